@@ -1,0 +1,1 @@
+"""Where events come from and go to: the contracts and, beside them, Kafka."""

@@ -1,0 +1,37 @@
+"""What a transition may ask the world to do. Nothing of it happens before the transition is durable."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from statemachines.events import Event
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """Publish an event to a topic, exactly once, in the order of the run.
+
+    ``key`` is the Kafka key; without it the key of the run that publishes, so that what one run publishes to a topic
+    stays in order.
+    """
+
+    topic: str
+    event: Event
+    key: str | None = None
+
+
+Effect = Publish
+Out = None | Effect | Iterable[Effect]
+"""What an action returns: nothing, one effect, or several."""
+
+
+class Publication(NamedTuple):
+    """A ``Publish`` as it is logged: everything already turned into text and bytes."""
+
+    topic: str
+    type: str
+    key: str
+    data: bytes

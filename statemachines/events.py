@@ -1,0 +1,183 @@
+"""Events: immutable facts with an id, a type, a key and data.
+
+An event class names the type that it stands for and the field of its data that is the run's key::
+
+    class OrderPlaced(Event, type="order.placed", key="order_id"):
+        order_id: str
+        amount: int
+
+What CloudEvents calls context attributes (id, source, time, ...) is in ``event.meta``, so that data may have fields of
+those names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
+
+from pydantic import BaseModel, ConfigDict
+
+from statemachines.places import Place, calling_place
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+
+class Envelope(NamedTuple):
+    """The attributes of an event apart from its data, as they were found in the record that carried it."""
+
+    id: str
+    source: str
+    type: str
+    key: str | None
+    """Where the topic's settings or the record find the run's key; a class that names a key field overrules it."""
+    time: datetime | None
+    subject: str | None = None
+    traceparent: str | None = None
+    attributes: Mapping[str, Any] = {}
+    """Further CloudEvents attributes and extensions, by name."""
+
+
+class Address(NamedTuple):
+    """What names one move of one run, now and after any number of crashes: all derived ids come from it."""
+
+    namespace: str
+    pipeline: str
+    key: str
+    generation: int
+    sequence: int
+
+    def derive(self, index: int) -> uuid.UUID:
+        """The id of the effect (or of anything else) number ``index`` of this move; equal on every replay."""
+        name = "\0".join((self.namespace, self.pipeline, self.key))
+        text = f"{name}\0{self.generation}\0{self.sequence}\0{index}"
+        return uuid.UUID(bytes=hashlib.sha256(text.encode()).digest()[:16], version=8)
+
+
+class Meta(NamedTuple):
+    """What a handler may know of an event beside its data."""
+
+    envelope: Envelope
+    now: datetime
+    """When the engine took the event up, stamped once and logged; never goes backwards within a run."""
+    address: Address
+
+    @property
+    def id(self) -> str:
+        """The event's id; unique within its source."""
+        return self.envelope.id
+
+    @property
+    def source(self) -> str:
+        """Who says so: CloudEvents ``source``, or cluster, topic and partition for plain records."""
+        return self.envelope.source
+
+    @property
+    def type(self) -> str:
+        """The event's type."""
+        return self.envelope.type
+
+    @property
+    def time(self) -> datetime | None:
+        """When it happened, by the event's own account (for plain records: Kafka's time)."""
+        return self.envelope.time
+
+    @property
+    def subject(self) -> str | None:
+        """CloudEvents ``subject``, if given."""
+        return self.envelope.subject
+
+    @property
+    def attributes(self) -> Mapping[str, Any]:
+        """Further CloudEvents attributes and extensions."""
+        return self.envelope.attributes
+
+    @property
+    def key(self) -> str:
+        """The run's key."""
+        return self.address.key
+
+    def uuid(self, index: int) -> uuid.UUID:
+        """An id that is made up here and yet the same on every replay; use other numbers for other ids.
+
+        Ids of effects come from the numbers 0, 1, ...; these come from their own range.
+        """
+        return self.address.derive(-1 - index)
+
+
+class Event(BaseModel):
+    """Base class of all event classes; frozen, and validated once, when it arrives.
+
+    Class arguments:
+        type: the event type that the class stands for, such as ``order.placed``.
+        key: the field of the data that holds the run's key. Without it the topic's settings decide
+            (by default the Kafka key, then CloudEvents ``subject``).
+
+    Fields of the data that the class does not name are ignored, so that a publisher may add some.
+    """
+
+    __slots__ = ("meta",)
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    if TYPE_CHECKING:
+        meta: ClassVar[Meta]
+
+    __event_type__: ClassVar[str] = ""
+    __event_key__: ClassVar[str | None] = None
+    __event_place__: ClassVar[Place] = Place("", 0)
+
+    def __init_subclass__(cls, *, type: str = "", key: str | None = None, **kwargs: Any) -> None:  # noqa: A002 - CloudEvents' word
+        """Note type and key; pydantic calls this before the fields are known, so the key is checked later."""
+        super().__init_subclass__(**kwargs)
+        if type:
+            cls.__event_type__ = type
+        if key is not None:
+            cls.__event_key__ = key
+        cls.__event_place__ = calling_place()
+
+    @classmethod
+    def named(cls, type: str, *, key: str | None = None) -> type[Self]:  # noqa: A002 - CloudEvents' word
+        """A class for an event type known only by name, as when the types come from a list."""
+        name = "".join(part.capitalize() for part in type.replace(".", " ").replace("-", " ").split())
+        made: type[Self] = _new_class(name or "Named", cls, type, key)
+        return made
+
+    @classmethod
+    def event_type(cls) -> str:
+        """The event type that this class stands for."""
+        return cls.__event_type__
+
+    @classmethod
+    def event_key(cls) -> str | None:
+        """The name of the field that holds the run's key, if the class names one."""
+        return cls.__event_key__
+
+    @classmethod
+    def event_place(cls) -> Place:
+        """The file and line where the class is defined."""
+        return cls.__event_place__
+
+
+def _new_class(name: str, base: type[Event], event_type: str, key: str | None) -> Any:
+    namespace = {"__module__": base.__module__, "__qualname__": name}
+    return type(base)(name, (base,), namespace, type=event_type, key=key)
+
+
+def key_of(event_class: type[Event], data: Any, otherwise: str | None) -> str | None:
+    """The key of the run that an event with this data belongs to, or None where none can be read.
+
+    ``otherwise`` is what the record itself says (Kafka key, subject). Data need not be valid: an event that fails its
+    schema still belongs to a run if its key can be read. Whole numbers count as their decimal text.
+    """
+    field = event_class.__event_key__
+    if field is None:
+        return otherwise
+    value = data.get(field) if isinstance(data, dict) else None
+    if isinstance(value, str):
+        return value or None
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return None

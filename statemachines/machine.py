@@ -1,0 +1,123 @@
+"""A definition compiled once into the table that the hot path looks moves up in."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from statemachines.canonical import canonical_bytes
+from statemachines.codehash import code_hash
+from statemachines.definition import Pipeline, Policy, name_of
+from statemachines.validation import check
+
+if TYPE_CHECKING:
+    from statemachines.context import Context
+    from statemachines.effects import Out
+    from statemachines.events import Event
+
+
+class Candidate(NamedTuple):
+    """One transition as the interpreter tries it."""
+
+    source: str
+    """Empty: a transition of the pipeline."""
+    target: str | None
+    guard: Callable[[Any, Any], bool] | None
+    action: Callable[[Any, Any], Out] | None
+    guard_name: str | None
+    action_name: str | None
+
+
+class Beginning(NamedTuple):
+    """A start event as the interpreter takes it."""
+
+    target: str
+    build: Callable[[Any], Context]
+    build_name: str
+    action: Callable[[Any, Any], Out] | None
+    action_name: str | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Machine:
+    """A valid pipeline, compiled; what ``step`` takes."""
+
+    pipeline: Pipeline[Any]
+    namespace: str
+    name: str
+    version: int
+    context_class: type[Context]
+    table: Mapping[str, Mapping[str, tuple[Candidate, ...]]]
+    """By configuration, then by event type: the candidates in the order they are tried."""
+    beginnings: Mapping[str, Beginning]
+    events: Mapping[str, type[Event]]
+    final: frozenset[str]
+    no_run: Policy
+    unexpected: Policy
+    closed: Policy
+    structure: bytes
+    hash: bytes
+    """SHA-256 of the structure: the definition's identity."""
+    code: bytes
+    """SHA-256 over the syntax trees of its functions."""
+
+
+def compile_pipeline(pipeline: Pipeline[Any], *, namespace: str = "default") -> Machine:
+    """Validate and compile.
+
+    Raises:
+        DefinitionError: the pipeline has mistakes; the error lists all of them.
+    """
+    check(pipeline)
+    initial = next(state.name for state in pipeline.states if state.initial)
+    structure = canonical_bytes(pipeline)
+    return Machine(
+        pipeline=pipeline,
+        namespace=namespace,
+        name=pipeline.name,
+        version=pipeline.version,
+        context_class=pipeline.context,
+        table={
+            state.name: {} if state.final else _moves_of(pipeline, state.name) for state in pipeline.states
+        },
+        beginnings={
+            start.event.event_type(): Beginning(
+                start.target or initial,
+                start.build,
+                name_of(start.build) or "",
+                start.action,
+                name_of(start.action),
+            )
+            for start in pipeline.starts
+        },
+        events={
+            one.event.event_type(): one.event for many in (pipeline.starts, pipeline.moves) for one in many
+        },
+        final=frozenset(state.name for state in pipeline.states if state.final),
+        no_run=pipeline.no_run,
+        unexpected=pipeline.unexpected,
+        closed=pipeline.closed,
+        structure=structure,
+        hash=hashlib.sha256(structure).digest(),
+        code=code_hash(pipeline),
+    )
+
+
+def _moves_of(pipeline: Pipeline[Any], state: str) -> dict[str, tuple[Candidate, ...]]:
+    own = [move for move in pipeline.moves if move.source == state]
+    general = [move for move in pipeline.moves if move.source is None]
+    found: dict[str, list[Candidate]] = {}
+    for move in own + general:
+        found.setdefault(move.event.event_type(), []).append(
+            Candidate(
+                move.source or "",
+                move.target,
+                move.guard,
+                move.action,
+                name_of(move.guard),
+                name_of(move.action),
+            )
+        )
+    return {event_type: tuple(candidates) for event_type, candidates in found.items()}

@@ -1,0 +1,80 @@
+"""A run as the core sees it: what the row in Postgres holds, and what the log folds to."""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+DIGEST_BYTES = 8
+RECENT_DIGESTS_MAX = 16
+"""How many digests of consumed events a run carries with it; older ones are asked of the log."""
+
+
+class Status(enum.IntEnum):
+    """Whether a run still takes events."""
+
+    RUNNING = 1
+    COMPLETED = 2
+
+
+class Run(NamedTuple):
+    """One instance of a pipeline; a value, never changed in place.
+
+    A tuple and not a dataclass, because one is made for every event: a frozen dataclass takes four times as long.
+    """
+
+    id: int
+    key: str
+    generation: int
+    sequence: int
+    """The number of the run's last log row; the first is 1."""
+    status: int
+    configuration: str
+    """The active states, outermost first, in document order, separated by spaces."""
+    context: bytes
+    recent: bytes
+    """Digests of the events consumed last, oldest first, ``DIGEST_BYTES`` each."""
+    hash: bytes
+    """The hash of the run's last log row."""
+    definition: int
+    """The store's number for the definition that the run follows."""
+    held: int
+    """0, or the sequence number of the log row that holds the run."""
+    waiting: int
+    """How many events wait behind the hold."""
+    started: datetime
+    updated: datetime
+    loaded: list[Any]
+    """The context as an object if it is at hand, to be taken out by the one who uses it; never part of equality."""
+
+    @property
+    def states(self) -> tuple[str, ...]:
+        """The active states, outermost first."""
+        return tuple(self.configuration.split(" "))
+
+    def durable(self) -> tuple[Any, ...]:
+        """All that is stored, for comparison."""
+        return tuple(self)[:-1]
+
+
+def has_seen(recent: bytes, digest: bytes) -> bool:
+    """Whether ``digest`` is one of those in ``recent``."""
+    at = recent.find(digest)
+    while at != -1:
+        if at % DIGEST_BYTES == 0:
+            return True
+        at = recent.find(digest, at + 1)
+    return False
+
+
+def remember(recent: bytes, digest: bytes) -> bytes:
+    """``recent`` with ``digest`` added and the oldest dropped where there are too many."""
+    return (recent + digest)[-RECENT_DIGESTS_MAX * DIGEST_BYTES :]
+
+
+def recent_is_full(recent: bytes) -> bool:
+    """Whether older digests may have been dropped, so that only the log knows them."""
+    return len(recent) >= RECENT_DIGESTS_MAX * DIGEST_BYTES

@@ -1,7 +1,7 @@
 """How a pipeline is written down: a table of moves over plain functions.
 
-Nothing is checked while the table is being written, so that ``validation`` can report all mistakes at once; and nothing
-has a side effect, so that a pipeline's file can be imported anywhere.
+Nothing is checked while the table is being written, so that ``validation`` can report all mistakes at once;
+and nothing has a side effect, so that a pipeline's file can be imported anywhere.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ Policy = Literal["dead_letter", "ignore"]
 class Topic:
     """A topic that a pipeline reads, and how type, id, key and time are found in its plain JSON records.
 
-    CloudEvents carry their own and need no settings. ``type``, ``id``, ``key`` and ``time`` each name a header or a
-    field of the record (``a.b`` for a field within a field); a header is preferred.
+    CloudEvents carry their own and need no settings. ``type``, ``id``, ``key`` and ``time`` each name a
+    header or a field of the record (``a.b`` for a field within a field); a header is preferred.
     """
 
     name: str

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 class Publish:
     """Publish an event to a topic, exactly once, in the order of the run.
 
-    ``key`` is the Kafka key; without it the key of the run that publishes, so that what one run publishes to a topic
-    stays in order.
+    ``key`` is the Kafka key; without it the key of the run that publishes, so that what one run publishes
+    to a topic stays in order.
     """
 
     topic: str

@@ -6,15 +6,16 @@ An event class names the type that it stands for and the field of its data that 
         order_id: str
         amount: int
 
-What CloudEvents calls context attributes (id, source, time, ...) is in ``event.meta``, so that data may have fields of
-those names.
+What CloudEvents calls context attributes (id, source, time, ...) is in ``event.meta``, so that data may have
+fields of those names.
 """
 
 from __future__ import annotations
 
 import hashlib
+import types
 import uuid
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 
+E = TypeVar("E", bound="Event")
+
+
 class Envelope(NamedTuple):
     """The attributes of an event apart from its data, as they were found in the record that carried it."""
 
@@ -32,7 +36,7 @@ class Envelope(NamedTuple):
     source: str
     type: str
     key: str | None
-    """Where the topic's settings or the record find the run's key; a class that names a key field overrules it."""
+    """The run's key as the topic's settings or the record have it; a class's own key field comes first."""
     time: datetime | None
     subject: str | None = None
     traceparent: str | None = None
@@ -51,8 +55,7 @@ class Address(NamedTuple):
 
     def derive(self, index: int) -> uuid.UUID:
         """The id of the effect (or of anything else) number ``index`` of this move; equal on every replay."""
-        name = "\0".join((self.namespace, self.pipeline, self.key))
-        text = f"{name}\0{self.generation}\0{self.sequence}\0{index}"
+        text = f"{self.namespace}\0{self.pipeline}\0{self.key}\0{self.generation}\0{self.sequence}\0{index}"
         return uuid.UUID(bytes=hashlib.sha256(text.encode()).digest()[:16], version=8)
 
 
@@ -129,7 +132,7 @@ class Event(BaseModel):
     __event_key__: ClassVar[str | None] = None
     __event_place__: ClassVar[Place] = Place("", 0)
 
-    def __init_subclass__(cls, *, type: str = "", key: str | None = None, **kwargs: Any) -> None:  # noqa: A002 - CloudEvents' word
+    def __init_subclass__(cls, *, type: str = "", key: str | None = None, **kwargs: Any) -> None:
         """Note type and key; pydantic calls this before the fields are known, so the key is checked later."""
         super().__init_subclass__(**kwargs)
         if type:
@@ -139,11 +142,10 @@ class Event(BaseModel):
         cls.__event_place__ = calling_place()
 
     @classmethod
-    def named(cls, type: str, *, key: str | None = None) -> type[Self]:  # noqa: A002 - CloudEvents' word
+    def named(cls, type: str, *, key: str | None = None) -> type[Self]:
         """A class for an event type known only by name, as when the types come from a list."""
         name = "".join(part.capitalize() for part in type.replace(".", " ").replace("-", " ").split())
-        made: type[Self] = _new_class(name or "Named", cls, type, key)
-        return made
+        return _new_class(name or "Named", cls, type, key)
 
     @classmethod
     def event_type(cls) -> str:
@@ -161,16 +163,20 @@ class Event(BaseModel):
         return cls.__event_place__
 
 
-def _new_class(name: str, base: type[Event], event_type: str, key: str | None) -> Any:
-    namespace = {"__module__": base.__module__, "__qualname__": name}
-    return type(base)(name, (base,), namespace, type=event_type, key=key)
+def _new_class(name: str, base: type[E], event_type: str, key: str | None) -> type[E]:
+    body = {"__module__": base.__module__, "__qualname__": name}
+    return cast(
+        "type[E]",
+        types.new_class(name, (base,), {"type": event_type, "key": key}, lambda space: space.update(body)),
+    )
 
 
 def key_of(event_class: type[Event], data: Any, otherwise: str | None) -> str | None:
     """The key of the run that an event with this data belongs to, or None where none can be read.
 
-    ``otherwise`` is what the record itself says (Kafka key, subject). Data need not be valid: an event that fails its
-    schema still belongs to a run if its key can be read. Whole numbers count as their decimal text.
+    ``otherwise`` is what the record itself says (Kafka key, subject). Data need not be valid: an event that
+    fails its schema still belongs to a run if its key can be read. Whole numbers count as their decimal
+    text.
     """
     field = event_class.__event_key__
     if field is None:

@@ -1,7 +1,7 @@
 """The pure interpreter: ``step(machine, run, occurrence) -> outcome``.
 
-No clock, no randomness, no ids made up, no logging, no await: whatever an outcome depends on is in the arguments, so the
-engine, replay, tests and simulation agree by construction.
+No clock, no randomness, no ids made up, no logging, no await: whatever an outcome depends on is in the
+arguments, so the engine, replay, tests and simulation agree by construction.
 
 An event meets these questions in this order, and the first that has an answer decides:
 
@@ -12,9 +12,9 @@ An event meets these questions in this order, and the first that has an answer d
 5. accepted?             -> the state's own transitions, then the pipeline's, in order; else the policy
 6. the action            -> Refused, and the run is held, if it raises or leaves nonsense
 
-User code is called in ``_ask``, ``_act`` and ``_begin`` only. Whatever it raises, ``BaseException`` included, ends there.
-What it leaves in the context is written to JSON and read back before it counts, so that a run goes on from equal data
-whether it stayed in memory, was loaded from its row, or is replayed.
+User code is called in ``_ask``, ``_act`` and ``_begin`` only. Whatever it raises, ``BaseException``
+included, ends there. What it leaves in the context is written to JSON and read back before it counts, so
+that a run goes on from equal data whether it stayed in memory, was loaded from its row, or is replayed.
 """
 
 from __future__ import annotations
@@ -143,7 +143,8 @@ def _begin(machine: Machine, beginning: Beginning, event: Event) -> Moved:
         raise HandlerError(Reason.ACTION_FAILED, describe(error, beginning.build_name)) from None
     if type(context) is not machine.context_class:
         wanted = machine.context_class.__name__
-        message = f"{beginning.build_name} returned {type(context).__name__}, but the pipeline's context is {wanted}"
+        got = type(context).__name__
+        message = f"{beginning.build_name} returned {got}, but the pipeline's context is {wanted}"
         raise HandlerError(Reason.ACTION_FAILED, message)
     publications: tuple[Publication, ...] = ()
     if beginning.action is not None:
@@ -160,21 +161,24 @@ def _by_policy(policy: Policy, reason: Reason, why: str, tried: tuple[Tried, ...
 
 
 def _load(machine: Machine, run: Run) -> Context:
-    # The object at hand is taken out, so that it is used once: whoever steps from the same run again reads the bytes.
+    # The object at hand is taken out, so that it is used once: who steps from the same run again reads the
+    # bytes.
+    context: Context
     if run.loaded:
-        context: Context = run.loaded.pop()
+        context = run.loaded.pop()
         return context
     try:
-        return machine.context_class.__pydantic_validator__.validate_json(run.context)
+        context = machine.context_class.__pydantic_validator__.validate_json(run.context)
     except ValueError as error:
         message = f"the stored context is no {machine.context_class.__name__} any more: {error}"
         raise HandlerError(Reason.ACTION_FAILED, message) from None
+    return context
 
 
 def _ask(candidate: Candidate, context: Context, event: Event) -> bool:
     assert candidate.guard is not None
     try:
-        answer = candidate.guard(context, event)
+        answer: Any = candidate.guard(context, event)
     except BaseException as error:  # noqa: BLE001 - whatever user code raises ends here
         raise HandlerError(Reason.GUARD_FAILED, describe(error, candidate.guard_name)) from None
     if answer is True or answer is False:
@@ -204,8 +208,9 @@ def _publication(effect: Any, cause: Event) -> Publication:
     if not isinstance(event, Event) or not event.__event_type__:
         message = f"Publish to {effect.topic!r} needs an event whose class names a type, not {event!r}"
         raise HandlerError(Reason.ACTION_FAILED, message)
-    key = effect.key if effect.key is not None else cause.meta.address.key
-    for text in (effect.topic, key):
+    key: Any = effect.key if effect.key is not None else cause.meta.address.key
+    topic: Any = effect.topic
+    for text in (topic, key):
         if not isinstance(text, str):
             message = f"Publish takes topic and key as text, not {text!r}"
             raise HandlerError(Reason.ACTION_FAILED, message)

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import sys
+import sysconfig
 from pathlib import Path
 from typing import NamedTuple
 
-_HERE = str(Path(__file__).parent)
-_FOREIGN = ("pydantic", "typing.py", "abc.py", "functools.py")
+import pydantic
+
+_HERE = str(Path(__file__).parent) + "/"
+_SHIPPED = _HERE + "shipped/"
+"""Pipelines shipped with this package are written as a user writes them, so places in them count."""
+_PYDANTIC = str(Path(pydantic.__file__).parent) + "/"
+_LIBRARY = sysconfig.get_path("stdlib") + "/"
+_GENERATED = ("<frozen", "<string>")
 
 
 class Place(NamedTuple):
@@ -22,15 +29,17 @@ class Place(NamedTuple):
 
 
 def calling_place() -> Place:
-    """The place outside this package that is being executed."""
+    """The innermost place being executed that is neither in this package nor in a library it goes through."""
     frame = sys._getframe(1)  # noqa: SLF001 - inspect.stack() reads every source file on the way
-    while frame is not None:
-        file = frame.f_code.co_filename
-        foreign = any(word in file for word in _FOREIGN) or file.startswith("<")
-        if not file.startswith(_HERE + "/shipped") and (file.startswith(_HERE) or foreign):
-            if frame.f_back is None:
-                break
-            frame = frame.f_back
-            continue
-        return Place(file, frame.f_lineno)
-    return Place("", 0)
+    while _passes_through(frame.f_code.co_filename):
+        if frame.f_back is None:
+            return Place("", 0)
+        frame = frame.f_back
+    return Place(frame.f_code.co_filename, frame.f_lineno)
+
+
+def _passes_through(file: str) -> bool:
+    if file.startswith(_SHIPPED):
+        return False
+    in_library = file.startswith(_LIBRARY) and "site-packages/" not in file
+    return in_library or file.startswith((_HERE, _PYDANTIC, *_GENERATED))

@@ -23,7 +23,8 @@ class Status(enum.IntEnum):
 class Run(NamedTuple):
     """One instance of a pipeline; a value, never changed in place.
 
-    A tuple and not a dataclass, because one is made for every event: a frozen dataclass takes four times as long.
+    A tuple and not a dataclass, because one is made for every event: a frozen dataclass takes four times as
+    long.
     """
 
     id: int
@@ -48,7 +49,7 @@ class Run(NamedTuple):
     started: datetime
     updated: datetime
     loaded: list[Any]
-    """The context as an object if it is at hand, to be taken out by the one who uses it; never part of equality."""
+    """The context as an object if at hand, to be taken out by the one who uses it; never part of equality."""
 
     @property
     def states(self) -> tuple[str, ...]:

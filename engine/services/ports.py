@@ -1,0 +1,63 @@
+"""TCP ports on loopback."""
+
+from __future__ import annotations
+
+import random
+import socket
+from pathlib import Path
+
+from engine.services.errors import ServiceError
+
+HOST = "127.0.0.1"
+LOWEST_PORT = 10_000
+EPHEMERAL_FROM_DEFAULT = 32_768
+ATTEMPTS_MAX = 200
+
+
+def is_free(port: int) -> bool:
+    """Whether a server could listen on this port of loopback now."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        # As servers do: connections of the past that linger do not count.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    return True
+
+
+def answers(port: int, timeout_seconds: float = 0.5) -> bool:
+    """Whether something accepts connections on this port of loopback."""
+    try:
+        socket.create_connection((HOST, port), timeout=timeout_seconds).close()
+    except OSError:
+        return False
+    return True
+
+
+def choose(port: int, what: str, option: str) -> int:
+    """The port itself if it is free, or any free one for 0.
+
+    Free ports are taken from below the range that the system gives to outgoing connections: else a client
+    that reconnects to a stopped server could be given that very port, and the server could not start again.
+    """
+    if port:
+        if not is_free(port):
+            raise ServiceError(
+                f"{what} cannot listen on {HOST}:{port}: the port is in use. "
+                f"Stop what listens there, or choose another port ({option})."
+            )
+        return port
+    ceiling = max(_first_ephemeral_port(), LOWEST_PORT + 1000)
+    for _ in range(ATTEMPTS_MAX):
+        candidate = random.randrange(LOWEST_PORT, ceiling)  # noqa: S311 - not a secret
+        if is_free(candidate):
+            return candidate
+    raise ServiceError(f"{what} finds no free port on {HOST}. Name one yourself ({option}).")
+
+
+def _first_ephemeral_port() -> int:
+    try:
+        return int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        return EPHEMERAL_FROM_DEFAULT

@@ -1,0 +1,128 @@
+"""Apply the migrations, or refuse a database of another version."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+
+from engine.errors import SchemaError
+
+_LOCK = 0x706F696E74736D61
+_ROLES = ("pointsman_engine", "pointsman_reader")
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """One step of the schema, from the version before it."""
+
+    number: int
+    name: str
+    sql: str
+
+
+def _read() -> tuple[Migration, ...]:
+    files = sorted(Path(__file__).parent.glob("[0-9][0-9][0-9][0-9]_*.sql"))
+    return tuple(Migration(int(file.stem[:4]), file.stem[5:], file.read_text("utf-8")) for file in files)
+
+
+MIGRATIONS = _read()
+SCHEMA_VERSION = MIGRATIONS[-1].number
+
+
+async def migrate(dsn: str) -> list[Migration]:
+    """Bring the database to this version; returns what was applied, oldest first.
+
+    The role of ``dsn`` becomes the owner of the schema ``pointsman``. It must be able to create roles, unless
+    ``pointsman_engine`` and ``pointsman_reader`` exist.
+
+    Raises:
+        SchemaError: the database is newer than this program, or a migration fails; nothing of it is kept.
+    """
+    connection = await asyncpg.connect(dsn)
+    try:
+        async with connection.transaction():
+            await connection.execute("select pg_advisory_xact_lock($1)", _LOCK)
+            await _prepare(connection)
+            found = await connection.fetchval("select coalesce(max(number), 0) from pointsman.migrations")
+            if found > SCHEMA_VERSION:
+                raise SchemaError(_newer(found))
+            applied = [migration for migration in MIGRATIONS if migration.number > found]
+            await connection.execute("set local search_path = pointsman")
+            for migration in applied:
+                await _apply(connection, migration)
+            return applied
+    finally:
+        await connection.close()
+
+
+async def _prepare(connection: asyncpg.Connection[Any]) -> None:
+    for role in _ROLES:
+        try:
+            async with connection.transaction():
+                exists = await connection.fetchval("select 1 from pg_roles where rolname = $1", role)
+                if not exists:
+                    await connection.execute(f"create role {role} nologin")
+        except asyncpg.DuplicateObjectError:
+            pass  # another database of the same server was migrated at the same moment
+        except asyncpg.InsufficientPrivilegeError as error:
+            raise SchemaError(
+                f"The role {role} does not exist, and this role may not create it: {error}. "
+                f"Ask an administrator to run: CREATE ROLE {role} NOLOGIN"
+            ) from None
+    await connection.execute("create schema if not exists pointsman")
+    await connection.execute(
+        "create table if not exists pointsman.migrations "
+        "(number int primary key, name text not null, at timestamptz not null default now())"
+    )
+    await connection.execute(f"grant usage on schema pointsman to {', '.join(_ROLES)}")
+    await connection.execute(f"grant select on pointsman.migrations to {', '.join(_ROLES)}")
+
+
+async def _apply(connection: asyncpg.Connection[Any], migration: Migration) -> None:
+    try:
+        await connection.execute(migration.sql)
+        await connection.execute(
+            "insert into pointsman.migrations (number, name) values ($1, $2)",
+            migration.number,
+            migration.name,
+        )
+    except asyncpg.PostgresError as error:
+        raise SchemaError(
+            f"Migration {migration.number} ({migration.name}) failed and nothing of it was kept: {error}"
+        ) from error
+
+
+async def check_schema(connection: asyncpg.Connection[Any]) -> None:
+    """Refuse a database whose schema is not exactly this program's.
+
+    Raises:
+        SchemaError: with what to run.
+    """
+    try:
+        found = await connection.fetchval("select max(number) from pointsman.migrations")
+    except (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError):
+        found = None
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise SchemaError(
+            f"This role may not read the schema pointsman: {error}. "
+            "Grant it: GRANT pointsman_engine TO <role> (or pointsman_reader to look only)."
+        ) from None
+    if found is None:
+        raise SchemaError("The database has no Pointsman schema yet. Run: pointsman migrate --postgres ADDRESS")
+    if found > SCHEMA_VERSION:
+        raise SchemaError(_newer(found))
+    if found < SCHEMA_VERSION:
+        raise SchemaError(
+            f"The database's schema is version {found}, this program needs {SCHEMA_VERSION}. "
+            "Stop the engines and run: pointsman migrate --postgres ADDRESS"
+        )
+
+
+def _newer(found: int) -> str:
+    return (
+        f"The database's schema is version {found}, newer than this program's {SCHEMA_VERSION}. "
+        "Install the version of pointsman that migrated it."
+    )

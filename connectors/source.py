@@ -1,0 +1,135 @@
+"""Where events come from: the contracts of a source.
+
+A source is two things that must not be mixed up. Its *membership* says which partitions are ours; that may change at any
+moment and is only for liveness. Its *reader* reads records of given partitions from given positions, and knows nothing of
+groups. Positions come from the store, never from the source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+
+class Partition(NamedTuple):
+    """A partition of a topic."""
+
+    topic: str
+    number: int
+
+    def __str__(self) -> str:
+        """``topic/number``."""
+        return f"{self.topic}/{self.number}"
+
+
+class Record(Protocol):
+    """A record as it came; all bytes as they were."""
+
+    @property
+    def topic(self) -> str: ...
+    @property
+    def partition(self) -> int: ...
+    @property
+    def offset(self) -> int: ...
+    @property
+    def timestamp(self) -> int:
+        """Milliseconds since 1970, as the broker keeps them."""
+        ...
+
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def value(self) -> bytes | None: ...
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes]]: ...
+
+
+class RawRecord(NamedTuple):
+    """A record held as a value: from the store, a fake, or a test."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes]] = ()
+
+
+class Chunk(NamedTuple):
+    """What one fetch gave: records in the order of each partition, and how far the reader is now.
+
+    A partition may have moved without a record, where the source has holes (aborted transactions, compaction).
+    """
+
+    records: Mapping[Partition, Sequence[Record]]
+    positions: Mapping[Partition, int]
+    """The offset after all that this chunk covers, for every partition that moved."""
+
+
+class OutOfRange(NamedTuple):
+    """A position that the source does not have (any more)."""
+
+    partition: Partition
+    position: int
+    earliest: int
+    end: int
+
+
+Changed = Callable[[frozenset[Partition]], Awaitable[None]]
+
+
+class Membership(Protocol):
+    """Which partitions of the topics are ours, as told by the source's group."""
+
+    async def start(self, topics: Iterable[str], on_assigned: Changed, on_revoked: Changed) -> None:
+        """Join. ``on_revoked`` is awaited before another member can be given the partitions."""
+        ...
+
+    async def stop(self) -> None:
+        """Leave (a static member stays on the books, to find its partitions again)."""
+        ...
+
+
+class Reader(Protocol):
+    """Reads given partitions from given positions."""
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+    async def cluster_id(self) -> str:
+        """What tells this source from another one with the same topics."""
+        ...
+
+    def assign(self, positions: Mapping[Partition, int]) -> None:
+        """Read these partitions, each from this offset, and no others; nothing read before counts any more."""
+        ...
+
+    def pause(self, partitions: Iterable[Partition]) -> None: ...
+
+    def resume(self, partitions: Iterable[Partition]) -> None: ...
+
+    async def fetch(self, *, records_max: int, wait_seconds: float) -> Chunk:
+        """The next records, as soon as there are some, or an empty chunk after the wait."""
+        ...
+
+    def out_of_range(self) -> list[OutOfRange]:
+        """Partitions that stopped since the last call because their position does not exist."""
+        ...
+
+    async def earliest(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
+        """The first offset that there is."""
+        ...
+
+    async def ends(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
+        """The offset after the last one that can be read now."""
+        ...
+
+    async def at_time(self, partitions: Iterable[Partition], milliseconds: int) -> dict[Partition, int]:
+        """The first offset at or after a time; the end where there is none."""
+        ...
+
+    async def partitions_of(self, topic: str) -> set[Partition]:
+        """All partitions of a topic; empty where there is no such topic."""
+        ...

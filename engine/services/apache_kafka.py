@@ -59,8 +59,8 @@ METADATA_SECONDS = 2.0
 class ApacheKafka:
     """A running Kafka that keeps its data in a folder; a context manager that stops it.
 
-    With `sasl_ssl` the clients need `ca_file`, `username` and the content of `password_file` (mechanisms PLAIN
-    and SCRAM-SHA-512).
+    With `sasl_ssl` the clients need `ca_file`, `username` and the content of `password_file` (mechanisms
+    PLAIN and SCRAM-SHA-512).
     """
 
     def __init__(
@@ -235,8 +235,8 @@ class ApacheKafka:
         if not ports.answers(self.port):
             return False
         try:
-            from confluent_kafka import KafkaException
-            from confluent_kafka.admin import AdminClient
+            from confluent_kafka import KafkaException  # noqa: PLC0415 - of an extra
+            from confluent_kafka.admin import AdminClient  # noqa: PLC0415 - of an extra
         except ImportError as error:
             raise ServiceError(
                 "The client that looks whether Kafka answers is not installed. "
@@ -244,7 +244,8 @@ class ApacheKafka:
             ) from error
         settings: dict[str, Any] = {"bootstrap.servers": self.bootstrap}
         settings |= kafka_security.client_settings(self._security) if self._security else {}
-        silent = logging.Logger("engine.services.apache_kafka", level=logging.CRITICAL + 1)
+        # While it starts, refusals are expected; librdkafka would print each.
+        silent = logging.Logger(__name__, level=logging.CRITICAL + 1)  # noqa: LOG001 - of nobody else
         client = AdminClient(settings, logger=silent)
         with contextlib.suppress(KafkaException):
             return bool(client.list_topics(timeout=METADATA_SECONDS).brokers)

@@ -1,10 +1,10 @@
 """Runs one server for one parent, and ends it when the parent is gone, however the parent ended.
 
 Started by `engine.services.process` as a file of its own (`python -I -S guard.py`), so that it costs little
-and imports nothing of ours. A pipe from the parent carries one line of JSON and then stays open: its end is the
-parent's end, also after SIGKILL. A death signal of the kernel alone would not do: it fires when the *thread*
-that started the server ends, and only Linux has it. It is used here for the opposite case, that the guard itself
-is killed.
+and imports nothing of ours. A pipe from the parent carries one line of JSON and then stays open: its end is
+the parent's end, also after SIGKILL. A death signal of the kernel would not do: it fires when the *thread*
+that started the server ends, and only Linux has it. It is used here for the opposite case, that the guard
+itself is killed.
 """
 
 from __future__ import annotations

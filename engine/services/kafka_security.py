@@ -1,4 +1,4 @@
-"""A certificate authority, a server certificate and a user for a Kafka that speaks SASL_SSL, made by keytool."""
+"""A certificate authority, a server certificate and a user for a Kafka that speaks SASL_SSL."""
 
 from __future__ import annotations
 
@@ -122,6 +122,5 @@ def _keytool(security: Security, store: Path, *arguments: str) -> None:
         check=False,
     )
     if done.returncode != 0:
-        raise ServiceError(
-            f"keytool could not make the certificates in {store.parent}: {(done.stdout + done.stderr).strip()}"
-        )
+        said = (done.stdout + done.stderr).strip()
+        raise ServiceError(f"keytool could not make the certificates in {store.parent}: {said}")

@@ -206,7 +206,7 @@ class EmbeddedPostgres:
         reading, writing = os.pipe()
         if self._user:
             as_user = {"user": self._user.uid, "group": self._user.gid, "extra_groups": []}
-            # So the working folder is reached without the right to enter the folders above it, which are ours.
+            # Reaches the working folder without the right to enter the folders above it, which are ours.
             place = "/proc/self/cwd" if sys.platform == "linux" else place
             os.fchown(reading, self._user.uid, self._user.gid)
         os.write(writing, password.encode() + b"\n")

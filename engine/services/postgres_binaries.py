@@ -102,7 +102,8 @@ def _copy(package: Path, cache: Path) -> Path:
             shutil.rmtree(scratch, ignore_errors=True)
     except OSError as error:
         raise ServiceError(
-            f"Postgres does not run as root, and its binaries in {package} are closed to other users; copying "
-            f"them to {cache} failed: {error}. Run as an ordinary user, or give your own Postgres (--postgres)."
+            f"Postgres does not run as root, and its binaries in {package} are closed to other users; "
+            f"copying them to {cache} failed: {error}. Run as an ordinary user, or give the address of your "
+            "own Postgres (--postgres)."
         ) from error
     return target

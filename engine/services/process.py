@@ -33,8 +33,8 @@ class User:
 class ServerProcess:
     """A running server: its pid, its signals, its log.
 
-    `pid` is the server's own. The server ends (by `orphan_signal`) when this process ends, also by SIGKILL, and
-    a Ctrl-C of the terminal does not reach it: it is stopped by `stop`, after what uses it.
+    `pid` is the server's own. The server ends (by `orphan_signal`) when this process ends, also by SIGKILL.
+    A Ctrl-C of the terminal does not reach it: it is stopped by `stop`, after what uses it.
     """
 
     def __init__(self, name: str, guard: subprocess.Popen[bytes], pid: int, log: Path) -> None:
@@ -55,7 +55,7 @@ class ServerProcess:
         user: User | None = None,
         env: Mapping[str, str] | None = None,
     ) -> ServerProcess:
-        """Start `argv` in `cwd`, its output appended to `log`. Raises ServiceError if it cannot be executed."""
+        """Start `argv` in `cwd`, its output appended to `log`. Raises ServiceError if it cannot."""
         spec = {
             "argv": list(argv),
             "cwd": str(cwd),

@@ -1,0 +1,291 @@
+"""The real servers that tests run against: where they come from, and what a test is handed of them.
+
+Postgres: `POINTSMAN_TEST_POSTGRES` (a superuser's address), else the embedded one.
+Kafka: `POINTSMAN_TEST_KAFKA` (`host:port`), else a container where Docker answers, else Java with Maven.
+What cannot be had is skipped with a reason, or fails where `POINTSMAN_REQUIRE` names it (`kafka,postgres`) or
+`CI` is `true`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import secrets
+import shutil
+import socket
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn, Protocol
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
+
+import asyncpg
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import for_code
+
+from engine.services import apache_kafka, ports
+from engine.services.apache_kafka import ApacheKafka
+from engine.services.errors import ServiceError
+from engine.services.postgres import EmbeddedPostgres
+
+UNAVAILABLE = "not available here: "
+CONTAINER_IMAGE = "apache/kafka:4.0.1"
+CONTAINER_READY_SECONDS = 120
+DOCKER_SECONDS = 2.0
+TOPIC_READY_SECONDS = 15.0
+
+
+class Postgres(Protocol):
+    """A server on which tests may make databases and roles."""
+
+    def dsn(self, user: str = ..., database: str = ...) -> str:
+        """An address without a password in it."""
+
+    def add_login(self, role: str, *, member_of: str) -> None:
+        """Let the role log in as a member of the group role."""
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """One test's own database: the superuser who owns it, the engine's role, and one that may only read."""
+
+    name: str
+    owner_dsn: str
+    engine_dsn: str
+    reader_dsn: str
+
+
+@dataclass(frozen=True, slots=True)
+class Kafka:
+    """A real Apache Kafka; `source` says where it came from."""
+
+    bootstrap: str
+    source: str
+
+
+class TopicFactory(Protocol):
+    """Makes topics of a test's own."""
+
+    async def __call__(
+        self, name: str = "topic", *, partitions: int = 1, configs: Mapping[str, str] | None = None
+    ) -> str:
+        """Make a topic whose name begins with `name`, wait until it can be used, and return its full name."""
+
+
+def missing(service: str, reason: str) -> NoReturn:
+    """Skip the test that asks for this service, or fail it where the service is required."""
+    required = re.split(r"[,\s]+", os.environ.get("POINTSMAN_REQUIRE", ""))
+    if service in required or os.environ.get("CI") == "true":
+        pytest.fail(f"{service} is required (by POINTSMAN_REQUIRE or CI) and {UNAVAILABLE}{reason}")
+    pytest.skip(UNAVAILABLE + reason)
+
+
+@contextlib.contextmanager
+def scratch_folder(name: str) -> Iterator[Path]:
+    """A folder for a server, removed afterwards; pytest's own would be kept for three sessions."""
+    folder = Path(tempfile.mkdtemp(prefix=f"pointsman-test-{name}-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def run_apart(work: Coroutine[Any, Any, object]) -> None:
+    """Run a coroutine to its end in a thread of its own, whether or not this one has a running loop."""
+    failures: list[BaseException] = []
+
+    def target() -> None:
+        try:
+            asyncio.run(work)
+        except BaseException as error:  # noqa: BLE001 - raised again below, in the caller's thread
+            failures.append(error)
+
+    thread = threading.Thread(target=target)
+    thread.start()
+    thread.join()
+    if failures:
+        raise failures[0]
+
+
+async def execute(dsn: str, *statements: str) -> None:
+    """Run statements, each on its own, outside a transaction."""
+    connection = await asyncpg.connect(dsn)
+    try:
+        for statement in statements:
+            await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+class ExternalPostgres:
+    """A server that someone else runs, by a superuser's address; passwords go to a passfile of our own."""
+
+    def __init__(self, address: str, folder: Path) -> None:
+        self._parts = urlsplit(address)
+        self._passfile = folder / "passfile"
+        self._superuser = unquote(self._parts.username or "postgres")
+        self._password = secrets.token_urlsafe(24)
+        self._passfile.touch(mode=0o600)
+        self._remember(self._superuser, unquote(self._parts.password or os.environ.get("PGPASSWORD", "")))
+
+    def dsn(self, user: str = "", database: str = "postgres") -> str:
+        host = self._parts.netloc.rpartition("@")[2]
+        query = "&".join(filter(None, [self._parts.query, f"passfile={quote(str(self._passfile))}"]))
+        name = quote(user or self._superuser, safe="")
+        return urlunsplit(("postgresql", f"{name}@{host}", f"/{quote(database, safe='')}", query, ""))
+
+    def add_login(self, role: str, *, member_of: str) -> None:
+        create = f"DO $$ BEGIN CREATE ROLE {role}; EXCEPTION WHEN duplicate_object THEN NULL; END $$"
+        alter = f"ALTER ROLE {role} LOGIN PASSWORD '{self._password}'"
+        run_apart(execute(self.dsn(), create, alter, f"GRANT {member_of} TO {role}"))
+        self._remember(role, self._password)
+
+    def _remember(self, role: str, password: str) -> None:
+        escaped = [part.replace("\\", "\\\\").replace(":", "\\:") for part in (role, password)]
+        with self._passfile.open("a") as file:
+            file.write(f"*:*:*:{escaped[0]}:{escaped[1]}\n")
+
+
+@contextlib.contextmanager
+def open_postgres() -> Iterator[Postgres]:
+    """The Postgres of a session."""
+    with scratch_folder("postgres") as folder:
+        if address := os.environ.get("POINTSMAN_TEST_POSTGRES"):
+            yield ExternalPostgres(address, folder)
+            return
+        with embedded_postgres(folder) as server:
+            yield server
+
+
+@contextlib.contextmanager
+def embedded_postgres(folder: Path) -> Iterator[EmbeddedPostgres]:
+    """A Postgres of our own, for tests that stop it."""
+    try:
+        server = EmbeddedPostgres.start(folder / "postgres", settings={"shared_buffers": "64MB"})
+    except ServiceError as error:
+        missing("postgres", str(error))
+    with server:
+        yield server
+
+
+@contextlib.contextmanager
+def open_kafka() -> Iterator[Kafka]:
+    """The Kafka of a session."""
+    if address := os.environ.get("POINTSMAN_TEST_KAFKA"):
+        yield Kafka(address, "POINTSMAN_TEST_KAFKA")
+    elif docker_answers():
+        with _container() as kafka:
+            yield kafka
+    else:
+        with scratch_folder("kafka") as folder, java_kafka(folder) as server:
+            yield Kafka(server.bootstrap, "Java and Maven")
+
+
+@contextlib.contextmanager
+def java_kafka(folder: Path, security: apache_kafka.SecurityProtocol = "plaintext") -> Iterator[ApacheKafka]:
+    """A Kafka of our own, for tests that kill or pause it, or that need its certificates."""
+    try:
+        server = ApacheKafka.start(folder / "kafka", security=security)
+    except ServiceError as error:
+        missing("kafka", str(error))
+    with server:
+        yield server
+
+
+def docker_answers() -> bool:
+    """Whether a Docker engine is there to run containers."""
+    where = urlsplit(os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock"))
+    over_unix = where.scheme == "unix"
+    with socket.socket(socket.AF_UNIX if over_unix else socket.AF_INET) as connection:
+        connection.settimeout(DOCKER_SECONDS)
+        try:
+            connection.connect(where.path if over_unix else (where.hostname, where.port or 2375))
+            connection.sendall(b"GET /_ping HTTP/1.0\r\nHost: docker\r\n\r\n")
+            return b" 200 " in connection.recv(64)
+        except OSError:
+            return False
+
+
+def container_environment(port: int) -> dict[str, str]:
+    """What the image `apache/kafka` is told, in its own spelling, so that it behaves as our broker does."""
+    settings = {
+        "process.roles": "broker,controller",
+        "node.id": "1",
+        "controller.quorum.voters": "1@localhost:9093",
+        "listeners": "PLAINTEXT://:9092,CONTROLLER://:9093",
+        "advertised.listeners": f"PLAINTEXT://{ports.HOST}:{port}",
+        "controller.listener.names": "CONTROLLER",
+        "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
+        **apache_kafka.SETTINGS,
+    }
+    return {"KAFKA_" + name.upper().replace(".", "_"): value for name, value in settings.items()}
+
+
+@contextlib.contextmanager
+def _container() -> Iterator[Kafka]:
+    from testcontainers.core.container import DockerContainer  # noqa: PLC0415 - only where there is Docker
+    from testcontainers.core.wait_strategies import LogMessageWaitStrategy  # noqa: PLC0415 - as above
+
+    port = ports.choose(0, "Apache Kafka", "POINTSMAN_TEST_KAFKA")
+    ready = LogMessageWaitStrategy("Kafka Server started").with_startup_timeout(CONTAINER_READY_SECONDS)
+    container = DockerContainer(CONTAINER_IMAGE).with_bind_ports(9092, port).waiting_for(ready)
+    for name, value in container_environment(port).items():
+        container = container.with_env(name, value)
+    with container:
+        yield Kafka(f"{ports.HOST}:{port}", f"container {CONTAINER_IMAGE}")
+
+
+@contextlib.asynccontextmanager
+async def _admin(bootstrap: str) -> AsyncIterator[Any]:
+    admin: Any = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        yield admin
+    finally:
+        await admin.close()
+
+
+class Topics:
+    """Topics of one test on one broker; `delete_all` removes them."""
+
+    def __init__(self, bootstrap: str) -> None:
+        self._bootstrap = bootstrap
+        self._made: list[str] = []
+
+    async def __call__(
+        self, name: str = "topic", *, partitions: int = 1, configs: Mapping[str, str] | None = None
+    ) -> str:
+        full = f"{name}-{uuid.uuid4().hex[:10]}"
+        new_topic: Any = NewTopic  # aiokafka's client is not typed
+        async with _admin(self._bootstrap) as admin:
+            answer = await admin.create_topics(
+                [new_topic(full, partitions, replication_factor=1, topic_configs=dict(configs or {}))]
+            )
+            # The client reports a refusal in its answer and does not raise.
+            for _, code, *message in answer.topic_errors:
+                if code:
+                    raise for_code(code)(f"{full}: {message}")
+            self._made.append(full)
+            deadline = time.monotonic() + TOPIC_READY_SECONDS
+            while not _has_leaders(await admin.describe_topics([full]), partitions):
+                assert time.monotonic() < deadline, f"{full} has no leaders after {TOPIC_READY_SECONDS} s"
+                await asyncio.sleep(0.02)
+        return full
+
+    async def delete_all(self) -> None:
+        if self._made:
+            async with _admin(self._bootstrap) as admin:
+                await admin.delete_topics(self._made)
+            self._made.clear()
+
+
+def _has_leaders(described: list[dict[str, Any]], partitions: int) -> bool:
+    found = [partition for topic in described for partition in topic["partitions"]]
+    return len(found) == partitions and all(partition["leader"] >= 0 for partition in found)

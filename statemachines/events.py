@@ -121,15 +121,14 @@ class Event(BaseModel):
     Fields of the data that the class does not name are ignored, so that a publisher may add some.
     """
 
-    __slots__ = ("meta",)
+    __slots__ = ("__event_origin__",)
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    if TYPE_CHECKING:
-        meta: ClassVar[Meta]
-
     __event_type__: ClassVar[str] = ""
     __event_key__: ClassVar[str | None] = None
+    __event_key_name__: ClassVar[str | None] = None
+    """How the key field is called in the data: by its alias, if it has one."""
     __event_place__: ClassVar[Place] = Place("", 0)
 
     def __init_subclass__(cls, *, type: str = "", key: str | None = None, **kwargs: Any) -> None:
@@ -140,6 +139,33 @@ class Event(BaseModel):
         if key is not None:
             cls.__event_key__ = key
         cls.__event_place__ = calling_place()
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        """Note how the key field is called in the data, now that the fields are known."""
+        super().__pydantic_init_subclass__(**kwargs)
+        key = cls.__event_key__
+        field = cls.__pydantic_fields__.get(key) if key is not None else None
+        alias = field.validation_alias if field is not None else None
+        cls.__event_key_name__ = alias if isinstance(alias, str) else key
+
+    @property
+    def meta(self) -> Meta:
+        """What is known of the event beside its data.
+
+        Raises:
+            AttributeError: the event is not on its way into a run, so nothing is known yet.
+        """
+        try:
+            make, *origin = _get_origin(self)
+        except AttributeError:
+            name = self.__class__.__name__
+            message = (
+                f"{name} has no meta: it was made by hand and no run has taken it. The test kit gives it one"
+            )
+            raise AttributeError(message) from None
+        made: Meta = make(*origin)
+        return made
 
     @classmethod
     def named(cls, type: str, *, key: str | None = None) -> type[Self]:
@@ -163,6 +189,12 @@ class Event(BaseModel):
         return cls.__event_place__
 
 
+# A slot, written past the frozen model's __setattr__. It holds a function and its arguments, because a Meta
+# costs a microsecond to make and most handlers never look at it.
+set_origin = Event.__event_origin__.__set__  # type: ignore[attr-defined]  # slots have no declared type
+_get_origin = Event.__event_origin__.__get__  # type: ignore[attr-defined]  # the same
+
+
 def _new_class(name: str, base: type[E], event_type: str, key: str | None) -> type[E]:
     body = {"__module__": base.__module__, "__qualname__": name}
     return cast(
@@ -178,10 +210,10 @@ def key_of(event_class: type[Event], data: Any, otherwise: str | None) -> str | 
     fails its schema still belongs to a run if its key can be read. Whole numbers count as their decimal
     text.
     """
-    field = event_class.__event_key__
-    if field is None:
+    name = event_class.__event_key_name__
+    if name is None:
         return otherwise
-    value = data.get(field) if isinstance(data, dict) else None
+    value = data.get(name) if isinstance(data, dict) else None
     if isinstance(value, str):
         return value or None
     if isinstance(value, int) and not isinstance(value, bool):

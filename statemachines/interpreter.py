@@ -12,18 +12,20 @@ An event meets these questions in this order, and the first that has an answer d
 5. accepted?             -> the state's own transitions, then the pipeline's, in order; else the policy
 6. the action            -> Refused, and the run is held, if it raises or leaves nonsense
 
-User code is called in ``_ask``, ``_act`` and ``_begin`` only. Whatever it raises, ``BaseException``
-included, ends there. What it leaves in the context is written to JSON and read back before it counts, so
-that a run goes on from equal data whether it stayed in memory, was loaded from its row, or is replayed.
+User code is called in ``handlers`` only, and whatever it raises ends there. What it leaves in the context is
+written to JSON and read back before it counts, so that a run goes on from equal data whether it stayed in
+memory, was loaded from its row, or is replayed.
+
+This is the hot path: an event costs a few microseconds here, and what looks roundabout below (a tuple made
+past its class's ``__new__``, a meta that is only made when asked for) is there because it was measured.
 """
 
 from __future__ import annotations
 
-import traceback
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from statemachines.effects import Publication, Publish
-from statemachines.events import Address, Event, Meta
+from statemachines.events import Address, Event, Meta, set_origin
+from statemachines.handlers import HandlerError, act, ask, build, read, write
 from statemachines.outcome import DUPLICATE, WAITS, Ignored, Moved, Outcome, Reason, Refused, Tried
 from statemachines.run import Run, Status, has_seen
 
@@ -32,12 +34,13 @@ if TYPE_CHECKING:
 
     from statemachines.context import Context
     from statemachines.definition import Policy
+    from statemachines.effects import Publication
     from statemachines.events import Envelope
     from statemachines.machine import Beginning, Candidate, Machine
 
-_set_meta = Event.meta.__set__  # type: ignore[attr-defined]  # the slot, past the frozen model's __setattr__
 COMPLETED = int(Status.COMPLETED)
 RUNNING = int(Status.RUNNING)
+_tuple = tuple.__new__
 
 
 class Occurrence(NamedTuple):
@@ -56,69 +59,74 @@ class Occurrence(NamedTuple):
     """Put back by a person, or released: it passes a hold."""
 
 
-class HandlerError(Exception):
-    """User code raised, or returned or left behind what cannot be."""
-
-    def __init__(self, reason: Reason, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
-
-
 def step(machine: Machine, run: Run | None, occurrence: Occurrence) -> Outcome:
     """What becomes of a run by an event; the run itself is left as it is."""
     if run is None:
         return _start(machine, occurrence)
-    if occurrence.seen or has_seen(run.recent, occurrence.digest):
+    recent, digest = run.recent, occurrence.digest
+    if occurrence.seen or (recent.find(digest) >= 0 and has_seen(recent, digest)):
         return DUPLICATE
     if run.held and not occurrence.redriven:
         return WAITS
+    configuration = run.configuration
     if run.status == COMPLETED:
-        return _by_policy(machine.closed, Reason.CLOSED, f"the run ended in {run.configuration}")
-    if occurrence.event is None:
+        return _by_policy(machine.closed, Reason.CLOSED, f"the run ended in {configuration}")
+    event = occurrence.event
+    if event is None:
         return Refused(Reason.INVALID, occurrence.error, holds=True)
-    candidates = machine.table[run.configuration].get(occurrence.envelope.type)
+    try:
+        candidates = machine.table[configuration].get(occurrence.envelope.type)
+    except KeyError:
+        why = f"{machine.name} version {machine.version} has no state {configuration!r}"
+        return Refused(Reason.DEFINITION_MISSING, why, holds=True)
     if candidates is None:
-        return _by_policy(
-            machine.unexpected, Reason.UNEXPECTED, f"{run.configuration} has no transition for it"
-        )
-    return _move(machine, run, occurrence, occurrence.event, candidates)
+        why = f"{configuration} has no transition for it"
+        return _by_policy(machine.unexpected, Reason.UNEXPECTED, why)
+    set_origin(event, (_meta, machine, run, occurrence))
+    return _move(machine, run, event, candidates)
 
 
-def _move(
-    machine: Machine, run: Run, occurrence: Occurrence, event: Event, candidates: tuple[Candidate, ...]
-) -> Outcome:
-    address = Address(machine.namespace, machine.name, run.key, run.generation, run.sequence + 1)
-    _set_meta(event, Meta(occurrence.envelope, occurrence.now, address))
+def _move(machine: Machine, run: Run, event: Event, candidates: tuple[Candidate, ...]) -> Outcome:
     context: Context | None = None
-    tried: list[Tried] = []
+    tried: tuple[Tried, ...] = ()
     try:
         for candidate in candidates:
-            if candidate.guard is not None:
+            source, target, guard, _, guard_name, _ = candidate
+            if guard is not None:
                 if context is None:
-                    context = _load(machine, run)
-                if not _ask(candidate, context, event):
-                    tried.append(Tried(candidate.source, candidate.target, candidate.guard_name))
+                    context = _context_of(machine, run)
+                if not ask(guard, guard_name, context, event):
+                    tried += (Tried(source, target, guard_name),)
                     continue
             return _take(machine, run, candidate, context, event)
     except HandlerError as error:
-        return Refused(error.reason, str(error), holds=True, tried=tuple(tried))
+        return Refused(error.reason, str(error), holds=True, tried=tried)
     why = f"no condition of the transitions out of {run.configuration} held"
-    return _by_policy(machine.unexpected, Reason.UNEXPECTED, why, tuple(tried))
+    return _by_policy(machine.unexpected, Reason.UNEXPECTED, why, tried)
 
 
 def _take(machine: Machine, run: Run, candidate: Candidate, context: Context | None, event: Event) -> Moved:
-    target = candidate.target
+    _, target, _, action, _, action_name = candidate
     configuration = run.configuration if target is None else target
     status = COMPLETED if configuration in machine.final else RUNNING
-    if candidate.action is None:
+    if action is None:
         # A guard may have had the context in its hands, so the object is not passed on.
-        return Moved(False, configuration, status, None, [] if context is not None else run.loaded, ())
+        loaded = run.loaded if context is None else []
+        return _tuple(Moved, (False, configuration, status, None, loaded, ()))
     if context is None:
-        context = _load(machine, run)
-    publications = _act(candidate.action, candidate.action_name, context, event)
-    written, loaded = _write(machine, context, candidate.action_name)
+        context = _context_of(machine, run)
+    publications = act(action, action_name, context, event, run.key)
+    written, again = write(machine, context, action_name)
     changed = None if written == run.context else written
-    return Moved(False, configuration, status, changed, [loaded], publications)
+    return _tuple(Moved, (False, configuration, status, changed, [again], publications))
+
+
+def _context_of(machine: Machine, run: Run) -> Context:
+    # Taken out, so that the object is used once: whoever steps from the same run again reads the bytes.
+    if run.loaded:
+        context: Context = run.loaded.pop()
+        return context
+    return read(machine, run.context)
 
 
 def _start(machine: Machine, occurrence: Occurrence) -> Outcome:
@@ -128,28 +136,19 @@ def _start(machine: Machine, occurrence: Occurrence) -> Outcome:
     event = occurrence.event
     if event is None:
         return Refused(Reason.INVALID, occurrence.error, holds=False)
-    address = Address(machine.namespace, machine.name, occurrence.key, 0, 1)
-    _set_meta(event, Meta(occurrence.envelope, occurrence.now, address))
+    set_origin(event, (_meta, machine, None, occurrence))
     try:
-        return _begin(machine, beginning, event)
+        return _begin(machine, beginning, event, occurrence.key)
     except HandlerError as error:
         return Refused(error.reason, str(error), holds=False)
 
 
-def _begin(machine: Machine, beginning: Beginning, event: Event) -> Moved:
-    try:
-        context = beginning.build(event)
-    except BaseException as error:  # noqa: BLE001 - whatever user code raises ends here
-        raise HandlerError(Reason.ACTION_FAILED, describe(error, beginning.build_name)) from None
-    if type(context) is not machine.context_class:
-        wanted = machine.context_class.__name__
-        got = type(context).__name__
-        message = f"{beginning.build_name} returned {got}, but the pipeline's context is {wanted}"
-        raise HandlerError(Reason.ACTION_FAILED, message)
+def _begin(machine: Machine, beginning: Beginning, event: Event, key: str) -> Moved:
+    context = build(machine, beginning.build, beginning.build_name, event)
     publications: tuple[Publication, ...] = ()
     if beginning.action is not None:
-        publications = _act(beginning.action, beginning.action_name, context, event)
-    written, loaded = _write(machine, context, beginning.build_name)
+        publications = act(beginning.action, beginning.action_name, context, event, key)
+    written, loaded = write(machine, context, beginning.action_name or beginning.build_name)
     status = COMPLETED if beginning.target in machine.final else RUNNING
     return Moved(True, beginning.target, status, written, [loaded], publications)
 
@@ -160,83 +159,7 @@ def _by_policy(policy: Policy, reason: Reason, why: str, tried: tuple[Tried, ...
     return Refused(reason, why, holds=False, tried=tried)
 
 
-def _load(machine: Machine, run: Run) -> Context:
-    # The object at hand is taken out, so that it is used once: who steps from the same run again reads the
-    # bytes.
-    context: Context
-    if run.loaded:
-        context = run.loaded.pop()
-        return context
-    try:
-        context = machine.context_class.__pydantic_validator__.validate_json(run.context)
-    except ValueError as error:
-        message = f"the stored context is no {machine.context_class.__name__} any more: {error}"
-        raise HandlerError(Reason.ACTION_FAILED, message) from None
-    return context
-
-
-def _ask(candidate: Candidate, context: Context, event: Event) -> bool:
-    assert candidate.guard is not None
-    try:
-        answer: Any = candidate.guard(context, event)
-    except BaseException as error:  # noqa: BLE001 - whatever user code raises ends here
-        raise HandlerError(Reason.GUARD_FAILED, describe(error, candidate.guard_name)) from None
-    if answer is True or answer is False:
-        return answer
-    message = f"{candidate.guard_name} returned {type(answer).__name__}; a guard answers True or False"
-    raise HandlerError(Reason.GUARD_FAILED, message)
-
-
-def _act(action: Any, name: str | None, context: Context, event: Event) -> tuple[Publication, ...]:
-    try:
-        out = action(context, event)
-        if out is None:
-            return ()
-        effects = (out,) if isinstance(out, Publish) else tuple(out)
-        return tuple(_publication(effect, event) for effect in effects)
-    except HandlerError:
-        raise
-    except BaseException as error:  # noqa: BLE001 - whatever user code raises ends here
-        raise HandlerError(Reason.ACTION_FAILED, describe(error, name)) from None
-
-
-def _publication(effect: Any, cause: Event) -> Publication:
-    if not isinstance(effect, Publish):
-        message = f"an action returns None, Publish or several Publish, not {type(effect).__name__}"
-        raise HandlerError(Reason.ACTION_FAILED, message)
-    event = effect.event
-    if not isinstance(event, Event) or not event.__event_type__:
-        message = f"Publish to {effect.topic!r} needs an event whose class names a type, not {event!r}"
-        raise HandlerError(Reason.ACTION_FAILED, message)
-    key: Any = effect.key if effect.key is not None else cause.meta.address.key
-    topic: Any = effect.topic
-    for text in (topic, key):
-        if not isinstance(text, str):
-            message = f"Publish takes topic and key as text, not {text!r}"
-            raise HandlerError(Reason.ACTION_FAILED, message)
-        text.encode()  # a lone surrogate is refused here, where it can be told whose it is
-    data = event.__pydantic_serializer__.to_json(event, warnings=False)
-    return Publication(effect.topic, event.__event_type__, key, data)
-
-
-def _write(machine: Machine, context: Context, name: str | None) -> tuple[bytes, Context]:
-    try:
-        written = context.__pydantic_serializer__.to_json(context, warnings=False)
-        loaded = machine.context_class.__pydantic_validator__.validate_json(written)
-    except BaseException as error:  # noqa: BLE001 - user types may bring their own serializers
-        message = (
-            f"the context that {name} left does not survive being stored: {type(error).__name__}: {error}"
-        )
-        raise HandlerError(Reason.ACTION_FAILED, message) from None
-    return written, loaded
-
-
-def describe(error: BaseException, name: str | None) -> str:
-    """What happened in user code, in one line that names the handler and the place."""
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
-    try:
-        text = str(error)
-    except BaseException:  # noqa: BLE001 - an exception's own __str__ may raise too
-        text = "(its message cannot be shown)"
-    return f"{name} raised {type(error).__name__}: {text}{where}"
+def _meta(machine: Machine, run: Run | None, occurrence: Occurrence) -> Meta:
+    generation, sequence = (0, 0) if run is None else (run.generation, run.sequence)
+    address = Address(machine.namespace, machine.name, occurrence.key, generation, sequence + 1)
+    return Meta(occurrence.envelope, occurrence.now, address)

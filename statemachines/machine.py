@@ -62,6 +62,10 @@ class Machine:
     """SHA-256 of the structure: the definition's identity."""
     code: bytes
     """SHA-256 over the syntax trees of its functions."""
+    read_context: Callable[[bytes], Context]
+    """The context from its JSON; raises ValueError."""
+    write_context: Callable[..., bytes]
+    """The context as JSON."""
 
 
 def compile_pipeline(pipeline: Pipeline[Any], *, namespace: str = "default") -> Machine:
@@ -102,6 +106,8 @@ def compile_pipeline(pipeline: Pipeline[Any], *, namespace: str = "default") -> 
         structure=structure,
         hash=hashlib.sha256(structure).digest(),
         code=code_hash(pipeline),
+        read_context=pipeline.context.__pydantic_validator__.validate_json,
+        write_context=pipeline.context.__pydantic_serializer__.to_json,
     )
 
 

@@ -43,3 +43,15 @@ def _passes_through(file: str) -> bool:
         return False
     in_library = file.startswith(_LIBRARY) and "site-packages/" not in file
     return in_library or file.startswith((_HERE, _PYDANTIC, *_GENERATED))
+
+
+def place_of(error: BaseException) -> Place:
+    """Where user code raised: the innermost place of the traceback that is not in a library."""
+    found = Place("", 0)
+    trace = error.__traceback__
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename
+        if not _passes_through(file):
+            found = Place(file, trace.tb_lineno)
+        trace = trace.tb_next
+    return found

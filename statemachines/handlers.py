@@ -1,0 +1,157 @@
+"""Calls into user code, and what becomes of all that user code can do wrong.
+
+Whatever a handler raises, ``BaseException`` included, ends here as a ``HandlerError``; so does what it returns
+or leaves behind that cannot be. Nothing else in this package calls a guard, an action or a build function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from statemachines.effects import Publication, Publish
+from statemachines.events import Event
+from statemachines.limits import CONTEXT_BYTES_MAX, EFFECTS_MAX, ERROR_CHARACTERS_MAX
+from statemachines.outcome import Reason
+from statemachines.places import place_of
+
+if TYPE_CHECKING:
+    from statemachines.context import Context
+    from statemachines.machine import Machine
+
+
+class HandlerError(Exception):
+    """User code raised, or returned or left behind what cannot be."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+def ask(guard: Callable[[Any, Any], Any], name: str | None, context: Context, event: Event) -> bool:
+    """The answer of a guard."""
+    try:
+        answer = guard(context, event)
+    except BaseException as error:  # noqa: BLE001 - whatever user code raises ends here
+        raise HandlerError(Reason.GUARD_FAILED, describe(error, name)) from None
+    if answer is True or answer is False:
+        return answer
+    message = f"{name} returned {type(answer).__name__}; a guard answers True or False"
+    raise HandlerError(Reason.GUARD_FAILED, message)
+
+
+def act(
+    action: Callable[[Any, Any], Any], name: str | None, context: Context, event: Event, key: str
+) -> tuple[Publication, ...]:
+    """What an action asks for, already turned into bytes; the context is changed in place.
+
+    ``key`` is that of the run, for a ``Publish`` that names none.
+    """
+    try:
+        out = action(context, event)
+        if out is None:
+            return ()
+        if type(out) is Publish:
+            return (_publication(out, key),)
+        return _publications(out, name, key)
+    except HandlerError:
+        raise
+    except BaseException as error:  # noqa: BLE001 - whatever user code raises ends here; serializers are user code too
+        raise HandlerError(Reason.ACTION_FAILED, describe(error, name)) from None
+
+
+def build(machine: Machine, function: Callable[[Any], Any], name: str, event: Event) -> Context:
+    """The context that a start function makes."""
+    try:
+        context: Any = function(event)
+    except BaseException as error:  # noqa: BLE001 - whatever user code raises ends here
+        raise HandlerError(Reason.ACTION_FAILED, describe(error, name)) from None
+    if type(context) is not machine.context_class:
+        wanted, got = machine.context_class.__name__, type(context).__name__
+        message = f"{name} returned {got}, but the pipeline's context is {wanted}"
+        raise HandlerError(Reason.ACTION_FAILED, message)
+    return context
+
+
+def read(machine: Machine, written: bytes) -> Context:
+    """The context as it was stored."""
+    try:
+        return machine.read_context(written)
+    except ValueError as error:
+        message = f"the stored context is no {machine.context_class.__name__} any more: {error}"
+        raise HandlerError(Reason.ACTION_FAILED, _printable(message)) from None
+
+
+def write(machine: Machine, context: Context, name: str | None) -> tuple[bytes, Context]:
+    """The context as it is stored, and as it is read back: a run goes on from what survived."""
+    try:
+        written = machine.write_context(context, warnings=False, by_alias=True)
+        loaded = machine.read_context(written)
+    except BaseException as error:  # noqa: BLE001 - user types may bring their own serializers
+        message = (
+            f"the context that {name} left does not survive being stored: {type(error).__name__}: {error}"
+        )
+        raise HandlerError(Reason.ACTION_FAILED, _printable(message)) from None
+    if len(written) > CONTEXT_BYTES_MAX:
+        message = f"the context that {name} left takes {len(written)} bytes, of {CONTEXT_BYTES_MAX} allowed"
+        raise HandlerError(Reason.ACTION_FAILED, message)
+    return written, loaded
+
+
+def describe(error: BaseException, name: str | None) -> str:
+    """What happened in user code, in one printable line that names the handler and the place."""
+    try:
+        text = str(error)
+    except BaseException:  # noqa: BLE001 - an exception's own __str__ may raise too
+        text = "(its message cannot be shown)"
+    place = place_of(error)
+    where = f" ({place})" if place.line else ""
+    return _printable(f"{name} raised {type(error).__name__}: {text}", room=len(where)) + where
+
+
+def _printable(text: str, room: int = 0) -> str:
+    """``text`` without what a text column or a log line cannot hold, and not longer than the limit."""
+    if len(text) > ERROR_CHARACTERS_MAX - room:
+        text = text[: ERROR_CHARACTERS_MAX - room - 3] + "..."
+    if text.isprintable():
+        return text
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text
+    )
+
+
+def _publications(out: Any, name: str | None, key: str) -> tuple[Publication, ...]:
+    try:
+        several = iter(out)
+    except TypeError:
+        message = f"{name} returned {type(out).__name__}; an action returns None, Publish or several Publish"
+        raise HandlerError(Reason.ACTION_FAILED, message) from None
+    asked = tuple(_publication(effect, key) for effect in islice(several, EFFECTS_MAX + 1))
+    if len(asked) > EFFECTS_MAX:
+        message = f"{name} asked for more than {EFFECTS_MAX} effects in one move"
+        raise HandlerError(Reason.ACTION_FAILED, message)
+    return asked
+
+
+def _publication(effect: Any, run_key: str) -> Publication:
+    if not isinstance(effect, Publish):
+        message = f"an action returns None, Publish or several Publish, not {type(effect).__name__}"
+        raise HandlerError(Reason.ACTION_FAILED, message)
+    event = effect.event
+    event_type = getattr(event, "__event_type__", "")
+    if not event_type:
+        message = f"Publish to {effect.topic!r} needs an event whose class names a type"
+        raise HandlerError(Reason.ACTION_FAILED, f"{message}, not {type(event).__name__}")
+    key = run_key if effect.key is None else effect.key
+    _check_text(effect.topic)
+    _check_text(key)
+    data = event.__pydantic_serializer__.to_json(event, warnings=False, by_alias=True)
+    return Publication(effect.topic, event_type, key, data)
+
+
+def _check_text(text: Any) -> None:
+    if not isinstance(text, str):
+        message = f"Publish takes topic and key as text, not {type(text).__name__}"
+        raise HandlerError(Reason.ACTION_FAILED, message)
+    text.encode()  # a lone surrogate is refused here, where it can be told whose it is

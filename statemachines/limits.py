@@ -1,0 +1,26 @@
+"""Every limit of definitions and of what handlers leave behind, with its unit in its name."""
+
+from __future__ import annotations
+
+from typing import Final
+
+PIPELINE_NAME_BYTES_MAX: Final = 255
+STATE_NAME_BYTES_MAX: Final = 255
+EVENT_TYPE_BYTES_MAX: Final = 255
+
+TOPIC_NAME_CHARACTERS_MAX: Final = 249
+"""Kafka's own limit."""
+
+STATES_MAX: Final = 10_000
+
+VERSION_MAX: Final = 2**31 - 1
+"""What a Postgres ``integer`` holds."""
+
+EFFECTS_MAX: Final = 1_000
+"""How many effects one action may ask for; with more the event is refused."""
+
+CONTEXT_BYTES_MAX: Final = 1_000_000
+"""How large a context may be as JSON; it is written to the log with each change."""
+
+ERROR_CHARACTERS_MAX: Final = 2_000
+"""How much of an exception's message is kept; the rest is cut off, with a mark."""

@@ -1,14 +1,26 @@
 """Where events come from: the contracts of a source.
 
-A source is two things that must not be mixed up. Its *membership* says which partitions are ours; that may change at any
-moment and is only for liveness. Its *reader* reads records of given partitions from given positions, and knows nothing of
-groups. Positions come from the store, never from the source.
+A source is two things that must not be mixed up. Its *membership* says which partitions are ours; that may
+change at any moment and is only for liveness. Its *reader* reads records of given partitions from given
+positions, and knows nothing of groups. Positions come from the store, never from the source.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
+
+
+class SourceError(Exception):
+    """The source cannot do what was asked; the message is a sentence for a person."""
+
+
+class SourceUnreachableError(SourceError):
+    """The source does not answer; the message names its address."""
+
+
+class NoSuchTopicError(SourceError):
+    """A topic that does not exist."""
 
 
 class Partition(NamedTuple):
@@ -59,7 +71,8 @@ class RawRecord(NamedTuple):
 class Chunk(NamedTuple):
     """What one fetch gave: records in the order of each partition, and how far the reader is now.
 
-    A partition may have moved without a record, where the source has holes (aborted transactions, compaction).
+    A partition may have moved without a record, where the source has holes (aborted transactions,
+    compaction).
     """
 
     records: Mapping[Partition, Sequence[Record]]
@@ -76,6 +89,24 @@ class OutOfRange(NamedTuple):
     end: int
 
 
+class Unreadable(NamedTuple):
+    """A position at which stands something that is no record, such as bytes with a wrong checksum."""
+
+    partition: Partition
+    position: int
+    reason: str
+    """A sentence: what is wrong there."""
+
+
+class Trouble(NamedTuple):
+    """Something that keeps us from reading for now; it is tried again until it works."""
+
+    since: float
+    """By the clock `time.monotonic`, in seconds."""
+    reason: str
+    """A sentence."""
+
+
 Changed = Callable[[frozenset[Partition]], Awaitable[None]]
 
 
@@ -83,11 +114,31 @@ class Membership(Protocol):
     """Which partitions of the topics are ours, as told by the source's group."""
 
     async def start(self, topics: Iterable[str], on_assigned: Changed, on_revoked: Changed) -> None:
-        """Join. ``on_revoked`` is awaited before another member can be given the partitions."""
+        """Join; raises SourceError where that is impossible now.
+
+        The callbacks take turns, beginning with ``on_assigned``, and never run at the same time; a set may
+        be empty. ``on_assigned`` may take its time: it is cancelled where its partitions are taken away
+        before it has ended. ``on_revoked`` is awaited before another member can be given the partitions;
+        where it takes longer than the group can wait, it is cancelled and another member gets them.
+        """
+        ...
+
+    async def watch(self) -> None:
+        """Ends when the membership was stopped; raises what a callback raised.
+
+        A group that cannot be reached is no reason to end.
+        """
         ...
 
     async def stop(self) -> None:
-        """Leave (a static member stays on the books, to find its partitions again)."""
+        """Give back what is assigned, by ``on_revoked``, and leave.
+
+        A static member stays on the books, to find its partitions again.
+        """
+        ...
+
+    def trouble(self) -> Trouble | None:
+        """Why we are no member of the group just now."""
         ...
 
 
@@ -103,7 +154,10 @@ class Reader(Protocol):
         ...
 
     def assign(self, positions: Mapping[Partition, int]) -> None:
-        """Read these partitions, each from this offset, and no others; nothing read before counts any more."""
+        """Read these partitions, each from this offset, and no others; nothing read before counts any more.
+
+        All of them are read: what was paused or stopped before is not so any more.
+        """
         ...
 
     def pause(self, partitions: Iterable[Partition]) -> None: ...
@@ -118,12 +172,27 @@ class Reader(Protocol):
         """Partitions that stopped since the last call because their position does not exist."""
         ...
 
+    def unreadable(self) -> list[Unreadable]:
+        """Partitions that stopped since the last call because of what stands at their position."""
+        ...
+
+    def troubles(self) -> dict[Partition, Trouble]:
+        """Partitions that cannot be read just now, because the broker is away, say, or the topic was deleted.
+
+        Each goes on by itself as soon as it can.
+        """
+        ...
+
     async def earliest(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
         """The first offset that there is."""
         ...
 
     async def ends(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
-        """The offset after the last one that can be read now."""
+        """The offset after the last one that can be read now; a reader's position reaches it.
+
+        Where a transaction is open this is its first offset: what stands behind it cannot be read until it
+        ends.
+        """
         ...
 
     async def at_time(self, partitions: Iterable[Partition], milliseconds: int) -> dict[Partition, int]:

@@ -1,0 +1,241 @@
+"""Membership of a Kafka consumer group, which tells us our partitions and nothing else.
+
+aiokafka's consumer is built for reading, and it ties two things to it that we need without: it gives membership
+up when nobody reads for `max_poll_interval_ms`, and it reports errors of the group only to whoever reads. So a
+task of ours keeps asking it for records, with every partition paused. Nothing is ever read here: paused
+partitions are not fetched, and the one fetch that may leave before they are paused starts at the end of the log
+and is thrown away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
+from aiokafka.coordinator.assignors.range import RangePartitionAssignor
+from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
+
+from connectors.kafka.settings import KafkaSettings
+from connectors.source import (
+    Changed,
+    NoSuchTopicError,
+    Partition,
+    SourceError,
+    SourceUnreachableError,
+    Trouble,
+)
+
+log = logging.getLogger(__name__)
+
+SESSION_SECONDS = 10.0
+HEARTBEAT_SECONDS = 1.0
+"""Also how long a member may need to hear that another one joins."""
+REBALANCE_SECONDS = 60.0
+REVOKE_MARGIN_SECONDS = 10.0
+"""`on_revoked` must end this long before the group gives us up."""
+REQUEST_MARGIN_SECONDS = 10.0
+"""Joining waits at the broker until all members have; a request must outlive that, or we join twice."""
+METADATA_SECONDS = 30.0
+"""New partitions are noticed within this time."""
+STOP_SECONDS = 4.0
+RETRY_SECONDS = 1.0
+KEEP_MILLISECONDS = 1000
+NEVER_MILLISECONDS = 2**31 - 1
+
+
+class KafkaMembership:
+    """A member of a consumer group; with `instance` a static one, which finds its partitions again."""
+
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        group: str,
+        *,
+        instance: str | None = None,
+        session_seconds: float = SESSION_SECONDS,
+        heartbeat_seconds: float = HEARTBEAT_SECONDS,
+        rebalance_seconds: float = REBALANCE_SECONDS,
+    ) -> None:
+        self._settings = settings
+        self._group = group
+        self._instance = instance
+        self._session_seconds = session_seconds
+        self._heartbeat_seconds = heartbeat_seconds
+        self._rebalance_seconds = rebalance_seconds
+        self._topics: frozenset[str] = frozenset()
+        self._consumer: Any = None
+        self._callbacks: _Callbacks | None = None
+        self._keeper: asyncio.Task[None] | None = None
+        self._trouble: Trouble | None = None
+
+    async def start(self, topics: Iterable[str], on_assigned: Changed, on_revoked: Changed) -> None:
+        assert self._callbacks is None, "a membership is started once"
+        self._topics = frozenset(topics)
+        revoke_seconds = max(1.0, self._rebalance_seconds - REVOKE_MARGIN_SECONDS)
+        self._callbacks = _Callbacks(on_assigned, on_revoked, revoke_seconds)
+        await self._join(self._callbacks)
+        self._keeper = asyncio.create_task(self._keep(self._callbacks), name="kafka membership")
+
+    async def watch(self) -> None:
+        assert self._callbacks is not None, "the membership was not started"
+        await asyncio.shield(self._callbacks.failed)
+
+    async def stop(self) -> None:
+        if self._keeper is not None:
+            self._keeper.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._keeper
+            self._keeper = None
+        if self._callbacks is not None:
+            await self._callbacks.revoke()
+        await self._close()
+        if self._callbacks is not None and not self._callbacks.failed.done():
+            self._callbacks.failed.set_result(None)
+
+    def trouble(self) -> Trouble | None:
+        return self._trouble
+
+    async def _keep(self, callbacks: _Callbacks) -> None:
+        while True:
+            try:
+                await self._consumer.getmany(timeout_ms=KEEP_MILLISECONDS)
+            except KafkaError as error:
+                self._note(f"The consumer group {self._group} gave us up: {error}")
+                await callbacks.revoke()
+                await self._close()
+                await self._join_again(callbacks)
+
+    async def _join_again(self, callbacks: _Callbacks) -> None:
+        while True:
+            await asyncio.sleep(RETRY_SECONDS)
+            try:
+                await self._join(callbacks)
+            except SourceError as error:
+                self._note(str(error))
+            else:
+                return
+
+    def _note(self, reason: str) -> None:
+        since = time.monotonic() if self._trouble is None else self._trouble.since
+        if self._trouble is None or self._trouble.reason != reason:
+            log.warning("%s", reason)
+        self._trouble = Trouble(since, reason)
+
+    async def _join(self, callbacks: _Callbacks) -> None:
+        consumer: Any = self._new_consumer()
+        self._consumer = consumer
+        consumer.subscribe(sorted(self._topics), listener=_Listener(consumer, callbacks))
+        try:
+            await consumer.start()
+        except UnknownTopicOrPartitionError as error:
+            await self._close()
+            raise NoSuchTopicError(
+                f"One of the topics {', '.join(sorted(self._topics))} does not exist on "
+                f"{self._settings.bootstrap}. Create it, or correct its name."
+            ) from error
+        except KafkaError as error:
+            await self._close()
+            raise SourceUnreachableError(
+                f"The consumer group {self._group} at {self._settings.bootstrap} cannot be joined: {error}. "
+                "Look whether Kafka runs there and lets this user read the group."
+            ) from error
+        except BaseException:
+            await self._close()
+            raise
+        self._trouble = None
+
+    def _new_consumer(self) -> Any:
+        return AIOKafkaConsumer(  # type: ignore[no-untyped-call]  # aiokafka is untyped
+            **self._settings.client_options(),
+            group_id=self._group,
+            group_instance_id=self._instance,
+            partition_assignment_strategy=(RangePartitionAssignor,),
+            session_timeout_ms=round(self._session_seconds * 1000),
+            heartbeat_interval_ms=round(self._heartbeat_seconds * 1000),
+            rebalance_timeout_ms=round(self._rebalance_seconds * 1000),
+            request_timeout_ms=round((self._rebalance_seconds + REQUEST_MARGIN_SECONDS) * 1000),
+            metadata_max_age_ms=round(METADATA_SECONDS * 1000),
+            max_poll_interval_ms=NEVER_MILLISECONDS,
+            enable_auto_commit=False,
+            auto_offset_reset="latest",
+            max_partition_fetch_bytes=1,
+            fetch_max_bytes=1,
+        )
+
+    async def _close(self) -> None:
+        """Leave the group in order where it answers, else let it find out."""
+        consumer, self._consumer = self._consumer, None
+        if consumer is None:
+            return
+        stopping = asyncio.ensure_future(consumer.stop())
+        done, _ = await asyncio.wait([stopping], timeout=STOP_SECONDS)
+        if not done:
+            # Without its connections aiokafka stops waiting for answers.
+            await consumer._client.close()  # noqa: SLF001 - it offers no deadline of its own
+        with contextlib.suppress(KafkaError):
+            await stopping
+
+
+class _Callbacks:
+    """Takes turns between `on_assigned` and `on_revoked`, whatever order and time the group tells us in."""
+
+    def __init__(self, on_assigned: Changed, on_revoked: Changed, revoke_seconds: float) -> None:
+        self._on_assigned = on_assigned
+        self._on_revoked = on_revoked
+        self._revoke_seconds = revoke_seconds
+        self._assigned: frozenset[Partition] | None = None
+        self._telling: asyncio.Task[None] | None = None
+        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def assign(self, partitions: frozenset[Partition]) -> None:
+        """Tell it in a task of its own: heartbeats pause until the listener has returned."""
+        assert self._assigned is None, "an assignment follows a revocation"
+        self._assigned = partitions
+        self._telling = asyncio.create_task(self._tell(partitions), name="kafka on_assigned")
+
+    async def revoke(self) -> None:
+        """Await `on_revoked` for what is assigned; never raises."""
+        partitions, self._assigned = self._assigned, None
+        if partitions is None:
+            return
+        if self._telling is not None:
+            self._telling.cancel()
+            await asyncio.wait([self._telling])
+            self._telling = None
+        try:
+            async with asyncio.timeout(self._revoke_seconds):
+                await self._on_revoked(partitions)
+        except TimeoutError:
+            log.exception(
+                "Giving back partitions took longer than %s s; others get them now", self._revoke_seconds
+            )
+        except Exception as error:  # noqa: BLE001 - aiokafka would only log it; watch() raises it
+            self._fail(error)
+
+    async def _tell(self, partitions: frozenset[Partition]) -> None:
+        try:
+            await self._on_assigned(partitions)
+        except Exception as error:  # noqa: BLE001 - a task's exception would go unseen; watch() raises it
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        if not self.failed.done():
+            self.failed.set_exception(error)
+
+
+class _Listener(ConsumerRebalanceListener):
+    def __init__(self, consumer: Any, callbacks: _Callbacks) -> None:
+        self._consumer = consumer
+        self._callbacks = callbacks
+
+    async def on_partitions_assigned(self, assigned: Iterable[Any]) -> None:
+        self._consumer.pause(*assigned)
+        self._callbacks.assign(frozenset(Partition(*partition) for partition in assigned))
+
+    async def on_partitions_revoked(self, revoked: Iterable[Any]) -> None:  # noqa: ARG002 - we know what we have
+        await self._callbacks.revoke()

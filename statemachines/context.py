@@ -13,4 +13,11 @@ class Context(BaseModel):
     refused when the pipeline is validated, since their order differs from process to process.
     """
 
-    model_config = ConfigDict(extra="forbid")
+    # What JSON has no word for is refused, or written in one that is read back as the same.
+    model_config = ConfigDict(
+        extra="forbid",
+        allow_inf_nan=False,
+        ser_json_inf_nan="strings",
+        ser_json_bytes="base64",
+        val_json_bytes="base64",
+    )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Generic, Literal, TypeVar
 
 from statemachines.context import Context
@@ -62,6 +63,8 @@ class Move:
     guard: Callable[..., bool] | None
     action: Callable[..., Out] | None
     place: Place
+    stranger: str | None = None
+    """The pipeline that the target is a state of, where that is another one; a mistake."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,6 +77,8 @@ class Start:
     """None: the initial state."""
     action: Callable[..., Out] | None
     place: Place
+    stranger: str | None = None
+    """The pipeline that the target is a state of, where that is another one; a mistake."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,7 +108,7 @@ class State(Generic[C]):
             when: a pure condition on (context, event).
             do: changes the context that it is given, and may return effects.
         """
-        self.pipeline.moves.append(Move(self.name, event, _name_of(to), when, do, calling_place()))
+        self.pipeline.add_move(self.name, event, to, when, do)
 
     def __str__(self) -> str:
         """The state's name."""
@@ -155,7 +160,8 @@ class Pipeline(Generic[C]):
         do: Callable[[C, E], Out] | None = None,
     ) -> None:
         """Let an event start a run: ``build`` makes its context, ``do`` may ask for effects."""
-        self.starts.append(Start(event, build, _name_of(to), do, calling_place()))
+        place, stranger = calling_place(), _stranger(to, self)
+        self.starts.append(Start(event, build, _name_of(to), do, place, stranger))
 
     def on(
         self,
@@ -166,7 +172,19 @@ class Pipeline(Generic[C]):
         do: Callable[[C, E], Out] | None = None,
     ) -> None:
         """Add a transition out of any state that is not final; a state's own transitions come first."""
-        self.moves.append(Move(None, event, _name_of(to), when, do, calling_place()))
+        self.add_move(None, event, to, when, do)
+
+    def add_move(
+        self,
+        source: str | None,
+        event: type[Event],
+        to: State[C] | str | None,
+        when: Callable[..., bool] | None,
+        do: Callable[..., Out] | None,
+    ) -> None:
+        """Add a line to the table; ``State.on`` and ``Pipeline.on`` are the ways to say it."""
+        place, stranger = calling_place(), _stranger(to, self)
+        self.moves.append(Move(source, event, _name_of(to), when, do, place, stranger))
 
     @property
     def read_topics(self) -> tuple[Topic, ...]:
@@ -175,11 +193,19 @@ class Pipeline(Generic[C]):
 
 
 def _name_of(target: State[Any] | str | None) -> str | None:
-    return target.name if isinstance(target, State) else target
+    return None if target is None else str(target)
+
+
+def _stranger(target: State[Any] | str | None, pipeline: Pipeline[Any]) -> str | None:
+    if isinstance(target, State) and target.pipeline is not pipeline:
+        return target.pipeline.name
+    return None
 
 
 def name_of(function: Callable[..., Any] | None) -> str | None:
     """How a function is called in definitions, diagrams and explanations."""
     if function is None:
         return None
+    while isinstance(function, partial):
+        function = function.func
     return getattr(function, "__qualname__", None) or type(function).__qualname__

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import types
 import uuid
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, TypeGuard, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict
 
@@ -123,7 +123,7 @@ class Event(BaseModel):
 
     __slots__ = ("__event_origin__",)
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, ser_json_inf_nan="strings")
 
     __event_type__: ClassVar[str] = ""
     __event_key__: ClassVar[str | None] = None
@@ -201,6 +201,11 @@ def _new_class(name: str, base: type[E], event_type: str, key: str | None) -> ty
         "type[E]",
         types.new_class(name, (base,), {"type": event_type, "key": key}, lambda space: space.update(body)),
     )
+
+
+def is_event_class(value: object) -> TypeGuard[type[Event]]:
+    """Whether ``value`` is a class of events; definitions may hold anything until they are validated."""
+    return isinstance(value, type) and issubclass(value, Event)
 
 
 def key_of(event_class: type[Event], data: Any, otherwise: str | None) -> str | None:

@@ -1,7 +1,7 @@
 """Calls into user code, and what becomes of all that user code can do wrong.
 
-Whatever a handler raises, ``BaseException`` included, ends here as a ``HandlerError``; so does what it returns
-or leaves behind that cannot be. Nothing else in this package calls a guard, an action or a build function.
+Whatever a handler raises, ``BaseException`` included, ends here as a ``HandlerError``; so does what it
+returns or leaves behind that cannot be. Nothing else in this package calls a guard, an action or a build.
 """
 
 from __future__ import annotations

@@ -1,0 +1,114 @@
+"""Mistakes with event classes: their types, their keys, and which of them start a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from statemachines.checks.names import wrong_with_type
+from statemachines.checks.schemas import unfinished
+from statemachines.definition import Move, Pipeline, Start
+from statemachines.events import Event, is_event_class
+from statemachines.mistakes import Mistake
+from statemachines.suggest import did_you_mean
+
+
+def find(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
+    """All mistakes with event classes, each class looked at once."""
+    yield from _not_classes(pipeline)
+    yield from _starts(pipeline)
+    claimed: dict[str, type[Event]] = {}
+    for event in _classes(pipeline):
+        yield from _type(event, claimed)
+        yield from _key(event)
+        yield from _fields(event)
+
+
+def _lines(pipeline: Pipeline[Any]) -> list[Start | Move]:
+    return [*pipeline.starts, *pipeline.moves]
+
+
+def _classes(pipeline: Pipeline[Any]) -> list[type[Event]]:
+    return list(dict.fromkeys(line.event for line in _lines(pipeline) if is_event_class(line.event)))
+
+
+def _not_classes(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
+    for line in _lines(pipeline):
+        if not is_event_class(line.event):
+            given: object = line.event
+            state = line.source if isinstance(line, Move) else None
+            message = f"a transition takes a class of events, not {given!r}"
+            cure = "Define a subclass of Event, or make one with Event.named('the.type')"
+            yield Mistake(message, cure, line.place, state=state)
+
+
+def _starts(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
+    if not pipeline.starts:
+        message = f"pipeline {pipeline.name!r} has no start event: no run ever begins"
+        yield Mistake(message, "Name one with .start(event, build)", pipeline.place)
+    first: dict[str, Start] = {}
+    for start in pipeline.starts:
+        event = start.event.event_type() if is_event_class(start.event) else ""
+        if event and event in first:
+            message = f"the event {event!r} already starts a run, by the line at {first[event].place}"
+            cure = "Keep one of them; a start event makes one run, with one context"
+            yield Mistake(message, cure, start.place, event=event)
+        first.setdefault(event, start)
+
+
+def _type(event: type[Event], claimed: dict[str, type[Event]]) -> Iterator[Mistake]:
+    event_type: Any = event.event_type()
+    place = event.event_place()
+    if not event_type:
+        message = f"the event class {event.__name__} names no type"
+        yield Mistake(message, f'Write class {event.__name__}(Event, type="...")', place)
+        return
+    wrong = wrong_with_type(event_type)
+    if wrong is not None:
+        message = f"the event type {event_type!r} of {event.__name__} {wrong}"
+        yield Mistake(message, "Use a shorter text of printable characters", place, event=str(event_type))
+        return
+    other = claimed.setdefault(event_type, event)
+    if other is not event:
+        message = f"the event type {event_type!r} of {event.__name__} is already that of {other.__name__}"
+        cure = f"Use the one at {other.event_place()} in both places, or give one of them another type"
+        yield Mistake(message, cure, place, event=event_type)
+
+
+def _key(event: type[Event]) -> Iterator[Mistake]:
+    key = event.event_key()
+    if key is None:
+        return
+    place, event_type = event.event_place(), event.event_type()
+    field = event.__pydantic_fields__.get(key)
+    if field is None:
+        message = f"the key of {event.__name__} is {key!r}, but it has no such field"
+        yield Mistake(message, did_you_mean(key, event.__pydantic_fields__), place, event=event_type)
+    elif _holds_no_key(field):
+        message = (
+            f"the key of {event.__name__} is the field {key!r}, which is neither text nor a whole number"
+        )
+        yield Mistake(message, "Name a field of type str or int", place, event=event_type)
+    elif not isinstance(field.validation_alias, str | None):
+        message = f"the key of {event.__name__} is the field {key!r}, which has more than one alias"
+        yield Mistake(message, "Give it one alias, or none", place, event=event_type)
+
+
+def _holds_no_key(field: FieldInfo) -> bool:
+    kind = field.annotation
+    return isinstance(kind, type) and issubclass(kind, bool | float | list | dict | set | tuple | BaseModel)
+
+
+def _fields(event: type[Event]) -> Iterator[Mistake]:
+    place, event_type = event.event_place(), event.event_type()
+    if "meta" in event.__pydantic_fields__:
+        message = f"the field 'meta' of {event.__name__} hides the meta that every event has"
+        cure = 'Call the field otherwise and give it an alias: Field(alias="meta")'
+        yield Mistake(message, cure, place, event=event_type)
+    why = unfinished(event)
+    if why is not None:
+        message = f"the event class {event.__name__} cannot be validated: {why}"
+        yield Mistake(message, "Define what its fields refer to, above the pipeline", place, event=event_type)

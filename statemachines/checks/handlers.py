@@ -1,0 +1,85 @@
+"""Mistakes with guards, actions and build functions: all are plain functions, called with fixed arguments."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from statemachines.definition import Pipeline, name_of
+from statemachines.mistakes import Mistake
+from statemachines.places import Place
+
+
+class _Handler(NamedTuple):
+    function: Any
+    role: str
+    wanted: str
+    parameters: int
+    state: str | None
+    event: str | None
+    place: Place
+
+
+def find(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
+    """All mistakes with functions."""
+    for handler in _handlers(pipeline):
+        if not callable(handler.function):
+            message = f"the {handler.role} is not a function but {handler.function!r}"
+            cure = f"Give a function of {handler.wanted}, without calling it"
+            yield _mistake(handler, message, cure)
+        elif _is_async(handler.function):
+            message = f"the {handler.role} {name_of(handler.function)} is async, but nothing awaits it"
+            cure = "Write it without async: it is pure, and work with side effects has no place in it"
+            yield _mistake(handler, message, cure)
+        else:
+            yield from _shape(handler)
+
+
+def _handlers(pipeline: Pipeline[Any]) -> Iterator[_Handler]:
+    both = "(context, event)"
+    for start in pipeline.starts:
+        event = getattr(start.event, "__event_type__", None)
+        yield _Handler(start.build, "build function", "(event)", 1, None, event, start.place)
+        if start.action is not None:
+            yield _Handler(start.action, "action", both, 2, None, event, start.place)
+    for move in pipeline.moves:
+        event = getattr(move.event, "__event_type__", None)
+        if move.guard is not None:
+            yield _Handler(move.guard, "guard", both, 2, move.source, event, move.place)
+        if move.action is not None:
+            yield _Handler(move.action, "action", both, 2, move.source, event, move.place)
+
+
+def _shape(handler: _Handler) -> Iterator[Mistake]:
+    name = name_of(handler.function)
+    if handler.role != "action" and inspect.isgeneratorfunction(_bare(handler.function)):
+        message = f"the {handler.role} {name} is a generator, which answers nothing by itself"
+        yield _mistake(handler, message, "Let it return its answer, without yield")
+    try:
+        signature = inspect.signature(handler.function)
+    except (TypeError, ValueError):
+        return  # built-in functions that do not tell
+    try:
+        signature.bind(*[None] * handler.parameters)
+    except TypeError:
+        message = f"the {handler.role} {name}{signature} cannot be called with {handler.wanted}"
+        yield _mistake(handler, message, f"Let it take {handler.wanted}")
+
+
+def _is_async(function: Any) -> bool:
+    bare = _bare(function)
+    return inspect.iscoroutinefunction(bare) or inspect.isasyncgenfunction(bare)
+
+
+def _bare(function: Any) -> Any:
+    while isinstance(function, functools.partial):
+        function = function.func
+    if inspect.isroutine(function) or isinstance(function, type):
+        return function
+    return type(function).__call__
+
+
+def _mistake(handler: _Handler, message: str, cure: str) -> Mistake:
+    return Mistake(message, cure, handler.place, state=handler.state, event=handler.event)

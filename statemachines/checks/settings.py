@@ -1,0 +1,99 @@
+"""Mistakes with what stands in the first lines of a pipeline: name, version, policies, topics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, get_args
+
+from statemachines.checks.names import wrong_with_name, wrong_with_topic, wrong_with_type
+from statemachines.definition import Pipeline, Policy, Topic
+from statemachines.limits import PIPELINE_NAME_BYTES_MAX, VERSION_MAX
+from statemachines.mistakes import Mistake
+from statemachines.suggest import did_you_mean, listed
+
+POLICIES: tuple[str, ...] = get_args(Policy)
+
+
+def find(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
+    """All mistakes with settings."""
+    yield from _name(pipeline)
+    yield from _version(pipeline)
+    for name in ("no_run", "unexpected", "closed"):
+        yield from _policy(pipeline, name, getattr(pipeline, name), "")
+    yield from _topics(pipeline)
+
+
+def _name(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
+    wrong = wrong_with_name(pipeline.name, PIPELINE_NAME_BYTES_MAX)
+    if wrong is not None:
+        cure = f"Use up to {PIPELINE_NAME_BYTES_MAX} letters, digits, '-', '_' or '.'"
+        yield Mistake(f"the pipeline name {pipeline.name!r} {wrong}", cure, pipeline.place)
+
+
+def _version(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
+    version: Any = pipeline.version
+    if type(version) is not int or not 1 <= version <= VERSION_MAX:
+        message = f"the version of pipeline {pipeline.name!r} is {version!r}"
+        yield Mistake(
+            message, "Use a whole number from 1 on, and a higher one with each change", pipeline.place
+        )
+
+
+def _policy(pipeline: Pipeline[Any], setting: str, given: object, whose: str) -> Iterator[Mistake]:
+    if given not in POLICIES:
+        message = f"{setting}={given!r}{whose} is no policy"
+        yield Mistake(message, did_you_mean(given, POLICIES), pipeline.place)
+
+
+def _topics(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
+    topics: Any = pipeline.topics
+    if isinstance(topics, str | Topic):
+        name = topics if isinstance(topics, str) else topics.name
+        message = f"topics={name!r} is one topic where a list of them is wanted"
+        yield Mistake(message, f"Write topics=[{name!r}]", pipeline.place)
+        return
+    if not topics:
+        message = f"pipeline {pipeline.name!r} reads no topic"
+        cure = "Name what it reads with topics=[...], unless all its events come from elsewhere"
+        yield Mistake(message, cure, pipeline.place, severity="warning")
+        return
+    read = pipeline.read_topics
+    for at, topic in enumerate(read):
+        yield from _topic(pipeline, topic)
+        if topic.name in [other.name for other in read[:at]]:
+            message = f"the topic {topic.name!r} is named twice"
+            yield Mistake(message, "Name it once, with one set of settings", pipeline.place)
+    yield from _read_back(pipeline, read)
+
+
+def _topic(pipeline: Pipeline[Any], topic: Topic) -> Iterator[Mistake]:
+    wrong = wrong_with_topic(topic.name)
+    if wrong is not None:
+        message = f"the topic name {topic.name!r} {wrong}"
+        yield Mistake(
+            message, "Use up to 249 of the letters a to z, digits, '.', '_' and '-'", pipeline.place
+        )
+        return
+    wrong = wrong_with_topic(topic.dead_letter_topic)
+    if wrong is not None:
+        message = f"the dead-letter topic {topic.dead_letter_topic!r} of {topic.name!r} {wrong}"
+        yield Mistake(message, "Name another one with Topic(..., dead_letters=...)", pipeline.place)
+    yield from _policy(pipeline, "unknown", topic.unknown, f" of topic {topic.name!r}")
+    if topic.type_default is not None and wrong_with_type(topic.type_default) is not None:
+        message = f"type_default={topic.type_default!r} of topic {topic.name!r} is no event type"
+        yield Mistake(message, "Name the type of records that carry none", pipeline.place)
+    for setting in ("type", "id", "key", "time"):
+        given = getattr(topic, setting)
+        if (given is None and setting == "type") or given == "" or not isinstance(given, str | None):
+            message = f"{setting}={given!r} of topic {topic.name!r} names no header and no field"
+            yield Mistake(message, "Name one, or leave the setting out", pipeline.place)
+
+
+def _read_back(pipeline: Pipeline[Any], read: Sequence[Topic]) -> Iterator[Mistake]:
+    names = [topic.name for topic in read]
+    again = sorted({topic.dead_letter_topic for topic in read if topic.dead_letter_topic in names})
+    if again:
+        message = f"pipeline {pipeline.name!r} reads {listed(again)}, to which its own dead letters go"
+        yield Mistake(
+            message, "Read the one or write to the other: dead letters would go round", pipeline.place
+        )

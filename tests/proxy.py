@@ -50,6 +50,7 @@ class FaultProxy:
     """
 
     def __init__(self, target_port: int, target_host: str = HOST) -> None:
+        self.host = HOST
         self.port = 0
         self.cuts = 0
         self._target = (target_host, target_port)

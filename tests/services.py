@@ -243,8 +243,8 @@ def _container() -> Iterator[Kafka]:
 
 
 @contextlib.asynccontextmanager
-async def _admin(bootstrap: str) -> AsyncIterator[Any]:
-    admin: Any = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+async def _admin(settings: Mapping[str, Any]) -> AsyncIterator[Any]:
+    admin: Any = AIOKafkaAdminClient(**settings)
     await admin.start()
     try:
         yield admin
@@ -253,10 +253,10 @@ async def _admin(bootstrap: str) -> AsyncIterator[Any]:
 
 
 class Topics:
-    """Topics of one test on one broker; `delete_all` removes them."""
+    """Topics of one test on one broker; `delete_all` removes them. `settings` are aiokafka's for a client."""
 
-    def __init__(self, bootstrap: str) -> None:
-        self._bootstrap = bootstrap
+    def __init__(self, bootstrap: str, **settings: Any) -> None:
+        self._settings = {"bootstrap_servers": bootstrap, **settings}
         self._made: list[str] = []
 
     async def __call__(
@@ -264,7 +264,7 @@ class Topics:
     ) -> str:
         full = f"{name}-{uuid.uuid4().hex[:10]}"
         new_topic: Any = NewTopic  # aiokafka's client is not typed
-        async with _admin(self._bootstrap) as admin:
+        async with _admin(self._settings) as admin:
             answer = await admin.create_topics(
                 [new_topic(full, partitions, replication_factor=1, topic_configs=dict(configs or {}))]
             )
@@ -281,7 +281,7 @@ class Topics:
 
     async def delete_all(self) -> None:
         if self._made:
-            async with _admin(self._bootstrap) as admin:
+            async with _admin(self._settings) as admin:
                 await admin.delete_topics(self._made)
             self._made.clear()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import importlib.util
 import logging
 import signal
 import subprocess
@@ -20,7 +21,7 @@ from typing import Any, Literal, Self
 from engine.services import kafka_jars, kafka_security, ports
 from engine.services.errors import ServiceError
 from engine.services.kafka_security import Security
-from engine.services.process import ServerProcess
+from engine.services.process import ServerProcess, last_lines
 
 SecurityProtocol = Literal["plaintext", "sasl_ssl"]
 
@@ -45,12 +46,13 @@ SETTINGS = {
     # Else 128 MB of a small heap.
     "log.cleaner.dedupe.buffer.size": "8388608",
     # A broker that is started again waits until its predecessor's session is over.
-    "broker.session.timeout.ms": "3000",
-    "broker.heartbeat.interval.ms": "500",
+    "broker.session.timeout.ms": "2000",
+    "broker.heartbeat.interval.ms": "300",
 }
 FAST_START = ("-XX:TieredStopAtLevel=1",)
 HEAP_MIN = "256m"
 FORMAT_SECONDS = 60.0
+FORMAT_LINES = 5
 READY_SECONDS = 90.0
 STOP_SECONDS = 20.0
 METADATA_SECONDS = 2.0
@@ -93,6 +95,7 @@ class ApacheKafka:
         Java compile with its second compiler: faster under load, slower to start. Raises ServiceError.
         """
         folder = folder.absolute()
+        _require_client()
         kafka_jars.class_path(version)
         port = ports.choose(port, "Apache Kafka", "--kafka-port")
         try:
@@ -227,21 +230,16 @@ class ApacheKafka:
             check=False,
         )
         if done.returncode != 0:
-            said = "\n".join((done.stdout + done.stderr).strip().splitlines()[-5:])
+            said = last_lines(done.stdout + done.stderr, FORMAT_LINES)
             raise ServiceError(f"Apache Kafka could not format its storage in {self.folder}:\n{said}")
 
     def _answers(self) -> bool:
         """Whether a client is told of a broker, after it has authenticated where that is asked."""
         if not ports.answers(self.port):
             return False
-        try:
-            from confluent_kafka import KafkaException  # noqa: PLC0415 - of an extra
-            from confluent_kafka.admin import AdminClient  # noqa: PLC0415 - of an extra
-        except ImportError as error:
-            raise ServiceError(
-                "The client that looks whether Kafka answers is not installed. "
-                "Install it with: pip install 'pointsman[dev]'"
-            ) from error
+        from confluent_kafka import KafkaException  # noqa: PLC0415 - of an extra
+        from confluent_kafka.admin import AdminClient  # noqa: PLC0415 - of an extra
+
         settings: dict[str, Any] = {"bootstrap.servers": self.bootstrap}
         settings |= kafka_security.client_settings(self._security) if self._security else {}
         # While it starts, refusals are expected; librdkafka would print each.
@@ -250,3 +248,11 @@ class ApacheKafka:
         with contextlib.suppress(KafkaException):
             return bool(client.list_topics(timeout=METADATA_SECONDS).brokers)
         return False
+
+
+def _require_client() -> None:
+    if importlib.util.find_spec("confluent_kafka") is None:
+        raise ServiceError(
+            "The client that looks whether Kafka answers is not installed. "
+            "Install it with: pip install 'pointsman[dev]'"
+        )

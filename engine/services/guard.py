@@ -5,6 +5,9 @@ and imports nothing of ours. A pipe from the parent carries one line of JSON and
 the parent's end, also after SIGKILL. A death signal of the kernel would not do: it fires when the *thread*
 that started the server ends, and only Linux has it. It is used here for the opposite case, that the guard
 itself is killed.
+
+A child that the parent forks without executing another program holds the pipe too: the server then ends with
+the last of them.
 """
 
 from __future__ import annotations

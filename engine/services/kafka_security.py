@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from engine.services.kafka_jars import java_tool
 
 USERNAME = "pointsman"
 VALIDITY_DAYS = "3650"
+FAST_START = "-J-XX:TieredStopAtLevel=1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +25,6 @@ class Security:
     username: str
     password_file: Path
     keystore: Path
-    truststore: Path
 
     @property
     def password(self) -> str:
@@ -31,26 +32,24 @@ class Security:
 
 
 def prepare(folder: Path) -> Security:
-    """Make what is missing in this folder, and say where it lies. Raises ServiceError."""
-    security = Security(
-        ca_file=folder / "ca.pem",
-        username=USERNAME,
-        password_file=folder / "password",
-        keystore=folder / "keystore.p12",
-        truststore=folder / "truststore.p12",
-    )
-    # The truststore is the last file to be written: where it is, all are.
-    if not security.truststore.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        folder.chmod(0o700)
-        for leftover in (security.password_file, security.keystore, security.ca_file):
-            leftover.unlink(missing_ok=True)
+    """Make the files in this folder where it does not exist, and say where they lie. Raises ServiceError."""
+    if not folder.exists():
+        # Beside its place, so that a folder that is there is a whole one.
+        unfinished = folder.with_name(f"{folder.name}.unfinished")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(mode=0o700, parents=True)
+        security = _files_in(unfinished)
         with os.fdopen(
             os.open(security.password_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w"
         ) as file:
             file.write(secrets.token_urlsafe(24) + "\n")
         _make_certificates(security)
-    return security
+        unfinished.rename(folder)
+    return _files_in(folder)
+
+
+def _files_in(folder: Path) -> Security:
+    return Security(folder / "ca.pem", USERNAME, folder / "password", folder / "keystore.p12")
 
 
 def broker_settings(security: Security) -> dict[str, str]:
@@ -67,9 +66,8 @@ def broker_settings(security: Security) -> dict[str, str]:
         "ssl.keystore.location": str(security.keystore),
         "ssl.keystore.password": security.password,
         "ssl.keystore.type": "PKCS12",
-        "ssl.truststore.location": str(security.truststore),
-        "ssl.truststore.password": security.password,
-        "ssl.truststore.type": "PKCS12",
+        "ssl.truststore.location": str(security.ca_file),
+        "ssl.truststore.type": "PEM",
         "sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-512",
         "sasl.mechanism.inter.broker.protocol": "PLAIN",
         "listener.name.sasl_ssl.plain.sasl.jaas.config": plain,
@@ -102,19 +100,25 @@ def _make_certificates(security: Security) -> None:
         *("-ext", "eku=serverAuth"),
     )
     export = ("-exportcert", "-rfc", "-alias", "authority", "-file", str(security.ca_file))
-    trust = ("-importcert", "-noprompt", "-alias", "authority", "-file", str(security.ca_file))
-    _keytool(security, security.keystore, *pair, *authority)
-    _keytool(security, security.keystore, *pair, *server)
-    _keytool(security, security.keystore, *export)
+    _keytool(security, *pair, *authority)
+    _keytool(security, *pair, *server)
+    _keytool(security, *export)
     # The broker presents the first key it finds; the authority's must not be among them.
-    _keytool(security, security.keystore, "-delete", "-alias", "authority")
-    _keytool(security, security.truststore, *trust)
+    _keytool(security, "-delete", "-alias", "authority")
 
 
-def _keytool(security: Security, store: Path, *arguments: str) -> None:
+def _keytool(security: Security, *arguments: str) -> None:
     done = subprocess.run(
         [
-            *(java_tool("keytool"), *arguments, "-keystore", str(store), "-storetype", "PKCS12"),
+            *(
+                java_tool("keytool"),
+                FAST_START,
+                *arguments,
+                "-keystore",
+                str(security.keystore),
+                "-storetype",
+                "PKCS12",
+            ),
             *("-storepass:file", str(security.password_file)),
         ],
         capture_output=True,
@@ -123,4 +127,4 @@ def _keytool(security: Security, store: Path, *arguments: str) -> None:
     )
     if done.returncode != 0:
         said = (done.stdout + done.stderr).strip()
-        raise ServiceError(f"keytool could not make the certificates in {store.parent}: {said}")
+        raise ServiceError(f"keytool could not make the certificates in {security.keystore.parent}: {said}")

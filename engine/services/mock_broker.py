@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import os
 import subprocess
 import sys
 import tempfile
@@ -25,7 +24,7 @@ from typing import Self
 from engine.services.errors import ServiceError
 from engine.services.process import tail
 
-READY_SECONDS = 15.0
+CLUSTER = Path(__file__).with_name("mock_cluster.py")
 STOP_SECONDS = 5.0
 
 
@@ -48,7 +47,7 @@ class MockBroker:
             log = Path(scratch, "log")
             with log.open("wb") as output:
                 process = subprocess.Popen(
-                    [sys.executable, "-P", "-m", "engine.services.mock_broker"],
+                    [sys.executable, "-P", str(CLUSTER)],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=output,
@@ -85,24 +84,3 @@ class MockBroker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
-
-
-def serve() -> None:
-    """Run a mock cluster of one broker, print its address, and end when standard input ends, as it does with
-    the parent.
-    """
-    from confluent_kafka import Producer  # noqa: PLC0415 - of an extra
-
-    # The cluster lives in this client as long as it does.
-    client = Producer({"bootstrap.servers": "", "test.mock.num.brokers": 1, "log_level": 3})
-    (broker,) = client.list_topics(timeout=READY_SECONDS).brokers.values()
-    sys.stdout.write(f"{broker.host}:{broker.port}\n")
-    sys.stdout.flush()
-    while os.read(0, 4096):
-        pass
-    # Without the clean-up of the client, which would wait for its threads.
-    os._exit(0)
-
-
-if __name__ == "__main__":
-    serve()

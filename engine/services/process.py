@@ -18,6 +18,7 @@ from engine.services.errors import ServiceError
 GUARD = Path(__file__).with_name("guard.py")
 GUARD_STDLIB_ONLY = ("-I", "-S")
 POLL_SECONDS = 0.02
+KILL_SECONDS = 5.0
 LOG_TAIL_LINES = 15
 LOG_TAIL_BYTES = 16_384
 
@@ -117,21 +118,27 @@ class ServerProcess:
         Raises ServiceError with the end of the server's log where the server ends before that or the time is
         over; the server is stopped then.
         """
+        try:
+            why = self._why_not_ready(ready, timeout_seconds)
+        except BaseException:
+            self.stop(signal.SIGKILL, KILL_SECONDS)
+            raise
+        if why is not None:
+            self.stop(signal.SIGKILL, KILL_SECONDS)
+            raise ServiceError(
+                f"{self.name} did not start: {why}. The end of its log, {self.log}:\n{tail(self.log)}"
+            )
+
+    def _why_not_ready(self, ready: Callable[[], bool], timeout_seconds: float) -> str | None:
         deadline = time.monotonic() + timeout_seconds
         while True:
             if not self.running:
-                why = "it ended while starting"
-                break
+                return "it ended while starting"
             if ready():
-                return
+                return None
             if time.monotonic() > deadline:
-                why = f"it did not answer within {timeout_seconds:.0f} s"
-                break
+                return f"it did not answer within {timeout_seconds:.0f} s"
             time.sleep(POLL_SECONDS)
-        self.stop(signal.SIGKILL, timeout_seconds=5)
-        raise ServiceError(
-            f"{self.name} did not start: {why}. The end of its log, {self.log}:\n{tail(self.log)}"
-        )
 
 
 def tail(log: Path, lines: int = LOG_TAIL_LINES) -> str:
@@ -142,4 +149,9 @@ def tail(log: Path, lines: int = LOG_TAIL_LINES) -> str:
             text = file.read().decode(errors="replace")
     except OSError:
         return ""
-    return "\n".join(text.splitlines()[-lines:])
+    return last_lines(text, lines)
+
+
+def last_lines(text: str, lines: int = LOG_TAIL_LINES) -> str:
+    """The last lines of what a server said, without the inner lines of Java's stack traces."""
+    return "\n".join([line for line in text.splitlines() if not line.startswith("\tat ")][-lines:])

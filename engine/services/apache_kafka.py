@@ -96,6 +96,7 @@ class ApacheKafka:
         """
         folder = folder.absolute()
         _require_client()
+        kafka_jars.java()
         kafka_jars.class_path(version)
         port = ports.choose(port, "Apache Kafka", "--kafka-port")
         try:

@@ -218,7 +218,7 @@ class ApacheKafka:
 
     def _format(self) -> None:
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        command = ["format", "-t", cluster, "-c", "server.properties"]
+        command = ["format", f"--cluster-id={cluster}", "-c", "server.properties"]
         if self._security:
             scram = f"SCRAM-SHA-512=[name={self._security.username},password={self._security.password}]"
             command += ["--add-scram", scram]

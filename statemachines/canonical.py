@@ -1,14 +1,67 @@
-"""The canonical form of a definition."""
+"""The canonical form of a definition: its structure as bytes, whose hash is the definition's identity.
+
+It is JSON with sorted keys, and says which format it has. In it: name, version, the context's class by name,
+the states and the transitions in order (what is tried first matters), start events, functions by name, event
+types with their keys, policies, and topics with their settings, sorted by name.
+
+Not in it: what functions and classes do, which the code hash stands for; the JSON schema of the context,
+which changes with pydantic's version; descriptions and places, which change nothing.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 import orjson
 
-from statemachines.definition import Pipeline
+from statemachines.definition import Pipeline, name_of
+from statemachines.events import Event
+
+FORMAT = "pointsman.definition/1"
 
 
 def canonical_bytes(pipeline: Pipeline[Any]) -> bytes:
-    """The structure of a pipeline as bytes, equal wherever the structure is."""
-    return orjson.dumps([pipeline.name, pipeline.version])
+    """The structure of a pipeline without mistakes; equal wherever the structure is, on any Python."""
+    form = {
+        "format": FORMAT,
+        "name": pipeline.name,
+        "version": pipeline.version,
+        "context": pipeline.context.__qualname__,
+        "policies": {
+            "no_run": pipeline.no_run,
+            "unexpected": pipeline.unexpected,
+            "closed": pipeline.closed,
+        },
+        "topics": sorted((asdict(topic) for topic in pipeline.read_topics), key=lambda topic: topic["name"]),
+        "events": {event.event_type(): event.event_key() for event in _events(pipeline)},
+        "states": [
+            {"name": state.name, "initial": state.initial, "final": state.final} for state in pipeline.states
+        ],
+        "starts": [
+            {
+                "event": start.event.event_type(),
+                "build": name_of(start.build),
+                "target": start.target,
+                "action": name_of(start.action),
+            }
+            for start in pipeline.starts
+        ],
+        "moves": [
+            {
+                "source": move.source,
+                "event": move.event.event_type(),
+                "target": move.target,
+                "guard": name_of(move.guard),
+                "action": name_of(move.action),
+            }
+            for move in pipeline.moves
+        ],
+    }
+    return orjson.dumps(form, option=orjson.OPT_SORT_KEYS)
+
+
+def _events(pipeline: Pipeline[Any]) -> Iterator[type[Event]]:
+    yield from (start.event for start in pipeline.starts)
+    yield from (move.event for move in pipeline.moves)

@@ -6,6 +6,7 @@ and nothing has a side effect, so that a pipeline's file can be imported anywher
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,6 +19,9 @@ from statemachines.places import Place, calling_place
 
 C = TypeVar("C", bound=Context)
 E = TypeVar("E", bound=Event)
+
+_COMPREHENSION = re.compile(r"<(?:list|set|dict)comp>\.<locals>\.")
+"""Python 3.11 names these scopes, later ones do not; a name of a function must not depend on it."""
 
 Policy = Literal["dead_letter", "ignore"]
 
@@ -208,4 +212,5 @@ def name_of(function: Callable[..., Any] | None) -> str | None:
         return None
     while isinstance(function, partial):
         function = function.func
-    return getattr(function, "__qualname__", None) or type(function).__qualname__
+    name = getattr(function, "__qualname__", None) or type(function).__qualname__
+    return _COMPREHENSION.sub("", name)

@@ -14,13 +14,19 @@ def did_you_mean(word: object, known: Iterable[str]) -> str:
     ``Did you mean 'paid'?`` or ``Known are 'paid' and 'placed'.`` or ``None are known.``
     """
     words = list(dict.fromkeys(known))
-    by_folded = {name.casefold(): name for name in words}
-    near = difflib.get_close_matches(str(word).casefold(), by_folded, n=1)
-    if near:
-        return f"Did you mean {by_folded[near[0]]!r}?"
+    near = nearest(word, words)
+    if near is not None:
+        return f"Did you mean {near!r}?"
     if not words:
         return "None are known."
     return f"Known {'is' if len(words) == 1 else 'are'} {listed(words)}."
+
+
+def nearest(word: object, known: Iterable[str]) -> str | None:
+    """The known word that ``word`` is a slip of, upper and lower case counting as the same; or None."""
+    by_folded = {name.casefold(): name for name in known}
+    near = difflib.get_close_matches(str(word).casefold(), by_folded, n=1)
+    return by_folded[near[0]] if near else None
 
 
 def listed(words: Iterable[str]) -> str:

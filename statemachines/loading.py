@@ -1,0 +1,154 @@
+"""Find the pipelines that a command names: ``package.module``, ``path/to/file.py``, either with ``:NAME``."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import pkgutil
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from statemachines.definition import Pipeline
+from statemachines.places import Place, place_of
+from statemachines.suggest import did_you_mean, nearest
+
+
+class LoadError(Exception):
+    """Pipelines could not be loaded; the message says why, and what was meant perhaps."""
+
+
+def find_pipelines(target: str) -> list[Pipeline[Any]]:
+    """Import what ``target`` names and return its pipelines, in the order of the module, each once.
+
+    A module is looked for in the current directory too, which is added to ``sys.path``; a file in a package
+    is imported as a module of that package. ``NAME`` may be a pipeline or a list of pipelines.
+
+    Raises:
+        LoadError: there is no such module or file, importing it raised, or there is no such pipeline in it.
+    """
+    path, name = _split(target)
+    module = _import_file(path) if _is_file(path) else _import_module(path)
+    if name is not None:
+        return _named(module, path, name)
+    found = [value for value in vars(module).values() if isinstance(value, Pipeline)]
+    if not found:
+        raise LoadError(f"There is no pipeline in {path}: no variable of the module holds a Pipeline.")
+    return list(dict.fromkeys(found))
+
+
+def _split(target: str) -> tuple[str, str | None]:
+    path, colon, name = target.rpartition(":")
+    if not colon:
+        return target, None
+    if name.isidentifier() and path:
+        return path, name
+    if "/" in name or "\\" in name:  # the colon of a drive: C:\pipelines\orders.py
+        return target, None
+    raise LoadError(f"{target!r} names no pipeline: write MODULE:NAME or path/to/file.py:NAME.")
+
+
+def _is_file(path: str) -> bool:
+    return path.endswith(".py") or "/" in path or "\\" in path
+
+
+def _import_module(name: str) -> ModuleType:
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise LoadError(f"{name!r} is neither a module like package.module nor a file like path/to/file.py.")
+    _look_in(Path.cwd())
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        missing = error.name or ""
+        if name != missing and not name.startswith(f"{missing}."):
+            raise _raised(name, error) from None
+        raise LoadError(f"There is no module {name!r}. {_modules_like(name, missing)}") from None
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 - importing runs the user's code, which may even call sys.exit
+        raise _raised(name, error) from None
+
+
+def _modules_like(name: str, missing: str) -> str:
+    """A suggestion among the neighbours of the module that is missing."""
+    package, _, last = missing.rpartition(".")
+    try:
+        where = importlib.import_module(package).__path__ if package else [str(Path.cwd())]
+    except (ImportError, AttributeError):
+        return f"{package!r} is a module and no package, so nothing is in it."
+    near = nearest(last, [module.name for module in pkgutil.iter_modules(where)])
+    if near is None:
+        return "Give a module that Python can import from here, or the path of a file."
+    meant = (f"{package}." if package else "") + near + name[len(missing) :]
+    return f"Did you mean {meant!r}?"
+
+
+def _import_file(path: str) -> ModuleType:
+    file = Path(path)
+    if not file.is_file():
+        known = [str(one) for one in sorted(file.parent.glob("*.py"))] if file.parent.is_dir() else []
+        raise LoadError(f"There is no file {path!r}. {did_you_mean(path, known) if known else ''}".rstrip())
+    file = file.resolve()
+    parts, folder = [file.stem], file.parent
+    while (folder / "__init__.py").is_file():
+        parts.insert(0, folder.name)
+        folder = folder.parent
+    if len(parts) > 1 and all(part.isidentifier() for part in parts):
+        _look_in(folder)
+        module = _import_module(".".join(part for part in parts if part != "__init__"))
+        if Path(module.__file__ or "").resolve() == file:
+            return module
+    _look_in(file.parent)
+    return _run_file(file)
+
+
+def _run_file(file: Path) -> ModuleType:
+    """Import a file by its path, under a name that no other module has."""
+    for module in list(sys.modules.values()):
+        if getattr(module, "__file__", None) == str(file) and module.__name__ != "__main__":
+            return module
+    name = file.stem
+    while name in sys.modules or name in sys.stdlib_module_names:
+        name += "_"
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise LoadError(f"{str(file)!r} is no Python file.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # pydantic looks classes' modules up there
+    try:
+        spec.loader.exec_module(module)
+    except BaseException as error:
+        del sys.modules[name]
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        raise _raised(str(file), error) from None
+    return module
+
+
+def _look_in(folder: Path) -> None:
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+    importlib.invalidate_caches()
+
+
+def _raised(what: str, error: BaseException) -> LoadError:
+    if isinstance(error, SyntaxError):
+        place, message = Place(error.filename or "", error.lineno or 0), error.msg
+    else:
+        place, message = place_of(error), " ".join(str(error).split())
+    where = f" ({place})" if place.line else ""
+    return LoadError(f"Importing {what} raised {type(error).__name__}: {message}{where}.")
+
+
+def _named(module: ModuleType, path: str, name: str) -> list[Pipeline[Any]]:
+    pipelines = {key: value for key, value in vars(module).items() if isinstance(value, Pipeline)}
+    if not hasattr(module, name):
+        raise LoadError(f"There is no {name!r} in {path}. {did_you_mean(name, pipelines)}")
+    value = getattr(module, name)
+    if isinstance(value, Pipeline):
+        return [value]
+    if isinstance(value, list | tuple) and value and all(isinstance(one, Pipeline) for one in value):
+        return list(dict.fromkeys(value))
+    kind = type(value).__name__
+    raise LoadError(f"{name!r} in {path} is no pipeline but {kind}. {did_you_mean(name, pipelines)}")

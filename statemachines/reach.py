@@ -1,0 +1,132 @@
+"""Which code a function reaches in the modules of its own package, found by reading their source.
+
+A name leads to the statements of its module that bind it; an import leads on into the module that it names,
+if that belongs to the same package. Two modules belong to one package if their names begin alike, or if neither
+is in a package and both lie in one folder. This package is nobody's own: a new version of it changes no one's
+code.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from statemachines.source import bindings, imports_within, names_used, tree_of_file
+from statemachines.syntax import encode
+
+_NOBODYS = frozenset({"statemachines", "connectors", "engine"})
+_SHIPPED = "statemachines.shipped."
+DottedName = tuple[str, ...]
+
+
+class Module(NamedTuple):
+    """A module whose source can be read."""
+
+    name: str
+    package: str
+    file: str
+    tree: ast.Module
+
+
+class Helper(NamedTuple):
+    """A statement that is reached, under the name that leads to it, as bytes."""
+
+    module: str
+    name: str
+    code: bytes
+
+
+def module_of(variables: dict[str, Any]) -> Module | None:
+    """The module with these global variables; None where there is no source."""
+    file = variables.get("__file__")
+    tree = tree_of_file(file, variables) if isinstance(file, str) else None
+    if tree is None or not isinstance(file, str):
+        return None
+    return Module(str(variables.get("__name__")), variables.get("__package__") or "", file, tree)
+
+
+class Reach:
+    """Collects the helpers that some trees lead to, each once."""
+
+    def __init__(self) -> None:
+        self.helpers: set[Helper] = set()
+        self._seen: set[tuple[str, DottedName]] = set()
+        self._ahead: list[tuple[Module, DottedName]] = []
+
+    def follow(self, module: Module, nodes: list[Any]) -> None:
+        """Collect all that these trees of a module lead to."""
+        self._note(module, nodes)
+        while self._ahead:
+            module, path = self._ahead.pop()
+            if (module.name, path) not in self._seen:
+                self._seen.add((module.name, path))
+                self._look_up(module, path)
+
+    def _note(self, module: Module, nodes: list[Any]) -> None:
+        within = imports_within(nodes)
+        for path in names_used(nodes):
+            self._ahead.append((module, path))
+            for statement in within:
+                self._through_import(module, statement, path)
+
+    def _look_up(self, module: Module, path: DottedName) -> None:
+        found = bindings(module.tree, path[0])
+        for statement in found:
+            if isinstance(statement, ast.Import | ast.ImportFrom):
+                self._through_import(module, statement, path)
+            else:
+                self.helpers.add(Helper(module.name, path[0], encode(statement)))
+                self._note(module, [statement])
+        for statement in () if found else module.tree.body:
+            if isinstance(statement, ast.ImportFrom) and statement.names[0].name == "*":
+                self._enter(module, _absolute(module, statement), path)
+
+    def _through_import(
+        self, module: Module, statement: ast.Import | ast.ImportFrom, path: DottedName
+    ) -> None:
+        for alias in statement.names:
+            if isinstance(statement, ast.ImportFrom):
+                bound, name = alias.asname or alias.name, f"{_absolute(module, statement)}.{alias.name}"
+            elif alias.asname:
+                bound, name = alias.asname, alias.name
+            else:
+                bound = name = alias.name.partition(".")[0]
+            if bound == path[0]:
+                source, _, last = name.rpartition(".")
+                inside = self._enter(module, source, (last, *path[1:])) if source else False
+                if not inside and not self._enter(module, name, path[1:]):
+                    self.helpers.add(Helper("", bound, name.encode()))
+                elif alias.asname:
+                    self.helpers.add(Helper(module.name, bound, alias.name.encode()))
+
+    def _enter(self, module: Module, name: str, path: DottedName) -> bool:
+        """Go on with ``path`` in the module ``name``, if it is of the same package."""
+        while path and f"{name}.{path[0]}" in sys.modules:
+            name, path = f"{name}.{path[0]}", path[1:]
+        loaded = sys.modules.get(name)
+        source = module_of(vars(loaded)) if loaded is not None and _is_own(module, loaded) else None
+        if source is None:
+            return False
+        if path:
+            self._ahead.append((source, path))
+        return True
+
+
+def _absolute(module: Module, statement: ast.ImportFrom) -> str:
+    if not statement.level:
+        return statement.module or ""
+    parts = module.package.split(".")
+    base = parts[: len(parts) - statement.level + 1]
+    return ".".join([*base, statement.module] if statement.module else base)
+
+
+def _is_own(module: Module, loaded: Any) -> bool:
+    name, package = str(loaded.__name__), getattr(loaded, "__package__", "") or ""
+    root = name.partition(".")[0]
+    if root in _NOBODYS:
+        return name.startswith(_SHIPPED) and module.name.startswith(_SHIPPED)
+    if package or module.package:
+        return root == module.name.partition(".")[0]
+    return Path(getattr(loaded, "__file__", None) or "").parent == Path(module.file).parent

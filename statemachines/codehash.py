@@ -1,15 +1,15 @@
 """The hash of a definition's code: of its functions and classes, and of the helpers that they reach.
 
 It is made from syntax trees (see ``syntax``), so it is equal on every Python, in every process, and after
-changes of comments, docstrings and layout. Names of modules and files do not count, so that a pipeline may be
-imported as a module or as a file. Helpers are those of the same package (see ``reach``); of others, only their
-names count.
+changes of comments, docstrings and layout. Names of modules and files do not count, so that a pipeline may
+be imported as a module or as a file. Helpers are those of the same package (see ``reach``); of others, only
+their names count.
 
-Values that a function carries with it count where they are plain (numbers, texts, lists of them ...): those in
-its closure, its defaults, the arguments of a ``functools.partial``, the attributes of a callable object.
+Values that a function carries with it count where they are plain (numbers, texts, lists of them ...): those
+in its closure, its defaults, the arguments of a ``functools.partial``, the attributes of a callable object.
 
-Where there is no source (built-ins, a REPL, classes made by ``Event.named``) the name counts, and the fields of
-a class; a change within is then not seen.
+Where there is no source (built-ins, a REPL, classes made by ``Event.named``) the name counts, and the
+fields of a class; a change within is then not seen.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Which code a function reaches in the modules of its own package, found by reading their source.
 
 A name leads to the statements of its module that bind it; an import leads on into the module that it names,
-if that belongs to the same package. Two modules belong to one package if their names begin alike, or if neither
-is in a package and both lie in one folder. This package is nobody's own: a new version of it changes no one's
-code.
+if that belongs to the same package. Two modules belong to one package if their names begin alike, or if
+neither is in a package and both lie in one folder. This package is nobody's own: a new version of it
+changes no one's code.
 """
 
 from __future__ import annotations

@@ -43,6 +43,13 @@ def folder() -> Iterator[Path]:
         yield scratch
 
 
+@pytest.fixture(scope="module")
+def running() -> Iterator[EmbeddedPostgres]:
+    """For tests that leave it as it is."""
+    with services.scratch_folder("postgres") as scratch, services.embedded_postgres(scratch) as server:
+        yield server
+
+
 def eventually(condition: Callable[[], bool], timeout_seconds: float = 15.0) -> bool:
     deadline = time.monotonic() + timeout_seconds
     while time.monotonic() < deadline:
@@ -83,10 +90,10 @@ def owner_of(pid: int) -> int:
 
 
 def test_postgres_syncs_its_log_to_disk_and_listens_on_loopback_alone(
-    restartable_postgres: EmbeddedPostgres,
+    running: EmbeddedPostgres,
 ) -> None:
     asked = "SELECT current_setting('fsync'), current_setting('listen_addresses'), version()"
-    fsync, addresses, version = restartable_postgres.psql(asked).split("|")
+    fsync, addresses, version = running.psql(asked).split("|")
     assert (fsync, addresses) == ("on", "127.0.0.1")
     assert version.startswith("PostgreSQL 18")
 
@@ -109,12 +116,11 @@ def test_postgres_starts_on_a_folder_of_an_earlier_start_at_another_port(folder:
         assert second.psql("SHOW work_mem") == "7MB"
 
 
-async def test_postgres_asks_for_the_password_in_the_passfile(folder: Path) -> None:
-    with EmbeddedPostgres.start(folder / "pg") as server:
-        assert server.passfile.stat().st_mode & 0o777 == 0o600
-        bare = server.dsn().partition("?")[0]
-        with pytest.raises(asyncpg.InvalidPasswordError):
-            await asyncpg.connect(bare, password="guess")
+async def test_postgres_asks_for_the_password_in_the_passfile(running: EmbeddedPostgres) -> None:
+    assert running.passfile.stat().st_mode & 0o777 == 0o600
+    bare = running.dsn().partition("?")[0]
+    with pytest.raises(asyncpg.InvalidPasswordError):
+        await asyncpg.connect(bare, password="guess")
 
 
 def test_postgres_takes_a_folder_below_one_that_only_we_may_enter(folder: Path) -> None:
@@ -177,8 +183,8 @@ def test_the_server_ends_when_its_guard_is_killed(folder: Path) -> None:
         assert eventually(lambda: has_ended(pid))
 
 
-def test_a_port_in_use_gives_a_sentence(folder: Path, restartable_postgres: EmbeddedPostgres) -> None:
-    taken = restartable_postgres.port
+def test_a_port_in_use_gives_a_sentence(folder: Path, running: EmbeddedPostgres) -> None:
+    taken = running.port
     with pytest.raises(
         ServiceError, match=rf"Postgres cannot listen on 127.0.0.1:{taken}: the port is in use"
     ):
@@ -186,11 +192,11 @@ def test_a_port_in_use_gives_a_sentence(folder: Path, restartable_postgres: Embe
     assert not (folder / "pg").exists()
 
 
-def test_a_second_postgres_on_a_folder_in_use_says_so(restartable_postgres: EmbeddedPostgres) -> None:
+def test_a_second_postgres_on_a_folder_in_use_says_so(running: EmbeddedPostgres) -> None:
     with pytest.raises(ServiceError, match="already exists") as refused:
-        EmbeddedPostgres.start(restartable_postgres.folder)
+        EmbeddedPostgres.start(running.folder)
     assert "it ended while starting" in str(refused.value)
-    assert restartable_postgres.psql("SELECT 1") == "1"
+    assert running.psql("SELECT 1") == "1"
 
 
 def test_a_setting_that_postgres_refuses_is_named(folder: Path) -> None:
@@ -268,10 +274,10 @@ async def test_an_empty_database_is_empty(empty_database: str) -> None:
 
 
 async def test_a_server_of_someone_else_is_used_without_its_password_in_an_address(
-    restartable_postgres: EmbeddedPostgres, folder: Path
+    running: EmbeddedPostgres, folder: Path
 ) -> None:
-    password = restartable_postgres.passfile.read_text().strip().rpartition(":")[2]
-    address = f"postgresql://postgres:{password}@127.0.0.1:{restartable_postgres.port}/postgres"
+    password = running.passfile.read_text().strip().rpartition(":")[2]
+    address = f"postgresql://postgres:{password}@127.0.0.1:{running.port}/postgres"
     server = services.ExternalPostgres(address, folder)
     assert password not in server.dsn()
     await services.execute(server.dsn(), "CREATE ROLE some_group NOLOGIN")

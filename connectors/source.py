@@ -45,7 +45,7 @@ class Record(Protocol):
     def offset(self) -> int: ...
     @property
     def timestamp(self) -> int:
-        """Milliseconds since 1970, as the broker keeps them."""
+        """Milliseconds since 1970, as the broker keeps them; -1 where there is none."""
         ...
 
     @property
@@ -53,7 +53,9 @@ class Record(Protocol):
     @property
     def value(self) -> bytes | None: ...
     @property
-    def headers(self) -> Sequence[tuple[str, bytes]]: ...
+    def headers(self) -> Sequence[tuple[str, bytes | None]]:
+        """Bytes of a name that are not UTF-8 stand in it as lone surrogates (`surrogateescape`)."""
+        ...
 
 
 class RawRecord(NamedTuple):
@@ -65,7 +67,7 @@ class RawRecord(NamedTuple):
     timestamp: int
     key: bytes | None
     value: bytes | None
-    headers: Sequence[tuple[str, bytes]] = ()
+    headers: Sequence[tuple[str, bytes | None]] = ()
 
 
 class Chunk(NamedTuple):

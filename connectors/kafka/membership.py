@@ -1,10 +1,10 @@
 """Membership of a Kafka consumer group, which tells us our partitions and nothing else.
 
-aiokafka's consumer is built for reading, and it ties two things to it that we need without: it gives membership
-up when nobody reads for `max_poll_interval_ms`, and it reports errors of the group only to whoever reads. So a
-task of ours keeps asking it for records, with every partition paused. Nothing is ever read here: paused
-partitions are not fetched, and the one fetch that may leave before they are paused starts at the end of the log
-and is thrown away.
+aiokafka's consumer is built for reading, and it ties two things to it that we need without: it gives the
+membership up when nobody reads for `max_poll_interval_ms`, and it reports errors of the group only to whoever
+reads. So a task of ours keeps asking it for records, with every partition paused. Nothing is ever read here:
+paused partitions are not fetched, and the one fetch that may leave before they are paused starts at the end
+of the log and is thrown away.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
-from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
+from aiokafka.errors import KafkaError
 
+from connectors.kafka.queries import Queries, connect
 from connectors.kafka.settings import KafkaSettings
 from connectors.source import (
     Changed,
@@ -29,6 +30,7 @@ from connectors.source import (
     SourceUnreachableError,
     Trouble,
 )
+from connectors.turns import Turns
 
 log = logging.getLogger(__name__)
 
@@ -69,21 +71,27 @@ class KafkaMembership:
         self._rebalance_seconds = rebalance_seconds
         self._topics: frozenset[str] = frozenset()
         self._consumer: Any = None
-        self._callbacks: _Callbacks | None = None
+        self._listener: _Listener | None = None
+        self._turns: Turns | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._trouble: Trouble | None = None
 
     async def start(self, topics: Iterable[str], on_assigned: Changed, on_revoked: Changed) -> None:
-        assert self._callbacks is None, "a membership is started once"
+        assert self._turns is None, "a membership is started once"
         self._topics = frozenset(topics)
         revoke_seconds = max(1.0, self._rebalance_seconds - REVOKE_MARGIN_SECONDS)
-        self._callbacks = _Callbacks(on_assigned, on_revoked, revoke_seconds)
-        await self._join(self._callbacks)
-        self._keeper = asyncio.create_task(self._keep(self._callbacks), name="kafka membership")
+        self._turns = Turns(on_assigned, on_revoked, revoke_seconds)
+        await self._look_for_topics()
+        try:
+            await self._join(self._turns)
+        except BaseException:
+            await self._turns.revoke()
+            raise
+        self._keeper = asyncio.create_task(self._keep(self._turns), name="kafka membership")
 
     async def watch(self) -> None:
-        assert self._callbacks is not None, "the membership was not started"
-        await asyncio.shield(self._callbacks.failed)
+        assert self._turns is not None, "the membership was not started"
+        await asyncio.shield(self._turns.failed)
 
     async def stop(self) -> None:
         if self._keeper is not None:
@@ -91,30 +99,28 @@ class KafkaMembership:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._keeper
             self._keeper = None
-        if self._callbacks is not None:
-            await self._callbacks.revoke()
-        await self._close()
-        if self._callbacks is not None and not self._callbacks.failed.done():
-            self._callbacks.failed.set_result(None)
+        if self._turns is not None:
+            await self._give_up(self._turns)
+            if not self._turns.failed.done():
+                self._turns.failed.set_result(None)
 
     def trouble(self) -> Trouble | None:
         return self._trouble
 
-    async def _keep(self, callbacks: _Callbacks) -> None:
+    async def _keep(self, turns: Turns) -> None:
         while True:
             try:
                 await self._consumer.getmany(timeout_ms=KEEP_MILLISECONDS)
             except KafkaError as error:
                 self._note(f"The consumer group {self._group} gave us up: {error}")
-                await callbacks.revoke()
-                await self._close()
-                await self._join_again(callbacks)
+                await self._give_up(turns)
+                await self._join_again(turns)
 
-    async def _join_again(self, callbacks: _Callbacks) -> None:
+    async def _join_again(self, turns: Turns) -> None:
         while True:
             await asyncio.sleep(RETRY_SECONDS)
             try:
-                await self._join(callbacks)
+                await self._join(turns)
             except SourceError as error:
                 self._note(str(error))
             else:
@@ -126,18 +132,27 @@ class KafkaMembership:
             log.warning("%s", reason)
         self._trouble = Trouble(since, reason)
 
-    async def _join(self, callbacks: _Callbacks) -> None:
+    async def _look_for_topics(self) -> None:
+        """Say at once what aiokafka would say when its patience is at its end."""
+        client = await connect(self._settings)
+        try:
+            queries = Queries(client, self._settings)
+            for topic in sorted(self._topics):
+                if not await queries.leaders_of(topic):
+                    raise NoSuchTopicError(
+                        f"The topic {topic} does not exist on {self._settings.bootstrap}, or this user may "
+                        "not see it. Create it, or correct its name."
+                    )
+        finally:
+            await client.close()
+
+    async def _join(self, turns: Turns) -> None:
         consumer: Any = self._new_consumer()
         self._consumer = consumer
-        consumer.subscribe(sorted(self._topics), listener=_Listener(consumer, callbacks))
+        self._listener = _Listener(consumer, turns)
+        consumer.subscribe(sorted(self._topics), listener=self._listener)
         try:
             await consumer.start()
-        except UnknownTopicOrPartitionError as error:
-            await self._close()
-            raise NoSuchTopicError(
-                f"One of the topics {', '.join(sorted(self._topics))} does not exist on "
-                f"{self._settings.bootstrap}. Create it, or correct its name."
-            ) from error
         except KafkaError as error:
             await self._close()
             raise SourceUnreachableError(
@@ -167,6 +182,12 @@ class KafkaMembership:
             fetch_max_bytes=1,
         )
 
+    async def _give_up(self, turns: Turns) -> None:
+        if self._listener is not None:
+            self._listener.is_heard = False
+        await turns.revoke()
+        await self._close()
+
     async def _close(self) -> None:
         """Leave the group in order where it answers, else let it find out."""
         consumer, self._consumer = self._consumer, None
@@ -181,61 +202,16 @@ class KafkaMembership:
             await stopping
 
 
-class _Callbacks:
-    """Takes turns between `on_assigned` and `on_revoked`, whatever order and time the group tells us in."""
-
-    def __init__(self, on_assigned: Changed, on_revoked: Changed, revoke_seconds: float) -> None:
-        self._on_assigned = on_assigned
-        self._on_revoked = on_revoked
-        self._revoke_seconds = revoke_seconds
-        self._assigned: frozenset[Partition] | None = None
-        self._telling: asyncio.Task[None] | None = None
-        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def assign(self, partitions: frozenset[Partition]) -> None:
-        """Tell it in a task of its own: heartbeats pause until the listener has returned."""
-        assert self._assigned is None, "an assignment follows a revocation"
-        self._assigned = partitions
-        self._telling = asyncio.create_task(self._tell(partitions), name="kafka on_assigned")
-
-    async def revoke(self) -> None:
-        """Await `on_revoked` for what is assigned; never raises."""
-        partitions, self._assigned = self._assigned, None
-        if partitions is None:
-            return
-        if self._telling is not None:
-            self._telling.cancel()
-            await asyncio.wait([self._telling])
-            self._telling = None
-        try:
-            async with asyncio.timeout(self._revoke_seconds):
-                await self._on_revoked(partitions)
-        except TimeoutError:
-            log.exception(
-                "Giving back partitions took longer than %s s; others get them now", self._revoke_seconds
-            )
-        except Exception as error:  # noqa: BLE001 - aiokafka would only log it; watch() raises it
-            self._fail(error)
-
-    async def _tell(self, partitions: frozenset[Partition]) -> None:
-        try:
-            await self._on_assigned(partitions)
-        except Exception as error:  # noqa: BLE001 - a task's exception would go unseen; watch() raises it
-            self._fail(error)
-
-    def _fail(self, error: Exception) -> None:
-        if not self.failed.done():
-            self.failed.set_exception(error)
-
-
 class _Listener(ConsumerRebalanceListener):
-    def __init__(self, consumer: Any, callbacks: _Callbacks) -> None:
+    def __init__(self, consumer: Any, turns: Turns) -> None:
         self._consumer = consumer
-        self._callbacks = callbacks
+        self._turns = turns
+        self.is_heard = True
 
     async def on_partitions_assigned(self, assigned: Iterable[Any]) -> None:
         self._consumer.pause(*assigned)
-        self._callbacks.assign(frozenset(Partition(*partition) for partition in assigned))
+        if self.is_heard:
+            self._turns.assign(frozenset(Partition(*partition) for partition in assigned))
 
     async def on_partitions_revoked(self, revoked: Iterable[Any]) -> None:  # noqa: ARG002 - we know what we have
-        await self._callbacks.revoke()
+        await self._turns.revoke()

@@ -1,111 +1,149 @@
-"""Reads given partitions of Kafka from given positions."""
+"""Reads given partitions of Kafka from given positions: committed records only, with the holes counted."""
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError, OffsetOutOfRangeError
-from aiokafka.protocol.metadata import MetadataRequest
-
+from connectors.kafka.fetching import Fetching
+from connectors.kafka.lane import Lane
+from connectors.kafka.queries import EARLIEST, LATEST, NOT_FOUND, Queries, connect
 from connectors.kafka.settings import KafkaSettings
-from connectors.source import Chunk, OutOfRange, Partition, SourceUnreachableError, Trouble, Unreadable
+from connectors.source import Chunk, OutOfRange, Partition, RawRecord, Trouble, Unreadable
+
+BUFFER_BYTES = 32 * 1024 * 1024
+"""Of all partitions together: each may hold one and a half times its share, and one batch of any size."""
+PARTITION_BYTES_MAX = 1024 * 1024
+PARTITION_BYTES_MIN = 16 * 1024
+REQUEST_SECONDS = 20.0
+"""A broker that has not answered by then is taken to be away."""
+METADATA_SECONDS = 60.0
+TROUBLE_SECONDS_MIN = 1.0
+"""What is over sooner is not worth a word: a leader that moved, a topic just made."""
 
 
 class KafkaReader:
-    """A reader over a Kafka cluster; `read_committed`."""
+    """A reader over one cluster. It fetches ahead, within `buffer_bytes`."""
 
-    def __init__(self, settings: KafkaSettings) -> None:
+    def __init__(self, settings: KafkaSettings, *, buffer_bytes: int = BUFFER_BYTES) -> None:
         self._settings = settings
-        self._consumer: Any = None
-        self._positions: dict[Partition, int] = {}
-        self._lost: list[OutOfRange] = []
+        self._buffer_bytes = buffer_bytes
+        self._client: Any = None
+        self._lanes: dict[Partition, Lane] = {}
+        self._ready: dict[Lane, None] = {}
+        """In the order in which they are served."""
+        self._arrived = asyncio.Event()
 
     async def start(self) -> None:
-        self._consumer = AIOKafkaConsumer(  # type: ignore[no-untyped-call]  # aiokafka is untyped
-            **self._settings.client_options(),
-            group_id=None,
-            auto_offset_reset="none",
-            enable_auto_commit=False,
-            isolation_level="read_committed",
-            check_crcs=self._settings.check_crcs,
-            fetch_max_wait_ms=100,
+        """Raises SourceUnreachableError."""
+        self._client = await connect(
+            self._settings,
+            request_timeout_ms=round(REQUEST_SECONDS * 1000),
+            metadata_max_age_ms=round(METADATA_SECONDS * 1000),
         )
-        try:
-            await self._consumer.start()
-        except KafkaError as error:
-            await self.stop()
-            raise SourceUnreachableError(
-                f"Kafka at {self._settings.bootstrap} does not answer: {error}."
-            ) from error
+        self._queries = Queries(self._client, self._settings)
+        self._fetching = Fetching(self._client, self._queries, self._on_arrival)
+        self._fetching.start()
 
     async def stop(self) -> None:
-        consumer, self._consumer = self._consumer, None
-        if consumer is not None:
-            await consumer.stop()
+        client, self._client = self._client, None
+        if client is not None:
+            await self._fetching.close()
+            await client.close()
 
     async def cluster_id(self) -> str:
-        client = self._consumer._client  # noqa: SLF001 - aiokafka has no other way to ask
-        answer = await client.send(client.get_random_node(), MetadataRequest([]))
-        return str(answer.cluster_id)
+        return await self._queries.cluster_id()
 
     def assign(self, positions: Mapping[Partition, int]) -> None:
-        self._positions = dict(positions)
-        self._lost.clear()
-        self._consumer.assign([TopicPartition(*p) for p in positions])
-        for partition, position in positions.items():
-            self._consumer.seek(TopicPartition(*partition), position)
+        share = self._buffer_bytes // max(1, len(positions))
+        bytes_max = max(PARTITION_BYTES_MIN, min(PARTITION_BYTES_MAX, share))
+        crcs = self._settings.check_crcs
+        self._lanes = {
+            partition: Lane(partition, position, bytes_max, check_crcs=crcs)
+            for partition, position in positions.items()
+        }
+        self._ready.clear()
+        self._fetching.replace(self._lanes)
 
     def pause(self, partitions: Iterable[Partition]) -> None:
-        self._consumer.pause(*(TopicPartition(*p) for p in partitions))
+        """Hold these back; the few that are not assigned are passed over."""
+        for lane in self._known(partitions):
+            lane.paused = True
+            self._ready.pop(lane, None)
 
     def resume(self, partitions: Iterable[Partition]) -> None:
-        self._consumer.resume(*(TopicPartition(*p) for p in partitions))
+        for lane in self._known(partitions):
+            lane.paused = False
+            if lane.is_ready():
+                self._on_arrival(lane)
+        self._fetching.wake()
 
     async def fetch(self, *, records_max: int, wait_seconds: float) -> Chunk:
-        try:
-            got = await self._consumer.getmany(timeout_ms=wait_seconds * 1000, max_records=records_max)
-        except OffsetOutOfRangeError as error:
-            got = {}
-            for tp in error.args[0]:
-                partition = Partition(*tp)
-                self._consumer.pause(tp)
-                earliest = (await self.earliest([partition]))[partition]
-                end = (await self.ends([partition]))[partition]
-                self._lost.append(OutOfRange(partition, self._positions[partition], earliest, end))
-        moved: dict[Partition, int] = {}
-        for partition, before in self._positions.items():
-            now = await self._consumer.position(TopicPartition(*partition))
-            if now != before:
-                moved[partition] = now
-        self._positions.update(moved)
-        return Chunk({Partition(*tp): records for tp, records in got.items()}, moved)
+        if not self._ready and wait_seconds > 0:
+            self._arrived.clear()
+            try:
+                async with asyncio.timeout(wait_seconds):
+                    await self._arrived.wait()
+            except TimeoutError:
+                return Chunk({}, {})
+        return self._take(records_max)
 
     def out_of_range(self) -> list[OutOfRange]:
-        lost, self._lost = self._lost, []
-        return lost
+        found = list(self._fetching.out_of_range)
+        self._fetching.out_of_range.clear()
+        return found
 
     def unreadable(self) -> list[Unreadable]:
-        return []
+        found = [lane.unreadable for lane in self._lanes.values() if lane.unreadable is not None]
+        for one in found:
+            self._lanes[one.partition].unreadable = None
+        return found
 
     def troubles(self) -> dict[Partition, Trouble]:
-        return {}
+        latest = time.monotonic() - TROUBLE_SECONDS_MIN
+        return {
+            partition: lane.trouble
+            for partition, lane in self._lanes.items()
+            if lane.trouble is not None and lane.trouble.since <= latest
+        }
 
     async def earliest(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
-        found = await self._consumer.beginning_offsets([TopicPartition(*p) for p in partitions])
-        return {Partition(*tp): offset for tp, offset in found.items()}
+        return await self._queries.offsets(dict.fromkeys(partitions, EARLIEST))
 
     async def ends(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
-        found = await self._consumer.end_offsets([TopicPartition(*p) for p in partitions])
-        return {Partition(*tp): offset for tp, offset in found.items()}
+        return await self._queries.offsets(dict.fromkeys(partitions, LATEST))
 
     async def at_time(self, partitions: Iterable[Partition], milliseconds: int) -> dict[Partition, int]:
         partitions = list(partitions)
-        found = await self._consumer.offsets_for_times({TopicPartition(*p): milliseconds for p in partitions})
         ends = await self.ends(partitions)
-        return {Partition(*tp): ends[Partition(*tp)] if at is None else at.offset for tp, at in found.items()}
+        found = await self._queries.offsets(dict.fromkeys(partitions, milliseconds))
+        return {at: ends[at] if offset == NOT_FOUND else offset for at, offset in found.items()}
 
     async def partitions_of(self, topic: str) -> set[Partition]:
-        metadata = await self._consumer._client.fetch_all_metadata()  # noqa: SLF001
-        return {Partition(topic, number) for number in metadata.partitions_for_topic(topic) or ()}
+        return set(await self._queries.leaders_of(topic))
+
+    def _known(self, partitions: Iterable[Partition]) -> list[Lane]:
+        return [self._lanes[partition] for partition in partitions if partition in self._lanes]
+
+    def _on_arrival(self, lane: Lane) -> None:
+        self._ready[lane] = None
+        self._arrived.set()
+
+    def _take(self, records_max: int) -> Chunk:
+        records: dict[Partition, list[RawRecord]] = {}
+        positions: dict[Partition, int] = {}
+        left = records_max
+        for lane in list(self._ready):
+            if left <= 0:
+                break
+            del self._ready[lane]
+            if taken := lane.take(left):
+                records[lane.partition] = taken
+                left -= len(taken)
+            positions[lane.partition] = lane.told = lane.position
+            if lane.is_ready():
+                self._ready[lane] = None
+        self._fetching.wake()
+        return Chunk(records, positions)

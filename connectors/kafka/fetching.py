@@ -1,0 +1,195 @@
+"""The loop that keeps the lanes filled: at any time one request to each broker that leads some of them.
+
+aiokafka's own consumer is not used for it. Of several partitions that it has gathered it loses what it had
+taken from the others when one of them raises; a header that is not UTF-8, or a batch with a wrong checksum,
+stops it for ever together with the good records before it; it steps over a record that is larger than the
+fetch; and it asks a broker for a deleted topic as fast as the broker says no. Its client, which knows
+connections, security, versions and leaders, is what this stands on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from aiokafka.errors import (
+    KafkaError,
+    OffsetOutOfRangeError,
+    TopicAuthorizationFailedError,
+    UnknownTopicOrPartitionError,
+    for_code,
+)
+from aiokafka.protocol.fetch import FetchRequest
+
+from connectors.kafka.lane import Lane
+from connectors.kafka.queries import EARLIEST, LATEST, READ_COMMITTED, Queries
+from connectors.source import OutOfRange, Partition, SourceError
+
+log = logging.getLogger(__name__)
+
+FETCH_BYTES_MAX = 16 * 1024 * 1024
+"""Of one answer, all partitions together."""
+IDLE_WAIT_MILLISECONDS = 100
+"""So long a broker without new records waits for some before it answers."""
+BUSY_WAIT_MILLISECONDS = 10
+"""The same where other lanes of this broker are full, and will have to be filled again soon."""
+ABORTED_AT_FROM_END = {4: -2, 5: -2, 6: -2, 7: -2, 8: -2, 9: -2, 10: -2, 11: -3}
+"""Where the aborted transactions stand in a partition's part of an answer, by its version."""
+
+
+class Fetching:
+    """Fetches for the lanes that it is given, until it is closed."""
+
+    def __init__(self, client: Any, queries: Queries, on_arrival: Callable[[Lane], None]) -> None:
+        """`on_arrival` is called when a lane has something to tell."""
+        self._client = client
+        self._queries = queries
+        self._on_arrival = on_arrival
+        self._lanes: Mapping[Partition, Lane] = {}
+        self._requests: dict[int, asyncio.Task[None]] = {}
+        self._checks: set[asyncio.Task[None]] = set()
+        self._wake = asyncio.Event()
+        self._loop: asyncio.Task[None] | None = None
+        self.out_of_range: list[OutOfRange] = []
+
+    def start(self) -> None:
+        self._loop = asyncio.create_task(self._run(), name="kafka fetching")
+
+    async def close(self) -> None:
+        tasks = [task for task in (self._loop, *self._requests.values(), *self._checks) if task is not None]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        self._loop = None
+
+    def replace(self, lanes: Mapping[Partition, Lane]) -> None:
+        """Fetch for these lanes and no others; an answer to an earlier request for others is dropped."""
+        self._lanes = lanes
+        self.out_of_range.clear()
+        if lanes:
+            known = self._client.set_topics(sorted({partition.topic for partition in lanes}))
+            known.add_done_callback(lambda _: self._wake.set())
+        self._wake.set()
+
+    def wake(self) -> None:
+        """Look again who wants something."""
+        self._wake.set()
+
+    async def _run(self) -> None:
+        while True:
+            self._wake.clear()
+            for node, lanes in self._wanting().items():
+                request = asyncio.create_task(self._request(node, lanes), name=f"kafka fetch from {node}")
+                self._requests[node] = request
+            await self._wake.wait()
+
+    def _wanting(self) -> Mapping[int, list[Lane]]:
+        now = time.monotonic()
+        by_node: dict[int, list[Lane]] = defaultdict(list)
+        for lane in self._lanes.values():
+            if not lane.wants(now):
+                continue
+            node = self._client.cluster.leader_for_partition(lane.topic_partition)
+            if node is None or node < 0:
+                self._client.force_metadata_update()
+                self._fail(lane, f"No broker leads {lane.partition}, or it does not exist (any more).")
+            elif node not in self._requests:
+                by_node[node].append(lane)
+        return by_node
+
+    async def _request(self, node: int, lanes: list[Lane]) -> None:
+        # Who has waited longest comes first: only the first partition of an answer that is not empty may
+        # exceed the limit.
+        lanes.sort(key=lambda lane: lane.fetched_at)
+        asked = {lane.topic_partition: (lane, lane.fetch_from) for lane in lanes}
+        try:
+            for lane in lanes:
+                lane.in_flight = True
+            answer = await self._client.send(node, self._fetch_request(node, lanes))
+            self._receive(answer, asked)
+        except KafkaError as error:
+            self._fail_all(lanes, f"Broker {node} does not answer: {error}")
+        except Exception as error:
+            log.exception("An answer of broker %s cannot be understood", node)
+            self._fail_all(lanes, f"An answer of broker {node} cannot be understood: {error!r}")
+        finally:
+            for lane in lanes:
+                lane.in_flight = False
+            self._requests.pop(node, None)
+            self._wake.set()
+
+    def _fetch_request(self, node: int, lanes: Iterable[Lane]) -> FetchRequest:
+        leader = self._client.cluster.leader_for_partition
+        chosen = {lane.partition for lane in lanes}
+        others = any(
+            not lane.paused and not lane.stopped
+            for partition, lane in self._lanes.items()
+            if partition not in chosen and leader(lane.topic_partition) == node
+        )
+        by_topic: dict[str, list[tuple[int, int, int]]] = defaultdict(list)
+        for lane in lanes:
+            by_topic[lane.partition.topic].append((lane.partition.number, lane.fetch_from, lane.bytes_max))
+        wait = BUSY_WAIT_MILLISECONDS if others else IDLE_WAIT_MILLISECONDS
+        return FetchRequest(wait, 1, FETCH_BYTES_MAX, READ_COMMITTED, list(by_topic.items()))
+
+    def _receive(self, answer: Any, asked: Mapping[Any, tuple[Lane, int]]) -> None:
+        aborted_at = ABORTED_AT_FROM_END[answer.API_VERSION]
+        for topic, partitions in answer.topics:
+            for number, code, _, *rest in partitions:
+                lane, offset = asked[topic, number]
+                if self._lanes.get(lane.partition) is not lane or lane.fetch_from != offset:
+                    continue
+                if code:
+                    self._refused(lane, for_code(code))
+                    continue
+                lane.put(rest[-1] or b"", rest[aborted_at] or ())
+                if lane.is_ready():
+                    self._on_arrival(lane)
+
+    def _refused(self, lane: Lane, error: type[KafkaError]) -> None:
+        if error is OffsetOutOfRangeError:
+            lane.stopped = True
+            check = asyncio.create_task(self._check_range(lane), name=f"kafka range of {lane.partition}")
+            self._checks.add(check)
+            check.add_done_callback(self._checks.discard)
+            return
+        self._client.force_metadata_update()
+        if error is TopicAuthorizationFailedError:
+            reason = f"This user may not read the topic {lane.partition.topic}. Allow it: READ on the topic."
+        elif error is UnknownTopicOrPartitionError:
+            reason = f"{lane.partition} does not exist (any more)."
+        else:
+            reason = f"{lane.partition} cannot be read just now: {error()}"
+        self._fail(lane, reason)
+
+    async def _check_range(self, lane: Lane) -> None:
+        """Report a lane only where its offset is really not there; a new leader may not have it as yet."""
+        try:
+            earliest = (await self._queries.offsets({lane.partition: EARLIEST}))[lane.partition]
+            end = (await self._queries.offsets({lane.partition: LATEST}))[lane.partition]
+        except SourceError as error:
+            lane.stopped = False
+            self._fail(lane, str(error))
+            return
+        if earliest <= lane.position <= end:
+            lane.stopped = False
+            self._fail(lane, f"The leader of {lane.partition} does not have offset {lane.position} as yet.")
+        elif self._lanes.get(lane.partition) is lane:
+            self.out_of_range.append(OutOfRange(lane.partition, lane.position, earliest, end))
+
+    def _fail_all(self, lanes: Iterable[Lane], reason: str) -> None:
+        self._client.force_metadata_update()
+        for lane in lanes:
+            if self._lanes.get(lane.partition) is lane:
+                self._fail(lane, reason)
+
+    def _fail(self, lane: Lane, reason: str) -> None:
+        delay = lane.fail(reason)
+        with contextlib.suppress(RuntimeError):
+            asyncio.get_running_loop().call_later(delay, self._wake.set)

@@ -1,0 +1,156 @@
+"""Questions to a cluster that change nothing: which topics and partitions there are, and offsets by time."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+from aiokafka.client import AIOKafkaClient
+from aiokafka.errors import (
+    KafkaError,
+    LeaderNotAvailableError,
+    StaleMetadata,
+    UnknownTopicOrPartitionError,
+    for_code,
+)
+from aiokafka.protocol.metadata import MetadataRequest
+from aiokafka.protocol.offset import OffsetRequest
+
+from connectors.kafka.settings import KafkaSettings
+from connectors.source import NoSuchTopicError, Partition, SourceError, SourceUnreachableError
+
+READ_COMMITTED = 1
+EARLIEST = -2
+LATEST = -1
+NOT_FOUND = -1
+RETRY_SECONDS = 0.1
+PATIENCE_SECONDS = 20.0
+"""So long a question is asked again while the cluster cannot answer it."""
+MISSING_PATIENCE_SECONDS = 2.0
+"""So long a topic that nobody knows is asked for: one just made takes a moment to be known everywhere."""
+
+Answer = TypeVar("Answer")
+
+
+async def connect(settings: KafkaSettings, **options: Any) -> Any:
+    """A client of aiokafka that has reached the cluster. Raises SourceUnreachableError."""
+    client: Any = AIOKafkaClient(**settings.client_options(), **options)  # type: ignore[no-untyped-call]  # untyped
+    try:
+        await client.bootstrap()
+    except KafkaError as error:
+        await client.close()
+        raise unreachable(settings, error) from error
+    except BaseException:
+        await client.close()
+        raise
+    return client
+
+
+def unreachable(settings: KafkaSettings, error: Exception) -> SourceUnreachableError:
+    return SourceUnreachableError(
+        f"Kafka at {settings.bootstrap} does not answer ({error}). Look whether it runs there, and whether "
+        f"address, {settings.security_protocol} and password are right."
+    )
+
+
+class Queries:
+    """Questions over a client that is connected; each is repeated while the cluster is busy with itself."""
+
+    def __init__(
+        self, client: Any, settings: KafkaSettings, *, patience_seconds: float = PATIENCE_SECONDS
+    ) -> None:
+        self._client = client
+        self._settings = settings
+        self._patience_seconds = patience_seconds
+
+    async def cluster_id(self) -> str:
+        answer = await self._patiently(lambda: self._metadata([]))
+        return str(answer.cluster_id)
+
+    async def leaders_of(self, topic: str) -> dict[Partition, int]:
+        """The broker that leads each partition of a topic; empty where there is no such topic."""
+
+        async def ask() -> dict[Partition, int]:
+            answer = await self._metadata([topic])
+            (found,) = answer.topics
+            if error := found[0]:
+                raise for_code(error)(topic)
+            return {Partition(topic, number): leader for _, number, leader, *_ in found[3]}
+
+        try:
+            return await self._patiently(ask)
+        except NoSuchTopicError:
+            return {}
+
+    async def offsets(self, timestamps: Mapping[Partition, int]) -> dict[Partition, int]:
+        """For each partition the first offset at or after a time in milliseconds, or of EARLIEST or LATEST.
+
+        What an open transaction holds back counts as not there: LATEST is the last stable offset. NOT_FOUND
+        where there is no record so late. Raises NoSuchTopicError, SourceUnreachableError or SourceError.
+        """
+        return await self._patiently(lambda: self._offsets(timestamps)) if timestamps else {}
+
+    async def _offsets(self, timestamps: Mapping[Partition, int]) -> dict[Partition, int]:
+        by_leader = await self._by_leader(timestamps)
+        answers = await asyncio.gather(
+            *(
+                self._client.send(leader, OffsetRequest(-1, READ_COMMITTED, list(topics.items())))
+                for leader, topics in by_leader.items()
+            )
+        )
+        found: dict[Partition, int] = {}
+        for answer in answers:
+            for topic, partitions in answer.topics:
+                for number, code, _, offset in partitions:
+                    if code:
+                        raise for_code(code)(f"{topic}/{number}")
+                    found[Partition(topic, number)] = offset
+        return found
+
+    async def _by_leader(
+        self, timestamps: Mapping[Partition, int]
+    ) -> Mapping[int, Mapping[str, list[tuple[int, int]]]]:
+        answer = await self._metadata(sorted({partition.topic for partition in timestamps}))
+        leaders: dict[Partition, int] = {}
+        for code, topic, _, partitions in answer.topics:
+            if code:
+                raise for_code(code)(topic)
+            leaders |= {Partition(topic, number): leader for _, number, leader, *_ in partitions}
+        by_leader: dict[int, dict[str, list[tuple[int, int]]]] = defaultdict(lambda: defaultdict(list))
+        for partition, timestamp in timestamps.items():
+            leader = leaders.get(partition)
+            if leader is None:
+                raise UnknownTopicOrPartitionError(str(partition))
+            if leader < 0:
+                raise LeaderNotAvailableError(str(partition))
+            by_leader[leader][partition.topic].append((partition.number, timestamp))
+        return by_leader
+
+    async def _metadata(self, topics: Iterable[str]) -> Any:
+        node = self._client.get_random_node()
+        if node is None:
+            raise StaleMetadata
+        # Asking about a topic must not create it.
+        return await self._client.send(node, MetadataRequest(list(topics), allow_auto_topic_creation=False))
+
+    async def _patiently(self, ask: Callable[[], Awaitable[Answer]]) -> Answer:
+        began = time.monotonic()
+        while True:
+            try:
+                return await ask()
+            except UnknownTopicOrPartitionError as error:
+                if time.monotonic() - began > min(MISSING_PATIENCE_SECONDS, self._patience_seconds):
+                    raise NoSuchTopicError(
+                        f"{error.args[0]} does not exist on {self._settings.bootstrap}, or this user "
+                        "may not see it. Create it, or correct its name."
+                    ) from error
+            except KafkaError as error:
+                if not error.retriable:
+                    raise SourceError(f"Kafka at {self._settings.bootstrap} refused: {error}.") from error
+                if time.monotonic() - began > self._patience_seconds:
+                    raise unreachable(self._settings, error) from error
+                self._client.force_metadata_update()
+            await asyncio.sleep(RETRY_SECONDS)

@@ -1,0 +1,108 @@
+"""Records into Kafka's record batches: which partition, and how many in one."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+
+from connectors.kafka.murmur2 import murmur2_all
+from connectors.sink import Outgoing, RecordsRefusedError
+from connectors.source import Partition
+
+_MAGIC = 2
+_UNCOMPRESSED = 0
+_NOT_YET = -1
+
+
+class Batch:
+    """A record batch of one partition, to be sealed with its producer's state and sent as it is."""
+
+    __slots__ = ("_builder", "indexes", "partition")
+
+    def __init__(self, partition: Partition, bytes_max: int) -> None:
+        self.partition = partition
+        self.indexes: list[int] = []
+        """The places of its records in the call that publishes them."""
+        self._builder: Any = DefaultRecordBatchBuilder(
+            magic=_MAGIC,
+            compression_type=_UNCOMPRESSED,
+            is_transactional=True,
+            producer_id=_NOT_YET,
+            producer_epoch=_NOT_YET,
+            base_sequence=_NOT_YET,
+            batch_size=bytes_max,
+        )
+
+    @property
+    def size(self) -> int:
+        """Bytes so far."""
+        return int(self._builder.size())
+
+    def fill(self, records: Sequence[Outgoing], indexes: Sequence[int]) -> int:
+        """Append these records until it is full; at least one. Returns how many.
+
+        Raises:
+            RecordsRefusedError: Kafka's format cannot hold one of them.
+        """
+        append = self._builder.append
+        index = 0
+        try:
+            for place, index in enumerate(indexes):
+                record = records[index]
+                if append(place, record.timestamp, record.key, record.value, list(record.headers)) is None:
+                    self.indexes = list(indexes[:place])
+                    return place
+        except (TypeError, ValueError, OverflowError) as error:
+            why = f"it cannot be written as a Kafka record: {error}"
+            raise RecordsRefusedError({index: why}) from error
+        self.indexes = list(indexes)
+        return len(indexes)
+
+    def seal(self, producer_id: int, epoch: int, sequence: int) -> bytes:
+        """The batch as bytes, once."""
+        self._builder.set_producer_state(producer_id, epoch, sequence)
+        return bytes(self._builder.build())
+
+
+def pack(
+    records: Sequence[Outgoing], partitions: Mapping[str, int], bytes_max: Callable[[str], int]
+) -> list[Batch]:
+    """Batches for all records, in order for each partition.
+
+    Keys choose the partition as Kafka's own clients do. ``partitions``: how many each topic has;
+    ``bytes_max``: how large a batch for a topic may be (one with a single record may be larger).
+
+    Raises:
+        RecordsRefusedError: Kafka's format cannot hold one of them.
+    """
+    batches: list[Batch] = []
+    for partition, indexes in _by_partition(records, partitions):
+        limit = bytes_max(partition.topic)
+        done = 0
+        while done < len(indexes):
+            batch = Batch(partition, limit)
+            done += batch.fill(records, indexes[done:] if done else indexes)
+            batches.append(batch)
+    return batches
+
+
+def _by_partition(
+    records: Sequence[Outgoing], partitions: Mapping[str, int]
+) -> Iterator[tuple[Partition, list[int]]]:
+    by_topic: dict[str, list[int]] = {}
+    for index, record in enumerate(records):
+        by_topic.setdefault(record.topic, []).append(index)
+    for topic, indexes in by_topic.items():
+        count = partitions[topic]
+        chosen: dict[int, list[int]] = {}
+        keyless = random.randrange(count)  # noqa: S311 - spreads load, hides nothing
+        keys = [records[index].key for index in indexes]
+        hashes = murmur2_all([key or b"" for key in keys])
+        for index, key, hashed in zip(indexes, keys, hashes, strict=True):
+            number = keyless if key is None else (hashed & 0x7FFFFFFF) % count
+            chosen.setdefault(number, []).append(index)
+        for number, members in chosen.items():
+            yield Partition(topic, number), members

@@ -66,7 +66,7 @@ class Batches:
         try:
             while memory.has_next():
                 self._waiting.append(memory.next_batch())
-        except Exception as error:  # noqa: BLE001 - whatever the bytes provoke
+        except Exception as error:
             # Good batches before it are read first; the next fetch then begins with this one.
             if not self._waiting:
                 raise UndecodableError(f"the batch there cannot be decoded ({error})") from error

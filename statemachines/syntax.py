@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 _LEFT_OUT = frozenset({"ctx", "kind", "type_comment", "type_ignores"})
-_HOLD_DOCSTRINGS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Module)
+_BODIES = frozenset({"body", "orelse", "finalbody"})
 
 
 def encode(root: ast.AST) -> bytes:
@@ -36,8 +36,8 @@ def encode(root: ast.AST) -> bytes:
                 for item in reversed(node):
                     ahead += [_Text(","), item]
             case _:
-                out.append(repr(node))
-    return "".join(out).encode("utf-8", "surrogatepass")
+                out.append(ascii(node))
+    return "".join(out).encode("ascii")
 
 
 class _Text(str):
@@ -52,13 +52,14 @@ def _fields(node: ast.AST) -> Iterator[tuple[str, Any]]:
             continue
         if name == "values" and isinstance(node, ast.JoinedStr):
             yield name, _joined(value)
-        elif name == "body" and isinstance(node, _HOLD_DOCSTRINGS) and _is_docstring(value[0]):
-            yield name, value[1:]
+        elif name in _BODIES and isinstance(value, list):
+            yield name, [statement for statement in value if not _is_text(statement)]
         else:
             yield name, value
 
 
-def _is_docstring(statement: ast.stmt) -> bool:
+def _is_text(statement: ast.stmt) -> bool:
+    """Whether this is a docstring, or one of those that follow an attribute: they do nothing."""
     return (
         isinstance(statement, ast.Expr)
         and isinstance(statement.value, ast.Constant)
@@ -81,5 +82,6 @@ def _joined(parts: list[ast.expr]) -> list[ast.expr]:
 
 def constant(value: object) -> str:
     """A plain value as text, with its type: 1, 1.0 and True are not the same."""
-    # Python refuses to write integers of more than 4300 digits as decimals.
-    return hex(value) if type(value) is int else f"{type(value).__name__}:{value!r}"
+    # Python refuses to write integers of more than 4300 digits as decimals, and what `repr` shows of a text
+    # depends on the version of Unicode.
+    return hex(value) if type(value) is int else f"{type(value).__name__}:{value!a}"

@@ -1,0 +1,107 @@
+"""From a record to an event: CloudEvents 1.0, structured or binary, or plain JSON by the topic's settings."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, Final
+
+import orjson
+
+from connectors.cloudevents import decode_binary, decode_event
+from connectors.content import CONTENT_TYPE_CHARACTERS_MAX, read_data, read_json
+from connectors.decoded import Decoded, Unreadable
+from connectors.identity import FlawError, kind, shown
+from connectors.lookup import key_by_setting, key_of_record
+from connectors.plain import decode_plain
+from connectors.source import Record
+from statemachines.definition import Topic
+
+__all__ = ["Decoded", "Unreadable", "decode"]
+
+_JSON_EVENT: Final = b"application/cloudevents+json"
+_REQUIRED: Final = frozenset(("ce_specversion", "ce_id", "ce_source", "ce_type"))
+"""A record that has one of these headers means to be a CloudEvent in binary mode."""
+_loads = orjson.loads
+
+
+def decode(record: Record, topic: Topic, cluster: str) -> Decoded | Unreadable:
+    """The event in a record, or why there is none. Pure, and raises nothing, whatever the bytes.
+
+    A record whose ``content-type`` begins with ``application/cloudevents`` is a structured CloudEvent; else
+    one with any of the required ``ce_`` headers is one in binary mode; else one without a content type whose
+    value is a JSON object with ``specversion`` is a structured one too; all others are plain JSON.
+
+    ``cluster`` names where the topic is; it becomes part of ids and sources that records do not have of their
+    own.
+    """
+    content_type = traceparent = form = None
+    binary = False
+    for name, header in record.headers:
+        if name == "content-type" or (len(name) == len("content-type") and name.lower() == "content-type"):
+            content_type = header
+        elif name == "traceparent":
+            traceparent = header
+        elif name in _REQUIRED:
+            binary = True
+    if content_type is not None:
+        form = "json" if content_type == _JSON_EVENT else _event_format(content_type)
+    if binary and form is None:
+        return decode_binary(record, topic, content_type, traceparent)
+    value = record.value
+    try:
+        document = _loads(value)  # type: ignore[arg-type]  # what is no bytes is looked at again below
+    except ValueError:
+        try:
+            document = _second_look(value, content_type, form)
+        except FlawError as flaw:
+            return _unreadable(record, topic, str(flaw))
+    if type(document) is dict and (form == "json" or (content_type is None and "specversion" in document)):
+        return decode_event(record, topic, document, traceparent)
+    if form is not None:
+        return _unreadable(record, topic, _not_an_event(document, form))
+    return decode_plain(record, topic, cluster, document, traceparent)
+
+
+def _event_format(content_type: bytes) -> str | None:
+    """The format of a structured CloudEvent, ``json`` for ``application/cloudevents+json``, or None."""
+    if len(content_type) > CONTENT_TYPE_CHARACTERS_MAX:
+        return None
+    return _event_format_of(content_type)
+
+
+@lru_cache(maxsize=256)
+def _event_format_of(content_type: bytes) -> str | None:
+    media_type = content_type.partition(b";")[0].strip().lower().decode("ascii", "replace")
+    if not media_type.startswith("application/cloudevents"):
+        return None
+    # Without a format it is JSON, the one that all must understand.
+    return media_type.removeprefix("application/cloudevents").removeprefix("+") or "json"
+
+
+def _second_look(value: bytes | None, content_type: bytes | None, form: str | None) -> Any:
+    """The JSON in a value that does not read as JSON at first sight.
+
+    Raises:
+        FlawError: there is none.
+    """
+    if not value:
+        raise FlawError("the record has no value (a tombstone), and no headers that make it a CloudEvent")
+    if form not in (None, "json"):
+        raise FlawError(_not_an_event(None, form))
+    if content_type is None or form == "json":
+        return read_json(value, "the value")
+    return read_data(value, content_type.decode("utf-8", "replace"), "the value")
+
+
+def _not_an_event(document: Any, form: str | None) -> str:
+    if form == "json":
+        return f"the value is {kind(document)}, and a CloudEvent in JSON is an object"
+    return f"the record is a CloudEvent in the format {shown(form)}, and only single events in JSON are read"
+
+
+def _unreadable(record: Record, topic: Topic, error: str) -> Unreadable:
+    if topic.key is None:
+        key, _ = key_of_record(record.key)
+    else:
+        key, _ = key_by_setting(topic.key, record.headers)
+    return Unreadable(error, None, None, key)

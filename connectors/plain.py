@@ -1,0 +1,97 @@
+"""Plain JSON records as events: a topic's settings say how type, id, key and time are found.
+
+- ``type``: ``Topic.type``, else ``Topic.type_default``.
+- ``id``: ``Topic.id``; without that setting ``<cluster>/<topic>/<partition>/<offset>``.
+- ``source``: ``kafka://<cluster>/<topic>``. The partition is no part of it, so that an id of the sender's own
+  is the same event in whichever partition it comes.
+- key: ``Topic.key``; without that setting the Kafka key.
+- time: ``Topic.time``, RFC 3339 or milliseconds since 1970; without that setting, or in a record that has
+  none there, Kafka's time.
+- data: the whole object.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from connectors import identity
+from connectors.decoded import Decoded, Unreadable
+from connectors.identity import FlawError, kind, shown, text_flaw
+from connectors.lookup import as_text, find, key_by_setting, key_of_record
+from connectors.source import Record
+from connectors.times import from_milliseconds, moment_of
+from connectors.traces import trace_of
+from statemachines.definition import Topic
+from statemachines.events import Envelope
+
+_tuple = tuple.__new__
+
+
+def decode_plain(
+    record: Record, topic: Topic, cluster: str, document: Any, traceparent: bytes | None
+) -> Decoded | Unreadable:
+    """The event of a JSON value that is no CloudEvent."""
+    key: str | None
+    if topic.key is None:
+        key, key_error = key_of_record(record.key)
+    else:
+        key, key_error = key_by_setting(topic.key, record.headers, document)
+    if not isinstance(document, dict):
+        error = f"the value is {kind(document)}, and only a JSON object can be an event"
+        return Unreadable(error, None, None, key)
+    event_id = event_type = None
+    try:
+        event_id = _id_of(record, topic, cluster, document)
+        event_type = _type_of(record, topic, document)
+        time = _time_of(record, topic, document)
+    except FlawError as flaw:
+        return Unreadable(str(flaw), event_id, event_type, key)
+    source = f"kafka://{cluster}/{record.topic}"
+    trace = None if traceparent is None else trace_of(traceparent)
+    envelope: tuple[Any, ...] = (event_id, source, event_type, key, time, None, trace, {})
+    return _tuple(Decoded, (_tuple(Envelope, envelope), document, key_error))
+
+
+def _id_of(record: Record, topic: Topic, cluster: str, document: dict[str, Any]) -> str:
+    if topic.id is None:
+        return f"{cluster}/{record.topic}/{record.partition}/{record.offset}"
+    value = find(topic.id, record.headers, document)
+    if value is None:
+        raise FlawError(
+            f"there is neither a header nor a field {shown(topic.id)}, which the topic's settings name as id"
+        )
+    return _sound("id", as_text("id", value), identity.ID_BYTES_MAX)
+
+
+def _type_of(record: Record, topic: Topic, document: dict[str, Any]) -> str:
+    value = find(topic.type, record.headers, document)
+    if value is None:
+        if topic.type_default is not None:
+            return topic.type_default
+        raise FlawError(
+            f"the record is neither a CloudEvent nor has it a header or a field {shown(topic.type)} for its "
+            "type, and the topic's settings give no type_default"
+        )
+    return _sound("type", value, identity.TYPE_BYTES_MAX)
+
+
+def _time_of(record: Record, topic: Topic, document: dict[str, Any]) -> datetime | None:
+    value = None if topic.time is None else find(topic.time, record.headers, document)
+    if value is None:
+        return from_milliseconds(record.timestamp)
+    moment = moment_of(value)
+    if moment is None:
+        raise FlawError(
+            f"{shown(topic.time)} is {shown(value)}, which is neither a date and time with a zone by "
+            "RFC 3339 nor milliseconds since 1970"
+        )
+    return moment
+
+
+def _sound(name: str, value: Any, bytes_max: int) -> str:
+    flaw = text_flaw(name, value, bytes_max)
+    if flaw is not None:
+        raise FlawError(flaw)
+    text: str = value
+    return text

@@ -1,0 +1,137 @@
+"""Whatever comes, decoding answers: an event that is fit to be stored, or a sentence."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from connectors import identity
+from connectors.decode import Decoded, Unreadable, decode
+from connectors.source import RawRecord
+from statemachines.definition import Topic
+from tests.records import cloudevent
+
+NAMES = [
+    "content-type",
+    "traceparent",
+    "type",
+    "key",
+    "ce_id",
+    "ce_type",
+    "ce_source",
+    "ce_specversion",
+    "ce_time",
+]
+VALUES = [b"application/cloudevents+json", b"application/json", b"1.0", b"t", b"2024-05-01T00:00:00Z"]
+ATTRIBUTES = [
+    "id",
+    "type",
+    "source",
+    "subject",
+    "time",
+    "specversion",
+    "data",
+    "data_base64",
+    "partitionkey",
+    "x",
+]
+
+headers = st.lists(
+    st.tuples(
+        st.one_of(st.sampled_from(NAMES), st.text(max_size=8)),
+        st.one_of(st.none(), st.sampled_from(VALUES), st.binary(max_size=12)),
+    ),
+    max_size=8,
+).map(tuple)
+json_values: st.SearchStrategy[Any] = st.recursive(
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(-(2**63), 2**64 - 1),
+        st.floats(allow_nan=False),
+        st.text(max_size=5),
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=3), inner, max_size=3)
+    ),
+    max_leaves=5,
+)
+texts = st.one_of(st.text(max_size=20), st.integers(1, 1_100).map(lambda length: "ä" * length))
+events = st.builds(
+    lambda changes: cloudevent(**changes),
+    st.dictionaries(
+        st.sampled_from(ATTRIBUTES),
+        st.one_of(json_values, texts, st.datetimes(timezones=st.just(UTC)).map(datetime.isoformat)),
+        max_size=4,
+    ),
+)
+bodies = st.one_of(st.none(), st.binary(max_size=60), json_values.map(orjson.dumps), events.map(orjson.dumps))
+names = st.sampled_from(["type", "key", "x", "data.a", "0", "a.0.b", ""])
+topics = st.builds(
+    Topic,
+    st.just("orders"),
+    type=names,
+    type_default=st.sampled_from([None, "t"]),
+    id=st.one_of(st.none(), names),
+    key=st.one_of(st.none(), names),
+    time=st.one_of(st.none(), names),
+)
+records = st.builds(
+    RawRecord,
+    topic=st.just("orders"),
+    partition=st.integers(0, 2**31 - 1),
+    offset=st.integers(0, 2**63 - 1),
+    timestamp=st.integers(-1, 2**63 - 1),
+    key=st.one_of(st.none(), st.binary(max_size=8), st.text(max_size=8).map(str.encode)),
+    value=bodies,
+    headers=headers,
+)
+
+
+def fits(text: str | None, bytes_max: int) -> bool:
+    """Whether Postgres would take this text; the check is written anew here."""
+    return text is None or (
+        bool(text) and "\0" not in text and len(text.encode("utf-8", "strict")) <= bytes_max
+    )
+
+
+@settings(max_examples=1_000)
+@given(records, topics)
+def test_every_record_is_an_event_that_can_be_stored_or_a_sentence(record: RawRecord, topic: Topic) -> None:
+    found = decode(record, topic, "c1")
+    match found:
+        case Decoded(envelope, _, key_error):
+            assert envelope.id
+            assert envelope.type
+            assert envelope.source
+            assert fits(envelope.id, identity.ID_BYTES_MAX)
+            assert fits(envelope.type, identity.TYPE_BYTES_MAX)
+            assert fits(envelope.source, identity.SOURCE_BYTES_MAX)
+            assert fits(envelope.subject, identity.SUBJECT_BYTES_MAX)
+            assert fits(envelope.key, identity.KEY_BYTES_MAX)
+            assert (envelope.key is None) is (key_error is not None)
+            assert envelope.time is None or envelope.time.astimezone(UTC).tzinfo is UTC
+            assert all(isinstance(value, (str, int)) for value in envelope.attributes.values())
+        case Unreadable(error, event_id, event_type, key):
+            assert error.isprintable()
+            assert len(error) < 500
+            assert fits(event_id, identity.ID_BYTES_MAX)
+            assert fits(event_type, identity.TYPE_BYTES_MAX)
+            assert fits(key, identity.KEY_BYTES_MAX)
+
+
+@given(records, topics)
+def test_decoding_twice_gives_the_same(record: RawRecord, topic: Topic) -> None:
+    assert repr(decode(record, topic, "c1")) == repr(decode(record, topic, "c1"))
+
+
+@given(st.binary(max_size=30), events)
+def test_bytes_cut_anywhere_are_answered(tail: bytes, event: dict[str, Any]) -> None:
+    whole = orjson.dumps(event)
+    for cut in range(len(whole)):
+        record = RawRecord("orders", 0, 0, 0, None, whole[:cut] + tail, ())
+        assert isinstance(decode(record, Topic("orders"), "c1"), (Decoded, Unreadable))

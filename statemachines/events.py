@@ -56,7 +56,12 @@ class Address(NamedTuple):
     def derive(self, index: int) -> uuid.UUID:
         """The id of the effect (or of anything else) number ``index`` of this move; equal on every replay."""
         text = f"{self.namespace}\0{self.pipeline}\0{self.key}\0{self.generation}\0{self.sequence}\0{index}"
-        return uuid.UUID(bytes=hashlib.sha256(text.encode()).digest()[:16], version=8)
+        made = bytearray(hashlib.sha256(text.encode()).digest()[:16])
+        made[6] = (
+            made[6] & 0x0F | 0x80
+        )  # version 8 of RFC 9562, which uuid.UUID itself knows from Python 3.14 on
+        made[8] = made[8] & 0x3F | 0x80
+        return uuid.UUID(bytes=bytes(made))
 
 
 class Meta(NamedTuple):

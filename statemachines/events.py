@@ -13,6 +13,7 @@ fields of those names.
 from __future__ import annotations
 
 import hashlib
+import re
 import types
 import uuid
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, TypeGuard, TypeVar, cast
@@ -175,7 +176,7 @@ class Event(BaseModel):
     @classmethod
     def named(cls, type: str, *, key: str | None = None) -> type[Self]:
         """A class for an event type known only by name, as when the types come from a list."""
-        name = "".join(part.capitalize() for part in type.replace(".", " ").replace("-", " ").split())
+        name = "".join(part.capitalize() for part in re.split(r"\W+", type))
         return _new_class(name or "Named", cls, type, key)
 
     @classmethod

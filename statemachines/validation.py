@@ -56,7 +56,9 @@ def _conflicting_topics(pipelines: Sequence[Pipeline[Any]]) -> Iterator[Mistake]
                 one.name for one in fields(Topic) if getattr(other, one.name) != getattr(topic, one.name)
             ]
             if names and owner is not pipeline:
-                differing = ", ".join(f"{name}={getattr(topic, name)!r}" for name in names)
-                message = f"the topic {topic.name!r} is read with {differing}, but by {owner.name!r} without"
+                here, there = (
+                    ", ".join(f"{name}={getattr(one, name)!r}" for name in names) for one in (topic, other)
+                )
+                message = f"the topic {topic.name!r} is read with {here}, but with {there} by {owner.name!r}"
                 cure = f"Use one Topic object for both; the other is at {owner.place}"
                 yield Mistake(message, cure, pipeline.place)

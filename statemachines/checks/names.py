@@ -29,7 +29,7 @@ def wrong_with_topic(name: object) -> str | None:
     if not name:
         return "is empty"
     if len(name) > TOPIC_NAME_CHARACTERS_MAX:
-        return f"is {len(name)} characters long, of {TOPIC_NAME_CHARACTERS_MAX} that Kafka allows"
+        return f"is {len(name)} characters long, of {TOPIC_NAME_CHARACTERS_MAX} allowed"
     if name in (".", "..") or _TOPIC.fullmatch(name) is None:
         return "is none that Kafka takes"
     return None

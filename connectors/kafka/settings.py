@@ -1,9 +1,9 @@
-"""How to reach a Kafka cluster; every secret comes from a file or from the environment, never from an argument."""
+"""How to reach a Kafka cluster; every secret comes from a file or the environment, never from an argument."""
 
 from __future__ import annotations
 
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +22,8 @@ class KafkaSettings:
     security_protocol: SecurityProtocol = "PLAINTEXT"
     sasl_mechanism: Mechanism = "PLAIN"
     username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    """From the environment; a file is the other way."""
     password_file: Path | None = None
     ca_file: Path | None = None
     certificate_file: Path | None = None
@@ -51,7 +53,7 @@ class KafkaSettings:
         return options
 
     def _password(self) -> str | None:
-        return None if self.password_file is None else self.password_file.read_text("utf-8").strip()
+        return self.password if self.password_file is None else self.password_file.read_text("utf-8").strip()
 
     def _ssl_context(self) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=str(self.ca_file) if self.ca_file else None)

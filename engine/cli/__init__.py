@@ -1,0 +1,13 @@
+"""The command line: ``pointsman``."""
+
+from __future__ import annotations
+
+
+def main() -> None:
+    """Run the command that the process was started with, and end with its exit code."""
+    from engine.cli.app import app  # noqa: PLC0415 - importing the package alone costs nothing
+
+    app(prog_name="pointsman")
+
+
+__all__ = ["main"]

@@ -1,0 +1,152 @@
+"""What commands print: one JSON document, or tables and sentences for people.
+
+Standard output has the answer and nothing else; what is said about it goes to standard error.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from enum import Enum
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+WIDTH_MAX = 100
+WIDTH_ELSEWHERE = 100
+"""Where nobody says how wide: a file, a pipe."""
+
+
+@runtime_checkable
+class HasJson(Protocol):
+    """What knows how it looks as JSON."""
+
+    def as_json(self) -> Any:
+        """Objects, lists, texts and numbers."""
+        ...
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Where people read; colours on a terminal only, and no wider than is comfortable."""
+    stream = sys.stderr if stderr else sys.stdout
+    made = Console(file=stream, highlight=False, soft_wrap=False)
+    width = min(made.width, WIDTH_MAX) if made.is_terminal else WIDTH_ELSEWHERE
+    return Console(file=stream, highlight=False, width=width)
+
+
+def print_json(value: Any) -> None:
+    """One document on standard output.
+
+    Not by orjson: a context may hold numbers of 300 digits and lone surrogates.
+    """
+    try:
+        text = json.dumps(value, indent=2, ensure_ascii=False, default=_plain)
+        data = text.encode()
+    except UnicodeEncodeError:
+        data = json.dumps(value, indent=2, default=_plain).encode()
+    sys.stdout.buffer.write(data + b"\n")
+    sys.stdout.flush()
+
+
+def say(text: str = "") -> None:
+    """A line of the answer, as it is: no markup, no wrapping."""
+    print(_printable(text))
+
+
+def note(text: str) -> None:
+    """A sentence beside the answer."""
+    print(_printable(text), file=sys.stderr)
+
+
+def make_table(*columns: str, right: Iterable[str] = (), fold: Iterable[str] = ()) -> Table:
+    """An empty table with these columns: some aligned right, some broken into lines, others cut."""
+    table = Table(box=None, pad_edge=False, header_style="bold", show_edge=False, padding=(0, 2, 0, 0))
+    rights, folds = set(right), set(fold)
+    for name in columns:
+        table.add_column(
+            name,
+            justify="right" if name in rights else "left",
+            overflow="fold" if name in folds else "ellipsis",
+            no_wrap=name not in folds,
+        )
+    return table
+
+
+def add_row(table: Table, *cells: object) -> None:
+    """Add a row of plain texts; what was in an event is never taken for markup."""
+    table.add_row(*(cell if isinstance(cell, Text) else Text(_cell(cell)) for cell in cells))
+
+
+def print_rows(columns: Sequence[str], rows: Iterable[Sequence[object]], **options: Iterable[str]) -> None:
+    """A whole table."""
+    table = make_table(*columns, **options)
+    for row in rows:
+        add_row(table, *row)
+    print_table(table)
+
+
+def print_table(table: Table) -> None:
+    """A table, without the blanks behind the last column where it goes into a file."""
+    screen = console()
+    if screen.is_terminal:
+        screen.print(table)
+        return
+    with screen.capture() as captured:
+        screen.print(table)
+    say("\n".join(line.rstrip() for line in captured.get().splitlines()))
+
+
+def print_facts(facts: Mapping[str, object]) -> None:
+    """Names and values, one below the other."""
+    width = max(map(len, facts), default=0)
+    for name, value in facts.items():
+        say(f"{name:<{width}}  {_cell(value)}")
+
+
+def short_time(at: datetime | None) -> str:
+    """A moment in local time, to the second."""
+    return "" if at is None else at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _cell(value: object) -> str:
+    match value:
+        case None:
+            return ""
+        case datetime():
+            return short_time(value)
+        case list() | tuple():
+            return _printable(", ".join(map(str, value)))
+        case _:
+            return _printable(str(value))
+
+
+def _printable(text: str) -> str:
+    """Without what would move the cursor, or cannot be written."""
+    clean = "".join(
+        letter if letter.isprintable() or letter in "\n\t" else ascii(letter)[1:-1] for letter in text
+    )
+    encoding = sys.stdout.encoding or "utf-8"
+    return clean.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def _plain(value: object) -> Any:
+    match value:
+        case HasJson():
+            return value.as_json()
+        case datetime():
+            return value.isoformat()
+        case Path():
+            return str(value)
+        case bytes():
+            return value.decode("utf-8", "backslashreplace")
+        case Enum():
+            return value.value
+        case set() | frozenset():
+            return sorted(value, key=str)
+        case _:
+            raise TypeError(f"{type(value).__name__} has no form in JSON")

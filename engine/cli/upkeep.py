@@ -1,0 +1,121 @@
+"""``migrate`` and ``config``: what a person looks after before an engine runs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from engine.cli.options import Group, Json, Kafka, Namespace, Postgres
+from engine.cli.output import note, print_json, print_rows, say
+from engine.setting_kinds import HIDDEN, LIMIT, Setting
+from engine.settings import Settings, unknown_variables
+
+if TYPE_CHECKING:
+    from engine.store.migrations import Migration
+
+PANEL = "Upkeep"
+_POSTGRES_OWN = ("PGPASSWORD", "PGPASSFILE", "PGSSLMODE", "PGSSLROOTCERT", "PGTARGETSESSIONATTRS")
+"""Variables that Postgres' own clients read, and so do we."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command(rich_help_panel=PANEL)(migrate)
+    app.command(rich_help_panel=PANEL)(config)
+
+
+def migrate(postgres: Postgres = None, json: Json = False) -> None:
+    """Bring the database to this version's schema; nothing happens where it has it already.
+
+    The role of the address becomes the owner. Engines use another one, a member of pointsman_engine.
+    """
+    from engine.store.migrations import SCHEMA_VERSION  # noqa: PLC0415 - needs an extra to be installed
+
+    address = Settings.resolve({"postgres": postgres}, os.environ).postgres
+    applied = asyncio.run(_migrate(address))
+    if json:
+        steps = [{"number": one.number, "name": one.name} for one in applied]
+        print_json({"version": SCHEMA_VERSION, "applied": steps})
+        return
+    for one in applied:
+        say(f"Applied {one.number:04} {one.name}.")
+    say(f"The schema is version {SCHEMA_VERSION}{'' if applied else '; there was nothing to do'}.")
+    if applied:
+        note(
+            "Engines need a role that does not own it, such as: "
+            "CREATE ROLE my_engine LOGIN IN ROLE pointsman_engine"
+        )
+
+
+async def _migrate(address: str) -> list[Migration]:
+    from engine.store.connecting import connect  # noqa: PLC0415 - needs an extra to be installed
+    from engine.store.migrations import migrate  # noqa: PLC0415 - as above
+
+    # Who cannot be reached is told by this connection in words.
+    await (await connect(address, name="pointsman migrate", for_engine=False)).close()
+    return await migrate(address)
+
+
+def config(
+    postgres: Postgres = None,
+    kafka: Kafka = None,
+    namespace: Namespace = None,
+    group: Group = None,
+    limits: Annotated[bool, typer.Option("--limits", help="The engine's limits, too.")] = False,
+    json: Json = False,
+) -> None:
+    """Show the settings in force, and where each came from; secrets stay hidden."""
+    options = {"postgres": postgres, "kafka": kafka, "namespace": namespace, "group": group}
+    settings = Settings.resolve(options, os.environ)
+    shown = {name: _shown(one, settings) for name, one in settings.found.items()}
+    theirs = {name: os.environ[name] for name in _POSTGRES_OWN if os.environ.get(name)}
+    unknown = unknown_variables(os.environ)
+    if json:
+        print_json(
+            {name: {**_setting_json(one), "value": shown[name]} for name, one in settings.found.items()}
+            | {name: _theirs_json(name, value) for name, value in theirs.items()}
+        )
+        return
+    rows: list[tuple[object, ...]] = [
+        (name, "-" if shown[name] is None else shown[name], one.source, one.kind.what)
+        for name, one in settings.found.items()
+        if limits or not name.startswith(LIMIT) or one.origin != "default"
+    ]
+    rows += [(name, _hidden(name, value), "environment", "Postgres' own") for name, value in theirs.items()]
+    print_rows(("setting", "value", "from", "what it is"), rows, fold=("value",))
+    for variable in unknown:
+        note(f"{variable} is set, and no setting of Pointsman.")
+
+
+def _shown(setting: Setting, settings: Settings) -> str | None:
+    if setting.value is None:
+        return f"pointsman.{settings.namespace}" if setting.kind.name == "group" else None
+    if setting.kind.secret:
+        return HIDDEN
+    if setting.kind.name == "postgres":
+        return masked_address(setting.value)
+    return setting.value
+
+
+def masked_address(address: str) -> str:
+    """An address of Postgres without a password, also where asyncpg is not installed."""
+    try:
+        from engine.store.connecting import masked  # noqa: PLC0415 - needs an extra to be installed
+    except ModuleNotFoundError:
+        return HIDDEN
+    return masked(address)
+
+
+def _setting_json(setting: Setting) -> dict[str, Any]:
+    return {"from": setting.origin, "option": setting.kind.option, "variable": setting.kind.variable}
+
+
+def _theirs_json(name: str, value: str) -> dict[str, Any]:
+    return {"from": "environment", "option": None, "variable": name, "value": _hidden(name, value)}
+
+
+def _hidden(name: str, value: str) -> str:
+    return HIDDEN if name == "PGPASSWORD" else value

@@ -103,13 +103,19 @@ def digest(blob: bytes) -> bytes:
     return hashlib.blake2b(blob, digest_size=16).digest()
 
 
+async def find_lane(connection: asyncpg.Connection[Any], namespace: str, shard: int) -> int | None:
+    """The lane of a namespace's shard, if there is one."""
+    return cast("int | None", await connection.fetchval(_SQL["lane_of"], namespace, shard))
+
+
 async def lane_for(connection: asyncpg.Connection[Any], namespace: str, shard: int) -> int:
     """The lane of a namespace's shard, made where there is none."""
-    lane = await connection.fetchval(_SQL["lane_of"], namespace, shard)
+    lane = await find_lane(connection, namespace, shard)
     if lane is None:
         await connection.execute(_SQL["add_lane"], namespace, shard)
-        lane = await connection.fetchval(_SQL["lane_of"], namespace, shard)
-    return cast("int", lane)
+        lane = await find_lane(connection, namespace, shard)
+    assert lane is not None, "it was just made"
+    return lane
 
 
 async def put(connection: asyncpg.Connection[Any], lane: int, blob: bytes) -> int:

@@ -96,13 +96,16 @@ def _by_partition(
     for index, record in enumerate(records):
         by_topic.setdefault(record.topic, []).append(index)
     for topic, indexes in by_topic.items():
-        count = partitions[topic]
-        chosen: dict[int, list[int]] = {}
-        keyless = random.randrange(count)  # noqa: S311 - spreads load, hides nothing
-        keys = [records[index].key for index in indexes]
-        hashes = murmur2_all([key or b"" for key in keys])
-        for index, key, hashed in zip(indexes, keys, hashes, strict=True):
-            number = keyless if key is None else (hashed & 0x7FFFFFFF) % count
-            chosen.setdefault(number, []).append(index)
-        for number, members in chosen.items():
-            yield Partition(topic, number), members
+        chosen: list[list[int]] = [[] for _ in range(partitions[topic])]
+        keyless = random.choice(chosen)  # noqa: S311 - spreads load, hides nothing
+        keyed = [index for index in indexes if records[index].key is not None]
+        if len(keyed) < len(indexes):
+            keyless.extend(index for index in indexes if records[index].key is None)
+        count = len(chosen)
+        for index, hashed in zip(
+            keyed, murmur2_all([records[index].key or b"" for index in keyed]), strict=True
+        ):
+            chosen[(hashed & 0x7FFFFFFF) % count].append(index)
+        for number, members in enumerate(chosen):
+            if members:
+                yield Partition(topic, number), members

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NoReturn
 
 from connectors.kafka.settings import KafkaSettings
@@ -14,7 +14,12 @@ from connectors.kafka.sink_limits import SinkLimits
 from connectors.kafka.sink_place import ensure_topic
 from connectors.kafka.sink_progress import encode_progress, progress_topic, read_progress
 from connectors.kafka.sink_topics import Topics, TopicsRefusedError
-from connectors.kafka.sink_transactions import BatchesRefusedError, PartitionsRefusedError, Transactions
+from connectors.kafka.sink_transactions import (
+    BatchesRefusedError,
+    Leaders,
+    PartitionsRefusedError,
+    Transactions,
+)
 from connectors.sink import (
     Outgoing,
     Progress,
@@ -102,10 +107,15 @@ class KafkaSink:
         batches = pack(everything[:-1], counts, self._topics.bytes_max)
         batches.append(self._note_batch(everything))
         self._refuse_giants(batches)
+
+        async def refresh(moved: Collection[str]) -> Leaders:
+            self._topics.forget_leaders(moved)
+            return await self._topics.leaders(moved, transactions.ask)
+
         async with asyncio.timeout(self._limits.publish_seconds):
             try:
                 await transactions.add({batch.partition for batch in batches})
-                await transactions.produce(batches, leaders)
+                await transactions.produce(batches, leaders, refresh)
             except PartitionsRefusedError as error:
                 self._judge_topics({partition.topic: code for partition, code in error.refused.items()})
             except BatchesRefusedError as error:

@@ -13,6 +13,7 @@ class Code(IntEnum):
     NONE = 0
     UNKNOWN_TOPIC_OR_PARTITION = 3
     LEADER_NOT_AVAILABLE = 5
+    NOT_LEADER_OR_FOLLOWER = 6
     REQUEST_TIMED_OUT = 7
     MESSAGE_TOO_LARGE = 10
     COORDINATOR_LOAD_IN_PROGRESS = 14
@@ -48,6 +49,8 @@ SEND_AGAIN = {
     Code.CONCURRENT_TRANSACTIONS,
 }
 """The same bytes may be sent once more; their sequence number keeps them from being written twice."""
+MOVED = {Code.UNKNOWN_TOPIC_OR_PARTITION, Code.LEADER_NOT_AVAILABLE, Code.NOT_LEADER_OR_FOLLOWER}
+"""Nothing was written; another broker leads the partition, or this one does not know yet that it does."""
 TOO_LARGE = {Code.MESSAGE_TOO_LARGE, Code.RECORD_LIST_TOO_LARGE}
 NEVER = TOO_LARGE | {
     Code.INVALID_TIMESTAMP,

@@ -34,9 +34,10 @@ class Topics:
         self._refusing: dict[str, float] = {}
         self._bytes_max: dict[str, int] = {}
 
-    def forget_leaders(self) -> None:
-        """After a start all is asked anew."""
-        self._leaders.clear()
+    def forget_leaders(self, topics: Collection[str] | None = None) -> None:
+        """Ask anew about these topics, or about all."""
+        for topic in list(self._leaders if topics is None else topics):
+            self._leaders.pop(topic, None)
 
     async def leaders(self, topics: Collection[str], ask: Ask) -> Mapping[str, list[int]]:
         """The leader of each partition, by topic; waits for topics that do not exist yet.

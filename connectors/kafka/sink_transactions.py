@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
@@ -25,6 +25,7 @@ from connectors.kafka.sink_codes import (
     ASK_AGAIN,
     COORDINATOR_MOVED,
     FENCED,
+    MOVED,
     SEND_AGAIN,
     WRITTEN,
     Code,
@@ -33,6 +34,11 @@ from connectors.kafka.sink_codes import (
 from connectors.kafka.sink_limits import SinkLimits
 from connectors.sink import FencedError, SinkMisconfiguredError, SinkUnavailableError
 from connectors.source import Partition
+
+Leaders = Mapping[str, Sequence[int]]
+"""The leader of each partition, by topic."""
+Waiting = dict[Partition, deque[tuple[Batch, bytes]]]
+Refresh = Callable[[Collection[str]], Awaitable[Leaders]]
 
 _ACKS_ALL = -1
 _SEQUENCES = 2**31
@@ -133,36 +139,25 @@ class Transactions:
         if codes:
             raise PartitionsRefusedError(refused or codes)
 
-    async def produce(self, batches: Iterable[Batch], leaders: Mapping[str, Sequence[int]]) -> None:
+    async def produce(self, batches: Iterable[Batch], leaders: Leaders, refresh: Refresh) -> None:
         """Write all batches, those of one partition one after the other.
+
+        ``refresh`` finds out who leads the partitions of these topics now.
 
         Raises:
             BatchesRefusedError, SinkError: the transaction cannot be committed any more.
         """
-        waiting: dict[Partition, deque[tuple[Batch, bytes]]] = {}
+        waiting: Waiting = {}
         for batch in batches:
             waiting.setdefault(batch.partition, deque()).append((batch, self._seal(batch)))
         while waiting:
             requests = _requests(waiting, leaders, self._limits.request_bytes_max)
             answers = await asyncio.gather(*(self._send(node, content) for node, content in requests))
-            refused = []
-            again = False
-            for partition, code in (pair for answer in answers for pair in answer.items()):
-                if code in WRITTEN:
-                    waiting[partition].popleft()
-                    if not waiting[partition]:
-                        del waiting[partition]
-                elif code in SEND_AGAIN:
-                    again = True
-                else:
-                    refused.append((waiting[partition][0][0], code))
-            for _, code in refused:
-                if code in FENCED:
-                    _check(code, "writing records")
-            if refused:
-                raise BatchesRefusedError(refused)
-            if again:
+            unwritten = _take_written(waiting, answers)
+            if unwritten:
                 await asyncio.sleep(self._limits.backoff_seconds_max)
+            if moved := {partition.topic for partition, code in unwritten.items() if code in MOVED}:
+                leaders = await refresh(moved)
 
     async def end(self, *, commit: bool) -> None:
         """Commit or abort; when it returns, that is decided for good."""
@@ -232,8 +227,8 @@ class Transactions:
 
 
 def _requests(
-    waiting: Mapping[Partition, deque[tuple[Batch, bytes]]],
-    leaders: Mapping[str, Sequence[int]],
+    waiting: Waiting,
+    leaders: Leaders,
     bytes_max: int,
 ) -> list[tuple[int, dict[Partition, bytes]]]:
     """The first batch of each partition, by leader; what is too much for a request waits for the next."""
@@ -247,6 +242,28 @@ def _requests(
             content[partition] = data
             sizes[leader] = sizes.get(leader, 0) + len(data)
     return list(by_leader.items())
+
+
+def _take_written(waiting: Waiting, answers: Iterable[Mapping[Partition, int]]) -> dict[Partition, int]:
+    """Take off what was written; returns what is to be sent again, with the code that says so."""
+    unwritten: dict[Partition, int] = {}
+    for partition, code in (pair for answer in answers for pair in answer.items()):
+        if code in FENCED:
+            _check(code, "writing records")
+        if code not in WRITTEN:
+            unwritten[partition] = code
+            continue
+        waiting[partition].popleft()
+        if not waiting[partition]:
+            del waiting[partition]
+    refused = [
+        (waiting[partition][0][0], code)
+        for partition, code in unwritten.items()
+        if code not in SEND_AGAIN and code not in MOVED
+    ]
+    if refused:
+        raise BatchesRefusedError(refused)
+    return unwritten
 
 
 def _own_code(answer: Any) -> tuple[int]:

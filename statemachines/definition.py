@@ -20,8 +20,8 @@ from statemachines.places import Place, calling_place
 C = TypeVar("C", bound=Context)
 E = TypeVar("E", bound=Event)
 
-_COMPREHENSION = re.compile(r"<(?:list|set|dict)comp>\.<locals>\.")
-"""Python 3.11 names these scopes, later ones do not; a name of a function must not depend on it."""
+_COMPREHENSION = re.compile(r"<(?:listcomp|setcomp|dictcomp|genexpr)>\.")
+"""Some versions of Python name these scopes and some do not; the name of a function must not depend on it."""
 
 Policy = Literal["dead_letter", "ignore"]
 

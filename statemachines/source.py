@@ -59,8 +59,6 @@ def _qualified(parent: ast.AST, prefix: str) -> Iterator[tuple[str, Definition]]
             name = prefix + ("<lambda>" if isinstance(node, ast.Lambda) else node.name)
             yield name, node
             inner = f"{name}." if isinstance(node, ast.ClassDef) else f"{name}.<locals>."
-        elif isinstance(node, ast.GeneratorExp):
-            inner = f"{prefix}<genexpr>.<locals>."
         yield from _qualified(node, inner)
 
 

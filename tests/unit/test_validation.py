@@ -406,7 +406,7 @@ def test_a_policy_is_one_of_the_known_words(setting: str) -> None:
         (["x" * 250], f"the topic name {'x' * 250!r} is 250 characters long, of 249 allowed"),
         (
             [LONG],
-            f"the dead-letter topic {LONG + '.dead-letters'!r} of {LONG!r} is 253 characters long, of 249 allowed",
+            f"the dead-letter topic '{LONG}.dead-letters' of '{LONG}' is 253 characters long, of 249 allowed",
         ),
         ([Topic("a", unknown="ignor")], "unknown='ignor' of topic 'a' is no policy"),  # type: ignore[arg-type]  # the mistake
         ([Topic("a", dead_letters="b"), "b"], "pipeline 'right' reads 'b', to which its own dead letters go"),

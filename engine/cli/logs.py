@@ -1,0 +1,57 @@
+"""What a running engine says: lines on a terminal, JSON lines elsewhere; never the data of an event."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+
+FIELDS = ("namespace", "pipeline", "run", "event", "partition", "offset", "handler")
+"""What a line may carry beside its message: names and places, by ``extra=``."""
+
+_QUIET = {"aiokafka": logging.CRITICAL, "asyncio": logging.WARNING, "aiohttp.access": logging.WARNING}
+"""aiokafka logs each attempt at a broker that is away; the engine says so itself, once a minute."""
+
+
+def configure(format: str, level: str) -> None:
+    """Log to standard error from now on; ``format`` is text, json, or auto."""
+    as_json = format == "json" or (format == "auto" and not sys.stderr.isatty())
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines() if as_json else Lines())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+    for name in ("pointsman", "connectors"):
+        logging.getLogger(name).setLevel(level.upper())
+    for name, least in _QUIET.items():
+        logging.getLogger(name).setLevel(least if level != "debug" else logging.INFO)
+
+
+class JsonLines(logging.Formatter):
+    """One object a line: time, level, logger, message, and what is known of FIELDS."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """See the class."""
+        line = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **{name: getattr(record, name) for name in FIELDS if hasattr(record, name)},
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+class Lines(logging.Formatter):
+    """For a person: time, level unless it is ordinary, message, and what is known of FIELDS."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """See the class."""
+        at = datetime.fromtimestamp(record.created).astimezone().strftime("%H:%M:%S")
+        level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
+        known = "".join(f" {name}={getattr(record, name)}" for name in FIELDS if hasattr(record, name))
+        line = f"{at} {level}{record.getMessage()}{known}"
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line

@@ -1,0 +1,157 @@
+"""``run``: the engine for production."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from engine.cli import logs
+from engine.cli.definitions import compile_all
+from engine.cli.failures import INTERRUPTED
+from engine.cli.options import Group, Kafka, Modules, Namespace, Postgres
+from engine.settings import Settings
+
+if TYPE_CHECKING:
+    from engine.assembly import EngineSettings
+    from engine.running import ExitReason, Running
+    from statemachines.machine import Machine
+
+log = logging.getLogger("pointsman.engine")
+
+LAST_RESORT_SECONDS = 9.5
+"""After being asked to stop; whoever asked may kill us after ten."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(rich_help_panel="Engines")(run)
+
+
+def run(
+    modules: Modules,
+    postgres: Postgres = None,
+    kafka: Kafka = None,
+    namespace: Namespace = None,
+    group: Group = None,
+    instance: Annotated[
+        str | None,
+        typer.Option(
+            "--instance",
+            metavar="NAME",
+            help="Static membership: restarted, it keeps its partitions. Or POINTSMAN_INSTANCE.",
+        ),
+    ] = None,
+    first: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="earliest|latest|TIME",
+            help="Where to begin on topics that this group has not read yet. Or POINTSMAN_FROM.",
+        ),
+    ] = None,
+    until_idle: Annotated[
+        bool,
+        typer.Option(
+            "--until-idle", help="End once all that is in the topics now is read, committed and published."
+        ),
+    ] = False,
+    log_format: Annotated[
+        str | None,
+        typer.Option(
+            "--log-format", metavar="auto|text|json", help="auto is JSON lines where there is no terminal."
+        ),
+    ] = None,
+) -> int:
+    """Run pipelines: an engine for production, on your Kafka and your Postgres.
+
+    Ends with 0 when it is stopped by SIGTERM or Ctrl-C. More load needs more of them, with the same options.
+    Every limit of the engine is a variable POINTSMAN_LIMIT_...; `pointsman config --limits` shows them.
+    """
+    settings = Settings.resolve(
+        {
+            "postgres": postgres,
+            "kafka": kafka,
+            "namespace": namespace,
+            "group": group,
+            "instance": instance,
+            "from": first,
+            "log_format": log_format,
+        },
+        os.environ,
+    )
+    begin_logging(settings)
+    for_engine = settings.for_engine()
+    machines = compile_all(modules, settings.namespace)
+    reason = in_loop(for_engine, machines, until_idle=until_idle)
+    for sentence in reason.reasons:
+        log.error("%s", sentence)
+    log.info("ended: %s", reason.ending.value)
+    return reason.exit_code
+
+
+def begin_logging(settings: Settings) -> None:
+    """As the settings say."""
+    logs.configure(settings.value("log_format") or "auto", settings.value("log_level") or "info")
+
+
+def in_loop(settings: EngineSettings, machines: list[Machine], *, until_idle: bool) -> ExitReason:
+    """Run an engine in an event loop of its own, until it ends or a signal ends it."""
+    from engine.running import Ending, ExitReason, new_loop, run, tune  # noqa: PLC0415 - needs an extra to be installed
+
+    async def serve() -> ExitReason:
+        signals = Signals()
+
+        def began(running: Running) -> None:
+            signals.stop = running.stop
+            log.info(
+                "reading %s as group %s; Ctrl-C or SIGTERM ends it in order",
+                ", ".join(sorted({t.name for m in machines for t in m.pipeline.read_topics})),
+                settings.group_name,
+            )
+
+        tune()
+        try:
+            return await run(settings, machines, until_idle=until_idle, began=began)
+        except asyncio.CancelledError:
+            return ExitReason(Ending.STOPPED)
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        return runner.run(serve())
+
+
+class Signals:
+    """Turns SIGTERM and Ctrl-C into a call of ``stop``; a second one, or time, ends the process at once.
+
+    Until ``stop`` is known, whatever the task is doing that made this object is cancelled.
+    """
+
+    def __init__(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self.stop: Callable[[], object] = task.cancel
+        self._asked = False
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self._on_signal, number)
+
+    def _on_signal(self, number: signal.Signals) -> None:
+        if self._asked:
+            os._exit(INTERRUPTED)
+        self._asked = True
+        log.info("%s: finishing the batch", number.name)
+        timer = threading.Timer(LAST_RESORT_SECONDS, _give_up)
+        timer.daemon = True
+        timer.start()
+        self.stop()
+
+
+def _give_up() -> None:
+    # Nothing is lost by it: what is not committed is read again, by whoever gets the partitions.
+    log.warning("did not end in time; ended without saying goodbye")
+    os._exit(0)

@@ -1,0 +1,242 @@
+"""An engine and its relay beside it, from start to end: what ``run``, ``dev`` and ``demo`` do.
+
+A stop is asked for once and holds for both: the engine finishes its batch, commits, and leaves the group;
+then the relay finishes its transaction. What is not done in time is left to the next engine, which finds out
+what is true.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, MutableSequence, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+
+from connectors.kafka.reader import KafkaReader
+from connectors.source import Partition
+from engine import outbox
+from engine.assembly import EngineSettings, assemble
+from engine.engine import Engine, Session
+from engine.errors import RefusedError
+from engine.observing import Observer
+from engine.relay import Relay
+from engine.relay.rows import read_books
+from engine.store.connecting import connect
+from statemachines.machine import Machine
+
+log = logging.getLogger("pointsman.engine")
+
+GC_THRESHOLDS = (50_000, 50, 50)
+"""Batches make many objects that live until their commit; looking through them often finds nothing."""
+RELAY_STOP_SECONDS = 1.5
+"""For finishing its transaction, once the engine has ended."""
+GRACE = 0.75
+"""Which part of the time for stopping the engine has for its batch; the rest is for saying goodbye."""
+
+
+class Ending(Enum):
+    """Why an engine ended."""
+
+    STOPPED = "stopped"
+    """It was asked to."""
+    IDLE = "idle"
+    """Everything that there was at its start has been read, committed and published."""
+    BLOCKED = "blocked"
+    """The same, but for what ``reasons`` says, which waits for a person."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExitReason:
+    """How an engine ended."""
+
+    ending: Ending
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def exit_code(self) -> int:
+        """As a process says it."""
+        return 1 if self.ending is Ending.BLOCKED else 0
+
+
+@dataclass(slots=True)
+class Running:
+    """An engine with its relay."""
+
+    engine: Engine
+    relay: Relay
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def stop(self) -> None:
+        """Ask both to end."""
+        self.stopping.set()
+        self.engine.stop()
+
+
+async def run(
+    settings: EngineSettings,
+    machines: Sequence[Machine],
+    *,
+    until_idle: bool = False,
+    record_bytes_max: Mapping[str, int] | None = None,
+    observer: Observer | None = None,
+    beat: MutableSequence[int] | None = None,
+    began: Callable[[Running], None] = lambda _: None,
+) -> ExitReason:
+    """Run an engine and its relay until they are stopped, or until all is done that there was at the start.
+
+    ``began`` is given what is running, and may keep it to stop it. ``record_bytes_max`` says how large a
+    record may be on dead-letter topics.
+
+    Raises:
+        PointsmanError, SourceError: something is not as it must be, or cannot be reached at the start.
+    """
+    relay = Relay(settings.postgres, settings.kafka, settings.namespace)
+    engine = await assemble(
+        settings,
+        machines,
+        observer=observer,
+        outbox_depth=relay.depth,
+        record_bytes_max=dict(record_bytes_max or {}),
+        beat=beat,
+    )
+    running = Running(engine, relay)
+    async with _relaying(running):
+        if not until_idle:
+            began(running)
+            await _serve(running, settings.limits.stop_seconds, engine.run())
+            return ExitReason(Ending.STOPPED)
+        goal = await Goal.now(settings, machines, engine)
+        try:
+            began(running)
+            await _serve(running, settings.limits.stop_seconds, engine.run(goal.reached))
+        finally:
+            await goal.close()
+        if running.stopping.is_set():
+            return ExitReason(Ending.STOPPED)
+        reasons = [*goal.reasons(), *await _drain(running, settings)]
+        if running.stopping.is_set():
+            return ExitReason(Ending.STOPPED)
+    return ExitReason(Ending.BLOCKED if reasons else Ending.IDLE, tuple(reasons))
+
+
+class Goal:
+    """Everything read that there was at the start."""
+
+    def __init__(self, engine: Engine, reader: KafkaReader, ends: dict[Partition, int]) -> None:
+        self._engine = engine
+        self._reader = reader
+        self._ends = ends
+        self._beyond: dict[Partition, str] = {}
+
+    @classmethod
+    async def now(cls, settings: EngineSettings, machines: Iterable[Machine], engine: Engine) -> Goal:
+        """The ends as they are now of all partitions that the machines read. Raises SourceError."""
+        reader = KafkaReader(settings.kafka)
+        await reader.start()
+        try:
+            topics = {topic.name for machine in machines for topic in machine.pipeline.read_topics}
+            partitions = {one for topic in sorted(topics) for one in await reader.partitions_of(topic)}
+            return cls(engine, reader, await reader.ends(partitions))
+        except BaseException:
+            await reader.stop()
+            raise
+
+    async def reached(self, session: Session) -> bool:
+        """Whether every partition is read to its end, or is stopped and will not be."""
+        known = await session.store.known_positions(self._ends)
+        stopped = self._engine.stopped_partitions
+        open_ones = [one for one, end in self._ends.items() if known.get(one, 0) < end and one not in stopped]
+        if open_ones:
+            return False
+        await self._find_beyond({one: at for one, at in known.items() if at > self._ends[one]})
+        return True
+
+    def reasons(self) -> list[str]:
+        """Why partitions are stopped, in their order."""
+        return [reason for _, reason in sorted((self._beyond | self._engine.stopped_partitions).items())]
+
+    async def close(self) -> None:
+        """Let go of Kafka."""
+        await self._reader.stop()
+
+    async def _find_beyond(self, ahead: dict[Partition, int]) -> None:
+        """Positions beyond what Kafka has: the topic was made anew, or lost its end."""
+        for partition, end in (await self._reader.ends(ahead)).items():
+            if ahead[partition] > end:
+                self._beyond[partition] = (
+                    f"position {ahead[partition]} of {partition} is beyond what Kafka has ({end}): "
+                    "the topic was made anew, or lost its end. Decide where to go on: "
+                    f"pointsman positions set {partition.topic} {partition.number} POSITION --reason TEXT"
+                )
+
+
+@contextlib.asynccontextmanager
+async def _relaying(running: Running) -> AsyncIterator[None]:
+    """The relay at work meanwhile; it ends after the engine, to publish what was committed last."""
+    task = asyncio.create_task(running.relay.run(), name="relay")
+    try:
+        yield
+    finally:
+        running.relay.stop()
+        await asyncio.wait({task}, timeout=RELAY_STOP_SECONDS)
+        task.cancel()
+        await asyncio.wait({task})
+
+
+async def _serve(running: Running, stop_seconds: float, work: Coroutine[None, None, None]) -> None:
+    """Wait for the engine's end; asked to stop, not longer than ``stop_seconds``."""
+    task = asyncio.create_task(work, name="engine")
+    asked = asyncio.create_task(running.stopping.wait())
+    try:
+        await asyncio.wait({task, asked}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            await asyncio.wait({task}, timeout=stop_seconds * GRACE)
+    finally:
+        asked.cancel()
+        if not task.done():
+            log.warning("the engine is not done in time; what is not committed is left to the next one")
+            task.cancel()
+            await asyncio.wait({task}, timeout=stop_seconds * (1 - GRACE))
+    if task.done() and not task.cancelled():
+        task.result()
+
+
+async def _drain(running: Running, settings: EngineSettings) -> list[str]:
+    """Wait until the relay has published all that was committed; returns why it does not."""
+    connection = await connect(settings.postgres, name="pointsman engine, draining")
+    try:
+        lane = await outbox.find_lane(connection, settings.namespace, 0)
+        ticket = 0 if lane is None else (await read_books(connection, lane, 0)).ticket
+    finally:
+        await connection.close()
+    drained = asyncio.create_task(running.relay.drained(ticket))
+    asked = asyncio.create_task(running.stopping.wait())
+    try:
+        await asyncio.wait({drained, asked}, return_when=asyncio.FIRST_COMPLETED)
+        if drained.done():
+            drained.result()
+    except RefusedError as error:
+        return [str(error)]
+    finally:
+        drained.cancel()
+        asked.cancel()
+    return []
+
+
+def tune() -> None:
+    """Set the garbage collector up for an engine's own process; call it when all is loaded."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
+
+
+def new_loop() -> asyncio.AbstractEventLoop:
+    """The fastest event loop that is installed."""
+    try:
+        import uvloop  # noqa: PLC0415 - not there on every system
+    except ModuleNotFoundError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()

@@ -1,0 +1,154 @@
+"""The test kit finds what does not hold, says it in a sentence, and finds handlers that are not pure."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from statemachines import DefinitionError, Pipeline, Publish
+from statemachines.outcome import DUPLICATE, WAITS, Reason
+from statemachines.testkit import BEGINNING, Case, ImpureHandlerError, given
+from tests.unit.machines import Account, Added, Closed, Dropped, Noted, Opened, account_pipeline
+
+OPENED = Opened(name="acme")
+ADDED = Added(name="acme", amount=4)
+
+
+def with_action(do: Callable[..., Any]) -> Pipeline[Account]:
+    flow = account_pipeline()
+    flow.states[0].on(Dropped, do=do)
+    return flow
+
+
+def test_a_case_tells_state_context_publications_and_outcome() -> None:
+    case = given(account_pipeline(), OPENED, ADDED)
+    assert (case.state, case.context.total) == ("active", 4)
+    case.when(ADDED, ADDED)
+    assert case.state == "full"
+    assert [publication.topic for publication in case.published] == ["totals", "totals"]
+    case.then(state="full", context={"total": 12, "limit": 10}, publishes=[ADDED, Publish("totals", ADDED)])
+    case.when(Closed(name="acme")).then(state="closed", ended=True, publishes=[])
+
+
+@pytest.mark.parametrize(
+    ("expected", "said"),
+    [
+        ({"state": "full"}, "the run is in 'active', not in 'full'"),
+        ({"context": {"total": 5}}, "the context's total is 4, not 5"),
+        ({"ended": True}, "the run in 'active' has not ended"),
+        ({"publishes": []}, "what was published is"),
+        ({"publishes": [Publish("elsewhere", ADDED)]}, "'elsewhere'"),
+        ({"publishes": [ADDED, ADDED]}, "'any topic'"),
+    ],
+)
+def test_what_does_not_hold_is_said(expected: dict[str, Any], said: str) -> None:
+    case = given(account_pipeline(), OPENED).when(ADDED)
+    with pytest.raises(AssertionError, match=said):
+        case.then(**expected)
+
+
+def test_what_was_given_must_have_happened() -> None:
+    with pytest.raises(
+        AssertionError, match="the given dropped was not taken: 'not accepted': active has no"
+    ):
+        given(account_pipeline(), OPENED, Dropped())
+
+
+def test_a_pipeline_with_mistakes_is_not_tested() -> None:
+    flow = account_pipeline()
+    flow.state("island")
+    with pytest.raises(DefinitionError, match="island"):
+        given(flow)
+
+
+def test_refusals_and_ignored_events_are_expected_by_reason() -> None:
+    case = (
+        given(account_pipeline()).when(ADDED).then_refused(Reason.NO_RUN, saying="no run has the key 'acme'")
+    )
+    with pytest.raises(AssertionError, match=r"refused as 'no run': .*, not as 'run closed'"):
+        case.then_refused(Reason.CLOSED)
+    with pytest.raises(AssertionError, match="the event was not taken: 'no run'"):
+        case.then()
+    with pytest.raises(AssertionError, match="the event was not ignored"):
+        case.then_ignored(Reason.NO_RUN)
+    ignoring = given(account_pipeline(unexpected="ignore"), OPENED).when(Dropped())
+    ignoring.then_ignored(Reason.UNEXPECTED)
+    with pytest.raises(AssertionError, match="not refused: ignored: 'not accepted'"):
+        ignoring.then_refused(Reason.UNEXPECTED)
+
+
+def test_an_event_delivered_again_is_a_duplicate() -> None:
+    case = given(account_pipeline(), OPENED, ADDED).when_again()
+    assert case.outcome == DUPLICATE
+    assert case.context.total == 4
+
+
+def test_a_handler_that_raises_holds_the_run_and_later_events_wait() -> None:
+    def fails(_account: Account, _event: Dropped) -> None:
+        raise LookupError("nowhere")
+
+    case = given(with_action(fails), OPENED).when(Dropped())
+    case.then_refused(Reason.ACTION_FAILED, saying="LookupError: nowhere", holds=True)
+    assert case.when(ADDED).outcome == WAITS
+
+
+def test_time_is_what_the_test_says() -> None:
+    seen = []
+
+    def look(_account: Account, event: Dropped) -> None:
+        seen.append(event.meta.now)
+
+    given(with_action(look), OPENED).later(timedelta(weeks=1)).when(Dropped()).then()
+    assert set(seen) == {BEGINNING + timedelta(weeks=1)}
+
+
+def test_an_event_of_another_run_is_a_slip_of_the_test() -> None:
+    with pytest.raises(AssertionError, match="the event is for the run 'other', not for 'acme'"):
+        given(account_pipeline(), OPENED).when(Added(name="other", amount=1))
+
+
+def impure_actions() -> list[Callable[..., Any]]:
+    count = 0
+    kept: list[int] = []
+
+    def counts(account: Account, _event: Dropped) -> None:
+        nonlocal count
+        count += 1
+        account.total = count
+
+    def rolls(account: Account, _event: Dropped) -> None:
+        account.note = random.random()
+
+    def keeps(_account: Account, event: Dropped) -> list[Publish]:
+        kept.append(1)
+        return [Publish("out", event)] * len(kept)
+
+    def fails_once(_account: Account, _event: Dropped) -> None:
+        kept.append(1)
+        if len(kept) % 2:
+            raise ValueError("sometimes")
+
+    return [counts, rolls, keeps, fails_once]
+
+
+@pytest.mark.parametrize("action", impure_actions(), ids=lambda action: action.__name__)
+def test_a_handler_that_answers_differently_to_equal_input_is_found(action: Callable[..., Any]) -> None:
+    with pytest.raises(ImpureHandlerError, match="on dropped in 'active' a handler answers differently"):
+        given(with_action(action), OPENED).when(Dropped())
+
+
+def test_a_handler_that_changes_the_event_s_data_is_not_seen_by_the_next_one() -> None:
+    def changes(account: Account, event: Noted) -> None:
+        event.text.append("more")
+        account.note = event.text
+
+    flow = account_pipeline()
+    flow.states[1].on(Noted, do=changes)
+    case: Case[Account] = given(flow, OPENED, Added(name="acme", amount=99))
+    event = Noted(text=["one"])
+    case.when(event).then(context={"note": ["one", "more"]})
+    assert event.text == ["one"]

@@ -69,7 +69,7 @@ create table runs (
     context bytea not null,
     wake_at timestamptz,
     constraint runs_address unique (pipeline, key, generation)
-) with (fillfactor = 70);
+) with (fillfactor = 50);
 create index runs_wake_at on runs (wake_at) where wake_at is not null;
 create index runs_held on runs (pipeline, id) where held > 0;
 
@@ -84,6 +84,7 @@ create table events (
     position int,
     definition int not null,
     kind smallint not null,
+    status smallint not null,
     type text collate "C" not null,
     event_id text collate "C" not null,
     configuration text collate "C" not null,

@@ -111,7 +111,9 @@ async def check_schema(connection: asyncpg.Connection[Any]) -> None:
             "Grant it: GRANT pointsman_engine TO <role> (or pointsman_reader to look only)."
         ) from None
     if found is None:
-        raise SchemaError("The database has no Pointsman schema yet. Run: pointsman migrate --postgres ADDRESS")
+        raise SchemaError(
+            "The database has no Pointsman schema yet. Run: pointsman migrate --postgres ADDRESS"
+        )
     if found > SCHEMA_VERSION:
         raise SchemaError(_newer(found))
     if found < SCHEMA_VERSION:

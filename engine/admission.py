@@ -1,0 +1,100 @@
+"""What an engine checks before it works on a store: its role, its definitions, and the others of its group."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import asyncpg
+
+from engine.errors import RefusedError
+from engine.routing import Loaded
+from engine.store.postgres import PostgresStore
+from engine.store.queries import load
+from statemachines.machine import Machine
+
+_SQL = load("admission")
+
+
+async def check_role(connection: asyncpg.Connection[Any]) -> None:
+    """Refuse to be owner or superuser: then nothing would refuse a change of the log.
+
+    Raises:
+        RefusedError: with what to do.
+    """
+    row = await connection.fetchrow(_SQL["role"])
+    assert row is not None, "the current role is in pg_roles"
+    superuser, owner, may_change, user = row
+    if superuser or owner or may_change:
+        what = (
+            "a superuser"
+            if superuser
+            else "the owner of the event log"
+            if owner
+            else "allowed to change the event log"
+        )
+        raise RefusedError(
+            f"The role {user!r} is {what}, so that nothing would keep the log append-only. Run the engine as a role of "
+            f"its own: CREATE ROLE my_engine LOGIN IN ROLE pointsman_engine"
+        )
+
+
+async def join_set(
+    connection: asyncpg.Connection[Any], namespace: str, group: str, machines: Sequence[Machine]
+) -> None:
+    """Take the place of an engine that loads these pipelines, for as long as the connection lasts.
+
+    Raises:
+        RefusedError: another engine of the group has loaded other ones, and each would dead-letter the other's types.
+    """
+    identity = sorted((m.name, m.version, m.hash.hex(), m.code.hex()) for m in machines)
+    lock_class = _number(f"{namespace}\0{group}")
+    lock_object = _number(repr(identity))
+    description = ", ".join(f"{name} version {version} ({hash_[:8]})" for name, version, hash_, _ in identity)
+    async with connection.transaction():
+        # One at a time, or two that come at once would not see each other.
+        await connection.execute("select pg_advisory_xact_lock($1, 0)", lock_class)
+        await connection.execute(_SQL["describe_set"], lock_class, lock_object, description)
+        other = await connection.fetchval(_SQL["other_set"], lock_class, lock_object)
+        if other is not None:
+            raise RefusedError(
+                f"Another engine of the group {group!r} has loaded other pipelines: {other}. This one would load "
+                f"{description}. Engines of one group load the same: stop the others, or give this one a --group of its own."
+            )
+        await connection.execute("select pg_advisory_lock_shared($1, $2)", lock_class, lock_object)
+
+
+async def register(store: PostgresStore, machines: Sequence[Machine], *, strict: bool) -> list[Loaded]:
+    """Register the definitions, and learn the store's numbers for them.
+
+    Raises:
+        RefusedError: (where strict) a version was registered with another structure or other code.
+    """
+    loaded = []
+    for machine in machines:
+        pipeline = await store.register_pipeline(machine.name)
+        known = await store.definitions_of(pipeline)
+        same_version = [row for row in known if row[1] == machine.version]
+        is_known = any(row[2] == machine.hash and row[3] == machine.code for row in same_version)
+        if same_version and not is_known and strict:
+            what = "another structure" if all(r[2] != machine.hash for r in same_version) else "other code"
+            raise RefusedError(
+                f"Pipeline {machine.name!r} version {machine.version} was run with {what} before. Runs in flight follow "
+                f"what they started with: give the changed definition a new version, and load both."
+            )
+        newest = max((row[1] for row in known), default=0)
+        if strict and newest > max(m.version for m in machines if m.name == machine.name):
+            raise RefusedError(
+                f"Pipeline {machine.name!r} is registered with version {newest}, newer than any that is loaded here. "
+                "An older engine would dead-letter types that it does not know: load the newer version, too."
+            )
+        number = await store.register_definition(
+            pipeline, machine.version, machine.hash, machine.code, machine.structure
+        )
+        loaded.append(Loaded(machine, pipeline, number))
+    return loaded
+
+
+def _number(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big", signed=True)

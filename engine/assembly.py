@@ -1,0 +1,128 @@
+"""Puts an engine together from addresses and pipelines."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableSequence, Sequence
+from dataclasses import dataclass, field
+
+from connectors.kafka.membership import KafkaMembership
+from connectors.kafka.reader import KafkaReader
+from connectors.kafka.settings import KafkaSettings
+from connectors.source import Partition
+from engine.admission import check_role, join_set, register
+from engine.engine import Engine, Parts, Session
+from engine.errors import ServiceUnreachableError
+from engine.limits import EngineLimits
+from engine.observing import Observer, Silent
+from engine.routing import TopicRoute, make_routes
+from engine.starting import FirstPosition
+from engine.store.connecting import connect
+from engine.store.contract import Store, StoreUnavailableError
+from engine.store.migrations import check_schema
+from engine.store.postgres import PostgresStore
+from statemachines.machine import Machine
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """Where an engine works, and as whom."""
+
+    postgres: str
+    kafka: KafkaSettings
+    namespace: str = "default"
+    group: str | None = None
+    """None: ``pointsman.<namespace>``."""
+    instance: str | None = None
+    """With a name the engine's membership is static: restarted, it finds its partitions again."""
+    first: FirstPosition = "earliest"
+    strict: bool = True
+    """Refuse what breaks a promise (``run``) instead of warning (``dev``)."""
+    limits: EngineLimits = field(default_factory=EngineLimits)
+
+    @property
+    def group_name(self) -> str:
+        """The consumer group."""
+        return self.group or f"pointsman.{self.namespace}"
+
+
+async def assemble(
+    settings: EngineSettings,
+    machines: Sequence[Machine],
+    *,
+    observer: Observer | None = None,
+    outbox_depth: Callable[[], int] = lambda: 0,
+    record_bytes_max: dict[str, int] | None = None,
+    beat: MutableSequence[int] | None = None,
+) -> Engine:
+    """An engine, ready to ``run``.
+
+    Raises:
+        PointsmanError: something is not as it must be; the message says what.
+    """
+    await check_store(settings)
+    reader = KafkaReader(settings.kafka)
+    await reader.start()
+    try:
+        cluster = await reader.cluster_id()
+    finally:
+        await reader.stop()
+    topics = frozenset(topic.name for machine in machines for topic in machine.pipeline.read_topics)
+    parts = Parts(
+        membership=KafkaMembership(settings.kafka, settings.group_name, instance=settings.instance),
+        reader=KafkaReader(settings.kafka),
+        open_store=_opener(settings, cluster),
+        prepare_store=_preparer(settings, machines, record_bytes_max or {}),
+        topics=topics,
+        cluster=cluster,
+        first=settings.first,
+        observer=observer or Silent(),
+        beat=beat if beat is not None else [0, 0, 0],
+        outbox_depth=outbox_depth,
+        limits=settings.limits,
+    )
+    return Engine(parts)
+
+
+async def check_store(settings: EngineSettings) -> None:
+    """Refuse a store that is not there, not of this version, or entered in a role that may too much."""
+    connection = await connect(settings.postgres, name="pointsman engine, checking")
+    try:
+        await check_schema(connection)
+        if settings.strict:
+            await check_role(connection)
+    finally:
+        await connection.close()
+
+
+def _opener(settings: EngineSettings, cluster: str) -> Callable[[], Awaitable[Store]]:
+    async def open_store() -> Store:
+        try:
+            return await PostgresStore.open(
+                settings.postgres, namespace=settings.namespace, group=settings.group_name, cluster=cluster
+            )
+        except ServiceUnreachableError as error:
+            raise StoreUnavailableError(str(error)) from error
+
+    return open_store
+
+
+def _preparer(
+    settings: EngineSettings, machines: Sequence[Machine], record_bytes_max: dict[str, int]
+) -> Callable[[Store], Awaitable[dict[str, TopicRoute]]]:
+    async def prepare_store(store: Store) -> dict[str, TopicRoute]:
+        assert isinstance(store, PostgresStore)
+        async with store.connection() as connection:
+            await check_schema(connection)
+            await join_set(connection, settings.namespace, settings.group_name, machines)
+        loaded = await register(store, machines, strict=settings.strict)
+        await store.ask_to_release([one.definition for one in loaded])
+        return make_routes(loaded, record_bytes_max)
+
+    return prepare_store
+
+
+async def read_to_the_end(engine: Engine, ends: dict[Partition, int], session: Session) -> bool:
+    """Whether every partition's position is at or past its end."""
+    del engine
+    known = await session.store.known_positions(ends)
+    return all(known.get(partition, 0) >= end for partition, end in ends.items())

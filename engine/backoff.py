@@ -1,0 +1,48 @@
+"""Trying again: with growing, jittered pauses, and without flooding the log."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+
+from tenacity import RetryCallState
+from tenacity.wait import wait_random_exponential
+
+log = logging.getLogger("pointsman.engine")
+
+
+class Backoff:
+    """Pauses between attempts at one service; complains at most once in a while."""
+
+    def __init__(self, seconds_max: float, complain_seconds: float) -> None:
+        self._wait = wait_random_exponential(multiplier=0.1, max=seconds_max)
+        self._complain_seconds = complain_seconds
+        self._complained_at: float | None = None
+        self._attempts = 0
+
+    def failed(self, message: str) -> None:
+        """Count a failure, and say so if it was not said lately."""
+        self._attempts += 1
+        now = time.monotonic()
+        if self._complained_at is None or now - self._complained_at >= self._complain_seconds:
+            log.warning("%s", message)
+            self._complained_at = now
+
+    def succeeded(self) -> None:
+        """Begin anew with short pauses."""
+        if self._complained_at is not None:
+            log.info("back after %s attempts", self._attempts)
+        self._attempts = 0
+        self._complained_at = None
+
+    async def wait(self, unless: asyncio.Event) -> None:
+        """Pause before the next attempt, or until the event."""
+        if self._attempts == 0:
+            return
+        state = RetryCallState(retry_object=None, fn=None, args=(), kwargs={})  # type: ignore[arg-type]
+        state.attempt_number = min(self._attempts, 16)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._wait(state)):
+                await unless.wait()

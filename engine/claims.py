@@ -1,0 +1,58 @@
+"""Partitions that are ours, and pieces of them on their way into the log."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from connectors.source import Partition, Record
+
+
+@dataclass(slots=True, eq=False)
+class Claim:
+    """A partition whose epoch we took. Whoever takes it after us makes our commits fail."""
+
+    id: int
+    partition: Partition
+    epoch: int
+    read_to: int
+    """The offset after the last one handed to a batch; where the next batch begins."""
+    lost: bool = False
+
+
+class Slice(NamedTuple):
+    """Records of one partition, and the positions before and after them."""
+
+    claim: Claim
+    records: Sequence[Record]
+    start: int
+    end: int
+
+
+def halves(slices: Sequence[Slice]) -> tuple[list[Slice], list[Slice]]:
+    """Two parts with about as many records each, the first to be committed before the second."""
+    first: list[Slice] = []
+    second: list[Slice] = []
+    room = sum(len(one.records) for one in slices) // 2
+    for one in slices:
+        if len(one.records) <= room:
+            first.append(one)
+            room -= len(one.records)
+        elif room > 0:
+            cut = one.records[room].offset
+            first.append(Slice(one.claim, one.records[:room], one.start, cut))
+            second.append(Slice(one.claim, one.records[room:], cut, one.end))
+            room = 0
+        else:
+            second.append(one)
+    return first, second
+
+
+def by_bytes(slices: Sequence[Slice], bytes_max: int) -> list[list[Slice]]:
+    """The slices in portions of at most so many bytes of values, or of one record."""
+    total = sum(len(record.value or b"") for one in slices for record in one.records)
+    if total <= bytes_max or sum(len(one.records) for one in slices) <= 1:
+        return [list(slices)]
+    first, second = halves(slices)
+    return [*by_bytes(first, bytes_max), *by_bytes(second, bytes_max)]

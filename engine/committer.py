@@ -1,0 +1,211 @@
+"""From slices of records to durable transitions: one commit in flight, the next batch stepped ahead meanwhile.
+
+What can come back from a commit, and what is done:
+
+=====================  =========================================================================================
+lost positions         the partitions whose epoch is lost are dropped, the rest is computed again and committed
+lost runs              the runs are loaded again and the batch is computed again; after two losses they are locked first
+refused by the store   the batch is halved until the one record is found, which becomes a dead letter
+unavailable            the outcome is unknown: it is passed on, and the engine begins anew on a new connection
+=====================  =========================================================================================
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator, MutableSequence, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from operator import length_hint
+
+from engine.batch import Batch, Known
+from engine.claims import Claim, Slice, halves
+from engine.loading import load_for
+from engine.observing import Observer
+from engine.routing import Route, TopicRoute
+from engine.store.contract import LostPositionsError, LostRunsError, PositionMove, RefusedByStoreError, Store
+
+ARRIVALS_BETWEEN_BREATHS = 100
+"""After as many steps the event loop gets a turn, so that the commit in flight goes on."""
+LOSSES_BEFORE_LOCK = 2
+
+
+@dataclass(slots=True, eq=False)
+class Pending:
+    """A commit in flight."""
+
+    slices: Sequence[Slice]
+    batch: Batch
+    task: asyncio.Task[int | None]
+    began: float = field(default_factory=time.perf_counter)
+
+
+class Committer:
+    """Prepares batches and brings them into the store, for as long as one connection lasts."""
+
+    def __init__(
+        self,
+        store: Store,
+        topics: dict[str, TopicRoute],
+        cluster: str,
+        clock: Callable[[], datetime],
+        observer: Observer,
+        beat: MutableSequence[int],
+    ) -> None:
+        self._store = store
+        self._topics = topics
+        self.cluster = cluster
+        self._clock = clock
+        self._observer = observer
+        self._beat = beat
+        self._ids: Iterator[int] = iter(())
+        self._routes_per_topic = max((len(topic.routes) for topic in topics.values()), default=1)
+        self.strikes: dict[tuple[int, int], tuple[int, str]] = {}
+        self.last_ticket = 0
+
+    async def prepare(self, slices: Sequence[Slice], previous: Pending | None) -> Batch:
+        """Step all records, on runs that may be ahead of the store by the commit in flight."""
+        batch = await self.new_batch(sum(len(one.records) for one in slices))
+        if previous is not None:
+            batch.consumed |= previous.batch.consumed
+            batch.waiting |= previous.batch.waiting
+        for claim, records, start, end in slices:
+            if not claim.lost:
+                batch.commit.positions.append(PositionMove(claim.id, claim.epoch, start, end))
+                batch.read(records, claim.id, self._topics[claim.partition.topic])
+        await load_for(batch, self._store)
+        arrivals, meet = batch.arrivals, batch.meet
+        for at in range(0, len(arrivals), ARRIVALS_BETWEEN_BREATHS):
+            for arrival in arrivals[at : at + ARRIVALS_BETWEEN_BREATHS]:
+                for match in arrival.matches:
+                    meet(arrival, match)
+            await asyncio.sleep(0)
+        self._beat[2] = 0
+        batch.finish()
+        return batch
+
+    async def new_batch(self, runs_max: int) -> Batch:
+        """An empty batch that may start so many runs."""
+        needed = runs_max * self._routes_per_topic
+        if length_hint(self._ids) < needed:
+            numbers: list[int] = list(self._ids)
+            while len(numbers) < needed:
+                numbers.extend(await self._store.run_ids())
+            self._ids = iter(numbers)
+        batch = Batch(self._clock(), self._ids, self.cluster, self._beat)
+        batch.strikes = self.strikes
+        return batch
+
+    def begin(self, slices: Sequence[Slice], batch: Batch) -> Pending:
+        """Send a batch on its way; ``settle`` waits for it."""
+        return Pending(slices, batch, asyncio.create_task(self._store.commit(batch.commit)))
+
+    async def settle(self, pending: Pending) -> bool:
+        """Wait until the commit is durable; False where it had to be computed again.
+
+        Then whatever was stepped ahead of it is worth nothing, and its runs must be forgotten.
+
+        Raises:
+            StoreUnavailableError: the outcome is not known.
+        """
+        try:
+            ticket = await pending.task
+        except (LostPositionsError, LostRunsError, RefusedByStoreError) as error:
+            self.forget(pending.batch)
+            await self._again(pending.slices, error)
+            return False
+        self._done(pending.batch, ticket, time.perf_counter() - pending.began)
+        return True
+
+    def forget(self, batch: Batch) -> None:
+        """Drop the runs that a batch stepped ahead."""
+        for route, key in batch.touched():
+            route.cache.pop(key, None)
+
+    async def _again(self, slices: Sequence[Slice], error: Exception) -> None:
+        losses = 0
+        while True:
+            match error:
+                case LostPositionsError(lost=lost):
+                    self._drop(slices, lost)
+                case LostRunsError():
+                    losses += 1
+                    self._observer.lost_comparison()
+                case RefusedByStoreError():
+                    await self._halve(slices, error)
+                    return
+            slices = [one for one in slices if not one.claim.lost]
+            if not slices:
+                return
+            batch = await self.prepare(slices, None)
+            try:
+                if losses >= LOSSES_BEFORE_LOCK:
+                    batch = await self._locked(slices, batch)
+                await self.commit(batch)
+            except (LostPositionsError, LostRunsError, RefusedByStoreError) as again:
+                self.forget(batch)
+                error = again
+            else:
+                return
+
+    async def commit(self, batch: Batch) -> None:
+        """Make a batch durable, with nothing in flight beside it."""
+        began = time.perf_counter()
+        ticket = await self._store.commit(batch.commit)
+        self._done(batch, ticket, time.perf_counter() - began)
+
+    async def _locked(self, slices: Sequence[Slice], batch: Batch) -> Batch:
+        # Whoever else works on these runs waits now until this commit is through.
+        runs = [route.cache[key].id for route, key in batch.touched() if route.cache[key].sequence > 1]
+        self.forget(batch)
+        await self._store.lock([one.claim.id for one in slices], runs)
+        try:
+            return await self.prepare(slices, None)
+        except BaseException:
+            await self._store.unlock()
+            raise
+
+    async def _halve(self, slices: Sequence[Slice], error: RefusedByStoreError) -> None:
+        if sum(len(one.records) for one in slices) <= 1:
+            await self._refuse(slices, error)
+            return
+        for part in halves(slices):
+            if part:
+                batch = await self.prepare(part, None)
+                try:
+                    await self.commit(batch)
+                except (LostPositionsError, LostRunsError, RefusedByStoreError) as again:
+                    self.forget(batch)
+                    await self._again(part, again)
+
+    async def _refuse(self, slices: Sequence[Slice], error: RefusedByStoreError) -> None:
+        batch = await self.new_batch(0)
+        for claim, records, start, end in slices:
+            if not claim.lost:
+                batch.commit.positions.append(PositionMove(claim.id, claim.epoch, start, end))
+                for record in records:
+                    batch.refuse_by_store(record, claim.id, self._topics[claim.partition.topic], str(error))
+        await self.commit(batch)
+
+    def _drop(self, slices: Sequence[Slice], lost: frozenset[int]) -> None:
+        claims: set[Claim] = {one.claim for one in slices if one.claim.id in lost}
+        assert claims, "the store names lost positions that are not in the batch"
+        for claim in claims:
+            claim.lost = True
+            self._observer.lost_partition(str(claim.partition))
+
+    def _done(self, batch: Batch, ticket: int | None, seconds: float) -> None:
+        if ticket is not None:
+            self.last_ticket = ticket
+        self._observer.committed(batch, seconds)
+
+
+def evict(routes: Sequence[Route], runs_max: int) -> None:
+    """Bring the caches down to so many runs each, the least recently moved first."""
+    for route in routes:
+        cache = route.cache
+        surplus = len(cache) - runs_max
+        if surplus > 0:
+            for key in [key for key, _ in zip(cache, range(surplus), strict=False)]:
+                del cache[key]

@@ -1,0 +1,286 @@
+"""The engine: reads what is ours, steps it, commits it, and begins anew whenever an outcome is not known.
+
+One ``Session`` lasts as long as its connection to the store. It takes the epochs of the partitions that the membership
+says are ours, reads them from their stored positions, and keeps one commit in flight while it steps the next batch. When
+the store breaks away, the session ends with all that was stepped ahead, and the next one begins as after a restart: so
+there is one way to recover, and it is used every day.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, MutableSequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from connectors.source import Membership, Partition, Reader
+from engine.backoff import Backoff
+from engine.claims import Claim, Slice, by_bytes
+from engine.commands import Commands
+from engine.committer import Committer, Pending, evict
+from engine.limits import EngineLimits
+from engine.observing import Observer
+from engine.routing import Route, TopicRoute
+from engine.starting import FirstPosition, first_positions
+from engine.store.contract import Store, StoreUnavailableError
+
+log = logging.getLogger("pointsman.engine")
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What an engine is put together from."""
+
+    membership: Membership
+    reader: Reader
+    open_store: Callable[[], Awaitable[Store]]
+    prepare_store: Callable[[Store], Awaitable[dict[str, TopicRoute]]]
+    """Registers the definitions; returns the routes by topic."""
+    topics: frozenset[str]
+    cluster: str
+    first: FirstPosition
+    observer: Observer
+    beat: MutableSequence[int]
+    outbox_depth: Callable[[], int]
+    limits: EngineLimits = EngineLimits()
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+
+
+class Assignment:
+    """Which partitions the membership gives us, and whether the session has taken notice of the last change."""
+
+    def __init__(self) -> None:
+        self.partitions: frozenset[Partition] = frozenset()
+        self.fresh: set[Partition] = set()
+        """Assigned since they were taken last: to be taken even if their epoch was lost before."""
+        self.changed = asyncio.Event()
+        self._noticed: asyncio.Future[None] | None = None
+        self.serving = False
+
+    async def add(self, partitions: frozenset[Partition]) -> None:
+        """As ``on_assigned``."""
+        self.partitions |= partitions
+        self.fresh |= partitions
+        self.changed.set()
+
+    async def remove(self, partitions: frozenset[Partition]) -> None:
+        """As ``on_revoked``: returns once nothing of ours is in flight for them."""
+        self.partitions -= partitions
+        self.fresh -= partitions
+        self.changed.set()
+        if self.serving:
+            if self._noticed is None:
+                self._noticed = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._noticed)
+
+    def notice(self) -> None:
+        """The session has acted on the last change."""
+        if self._noticed is not None:
+            self._noticed.set_result(None)
+            self._noticed = None
+
+
+class Engine:
+    """Runs until it is stopped, or until it is idle."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self.assignment = Assignment()
+        self.stopping = asyncio.Event()
+        self.session: Session | None = None
+        self.stopped_partitions: dict[Partition, str] = {}
+        self.ready = False
+
+    def stop(self) -> None:
+        """Finish the batch, commit, and end ``run``."""
+        self.stopping.set()
+
+    async def run(self, until: Callable[[Session], Awaitable[bool]] | None = None) -> None:
+        """Serve until ``stop``, or until ``until`` says so whenever there is nothing to read."""
+        parts = self._parts
+        await parts.reader.start()
+        try:
+            await parts.membership.start(parts.topics, self.assignment.add, self.assignment.remove)
+            try:
+                await self._sessions(until)
+            finally:
+                await parts.membership.stop()
+        finally:
+            await parts.reader.stop()
+
+    async def _sessions(self, until: Callable[[Session], Awaitable[bool]] | None) -> None:
+        backoff = Backoff(self._parts.limits.reconnect_seconds_max, self._parts.limits.complain_seconds)
+        while not self.stopping.is_set():
+            store: Store | None = None
+            try:
+                store = await self._parts.open_store()
+                self.session = Session(self, self._parts, store)
+                if await self.session.serve(until, backoff.succeeded):
+                    return
+            except StoreUnavailableError as error:
+                backoff.failed(f"Postgres is away; the engine goes on by itself when it is back ({error})")
+            finally:
+                self.ready = False
+                self.assignment.serving = False
+                self.assignment.notice()
+                if store is not None:
+                    await store.close()
+            await backoff.wait(self.stopping)
+
+
+class Session:
+    """One connection's life."""
+
+    def __init__(self, engine: Engine, parts: Parts, store: Store) -> None:
+        self._engine = engine
+        self._parts = parts
+        self.store = store
+        self.claims: dict[Partition, Claim] = {}
+        self._committer: Committer
+        self._topics: dict[str, TopicRoute] = {}
+        self._routes: list[Route] = []
+        self._commands: Commands
+        self._paused = False
+
+    @property
+    def last_ticket(self) -> int:
+        """The number of the last commit of this session that publishes."""
+        return self._committer.last_ticket
+
+    async def serve(
+        self, until: Callable[[Session], Awaitable[bool]] | None, began: Callable[[], None]
+    ) -> bool:
+        """Work; True once there is nothing left to do, False never: the store broke away, or ``stop`` was called."""
+        parts, engine = self._parts, self._engine
+        self._topics = await parts.prepare_store(self.store)
+        self._routes = list({id(r): r for t in self._topics.values() for r in t.routes}.values())
+        self._committer = Committer(
+            self.store, self._topics, parts.cluster, parts.clock, parts.observer, parts.beat
+        )
+        self._commands = Commands(self.store, self._topics, self._routes, self._committer, parts.limits)
+        await self._commands.listen()
+        engine.assignment.serving = True
+        engine.assignment.fresh |= engine.assignment.partitions
+        engine.assignment.changed.set()
+        pending: Pending | None = None
+        began()
+        try:
+            while True:
+                if engine.assignment.changed.is_set():
+                    await self._settle(pending)
+                    pending = None
+                    await self._take_assignment()
+                if engine.stopping.is_set():
+                    await self._settle(pending)
+                    return True
+                slices = await self._fetch(pending)
+                for portion in by_bytes(slices, parts.limits.batch_bytes_max):
+                    pending = await self._advance(portion, pending)
+                if not slices or self._commands.wanted.is_set():
+                    await self._settle(pending)
+                    pending = None
+                    await self._commands.work()
+                    if not slices and until is not None and await until(self):
+                        return True
+        finally:
+            if pending is not None and not pending.task.done():
+                pending.task.cancel()
+                with contextlib.suppress(asyncio.CancelledError, Exception):
+                    await pending.task
+
+    async def _advance(self, slices: list[Slice], pending: Pending | None) -> Pending | None:
+        """Step these records while ``pending`` commits, then commit them."""
+        if not slices:
+            return pending
+        batch = await self._committer.prepare(slices, pending)
+        if pending is not None and not await self._committer.settle(pending):
+            # What was stepped ahead of a commit that came out otherwise is worth nothing.
+            self._committer.forget(batch)
+            batch = await self._committer.prepare(slices, None)
+        evict(self._routes, self._parts.limits.cache_runs_max)
+        return self._committer.begin(slices, batch)
+
+    async def _settle(self, pending: Pending | None) -> None:
+        if pending is not None:
+            await self._committer.settle(pending)
+        if any(claim.lost for claim in self.claims.values()):
+            self._read_from_claims()
+
+    async def _fetch(self, pending: Pending | None) -> list[Slice]:
+        self._pause_where_full()
+        limits = self._parts.limits
+        wait = limits.fetch_wait_milliseconds / 1000
+        if pending is not None:
+            # A record that comes while the commit is in flight is stepped meanwhile; none, and the commit is awaited.
+            wait = 0.0 if pending.task.done() else 0.002
+        chunk = await self._parts.reader.fetch(records_max=limits.batch_records_max, wait_seconds=wait)
+        for lost in self._parts.reader.out_of_range():
+            self._stop(
+                lost.partition,
+                f"position {lost.position} of {lost.partition} is outside of what Kafka has "
+                f"({lost.earliest} to {lost.end}): events were deleted before they were read, or the topic was made "
+                f"anew. Decide where to go on: pointsman positions set {lost.partition.topic} "
+                f"{lost.partition.number} POSITION --reason TEXT",
+            )
+        for bad in self._parts.reader.unreadable():
+            self._stop(bad.partition, bad.reason)
+        slices = []
+        for partition, end in chunk.positions.items():
+            claim = self.claims.get(partition)
+            if claim is not None and not claim.lost and end > claim.read_to:
+                slices.append(Slice(claim, chunk.records.get(partition, ()), claim.read_to, end))
+                claim.read_to = end
+        slices.sort(key=lambda one: one.claim.id)
+        return slices
+
+    async def _take_assignment(self) -> None:
+        """Take the epochs of what was newly assigned, let go what was taken away, and read from there."""
+        assignment, parts = self._engine.assignment, self._parts
+        assignment.changed.clear()
+        wanted = assignment.partitions
+        fresh = {partition for partition in assignment.fresh if partition in wanted}
+        assignment.fresh -= fresh
+        self.claims = {p: c for p, c in self.claims.items() if p in wanted and p not in fresh and not c.lost}
+        if fresh:
+            known = await self.store.known_positions(fresh)
+            await self.store.add_positions(
+                await first_positions(parts.reader, self.store, fresh - known.keys(), parts.first)
+            )
+            taken = await self.store.take_positions(fresh)
+            for number, partition, position, epoch in taken:
+                self.claims[partition] = Claim(number, partition, epoch, position)
+                self._engine.stopped_partitions.pop(partition, None)
+            for route in self._routes:
+                route.cache.clear()
+            self._committer.strikes = await self.store.strikes([c.id for c in self.claims.values()])
+        self._read_from_claims()
+        assignment.notice()
+        self._engine.ready = True
+        log.info("partitions: %s", ", ".join(str(partition) for partition in sorted(self.claims)) or "none")
+
+    def _read_from_claims(self) -> None:
+        self.claims = {partition: claim for partition, claim in self.claims.items() if not claim.lost}
+        stopped = self._engine.stopped_partitions
+        self._parts.reader.assign({p: c.read_to for p, c in self.claims.items() if p not in stopped})
+        self._paused = False
+
+    def _stop(self, partition: Partition, reason: str) -> None:
+        self._engine.stopped_partitions[partition] = reason
+        log.error("stopped: %s", reason)
+
+    def _pause_where_full(self) -> None:
+        depth, limit = self._parts.outbox_depth(), self._parts.limits.outbox_rows_max
+        if not self._paused and depth > limit:
+            self._parts.reader.pause(self.claims)
+            self._paused = True
+            log.warning(
+                "paused: %s commits wait to be published; reading goes on below %s", depth, limit // 2
+            )
+        elif self._paused and depth <= limit // 2:
+            self._parts.reader.resume(p for p in self.claims if p not in self._engine.stopped_partitions)
+            self._paused = False
+        self._parts.observer.paused(
+            len(self.claims) if self._paused else len(self._engine.stopped_partitions)
+        )

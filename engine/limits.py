@@ -1,0 +1,44 @@
+"""Every limit of the engine, named, with its unit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLimits:
+    """What bounds the engine's memory and patience, and what happens at each bound."""
+
+    batch_records_max: int = 2_000
+    """Records in one commit; more wait in the broker."""
+    batch_bytes_max: int = 16 * 1024 * 1024
+    """Bytes of values in one commit; a larger chunk is committed in portions."""
+    fetch_wait_milliseconds: int = 100
+    """How long a fetch waits for the first record; what came by then is a batch."""
+    cache_runs_max: int = 50_000
+    """Hot runs of each pipeline in memory; the least recently moved are dropped and loaded again when needed."""
+    cache_bytes_max: int = 256 * 1024 * 1024
+    """Roughly, for the contexts of hot runs; large contexts lower the number of runs."""
+    outbox_rows_max: int = 2_000
+    """Commits that wait to be published; beyond it all partitions are paused until half of it is left."""
+    inbox_commands_max: int = 100
+    """Commands taken up at once; more wait in their table."""
+    inbox_poll_seconds: float = 1.0
+    """How long a command may wait where its notification was lost."""
+    stop_seconds: float = 8.0
+    """After being asked to stop; then what is not committed is left to the next engine."""
+    reconnect_seconds_max: float = 10.0
+    """The longest pause between two attempts to reach a service."""
+    complain_seconds: float = 60.0
+    """How often a service that is away is spoken of."""
+    handler_seconds_max: float = 30.0
+    """How long one record may keep the engine busy; then the watchdog ends it."""
+
+    def __post_init__(self) -> None:
+        """A cache that is smaller than two batches would forget runs that are not durable yet."""
+        if self.cache_runs_max < 2 * self.batch_records_max:
+            message = (
+                f"cache_runs_max is {self.cache_runs_max}, but runs of two batches must fit: "
+                f"give at least {2 * self.batch_records_max}, or smaller batches"
+            )
+            raise ValueError(message)

@@ -1,0 +1,63 @@
+"""What a move publishes: as it is logged, and as it leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from urllib.parse import quote
+
+import orjson
+
+from connectors.encode import STRUCTURED_HEADERS, encode_structured
+from engine.log import microseconds
+from engine.outbox import OutRecord
+from statemachines.effects import Publication
+from statemachines.events import Address, Envelope
+
+
+def effects_bytes(publications: Sequence[Publication]) -> bytes:
+    """The effects of a move as JSON, in order; empty for none."""
+    if not publications:
+        return b""
+    return orjson.dumps(
+        [
+            {"publish": p.topic, "type": p.type, "key": p.key, "data": orjson.Fragment(p.data)}
+            for p in publications
+        ]
+    )
+
+
+def source_of(namespace: str, pipeline: str) -> str:
+    """The CloudEvents source of what a pipeline publishes."""
+    return f"/pointsman/{quote(namespace)}/{quote(pipeline)}"
+
+
+def out_records(
+    publications: Sequence[Publication], address: Address, source: str, cause: Envelope, at: datetime
+) -> list[OutRecord]:
+    """Records for the outbox; each event's id comes from the move's address and its number in it."""
+    records = []
+    for index, publication in enumerate(publications):
+        number = address.derive(index)
+        value = encode_structured(
+            id=str(number),
+            source=source,
+            type=publication.type,
+            subject=address.key,
+            time=at,
+            data=publication.data,
+            traceparent=_traceparent(cause.traceparent, number.hex),
+            causation_id=cause.id,
+        )
+        key = publication.key.encode()
+        records.append(OutRecord(publication.topic, key, value, STRUCTURED_HEADERS, microseconds(at) // 1000))
+    return records
+
+
+def _traceparent(cause: str | None, number: str) -> str:
+    # W3C Trace Context: version, trace id, span id, flags. What has no trace yet begins one, equal on every replay.
+    if cause is not None:
+        parts = cause.split("-")
+        if len(parts) >= 4 and len(parts[1]) == 32 and len(parts[3]) == 2:  # noqa: PLR2004 - fixed by the format
+            return f"00-{parts[1]}-{number[16:]}-{parts[3]}"
+    return f"00-{number}-{number[16:]}-01"

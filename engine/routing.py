@@ -1,0 +1,77 @@
+"""Which pipelines an event goes to: the loaded definitions, by topic and by event type."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from engine.dead_letters import DeadLetterTopic
+from statemachines.definition import Topic
+from statemachines.events import Event
+from statemachines.machine import Machine
+from statemachines.run import Run
+
+
+@dataclass(slots=True, eq=False)
+class Route:
+    """One pipeline as it is loaded: all versions at hand, and the runs that are hot."""
+
+    pipeline: int
+    name: str
+    newest: Machine
+    newest_definition: int
+    machines: Mapping[int, Machine]
+    """By the store's number of the definition."""
+    events: Mapping[str, type[Event]]
+    """The event types that any version knows."""
+    cache: dict[str, Run] = field(default_factory=dict)
+    """Hot runs by key, the least recently moved first."""
+
+
+@dataclass(slots=True, eq=False)
+class TopicRoute:
+    """A topic as it is read: its settings, and who reads it."""
+
+    topic: Topic
+    routes: Sequence[Route]
+    dead_letters: DeadLetterTopic
+
+
+class Loaded(NamedTuple):
+    """A compiled definition and the store's numbers for it."""
+
+    machine: Machine
+    pipeline: int
+    definition: int
+
+
+def make_routes(loaded: Iterable[Loaded], record_bytes_max: Mapping[str, int]) -> dict[str, TopicRoute]:
+    """Routes by topic; ``record_bytes_max`` says how large a record may be on dead-letter topics."""
+    by_pipeline: dict[int, list[Loaded]] = {}
+    for one in loaded:
+        by_pipeline.setdefault(one.pipeline, []).append(one)
+    found: dict[str, tuple[Topic, list[Route]]] = {}
+    for versions in by_pipeline.values():
+        route = _route(versions)
+        topics = {topic.name: topic for one in versions for topic in one.machine.pipeline.read_topics}
+        for name, topic in topics.items():
+            found.setdefault(name, (topic, []))[1].append(route)
+    return {name: _topic_route(topic, routes, record_bytes_max) for name, (topic, routes) in found.items()}
+
+
+def _route(versions: list[Loaded]) -> Route:
+    ordered = sorted(versions, key=lambda one: one.machine.version)
+    newest = ordered[-1]
+    events: dict[str, type[Event]] = {}
+    for one in ordered:
+        events.update(one.machine.events)
+    machines = {one.definition: one.machine for one in ordered}
+    return Route(newest.pipeline, newest.machine.name, newest.machine, newest.definition, machines, events)
+
+
+def _topic_route(topic: Topic, routes: list[Route], record_bytes_max: Mapping[str, int]) -> TopicRoute:
+    name = topic.dead_letter_topic
+    limit = record_bytes_max.get(name)
+    dead_letters = DeadLetterTopic(name) if limit is None else DeadLetterTopic(name, limit)
+    return TopicRoute(topic, routes, dead_letters)

@@ -1,0 +1,146 @@
+"""Connections to Postgres: how they are made, what they are set to, and what their errors mean."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import socket
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import asyncpg
+from asyncpg import exceptions as postgres
+
+from engine.errors import ServiceUnreachableError, UsageError
+from engine.store.contract import (
+    LostRunsError,
+    RefusedByStoreError,
+    StoreError,
+    StoreUnavailableError,
+)
+
+LOCK_TIMEOUT_SECONDS = 15
+IDLE_IN_TRANSACTION_SECONDS = 20
+COMMAND_TIMEOUT_SECONDS = 30
+TCP_USER_TIMEOUT_SECONDS = 20
+"""All shorter than the group's rebalance timeout of 60 seconds, so that a hung engine loses its locks before its partitions."""
+
+if TYPE_CHECKING:
+    Connection = asyncpg.Connection[Any]
+else:  # at run time asyncpg's class takes no parameters
+    Connection = asyncpg.Connection
+
+_SETTINGS = {
+    "lock_timeout": f"{LOCK_TIMEOUT_SECONDS}s",
+    "idle_in_transaction_session_timeout": f"{IDLE_IN_TRANSACTION_SECONDS}s",
+    "synchronous_commit": "on",
+    "jit": "off",
+    # Every statement of the engine finds its rows by a key. These keep the planner from reading a whole table
+    # when a batch is large and the statistics are old.
+    "plan_cache_mode": "force_generic_plan",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+}
+
+_AWAY = (
+    postgres.PostgresConnectionError,
+    postgres.OperatorInterventionError,
+    postgres.InsufficientResourcesError,
+    postgres.PostgresIOError,
+    postgres.InvalidTransactionStateError,
+    postgres.IdleInTransactionSessionTimeoutError,
+    postgres.ReadOnlySQLTransactionError,
+    postgres.InterfaceError,
+    postgres.InternalClientError,
+    OSError,
+    TimeoutError,
+)
+_LOST = (
+    postgres.DeadlockDetectedError,
+    postgres.SerializationError,
+    postgres.UniqueViolationError,
+    postgres.LockNotAvailableError,
+)
+_REFUSED = (
+    postgres.DataError,
+    postgres.ProgramLimitExceededError,
+    postgres.IntegrityConstraintViolationError,
+    asyncpg.exceptions.UnsupportedClientFeatureError,
+    OverflowError,
+    ValueError,
+    TypeError,
+    UnicodeError,
+)
+
+
+def translate(error: BaseException) -> StoreError | None:
+    """What an error of Postgres means for a commit, or None where it means a mistake of ours."""
+    # Not being able to encode an argument is an InterfaceError, too, but of the data.
+    if isinstance(error, postgres.DataError | postgres.ProgramLimitExceededError):
+        return RefusedByStoreError(str(error))
+    if isinstance(error, _LOST):
+        return LostRunsError(str(error))
+    if isinstance(error, _AWAY):
+        return StoreUnavailableError(f"{type(error).__name__}: {error}")
+    if isinstance(error, _REFUSED):
+        return RefusedByStoreError(f"{type(error).__name__}: {error}")
+    return None
+
+
+async def connect(dsn: str, *, name: str = "pointsman", for_engine: bool = True) -> Connection:
+    """A connection with the engine's settings; ``for_engine=False`` leaves the planner free, for reading.
+
+    Raises:
+        ServiceUnreachableError: nobody answers there, or not as asked; the message has no password.
+    """
+    refuse_password(dsn)
+    settings = {"application_name": name} | (_SETTINGS if for_engine else {})
+    try:
+        connection = await asyncpg.connect(
+            dsn, server_settings=settings, command_timeout=COMMAND_TIMEOUT_SECONDS if for_engine else None
+        )
+    except (OSError, TimeoutError, postgres.PostgresError, postgres.InterfaceError, ValueError) as error:
+        raise ServiceUnreachableError(_cannot_connect(dsn, error)) from error
+    _limit_silence(connection)
+    return connection
+
+
+def refuse_password(dsn: str) -> None:
+    """Refuse an address with a password in it: it would show in process lists and logs.
+
+    Raises:
+        UsageError: with where passwords go instead.
+    """
+    with_password = re.search(r"(^|\s|[?&])password\s*=", dsn) is not None
+    with contextlib.suppress(ValueError):
+        with_password = with_password or bool(urlsplit(dsn).password)
+    if with_password:
+        raise UsageError(
+            "The Postgres address has a password in it, which others could read in process lists and logs. "
+            "Put it into a passfile (~/.pgpass or ?passfile=...) or into PGPASSWORD."
+        )
+
+
+def masked(dsn: str) -> str:
+    """An address fit to be shown."""
+    shown = re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:***@", dsn)
+    return re.sub(r"(password\s*=\s*)[^\s&]+", r"\1***", shown)
+
+
+def _cannot_connect(dsn: str, error: BaseException) -> str:
+    reason = str(error) or type(error).__name__
+    cure = "Is it running there, and does it let you in?"
+    if isinstance(error, postgres.InvalidPasswordError | postgres.InvalidAuthorizationSpecificationError):
+        cure = "Check the user's name and the password in your passfile or PGPASSWORD."
+    elif isinstance(error, postgres.InvalidCatalogNameError):
+        cure = "Create the database, or name another one."
+    return f"Postgres at {masked(dsn)} cannot be reached: {reason}. {cure}"
+
+
+def _limit_silence(connection: Connection) -> None:
+    # Without this, a connection whose other end vanished would wait for the kernel's fifteen minutes.
+    transport = getattr(connection, "_transport", None)
+    raw = transport.get_extra_info("socket") if transport is not None else None
+    option = getattr(socket, "TCP_USER_TIMEOUT", None)
+    if raw is not None and option is not None and raw.family in (socket.AF_INET, socket.AF_INET6):
+        raw.setsockopt(socket.IPPROTO_TCP, option, TCP_USER_TIMEOUT_SECONDS * 1000)

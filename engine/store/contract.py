@@ -1,0 +1,289 @@
+"""The store as the engine sees it: what commits together, and what a commit may answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import NamedTuple, Protocol
+
+from connectors.source import Partition
+from engine.log import LogRow
+from engine.outbox import OutRecord
+from statemachines.run import Run
+
+
+class StoreError(Exception):
+    """Base class of what a store may answer instead of a commit."""
+
+
+class StoreUnavailableError(StoreError):
+    """The store is away, or the connection broke. Whether a commit in flight succeeded is not known."""
+
+
+class LostPositionsError(StoreError):
+    """Positions are not where the engine thought; nothing was committed."""
+
+    def __init__(self, lost: Iterable[int]) -> None:
+        self.lost = frozenset(lost)
+        super().__init__(f"positions {sorted(self.lost)} were moved or taken by another engine")
+
+
+class LostRunsError(StoreError):
+    """Another engine moved a run meanwhile, or consumed a command first; nothing was committed."""
+
+
+class RefusedByStoreError(StoreError):
+    """The store cannot take the data; nothing was committed."""
+
+
+class Position(NamedTuple):
+    """A partition's position as it was taken: whoever holds the epoch may move it."""
+
+    id: int
+    partition: Partition
+    position: int
+    epoch: int
+
+
+class PositionMove(NamedTuple):
+    """From where to where; only if nothing else moved it or took it."""
+
+    id: int
+    epoch: int
+    old: int
+    new: int
+
+
+class DeadLetter(NamedTuple):
+    """A dead letter to be written, with its record as it came."""
+
+    pipeline: int | None
+    """None: it concerns all pipelines that read the topic."""
+    run: int | None
+    sequence: int | None
+    """The log row that holds the run because of it."""
+    key: str | None
+    event_id: str | None
+    type: str | None
+    disposition: int
+    reason: str
+    error: str
+    details: bytes
+    position: int | None
+    offset: int | None
+    record_time: int
+    record_key: bytes | None
+    record_value: bytes | None
+    record_headers: bytes
+    topic: str | None
+    """The topic it is published to."""
+    at: datetime
+    out: OutRecord | None
+    """How it is published; the store adds its number."""
+
+
+class StoredDeadLetter(NamedTuple):
+    """A dead letter as a command finds it."""
+
+    id: int
+    pipeline: int | None
+    run: int | None
+    sequence: int | None
+    key: str | None
+    event_id: str | None
+    type: str | None
+    position: int | None
+    offset: int | None
+    record_time: int
+    record_key: bytes | None
+    record_value: bytes | None
+    record_headers: bytes
+    status: str
+    reason: str
+    topic: str | None
+
+
+class Noted(NamedTuple):
+    """A disposition that neither the log nor the dead letters show."""
+
+    position: int | None
+    offset: int | None
+    pipeline: int
+    run: int | None
+    key: str | None
+    event_id: str
+    type: str
+    disposition: int
+    reason: str
+    details: bytes
+    at: datetime
+
+
+class IgnoredRange(NamedTuple):
+    """Offsets of records whose type nobody knows, on a topic that says to ignore them."""
+
+    position: int
+    first: int
+    last: int
+    records: int
+
+
+class WaitingEvent(NamedTuple):
+    """An event that waits behind a hold, as its log row has it."""
+
+    sequence: int
+    type: str
+    event_id: str
+    position: int | None
+    offset: int | None
+    payload: bytes | None
+    envelope: bytes
+    digest: int
+
+
+class Command(NamedTuple):
+    """A row of the inbox."""
+
+    id: int
+    pipeline: int | None
+    command: str
+    body: bytes
+    who: str
+    why: str
+    at: datetime
+
+
+class EndedDeadLetter(NamedTuple):
+    """A dead letter that a command redrove or dropped."""
+
+    id: int
+    status: str
+    who: str
+    why: str
+
+
+@dataclass(slots=True)
+class Commit:
+    """Everything that becomes durable together or not at all."""
+
+    at: datetime
+    positions: list[PositionMove] = field(default_factory=list)
+    rows: list[LogRow] = field(default_factory=list)
+    created: list[tuple[int, Run]] = field(default_factory=list)
+    """(pipeline, run) of new runs."""
+    changed: list[tuple[int, Run]] = field(default_factory=list)
+    """(sequence number before, run) of runs that were there."""
+    dead_letters: list[DeadLetter] = field(default_factory=list)
+    ended: list[EndedDeadLetter] = field(default_factory=list)
+    noted: list[Noted] = field(default_factory=list)
+    ranges: list[IgnoredRange] = field(default_factory=list)
+    waiting_added: list[tuple[int, int, int]] = field(default_factory=list)
+    """(run, sequence, digest)"""
+    waiting_removed: list[tuple[int, int]] = field(default_factory=list)
+    """(run, sequence)"""
+    commands: list[int] = field(default_factory=list)
+    """Rows of the inbox that this consumes."""
+    strikes_forgotten: list[tuple[int, int]] = field(default_factory=list)
+    """(position, offset)"""
+    out: list[OutRecord] = field(default_factory=list)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to commit."""
+        return not (self.positions or self.rows or self.commands or self.dead_letters or self.noted)
+
+
+class Store(Protocol):
+    """The event log and all that commits with it."""
+
+    async def register_pipeline(self, name: str) -> int:
+        """The store's number of a pipeline of the namespace."""
+        ...
+
+    async def register_definition(
+        self, pipeline: int, version: int, hash: bytes, code: bytes, structure: bytes
+    ) -> int:
+        """The store's number of a definition."""
+        ...
+
+    async def known_positions(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
+        """The positions of those that have one."""
+        ...
+
+    async def add_positions(self, positions: Mapping[Partition, int]) -> None:
+        """Set first positions; those that exist stay as they are."""
+        ...
+
+    async def take_positions(self, partitions: Iterable[Partition]) -> list[Position]:
+        """Raise the epochs; waits for commits in flight, and fences whoever held them before."""
+        ...
+
+    async def run_ids(self) -> range:
+        """A block of new run ids."""
+        ...
+
+    async def load_runs(self, pipeline: int, keys: Sequence[str]) -> list[Run]:
+        """The latest generation of each key that has a run."""
+        ...
+
+    async def seen(self, asked: Sequence[tuple[int, int]]) -> set[tuple[int, int]]:
+        """Which of these (run, digest) were consumed."""
+        ...
+
+    async def waiting_digests(self, runs: Sequence[int]) -> set[tuple[int, int]]:
+        """(run, digest) of all events that wait in these runs."""
+        ...
+
+    async def waiting_events(self, run: int, limit: int) -> list[WaitingEvent]:
+        """The oldest events that wait in a run."""
+        ...
+
+    async def strikes(self, positions: Sequence[int]) -> dict[tuple[int, int], tuple[int, str]]:
+        """(position, offset) -> how often an engine was ended there, and in which handler."""
+        ...
+
+    async def read_inbox(self, pipelines: Sequence[int], limit: int) -> list[Command]:
+        """The oldest commands for these pipelines."""
+        ...
+
+    async def load_dead_letter(self, number: int) -> StoredDeadLetter | None:
+        """A dead letter by its id."""
+        ...
+
+    async def has_command(self, number: int) -> bool:
+        """Whether a command is still in the inbox."""
+        ...
+
+    async def run_by_id(self, number: int) -> Run | None:
+        """A run by its number."""
+        ...
+
+    async def partition_of(self, position: int | None) -> tuple[str, int]:
+        """Topic and partition of a position; these never change."""
+        ...
+
+    async def listen(self, channel: str, heard: Callable[[], None]) -> None:
+        """Call ``heard`` whenever the store notifies on a channel; calls may be lost, and come for nothing."""
+        ...
+
+    async def lock(self, positions: Sequence[int], runs: Sequence[int]) -> None:
+        """Hold these rows until the next ``commit`` (or ``unlock``), so that it cannot lose them to another one."""
+        ...
+
+    async def unlock(self) -> None:
+        """Give up what ``lock`` holds."""
+        ...
+
+    async def commit(self, commit: Commit) -> int | None:
+        """Make it durable; returns the ticket of what it publishes, if it publishes.
+
+        Raises:
+            LostPositionsError, LostRunsError, RefusedByStoreError: nothing was committed.
+            StoreUnavailableError: it is not known.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Give up the connections."""
+        ...

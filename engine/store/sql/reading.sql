@@ -1,0 +1,250 @@
+-- name: pipelines
+select id, name from pointsman.pipelines where namespace = $1 order by name
+
+-- name: definitions
+select d.id, d.pipeline, p.name, d.version, d.hash, d.code, d.structure
+from pointsman.definitions d join pointsman.pipelines p on p.id = d.pipeline
+where p.namespace = $1 order by d.id
+
+-- name: positions
+-- "set_back_from" is the highest position that a person ever moved it back from.
+select p.id, p.consumer_group, p.cluster, p.topic, p.partition, p.position, p.epoch, p.updated,
+    (select max(c.old) from pointsman.position_changes c where c.position = p.id and c.new < c.old) as set_back_from
+from pointsman.positions p where p.namespace = $1
+order by p.topic, p.partition, p.consumer_group, p.cluster
+
+-- name: list_runs
+select p.name, r.key, r.generation, r.status, r.configuration, r.sequence, r.context, r.started, r.updated, r.held,
+    r.waiting
+from pointsman.runs r join pointsman.pipelines p on p.id = r.pipeline
+where p.namespace = $1
+    and ($2::text is null or p.name = $2)
+    and ($3::text is null or r.key = $3)
+    and ($4::int is null or r.status = $4)
+    and ($5::boolean is null or (r.held > 0) = $5)
+    and ($6::text is null or $6 = any (string_to_array(r.configuration, ' ')))
+order by r.id desc
+limit nullif($7::int, 0)
+
+-- name: find_run
+select r.id, r.key, r.generation, r.sequence, r.status, r.configuration, r.context, r.recent, r.hash, r.definition,
+    r.held, r.waiting, r.started, r.updated
+from pointsman.runs r join pointsman.pipelines p on p.id = r.pipeline
+where p.namespace = $1 and p.name = $2 and r.key = $3 and ($4::int is null or r.generation = $4)
+order by r.generation desc limit 1
+
+-- name: generations
+select r.generation
+from pointsman.runs r join pointsman.pipelines p on p.id = r.pipeline
+where p.namespace = $1 and p.name = $2 and r.key = $3 order by r.generation
+
+-- name: rows_of_run
+select run, digest, "offset", at, sequence, position, definition, kind, status, type, event_id, configuration, envelope,
+    effects, context, payload, hash
+from pointsman.events where run = $1 and ($2::int is null or sequence <= $2) order by sequence
+
+-- name: rows_of_runs
+select run, digest, "offset", at, sequence, position, definition, kind, status, type, event_id, configuration, envelope,
+    effects, context, payload, hash
+from pointsman.events where run between $2::bigint and $3::bigint and run = any ($1::bigint[])
+order by run, sequence
+
+-- name: runs_of_pipelines
+-- The next runs behind one, in the order of their numbers.
+select pipeline, id, key, generation, sequence, status, configuration, context, recent, hash, definition, held, waiting,
+    started, updated
+from pointsman.runs
+where pipeline = any ($1::int[]) and id > $2::bigint and ($3::bigint is null or id = $3)
+order by id limit $4
+
+-- name: waiting_of_runs
+select run, sequence from pointsman.waiting where run = any ($1::bigint[]) order by run, sequence
+
+-- name: holders_of_runs
+-- The open dead letters that say they hold one of these runs.
+select run, sequence, reason from pointsman.dead_letters
+where run = any ($1::bigint[]) and sequence is not null and status = 'open'
+
+-- name: hold_reasons
+-- Why events that held one of these runs failed, then and now.
+select run, sequence, reason, error from pointsman.dead_letters
+where run = any ($1::bigint[]) and sequence is not null
+
+-- name: rows_without_run
+select e.run, min(e.sequence) as sequence, count(*) as rows
+from pointsman.events e
+where not exists (select from pointsman.runs r where r.id = e.run)
+    and not exists (
+        select from pointsman.definitions d join pointsman.pipelines p on p.id = d.pipeline
+        where d.id = e.definition and p.namespace <> $1
+    )
+group by e.run order by e.run
+
+-- name: waiting_without_run
+select w.run, w.sequence from pointsman.waiting w
+where not exists (select from pointsman.runs r where r.id = w.run)
+order by w.run, w.sequence
+
+-- name: changed_definitions
+select d.id, p.name, d.version
+from pointsman.definitions d join pointsman.pipelines p on p.id = d.pipeline
+where p.namespace = $1 and sha256(d.structure) <> d.hash order by d.id
+
+-- name: consumed_twice
+-- A record moves one run of a pipeline once; positions that a person set back may read a topic that was made anew.
+select e.position, e."offset", r.pipeline, min(e.run) as first, max(e.run) as last, count(*) as times
+from pointsman.events e
+join pointsman.runs r on r.id = e.run
+where e.kind = any ($2::smallint[]) and r.pipeline = any ($1::int[]) and ($3::bigint is null or e.run = $3)
+    and e.position is not null
+    and not exists (
+        select from pointsman.position_changes c where c.position = e.position and c.new < c.old
+    )
+group by e.position, e."offset", r.pipeline
+having count(*) > 1
+order by e.position, e."offset"
+
+-- name: letters_without_hold
+select d.id, d.run, d.sequence, d.key, p.name as pipeline
+from pointsman.dead_letters d
+left join pointsman.pipelines p on p.id = d.pipeline
+where d.namespace = $1 and d.status = 'open' and d.sequence is not null
+    and ($2::bigint is null or d.run = $2)
+    and not exists (select from pointsman.runs r where r.id = d.run and r.held = d.sequence)
+order by d.id
+
+-- name: lanes
+select l.id, l.shard, l.ticket, l.deleted, count(o.sequence) as rows, min(o.sequence) as first, max(o.sequence) as last
+from pointsman.lanes l left join pointsman.outbox o on o.lane = l.id
+where l.namespace = $1 group by l.id order by l.shard
+
+-- name: blobs
+select lane, sequence, blob from pointsman.outbox where lane = any ($1::int[]) order by lane, sequence
+
+-- name: rows_with_event_id
+-- Apart from the rest, so that the index on event_id is what finds them.
+select run, sequence from pointsman.events where event_id = $1 order by run, sequence limit $2
+
+-- name: rows_with_record
+select run, sequence from pointsman.events
+where "offset" = any ($2::bigint[]) and position = any ($1::int[]) order by run, sequence limit $3
+
+-- name: rows_to_explain
+select e.run, e.sequence, e.kind, e.status, e.at, e.position, e."offset", e.definition, e.type, e.event_id,
+    e.configuration, e.effects, e.envelope, e.payload, r.pipeline, r.key, r.generation, r.held, r.waiting,
+    (select b.configuration from pointsman.events b where b.run = e.run and b.sequence = e.sequence - 1) as before,
+    (select max(b.sequence) from pointsman.events b
+        where b.run = e.run and b.sequence < e.sequence and b.kind = any ($4::smallint[])) as last_release,
+    (select max(b.sequence) from pointsman.events b
+        where b.run = e.run and b.sequence < e.sequence and b.kind = any ($5::smallint[])) as last_hold
+from unnest($2::bigint[], $3::int[]) as asked (run, sequence)
+join pointsman.events e on e.run = asked.run and e.sequence = asked.sequence
+join pointsman.runs r on r.id = e.run
+join pointsman.pipelines p on p.id = r.pipeline
+where p.namespace = $1
+order by e.at, e.run, e.sequence
+
+-- name: row
+select kind, at, type, event_id, payload from pointsman.events where run = $1 and sequence = $2
+
+-- name: letters_to_explain
+select d.id, d.pipeline, d.run, d.sequence, d.key, d.event_id, d.type, d.disposition, d.reason, d.error, d.details,
+    d.position, d."offset", d.record_time, d.record_key, d.record_value, d.record_headers, d.dead_letter_topic,
+    d.publishing, d.publishing_error, d.status, d.who, d.why, d.at, d.ended, r.generation, r.held, r.waiting
+from pointsman.dead_letters d left join pointsman.runs r on r.id = d.run
+where d.namespace = $1 and (
+    d.event_id = $2
+    or (d.position = any ($3::int[]) and d."offset" = any ($4::bigint[]))
+)
+order by d.id limit $5
+
+-- name: letter_of_hold
+select id, event_id, reason, error, status, who, why, ended from pointsman.dead_letters where run = $1 and sequence = $2
+order by id desc limit 1
+
+-- name: notes_to_explain
+select n.id, n.position, n."offset", n.pipeline, n.run, n.key, n.event_id, n.type, n.disposition, n.reason, n.details,
+    n.at, r.generation
+from pointsman.dispositions n
+join pointsman.pipelines p on p.id = n.pipeline
+left join pointsman.runs r on r.id = n.run
+where p.namespace = $1 and (
+    n.event_id = $2
+    or (n.position = any ($3::int[]) and n."offset" = any ($4::bigint[]))
+)
+order by n.id limit $5
+
+-- name: ranges_to_explain
+select position, first, last, records, at from pointsman.ignored_ranges
+where position = any ($1::int[]) and first <= $2::bigint and last >= $2::bigint order by position, first
+
+-- name: seen_first
+select sequence, kind, at from pointsman.events
+where run = $1 and event_id = $2 and kind = any ($3::smallint[]) order by sequence limit 1
+
+-- name: configuration_before
+-- The last row before a time; "unsure" where rows of that very time came before or after.
+select configuration, exists (select from pointsman.events where run = $1 and at = $2) as unsure
+from pointsman.events where run = $1 and at < $2 order by sequence desc limit 1
+
+-- name: changes_over
+select old, new, who, why, at from pointsman.position_changes
+where position = $1 and old <= $2::bigint and new > $2::bigint order by id
+
+-- name: list_dead_letters
+select d.id, d.reason, d.error, coalesce(p.topic, '') as topic, p.partition, d."offset", l.name as pipeline, d.key,
+    d.event_id, d.type, d.status, d.publishing, d.at, d.details
+from pointsman.dead_letters d
+left join pointsman.positions p on p.id = d.position
+left join pointsman.pipelines l on l.id = d.pipeline
+where d.namespace = $1
+    and ($2::text is null or d.status = $2)
+    and ($3::text is null or d.reason = $3)
+    and ($4::text is null or l.name = $4)
+    and ($5::text is null or d.key = $5)
+    and ($6::text is null or p.topic = $6)
+    and ($7::text is null or d.event_id = $7)
+order by d.id desc limit nullif($8::int, 0)
+
+-- name: show_dead_letter
+select d.id, d.reason, d.error, coalesce(p.topic, '') as topic, p.partition, d."offset", l.name as pipeline, d.key,
+    d.event_id, d.type, d.status, d.publishing, d.at, d.details, d.publishing_error, d.dead_letter_topic, d.sequence,
+    d.who, d.why, d.ended, d.record_time, d.record_key, d.record_value, d.record_headers, r.generation,
+    coalesce(r.held = d.sequence, false) as holds, coalesce(r.waiting, 0) as waiting
+from pointsman.dead_letters d
+left join pointsman.positions p on p.id = d.position
+left join pointsman.pipelines l on l.id = d.pipeline
+left join pointsman.runs r on r.id = d.run
+where d.namespace = $1 and d.id = $2
+
+-- name: letters_to_ask_of
+select id, pipeline, status, reason, position from pointsman.dead_letters
+where namespace = $1 and id = any ($2::bigint[]) order by id
+
+-- name: ask
+insert into pointsman.inbox (namespace, pipeline, command, body, who, why)
+select $1, asked.pipeline, $2, convert_to(json_build_object('dead_letter', asked.id)::text, 'UTF8'), $5, $6
+from unnest($3::bigint[], $4::int[]) as asked (id, pipeline)
+order by asked.id
+returning id
+
+-- name: notify
+select pg_notify($1, '')
+
+-- name: commands_left
+select id from pointsman.inbox where id = any ($1::bigint[]) order by id
+
+-- name: records_of_letters
+select id, status, pipeline, position, "offset" from pointsman.dead_letters where id = any ($1::bigint[]) order by id
+
+-- name: lock_positions
+select id, consumer_group, cluster, position from pointsman.positions
+where namespace = $1 and topic = $2 and partition = $3
+    and ($4::text is null or consumer_group = $4) and ($5::text is null or cluster = $5)
+order by id for update
+
+-- name: set_position
+update pointsman.positions set position = $2, epoch = epoch + 1, updated = now() where id = $1 returning epoch
+
+-- name: add_position_change
+insert into pointsman.position_changes (position, old, new, who, why) values ($1, $2, $3, $4, $5)

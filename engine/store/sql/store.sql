@@ -1,0 +1,156 @@
+-- name: register_pipeline
+with made as (
+    insert into pointsman.pipelines (namespace, name) values ($1, $2) on conflict do nothing returning id
+)
+select id from made union all select id from pointsman.pipelines where namespace = $1 and name = $2 limit 1
+
+-- name: definitions_of
+select id, version, hash, code from pointsman.definitions where pipeline = $1 order by id
+
+-- name: register_definition
+with made as (
+    insert into pointsman.definitions (pipeline, version, hash, code, structure)
+    values ($1, $2, $3, $4, $5) on conflict do nothing returning id
+)
+select id from made
+union all
+select id from pointsman.definitions where pipeline = $1 and version = $2 and hash = $3 and code = $4
+limit 1
+
+-- name: known_positions
+select topic, partition, position from pointsman.positions
+where namespace = $1 and consumer_group = $2 and cluster = $3 and topic = any ($4::text[])
+
+-- name: add_positions
+insert into pointsman.positions (namespace, consumer_group, cluster, topic, partition, position)
+select $1, $2, $3, new.topic, new.partition, new.position
+from unnest($4::text[], $5::int[], $6::bigint[]) as new (topic, partition, position)
+order by new.topic, new.partition
+on conflict do nothing
+
+-- name: take_positions
+with locked as (
+    select id from pointsman.positions p
+    join unnest($4::text[], $5::int[]) as wanted (topic, partition)
+        on p.topic = wanted.topic and p.partition = wanted.partition
+    where p.namespace = $1 and p.consumer_group = $2 and p.cluster = $3
+    order by p.id
+    for update of p
+)
+update pointsman.positions p
+set epoch = p.epoch + 1, updated = now()
+from locked where p.id = locked.id
+returning p.id, p.topic, p.partition, p.position, p.epoch
+
+-- name: move_positions
+update pointsman.positions p
+set position = move.new, updated = now()
+from unnest($1::int[], $2::bigint[], $3::bigint[], $4::bigint[]) as move (id, epoch, old, new)
+where p.id = move.id and p.epoch = move.epoch and p.position = move.old
+
+-- name: lost_positions
+select held.id, coalesce(p.epoch = held.epoch, false) as ours, p.position
+from unnest($1::int[], $2::bigint[]) as held (id, epoch)
+join pointsman.positions p on p.id = held.id
+where p.epoch <> held.epoch or p.position <> all ($3::bigint[])
+
+-- name: load_runs
+select distinct on (key) id, key, generation, sequence, status, configuration, context, recent, hash, definition,
+    held, waiting, started, updated
+from pointsman.runs
+where pipeline = $1 and key = any ($2::text[])
+order by key, generation desc
+
+-- name: lock_runs
+select id from pointsman.runs where id = any ($1::bigint[]) order by id for update
+
+-- name: make_run_changes
+create temporary table if not exists run_changes (
+    id bigint, updated timestamptz, old int, sequence int, definition int, held int, waiting int,
+    status smallint, configuration text collate "C", recent bytea, hash bytea, context bytea
+) on commit delete rows
+
+-- name: change_runs
+update pointsman.runs r
+set updated = new.updated, sequence = new.sequence, definition = new.definition, held = new.held,
+    waiting = new.waiting, status = new.status, configuration = new.configuration, recent = new.recent,
+    hash = new.hash, context = new.context
+from pg_temp.run_changes new
+where r.id = new.id and r.sequence = new.old
+
+-- name: seen_digests
+select e.run, e.digest
+from unnest($1::bigint[], $2::bigint[]) as asked (run, digest)
+join pointsman.events e on e.run = asked.run and e.digest = asked.digest
+
+-- name: waiting_digests
+select run, digest from pointsman.waiting where run = any ($1::bigint[])
+
+-- name: waiting_events
+select e.sequence, e.type, e.event_id, e.position, e."offset", e.payload, e.envelope, w.digest
+from pointsman.waiting w join pointsman.events e on e.run = w.run and e.sequence = w.sequence
+where w.run = $1 order by w.sequence limit $2
+
+-- name: add_waiting
+insert into pointsman.waiting (run, sequence, digest)
+select * from unnest($1::bigint[], $2::int[], $3::bigint[])
+
+-- name: remove_waiting
+delete from pointsman.waiting w using unnest($1::bigint[], $2::int[]) as gone (run, sequence)
+where w.run = gone.run and w.sequence = gone.sequence
+
+-- name: add_dead_letter
+insert into pointsman.dead_letters (namespace, pipeline, run, sequence, key, event_id, type, disposition, reason, error,
+    details, position, "offset", record_time, record_key, record_value, record_headers, dead_letter_topic, at)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)
+returning id
+
+-- name: end_dead_letter
+update pointsman.dead_letters set status = $2, who = $3, why = $4, ended = $5 where id = $1 and status = 'open'
+
+-- name: load_dead_letter
+select id, pipeline, run, sequence, key, event_id, type, position, "offset", record_time, record_key, record_value,
+    record_headers, status, reason, dead_letter_topic
+from pointsman.dead_letters where id = $1
+
+-- name: add_ignored_range
+insert into pointsman.ignored_ranges (position, first, last, records, at)
+select new.position, new.first, new.last, new.records, $5
+from unnest($1::int[], $2::bigint[], $3::bigint[], $4::bigint[]) as new (position, first, last, records)
+on conflict (position, first) do update
+set last = greatest(ignored_ranges.last, excluded.last), records = greatest(ignored_ranges.records, excluded.records)
+
+-- name: read_inbox
+select id, pipeline, command, body, who, why, at from pointsman.inbox
+where namespace = $1 and (pipeline is null or pipeline = any ($2::int[])) order by id limit $3
+
+-- name: take_inbox
+delete from pointsman.inbox where id = any ($1::bigint[])
+
+-- name: put_inbox
+insert into pointsman.inbox (namespace, pipeline, command, body, who, why) values ($1, $2, $3, $4, $5, $6) returning id
+
+-- name: release_missing_definitions
+insert into pointsman.inbox (namespace, pipeline, command, body, who, why)
+select $1, r.pipeline, 'release', convert_to(json_build_object('run', r.id, 'held', r.held)::text, 'UTF8'),
+    'engine', 'its definition is loaded again'
+from pointsman.runs r join pointsman.events e on e.run = r.id and e.sequence = r.held
+where r.held > 0 and r.definition = any ($2::int[]) and e.kind = $3
+
+-- name: strikes_of
+select position, "offset", strikes, handler from pointsman.strikes where position = any ($1::int[])
+
+-- name: forget_strikes
+delete from pointsman.strikes s using unnest($1::int[], $2::bigint[]) as gone (position, "offset")
+where s.position = gone.position and s."offset" = gone."offset"
+
+-- name: has_command
+select exists (select 1 from pointsman.inbox where id = $1)
+
+-- name: run_by_id
+select id, key, generation, sequence, status, configuration, context, recent, hash, definition, held, waiting, started,
+    updated
+from pointsman.runs where id = $1
+
+-- name: partition_of
+select topic, partition from pointsman.positions where id = $1

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from statemachines import Publish
@@ -71,6 +75,33 @@ def test_an_order_is_not_packed_before_it_is_paid() -> None:
 def test_an_order_that_has_ended_takes_nothing_more() -> None:
     order = given(flow, PLACED, CANCELLED)
     order.when(PAID).then_refused(Reason.CLOSED, saying="ended in cancelled", holds=False)
+
+
+TELL = """
+from statemachines.testkit import given
+from tests.unit.test_orders import *
+order = given(flow, PLACED)
+for event in (OrderPaid(order_id="o-1", amount=1), PACKED, PAID, PACKED, SHIPPED, DELIVERED, CANCELLED):
+    order.when(event)
+    print(order.run.durable(), order.published, order.outcome)
+"""
+
+
+def test_the_same_events_give_the_same_outcomes_in_any_process() -> None:
+    def told(seed: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", TELL],
+            env={"PYTHONHASHSEED": seed, "PYTHONDONTWRITEBYTECODE": "1"},
+            cwd=Path(__file__).parents[2],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stdout
+
+    first = told("0")
+    assert first.count("delivered") > 0
+    assert [told(seed) for seed in ("1", "4711")] == [first, first]
 
 
 def test_a_rule_is_called_as_it_is() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -12,12 +13,16 @@ from engine import outbox
 from engine.errors import RefusedError, ServiceUnreachableError, UsageError
 from engine.outbox import digest
 from engine.relay.doubts import Books, Doubt, find_doubt
+from engine.relay.limits import RelayLimits
 from engine.relay.relay import Connect, OpenSink, open_postgres, open_sink
 from engine.relay.rows import Connection, read_books
+from engine.relay.turn import try_turn
 from engine.store import queries
 
 _SQL = queries.load("relay")
 _LOOKS = 5
+_TURN_TRIES = 100
+_TURN_PAUSE_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +101,7 @@ async def relay_accept(
 
     Raises:
         UsageError: there is nothing to decide, or ``after`` is no row that the outbox could go on behind.
+        RefusedError: a relay is at work, and nothing was decided.
         ServiceUnreachableError: Kafka or Postgres; the decision may be noted already, so decide again.
     """
     if not reason.strip():
@@ -107,8 +113,10 @@ async def relay_accept(
         _, _, doubt = await _examine(connection, number, sink)
         if doubt is None and after is None:
             raise UsageError(
-                f"The relay of namespace {namespace}, shard {shard}, has not stopped: decide nothing."
+                f"The relay of namespace {namespace}, shard {shard}, has not stopped. "
+                "There is nothing to decide."
             )
+        await _take_turn(connection, number)
         try:
             await sink.start()
             progress = await sink.progress()
@@ -126,6 +134,19 @@ async def relay_accept(
             await sink.close()
     consequence = doubt.consequence if doubt and after is None else ""
     return RelayAccepted(namespace, shard, resume, consequence)
+
+
+async def _take_turn(connection: Connection, number: int) -> None:
+    """Keep relays from starting while the decision is carried out; those that wait for it hold no turn."""
+    limits = RelayLimits()
+    for _ in range(_TURN_TRIES):
+        if await try_turn(connection, number, limits):
+            return
+        await asyncio.sleep(_TURN_PAUSE_SECONDS)
+    raise RefusedError(
+        "An engine's relay is at work all the time, and this decision would only disturb it. "
+        "Stop the engines of this namespace first, or look again with: pointsman relay status"
+    )
 
 
 def _resume(books: Books, doubt: Doubt | None, after: int | None) -> int:

@@ -38,6 +38,9 @@ IDLE_WAIT_MILLISECONDS = 100
 """So long a broker without new records waits for some before it answers."""
 BUSY_WAIT_MILLISECONDS = 10
 """The same where other lanes of this broker are full, and will have to be filled again soon."""
+LOOK_SECONDS = 1.0
+"""So often lanes are looked at even if nothing happens."""
+TIMER_GRAIN_SECONDS = 0.001
 ABORTED_AT_FROM_END = {4: -2, 5: -2, 6: -2, 7: -2, 8: -2, 9: -2, 10: -2, 11: -3}
 """Where the aborted transactions stand in a partition's part of an answer, by its version."""
 
@@ -77,6 +80,11 @@ class Fetching:
             known.add_done_callback(lambda _: self._wake.set())
         self._wake.set()
 
+    def check(self) -> None:
+        """Raises what ended the loop, which nothing should."""
+        if self._loop is not None and self._loop.done():
+            self._loop.result()
+
     def wake(self) -> None:
         """Look again who wants something."""
         self._wake.set()
@@ -87,7 +95,15 @@ class Fetching:
             for node, lanes in self._wanting().items():
                 request = asyncio.create_task(self._request(node, lanes), name=f"kafka fetch from {node}")
                 self._requests[node] = request
-            await self._wake.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._seconds_until_retry()):
+                    await self._wake.wait()
+
+    def _seconds_until_retry(self) -> float:
+        """Not by a timer for each: one that fires a little early would find nothing to do, and be gone."""
+        now = time.monotonic()
+        waiting: list[float] = [lane.retry_at - now for lane in self._lanes.values() if lane.retry_at > now]
+        return min([LOOK_SECONDS, *waiting]) + TIMER_GRAIN_SECONDS
 
     def _wanting(self) -> Mapping[int, list[Lane]]:
         now = time.monotonic()
@@ -98,7 +114,7 @@ class Fetching:
             node = self._client.cluster.leader_for_partition(lane.topic_partition)
             if node is None or node < 0:
                 self._client.force_metadata_update()
-                self._fail(lane, f"No broker leads {lane.partition}, or it does not exist (any more).")
+                lane.fail(f"No broker leads {lane.partition}, or it does not exist (any more).")
             elif node not in self._requests:
                 by_node[node].append(lane)
         return by_node
@@ -166,7 +182,7 @@ class Fetching:
             reason = f"{lane.partition} does not exist (any more)."
         else:
             reason = f"{lane.partition} cannot be read just now: {error()}"
-        self._fail(lane, reason)
+        lane.fail(reason)
 
     async def _check_range(self, lane: Lane) -> None:
         """Report a lane only where its offset is really not there; a new leader may not have it as yet."""
@@ -175,11 +191,11 @@ class Fetching:
             end = (await self._queries.offsets({lane.partition: LATEST}))[lane.partition]
         except SourceError as error:
             lane.stopped = False
-            self._fail(lane, str(error))
+            lane.fail(str(error))
             return
         if earliest <= lane.position <= end:
             lane.stopped = False
-            self._fail(lane, f"The leader of {lane.partition} does not have offset {lane.position} as yet.")
+            lane.fail(f"The leader of {lane.partition} does not have offset {lane.position} as yet.")
         elif self._lanes.get(lane.partition) is lane:
             self.out_of_range.append(OutOfRange(lane.partition, lane.position, earliest, end))
 
@@ -187,9 +203,4 @@ class Fetching:
         self._client.force_metadata_update()
         for lane in lanes:
             if self._lanes.get(lane.partition) is lane:
-                self._fail(lane, reason)
-
-    def _fail(self, lane: Lane, reason: str) -> None:
-        delay = lane.fail(reason)
-        with contextlib.suppress(RuntimeError):
-            asyncio.get_running_loop().call_later(delay, self._wake.set)
+                lane.fail(reason)

@@ -96,14 +96,13 @@ class Lane:
         self._advance()
         return taken
 
-    def fail(self, reason: str) -> float:
-        """Note why a fetch was in vain; returns the seconds until the next one makes sense."""
+    def fail(self, reason: str) -> None:
+        """Note why a fetch was in vain, and wait before the next one."""
         now = time.monotonic()
         self.trouble = Trouble(now if self.trouble is None else self.trouble.since, reason)
         delay = min(RETRY_SECONDS_MIN * 2.0**self._failures, RETRY_SECONDS_MAX)
         self._failures = min(self._failures + 1, 10)
         self.retry_at = now + delay
-        return delay
 
     def _advance(self) -> bool:
         """Whether a record is at hand; moves the position over what has none."""

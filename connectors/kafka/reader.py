@@ -81,6 +81,7 @@ class KafkaReader:
         self._fetching.wake()
 
     async def fetch(self, *, records_max: int, wait_seconds: float) -> Chunk:
+        self._fetching.check()
         if not self._ready and wait_seconds > 0:
             self._arrived.clear()
             try:

@@ -48,7 +48,7 @@ def _names_used_twice(pipelines: Sequence[Pipeline[Any]]) -> Iterator[Mistake]:
 def _conflicting_topics(pipelines: Sequence[Pipeline[Any]]) -> Iterator[Mistake]:
     first: dict[str, tuple[Topic, Pipeline[Any]]] = {}
     for pipeline in pipelines:
-        if isinstance(pipeline.topics, str | Topic):
+        if not settings.are_topics(pipeline.topics):
             continue  # a mistake of its own
         for topic in pipeline.read_topics:
             other, owner = first.setdefault(topic.name, (topic, pipeline))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, get_args
+from typing import Any, TypeGuard, get_args
 
 from statemachines.checks.names import wrong_with_name, wrong_with_topic, wrong_with_type
 from statemachines.definition import Pipeline, Policy, Topic
@@ -52,6 +52,10 @@ def _topics(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
         message = f"topics={name!r} is one topic where a list of them is wanted"
         yield Mistake(message, f"Write topics=[{name!r}]", pipeline.place)
         return
+    if not are_topics(topics):
+        message = f"topics={topics!r} is no list of topics"
+        yield Mistake(message, 'Write topics=["name", Topic("other", ...)]', pipeline.place)
+        return
     if not topics:
         message = f"pipeline {pipeline.name!r} reads no topic"
         cure = "Name what it reads with topics=[...], unless all its events come from elsewhere"
@@ -64,6 +68,11 @@ def _topics(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
             message = f"the topic {topic.name!r} is named twice"
             yield Mistake(message, "Name it once, with one set of settings", pipeline.place)
     yield from _read_back(pipeline, read)
+
+
+def are_topics(given: object) -> TypeGuard[Sequence[Topic | str]]:
+    """Whether this is a list of topics, be their names right or wrong."""
+    return isinstance(given, list | tuple) and all(isinstance(one, str | Topic) for one in given)
 
 
 def _topic(pipeline: Pipeline[Any], topic: Topic) -> Iterator[Mistake]:

@@ -399,6 +399,8 @@ def test_a_policy_is_one_of_the_known_words(setting: str) -> None:
     [
         ("orders", "topics='orders' is one topic where a list of them is wanted"),
         (Topic("orders"), "topics='orders' is one topic where a list of them is wanted"),
+        (5, "topics=5 is no list of topics"),
+        ([None], "topics=[None] is no list of topics"),
         (["a", Topic("b"), "a"], "the topic 'a' is named twice"),
         (["a b"], "the topic name 'a b' is none that Kafka takes"),
         ([".."], "the topic name '..' is none that Kafka takes"),
@@ -549,6 +551,19 @@ def test_pipelines_loaded_together_agree_on_the_settings_of_a_topic() -> None:
     assert [mistake.message for mistake in found] == [
         "the topic 'shared' is read with key=None, but with key='id' by 'first'"
     ]
+
+
+@pytest.mark.parametrize("junk", [None, 5, "", "text", [], [None], {}, object(), lambda: None, Empty, b"x"])
+def test_nothing_that_is_written_into_a_definition_makes_the_validator_raise(junk: Any) -> None:
+    flow: Flow = Pipeline(junk, junk, version=junk, topics=junk, no_run=junk)
+    state = flow.state(str(junk), initial=junk, final=junk)
+    state.on(junk, to=junk, when=junk, do=junk)
+    flow.on(junk, to=junk, when=junk, do=junk)
+    flow.start(junk, junk, to=junk, do=junk)
+    found = find_mistakes_across([flow, right()])
+    assert all(mistake.message and mistake.cure for mistake in found)
+    with pytest.raises(DefinitionError):
+        compile_pipeline(flow)
 
 
 def test_mistakes_of_each_pipeline_are_among_those_of_all() -> None:

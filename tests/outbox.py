@@ -52,7 +52,14 @@ class Writers:
         await connection.execute("grant all on public.marks to pointsman_engine")
         await connection.close()
 
-    async def write(self, writer: int, more: Callable[[int], bool], *, records_max: int = 20) -> None:
+    async def write(
+        self,
+        writer: int,
+        more: Callable[[int], bool],
+        *,
+        records_max: int = 20,
+        transactions_per_second: float = 1e9,
+    ) -> None:
         """Commit transactions, some of them given up, for as long as ``more(number)`` says."""
         number = 0
         while more(number):
@@ -66,6 +73,7 @@ class Writers:
                 while more(number):
                     number += 1
                     await self._transaction(connection, lane, writer, number, records_max)
+                    await asyncio.sleep(self._random.uniform(0.0, 2.0 / transactions_per_second))
             except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
                 await asyncio.sleep(0.05)
             finally:

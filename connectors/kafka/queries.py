@@ -10,8 +10,10 @@ from typing import Any, TypeVar
 
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import (
+    IncompatibleBrokerVersion,
     KafkaError,
     LeaderNotAvailableError,
+    NotControllerError,
     StaleMetadata,
     UnknownTopicOrPartitionError,
     for_code,
@@ -67,8 +69,53 @@ class Queries:
         self._patience_seconds = patience_seconds
 
     async def cluster_id(self) -> str:
-        answer = await self._patiently(lambda: self._metadata([]))
-        return str(answer.cluster_id)
+        return str((await self.metadata([])).cluster_id)
+
+    async def metadata(self, topics: Iterable[str]) -> Any:
+        """Kafka's own answer about brokers and these topics."""
+        return await self._patiently(lambda: self._metadata(topics))
+
+    async def ask(self, request: Any, broker: int | None = None) -> Any:
+        """The answer of a broker, or of any. Raises IncompatibleBrokerVersion for a request it does not know."""
+
+        async def ask() -> Any:
+            node = self._client.get_random_node() if broker is None else broker
+            if node is None:
+                raise StaleMetadata
+            return await self._client.send(node, request)
+
+        return await self._patiently(ask)
+
+    async def ask_controller(self, request: Any) -> Any:
+        """The answer of the broker that decides about topics."""
+
+        async def ask() -> Any:
+            controller = self._client.cluster.controller
+            node = self._client.get_random_node() if controller is None else controller.nodeId
+            answer = await self._client.send(node, request)
+            if any(code == NotControllerError.errno for _, code, *_ in answer.topic_errors):
+                raise NotControllerError
+            return answer
+
+        return await self._patiently(ask)
+
+    async def create_by_naming(self, topic: str) -> bool:
+        """Ask about a topic so that it comes to be, where the brokers do so; False where it was there."""
+        if await self.leaders_of(topic):
+            return False
+        await self.ask(MetadataRequest([topic], allow_auto_topic_creation=True))
+        await self.until_known(topic)
+        return True
+
+    async def until_known(self, topic: str) -> None:
+        """Wait until all partitions of a topic that was just made have leaders."""
+
+        async def ask() -> None:
+            ((code, _, _, partitions),) = (await self._metadata([topic])).topics
+            if code or any(leader < 0 for _, _, leader, *_ in partitions):
+                raise LeaderNotAvailableError(topic)
+
+        await self._patiently(ask)
 
     async def leaders_of(self, topic: str) -> dict[Partition, int]:
         """The broker that leads each partition of a topic; empty where there is no such topic."""
@@ -147,6 +194,8 @@ class Queries:
                         f"{error.args[0]} does not exist on {self._settings.bootstrap}, or this user "
                         "may not see it. Create it, or correct its name."
                     ) from error
+            except IncompatibleBrokerVersion:
+                raise
             except KafkaError as error:
                 if not error.retriable:
                     raise SourceError(f"Kafka at {self._settings.bootstrap} refused: {error}.") from error

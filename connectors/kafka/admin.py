@@ -1,0 +1,129 @@
+"""What is asked of a Kafka cluster beside reading and writing: its topics, their settings, its brokers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+from aiokafka.errors import IncompatibleBrokerVersion, KafkaError, TopicAlreadyExistsError, for_code
+from aiokafka.protocol.admin import CreateTopicsRequest, DescribeConfigsRequest
+
+from connectors.kafka.queries import Queries, connect
+from connectors.kafka.releases import VersionsRequest, release_of
+from connectors.kafka.settings import KafkaSettings
+from connectors.source import NoSuchTopicError, Partition, SourceError
+
+REQUEST_SECONDS = 20.0
+TOPIC_RESOURCE = 2
+BROKER_RESOURCE = 4
+AS_BROKERS_SAY = -1
+
+
+class Broker(NamedTuple):
+    """A broker of the cluster."""
+
+    id: int
+    host: str
+    port: int
+    release: tuple[int, int] | None
+    """Such as (4, 0); None where it does not tell."""
+
+
+class KafkaAdmin:
+    """A connection for questions and topics; an async context manager. All methods may raise SourceError."""
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._settings = settings
+        self._client: Any = None
+
+    async def start(self) -> None:
+        """Raises SourceUnreachableError."""
+        self._client = await connect(self._settings, request_timeout_ms=round(REQUEST_SECONDS * 1000))
+        self._queries = Queries(self._client, self._settings)
+
+    async def stop(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            await client.close()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def cluster_id(self) -> str:
+        """What tells this cluster from every other one."""
+        return await self._queries.cluster_id()
+
+    async def partitions_of(self, topic: str) -> set[Partition]:
+        """All partitions of a topic; empty where there is no such topic. Asking does not create it."""
+        return set(await self._queries.leaders_of(topic))
+
+    async def topic_exists(self, topic: str) -> bool:
+        return bool(await self.partitions_of(topic))
+
+    async def create_topic(
+        self, topic: str, *, partitions: int = AS_BROKERS_SAY, configs: Mapping[str, str] | None = None
+    ) -> bool:
+        """Make a topic, with as many replicas as the brokers say; False where it is there already.
+
+        librdkafka's built-in broker makes no topics by request: there, naming one creates it.
+        """
+        wanted: Any = (topic, partitions, AS_BROKERS_SAY, [], list((configs or {}).items()))
+        request = CreateTopicsRequest([wanted], round(REQUEST_SECONDS * 1000), validate_only=False)
+        try:
+            answer = await self._queries.ask_controller(request)
+        except IncompatibleBrokerVersion:
+            return await self._queries.create_by_naming(topic)
+        ((_, code, *message),) = answer.topic_errors
+        if for_code(code) is TopicAlreadyExistsError:
+            return False
+        if code:
+            raise SourceError(
+                f"Kafka did not create the topic {topic}: {for_code(code)()} {message[0] or ''}"
+            )
+        await self._queries.until_known(topic)
+        return True
+
+    async def topic_config(self, topic: str) -> dict[str, str]:
+        """All settings of a topic in force, such as `max.message.bytes`. Raises NoSuchTopicError.
+
+        Empty where the broker tells none, as librdkafka's does.
+        """
+        return await self._config(TOPIC_RESOURCE, topic, None)
+
+    async def broker_config(self, broker: int) -> dict[str, str]:
+        """All settings of a broker that it shows; passwords are left out."""
+        return await self._config(BROKER_RESOURCE, str(broker), broker)
+
+    async def brokers(self) -> list[Broker]:
+        """All brokers, each with its release as far as it tells."""
+        metadata = await self._queries.metadata([])
+        return [
+            Broker(number, host, port, await self._release(number))
+            for number, host, port, *_ in metadata.brokers
+        ]
+
+    async def _release(self, broker: int) -> tuple[int, int] | None:
+        try:
+            return release_of(await self._queries.ask(VersionsRequest(), broker))
+        except NotImplementedError:  # what aiokafka raises where the broker knows only older forms
+            return None
+
+    async def _config(self, kind: int, name: str, broker: int | None) -> dict[str, str]:
+        try:
+            answer = await self._queries.ask(DescribeConfigsRequest([(kind, name, None)]), broker)
+        except IncompatibleBrokerVersion:
+            return {}
+        ((code, message, _, _, entries),) = answer.resources
+        if code:
+            error: KafkaError = for_code(code)()
+            if kind == TOPIC_RESOURCE and not await self.topic_exists(name):
+                raise NoSuchTopicError(f"The topic {name} does not exist on {self._settings.bootstrap}.")
+            raise SourceError(f"Kafka does not tell the settings of {name}: {error} {message or ''}")
+        return {key: value for key, value, *_ in entries if value is not None}

@@ -22,6 +22,8 @@ from engine.relay import Relay
 DEADLINE_SECONDS = 60.0
 KEYS = 50
 ABANDONED_SHARE = 0.1
+LINGERING_SHARE = 0.2
+LINGERING_SECONDS_MAX = 0.02
 
 hash_of_key: Any = murmur2  # aiokafka is not typed
 
@@ -97,6 +99,9 @@ class Writers:
         await connection.execute("insert into public.marks values ($1, $2)", writer, number)
         sequence = await outbox.put(connection, lane, encode(records))
         self._attempts[writer, number] = Attempt(sequence, records)
+        if self._random.random() < LINGERING_SHARE:
+            # Others may commit meanwhile, were it not for the ticket.
+            await asyncio.sleep(self._random.uniform(0.0, LINGERING_SECONDS_MAX))
         if self._random.random() < ABANDONED_SHARE:
             await transaction.rollback()
         else:

@@ -15,6 +15,7 @@ import pytest
 from connectors.kafka.settings import KafkaSettings
 from connectors.kafka.sink import KafkaSink
 from connectors.kafka.sink_limits import SinkLimits
+from connectors.sink import Progress
 from engine import outbox
 from engine.errors import RefusedError
 from engine.outbox import OutRecord, encode
@@ -24,6 +25,7 @@ from engine.relay.turn import try_turn
 from engine.services.mock_broker import MockBroker
 from engine.store.connecting import connect
 from tests.contract.sink_worlds import read_committed
+from tests.fakes.sink import FakeBroker, FakeSink
 from tests.outbox import DEADLINE_SECONDS, Writers, differences, running, within_deadline
 from tests.services import Database, Kafka, TopicFactory
 
@@ -296,6 +298,35 @@ async def test_a_relay_that_fell_silent_loses_its_turn(
         async with asyncio.timeout(DEADLINE_SECONDS):
             await relay.drained(sequence)
     await within_deadline(silent.is_closed)
+
+
+async def test_what_the_predecessor_commits_until_it_is_fenced_is_not_published_again(
+    database: Database, namespace: str
+) -> None:
+    broker = FakeBroker()
+    broker.create_topic("out")
+    rows = [[record("out", b"%d" % number)] for number in range(3)]
+    for records in rows:
+        await put(database.engine_dsn, namespace, records)
+
+    class Late(FakeSink):
+        """Its predecessor's transaction is on the way, and arrives just before this one fences it."""
+
+        async def start(self) -> None:
+            if not broker.committed:
+                (blob,) = await fetch(
+                    database.reader_dsn, "select blob from pointsman.outbox where sequence = 2"
+                )
+                (store,) = await fetch(database.reader_dsn, "select id::text as id from pointsman.store")
+                broker.append(rows[0] + rows[1])
+                broker.progress["lane"] = Progress(store["id"], 2, outbox.digest(blob["blob"]))
+            await super().start()
+
+    relay = Relay(database.engine_dsn, lambda _: Late(broker, "lane"), namespace, limits=QUICK)
+    async with running(relay):
+        await relay.drained(3)
+    (found,) = broker.topics["out"].partitions
+    assert [seen.value for seen in found] == [b"0", b"1", b"2"]
 
 
 async def test_two_relays_that_disregard_the_turn_fence_each_other_and_publish_once(

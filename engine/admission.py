@@ -60,7 +60,8 @@ async def join_set(
         if other is not None:
             raise RefusedError(
                 f"Another engine of the group {group!r} has loaded other pipelines: {other}. This one would load "
-                f"{description}. Engines of one group load the same: stop the others, or give this one a --group of its own."
+                f"{description}. Engines of one group load the same: stop the others, or give this one a "
+                "--group of its own."
             )
         await connection.execute("select pg_advisory_lock_shared($1, $2)", lock_class, lock_object)
 
@@ -80,8 +81,8 @@ async def register(store: PostgresStore, machines: Sequence[Machine], *, strict:
         if same_version and not is_known and strict:
             what = "another structure" if all(r[2] != machine.hash for r in same_version) else "other code"
             raise RefusedError(
-                f"Pipeline {machine.name!r} version {machine.version} was run with {what} before. Runs in flight follow "
-                f"what they started with: give the changed definition a new version, and load both."
+                f"Pipeline {machine.name!r} version {machine.version} was run with {what} before. Runs in flight "
+                f"follow what they started with: give the changed definition a new version, and load both."
             )
         newest = max((row[1] for row in known), default=0)
         if strict and newest > max(m.version for m in machines if m.name == machine.name):

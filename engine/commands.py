@@ -20,19 +20,21 @@ import orjson
 
 from connectors.decode import Unreadable, decode
 from connectors.source import RawRecord, Record
-from engine.batch import WAITING_EVENTS_MAX, Arrival, Batch, Match
+from engine.arrival import Arrival
+from engine.batch import Batch
 from engine.committer import Committer
 from engine.envelope import decode_envelope, decode_headers
+from engine.ledger import WAITING_EVENTS_MAX
 from engine.limits import EngineLimits
 from engine.loading import ask_for_seen, load_for
 from engine.log import digest_bytes, microseconds
 from engine.routing import Route, TopicRoute
 from engine.store.contract import (
-    Store,
     Command,
     EndedDeadLetter,
     LostRunsError,
     RefusedByStoreError,
+    Store,
     StoredDeadLetter,
     WaitingEvent,
 )
@@ -186,11 +188,10 @@ class Commands:
         if isinstance(decoded, Unreadable):
             batch.read([record], letter.position, topic)
             return
-        arrival = batch.match(record, letter.position, topic, decoded, only=letter.pipeline)
-        if arrival is not None:
-            await load_for(batch, self._store)
-            for match in arrival.matches:
-                batch.meet(arrival, match)
+        batch.match(record, letter.position, topic, decoded, only=letter.pipeline)
+        await load_for(batch, self._store)
+        for arrival in batch.arrivals:
+            batch.meet(arrival)
 
     async def _drain(self, route: Route, key: str, batch: Batch) -> None:
         """Offer what waits, oldest first, until something holds the run again."""
@@ -203,7 +204,7 @@ class Commands:
         for sequence, arrival in arrivals:
             if route.cache[key].held:
                 break
-            batch.meet(arrival, arrival.matches[0], after_wait=sequence)
+            batch.meet(arrival, after_wait=sequence)
 
     async def _arrival(self, event: WaitingEvent, route: Route, run: Run) -> Arrival:
         topic_name, partition = await self._store.partition_of(event.position)
@@ -212,6 +213,4 @@ class Commands:
         topic = self._topics.get(topic_name) or next(iter(self._topics.values()))
         decoded = decode(record, topic.topic, self._committer.cluster)
         assert not isinstance(decoded, Unreadable), "it could be read when it came"
-        return Arrival(
-            record, event.position, topic, decoded, digest_bytes(event.digest), [Match(route, run.key)]
-        )
+        return Arrival(route, run.key, record, event.position, topic, decoded, digest_bytes(event.digest))

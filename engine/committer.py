@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from operator import length_hint
 
-from engine.batch import Batch, Known
+from engine.batch import Batch
 from engine.claims import Claim, Slice, halves
 from engine.loading import load_for
 from engine.observing import Observer
@@ -68,8 +68,7 @@ class Committer:
         """Step all records, on runs that may be ahead of the store by the commit in flight."""
         batch = await self.new_batch(sum(len(one.records) for one in slices))
         if previous is not None:
-            batch.consumed |= previous.batch.consumed
-            batch.waiting |= previous.batch.waiting
+            batch.inherit(previous.batch)
         for claim, records, start, end in slices:
             if not claim.lost:
                 batch.commit.positions.append(PositionMove(claim.id, claim.epoch, start, end))
@@ -78,8 +77,7 @@ class Committer:
         arrivals, meet = batch.arrivals, batch.meet
         for at in range(0, len(arrivals), ARRIVALS_BETWEEN_BREATHS):
             for arrival in arrivals[at : at + ARRIVALS_BETWEEN_BREATHS]:
-                for match in arrival.matches:
-                    meet(arrival, match)
+                meet(arrival)
             await asyncio.sleep(0)
         self._beat[2] = 0
         batch.finish()
@@ -101,10 +99,10 @@ class Committer:
         """Send a batch on its way; ``settle`` waits for it."""
         return Pending(slices, batch, asyncio.create_task(self._store.commit(batch.commit)))
 
-    async def settle(self, pending: Pending) -> bool:
+    async def settle(self, pending: Pending, ahead: Batch | None = None) -> bool:
         """Wait until the commit is durable; False where it had to be computed again.
 
-        Then whatever was stepped ahead of it is worth nothing, and its runs must be forgotten.
+        Then what was stepped ``ahead`` of it is worth nothing, and its runs are forgotten.
 
         Raises:
             StoreUnavailableError: the outcome is not known.
@@ -113,14 +111,17 @@ class Committer:
             ticket = await pending.task
         except (LostPositionsError, LostRunsError, RefusedByStoreError) as error:
             self.forget(pending.batch)
+            if ahead is not None:
+                # First of all, or the batch would be computed again on runs that have seen its successors.
+                self.forget(ahead)
             await self._again(pending.slices, error)
             return False
         self._done(pending.batch, ticket, time.perf_counter() - pending.began)
         return True
 
     def forget(self, batch: Batch) -> None:
-        """Drop the runs that a batch stepped ahead."""
-        for route, key in batch.touched():
+        """Drop the runs that a batch rests on: they are ahead of the store, or behind it."""
+        for route, key in batch.met():
             route.cache.pop(key, None)
 
     async def _again(self, slices: Sequence[Slice], error: Exception) -> None:
@@ -157,7 +158,7 @@ class Committer:
 
     async def _locked(self, slices: Sequence[Slice], batch: Batch) -> Batch:
         # Whoever else works on these runs waits now until this commit is through.
-        runs = [route.cache[key].id for route, key in batch.touched() if route.cache[key].sequence > 1]
+        runs = [route.cache[key].id for route, key in batch.met() if route.cache[key].sequence > 1]
         self.forget(batch)
         await self._store.lock([one.claim.id for one in slices], runs)
         try:
@@ -186,7 +187,10 @@ class Committer:
                 batch.commit.positions.append(PositionMove(claim.id, claim.epoch, start, end))
                 for record in records:
                     batch.refuse_by_store(record, claim.id, self._topics[claim.partition.topic], str(error))
-        await self.commit(batch)
+        try:
+            await self.commit(batch)
+        except (LostPositionsError, LostRunsError) as again:
+            await self._again(slices, again)
 
     def _drop(self, slices: Sequence[Slice], lost: frozenset[int]) -> None:
         claims: set[Claim] = {one.claim for one in slices if one.claim.id in lost}

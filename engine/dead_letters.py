@@ -16,6 +16,8 @@ from statemachines.outcome import Reason, Tried
 
 TEXT_BYTES_MAX = 8_000
 """Longer errors are cut; the record itself is kept whole."""
+SHORT_KEY_BYTES_MAX = 1_000
+"""A longer key is left out of a record that says that its value is left out."""
 RECORD_OVERHEAD_BYTES = 1_000
 """What Kafka adds to a record, at most, beside key, value and headers."""
 
@@ -126,7 +128,7 @@ def _out_record(
         # The table has all of it. What the topic can still be told is who and why.
         note = f"{len(value or b'')} bytes are too many for this topic; they are kept in the table".encode()
         key, value, headers = (
-            (key if len(key or b"") <= 1_000 else None),
+            (key if len(key or b"") <= SHORT_KEY_BYTES_MAX else None),
             None,
             [*ours, ("pointsman-value", note)],
         )

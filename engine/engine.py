@@ -1,9 +1,9 @@
 """The engine: reads what is ours, steps it, commits it, and begins anew whenever an outcome is not known.
 
 One ``Session`` lasts as long as its connection to the store. It takes the epochs of the partitions that the membership
-says are ours, reads them from their stored positions, and keeps one commit in flight while it steps the next batch. When
-the store breaks away, the session ends with all that was stepped ahead, and the next one begins as after a restart: so
-there is one way to recover, and it is used every day.
+says are ours, reads them from their stored positions, and keeps one commit in flight while it steps the next batch.
+When the store breaks away, the session ends with all that was stepped ahead, and the next one begins as after a
+restart: so there is one way to recover, and it is used every day.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, MutableSequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from connectors.source import Membership, Partition, Reader
+from connectors.source import Membership, Partition, Reader, SourceError
 from engine.backoff import Backoff
 from engine.claims import Claim, Slice, by_bytes
 from engine.commands import Commands
@@ -24,7 +24,7 @@ from engine.limits import EngineLimits
 from engine.observing import Observer
 from engine.routing import Route, TopicRoute
 from engine.starting import FirstPosition, first_positions
-from engine.store.contract import Store, StoreUnavailableError
+from engine.store.contract import LostPositionsError, LostRunsError, Store, StoreUnavailableError
 
 log = logging.getLogger("pointsman.engine")
 
@@ -44,7 +44,7 @@ class Parts:
     observer: Observer
     beat: MutableSequence[int]
     outbox_depth: Callable[[], int]
-    limits: EngineLimits = EngineLimits()
+    limits: EngineLimits = field(default_factory=EngineLimits)
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
 
 
@@ -74,6 +74,12 @@ class Assignment:
             if self._noticed is None:
                 self._noticed = asyncio.get_running_loop().create_future()
             await asyncio.shield(self._noticed)
+
+    def take_again(self, partition: Partition) -> None:
+        """Let the session take a partition whose epoch it lost, if it is still assigned to us."""
+        if partition in self.partitions:
+            self.fresh.add(partition)
+            self.changed.set()
 
     def notice(self) -> None:
         """The session has acted on the last change."""
@@ -121,6 +127,10 @@ class Engine:
                     return
             except StoreUnavailableError as error:
                 backoff.failed(f"Postgres is away; the engine goes on by itself when it is back ({error})")
+            except (LostRunsError, LostPositionsError) as error:
+                backoff.failed(f"another engine is in the way; this one begins anew ({error})")
+            except SourceError as error:
+                backoff.failed(f"Kafka is away; the engine goes on by itself when it is back ({error})")
             finally:
                 self.ready = False
                 self.assignment.serving = False
@@ -185,7 +195,7 @@ class Session:
                     if not slices and until is not None and await until(self):
                         return True
         finally:
-            if pending is not None and not pending.task.done():
+            if pending is not None:
                 pending.task.cancel()
                 with contextlib.suppress(asyncio.CancelledError, Exception):
                     await pending.task
@@ -195,9 +205,9 @@ class Session:
         if not slices:
             return pending
         batch = await self._committer.prepare(slices, pending)
-        if pending is not None and not await self._committer.settle(pending):
+        if pending is not None and not await self._committer.settle(pending, batch):
             # What was stepped ahead of a commit that came out otherwise is worth nothing.
-            self._committer.forget(batch)
+            self._let_go_of_lost()
             batch = await self._committer.prepare(slices, None)
         evict(self._routes, self._parts.limits.cache_runs_max)
         return self._committer.begin(slices, batch)
@@ -205,8 +215,17 @@ class Session:
     async def _settle(self, pending: Pending | None) -> None:
         if pending is not None:
             await self._committer.settle(pending)
-        if any(claim.lost for claim in self.claims.values()):
-            self._read_from_claims()
+        self._let_go_of_lost()
+
+    def _let_go_of_lost(self) -> None:
+        lost = [claim.partition for claim in self.claims.values() if claim.lost]
+        if not lost:
+            return
+        self._read_from_claims()
+        # Whoever took it may have been a zombie, and the group need not tell us a second time that it is ours.
+        later = asyncio.get_running_loop().call_later
+        for partition in lost:
+            later(self._parts.limits.take_again_seconds, self._engine.assignment.take_again, partition)
 
     async def _fetch(self, pending: Pending | None) -> list[Slice]:
         self._pause_where_full()

@@ -25,6 +25,8 @@ class EngineLimits:
     """Commands taken up at once; more wait in their table."""
     inbox_poll_seconds: float = 1.0
     """How long a command may wait where its notification was lost."""
+    take_again_seconds: float = 5.0
+    """After a partition was lost to another engine; if it is still assigned to this one, it is taken again then."""
     stop_seconds: float = 8.0
     """After being asked to stop; then what is not committed is left to the next engine."""
     reconnect_seconds_max: float = 10.0

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from engine.batch import Arrival, Batch
+from engine.arrival import Arrival
+from engine.batch import Batch
 from engine.log import digest_number
 from engine.routing import Route
 from engine.store.contract import Store
@@ -12,10 +13,9 @@ from statemachines.run import recent_is_full
 async def load_for(batch: Batch, store: Store) -> None:
     """Bring the runs of all arrivals into the caches, and ask the log for events that may have been seen long ago."""
     missing: dict[Route, set[str]] = {}
-    for arrival in batch.arrivals:
-        for route, key in arrival.matches:
-            if key not in route.cache:
-                missing.setdefault(route, set()).add(key)
+    for route, key, *_ in batch.arrivals:
+        if key not in route.cache:
+            missing.setdefault(route, set()).add(key)
     for route, keys in missing.items():
         for run in await store.load_runs(route.pipeline, sorted(keys)):
             route.cache[run.key] = run
@@ -27,14 +27,13 @@ async def ask_for_seen(batch: Batch, arrivals: list[Arrival], store: Store) -> N
     asked: list[tuple[int, int]] = []
     held: set[int] = set()
     for arrival in arrivals:
-        for route, key in arrival.matches:
-            run = route.cache.get(key)
-            if run is None:
-                continue
-            if recent_is_full(run.recent):
-                asked.append((run.id, digest_number(arrival.digest)))
-            if run.held:
-                held.add(run.id)
+        run = arrival.route.cache.get(arrival.key)
+        if run is None:
+            continue
+        if recent_is_full(run.recent):
+            asked.append((run.id, digest_number(arrival.digest)))
+        if run.held:
+            held.add(run.id)
     if asked:
         batch.consumed |= await store.seen(asked)
     if held:

@@ -1,8 +1,7 @@
 """The event log: one row for each move of a run, and how rows fold to the run.
 
-A row holds the event and its outcome. ``fold`` makes the run from its rows alone, without user code, and is the only
-place that makes a run from a row: the engine folds each row as it writes it, ``verify`` folds what was written, so the two
-cannot differ. Each row carries a hash over itself and the hash of the row before it.
+A row holds the event and its outcome. ``fold`` makes the run from its rows alone, without user code, which is what
+``verify`` does with what was written. Each row carries a hash over itself and the hash of the row before it.
 
 The kinds of rows, and what each does to a run:
 
@@ -21,7 +20,6 @@ from __future__ import annotations
 
 import enum
 import hashlib
-import struct
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -30,11 +28,12 @@ from statemachines.run import Run, remember
 HASH_BYTES = 16
 """SHA-256, cut: enough that no change goes unseen, and 16 bytes less in each row and each run."""
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+POSTGRES_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+"""Postgres counts microseconds from here."""
+_UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-_FIXED = struct.Struct(">qqqqiiihhiiiiiii")
-_NONE = -(2**63)
-_pack = _FIXED.pack
+_NULL = (-1).to_bytes(4, "big", signed=True)
+_HASH_LENGTH = HASH_BYTES.to_bytes(4, "big")
 _sha256 = hashlib.sha256
 _new = tuple.__new__
 
@@ -58,7 +57,7 @@ MOVED = int(Kind.MOVED)
 
 
 class LogRow(NamedTuple):
-    """A row of ``events``, in the order of its columns. A tuple, since one is made for every event."""
+    """A row of ``events``, in the order in which its columns are packed."""
 
     run: int
     digest: int | None
@@ -72,10 +71,10 @@ class LogRow(NamedTuple):
     kind: int
     status: int
     """Whether the run is completed after it."""
-    type: str
-    event_id: str
-    configuration: str
     envelope: bytes
+    type: str
+    configuration: str
+    event_id: str
     effects: bytes
     """JSON, empty for none."""
     context: bytes
@@ -85,11 +84,81 @@ class LogRow(NamedTuple):
 
 
 COLUMNS = LogRow._fields
+_INTEGERS = {
+    "run": 8,
+    "digest": 8,
+    "offset": 8,
+    "sequence": 4,
+    "position": 4,
+    "definition": 4,
+    "kind": 2,
+    "status": 2,
+}
 
 
-def microseconds(at: datetime) -> int:
-    """Microseconds since 1970, exactly."""
-    return (at - _EPOCH) // _MICROSECOND
+def pack(fields: tuple[Any, ...]) -> bytes:
+    """The columns of a row but its hash, in Postgres's binary form: what is hashed, and what is copied in.
+
+    Each is its length in four bytes and then itself, big-endian; a length of -1 stands for null; times are microseconds
+    since 2000. Two bytes with the number of columns go before them all.
+    """
+    parts = [len(COLUMNS).to_bytes(2, "big")]
+    for name, value in zip(COLUMNS, fields, strict=False):
+        raw = _raw(name, value)
+        parts.append(_NULL if raw is None else len(raw).to_bytes(4, "big") + raw)
+    return b"".join(parts)
+
+
+def unpack(packed: bytes) -> LogRow:
+    """The row that was packed and sealed."""
+    at = 2
+    values: list[Any] = []
+    for name in COLUMNS:
+        length = int.from_bytes(packed[at : at + 4], "big", signed=True)
+        at += 4
+        raw = None if length < 0 else packed[at : at + length]
+        at += max(0, length)
+        values.append(_value(name, raw))
+    return LogRow._make(values)
+
+
+def _raw(name: str, value: Any) -> bytes | None:
+    match value:
+        case datetime():
+            return ((value - POSTGRES_EPOCH) // _MICROSECOND).to_bytes(8, "big", signed=True)
+        case int():
+            return value.to_bytes(_INTEGERS[name], "big", signed=True)
+        case str():
+            return value.encode()
+        case bytes() | None:
+            return value
+        case _:
+            raise TypeError(f"the column {name} cannot hold {type(value).__name__}")
+
+
+def _value(name: str, raw: bytes | None) -> Any:
+    if raw is None:
+        return None
+    if name == "at":
+        return POSTGRES_EPOCH + int.from_bytes(raw, "big", signed=True) * _MICROSECOND
+    if name in _INTEGERS:
+        return int.from_bytes(raw, "big", signed=True)
+    return raw.decode() if name in {"type", "configuration", "event_id"} else raw
+
+
+def seal(previous: bytes, fields: tuple[Any, ...]) -> bytes:
+    """The hash of a row: over the hash before it and every other column, lengths included."""
+    return seal_packed(previous, pack(fields))
+
+
+def seal_packed(previous: bytes, packed: bytes) -> bytes:
+    """The same for columns that are packed already."""
+    return _sha256(previous + packed).digest()[:HASH_BYTES]
+
+
+def with_hash(packed: bytes, hash: bytes) -> bytes:
+    """The whole row, packed."""
+    return packed + _HASH_LENGTH + hash
 
 
 def append(previous: bytes, fields: tuple[Any, ...]) -> LogRow:
@@ -97,35 +166,9 @@ def append(previous: bytes, fields: tuple[Any, ...]) -> LogRow:
     return _new(LogRow, (*fields, seal(previous, fields)))
 
 
-def seal(previous: bytes, fields: tuple[Any, ...]) -> bytes:
-    """The hash of a row: over the hash before it and every other column, lengths included."""
-    (
-        run, digest, offset, at, sequence, position, definition, kind, status, event_type, event_id, states,
-        envelope, effects, context, payload,
-    ) = fields  # fmt: skip
-    name = event_type.encode()
-    event = event_id.encode()
-    configuration = states.encode()
-    fixed = _pack(
-        run,
-        _NONE if digest is None else digest,
-        _NONE if offset is None else offset,
-        (at - _EPOCH) // _MICROSECOND,
-        sequence,
-        -1 if position is None else position,
-        definition,
-        kind,
-        status,
-        len(name),
-        len(event),
-        len(configuration),
-        len(envelope),
-        len(effects),
-        len(context),
-        -1 if payload is None else len(payload),
-    )
-    text = b"".join((previous, fixed, name, event, configuration, envelope, effects, context, payload or b""))
-    return _sha256(text).digest()[:HASH_BYTES]
+def microseconds(at: datetime) -> int:
+    """Microseconds since 1970, exactly."""
+    return (at - _UNIX_EPOCH) // _MICROSECOND
 
 
 def digest_of(source: str, event_id: str) -> bytes:

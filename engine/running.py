@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import gc
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, MutableSequence, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, MutableSequence, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -25,6 +25,7 @@ from engine.observing import Observer
 from engine.relay import Relay
 from engine.relay.rows import read_books
 from engine.store.connecting import connect
+from engine.topics import prepare_topics, source_topics
 from statemachines.machine import Machine
 
 log = logging.getLogger("pointsman.engine")
@@ -80,26 +81,27 @@ async def run(
     machines: Sequence[Machine],
     *,
     until_idle: bool = False,
-    record_bytes_max: Mapping[str, int] | None = None,
+    create_sources: bool = False,
     observer: Observer | None = None,
     beat: MutableSequence[int] | None = None,
     began: Callable[[Running], None] = lambda _: None,
 ) -> ExitReason:
     """Run an engine and its relay until they are stopped, or until all is done that there was at the start.
 
-    ``began`` is given what is running, and may keep it to stop it. ``record_bytes_max`` says how large a
-    record may be on dead-letter topics.
+    ``began`` is given what is running, and may keep it to stop it. ``create_sources`` makes topics that are read
+    where they do not exist, instead of refusing to run.
 
     Raises:
         PointsmanError, SourceError: something is not as it must be, or cannot be reached at the start.
     """
+    sizes = await prepare_topics(settings.kafka, machines, create_sources=create_sources)
     relay = Relay(settings.postgres, settings.kafka, settings.namespace)
     engine = await assemble(
         settings,
         machines,
         observer=observer,
         outbox_depth=relay.depth,
-        record_bytes_max=dict(record_bytes_max or {}),
+        record_bytes_max=sizes,
         beat=beat,
     )
     running = Running(engine, relay)
@@ -137,8 +139,8 @@ class Goal:
         reader = KafkaReader(settings.kafka)
         await reader.start()
         try:
-            topics = {topic.name for machine in machines for topic in machine.pipeline.read_topics}
-            partitions = {one for topic in sorted(topics) for one in await reader.partitions_of(topic)}
+            topics = source_topics(machines)
+            partitions = {one for topic in topics for one in await reader.partitions_of(topic)}
             return cls(engine, reader, await reader.ends(partitions))
         except BaseException:
             await reader.stop()

@@ -8,7 +8,6 @@ from datetime import datetime
 from typing import NamedTuple, Protocol
 
 from connectors.source import Partition
-from engine.log import LogRow
 from engine.outbox import OutRecord
 from statemachines.run import Run
 
@@ -169,11 +168,14 @@ class Commit:
 
     at: datetime
     positions: list[PositionMove] = field(default_factory=list)
-    rows: list[LogRow] = field(default_factory=list)
+    rows: list[bytes] = field(default_factory=list)
+    """Log rows, packed (``engine.log``)."""
     created: list[tuple[int, Run]] = field(default_factory=list)
     """(pipeline, run) of new runs."""
     changed: list[tuple[int, Run]] = field(default_factory=list)
     """(sequence number before, run) of runs that were there."""
+    judged: list[tuple[int, int]] = field(default_factory=list)
+    """(run, sequence number) of runs that were found not to take an event, and that must still be there."""
     dead_letters: list[DeadLetter] = field(default_factory=list)
     ended: list[EndedDeadLetter] = field(default_factory=list)
     noted: list[Noted] = field(default_factory=list)

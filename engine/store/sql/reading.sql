@@ -248,3 +248,6 @@ update pointsman.positions set position = $2, epoch = epoch + 1, updated = now()
 
 -- name: add_position_change
 insert into pointsman.position_changes (position, old, new, who, why) values ($1, $2, $3, $4, $5)
+
+-- name: place_of_position
+select topic, partition, consumer_group from pointsman.positions where id = $1

@@ -78,6 +78,17 @@ set updated = new.updated, sequence = new.sequence, definition = new.definition,
 from pg_temp.run_changes new
 where r.id = new.id and r.sequence = new.old
 
+-- name: count_unmoved
+select count(*) from unnest($1::bigint[], $2::int[]) as judged (id, sequence)
+join pointsman.runs r on r.id = judged.id and r.sequence = judged.sequence
+
+-- name: end_silent_blockers
+-- Whoever keeps this backend waiting and has itself not been heard of: an engine that was stopped in its tracks, say.
+select a.pid, pg_terminate_backend(a.pid)
+from unnest(pg_blocking_pids($1)) as blocker (pid) join pg_stat_activity a on a.pid = blocker.pid
+where a.wait_event = 'ClientRead' and a.application_name like 'pointsman engine%'
+    and clock_timestamp() - greatest(a.query_start, a.state_change) > make_interval(secs => $2)
+
 -- name: seen_digests
 select e.run, e.digest
 from unnest($1::bigint[], $2::bigint[]) as asked (run, digest)

@@ -1,0 +1,22 @@
+"""An event on its way to a run."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from connectors.decode import Decoded
+from connectors.source import Record
+from engine.routing import Route, TopicRoute
+
+
+class Arrival(NamedTuple):
+    """A record that could be read, and one run that it is for; that run need not exist."""
+
+    route: Route
+    key: str
+    record: Record
+    position: int | None
+    """The store's number of the partition."""
+    topic: TopicRoute
+    decoded: Decoded
+    digest: bytes

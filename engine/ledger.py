@@ -1,0 +1,276 @@
+"""What a batch will make durable, as it gathers: log rows, moved runs, dead letters, notes.
+
+Every row but that of a move is written here; moves are written by ``engine.batch``, which is where speed counts. Runs
+that a row concerns are stepped ahead in their route's cache at once, and forgotten there if the commit fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from connectors.decode import Decoded, Unreadable
+from connectors.source import Record
+from engine.arrival import Arrival
+from engine.dead_letters import Subject, make_dead_letter, tried_bytes
+from engine.dispositions import Disposition
+from engine.envelope import encode_envelope
+from engine.log import Kind, append, digest_number, fold, pack, with_hash
+from engine.routing import Route, TopicRoute
+from engine.store.contract import Commit, IgnoredRange, Noted
+from statemachines.outcome import Duplicate, Ignored, Outcome, Reason, Refused, Waits
+from statemachines.run import Run
+
+WAITING_EVENTS_MAX = 1_000
+"""How many events wait behind the hold of one run; the newest beyond that become dead letters."""
+TYPES_LISTED_MAX = 12
+
+Known = set[tuple[int, int]]
+"""(run, digest) pairs."""
+
+
+class Ledger:
+    """Gathers one commit."""
+
+    def __init__(self, at: datetime) -> None:
+        self.commit = Commit(at)
+        self.records = 0
+        self.counts: dict[tuple[str, Disposition], int] = {}
+        self.consumed: Known = set()
+        """Consumed before, as far as the log was asked, or in this batch."""
+        self.waiting: Known = set()
+        """Waiting before, as far as the table was asked, or since this batch."""
+        self._touched: dict[Route, dict[str, int]] = {}
+        self._judged: dict[Route, dict[str, Run]] = {}
+        self._other_rows: dict[Route, int] = {}
+        self._ranges: dict[int, IgnoredRange] = {}
+
+    def finish(self) -> Commit:
+        """The commit, complete."""
+        commit = self.commit
+        for route, judged in self._judged.items():
+            moved = self._touched.get(route, {})
+            commit.judged.extend((run.id, run.sequence) for key, run in judged.items() if key not in moved)
+        for route, keys in self._touched.items():
+            cache, moves, created = route.cache, 0, 0
+            for key, old in keys.items():
+                run = cache[key]
+                moves += run.sequence - old
+                if old:
+                    commit.changed.append((old, run))
+                else:
+                    created += 1
+                    commit.created.append((route.pipeline, run))
+            self.count(route, Disposition.STARTED, created)
+            self.count(route, Disposition.APPLIED, moves - created - self._other_rows.get(route, 0))
+        return commit
+
+    def inherit(self, previous: Ledger) -> None:
+        """Know what the batch before knows, which is not durable yet."""
+        self.consumed |= previous.consumed
+        self.waiting |= previous.waiting
+
+    def met(self) -> Iterator[tuple[Route, str]]:
+        """The runs that this batch rests on: those that it moved, and those that it found not to take an event."""
+        for runs in (self._touched, self._judged):
+            for route, keys in runs.items():
+                for key in keys:
+                    yield route, key
+
+    def count(self, route: Route, disposition: Disposition, number: int = 1) -> None:
+        """Count events of a pipeline that met this end."""
+        key = (route.name, disposition)
+        self.counts[key] = self.counts.get(key, 0) + number
+
+    def settle(
+        self, arrival: Arrival, run: Run | None, outcome: Outcome, at: datetime, after_wait: int | None
+    ) -> None:
+        """Note what became of an event that moved nothing."""
+        self._rest_on(arrival, run)
+        match outcome:
+            case Refused():
+                self.refuse(arrival, run, outcome, at, after_wait)
+                return
+            case Waits():
+                assert run is not None, "only a run can be held"
+                self.wait(arrival, run, at)
+                return
+            case Duplicate():
+                self.note(arrival, run, Disposition.DUPLICATE, Reason.SEEN_BEFORE, b"", at)
+            case Ignored(reason, tried):
+                self.note(arrival, run, Disposition.IGNORED, reason, tried_bytes(tried), at)
+            case _:
+                raise AssertionError("a move is not settled here")
+        if after_wait is not None and run is not None:
+            self._leave_waiting(arrival, run, Kind.LEFT_WAITING, at, after_wait)
+
+    def refuse(
+        self, arrival: Arrival, run: Run | None, refused: Refused, at: datetime, after_wait: int | None
+    ) -> None:
+        """Make an event a dead letter, and hold its run if that is what the outcome says."""
+        envelope, route = arrival.decoded.envelope, arrival.route
+        sequence: int | None = None
+        if run is not None and refused.holds:
+            kind = Kind.HELD if after_wait is None else Kind.HELD_AFTER_WAIT
+            self._leave_waiting(arrival, run, kind, at, after_wait)
+            sequence = run.sequence + 1
+        elif run is not None and after_wait is not None:
+            self._leave_waiting(arrival, run, Kind.LEFT_WAITING, at, after_wait)
+        subject = Subject(
+            pipeline=route.pipeline,
+            pipeline_name=route.name,
+            run=None if run is None else run.id,
+            sequence=sequence,
+            key=arrival.key,
+            event_id=envelope.id,
+            type=envelope.type,
+        )
+        letter = make_dead_letter(
+            arrival.record,
+            subject,
+            refused.reason,
+            refused.error,
+            at=at,
+            position=arrival.position,
+            topic=arrival.topic.dead_letters,
+            tried=refused.tried,
+        )
+        self.commit.dead_letters.append(letter)
+        self.count(route, Disposition(letter.disposition))
+
+    def wait(self, arrival: Arrival, run: Run, at: datetime) -> None:
+        """Let an event wait behind what holds its run, or refuse it where too many wait."""
+        if run.waiting >= WAITING_EVENTS_MAX:
+            error = f"{run.waiting} events wait already behind what holds the run; this one came on top"
+            self.refuse(arrival, run, Refused(Reason.WAITING_FULL, error, False), at, None)
+            return
+        self._row_of(arrival, run, Kind.WAITED, at)
+        number = digest_number(arrival.digest)
+        self.commit.waiting_added.append((run.id, run.sequence + 1, number))
+        self.waiting.add((run.id, number))
+        self.count(arrival.route, Disposition.HELD)
+
+    def note(
+        self,
+        arrival: Arrival,
+        run: Run | None,
+        disposition: Disposition,
+        reason: Reason,
+        details: bytes,
+        at: datetime,
+    ) -> None:
+        """Note a disposition that no log row and no dead letter shows."""
+        envelope = arrival.decoded.envelope
+        self.commit.noted.append(
+            Noted(
+                arrival.position,
+                arrival.record.offset,
+                arrival.route.pipeline,
+                None if run is None else run.id,
+                arrival.key,
+                envelope.id,
+                envelope.type,
+                int(disposition),
+                reason.value,
+                details,
+                at,
+            )
+        )
+        self.count(arrival.route, disposition)
+
+    def command_row(
+        self, route: Route, run: Run, event_type: str, event_id: str, payload: bytes, milliseconds: int
+    ) -> None:
+        """Log that the hold of a run was lifted."""
+        at = max(self.commit.at, run.updated)
+        self.write(route, run, (
+            run.id, None, None, at, run.sequence + 1, None, run.definition, int(Kind.RELEASED), run.status,
+            encode_envelope(milliseconds, None, (), b""), event_type, run.configuration, event_id, b"", b"", payload,
+        ))  # fmt: skip
+
+    def refuse_record(
+        self,
+        record: Record,
+        position: int | None,
+        topic: TopicRoute,
+        reason: Reason,
+        error: str,
+        what: Unreadable | Decoded,
+        route: Route | None = None,
+    ) -> None:
+        """Make a record a dead letter that met no run."""
+        self.close_range(position)
+        if isinstance(what, Unreadable):
+            event_id, event_type, key = what.event_id, what.type, what.key
+        else:
+            event_id, event_type, key = what.envelope.id, what.envelope.type, what.envelope.key
+        subject = Subject(
+            pipeline=None if route is None else route.pipeline,
+            pipeline_name=None if route is None else route.name,
+            key=key,
+            event_id=event_id,
+            type=event_type,
+        )
+        letter = make_dead_letter(
+            record, subject, reason, error, at=self.commit.at, position=position, topic=topic.dead_letters
+        )
+        self.commit.dead_letters.append(letter)
+        for one in topic.routes if route is None else (route,):
+            self.count(one, Disposition.DEAD_LETTERED)
+
+    def unknown_type(self, record: Record, position: int | None, topic: TopicRoute, decoded: Decoded) -> None:
+        """Settle a record whose type no pipeline that reads the topic knows, as the topic says."""
+        if topic.topic.unknown == "ignore" and position is not None:
+            before = self._ranges.get(position)
+            first, records = (record.offset, 0) if before is None else (before.first, before.records)
+            self._ranges[position] = IgnoredRange(position, first, record.offset, records + 1)
+            for route in topic.routes:
+                self.count(route, Disposition.IGNORED)
+            return
+        types = sorted({name for route in topic.routes for name in route.events})
+        listed = ", ".join(types[:TYPES_LISTED_MAX]) + (", ..." if len(types) > TYPES_LISTED_MAX else "")
+        error = (
+            f"no pipeline that reads {topic.topic.name} knows the type {decoded.envelope.type!r}; "
+            f"known are {listed}"
+        )
+        self.refuse_record(record, position, topic, Reason.UNKNOWN_TYPE, error, decoded)
+
+    def close_range(self, position: int | None) -> None:
+        """A record that is not ignored ends the range of those before it."""
+        if position is not None and self._ranges:
+            done = self._ranges.pop(position, None)
+            if done is not None:
+                self.commit.ranges.append(done)
+
+    def write(self, route: Route, run: Run, fields: tuple[object, ...]) -> None:
+        """Log a row of a run that exists; ``fields`` are its columns without the hash."""
+        key = run.key
+        touched = self._touched.setdefault(route, {})
+        touched.setdefault(key, run.sequence)
+        self._other_rows[route] = self._other_rows.get(route, 0) + 1
+        row = append(run.hash, fields)
+        self.commit.rows.append(with_hash(pack(fields), row.hash))
+        # Out and in again moves it to the end: the cache's order is the order of use.
+        route.cache.pop(key, None)
+        route.cache[key] = fold(run, row, loaded=run.loaded)
+
+    def _rest_on(self, arrival: Arrival, run: Run | None) -> None:
+        if run is not None and arrival.key not in self._touched.get(arrival.route, ()):
+            self._judged.setdefault(arrival.route, {}).setdefault(arrival.key, run)
+
+    def _leave_waiting(
+        self, arrival: Arrival, run: Run, kind: Kind, at: datetime, after_wait: int | None
+    ) -> None:
+        self._row_of(arrival, run, kind, at)
+        if after_wait is not None:
+            self.commit.waiting_removed.append((run.id, after_wait))
+            self.waiting.discard((run.id, digest_number(arrival.digest)))
+
+    def _row_of(self, arrival: Arrival, run: Run, kind: Kind, at: datetime) -> None:
+        # The row keeps the event, and leaves configuration and context as they are.
+        record, envelope = arrival.record, arrival.decoded.envelope
+        packed = encode_envelope(record.timestamp, record.key, record.headers, run.key.encode())
+        self.write(arrival.route, run, (
+            run.id, None, record.offset, at, run.sequence + 1, arrival.position, run.definition, int(kind), run.status,
+            packed, envelope.type, run.configuration, envelope.id, b"", b"", record.value,
+        ))  # fmt: skip

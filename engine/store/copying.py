@@ -1,0 +1,58 @@
+"""COPY in Postgres's binary form, of rows that are packed already.
+
+asyncpg packs rows, too, but column by column, each looked at anew; the log's rows are packed for their hash anyway, and
+packing them once takes a third of the time.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from io import BytesIO
+
+from engine.log import POSTGRES_EPOCH
+from engine.store.connecting import Connection
+from statemachines.run import Run
+
+_BEGINNING = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+_END = b"\xff\xff"
+_MICROSECOND = timedelta(microseconds=1)
+
+CHANGE_COLUMNS = (
+    "id", "updated", "old", "sequence", "definition", "held", "waiting", "status", "hash", "configuration", "recent",
+    "context",
+)  # fmt: skip
+_CHANGE = struct.Struct(">hiqiqiiiiiiiiiiihi16si")
+_LENGTH = struct.Struct(">i")
+_length = _LENGTH.pack
+
+
+async def copy(connection: Connection, table: str, rows: Iterable[bytes], columns: Sequence[str]) -> None:
+    """Copy packed rows into a table of the schema ``pointsman``, or a temporary one (``pg_temp``)."""
+    schema, _, name = table.rpartition(".")
+    source = BytesIO(b"".join((_BEGINNING, *rows, _END)))
+    await connection.copy_to_table(
+        name, source=source, columns=columns, schema_name=schema or None, format="binary"
+    )
+
+
+def pack_changes(changed: Iterable[tuple[int, Run]]) -> list[bytes]:
+    """Rows of ``run_changes``, from (sequence number before, run)."""
+    packed = []
+    times: dict[datetime, int] = {}
+    for old, run in changed:
+        (
+            number, _, _, sequence, status, configuration, context, recent, hashed, definition, held, waiting, _,
+            updated, _,
+        ) = run  # fmt: skip
+        at = times.get(updated)
+        if at is None:
+            at = times[updated] = (updated - POSTGRES_EPOCH) // _MICROSECOND
+        states = configuration.encode()
+        fixed = _CHANGE.pack(
+            12, 8, number, 8, at, 4, old, 4, sequence, 4, definition, 4, held, 4, waiting, 2, status, 16, hashed,
+            len(states),
+        )  # fmt: skip
+        packed.append(b"".join((fixed, states, _length(len(recent)), recent, _length(len(context)), context)))
+    return packed

@@ -103,7 +103,8 @@ def begin_logging(settings: Settings) -> None:
 
 def in_loop(settings: EngineSettings, machines: list[Machine], *, until_idle: bool) -> ExitReason:
     """Run an engine in an event loop of its own, until it ends or a signal ends it."""
-    from engine.running import Ending, ExitReason, new_loop, run, tune  # noqa: PLC0415 - needs an extra to be installed
+    from engine.running import Ending, ExitReason, new_loop, run, tune  # noqa: PLC0415 - needs an extra
+    from engine.topics import source_topics  # noqa: PLC0415 - as above
 
     async def serve() -> ExitReason:
         signals = Signals()
@@ -112,7 +113,7 @@ def in_loop(settings: EngineSettings, machines: list[Machine], *, until_idle: bo
             signals.stop = running.stop
             log.info(
                 "reading %s as group %s; Ctrl-C or SIGTERM ends it in order",
-                ", ".join(sorted({t.name for m in machines for t in m.pipeline.read_topics})),
+                ", ".join(source_topics(machines)),
                 settings.group_name,
             )
 

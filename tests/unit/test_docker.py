@@ -1,0 +1,70 @@
+"""What can be known of the container files without a Docker engine."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+import yaml
+
+from engine.cli.app import app
+
+ROOT = Path(__file__).parents[2]
+DOCKERFILE = (ROOT / "docker" / "Dockerfile").read_text("utf-8")
+SERVICES: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "docker" / "compose.yaml").read_text("utf-8"))[
+    "services"
+]
+
+
+def test_the_last_stage_does_not_run_as_root_and_has_a_health_check() -> None:
+    last = DOCKERFILE[DOCKERFILE.rindex("FROM ") :]
+    users = re.findall(r"^USER (\S+)$", last, re.MULTILINE)
+    assert users
+    assert users[-1] not in {"root", "0"}
+    assert "HEALTHCHECK" in last
+    assert "/healthz" in last
+
+
+def test_what_the_image_copies_exists_and_is_not_ignored() -> None:
+    let_in = {
+        line[1:] for line in (ROOT / ".dockerignore").read_text("utf-8").splitlines() if line.startswith("!")
+    }
+    for line in re.findall(r"^COPY (?!--from)(.+)$", DOCKERFILE, re.MULTILINE):
+        *sources, _ = shlex.split(line)
+        for source in sources:
+            assert (ROOT / source).exists(), source
+            assert source in let_in, f"{source} is kept out by .dockerignore"
+
+
+def test_everything_is_published_on_loopback_only() -> None:
+    for name, service in SERVICES.items():
+        for port in service.get("ports", []):
+            assert str(port).startswith("127.0.0.1:"), (name, port)
+
+
+def test_services_wait_for_what_they_need_and_servers_have_health_checks() -> None:
+    for name, service in SERVICES.items():
+        for needed, how in service.get("depends_on", {}).items():
+            assert needed in SERVICES, (name, needed)
+            if how["condition"] == "service_healthy":
+                assert "test" in SERVICES[needed]["healthcheck"], needed
+
+
+@pytest.mark.parametrize("service", ["migrate", "engine"])
+def test_the_commands_that_compose_runs_exist_with_their_options(service: str) -> None:
+    command, *arguments = SERVICES[service]["command"]
+    group = typer.main.get_command(app)
+    found = group.get_command(typer.Context(group), command)  # type: ignore[attr-defined]  # it is a click group
+    assert found is not None, command
+    known = {option for parameter in found.params for option in parameter.opts}
+    assert {argument for argument in arguments if argument.startswith("--")} <= known
+
+
+def test_the_engine_gets_no_password_as_an_argument_or_in_its_address() -> None:
+    for service in SERVICES.values():
+        address = service.get("environment", {}).get("POINTSMAN_POSTGRES", "")
+        assert not re.search(r"://[^/@:]+:[^@]+@", address)

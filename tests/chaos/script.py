@@ -1,0 +1,141 @@
+"""What a feed sends and when: seeded, with duplicates near and far, poison, and events that do not fit."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from random import Random
+from typing import Any, NamedTuple
+
+from tests.chaos.parcels import CHATTER, PARCELS
+
+POISON = (
+    b'{"specversion": "1.0", "id": "x", "type": "parcel.wei',
+    b"\xff\xfe not text",
+    b"[1, 2, 3]",
+    b'{"hello": "nobody said what I am"}',
+    b"",
+    None,
+)
+EVENT_HEADERS = [("content-type", b"application/cloudevents+json")]
+GHOST_GRAMS = 1_000_000
+"""What events of aborted transactions weigh: a sum that has it in it has read what it must not."""
+
+
+class Send(NamedTuple):
+    """One record of the feed."""
+
+    at: float
+    """Seconds after the feed's start."""
+    topic: str
+    key: str | None
+    value: bytes | None
+    headers: list[tuple[str, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The records, and which runs shall be released when they are held."""
+
+    sends: list[Send]
+    released: frozenset[str]
+    keys: list[str]
+
+
+def event(number: str, kind: str, key: str, **data: Any) -> bytes:
+    return json.dumps(
+        {
+            "specversion": "1.0",
+            "id": number,
+            "source": "/chaos",
+            "type": kind,
+            "data": {"parcel": key, **data},
+        }
+    ).encode()
+
+
+def ghost(random: Random, keys: list[str]) -> tuple[str, bytes]:
+    """Key and value of an event that nobody may ever see."""
+    key = random.choice(keys)
+    number = f"ghost-{random.getrandbits(64):x}"
+    return key, event(number, "parcel.weighed", key, grams=GHOST_GRAMS)
+
+
+def make_plan(seed: int, runs: int, seconds: float, name: str = "") -> Plan:
+    """A plan of so many runs over so many seconds; plans of other names have other runs."""
+    random = Random(f"{seed}{name}")
+    sends: list[Send] = []
+    released = set()
+    keys = [f"{name}{number:05}" for number in range(runs)]
+    for key in keys:
+        script, is_released = _script(random, key)
+        if is_released:
+            released.add(key)
+        begin = random.uniform(0, seconds * 0.75)
+        # Most lives are short beside the feed; some last to its end.
+        lasts = seconds if random.random() < 0.1 else random.uniform(0.5, seconds * 0.25)
+        end = min(seconds, begin + lasts)
+        times = sorted(random.uniform(begin, end) for _ in script)
+        sends += [
+            Send(at, PARCELS, key, value, EVENT_HEADERS) for at, value in zip(times, script, strict=True)
+        ]
+    for number in range(max(6, runs // 20)):
+        at = random.uniform(0, seconds)
+        poison_key = random.choice([None, random.choice(keys)])
+        sends.append(Send(at, PARCELS, poison_key, POISON[number % len(POISON)], []))
+        unknown = event(f"{name}unknown-{number}", "parcel.painted", random.choice(keys))
+        sends.append(Send(random.uniform(0, seconds), PARCELS, random.choice(keys), unknown, EVENT_HEADERS))
+    for number in range(max(20, runs // 4)):
+        key = f"{name}chat-{random.randrange(max(3, runs // 50))}"
+        kind = random.choice(["chatter.typing", "chatter.read", "parcel.opened", "parcel.weighed"])
+        value = event(f"{name}chat-{number}", kind, key, grams=number)
+        sends.append(Send(random.uniform(0, seconds), CHATTER, key, value, EVENT_HEADERS))
+    sends.sort(key=lambda one: one.at)
+    return Plan(sends, frozenset(released), keys)
+
+
+def _script(random: Random, key: str) -> tuple[list[bytes], bool]:
+    """The life of one run, in order; and whether its hold, if there is one, shall be lifted."""
+    long = random.random() < 0.1
+    weighs = random.randint(18, 28) if long else random.randint(1, 5)
+    life = [event(f"{key}/open", "parcel.opened", key)]
+    for number in range(weighs):
+        life.append(event(f"{key}/w{number}", "parcel.weighed", key, grams=random.randint(1, 999)))
+        if random.random() < 0.15:
+            life.append(event(f"{key}/s{number}", "parcel.stopped", key))
+            life.append(event(f"{key}/r{number}", "parcel.resumed", key))
+    if random.random() < 0.8:
+        life.append(event(f"{key}/close", "parcel.closed", key))
+    plain = list(life)
+    bad = event(f"{key}/bad", "parcel.weighed", key, grams="much")
+    fate = random.random()
+    if fate < 0.08:
+        # A hold that is lifted: exactly one event is invalid and all others fit, or the moment would matter.
+        life.insert(
+            random.randint(1, len(life) - 1), event(f"{key}/bad", "parcel.weighed", key, grams="much")
+        )
+        _double(random, life, plain, long=long)
+        return life, True
+    _double(random, life, plain, long=long)
+    if fate < 0.13:
+        life.insert(random.randint(1, len(life)), bad)
+    elif fate < 0.22:
+        # Before the run, or when the state does not take it.
+        early = event(f"{key}/odd", "parcel.resumed", key)
+        life.insert(random.randint(0, len(life)), early)
+        life.insert(random.randint(0, len(life)), early)
+    elif fate < 0.27:
+        life.append(event(f"{key}/late", "parcel.weighed", key, grams=5))
+    return life, False
+
+
+def _double(random: Random, life: list[bytes], plain: list[bytes], *, long: bool) -> None:
+    for value in random.sample(plain, len(plain)):
+        if random.random() < 0.12:
+            first = life.index(value)
+            near = min(len(life), first + 1 + random.randrange(3))
+            life.insert(random.randint(near, len(life)), value)
+    if long:
+        # So late that the run itself has forgotten it.
+        life.append(plain[0])
+        life.append(plain[1])

@@ -1,0 +1,188 @@
+"""Brings servers, topics, engines and a feed together, and waits until all of it has come to rest."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import re
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+
+from engine.services.apache_kafka import ApacheKafka
+from engine.services.postgres import EmbeddedPostgres
+from engine.store.migrations import migrate
+from tests.chaos.parcels import CHATTER, OUT, PARCELS
+from tests.chaos.reading import ends
+from tests.chaos.slots import Slot, World, until
+from tests.proxy import FaultProxy
+
+log = logging.getLogger("chaos")
+
+PARTITIONS = {
+    PARCELS: 4,
+    CHATTER: 2,
+    OUT: 4,
+    f"{PARCELS}{{suffix}}.dead-letters": 2,
+    f"{CHATTER}{{suffix}}.dead-letters": 1,
+}
+WRONG = re.compile(r"Traceback|pointsman\S* (?:ERROR|CRITICAL)|has stopped:|Task exception was never")
+NOISE = "Future exception was never retrieved"
+"""asyncpg's own, of a connection that broke while nobody waited for it."""
+_DROPPABLE = """
+select d.id, d.pipeline
+from pointsman.dead_letters d join pointsman.runs r on r.id = d.run and r.held = d.sequence
+where d.namespace = $1 and d.status = 'open' and d.key = any ($2::text[])
+"""
+_DROP = """
+insert into pointsman.inbox (namespace, pipeline, command, body, who, why)
+values ($1, $2, 'drop', convert_to(json_build_object('dead_letter', $3::bigint)::text, 'UTF8'), 'chaos', '')
+"""
+_UNSETTLED = """
+select (select count(*) from pointsman.inbox where namespace = $1) as commands,
+    (select coalesce(sum(ticket - deleted), 0) from pointsman.lanes where namespace = $1) as rows
+"""
+
+
+@dataclass(slots=True)
+class Stage:
+    """A world with engines in it."""
+
+    world: World
+    slots: list[Slot]
+    released: set[str] = field(default_factory=set)
+    """Keys of runs whose holds ``keep_releasing`` lifts."""
+    drops: int = 0
+
+    @property
+    def surprises(self) -> list[str]:
+        """What engines did that nobody asked for, and what their logs say of mistakes."""
+        found = [surprise for slot in self.slots for surprise in slot.surprises]
+        for slot in self.slots:
+            if slot.log.exists():
+                lines = slot.log.read_text(errors="replace").splitlines()
+                for number, line in enumerate(lines):
+                    before = lines[max(0, number - 2) : number]
+                    if WRONG.search(line) and not any(NOISE in one for one in before):
+                        found.append(f"engine {slot.name} said:\n" + "\n".join(lines[number : number + 25]))
+        return found
+
+    def topics(self, *names: str) -> list[str]:
+        suffix = self.world.suffix
+        return [(name + ("" if "{" in name else suffix)).format(suffix=suffix) for name in names]
+
+    async def keep_releasing(self) -> None:
+        """Drop what holds the runs that shall be released, now and then twice, until cancelled."""
+        asked: dict[int, int] = {}
+        while True:
+            with contextlib.suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                connection = await self.world.connect()
+                try:
+                    await self._release(connection, asked)
+                finally:
+                    await connection.close(timeout=5)
+            await asyncio.sleep(0.5)
+
+    async def _release(self, connection: asyncpg.Connection[Any], asked: dict[int, int]) -> None:
+        keys = sorted(self.released)
+        for number, pipeline in await connection.fetch(_DROPPABLE, self.world.namespace, keys):
+            if asked.get(number, 0) < 2:
+                await connection.execute(_DROP, self.world.namespace, pipeline, number)
+                asked[number] = asked.get(number, 0) + 1
+                self.drops += 1
+
+    async def at_rest(self, seconds: float) -> dict[tuple[str, int], int]:
+        """Wait until all is read, done and published; returns the ends of the topics."""
+        began = time.monotonic()
+        expected = await asyncio.to_thread(ends, self.world.kafka, self.topics(PARCELS, CHATTER))
+        state: dict[str, Any] = {}
+
+        async def is_at_rest() -> bool:
+            rows = await self.world.ask(
+                "select topic, partition, position from pointsman.positions where namespace = $1",
+                self.world.namespace,
+            )
+            positions = {(row[0], row[1]): row[2] for row in rows}
+            state["behind"] = {
+                place: (positions.get(place), end)
+                for place, end in expected.items()
+                if positions.get(place) != end
+            }
+            ((state["commands"], state["unpublished"]),) = await self.world.ask(
+                _UNSETTLED, self.world.namespace
+            )
+            state["held"] = await self.world.ask(_DROPPABLE, self.world.namespace, sorted(self.released))
+            assert not self.surprises, "\n".join(self.surprises)
+            return (
+                not state["behind"]
+                and state["commands"] == 0
+                # The last row published is always kept.
+                and state["unpublished"] <= 1
+                and not state["held"]
+            )
+
+        try:
+            await until(is_at_rest, seconds, "at rest", 0.2)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; positions and ends: {state}") from error
+        log.info("at rest after %.1f s", time.monotonic() - began)
+        return expected
+
+
+@contextlib.asynccontextmanager
+async def stage(
+    postgres: EmbeddedPostgres,
+    kafka: ApacheKafka,
+    folder: Path,
+    suffix: str,
+    engines: Sequence[str],
+    limits: dict[str, Any],
+    partitions: dict[str, int] | None = None,
+    module: str = "tests.chaos.engine_process",
+) -> AsyncIterator[Stage]:
+    """A database, topics, and places for engines, none of them started."""
+    database = f"chaos{suffix.replace('-', '_')}"
+    await asyncio.to_thread(postgres.psql, f"create database {database}")
+    await migrate(postgres.dsn(database=database))
+    await asyncio.to_thread(postgres.add_login, "pointsman", member_of="pointsman_engine")
+    await _create_topics(kafka.bootstrap, suffix, partitions or PARTITIONS)
+    world = World(
+        kafka=kafka.bootstrap,
+        postgres_port=postgres.port,
+        owner_dsn=postgres.dsn(database=database),
+        engine_dsn=postgres.dsn("pointsman", database).replace(f":{postgres.port}/", ":{port}/"),
+        suffix=suffix,
+        folder=folder,
+        limits=limits,
+        module=module,
+    )
+    async with contextlib.AsyncExitStack() as stack:
+        slots = []
+        for name in engines:
+            proxy = await stack.enter_async_context(FaultProxy(postgres.port))
+            slot = Slot(name, world, proxy)
+            stack.push_async_callback(slot.close)
+            slots.append(slot)
+        yield Stage(world, slots)
+
+
+async def _create_topics(bootstrap: str, suffix: str, partitions: dict[str, int]) -> None:
+    admin: Any = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        new: Any = NewTopic
+        wanted = [
+            new((name + ("" if "{" in name else suffix)).format(suffix=suffix), count, replication_factor=1)
+            for name, count in partitions.items()
+        ]
+        answer = await admin.create_topics(wanted)
+        refused = [error for error in answer.topic_errors if error[1]]
+        assert not refused, refused
+    finally:
+        await admin.close()

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from engine.cli import definitions, run, upkeep
+from engine.cli import checking, dead_letters, decisions, definitions, looking, run, upkeep
 from engine.cli.failures import FAILED, INTERRUPTED, report
 
 
@@ -71,6 +71,5 @@ def _root(
     pass
 
 
-run.register(app)
-definitions.register(app)
-upkeep.register(app)
+for commands in (run, definitions, looking, checking, dead_letters, decisions, upkeep):
+    commands.register(app)

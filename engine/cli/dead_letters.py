@@ -1,0 +1,242 @@
+"""``dead-letters``: events that could not be applied, and what a person decides of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from engine.cli.asking import Key, Pipeline, ask_store, whoever
+from engine.cli.failures import FAILED
+from engine.cli.looking import place, print_record, tell_limit
+from engine.cli.options import Json, Limit, Namespace, Postgres, Who
+from engine.cli.output import note, print_facts, print_json, print_rows, say
+from engine.errors import UsageError
+
+if TYPE_CHECKING:
+    from engine.reading import Asked, Became, DeadLetterDetails, DeadLetterView
+    from engine.store.connecting import Connection
+
+PANEL = "Decisions"
+
+Reason = Annotated[
+    str | None, typer.Option("--reason", metavar="REASON", help="Only with this reason, such as 'no run'.")
+]
+Topic = Annotated[str | None, typer.Option("--topic", metavar="NAME", help="Only of this topic.")]
+EventId = Annotated[str | None, typer.Option("--event-id", metavar="ID", help="Only of events with this id.")]
+Ids = Annotated[
+    list[int] | None, typer.Argument(metavar="[ID]...", help="Their numbers.", show_default=False)
+]
+All = Annotated[bool, typer.Option("--all", help="All that are open, where no other filter is given.")]
+Why = Annotated[str, typer.Option("--why", metavar="TEXT", help="Kept with the dead letter.")]
+Wait = Annotated[
+    float, typer.Option("--wait", metavar="SECONDS", min=0, help="How long to wait for an engine to do it.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    group = typer.Typer(
+        name="dead-letters",
+        help="Events that could not be applied: look, redrive, drop.",
+        no_args_is_help=True,
+    )
+    group.command("list")(list_all)
+    group.command("show")(show)
+    group.command("redrive")(redrive)
+    group.command("drop")(drop)
+    app.add_typer(group, rich_help_panel=PANEL)
+
+
+def list_all(
+    status: Annotated[
+        str | None, typer.Option("--status", metavar="open|redriven|dropped", help="Only of this status.")
+    ] = None,
+    reason: Reason = None,
+    pipeline: Pipeline = None,
+    key: Key = None,
+    topic: Topic = None,
+    event_id: EventId = None,
+    limit: Limit = 100,
+    postgres: Postgres = None,
+    namespace: Namespace = None,
+    json: Json = False,
+) -> None:
+    """List dead letters, the newest first."""
+    filters = {
+        "status": status,
+        "reason": reason,
+        "pipeline": pipeline,
+        "key": key,
+        "topic": topic,
+        "event_id": event_id,
+    }
+
+    async def question(connection: Connection, namespace: str) -> list[DeadLetterView]:
+        return await _find(connection, namespace, filters, limit)
+
+    found = ask_store({"postgres": postgres, "namespace": namespace}, question)
+    if json:
+        print_json(found)
+        return
+    print_letters(found)
+    tell_limit(len(found), limit, "dead letter")
+
+
+def show(
+    number: Annotated[int, typer.Argument(metavar="ID", help="Its number.")],
+    postgres: Postgres = None,
+    namespace: Namespace = None,
+    json: Json = False,
+) -> None:
+    """Show a dead letter: why it is one, and its record as it came."""
+
+    async def question(connection: Connection, namespace: str) -> DeadLetterDetails:
+        from engine.reading import show_dead_letter  # noqa: PLC0415 - needs an extra to be installed
+
+        return await show_dead_letter(connection, namespace, number)
+
+    found = ask_store({"postgres": postgres, "namespace": namespace}, question)
+    if json:
+        print_json(found)
+        return
+    letter = found.letter
+    print_facts(
+        {
+            "dead letter": f"{letter.id}, {letter.status}",
+            "reason": letter.reason,
+            "error": letter.error,
+            "event": f"{letter.type or '?'} {letter.event_id or '?'}",
+            "run": f"{letter.pipeline or '?'} {letter.key or '?'}",
+            "record": place(found.record),
+            "holds its run": f"yes, {found.waiting} events wait" if found.holds else "no",
+            "published": f"{letter.publishing} {found.publishing_error}, to {found.dead_letter_topic}",
+            "at": letter.at,
+            **({"ended": f"by {found.who}: {found.why}"} if found.ended else {}),
+        }
+    )
+    for tried in found.details if isinstance(found.details, list) else []:
+        say(f"  tried {_tried(tried)}")
+    print_record(found.record)
+
+
+def redrive(
+    ids: Ids = None,
+    *,
+    reason: Reason = None,
+    pipeline: Pipeline = None,
+    key: Key = None,
+    topic: Topic = None,
+    event_id: EventId = None,
+    all_open: All = False,
+    why: Why = "redriven at the command line",
+    who: Who = None,
+    wait: Wait = 10.0,
+    postgres: Postgres = None,
+    namespace: Namespace = None,
+    json: Json = False,
+) -> int:
+    """Put events back, each in its place before those that wait behind it.
+
+    By their numbers, or all open ones that the filters let through. An engine does it; doing it twice changes
+    nothing the second time. Ends with 1 where a number is not known.
+    """
+    filters = {"reason": reason, "pipeline": pipeline, "key": key, "topic": topic, "event_id": event_id}
+    return _ask("redrive", ids or [], filters, all_open, why, whoever(who), wait, postgres, namespace, json)
+
+
+def drop(
+    ids: Ids = None,
+    *,
+    reason: Reason = None,
+    pipeline: Pipeline = None,
+    key: Key = None,
+    topic: Topic = None,
+    event_id: EventId = None,
+    all_open: All = False,
+    why: Why = "dropped at the command line",
+    who: Who = None,
+    wait: Wait = 10.0,
+    postgres: Postgres = None,
+    namespace: Namespace = None,
+    json: Json = False,
+) -> int:
+    """Give events up: what waits behind them goes on without them. Chosen as for redrive."""
+    filters = {"reason": reason, "pipeline": pipeline, "key": key, "topic": topic, "event_id": event_id}
+    return _ask("drop", ids or [], filters, all_open, why, whoever(who), wait, postgres, namespace, json)
+
+
+def _ask(
+    command: Literal["redrive", "drop"],
+    ids: list[int],
+    filters: dict[str, str | None],
+    all_open: bool,
+    why: str,
+    who: str,
+    wait: float,
+    postgres: str | None,
+    namespace: str | None,
+    json: bool,
+) -> int:
+    chosen = any(value is not None for value in filters.values())
+    if not (ids or chosen or all_open):
+        raise UsageError(f"Say which to {command}: their numbers, a filter such as --key, or --all.")
+    if ids and (chosen or all_open):
+        raise UsageError("Give numbers or filters, not both.")
+
+    async def question(connection: Connection, namespace: str) -> tuple[Asked, list[Became]]:
+        from engine.reading import ask_drop, ask_redrive, wait_until_taken  # noqa: PLC0415 - needs an extra
+
+        numbers = ids or [
+            one.id for one in await _find(connection, namespace, {"status": "open", **filters}, 0)
+        ]
+        ask = ask_redrive if command == "redrive" else ask_drop
+        asked = await ask(connection, namespace, numbers, who=who, why=why)
+        return asked, await wait_until_taken(connection, namespace, asked, seconds=wait)
+
+    asked, became = ask_store({"postgres": postgres, "namespace": namespace}, question)
+    if json:
+        print_json({**asked.as_json(), "became": became})
+    else:
+        for one in became:
+            say(f"{one.id}: {one.sentence}")
+        for number, reason in asked.skipped:
+            say(f"{number}: left alone, {reason}")
+        if not became and not asked.skipped:
+            note("No open dead letters.")
+    unknown = any(reason == "there is no such dead letter" for _, reason in asked.skipped)
+    failed = any(one.taken and one.status == "open" for one in became)
+    return FAILED if unknown or failed else 0
+
+
+async def _find(
+    connection: Connection, namespace: str, filters: dict[str, str | None], limit: int
+) -> list[DeadLetterView]:
+    from engine.reading import list_dead_letters  # noqa: PLC0415 - needs an extra to be installed
+
+    return await list_dead_letters(connection, namespace, **filters, limit=limit)
+
+
+def print_letters(letters: list[DeadLetterView]) -> None:
+    """A table."""
+    print_rows(
+        ("id", "status", "reason", "event", "run", "error"),
+        [
+            (
+                one.id,
+                one.status,
+                one.reason,
+                one.type or "",
+                " ".join(filter(None, [one.pipeline, one.key])),
+                " ".join(one.error.split()),
+            )
+            for one in letters
+        ],
+        right=("id",),
+        fold=("error",),
+    )
+
+
+def _tried(tried: dict[str, Any]) -> str:
+    guard = f", but {tried['guard']} did not hold" if tried.get("guard") else ""
+    return f"{tried.get('source') or 'any state'} → {tried.get('target') or 'stay'}{guard}"

@@ -1,0 +1,257 @@
+"""``runs``, ``history``, ``show``, ``explain``: what there is, what happened, and why."""
+
+from __future__ import annotations
+
+import json as json_module
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from engine.cli.asking import Generation, Key, Pipeline, RunWords, ask_store, find_address
+from engine.cli.failures import FAILED
+from engine.cli.options import Json, Limit, Namespace, Postgres
+from engine.cli.output import note, print_facts, print_json, print_rows, say, short_time
+
+if TYPE_CHECKING:
+    from engine.reading import Answer, Explanation, HistoryRow, RecordView, RunAt, RunView
+    from engine.store.connecting import Connection
+
+PANEL = "Runs and events"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    for command in (runs, history, show, explain):
+        app.command(rich_help_panel=PANEL)(command)
+
+
+def runs(
+    pipeline: Pipeline = None,
+    key: Key = None,
+    status: Annotated[
+        str | None, typer.Option("--status", metavar="running|completed|held", help="Only of this status.")
+    ] = None,
+    state: Annotated[
+        str | None, typer.Option("--state", metavar="NAME", help="Only those that are in this state.")
+    ] = None,
+    limit: Limit = 100,
+    postgres: Postgres = None,
+    namespace: Namespace = None,
+    json: Json = False,
+) -> None:
+    """List runs, those that started last first."""
+
+    async def question(connection: Connection, namespace: str) -> list[RunView]:
+        from engine.reading import list_runs  # noqa: PLC0415 - needs an extra to be installed
+
+        return await list_runs(
+            connection, namespace, pipeline=pipeline, key=key, status=status, state=state, limit=limit
+        )
+
+    found = ask_store({"postgres": postgres, "namespace": namespace}, question)
+    if json:
+        print_json(found)
+        return
+    print_rows(
+        ("pipeline", "key", "gen", "status", "state", "rows", "waiting", "started", "updated"),
+        [
+            (
+                one.pipeline,
+                one.key,
+                one.generation,
+                one.status,
+                " ".join(one.configuration),
+                one.sequence,
+                one.waiting or "",
+                one.started,
+                one.updated,
+            )
+            for one in found
+        ],
+        right=("gen", "rows", "waiting"),
+    )
+    tell_limit(len(found), limit, "run")
+
+
+def history(
+    run: RunWords,
+    generation: Generation = None,
+    limit: Limit = 0,
+    postgres: Postgres = None,
+    namespace: Namespace = None,
+    json: Json = False,
+) -> None:
+    """Tell what happened to a run, row by row; with a limit, the newest rows."""
+
+    async def question(connection: Connection, namespace: str) -> list[HistoryRow]:
+        from engine.reading import history  # noqa: PLC0415 - needs an extra to be installed
+
+        address = await find_address(connection, namespace, run)
+        return await history(connection, namespace, *address, generation, limit)
+
+    found = ask_store({"postgres": postgres, "namespace": namespace}, question)
+    if json:
+        print_json(found)
+        return
+    print_history(found)
+
+
+def show(
+    run: RunWords,
+    at: Annotated[
+        int | None, typer.Option("--at", metavar="SEQUENCE", min=1, help="As it was after this row.")
+    ] = None,
+    generation: Generation = None,
+    postgres: Postgres = None,
+    namespace: Namespace = None,
+    json: Json = False,
+) -> None:
+    """Show a run, as it is or as it was: states, context, and the event and record that brought it there."""
+
+    async def question(connection: Connection, namespace: str) -> RunAt:
+        from engine.reading import show  # noqa: PLC0415 - needs an extra to be installed
+
+        address = await find_address(connection, namespace, run)
+        return await show(connection, namespace, *address, generation, at_sequence=at)
+
+    found = ask_store({"postgres": postgres, "namespace": namespace}, question)
+    if json:
+        print_json(found)
+        return
+    print_facts(
+        {
+            "run": f"{found.pipeline} {found.key}, generation {found.generation}",
+            "row": f"{found.sequence} of {found.latest}",
+            "at": found.at,
+            "status": found.status + (f", {found.waiting} events wait" if found.waiting else ""),
+            "states": found.configuration,
+            "definition": f"version {found.version}, {(found.definition or '')[:12]}",
+            "event": f"{found.row.event.type} {found.row.event.id} ({found.row.event.kind})",
+            **({"record": place(found.record)} if found.record else {}),
+        }
+    )
+    say("context:")
+    say(json_module.dumps(found.context, indent=2, ensure_ascii=False))
+    if found.record:
+        print_record(found.record)
+
+
+def explain(
+    event_id: Annotated[
+        str | None, typer.Argument(metavar="[EVENT_ID]", help="The event's id.", show_default=False)
+    ] = None,
+    topic: Annotated[str | None, typer.Option("--topic", metavar="NAME")] = None,
+    partition: Annotated[int | None, typer.Option("--partition", metavar="NUMBER", min=0)] = None,
+    offset: Annotated[int | None, typer.Option("--offset", metavar="NUMBER", min=0)] = None,
+    source: Annotated[
+        str | None,
+        typer.Option("--source", metavar="SOURCE", help="Of events with this id, only this source's."),
+    ] = None,
+    postgres: Postgres = None,
+    namespace: Namespace = None,
+    json: Json = False,
+) -> int:
+    """Tell what became of an event, and why: by its id, or by topic, partition and offset.
+
+    From what was recorded at the time. Ends with 1 where nothing is known of it.
+    """
+
+    async def question(connection: Connection, namespace: str) -> Explanation:
+        from engine.reading import explain  # noqa: PLC0415 - needs an extra to be installed
+
+        return await explain(
+            connection,
+            namespace,
+            event_id=event_id,
+            source=source,
+            topic=topic,
+            partition=partition,
+            offset=offset,
+        )
+
+    found = ask_store({"postgres": postgres, "namespace": namespace}, question)
+    if json:
+        print_json(found)
+    else:
+        print_explanation(found)
+    return 0 if found.known else FAILED
+
+
+def print_history(rows: list[HistoryRow]) -> None:
+    """A table of moves."""
+    print_rows(
+        ("row", "at", "event", "what", "move", "asked for"),
+        [
+            (
+                row.sequence,
+                short_time(row.at),
+                row.event.type,
+                row.event.kind,
+                move_of(row),
+                ", ".join(str(effect.get("type", "")) for effect in row.effects),
+            )
+            for row in rows
+        ],
+        right=("row",),
+        fold=("move",),
+    )
+
+
+def move_of(row: HistoryRow) -> str:
+    """From where to where."""
+    after = " ".join(row.to_states)
+    if row.from_states is None:
+        return f"→ {after}"
+    before = " ".join(row.from_states)
+    return f"stays {after}" if before == after else f"{before} → {after}"
+
+
+def print_explanation(found: Explanation) -> None:
+    """In sentences."""
+    for answer in found.answers:
+        say(_subject(answer))
+        for change in (*answer.earlier, answer.current):
+            say(f"  {short_time(change.at)}  {change.sentence}")
+    for sentence in found.notes:
+        say(sentence)
+
+
+def _subject(answer: Answer) -> str:
+    what = " ".join(filter(None, [answer.type, answer.event_id])) or "A record"
+    at = "" if answer.offset is None else f", {answer.topic}/{answer.partition} offset {answer.offset}"
+    return f"{what}{at}, for {answer.pipeline or 'all pipelines of the topic'}:"
+
+
+def place(record: RecordView) -> str:
+    """Where a record is."""
+    return f"{record.topic}/{record.partition} offset {record.offset}"
+
+
+def print_record(record: RecordView) -> None:
+    """A record as it came, as far as it is text."""
+    shown: dict[str, Any] = record.as_json()
+    say("record:")
+    print_facts(
+        {
+            "  place": place(record),
+            "  time": shown["time"],
+            "  key": _text(shown, "key"),
+            **{f"  {one['name']}": _text(one, "value") for one in shown["headers"]},
+            "  value": _text(shown, "value"),
+        }
+    )
+
+
+def _text(shown: dict[str, Any], name: str) -> str:
+    encoded = shown[f"{name}_base64"]
+    if encoded is not None:
+        return f"(base64) {encoded}"
+    return "(none)" if shown[name] is None else str(shown[name])
+
+
+def tell_limit(number: int, limit: int, what: str) -> None:
+    """Say beside a list that there may be more."""
+    if number == 0:
+        note(f"No {what}s.")
+    elif limit and number == limit:
+        note(f"The first {limit} {what}s; --limit 0 shows all.")

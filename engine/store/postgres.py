@@ -296,7 +296,8 @@ class PostgresStore:
         await self._writer.execute("begin")
         now = {number: (epoch, position) for number, epoch, position in rows}
         held = zip(ids, epochs, olds, strict=True)
-        return {number for number, epoch, old in held if now.get(number) != (epoch, old)}
+        lost = {number for number, epoch, old in held if now.get(number) != (epoch, old)}
+        return lost or set(ids)
 
     async def _consume_commands(self, commit: Commit) -> None:
         if not commit.commands:

@@ -1,0 +1,275 @@
+"""What every store promises: one suite for Postgres and for the fake."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+import pytest
+
+from connectors.source import Partition
+from engine.log import Kind, LogRow, append, digest_number, digest_of, fold, pack, with_hash
+from engine.store.contract import (
+    Commit,
+    DeadLetter,
+    LostPositionsError,
+    LostRunsError,
+    PositionMove,
+    RefusedByStoreError,
+    Store,
+)
+from engine.store.postgres import PostgresStore
+from statemachines.run import Run
+from tests.fakes.store import FakeStore, Tables
+from tests.services import Database
+
+AT = datetime(2026, 3, 1, tzinfo=UTC)
+HERE = Partition("orders", 0)
+THERE = Partition("orders", 1)
+_offsets = itertools.count()
+
+
+@dataclass(slots=True)
+class World:
+    """Opens stores on one database."""
+
+    open: Callable[[], Awaitable[Store]]
+
+
+@pytest.fixture
+async def fake_world() -> World:
+    tables = Tables()
+
+    async def open_store() -> Store:
+        return FakeStore(tables)
+
+    return World(open_store)
+
+
+@pytest.fixture
+async def postgres_world(database: Database) -> AsyncIterator[World]:
+    opened: list[Store] = []
+
+    async def open_store() -> Store:
+        store = await PostgresStore.open(database.engine_dsn, namespace="n", group="g", cluster="c")
+        opened.append(store)
+        return store
+
+    yield World(open_store)
+    for store in opened:
+        await store.close()
+
+
+@pytest.fixture(params=["fake_world", "postgres_world"])
+def world(request: pytest.FixtureRequest) -> World:
+    found: World = request.getfixturevalue(request.param)
+    return found
+
+
+def row_of(run: Run | None, number: int, *, kind: Kind = Kind.MOVED, event_id: str | None = None) -> LogRow:
+    offset = next(_offsets)
+    name = event_id or f"e{offset}"
+    digest = digest_number(digest_of("/here", name)) if kind in {Kind.STARTED, Kind.MOVED} else None
+    sequence = 1 if run is None else run.sequence + 1
+    fields = (
+        number, digest, offset, AT, sequence, 1, 1, int(kind), 1, b"\x01" + bytes(8), "added", "open", name, b"",
+        b'{"n":1}', b"{}",
+    )  # fmt: skip
+    return append(b"" if run is None else run.hash, fields)
+
+
+def packed(row: LogRow) -> bytes:
+    return with_hash(pack(row[:-1]), row.hash)
+
+
+async def started(store: Store, key: str = "k") -> Run:
+    """A run that is there."""
+    pipeline = await store.register_pipeline("sum")
+    await store.register_definition(pipeline, 1, b"h", b"c", b"s")
+    number = (await store.run_ids())[0]
+    row = row_of(None, number, kind=Kind.STARTED)
+    run = fold(None, row, key=key)
+    await store.commit(Commit(AT, rows=[packed(row)], created=[(pipeline, run)]))
+    return run
+
+
+def moved(run: Run, **row: str) -> tuple[Run, Commit]:
+    """The run after one more row, and the commit that makes it so."""
+    made = row_of(run, run.id, **row)  # type: ignore[arg-type]  # event_id only
+    after = fold(run, made)
+    return after, Commit(AT, rows=[packed(made)], changed=[(run.sequence, after)])
+
+
+async def test_a_position_that_is_there_stays_when_it_is_added_again(world: World) -> None:
+    store = await world.open()
+    await store.add_positions({HERE: 5})
+    await store.add_positions({HERE: 9, THERE: 3})
+    assert await store.known_positions([HERE, THERE, Partition("others", 0)]) == {HERE: 5, THERE: 3}
+
+
+async def test_a_position_moves_only_for_who_holds_its_epoch(world: World) -> None:
+    first, second = await world.open(), await world.open()
+    await first.add_positions({HERE: 0, THERE: 0})
+    mine = {position.partition: position for position in await first.take_positions([HERE, THERE])}
+    (theirs,) = await second.take_positions([HERE])
+    assert theirs.epoch == mine[HERE].epoch + 1
+    moves = [PositionMove(one.id, one.epoch, 0, 10) for one in mine.values()]
+    with pytest.raises(LostPositionsError) as lost:
+        await first.commit(Commit(AT, positions=moves))
+    assert lost.value.lost == {mine[HERE].id}
+    assert await first.known_positions([HERE, THERE]) == {HERE: 0, THERE: 0}
+    await second.commit(Commit(AT, positions=[PositionMove(theirs.id, theirs.epoch, 0, 10)]))
+    assert await first.known_positions([HERE]) == {HERE: 10}
+
+
+async def test_a_position_moves_only_from_where_it_is(world: World) -> None:
+    store = await world.open()
+    await store.add_positions({HERE: 7})
+    (mine,) = await store.take_positions([HERE])
+    with pytest.raises(LostPositionsError):
+        await store.commit(Commit(AT, positions=[PositionMove(mine.id, mine.epoch, 6, 8)]))
+    assert await store.known_positions([HERE]) == {HERE: 7}
+
+
+async def test_a_run_is_loaded_as_it_was_committed(world: World) -> None:
+    store = await world.open()
+    run = await started(store)
+    pipeline = await store.register_pipeline("sum")
+    (loaded,) = await store.load_runs(pipeline, ["k", "unknown"])
+    assert loaded.durable() == run.durable()
+    by_id = await store.run_by_id(run.id)
+    assert by_id is not None
+    assert by_id.durable() == run.durable()
+
+
+async def test_the_second_of_two_who_move_one_run_loses_and_nothing_of_it_is_kept(world: World) -> None:
+    first, second = await world.open(), await world.open()
+    run = await started(first)
+    await first.add_positions({HERE: 0})
+    (mine,) = await second.take_positions([HERE])
+    after, commit = moved(run)
+    await first.commit(commit)
+    _, late = moved(run)
+    late.positions = [PositionMove(mine.id, mine.epoch, 0, 4)]
+    with pytest.raises(LostRunsError):
+        await second.commit(late)
+    stored = await second.run_by_id(run.id)
+    assert stored is not None
+    assert stored.hash == after.hash
+    assert await second.known_positions([HERE]) == {HERE: 0}
+
+
+async def test_a_verdict_on_a_run_that_has_moved_loses(world: World) -> None:
+    store = await world.open()
+    run = await started(store)
+    _, commit = moved(run)
+    await store.commit(commit)
+    with pytest.raises(LostRunsError):
+        await store.commit(Commit(AT, judged=[(run.id, run.sequence)]))
+    await store.commit(Commit(AT, judged=[(run.id, run.sequence + 1)]))
+
+
+async def test_two_who_start_one_run_cannot_both(world: World) -> None:
+    first, second = await world.open(), await world.open()
+    run = await started(first)
+    row = row_of(None, (await second.run_ids())[0], kind=Kind.STARTED)
+    twin = fold(None, row, key=run.key)
+    pipeline = await second.register_pipeline("sum")
+    with pytest.raises(LostRunsError):
+        await second.commit(Commit(AT, rows=[packed(row)], created=[(pipeline, twin)]))
+    assert await second.run_by_id(twin.id) is None
+
+
+async def test_an_event_is_consumed_once_by_a_run_however_late_it_comes_again(world: World) -> None:
+    store = await world.open()
+    run = await started(store)
+    run, commit = moved(run, event_id="the-same")
+    await store.commit(commit)
+    pair = (run.id, digest_number(digest_of("/here", "the-same")))
+    assert await store.seen([pair, (run.id, 12345)]) == {pair}
+    _, again = moved(run, event_id="the-same")
+    with pytest.raises(LostRunsError):
+        await store.commit(again)
+
+
+async def test_run_ids_are_given_out_once(world: World) -> None:
+    stores = [await world.open(), await world.open()]
+    blocks = [block for _ in range(5) for block in await asyncio.gather(*(one.run_ids() for one in stores))]
+    assert len({number for block in blocks for number in block}) == sum(len(block) for block in blocks)
+
+
+async def test_events_wait_in_order_until_they_leave(world: World) -> None:
+    store = await world.open()
+    run = await started(store)
+    numbers = []
+    for _ in range(3):
+        row = row_of(run, run.id, kind=Kind.WAITED)
+        after = fold(run, row)
+        numbers.append(row.sequence)
+        commit = Commit(AT, rows=[packed(row)], changed=[(run.sequence, after)])
+        commit.waiting_added = [(run.id, row.sequence, 100 + row.sequence)]
+        await store.commit(commit)
+        run = after
+    assert [event.sequence for event in await store.waiting_events(run.id, 10)] == numbers
+    assert [event.sequence for event in await store.waiting_events(run.id, 2)] == numbers[:2]
+    assert await store.waiting_digests([run.id]) == {(run.id, 100 + number) for number in numbers}
+    await store.commit(Commit(AT, waiting_removed=[(run.id, numbers[0])]))
+    assert [event.sequence for event in await store.waiting_events(run.id, 10)] == numbers[1:]
+
+
+LETTER = DeadLetter(
+    None, None, None, "k", "e", "t", 7, "no run", "nobody has this key", b"", None, None, 5, None, b"\0\xff", b"",
+    None, AT, None,
+)  # fmt: skip
+
+
+async def test_data_that_the_store_cannot_take_is_refused_and_nothing_is_kept(world: World) -> None:
+    store = await world.open()
+    run = await started(store)
+    after, commit = moved(run)
+    commit.dead_letters = [LETTER._replace(error="a NUL: \0")]
+    with pytest.raises(RefusedByStoreError):
+        await store.commit(commit)
+    assert (await store.run_by_id(run.id) or after).sequence == run.sequence
+    commit = replace(commit, dead_letters=[LETTER])
+    await store.commit(commit)
+    assert (await store.run_by_id(run.id) or run).sequence == after.sequence
+
+
+async def test_a_dead_letter_is_found_with_its_bytes_as_they_came(world: World) -> None:
+    store = await world.open()
+    await store.commit(Commit(AT, dead_letters=[LETTER]))
+    found = await store.load_dead_letter(1)
+    assert found is not None
+    assert (found.record_value, found.record_key, found.reason, found.status) == (
+        b"\0\xff",
+        None,
+        "no run",
+        "open",
+    )
+    assert await store.load_dead_letter(2) is None
+
+
+async def test_after_a_refused_commit_the_store_goes_on(world: World) -> None:
+    store = await world.open()
+    run = await started(store)
+    with pytest.raises(LostRunsError):
+        await store.commit(Commit(AT, judged=[(run.id, 99)]))
+    _, commit = moved(run)
+    await store.commit(commit)
+
+
+async def test_a_lock_keeps_until_the_commit(world: World) -> None:
+    store = await world.open()
+    run = await started(store)
+    await store.lock([], [run.id])
+    (loaded,) = await store.load_runs(await store.register_pipeline("sum"), [run.key])
+    _, commit = moved(loaded)
+    await store.commit(commit)
+    await store.lock([], [run.id])
+    await store.unlock()
+    _, commit = moved((await store.run_by_id(run.id)) or run)
+    await store.commit(commit)

@@ -1,0 +1,257 @@
+"""A store in memory, for unit speed. It passes the same suite as Postgres (``tests/contract/test_store.py``)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from connectors.source import Partition
+from engine.log import LogRow, unpack
+from engine.store.contract import (
+    Command,
+    Commit,
+    DeadLetter,
+    LostPositionsError,
+    LostRunsError,
+    Noted,
+    Position,
+    RefusedByStoreError,
+    StoredDeadLetter,
+    WaitingEvent,
+)
+from statemachines.run import Run
+
+
+@dataclass(slots=True)
+class Place:
+    """A row of positions."""
+
+    id: int
+    position: int
+    epoch: int = 0
+
+
+@dataclass(slots=True)
+class Tables:
+    """What all stores on one database share."""
+
+    pipelines: dict[str, int] = field(default_factory=dict)
+    definitions: dict[tuple[int, int, bytes, bytes], int] = field(default_factory=dict)
+    places: dict[Partition, Place] = field(default_factory=dict)
+    runs: dict[int, tuple[int, Run]] = field(default_factory=dict)
+    rows: dict[tuple[int, int], LogRow] = field(default_factory=dict)
+    waiting: dict[tuple[int, int], int] = field(default_factory=dict)
+    letters: dict[int, tuple[DeadLetter, str]] = field(default_factory=dict)
+    noted: list[Noted] = field(default_factory=list)
+    inbox: dict[int, Command] = field(default_factory=dict)
+    next_run: int = 1
+    ticket: int = 0
+
+
+class FakeStore:
+    """One engine's view of ``tables``; locks are not needed, since nothing here awaits."""
+
+    def __init__(self, tables: Tables) -> None:
+        self.tables = tables
+
+    async def register_pipeline(self, name: str) -> int:
+        return self.tables.pipelines.setdefault(name, len(self.tables.pipelines) + 1)
+
+    async def register_definition(
+        self, pipeline: int, version: int, hash: bytes, code: bytes, structure: bytes
+    ) -> int:
+        del structure
+        known = self.tables.definitions
+        return known.setdefault((pipeline, version, hash, code), len(known) + 1)
+
+    async def known_positions(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
+        return {p: self.tables.places[p].position for p in partitions if p in self.tables.places}
+
+    async def add_positions(self, positions: Mapping[Partition, int]) -> None:
+        for partition, position in positions.items():
+            places = self.tables.places
+            places.setdefault(partition, Place(len(places) + 1, position))
+
+    async def take_positions(self, partitions: Iterable[Partition]) -> list[Position]:
+        taken = []
+        for partition in sorted(partitions):
+            place = self.tables.places.get(partition)
+            if place is not None:
+                place.epoch += 1
+                taken.append(Position(place.id, partition, place.position, place.epoch))
+        return taken
+
+    async def run_ids(self) -> range:
+        first = self.tables.next_run
+        self.tables.next_run += 4096
+        return range(first, self.tables.next_run)
+
+    async def load_runs(self, pipeline: int, keys: Sequence[str]) -> list[Run]:
+        latest: dict[str, Run] = {}
+        for owner, run in self.tables.runs.values():
+            if owner == pipeline and run.key in keys:
+                known = latest.get(run.key)
+                if known is None or known.generation < run.generation:
+                    latest[run.key] = run
+        return [run._replace(loaded=[]) for run in latest.values()]
+
+    async def seen(self, asked: Sequence[tuple[int, int]]) -> set[tuple[int, int]]:
+        consumed = {(row.run, row.digest) for row in self.tables.rows.values()}
+        return {pair for pair in asked if pair in consumed}
+
+    async def waiting_digests(self, runs: Sequence[int]) -> set[tuple[int, int]]:
+        return {(run, digest) for (run, _), digest in self.tables.waiting.items() if run in runs}
+
+    async def waiting_events(self, run: int, limit: int) -> list[WaitingEvent]:
+        found = sorted(
+            (sequence, digest) for (of, sequence), digest in self.tables.waiting.items() if of == run
+        )
+        events = []
+        for sequence, digest in found[:limit]:
+            row = self.tables.rows[run, sequence]
+            events.append(
+                WaitingEvent(
+                    sequence,
+                    row.type,
+                    row.event_id,
+                    row.position,
+                    row.offset,
+                    row.payload,
+                    row.envelope,
+                    digest,
+                )
+            )
+        return events
+
+    async def strikes(self, positions: Sequence[int]) -> dict[tuple[int, int], tuple[int, str]]:
+        del positions
+        return {}
+
+    async def read_inbox(self, pipelines: Sequence[int], limit: int) -> list[Command]:
+        mine = [c for c in self.tables.inbox.values() if c.pipeline is None or c.pipeline in pipelines]
+        return sorted(mine)[:limit]
+
+    async def load_dead_letter(self, number: int) -> StoredDeadLetter | None:
+        found = self.tables.letters.get(number)
+        if found is None:
+            return None
+        letter, status = found
+        return StoredDeadLetter(
+            number,
+            letter.pipeline,
+            letter.run,
+            letter.sequence,
+            letter.key,
+            letter.event_id,
+            letter.type,
+            letter.position,
+            letter.offset,
+            letter.record_time,
+            letter.record_key,
+            letter.record_value,
+            letter.record_headers,
+            status,
+            letter.reason,
+            letter.topic,
+        )
+
+    async def has_command(self, number: int) -> bool:
+        return number in self.tables.inbox
+
+    async def run_by_id(self, number: int) -> Run | None:
+        found = self.tables.runs.get(number)
+        return None if found is None else found[1]._replace(loaded=[])
+
+    async def partition_of(self, position: int | None) -> tuple[str, int]:
+        for partition, place in self.tables.places.items():
+            if place.id == position:
+                return partition.topic, partition.number
+        return "", 0
+
+    async def listen(self, channel: str, heard: Callable[[], None]) -> None:
+        del channel, heard
+
+    async def lock(self, positions: Sequence[int], runs: Sequence[int]) -> None:
+        del positions, runs
+
+    async def unlock(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
+
+    async def commit(self, commit: Commit) -> int | None:
+        before = copy.deepcopy(self.tables)
+        try:
+            return self._write(commit)
+        except BaseException:
+            for name in Tables.__slots__:
+                setattr(self.tables, name, getattr(before, name))
+            raise
+
+    def _write(self, commit: Commit) -> int | None:
+        tables = self.tables
+        self._move(commit)
+        for number in commit.commands:
+            if tables.inbox.pop(number, None) is None:
+                raise LostRunsError("another engine consumed a command first")
+        self._change_runs(commit)
+        rows = [unpack(packed) for packed in commit.rows]
+        for row in rows:
+            self._add_row(row)
+        for run, sequence, digest in commit.waiting_added:
+            tables.waiting[run, sequence] = digest
+        for gone in commit.waiting_removed:
+            tables.waiting.pop(gone, None)
+        published = bool(commit.out)
+        for letter in commit.dead_letters:
+            if any("\0" in (text or "") for text in (letter.key, letter.event_id, letter.error)):
+                raise RefusedByStoreError("text has no NUL")
+            tables.letters[len(tables.letters) + 1] = (letter, "open")
+            published = published or letter.out is not None
+        for ended in commit.ended:
+            letter, status = tables.letters[ended.id]
+            tables.letters[ended.id] = (letter, ended.status if status == "open" else status)
+        tables.noted.extend(commit.noted)
+        if not published:
+            return None
+        tables.ticket += 1
+        return tables.ticket
+
+    def _move(self, commit: Commit) -> None:
+        by_id = {place.id: place for place in self.tables.places.values()}
+        lost = [
+            move.id
+            for move in commit.positions
+            if (by_id[move.id].epoch, by_id[move.id].position) != (move.epoch, move.old)
+        ]
+        if lost:
+            raise LostPositionsError(lost)
+        for move in commit.positions:
+            by_id[move.id].position = move.new
+
+    def _change_runs(self, commit: Commit) -> None:
+        runs = self.tables.runs
+        expected = [(old, run.id) for old, run in commit.changed] + [(at, run) for run, at in commit.judged]
+        for old, number in expected:
+            if number not in runs or runs[number][1].sequence != old:
+                raise LostRunsError("another engine moved a run first")
+        for _, run in commit.changed:
+            runs[run.id] = (runs[run.id][0], run)
+        taken = {(owner, run.key, run.generation) for owner, run in runs.values()}
+        for pipeline, run in commit.created:
+            if (pipeline, run.key, run.generation) in taken or run.id in runs:
+                raise LostRunsError("another engine started the run first")
+            runs[run.id] = (pipeline, run)
+
+    def _add_row(self, row: LogRow) -> None:
+        rows = self.tables.rows
+        if any("\0" in text for text in (row.type, row.event_id, row.configuration)):
+            raise RefusedByStoreError("text has no NUL")
+        twice = row.digest is not None and any(
+            other.run == row.run and other.digest == row.digest for other in rows.values()
+        )
+        if twice or (row.run, row.sequence) in rows:
+            raise LostRunsError("the row is there already")
+        rows[row.run, row.sequence] = row

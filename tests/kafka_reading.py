@@ -1,0 +1,46 @@
+"""Reading a topic to its end, for tests."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+
+from connectors.source import Record
+
+READ_SECONDS = 30.0
+
+
+async def read_all(bootstrap: str, topic: str) -> list[Record]:
+    """The committed records of a topic as it is now, partition by partition."""
+    partitions = await _partitions(bootstrap, topic)
+    make: Any = AIOKafkaConsumer  # aiokafka is not typed
+    consumer = make(bootstrap_servers=bootstrap, isolation_level="read_committed", fetch_max_wait_ms=20)
+    await consumer.start()
+    try:
+        consumer.assign(partitions)
+        ends = await consumer.end_offsets(partitions)
+        for partition in partitions:
+            consumer.seek(partition, 0)
+        found: dict[TopicPartition, list[Record]] = {partition: [] for partition in partitions}
+        async with asyncio.timeout(READ_SECONDS):
+            for partition in partitions:
+                while await consumer.position(partition) < ends[partition]:
+                    for one, records in (await consumer.getmany(timeout_ms=100)).items():
+                        found[one].extend(records)
+        return [record for partition in partitions for record in found[partition]]
+    finally:
+        await consumer.stop()
+
+
+async def _partitions(bootstrap: str, topic: str) -> list[TopicPartition]:
+    make: Any = AIOKafkaAdminClient  # as above
+    admin = make(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        [described] = await admin.describe_topics([topic])
+    finally:
+        await admin.close()
+    return sorted(TopicPartition(topic, one["partition"]) for one in described["partitions"])

@@ -21,6 +21,7 @@ from operator import length_hint
 
 from engine.batch import Batch
 from engine.claims import Claim, Slice, halves
+from engine.limits import EngineLimits
 from engine.loading import load_for
 from engine.observing import Observer
 from engine.routing import Route, TopicRoute
@@ -29,6 +30,8 @@ from engine.store.contract import LostPositionsError, LostRunsError, PositionMov
 ARRIVALS_BETWEEN_BREATHS = 100
 """After as many steps the event loop gets a turn, so that the commit in flight goes on."""
 LOSSES_BEFORE_LOCK = 2
+RUN_BYTES = 1_500
+"""What a hot run takes in memory, roughly, beside its context, which is there as bytes and as an object."""
 
 
 @dataclass(slots=True, eq=False)
@@ -205,8 +208,15 @@ class Committer:
         self._observer.committed(batch, seconds)
 
 
-def evict(routes: Sequence[Route], runs_max: int) -> None:
-    """Bring the caches down to so many runs each, the least recently moved first."""
+def evict(routes: Sequence[Route], limits: EngineLimits, batch: Batch) -> None:
+    """Bring the caches down to their limits, the least recently moved runs first.
+
+    What ``batch`` moved stays, since it is not durable yet. The size of contexts is judged by those of the batch.
+    """
+    runs = batch.commit.changed or batch.commit.created
+    bytes_per_run = RUN_BYTES + (2 * sum(len(run.context) for _, run in runs) // len(runs) if runs else 0)
+    runs_max = max(limits.cache_bytes_max // bytes_per_run, 2 * limits.batch_records_max)
+    runs_max = min(runs_max, limits.cache_runs_max)
     for route in routes:
         cache = route.cache
         surplus = len(cache) - runs_max

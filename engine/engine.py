@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Awaitable, Callable, MutableSequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -27,6 +28,9 @@ from engine.starting import FirstPosition, first_positions
 from engine.store.contract import LostPositionsError, LostRunsError, Store, StoreUnavailableError
 
 log = logging.getLogger("pointsman.engine")
+
+UPKEEP_SECONDS = 3_600
+"""How often the store is asked to make room ahead: the log's partitions of the coming months."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +113,14 @@ class Engine:
         await parts.reader.start()
         try:
             await parts.membership.start(parts.topics, self.assignment.add, self.assignment.remove)
+            # Ends when the membership is stopped; sooner only if it is broken, and then so are we.
+            watch = asyncio.create_task(parts.membership.watch())
+            watch.add_done_callback(lambda _: self.stopping.set())
             try:
                 await self._sessions(until)
             finally:
                 await parts.membership.stop()
+                await watch
         finally:
             await parts.reader.stop()
 
@@ -153,6 +161,8 @@ class Session:
         self._routes: list[Route] = []
         self._commands: Commands
         self._paused = False
+        self._kafka = Backoff(parts.limits.reconnect_seconds_max, parts.limits.complain_seconds)
+        self._upkeep_at = time.monotonic() + UPKEEP_SECONDS
 
     @property
     def last_ticket(self) -> int:
@@ -191,6 +201,7 @@ class Session:
                 if not slices or self._commands.wanted.is_set():
                     await self._settle(pending)
                     pending = None
+                    self._speak_of_kafka()
                     await self._commands.work()
                     if not slices and until is not None and await until(self):
                         return True
@@ -209,7 +220,10 @@ class Session:
             # What was stepped ahead of a commit that came out otherwise is worth nothing.
             self._let_go_of_lost()
             batch = await self._committer.prepare(slices, None)
-        evict(self._routes, self._parts.limits.cache_runs_max)
+        evict(self._routes, self._parts.limits, batch)
+        if time.monotonic() >= self._upkeep_at:
+            self._upkeep_at += UPKEEP_SECONDS
+            await self.store.keep_up()
         return self._committer.begin(slices, batch)
 
     async def _settle(self, pending: Pending | None) -> None:
@@ -284,6 +298,19 @@ class Session:
         stopped = self._engine.stopped_partitions
         self._parts.reader.assign({p: c.read_to for p, c in self.claims.items() if p not in stopped})
         self._paused = False
+
+    def _speak_of_kafka(self) -> None:
+        troubles = [*self._parts.reader.troubles().values()]
+        lost_group = self._parts.membership.trouble()
+        if lost_group is not None:
+            troubles.append(lost_group)
+        if troubles:
+            reasons = "; ".join(sorted({trouble.reason for trouble in troubles}))
+            self._kafka.failed(
+                f"Kafka is away in part; the engine goes on by itself when it is back ({reasons})"
+            )
+        else:
+            self._kafka.succeeded()
 
     def _stop(self, partition: Partition, reason: str) -> None:
         self._engine.stopped_partitions[partition] = reason

@@ -286,6 +286,10 @@ class Store(Protocol):
         """
         ...
 
+    async def keep_up(self) -> None:
+        """Make room ahead, as is needed now and then by an engine that runs for months."""
+        ...
+
     async def close(self) -> None:
         """Give up the connections."""
         ...

@@ -203,6 +203,11 @@ class PostgresStore:
         async with _translated():
             await self._reader.add_listener(channel, lambda *_: heard())
 
+    async def keep_up(self) -> None:
+        """Make the log's partitions of the coming months."""
+        async with _translated():
+            await self._reader.execute("select pointsman.ensure_partitions()")
+
     async def ask_to_release(self, definitions: Sequence[int]) -> None:
         """Put a command into the inbox for each run that is held for want of one of these definitions."""
         async with _translated():

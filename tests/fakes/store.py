@@ -178,6 +178,9 @@ class FakeStore:
     async def unlock(self) -> None:
         pass
 
+    async def keep_up(self) -> None:
+        pass
+
     async def close(self) -> None:
         pass
 

@@ -1,0 +1,59 @@
+"""What can be asked of a store: runs, histories, explanations, checks; and what a person may set right.
+
+Everything here is a function of a connection (``engine.store.connecting.connect(dsn, for_engine=False)``)
+that answers with frozen dataclasses; ``as_json`` of each gives the field names that are documented and stay.
+Reading needs the reader's role only. No pipeline's code is run, but by ``replay``.
+"""
+
+from engine.reading.asking import Asked, Became, ask_drop, ask_redrive, wait_until_taken
+from engine.reading.dead_letters import (
+    DeadLetterDetails,
+    DeadLetterView,
+    list_dead_letters,
+    show_dead_letter,
+)
+from engine.reading.errors import NotFoundError
+from engine.reading.explain import Answer, Change, Explanation, explain
+from engine.reading.history import EventView, HistoryRow, history
+from engine.reading.positions import PositionSet, PositionView, list_positions, set_position
+from engine.reading.replay import Mismatch, ReplayReport, RunReplayed, replay
+from engine.reading.runs import RunView, list_runs
+from engine.reading.show import RunAt, show
+from engine.reading.values import RecordView
+from engine.reading.verify import Finding, VerifyReport, verify
+
+__all__ = [
+    "Answer",
+    "Asked",
+    "Became",
+    "Change",
+    "DeadLetterDetails",
+    "DeadLetterView",
+    "EventView",
+    "Explanation",
+    "Finding",
+    "HistoryRow",
+    "Mismatch",
+    "NotFoundError",
+    "PositionSet",
+    "PositionView",
+    "RecordView",
+    "ReplayReport",
+    "RunAt",
+    "RunReplayed",
+    "RunView",
+    "VerifyReport",
+    "ask_drop",
+    "ask_redrive",
+    "explain",
+    "history",
+    "list_dead_letters",
+    "list_positions",
+    "list_runs",
+    "replay",
+    "set_position",
+    "show",
+    "show_dead_letter",
+    "verify",
+    "wait_until_taken",
+]

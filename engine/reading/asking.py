@@ -1,0 +1,193 @@
+"""What a person asks of dead letters: put into the inbox, where an engine takes it up like any event."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from engine.commands import CHANNEL
+from engine.errors import UsageError
+from engine.reading.catalog import SQL
+from engine.reading.explain import Answer, explain
+from engine.store.connecting import Connection
+from statemachines.outcome import Reason
+
+_LOOK_SECONDS = 0.05
+_LOOK_SECONDS_MAX = 0.5
+_WHO_CHARACTERS_MAX = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What was put into the inbox, and what was left alone."""
+
+    command: str
+    """redrive or drop."""
+    commands: tuple[tuple[int, int], ...]
+    """(dead letter, row of the inbox), in the order in which they will be taken up."""
+    skipped: tuple[tuple[int, str], ...]
+    """(dead letter, why nothing was asked of it)."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The documented fields."""
+        return {
+            "command": self.command,
+            "asked": [letter for letter, _ in self.commands],
+            "skipped": [{"id": letter, "why": why} for letter, why in self.skipped],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Became:
+    """What became of one dead letter of which something was asked."""
+
+    id: int
+    taken: bool
+    """Whether an engine took the command up; else it waits in the inbox."""
+    status: str
+    disposition: str | None
+    """What its event is now."""
+    sentence: str
+
+    def as_json(self) -> dict[str, Any]:
+        """The documented fields."""
+        return {
+            "id": self.id,
+            "taken": self.taken,
+            "status": self.status,
+            "disposition": self.disposition,
+            "sentence": self.sentence,
+        }
+
+
+async def ask_redrive(
+    connection: Connection, namespace: str, numbers: Iterable[int], *, who: str, why: str
+) -> Asked:
+    """Ask for open dead letters to be put back: each in its place before those that wait behind it.
+
+    Needs the engine's role. They are taken up in the order of their numbers; what is not open is left alone.
+
+    Raises:
+        UsageError: it is not said who asks, or why.
+    """
+    return await _ask(connection, namespace, "redrive", numbers, who, why)
+
+
+async def ask_drop(
+    connection: Connection, namespace: str, numbers: Iterable[int], *, who: str, why: str
+) -> Asked:
+    """Ask for open dead letters to be given up: what waits behind them goes on. Else as ``ask_redrive``."""
+    return await _ask(connection, namespace, "drop", numbers, who, why)
+
+
+async def _ask(
+    connection: Connection,
+    namespace: str,
+    command: Literal["redrive", "drop"],
+    numbers: Iterable[int],
+    who: str,
+    why: str,
+) -> Asked:
+    _check_text("who asks", who)
+    _check_text("why", why)
+    wanted = sorted(set(numbers))
+    async with connection.transaction():
+        found = {
+            row["id"]: row for row in await connection.fetch(SQL["letters_to_ask_of"], namespace, wanted)
+        }
+        skipped = [(number, _why_not(found.get(number), command)) for number in wanted]
+        chosen = [number for number, reason in skipped if not reason]
+        pipelines = [found[number]["pipeline"] for number in chosen]
+        rows = await connection.fetch(SQL["ask"], namespace, command, chosen, pipelines, who, why)
+        if rows:
+            await connection.execute(SQL["notify"], CHANNEL)
+    commands = sorted(row["id"] for row in rows)
+    return Asked(
+        command,
+        tuple(zip(chosen, commands, strict=True)),
+        tuple((number, reason) for number, reason in skipped if reason),
+    )
+
+
+async def wait_until_taken(
+    connection: Connection, namespace: str, asked: Asked, *, seconds: float
+) -> list[Became]:
+    """What became of each once engines took the commands up, or after so many seconds."""
+    deadline = time.monotonic() + seconds
+    commands = [command for _, command in asked.commands]
+    pause = _LOOK_SECONDS
+    left = await _left(connection, commands)
+    while left and (remaining := deadline - time.monotonic()) > 0:
+        await asyncio.sleep(min(pause, remaining))
+        pause = min(pause * 1.5, _LOOK_SECONDS_MAX)
+        left = await _left(connection, commands)
+    letters = [letter for letter, _ in asked.commands]
+    found = {row["id"]: row for row in await connection.fetch(SQL["records_of_letters"], letters)}
+    return [
+        await _became(connection, namespace, asked.command, letter, found[letter], taken=command not in left)
+        for letter, command in asked.commands
+    ]
+
+
+async def _left(connection: Connection, commands: Sequence[int]) -> set[int]:
+    return {row["id"] for row in await connection.fetch(SQL["commands_left"], commands)}
+
+
+async def _became(
+    connection: Connection, namespace: str, command: str, letter: int, row: Any, *, taken: bool
+) -> Became:
+    status = str(row["status"])
+    if not taken:
+        sentence = (
+            f"No engine took the {command} up yet. It waits in the inbox until one runs that has the "
+            "pipeline loaded; nothing need be done again."
+        )
+        return Became(letter, taken=False, status=status, disposition=None, sentence=sentence)
+    answers = await _answers(connection, namespace, row)
+    if status == "open":
+        sentence = (
+            f"An engine took the {command} up and could not carry it out, as its log says; the dead letter "
+            "is still open."
+        )
+        return Became(letter, taken=True, status=status, disposition=None, sentence=sentence)
+    if not answers:
+        return Became(letter, taken=True, status=status, disposition=None, sentence=f"It is {status}.")
+    said = " ".join(answer.current.sentence for answer in answers)
+    return Became(letter, True, status, answers[0].current.disposition, said)
+
+
+async def _answers(connection: Connection, namespace: str, row: Any) -> list[Answer]:
+    if row["position"] is None:
+        return []
+    place = await connection.fetchrow(SQL["place_of_position"], row["position"])
+    assert place is not None, "a dead letter's position is a foreign key"
+    found = await explain(
+        connection, namespace, topic=place["topic"], partition=place["partition"], offset=row["offset"]
+    )
+    names = {one["id"]: one["name"] for one in await connection.fetch(SQL["pipelines"], namespace)}
+    pipeline = names.get(row["pipeline"])
+    return [
+        answer
+        for answer in found.answers
+        if answer.group == place["consumer_group"] and pipeline in (None, answer.pipeline)
+    ]
+
+
+def _why_not(row: Any, command: str) -> str:
+    if row is None:
+        return "there is no such dead letter"
+    if row["status"] != "open":
+        return f"it is {row['status']} already"
+    if command == "redrive" and row["reason"] == Reason.REFUSED_BY_BROKER:
+        return "it came of a run and not of a topic: it cannot be put back, only dropped"
+    return ""
+
+
+def _check_text(what: str, text: str) -> None:
+    if not text.strip() or len(text) > _WHO_CHARACTERS_MAX or "\0" in text:
+        raise UsageError(
+            f"Say {what}, in a line of at most {_WHO_CHARACTERS_MAX} characters: it is kept with the letter."
+        )

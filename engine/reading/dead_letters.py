@@ -1,0 +1,194 @@
+"""Events that could not be applied, as a person sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from engine.envelope import decode_headers
+from engine.errors import UsageError
+from engine.reading.catalog import SQL
+from engine.reading.errors import NotFoundError
+from engine.reading.values import RecordView, askable, json_of, shown_time
+from engine.store.connecting import Connection
+from statemachines.outcome import Reason
+from statemachines.suggest import did_you_mean
+
+STATUSES = ("open", "redriven", "dropped")
+REASONS = tuple(reason.value for reason in Reason)
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetterView:
+    """A dead letter in a list."""
+
+    id: int
+    reason: str
+    error: str
+    topic: str
+    """Where its record came from; of an event that the broker refused, where it should have gone."""
+    partition: int | None
+    offset: int | None
+    pipeline: str | None
+    """None: it concerns all pipelines that read the topic."""
+    key: str | None
+    event_id: str | None
+    type: str | None
+    status: str
+    """open, redriven or dropped."""
+    publishing: str
+    """Whether its own topic has it: pending, published or refused."""
+    at: datetime
+
+    def as_json(self) -> dict[str, Any]:
+        """The documented fields."""
+        return {
+            "id": self.id,
+            "reason": self.reason,
+            "error": self.error,
+            "topic": self.topic,
+            "partition": self.partition,
+            "offset": self.offset,
+            "pipeline": self.pipeline,
+            "key": self.key,
+            "event_id": self.event_id,
+            "type": self.type,
+            "status": self.status,
+            "publishing": self.publishing,
+            "at": shown_time(self.at),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetterDetails:
+    """All of a dead letter."""
+
+    letter: DeadLetterView
+    generation: int | None
+    """Of the run that it is of, where there was one."""
+    sequence: int | None
+    """The row of the run that it was to hold it by; None where it holds none."""
+    holds: bool
+    """Whether it holds the run now."""
+    waiting: int
+    """How many events wait in the run."""
+    dead_letter_topic: str | None
+    publishing_error: str
+    details: Any
+    """The transitions that were tried and the condition that failed; or where the broker refused it."""
+    who: str
+    """Who ended it, why and when; empty while it is open."""
+    why: str
+    ended: datetime | None
+    record: RecordView
+
+    def as_json(self) -> dict[str, Any]:
+        """The documented fields."""
+        return {
+            **self.letter.as_json(),
+            "generation": self.generation,
+            "sequence": self.sequence,
+            "holds": self.holds,
+            "waiting": self.waiting,
+            "dead_letter_topic": self.dead_letter_topic,
+            "publishing_error": self.publishing_error,
+            "details": self.details,
+            "who": self.who,
+            "why": self.why,
+            "ended": shown_time(self.ended),
+            "record": self.record.as_json(),
+        }
+
+
+async def list_dead_letters(
+    connection: Connection,
+    namespace: str,
+    *,
+    status: str | None = None,
+    reason: str | None = None,
+    pipeline: str | None = None,
+    key: str | None = None,
+    topic: str | None = None,
+    event_id: str | None = None,
+    limit: int = 100,
+) -> list[DeadLetterView]:
+    """Dead letters, the newest first; ``limit`` 0 gives all of them.
+
+    Raises:
+        UsageError: there is no such status or reason.
+    """
+    if status is not None and status not in STATUSES:
+        raise UsageError(f"There is no status {status!r}. {did_you_mean(status, STATUSES)}")
+    if reason is not None and reason not in REASONS:
+        raise UsageError(f"There is no reason {reason!r}. {did_you_mean(reason, REASONS)}")
+    rows = await connection.fetch(
+        SQL["list_dead_letters"],
+        namespace,
+        status,
+        reason,
+        askable(pipeline),
+        askable(key),
+        askable(topic),
+        askable(event_id),
+        limit,
+    )
+    return [_view(row) for row in rows]
+
+
+async def show_dead_letter(connection: Connection, namespace: str, number: int) -> DeadLetterDetails:
+    """One dead letter, with its record as it came.
+
+    Raises:
+        NotFoundError: there is no such one.
+    """
+    row = await connection.fetchrow(SQL["show_dead_letter"], namespace, number)
+    if row is None:
+        raise NotFoundError(f"There is no dead letter {number} in the namespace {namespace!r}.")
+    letter = _view(row)
+    return DeadLetterDetails(
+        letter=letter,
+        generation=row["generation"],
+        sequence=row["sequence"],
+        holds=row["holds"],
+        waiting=row["waiting"],
+        dead_letter_topic=row["dead_letter_topic"],
+        publishing_error=row["publishing_error"],
+        details=json_of(row["details"] or b"[]"),
+        who=row["who"],
+        why=row["why"],
+        ended=row["ended"],
+        record=RecordView(
+            letter.topic,
+            letter.partition,
+            letter.offset,
+            row["record_time"],
+            row["record_key"],
+            decode_headers(row["record_headers"]),
+            row["record_value"],
+        ),
+    )
+
+
+def _view(row: Mapping[str, Any]) -> DeadLetterView:
+    topic = row["topic"]
+    if not topic:
+        # It was to be published and has no place of its own.
+        details = json_of(row["details"])
+        topic = str(details.get("topic", "")) if isinstance(details, dict) else ""
+    return DeadLetterView(
+        id=row["id"],
+        reason=row["reason"],
+        error=row["error"],
+        topic=topic,
+        partition=row["partition"],
+        offset=row["offset"],
+        pipeline=row["pipeline"],
+        key=row["key"],
+        event_id=row["event_id"],
+        type=row["type"],
+        status=row["status"],
+        publishing=row["publishing"],
+        at=row["at"],
+    )

@@ -1,0 +1,129 @@
+"""The form of an explanation: for each record and pipeline one answer, with all that it went through."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from engine.reading.values import shown_time
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """A transition that was considered, and the condition that did not hold."""
+
+    source: str | None
+    """None: of the whole pipeline, in any state."""
+    target: str | None
+    """None: stays where it is."""
+    guard: str | None
+
+    def as_json(self) -> dict[str, Any]:
+        """The documented fields."""
+        return {"source": self.source, "target": self.target, "guard": self.guard}
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One thing that became of an event."""
+
+    disposition: str
+    """started, applied, ignored, duplicate, late, held or dead-lettered."""
+    at: datetime
+    sentence: str
+    sequence: int | None = None
+    """The log row of the run that tells it, where there is one."""
+    reason: str | None = None
+    dead_letter: int | None = None
+    tried: tuple[Tried, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """The documented fields."""
+        return {
+            "disposition": self.disposition,
+            "at": shown_time(self.at),
+            "sentence": self.sentence,
+            "sequence": self.sequence,
+            "reason": self.reason,
+            "dead_letter": self.dead_letter,
+            "tried": [one.as_json() for one in self.tried],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of one record for one pipeline."""
+
+    pipeline: str | None
+    """None: the same for all pipelines that read the topic."""
+    key: str | None
+    generation: int | None
+    event_id: str | None
+    type: str | None
+    source: str | None
+    """None where it is not kept: of duplicates and ignored events."""
+    topic: str | None
+    partition: int | None
+    offset: int | None
+    group: str | None
+    """The consumer group that read the record."""
+    current: Change
+    earlier: tuple[Change, ...]
+    """What it was before, oldest first; and what was noted of it later without changing it."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The documented fields."""
+        return {
+            "pipeline": self.pipeline,
+            "key": self.key,
+            "generation": self.generation,
+            "event_id": self.event_id,
+            "type": self.type,
+            "source": self.source,
+            "topic": self.topic,
+            "partition": self.partition,
+            "offset": self.offset,
+            "group": self.group,
+            **self.current.as_json(),
+            "earlier": [one.as_json() for one in self.earlier],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What is known of what was asked for."""
+
+    namespace: str
+    event_id: str | None
+    source: str | None
+    topic: str | None
+    partition: int | None
+    offset: int | None
+    known: bool
+    """Whether anything can be said; else ``notes`` says why not."""
+    notes: tuple[str, ...]
+    """Sentences beside the answers."""
+    answers: tuple[Answer, ...]
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """All that there is to say, in order."""
+        said = [one.sentence for answer in self.answers for one in (*answer.earlier, answer.current)]
+        return (*said, *self.notes)
+
+    def as_json(self) -> dict[str, Any]:
+        """The documented fields."""
+        return {
+            "namespace": self.namespace,
+            "asked": {
+                "event_id": self.event_id,
+                "source": self.source,
+                "topic": self.topic,
+                "partition": self.partition,
+                "offset": self.offset,
+            },
+            "known": self.known,
+            "notes": list(self.notes),
+            "answers": [answer.as_json() for answer in self.answers],
+        }

@@ -1,0 +1,205 @@
+"""Takes a question about an event or a record to its answers."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from connectors.source import RawRecord
+from engine.envelope import decode_envelope, decode_headers
+from engine.errors import UsageError
+from engine.reading.catalog import Catalog, load_catalog
+from engine.reading.explain.answers import Answer, Change, Explanation
+from engine.reading.explain.changes import Rank, Records, Teller
+from engine.reading.explain.found import (
+    FOUND_MAX,
+    Found,
+    FoundLetter,
+    FoundNote,
+    FoundRow,
+    find_by_id,
+    find_by_record,
+)
+from engine.reading.explain.places import without_answer
+from engine.reading.values import askable
+from engine.store.connecting import Connection
+
+
+class Group(NamedTuple):
+    """What an answer is for: one record, as one pipeline (None: all) has it."""
+
+    position: int | None
+    offset: int | None
+    pipeline: int | None
+    number: int
+    """Of what has no record: its dead letter, or the command's row; else 0."""
+
+
+async def explain(
+    connection: Connection,
+    namespace: str,
+    *,
+    event_id: str | None = None,
+    source: str | None = None,
+    topic: str | None = None,
+    partition: int | None = None,
+    offset: int | None = None,
+) -> Explanation:
+    """What became of an event (by its id, which several sources may have used) or of a record (by its place).
+
+    Raises:
+        UsageError: neither an id nor a whole place is given.
+    """
+    by_place = offset is not None
+    if (by_place and (topic is None or partition is None)) or (not by_place and event_id is None):
+        raise UsageError("Give an event's id, or a record's place: --topic T --partition P --offset O.")
+    async with connection.transaction(isolation="repeatable_read", readonly=True):
+        catalog = await load_catalog(connection, namespace)
+        places = [
+            one
+            for one in catalog.positions.values()
+            if topic in (None, one.topic) and partition in (None, one.partition)
+        ]
+        if offset is not None:
+            found = await find_by_record(connection, namespace, [place.id for place in places], offset)
+        else:
+            found = await find_by_id(connection, namespace, askable(event_id) or "")
+        groups = _grouped(found)
+        _hand_down(groups)
+        teller = Teller(connection, catalog)
+        answers = [
+            _answer(group, records, await teller.tell(records), catalog) for group, records in groups.items()
+        ]
+        answers = [
+            one for one in answers if _is_asked(one, event_id, source, topic, partition, by_place=by_place)
+        ]
+        notes: list[str] = []
+        known = bool(answers)
+        if not answers and offset is not None:
+            known, notes = await without_answer(
+                connection, catalog, places, topic or "", partition or 0, offset
+            )
+        elif not answers:
+            notes = [_unknown_id(event_id or "", source, namespace)]
+    if found.is_cut:
+        notes.append(f"It came more than {FOUND_MAX:,} times; what is told here is the first part.")
+    return Explanation(
+        namespace, event_id, source, topic, partition, offset, known, tuple(notes), tuple(answers)
+    )
+
+
+def _grouped(found: Found) -> dict[Group, Records]:
+    groups: dict[Group, Records] = {}
+    for row in found.rows:
+        number = row.sequence if row.position is None else 0
+        group = Group(row.position, row.offset, row.pipeline, number)
+        groups.setdefault(group, Records()).rows.append(row)
+    for letter in found.letters:
+        number = letter.id if letter.position is None else 0
+        group = Group(letter.position, letter.offset, letter.pipeline, number)
+        groups.setdefault(group, Records()).letters.append(letter)
+    for note in found.notes:
+        group = Group(note.position, note.offset, note.pipeline, 0)
+        groups.setdefault(group, Records()).notes.append(note)
+    for one in found.ranges:
+        groups.setdefault(Group(one.position, one.offset, None, 0), Records()).ranges.append(one)
+    return groups
+
+
+def _hand_down(groups: dict[Group, Records]) -> None:
+    """What concerned all pipelines and was redriven is what came before, in each that it was offered to."""
+    for group, records in list(groups.items()):
+        if group.pipeline is not None or records.ranges:
+            continue
+        heirs = [
+            other
+            for other in groups
+            if other.pipeline is not None and other.position is not None and other[:2] == group[:2]
+        ]
+        if heirs and all(letter.status == "redriven" for letter in records.letters):
+            for heir in heirs:
+                groups[heir].letters[:0] = records.letters
+            del groups[group]
+
+
+def _answer(group: Group, records: Records, told: list[tuple[Rank, Change]], catalog: Catalog) -> Answer:
+    current = max(range(len(told)), key=lambda index: (told[index][0].weight, index))
+    place = catalog.positions.get(group.position or 0)
+    offset = group.offset
+    best = _best(records)
+    return Answer(
+        pipeline=None if group.pipeline is None else catalog.pipelines[group.pipeline],
+        key=best.key if best else None,
+        generation=best.generation if best else None,
+        event_id=best.event_id if best else None,
+        type=best.type if best else None,
+        source=_source(records, catalog),
+        topic=None if place is None else place.topic,
+        partition=None if place is None else place.partition,
+        offset=offset,
+        group=None if place is None else place.group,
+        current=told[current][1],
+        earlier=tuple(change for index, (_, change) in enumerate(told) if index != current),
+    )
+
+
+def _best(records: Records) -> FoundRow | FoundLetter | FoundNote | None:
+    """What tells most of the event."""
+    for many in (records.rows, records.notes, records.letters[::-1]):
+        for one in many:
+            return one
+    return None
+
+
+def _source(records: Records, catalog: Catalog) -> str | None:
+    for row in records.rows:
+        place = catalog.positions.get(row.position or 0)
+        if place is not None:
+            time, key, headers = decode_envelope(row.envelope, row.key.encode())
+            record = RawRecord(place.topic, place.partition, row.offset or 0, time, key, row.payload, headers)
+            return _source_in(record, row.position, row.definition, catalog)
+    for letter in records.letters:
+        place = catalog.positions.get(letter.position or 0)
+        record = RawRecord(
+            place.topic if place else "",
+            place.partition if place else 0,
+            letter.offset or 0,
+            letter.record_time,
+            letter.record_key,
+            letter.record_value,
+            decode_headers(letter.record_headers),
+        )
+        return _source_in(record, letter.position, None, catalog)
+    return None
+
+
+def _source_in(
+    record: RawRecord, position: int | None, definition: int | None, catalog: Catalog
+) -> str | None:
+    decoded = catalog.decode(record, position, definition)
+    return None if decoded is None else decoded.envelope.source
+
+
+def _is_asked(
+    answer: Answer,
+    event_id: str | None,
+    source: str | None,
+    topic: str | None,
+    partition: int | None,
+    *,
+    by_place: bool,
+) -> bool:
+    if source is not None and answer.source not in (None, source):
+        return False
+    if by_place:
+        return event_id is None or answer.event_id in (None, askable(event_id))
+    return topic in (None, answer.topic) and partition in (None, answer.partition)
+
+
+def _unknown_id(event_id: str, source: str | None, namespace: str) -> str:
+    whose = "" if source is None else f" of the source {source!r}"
+    return (
+        f"Nothing is recorded of an event with the id {event_id!r}{whose} in the namespace {namespace!r}: it "
+        "was not consumed yet, its id could not be read, or its topic's settings say to ignore its type, "
+        "which keeps no ids. Where you know its place, ask for that: "
+        "pointsman explain --topic T --partition P --offset O."
+    )

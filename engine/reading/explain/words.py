@@ -1,0 +1,241 @@
+"""The sentences of an explanation. Pure: everything that a sentence says is in its arguments."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from datetime import datetime
+
+import orjson
+
+from engine.dispositions import Disposition
+from engine.reading.explain.answers import Tried
+from engine.reading.explain.found import (
+    FoundLetter,
+    FoundNote,
+    FoundRange,
+    FoundRow,
+    Holder,
+    LogRowBrief,
+    Seen,
+)
+from engine.reading.values import effects_of, shown_time
+from statemachines.outcome import Reason
+from statemachines.run import Status
+
+
+def run_name(pipeline: str, key: str | None, generation: int | None) -> str:
+    """As in ``the run 'o-1' of orders``."""
+    which = f", generation {generation}" if generation else ""
+    return f"the run {key!r} of {pipeline}{which}"
+
+
+def moved(row: FoundRow, pipeline: str, release: LogRowBrief | None) -> str:
+    """What a row says of an event that was taken."""
+    run = run_name(pipeline, row.key, row.generation)
+    if row.before is None:
+        said = f"it started {run}, in {row.configuration} (row {row.sequence})."
+    elif row.before == row.configuration:
+        said = f"{run} took it and stayed in {row.configuration} (row {row.sequence})."
+    else:
+        said = f"it moved {run} from {row.before} to {row.configuration} (row {row.sequence})."
+    if release is not None:
+        said = f"after it had waited until {_released(release)}, {said}"
+    if row.status == Status.COMPLETED:
+        said += " The run is completed."
+    return _sentence(said + _asked_for(row.effects))
+
+
+def released(row: FoundRow, pipeline: str) -> str:
+    """What the row of a command says."""
+    run = run_name(pipeline, row.key, row.generation)
+    what = _released(LogRowBrief(row.kind, row.at, row.type, row.event_id, row.payload))
+    return _sentence(f"this is {what}; it lifted the hold of {run} (row {row.sequence}).")
+
+
+def waits(
+    row: FoundRow, pipeline: str, version: int | None, hold: int | None, holder: Holder | None, *, still: bool
+) -> str:
+    """What a row says of an event that waits, or waited."""
+    run = run_name(pipeline, row.key, row.generation)
+    wait = "waits" if still else "waited"
+    if hold is None:
+        which = "the definition" if version is None else f"version {version} of {pipeline}"
+        return (
+            f"It {wait} (row {row.sequence}): {which}, which {run} follows, was not loaded in the engine "
+            "that read it."
+        )
+    if holder is None:
+        return f"It {wait} (row {row.sequence}) behind row {hold}, which holds {run}."
+    behind = f"event {holder.event_id!r}" if holder.event_id is not None else "an event without an id"
+    said = (
+        f"It {wait} (row {row.sequence}) behind {behind}, which failed ({holder.reason}) and is dead letter "
+        f"{holder.id}: it holds {run} since row {hold}."
+    )
+    if still:
+        cure = f"pointsman dead-letters redrive {holder.id}"
+        return f"{said} Redrive or drop that one to let the run go on: {cure}."
+    return said.replace("it holds", "it held").replace("since row", "from row")
+
+
+def left_waiting(row: FoundRow, pipeline: str) -> str:
+    """What a row says of an event that waited and changed nothing, where nothing else tells why."""
+    run = run_name(pipeline, row.key, row.generation)
+    return f"It waited, and then changed nothing in {run} (row {row.sequence})."
+
+
+def held_without_letter(row: FoundRow, pipeline: str) -> str:
+    """What a row says of an event that holds its run, where its dead letter is gone."""
+    run = run_name(pipeline, row.key, row.generation)
+    return f"It failed and held {run} in {row.configuration} (row {row.sequence}); its dead letter is gone."
+
+
+def dead_letter(
+    letter: FoundLetter, pipeline: str | None, readers: Sequence[str], tried: Sequence[Tried], *, waited: bool
+) -> str:
+    """What a dead letter says of its event."""
+    begin = "After it had waited, it" if waited else "It"
+    what = f"dead letter {letter.id}, {letter.reason}"
+    if letter.reason == Reason.REFUSED_BY_BROKER:
+        first = f"{begin} was to be published, and the broker refused it ({what}): {_ended(letter.error)}"
+    elif letter.disposition == Disposition.LATE:
+        first = f"{begin} came late ({what}): {_ended(letter.error)}"
+    else:
+        first = f"{begin} could not be applied ({what}): {_ended(letter.error)}"
+    parts = [first, _tried(tried), _of_whom(letter, pipeline, readers), _published(letter), _end_of(letter)]
+    return " ".join(part for part in parts if part)
+
+
+def noted(
+    note: FoundNote,
+    pipeline: str,
+    *,
+    tried: Sequence[Tried],
+    configuration: str | None,
+    seen: Seen | None,
+    waited: bool,
+) -> str:
+    """What a noted disposition says."""
+    run = run_name(pipeline, note.key, note.generation)
+    begin = "After it had waited, it" if waited else "It"
+    if note.disposition == Disposition.DUPLICATE:
+        if seen is None:
+            return f"{begin} is a duplicate: {run} has an event of this source and id already."
+        since = f"row {seen.sequence} ({_at(seen.at)})"
+        return f"{begin} is a duplicate: {run} has an event of this source and id since {since}."
+    state = f" in {configuration}" if configuration else ""
+    match note.reason:
+        case Reason.NO_RUN:
+            why = f"{pipeline} has no run with the key {note.key!r}, and this event starts none"
+        case Reason.CLOSED:
+            why = f"{run} had ended{state}"
+        case Reason.UNEXPECTED if tried:
+            why = f"no condition of the transitions of {run}{state} held"
+        case Reason.UNEXPECTED:
+            why = f"{run} had no transition for it{state}"
+        case other:
+            why = other
+    said = f"{begin} was ignored ({note.reason}), as {pipeline} says of such events: {why}."
+    return " ".join(part for part in (said, _tried(tried)) if part)
+
+
+def ignored_range(found: FoundRange, topic: str, readers: Sequence[str]) -> str:
+    """What is known of a record that is kept as one of a range."""
+    which = f" ({', '.join(readers)})" if readers else ""
+    return (
+        f"It was ignored: no pipeline that reads {topic}{which} knew its type, and the topic's settings say "
+        "to ignore such records. They are kept as ranges of offsets, without their ids: this one is of "
+        f"{found.first} to {found.last}, {_count(found.records, 'record')}."
+    )
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _ended(text: str) -> str:
+    return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
+def _at(at: datetime | None) -> str:
+    return shown_time(at) or "an unknown time"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def _asked_for(effects: bytes) -> str:
+    asked = effects_of(effects)
+    if not asked:
+        return ""
+    topics = dict.fromkeys(str(one.get("publish")) for one in asked)
+    return f" It asked for {_count(len(asked), 'event')} to be published to {', '.join(topics)}."
+
+
+def _released(release: LogRowBrief) -> str:
+    said = {"command": release.type.removeprefix("pointsman."), "who": "", "why": ""}
+    with contextlib.suppress(ValueError, TypeError):
+        said |= orjson.loads(release.payload or b"{}")
+    why = f": {said['why']}" if said["why"] else ""
+    return (
+        f"a {said['command']} by {said['who'] or 'somebody'} at {_at(release.at)} ({release.event_id}{why})"
+    )
+
+
+def _tried(tried: Sequence[Tried]) -> str:
+    if not tried:
+        return ""
+    told = []
+    for one in tried:
+        where = f"from {one.source}" if one.source else "from any state"
+        to = f"to {one.target}" if one.target else "without leaving it"
+        told.append(f"{where} {to} if {one.guard}, which did not hold")
+    return f"Tried in this order: {'; '.join(told)}."
+
+
+def _of_whom(letter: FoundLetter, pipeline: str | None, readers: Sequence[str]) -> str:
+    if letter.reason == Reason.REFUSED_BY_BROKER:
+        return "" if pipeline is None else f"It came of {run_name(pipeline, letter.key, letter.generation)}."
+    if pipeline is None:
+        who = ", ".join(readers)
+        whom = "It concerns all pipelines that read the topic" + (f" ({who})." if who else ".")
+    else:
+        whom = ""
+    if letter.sequence is not None:
+        run = run_name(pipeline or "its pipeline", letter.key, letter.generation)
+        if letter.held == letter.sequence:
+            waiting = letter.waiting or 0
+            behind = f"{_count(waiting, 'event')} {'waits' if waiting == 1 else 'wait'} behind it"
+            hold = f"It holds {run} since row {letter.sequence}, and {behind}."
+        else:
+            hold = f"It held {run} from row {letter.sequence} until {_at(letter.ended)}."
+    elif letter.key is None:
+        hold = "No key could be read, so there is no order to keep, and it holds no run."
+    else:
+        hold = "It holds no run: later events go on without it."
+    return f"{whom} {hold}".strip()
+
+
+def _published(letter: FoundLetter) -> str:
+    if letter.topic is None:
+        return ""
+    match letter.publishing:
+        case "published":
+            return f"It was published to {letter.topic}."
+        case "refused":
+            why = f"the broker refused it for {letter.topic} ({letter.publishing_error})"
+            return _sentence(f"{why}, so it is in the table alone.")
+        case _:
+            return f"It waits to be published to {letter.topic}."
+
+
+def _end_of(letter: FoundLetter) -> str:
+    if letter.status != "open":
+        why = f": {_ended(letter.why)}" if letter.why else "."
+        return f"{letter.status.capitalize()} by {letter.who or 'somebody'} at {_at(letter.ended)}{why}"
+    if letter.held is not None and letter.held == letter.sequence:
+        return f"To let the run go on: pointsman dead-letters redrive {letter.id} (or drop)."
+    if letter.reason == Reason.REFUSED_BY_BROKER:
+        return f"It is open until it is dropped: pointsman dead-letters drop {letter.id}."
+    return f"It is open: pointsman dead-letters redrive {letter.id} (or drop)."

@@ -1,0 +1,131 @@
+"""What happened to a run, row by row."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from engine.reading.catalog import Catalog, load_catalog
+from engine.reading.rows import Folded, event_in, folded_rows, kind_word
+from engine.reading.runs import find_run
+from engine.reading.values import effects_of, json_of, shown_time, states_of
+from engine.store.connecting import Connection
+from statemachines.events import Address
+
+
+@dataclass(frozen=True, slots=True)
+class EventView:
+    """The event of a row."""
+
+    id: str
+    type: str
+    kind: str
+    """What the row says: started, moved, held, waited, released, moved after wait, held after wait or left
+    waiting."""
+    source: str | None
+    """None for commands, and where the record cannot be read by the settings that are known."""
+    topic: str | None
+    partition: int | None
+    offset: int | None
+    time: datetime | None
+    """When it happened, by its own account; for plain records without one, Kafka's time."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The documented fields."""
+        return {
+            "id": self.id,
+            "type": self.type,
+            "source": self.source,
+            "topic": self.topic,
+            "partition": self.partition,
+            "offset": self.offset,
+            "time": shown_time(self.time),
+            "kind": self.kind,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryRow:
+    """One row of a run's history."""
+
+    sequence: int
+    event: EventView
+    from_states: list[str] | None
+    """None: the run began."""
+    to_states: list[str]
+    at: datetime
+    effects: list[Mapping[str, Any]]
+    """What it asked for: topic, type, key, data and the id that it is published under."""
+    context: Any
+    """All of it, as it was after this row."""
+    hash: str
+
+    def as_json(self) -> dict[str, Any]:
+        """The documented fields."""
+        return {
+            "sequence": self.sequence,
+            "event": self.event.as_json(),
+            "from": self.from_states,
+            "to": self.to_states,
+            "at": shown_time(self.at),
+            "effects": self.effects,
+            "context": self.context,
+            "hash": self.hash,
+        }
+
+
+async def history(
+    connection: Connection,
+    namespace: str,
+    pipeline: str,
+    key: str,
+    generation: int | None = None,
+    limit: int = 0,
+) -> list[HistoryRow]:
+    """The rows of a run, oldest first; of a ``limit`` other than 0 the newest so many.
+
+    Raises:
+        NotFoundError: there is no such run.
+    """
+    async with connection.transaction(isolation="repeatable_read", readonly=True):
+        run = await find_run(connection, namespace, pipeline, key, generation)
+        catalog = await load_catalog(connection, namespace)
+        kept: deque[Folded] = deque(maxlen=limit or None)
+        async for folded in folded_rows(connection, run):
+            kept.append(folded)
+    return [history_row(folded, pipeline, catalog) for folded in kept]
+
+
+def history_row(folded: Folded, pipeline: str, catalog: Catalog) -> HistoryRow:
+    """A row as it is shown."""
+    before, row, after = folded
+    address = Address(catalog.namespace, pipeline, after.key, after.generation, row.sequence)
+    return HistoryRow(
+        sequence=row.sequence,
+        event=event_view(folded, catalog),
+        from_states=None if before is None else states_of(before.configuration),
+        to_states=states_of(row.configuration),
+        at=row.at,
+        effects=[
+            {"id": str(address.derive(index)), **effect}
+            for index, effect in enumerate(effects_of(row.effects))
+        ],
+        context=json_of(after.context),
+        hash=row.hash.hex(),
+    )
+
+
+def event_view(folded: Folded, catalog: Catalog) -> EventView:
+    """The event of a row as it is shown."""
+    _, row, after = folded
+    place = catalog.positions.get(row.position or 0)
+    plain = EventView(row.event_id, row.type, kind_word(row.kind), None, None, None, row.offset, None)
+    if place is not None:
+        plain = replace(plain, topic=place.topic, partition=place.partition)
+    decoded = event_in(row, after.key, catalog)
+    if decoded is None:
+        return plain
+    return replace(plain, source=decoded.envelope.source, time=decoded.envelope.time)

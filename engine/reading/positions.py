@@ -1,0 +1,148 @@
+"""How far each partition is applied, and how a person sets that."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from engine.errors import UsageError
+from engine.reading.catalog import SQL
+from engine.reading.errors import NotFoundError
+from engine.reading.values import shown_time
+from engine.store.connecting import Connection
+from statemachines.suggest import did_you_mean
+
+POSITIONS_CHANNEL = "pointsman_positions"
+"""Postgres notifies here when a person set a position: engines take their partitions anew."""
+_OFFSET_MAX = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class PositionView:
+    """A partition's position: the next offset to apply."""
+
+    namespace: str
+    group: str
+    cluster: str
+    topic: str
+    partition: int
+    position: int
+    epoch: int
+    """Raised by everyone who takes the partition."""
+    updated: datetime
+
+    def as_json(self) -> dict[str, Any]:
+        """The documented fields."""
+        return {
+            "namespace": self.namespace,
+            "group": self.group,
+            "cluster": self.cluster,
+            "topic": self.topic,
+            "partition": self.partition,
+            "position": self.position,
+            "epoch": self.epoch,
+            "updated": shown_time(self.updated),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class PositionSet:
+    """What was set."""
+
+    group: str
+    cluster: str
+    topic: str
+    partition: int
+    old: int
+    new: int
+    epoch: int
+
+    def as_json(self) -> dict[str, Any]:
+        """The documented fields."""
+        return {
+            "group": self.group,
+            "cluster": self.cluster,
+            "topic": self.topic,
+            "partition": self.partition,
+            "old": self.old,
+            "new": self.new,
+            "epoch": self.epoch,
+        }
+
+
+async def list_positions(
+    connection: Connection, namespace: str, *, topic: str | None = None, limit: int = 0
+) -> list[PositionView]:
+    """All positions of a namespace, by topic and partition; ``limit`` 0 gives all of them."""
+    rows = await connection.fetch(SQL["positions"], namespace)
+    found = [
+        PositionView(
+            namespace,
+            row["consumer_group"],
+            row["cluster"],
+            row["topic"],
+            row["partition"],
+            row["position"],
+            row["epoch"],
+            row["updated"],
+        )
+        for row in rows
+        if topic in (None, row["topic"])
+    ]
+    return found[:limit] if limit else found
+
+
+async def set_position(
+    connection: Connection,
+    namespace: str,
+    topic: str,
+    partition: int,
+    position: int,
+    *,
+    who: str,
+    why: str,
+    group: str | None = None,
+    cluster: str | None = None,
+) -> PositionSet:
+    """Let a partition go on from another offset; needs the engine's role.
+
+    It raises the epoch, so that a batch in flight fails as a whole, and tells the engines. Who did it and why
+    is kept.
+
+    Raises:
+        UsageError: what is given cannot be, or several groups or clusters have such a partition.
+        NotFoundError: there is no such partition.
+    """
+    if not 0 <= position <= _OFFSET_MAX:
+        raise UsageError(f"A position is an offset of 0 or more, not {position}.")
+    if not who.strip() or not why.strip():
+        raise UsageError("Say who sets the position, and why (--reason): it is kept.")
+    async with connection.transaction():
+        rows = await connection.fetch(SQL["lock_positions"], namespace, topic, partition, group, cluster)
+        if not rows:
+            raise NotFoundError(await _nothing_there(connection, namespace, topic, partition))
+        if len(rows) > 1:
+            listed = "; ".join(f"--group {row['consumer_group']} --cluster {row['cluster']}" for row in rows)
+            raise UsageError(f"{topic}/{partition} has several positions. Say which: {listed}.")
+        row = rows[0]
+        epoch = await connection.fetchval(SQL["set_position"], row["id"], position)
+        await connection.execute(SQL["add_position_change"], row["id"], row["position"], position, who, why)
+        await connection.execute(SQL["notify"], POSITIONS_CHANNEL)
+    return PositionSet(
+        row["consumer_group"], row["cluster"], topic, partition, row["position"], position, epoch
+    )
+
+
+async def _nothing_there(connection: Connection, namespace: str, topic: str, partition: int) -> str:
+    known = await list_positions(connection, namespace)
+    partitions = [str(one.partition) for one in known if one.topic == topic]
+    if partitions:
+        return (
+            f"{topic} has no position of a partition {partition} in the namespace {namespace!r}; "
+            f"it has those of {', '.join(partitions)}."
+        )
+    topics = dict.fromkeys(one.topic for one in known)
+    return (
+        f"The namespace {namespace!r} has no position in the topic {topic!r}. {did_you_mean(topic, topics)}"
+    )

@@ -1,0 +1,193 @@
+"""One run through a definition again, by the engine's own code: a batch meets each recorded event.
+
+A row is computed from the run as it was recomputed so far: its hash comes out equal only if all before
+it did. What came from outside is taken as recorded: the event, its time, that a command lifted a hold, that a
+definition was not loaded, and that a handler was ended because it did not return.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from connectors.decode import Unreadable, decode
+from engine.arrival import Arrival
+from engine.batch import STRIKES_MAX, Batch
+from engine.dead_letters import DeadLetterTopic
+from engine.envelope import decode_envelope
+from engine.log import Kind, LogRow, digest_of, unpack
+from engine.reading.catalog import Catalog
+from engine.reading.replay.report import Difference, Mismatch
+from engine.reading.rows import kind_word, raw_record
+from engine.reading.values import json_of, printable, states_of
+from engine.routing import Route, TopicRoute
+from statemachines.events import key_of
+from statemachines.machine import Machine
+from statemachines.outcome import Reason
+from statemachines.run import Run, Status
+
+_AFTER_WAIT = frozenset({Kind.MOVED_AFTER_WAIT, Kind.HELD_AFTER_WAIT, Kind.LEFT_WAITING})
+_HOLDING = frozenset({Kind.HELD, Kind.HELD_AFTER_WAIT})
+_SHOWN_FIELDS = ("kind", "status", "configuration", "context", "effects", "type", "event_id", "digest")
+"""What is told where it differs, in this order; where none of them does, the hash alone tells."""
+
+
+class HoldReason(NamedTuple):
+    """Why an event that holds a run failed, as recorded."""
+
+    reason: str
+    error: str
+
+
+class Rerun:
+    """The replay of one run: ``take`` each row in order; what it answers first ends it."""
+
+    def __init__(
+        self,
+        run: Run,
+        pipeline: int,
+        machine: Machine,
+        catalog: Catalog,
+        reasons: Mapping[int, HoldReason],
+    ) -> None:
+        self._stored = run
+        self._catalog = catalog
+        self._machine = machine
+        self._reasons = reasons
+        self._topics = {topic.name: topic for topic in machine.pipeline.read_topics}
+        self._route = Route(pipeline, machine.name, machine, 0, {}, dict(machine.events))
+        # Shared by all batches, where the engine asks the log: what a run has forgotten is a duplicate still.
+        self._consumed: set[tuple[int, int]] = set()
+        self._waiting: set[tuple[int, int]] = set()
+
+    def take(self, row: LogRow) -> Mismatch | None:
+        """The next row; an answer where it comes out otherwise."""
+        self._follow(row)
+        batch = self._batch(row.at, row)
+        if row.kind == Kind.RELEASED:
+            run = self._route.cache.get(self._stored.key)
+            if run is None:
+                return self._mismatch(row, "a command came before the run began", [])
+            milliseconds, _, _ = decode_envelope(row.envelope, self._stored.key.encode())
+            batch.command_row(self._route, run, row.type, row.event_id, row.payload or b"", milliseconds)
+        else:
+            problem = self._offer(row, batch)
+            if problem:
+                return self._mismatch(row, problem, [])
+        return self._compare(row, batch)
+
+    def _follow(self, row: LogRow) -> None:
+        """Let the recorded number stand for the given definition: the hash is over it."""
+        route = self._route
+        run = route.cache.get(self._stored.key)
+        missing = row.kind == Kind.WAITED and run is not None and not run.held
+        route.newest_definition = row.definition
+        route.machines = {} if missing else {row.definition: self._machine}
+
+    def _batch(self, at: datetime, row: LogRow) -> Batch:
+        place = self._catalog.positions.get(row.position or 0)
+        batch = Batch(at, iter((row.run,)), place.cluster if place else "", [0, 0, 0])
+        batch.consumed, batch.waiting = self._consumed, self._waiting
+        recorded = self._reasons.get(row.sequence) if row.kind in _HOLDING else None
+        if recorded is not None and recorded.reason == Reason.NEVER_RETURNED:
+            # Offered again it would not return now, either.
+            batch.strikes = {(row.position or 0, row.offset or 0): (STRIKES_MAX, "a handler")}
+        return batch
+
+    def _offer(self, row: LogRow, batch: Batch) -> str:
+        """Let the run meet the event; else why it cannot."""
+        record = raw_record(row, self._stored.key, self._catalog)
+        place = self._catalog.positions.get(row.position or 0)
+        topic = self._topics.get(record.topic)
+        if topic is None:
+            return f"the given definition does not read the topic {record.topic!r}"
+        decoded = decode(record, topic, place.cluster if place else "")
+        if isinstance(decoded, Unreadable):
+            return f"by the given settings of {record.topic} the record is no event: {decoded.error}"
+        event_class = self._machine.events.get(decoded.envelope.type)
+        if event_class is not None:
+            key = key_of(event_class, decoded.data, decoded.envelope.key)
+            if key != self._stored.key:
+                return f"by the given definition the event is for the key {key!r}"
+        elif row.kind in (Kind.STARTED, Kind.MOVED, Kind.MOVED_AFTER_WAIT):
+            return f"the given definition knows no event type {decoded.envelope.type!r}"
+        digest = digest_of(decoded.envelope.source, decoded.envelope.id)
+        route = TopicRoute(topic, [self._route], DeadLetterTopic(topic.dead_letter_topic))
+        arrival = Arrival(self._route, self._stored.key, record, row.position, route, decoded, digest)
+        # Which of those that wait it is does not matter: they are offered oldest first.
+        batch.meet(arrival, after_wait=0 if row.kind in _AFTER_WAIT else None)
+        return ""
+
+    def _compare(self, row: LogRow, batch: Batch) -> Mismatch | None:
+        rows = batch.commit.rows
+        if not rows:
+            return self._mismatch(row, _without_row(batch), [])
+        recomputed = unpack(rows[-1])
+        recorded_why = self._reasons.get(row.sequence) if row.kind in _HOLDING else None
+        letters = batch.commit.dead_letters
+        if recorded_why is not None and letters and letters[-1].reason != recorded_why.reason:
+            difference = Difference("reason", recorded_why.reason, letters[-1].reason)
+            return self._mismatch(row, "the event failed for another reason", [difference])
+        if recomputed == row:
+            return None
+        differences = [
+            Difference(name, _shown(name, getattr(row, name)), _shown(name, getattr(recomputed, name)))
+            for name in _SHOWN_FIELDS
+            if getattr(row, name) != getattr(recomputed, name)
+        ] or [Difference("hash", row.hash.hex(), recomputed.hash.hex())]
+        why = f"it {_verb(recomputed, batch)}" if row.kind != recomputed.kind else "it comes out otherwise"
+        return self._mismatch(row, why, differences)
+
+    def _mismatch(self, row: LogRow, why: str, differences: list[Difference]) -> Mismatch:
+        run = self._stored
+        name = self._machine.name
+        fields = ", ".join(one.field for one in differences)
+        which = f" ({fields})" if fields else ""
+        return Mismatch(
+            pipeline=name,
+            key=run.key,
+            generation=run.generation,
+            sequence=row.sequence,
+            event_id=row.event_id,
+            event_type=row.type,
+            sentence=(
+                f"The run {run.key!r} of {name} differs first in row {row.sequence} (event {row.event_id!r}, "
+                f"{row.type}, recorded as {kind_word(row.kind)}): {why}{which}."
+            ),
+            differences=tuple(differences),
+        )
+
+
+def _verb(recomputed: LogRow, batch: Batch) -> str:
+    letters = batch.commit.dead_letters
+    said = f"is {kind_word(recomputed.kind)} now"
+    return f"{said}: {letters[-1].reason}, {letters[-1].error}" if letters else said
+
+
+def _without_row(batch: Batch) -> str:
+    """What became of an event that now leaves no row."""
+    if batch.commit.dead_letters:
+        letter = batch.commit.dead_letters[-1]
+        return f"it is a dead letter now and moves nothing: {letter.reason}, {letter.error}"
+    if batch.commit.noted:
+        return f"it moves nothing now: {batch.commit.noted[-1].reason}"
+    return "it moves nothing now"
+
+
+def _shown(name: str, value: Any) -> Any:
+    match name:
+        case "kind":
+            return kind_word(value)
+        case "status":
+            return "completed" if value == Status.COMPLETED else "running"
+        case "configuration":
+            return states_of(value)
+        case "context":
+            return json_of(value) if value else "unchanged"
+        case "effects":
+            return json_of(value) if value else []
+        case "type" | "event_id":
+            return printable(value)
+        case _:
+            return value

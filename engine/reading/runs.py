@@ -1,0 +1,142 @@
+"""Which runs there are, and how they stand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from engine.errors import UsageError
+from engine.reading.catalog import SQL
+from engine.reading.errors import NotFoundError
+from engine.reading.values import askable, json_of, shown_time, states_of
+from engine.store.connecting import Connection
+from statemachines.run import Run, Status
+from statemachines.suggest import did_you_mean
+
+RunStatus = Literal["running", "completed", "held"]
+_FILTERS: dict[str, tuple[int | None, bool]] = {
+    "running": (int(Status.RUNNING), False),
+    "completed": (int(Status.COMPLETED), False),
+    "held": (None, True),
+}
+"""What each status means for the columns ``status`` and ``held``."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunView:
+    """One run."""
+
+    namespace: str
+    pipeline: str
+    key: str
+    generation: int
+    status: str
+    """running, completed or held."""
+    configuration: list[str]
+    """The active states, outermost first."""
+    sequence: int
+    context: Any
+    started: datetime
+    updated: datetime
+    held: int | None
+    """The sequence number of the row that holds it."""
+    waiting: int
+    """How many events wait behind the hold."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The documented fields."""
+        return {
+            "namespace": self.namespace,
+            "pipeline": self.pipeline,
+            "key": self.key,
+            "generation": self.generation,
+            "status": self.status,
+            "configuration": self.configuration,
+            "sequence": self.sequence,
+            "context": self.context,
+            "started": shown_time(self.started),
+            "updated": shown_time(self.updated),
+            "held": self.held,
+            "waiting": self.waiting,
+        }
+
+
+async def list_runs(
+    connection: Connection,
+    namespace: str,
+    *,
+    pipeline: str | None = None,
+    key: str | None = None,
+    status: str | None = None,
+    state: str | None = None,
+    limit: int = 100,
+) -> list[RunView]:
+    """Runs, those that started last first; ``limit`` 0 gives all of them.
+
+    Raises:
+        UsageError: there is no such status.
+    """
+    if status is not None and status not in _FILTERS:
+        raise UsageError(f"There is no status {status!r}. {did_you_mean(status, _FILTERS)}")
+    number, held = (None, None) if status is None else _FILTERS[status]
+    rows = await connection.fetch(
+        SQL["list_runs"], namespace, askable(pipeline), askable(key), number, held, askable(state), limit
+    )
+    return [
+        RunView(
+            namespace=namespace,
+            pipeline=row["name"],
+            key=row["key"],
+            generation=row["generation"],
+            status=word_for(row["status"], row["held"]),
+            configuration=states_of(row["configuration"]),
+            sequence=row["sequence"],
+            context=json_of(row["context"]),
+            started=row["started"],
+            updated=row["updated"],
+            held=row["held"] or None,
+            waiting=row["waiting"],
+        )
+        for row in rows
+    ]
+
+
+def word_for(status: int, held: int) -> RunStatus:
+    """The status as people see it."""
+    if held:
+        return "held"
+    return "completed" if status == Status.COMPLETED else "running"
+
+
+async def find_run(
+    connection: Connection, namespace: str, pipeline: str, key: str, generation: int | None = None
+) -> Run:
+    """The run of this address; its latest generation where none is given.
+
+    Raises:
+        NotFoundError: with what there is instead.
+    """
+    asked = (namespace, askable(pipeline), askable(key))
+    row = await connection.fetchrow(SQL["find_run"], *asked, generation)
+    if row is not None:
+        return Run._make((*row, []))
+    known = [one["name"] for one in await connection.fetch(SQL["pipelines"], namespace)]
+    if pipeline not in known:
+        raise NotFoundError(
+            f"No pipeline {pipeline!r} was ever run in the namespace {namespace!r}. "
+            f"{did_you_mean(pipeline, known)}"
+        )
+    generations = [one["generation"] for one in await connection.fetch(SQL["generations"], *asked)]
+    if generations:
+        raise NotFoundError(
+            f"The run {key!r} of {pipeline!r} has no generation {generation}; it has {_listed(generations)}."
+        )
+    raise NotFoundError(
+        f"{pipeline!r} has no run with the key {key!r} in the namespace {namespace!r}. "
+        "Did an event for it come? pointsman explain EVENT_ID tells what became of one."
+    )
+
+
+def _listed(numbers: list[int]) -> str:
+    return ", ".join(str(number) for number in numbers)

@@ -1,0 +1,120 @@
+"""A run as it is, or as it was after one of its rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from engine.reading.catalog import load_catalog
+from engine.reading.errors import NotFoundError
+from engine.reading.history import HistoryRow, history_row
+from engine.reading.rows import Folded, folded_rows, has_record, raw_record, record_view
+from engine.reading.runs import find_run, word_for
+from engine.reading.values import RecordView, json_of, shown_time, states_of
+from engine.store.connecting import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class RunAt:
+    """A run after one of its rows, and what caused it."""
+
+    namespace: str
+    pipeline: str
+    key: str
+    generation: int
+    sequence: int
+    latest: int
+    """The sequence number of the run's last row."""
+    status: str
+    configuration: list[str]
+    context: Any
+    held: int | None
+    waiting: int
+    started: datetime
+    at: datetime
+    version: int | None
+    """Of the definition that it follows."""
+    definition: str | None
+    """That definition's hash."""
+    row: HistoryRow
+    record: RecordView | None
+    """The Kafka record; None where a command caused the row."""
+    command: Any
+    """The command; None where a record caused the row."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The documented fields."""
+        return {
+            "namespace": self.namespace,
+            "pipeline": self.pipeline,
+            "key": self.key,
+            "generation": self.generation,
+            "sequence": self.sequence,
+            "latest": self.latest,
+            "status": self.status,
+            "configuration": self.configuration,
+            "context": self.context,
+            "held": self.held,
+            "waiting": self.waiting,
+            "started": shown_time(self.started),
+            "at": shown_time(self.at),
+            "version": self.version,
+            "definition": self.definition,
+            "from": self.row.from_states,
+            "effects": self.row.effects,
+            "hash": self.row.hash,
+            "event": self.row.event.as_json(),
+            "record": None if self.record is None else self.record.as_json(),
+            "command": self.command,
+        }
+
+
+async def show(
+    connection: Connection,
+    namespace: str,
+    pipeline: str,
+    key: str,
+    generation: int | None = None,
+    *,
+    at_sequence: int | None = None,
+) -> RunAt:
+    """The run after row ``at_sequence`` (None: its last), by folding its rows; no user code runs.
+
+    Raises:
+        NotFoundError: there is no such run, or no such row.
+    """
+    async with connection.transaction(isolation="repeatable_read", readonly=True):
+        run = await find_run(connection, namespace, pipeline, key, generation)
+        catalog = await load_catalog(connection, namespace)
+        wanted = run.sequence if at_sequence is None else at_sequence
+        found: Folded | None = None
+        async for folded in folded_rows(connection, run, wanted):
+            found = folded
+    if found is None or found.row.sequence != wanted:
+        raise NotFoundError(
+            f"The run {key!r} of {pipeline!r} has no row {wanted}; its rows are 1 to {run.sequence}."
+        )
+    row, after = found.row, found.after
+    definition = catalog.definitions.get(row.definition)
+    caused = has_record(row)
+    return RunAt(
+        namespace=namespace,
+        pipeline=pipeline,
+        key=run.key,
+        generation=run.generation,
+        sequence=row.sequence,
+        latest=run.sequence,
+        status=word_for(after.status, after.held),
+        configuration=states_of(after.configuration),
+        context=json_of(after.context),
+        held=after.held or None,
+        waiting=after.waiting,
+        started=after.started,
+        at=row.at,
+        version=None if definition is None else definition.version,
+        definition=None if definition is None else definition.hash.hex(),
+        row=history_row(found, pipeline, catalog),
+        record=record_view(raw_record(row, run.key, catalog)) if caused else None,
+        command=None if caused else json_of(row.payload or b"null"),
+    )

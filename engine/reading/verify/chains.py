@@ -1,0 +1,153 @@
+"""One run's rows checked in order: their hashes, their numbers, and that they fold to the run's row. Pure."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection, Iterator, Mapping
+
+from engine.log import CONSUMED, Kind, LogRow, fold, seal
+from engine.reading.catalog import Catalog
+from engine.reading.rows import kind_word
+from engine.reading.values import shown_time
+from engine.reading.verify.report import Finding
+from statemachines.run import Run
+
+_BEGINS = frozenset({Kind.STARTED})
+_LEAVES = frozenset({Kind.MOVED_AFTER_WAIT, Kind.HELD_AFTER_WAIT, Kind.LEFT_WAITING})
+_HOLDING = frozenset({Kind.HELD, Kind.HELD_AFTER_WAIT})
+_NAMES = Run._fields[:-1]
+_SHOWN_CHARACTERS_MAX = 80
+
+
+class Chain:
+    """The check of one run; ``take`` each row in order, then ``end``."""
+
+    def __init__(self, pipeline: int, stored: Run, catalog: Catalog) -> None:
+        self._pipeline = pipeline
+        self._stored = stored
+        self._catalog = catalog
+        self._name = catalog.pipelines.get(pipeline, str(pipeline))
+        self._folded: Run | None = None
+        self._last: LogRow | None = None
+        self._lost = False
+        """Whether the rows cannot be folded; that is said once."""
+        self._waiting: deque[int] = deque()
+        """The rows of events that wait, oldest first."""
+        self._holding_kind: int | None = None
+
+    def take(self, row: LogRow) -> Iterator[Finding]:
+        """What is wrong with the next row."""
+        expected = 1 if self._last is None else self._last.sequence + 1
+        previous = b"" if self._last is None else self._last.hash
+        if row.sequence != expected:
+            yield self._found(f"row {expected} is missing: {row.sequence} comes next", row.sequence)
+        elif seal(previous, row[:-1]) != row.hash:
+            yield self._found(
+                f"its hash does not fit: row {row.sequence}, or the hash before it, was changed", row.sequence
+            )
+        yield from self._check(row)
+        self._last = row
+        if not self._lost:
+            try:
+                self._fold(row)
+            except (ValueError, IndexError, OverflowError) as error:
+                self._lost = True
+                yield self._found(f"row {row.sequence} cannot be folded: {error}", row.sequence)
+
+    def _check(self, row: LogRow) -> Iterator[Finding]:
+        definition = self._catalog.definitions.get(row.definition)
+        if definition is None or definition.pipeline != self._pipeline:
+            yield self._found(
+                f"row {row.sequence} names definition {row.definition}, which is none of {self._name}",
+                row.sequence,
+            )
+        if (row.kind in _BEGINS) != (row.sequence == 1):
+            yield self._found(f"row {row.sequence} is of the kind {kind_word(row.kind)!r}", row.sequence)
+        if (row.digest is not None) != (row.kind in CONSUMED):
+            has = "has" if row.digest is not None else "has no"
+            kind = kind_word(row.kind)
+            yield self._found(f"row {row.sequence} ({kind}) {has} digest of its event", row.sequence)
+        if self._last is not None and row.at < self._last.at:
+            before, now = shown_time(self._last.at), shown_time(row.at)
+            told = f"time goes backwards in row {row.sequence}: from {before} to {now}"
+            yield self._found(told, row.sequence)
+        if row.position is not None:
+            yield from self._check_position(row, row.position)
+
+    def _check_position(self, row: LogRow, position: int) -> Iterator[Finding]:
+        place = self._catalog.positions.get(position)
+        if place is None or row.offset is None:
+            yield self._found(
+                f"row {row.sequence} names position {position}, which is none of the namespace", row.sequence
+            )
+            return
+        # A person may have set it back; what was applied before stays applied.
+        reached = max(place.position, place.set_back_from or 0)
+        where = f"{place.topic}/{place.partition}"
+        if row.offset >= reached:
+            yield self._found(
+                f"row {row.sequence} applied offset {row.offset} of {where}, which has come to {reached}",
+                row.sequence,
+            )
+
+    def _fold(self, row: LogRow) -> None:
+        if row.kind == Kind.RELEASED:
+            self._holding_kind = None
+        elif row.kind in _HOLDING:
+            self._holding_kind = row.kind
+        if row.kind == Kind.WAITED:
+            self._waiting.append(row.sequence)
+        elif row.kind in _LEAVES:
+            self._waiting.popleft()
+        self._folded = fold(self._folded, row, key=self._stored.key, generation=self._stored.generation)
+
+    def end(self, waiting: Collection[int], holders: Mapping[int, int]) -> Iterator[Finding]:
+        """What is wrong with the run as a whole.
+
+        ``waiting`` are the rows of events that wait by their table, ``holders`` how many open dead letters
+        say of each row that it holds the run.
+        """
+        if self._last is None:
+            yield self._found("the run has no rows in the log", None)
+            return
+        if self._lost or self._folded is None:
+            return
+        folded = self._folded.durable()
+        for name, recorded, computed in zip(_NAMES, self._stored.durable(), folded, strict=True):
+            if recorded != computed:
+                told = (
+                    f"is {_short(name, recorded)} in the run's row, and {_short(name, computed)} by its log"
+                )
+                yield self._found(f"{name} {told}", self._stored.sequence)
+        if sorted(waiting) != list(self._waiting):
+            told = f"{_listed(sorted(waiting))} by their table, and {_listed(self._waiting)} by its log"
+            yield self._found(f"the events that wait are those of the rows {told}", self._stored.sequence)
+        held = self._folded.held
+        if self._holding_kind is not None and holders.get(held, 0) != 1:
+            count = holders.get(held, 0)
+            yield self._found(
+                f"row {held} holds the run, and {count or 'no'} open dead letters say so; it should be one",
+                held,
+            )
+
+    def _found(self, sentence: str, sequence: int | None) -> Finding:
+        run = f"the run {self._stored.key!r} of {self._name}"
+        if self._stored.generation:
+            run += f", generation {self._stored.generation}"
+        return Finding(
+            f"In {run}, {sentence}.", self._name, self._stored.key, self._stored.generation, sequence
+        )
+
+
+def _short(name: str, value: object) -> str:
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "backslashreplace") if name == "context" else value.hex()
+    text = str(value)
+    return text if len(text) <= _SHOWN_CHARACTERS_MAX else f"{text[: _SHOWN_CHARACTERS_MAX - 3]}..."
+
+
+def _listed(numbers: Collection[int]) -> str:
+    shown = [str(number) for number, _ in zip(numbers, range(10), strict=False)]
+    if not shown:
+        return "none"
+    return ", ".join(shown) + (", ..." if len(numbers) > len(shown) else "")

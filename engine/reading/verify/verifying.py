@@ -1,0 +1,133 @@
+"""Goes through a namespace, or one run, in one snapshot and in bounded memory; runs no user code."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from engine.reading.catalog import SQL, Catalog, load_catalog
+from engine.reading.rows import ROWS_AHEAD, log_row
+from engine.reading.runs import find_run
+from engine.reading.verify.books import check_consumed_once, check_lanes, check_letters, check_strays
+from engine.reading.verify.chains import Chain
+from engine.reading.verify.report import Finding, Findings, VerifyReport
+from engine.store.connecting import Connection
+from statemachines.run import Run
+
+RUNS_AT_ONCE = 200
+
+Progress = Callable[[int, int], None]
+"""Told of (runs, rows) that are done."""
+
+
+class OneRun(NamedTuple):
+    """Which run is checked; without it all of them."""
+
+    pipeline: str
+    key: str
+    generation: int | None = None
+
+
+async def verify(
+    connection: Connection,
+    namespace: str,
+    *,
+    run: tuple[str, str, int | None] | None = None,
+    progress: Progress | None = None,
+) -> VerifyReport:
+    """Check all runs of a namespace, or one: (pipeline, key, generation or None for the latest).
+
+    With all runs go the checks between the tables, and the outbox.
+
+    Raises:
+        NotFoundError: there is no such run.
+    """
+    async with connection.transaction(isolation="repeatable_read", readonly=True):
+        catalog = await load_catalog(connection, namespace)
+        number = None
+        if run is not None:
+            number = (await find_run(connection, namespace, *OneRun(*run))).id
+        checking = _Checking(connection, catalog, progress)
+        await checking.chains(number)
+        await checking.books(number)
+    found = checking.findings
+    return VerifyReport(
+        namespace, checking.runs, checking.rows, checking.published, tuple(found.kept), found.more
+    )
+
+
+class _Checking:
+    def __init__(self, connection: Connection, catalog: Catalog, progress: Progress | None) -> None:
+        self._connection = connection
+        self._catalog = catalog
+        self._progress = progress
+        self.findings = Findings()
+        self.runs = 0
+        self.rows = 0
+        self.published = 0
+
+    async def chains(self, number: int | None) -> None:
+        """Each run's rows."""
+        pipelines = list(self._catalog.pipelines)
+        last = -1
+        while True:
+            found = await self._connection.fetch(
+                SQL["runs_of_pipelines"], pipelines, last, number, RUNS_AT_ONCE
+            )
+            if not found:
+                return
+            last = found[-1]["id"]
+            await self._some([(row["pipeline"], Run._make((*row.values(), [])[1:])) for row in found])
+
+    async def books(self, number: int | None) -> None:
+        """Between the tables."""
+        connection, catalog, namespace = self._connection, self._catalog, self._catalog.namespace
+        checks: list[AsyncIterator[Finding | int]] = [
+            check_consumed_once(connection, catalog, list(catalog.pipelines), number),
+            check_letters(connection, namespace, number),
+        ]
+        if number is None:
+            checks += [check_strays(connection, namespace), check_lanes(connection, namespace)]
+        for check in checks:
+            async for one in check:
+                if isinstance(one, Finding):
+                    self.findings.add(one)
+                else:
+                    self.published += one
+
+    async def _some(self, runs: Sequence[tuple[int, Run]]) -> None:
+        """Some runs, in the order of their numbers, beside one walk over their rows."""
+        numbers = [run.id for _, run in runs]
+        waiting = await self._waiting(numbers)
+        holders = await self._holders(numbers)
+        bounds = (numbers[0], numbers[-1])
+        rows = aiter(self._connection.cursor(SQL["rows_of_runs"], numbers, *bounds, prefetch=ROWS_AHEAD))
+        following = await anext(rows, None)
+        for pipeline, run in runs:
+            chain = Chain(pipeline, run, self._catalog)
+            while following is not None and following["run"] == run.id:
+                self._add(chain.take(log_row(following)))
+                self.rows += 1
+                following = await anext(rows, None)
+            self._add(chain.end(waiting.get(run.id, ()), holders.get(run.id, {})))
+            self.runs += 1
+        assert following is None, "all rows that were read are of these runs"
+        if self._progress is not None:
+            self._progress(self.runs, self.rows)
+
+    async def _waiting(self, numbers: list[int]) -> dict[int, list[int]]:
+        found: dict[int, list[int]] = {}
+        for run, sequence in await self._connection.fetch(SQL["waiting_of_runs"], numbers):
+            found.setdefault(run, []).append(sequence)
+        return found
+
+    async def _holders(self, numbers: list[int]) -> dict[int, Counter[int]]:
+        found: dict[int, Counter[int]] = {}
+        for run, sequence, _ in await self._connection.fetch(SQL["holders_of_runs"], numbers):
+            found.setdefault(run, Counter())[sequence] += 1
+        return found
+
+    def _add(self, findings: Iterator[Finding]) -> None:
+        for finding in findings:
+            self.findings.add(finding)

@@ -1,0 +1,198 @@
+"""Feeds records to pipelines in a database without a broker, by the engine's own committer and store.
+
+    async with feed(database, orders) as feeding:
+        await feeding.records(event("order.placed", {"order_id": "o1"}))
+        await feeding.commands()
+
+Each call of ``records`` is one committed batch. Offsets are given out one by one in each partition; time goes
+on by a second with each batch, from the same moment in every test.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+
+from connectors.encode import STRUCTURED_HEADERS, encode_structured
+from connectors.source import Partition, RawRecord
+from engine.admission import register
+from engine.claims import Claim, Slice
+from engine.commands import Commands
+from engine.committer import Committer
+from engine.limits import EngineLimits
+from engine.observing import Silent
+from engine.reading import Asked, ask_drop, ask_redrive
+from engine.routing import TopicRoute, make_routes
+from engine.store.connecting import connect
+from engine.store.postgres import PostgresStore
+from statemachines.definition import Pipeline
+from statemachines.machine import Machine, compile_pipeline
+from tests.services import Database
+
+TOPIC = "orders"
+CLUSTER = "test-cluster"
+BEGINS = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+Headers = Sequence[tuple[str, bytes | None]]
+_ids = itertools.count(1)
+
+
+@dataclass(slots=True)
+class Clock:
+    """Goes on by a second each time it is looked at."""
+
+    now: datetime = BEGINS
+
+    def __call__(self) -> datetime:
+        self.now += timedelta(seconds=1)
+        return self.now
+
+
+def event(
+    type: str,
+    data: object,
+    *,
+    id: str | None = None,
+    source: str = "/shop",
+    key: str | None = None,
+    topic: str = TOPIC,
+    partition: int = 0,
+    data_json: bytes | None = None,
+) -> RawRecord:
+    """A record with a CloudEvent; its offset is given when it is fed. Without an id it gets one of its own."""
+    value = encode_structured(
+        id=id or f"event-{next(_ids)}",
+        source=source,
+        type=type,
+        data=orjson.dumps(data) if data_json is None else data_json,
+        time=BEGINS,
+    )
+    return raw(
+        value,
+        key=None if key is None else key.encode(),
+        headers=STRUCTURED_HEADERS,
+        topic=topic,
+        partition=partition,
+    )
+
+
+def raw(
+    value: bytes | None,
+    *,
+    key: bytes | None = None,
+    headers: Headers = (),
+    topic: str = TOPIC,
+    partition: int = 0,
+    time: int = 1_772_366_400_000,
+) -> RawRecord:
+    """A record of any bytes."""
+    return RawRecord(topic, partition, -1, time, key, value, headers)
+
+
+@dataclass(slots=True)
+class Feeding:
+    """A store with pipelines loaded, as an engine has it."""
+
+    database: Database
+    namespace: str
+    store: PostgresStore
+    topics: dict[str, TopicRoute]
+    committer: Committer
+    inbox: Commands
+    machines: Sequence[Machine]
+    claims: dict[Partition, Claim] = field(default_factory=dict)
+
+    async def records(self, *records: RawRecord) -> list[RawRecord]:
+        """Feed these as one batch; returns them with the offsets that they were given."""
+        fed: list[RawRecord] = []
+        by_claim: dict[Partition, list[RawRecord]] = {}
+        for record in records:
+            partition = Partition(record.topic, record.partition)
+            claim = await self.claim(partition)
+            placed = record._replace(offset=claim.read_to)
+            claim.read_to += 1
+            by_claim.setdefault(partition, []).append(placed)
+            fed.append(placed)
+        slices = [
+            Slice(self.claims[partition], many, many[0].offset, many[-1].offset + 1)
+            for partition, many in by_claim.items()
+        ]
+        slices.sort(key=lambda one: one.claim.id)
+        batch = await self.committer.prepare(slices, None)
+        assert await self.committer.settle(self.committer.begin(slices, batch)), "the first commit succeeds"
+        return fed
+
+    async def claim(self, partition: Partition) -> Claim:
+        """Take a partition, from its stored position (0 at first)."""
+        if partition not in self.claims:
+            await self.store.add_positions({partition: 0})
+            [(number, _, position, epoch)] = await self.store.take_positions([partition])
+            self.claims[partition] = Claim(number, partition, epoch, position)
+        return self.claims[partition]
+
+    async def pass_over(self, partition: Partition, offsets: int) -> None:
+        """Move the position over offsets without a record, as over a transaction's markers."""
+        claim = await self.claim(partition)
+        start, claim.read_to = claim.read_to, claim.read_to + offsets
+        slices = [Slice(claim, [], start, claim.read_to)]
+        batch = await self.committer.prepare(slices, None)
+        assert await self.committer.settle(self.committer.begin(slices, batch)), "the first commit succeeds"
+
+    def let_go(self) -> None:
+        """Forget the partitions, so that they are taken again from their stored positions."""
+        self.claims.clear()
+
+    async def commands(self) -> None:
+        """Take up what is in the inbox."""
+        self.inbox.wanted.set()
+        await self.inbox.work()
+
+    async def redrive(self, *letters: int, why: str = "mended", who: str = "ana") -> Asked:
+        """Ask for dead letters to be put back, and take that up."""
+        return await self._ask(ask_redrive, letters, why, who)
+
+    async def drop(self, *letters: int, why: str = "not wanted", who: str = "ana") -> Asked:
+        """Ask for dead letters to be given up, and take that up."""
+        return await self._ask(ask_drop, letters, why, who)
+
+    async def _ask(self, ask: Callable[..., Any], letters: Sequence[int], why: str, who: str) -> Asked:
+        connection = await connect(self.database.engine_dsn, for_engine=False)
+        try:
+            asked: Asked = await ask(connection, self.namespace, letters, who=who, why=why)
+        finally:
+            await connection.close()
+        await self.commands()
+        return asked
+
+
+@contextlib.asynccontextmanager
+async def feed(
+    database: Database,
+    *pipelines: Pipeline[Any],
+    namespace: str = "default",
+    group: str | None = None,
+    clock: Callable[[], datetime] | None = None,
+    strikes: Mapping[tuple[int, int], tuple[int, str]] | None = None,
+) -> AsyncIterator[Feeding]:
+    """A store that is ready to be fed; several versions of a pipeline may be given."""
+    machines = [compile_pipeline(pipeline, namespace=namespace) for pipeline in pipelines]
+    store = await PostgresStore.open(
+        database.engine_dsn, namespace=namespace, group=group or f"pointsman.{namespace}", cluster=CLUSTER
+    )
+    try:
+        loaded = await register(store, machines, strict=False)
+        await store.ask_to_release([one.definition for one in loaded])
+        topics = make_routes(loaded, {})
+        committer = Committer(store, topics, CLUSTER, clock or Clock(), Silent(), [0, 0, 0])
+        committer.strikes = dict(strikes or {})
+        routes = list({id(route): route for topic in topics.values() for route in topic.routes}.values())
+        inbox = Commands(store, topics, routes, committer, EngineLimits())
+        yield Feeding(database, namespace, store, topics, committer, inbox, machines)
+    finally:
+        await store.close()

@@ -98,6 +98,11 @@ def decode(blob: bytes) -> list[OutRecord]:
         ) from error
 
 
+def count(blob: bytes) -> int:
+    """How many records a blob holds, without unpacking them; 0 where it is no blob."""
+    return int(_HEADER.unpack_from(blob)[2]) if len(blob) >= _HEADER.size else 0
+
+
 def digest(blob: bytes) -> bytes:
     """What tells a row of the outbox from any other: 16 bytes."""
     return hashlib.blake2b(blob, digest_size=16).digest()

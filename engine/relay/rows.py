@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import asyncpg
 
-from engine.outbox import OutRecord, decode, digest
+from engine.outbox import OutRecord, count, decode, digest
 from engine.relay.doubts import Books
 from engine.relay.limits import RelayLimits
 from engine.store import queries
@@ -64,9 +64,9 @@ def load(rows: Sequence[Row], refused: RefusedBefore, records_max: int) -> Load:
     origins: list[tuple[int, int]] = []
     taken = 0
     for row in rows:
-        unpacked = decode(row.blob)
-        if taken and len(records) + len(unpacked) > records_max:
+        if taken and len(records) + count(row.blob) > records_max:
             break
+        unpacked = decode(row.blob)
         taken += 1
         places = [(row.sequence, index) for index in range(len(unpacked))]
         if refused and not refused.isdisjoint(places):

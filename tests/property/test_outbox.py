@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.outbox import CorruptBlobError, OutRecord, decode, digest, encode
+from engine.outbox import CorruptBlobError, OutRecord, count, decode, digest, encode
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 TEXT = st.text(max_size=8) | st.just("lone \udc80 surrogate") | st.just("nul \x00 inside")
@@ -30,7 +30,9 @@ RECORDS = st.lists(
 
 @given(RECORDS)
 def test_what_is_packed_is_unpacked_unchanged(records: list[OutRecord]) -> None:
-    assert decode(encode(records)) == records
+    blob = encode(records)
+    assert decode(blob) == records
+    assert count(blob) == len(records)
 
 
 @given(RECORDS, st.data())

@@ -44,6 +44,8 @@ class Ledger:
         self._judged: dict[Route, dict[str, Run]] = {}
         self._other_rows: dict[Route, int] = {}
         self._ranges: dict[int, IgnoredRange] = {}
+        self._inherited: Known = set()
+        self._inherited_waiting: Known = set()
 
     def finish(self) -> Commit:
         """The commit, complete."""
@@ -66,9 +68,11 @@ class Ledger:
         return commit
 
     def inherit(self, previous: Ledger) -> None:
-        """Know what the batch before knows, which is not durable yet."""
-        self.consumed |= previous.consumed
-        self.waiting |= previous.waiting
+        """Know what the batch before knows, which is not durable yet; what that one inherited is by now."""
+        self._inherited = previous.consumed - previous._inherited
+        self._inherited_waiting = previous.waiting - previous._inherited_waiting
+        self.consumed |= self._inherited
+        self.waiting |= self._inherited_waiting
 
     def met(self) -> Iterator[tuple[Route, str]]:
         """The runs that this batch rests on: those that it moved, and those that it found not to take an event."""

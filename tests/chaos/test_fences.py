@@ -1,0 +1,288 @@
+"""Two engines on one database, moved by hand into the moments in which one of them must lose."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import asyncpg
+import pytest
+
+from connectors.source import Partition
+from engine.store import connecting, silence
+from engine.store.contract import (
+    Commit,
+    EndedDeadLetter,
+    LostPositionsError,
+    LostRunsError,
+    PositionMove,
+    RefusedByStoreError,
+    StoreUnavailableError,
+)
+from engine.store.postgres import PostgresStore
+from tests.chaos.contender import CLUSTER, GROUP, Contender, contender, told, weighed
+from tests.chaos.parcels import PARCELS
+from tests.chaos.slots import until
+from tests.proxy import FaultProxy
+from tests.services import Database
+
+
+@pytest.fixture
+async def rivals(database: Database) -> AsyncIterator[tuple[Contender, Contender]]:
+    """Two engines; the first has partition 0, the second partition 1."""
+    async with contender(database.engine_dsn) as first, contender(database.engine_dsn) as second:
+        await first.take(0)
+        await second.take(1)
+        yield first, second
+
+
+Rivals = tuple[Contender, Contender]
+
+
+async def test_an_event_behind_a_hold_waits(rivals: Rivals) -> None:
+    first, _ = rivals
+    await first.feed(0, told("opened", "p"), weighed("p", "much"), weighed("p"))
+    run = await first.run("p")
+    assert (run.held, run.waiting) == (2, 1)
+
+
+async def test_a_batch_is_refused_once_the_epoch_is_taken_even_where_the_position_is_the_same(
+    rivals: Rivals,
+) -> None:
+    zombie, heir = rivals
+    await heir.take(0)
+    batch = await zombie.prepare(zombie.slice(0, told("opened", "p")))
+    with pytest.raises(LostPositionsError):
+        await zombie.store.commit(batch.commit)
+    assert await heir.ask("select * from pointsman.events") == []
+    assert await heir.feed(0, told("opened", "p"))
+
+
+async def test_a_batch_is_refused_where_the_position_moved_even_under_the_same_epoch(rivals: Rivals) -> None:
+    first, _ = rivals
+    batch = await first.prepare(first.slice(0, told("opened", "p")))
+    claim = first.claims[0]
+    await first.store.commit(Commit(batch.commit.at, [PositionMove(claim.id, claim.epoch, 0, 7)]))
+    with pytest.raises(LostPositionsError):
+        await first.store.commit(batch.commit)
+
+
+async def test_a_run_is_changed_only_from_the_sequence_number_that_it_has(rivals: Rivals) -> None:
+    first, second = rivals
+    await first.feed(0, told("opened", "p"))
+    stale = await first.run("p")
+    await second.feed(1, weighed("p"))
+    # Without log rows, whose primary key would refuse it as well.
+    with pytest.raises(LostRunsError):
+        await first.store.commit(Commit(stale.updated, changed=[(stale.sequence, stale)]))
+    assert (await first.run("p")).sequence == 2
+
+
+async def test_a_cached_run_that_another_engine_moved_is_loaded_before_its_event_is_judged(
+    rivals: Rivals,
+) -> None:
+    first, second = rivals
+    await first.feed(0, told("opened", "p"))
+    await second.feed(1, told("stopped", "p"))
+    # The first still has the run in its cache as going, where it does not take this.
+    assert not await first.feed(0, told("resumed", "p"))
+    assert (await first.run("p")).configuration == "going"
+    assert (await first.run("p")).sequence == 3
+    assert await first.ask("select * from pointsman.dead_letters") == []
+
+
+async def test_a_batch_that_is_computed_again_does_not_meet_what_was_stepped_ahead_of_it(
+    rivals: Rivals,
+) -> None:
+    first, second = rivals
+    await first.feed(0, told("opened", "x"), told("opened", "y"))
+    await second.feed(1, weighed("y"))
+    early = first.slice(0, told("resumed", "x", id="twice"), weighed("y"))
+    late = first.slice(0, told("stopped", "x"), told("resumed", "x", id="twice"))
+    pending = await first.begin(early)
+    ahead = await first.prepare(late, pending)
+    assert not await first.committer.settle(pending, ahead), "the second engine moved y"
+    assert await first.committer.settle(await first.begin(late))
+    [letter] = await first.ask('select reason, "offset" from pointsman.dead_letters')
+    assert tuple(letter) == ("not accepted", 2)
+    assert (await first.run("x")).sequence == 3
+    assert await first.ask("select * from pointsman.dispositions") == []
+
+
+async def test_what_a_batch_knows_of_those_before_it_does_not_grow(rivals: Rivals) -> None:
+    first, _ = rivals
+    await first.feed(0, told("opened", "p"), *(weighed("p") for _ in range(20)))
+    pending = await first.begin(first.slice(0, *(weighed("p") for _ in range(10))))
+    for _ in range(8):
+        slices = first.slice(0, *(weighed("p") for _ in range(10)))
+        batch = await first.prepare(slices, pending)
+        assert len(batch.consumed) <= 20
+        assert await first.committer.settle(pending, batch)
+        pending = first.committer.begin(slices, batch)
+    assert await first.committer.settle(pending)
+
+
+async def test_an_event_seen_in_the_commit_in_flight_and_forgotten_by_its_run_is_still_a_duplicate(
+    rivals: Rivals,
+) -> None:
+    first, _ = rivals
+    await first.feed(0, told("opened", "p"))
+    many = [weighed("p") for _ in range(20)]
+    pending = await first.begin(first.slice(0, *many))
+    slices = first.slice(0, many[0], many[-1])
+    batch = await first.prepare(slices, pending)
+    assert await first.committer.settle(pending, batch)
+    assert await first.committer.settle(first.committer.begin(slices, batch))
+    assert (await first.run("p")).sequence == 21
+    assert len(await first.ask("select * from pointsman.dispositions")) == 2
+
+
+class RefusingStore(PostgresStore):
+    """Refuses every batch with log rows, and lets another engine take partition 0 meanwhile."""
+
+    heir: Contender | None = None
+
+    async def commit(self, commit: Commit) -> int | None:
+        if commit.rows:
+            if self.heir is not None:
+                await self.heir.take(0)
+            raise RefusedByStoreError("it has something in it that cannot be stored")
+        return await super().commit(commit)
+
+
+async def test_a_record_refused_by_the_store_is_let_go_where_its_partition_was_lost(
+    database: Database,
+) -> None:
+    async with contender(database.engine_dsn, RefusingStore) as first, contender(database.engine_dsn) as heir:
+        await first.take(0)
+        assert isinstance(first.store, RefusingStore)
+        first.store.heir = heir
+        assert not await first.feed(0, told("opened", "p"))
+        assert first.claims[0].lost
+        assert await heir.ask("select * from pointsman.dead_letters") == []
+
+
+async def test_two_engines_that_register_the_same_at_once_get_the_same_number(
+    rivals: Rivals, database: Database
+) -> None:
+    first, _ = rivals
+    other = await asyncpg.connect(database.engine_dsn)
+    try:
+        transaction = other.transaction()
+        await transaction.start()
+        number = await other.fetchval(
+            "insert into pointsman.pipelines (namespace, name) values ('default', 'new') returning id"
+        )
+        asked = asyncio.create_task(first.store.register_pipeline("new"))
+        await _waits_for_lock(other, "insert into pointsman.pipelines")
+        await transaction.commit()
+        assert await asked == number
+    finally:
+        await other.close()
+
+
+async def test_locks_that_cannot_be_had_leave_no_transaction_open(rivals: Rivals, database: Database) -> None:
+    first, _ = rivals
+    await first.feed(0, told("opened", "p"))
+    run = await first.run("p")
+    async with first.store.connection() as connection:
+        await connection.execute("set lock_timeout = '100ms'")
+    other = await asyncpg.connect(database.engine_dsn)
+    try:
+        async with other.transaction():
+            await other.execute("select 1 from pointsman.runs where id = $1 for update", run.id)
+            with pytest.raises(LostRunsError):
+                await first.store.lock([first.claims[0].id], [run.id])
+        await first.store.lock([first.claims[0].id], [run.id])
+        await first.store.unlock()
+    finally:
+        await other.close()
+
+
+async def test_a_dead_letter_is_ended_once(rivals: Rivals) -> None:
+    first, second = rivals
+    await first.feed(0, weighed("nobody"))
+    [row] = await first.ask("select id, at from pointsman.dead_letters")
+    ended = EndedDeadLetter(row["id"], "dropped", "ana", "")
+    await first.store.commit(Commit(row["at"], ended=[ended]))
+    with pytest.raises(LostRunsError):
+        await second.store.commit(Commit(row["at"], ended=[ended]))
+
+
+async def test_positions_locked_by_an_engine_that_fell_silent_within_a_copy_are_taken_all_the_same(
+    rivals: Rivals, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, heir = rivals
+    monkeypatch.setattr(silence, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(silence, "SILENT_SECONDS", 0.3)
+    zombie = await connecting.connect(database.engine_dsn, name="pointsman engine, writing")
+    frozen = asyncio.Event()
+
+    async def half_a_row() -> AsyncIterator[bytes]:
+        yield b"1\t"
+        frozen.set()
+        await asyncio.Event().wait()
+
+    await zombie.execute("begin")
+    await zombie.execute("update pointsman.positions set position = 5 where id = $1", first.claims[0].id)
+    copying = asyncio.create_task(
+        zombie.copy_to_table(
+            "inbox", schema_name="pointsman", source=half_a_row(), columns=["namespace", "body"]
+        )
+    )
+    try:
+        await frozen.wait()
+        async with asyncio.timeout(10):
+            [taken] = await heir.store.take_positions([Partition(PARCELS, 0)])
+        assert (taken.position, taken.epoch) == (0, first.claims[0].epoch + 1)
+    finally:
+        copying.cancel()
+        with contextlib.suppress(asyncio.CancelledError, Exception):
+            await copying
+        zombie.terminate()
+
+
+async def test_a_connection_that_breaks_while_the_store_is_opened_is_no_mistake_of_ours(
+    database: Database,
+) -> None:
+    address = database.engine_dsn
+    host, _, rest = address.partition("@")[2].partition("/")
+    async with FaultProxy(int(host.rpartition(":")[2])) as proxy:
+        proxy.cut_when(lambda request: b"ensure_partitions" in request)
+        dsn = f"{address.partition('@')[0]}@127.0.0.1:{proxy.port}/{rest}"
+        with pytest.raises(StoreUnavailableError):
+            await PostgresStore.open(dsn, namespace="default", group=GROUP, cluster=CLUSTER)
+
+
+async def test_positions_are_taken_in_vain_where_another_transaction_works_on_them_for_long(
+    rivals: Rivals, database: Database
+) -> None:
+    first, heir = rivals
+    async with heir.store.connection() as connection:
+        await connection.execute("set lock_timeout = '100ms'")
+    other = await asyncpg.connect(database.engine_dsn)
+    try:
+        async with other.transaction():
+            await other.execute(
+                "update pointsman.positions set updated = now() where id = $1", first.claims[0].id
+            )
+            with pytest.raises(LostRunsError):
+                await heir.store.take_positions([Partition(PARCELS, 0)])
+        assert await heir.store.take_positions([Partition(PARCELS, 0)])
+    finally:
+        await other.close()
+
+
+async def _waits_for_lock(connection: asyncpg.Connection[Any], query: str) -> None:
+    async def is_waiting() -> bool:
+        return bool(
+            await connection.fetchval(
+                "select count(*) from pg_stat_activity "
+                "where wait_event_type = 'Lock' and query like '%' || $1 || '%'",
+                query,
+            )
+        )
+
+    await until(is_waiting, 10, "a wait for a lock")

@@ -87,11 +87,11 @@ async def read_progress(
             return await _read_last(consumer, partition, to_the_end=to_the_end)
     except TimeoutError as error:
         raise SinkUnavailableError(
-            f"the progress in {partition} could not be read within {limits.progress_seconds:.0f} s"
+            f"Kafka at {settings.bootstrap} did not say within {limits.progress_seconds:.0f} s what is in {partition}"
         ) from error
     except (KafkaError, OSError) as error:
         raise SinkUnavailableError(
-            f"the progress in {partition} could not be read: {type(error).__name__}: {error}"
+            f"Kafka at {settings.bootstrap} did not say what is in {partition}: {type(error).__name__}: {error}"
         ) from error
     finally:
         with contextlib.suppress(KafkaError, OSError, TimeoutError):

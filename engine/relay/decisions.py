@@ -177,7 +177,9 @@ async def _examine(
                 break
             progress = newer
     except SinkError as error:
-        raise ServiceUnreachableError(f"The relay's progress in Kafka cannot be read: {error}.") from error
+        raise ServiceUnreachableError(
+            f"{error}. Is it running there, and are the address and the security settings right?"
+        ) from error
     return books, progress, doubt
 
 

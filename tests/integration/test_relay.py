@@ -19,9 +19,10 @@ from connectors.sink import Progress
 from engine import outbox
 from engine.errors import RefusedError
 from engine.outbox import OutRecord, encode
-from engine.relay import Published, Refused, Relay, RelayEvent, RelayLimits, Restarted
+from engine.relay import Published, Refused, Relay, RelayEvent, RelayLimits, Restarted, relay_status
 from engine.relay.relay import OpenSink
 from engine.relay.turn import try_turn
+from engine.services.apache_kafka import ApacheKafka
 from engine.services.mock_broker import MockBroker
 from engine.store.connecting import connect
 from tests.contract.sink_worlds import read_committed
@@ -401,6 +402,26 @@ async def test_a_broker_that_is_not_there_is_waited_for(
         assert relay.depth() == 1
     said = [entry for entry in caplog.records if entry.name == "pointsman.engine"]
     assert len(said) == 1
+
+
+async def test_a_broker_that_asks_for_tls_and_a_password_is_published_to(
+    database: Database, sasl_ssl_kafka: ApacheKafka, namespace: str
+) -> None:
+    settings = KafkaSettings(
+        sasl_ssl_kafka.bootstrap,
+        security_protocol="SASL_SSL",
+        sasl_mechanism="SCRAM-SHA-512",
+        username=sasl_ssl_kafka.username,
+        password_file=sasl_ssl_kafka.password_file,
+        ca_file=sasl_ssl_kafka.ca_file,
+    )
+    async with running(Relay(database.engine_dsn, settings, namespace, limits=QUICK)) as relay:
+        # The topic does not exist; what is refused is confirmed all the same, by a transaction of its own.
+        sequence = await put(database.engine_dsn, namespace, [record("missing", b"1")])
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            await relay.drained(sequence)
+    status = await relay_status(database.reader_dsn, settings, namespace)
+    assert (status.progress, status.healthy) == (1, True)
 
 
 async def test_the_small_broker_for_one_machine_is_enough_to_publish(

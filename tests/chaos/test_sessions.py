@@ -1,0 +1,178 @@
+"""One engine with a source in memory and a real Postgres, and what its session must live through."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import asyncpg
+import pytest
+
+from connectors.source import Partition, SourceUnreachableError
+from engine.admission import register
+from engine.engine import Engine, Parts
+from engine.limits import EngineLimits
+from engine.observing import Silent
+from engine.routing import TopicRoute, make_routes
+from engine.store import connecting
+from engine.store.contract import Store
+from engine.store.postgres import PostgresStore
+from statemachines.machine import compile_pipeline
+from tests.chaos.contender import GROUP, told, weighed
+from tests.chaos.parcels import PARCELS, parcel
+from tests.chaos.script import EVENT_HEADERS
+from tests.chaos.slots import until
+from tests.fakes.source import FakeMembership, FakeReader, FakeSource
+from tests.services import Database
+
+PARTITION = Partition(PARCELS, 0)
+
+
+@dataclass(slots=True)
+class Lived:
+    """An engine that runs, its source, and its database."""
+
+    engine: Engine
+    source: FakeSource
+    database: Database
+    running: asyncio.Task[None]
+
+    async def append(self, value: bytes) -> None:
+        await self.source.append(PARTITION, value, headers=EVENT_HEADERS)
+
+    async def ask(self, sql: str) -> list[Any]:
+        connection = await asyncpg.connect(self.database.owner_dsn)
+        try:
+            return await connection.fetch(sql)
+        finally:
+            await connection.close()
+
+    async def moves(self, number: int, seconds: float = 10) -> None:
+        """Wait until the log has so many rows."""
+
+        async def has_moved() -> bool:
+            if self.running.done():
+                self.running.result()
+            return len(await self.ask("select 1 from pointsman.events")) == number
+
+        await until(has_moved, seconds, f"{number} rows in the log")
+
+
+class ShyReader(FakeReader):
+    """Cannot be reached when it is first asked for the beginning of a partition."""
+
+    shy = True
+
+    async def earliest(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
+        if self.shy:
+            self.shy = False
+            raise SourceUnreachableError("the source at nowhere does not answer")
+        return await super().earliest(partitions)
+
+
+@contextlib.asynccontextmanager
+async def lived(
+    database: Database, reader_class: type[FakeReader] = FakeReader, **limits: Any
+) -> AsyncIterator[Lived]:
+    source = FakeSource()
+    source.create_topic(PARCELS, 1)
+    machines = [compile_pipeline(parcel)]
+
+    async def open_store() -> Store:
+        return await PostgresStore.open(
+            database.engine_dsn, namespace="default", group=GROUP, cluster=source.cluster
+        )
+
+    async def prepare_store(store: Store) -> dict[str, TopicRoute]:
+        assert isinstance(store, PostgresStore)
+        return make_routes(await register(store, machines, strict=True), {})
+
+    engine = Engine(
+        Parts(
+            membership=FakeMembership(source, GROUP),
+            reader=reader_class(source),
+            open_store=open_store,
+            prepare_store=prepare_store,
+            topics=frozenset([PARCELS]),
+            cluster=source.cluster,
+            first="earliest",
+            observer=Silent(),
+            beat=[0, 0, 0],
+            outbox_depth=lambda: 0,
+            limits=EngineLimits(reconnect_seconds_max=0.2, **limits),
+        )
+    )
+    running = asyncio.create_task(engine.run())
+    try:
+        yield Lived(engine, source, database, running)
+    finally:
+        engine.stop()
+        await asyncio.wait([running])
+    running.result()
+
+
+async def test_a_partition_lost_to_a_zombie_that_vanished_is_taken_again(database: Database) -> None:
+    async with lived(database, take_again_seconds=0.2) as one:
+        await one.append(told("opened", "p"))
+        await one.moves(1)
+        thief = await PostgresStore.open(
+            database.engine_dsn, namespace="default", group=GROUP, cluster=one.source.cluster
+        )
+        try:
+            await thief.take_positions([PARTITION])
+        finally:
+            await thief.close()
+        await one.append(weighed("p"))
+        await one.moves(2)
+
+
+async def test_a_partition_whose_position_a_person_moved_is_read_on_from_there(database: Database) -> None:
+    async with lived(database, take_again_seconds=0.2) as one:
+        await one.append(told("opened", "p"))
+        await one.moves(1)
+        await one.ask("update pointsman.positions set position = 3")
+        for _ in range(3):
+            await one.append(weighed("p"))
+        await one.moves(2)
+        rows = await one.ask('select "offset" from pointsman.events order by sequence')
+        assert [row[0] for row in rows] == [0, 3]
+
+
+async def test_an_engine_outlives_a_source_that_cannot_be_asked_where_to_begin(database: Database) -> None:
+    async with lived(database, ShyReader) as one:
+        await one.append(told("opened", "p"))
+        await one.moves(1)
+
+
+async def test_an_engine_outlives_a_lock_on_its_positions_that_lasts(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(connecting._SETTINGS, "lock_timeout", "50ms")
+    async with lived(database) as one:
+        await one.append(told("opened", "p"))
+        await one.moves(1)
+        other = await asyncpg.connect(database.owner_dsn)
+        try:
+            async with other.transaction():
+                await other.execute("update pointsman.positions set updated = now()")
+                # The engine is told that the partition is new to it, and must wait for its row.
+                one.engine.assignment.take_again(PARTITION)
+                await _session_was_lost(one)
+        finally:
+            await other.close()
+        await one.append(weighed("p"))
+        await one.moves(2)
+
+
+async def _session_was_lost(one: Lived) -> None:
+    first = one.engine.session
+
+    async def is_another() -> bool:
+        if one.running.done():
+            one.running.result()
+        return one.engine.session is not first
+
+    await until(is_another, 10, "another session")

@@ -12,6 +12,7 @@ same more plainly, and a property test holds the two equal.
 from __future__ import annotations
 
 import struct
+import time
 from collections.abc import Iterator, MutableSequence, Sequence
 from datetime import datetime
 
@@ -50,12 +51,17 @@ _COLUMNS = len(COLUMNS)
 
 
 class Batch(Ledger):
-    """Steps events. ``beat`` is where the watchdog sees which record is being stepped."""
+    """Steps events.
+
+    ``beat`` is where the watchdog sees which record keeps the engine busy: position, offset, and the batch's time,
+    which is 0 while no handler is called (``engine.watching``).
+    """
 
     def __init__(
         self, at: datetime, run_ids: Iterator[int], cluster: str, beat: MutableSequence[int]
     ) -> None:
         super().__init__(at)
+        self.began = time.perf_counter()
         self.arrivals: list[Arrival] = []
         self.strikes: dict[tuple[int, int], tuple[int, str]] = {}
         self._run_ids = run_ids
@@ -123,20 +129,21 @@ class Batch(Ledger):
                 self._without_definition(arrival, run, at)
                 return
             machine = found
+        beat = self._beat
+        beat[0] = position or 0
+        beat[1] = record.offset
+        beat[2] = at_number
+        struck = self._struck(position, record.offset) if self.strikes else None
         envelope = decoded.envelope
-        event, error = _validate(machine, envelope.type, decoded.data)
+        event, error = _validate(machine, envelope.type, decoded.data) if struck is None else (None, struck)
         seen = False
         if run is not None and (run.held or len(run.recent) >= _RECENT_BYTES):
             pair = (run.id, digest_number(digest))
             seen = pair in self.consumed or (after_wait is None and pair in self.waiting)
-        beat = self._beat
-        beat[0] = position or 0
-        beat[1] = record.offset
-        beat[2] += 1
         occurrence = _new(Occurrence, (envelope, key, digest, at, event, error, seen, False))
-        outcome = (self._struck(position, record.offset, run) if self.strikes else None) or step(
-            machine, run, occurrence
-        )
+        outcome = step(machine, run, occurrence)
+        if struck is not None and type(outcome) is Refused and outcome.reason is Reason.INVALID:
+            outcome = outcome._replace(reason=Reason.NEVER_RETURNED)
         if type(outcome) is Moved:
             self._move(arrival, machine, run, outcome, at, at_number, after_wait)
         else:
@@ -209,6 +216,10 @@ class Batch(Ledger):
             hashed, definition, held, waiting, started, at, loaded,
         ))  # fmt: skip
 
+    def rest(self) -> None:
+        """Tell the watchdog that no handler is being called now."""
+        self._beat[2] = 0
+
     def refuse_by_store(self, record: Record, position: int | None, topic: TopicRoute, error: str) -> None:
         """Settle a record that the store cannot take as a move."""
         decoded = decode(record, topic.topic, self._cluster)
@@ -226,13 +237,13 @@ class Batch(Ledger):
         else:
             self.settle(arrival, run, WAITS, at, None)
 
-    def _struck(self, position: int | None, offset: int, run: Run | None) -> Refused | None:
+    def _struck(self, position: int | None, offset: int) -> str | None:
+        """Why no handler may see this record again; without an event, ``step`` calls none."""
         struck = self.strikes.get((position or 0, offset))
         if struck is None or struck[0] < STRIKES_MAX:
             return None
-        error = f"{struck[1]} did not return, {struck[0]} times; each time the engine was ended"
         self.commit.strikes_forgotten.append((position or 0, offset))
-        return Refused(Reason.NEVER_RETURNED, error, holds=run is not None)
+        return f"{struck[1]} did not return, {struck[0]} times; each time the engine was ended"
 
     def _refuse_without_key(
         self,

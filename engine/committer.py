@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, MutableSequence, Sequence
+from collections.abc import Callable, Iterable, Iterator, MutableSequence, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from operator import length_hint
@@ -81,10 +81,14 @@ class Committer:
         for at in range(0, len(arrivals), ARRIVALS_BETWEEN_BREATHS):
             for arrival in arrivals[at : at + ARRIVALS_BETWEEN_BREATHS]:
                 meet(arrival)
+            batch.rest()
             await asyncio.sleep(0)
-        self._beat[2] = 0
         batch.finish()
         return batch
+
+    async def learn_strikes(self, positions: Iterable[int | None]) -> None:
+        """Know which records of these positions ended an engine before."""
+        self.strikes |= await self._store.strikes([one for one in positions if one is not None])
 
     async def new_batch(self, runs_max: int) -> Batch:
         """An empty batch that may start so many runs."""

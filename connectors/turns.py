@@ -25,6 +25,16 @@ class Turns:
         self._revoking: asyncio.Task[None] | None = None
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
+    @property
+    def has_something(self) -> bool:
+        """Whether it is `on_revoked`'s turn."""
+        return self._assigned is not None
+
+    def fail(self, error: Exception) -> None:
+        """What `failed` raises, if nothing did before."""
+        if not self.failed.done():
+            self.failed.set_exception(error)
+
     def assign(self, partitions: frozenset[Partition]) -> None:
         """Begin to tell it, in a task of its own: whoever waited for it could miss a heartbeat."""
         assert self._assigned is None, "an assignment follows a revocation"
@@ -43,7 +53,7 @@ class Turns:
         try:
             await self._on_assigned(partitions)
         except Exception as error:  # noqa: BLE001 - watch() raises it
-            self._fail(error)
+            self.fail(error)
 
     async def _revoke(self, partitions: frozenset[Partition]) -> None:
         if self._telling is not None:
@@ -57,8 +67,4 @@ class Turns:
             if limit.expired():
                 log.warning("Partitions were not given back within %s s", self._revoke_seconds_max)
             else:
-                self._fail(error)
-
-    def _fail(self, error: Exception) -> None:
-        if not self.failed.done():
-            self.failed.set_exception(error)
+                self.fail(error)

@@ -13,11 +13,12 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
+from aiokafka.coordinator.protocol import ConsumerProtocolMemberMetadata
 from aiokafka.errors import KafkaError
 
 from connectors.kafka.queries import Queries, connect
@@ -48,6 +49,13 @@ STOP_SECONDS = 4.0
 RETRY_SECONDS = 1.0
 KEEP_MILLISECONDS = 1000
 NEVER_MILLISECONDS = 2**31 - 1
+DISPLACED_TIMES_MAX = 3
+DISPLACED_WITHIN_SECONDS = 60.0
+"""A static member whose place is taken so often in so short a time is not the only one of its name."""
+DISPLACED = (
+    "Another engine keeps joining the group under the same instance name. "
+    "Stop it, or give each engine a name of its own."
+)
 
 
 class KafkaMembership:
@@ -62,6 +70,7 @@ class KafkaMembership:
         session_seconds: float = SESSION_SECONDS,
         heartbeat_seconds: float = HEARTBEAT_SECONDS,
         rebalance_seconds: float = REBALANCE_SECONDS,
+        metadata_seconds: float = METADATA_SECONDS,
     ) -> None:
         self._settings = settings
         self._group = group
@@ -69,12 +78,16 @@ class KafkaMembership:
         self._session_seconds = session_seconds
         self._heartbeat_seconds = heartbeat_seconds
         self._rebalance_seconds = rebalance_seconds
+        self._metadata_seconds = metadata_seconds
         self._topics: frozenset[str] = frozenset()
         self._consumer: Any = None
+        self._assignor = _CountingAssignor(frozenset())
         self._listener: _Listener | None = None
         self._turns: Turns | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._trouble: Trouble | None = None
+        self._displaced: list[float] = []
+        self._kept_at = time.monotonic()
 
     async def start(self, topics: Iterable[str], on_assigned: Changed, on_revoked: Changed) -> None:
         assert self._turns is None, "a membership is started once"
@@ -111,10 +124,38 @@ class KafkaMembership:
         while True:
             try:
                 await self._consumer.getmany(timeout_ms=KEEP_MILLISECONDS)
+                self._note_standstill()
+                self._look_for_partitions()
             except KafkaError as error:
                 self._note(f"The consumer group {self._group} gave us up: {error}")
                 await self._give_up(turns)
                 await self._join_again(turns)
+
+    def _was_displaced(self) -> bool:
+        """Note that our place in the group is not ours any more; whether another one took it again and again."""
+        now = time.monotonic()
+        self._displaced = [*(at for at in self._displaced if at > now - DISPLACED_WITHIN_SECONDS), now]
+        return self._instance is not None and len(self._displaced) >= DISPLACED_TIMES_MAX
+
+    def _note_standstill(self) -> None:
+        """Whoever stood still for as long as a session was dropped for that, and displaced by nobody."""
+        now = time.monotonic()
+        if now - self._kept_at > self._session_seconds / 2 + KEEP_MILLISECONDS / 1000:
+            self._displaced.clear()
+        self._kept_at = now
+
+    def _look_for_partitions(self) -> None:
+        """Join anew where a static member sees other counts of partitions than it has told.
+
+        Only the leader of a group looks for new partitions, and a static leader that restarted does not know
+        that it leads (KAFKA-13435). Joining with what was told before would change nothing.
+        """
+        if self._instance is None:
+            return
+        counts = self._assignor.count_partitions()
+        if counts is not None and counts != self._assignor.told:
+            log.info("The topics of the consumer group %s have other partitions now", self._group)
+            self._consumer.subscribe(sorted(self._topics), listener=self._listener)
 
     async def _join_again(self, turns: Turns) -> None:
         while True:
@@ -147,9 +188,10 @@ class KafkaMembership:
             await client.close()
 
     async def _join(self, turns: Turns) -> None:
+        self._assignor = _CountingAssignor(self._topics)
         consumer: Any = self._new_consumer()
-        self._consumer = consumer
-        self._listener = _Listener(consumer, turns)
+        self._consumer = self._assignor.consumer = consumer
+        self._listener = _Listener(consumer, turns, self._was_displaced)
         consumer.subscribe(sorted(self._topics), listener=self._listener)
         try:
             await consumer.start()
@@ -169,12 +211,12 @@ class KafkaMembership:
             **self._settings.client_options(),
             group_id=self._group,
             group_instance_id=self._instance,
-            partition_assignment_strategy=(RangePartitionAssignor,),
+            partition_assignment_strategy=(self._assignor,),
             session_timeout_ms=round(self._session_seconds * 1000),
             heartbeat_interval_ms=round(self._heartbeat_seconds * 1000),
             rebalance_timeout_ms=round(self._rebalance_seconds * 1000),
             request_timeout_ms=round((self._rebalance_seconds + REQUEST_MARGIN_SECONDS) * 1000),
-            metadata_max_age_ms=round(METADATA_SECONDS * 1000),
+            metadata_max_age_ms=round(self._metadata_seconds * 1000),
             max_poll_interval_ms=NEVER_MILLISECONDS,
             enable_auto_commit=False,
             auto_offset_reset="latest",
@@ -202,10 +244,32 @@ class KafkaMembership:
             await stopping
 
 
+class _CountingAssignor(RangePartitionAssignor):
+    """Shares out by range; tells the group how many partitions this member sees, so that a change is news."""
+
+    def __init__(self, topics: frozenset[str]) -> None:
+        self._topics = sorted(topics)
+        self.consumer: Any = None
+        self.told: str | None = None
+
+    def count_partitions(self) -> str | None:
+        """As text; None where that is not known of every topic."""
+        found = [self.consumer.partitions_for_topic(topic) for topic in self._topics]
+        return None if None in found else ",".join(str(len(partitions)) for partitions in found)
+
+    def metadata(  # type: ignore[override]  # aiokafka calls it on what it was given, which is not the class
+        self, topics: Iterable[str]
+    ) -> ConsumerProtocolMemberMetadata:
+        """What the group is told of this member."""
+        self.told = self.count_partitions()
+        return ConsumerProtocolMemberMetadata(self.version, list(topics), (self.told or "").encode())
+
+
 class _Listener(ConsumerRebalanceListener):
-    def __init__(self, consumer: Any, turns: Turns) -> None:
+    def __init__(self, consumer: Any, turns: Turns, was_displaced: Callable[[], bool]) -> None:
         self._consumer = consumer
         self._turns = turns
+        self._was_displaced = was_displaced
         self.is_heard = True
 
     async def on_partitions_assigned(self, assigned: Iterable[Any]) -> None:
@@ -214,4 +278,10 @@ class _Listener(ConsumerRebalanceListener):
             self._turns.assign(frozenset(Partition(*partition) for partition in assigned))
 
     async def on_partitions_revoked(self, revoked: Iterable[Any]) -> None:  # noqa: ARG002 - we know what we have
+        had_something = self._turns.has_something
         await self._turns.revoke()
+        forgotten = self._consumer._coordinator.member_id == ""  # noqa: SLF001 - nothing else tells it
+        if self.is_heard and had_something and forgotten and self._was_displaced():
+            self._turns.fail(SourceError(DISPLACED))
+            # This is what keeps aiokafka from joining again, and taking the place from the other one in turn.
+            raise asyncio.CancelledError

@@ -76,7 +76,7 @@ class Queries:
         return await self._patiently(lambda: self._metadata(topics))
 
     async def ask(self, request: Any, broker: int | None = None) -> Any:
-        """The answer of a broker, or of any. Raises IncompatibleBrokerVersion for a request it does not know."""
+        """The answer of a broker, or of any. Raises IncompatibleBrokerVersion for what it does not know."""
 
         async def ask() -> Any:
             node = self._client.get_random_node() if broker is None else broker

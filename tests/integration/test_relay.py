@@ -5,22 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Sequence
-from typing import Any
 
 import asyncpg
-import orjson
 import pytest
 
 from connectors.kafka.settings import KafkaSettings
-from connectors.kafka.sink import KafkaSink
-from connectors.kafka.sink_limits import SinkLimits
 from connectors.sink import Progress
 from engine import outbox
 from engine.errors import RefusedError
-from engine.outbox import OutRecord, encode
-from engine.relay import Published, Refused, Relay, RelayEvent, RelayLimits, Restarted, relay_status
-from engine.relay.relay import OpenSink
+from engine.relay import Published, Relay, RelayEvent, RelayLimits, Restarted, relay_status
 from engine.relay.turn import try_turn
 from engine.services.apache_kafka import ApacheKafka
 from engine.services.mock_broker import MockBroker
@@ -28,52 +21,13 @@ from engine.store.connecting import connect
 from tests.contract.sink_worlds import read_committed
 from tests.fakes.sink import FakeBroker, FakeSink
 from tests.outbox import DEADLINE_SECONDS, Writers, differences, running, within_deadline
+from tests.relays import QUICK, fetch, put, quick_relay, quick_sink, record, values
 from tests.services import Database, Kafka, TopicFactory
-
-QUICK = RelayLimits(poll_seconds=0.1, clean_seconds=0.1, silence_seconds=1.0, halt_seconds=0.1)
-TIME = 1_700_000_000_000
 
 
 @pytest.fixture
 def namespace() -> str:
     return f"relay-{uuid.uuid4().hex[:10]}"
-
-
-def quick_sink(bootstrap: str, namespace: str, *, check_crcs: bool = True) -> OpenSink:
-    limits = SinkLimits(topic_wait_seconds=0.3, topic_poll_seconds=0.05)
-    settings = KafkaSettings(bootstrap, check_crcs=check_crcs)
-    return lambda store: KafkaSink(settings, namespace, 0, store, limits)
-
-
-def quick_relay(database: Database, kafka: Kafka, namespace: str, **options: Any) -> Relay:
-    return Relay(
-        database.engine_dsn, quick_sink(kafka.bootstrap, namespace), namespace, limits=QUICK, **options
-    )
-
-
-async def put(dsn: str, namespace: str, records: Sequence[OutRecord]) -> int:
-    """Commit one transaction that publishes these; returns its sequence."""
-    connection = await asyncpg.connect(dsn)
-    async with connection.transaction():
-        lane = await outbox.lane_for(connection, namespace, 0)
-        sequence = await outbox.put(connection, lane, encode(records))
-    await connection.close()
-    return sequence
-
-
-async def fetch(dsn: str, sql: str, *arguments: object) -> list[dict[str, Any]]:
-    connection = await asyncpg.connect(dsn)
-    rows = await connection.fetch(sql, *arguments)
-    await connection.close()
-    return [dict(row) for row in rows]
-
-
-def record(topic: str, value: bytes | None, key: bytes | None = b"k", **more: Any) -> OutRecord:
-    return OutRecord(topic, key, value, (), TIME, **more)
-
-
-async def values(kafka: Kafka, topic: str) -> list[bytes | None]:
-    return [found.value for partition in await read_committed(kafka.bootstrap, topic) for found in partition]
 
 
 async def test_what_four_writers_commit_at_once_is_published_once_in_the_order_of_commits(
@@ -148,123 +102,6 @@ async def test_a_successor_publishes_nothing_twice(
         async with running(quick_relay(database, kafka, namespace)) as relay:
             await relay.drained(number)
     assert await values(kafka, name) == [b"1", b"2", b"3", b"4", b"5"]
-
-
-async def add_dead_letters(database: Database, namespace: str, number: int) -> list[int]:
-    rows = await fetch(
-        database.owner_dsn,
-        "insert into pointsman.dead_letters (namespace, disposition, reason, error, details, record_time,"
-        " record_headers, at) select $1, 7, 'unreadable', '', '', 0, '', now() from generate_series(1, $2)"
-        " returning id",
-        namespace,
-        number,
-    )
-    return [row["id"] for row in rows]
-
-
-async def publishing(database: Database) -> dict[int, tuple[str, str]]:
-    rows = await fetch(
-        database.reader_dsn, "select id, publishing, publishing_error from pointsman.dead_letters order by id"
-    )
-    return {row["id"]: (row["publishing"], row["publishing_error"]) for row in rows}
-
-
-async def test_dead_letters_are_noted_as_published_or_as_refused(
-    database: Database, kafka: Kafka, topic: TopicFactory, namespace: str
-) -> None:
-    name = await topic(configs={"max.message.bytes": "2000"})
-    first, large, last = await add_dead_letters(database, namespace, 3)
-    sequence = await put(
-        database.engine_dsn,
-        namespace,
-        [
-            record(name, b"1", dead_letter=first),
-            record(name, bytes(5_000), dead_letter=large),
-            record(name, b"3", dead_letter=last),
-        ],
-    )
-    async with running(quick_relay(database, kafka, namespace)) as relay:
-        await relay.drained(sequence)
-    found = await publishing(database)
-    assert [found[first][0], found[large][0], found[last][0]] == ["published", "refused", "published"]
-    assert "MESSAGE_TOO_LARGE" in found[large][1]
-    assert await values(kafka, name) == [b"1", b"3"]
-
-
-async def test_a_dead_letter_whose_relay_did_not_live_to_note_it_is_noted_by_the_next(
-    database: Database, kafka: Kafka, topic: TopicFactory, namespace: str
-) -> None:
-    name = await topic()
-    (number,) = await add_dead_letters(database, namespace, 1)
-    sequence = await put(database.engine_dsn, namespace, [record(name, b"1", dead_letter=number)])
-    never_cleans = RelayLimits(clean_seconds=1_000)
-    relay = Relay(database.engine_dsn, quick_sink(kafka.bootstrap, namespace), namespace, limits=never_cleans)
-    task = asyncio.create_task(relay.run())
-    await relay.drained(sequence)
-    task.cancel()
-    await asyncio.wait({task})
-    assert (await publishing(database))[number][0] == "pending"
-    async with running(quick_relay(database, kafka, namespace)) as relay:
-        await relay.drained(sequence)
-    assert (await publishing(database))[number][0] == "published"
-
-
-async def test_a_refused_event_becomes_a_dead_letter_and_blocks_nobody(
-    database: Database, kafka: Kafka, topic: TopicFactory, namespace: str
-) -> None:
-    name = await topic()
-    event = {"id": "e-1", "type": "Placed", "subject": "o-1", "source": f"/pointsman/{namespace}/orders"}
-    value = orjson.dumps(event)
-    await fetch(
-        database.owner_dsn,
-        "insert into pointsman.pipelines (namespace, name) values ($1, 'orders')",
-        namespace,
-    )
-    headers = (("content-type", b"application/cloudevents+json"), ("odd", None))
-    refused = OutRecord("there-is-no-such-topic", b"o-1", value, headers, TIME)
-    events: list[RelayEvent] = []
-    async with running(quick_relay(database, kafka, namespace, on_event=events.append)) as relay:
-        await put(database.engine_dsn, namespace, [record(name, b"1"), refused, record(name, b"2")])
-        sequence = await put(database.engine_dsn, namespace, [refused, record(name, b"3")])
-        async with asyncio.timeout(DEADLINE_SECONDS):
-            await relay.drained(sequence)
-    assert await values(kafka, name) == [b"1", b"2", b"3"]
-    assert [event.topic for event in events if isinstance(event, Refused)] == ["there-is-no-such-topic"] * 2
-    letters = await fetch(database.reader_dsn, "select * from pointsman.dead_letters order by id")
-    assert len(letters) == 2
-    letter = letters[0]
-    assert (letter["reason"], letter["status"], letter["publishing"]) == (
-        "refused by broker",
-        "open",
-        "refused",
-    )
-    assert (letter["key"], letter["event_id"], letter["type"]) == ("o-1", "e-1", "Placed")
-    assert (letter["record_key"], letter["record_value"], letter["record_time"]) == (b"o-1", value, TIME)
-    assert letter["pipeline"] is not None
-    assert "there-is-no-such-topic" in letter["error"]
-    assert orjson.loads(letter["details"]) == {
-        "topic": "there-is-no-such-topic",
-        "outbox": {"sequence": 1, "index": 1},
-    }
-    noted = await fetch(
-        database.reader_dsn, "select sequence, index from pointsman.outbox_refusals order by 1"
-    )
-    assert noted == [{"sequence": 1, "index": 1}, {"sequence": 2, "index": 0}]
-
-
-async def test_a_small_limit_of_a_topic_is_learnt_and_refuses_nothing_that_fits(
-    database: Database, kafka: Kafka, topic: TopicFactory, namespace: str
-) -> None:
-    name = await topic(configs={"max.message.bytes": "10000"})
-    events: list[RelayEvent] = []
-    async with running(quick_relay(database, kafka, namespace, on_event=events.append)) as relay:
-        for number in range(5):
-            records = [record(name, b"%d-%03d" % (number, index) + bytes(900)) for index in range(100)]
-            await relay.drained(await put(database.engine_dsn, namespace, records))
-    found = [bytes(value or b"")[:5] for value in await values(kafka, name)]
-    assert found == [b"%d-%03d" % (number, index) for number in range(5) for index in range(100)]
-    assert not [event for event in events if isinstance(event, Refused)]
-    assert len([event for event in events if isinstance(event, Restarted)]) < 8
 
 
 async def test_one_of_two_relays_has_the_turn_and_the_other_takes_over(

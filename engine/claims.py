@@ -8,6 +8,9 @@ from typing import NamedTuple
 
 from connectors.source import Partition, Record
 
+CHANNEL = "pointsman_positions"
+"""Postgres notifies here when a person set a position."""
+
 
 @dataclass(slots=True, eq=False)
 class Claim:

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 
 from connectors.source import Membership, Partition, Reader, SourceError
 from engine.backoff import Backoff
-from engine.claims import Claim, Slice, by_bytes
+from engine.claims import CHANNEL, Claim, Slice, by_bytes
 from engine.commands import Commands
 from engine.committer import Committer, Pending, evict
 from engine.limits import EngineLimits
@@ -84,6 +84,11 @@ class Assignment:
         if partition in self.partitions:
             self.fresh.add(partition)
             self.changed.set()
+
+    def take_all_again(self) -> None:
+        """Let the session take all partitions anew: a person set a position, and the epoch went up with it."""
+        self.fresh |= self.partitions
+        self.changed.set()
 
     def notice(self) -> None:
         """The session has acted on the last change."""
@@ -181,9 +186,9 @@ class Session:
         )
         self._commands = Commands(self.store, self._topics, self._routes, self._committer, parts.limits)
         await self._commands.listen()
+        await self.store.listen(CHANNEL, engine.assignment.take_all_again)
         engine.assignment.serving = True
-        engine.assignment.fresh |= engine.assignment.partitions
-        engine.assignment.changed.set()
+        engine.assignment.take_all_again()
         pending: Pending | None = None
         began()
         try:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from engine.claims import CHANNEL
 from engine.errors import UsageError
 from engine.reading.catalog import SQL
 from engine.reading.errors import NotFoundError
@@ -13,8 +14,6 @@ from engine.reading.values import shown_time
 from engine.store.connecting import Connection
 from statemachines.suggest import did_you_mean
 
-POSITIONS_CHANNEL = "pointsman_positions"
-"""Postgres notifies here when a person set a position: engines take their partitions anew."""
 _OFFSET_MAX = 2**63 - 1
 
 
@@ -107,7 +106,8 @@ async def set_position(
 ) -> PositionSet:
     """Let a partition go on from another offset; needs the engine's role.
 
-    It raises the epoch, so that a batch in flight fails as a whole, and tells the engines. Who did it and why
+    It raises the epoch, so that a batch in flight fails as a whole, and tells the engines to take their
+    partitions anew. Who did it and why
     is kept.
 
     Raises:
@@ -128,7 +128,7 @@ async def set_position(
         row = rows[0]
         epoch = await connection.fetchval(SQL["set_position"], row["id"], position)
         await connection.execute(SQL["add_position_change"], row["id"], row["position"], position, who, why)
-        await connection.execute(SQL["notify"], POSITIONS_CHANNEL)
+        await connection.execute(SQL["notify"], CHANNEL)
     return PositionSet(
         row["consumer_group"], row["cluster"], topic, partition, row["position"], position, epoch
     )

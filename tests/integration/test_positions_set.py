@@ -1,0 +1,122 @@
+"""A running engine goes on from a position that a person sets."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from connectors.source import Partition
+from engine.admission import register
+from engine.engine import Engine, Parts
+from engine.observing import Silent
+from engine.reading import list_positions, list_runs, set_position
+from engine.routing import TopicRoute, make_routes
+from engine.store.connecting import Connection, connect
+from engine.store.contract import Store
+from engine.store.postgres import PostgresStore
+from statemachines.machine import compile_pipeline
+from tests.fakes.source import FakeMembership, FakeReader, FakeSource
+from tests.feeding import event
+from tests.services import Database
+from tests.shop import shop
+
+ORDERS = Partition("orders", 0)
+
+
+@contextlib.asynccontextmanager
+async def running(database: Database, source: FakeSource) -> AsyncIterator[Engine]:
+    machine = compile_pipeline(shop())
+
+    async def open_store() -> Store:
+        return await PostgresStore.open(
+            database.engine_dsn, namespace="default", group="pointsman.default", cluster=source.cluster
+        )
+
+    async def prepare_store(store: Store) -> dict[str, TopicRoute]:
+        assert isinstance(store, PostgresStore)
+        return make_routes(await register(store, [machine], strict=True), {})
+
+    engine = Engine(
+        Parts(
+            membership=FakeMembership(source, "pointsman.default"),
+            reader=FakeReader(source),
+            open_store=open_store,
+            prepare_store=prepare_store,
+            topics=frozenset({"orders"}),
+            cluster=source.cluster,
+            first="earliest",
+            observer=Silent(),
+            beat=[0, 0, 0],
+            outbox_depth=lambda: 0,
+        )
+    )
+    task = asyncio.create_task(engine.run())
+    try:
+        yield engine
+    finally:
+        engine.stop()
+        await asyncio.wait_for(task, 20)
+
+
+async def until(condition: Callable[[], Awaitable[object]]) -> None:
+    async with asyncio.timeout(20):
+        while not await condition():  # noqa: ASYNC110 - what is waited for is in a database
+            await asyncio.sleep(0.02)
+
+
+async def is_ready(engine: Engine) -> bool:
+    return engine.ready
+
+
+async def is_stopped(engine: Engine) -> bool:
+    return ORDERS in engine.stopped_partitions
+
+
+async def has_come_to(connection: Connection, position: int) -> bool:
+    [found] = await list_positions(connection, "default")
+    return found.position >= position
+
+
+async def test_a_stopped_partition_goes_on_where_a_person_sets_it_without_a_restart(
+    database: Database,
+) -> None:
+    source = FakeSource()
+    source.create_topic("orders")
+    connection = await connect(database.engine_dsn, for_engine=False)
+    try:
+        async with running(database, source) as engine:
+            await until(lambda: is_ready(engine))
+        for number in range(4):
+            record = event("order.placed", {"order_id": f"o{number}", "amount": 1})
+            await source.append(ORDERS, record.value, headers=record.headers)
+        await source.delete_before(ORDERS, 2)
+        async with running(database, source) as engine:
+            await until(lambda: is_stopped(engine))
+            assert "pointsman positions set orders 0 POSITION" in engine.stopped_partitions[ORDERS]
+            await set_position(connection, "default", "orders", 0, 2, who="ana", why="they were deleted")
+            await until(lambda: has_come_to(connection, 4))
+            assert engine.stopped_partitions == {}
+        assert [run.key for run in await list_runs(connection, "default")] == ["o3", "o2"]
+    finally:
+        await connection.close()
+
+
+async def test_a_position_set_back_under_a_running_engine_is_read_again_as_duplicates(
+    database: Database,
+) -> None:
+    source = FakeSource()
+    source.create_topic("orders")
+    record = event("order.placed", {"order_id": "o1", "amount": 1})
+    connection = await connect(database.engine_dsn, for_engine=False)
+    try:
+        async with running(database, source) as engine:
+            await until(lambda: is_ready(engine))
+            await source.append(ORDERS, record.value, headers=record.headers)
+            await until(lambda: has_come_to(connection, 1))
+            await set_position(connection, "default", "orders", 0, 0, who="ana", why="once more")
+            await until(lambda: connection.fetchval("select count(*) from pointsman.dispositions"))
+        [run] = await list_runs(connection, "default")
+        assert run.sequence == 1
+    finally:
+        await connection.close()

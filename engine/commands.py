@@ -128,6 +128,14 @@ class Commands:
         status = "redriven" if redriven else "dropped"
         run = await self._run_of(letter)
         holder = run is not None and letter.sequence is not None and run.held == letter.sequence
+        if holder and run is not None and self._is_not_loaded(letter.pipeline, run):
+            log.error(
+                "dead letter %s holds the run %r, which follows a version of its pipeline that is not loaded here; "
+                "it stays open",
+                letter.id,
+                run.key,
+            )
+            return
         record = await self._record_of(letter)
         topic = self._topics.get(record.topic)
         if redriven and topic is None:
@@ -144,6 +152,10 @@ class Commands:
             await self._offer(record, letter, topic, batch)
         if holder and run is not None and letter.pipeline is not None:
             await self._drain(self._routes[letter.pipeline], run.key, batch)
+
+    def _is_not_loaded(self, pipeline: int | None, run: Run) -> bool:
+        # Its hold is not lifted then: what waits could not go on, and nothing would say why.
+        return pipeline is not None and run.definition not in self._routes[pipeline].machines
 
     async def _release(self, command: Command, number: int, held: int, batch: Batch) -> None:
         found = await self._store.run_by_id(number)
@@ -189,9 +201,13 @@ class Commands:
             batch.read([record], letter.position, topic)
             return
         batch.match(record, letter.position, topic, decoded, only=letter.pipeline)
+        batch.close_range(letter.position)
         await load_for(batch, self._store)
+        # Neither the record's partition nor those of the events that wait need be ours.
+        await self._committer.learn_strikes([letter.position])
         for arrival in batch.arrivals:
             batch.meet(arrival)
+        batch.rest()
 
     async def _drain(self, route: Route, key: str, batch: Batch) -> None:
         """Offer what waits, oldest first, until something holds the run again."""
@@ -201,10 +217,12 @@ class Commands:
         events = await self._store.waiting_events(run.id, WAITING_EVENTS_MAX)
         arrivals = [(event.sequence, await self._arrival(event, route, run)) for event in events]
         await ask_for_seen(batch, [arrival for _, arrival in arrivals], self._store)
+        await self._committer.learn_strikes({event.position for event in events})
         for sequence, arrival in arrivals:
             if route.cache[key].held:
                 break
             batch.meet(arrival, after_wait=sequence)
+        batch.rest()
 
     async def _arrival(self, event: WaitingEvent, route: Route, run: Run) -> Arrival:
         topic_name, partition = await self._store.partition_of(event.position)

@@ -167,8 +167,9 @@ class PostgresStore:
         return {(position, offset): (strikes, handler) for position, offset, strikes, handler in rows}
 
     async def read_inbox(self, pipelines: Sequence[int], limit: int) -> list[Command]:
+        _, group, _ = self._scope
         async with _translated():
-            rows = await self._reader.fetch(_SQL["read_inbox"], self._namespace, pipelines, limit)
+            rows = await self._reader.fetch(_SQL["read_inbox"], self._namespace, pipelines, limit, group)
         return [Command(*row) for row in rows]
 
     async def load_dead_letter(self, number: int) -> StoredDeadLetter | None:

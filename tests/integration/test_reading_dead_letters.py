@@ -12,12 +12,14 @@ from engine.reading import (
     NotFoundError,
     ask_drop,
     ask_redrive,
+    explain,
     list_dead_letters,
     list_runs,
     show_dead_letter,
     wait_until_taken,
 )
 from engine.store.connecting import Connection, connect
+from statemachines.definition import Topic
 from tests.feeding import event, feed, raw
 from tests.services import Database
 from tests.shop import BROKEN, shop
@@ -218,3 +220,47 @@ async def test_the_reader_may_not_ask(database: Database, reader: Connection) ->
         await feeding.records(raw(b"\xff"))
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
         await ask_drop(reader, "default", [1], who="ana", why="x")
+
+
+async def test_a_dead_letter_whose_type_is_ignored_by_now_is_ignored_when_it_is_redriven(
+    database: Database, reader: Connection
+) -> None:
+    async with feed(database, shop()) as feeding:
+        await feeding.records(event("weather.changed", {}, id="rain"))
+    async with feed(database, shop(topic=Topic("orders", unknown="ignore"))) as feeding:
+        await feeding.redrive(1)
+    [answer] = (await explain(reader, "default", event_id="rain")).answers
+    assert answer.current.disposition == "ignored"
+    assert [one.dead_letter for one in answer.earlier] == [1]
+
+
+async def test_what_holds_a_run_is_left_open_where_the_version_that_the_run_follows_is_not_loaded(
+    database: Database, engine: Connection, reader: Connection
+) -> None:
+    async with feed(database, shop()) as feeding:
+        await feeding.records(PLACED, BROKEN_1, PAID)
+    async with feed(database, shop(version=2)) as feeding:
+        asked = await feeding.drop(1)
+    [became] = await wait_until_taken(reader, "default", asked, seconds=5)
+    assert (became.taken, became.status) == (True, "open")
+    [run] = await list_runs(reader, "default")
+    assert (run.status, run.waiting) == ("held", 1)
+    async with feed(database, shop()) as feeding:
+        await feeding.drop(1)
+    [run] = await list_runs(reader, "default")
+    assert (run.status, run.waiting, run.configuration) == ("running", 0, ["paid"])
+
+
+async def test_what_concerns_all_pipelines_is_put_back_by_the_group_that_read_it(
+    database: Database, engine: Connection, reader: Connection
+) -> None:
+    async with feed(database, shop()) as feeding:
+        await feeding.records(raw(b"\xff"))
+    async with feed(database, shop(name="other"), group="another") as stranger:
+        asked = await stranger.drop(1)
+        [waits] = await wait_until_taken(reader, "default", asked, seconds=0)
+    assert not waits.taken
+    async with feed(database, shop()) as feeding:
+        await feeding.commands()
+    [became] = await wait_until_taken(reader, "default", asked, seconds=5)
+    assert (became.taken, became.status) == (True, "dropped")

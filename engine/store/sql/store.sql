@@ -132,8 +132,17 @@ on conflict (position, first) do update
 set last = greatest(ignored_ranges.last, excluded.last), records = greatest(ignored_ranges.records, excluded.records)
 
 -- name: read_inbox
-select id, pipeline, command, body, who, why, at from pointsman.inbox
-where namespace = $1 and (pipeline is null or pipeline = any ($2::int[])) order by id limit $3
+-- What is asked of a dead letter of all pipelines is for the group whose engines read its record.
+select i.id, i.pipeline, i.command, i.body, i.who, i.why, i.at
+from pointsman.inbox i
+where i.namespace = $1 and (
+    i.pipeline = any ($2::int[])
+    or (i.pipeline is null and not exists (
+        select from pointsman.dead_letters d join pointsman.positions p on p.id = d.position
+        where d.id = (convert_from(i.body, 'UTF8')::json ->> 'dead_letter')::bigint and p.consumer_group <> $4
+    ))
+)
+order by i.id limit $3
 
 -- name: take_inbox
 delete from pointsman.inbox where id = any ($1::bigint[])

@@ -222,6 +222,7 @@ class Batch(Ledger):
 
     def refuse_by_store(self, record: Record, position: int | None, topic: TopicRoute, error: str) -> None:
         """Settle a record that the store cannot take as a move."""
+        self.records += 1
         decoded = decode(record, topic.topic, self._cluster)
         self.refuse_record(record, position, topic, Reason.REFUSED_BY_STORE, error, decoded)
 

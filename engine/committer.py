@@ -26,6 +26,7 @@ from engine.loading import load_for
 from engine.observing import Observer
 from engine.routing import Route, TopicRoute
 from engine.store.contract import LostPositionsError, LostRunsError, PositionMove, RefusedByStoreError, Store
+from engine.telling import tell_dead_letters
 
 ARRIVALS_BETWEEN_BREATHS = 100
 """After as many steps the event loop gets a turn, so that the commit in flight goes on."""
@@ -209,6 +210,8 @@ class Committer:
     def _done(self, batch: Batch, ticket: int | None, seconds: float) -> None:
         if ticket is not None:
             self.last_ticket = ticket
+        if batch.commit.dead_letters:
+            tell_dead_letters(batch.commit.dead_letters)
         self._observer.committed(batch, seconds)
 
 

@@ -97,6 +97,15 @@ class Assignment:
             self._noticed = None
 
 
+def kafka_troubles(parts: Parts) -> list[str]:
+    """What keeps us from reading just now, or from being told what is ours; each goes by itself."""
+    troubles = [*parts.reader.troubles().values()]
+    lost_group = parts.membership.trouble()
+    if lost_group is not None:
+        troubles.append(lost_group)
+    return sorted({trouble.reason for trouble in troubles})
+
+
 class Engine:
     """Runs until it is stopped, or until it is idle."""
 
@@ -107,10 +116,23 @@ class Engine:
         self.session: Session | None = None
         self.stopped_partitions: dict[Partition, str] = {}
         self.ready = False
+        self.away: str | None = None
+        """Why there is no session just now; None where there is one, or none yet."""
+        self.turned_at: float | None = None
+        """When the loop turned last, by ``time.monotonic``; None while there is none."""
 
     def stop(self) -> None:
         """Finish the batch, commit, and end ``run``."""
         self.stopping.set()
+
+    def troubles(self) -> list[str]:
+        """Why what is ours is not served just now, as sentences; empty where it is."""
+        if self.stopping.is_set():
+            return ["The engine is stopping."]
+        if not self.ready:
+            return [self.away or "The engine is starting: it has no partitions yet."]
+        stopped = [why for one, why in self.stopped_partitions.items() if one in self.assignment.partitions]
+        return stopped + kafka_troubles(self._parts)
 
     async def run(self, until: Callable[[Session], Awaitable[bool]] | None = None) -> None:
         """Serve until ``stop``, or until ``until`` says so whenever there is nothing to read."""
@@ -124,6 +146,7 @@ class Engine:
             try:
                 await self._sessions(until)
             finally:
+                self.turned_at = None
                 await parts.membership.stop()
                 await watch
         finally:
@@ -133,17 +156,21 @@ class Engine:
         backoff = Backoff(self._parts.limits.reconnect_seconds_max, self._parts.limits.complain_seconds)
         while not self.stopping.is_set():
             store: Store | None = None
+            self.turned_at = time.monotonic()
             try:
                 store = await self._parts.open_store()
                 self.session = Session(self, self._parts, store)
                 if await self.session.serve(until, backoff.succeeded):
                     return
             except StoreUnavailableError as error:
-                backoff.failed(f"Postgres is away; the engine goes on by itself when it is back ({error})")
+                self.away = f"Postgres is away; the engine goes on by itself when it is back ({error})"
+                backoff.failed(self.away)
             except (LostRunsError, LostPositionsError) as error:
-                backoff.failed(f"another engine is in the way; this one begins anew ({error})")
+                self.away = f"Another engine is in the way; this one begins anew ({error})"
+                backoff.failed(self.away)
             except SourceError as error:
-                backoff.failed(f"Kafka is away; the engine goes on by itself when it is back ({error})")
+                self.away = f"Kafka is away; the engine goes on by itself when it is back ({error})"
+                backoff.failed(self.away)
             finally:
                 self.ready = False
                 self.assignment.serving = False
@@ -193,6 +220,7 @@ class Session:
         began()
         try:
             while True:
+                engine.turned_at = time.monotonic()
                 if engine.assignment.changed.is_set():
                     await self._settle(pending)
                     pending = None
@@ -296,6 +324,8 @@ class Session:
         self._read_from_claims()
         assignment.notice()
         self._engine.ready = True
+        self._engine.away = None
+        parts.observer.assigned({claim.id: claim.partition for claim in self.claims.values()})
         log.info("partitions: %s", ", ".join(str(partition) for partition in sorted(self.claims)) or "none")
 
     def _read_from_claims(self) -> None:
@@ -305,14 +335,10 @@ class Session:
         self._paused = False
 
     def _speak_of_kafka(self) -> None:
-        troubles = [*self._parts.reader.troubles().values()]
-        lost_group = self._parts.membership.trouble()
-        if lost_group is not None:
-            troubles.append(lost_group)
+        troubles = kafka_troubles(self._parts)
         if troubles:
-            reasons = "; ".join(sorted({trouble.reason for trouble in troubles}))
             self._kafka.failed(
-                f"Kafka is away in part; the engine goes on by itself when it is back ({reasons})"
+                f"Kafka is away in part; the engine goes on by itself when it is back ({'; '.join(troubles)})"
             )
         else:
             self._kafka.succeeded()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from connectors.source import Partition
 from engine.batch import Batch
 
 
@@ -20,10 +22,10 @@ class Observer(Protocol):
         """Another engine took a partition."""
 
     def paused(self, partitions: int) -> None:
-        """So many partitions are paused now."""
+        """So many partitions are not read now, though they are ours."""
 
-    def lag(self, partition: str, records: int) -> None:
-        """So many records of a partition wait to be read."""
+    def assigned(self, partitions: Mapping[int, Partition]) -> None:
+        """These partitions are ours now, by the store's numbers of their positions."""
 
 
 class Silent:
@@ -41,5 +43,48 @@ class Silent:
     def paused(self, partitions: int) -> None:
         """See Observer."""
 
-    def lag(self, partition: str, records: int) -> None:
+    def assigned(self, partitions: Mapping[int, Partition]) -> None:
         """See Observer."""
+
+
+class Several:
+    """Passes on to each what it is told."""
+
+    def __init__(self, observers: Sequence[Observer]) -> None:
+        self._observers = observers
+
+    def committed(self, batch: Batch, seconds: float) -> None:
+        """See Observer."""
+        for one in self._observers:
+            one.committed(batch, seconds)
+
+    def lost_comparison(self) -> None:
+        """See Observer."""
+        for one in self._observers:
+            one.lost_comparison()
+
+    def lost_partition(self, partition: str) -> None:
+        """See Observer."""
+        for one in self._observers:
+            one.lost_partition(partition)
+
+    def paused(self, partitions: int) -> None:
+        """See Observer."""
+        for one in self._observers:
+            one.paused(partitions)
+
+    def assigned(self, partitions: Mapping[int, Partition]) -> None:
+        """See Observer."""
+        for one in self._observers:
+            one.assigned(partitions)
+
+
+def together(observers: Sequence[Observer]) -> Observer:
+    """One observer that stands for these."""
+    match observers:
+        case []:
+            return Silent()
+        case [one]:
+            return one
+        case several:
+            return Several(several)

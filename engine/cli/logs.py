@@ -7,7 +7,7 @@ import logging
 import sys
 from datetime import UTC, datetime
 
-FIELDS = ("namespace", "pipeline", "run", "event", "partition", "offset", "handler")
+FIELDS = ("reason", "namespace", "pipeline", "run", "event", "topic", "partition", "offset", "handler")
 """What a line may carry beside its message: names and places, by ``extra=``."""
 
 _QUIET = {"aiokafka": logging.CRITICAL, "asyncio": logging.WARNING, "aiohttp.access": logging.WARNING}
@@ -52,6 +52,14 @@ class Lines(logging.Formatter):
         """See the class."""
         at = datetime.fromtimestamp(record.created).astimezone().strftime("%H:%M:%S")
         level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
-        known = "".join(f" {name}={getattr(record, name)}" for name in FIELDS if hasattr(record, name))
+        known = "".join(
+            f" {name}={_shown(getattr(record, name))}" for name in FIELDS if hasattr(record, name)
+        )
         line = f"{at} {level}{record.getMessage()}{known}"
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+def _shown(value: object) -> str:
+    """Keys and ids come from outside: quoted, with escapes, where a line could be taken for another one."""
+    text = str(value)
+    return text if text.isprintable() and text and " " not in text else json.dumps(text)

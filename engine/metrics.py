@@ -1,0 +1,253 @@
+"""The engine's metrics, by the OpenTelemetry API: the catalogue of their names, and the observer that fills them.
+
+Who serves ``/metrics`` (``engine.outside``) exports them for Prometheus; an SDK that the process was started with
+gets them too. All of it is counted by batch. Prometheus writes dots as underscores, the unit behind the name and
+``_total`` behind counters: ``pointsman_records_consumed_total``, ``pointsman_commit_duration_seconds_bucket``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from enum import Enum
+from typing import NamedTuple
+
+from opentelemetry.metrics import CallbackOptions, Counter, Histogram, Meter, MeterProvider, Observation
+
+from connectors.source import Partition
+from engine.batch import Batch
+from engine.dispositions import Disposition
+
+SCOPE = "pointsman"
+
+BATCH_RECORDS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000)
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+
+class Instrument(Enum):
+    """How a metric is read."""
+
+    COUNTER = "counter"
+    """Only grows, from the start of the process on."""
+    GAUGE = "gauge"
+    """As it is now."""
+    HISTOGRAM = "histogram"
+    """A distribution."""
+
+
+class Metric(NamedTuple):
+    """An entry of the catalogue."""
+
+    name: str
+    instrument: Instrument
+    unit: str
+    """As UCUM writes it; what is counted stands in braces."""
+    attributes: tuple[str, ...]
+    meaning: str
+    bounds: tuple[float, ...] = ()
+    """The upper bounds of a histogram's buckets."""
+
+
+CONSUMED = Metric(
+    "pointsman.records.consumed", Instrument.COUNTER, "{record}", (), "Records whose outcome is durable."
+)
+TRANSITIONS = Metric(
+    "pointsman.transitions",
+    Instrument.COUNTER,
+    "{transition}",
+    ("pipeline",),
+    "Moves of runs, starts included.",
+)
+DISPOSITIONS = Metric(
+    "pointsman.dispositions",
+    Instrument.COUNTER,
+    "{event}",
+    ("pipeline", "disposition"),
+    "What became of events, each counted once for each pipeline that reads it: started, applied, ignored, duplicate, "
+    "late, held, dead-lettered.",
+)
+DEAD_LETTERS = Metric(
+    "pointsman.dead_letters",
+    Instrument.COUNTER,
+    "{event}",
+    ("reason",),
+    "Dead letters, by reason. One that concerns all pipelines of its topic is counted once.",
+)
+BATCH_SIZE = Metric(
+    "pointsman.batch.records", Instrument.HISTOGRAM, "{record}", (), "Records in one commit.", BATCH_RECORDS
+)
+BATCH_SECONDS = Metric(
+    "pointsman.batch.duration",
+    Instrument.HISTOGRAM,
+    "s",
+    (),
+    "From the first look at a batch's records until they are durable.",
+    SECONDS,
+)
+COMMIT_SECONDS = Metric(
+    "pointsman.commit.duration",
+    Instrument.HISTOGRAM,
+    "s",
+    (),
+    "From sending a commit to Postgres until its answer was taken up.",
+    SECONDS,
+)
+LOST_COMPARISONS = Metric(
+    "pointsman.comparisons.lost",
+    Instrument.COUNTER,
+    "{comparison}",
+    (),
+    "Batches computed again because another engine moved one of their runs first.",
+)
+LOST_PARTITIONS = Metric(
+    "pointsman.partitions.lost",
+    Instrument.COUNTER,
+    "{partition}",
+    (),
+    "Partitions that another engine took while this one had work on them.",
+)
+ASSIGNED = Metric(
+    "pointsman.partitions.assigned", Instrument.GAUGE, "{partition}", (), "Partitions of this engine."
+)
+PAUSED = Metric(
+    "pointsman.partitions.paused",
+    Instrument.GAUGE,
+    "{partition}",
+    (),
+    "Partitions of this engine that are not read now: the outbox is full, or they wait for a person.",
+)
+OUTBOX = Metric(
+    "pointsman.outbox.depth",
+    Instrument.GAUGE,
+    "{commit}",
+    (),
+    "Commits of the namespace that wait to be published; all its engines say the same.",
+)
+LAG = Metric(
+    "pointsman.lag",
+    Instrument.GAUGE,
+    "{record}",
+    ("topic", "partition"),
+    "Offsets between the end of a partition and what its engine has read; absent while Kafka does not answer. "
+    "Looked up every few seconds.",
+)
+HELD_RUNS = Metric(
+    "pointsman.runs.held",
+    Instrument.GAUGE,
+    "{run}",
+    ("pipeline",),
+    "Runs of the namespace that wait for a person; all its engines say the same. Absent while Postgres does not "
+    "answer. Looked up every few seconds.",
+)
+
+CATALOGUE: tuple[Metric, ...] = (
+    CONSUMED,
+    TRANSITIONS,
+    DISPOSITIONS,
+    DEAD_LETTERS,
+    BATCH_SIZE,
+    BATCH_SECONDS,
+    COMMIT_SECONDS,
+    LOST_COMPARISONS,
+    LOST_PARTITIONS,
+    ASSIGNED,
+    PAUSED,
+    OUTBOX,
+    LAG,
+    HELD_RUNS,
+)
+"""Every metric that there is."""
+
+_MOVES = frozenset({Disposition.STARTED, Disposition.APPLIED})
+
+
+class Metrics:
+    """An ``engine.observing.Observer`` that counts; gauges keep what they were told last until they are asked."""
+
+    def __init__(self, provider: MeterProvider) -> None:
+        meter = provider.get_meter(SCOPE)
+        self._consumed = _counter(meter, CONSUMED)
+        self._transitions = _counter(meter, TRANSITIONS)
+        self._dispositions = _counter(meter, DISPOSITIONS)
+        self._dead_letters = _counter(meter, DEAD_LETTERS)
+        self._lost_comparisons = _counter(meter, LOST_COMPARISONS)
+        self._lost_partitions = _counter(meter, LOST_PARTITIONS)
+        self._batch_size = _histogram(meter, BATCH_SIZE)
+        self._batch_seconds = _histogram(meter, BATCH_SECONDS)
+        self._commit_seconds = _histogram(meter, COMMIT_SECONDS)
+        self._paused = 0
+        self._assigned = 0
+        self.outbox_depth: Callable[[], int] = lambda: 0
+        self.lags: Mapping[Partition, int] = {}
+        """By partition; empty where they are not known."""
+        self.held_runs: Mapping[str, int] = {}
+        """By pipeline; empty where they are not known."""
+        _gauge(meter, PAUSED, lambda: [Observation(self._paused)])
+        _gauge(meter, ASSIGNED, lambda: [Observation(self._assigned)])
+        _gauge(meter, OUTBOX, lambda: [Observation(self.outbox_depth())])
+        _gauge(meter, LAG, self._observe_lags)
+        _gauge(meter, HELD_RUNS, self._observe_held_runs)
+
+    def committed(self, batch: Batch, seconds: float) -> None:
+        """See Observer."""
+        self._consumed.add(batch.records)
+        self._batch_size.record(batch.records)
+        self._batch_seconds.record(time.perf_counter() - batch.began)
+        self._commit_seconds.record(seconds)
+        for (pipeline, disposition), number in batch.counts.items():
+            if number:
+                self._dispositions.add(number, {"pipeline": pipeline, "disposition": disposition.word})
+                if disposition in _MOVES:
+                    self._transitions.add(number, {"pipeline": pipeline})
+        for reason, number in _by_reason(batch).items():
+            self._dead_letters.add(number, {"reason": reason})
+
+    def lost_comparison(self) -> None:
+        """See Observer."""
+        self._lost_comparisons.add(1)
+
+    def lost_partition(self, partition: str) -> None:
+        """See Observer."""
+        del partition
+        self._lost_partitions.add(1)
+
+    def paused(self, partitions: int) -> None:
+        """See Observer."""
+        self._paused = partitions
+
+    def assigned(self, partitions: Mapping[int, Partition]) -> None:
+        """See Observer."""
+        self._assigned = len(partitions)
+
+    def _observe_lags(self) -> list[Observation]:
+        return [
+            Observation(records, {"topic": topic, "partition": number})
+            for (topic, number), records in self.lags.items()
+        ]
+
+    def _observe_held_runs(self) -> list[Observation]:
+        return [Observation(runs, {"pipeline": pipeline}) for pipeline, runs in self.held_runs.items()]
+
+
+def _by_reason(batch: Batch) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for letter in batch.commit.dead_letters:
+        found[letter.reason] = found.get(letter.reason, 0) + 1
+    return found
+
+
+def _counter(meter: Meter, metric: Metric) -> Counter:
+    return meter.create_counter(metric.name, metric.unit, metric.meaning)
+
+
+def _histogram(meter: Meter, metric: Metric) -> Histogram:
+    return meter.create_histogram(
+        metric.name, metric.unit, metric.meaning, explicit_bucket_boundaries_advisory=metric.bounds
+    )
+
+
+def _gauge(meter: Meter, metric: Metric, observe: Callable[[], Iterable[Observation]]) -> None:
+    def call(_: CallbackOptions) -> Iterable[Observation]:
+        return observe()
+
+    meter.create_observable_gauge(metric.name, [call], metric.unit, metric.meaning)

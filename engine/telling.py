@@ -1,0 +1,57 @@
+"""What the log says of dead letters: whose they are and why, never what was in them.
+
+The text of an error is left out: what a handler raised may quote the event. It stands in the table.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from itertools import islice
+
+from engine.store.contract import DeadLetter
+
+log = logging.getLogger("pointsman.engine")
+
+TOLD_MAX = 10
+"""Dead letters of one commit that get a line each; the others are counted by reason."""
+
+
+def tell_dead_letters(letters: Sequence[DeadLetter]) -> None:
+    """Warn of each of the first dead letters of a commit, and of how many there are beside them."""
+    for letter in islice(letters, TOLD_MAX):
+        log.warning("%s", _sentence(letter), extra=_fields(letter))
+    rest = Counter(letter.reason for letter in islice(letters, TOLD_MAX, None))
+    if rest:
+        reasons = ", ".join(f"{number} {reason}" for reason, number in rest.most_common())
+        log.warning("%s more dead letters in the same commit: %s", rest.total(), reasons)
+
+
+def _sentence(letter: DeadLetter) -> str:
+    return "dead letter" if letter.sequence is None else "dead letter; its run is held"
+
+
+def _fields(letter: DeadLetter) -> dict[str, object]:
+    told = _told(letter)
+    known = {
+        "reason": letter.reason,
+        "pipeline": None if letter.pipeline is None else told.get("pointsman-pipeline"),
+        "run": letter.key,
+        "event": letter.event_id,
+        "topic": told.get("pointsman-topic"),
+        "partition": told.get("pointsman-partition"),
+        "offset": letter.offset,
+    }
+    return {name: value for name, value in known.items() if value is not None}
+
+
+def _told(letter: DeadLetter) -> dict[str, str]:
+    """What the dead letter's own topic is told; what we wrote stands behind what the sender may have written."""
+    if letter.out is None:
+        return {}
+    headers = letter.out.headers
+    return {name: text.decode("utf-8", "replace") for name, text in headers if text and name in _OURS}
+
+
+_OURS = frozenset({"pointsman-pipeline", "pointsman-topic", "pointsman-partition"})

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 
+import orjson
 import pytest
 
-from connectors.source import Partition
+from connectors.source import Partition, RawRecord
 from engine.errors import UsageError
-from engine.reading import Answer, explain, set_position
+from engine.outbox import OutRecord
+from engine.reading import Answer, explain, history, list_dead_letters, set_position, verify
 from engine.reading.catalog import SQL
+from engine.relay.refusals import keep_refused
+from engine.relay.rows import Load
 from engine.store.connecting import Connection, connect
 from statemachines.definition import Topic
 from tests.feeding import event, feed, raw
@@ -456,3 +460,35 @@ async def test_the_index_on_event_ids_serves_the_question(database: Database) ->
     text = "\n".join(row[0] for row in plan)
     assert "Bitmap Index Scan" in text
     assert "event_id_idx" in text
+
+
+async def test_a_published_event_that_the_broker_refused_is_told_and_listed(
+    database: Database, reader: Connection
+) -> None:
+    async with feed(database, shop()) as feeding:
+        await feeding.records(PLACED, PAID)
+    [row] = await history(reader, "default", "shop", "o1", limit=1)
+    [effect] = row.effects
+    published = event("payment.seen", {"amount": 5}, id=effect["id"], source="/pointsman/default/shop")
+    engine = await connect(database.engine_dsn, for_engine=False)
+    try:
+        load = Load(
+            [OutRecord("payments", b"o1", _with_subject(published, "o1"), (), 0)], [(1, 0)], 1, 1, b""
+        )
+        lane = await engine.fetchval("select id from pointsman.lanes")
+        await keep_refused(engine, lane, "default", load, {0: "the topic is gone"})
+    finally:
+        await engine.close()
+    answer = await only(reader, effect["id"])
+    assert (answer.pipeline, answer.key, answer.topic) == ("shop", "o1", None)
+    assert answer.current.sentence.startswith(
+        "It was to be published, and the broker refused it (dead letter 1"
+    )
+    [letter] = await list_dead_letters(reader, "default")
+    assert (letter.topic, letter.partition, letter.reason) == ("payments", None, "refused by broker")
+    assert (await verify(reader, "default")).is_clean
+
+
+def _with_subject(record: RawRecord, subject: str) -> bytes:
+    found = orjson.loads(record.value or b"")
+    return orjson.dumps(found | {"subject": subject})

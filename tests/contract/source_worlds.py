@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from aiokafka import AIOKafkaProducer, TopicPartition
@@ -21,6 +22,8 @@ from tests.services import Topics
 Producer: Any = AIOKafkaProducer
 Admin: Any = AIOKafkaAdminClient
 Before: Any = RecordsToDelete
+
+MARKER_SECONDS = 10.0
 
 Headers = Sequence[tuple[str, bytes | None]]
 Send = Callable[[Partition, bytes], Awaitable[int]]
@@ -151,14 +154,17 @@ class KafkaWorld:
                 Producer(bootstrap_servers=self._bootstrap, transactional_id=f"tx-{self._run}")
             )
         producer = self._transactional
+        last: dict[Partition, int] = {}
 
         async def send(partition: Partition, value: bytes) -> int:
             sent = await producer.send_and_wait(partition.topic, value, partition=partition.number)
+            last[partition] = max(sent.offset, last.get(partition, 0))
             return int(sent.offset)
 
         await producer.begin_transaction()
         yield send
         await (producer.commit_transaction() if commit else producer.abort_transaction())
+        await self._until_marked(last)
 
     async def delete_before(self, partition: Partition, offset: int) -> None:
         admin = Admin(bootstrap_servers=self._bootstrap)
@@ -180,6 +186,13 @@ class KafkaWorld:
         )
         self._stack.push_async_callback(membership.stop)
         return membership
+
+    async def _until_marked(self, last: Mapping[Partition, int]) -> None:
+        """Wait for the markers, which Kafka writes after it has answered."""
+        reader = await self.reader()
+        async with asyncio.timeout(MARKER_SECONDS):
+            while any(end <= last[partition] for partition, end in (await reader.ends(last)).items()):
+                await asyncio.sleep(0.01)  # noqa: ASYNC110 - only Kafka knows when
 
     async def _started(self, producer: Any) -> Any:
         await producer.start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterable, Sequence
 
@@ -50,13 +51,17 @@ async def prepare_topics(
     """
     async with KafkaAdmin(settings) as admin:
         sources = source_topics(machines)
-        missing = [topic for topic in sources if not await admin.topic_exists(topic)]
+        exist = await asyncio.gather(*map(admin.topic_exists, sources))
+        missing = [topic for topic, exists in zip(sources, exist, strict=True) if not exists]
         if missing and not create_sources:
             raise UsageError(_missing(missing, settings.bootstrap))
         for topic in missing:
             await admin.create_topic(topic, partitions=partitions)
             log.info("made the topic %s", topic)
-        return {topic: await _prepare(admin, topic) for topic in dead_letter_topics(machines)}
+        topics = dead_letter_topics(machines)
+        return dict(
+            zip(topics, await asyncio.gather(*(_prepare(admin, topic) for topic in topics)), strict=True)
+        )
 
 
 async def _prepare(admin: KafkaAdmin, topic: str) -> int:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from engine.cli import checking, dead_letters, decisions, definitions, looking, run, upkeep
+from engine.cli import checking, dead_letters, decisions, definitions, demo, dev, looking, run, upkeep
 from engine.cli.failures import FAILED, INTERRUPTED, report
 
 
@@ -71,5 +71,5 @@ def _root(
     pass
 
 
-for commands in (run, definitions, looking, checking, dead_letters, decisions, upkeep):
+for commands in (demo, dev, run, definitions, looking, checking, dead_letters, decisions, upkeep):
     commands.register(app)

@@ -233,6 +233,7 @@ def print_letters(letters: list[DeadLetterView]) -> None:
             for one in letters
         ],
         right=("id",),
+        optional=("event", "run"),
         fold=("error",),
     )
 

@@ -53,7 +53,7 @@ def runs(
         print_json(found)
         return
     print_rows(
-        ("pipeline", "key", "gen", "status", "state", "rows", "waiting", "started", "updated"),
+        ("pipeline", "key", "generation", "status", "state", "rows", "waiting", "updated"),
         [
             (
                 one.pipeline,
@@ -63,12 +63,12 @@ def runs(
                 " ".join(one.configuration),
                 one.sequence,
                 one.waiting or "",
-                one.started,
                 one.updated,
             )
             for one in found
         ],
-        right=("gen", "rows", "waiting"),
+        right=("generation", "rows", "waiting"),
+        optional=("generation", "waiting"),
     )
     tell_limit(len(found), limit, "run")
 
@@ -194,6 +194,7 @@ def print_history(rows: list[HistoryRow]) -> None:
         ],
         right=("row",),
         fold=("move",),
+        optional=("asked for",),
     )
 
 

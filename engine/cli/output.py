@@ -18,8 +18,10 @@ from rich.table import Table
 from rich.text import Text
 
 WIDTH_MAX = 100
-WIDTH_ELSEWHERE = 100
-"""Where nobody says how wide: a file, a pipe."""
+WIDTH_ELSEWHERE = 10_000
+"""In a file or a pipe nothing is cut off: programs read it, too."""
+FOLDED_WIDTH_ELSEWHERE = 80
+"""There, columns that are broken into lines are this wide."""
 
 
 @runtime_checkable
@@ -73,6 +75,7 @@ def make_table(*columns: str, right: Iterable[str] = (), fold: Iterable[str] = (
             justify="right" if name in rights else "left",
             overflow="fold" if name in folds else "ellipsis",
             no_wrap=name not in folds,
+            max_width=None if name not in folds or console().is_terminal else FOLDED_WIDTH_ELSEWHERE,
         )
     return table
 
@@ -82,11 +85,23 @@ def add_row(table: Table, *cells: object) -> None:
     table.add_row(*(cell if isinstance(cell, Text) else Text(_cell(cell)) for cell in cells))
 
 
-def print_rows(columns: Sequence[str], rows: Iterable[Sequence[object]], **options: Iterable[str]) -> None:
-    """A whole table."""
-    table = make_table(*columns, **options)
-    for row in rows:
-        add_row(table, *row)
+def print_rows(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    optional: Iterable[str] = (),
+    **options: Iterable[str],
+) -> None:
+    """A whole table; optional columns are left out where they have nothing to say."""
+    found = list(rows)
+    shown = [
+        index
+        for index, name in enumerate(columns)
+        if name not in optional or any(row[index] for row in found)
+    ]
+    table = make_table(*(columns[index] for index in shown), **options)
+    for row in found:
+        add_row(table, *(row[index] for index in shown))
     print_table(table)
 
 

@@ -101,7 +101,13 @@ def begin_logging(settings: Settings) -> None:
     logs.configure(settings.value("log_format") or "auto", settings.value("log_level") or "info")
 
 
-def in_loop(settings: EngineSettings, machines: list[Machine], *, until_idle: bool) -> ExitReason:
+def in_loop(
+    settings: EngineSettings,
+    machines: list[Machine],
+    *,
+    until_idle: bool = False,
+    create_sources: bool = False,
+) -> ExitReason:
     """Run an engine in an event loop of its own, until it ends or a signal ends it."""
     from engine.running import Ending, ExitReason, new_loop, run, tune  # noqa: PLC0415 - needs an extra
     from engine.topics import source_topics  # noqa: PLC0415 - as above
@@ -119,7 +125,9 @@ def in_loop(settings: EngineSettings, machines: list[Machine], *, until_idle: bo
 
         tune()
         try:
-            return await run(settings, machines, until_idle=until_idle, began=began)
+            return await run(
+                settings, machines, until_idle=until_idle, create_sources=create_sources, began=began
+            )
         except asyncio.CancelledError:
             return ExitReason(Ending.STOPPED)
 

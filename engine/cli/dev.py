@@ -1,0 +1,135 @@
+"""``dev``: pipelines on embedded services, for the machine that they are written on."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from shlex import quote
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from engine.cli.definitions import compile_all
+from engine.cli.options import Modules, Namespace
+from engine.cli.output import note, say
+from engine.cli.run import begin_logging, in_loop
+from engine.errors import UsageError
+from engine.settings import Settings
+
+if TYPE_CHECKING:
+    from engine.embedded import Embedded
+    from statemachines.machine import Machine
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(rich_help_panel="Engines")(dev)
+
+
+def dev(
+    modules: Modules,
+    folder: Annotated[
+        Path,
+        typer.Option("--folder", metavar="PATH", help="Where Postgres keeps its data, for the next time."),
+    ] = Path(".pointsman"),
+    kafka: Annotated[
+        str,
+        typer.Option(
+            "--kafka",
+            metavar="mock|apache",
+            help="A small broker from a wheel, or the real one by Java and Maven, which keeps its data, too.",
+        ),
+    ] = "mock",
+    topic: Annotated[
+        list[str] | None,
+        typer.Option("--topic", metavar="NAME", help="Make this topic, too: one that is published to."),
+    ] = None,
+    postgres_port: Annotated[
+        int, typer.Option("--postgres-port", metavar="PORT", min=0, max=65_535, help="0 takes a free one.")
+    ] = 0,
+    kafka_port: Annotated[
+        int,
+        typer.Option(
+            "--kafka-port", metavar="PORT", min=0, max=65_535, help="For apache; 0 takes a free one."
+        ),
+    ] = 0,
+    namespace: Namespace = None,
+) -> int:
+    """Run pipelines on a Postgres and a broker of their own, and print their addresses for other tools.
+
+    Ctrl-C ends all of it; the folder stays, and the next start goes on from there. A changed definition of the same
+    version is taken as it is, which `run` refuses.
+    """
+    if kafka not in ("mock", "apache"):
+        raise UsageError(
+            f"--kafka is {kafka!r}; in dev it can be mock or apache. Your own Kafka is for `run`."
+        )
+    options = {"namespace": namespace, "log_format": None}
+    settings = Settings.resolve(options, _without_addresses())
+    machines = compile_all(modules, settings.namespace)
+    begin_logging(settings)
+
+    from engine.embedded import MOCK_LIMITS, embedded  # noqa: PLC0415 - needs an extra to be installed
+    from engine.topics import dead_letter_topics, source_topics  # noqa: PLC0415 - as above
+
+    note("Starting Postgres and a broker ...")
+    with embedded(
+        _own(folder),
+        broker="apache" if kafka == "apache" else "mock",
+        topics=[*source_topics(machines), *dead_letter_topics(machines), *(topic or [])],
+        postgres_port=postgres_port,
+        kafka_port=kafka_port,
+    ) as services:
+        if kafka == "mock":
+            note(MOCK_LIMITS)
+        _print_addresses(services, folder)
+        return _serve(services, settings, machines)
+
+
+def _serve(services: Embedded, settings: Settings, machines: list[Machine]) -> int:
+    from engine.assembly import EngineSettings  # noqa: PLC0415 - needs an extra to be installed
+    from engine.embedded import accept_new_broker  # noqa: PLC0415 - as above
+
+    if services.broker == "mock":
+        asyncio.run(accept_new_broker(services, settings.namespace))
+    for_engine = EngineSettings(
+        postgres=services.engine,
+        kafka=services.kafka,
+        namespace=settings.namespace,
+        first=settings.first,
+        limits=settings.limits,
+        strict=False,
+    )
+    return in_loop(for_engine, machines, create_sources=True).exit_code
+
+
+def _own(folder: Path) -> Path:
+    """The folder, kept out of version control."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".gitignore").write_text("*\n")
+    except OSError as error:
+        raise UsageError(
+            f"{folder} cannot be used to keep data in: {error}. Name another --folder."
+        ) from None
+    return folder
+
+
+def _print_addresses(services: Embedded, folder: Path) -> None:
+    exports = [
+        f"export POINTSMAN_POSTGRES={quote(services.engine)}",
+        f"export POINTSMAN_KAFKA={quote(services.kafka.bootstrap)}",
+        f"export POINTSMAN_KAFKA_CHECK_CRCS={'true' if services.kafka.check_crcs else 'false'}",
+    ]
+    (folder / "env").write_text("".join(f"{line}\n" for line in exports))
+    say(f"Postgres  {services.engine}")
+    say(f"          to look only: {services.reader}")
+    say(f"Kafka     {services.kafka.bootstrap}")
+    say(f"For other commands, in another terminal: . {quote(str(folder / 'env'))}")
+
+
+def _without_addresses() -> dict[str, str]:
+    """The environment without addresses of other services, which have no meaning here."""
+    ours = ("POINTSMAN_POSTGRES", "POINTSMAN_KAFKA")
+    return {name: value for name, value in os.environ.items() if not name.startswith(ours)}

@@ -14,9 +14,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from types import TracebackType
+from typing import Any, NamedTuple, Self
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
@@ -115,6 +116,17 @@ class ConfirmingProducer:
         if producer is not None:
             await close_producer(producer, self._limits.close_seconds)
 
+    async def __aenter__(self) -> Self:
+        """``start``."""
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """``stop``."""
+        await self.stop()
+
     async def send(self, outgoing: Outgoing) -> Receipt:
         """Send a record and wait until it is confirmed.
 
@@ -127,7 +139,7 @@ class ConfirmingProducer:
             raise outcome
         return outcome
 
-    async def send_all(self, records: AsyncIterable[Outgoing]) -> AsyncIterator[Sent]:
+    async def send_all(self, records: AsyncIterable[Outgoing]) -> AsyncGenerator[Sent]:
         """Send records in order, a limited number at a time, and tell what became of each, in the same order.
 
         A record that is refused is told as such, and the others go on. After any other failure no further
@@ -229,9 +241,11 @@ class ConfirmingProducer:
                 ) from failure
 
     async def _confirmed(self, future: asyncio.Future[Any], outgoing: Outgoing, deadline: float) -> Receipt:
-        async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
-            # Shielded, because a record that was sent cannot be called back.
-            metadata = await asyncio.shield(future)
+        if not future.done():
+            async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+                # Not by awaiting it, which would cancel it: a record that was sent cannot be called back.
+                await asyncio.wait([future])
+        metadata = future.result()
         return Receipt(metadata.topic, metadata.partition, metadata.offset, outgoing.id)
 
     async def _unconfirmed(self, producer: Any, outgoing: Outgoing) -> PublishError:

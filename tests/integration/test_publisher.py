@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from connectors.decode import Decoded, decode
+from connectors.files import Choice, FileOptions, RefusedRow, publish_file
 from connectors.kafka.settings import KafkaSettings
 from connectors.publisher import (
     Draft,
@@ -22,6 +24,7 @@ from connectors.publisher import (
     PublishLimits,
     PublishManyError,
 )
+from connectors.publishing import ConfirmingProducer
 from engine.services import ports
 from engine.services.apache_kafka import ApacheKafka
 from statemachines.definition import Topic
@@ -197,6 +200,24 @@ async def test_a_flawed_event_is_refused_before_anything_is_sent(draft: Draft, s
     publisher = Publisher("127.0.0.1:1", source="/shop", topic="orders")
     with pytest.raises(EventRefusedError, match=sentence):
         await publisher.publish_many([Draft(order(1)), draft])
+
+
+async def test_a_file_is_published_row_by_row_and_what_the_topic_refuses_is_told(
+    kafka: Kafka, topic: TopicFactory
+) -> None:
+    name = await topic(partitions=2, configs={"max.message.bytes": "3000"})
+    lines = [f"o-{n % 7},order.placed,{'x' * (4_000 if n == 50 else 20)}\n" for n in range(300)]
+    stream = io.BytesIO(("key,type,note\n" + "".join(lines)).encode())
+    refused: list[RefusedRow] = []
+    options = FileOptions(key=Choice.parse("key"), id=None)
+    async with ConfirmingProducer(KafkaSettings(kafka.bootstrap), PublishLimits()) as producer:
+        report = await publish_file(producer, name, stream, "orders.csv", options, on_refused=refused.append)
+    assert (report.confirmed, report.refused, report.unconfirmed, report.failure) == (299, 1, 0, None)
+    assert [row.place for row in refused] == ["orders.csv:52"]
+    assert "too large" in refused[0].error
+    found = await events(kafka.bootstrap, name)
+    assert len({event.envelope.id for event in found}) == len(found) == 299
+    assert {event.envelope.key for event in found} == {f"o-{n}" for n in range(7)}
 
 
 async def test_a_topic_must_be_given_somewhere() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from importlib.metadata import version
 from typing import Annotated, Any
@@ -9,7 +10,18 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from engine.cli import checking, dead_letters, decisions, definitions, demo, dev, looking, run, upkeep
+from engine.cli import (
+    checking,
+    dead_letters,
+    decisions,
+    definitions,
+    demo,
+    dev,
+    looking,
+    publish,
+    run,
+    upkeep,
+)
 from engine.cli.failures import FAILED, INTERRUPTED, report
 
 
@@ -68,8 +80,9 @@ def _root(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    pass
+    # It says much where there is no log to say it in; what matters of it, commands say themselves.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
 
 
-for commands in (demo, dev, run, definitions, looking, checking, dead_letters, decisions, upkeep):
+for commands in (demo, dev, run, definitions, publish, looking, checking, dead_letters, decisions, upkeep):
     commands.register(app)

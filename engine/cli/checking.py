@@ -14,7 +14,7 @@ from engine.cli.asking import Generation, Key, Pipeline, ask_store, find_address
 from engine.cli.definitions import compile_all
 from engine.cli.failures import FAILED
 from engine.cli.options import Json, Modules, Namespace, Postgres
-from engine.cli.output import console, print_json, say
+from engine.cli.output import console, counted, print_json, say
 from engine.settings import Settings
 
 if TYPE_CHECKING:
@@ -66,8 +66,9 @@ def verify(
         say(f"{_run_name(finding.pipeline, finding.key, finding.generation)}{finding.sentence}")
     if found.more:
         say(f"And {found.more:,} more.")
-    verdict = "all as it must be" if found.is_clean else f"{len(found.findings) + found.more:,} findings"
-    say(f"{found.runs:,} runs with {found.rows:,} rows: {verdict}.")
+    wrong = len(found.findings) + found.more
+    verdict = "all as it must be" if found.is_clean else counted(wrong, "finding")
+    say(f"{counted(found.runs, 'run')} with {counted(found.rows, 'row')}: {verdict}.")
     return 0 if found.is_clean else FAILED
 
 

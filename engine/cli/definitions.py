@@ -9,7 +9,7 @@ import typer
 
 from engine.cli.failures import FAILED
 from engine.cli.options import Json, Modules
-from engine.cli.output import console, note, print_json, say
+from engine.cli.output import console, counted, note, print_json, say
 
 if TYPE_CHECKING:
     from statemachines.definition import Pipeline
@@ -78,7 +78,7 @@ def validate(modules: Modules, json: Json = False) -> int:
         for pipeline in pipelines:
             say(f"{pipeline.name} version {pipeline.version}: {_size(pipeline)}")
         warnings = len(mistakes) - errors
-        say(f"{_count(errors, 'error')}, {_count(warnings, 'warning')}")
+        say(f"{counted(errors, 'error')}, {counted(warnings, 'warning')}")
     return FAILED if errors else 0
 
 
@@ -103,11 +103,7 @@ def _print_mistakes(mistakes: list[Mistake]) -> None:
 def _size(pipeline: Pipeline[Any]) -> str:
     moves = len(pipeline.moves) + len(pipeline.starts)
     topics = ", ".join(str(getattr(topic, "name", topic)) for topic in pipeline.topics) or "no topics"
-    return f"{_count(len(pipeline.states), 'state')}, {_count(moves, 'move')}, reads {topics}"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+    return f"{counted(len(pipeline.states), 'state')}, {counted(moves, 'move')}, reads {topics}"
 
 
 def _pipeline_json(pipeline: Pipeline[Any]) -> dict[str, Any]:

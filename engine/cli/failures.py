@@ -113,6 +113,13 @@ def _of_kafka(error: Exception) -> Failure | None:
         return None
     from aiokafka import errors as kafka  # noqa: PLC0415 - it is loaded already
 
+    from connectors.publish_errors import KafkaUnreachableError, PublishError  # noqa: PLC0415 - as above
+    from connectors.rows import FileError  # noqa: PLC0415 - as above
+
+    if isinstance(error, KafkaUnreachableError):
+        return Failure(UNREACHABLE, str(error))
+    if isinstance(error, PublishError | FileError):
+        return Failure(BAD_INPUT, str(error))
     if isinstance(error, kafka.KafkaConnectionError | kafka.KafkaTimeoutError):
         return Failure(
             UNREACHABLE, f"Kafka does not answer: {error}. Is it running, and is the address right?"

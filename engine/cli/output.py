@@ -123,6 +123,11 @@ def print_facts(facts: Mapping[str, object]) -> None:
         say(f"{name:<{width}}  {_cell(value)}")
 
 
+def counted(number: int, what: str) -> str:
+    """As in ``1 row`` and ``2,000 rows``."""
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+
+
 def short_time(at: datetime | None) -> str:
     """A moment in local time, to the second."""
     return "" if at is None else at.astimezone().strftime("%Y-%m-%d %H:%M:%S")

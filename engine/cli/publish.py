@@ -1,0 +1,207 @@
+"""``publish``: rows of a file as events on a topic."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, BinaryIO
+
+import typer
+
+from engine.cli.failures import BAD_INPUT, FAILED, UNREACHABLE
+from engine.cli.options import Json, Kafka
+from engine.cli.output import console, counted, note, print_json, say
+from engine.errors import UsageError
+from engine.settings import Settings
+
+if TYPE_CHECKING:
+    from connectors.files import Choice, FileOptions, Progress, PublishedReport, RefusedRow
+    from connectors.kafka.settings import KafkaSettings
+
+STANDARD_INPUT = "-"
+REFUSED_TOLD_MAX = 20
+"""Rows that get a line each; the others are counted."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(rich_help_panel="Events")(publish)
+
+
+def publish(
+    topic: Annotated[str, typer.Argument(metavar="TOPIC", show_default=False)],
+    file: Annotated[
+        str,
+        typer.Argument(metavar="FILE|-", help="JSON lines or CSV; - is standard input.", show_default=False),
+    ],
+    *,
+    type: Annotated[
+        str | None,
+        typer.Option("--type", metavar="FIELD|=VALUE", help="The event's type. [default: the field type]"),
+    ] = None,
+    key: Annotated[
+        str | None, typer.Option("--key", metavar="FIELD|=VALUE", help="The Kafka key. [default: none]")
+    ] = None,
+    id: Annotated[
+        str | None,
+        typer.Option(
+            "--id", metavar="FIELD|=VALUE", help="The event's id. [default: made of the row's content]"
+        ),
+    ] = None,
+    time: Annotated[
+        str | None, typer.Option("--time", metavar="FIELD|=VALUE", help="When it happened. [default: none]")
+    ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option("--source", metavar="TEXT", help="Who says so. [default: the file's name]"),
+    ] = None,
+    format: Annotated[
+        str | None,
+        typer.Option("--format", metavar="jsonl|csv", help="[default: by the file's name, or how it begins]"),
+    ] = None,
+    delimiter: Annotated[
+        str | None, typer.Option("--delimiter", metavar="LETTER", help="Of CSV. [default: found out]")
+    ] = None,
+    kafka: Kafka = None,
+    json: Json = False,
+) -> int:
+    """Publish each row of a file as an event, confirmed by all replicas in sync.
+
+    The whole row is the event's data. --type, --key, --id and --time name a field of the row, or give one value for
+    all rows: --type activity, --type =order.placed. A file that is published again gives the same ids, so that an
+    engine takes each event once. Ends with 1 where a row was refused; others are published all the same.
+    """
+    from connectors.files import FileOptions  # noqa: PLC0415 - needs an extra to be installed
+
+    if format not in (None, "jsonl", "csv"):
+        raise UsageError(f"--format is {format!r}; it can be jsonl or csv.")
+    settings = Settings.resolve({"kafka": kafka}, os.environ).kafka
+    options = FileOptions(
+        type=_choice("--type", type),
+        key=_choice("--key", key),
+        id=_choice("--id", id),
+        time=_choice("--time", time),
+        source=source,
+        form="csv" if format == "csv" else "jsonl" if format == "jsonl" else None,
+        delimiter=delimiter,
+    )
+    told = _Told()
+    with _opened(file) as stream, _progress() as on_progress:
+        report = asyncio.run(_publish(settings, topic, stream, file, options, told, on_progress))
+    told.rest()
+    if json:
+        print_json({"topic": topic, "file": file, **_report_json(report)})
+    else:
+        _say(report, topic)
+    return _exit_code(report)
+
+
+async def _publish(
+    settings: KafkaSettings,
+    topic: str,
+    stream: BinaryIO,
+    file: str,
+    options: FileOptions,
+    on_refused: Callable[[RefusedRow], None],
+    on_progress: Callable[[Progress], None],
+) -> PublishedReport:
+    from connectors.files import publish_file  # noqa: PLC0415 - needs an extra to be installed
+    from connectors.publishing import ConfirmingProducer, PublishLimits  # noqa: PLC0415 - as above
+
+    producer = ConfirmingProducer(settings, PublishLimits())
+    await producer.start()
+    try:
+        return await publish_file(
+            producer, topic, stream, file, options, on_refused=on_refused, on_progress=on_progress
+        )
+    except ValueError as error:
+        raise UsageError(f"--source cannot be that: {error}.") from None
+    finally:
+        await producer.stop()
+
+
+class _Told:
+    """Says of the first rows that are refused why, and counts the others."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def __call__(self, row: RefusedRow) -> None:
+        self._count += 1
+        if self._count <= REFUSED_TOLD_MAX:
+            note(f"{row.place}: {row.error}")
+
+    def rest(self) -> None:
+        """Say how many were not told of."""
+        if self._count > REFUSED_TOLD_MAX:
+            note(f"{self._count - REFUSED_TOLD_MAX:,} more rows were refused.")
+
+
+def _choice(option: str, text: str | None) -> Choice | None:
+    from connectors.files import Choice  # noqa: PLC0415 - needs an extra to be installed
+
+    try:
+        return None if text is None else Choice.parse(text)
+    except ValueError as error:
+        raise UsageError(f"{option}: {error}.") from None
+
+
+@contextlib.contextmanager
+def _opened(file: str) -> Iterator[BinaryIO]:
+    if file == STANDARD_INPUT:
+        yield sys.stdin.buffer
+        return
+    try:
+        stream = Path(file).open("rb")  # noqa: SIM115 - closed by the `with` below
+    except OSError as error:
+        raise UsageError(f"{file} cannot be read: {error.strerror or error}.") from None
+    with stream:
+        yield stream
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Callable[[Progress], None]]:
+    """Tells on a terminal how far it is."""
+    screen = console(stderr=True)
+    if not screen.is_terminal:
+        yield lambda _: None
+        return
+    with screen.status("publishing ...") as status:
+        yield lambda done: status.update(f"{done.confirmed:,} confirmed, {done.refused:,} refused")
+
+
+def _report_json(report: PublishedReport) -> dict[str, object]:
+    return {
+        "confirmed": report.confirmed,
+        "refused": report.refused,
+        "unconfirmed": report.unconfirmed,
+        "unconfirmed_from": report.unconfirmed_from,
+        "failure": None if report.failure is None else str(report.failure),
+    }
+
+
+def _say(report: PublishedReport, topic: str) -> None:
+    say(
+        f"{counted(report.confirmed, 'event')} confirmed on {topic}, {counted(report.refused, 'row')} refused."
+    )
+    if report.failure is not None:
+        note(str(report.failure))
+        if report.unconfirmed:
+            note(
+                f"Of {report.unconfirmed:,} it is not known whether they arrived, the first being "
+                f"{report.unconfirmed_from}. Publish the file again: events that are there already are taken once."
+            )
+
+
+def _exit_code(report: PublishedReport) -> int:
+    from connectors.publish_errors import KafkaUnreachableError  # noqa: PLC0415 - needs an extra to be installed
+
+    if isinstance(report.failure, KafkaUnreachableError):
+        return UNREACHABLE
+    if report.failure is not None:
+        return FAILED if report.confirmed else BAD_INPUT
+    return FAILED if report.refused else 0

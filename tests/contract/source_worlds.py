@@ -191,8 +191,8 @@ class KafkaWorld:
         """Wait for the markers, which Kafka writes after it has answered."""
         reader = await self.reader()
         async with asyncio.timeout(MARKER_SECONDS):
-            while any(end <= last[partition] for partition, end in (await reader.ends(last)).items()):
-                await asyncio.sleep(0.01)  # noqa: ASYNC110 - only Kafka knows when
+            while any(end <= last[partition] for partition, end in (await reader.ends(last)).items()):  # noqa: ASYNC110 - Kafka tells nobody
+                await asyncio.sleep(0.01)
 
     async def _started(self, producer: Any) -> Any:
         await producer.start()

@@ -14,15 +14,21 @@ from tests.contract.test_source import DEADLINE_SECONDS, QUIET_SECONDS, world
 __all__ = ["world"]
 
 
+class History(list[tuple[str, str, frozenset[Partition]]]):
+    """What several witnesses were told, in order, and a signal that there is more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.changed = asyncio.Condition()
+
+
 class Witness:
     """Keeps what a membership's callbacks were told, in order."""
 
-    def __init__(self, name: str, history: list[tuple[str, str, frozenset[Partition]]]) -> None:
+    def __init__(self, name: str, history: History | None = None) -> None:
         self.name = name
-        self.history = history
-        """Of all witnesses together."""
+        self.history = History() if history is None else history
         self.has: frozenset[Partition] | None = None
-        self._changed = asyncio.Condition()
         self.may_give_back = asyncio.Event()
         self.may_give_back.set()
 
@@ -39,16 +45,16 @@ class Witness:
         await self._tell("gave back", partitions)
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(DEADLINE_SECONDS), self._changed:
-            await self._changed.wait_for(condition)
+        async with asyncio.timeout(DEADLINE_SECONDS), self.history.changed:
+            await self.history.changed.wait_for(condition)
 
     async def until_it_has(self, *partitions: Partition) -> None:
         await self.until(lambda: self.has == frozenset(partitions))
 
     async def _tell(self, what: str, partitions: frozenset[Partition]) -> None:
         self.history.append((self.name, what, partitions))
-        async with self._changed:
-            self._changed.notify_all()
+        async with self.history.changed:
+            self.history.changed.notify_all()
 
 
 async def join(membership: Membership, topic: str, witness: Witness) -> Membership:
@@ -59,7 +65,7 @@ async def join(membership: Membership, topic: str, witness: Witness) -> Membersh
 async def test_one_member_gets_all_partitions_and_gives_them_back_as_it_stops(world: World) -> None:
     topic = await world.topic(3)
     all_of_it = frozenset(Partition(topic, number) for number in range(3))
-    witness = Witness("only", [])
+    witness = Witness("only")
 
     membership = await join(world.membership("group"), topic, witness)
     await witness.until_it_has(*all_of_it)
@@ -75,7 +81,7 @@ async def test_one_member_gets_all_partitions_and_gives_them_back_as_it_stops(wo
 async def test_members_share_and_the_first_gives_back_before_the_second_gets(world: World) -> None:
     topic = await world.topic(4)
     partitions = [Partition(topic, number) for number in range(4)]
-    history: list[tuple[str, str, frozenset[Partition]]] = []
+    history = History()
     first, second = Witness("first", history), Witness("second", history)
     await join(world.membership("group"), topic, first)
     await first.until_it_has(*partitions)
@@ -108,7 +114,7 @@ async def test_members_share_and_the_first_gives_back_before_the_second_gets(wor
 
 async def test_of_more_members_than_partitions_some_have_none_and_know_it(world: World) -> None:
     topic = await world.topic(1)
-    history: list[tuple[str, str, frozenset[Partition]]] = []
+    history = History()
     witnesses = [Witness("first", history), Witness("second", history)]
     for witness in witnesses:
         await join(world.membership("group"), topic, witness)
@@ -122,7 +128,7 @@ async def test_of_more_members_than_partitions_some_have_none_and_know_it(world:
 async def test_two_groups_do_not_know_of_each_other(world: World) -> None:
     topic = await world.topic(2)
     everything = [Partition(topic, 0), Partition(topic, 1)]
-    first, second = Witness("first", []), Witness("second", [])
+    first, second = Witness("first"), Witness("second")
     await join(world.membership("one"), topic, first)
     await join(world.membership("other"), topic, second)
 
@@ -132,7 +138,7 @@ async def test_two_groups_do_not_know_of_each_other(world: World) -> None:
 
 async def test_a_static_member_finds_its_partitions_again_and_the_others_notice_nothing(world: World) -> None:
     topic = await world.topic(4)
-    history: list[tuple[str, str, frozenset[Partition]]] = []
+    history = History()
     stays, restarts = Witness("stays", history), Witness("restarts", history)
     await join(world.membership("group", instance="a"), topic, stays)
     before = await join(world.membership("group", instance="b"), topic, restarts)
@@ -155,7 +161,7 @@ async def test_what_a_callback_raises_is_raised_by_watch(world: World) -> None:
     async def broken(partitions: frozenset[Partition]) -> None:
         raise ValueError(f"cannot take {len(partitions)}")
 
-    witness = Witness("second", [])
+    witness = Witness("second")
     on_assigning = world.membership("one")
     await on_assigning.start([topic], broken, witness.on_revoked)
     with pytest.raises(ValueError, match="cannot take 1"):
@@ -164,7 +170,7 @@ async def test_what_a_callback_raises_is_raised_by_watch(world: World) -> None:
     witness.has = frozenset([Partition(topic, 0)])
 
     on_revoking = world.membership("other")
-    other = Witness("other", [])
+    other = Witness("other")
     await on_revoking.start([topic], other.on_assigned, broken)
     await other.until(lambda: other.has is not None)
     await on_revoking.stop()
@@ -191,7 +197,7 @@ async def test_an_assignment_that_is_taken_away_before_it_was_dealt_with_is_cut_
     await world.membership("group").start([topic], assigned, revoked)
     async with asyncio.timeout(DEADLINE_SECONDS):
         await began.wait()
-    other = Witness("other", [])
+    other = Witness("other")
     await join(world.membership("group"), topic, other)
     await other.until(lambda: other.has is not None)
 

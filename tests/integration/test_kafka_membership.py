@@ -72,7 +72,7 @@ async def test_a_member_that_stands_still_loses_its_partitions_and_comes_back(
     kafka: Kafka, topic: TopicFactory
 ) -> None:
     name = await topic("still", partitions=4)
-    witness = Witness("here", [])
+    witness = Witness("here")
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", MEMBER, kafka.bootstrap, name, name, stdout=asyncio.subprocess.PIPE
     )
@@ -101,21 +101,21 @@ async def test_a_member_that_never_reads_stays_a_member(
     monkeypatch.setattr(module, "NEVER_MILLISECONDS", 1500)
     monkeypatch.setattr(module, "KEEP_MILLISECONDS", 300)
     name = await topic("idle", partitions=2)
-    witness = Witness("idle", [])
+    witness = Witness("idle")
     async with joined(kafka.bootstrap, name, name, witness) as membership:
         await witness.until(lambda: len(witness.has or ()) == 2)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(4):
                 await membership.watch()
         assert [what for _, what, _ in witness.history] == ["assigned"]
-        async with joined(kafka.bootstrap, name, name, Witness("other", [])):
+        async with joined(kafka.bootstrap, name, name, Witness("other")):
             await witness.until(lambda: len(witness.has or ()) == 1)
 
 
 async def test_a_membership_outlives_its_broker(restartable_kafka: ApacheKafka) -> None:
     bootstrap = restartable_kafka.bootstrap
     name = await services.Topics(bootstrap)("outlived", partitions=2)
-    witness, other = Witness("first", []), Witness("other", [])
+    witness, other = Witness("first"), Witness("other")
     async with joined(bootstrap, name, name, witness) as membership:
         await witness.until(lambda: len(witness.has or ()) == 2)
         restartable_kafka.kill()
@@ -132,7 +132,7 @@ async def test_a_membership_outlives_its_broker(restartable_kafka: ApacheKafka) 
 async def test_stopping_does_not_wait_for_a_broker_that_is_away(restartable_kafka: ApacheKafka) -> None:
     bootstrap = restartable_kafka.bootstrap
     name = await services.Topics(bootstrap)("away", partitions=1)
-    witness = Witness("only", [])
+    witness = Witness("only")
     async with joined(bootstrap, name, name, witness) as membership:
         await witness.until(lambda: bool(witness.has))
         restartable_kafka.pause()
@@ -149,12 +149,12 @@ async def test_stopping_does_not_wait_for_members_that_take_their_time(
     kafka: Kafka, topic: TopicFactory
 ) -> None:
     name = await topic("slow", partitions=2)
-    slow = Witness("slow", [])
+    slow = Witness("slow")
     slow.may_give_back.clear()
     async with joined(kafka.bootstrap, name, name, slow):
         await slow.until(lambda: len(slow.has or ()) == 2)
         hasty = KafkaMembership(KafkaSettings(kafka.bootstrap), name)
-        other = Witness("hasty", [])
+        other = Witness("hasty")
         joining = asyncio.create_task(hasty.start([name], other.on_assigned, other.on_revoked))
         await slow.until(lambda: len(slow.history) == 2)
         began = time.monotonic()
@@ -171,7 +171,7 @@ async def test_added_partitions_are_shared_out(
     kafka: Kafka, topic: TopicFactory, instances: tuple[str | None, str | None]
 ) -> None:
     name = await topic("grows", partitions=2)
-    first, second, again = Witness("first", []), Witness("second", []), Witness("again", [])
+    first, second, again = Witness("first"), Witness("second"), Witness("again")
     leader, follower = ({"instance": instance, "metadata_seconds": 0.5} for instance in instances)
     async with contextlib.AsyncExitStack() as stack:
         before = await stack.enter_async_context(joined(kafka.bootstrap, name, name, first, **leader))
@@ -192,7 +192,7 @@ async def test_two_members_of_one_instance_name_do_not_fight_for_ever(
     kafka: Kafka, topic: TopicFactory
 ) -> None:
     name = await topic("twins", partitions=1)
-    first, second = Witness("first", []), Witness("second", [])
+    first, second = Witness("first"), Witness("second")
     async with (
         joined(kafka.bootstrap, name, name, first, instance="same") as one,
         joined(kafka.bootstrap, name, name, second, instance="same") as other,
@@ -214,7 +214,7 @@ async def test_the_small_broker_takes_a_member() -> None:
         async with KafkaAdmin(settings) as admin:
             assert await admin.create_topic("small")
             assert await admin.topic_config("small") == {}
-        witness = Witness("only", [])
+        witness = Witness("only")
         async with joined(broker.bootstrap, "group", "small", witness, session_seconds=10.0):
             await witness.until(lambda: len(witness.has or ()) == 4)
 
@@ -239,7 +239,7 @@ async def test_all_of_it_works_over_tls_with_a_password(sasl_ssl_kafka: ApacheKa
         assert not await admin.topic_exists("other")
     options = settings.client_options()
     del options["bootstrap_servers"]
-    witness = Witness("only", [])
+    witness = Witness("only")
     membership = KafkaMembership(settings, "secret")
     async with producing(settings.bootstrap, **options) as producer, reading(settings) as reader:
         await membership.start(["secret"], witness.on_assigned, witness.on_revoked)

@@ -172,7 +172,8 @@ class Faults:
     async def kill_kafka_between(self) -> None:
         """Kill Kafka after the relay's commit there and before its clean-up in Postgres."""
         async with contextlib.AsyncExitStack() as held:
-            slots = self.engines()
+            # All of them, zombies when they are back: any may be the one whose turn it is to relay.
+            slots = self.slots
             for slot in slots:
                 await held.enter_async_context(slot.busy)
                 await slot.said("assembled")

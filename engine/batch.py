@@ -11,6 +11,7 @@ same more plainly, and a property test holds the two equal.
 
 from __future__ import annotations
 
+import hashlib
 import struct
 import time
 from collections.abc import Iterator, MutableSequence, Sequence
@@ -21,9 +22,9 @@ from pydantic import ValidationError
 from connectors.decode import Decoded, Unreadable, decode
 from connectors.source import Record
 from engine.arrival import Arrival
-from engine.envelope import encode_envelope
+from engine.envelope import ENVELOPE, KEY_IS_RUN_KEY, encode_envelope
 from engine.ledger import Ledger
-from engine.log import COLUMNS, POSTGRES_EPOCH, Kind, digest_number, digest_of, seal_packed, with_hash
+from engine.log import COLUMNS, HASH_BYTES, HASH_LENGTH, POSTGRES_EPOCH, Kind, digest_number, digest_of
 from engine.publications import effects_bytes, out_records, source_of
 from engine.routing import Route, TopicRoute
 from statemachines.events import Address, Event, key_of
@@ -46,6 +47,8 @@ _NO_EVENT = Event.model_construct()
 _MOVE = struct.Struct(">hiqi8siqiqiiiiiiihih")
 """The columns of a move from ``run`` to ``status``, each behind its length."""
 _pack_move = _MOVE.pack
+_plain_envelope = ENVELOPE.pack
+_sha256 = hashlib.sha256
 _length = struct.Struct(">i").pack
 _COLUMNS = len(COLUMNS)
 
@@ -197,7 +200,11 @@ class Batch(Ledger):
         texts = self._texts
         name = texts.get(event_type) or self._text(event_type)
         states = texts.get(configuration) or self._text(configuration)
-        envelope = encode_envelope(record.timestamp, record.key, record.headers, key.encode())
+        record_key, headers, run_key = record.key, record.headers, key.encode()
+        if record_key == run_key and not headers:
+            envelope = _plain_envelope(KEY_IS_RUN_KEY, record.timestamp)
+        else:
+            envelope = encode_envelope(record.timestamp, record_key, headers, run_key)
         event_name = event_id.encode()
         new_context = b"" if context is None else context
         payload = record.value or b""
@@ -209,8 +216,8 @@ class Batch(Ledger):
             _length(len(envelope)), envelope, name, states, _length(len(event_name)), event_name,
             _length(len(effects)), effects, _length(len(new_context)), new_context, _length(len(payload)), payload,
         ))  # fmt: skip
-        hashed = seal_packed(previous, packed)
-        self.commit.rows.append(with_hash(packed, hashed))
+        hashed = _sha256(previous + packed).digest()[:HASH_BYTES]
+        self.commit.rows.append(packed + HASH_LENGTH + hashed)
         route.cache[key] = _new(Run, (
             number, key, generation, sequence, status, configuration, new_context or old_context, recent + digest,
             hashed, definition, held, waiting, started, at, loaded,

@@ -11,14 +11,14 @@ from collections.abc import Sequence
 
 Headers = Sequence[tuple[str, bytes | None]]
 
-_KEY_IS_RUN_KEY = 1
+KEY_IS_RUN_KEY = 1
 _NO_KEY = 2
 _USUAL_HEADERS = 4
 _HEADERS = 8
 
 USUAL_HEADERS: tuple[tuple[str, bytes], ...] = (("content-type", b"application/cloudevents+json"),)
 
-_TIME = struct.Struct(">Bq")
+ENVELOPE = struct.Struct(">Bq")
 _LENGTH = struct.Struct(">i")
 
 
@@ -27,7 +27,7 @@ def encode_envelope(time: int, key: bytes | None, headers: Headers, run_key: byt
     flags = 0
     tail = b""
     if key == run_key:
-        flags = _KEY_IS_RUN_KEY
+        flags = KEY_IS_RUN_KEY
     elif key is None:
         flags = _NO_KEY
     else:
@@ -38,15 +38,15 @@ def encode_envelope(time: int, key: bytes | None, headers: Headers, run_key: byt
         else:
             flags |= _HEADERS
             tail += encode_headers(headers)
-    return _TIME.pack(flags, time) + tail
+    return ENVELOPE.pack(flags, time) + tail
 
 
 def decode_envelope(packed: bytes, run_key: bytes) -> tuple[int, bytes | None, Headers]:
     """Time, key and headers, as they came."""
-    flags, time = _TIME.unpack_from(packed)
-    at = _TIME.size
+    flags, time = ENVELOPE.unpack_from(packed)
+    at = ENVELOPE.size
     key: bytes | None = None
-    if flags & _KEY_IS_RUN_KEY:
+    if flags & KEY_IS_RUN_KEY:
         key = run_key
     elif not flags & _NO_KEY:
         key, at = _take(packed, at)

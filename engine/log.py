@@ -33,7 +33,7 @@ POSTGRES_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _NULL = (-1).to_bytes(4, "big", signed=True)
-_HASH_LENGTH = HASH_BYTES.to_bytes(4, "big")
+HASH_LENGTH = HASH_BYTES.to_bytes(4, "big")
 _sha256 = hashlib.sha256
 _new = tuple.__new__
 
@@ -158,7 +158,7 @@ def seal_packed(previous: bytes, packed: bytes) -> bytes:
 
 def with_hash(packed: bytes, hash: bytes) -> bytes:
     """The whole row, packed."""
-    return packed + _HASH_LENGTH + hash
+    return packed + HASH_LENGTH + hash
 
 
 def append(previous: bytes, fields: tuple[Any, ...]) -> LogRow:

@@ -207,7 +207,7 @@ class ConfirmingProducer:
         except TimeoutError:
             return failure or await self._unconfirmed(pending.producer, outgoing), False
         except KafkaError as raised:
-            self._broken = pending.producer
+            self._retire(pending.producer)
             if not errors.may_pass_alone(raised):
                 return errors.translated(raised, outgoing.topic, outgoing.id, self._settings.bootstrap), True
         try:
@@ -235,7 +235,7 @@ class ConfirmingProducer:
             except TimeoutError:
                 raise await self._unconfirmed(producer, outgoing) from None
             except KafkaError as failure:
-                self._broken = producer
+                self._retire(producer)
                 raise errors.translated(
                     failure, outgoing.topic, outgoing.id, self._settings.bootstrap
                 ) from failure
@@ -255,6 +255,11 @@ class ConfirmingProducer:
         if not producer.client.cluster.partitions_for_topic(outgoing.topic):
             return errors.no_topic(outgoing.topic, bootstrap)
         return errors.not_confirmed(outgoing.topic, outgoing.id, bootstrap, self._limits.confirm_seconds)
+
+    def _retire(self, producer: Any) -> None:
+        # Records of a predecessor fail late, and say nothing of its successor, sound or broken.
+        if producer is self._producer:
+            self._broken = producer
 
     async def _healthy(self) -> Any:
         if self._broken is not self._producer:

@@ -38,6 +38,8 @@ class EngineSettings:
     strict: bool = True
     """Refuse what breaks a promise (``run``) instead of warning (``dev``)."""
     limits: EngineLimits = field(default_factory=EngineLimits)
+    listen: tuple[str, int] | None = None
+    """Host and port of ``/healthz``, ``/readyz`` and ``/metrics``; port 0 takes a free one. None: not served."""
 
     @property
     def group_name(self) -> str:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+OFF_AT_ZERO = frozenset({"handler_seconds_max"})
+"""Limits that may be 0, which turns off what they limit."""
+
 
 @dataclass(frozen=True, slots=True)
 class EngineLimits:
@@ -34,7 +37,7 @@ class EngineLimits:
     complain_seconds: float = 60.0
     """How often a service that is away is spoken of."""
     handler_seconds_max: float = 30.0
-    """How long one record may keep the engine busy; then the watchdog ends it."""
+    """How long one record may keep the engine busy; then the watchdog ends it. 0: there is no watchdog."""
 
     def __post_init__(self) -> None:
         """A cache that is smaller than two batches would forget runs that are not durable yet."""

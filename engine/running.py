@@ -22,6 +22,7 @@ from engine.assembly import EngineSettings, assemble
 from engine.engine import Engine, Session
 from engine.errors import RefusedError
 from engine.observing import Observer
+from engine.outside import seen_from_outside
 from engine.relay import Relay
 from engine.relay.rows import read_books
 from engine.store.connecting import connect
@@ -94,34 +95,36 @@ async def run(
     Raises:
         PointsmanError, SourceError: something is not as it must be, or cannot be reached at the start.
     """
-    sizes = await prepare_topics(settings.kafka, machines, create_sources=create_sources)
-    relay = Relay(settings.postgres, settings.kafka, settings.namespace)
-    engine = await assemble(
-        settings,
-        machines,
-        observer=observer,
-        outbox_depth=relay.depth,
-        record_bytes_max=sizes,
-        beat=beat,
-    )
-    running = Running(engine, relay)
-    async with _relaying(running):
-        if not until_idle:
-            began(running)
-            await _serve(running, settings.limits.stop_seconds, engine.run())
-            return ExitReason(Ending.STOPPED)
-        goal = await Goal.now(settings, machines, engine)
-        try:
-            began(running)
-            await _serve(running, settings.limits.stop_seconds, engine.run(goal.reached))
-        finally:
-            await goal.close()
-        if running.stopping.is_set():
-            return ExitReason(Ending.STOPPED)
-        reasons = [*goal.reasons(), *await _drain(running, settings)]
-        if running.stopping.is_set():
-            return ExitReason(Ending.STOPPED)
-    return ExitReason(Ending.BLOCKED if reasons else Ending.IDLE, tuple(reasons))
+    async with seen_from_outside(settings, observer) as outside:
+        sizes = await prepare_topics(settings.kafka, machines, create_sources=create_sources)
+        relay = Relay(settings.postgres, settings.kafka, settings.namespace)
+        engine = await assemble(
+            settings,
+            machines,
+            observer=outside.observer,
+            outbox_depth=relay.depth,
+            record_bytes_max=sizes,
+            beat=beat,
+        )
+        outside.show(engine, relay)
+        running = Running(engine, relay)
+        async with _relaying(running):
+            if not until_idle:
+                began(running)
+                await _serve(running, settings.limits.stop_seconds, engine.run())
+                return ExitReason(Ending.STOPPED)
+            goal = await Goal.now(settings, machines, engine)
+            try:
+                began(running)
+                await _serve(running, settings.limits.stop_seconds, engine.run(goal.reached))
+            finally:
+                await goal.close()
+            if running.stopping.is_set():
+                return ExitReason(Ending.STOPPED)
+            reasons = [*goal.reasons(), *await _drain(running, settings)]
+            if running.stopping.is_set():
+                return ExitReason(Ending.STOPPED)
+        return ExitReason(Ending.BLOCKED if reasons else Ending.IDLE, tuple(reasons))
 
 
 class Goal:

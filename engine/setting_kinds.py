@@ -70,6 +70,9 @@ KINDS: Mapping[str, Kind] = {
         Kind("group", None, "the consumer group", "--group"),
         Kind("instance", None, "a name for static membership in the group", "--instance"),
         Kind("from", "earliest", "the first position: earliest, latest or a time", "--from"),
+        # Not POINTSMAN_PORT: Kubernetes makes that for a service of the name pointsman.
+        Kind("health_port", None, "the port of /healthz, /readyz and /metrics", "--port"),
+        Kind("health_host", "127.0.0.1", "the address that the port is on", "--host"),
         Kind("kafka_security_protocol", "PLAINTEXT", "how Kafka is spoken to", choices=_PROTOCOLS),
         Kind("kafka_sasl_mechanism", "PLAIN", "how Kafka knows us", choices=_MECHANISMS),
         Kind("kafka_username", None, "who we are to Kafka"),

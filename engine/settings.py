@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from engine.errors import UsageError
-from engine.limits import EngineLimits
+from engine.limits import OFF_AT_ZERO, EngineLimits
 from engine.setting_kinds import HIDDEN, KINDS, LIMIT, NAMESPACE, PREFIX, Setting
 from statemachines.suggest import did_you_mean
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _ELSEWHERE = frozenset({"POINTSMAN_DEBUG"})
 """Variables that are no setting of a command."""
+PORT_MAX = 65_535
 _FOR_TESTS = ("POINTSMAN_TEST_", "POINTSMAN_REQUIRE")
 
 
@@ -105,6 +106,18 @@ class Settings:
                 return _time(other or "")
 
     @property
+    def listen(self) -> tuple[str, int] | None:
+        """Host and port of health and metrics, or None where they are not wanted. Raises UsageError."""
+        port = self.value("health_port")
+        if port is None:
+            return None
+        if not port.isdecimal() or int(port) > PORT_MAX:
+            raise UsageError(
+                f"{_said(self.found['health_port'])}; a port is a number up to {PORT_MAX}, and 0 takes a free one."
+            )
+        return self.value("health_host") or "127.0.0.1", int(port)
+
+    @property
     def limits(self) -> EngineLimits:
         """The engine's limits. Raises UsageError."""
         numbers = {}
@@ -129,6 +142,7 @@ class Settings:
             first=self.first,
             strict=strict,
             limits=self.limits,
+            listen=self.listen,
         )
 
     def _needed(self, name: str, example: str) -> str:
@@ -207,6 +221,8 @@ def _number(setting: Setting, kind: type[int | float]) -> int | float:
     except ValueError:
         wanted = "a whole number" if kind is int else "a number"
         raise UsageError(f"{_said(setting)}; it must be {wanted}.") from None
+    if number == 0 and setting.kind.name.removeprefix(LIMIT) in OFF_AT_ZERO:
+        return number
     if not 0 < number < float("inf"):
         raise UsageError(f"{_said(setting)}; it must be more than nothing, and finite.")
     return number

@@ -28,6 +28,11 @@ def configure(format: str, level: str) -> None:
         logging.getLogger(name).setLevel(least if level != "debug" else logging.INFO)
 
 
+def is_json() -> bool:
+    """Whether the log is written as JSON lines."""
+    return any(isinstance(handler.formatter, JsonLines) for handler in logging.getLogger().handlers)
+
+
 class JsonLines(logging.Formatter):
     """One object a line: time, level, logger, message, and what is known of FIELDS."""
 

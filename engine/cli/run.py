@@ -36,6 +36,7 @@ def register(app: typer.Typer) -> None:
 
 def run(
     modules: Modules,
+    *,
     postgres: Postgres = None,
     kafka: Kafka = None,
     namespace: Namespace = None,
@@ -62,6 +63,24 @@ def run(
             "--until-idle", help="End once all that is in the topics now is read, committed and published."
         ),
     ] = False,
+    port: Annotated[
+        str | None,
+        typer.Option(
+            "--port",
+            metavar="PORT",
+            help="Serve /healthz, /readyz and /metrics; 0 takes a free port. Or POINTSMAN_HEALTH_PORT.",
+        ),
+    ] = None,
+    host: Annotated[
+        str | None,
+        typer.Option(
+            "--host",
+            metavar="ADDRESS",
+            help="Where that port is, such as 0.0.0.0 in a container. Or POINTSMAN_HEALTH_HOST. "
+            "[default: 127.0.0.1]",
+            show_default=False,
+        ),
+    ] = None,
     log_format: Annotated[
         str | None,
         typer.Option(
@@ -82,6 +101,8 @@ def run(
             "group": group,
             "instance": instance,
             "from": first,
+            "health_port": port,
+            "health_host": host,
             "log_format": log_format,
         },
         os.environ,
@@ -111,8 +132,9 @@ def in_loop(
     """Run an engine in an event loop of its own, until it ends or a signal ends it."""
     from engine.running import Ending, ExitReason, new_loop, run, tune  # noqa: PLC0415 - needs an extra
     from engine.topics import source_topics  # noqa: PLC0415 - as above
+    from engine.watching import Watched, watching  # noqa: PLC0415 - as above
 
-    async def serve() -> ExitReason:
+    async def serve(watched: Watched) -> ExitReason:
         signals = Signals()
 
         def began(running: Running) -> None:
@@ -126,13 +148,22 @@ def in_loop(
         tune()
         try:
             return await run(
-                settings, machines, until_idle=until_idle, create_sources=create_sources, began=began
+                settings,
+                machines,
+                until_idle=until_idle,
+                create_sources=create_sources,
+                observer=watched,
+                beat=watched.beat,
+                began=began,
             )
         except asyncio.CancelledError:
             return ExitReason(Ending.STOPPED)
 
-    with asyncio.Runner(loop_factory=new_loop) as runner:
-        return runner.run(serve())
+    with (
+        watching(settings.postgres, settings.limits.handler_seconds_max, as_json=logs.is_json()) as watched,
+        asyncio.Runner(loop_factory=new_loop) as runner,
+    ):
+        return runner.run(serve(watched))
 
 
 class Signals:

@@ -160,6 +160,12 @@ where r.held > 0 and r.definition = any ($2::int[]) and e.kind = $3
 -- name: strikes_of
 select position, "offset", strikes, handler from pointsman.strikes where position = any ($1::int[])
 
+-- name: add_strike
+insert into pointsman.strikes (position, "offset", strikes, handler) values ($1, $2, 1, $3)
+on conflict (position, "offset") do update
+set strikes = strikes.strikes + 1, handler = excluded.handler, at = now()
+returning strikes
+
 -- name: forget_strikes
 delete from pointsman.strikes s using unnest($1::int[], $2::bigint[]) as gone (position, "offset")
 where s.position = gone.position and s."offset" = gone."offset"

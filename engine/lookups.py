@@ -1,0 +1,112 @@
+"""What metrics cannot count as it passes: it is looked up every few seconds, beside the engine's own work.
+
+Each on a connection of its own, which waits for nobody who works. What cannot be looked up is not known: its gauge is
+absent until it can be again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+import asyncpg
+from aiokafka.errors import KafkaError
+
+from connectors.kafka.queries import LATEST, Queries
+from connectors.kafka.queries import connect as connect_kafka
+from connectors.kafka.settings import KafkaSettings
+from connectors.source import Partition, SourceError
+from engine.claims import Claim
+from engine.errors import PointsmanError
+from engine.metrics import Metrics
+from engine.store.connecting import connect as connect_postgres
+from engine.store.queries import load
+
+log = logging.getLogger("pointsman.engine")
+
+LOOKUP_SECONDS = 5.0
+"""How old what is looked up may be."""
+PATIENCE_SECONDS = 10.0
+"""For one answer."""
+CLOSE_SECONDS = 1.0
+
+_SQL = load("observing")
+_AWAY = (
+    SourceError,
+    KafkaError,
+    PointsmanError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    OSError,
+    TimeoutError,
+)
+
+Claims = Callable[[], Mapping[Partition, Claim]]
+Look = Callable[[], Awaitable[None]]
+
+
+async def look_up_for(
+    metrics: Sequence[Metrics], kafka: KafkaSettings, postgres: str, namespace: str, claims: Claims
+) -> None:
+    """Keep lags and held runs up to date until this is cancelled."""
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(_keep_looking(lambda: _lags(metrics, kafka, claims)))
+        tasks.create_task(_keep_looking(lambda: _held_runs(metrics, postgres, namespace)))
+
+
+async def _keep_looking(connected: Callable[[], AbstractAsyncContextManager[Look]]) -> None:
+    while True:
+        try:
+            async with connected() as look:
+                while True:
+                    async with asyncio.timeout(PATIENCE_SECONDS):
+                        await look()
+                    await asyncio.sleep(LOOKUP_SECONDS)
+        except _AWAY as error:
+            # The engine itself says that a service is away, and when it is back.
+            log.debug("what the metrics need cannot be looked up: %s", error)
+        await asyncio.sleep(LOOKUP_SECONDS)
+
+
+@asynccontextmanager
+async def _lags(metrics: Sequence[Metrics], settings: KafkaSettings, claims: Claims) -> AsyncIterator[Look]:
+    client = await connect_kafka(settings)
+    queries = Queries(client, settings, patience_seconds=PATIENCE_SECONDS)
+
+    async def look() -> None:
+        ends = await queries.offsets(dict.fromkeys(claims(), LATEST))
+        read_to = {partition: claim.read_to for partition, claim in claims().items()}
+        lags = {one: max(0, end - read_to[one]) for one, end in ends.items() if one in read_to}
+        for one in metrics:
+            one.lags = lags
+
+    try:
+        yield look
+    finally:
+        for one in metrics:
+            one.lags = {}
+        await client.close()
+
+
+@asynccontextmanager
+async def _held_runs(metrics: Sequence[Metrics], postgres: str, namespace: str) -> AsyncIterator[Look]:
+    connection = await connect_postgres(postgres, name="pointsman engine, counting", for_engine=False)
+
+    async def look() -> None:
+        rows = await connection.fetch(_SQL["held_runs"], namespace)
+        held_runs = {str(pipeline): int(runs) for pipeline, runs in rows}
+        for one in metrics:
+            one.held_runs = held_runs
+
+    try:
+        await connection.execute(f"set statement_timeout = '{PATIENCE_SECONDS}s'")
+        yield look
+    finally:
+        for one in metrics:
+            one.held_runs = {}
+        with contextlib.suppress(Exception):
+            await connection.close(timeout=CLOSE_SECONDS)
+        connection.terminate()

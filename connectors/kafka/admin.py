@@ -67,6 +67,13 @@ class KafkaAdmin:
     async def topic_exists(self, topic: str) -> bool:
         return bool(await self.partitions_of(topic))
 
+    async def replicas_of(self, topic: str) -> dict[Partition, tuple[int, ...]]:
+        """The brokers that keep each partition of a topic; empty where there is no such topic."""
+        ((code, _, _, partitions),) = (await self._queries.metadata([topic])).topics
+        return (
+            {} if code else {Partition(topic, number): tuple(kept) for _, number, _, kept, *_ in partitions}
+        )
+
     async def create_topic(
         self, topic: str, *, partitions: int = AS_BROKERS_SAY, configs: Mapping[str, str] | None = None
     ) -> bool:

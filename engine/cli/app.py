@@ -17,6 +17,7 @@ from engine.cli import (
     definitions,
     demo,
     dev,
+    doctor,
     looking,
     publish,
     run,
@@ -84,5 +85,17 @@ def _root(
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
 
 
-for commands in (demo, dev, run, definitions, publish, looking, checking, dead_letters, decisions, upkeep):
+for commands in (
+    demo,
+    dev,
+    run,
+    definitions,
+    publish,
+    looking,
+    checking,
+    dead_letters,
+    decisions,
+    upkeep,
+    doctor,
+):
     commands.register(app)

@@ -1,0 +1,207 @@
+"""Kafka: reachable, of a release that keeps its word, with topics as they must be, and positions that it has."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Iterable, Sequence
+from typing import NamedTuple
+
+from connectors.kafka.admin import Broker, KafkaAdmin
+from connectors.kafka.reader import KafkaReader
+from connectors.kafka.settings import KafkaSettings
+from connectors.kafka.sink_progress import progress_topic
+from connectors.source import NoSuchTopicError, Partition, SourceError, SourceUnreachableError
+from engine.doctor.check import Report
+
+FORGETS_MARKERS = (4, 3)
+"""With one replica, this release can publish aborted records after a restart (KAFKA-20734)."""
+TRIED = (4, 0)
+"""The newest release on which brokers were killed, and nothing was lost or doubled."""
+LOOPBACK = ("127.", "localhost", "[::1]")
+
+
+class Wanted(NamedTuple):
+    """What an engine of this namespace reads and writes, as far as is known."""
+
+    namespace: str
+    sources: Sequence[str]
+    dead_letters: Sequence[str]
+    positions: dict[Partition, int]
+    """As stored for this cluster; empty where there is no store to ask."""
+    cluster: str | None
+    """Of the positions."""
+
+
+async def examine_kafka(settings: KafkaSettings, wanted: Wanted) -> Report:
+    """Look at a cluster as an engine would find it."""
+    report = Report("kafka")
+    try:
+        async with KafkaAdmin(settings) as admin:
+            await _cluster(admin, settings, report)
+            await _topics(admin, wanted, report)
+        await _positions(settings, wanted, report)
+    except SourceUnreachableError as error:
+        report.fail("address", str(error), unreachable=True)
+    except SourceError as error:
+        report.fail("questions", str(error))
+    return report
+
+
+async def _cluster(admin: KafkaAdmin, settings: KafkaSettings, report: Report) -> None:
+    brokers = await admin.brokers()
+    report.ok("address", f"{settings.bootstrap} answers: cluster {await admin.cluster_id()}.")
+    releases = sorted({broker.release for broker in brokers if broker.release})
+    told = ", ".join(f"{major}.{minor}" for major, minor in releases) or "of an unknown release"
+    many = "1 broker" if len(brokers) == 1 else f"{len(brokers)} brokers"
+    _release(report, brokers, f"{many}, Kafka {told}")
+    plain = settings.security_protocol in ("PLAINTEXT", "SASL_PLAINTEXT")
+    elsewhere = [one for one in settings.bootstrap.split(",") if not one.strip().startswith(LOOPBACK)]
+    if plain and elsewhere:
+        report.warn(
+            "encryption",
+            f"{settings.security_protocol}: what is said to {', '.join(elsewhere)} is not encrypted.",
+            "Set POINTSMAN_KAFKA_SECURITY_PROTOCOL to SSL or SASL_SSL.",
+        )
+
+
+def _release(report: Report, brokers: list[Broker], told: str) -> None:
+    newest = max((broker.release for broker in brokers if broker.release), default=None)
+    if newest is None or newest <= TRIED or len(brokers) > 1:
+        report.ok("release", f"{told}.")
+    elif newest >= FORGETS_MARKERS:
+        report.fail(
+            "release",
+            f"{told}, without replicas: restarted, it can publish records of aborted transactions (KAFKA-20734), "
+            "so that publishing is not exactly once.",
+            "Use three brokers with three replicas, or Kafka 4.0.",
+        )
+    else:
+        report.warn(
+            "release",
+            f"{told}, without replicas: 4.3 publishes aborted records after a restart (KAFKA-20734); on this release "
+            "it was not tried.",
+            "Use three brokers with three replicas, or Kafka 4.0.",
+        )
+
+
+async def _topics(admin: KafkaAdmin, wanted: Wanted, report: Report) -> None:
+    progress = progress_topic(wanted.namespace)
+    names = [*wanted.sources, *wanted.dead_letters, progress]
+    exist = dict(zip(names, await asyncio.gather(*(admin.topic_exists(name) for name in names)), strict=True))
+    largest = 0
+    for topic in wanted.sources:
+        if not exist[topic]:
+            report.fail(topic, "The topic does not exist.", f"kafka-topics.sh --create --topic {topic}")
+            continue
+        configs = await _configs(admin, topic, report)
+        largest = max(largest, _number(configs, "max.message.bytes"))
+        if "compact" in configs.get("cleanup.policy", ""):
+            report.warn(
+                topic,
+                "cleanup.policy has compact: of each key only the last event stays, perhaps before it was read.",
+                f"kafka-configs.sh --alter --topic {topic} --add-config cleanup.policy=delete",
+            )
+        await _safety(admin, topic, configs, report)
+    for topic in wanted.dead_letters:
+        if not exist[topic]:
+            report.ok(topic, "Does not exist yet; the engine will make it.")
+            continue
+        configs = await _configs(admin, topic, report)
+        limit = _number(configs, "max.message.bytes")
+        if 0 < limit < largest:
+            report.warn(
+                topic,
+                f"max.message.bytes is {limit:,}, and events may have {largest:,}: larger dead letters are kept in "
+                "the table alone.",
+                f"kafka-configs.sh --alter --topic {topic} --add-config max.message.bytes={largest + 100_000}",
+            )
+        await _safety(admin, topic, configs, report)
+    if exist[progress]:
+        await _progress(admin, progress, report)
+    else:
+        report.ok(progress, "Does not exist yet; the relay will make it.")
+
+
+async def _progress(admin: KafkaAdmin, topic: str, report: Report) -> None:
+    configs = await _configs(admin, topic, report)
+    policy = configs.get("cleanup.policy", "compact")
+    if policy != "compact":
+        report.fail(
+            topic,
+            f"cleanup.policy is {policy}: Kafka would forget how far was published.",
+            f"kafka-configs.sh --alter --topic {topic} --add-config cleanup.policy=compact",
+        )
+    await _safety(admin, topic, configs, report)
+
+
+async def _safety(admin: KafkaAdmin, topic: str, configs: dict[str, str], report: Report) -> None:
+    """Whether a record that was confirmed survives the loss of a broker."""
+    replicas = await admin.replicas_of(topic)
+    least = min(map(len, replicas.values()), default=1)
+    in_sync = _number(configs, "min.insync.replicas")
+    if configs.get("unclean.leader.election.enable") == "true":
+        report.fail(
+            topic,
+            "unclean.leader.election.enable is true: after an election confirmed records can be gone.",
+            f"kafka-configs.sh --alter --topic {topic} --add-config unclean.leader.election.enable=false",
+        )
+    if least < 2:  # noqa: PLR2004 - one copy is none
+        report.warn(
+            topic,
+            f"{_partitions(replicas)}, one replica: a lost disk loses events.",
+            "In production, three replicas.",
+        )
+    elif in_sync == 1:
+        report.warn(
+            topic,
+            f"{_partitions(replicas)}, {least} replicas, min.insync.replicas 1: a record may be confirmed by one "
+            "broker alone.",
+            f"kafka-configs.sh --alter --topic {topic} --add-config min.insync.replicas=2",
+        )
+    else:
+        report.ok(topic, f"{_partitions(replicas)}, {least} replicas, min.insync.replicas {in_sync or '?'}.")
+
+
+async def _configs(admin: KafkaAdmin, topic: str, report: Report) -> dict[str, str]:
+    try:
+        return await admin.topic_config(topic)
+    except (SourceUnreachableError, NoSuchTopicError):
+        raise
+    except SourceError as error:
+        report.warn(topic, f"Its settings cannot be seen: {error}", "Allow DESCRIBE_CONFIGS on the topic.")
+        return {}
+
+
+async def _positions(settings: KafkaSettings, wanted: Wanted, report: Report) -> None:
+    """Whether Kafka still has what is to be read next."""
+    reader = KafkaReader(settings)
+    await reader.start()
+    try:
+        exist = {one for topic in _topics_of(wanted.positions) for one in await reader.partitions_of(topic)}
+        here = {one: at for one, at in wanted.positions.items() if one in exist}
+        earliest, ends = await reader.earliest(here), await reader.ends(here)
+    finally:
+        await reader.stop()
+    lost = [one for one, at in sorted(here.items()) if not earliest[one] <= at <= ends[one]]
+    for one in lost:
+        report.fail(
+            str(one),
+            f"Its position is {here[one]}, and Kafka has {earliest[one]} to {ends[one]}.",
+            f"pointsman positions set {one.topic} {one.number} POSITION --reason TEXT",
+        )
+    if here and not lost:
+        behind = sum(ends[one] - at for one, at in here.items())
+        report.ok("positions", f"{_partitions(here)}, {behind:,} records behind.")
+
+
+def _topics_of(partitions: Iterable[Partition]) -> list[str]:
+    return sorted({partition.topic for partition in partitions})
+
+
+def _partitions(many: Collection[Partition]) -> str:
+    return "1 partition" if len(many) == 1 else f"{len(many)} partitions"
+
+
+def _number(configs: dict[str, str], name: str) -> int:
+    text = configs.get(name, "")
+    return int(text) if text.isdigit() else 0

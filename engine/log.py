@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
+import struct
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -94,6 +95,10 @@ _INTEGERS = {
     "kind": 2,
     "status": 2,
 }
+_FIXED_COLUMNS = COLUMNS.index("envelope")
+_COUNT = len(COLUMNS).to_bytes(2, "big")
+# The columns before the envelope, each behind its length, where none of them is null.
+_pack_consumed = struct.Struct(">hiqiqiqiqiiiiiiihih").pack
 
 
 def pack(fields: tuple[Any, ...]) -> bytes:
@@ -102,10 +107,17 @@ def pack(fields: tuple[Any, ...]) -> bytes:
     Each is its length in four bytes and then itself, big-endian; a length of -1 stands for null; times are microseconds
     since 2000. Two bytes with the number of columns go before them all.
     """
-    parts = [len(COLUMNS).to_bytes(2, "big")]
-    for name, value in zip(COLUMNS, fields, strict=False):
-        raw = _raw(name, value)
-        parts.append(_NULL if raw is None else len(raw).to_bytes(4, "big") + raw)
+    run, digest, offset, at, sequence, position, definition, kind, status = fields[:_FIXED_COLUMNS]
+    if digest is None or offset is None or position is None:
+        parts = [_COUNT, *map(_field, COLUMNS, fields[:_FIXED_COLUMNS])]
+    else:
+        parts = [
+            _pack_consumed(
+                len(COLUMNS), 8, run, 8, digest, 8, offset, 8, (at - POSTGRES_EPOCH) // _MICROSECOND,
+                4, sequence, 4, position, 4, definition, 2, kind, 2, status,
+            )
+        ]  # fmt: skip
+    parts += map(_field, COLUMNS[_FIXED_COLUMNS:], fields[_FIXED_COLUMNS:])
     return b"".join(parts)
 
 
@@ -122,18 +134,21 @@ def unpack(packed: bytes) -> LogRow:
     return LogRow._make(values)
 
 
-def _raw(name: str, value: Any) -> bytes | None:
+def _field(name: str, value: Any) -> bytes:
     match value:
-        case datetime():
-            return ((value - POSTGRES_EPOCH) // _MICROSECOND).to_bytes(8, "big", signed=True)
-        case int():
-            return value.to_bytes(_INTEGERS[name], "big", signed=True)
+        case None:
+            return _NULL
+        case bytes():
+            raw = value
         case str():
-            return value.encode()
-        case bytes() | None:
-            return value
+            raw = value.encode()
+        case int():
+            raw = value.to_bytes(_INTEGERS[name], "big", signed=True)
+        case datetime():
+            raw = ((value - POSTGRES_EPOCH) // _MICROSECOND).to_bytes(8, "big", signed=True)
         case _:
             raise TypeError(f"the column {name} cannot hold {type(value).__name__}")
+    return len(raw).to_bytes(4, "big") + raw
 
 
 def _value(name: str, raw: bytes | None) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from engine.errors import UsageError
@@ -10,14 +10,12 @@ from engine.reading.catalog import SQL, Catalog, StoredDefinition, load_catalog
 from engine.reading.errors import NotFoundError
 from engine.reading.replay.report import MISMATCHES_MAX, Mismatch, ReplayReport
 from engine.reading.replay.rerun import HoldReason, Rerun
-from engine.reading.rows import ROWS_AHEAD, log_row
 from engine.reading.runs import find_run
+from engine.reading.walking import Rows, runs_in_order
 from engine.store.connecting import Connection
 from statemachines.machine import Machine
 from statemachines.run import Run
 from statemachines.suggest import did_you_mean
-
-RUNS_AT_ONCE = 200
 
 
 @dataclass(slots=True)
@@ -29,6 +27,16 @@ class _Tally:
     mismatches: list[Mismatch] = field(default_factory=list)
     more: int = 0
     notes: dict[str, None] = field(default_factory=dict)
+
+    def add(self, mismatch: Mismatch | None) -> None:
+        """Count a run that is done."""
+        self.runs += 1
+        if mismatch is None:
+            self.equal_runs += 1
+        elif len(self.mismatches) < MISMATCHES_MAX:
+            self.mismatches.append(mismatch)
+        else:
+            self.more += 1
 
 
 async def replay(
@@ -64,8 +72,8 @@ async def replay(
                 f"None of these pipelines was ever run in the namespace {namespace!r}: {', '.join(wanted)}. "
                 f"Run were: {', '.join(catalog.pipelines.values()) or 'none'}."
             )
-        async for pipeline, stored in _runs(connection, list(pipelines), number):
-            await _replay_run(connection, catalog, pipeline, stored, pipelines[pipeline], tally)
+        async for runs in runs_in_order(connection, list(pipelines), number):
+            await _replay_some(connection, catalog, runs, pipelines, tally)
             if progress is not None:
                 progress(tally.runs, tally.rows)
     return ReplayReport(
@@ -81,47 +89,28 @@ async def replay(
     )
 
 
-async def _runs(
-    connection: Connection, pipelines: list[int], number: int | None
-) -> AsyncIterator[tuple[int, Run]]:
-    last = -1
-    while True:
-        found = await connection.fetch(SQL["runs_of_pipelines"], pipelines, last, number, RUNS_AT_ONCE)
-        if not found:
-            return
-        last = found[-1]["id"]
-        for row in found:
-            pipeline, *columns = row
-            yield pipeline, Run._make((*columns, []))
-
-
-async def _replay_run(
+async def _replay_some(
     connection: Connection,
     catalog: Catalog,
-    pipeline: int,
-    stored: Run,
-    machines: Sequence[Machine],
+    runs: Sequence[tuple[int, Run]],
+    given: Mapping[int, Sequence[Machine]],
     tally: _Tally,
 ) -> None:
-    reasons = {
-        sequence: HoldReason(reason, error)
-        for _, sequence, reason, error in await connection.fetch(SQL["hold_reasons"], [stored.id])
-    }
-    machine = _given_for(catalog.definitions.get(stored.definition), machines, tally)
-    rerun = Rerun(stored, pipeline, machine, catalog, reasons)
-    tally.runs += 1
-    mismatch: Mismatch | None = None
-    async for one in connection.cursor(SQL["rows_of_run"], stored.id, None, prefetch=ROWS_AHEAD):
-        tally.rows += 1
-        if mismatch is None:
-            mismatch = rerun.take(log_row(one))
-            tally.equal_rows += mismatch is None
-    if mismatch is None:
-        tally.equal_runs += 1
-    elif len(tally.mismatches) < MISMATCHES_MAX:
-        tally.mismatches.append(mismatch)
-    else:
-        tally.more += 1
+    numbers = [run.id for _, run in runs]
+    reasons: dict[int, dict[int, HoldReason]] = {}
+    for number, sequence, reason, error in await connection.fetch(SQL["hold_reasons"], numbers):
+        reasons.setdefault(number, {})[sequence] = HoldReason(reason, error)
+    rows = Rows(connection, numbers)
+    for pipeline, run in runs:
+        machine = _given_for(catalog.definitions.get(run.definition), given[pipeline], tally)
+        rerun = Rerun(run, pipeline, machine, catalog, reasons.get(run.id, {}))
+        mismatch: Mismatch | None = None
+        async for row in rows.of(run.id):
+            tally.rows += 1
+            if mismatch is None:
+                mismatch = rerun.take(row)
+                tally.equal_rows += mismatch is None
+        tally.add(mismatch)
 
 
 def _given_for(recorded: StoredDefinition | None, machines: Sequence[Machine], tally: _Tally) -> Machine:

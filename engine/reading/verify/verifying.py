@@ -7,15 +7,13 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from engine.reading.catalog import SQL, Catalog, load_catalog
-from engine.reading.rows import ROWS_AHEAD, log_row
 from engine.reading.runs import find_run
 from engine.reading.verify.books import check_consumed_once, check_lanes, check_letters, check_strays
 from engine.reading.verify.chains import Chain
 from engine.reading.verify.report import Finding, Findings, VerifyReport
+from engine.reading.walking import Rows, runs_in_order
 from engine.store.connecting import Connection
 from statemachines.run import Run
-
-RUNS_AT_ONCE = 200
 
 Progress = Callable[[int, int], None]
 """Told of (runs, rows) that are done."""
@@ -69,16 +67,8 @@ class _Checking:
 
     async def chains(self, number: int | None) -> None:
         """Each run's rows."""
-        pipelines = list(self._catalog.pipelines)
-        last = -1
-        while True:
-            found = await self._connection.fetch(
-                SQL["runs_of_pipelines"], pipelines, last, number, RUNS_AT_ONCE
-            )
-            if not found:
-                return
-            last = found[-1]["id"]
-            await self._some([(row["pipeline"], Run._make((*row.values(), [])[1:])) for row in found])
+        async for runs in runs_in_order(self._connection, list(self._catalog.pipelines), number):
+            await self._some(runs)
 
     async def books(self, number: int | None) -> None:
         """Between the tables."""
@@ -101,18 +91,14 @@ class _Checking:
         numbers = [run.id for _, run in runs]
         waiting = await self._waiting(numbers)
         holders = await self._holders(numbers)
-        bounds = (numbers[0], numbers[-1])
-        rows = aiter(self._connection.cursor(SQL["rows_of_runs"], numbers, *bounds, prefetch=ROWS_AHEAD))
-        following = await anext(rows, None)
+        rows = Rows(self._connection, numbers)
         for pipeline, run in runs:
             chain = Chain(pipeline, run, self._catalog)
-            while following is not None and following["run"] == run.id:
-                self._add(chain.take(log_row(following)))
+            async for row in rows.of(run.id):
+                self._add(chain.take(row))
                 self.rows += 1
-                following = await anext(rows, None)
             self._add(chain.end(waiting.get(run.id, ()), holders.get(run.id, {})))
             self.runs += 1
-        assert following is None, "all rows that were read are of these runs"
         if self._progress is not None:
             self._progress(self.runs, self.rows)
 

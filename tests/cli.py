@@ -1,0 +1,127 @@
+"""The command line as a user has it: a process, its answer, its exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+COMMAND = (sys.executable, "-m", "engine.cli")
+READY_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """Its answer, which must be one document."""
+        return json.loads(self.out)
+
+
+def environment(settings: Mapping[str, str]) -> dict[str, str]:
+    """Ours, with no settings of Pointsman but these."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("POINTSMAN_", "PG"))}
+    return {**kept, "COLUMNS": "100", **settings}
+
+
+def pointsman(
+    *words: object,
+    input: str | None = None,
+    cwd: Path | None = None,
+    seconds: float = 90.0,
+    **settings: str,
+) -> Done:
+    """Run a command to its end; settings are ``POSTGRES=...`` for POINTSMAN_POSTGRES and so on."""
+    done = subprocess.run(
+        [*COMMAND, *map(str, words)],
+        input=input,
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+        cwd=cwd,
+        env=environment({f"POINTSMAN_{name}": value for name, value in settings.items()}),
+    )
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+class Started:
+    """A command that runs on; what it says is gathered as it says it."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.out: list[str] = []
+        self.err: list[str] = []
+        self._said = threading.Condition()
+        streams = ((process.stdout, self.out), (process.stderr, self.err))
+        self._threads = [threading.Thread(target=self._gather, args=one, daemon=True) for one in streams]
+        for thread in self._threads:
+            thread.start()
+
+    @classmethod
+    def start(cls, *words: object, cwd: Path | None = None, **settings: str) -> Self:
+        """Start a command; see ``pointsman``."""
+        return cls(
+            subprocess.Popen(
+                [*COMMAND, *map(str, words)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                cwd=cwd,
+                env=environment({f"POINTSMAN_{name}": value for name, value in settings.items()}),
+            )
+        )
+
+    def wait_for(self, text: str, seconds: float = READY_SECONDS) -> None:
+        """Return once it has said this."""
+        deadline = time.monotonic() + seconds
+        with self._said:
+            while not any(text in line for line in (*self.out, *self.err)):
+                left = deadline - time.monotonic()
+                assert left > 0, f"did not say {text!r} within {seconds} s, but: {self.out} {self.err}"
+                assert self.process.poll() is None or self._alive(), f"ended, saying: {self.out} {self.err}"
+                self._said.wait(min(left, 0.5))
+
+    def end(self, seconds: float = 30.0) -> Done:
+        """Wait for its end."""
+        code = self.process.wait(seconds)
+        for thread in self._threads:
+            thread.join(seconds)
+        return Done(code, "".join(self.out), "".join(self.err))
+
+    def _alive(self) -> bool:
+        return any(thread.is_alive() for thread in self._threads)
+
+    def _gather(self, stream: Any, lines: list[str]) -> None:
+        with stream:
+            for line in stream:
+                with self._said:
+                    lines.append(line)
+                    self._said.notify_all()
+
+
+@contextlib.contextmanager
+def started(*words: object, cwd: Path | None = None, **settings: str) -> Iterator[Started]:
+    """A command that is killed in the end if it still runs."""
+    command = Started.start(*words, cwd=cwd, **settings)
+    try:
+        yield command
+    finally:
+        if command.process.poll() is None:
+            command.process.kill()
+        command.end()

@@ -1,0 +1,218 @@
+"""Commands that need no service: answers on standard output, sentences on standard error, exit codes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from engine.cli.app import app
+from engine.cli.failures import explain
+from engine.errors import ServiceUnreachableError
+from tests.cli import environment
+
+MISTAKEN = """
+from statemachines import Context, Event, Pipeline
+
+class Opened(Event, type="opened", key="id"):
+    id: str
+
+class Thing(Context):
+    id: str
+
+flow = Pipeline("thing", Thing, topics=["things"])
+one = flow.state("one", initial=True)
+two = flow.state("two", final=True)
+flow.start(Opened, lambda event: Thing(id=event.id))
+one.on(Opened, to="tow")
+"""
+
+
+@pytest.fixture
+def mistaken(tmp_path: Path) -> Path:
+    file = tmp_path / "mistaken.py"
+    file.write_text(MISTAKEN)
+    return file
+
+
+@pytest.fixture
+def runner(monkeypatch: pytest.MonkeyPatch) -> CliRunner:
+    for name in [name for name in environment({}) if name.startswith("POINTSMAN_")]:
+        monkeypatch.delenv(name)
+    return CliRunner()
+
+
+def test_help_lists_every_command(runner: CliRunner) -> None:
+    shown = runner.invoke(app, ["--help"]).stdout
+    for command in (
+        "demo", "dev", "run", "validate", "diagram", "publish", "runs", "history", "show", "explain", "verify",
+        "replay", "dead-letters", "relay", "positions", "migrate", "config", "doctor",
+    ):  # fmt: skip
+        assert f" {command} " in shown
+
+
+def test_a_sound_pipeline_is_valid(runner: CliRunner) -> None:
+    done = runner.invoke(app, ["validate", "statemachines.shipped.orders"])
+    assert done.exit_code == 0
+    assert "order version 1: 6 states, 7 moves, reads orders" in done.stdout
+    as_json = json.loads(runner.invoke(app, ["validate", "statemachines.shipped.orders", "--json"]).stdout)
+    assert as_json["valid"] is True
+    assert as_json["mistakes"] == []
+    assert as_json["pipelines"][0]["states"][0] == "placed"
+
+
+def test_mistakes_end_with_1_each_with_its_place_and_its_cure(runner: CliRunner, mistaken: Path) -> None:
+    done = runner.invoke(app, ["validate", f"{mistaken}:flow"])
+    assert done.exit_code == 1
+    assert "mistaken.py:14" in done.stdout
+    assert "Did you mean 'two'?" in done.stdout
+    as_json = json.loads(runner.invoke(app, ["validate", str(mistaken), "--json"]).stdout)
+    assert as_json["valid"] is False
+    (unknown,) = [one for one in as_json["mistakes"] if one["line"] == 14 and "tow" in one["message"]]
+    assert unknown["severity"] == "error"
+    assert unknown["file"].endswith("mistaken.py")
+
+
+def test_a_module_that_is_not_there_is_bad_input_with_what_was_meant(runner: CliRunner) -> None:
+    done = runner.invoke(app, ["validate", "statemachines.shipped.oders"])
+    assert done.exit_code == 2
+    assert done.stdout == ""
+    assert "Did you mean 'statemachines.shipped.orders'?" in done.stderr
+
+
+def test_a_diagram_is_mermaid_alone_on_standard_output(runner: CliRunner) -> None:
+    done = runner.invoke(app, ["diagram", "statemachines.shipped.orders:flow"])
+    assert done.exit_code == 0
+    assert "stateDiagram-v2" in done.stdout
+    assert "[*] --> placed: order.placed" in done.stdout
+    (only,) = json.loads(runner.invoke(app, ["diagram", "statemachines.shipped.orders", "--json"]).stdout)
+    assert only["pipeline"] == "order"
+    assert only["mermaid"].strip() == done.stdout.strip()
+
+
+def test_bad_usage_ends_with_2_and_a_hint(runner: CliRunner) -> None:
+    unknown = runner.invoke(app, ["histroy", "o-1"])
+    assert unknown.exit_code == 2
+    assert "Did you mean 'history'?" in unknown.stderr
+    option = runner.invoke(app, ["runs", "--limt", "5"])
+    assert option.exit_code == 2
+    assert "--limt" in option.stderr
+    assert "Traceback" not in option.stderr
+
+
+def test_an_address_that_is_not_given_is_bad_usage(runner: CliRunner) -> None:
+    done = runner.invoke(app, ["runs", "--json"])
+    assert done.exit_code == 2
+    assert done.stdout == ""
+    assert "POINTSMAN_POSTGRES" in done.stderr
+
+
+def test_a_password_in_an_address_is_refused_and_not_repeated(runner: CliRunner) -> None:
+    done = runner.invoke(app, ["runs", "--postgres", "postgresql://me:hunter2@127.0.0.1:1/x"])
+    assert done.exit_code == 2
+    assert "passfile" in done.stderr
+    assert "hunter2" not in done.stderr + done.stdout
+
+
+def test_a_service_that_does_not_answer_ends_with_3_and_is_named(runner: CliRunner) -> None:
+    done = runner.invoke(app, ["runs", "--postgres", "postgresql://me@127.0.0.1:1/x"])
+    assert done.exit_code == 3
+    assert "postgresql://me@127.0.0.1:1/x" in done.stderr
+
+
+def test_config_shows_what_is_in_force_and_hides_secrets(runner: CliRunner) -> None:
+    settings = {
+        "POINTSMAN_POSTGRES": "postgresql://me:hunter2@db/x",
+        "POINTSMAN_KAFKA_PASSWORD": "hunter3",
+        "PGPASSWORD": "hunter4",
+        "POINTSMAN_LIMIT_STOP_SECONDS": "5",
+    }
+    done = runner.invoke(app, ["config", "--namespace", "shop", "--json"], env=settings)
+    assert done.exit_code == 0
+    assert "hunter" not in done.stdout
+    shown = json.loads(done.stdout)
+    assert shown["namespace"] == {
+        "from": "option",
+        "option": "--namespace",
+        "variable": "POINTSMAN_NAMESPACE",
+        "value": "shop",
+    }
+    assert shown["group"]["value"] == "pointsman.shop"
+    assert shown["kafka_password"]["value"] == "***"
+    assert shown["limit_stop_seconds"]["value"] == "5"
+    table = runner.invoke(app, ["config"], env=settings).stdout
+    assert "hunter" not in table
+    assert "environment POINTSMAN_LIMIT_STOP_SECONDS" in table
+
+
+def test_a_mistake_of_this_program_is_a_sentence_with_the_way_to_see_more(
+    runner: CliRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setattr("engine.cli.upkeep.unknown_variables", fail)
+    done = runner.invoke(app, ["config"])
+    assert done.exit_code == 70
+    assert "POINTSMAN_DEBUG=1" in done.stderr
+    assert "Traceback" not in done.stderr
+    debugged = runner.invoke(app, ["config"], env={"POINTSMAN_DEBUG": "1"})
+    assert "Traceback" in debugged.stderr
+
+
+def test_every_failure_of_a_service_is_3() -> None:
+    assert explain(ServiceUnreachableError("Postgres at x cannot be reached")).exit_code == 3
+
+
+NEEDED_BY_EXTRAS = (
+    "aiokafka",
+    "asyncpg",
+    "tenacity",
+    "aiohttp",
+    "opentelemetry",
+    "uvloop",
+    "confluent_kafka",
+)
+
+
+def bare(*words: str) -> subprocess.CompletedProcess[str]:
+    """The command line where only the base dependencies are installed."""
+    script = (
+        f"import sys; sys.modules.update(dict.fromkeys({NEEDED_BY_EXTRAS!r})); "
+        "from engine.cli import main; main()"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", script, *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment({}),
+    )
+
+
+def test_definitions_need_no_extra() -> None:
+    for words in (["validate", "statemachines.shipped.orders"], ["diagram", "statemachines.shipped.orders"]):
+        done = bare(*words)
+        assert (done.returncode, done.stderr) == (0, "")
+    assert bare("config").returncode == 0
+    assert bare("--help").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "extra"),
+    [
+        (["runs", "--postgres", "postgresql://x/y"], "engine"),
+        (["run", "statemachines.shipped.orders", "--postgres", "x", "--kafka", "y"], "engine"),
+        (["publish", "topic", "-", "--kafka", "y"], "engine"),
+        (["demo"], "engine"),
+    ],
+)
+def test_a_command_that_needs_an_extra_says_which(words: list[str], extra: str) -> None:
+    done = bare(*words)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert f"pip install 'pointsman[{extra}]'" in done.stderr

@@ -1,0 +1,63 @@
+"""What commands print."""
+
+from __future__ import annotations
+
+import json
+import logging
+from datetime import UTC, datetime
+
+import pytest
+
+from engine.cli.logs import JsonLines, Lines
+from engine.cli.output import counted, print_json, print_rows, say
+
+
+def test_json_takes_what_a_context_may_hold(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    huge = 10**300 + 7
+    print_json({"number": huge, "text": "a\ud800b", "zero": "\x00", "at": datetime(2026, 1, 1, tzinfo=UTC)})
+    read = json.loads(capfdbinary.readouterr().out)
+    assert read == {"number": huge, "text": "a\ud800b", "zero": "\x00", "at": "2026-01-01T00:00:00+00:00"}
+
+
+def test_what_stands_in_an_event_is_no_markup_and_moves_no_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+    print_rows(("key",), [("[red]o-1[/red]",), ("o\x1b[2J-2",)])
+    say("a\x07b")
+    out = capsys.readouterr().out
+    assert "[red]o-1[/red]" in out
+    assert "\x1b" not in out
+    assert "\x07" not in out
+
+
+def test_nothing_is_cut_off_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    key = "k" * 500
+    print_rows(("key", "note"), [(key, "")], optional=("note",))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == ["key", key]
+
+
+def test_numbers_are_spoken_of_as_people_do() -> None:
+    assert [counted(number, "row") for number in (0, 1, 2_000)] == ["0 rows", "1 row", "2,000 rows"]
+
+
+def _record(**extra: object) -> logging.LogRecord:
+    record = logging.LogRecord("pointsman.engine", logging.WARNING, __file__, 1, "dead %s", ("letter",), None)
+    for name, value in extra.items():
+        setattr(record, name, value)
+    return record
+
+
+def test_a_log_line_is_one_object_with_run_and_event() -> None:
+    line = JsonLines().format(_record(run="o-1", event="e-1", unknown="not told"))
+    read = json.loads(line)
+    assert "\n" not in line
+    assert {name: read[name] for name in ("level", "message", "run", "event")} == {
+        "level": "warning",
+        "message": "dead letter",
+        "run": "o-1",
+        "event": "e-1",
+    }
+    assert "unknown" not in read
+
+
+def test_a_log_line_for_people_says_the_same() -> None:
+    assert Lines().format(_record(run="o-1")).endswith(" warning: dead letter run=o-1")

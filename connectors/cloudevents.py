@@ -173,7 +173,7 @@ def _examined(
     flaw = _attributes_flaw(found) or _others_flaw(found.others) or data_flaw
     if flaw is not None:
         event_id, event_type = fit(found.id, identity.ID_BYTES_MAX), fit(found.type, identity.TYPE_BYTES_MAX)
-        return Unreadable(f"the record is no sound CloudEvent: {flaw}", event_id, event_type, key)
+        return Unreadable(f"the CloudEvent cannot be read: {flaw}", event_id, event_type, key)
     others = {name: value for name, value in found.others.items() if value is not None}
     envelope = Envelope(
         id=found.id,

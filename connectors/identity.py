@@ -11,7 +11,7 @@ SOURCE_BYTES_MAX: Final = 1_024
 SUBJECT_BYTES_MAX: Final = 1_024
 KEY_BYTES_MAX: Final = 1_024
 
-SHOWN_CHARACTERS_MAX: Final = 40
+SHOWN_CHARACTERS_MAX: Final = 80
 """How much of a value that is wrong is repeated in the sentence that says so."""
 
 
@@ -72,5 +72,8 @@ def kind(value: object) -> str:
 
 def shown(value: object) -> str:
     """A value as a short, printable text in ASCII, for a sentence."""
-    text = ascii(value[: SHOWN_CHARACTERS_MAX + 1] if isinstance(value, (str, bytes)) else value)
-    return text if len(text) <= SHOWN_CHARACTERS_MAX else f"{text[:SHOWN_CHARACTERS_MAX]}..."
+    if isinstance(value, (str, bytes)) and len(value) > SHOWN_CHARACTERS_MAX:
+        return f"{value[:SHOWN_CHARACTERS_MAX]!a}..."
+    if isinstance(value, (dict, list)):
+        return kind(value)
+    return ascii(value)

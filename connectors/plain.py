@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import datetime
 from typing import Any
 
@@ -40,17 +41,32 @@ def decode_plain(
     if not isinstance(document, dict):
         error = f"the value is {kind(document)}, and only a JSON object can be an event"
         return Unreadable(error, None, None, key)
-    event_id = event_type = None
+    event_type = None
     try:
-        event_id = _id_of(record, topic, cluster, document)
         event_type = _type_of(record, topic, document)
+        event_id = _id_of(record, topic, cluster, document)
         time = _time_of(record, topic, document)
     except FlawError as flaw:
-        return Unreadable(str(flaw), event_id, event_type, key)
+        return _unreadable(flaw, record, topic, cluster, document, event_type, key)
     source = f"kafka://{cluster}/{record.topic}"
     trace = None if traceparent is None else trace_of(traceparent)
     envelope: tuple[Any, ...] = (event_id, source, event_type, key, time, None, trace, {})
     return _tuple(Decoded, (_tuple(Envelope, envelope), document, key_error))
+
+
+def _unreadable(
+    flaw: FlawError,
+    record: Record,
+    topic: Topic,
+    cluster: str,
+    document: dict[str, Any],
+    event_type: str | None,
+    key: str | None,
+) -> Unreadable:
+    event_id = None
+    with contextlib.suppress(FlawError):
+        event_id = _id_of(record, topic, cluster, document)
+    return Unreadable(str(flaw), event_id, event_type, key)
 
 
 def _id_of(record: Record, topic: Topic, cluster: str, document: dict[str, Any]) -> str:

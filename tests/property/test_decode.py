@@ -91,6 +91,9 @@ records = st.builds(
     headers=headers,
 )
 
+timeless = settings(deadline=None)
+"""What is asked here is not how long it takes, which on a busy machine varies."""
+
 
 def fits(text: str | None, bytes_max: int) -> bool:
     """Whether Postgres would take this text; the check is written anew here."""
@@ -99,7 +102,7 @@ def fits(text: str | None, bytes_max: int) -> bool:
     )
 
 
-@settings(max_examples=1_000)
+@settings(max_examples=1_000, deadline=None)
 @given(records, topics)
 def test_every_record_is_an_event_that_can_be_stored_or_a_sentence(record: RawRecord, topic: Topic) -> None:
     found = decode(record, topic, "c1")
@@ -124,14 +127,16 @@ def test_every_record_is_an_event_that_can_be_stored_or_a_sentence(record: RawRe
             assert fits(key, identity.KEY_BYTES_MAX)
 
 
+@timeless
 @given(records, topics)
 def test_decoding_twice_gives_the_same(record: RawRecord, topic: Topic) -> None:
     assert repr(decode(record, topic, "c1")) == repr(decode(record, topic, "c1"))
 
 
-@given(st.binary(max_size=30), events)
-def test_bytes_cut_anywhere_are_answered(tail: bytes, event: dict[str, Any]) -> None:
+@timeless
+@given(st.data(), st.binary(max_size=30), events)
+def test_bytes_cut_anywhere_are_answered(data: st.DataObject, tail: bytes, event: dict[str, Any]) -> None:
     whole = orjson.dumps(event)
-    for cut in range(len(whole)):
-        record = RawRecord("orders", 0, 0, 0, None, whole[:cut] + tail, ())
-        assert isinstance(decode(record, Topic("orders"), "c1"), (Decoded, Unreadable))
+    cut = data.draw(st.integers(0, len(whole)))
+    record = RawRecord("orders", 0, 0, 0, None, whole[:cut] + tail, ())
+    assert isinstance(decode(record, Topic("orders"), "c1"), (Decoded, Unreadable))

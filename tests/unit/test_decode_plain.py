@@ -194,3 +194,12 @@ def test_a_real_change_event_needs_four_settings() -> None:
     envelope = event(sent, topic=topic).envelope
     assert (envelope.id, envelope.type, envelope.key) == ("24023128", "c", "1")
     assert envelope.time == datetime(2019, 5, 28, 8, 58, 24, 863_000, tzinfo=UTC)
+
+
+def test_of_a_refused_record_what_could_be_read_is_told() -> None:
+    no_id = refusal({"type": "t"}, topic=Topic("orders", id="no"))
+    assert (no_id.event_id, no_id.type, no_id.key) == (None, "t", "order-1")
+    no_time = refusal({"type": "t", "no": 7, "at": "soon"}, topic=Topic("orders", id="no", time="at"))
+    assert (no_time.event_id, no_time.type) == ("7", "t")
+    no_type = refusal({"no": 7}, topic=Topic("orders", id="no"))
+    assert (no_type.event_id, no_type.type) == ("7", None)

@@ -1,0 +1,94 @@
+"""``python -m benchmarks [NAME ...] [--quick]``: run from the checkout; see README.md beside this file."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from benchmarks.cases import CASES
+from benchmarks.cases.case import Bench
+from benchmarks.contestants import has_port
+from benchmarks.measuring import MeasuringError
+from benchmarks.processes import ProcessError
+from benchmarks.report import Section, goals, table
+from benchmarks.servers import GATHERING_MILLISECONDS, Servers, start_servers
+from benchmarks.sizes import Sizes
+from benchmarks.topics import NotConfirmedError
+from engine.errors import PointsmanError
+
+FAILED = 1
+QUICK, SMOKE = 0.1, 0.0
+ROUNDS = 3
+LEFT_OUT_OF_SMOKE = frozenset({"w1b"})
+"""It is w1a with another number."""
+
+
+def main() -> int:
+    options = _options()
+    rounds = options.rounds or (1 if options.quick or options.smoke else ROUNDS)
+    scale = SMOKE if options.smoke else QUICK if options.quick else options.scale
+    usual = [name for name in CASES if not (options.smoke and name in LEFT_OUT_OF_SMOKE)]
+    names = [name for name in CASES if name in options.names] or usual
+    try:
+        with start_servers(0 if options.smoke else GATHERING_MILLISECONDS) as servers:
+            document = asyncio.run(_run(servers, names, Sizes.scaled(scale, rounds), scale))
+    except (PointsmanError, MeasuringError, ProcessError, NotConfirmedError) as error:
+        print(error, file=sys.stderr)
+        return FAILED
+    if options.json:
+        options.json.write_text(json.dumps(document, indent=2) + "\n")
+    return 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(CASES)}; all without any")
+    parser.add_argument("--scale", type=float, default=1.0, help="all sizes by this factor [default: 1]")
+    parser.add_argument("--rounds", type=int, help=f"how often, by turns [default: {ROUNDS}]")
+    parser.add_argument("--quick", action="store_true", help=f"a scale of {QUICK} and one round")
+    parser.add_argument("--smoke", action="store_true", help="the smallest sizes: does all of it still work?")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there, too")
+    options = parser.parse_args()
+    if unknown := sorted(set(options.names) - CASES.keys()):
+        parser.error(f"there is no case {unknown[0]}; there are {', '.join(CASES)}")
+    return options
+
+
+async def _run(servers: Servers, names: list[str], sizes: Sizes, scale: float) -> dict[str, Any]:
+    await servers.prepare()
+    try:
+        about = await _about(servers, sizes, scale)
+        print("\n".join(["# Benchmarks", "", *table(("", ""), about.items()), ""]), flush=True)
+        bench = Bench(servers, sizes)
+        sections: dict[str, Section] = {}
+        for name in names:
+            bench.tell(name)
+            sections[name] = await CASES[name](bench)
+            print(sections[name].markdown(), flush=True)
+        print(goals(sections.values()))
+        return {"about": about, "cases": {name: one.as_json() for name, one in sections.items()}}
+    finally:
+        await servers.close()
+
+
+async def _about(servers: Servers, sizes: Sizes, scale: float) -> dict[str, str]:
+    load = os.getloadavg()[0]
+    return {
+        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": f"{os.cpu_count()} processors, {platform.machine()}, load {load:.1f} before we began",
+        "Python": platform.python_version(),
+        **await servers.describe(),
+        "engine": f"as `pointsman run` starts it, metrics {'on' if has_port() else 'not there yet'}",
+        "scale": f"{scale:g}, {sizes.rounds} round{'' if sizes.rounds == 1 else 's'}",
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,152 @@
+"""The two that are compared: the engine as ``pointsman run`` starts it, and the consumer written by hand."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from benchmarks import baseline
+from benchmarks.processes import Process
+from benchmarks.servers import ENGINE_ROLE, TEMPLATE, Servers
+from benchmarks.sizes import CACHE_RUNS_DEFAULT
+from engine.services import ports
+
+PIPELINES = Path(__file__).with_name("pipelines.py")
+POINTSMAN = Path(sys.executable).with_name("pointsman")
+GROUP = "benchmark"
+
+Pipeline = Literal["orders", "orders_publishing", "ledgers"]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What is to be run."""
+
+    topic: str
+    pipeline: Pipeline = "orders"
+    cache: int = CACHE_RUNS_DEFAULT
+    processes: int = 1
+    until_idle: bool = True
+    out: str = ""
+    """The topic that is published to, if any."""
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """Where a contestant keeps the events that it has applied, one row each."""
+
+    table: str
+    payload: str
+
+
+class Contestant(Protocol):
+    """One of the two."""
+
+    @property
+    def name(self) -> str:
+        """For tables."""
+
+    @property
+    def log(self) -> Log:
+        """Where its events are."""
+
+    async def new_database(self, servers: Servers) -> str:
+        """An empty one, with its schema."""
+
+    def start(self, servers: Servers, database: str, job: Job) -> list[Process]:
+        """Its processes."""
+
+
+class Engine:
+    """As in production: the engine's role, validation, the relay, and metrics where ``run`` has a port for them."""
+
+    name = "engine"
+    log = Log("pointsman.events", "payload")
+
+    async def new_database(self, servers: Servers) -> str:
+        return await servers.new_database(TEMPLATE)
+
+    def start(self, servers: Servers, database: str, job: Job) -> list[Process]:
+        command = [
+            *(str(POINTSMAN), "run", f"{PIPELINES}:{job.pipeline}"),
+            *("--postgres", servers.postgres.dsn(ENGINE_ROLE, database), "--kafka", servers.kafka),
+            *("--group", GROUP, "--log-format", "text"),
+            *(["--until-idle"] if job.until_idle else []),
+        ]
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("POINTSMAN_")}
+        environment |= {"BENCHMARK_TOPIC": job.topic, "BENCHMARK_OUT": job.out}
+        environment |= {"POINTSMAN_LIMIT_CACHE_RUNS_MAX": str(job.cache)}
+        return [
+            Process(
+                f"engine {number + 1}",
+                [*command, *(["--port", str(ports.choose(0, "metrics", "--port"))] if has_port() else [])],
+                environment,
+                servers.folder / f"{database}-engine-{number}.log",
+                waits=False,
+            )
+            for number in range(job.processes)
+        ]
+
+
+class Baseline:
+    """See ``benchmarks.baseline``."""
+
+    name = "baseline"
+    log = Log("ev", "data")
+
+    async def new_database(self, servers: Servers) -> str:
+        database = await servers.new_database()
+        async with servers.connected(database) as connection:
+            await connection.execute(baseline.SCHEMA)
+        return database
+
+    def start(self, servers: Servers, database: str, job: Job) -> list[Process]:
+        assert job.pipeline != "orders_publishing", "the baseline publishes nothing"
+        command = [
+            *(sys.executable, "-m", "benchmarks.baseline"),
+            *("--postgres", servers.postgres.dsn(database=database), "--kafka", servers.kafka),
+            *("--topic", job.topic, "--cache", str(job.cache), "--workers", str(job.processes)),
+            *(["--ledgers"] if job.pipeline == "ledgers" else []),
+            *(["--until-idle"] if job.until_idle else []),
+        ]
+        return [
+            Process(
+                f"baseline {number + 1}",
+                [*command, "--worker", str(number)],
+                os.environ,
+                servers.folder / f"{database}-baseline-{number}.log",
+                waits=True,
+            )
+            for number in range(job.processes)
+        ]
+
+
+ENGINE = Engine()
+BASELINE = Baseline()
+
+
+@functools.cache
+def has_port() -> bool:
+    """Whether ``pointsman run`` shows metrics on a port."""
+    done = subprocess.run([POINTSMAN, "run", "--help"], capture_output=True, text=True, check=True)
+    return "--port" in done.stdout
+
+
+@contextlib.asynccontextmanager
+async def started(
+    contestant: Contestant, servers: Servers, database: str, job: Job
+) -> AsyncIterator[list[Process]]:
+    """Its processes, ended afterwards whatever happens."""
+    processes = contestant.start(servers, database, job)
+    try:
+        yield processes
+    finally:
+        for one in processes:
+            one.close()

@@ -1,0 +1,50 @@
+"""How large each case is; the figures of the README are those of the full sizes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+BATCH_RECORDS = 2_000
+"""Of the engine, by default, and of the baseline."""
+CACHE_RUNS_MIN = 2 * BATCH_RECORDS
+"""The engine refuses a smaller cache."""
+CACHE_RUNS_DEFAULT = 50_000
+LIVE_RUNS_MIN = 13_000
+"""A fifth of them is more than one batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """What is measured, and how often."""
+
+    rounds: int
+    orders: int
+    """W1a, and what one and two processes share."""
+    open_orders: int
+    open_orders_cache: int
+    ledgers: int
+    ledger_events: int
+    live_runs: int
+    live_cache: int
+    backlog: int
+    """Events waiting for the live runs; then ten times as many."""
+    latency_seconds: float
+    warm_up_seconds: float
+
+    @classmethod
+    def scaled(cls, scale: float, rounds: int) -> Sizes:
+        """All sizes by the same factor, as far as their lower bounds allow; 1 is the full size."""
+        live_runs = max(LIVE_RUNS_MIN, round(500_000 * scale))
+        return cls(
+            rounds=rounds,
+            orders=max(1_000, round(40_000 * scale)),
+            open_orders=max(CACHE_RUNS_MIN + 500, round(200_000 * scale)),
+            open_orders_cache=max(CACHE_RUNS_MIN, round(20_000 * scale)),
+            ledgers=40,
+            ledger_events=max(120, round(5_000 * scale)),
+            live_runs=live_runs,
+            live_cache=max(CACHE_RUNS_MIN, live_runs // 10),
+            backlog=live_runs // 5,
+            latency_seconds=max(1.0, 20.0 * min(1.0, scale * 5)),
+            warm_up_seconds=max(0.5, 3.0 * min(1.0, scale * 5)),
+        )

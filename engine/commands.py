@@ -71,13 +71,17 @@ class Commands:
         await self._store.listen(CHANNEL, self.wanted.set)
         self.wanted.set()
 
+    @property
+    def due(self) -> bool:
+        """Whether there are commands, or it is time to look, in case a notification was lost."""
+        return self.wanted.is_set() or time.monotonic() - self._looked_at >= self._limits.inbox_poll_seconds
+
     async def work(self) -> None:
         """Take up what there is, if there may be something; nothing else must be in flight."""
-        now = time.monotonic()
-        if not self.wanted.is_set() and now - self._looked_at < self._limits.inbox_poll_seconds:
+        if not self.due:
             return
         self.wanted.clear()
-        self._looked_at = now
+        self._looked_at = time.monotonic()
         commands = await self._store.read_inbox(list(self._routes), self._limits.inbox_commands_max)
         for command in commands:
             await self._take(command)

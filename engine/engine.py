@@ -231,7 +231,7 @@ class Session:
                 slices = await self._fetch(pending)
                 for portion in by_bytes(slices, parts.limits.batch_bytes_max):
                     pending = await self._advance(portion, pending)
-                if not slices or self._commands.wanted.is_set():
+                if not slices or self._commands.due:
                     await self._settle(pending)
                     pending = None
                     self._speak_of_kafka()

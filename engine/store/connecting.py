@@ -80,11 +80,16 @@ def translate(error: BaseException) -> StoreError | None:
         return RefusedByStoreError(str(error))
     if isinstance(error, _LOST):
         return LostRunsError(str(error))
-    if isinstance(error, _AWAY):
+    if isinstance(error, _AWAY) or _is_of_closed_transport(error):
         return StoreUnavailableError(f"{type(error).__name__}: {error}")
     if isinstance(error, _REFUSED):
         return RefusedByStoreError(f"{type(error).__name__}: {error}")
     return None
+
+
+def _is_of_closed_transport(error: BaseException) -> bool:
+    # uvloop's way of saying it, before asyncpg has been told that its connection broke.
+    return isinstance(error, RuntimeError) and "the handler is closed" in str(error)
 
 
 async def connect(dsn: str, *, name: str = "pointsman", for_engine: bool = True) -> Connection:
@@ -101,7 +106,13 @@ async def connect(dsn: str, *, name: str = "pointsman", for_engine: bool = True)
         )
     except (OSError, TimeoutError, postgres.PostgresError, postgres.InterfaceError, ValueError) as error:
         raise ServiceUnreachableError(_cannot_connect(dsn, error)) from error
-    _limit_silence(connection)
+    except RuntimeError as error:
+        if not _is_of_closed_transport(error):
+            raise
+        raise ServiceUnreachableError(_cannot_connect(dsn, error)) from error
+    # Where it broke in the meantime, its first use will say so.
+    with contextlib.suppress(OSError):
+        _limit_silence(connection)
     return connection
 
 

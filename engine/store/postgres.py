@@ -6,6 +6,8 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from asyncpg import PostgresError
+
 from connectors.source import Partition
 from engine import outbox
 from engine.dead_letters import numbered
@@ -18,6 +20,8 @@ from engine.store.contract import (
     LostRunsError,
     Position,
     StoredDeadLetter,
+    StoreError,
+    StoreUnavailableError,
     WaitingEvent,
 )
 from engine.store.copying import CHANGE_COLUMNS, copy, pack_changes
@@ -59,7 +63,7 @@ class PostgresStore:
         try:
             opened.append(await connect(dsn, name="pointsman engine, reading"))
             writer, reader = opened
-            async with _translated():
+            async with _translated(writer):
                 lane = await outbox.lane_for(writer, namespace, 0)
                 await writer.execute("select pointsman.ensure_partitions()")
                 await writer.execute(_SQL["make_run_changes"])
@@ -74,8 +78,11 @@ class PostgresStore:
     @contextlib.asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
         """The writing connection, for what holds as long as it lasts."""
-        async with _translated():
+        async with self._translated():
             yield self._writer
+
+    def _translated(self) -> contextlib.AbstractAsyncContextManager[None]:
+        return _translated(self._writer, self._reader)
 
     @property
     def lane(self) -> int:
@@ -90,13 +97,13 @@ class PostgresStore:
             connection.terminate()
 
     async def register_pipeline(self, name: str) -> int:
-        async with _translated():
+        async with self._translated():
             return int(await self._register(_SQL["register_pipeline"], self._namespace, name))
 
     async def register_definition(
         self, pipeline: int, version: int, hash: bytes, code: bytes, structure: bytes
     ) -> int:
-        async with _translated():
+        async with self._translated():
             return int(
                 await self._register(_SQL["register_definition"], pipeline, version, hash, code, structure)
             )
@@ -109,26 +116,26 @@ class PostgresStore:
 
     async def definitions_of(self, pipeline: int) -> list[tuple[int, int, bytes, bytes]]:
         """(id, version, hash, code) of all definitions of a pipeline, oldest first."""
-        async with _translated():
+        async with self._translated():
             return [tuple(row) for row in await self._reader.fetch(_SQL["definitions_of"], pipeline)]
 
     async def known_positions(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
         wanted = set(partitions)
         topics = sorted({partition.topic for partition in wanted})
-        async with _translated():
+        async with self._translated():
             rows = await self._writer.fetch(_SQL["known_positions"], *self._scope, topics)
         found = {Partition(topic, number): position for topic, number, position in rows}
         return {partition: position for partition, position in found.items() if partition in wanted}
 
     async def add_positions(self, positions: Mapping[Partition, int]) -> None:
         columns = ([p.topic for p in positions], [p.number for p in positions], list(positions.values()))
-        async with _translated():
+        async with self._translated():
             await self._writer.execute(_SQL["add_positions"], *self._scope, *columns)
 
     async def take_positions(self, partitions: Iterable[Partition]) -> list[Position]:
         wanted = sorted(partitions)
         columns = ([p.topic for p in wanted], [p.number for p in wanted])
-        async with _translated(), ending_silent_blockers(self._writer, self._dsn):
+        async with self._translated(), ending_silent_blockers(self._writer, self._dsn):
             rows = await self._writer.fetch(_SQL["take_positions"], *self._scope, *columns)
         return [
             Position(number, Partition(topic, partition), position, epoch)
@@ -136,55 +143,55 @@ class PostgresStore:
         ]
 
     async def run_ids(self) -> range:
-        async with _translated():
+        async with self._translated():
             first = int(await self._reader.fetchval("select pointsman.allocate_run_ids()"))
         return range(first, first + RUN_IDS_IN_BLOCK)
 
     async def load_runs(self, pipeline: int, keys: Sequence[str]) -> list[Run]:
-        async with _translated():
+        async with self._translated():
             rows = await self._reader.fetch(_SQL["load_runs"], pipeline, keys)
         return [Run._make((*row, [])) for row in rows]
 
     async def seen(self, asked: Sequence[tuple[int, int]]) -> set[tuple[int, int]]:
         columns = ([run for run, _ in asked], [digest for _, digest in asked])
-        async with _translated():
+        async with self._translated():
             return {(run, digest) for run, digest in await self._reader.fetch(_SQL["seen_digests"], *columns)}
 
     async def waiting_digests(self, runs: Sequence[int]) -> set[tuple[int, int]]:
-        async with _translated():
+        async with self._translated():
             rows = await self._reader.fetch(_SQL["waiting_digests"], runs)
         return {(run, digest) for run, digest in rows}
 
     async def waiting_events(self, run: int, limit: int) -> list[WaitingEvent]:
-        async with _translated():
+        async with self._translated():
             return [
                 WaitingEvent(*row) for row in await self._reader.fetch(_SQL["waiting_events"], run, limit)
             ]
 
     async def strikes(self, positions: Sequence[int]) -> dict[tuple[int, int], tuple[int, str]]:
-        async with _translated():
+        async with self._translated():
             rows = await self._reader.fetch(_SQL["strikes_of"], positions)
         return {(position, offset): (strikes, handler) for position, offset, strikes, handler in rows}
 
     async def read_inbox(self, pipelines: Sequence[int], limit: int) -> list[Command]:
         _, group, _ = self._scope
-        async with _translated():
+        async with self._translated():
             rows = await self._reader.fetch(_SQL["read_inbox"], self._namespace, pipelines, limit, group)
         return [Command(*row) for row in rows]
 
     async def load_dead_letter(self, number: int) -> StoredDeadLetter | None:
-        async with _translated():
+        async with self._translated():
             row = await self._reader.fetchrow(_SQL["load_dead_letter"], number)
         return None if row is None else StoredDeadLetter(*row)
 
     async def has_command(self, number: int) -> bool:
         """Whether a command is still in the inbox."""
-        async with _translated():
+        async with self._translated():
             return bool(await self._reader.fetchval(_SQL["has_command"], number))
 
     async def run_by_id(self, number: int) -> Run | None:
         """A run by its number."""
-        async with _translated():
+        async with self._translated():
             row = await self._reader.fetchrow(_SQL["run_by_id"], number)
         return None if row is None else Run._make((*row, []))
 
@@ -193,7 +200,7 @@ class PostgresStore:
         if position is None:
             return "", 0
         if position not in self._partitions:
-            async with _translated():
+            async with self._translated():
                 row = await self._reader.fetchrow(_SQL["partition_of"], position)
             assert row is not None, f"there is no position {position}"
             self._partitions[position] = (row[0], row[1])
@@ -201,24 +208,24 @@ class PostgresStore:
 
     async def listen(self, channel: str, heard: Callable[[], None]) -> None:
         """Call ``heard`` whenever Postgres notifies on a channel."""
-        async with _translated():
+        async with self._translated():
             await self._reader.add_listener(channel, lambda *_: heard())
 
     async def keep_up(self) -> None:
         """Make the log's partitions of the coming months."""
-        async with _translated():
+        async with self._translated():
             await self._reader.execute("select pointsman.ensure_partitions()")
 
     async def ask_to_release(self, definitions: Sequence[int]) -> None:
         """Put a command into the inbox for each run that is held for want of one of these definitions."""
-        async with _translated():
+        async with self._translated():
             await self._writer.execute(
                 _SQL["release_missing_definitions"], self._namespace, definitions, int(Kind.WAITED)
             )
 
     async def lock(self, positions: Sequence[int], runs: Sequence[int]) -> None:
         """Begin a transaction that holds these rows, for the next ``commit`` to go on in."""
-        async with _translated(), ending_silent_blockers(self._writer, self._dsn):
+        async with self._translated(), ending_silent_blockers(self._writer, self._dsn):
             await self._writer.execute("begin")
             self._in_transaction = True
             try:
@@ -236,7 +243,7 @@ class PostgresStore:
         """Give up what ``lock`` began."""
         if self._in_transaction:
             self._in_transaction = False
-            async with _translated():
+            async with self._translated():
                 await self._writer.execute("rollback")
 
     async def commit(self, commit: Commit) -> int | None:
@@ -247,7 +254,7 @@ class PostgresStore:
             StoreUnavailableError: it is not known.
         """
         writer = self._writer
-        async with _translated(), ending_silent_blockers(writer, self._dsn):
+        async with self._translated(), ending_silent_blockers(writer, self._dsn):
             try:
                 if not self._in_transaction:
                     await writer.execute("begin")
@@ -367,11 +374,16 @@ def _columns(rows: Sequence[tuple[Any, ...]]) -> list[list[Any]]:
 
 
 @contextlib.asynccontextmanager
-async def _translated() -> AsyncIterator[None]:
+async def _translated(*connections: Connection) -> AsyncIterator[None]:
     try:
         yield
+    except StoreError:
+        raise
     except Exception as error:
         meant = translate(error)
+        if not isinstance(error, PostgresError) and any(one.is_closed() for one in connections):
+            # Whatever it looks like: asyncpg and uvloop fail in many ways on a connection that broke under them.
+            meant = StoreUnavailableError(f"{type(error).__name__}: {error}")
         if meant is None:
             raise
         raise meant from error

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import signal
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -14,6 +13,7 @@ from random import Random
 
 from engine.services.apache_kafka import ApacheKafka
 from engine.services.postgres import EmbeddedPostgres
+from tests.chaos.engine_process import FREEZE, GO_ON
 from tests.chaos.slots import Slot, World, until
 from tests.proxy import When
 
@@ -176,8 +176,8 @@ class Faults:
             slots = self.slots
             for slot in slots:
                 await held.enter_async_context(slot.busy)
-                await slot.said("assembled")
-                slot.send(signal.SIGUSR1)
+                await slot.said("can be frozen")
+                slot.send(FREEZE)
             row = await self._first_frozen(slots)
             rows = await self.world.ask(
                 "select deleted from pointsman.lanes where namespace = $1", self.world.namespace
@@ -186,7 +186,7 @@ class Faults:
             await asyncio.to_thread(self.kafka.kill)
             for slot in slots:
                 # Whoever did not come to it must not stop later.
-                slot.send(signal.SIGUSR2)
+                slot.send(GO_ON)
                 slot.thaw()
             await asyncio.to_thread(self.kafka.start_again)
         self.counts["kafka killed"] += 1

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
+import re
 import signal
 import sys
 import time
@@ -22,6 +22,9 @@ from tests.proxy import FaultProxy
 STOP_SECONDS = 10.0
 START_SECONDS = 60.0
 POLL_SECONDS = 0.02
+WRONG = re.compile(r"Traceback|^[0-9:]{8} (error|critical): |has stopped:|Task exception was never")
+NOISE = "Future exception was never retrieved"
+"""asyncpg's own, of a connection that broke while nobody waited for it."""
 REPOSITORY = Path(__file__).parents[2]
 
 
@@ -47,8 +50,8 @@ class World:
     """With ``{port}`` in it: each engine comes by a proxy of its own."""
     suffix: str
     folder: Path
-    limits: dict[str, Any]
-    module: str = "tests.chaos.engine_process"
+    limits: dict[str, int]
+    """Of the engines, by name."""
 
     @property
     def namespace(self) -> str:
@@ -97,20 +100,17 @@ class Slot:
         self.starts += 1
         self._expects_end = False
         self.lines.clear()
-        settings = {
-            "kafka": self.world.kafka,
-            "postgres": self.world.engine_dsn.format(port=self.proxy.port),
-            "namespace": self.world.namespace,
-            "instance": self.instance,
-            "limits": self.world.limits,
-        }
         self.process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", self.world.module),
+            *(sys.executable, "-m", "tests.chaos.engine_process", "run", "tests.chaos.parcels"),
+            *("--namespace", self.world.namespace, "--log-format", "text"),
+            *(("--instance", self.instance) if self.instance else ()),
             cwd=REPOSITORY,
             env={
                 **os.environ,
                 "CHAOS_SUFFIX": self.world.suffix,
-                "CHAOS_SETTINGS": json.dumps(settings),
+                "POINTSMAN_POSTGRES": self.world.engine_dsn.format(port=self.proxy.port),
+                "POINTSMAN_KAFKA": self.world.kafka,
+                **{f"POINTSMAN_LIMIT_{name.upper()}": str(n) for name, n in self.world.limits.items()},
                 "PYTHONUNBUFFERED": "1",
             },
             stdin=asyncio.subprocess.PIPE,
@@ -126,7 +126,7 @@ class Slot:
     def log(self) -> Path:
         return self.world.folder / f"engine-{self.name}.log"
 
-    def send(self, number: signal.Signals) -> None:
+    def send(self, number: int) -> None:
         assert self.process is not None
         with contextlib.suppress(ProcessLookupError):
             self.process.send_signal(number)
@@ -220,6 +220,10 @@ class Slot:
                 log.flush()
                 self.lines.append(text)
                 self._changed.set()
+                around = self.lines[-3:]
+                # Each line is looked at once: this loop also carries what the engines say to Postgres.
+                if WRONG.search(text) and not any(NOISE in one for one in around):
+                    self.surprises.append(f"engine {self.name} said (see {self.log}):\n{''.join(around)}")
         code = await process.wait()
         if process.stdin is not None:
             process.stdin.close()

@@ -286,3 +286,22 @@ async def _waits_for_lock(connection: asyncpg.Connection[Any], query: str) -> No
         )
 
     await until(is_waiting, 10, "a wait for a lock")
+
+
+async def test_whatever_fails_on_a_connection_that_broke_means_that_the_store_is_away(rivals: Rivals) -> None:
+    first, _ = rivals
+    with pytest.raises(AttributeError):
+        async with first.store.connection():
+            raise AttributeError("a mistake of ours")
+    first.store._writer.terminate()
+    with pytest.raises(StoreUnavailableError):
+        async with first.store.connection():
+            raise AttributeError("'NoneType' object has no attribute 'write'")
+
+
+def test_a_transport_that_uvloop_has_closed_is_a_connection_that_broke() -> None:
+    said = (
+        "unable to perform operation on <TCPTransport closed=True reading=False 0x1>; the handler is closed"
+    )
+    assert isinstance(connecting.translate(RuntimeError(said)), StoreUnavailableError)
+    assert connecting.translate(RuntimeError("a mistake of ours")) is None

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import asyncpg
@@ -176,3 +177,22 @@ async def _session_was_lost(one: Lived) -> None:
         return one.engine.session is not first
 
     await until(is_another, 10, "another session")
+
+
+async def test_commands_are_taken_up_while_there_is_more_to_read_even_if_nobody_was_told_of_them(
+    database: Database,
+) -> None:
+    async with lived(database, inbox_poll_seconds=0.05, batch_records_max=1) as one:
+        await one.append(weighed("nobody"))
+        for number in range(400):
+            await one.append(told("opened", f"p{number}"))
+        await until(partial(one.ask, "select 1 from pointsman.dead_letters"), 10, "a dead letter")
+        await one.ask(
+            "insert into pointsman.inbox (namespace, command, body, who, why) "
+            "select 'default', 'drop', convert_to(json_build_object('dead_letter', id)::text, 'UTF8'), '', '' "
+            "from pointsman.dead_letters"
+        )
+        ended = "select 1 from pointsman.dead_letters where status = 'dropped'"
+        await until(partial(one.ask, ended), 10, "the dead letter dropped", 0.001)
+        assert len(await one.ask("select 1 from pointsman.events")) < 400
+        await one.moves(400)

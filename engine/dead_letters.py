@@ -119,7 +119,8 @@ def _out_record(
         "event-id": _fit(subject.event_id),
     }
     ours = [(f"pointsman-{name}", text.encode()) for name, text in said.items() if text is not None]
-    headers = [*record.headers, *ours]
+    # A header's name that is no text is told as far as it can be; the table has its bytes.
+    headers = [*((fit_text(name), text) for name, text in record.headers), *ours]
     key, value = record.key, record.value
     size = (
         len(value or b"") + len(key or b"") + sum(len(name) * 4 + len(text or b"") for name, text in headers)

@@ -59,7 +59,7 @@ def encode_headers(headers: Headers) -> bytes:
     """Pack headers; a name keeps what is not valid text in it, and a missing value is told from an empty one."""
     parts = []
     for name, value in headers:
-        text = name.encode("utf-8", "surrogatepass")
+        text = name.encode("utf-8", "surrogateescape")
         parts.append(_LENGTH.pack(len(text)) + text)
         parts.append(_LENGTH.pack(-1) if value is None else _LENGTH.pack(len(value)) + value)
     return b"".join(parts)
@@ -73,7 +73,7 @@ def decode_headers(packed: bytes) -> tuple[tuple[str, bytes | None], ...]:
         name, at = _take(packed, at)
         value, at = _take(packed, at)
         assert name is not None
-        found.append((name.decode("utf-8", "surrogatepass"), value))
+        found.append((name.decode("utf-8", "surrogateescape"), value))
     return tuple(found)
 
 

@@ -135,7 +135,7 @@ async def put(connection: asyncpg.Connection[Any], lane: int, blob: bytes) -> in
 
 def _texts(texts: Iterable[str]) -> Iterator[bytes]:
     for text in texts:
-        encoded = text.encode("utf-8", "surrogatepass")
+        encoded = text.encode("utf-8", "surrogateescape")
         yield _COUNT.pack(len(encoded))
         yield encoded
 
@@ -165,7 +165,7 @@ class _Cursor:
         return cast("int", _COUNT.unpack(self.take(_COUNT.size))[0])
 
     def text(self) -> str:
-        return self.take(self.count()).decode("utf-8", "surrogatepass")
+        return self.take(self.count()).decode("utf-8", "surrogateescape")
 
     def column(self, kind: str, number: int) -> list[int]:
         found = array(kind)

@@ -102,7 +102,9 @@ class Commands:
                     return
             except RefusedByStoreError as error:
                 self._committer.forget(batch)
-                log.error("command %s (%s) is refused by the store: %s", command.id, command.command, error)  # noqa: TRY400
+                # What Postgres says of data that it refuses may quote it.
+                kind = type(error.__cause__ or error).__name__
+                log.error("command %s (%s) is refused by the store: %s", command.id, command.command, kind)  # noqa: TRY400
                 await self._discard(command)
                 return
             else:

@@ -78,7 +78,6 @@ def last_words(said: str) -> dict[str, object]:
             "searches",
             id="a regular expression that holds the lock",
         ),
-        pytest.param(value("case.slept", "a"), "sleeps", id="a call that blocks"),
         pytest.param(value("case.checked", "a"), "is_known", id="the validation of an event"),
     ],
 )

@@ -43,7 +43,7 @@ async def ending_silent_blockers(connection: Connection, dsn: str) -> AsyncItera
         timer.cancel()
         for task in watch:
             task.cancel()
-            await asyncio.wait([task])
+            await asyncio.gather(task, return_exceptions=True)
 
 
 async def _watch(pid: int, dsn: str) -> None:

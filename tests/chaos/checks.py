@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import sys
 from collections import Counter, defaultdict
 from typing import Any
 
@@ -10,7 +12,7 @@ from engine.dispositions import Disposition
 from engine.log import COLUMNS, Kind, LogRow, fold, seal
 from statemachines.run import Run
 from tests.chaos.oracle import FINAL, Found, Oracle
-from tests.chaos.slots import World
+from tests.chaos.slots import REPOSITORY, World
 
 SHOWN = 12
 
@@ -80,6 +82,22 @@ async def check_chains(world: World) -> dict[int, list[LogRow]]:
             wrong.append(f"run {number}: {folded.waiting} wait, {len(waits)} ever came")
     assert not wrong, f"{len(wrong)} breaks of the log:\n" + "\n".join(wrong[:SHOWN])
     return rows
+
+
+async def check_by_command(world: World, *arguments: str) -> str:
+    """A command of ``pointsman`` that ends with 0 where all is well; returns what it says."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "engine.cli", *arguments, "--namespace", world.namespace),
+        cwd=REPOSITORY,
+        env=world.environment(world.postgres_port),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    said, _ = await process.communicate()
+    text = said.decode(errors="replace")
+    assert process.returncode == 0, f"pointsman {' '.join(arguments)} found:\n{text}"
+    return text
 
 
 async def check_runs(world: World, oracle: Oracle) -> None:

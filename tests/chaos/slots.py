@@ -57,6 +57,17 @@ class World:
     def namespace(self) -> str:
         return f"chaos{self.suffix}"
 
+    def environment(self, postgres_port: int) -> dict[str, str]:
+        """For ``pointsman`` as the engine's role."""
+        return {
+            **os.environ,
+            "CHAOS_SUFFIX": self.suffix,
+            "POINTSMAN_POSTGRES": self.engine_dsn.format(port=postgres_port),
+            "POINTSMAN_KAFKA": self.kafka,
+            **{f"POINTSMAN_LIMIT_{name.upper()}": str(number) for name, number in self.limits.items()},
+            "PYTHONUNBUFFERED": "1",
+        }
+
     async def connect(self) -> asyncpg.Connection[Any]:
         return await asyncpg.connect(self.owner_dsn, timeout=5, command_timeout=60)
 
@@ -105,14 +116,7 @@ class Slot:
             *("--namespace", self.world.namespace, "--log-format", "text"),
             *(("--instance", self.instance) if self.instance else ()),
             cwd=REPOSITORY,
-            env={
-                **os.environ,
-                "CHAOS_SUFFIX": self.world.suffix,
-                "POINTSMAN_POSTGRES": self.world.engine_dsn.format(port=self.proxy.port),
-                "POINTSMAN_KAFKA": self.world.kafka,
-                **{f"POINTSMAN_LIMIT_{name.upper()}": str(n) for name, n in self.world.limits.items()},
-                "PYTHONUNBUFFERED": "1",
-            },
+            env=self.world.environment(self.proxy.port),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,

@@ -28,9 +28,8 @@ PARTITIONS = {
     PARCELS: 4,
     CHATTER: 2,
     OUT: 4,
-    f"{PARCELS}{{suffix}}.dead-letters": 2,
-    f"{CHATTER}{{suffix}}.dead-letters": 1,
 }
+"""Dead-letter topics are made by the engines, all of which start at once."""
 _DROPPABLE = """
 select d.id, d.pipeline
 from pointsman.dead_letters d join pointsman.runs r on r.id = d.run and r.held = d.sequence
@@ -62,8 +61,7 @@ class Stage:
         return [surprise for slot in self.slots for surprise in slot.surprises]
 
     def topics(self, *names: str) -> list[str]:
-        suffix = self.world.suffix
-        return [(name + ("" if "{" in name else suffix)).format(suffix=suffix) for name in names]
+        return [name + self.world.suffix for name in names]
 
     async def keep_releasing(self) -> None:
         """Drop what holds the runs that shall be released, now and then twice, until cancelled."""
@@ -163,10 +161,7 @@ async def _create_topics(bootstrap: str, suffix: str, partitions: dict[str, int]
     await admin.start()
     try:
         new: Any = NewTopic
-        wanted = [
-            new((name + ("" if "{" in name else suffix)).format(suffix=suffix), count, replication_factor=1)
-            for name, count in partitions.items()
-        ]
+        wanted = [new(name + suffix, count, replication_factor=1) for name, count in partitions.items()]
         answer = await admin.create_topics(wanted)
         refused = [error for error in answer.topic_errors if error[1]]
         assert not refused, refused

@@ -23,9 +23,10 @@ from engine.store.contract import (
 )
 from engine.store.postgres import PostgresStore
 from tests.chaos.contender import CLUSTER, GROUP, Contender, contender, told, weighed
+from tests.chaos.faults import is_engine_commit
 from tests.chaos.parcels import PARCELS
 from tests.chaos.slots import until
-from tests.proxy import FaultProxy
+from tests.proxy import FaultProxy, When
 from tests.services import Database
 
 
@@ -244,14 +245,45 @@ async def test_positions_locked_by_an_engine_that_fell_silent_within_a_copy_are_
         zombie.terminate()
 
 
+@contextlib.asynccontextmanager
+async def by_proxy(dsn: str) -> AsyncIterator[tuple[FaultProxy, str]]:
+    """A proxy before Postgres, and the address that leads through it."""
+    user, _, rest = dsn.partition("@")
+    place, _, name = rest.partition("/")
+    host, _, port = place.rpartition(":")
+    async with FaultProxy(int(port), host) as proxy:
+        yield proxy, f"{user}@127.0.0.1:{proxy.port}/{name}"
+
+
+@pytest.mark.parametrize("when", list(When))
+async def test_all_of_a_batch_is_there_or_nothing_when_the_connection_breaks_at_its_commit(
+    database: Database, when: When
+) -> None:
+    async with by_proxy(database.engine_dsn) as (proxy, dsn), contender(database.engine_dsn) as heir:
+        async with contender(dsn) as first:
+            await first.take(0)
+            proxy.cut_when(is_engine_commit, when)
+            with pytest.raises(StoreUnavailableError):
+                await first.feed(0, told("opened", "p"))
+        # Taking it waits for the commit that may still be on its way.
+        await heir.take(0)
+        found = {
+            "position": heir.claims[0].read_to,
+            "moves": len(await heir.ask("select * from pointsman.events")),
+            "runs": len(await heir.ask("select * from pointsman.runs")),
+            "outbox": len(await heir.ask("select * from pointsman.outbox")),
+            "ticket": (await heir.ask("select ticket from pointsman.lanes"))[0][0],
+        }
+        assert len(set(found.values())) == 1, f"not one transaction: {found}"
+        if when is not When.IN_FLIGHT:
+            assert found["position"] == (0 if when is When.BEFORE else 1)
+
+
 async def test_a_connection_that_breaks_while_the_store_is_opened_is_no_mistake_of_ours(
     database: Database,
 ) -> None:
-    address = database.engine_dsn
-    host, _, rest = address.partition("@")[2].partition("/")
-    async with FaultProxy(int(host.rpartition(":")[2])) as proxy:
+    async with by_proxy(database.engine_dsn) as (proxy, dsn):
         proxy.cut_when(lambda request: b"ensure_partitions" in request)
-        dsn = f"{address.partition('@')[0]}@127.0.0.1:{proxy.port}/{rest}"
         with pytest.raises(StoreUnavailableError):
             await PostgresStore.open(dsn, namespace="default", group=GROUP, cluster=CLUSTER)
 

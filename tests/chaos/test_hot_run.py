@@ -97,6 +97,7 @@ async def _watch(world: World) -> list[float]:
 
 async def _check(world: World, ends: dict[tuple[str, int], int]) -> None:
     chains = await checks.check_chains(world)
+    await checks.check_by_command(world, "verify")
     await checks.check_positions(world, ends)
     found = {
         row["name"]: json.loads(row["context"])

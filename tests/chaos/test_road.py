@@ -211,6 +211,8 @@ async def _check(scene: Stage, ends: dict[tuple[str, int], int]) -> None:
     oracle = Oracle(world.suffix, scene.released)
     oracle.read(records)
     rows = await checks.check_chains(world)
+    await checks.check_by_command(world, "verify")
+    await checks.check_by_command(world, "replay", "tests.chaos.parcels")
     await checks.check_runs(world, oracle)
     words = await checks.check_dispositions(world, oracle, rows)
     await checks.check_positions(world, ends)

@@ -26,7 +26,7 @@ from tests.chaos.contender import GROUP, told, weighed
 from tests.chaos.parcels import PARCELS, parcel
 from tests.chaos.script import EVENT_HEADERS
 from tests.chaos.slots import until
-from tests.fakes.source import FakeMembership, FakeReader, FakeSource
+from tests.fakes.source import FakeMembership, FakeReader, FakeSource, Fate, transaction
 from tests.services import Database
 
 PARTITION = Partition(PARCELS, 0)
@@ -184,7 +184,7 @@ async def test_commands_are_taken_up_while_there_is_more_to_read_even_if_nobody_
 ) -> None:
     async with lived(database, inbox_poll_seconds=0.05, batch_records_max=1) as one:
         await one.append(weighed("nobody"))
-        for number in range(400):
+        for number in range(150):
             await one.append(told("opened", f"p{number}"))
         await until(partial(one.ask, "select 1 from pointsman.dead_letters"), 10, "a dead letter")
         await one.ask(
@@ -194,5 +194,22 @@ async def test_commands_are_taken_up_while_there_is_more_to_read_even_if_nobody_
         )
         ended = "select 1 from pointsman.dead_letters where status = 'dropped'"
         await until(partial(one.ask, ended), 10, "the dead letter dropped", 0.001)
-        assert len(await one.ask("select 1 from pointsman.events")) < 400
-        await one.moves(400)
+        assert len(await one.ask("select 1 from pointsman.events")) < 150
+        await one.moves(150, 60)
+
+
+async def test_a_position_passes_what_has_no_records_up_to_the_end_of_the_partition(
+    database: Database,
+) -> None:
+    async with lived(database) as one:
+        await one.append(told("opened", "p"))
+        async with transaction(one.source, PARTITION, commit=False):
+            await one.source.append(PARTITION, weighed("p"), headers=EVENT_HEADERS, fate=Fate.OPEN)
+        await one.append(weighed("p"))
+        async with transaction(one.source, PARTITION, commit=False):
+            await one.source.append(PARTITION, weighed("p"), headers=EVENT_HEADERS, fate=Fate.OPEN)
+        await one.moves(2)
+        log = one.source.log(PARTITION)
+        assert log is not None
+        at_the_end = f"select 1 from pointsman.positions where position = {log.end}"
+        await until(partial(one.ask, at_the_end), 10, f"the position at {log.end}")

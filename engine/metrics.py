@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 from typing import NamedTuple
 
-from opentelemetry.metrics import CallbackOptions, Counter, Histogram, Meter, MeterProvider, Observation
+from opentelemetry.metrics import Histogram, Meter, MeterProvider, Observation
 
 from connectors.source import Partition
 from engine.batch import Batch
@@ -162,16 +162,19 @@ _MOVES = frozenset({Disposition.STARTED, Disposition.APPLIED})
 
 
 class Metrics:
-    """An ``engine.observing.Observer`` that counts; gauges keep what they were told last until they are asked."""
+    """An ``engine.observing.Observer`` that counts.
+
+    Counters and gauges are plain numbers here until somebody asks for them: a call into the SDK takes as long as a
+    transition.
+    """
 
     def __init__(self, provider: MeterProvider) -> None:
         meter = provider.get_meter(SCOPE)
-        self._consumed = _counter(meter, CONSUMED)
-        self._transitions = _counter(meter, TRANSITIONS)
-        self._dispositions = _counter(meter, DISPOSITIONS)
-        self._dead_letters = _counter(meter, DEAD_LETTERS)
-        self._lost_comparisons = _counter(meter, LOST_COMPARISONS)
-        self._lost_partitions = _counter(meter, LOST_PARTITIONS)
+        self._consumed = 0
+        self._dispositions: dict[tuple[str, Disposition], int] = {}
+        self._dead_letters: dict[str, int] = {}
+        self._lost_comparisons = 0
+        self._lost_partitions = 0
         self._batch_size = _histogram(meter, BATCH_SIZE)
         self._batch_seconds = _histogram(meter, BATCH_SECONDS)
         self._commit_seconds = _histogram(meter, COMMIT_SECONDS)
@@ -182,6 +185,12 @@ class Metrics:
         """By partition; empty where they are not known."""
         self.held_runs: Mapping[str, int] = {}
         """By pipeline; empty where they are not known."""
+        _counter(meter, CONSUMED, lambda: [Observation(self._consumed)])
+        _counter(meter, TRANSITIONS, self._observe_transitions)
+        _counter(meter, DISPOSITIONS, self._observe_dispositions)
+        _counter(meter, DEAD_LETTERS, self._observe_dead_letters)
+        _counter(meter, LOST_COMPARISONS, lambda: [Observation(self._lost_comparisons)])
+        _counter(meter, LOST_PARTITIONS, lambda: [Observation(self._lost_partitions)])
         _gauge(meter, PAUSED, lambda: [Observation(self._paused)])
         _gauge(meter, ASSIGNED, lambda: [Observation(self._assigned)])
         _gauge(meter, OUTBOX, lambda: [Observation(self.outbox_depth())])
@@ -190,26 +199,24 @@ class Metrics:
 
     def committed(self, batch: Batch, seconds: float) -> None:
         """See Observer."""
-        self._consumed.add(batch.records)
+        self._consumed += batch.records
         self._batch_size.record(batch.records)
         self._batch_seconds.record(time.perf_counter() - batch.began)
         self._commit_seconds.record(seconds)
-        for (pipeline, disposition), number in batch.counts.items():
-            if number:
-                self._dispositions.add(number, {"pipeline": pipeline, "disposition": disposition.word})
-                if disposition in _MOVES:
-                    self._transitions.add(number, {"pipeline": pipeline})
-        for reason, number in _by_reason(batch).items():
-            self._dead_letters.add(number, {"reason": reason})
+        dispositions, dead_letters = self._dispositions, self._dead_letters
+        for what, number in batch.counts.items():
+            dispositions[what] = dispositions.get(what, 0) + number
+        for letter in batch.commit.dead_letters:
+            dead_letters[letter.reason] = dead_letters.get(letter.reason, 0) + 1
 
     def lost_comparison(self) -> None:
         """See Observer."""
-        self._lost_comparisons.add(1)
+        self._lost_comparisons += 1
 
     def lost_partition(self, partition: str) -> None:
         """See Observer."""
         del partition
-        self._lost_partitions.add(1)
+        self._lost_partitions += 1
 
     def paused(self, partitions: int) -> None:
         """See Observer."""
@@ -218,6 +225,24 @@ class Metrics:
     def assigned(self, partitions: Mapping[int, Partition]) -> None:
         """See Observer."""
         self._assigned = len(partitions)
+
+    def _observe_transitions(self) -> list[Observation]:
+        found: dict[str, int] = {}
+        for (pipeline, disposition), number in list(self._dispositions.items()):
+            if disposition in _MOVES:
+                found[pipeline] = found.get(pipeline, 0) + number
+        return [Observation(number, {"pipeline": pipeline}) for pipeline, number in found.items()]
+
+    def _observe_dispositions(self) -> list[Observation]:
+        return [
+            Observation(number, {"pipeline": pipeline, "disposition": disposition.word})
+            for (pipeline, disposition), number in list(self._dispositions.items())
+        ]
+
+    def _observe_dead_letters(self) -> list[Observation]:
+        return [
+            Observation(number, {"reason": reason}) for reason, number in list(self._dead_letters.items())
+        ]
 
     def _observe_lags(self) -> list[Observation]:
         return [
@@ -229,15 +254,11 @@ class Metrics:
         return [Observation(runs, {"pipeline": pipeline}) for pipeline, runs in self.held_runs.items()]
 
 
-def _by_reason(batch: Batch) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for letter in batch.commit.dead_letters:
-        found[letter.reason] = found.get(letter.reason, 0) + 1
-    return found
+Observe = Callable[[], Iterable[Observation]]
 
 
-def _counter(meter: Meter, metric: Metric) -> Counter:
-    return meter.create_counter(metric.name, metric.unit, metric.meaning)
+def _counter(meter: Meter, metric: Metric, observe: Observe) -> None:
+    meter.create_observable_counter(metric.name, [lambda _: observe()], metric.unit, metric.meaning)
 
 
 def _histogram(meter: Meter, metric: Metric) -> Histogram:
@@ -246,8 +267,5 @@ def _histogram(meter: Meter, metric: Metric) -> Histogram:
     )
 
 
-def _gauge(meter: Meter, metric: Metric, observe: Callable[[], Iterable[Observation]]) -> None:
-    def call(_: CallbackOptions) -> Iterable[Observation]:
-        return observe()
-
-    meter.create_observable_gauge(metric.name, [call], metric.unit, metric.meaning)
+def _gauge(meter: Meter, metric: Metric, observe: Observe) -> None:
+    meter.create_observable_gauge(metric.name, [lambda _: observe()], metric.unit, metric.meaning)

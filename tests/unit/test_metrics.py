@@ -109,12 +109,13 @@ def test_the_catalogue_and_what_is_exported_are_the_same() -> None:
 def test_a_batch_is_counted_by_pipeline_and_by_what_became_of_its_events() -> None:
     told = exported()
     assert points(told["pointsman.records.consumed"]) == {(): 7}
-    assert points(told["pointsman.transitions"]) == {("shop",): 5}
+    assert points(told["pointsman.transitions"]) == {("shop",): 5, ("mail",): 0}
     assert points(told["pointsman.dispositions"]) == {
         ("shop", "started"): 2,
         ("shop", "applied"): 3,
         ("shop", "dead-lettered"): 1,
         ("mail", "dead-lettered"): 1,
+        ("mail", "applied"): 0,
     }
     assert points(told["pointsman.dead_letters"]) == {("unreadable",): 1}
     assert points(told["pointsman.batch.records"]) == {(): 7}
@@ -151,8 +152,8 @@ def test_two_engines_of_one_process_are_counted_apart() -> None:
     first.committed(batch(), 0.02)
     second.lost_comparison()
     assert "pointsman_records_consumed_total 7.0" in generate_latest(registry).decode()
-    assert "pointsman_comparisons_lost_total" not in generate_latest(registry).decode()
-    assert "pointsman_records_consumed_total" not in generate_latest(other_registry).decode()
+    assert "pointsman_comparisons_lost_total 0.0" in generate_latest(registry).decode()
+    assert "pointsman_records_consumed_total 0.0" in generate_latest(other_registry).decode()
     assert "pointsman_comparisons_lost_total 1.0" in generate_latest(other_registry).decode()
     for one in (provider, other):
         one.shutdown()

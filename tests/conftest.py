@@ -7,12 +7,17 @@ import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Generator, Iterator
 
+import hypothesis
 import pytest
 
 from engine.services.apache_kafka import ApacheKafka
 from engine.services.postgres import EmbeddedPostgres
 from tests import services
 from tests.services import Database, Kafka, Postgres, TopicFactory
+
+# How long an example takes says nothing on a machine that others use, too.
+hypothesis.settings.register_profile("pointsman", deadline=None)
+hypothesis.settings.load_profile("pointsman")
 
 NEEDS = {
     "postgres": {"postgres", "empty_database", "database", "restartable_postgres"},

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 
+import pytest
+from opentelemetry import metrics as metrics_api
 from opentelemetry.metrics import MeterProvider as Provider
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import Gauge, Histogram, InMemoryMetricReader, Metric, Sum
@@ -18,7 +20,7 @@ from engine.dead_letters import DeadLetterTopic, Subject, make_dead_letter
 from engine.dispositions import Disposition
 from engine.metrics import CATALOGUE, Instrument, Metrics
 from engine.observing import Observer, Several, Silent, together
-from engine.outside import _for_prometheus
+from engine.outside import _for_prometheus, _for_sdk
 from statemachines.outcome import Reason
 
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -164,3 +166,18 @@ def test_who_watches_nothing_costs_nothing_and_who_watches_alone_is_told_at_once
     alone = Silent()
     assert together([alone]) is alone
     assert isinstance(together([alone, Silent()]), Several)
+
+
+def test_an_sdk_that_the_process_was_started_with_is_told_and_the_api_alone_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert _for_sdk() == []
+    reader = InMemoryMetricReader()
+    provider = MeterProvider([reader], shutdown_on_exit=False)
+    monkeypatch.setattr(metrics_api, "get_meter_provider", lambda: provider)
+    [metrics] = _for_sdk()
+    metrics.committed(batch(), 0.02)
+    data = reader.get_metrics_data()
+    provider.shutdown()
+    assert data is not None
+    assert "pointsman.records.consumed" in data.to_json()

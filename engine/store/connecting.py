@@ -23,7 +23,7 @@ LOCK_TIMEOUT_SECONDS = 15
 IDLE_IN_TRANSACTION_SECONDS = 20
 COMMAND_TIMEOUT_SECONDS = 30
 TCP_USER_TIMEOUT_SECONDS = 20
-"""All shorter than the group's rebalance timeout of 60 s, so that a hung engine loses its locks before its partitions."""
+"""All shorter than the 60 s of a rebalance, so that a hung engine loses its locks before its partitions."""
 
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[Any]

@@ -38,14 +38,18 @@ def environment(settings: Mapping[str, str]) -> dict[str, str]:
     return {**kept, "COLUMNS": "100", **settings}
 
 
+def _named(on: Mapping[str, str] | None) -> dict[str, str]:
+    return {f"POINTSMAN_{name}": value for name, value in (on or {}).items()}
+
+
 def pointsman(
     *words: object,
     input: str | None = None,
     cwd: Path | None = None,
-    seconds: float = 90.0,
-    **settings: str,
+    seconds: float = 120.0,
+    on: Mapping[str, str] | None = None,
 ) -> Done:
-    """Run a command to its end; settings are ``POSTGRES=...`` for POINTSMAN_POSTGRES and so on."""
+    """Run a command to its end; ``on`` has POSTGRES for POINTSMAN_POSTGRES and so on."""
     done = subprocess.run(
         [*COMMAND, *map(str, words)],
         input=input,
@@ -54,7 +58,7 @@ def pointsman(
         timeout=seconds,
         check=False,
         cwd=cwd,
-        env=environment({f"POINTSMAN_{name}": value for name, value in settings.items()}),
+        env=environment(_named(on)),
     )
     return Done(done.returncode, done.stdout, done.stderr)
 
@@ -73,7 +77,7 @@ class Started:
             thread.start()
 
     @classmethod
-    def start(cls, *words: object, cwd: Path | None = None, **settings: str) -> Self:
+    def start(cls, *words: object, cwd: Path | None = None, on: Mapping[str, str] | None = None) -> Self:
         """Start a command; see ``pointsman``."""
         return cls(
             subprocess.Popen(
@@ -83,7 +87,7 @@ class Started:
                 stderr=subprocess.PIPE,
                 text=True,
                 cwd=cwd,
-                env=environment({f"POINTSMAN_{name}": value for name, value in settings.items()}),
+                env=environment(_named(on)),
             )
         )
 
@@ -116,9 +120,11 @@ class Started:
 
 
 @contextlib.contextmanager
-def started(*words: object, cwd: Path | None = None, **settings: str) -> Iterator[Started]:
+def started(
+    *words: object, cwd: Path | None = None, on: Mapping[str, str] | None = None
+) -> Iterator[Started]:
     """A command that is killed in the end if it still runs."""
-    command = Started.start(*words, cwd=cwd, **settings)
+    command = Started.start(*words, cwd=cwd, on=on)
     try:
         yield command
     finally:

@@ -177,8 +177,10 @@ class Faults:
             for slot in slots:
                 await held.enter_async_context(slot.busy)
                 await slot.said("can be frozen")
+            since = [len(slot.lines) for slot in slots]
+            for slot in slots:
                 slot.send(FREEZE)
-            row = await self._first_frozen(slots)
+            row = await self._first_frozen(slots, since)
             rows = await self.world.ask(
                 "select deleted from pointsman.lanes where namespace = $1", self.world.namespace
             )
@@ -192,8 +194,11 @@ class Faults:
         self.counts["kafka killed"] += 1
         self.counts["kafka killed between the relay's commit and its clean-up"] += is_between
 
-    async def _first_frozen(self, slots: list[Slot]) -> int:
-        said = [asyncio.create_task(slot.said("frozen after row", 60)) for slot in slots]
+    async def _first_frozen(self, slots: list[Slot], since: list[int]) -> int:
+        said = [
+            asyncio.create_task(slot.said("frozen after row", 60, lines))
+            for slot, lines in zip(slots, since, strict=True)
+        ]
         done, pending = await asyncio.wait(said, return_when=asyncio.FIRST_COMPLETED)
         for task in pending:
             task.cancel()

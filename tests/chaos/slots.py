@@ -167,12 +167,12 @@ class Slot:
             self.surprises.append(f"engine {self.name} took {took:.1f} s to stop")
         return took
 
-    async def said(self, text: str, seconds: float = START_SECONDS) -> str:
-        """Wait until the engine has said a line with this in it, since its start."""
+    async def said(self, text: str, seconds: float = START_SECONDS, since: int = 0) -> str:
+        """Wait until the engine has said a line with this in it, after so many lines since its start."""
         async with asyncio.timeout(seconds):
             while True:
                 self._changed.clear()
-                for line in self.lines:
+                for line in self.lines[since:]:
                     if text in line:
                         return line
                 await self._changed.wait()

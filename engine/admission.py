@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,8 @@ from engine.routing import Loaded
 from engine.store.postgres import PostgresStore
 from engine.store.queries import load
 from statemachines.machine import Machine
+
+log = logging.getLogger("pointsman.engine")
 
 _SQL = load("admission")
 
@@ -69,6 +72,8 @@ async def join_set(
 async def register(store: PostgresStore, machines: Sequence[Machine], *, strict: bool) -> list[Loaded]:
     """Register the definitions, and learn the store's numbers for them.
 
+    A changed definition of the same version is warned of, unless ``strict``.
+
     Raises:
         RefusedError: (where strict) a version was registered with another structure or other code.
     """
@@ -83,6 +88,13 @@ async def register(store: PostgresStore, machines: Sequence[Machine], *, strict:
             raise RefusedError(
                 f"Pipeline {machine.name!r} version {machine.version} was run with {what} before. Runs in flight "
                 f"follow what they started with: give the changed definition a new version, and load both."
+            )
+        if same_version and not is_known:
+            log.warning(
+                "pipeline %r version %s has changed since it was run last: runs that began before follow the old one, "
+                "and are held until it is loaded again, or they are done with",
+                machine.name,
+                machine.version,
             )
         newest = max((row[1] for row in known), default=0)
         if strict and newest > max(m.version for m in machines if m.name == machine.name):

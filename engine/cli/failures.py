@@ -12,12 +12,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 import traceback
 from typing import NamedTuple
 
-from engine.errors import PointsmanError
+from engine.errors import PointsmanError, UsageError
 
 FAILED = 1
 BAD_INPUT = 2
@@ -44,6 +45,27 @@ class Failure(NamedTuple):
 
     exit_code: int
     sentence: str
+
+
+def require(extra: str, *packages: str) -> None:
+    """Refuse to begin where packages of an extra are not installed.
+
+    Raises:
+        UsageError: with what to install.
+    """
+    if missing := [package for package in packages if not _is_installed(package)]:
+        raise UsageError(_install(missing[0], extra))
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ValueError:
+        return False
+
+
+def _install(package: str, extra: str) -> str:
+    return f"This command needs {package}, which is not installed. Run: pip install 'pointsman[{extra}]'"
 
 
 def report(error: Exception) -> int:
@@ -80,10 +102,7 @@ def _not_installed(error: Exception) -> Failure | None:
     extra = _EXTRAS.get(package)
     if extra is None:
         return None
-    return Failure(
-        BAD_INPUT,
-        f"This command needs {package}, which is not installed. Run: pip install 'pointsman[{extra}]'",
-    )
+    return Failure(BAD_INPUT, _install(package, extra))
 
 
 def _of_definitions(error: Exception) -> Failure | None:
@@ -130,6 +149,9 @@ def _of_kafka(error: Exception) -> Failure | None:
 
 
 def _of_postgres(error: Exception) -> Failure | None:
+    if isinstance(error, ConnectionError | TimeoutError):
+        said = str(error) or type(error).__name__
+        return Failure(UNREACHABLE, f"The connection to a service broke: {said}. Is it running? Try again.")
     if "asyncpg" not in sys.modules:
         return None
     import asyncpg  # noqa: PLC0415 - it is loaded already

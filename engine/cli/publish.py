@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
-from engine.cli.failures import BAD_INPUT, FAILED, UNREACHABLE
+from engine.cli.failures import BAD_INPUT, FAILED, UNREACHABLE, require
 from engine.cli.options import Json, Kafka
 from engine.cli.output import console, counted, note, print_json, say
 from engine.errors import UsageError
@@ -75,6 +75,7 @@ def publish(
     all rows: --type activity, --type =order.placed. A file that is published again gives the same ids, so that an
     engine takes each event once. Ends with 1 where a row was refused; others are published all the same.
     """
+    require("publish", "aiokafka", "tenacity")
     from connectors.files import FileOptions  # noqa: PLC0415 - needs an extra to be installed
 
     if format not in (None, "jsonl", "csv"):

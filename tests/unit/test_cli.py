@@ -207,8 +207,9 @@ def test_definitions_need_no_extra() -> None:
     [
         (["runs", "--postgres", "postgresql://x/y"], "engine"),
         (["run", "statemachines.shipped.orders", "--postgres", "x", "--kafka", "y"], "engine"),
-        (["publish", "topic", "-", "--kafka", "y"], "engine"),
-        (["demo"], "engine"),
+        (["publish", "topic", "-", "--kafka", "y"], "publish"),
+        (["demo"], "dev"),
+        (["dev", "statemachines.shipped.orders"], "dev"),
     ],
 )
 def test_a_command_that_needs_an_extra_says_which(words: list[str], extra: str) -> None:

@@ -62,7 +62,7 @@ class KafkaSettings:
         return context
 
 
-class _FileTokens(AbstractTokenProvider):  # type: ignore[misc]  # aiokafka is untyped
+class _FileTokens(AbstractTokenProvider):
     def __init__(self, file: Path | None) -> None:
         self._file = file
 

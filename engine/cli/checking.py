@@ -36,7 +36,7 @@ def verify(
     run: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[[PIPELINE] KEY]", help="One run; without it, everything.", show_default=False
+            metavar="[PIPELINE] KEY", help="One run; without it, everything.", show_default=False
         ),
     ] = None,
     generation: Generation = None,

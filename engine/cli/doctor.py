@@ -30,7 +30,7 @@ def doctor(
     modules: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[MODULE[:NAME]...]", help="Pipelines, whose topics are looked at.", show_default=False
+            metavar="MODULE[:NAME]", help="Pipelines, whose topics are looked at.", show_default=False
         ),
     ] = None,
     postgres: Postgres = None,

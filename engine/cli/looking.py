@@ -138,7 +138,7 @@ def show(
 
 def explain(
     event_id: Annotated[
-        str | None, typer.Argument(metavar="[EVENT_ID]", help="The event's id.", show_default=False)
+        str | None, typer.Argument(metavar="EVENT_ID", help="The event's id.", show_default=False)
     ] = None,
     topic: Annotated[str | None, typer.Option("--topic", metavar="NAME")] = None,
     partition: Annotated[int | None, typer.Option("--partition", metavar="NUMBER", min=0)] = None,

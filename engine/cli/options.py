@@ -51,7 +51,7 @@ Limit = Annotated[int, typer.Option("--limit", metavar="N", min=0, help="At most
 Modules = Annotated[
     list[str],
     typer.Argument(
-        metavar="MODULE[:NAME]...",
+        metavar="MODULE[:NAME]",
         help="package.module or path/to/file.py, and if only one of its pipelines is meant, its variable.",
         show_default=False,
     ),

@@ -35,9 +35,7 @@ def register(app: typer.Typer) -> None:
 def verify(
     run: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="[PIPELINE] KEY", help="One run; without it, everything.", show_default=False
-        ),
+        typer.Argument(metavar="[PIPELINE] KEY", help="One run; without it, everything.", show_default=False),
     ] = None,
     generation: Generation = None,
     postgres: Postgres = None,

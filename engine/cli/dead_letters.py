@@ -24,9 +24,7 @@ Reason = Annotated[
 ]
 Topic = Annotated[str | None, typer.Option("--topic", metavar="NAME", help="Only of this topic.")]
 EventId = Annotated[str | None, typer.Option("--event-id", metavar="ID", help="Only of events with this id.")]
-Ids = Annotated[
-    list[int] | None, typer.Argument(metavar="ID", help="Their numbers.", show_default=False)
-]
+Ids = Annotated[list[int] | None, typer.Argument(metavar="ID", help="Their numbers.", show_default=False)]
 All = Annotated[bool, typer.Option("--all", help="All that are open, where no other filter is given.")]
 Why = Annotated[str, typer.Option("--why", metavar="TEXT", help="Kept with the dead letter.")]
 Wait = Annotated[

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -11,6 +12,29 @@ from aiokafka.admin import AIOKafkaAdminClient
 from connectors.source import Record
 
 READ_SECONDS = 30.0
+MARKERS_SECONDS = 3.0
+"""Kafka answers a commit before its markers are written; a transaction that is open for longer is meant to be."""
+ASK_AGAIN_SECONDS = 0.02
+
+
+async def stable_ends(
+    bootstrap: str, consumer: Any, partitions: list[TopicPartition]
+) -> dict[TopicPartition, int]:
+    """The ends that a reader of committed records can reach, once the markers of ended transactions are written."""
+    make: Any = AIOKafkaConsumer  # aiokafka is not typed
+    unstable = make(bootstrap_servers=bootstrap, isolation_level="read_uncommitted")
+    await unstable.start()
+    try:
+        unstable.assign(partitions)
+        ends: dict[TopicPartition, int] = await consumer.end_offsets(partitions)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(MARKERS_SECONDS):
+                while ends != await unstable.end_offsets(partitions):
+                    await asyncio.sleep(ASK_AGAIN_SECONDS)
+                    ends = await consumer.end_offsets(partitions)
+        return ends
+    finally:
+        await unstable.stop()
 
 
 async def read_all(bootstrap: str, topic: str) -> list[Record]:
@@ -21,7 +45,7 @@ async def read_all(bootstrap: str, topic: str) -> list[Record]:
     await consumer.start()
     try:
         consumer.assign(partitions)
-        ends = await consumer.end_offsets(partitions)
+        ends = await stable_ends(bootstrap, consumer, partitions)
         for partition in partitions:
             consumer.seek(partition, 0)
         found: dict[TopicPartition, list[Record]] = {partition: [] for partition in partitions}

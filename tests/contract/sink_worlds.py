@@ -14,6 +14,7 @@ from connectors.kafka.sink_limits import SinkLimits
 from connectors.sink import Sink
 from connectors.source import RawRecord
 from tests.fakes.sink import FakeBroker, FakeSink
+from tests.kafka_reading import stable_ends
 from tests.services import Topics
 
 TOPIC_WAIT_SECONDS = 0.3
@@ -107,7 +108,7 @@ async def read_committed(bootstrap: str, topic: str, *, check_crcs: bool = True)
         numbers = sorted(await consumer._client._wait_on_metadata(topic))
         partitions = [TopicPartition(topic, number) for number in numbers]
         consumer.assign(partitions)
-        ends = await consumer.end_offsets(partitions)
+        ends = await stable_ends(bootstrap, consumer, partitions)
         found: list[list[RawRecord]] = [[] for _ in partitions]
         while [tp for tp in partitions if await consumer.position(tp) < ends[tp]]:
             for tp, records in (await consumer.getmany(timeout_ms=100)).items():

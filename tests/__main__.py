@@ -1,8 +1,8 @@
 """The one command of the tests: what a newcomer runs, and what CI runs. ``python -m tests``
 
 Lint, types and layers, then every suite, on a real Postgres and a real Apache Kafka where they can be had, then the
-demo. What cannot run on a machine is skipped and named at the end; where ``CI=true`` or ``POINTSMAN_REQUIRE=kafka,postgres``
-says that it must be there, its absence is a failure.
+demo. What cannot run on a machine is skipped and named at the end; where ``CI=true`` or
+``POINTSMAN_REQUIRE=kafka,postgres`` says that it must be there, its absence is a failure.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""The road under fire: real Kafka, real Postgres, engines that are killed, an oracle that knows better."""
+"""The road under fire: real Kafka, real Postgres, engines that are killed, an oracle that knows better.
+
+The seed is printed; `POINTSMAN_CHAOS_SEED` gives it back, for the same feed and the same order of faults. The
+long form: `pytest -s -m long tests/chaos/test_road.py`.
+"""
 
 from __future__ import annotations
 

@@ -24,7 +24,8 @@ STEPS: tuple[tuple[str, list[str]], ...] = (
     ("format", [str(BIN / "ruff"), "format", "--check", "."]),
     ("layers", [str(BIN / "lint-imports")]),
     ("types", [str(BIN / "mypy")]),
-    ("tests", [PYTHON, "-m", "pytest", "-q", "--durations=10"]),
+    # Most tests wait for servers, so three files at a time cost little more than one.
+    ("tests", [PYTHON, "-m", "pytest", "-q", "--durations=15", "-n", "3", "--dist", "loadfile"]),
     ("demo", [str(BIN / "pointsman"), "demo"]),
 )
 

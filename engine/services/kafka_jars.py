@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -68,24 +71,39 @@ def class_path(version: str) -> str:
     Raises ServiceError where neither an earlier answer nor Maven is there, or Maven fails every time.
     """
     remembered = _cache_folder() / f"kafka-{version}.classpath"
+    with _alone(remembered.parent):
+        jars = _recall(remembered)
+        if not jars:
+            jars = _ask_maven(version)
+            scratch = remembered.with_suffix(f".{os.getpid()}")
+            scratch.write_text(jars)
+            scratch.replace(remembered)
+    return jars
+
+
+def _recall(remembered: Path) -> str:
+    """What Maven answered before, as long as all of it is still there."""
     try:
         jars = remembered.read_text().strip()
     except OSError:
-        jars = ""
-    if jars and all(Path(jar).exists() for jar in jars.split(os.pathsep)):
-        return jars
-    jars = _ask_maven(version)
+        return ""
+    return jars if all(Path(jar).exists() for jar in jars.split(os.pathsep)) else ""
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One process at a time: Maven's repository is not made for several that fetch the same."""
     try:
-        remembered.parent.mkdir(parents=True, exist_ok=True)
-        scratch = remembered.with_suffix(f".{os.getpid()}")
-        scratch.write_text(jars)
-        scratch.replace(remembered)
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / "lock").open("w")
     except OSError as error:
         raise ServiceError(
-            f"The class path of Kafka cannot be kept in {remembered.parent}: {error}. "
+            f"The class path of Kafka cannot be kept in {folder}: {error}. "
             "Set XDG_CACHE_HOME to a folder of your own."
         ) from error
-    return jars
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _cache_folder() -> Path:

@@ -168,7 +168,7 @@ class Refusing(BaseModel):
         {"items": "not a list"},
         {"value": "lone \ud800 surrogate"},
     ],
-    ids=str,
+    ids=lambda fields: f"{next(iter(fields))} {type(next(iter(fields.values()))).__name__}",
 )
 def test_a_context_that_does_not_survive_being_stored_is_refused(values: dict[str, Any]) -> None:
     message = refused(acting(leaving(**values)))

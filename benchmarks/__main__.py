@@ -15,8 +15,7 @@ from typing import Any
 from benchmarks.cases import CASES
 from benchmarks.cases.case import Bench
 from benchmarks.contestants import has_port
-from benchmarks.measuring import MeasuringError
-from benchmarks.processes import ProcessError
+from benchmarks.processes import MeasuringError
 from benchmarks.report import Section, goals, table
 from benchmarks.servers import GATHERING_MILLISECONDS, Servers, start_servers
 from benchmarks.sizes import Sizes
@@ -39,7 +38,7 @@ def main() -> int:
     try:
         with start_servers(0 if options.smoke else GATHERING_MILLISECONDS) as servers:
             document = asyncio.run(_run(servers, names, Sizes.scaled(scale, rounds), scale))
-    except (PointsmanError, MeasuringError, ProcessError, NotConfirmedError) as error:
+    except (PointsmanError, MeasuringError, NotConfirmedError) as error:
         print(error, file=sys.stderr)
         return FAILED
     if options.json:

@@ -25,8 +25,7 @@ import uvloop
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from benchmarks.events import PHASES
-from benchmarks.sizes import BATCH_RECORDS
-from benchmarks.topics import PARTITIONS
+from benchmarks.sizes import BATCH_RECORDS, PARTITIONS
 
 SCHEMA = """
 create table ev (

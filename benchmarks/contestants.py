@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from benchmarks import baseline
-from benchmarks.processes import Process
+from benchmarks.processes import MeasuringError, Process, ProcessError
 from benchmarks.servers import ENGINE_ROLE, TEMPLATE, Servers
 from benchmarks.sizes import CACHE_RUNS_DEFAULT
-from engine.services import ports
+from engine.services.process import tail
 
 PIPELINES = Path(__file__).with_name("pipelines.py")
 POINTSMAN = Path(sys.executable).with_name("pointsman")
@@ -86,7 +86,7 @@ class Engine:
         return [
             Process(
                 f"engine {number + 1}",
-                [*command, *(["--port", str(ports.choose(0, "metrics", "--port"))] if has_port() else [])],
+                [*command, *(["--port", "0"] if has_port() else [])],
                 environment,
                 servers.folder / f"{database}-engine-{number}.log",
                 waits=False,
@@ -147,6 +147,11 @@ async def started(
     processes = contestant.start(servers, database, job)
     try:
         yield processes
+    except ProcessError:
+        raise
+    except MeasuringError as error:
+        said = "\n".join(tail(one.log) for one in processes)
+        raise MeasuringError(f"{error}. The end of what it said:\n{said}") from error
     finally:
         for one in processes:
             one.close()

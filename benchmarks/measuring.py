@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.contestants import Contestant, Job, started
-from benchmarks.processes import begin, watch
+from benchmarks.processes import MeasuringError, begin, watch
 from benchmarks.servers import Servers
 
 COMMITS = """
@@ -22,16 +22,13 @@ EVENTS_PER_SECOND_MIN = 500
 """Slower than that, something is wrong, and a run is given up."""
 
 
-class MeasuringError(RuntimeError):
-    """What was measured is not what was to be measured."""
-
-
 @dataclass(frozen=True, slots=True)
 class Span:
     """From the first commit to the last, by our clock; the first one's rows came before it, so they do not count."""
 
     first: float
     last: float
+    commits: int
     rows: int
     counted: int
 
@@ -65,7 +62,7 @@ async def span_of(servers: Servers, database: str, contestant: Contestant, since
         )
     rows = sum(row["count"] for row in found)
     ahead = servers.clock_ahead
-    return Span(found[0]["at"] - ahead, found[-1]["at"] - ahead, rows, rows - found[0]["count"])
+    return Span(found[0]["at"] - ahead, found[-1]["at"] - ahead, len(found), rows, rows - found[0]["count"])
 
 
 async def run_through(
@@ -117,6 +114,7 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
         "cpu_microseconds_per_transition": round(outcome.cpu_microseconds, 2),
         "peak_resident_bytes": outcome.peak_bytes,
         "transitions": outcome.span.rows,
+        "commits": outcome.span.commits,
         "seconds": round(outcome.span.last - outcome.span.first, 3),
         "cpu_seconds_by_process": [round(one, 2) for one in outcome.cpu_by_process],
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -18,19 +19,24 @@ STOP_SECONDS = 20.0
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
-class ProcessError(RuntimeError):
+class MeasuringError(RuntimeError):
+    """What was measured is not what was to be measured."""
+
+
+class ProcessError(MeasuringError):
     """A measured process failed; the message has the end of what it said."""
 
 
 class Process:
-    """One process; ``samples`` are (time, seconds of CPU), ``peak_bytes`` its largest resident memory so far."""
+    """One process with those that it starts; ``samples`` are (time, seconds of CPU)."""
 
     def __init__(
         self, name: str, command: Sequence[str], environment: Mapping[str, str], log: Path, *, waits: bool
     ) -> None:
         self.name = name
         self.samples: list[tuple[float, float]] = []
-        self.peak_bytes = 0
+        self._cpu: dict[int, float] = {}
+        self._peaks: dict[int, int] = {}
         self.log = log
         self._waits = waits
         with log.open("wb") as output:
@@ -63,17 +69,17 @@ class Process:
             if self._popen.returncode != 0:
                 raise self._failure(f"ended with {self._popen.returncode}")
             return False
-        try:
-            fields = Path(f"/proc/{self._popen.pid}/stat").read_text().rpartition(")")[2].split()
-            status = Path(f"/proc/{self._popen.pid}/status").read_text()
-        except (FileNotFoundError, ProcessLookupError):
-            return True
-        # Fields 14 and 15 of proc(5): in user mode and in the kernel.
-        self.samples.append((time.time(), (int(fields[11]) + int(fields[12])) / TICKS_PER_SECOND))
-        for line in status.splitlines():
-            if line.startswith("VmHWM:"):
-                self.peak_bytes = int(line.split()[1]) * 1024
+        for pid in _family(self._popen.pid):
+            with contextlib.suppress(OSError):
+                self._cpu[pid] = _cpu_seconds(pid)
+                self._peaks[pid] = max(self._peaks.get(pid, 0), _peak_bytes(pid))
+        self.samples.append((time.time(), sum(self._cpu.values())))
         return True
+
+    @property
+    def peak_bytes(self) -> int:
+        """Its largest resident memory so far, and that of the processes that it started."""
+        return sum(self._peaks.values())
 
     def cpu_between(self, first: float, last: float) -> float:
         """Seconds of CPU between two times."""
@@ -104,6 +110,29 @@ class Process:
     def _failure(self, what: str) -> ProcessError:
         said = last_lines(self.log.read_text(errors="replace"))
         return ProcessError(f"{self.name} {what}. The end of what it said:\n{said}")
+
+
+def _family(pid: int) -> list[int]:
+    """A process and all that come from it."""
+    found = [pid]
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            for child in children.read_text().split():
+                found.extend(_family(int(child)))
+    return found
+
+
+def _cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    # Fields 14 and 15 of proc(5): in user mode and in the kernel.
+    return (int(fields[11]) + int(fields[12])) / TICKS_PER_SECOND
+
+
+def _peak_bytes(pid: int) -> int:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return 0
 
 
 async def begin(processes: Sequence[Process]) -> None:

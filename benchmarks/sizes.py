@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+PARTITIONS = 8
+"""Of the topic that is read."""
 BATCH_RECORDS = 2_000
 """Of the engine, by default, and of the baseline."""
 CACHE_RUNS_MIN = 2 * BATCH_RECORDS

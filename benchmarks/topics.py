@@ -17,8 +17,8 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it names no
 )
 
 from benchmarks.events import HEADERS, Keyed, moment, order_event
+from benchmarks.sizes import PARTITIONS
 
-PARTITIONS = 8
 ANSWER_SECONDS = 30.0
 FLUSH_SECONDS = 120.0
 QUEUE_FULL_SECONDS = 0.05

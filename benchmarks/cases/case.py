@@ -64,7 +64,7 @@ def now() -> str:
     return moment(time.time())
 
 
-HEADER = ("", "transitions/s, median", "rounds", "CPU us each", "peak MB")
+HEADER = ("", "transitions/s, median", "rounds", "CPU us each", "rows a commit", "peak MB")
 
 
 def outcome_rows(found: Mapping[str, Sequence[Outcome]]) -> list[tuple[str, ...]]:
@@ -75,6 +75,7 @@ def outcome_rows(found: Mapping[str, Sequence[Outcome]]) -> list[tuple[str, ...]
             shown(median_rate(outcomes)),
             ", ".join(shown(one.per_second) for one in outcomes),
             f"{median(one.cpu_microseconds for one in outcomes):.1f}",
+            shown(median(one.span.rows / one.span.commits for one in outcomes)),
             f"{max(one.peak_bytes for one in outcomes) / 1e6:.0f}",
         )
         for name, outcomes in found.items()

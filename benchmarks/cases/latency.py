@@ -10,8 +10,8 @@ from statistics import median
 from benchmarks.cases.case import Bench, now
 from benchmarks.contestants import BASELINE, ENGINE, Contestant, Job, started
 from benchmarks.events import PHASES, WAVE, order_steps, orders
-from benchmarks.measuring import MeasuringError, count_rows, run_fresh
-from benchmarks.processes import begin, end, watch
+from benchmarks.measuring import count_rows, run_fresh
+from benchmarks.processes import MeasuringError, begin, end, watch
 from benchmarks.report import Figure, Section
 from benchmarks.servers import Servers
 
@@ -108,17 +108,15 @@ async def _run(bench: Bench, contestant: Contestant, rate: float) -> Latency:
             await begin(processes)
             watching = asyncio.create_task(watch(processes, seconds + 2 * PATIENCE_SECONDS))
             try:
-                await _until_rows(servers, database, contestant, first)
+                await _until_rows(servers, database, contestant, first, watching)
                 flushes = await _flushes(servers)
                 since = time.time() + sizes.warm_up_seconds
                 sent, late = await asyncio.to_thread(servers.topics.feed, topic, steps, rate)
-                await _until_rows(servers, database, contestant, first + sent)
+                await _until_rows(servers, database, contestant, first + sent, watching)
                 number, milliseconds = (b - a for a, b in zip(flushes, await _flushes(servers), strict=True))
             finally:
                 watching.cancel()
                 await asyncio.wait([watching])
-                if not watching.cancelled() and (failure := watching.exception()):
-                    raise failure
             await end(processes)
         p50, p99 = await _percentiles(servers, database, contestant, since)
     finally:
@@ -127,14 +125,19 @@ async def _run(bench: Bench, contestant: Contestant, rate: float) -> Latency:
     return Latency(p50, p99, milliseconds / max(1, number), late[len(late) * 99 // 100] * 1000)
 
 
-async def _until_rows(servers: Servers, database: str, contestant: Contestant, rows: int) -> None:
+async def _until_rows(
+    servers: Servers, database: str, contestant: Contestant, rows: int, watching: asyncio.Task[None]
+) -> None:
     deadline = time.monotonic() + PATIENCE_SECONDS
-    while (found := await count_rows(servers, database, contestant)) < rows:
+    while (found := await count_rows(servers, database, contestant)) < rows and not watching.done():
         if time.monotonic() > deadline:
             raise MeasuringError(
                 f"{contestant.name} applied {found} of {rows} events in {PATIENCE_SECONDS:.0f} s"
             )
         await asyncio.sleep(POLL_SECONDS)
+    if watching.done():
+        watching.result()
+        raise MeasuringError(f"{contestant.name} ended by itself, with {found} of {rows} events applied")
 
 
 async def _flushes(servers: Servers) -> tuple[float, float]:

@@ -10,7 +10,8 @@ from statistics import median
 from benchmarks.cases.case import HEADER, Bench, now, outcome_rows
 from benchmarks.contestants import ENGINE, Job
 from benchmarks.events import orders
-from benchmarks.measuring import MeasuringError, Outcome, as_json, median_rate, run_through
+from benchmarks.measuring import Outcome, as_json, median_rate, run_through
+from benchmarks.processes import MeasuringError
 from benchmarks.report import Figure, Section
 from benchmarks.servers import Servers
 

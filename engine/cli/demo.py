@@ -71,6 +71,8 @@ def demo(json: Json = False) -> None:
 @contextlib.contextmanager
 def _scratch() -> Iterator[Path]:
     """A folder that is gone afterwards, also after SIGTERM."""
+    # A shell that starts a command in the background lets it ignore SIGINT, and with it whatever is made of it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     folder = Path(tempfile.mkdtemp(prefix="pointsman-demo-"))
     try:

@@ -24,12 +24,18 @@ def moment(seconds: float) -> str:
 
 def order_event(order: int, phase: int, time: str) -> Keyed:
     """One step in the life of an order."""
-    value = (
-        f'{{"specversion":"1.0","id":"r-{order}-{phase}","type":"order.{PHASES[phase]}","source":"/shop/checkout",'
-        f'"subject":"order-{order}","time":"{time}","data":{{"amount":{1000 + order % 9000},'
-        f'"items":[{order % 97},{order % 89},{order % 83}]}}}}'
+    key, before, after = order_template(order, phase)
+    return key, before + time.encode() + after
+
+
+def order_template(order: int, phase: int) -> tuple[bytes, bytes, bytes]:
+    """Such an event but for its time: its key, what stands before the time, and what behind it."""
+    before = (
+        f'{{"specversion":"1.0","id":"r-{order}-{phase}","type":"order.{PHASES[phase]}",'
+        f'"source":"/shop/checkout","subject":"order-{order}","time":"'
     )
-    return b"order-%d" % order, value.encode()
+    after = f'","data":{{"amount":{1000 + order % 9000},"items":[{order % 97},{order % 89},{order % 83}]}}}}'
+    return b"order-%d" % order, before.encode(), after.encode()
 
 
 def orders(count: int, time: str, *, wave: int = 0, first: int = 0) -> Iterator[Keyed]:

@@ -253,9 +253,6 @@ def write_strike(spec: dict[str, Any], position: int, offset: int, handler: str)
 
 def main() -> None:
     """Watch as standard input says."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        # Meant for the engine, which may take its time to end in order.
-        signal.signal(number, signal.SIG_IGN)
     line = sys.stdin.buffer.readline()
     if line:
         Watchdog(json.loads(line)).watch()

@@ -34,6 +34,8 @@ ASK = signal.SIGUSR1
 """Makes the engine write down where it is."""
 ASK_TO_END = signal.SIGUSR2
 """Makes the first process of a container end, which cannot be killed from within."""
+MEANT_FOR_THE_ENGINE = (signal.SIGINT, signal.SIGTERM)
+"""It may take its time to end in order, and is watched until it has."""
 RESTART_SECONDS = 1.0
 CLOSE_SECONDS = 2.0
 
@@ -123,12 +125,13 @@ class _Keeper:
 
     def _start(self) -> None:
         descriptors = tuple(self._spec[name] for name in ("beat", "names", "trace"))
-        self._process = subprocess.Popen(  # noqa: S603 - a file of ours
-            [sys.executable, "-I", "-S", str(_PROGRAM)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            pass_fds=descriptors,
-        )
+        with _blocked(*MEANT_FOR_THE_ENGINE):
+            self._process = subprocess.Popen(  # noqa: S603 - a file of ours
+                [sys.executable, "-I", "-S", str(_PROGRAM)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                pass_fds=descriptors,
+            )
         assert self._process.stdin is not None
         self._lifeline = self._process.stdin
         self._lifeline.write(json.dumps(self._spec).encode() + b"\n")
@@ -148,6 +151,16 @@ class _Keeper:
                 self._start()
             except OSError as error:
                 log.error("the watchdog cannot be started again: %s", error)  # noqa: TRY400 - no bug of ours
+
+
+@contextlib.contextmanager
+def _blocked(*signals: signal.Signals) -> Iterator[None]:
+    """A process started meanwhile never gets these, from its first moment on."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _end_by_signal() -> int | None:

@@ -4,17 +4,14 @@ Nothing here waits or talks to anyone, and nothing is durable yet. Where the log
 in the cache, an event that may be too old for a run's own memory), ``engine.loading`` asks between ``read`` and
 ``meet``.
 
-This is the hot path, and what looks roundabout in ``_move`` was measured: a move's row is packed once, for its hash and
-for the store alike, and the run after it is made from the same values that the row holds. ``engine.log.fold`` says the
-same more plainly, and a property test holds the two equal.
+This is the hot path, and it goes in stages for what was measured: to do one thing for a hundred events, and then the
+next thing for all of them, takes a sixth less time than to do everything for one event after the other.
 """
 
 from __future__ import annotations
 
-import hashlib
-import struct
 import time
-from collections.abc import Iterator, MutableSequence, Sequence
+from collections.abc import Iterable, Iterator, MutableSequence, Sequence
 from datetime import datetime
 
 from pydantic import ValidationError
@@ -22,17 +19,15 @@ from pydantic import ValidationError
 from connectors.decode import Decoded, Unreadable, decode
 from connectors.source import Record
 from engine.arrival import Arrival
-from engine.envelope import ENVELOPE, KEY_IS_RUN_KEY, encode_envelope
-from engine.ledger import Ledger
-from engine.log import COLUMNS, HASH_BYTES, HASH_LENGTH, POSTGRES_EPOCH, Kind, digest_number, digest_of
-from engine.publications import effects_bytes, out_records, source_of
-from engine.routing import Route, TopicRoute
-from statemachines.events import Address, Event, key_of
+from engine.log import POSTGRES_EPOCH, digest_number, digest_of
+from engine.moves import RECENT_BYTES, Move, Moves
+from engine.routing import Reader, TopicRoute
+from statemachines.events import Event, key_of
 from statemachines.handlers import describe
 from statemachines.interpreter import Occurrence, step
 from statemachines.machine import Machine
-from statemachines.outcome import DUPLICATE, WAITS, Moved, Reason, Refused
-from statemachines.run import DIGEST_BYTES, RECENT_DIGESTS_MAX, Run, has_seen
+from statemachines.outcome import DUPLICATE, WAITS, Moved, Outcome, Reason, Refused
+from statemachines.run import Run, has_seen
 
 STRIKES_MAX = 2
 """After as many ends of an engine within one record's handler, the record is a dead letter."""
@@ -41,19 +36,14 @@ KEY_BYTES_MAX = 1_024
 ERRORS_TOLD_MAX = 20
 
 _new = tuple.__new__
-_RECENT_BYTES = RECENT_DIGESTS_MAX * DIGEST_BYTES
-_STARTED, _MOVED, _MOVED_AFTER_WAIT = int(Kind.STARTED), int(Kind.MOVED), int(Kind.MOVED_AFTER_WAIT)
 _NO_EVENT = Event.model_construct()
-_MOVE = struct.Struct(">hiqi8siqiqiiiiiiihih")
-"""The columns of a move from ``run`` to ``status``, each behind its length."""
-_pack_move = _MOVE.pack
-_plain_envelope = ENVELOPE.pack
-_sha256 = hashlib.sha256
-_length = struct.Struct(">i").pack
-_COLUMNS = len(COLUMNS)
 
 
-class Batch(Ledger):
+_Met = tuple[Arrival, Machine | None, Run | None, Occurrence, datetime, int]
+"""An event that has met its run; the definition that the run follows, if it is loaded; when, and that as a number."""
+
+
+class Batch(Moves):
     """Steps events.
 
     ``beat`` is where the watchdog sees which record keeps the engine busy: position, offset, and the batch's time,
@@ -63,26 +53,26 @@ class Batch(Ledger):
     def __init__(
         self, at: datetime, run_ids: Iterator[int], cluster: str, beat: MutableSequence[int]
     ) -> None:
-        super().__init__(at)
+        super().__init__(at, run_ids)
         self.began = time.perf_counter()
         self.arrivals: list[Arrival] = []
         self.strikes: dict[tuple[int, int], tuple[int, str]] = {}
-        self._run_ids = run_ids
         self._cluster = cluster
         self._beat = beat
-        self._texts: dict[str, bytes] = {}
+        self._struck_out: set[tuple[int, int]] = set()
         self._at = (at, _postgres_time(at))
 
     def read(self, records: Sequence[Record], position: int | None, topic: TopicRoute) -> None:
         """Decode records of one partition and find the runs they are for; what cannot be read is settled here."""
         self.records += len(records)
-        settings, cluster = topic.topic, self._cluster
+        settings, cluster, match = topic.topic, self._cluster, self.match
         for record in records:
             decoded = decode(record, settings, cluster)
-            if isinstance(decoded, Unreadable):
-                self.refuse_record(record, position, topic, Reason.UNREADABLE, decoded.error, decoded)
+            if type(decoded) is Decoded:
+                match(record, position, topic, decoded)
             else:
-                self.match(record, position, topic, decoded)
+                assert isinstance(decoded, Unreadable)
+                self.refuse_record(record, position, topic, Reason.UNREADABLE, decoded.error, decoded)
         self.close_range(position)
 
     def match(
@@ -94,134 +84,111 @@ class Batch(Ledger):
         only: int | None = None,
     ) -> None:
         """Find the runs that an event is for (of pipeline ``only``, if given)."""
-        envelope = decoded.envelope
-        digest = None
-        known = False
-        for route in topic.routes:
-            event_class = route.events.get(envelope.type)
-            if event_class is None or (only is not None and route.pipeline != only):
-                continue
-            known = True
-            key = key_of(event_class, decoded.data, envelope.key)
-            if key is None or not _is_fit(key):
-                self._refuse_without_key(record, position, topic, route, decoded, event_class)
-                continue
-            if digest is None:
-                digest = digest_of(envelope.source, envelope.id)
-                self.close_range(position)
-            self.arrivals.append(_new(Arrival, (route, key, record, position, topic, decoded, digest)))
-        if not known:
+        envelope = decoded[0]
+        readers = topic.readers.get(envelope.type)
+        if readers is None:
             self.unknown_type(record, position, topic, decoded)
+            return
+        if self._ranges:
+            self.close_range(position)
+        digest = digest_of(envelope.source, envelope.id)
+        for reader in readers:
+            route, event_class, key_name = reader
+            if only is not None and route.pipeline != only:
+                continue
+            if event_class is None:
+                self.unknown_to(route, record, position, decoded)
+                continue
+            key = envelope.key
+            if key_name is not None:
+                key = key_of(event_class, decoded.data, None)
+                if key is not None and not _is_fit(key):
+                    key = None
+            if key is None:
+                self._refuse_without_key(record, position, topic, reader, decoded)
+            else:
+                self.arrivals.append(_new(Arrival, (route, key, record, position, topic, decoded, digest)))
 
-    def meet(self, arrival: Arrival, after_wait: int | None = None) -> None:
-        """Step the run and note what became of the event.
+    def meet(self, arrivals: Iterable[Arrival], after_wait: int | None = None) -> None:
+        """Step the runs of these events, one after the other, and note what became of each.
 
         ``after_wait`` is the number of the log row since which the event has waited.
         """
-        route, key, record, position, _, decoded, digest = arrival
-        run = route.cache.get(key)
-        at, at_number = self._at
-        if run is None:
-            machine = route.newest
-        else:
-            if run.updated > at:
-                at = run.updated
-                at_number = _postgres_time(at)
-            found = route.machines.get(run.definition)
-            if found is None:
-                self._without_definition(arrival, run, at)
-                return
-            machine = found
-        beat = self._beat
-        beat[0] = position or 0
-        beat[1] = record.offset
-        beat[2] = at_number
-        struck = self._struck(position, record.offset) if self.strikes else None
-        envelope = decoded.envelope
-        event, error = _validate(machine, envelope.type, decoded.data) if struck is None else (None, struck)
-        seen = False
-        if run is not None and (run.held or len(run.recent) >= _RECENT_BYTES):
-            pair = (run.id, digest_number(digest))
-            seen = pair in self.consumed or (after_wait is None and pair in self.waiting)
-        occurrence = _new(Occurrence, (envelope, key, digest, at, event, error, seen, False))
-        outcome = step(machine, run, occurrence)
-        if struck is not None and type(outcome) is Refused and outcome.reason is Reason.INVALID:
-            outcome = outcome._replace(reason=Reason.NEVER_RETURNED)
-        if type(outcome) is Moved:
-            self._move(arrival, machine, run, outcome, at, at_number, after_wait)
-        else:
-            self.settle(arrival, run, outcome, at, after_wait)
+        wave: list[Arrival] = []
+        runs: set[tuple[object, ...]] = set()
+        for arrival in arrivals:
+            run = arrival[:2]
+            if run in runs:
+                self._meet_wave(wave, after_wait)
+                wave, runs = [], set()
+            runs.add(run)
+            wave.append(arrival)
+        if wave:
+            self._meet_wave(wave, after_wait)
 
-    def _move(
-        self,
-        arrival: Arrival,
-        machine: Machine,
-        run: Run | None,
-        moved: Moved,
-        at: datetime,
-        at_number: int,
-        after_wait: int | None,
-    ) -> None:
-        route, key, record, position, _, decoded, digest = arrival
-        _, configuration, status, context, loaded, publications = moved
-        event_type, event_id = decoded.envelope.type, decoded.envelope.id
-        touched = self._touched.get(route)
-        if touched is None:
-            touched = self._touched[route] = {}
-        if run is None:
-            number, generation, sequence, kind = next(self._run_ids), 0, 1, _STARTED
-            old_context = previous = recent = b""
-            definition, held, waiting, started = route.newest_definition, 0, 0, at
-            touched[key] = 0
-        else:
-            (
-                number, _, generation, before, _, _, old_context, recent, previous, definition, held, waiting, started,
-                _, _,
-            ) = run  # fmt: skip
-            sequence, kind = before + 1, _MOVED
-            if key not in touched:
-                touched[key] = before
-            # Out and in again moves it to the end: the cache's order is the order of use.
-            del route.cache[key]
-            if len(recent) >= _RECENT_BYTES:
-                # The run forgets its oldest digest now, which the log may not be able to tell yet.
-                self.consumed.add((number, digest_number(recent[:DIGEST_BYTES])))
-                recent = recent[DIGEST_BYTES:]
-            if after_wait is not None:
-                kind = _MOVED_AFTER_WAIT
-                waiting -= 1
-                self.commit.waiting_removed.append((number, after_wait))
-        effects = b""
-        if publications:
-            effects = effects_bytes(publications)
-            address = Address(machine.namespace, machine.name, key, generation, sequence)
-            source = source_of(machine.namespace, machine.name)
-            self.commit.out.extend(out_records(publications, address, source, decoded.envelope, at))
-        texts = self._texts
-        name = texts.get(event_type) or self._text(event_type)
-        states = texts.get(configuration) or self._text(configuration)
-        record_key, headers, run_key = record.key, record.headers, key.encode()
-        if record_key == run_key and not headers:
-            envelope = _plain_envelope(KEY_IS_RUN_KEY, record.timestamp)
-        else:
-            envelope = encode_envelope(record.timestamp, record_key, headers, run_key)
-        event_name = event_id.encode()
-        new_context = b"" if context is None else context
-        payload = record.value or b""
-        packed = b"".join((
-            _pack_move(
-                _COLUMNS, 8, number, 8, digest, 8, record.offset, 8, at_number, 4, sequence, 4, position or 0,
-                4, definition, 2, kind, 2, status,
-            ),
-            _length(len(envelope)), envelope, name, states, _length(len(event_name)), event_name,
-            _length(len(effects)), effects, _length(len(new_context)), new_context, _length(len(payload)), payload,
-        ))  # fmt: skip
-        hashed = _sha256(previous + packed).digest()[:HASH_BYTES]
-        self.commit.rows.append(packed + HASH_LENGTH + hashed)
-        route.cache[key] = _new(Run, (
-            number, key, generation, sequence, status, configuration, new_context or old_context, recent + digest,
-            hashed, definition, held, waiting, started, at, loaded,
-        ))  # fmt: skip
+    def _meet_wave(self, wave: list[Arrival], after_wait: int | None) -> None:
+        """The same for events of different runs, which can all be taken through one stage before the next."""
+        beat = self._beat
+        beat[2] = self._at[1]
+        moves: list[Move] = []
+        others: list[tuple[Arrival, Run | None, Outcome, datetime, int | None]] = []
+        for arrival, machine, run, occurrence, at, at_number in self._validate(wave, after_wait):
+            if machine is None:
+                others.append((arrival, run, self._without_definition(arrival, run), at, None))
+                continue
+            beat[0] = arrival[3] or 0
+            beat[1] = arrival[2].offset
+            outcome = step(machine, run, occurrence)
+            if type(outcome) is Moved:
+                moves.append((arrival, machine, run, outcome, at, at_number))
+            else:
+                others.append((arrival, run, self._with_reason(arrival, outcome), at, after_wait))
+        self.move(moves, after_wait)
+        for other in others:
+            self.settle(*other)
+
+    def _validate(self, wave: list[Arrival], after_wait: int | None) -> list[_Met]:
+        """Find the run and its definition for each, and validate its data."""
+        beat, strikes, consumed, waiting = self._beat, self.strikes, self.consumed, self.waiting
+        batch_at, batch_number = self._at
+        found: list[_Met] = []
+        for arrival in wave:
+            route, key, record, position, _, decoded, digest = arrival
+            at, at_number = batch_at, batch_number
+            run = route.cache.get(key)
+            seen = False
+            if run is None:
+                machine = route.newest
+            else:
+                updated = run.updated
+                if updated > at:
+                    at, at_number = updated, _postgres_time(updated)
+                known = route.machines.get(run.definition)
+                if known is None:
+                    nothing = Occurrence(decoded.envelope, key, digest, at, None)
+                    found.append((arrival, None, run, nothing, at, at_number))
+                    continue
+                machine = known
+                if run.held or len(run.recent) >= RECENT_BYTES:
+                    pair = (run.id, digest_number(digest))
+                    seen = pair in consumed or (after_wait is None and pair in waiting)
+            beat[0] = position or 0
+            beat[1] = record.offset
+            envelope, data, _ = decoded
+            event: Event | None = _NO_EVENT
+            error = ""
+            struck = self._struck(position, record.offset) if strikes else None
+            validate = machine.validators.get(envelope.type)
+            if struck is not None:
+                event, error = None, struck
+            elif validate is not None:
+                try:
+                    event = validate({} if data is None else data)
+                except BaseException as raised:  # noqa: BLE001 - a user's validator may raise anything
+                    event, error = None, describe_invalid(raised)
+            occurrence = _new(Occurrence, (envelope, key, digest, at, event, error, seen, False))
+            found.append((arrival, machine, run, occurrence, at, at_number))
+        return found
 
     def rest(self) -> None:
         """Tell the watchdog that no handler is being called now."""
@@ -233,17 +200,11 @@ class Batch(Ledger):
         decoded = decode(record, topic.topic, self._cluster)
         self.refuse_record(record, position, topic, Reason.REFUSED_BY_STORE, error, decoded)
 
-    def _text(self, text: str) -> bytes:
-        raw = text.encode()
-        packed = self._texts[text] = _length(len(raw)) + raw
-        return packed
-
-    def _without_definition(self, arrival: Arrival, run: Run, at: datetime) -> None:
+    def _without_definition(self, arrival: Arrival, run: Run | None) -> Outcome:
+        assert run is not None, "only a run can lack its definition"
         pair = (run.id, digest_number(arrival.digest))
-        if has_seen(run.recent, arrival.digest) or pair in self.consumed or pair in self.waiting:
-            self.settle(arrival, run, DUPLICATE, at, None)
-        else:
-            self.settle(arrival, run, WAITS, at, None)
+        seen = has_seen(run.recent, arrival.digest) or pair in self.consumed or pair in self.waiting
+        return DUPLICATE if seen else WAITS
 
     def _struck(self, position: int | None, offset: int) -> str | None:
         """Why no handler may see this record again; without an event, ``step`` calls none."""
@@ -251,19 +212,22 @@ class Batch(Ledger):
         if struck is None or struck[0] < STRIKES_MAX:
             return None
         self.commit.strikes_forgotten.append((position or 0, offset))
+        self._struck_out.add((position or 0, offset))
         return f"{struck[1]} did not return, {struck[0]} times; each time the engine was ended"
 
+    def _with_reason(self, arrival: Arrival, outcome: Outcome) -> Outcome:
+        """What was refused for want of an event is told by why there is none."""
+        struck_out = self._struck_out and (arrival.position or 0, arrival.record.offset) in self._struck_out
+        if struck_out and isinstance(outcome, Refused) and outcome.reason is Reason.INVALID:
+            return outcome._replace(reason=Reason.NEVER_RETURNED)
+        return outcome
+
     def _refuse_without_key(
-        self,
-        record: Record,
-        position: int | None,
-        topic: TopicRoute,
-        route: Route,
-        decoded: Decoded,
-        event_class: type[Event],
+        self, record: Record, position: int | None, topic: TopicRoute, reader: Reader, decoded: Decoded
     ) -> None:
-        field = event_class.event_key()
-        if field is None:
+        route, event_class, _ = reader
+        field = None if event_class is None else event_class.event_key()
+        if event_class is None or field is None:
             why = decoded.key_error or "the record has no key, and the event no subject"
         else:
             why = (
@@ -271,16 +235,6 @@ class Batch(Ledger):
                 f"empty, no text or number, or longer than {KEY_BYTES_MAX} bytes"
             )
         self.refuse_record(record, position, topic, Reason.NO_KEY, why, decoded, route)
-
-
-def _validate(machine: Machine, event_type: str, data: object) -> tuple[Event | None, str]:
-    event_class = machine.events.get(event_type)
-    if event_class is None:
-        return _NO_EVENT, ""  # a type that only another version knows: this one's table has nothing for it
-    try:
-        return event_class.__pydantic_validator__.validate_python({} if data is None else data), ""
-    except BaseException as raised:  # noqa: BLE001 - a user's validator may raise anything
-        return None, describe_invalid(raised)
 
 
 def describe_invalid(raised: BaseException) -> str:

@@ -211,8 +211,7 @@ class Commands:
         await load_for(batch, self._store)
         # Neither the record's partition nor those of the events that wait need be ours.
         await self._committer.learn_strikes([letter.position])
-        for arrival in batch.arrivals:
-            batch.meet(arrival)
+        batch.meet(batch.arrivals)
         batch.rest()
 
     async def _drain(self, route: Route, key: str, batch: Batch) -> None:
@@ -227,7 +226,7 @@ class Commands:
         for sequence, arrival in arrivals:
             if route.cache[key].held:
                 break
-            batch.meet(arrival, after_wait=sequence)
+            batch.meet((arrival,), after_wait=sequence)
         batch.rest()
 
     async def _arrival(self, event: WaitingEvent, route: Route, run: Run) -> Arrival:

@@ -80,8 +80,7 @@ class Committer:
         await load_for(batch, self._store)
         arrivals, meet = batch.arrivals, batch.meet
         for at in range(0, len(arrivals), ARRIVALS_BETWEEN_BREATHS):
-            for arrival in arrivals[at : at + ARRIVALS_BETWEEN_BREATHS]:
-                meet(arrival)
+            meet(arrivals[at : at + ARRIVALS_BETWEEN_BREATHS])
             batch.rest()
             await asyncio.sleep(0)
         batch.finish()

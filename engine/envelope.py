@@ -13,7 +13,7 @@ Headers = Sequence[tuple[str, bytes | None]]
 
 KEY_IS_RUN_KEY = 1
 _NO_KEY = 2
-_USUAL_HEADERS = 4
+HEADERS_ARE_USUAL = 4
 _HEADERS = 8
 
 USUAL_HEADERS: tuple[tuple[str, bytes], ...] = (("content-type", b"application/cloudevents+json"),)
@@ -34,7 +34,7 @@ def encode_envelope(time: int, key: bytes | None, headers: Headers, run_key: byt
         tail = _LENGTH.pack(len(key)) + key
     if headers:
         if tuple(headers) == USUAL_HEADERS:
-            flags |= _USUAL_HEADERS
+            flags |= HEADERS_ARE_USUAL
         else:
             flags |= _HEADERS
             tail += encode_headers(headers)
@@ -50,7 +50,7 @@ def decode_envelope(packed: bytes, run_key: bytes) -> tuple[int, bytes | None, H
         key = run_key
     elif not flags & _NO_KEY:
         key, at = _take(packed, at)
-    if flags & _USUAL_HEADERS:
+    if flags & HEADERS_ARE_USUAL:
         return time, key, USUAL_HEADERS
     return time, key, decode_headers(packed[at:]) if flags & _HEADERS else ()
 

@@ -239,6 +239,26 @@ class Ledger:
         )
         self.refuse_record(record, position, topic, Reason.UNKNOWN_TYPE, error, decoded)
 
+    def unknown_to(self, route: Route, record: Record, position: int | None, decoded: Decoded) -> None:
+        """Note that a pipeline does not know an event's type, though another reader of the topic does."""
+        envelope = decoded.envelope
+        self.commit.noted.append(
+            Noted(
+                position,
+                record.offset,
+                route.pipeline,
+                None,
+                envelope.key,
+                envelope.id,
+                envelope.type,
+                int(Disposition.IGNORED),
+                Reason.UNKNOWN_TYPE.value,
+                b"",
+                self.commit.at,
+            )
+        )
+        self.count(route, Disposition.IGNORED)
+
     def close_range(self, position: int | None) -> None:
         """A record that is not ignored ends the range of those before it."""
         if position is not None and self._ranges:

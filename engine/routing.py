@@ -29,6 +29,16 @@ class Route:
     """Hot runs by key, the least recently moved first."""
 
 
+class Reader(NamedTuple):
+    """A pipeline that reads a topic, and what one event type is to it."""
+
+    route: Route
+    event_class: type[Event] | None
+    """None: the pipeline does not know the type, though another one does."""
+    key_name: str | None
+    """The field of the data that is the run's key, where the class names one."""
+
+
 @dataclass(slots=True, eq=False)
 class TopicRoute:
     """A topic as it is read: its settings, and who reads it."""
@@ -36,6 +46,13 @@ class TopicRoute:
     topic: Topic
     routes: Sequence[Route]
     dead_letters: DeadLetterTopic
+    readers: Mapping[str, Sequence[Reader]] = field(init=False)
+    """All pipelines that read it, by each event type that any of them knows."""
+
+    def __post_init__(self) -> None:
+        """Look up once what is needed for every event."""
+        types = {event_type for route in self.routes for event_type in route.events}
+        self.readers = {one: [_reader(route, one) for route in self.routes] for one in types}
 
 
 class Loaded(NamedTuple):
@@ -58,6 +75,11 @@ def make_routes(loaded: Iterable[Loaded], record_bytes_max: Mapping[str, int]) -
         for name, topic in topics.items():
             found.setdefault(name, (topic, []))[1].append(route)
     return {name: _topic_route(topic, routes, record_bytes_max) for name, (topic, routes) in found.items()}
+
+
+def _reader(route: Route, event_type: str) -> Reader:
+    event_class = route.events.get(event_type)
+    return Reader(route, event_class, None if event_class is None else event_class.__event_key_name__)
 
 
 def _route(versions: list[Loaded]) -> Route:

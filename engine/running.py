@@ -31,7 +31,7 @@ from statemachines.machine import Machine
 
 log = logging.getLogger("pointsman.engine")
 
-GC_THRESHOLDS = (50_000, 50, 50)
+GC_THRESHOLDS = (200_000, 50, 50)
 """Batches make many objects that live until their commit; looking through them often finds nothing."""
 RELAY_STOP_SECONDS = 1.5
 """For finishing its transaction, once the engine has ended."""

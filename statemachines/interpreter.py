@@ -82,43 +82,40 @@ def step(machine: Machine, run: Run | None, occurrence: Occurrence) -> Outcome:
     if candidates is None:
         why = f"{configuration} has no transition for it"
         return _by_policy(machine.unexpected, Reason.UNEXPECTED, why)
-    set_origin(event, (_meta, machine, run, occurrence))
+    # All but the occurrence itself, which holds the event: a cycle would live until the garbage collector finds it.
+    set_origin(event, (_meta, machine, run, occurrence.envelope, occurrence.key, occurrence.now))
     return _move(machine, run, event, candidates)
 
 
 def _move(machine: Machine, run: Run, event: Event, candidates: tuple[Candidate, ...]) -> Outcome:
+    configuration = run.configuration
     context: Context | None = None
     tried: tuple[Tried, ...] = ()
     try:
-        for candidate in candidates:
-            source, target, guard, _, guard_name, _ = candidate
+        for source, target, guard, action, guard_name, action_name in candidates:
             if guard is not None:
                 if context is None:
                     context = _context_of(machine, run)
                 if not ask(guard, guard_name, context, event):
                     tried += (Tried(source, target, guard_name),)
                     continue
-            return _take(machine, run, candidate, context, event)
+            if target is not None:
+                configuration = target
+            status = COMPLETED if configuration in machine.final else RUNNING
+            if action is None:
+                # A guard may have had the context in its hands, so the object is not passed on.
+                loaded = run.loaded if context is None else []
+                return _tuple(Moved, (False, configuration, status, None, loaded, ()))
+            if context is None:
+                context = _context_of(machine, run)
+            publications = act(action, action_name, context, event, run.key)
+            written, again = write(machine, context, action_name)
+            changed = None if written == run.context else written
+            return _tuple(Moved, (False, configuration, status, changed, [again], publications))
     except HandlerError as error:
         return Refused(error.reason, str(error), holds=True, tried=tried)
-    why = f"no condition of the transitions out of {run.configuration} held"
+    why = f"no condition of the transitions out of {configuration} held"
     return _by_policy(machine.unexpected, Reason.UNEXPECTED, why, tried)
-
-
-def _take(machine: Machine, run: Run, candidate: Candidate, context: Context | None, event: Event) -> Moved:
-    _, target, _, action, _, action_name = candidate
-    configuration = run.configuration if target is None else target
-    status = COMPLETED if configuration in machine.final else RUNNING
-    if action is None:
-        # A guard may have had the context in its hands, so the object is not passed on.
-        loaded = run.loaded if context is None else []
-        return _tuple(Moved, (False, configuration, status, None, loaded, ()))
-    if context is None:
-        context = _context_of(machine, run)
-    publications = act(action, action_name, context, event, run.key)
-    written, again = write(machine, context, action_name)
-    changed = None if written == run.context else written
-    return _tuple(Moved, (False, configuration, status, changed, [again], publications))
 
 
 def _context_of(machine: Machine, run: Run) -> Context:
@@ -136,7 +133,7 @@ def _start(machine: Machine, occurrence: Occurrence) -> Outcome:
     event = occurrence.event
     if event is None:
         return Refused(Reason.INVALID, occurrence.error, holds=False)
-    set_origin(event, (_meta, machine, None, occurrence))
+    set_origin(event, (_meta, machine, None, occurrence.envelope, occurrence.key, occurrence.now))
     try:
         return _begin(machine, beginning, event, occurrence.key)
     except HandlerError as error:
@@ -159,7 +156,6 @@ def _by_policy(policy: Policy, reason: Reason, why: str, tried: tuple[Tried, ...
     return Refused(reason, why, holds=False, tried=tried)
 
 
-def _meta(machine: Machine, run: Run | None, occurrence: Occurrence) -> Meta:
+def _meta(machine: Machine, run: Run | None, envelope: Envelope, key: str, now: datetime) -> Meta:
     generation, sequence = (0, 0) if run is None else (run.generation, run.sequence)
-    address = Address(machine.namespace, machine.name, occurrence.key, generation, sequence + 1)
-    return Meta(occurrence.envelope, occurrence.now, address)
+    return Meta(envelope, now, Address(machine.namespace, machine.name, key, generation, sequence + 1))

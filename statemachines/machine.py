@@ -53,6 +53,8 @@ class Machine:
     """By configuration, then by event type: the candidates in the order they are tried."""
     beginnings: Mapping[str, Beginning]
     events: Mapping[str, type[Event]]
+    validators: Mapping[str, Callable[[Any], Event]]
+    """By event type: the event from its data; raises what a user's validator may raise."""
     final: frozenset[str]
     no_run: Policy
     unexpected: Policy
@@ -77,6 +79,9 @@ def compile_pipeline(pipeline: Pipeline[Any], *, namespace: str = "default") -> 
     check(pipeline)
     initial = next(state.name for state in pipeline.states if state.initial)
     structure = canonical_bytes(pipeline)
+    events: dict[str, type[Event]] = {
+        one.event.event_type(): one.event for many in (pipeline.starts, pipeline.moves) for one in many
+    }
     return Machine(
         pipeline=pipeline,
         namespace=namespace,
@@ -96,8 +101,10 @@ def compile_pipeline(pipeline: Pipeline[Any], *, namespace: str = "default") -> 
             )
             for start in pipeline.starts
         },
-        events={
-            one.event.event_type(): one.event for many in (pipeline.starts, pipeline.moves) for one in many
+        events=events,
+        validators={
+            event_type: event_class.__pydantic_validator__.validate_python
+            for event_type, event_class in events.items()
         },
         final=frozenset(state.name for state in pipeline.states if state.final),
         no_run=pipeline.no_run,

@@ -90,8 +90,7 @@ def run_batches(given_batches: list[list[tuple[str, str, object, int]]]) -> tupl
         if done:
             batch.inherit(done[-1])
         batch.read([record(next(offsets), *one) for one in given_events], 1, topics["sums"])
-        for arrival in batch.arrivals:
-            batch.meet(arrival)
+        batch.meet(batch.arrivals)
         batch.finish()
         done.append(batch)
     return topics["sums"].routes[0], done

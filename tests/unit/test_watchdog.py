@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import faulthandler
 import tempfile
+from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import field_validator
 
-from engine.batch import _validate
+from connectors.source import RawRecord
+from engine.batch import Batch
+from engine.routing import Loaded, make_routes
 from engine.watchdog import Patience, find_handler
 from statemachines.context import Context
 from statemachines.definition import Pipeline, Topic
@@ -147,9 +150,12 @@ def test_the_validation_of_an_event_is_named() -> None:
     pipeline = Pipeline("bells", Nothing, topics=[Topic("bells")])
     pipeline.state("quiet", initial=True, final=True)
     pipeline.start(Rang, lambda event: Nothing())
-    machine = compile_pipeline(pipeline, namespace="default")
-    event, _ = _validate(machine, "rang", {"text": "x"})
-    assert event is not None
+    routes = make_routes([Loaded(compile_pipeline(pipeline), 1, 1)], {})
+    batch = Batch(datetime.now(UTC), iter((1,)), "here", [0, 0, 0])
+    value = b'{"text": "x"}'
+    batch.read([RawRecord("bells", 0, 0, 0, b"k", value, [("type", b"rang")])], 1, routes["bells"])
+    batch.meet(batch.arrivals)
+    assert len(batch.commit.rows) == 1
     assert find_handler(Where.text).startswith(f"check ({__file__}:")
 
 

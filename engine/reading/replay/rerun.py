@@ -116,7 +116,7 @@ class Rerun:
         route = TopicRoute(topic, [self._route], DeadLetterTopic(topic.dead_letter_topic))
         arrival = Arrival(self._route, self._stored.key, record, row.position, route, decoded, digest)
         # Which of those that wait it is does not matter: they are offered oldest first.
-        batch.meet(arrival, after_wait=0 if row.kind in _AFTER_WAIT else None)
+        batch.meet((arrival,), after_wait=0 if row.kind in _AFTER_WAIT else None)
         return ""
 
     def _compare(self, row: LogRow, batch: Batch) -> Mismatch | None:

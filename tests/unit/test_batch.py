@@ -1,0 +1,123 @@
+"""What a batch makes of events, without a store."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import pytest
+
+from connectors.source import RawRecord
+from engine.batch import Batch
+from engine.dispositions import Disposition
+from engine.routing import Loaded, TopicRoute, make_routes
+from statemachines import Context, Event, Pipeline
+from statemachines.machine import compile_pipeline
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class Begun(Event, type="begun"):
+    pass
+
+
+class Added(Event, type="added"):
+    amount: int
+
+
+class Closed(Event, type="closed"):
+    pass
+
+
+class Sum(Context):
+    amount: int = 0
+
+
+def add(total: Sum, event: Added) -> None:
+    total.amount += event.amount
+    assert event.meta.type == "added"
+
+
+def sums(name: str = "sums", *, adds: bool = True) -> Pipeline[Sum]:
+    pipeline = Pipeline(name, Sum, topics=["numbers"])
+    state = pipeline.state("open", initial=True)
+    closed = pipeline.state("closed", final=True)
+    state.on(Closed, to=closed)
+    pipeline.start(Begun, lambda event: Sum())
+    if adds:
+        state.on(Added, do=add)
+    return pipeline
+
+
+def route(*pipelines: Pipeline[Sum]) -> TopicRoute:
+    loaded = [Loaded(compile_pipeline(one), number, number) for number, one in enumerate(pipelines, 1)]
+    return make_routes(loaded, {})["numbers"]
+
+
+def records(*given: tuple[str, str, bytes], first: int = 0) -> list[RawRecord]:
+    return [
+        RawRecord("numbers", 0, offset, 0, key.encode(), value, [("type", event_type.encode())])
+        for offset, (key, event_type, value) in enumerate(given, first)
+    ]
+
+
+def met(topic: TopicRoute, given: list[RawRecord]) -> Batch:
+    batch = Batch(NOW, itertools.count(1), "here", [0, 0, 0])
+    batch.read(given, 1, topic)
+    batch.meet(batch.arrivals)
+    batch.finish()
+    return batch
+
+
+@pytest.fixture
+def _uncollected() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("_uncollected")
+def test_moves_leave_nothing_for_the_garbage_collector() -> None:
+    # Looking through what a batch left behind took the collector a fifth of an engine's time.
+    topic = route(sums())
+    events = [
+        (key, kind, b'{"amount": 1}') for key in ("a", "b") for kind in ("begun", "added", "added", "unknown")
+    ]
+    batch = met(topic, records(*events))
+    assert len(batch.commit.rows) == 6
+    del batch, topic
+    before = {type(one) for one in gc.get_objects()}
+    assert {Begun, Added} & before == set(), "no event is left, though nothing was collected"
+
+
+def test_events_of_one_run_are_applied_in_order_beside_those_of_others() -> None:
+    topic = route(sums())
+    met(topic, records(*[(key, "begun", b"{}") for key in "abc"]))
+    given = [("a", "added", b'{"amount": %d}' % amount) for amount in range(1, 6)]
+    given.insert(2, ("b", "added", b'{"amount": 7}'))
+    met(topic, records(*given, first=10))
+    cache = topic.routes[0].cache
+    assert {key: (run.sequence, run.context) for key, run in cache.items()} == {
+        "a": (6, b'{"amount":15}'),
+        "b": (2, b'{"amount":7}'),
+        "c": (1, b'{"amount":0}'),
+    }
+    assert list(cache) == ["c", "b", "a"], "the least recently moved first"
+
+
+def test_an_event_that_only_another_reader_of_the_topic_knows_is_ignored_and_noted() -> None:
+    topic = route(sums(), sums("others", adds=False))
+    batch = met(topic, records(("a", "begun", b"{}"), ("a", "added", b'{"amount": 1}')))
+    assert batch.counts == {
+        ("sums", Disposition.STARTED): 1,
+        ("sums", Disposition.APPLIED): 1,
+        ("others", Disposition.STARTED): 1,
+        ("others", Disposition.APPLIED): 0,
+        ("others", Disposition.IGNORED): 1,
+    }
+    [noted] = batch.commit.noted
+    assert (noted.pipeline, noted.offset, noted.type, noted.reason) == (2, 1, "added", "unknown type")
+    assert not batch.commit.dead_letters

@@ -1,6 +1,7 @@
 """Commands out of the inbox: what people ask of runs, taken up as events along the one road.
 
-``redrive``   put a dead letter's event back: where it holds its run, in its place before those that wait behind it
+``redrive``   put a dead letter's event back: where it holds its run, in its place before those that wait behind it;
+              where the broker refused what a run publishes, back into the outbox, behind all that is there by now
 ``drop``      give a dead letter up: where it holds its run, those that wait go on without it
 ``release``   a definition that a run's events waited for is loaded again
 
@@ -28,6 +29,7 @@ from engine.ledger import WAITING_EVENTS_MAX
 from engine.limits import EngineLimits
 from engine.loading import ask_for_seen, load_for
 from engine.log import digest_bytes, microseconds
+from engine.relay.refusals import record_of
 from engine.routing import Route, TopicRoute
 from engine.store.contract import (
     Command,
@@ -38,6 +40,7 @@ from engine.store.contract import (
     StoredDeadLetter,
     WaitingEvent,
 )
+from statemachines.outcome import Reason
 from statemachines.run import Run
 
 log = logging.getLogger("pointsman.engine")
@@ -131,6 +134,9 @@ class Commands:
 
     async def _end_dead_letter(self, command: Command, letter: StoredDeadLetter, batch: Batch) -> None:
         redriven = command.command == "redrive"
+        if redriven and letter.reason == Reason.REFUSED_BY_BROKER:
+            self._publish_again(command, letter, batch)
+            return
         status = "redriven" if redriven else "dropped"
         run = await self._run_of(letter)
         holder = run is not None and letter.sequence is not None and run.held == letter.sequence
@@ -158,6 +164,17 @@ class Commands:
             await self._offer(record, letter, topic, batch)
         if holder and run is not None and letter.pipeline is not None:
             await self._drain(self._routes[letter.pipeline], run.key, batch)
+
+    def _publish_again(self, command: Command, letter: StoredDeadLetter, batch: Batch) -> None:
+        # Its old place is gone: what the run published since may have been read. So it goes to the end.
+        record = record_of(letter)
+        if record is None:
+            log.error("dead letter %s does not say what topic it was for; it stays open", letter.id)
+            return
+        batch.commit.out.append(record)
+        batch.commit.ended.append(
+            EndedDeadLetter(letter.id, "redriven", command.who, command.why, publishing="pending")
+        )
 
     def _is_not_loaded(self, pipeline: int | None, run: Run) -> bool:
         # Its hold is not lifted then: what waits could not go on, and nothing would say why.

@@ -108,7 +108,7 @@ def show(
             "run": f"{letter.pipeline or '?'} {letter.key or '?'}",
             "record": place(found.record),
             "holds its run": f"yes, {found.waiting} events wait" if found.holds else "no",
-            "published": f"{letter.publishing} {found.publishing_error}, to {found.dead_letter_topic}",
+            "published": f"{letter.publishing} {found.publishing_error}, to {found.dead_letter_topic or letter.topic}",
             "at": letter.at,
             **({"ended": f"by {found.who}: {found.why}"} if found.ended else {}),
         }
@@ -135,6 +135,9 @@ def redrive(
     json: Json = False,
 ) -> int:
     """Put events back, each in its place before those that wait behind it.
+
+    An event that a run was to publish and the broker refused goes back into the outbox, with its id, key and bytes: it
+    is published behind what the run has published since. If the broker refuses it again, it is a dead letter again.
 
     By their numbers, or all open ones that the filters let through. An engine does it; doing it twice changes
     nothing the second time. Ends with 1 where a number is not known.

@@ -18,6 +18,10 @@ from statemachines.outcome import Reason
 _LOOK_SECONDS = 0.05
 _LOOK_SECONDS_MAX = 0.5
 _WHO_CHARACTERS_MAX = 1_000
+_PUT_BACK = (
+    "It is in the outbox again, as it was, and behind all that was committed before: it is published after what its "
+    "run has published since. If the broker refuses it again, that is another dead letter."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +72,9 @@ async def ask_redrive(
 ) -> Asked:
     """Ask for open dead letters to be put back: each in its place before those that wait behind it.
 
-    Needs the engine's role. They are taken up in the order of their numbers; what is not open is left alone.
+    What a broker refused of the events that a run publishes goes back into the outbox, as it was, behind all that was
+    committed since. Needs the engine's role. They are taken up in the order of their numbers; what is not open is left
+    alone.
 
     Raises:
         UsageError: it is not said who asks, or why.
@@ -98,9 +104,13 @@ async def _ask(
         found = {
             row["id"]: row for row in await connection.fetch(SQL["letters_to_ask_of"], namespace, wanted)
         }
-        skipped = [(number, _why_not(found.get(number), command)) for number in wanted]
+        skipped = [(number, _why_not(found.get(number))) for number in wanted]
         chosen = [number for number, reason in skipped if not reason]
-        pipelines = [found[number]["pipeline"] for number in chosen]
+        # What is only to be published needs no pipeline to be loaded: any engine of the namespace may do it.
+        pipelines = [
+            None if found[number]["reason"] == Reason.REFUSED_BY_BROKER else found[number]["pipeline"]
+            for number in chosen
+        ]
         rows = await connection.fetch(SQL["ask"], namespace, command, chosen, pipelines, who, why)
         if rows:
             await connection.execute(SQL["notify"], CHANNEL)
@@ -153,6 +163,8 @@ async def _became(
             "is still open."
         )
         return Became(letter, taken=True, status=status, disposition=None, sentence=sentence)
+    if row["reason"] == Reason.REFUSED_BY_BROKER and status == "redriven":
+        return Became(letter, taken=True, status=status, disposition=None, sentence=_PUT_BACK)
     if not answers:
         return Became(letter, taken=True, status=status, disposition=None, sentence=f"It is {status}.")
     said = " ".join(answer.current.sentence for answer in answers)
@@ -176,13 +188,11 @@ async def _answers(connection: Connection, namespace: str, row: Any) -> list[Ans
     ]
 
 
-def _why_not(row: Any, command: str) -> str:
+def _why_not(row: Any) -> str:
     if row is None:
         return "there is no such dead letter"
     if row["status"] != "open":
         return f"it is {row['status']} already"
-    if command == "redrive" and row["reason"] == Reason.REFUSED_BY_BROKER:
-        return "it came of a run and not of a topic: it cannot be put back, only dropped"
     return ""
 
 

@@ -39,7 +39,8 @@ class DeadLetterView:
     status: str
     """open, redriven or dropped."""
     publishing: str
-    """Whether its own topic has it: pending, published or refused."""
+    """Whether its dead-letter topic has it (of an event that the broker refused, the topic that it is for): pending,
+    published or refused."""
     at: datetime
 
     def as_json(self) -> dict[str, Any]:
@@ -133,6 +134,7 @@ async def list_dead_letters(
         askable(topic),
         askable(event_id),
         limit,
+        Reason.REFUSED_BY_BROKER.value,
     )
     return [_view(row) for row in rows]
 

@@ -1,4 +1,8 @@
-"""Records that the broker will never take: they are kept, with why, and left out from then on."""
+"""Records that the broker will never take: they are kept, with why, and left out from then on.
+
+A person may have one put back once the topic takes it (``record_of``): then it is published behind all that was
+committed meanwhile. If the broker refuses it again, that is another dead letter.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +14,11 @@ import orjson
 
 from engine.dead_letters import fit_text
 from engine.dispositions import Disposition
-from engine.envelope import encode_headers
+from engine.envelope import decode_headers, encode_headers
 from engine.outbox import OutRecord
 from engine.relay.rows import Connection, Load
 from engine.store import queries
+from engine.store.contract import StoredDeadLetter
 from statemachines.outcome import Reason
 
 _SQL = queries.load("relay")
@@ -26,7 +31,8 @@ async def keep_refused(
 ) -> None:
     """Note what was refused (index in ``sent`` -> why), all or nothing; what was noted before stays as it is.
 
-    A dead letter among it is told that it was not published; anything else becomes a dead letter.
+    A dead letter among it is told that it was not published; anything else becomes a dead letter, and what was put back
+    after it was refused before becomes one again.
     """
     async with connection.transaction():
         for place, why in refused.items():
@@ -35,10 +41,23 @@ async def keep_refused(
             if await connection.fetchval(_SQL["add_refusal"], lane, sequence, index, error) is None:
                 continue
             record = sent.records[place]
+            reason = None
             if record.dead_letter is not None:
-                await connection.execute(_SQL["dead_letter_not_published"], record.dead_letter, error)
-            else:
+                reason = await connection.fetchval(
+                    _SQL["dead_letter_not_published"], record.dead_letter, error
+                )
+            if record.dead_letter is None or reason == Reason.REFUSED_BY_BROKER:
                 await _add_dead_letter(connection, namespace, (sequence, index), record, error)
+
+
+def record_of(letter: StoredDeadLetter) -> OutRecord | None:
+    """What was to be published when it was refused, to be published after all; None where that is not known."""
+    try:
+        topic = orjson.loads(letter.details)["topic"]
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return None
+    headers = decode_headers(letter.record_headers)
+    return OutRecord(topic, letter.record_key, letter.record_value, headers, letter.record_time, letter.id)
 
 
 async def _add_dead_letter(
@@ -46,7 +65,7 @@ async def _add_dead_letter(
 ) -> None:
     event = _event_of(record)
     source = str(event.get("source", "")).split("/")
-    details = {"topic": record.topic, "outbox": {"sequence": origin[0], "index": origin[1]}}
+    details = {"topic": fit_text(record.topic), "outbox": {"sequence": origin[0], "index": origin[1]}}
     await connection.execute(
         _SQL["add_dead_letter"],
         namespace,

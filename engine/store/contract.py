@@ -101,6 +101,7 @@ class StoredDeadLetter(NamedTuple):
     status: str
     reason: str
     topic: str | None
+    details: bytes
 
 
 class Noted(NamedTuple):
@@ -160,6 +161,8 @@ class EndedDeadLetter(NamedTuple):
     status: str
     who: str
     why: str
+    publishing: str | None = None
+    """Whether it is published, from now on; None: as before."""
 
 
 @dataclass(slots=True)

@@ -244,11 +244,12 @@ async def test_a_dead_letter_is_found_with_its_bytes_as_they_came(world: World) 
     await store.commit(Commit(AT, dead_letters=[LETTER]))
     found = await store.load_dead_letter(1)
     assert found is not None
-    assert (found.record_value, found.record_key, found.reason, found.status) == (
+    assert (found.record_value, found.record_key, found.reason, found.status, found.details) == (
         b"\0\xff",
         None,
         "no run",
         "open",
+        b"",
     )
     assert await store.load_dead_letter(2) is None
 

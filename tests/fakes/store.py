@@ -154,6 +154,7 @@ class FakeStore:
             status,
             letter.reason,
             letter.topic,
+            letter.details,
         )
 
     async def has_command(self, number: int) -> bool:

@@ -81,12 +81,23 @@ def test_a_dead_letter_says_whether_its_topic_has_it() -> None:
     assert "publish" not in told(LETTER._replace(topic=None))
 
 
-def test_what_the_broker_refused_of_a_run_can_only_be_dropped() -> None:
-    sentence = told(LETTER._replace(reason=Reason.REFUSED_BY_BROKER, error="too large", topic=None, run=None))
-    assert sentence == (
+def test_what_the_broker_refused_of_a_run_says_what_became_of_it_since() -> None:
+    refused = LETTER._replace(reason=Reason.REFUSED_BY_BROKER, error="too large", topic=None, run=None)
+    assert told(refused) == (
         "It was to be published, and the broker refused it (dead letter 7, refused by broker): too large. "
         "It came of the run 'o1' of shop, generation 2. "
-        "It is open until it is dropped: pointsman dead-letters drop 7."
+        "It is open: pointsman dead-letters redrive 7, once the topic takes it (or drop)."
+    )
+    again = refused._replace(status="redriven", who="ana", ended=AT, publishing="pending")
+    assert told(again).endswith(
+        "Redriven by ana at 2026-03-01T12:00:00Z. It waits in the outbox to be published."
+    )
+    assert told(again._replace(publishing="published")).endswith("Z. It was published then.")
+    assert told(again._replace(publishing="refused", publishing_error="still too large")).endswith(
+        "Z. The broker refused it again: still too large."
+    )
+    assert told(refused._replace(status="dropped", ended=AT)).endswith(
+        "Dropped by somebody at 2026-03-01T12:00:00Z."
     )
 
 

@@ -233,9 +233,21 @@ def _published(letter: FoundLetter) -> str:
 def _end_of(letter: FoundLetter) -> str:
     if letter.status != "open":
         why = f": {_ended(letter.why)}" if letter.why else "."
-        return f"{letter.status.capitalize()} by {letter.who or 'somebody'} at {_at(letter.ended)}{why}"
+        ended = f"{letter.status.capitalize()} by {letter.who or 'somebody'} at {_at(letter.ended)}{why}"
+        return f"{ended} {_published_again(letter)}".strip()
     if letter.held is not None and letter.held == letter.sequence:
         return f"To let the run go on: pointsman dead-letters redrive {letter.id} (or drop)."
-    if letter.reason == Reason.REFUSED_BY_BROKER:
-        return f"It is open until it is dropped: pointsman dead-letters drop {letter.id}."
-    return f"It is open: pointsman dead-letters redrive {letter.id} (or drop)."
+    again = ", once the topic takes it" if letter.reason == Reason.REFUSED_BY_BROKER else ""
+    return f"It is open: pointsman dead-letters redrive {letter.id}{again} (or drop)."
+
+
+def _published_again(letter: FoundLetter) -> str:
+    if letter.reason != Reason.REFUSED_BY_BROKER or letter.status != "redriven":
+        return ""
+    match letter.publishing:
+        case "published":
+            return "It was published then."
+        case "refused":
+            return f"The broker refused it again: {_ended(letter.publishing_error)}"
+        case _:
+            return "It waits in the outbox to be published."

@@ -202,7 +202,8 @@ where d.namespace = $1
     and ($3::text is null or d.reason = $3)
     and ($4::text is null or l.name = $4)
     and ($5::text is null or d.key = $5)
-    and ($6::text is null or p.topic = $6)
+    and ($6::text is null or p.topic = $6
+        or case when d.reason = $9 then convert_from(d.details, 'UTF8')::json ->> 'topic' end = $6)
     and ($7::text is null or d.event_id = $7)
 order by d.id desc limit nullif($8::int, 0)
 
@@ -235,7 +236,8 @@ select pg_notify($1, '')
 select id from pointsman.inbox where id = any ($1::bigint[]) order by id
 
 -- name: records_of_letters
-select id, status, pipeline, position, "offset" from pointsman.dead_letters where id = any ($1::bigint[]) order by id
+select id, status, reason, pipeline, position, "offset" from pointsman.dead_letters
+where id = any ($1::bigint[]) order by id
 
 -- name: lock_positions
 select id, consumer_group, cluster, position from pointsman.positions

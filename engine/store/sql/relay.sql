@@ -51,7 +51,7 @@ on conflict do nothing
 returning index
 
 -- name: dead_letter_not_published
-update pointsman.dead_letters set publishing = 'refused', publishing_error = $2 where id = $1
+update pointsman.dead_letters set publishing = 'refused', publishing_error = $2 where id = $1 returning reason
 
 -- name: dead_letters_published
 update pointsman.dead_letters set publishing = 'published'

@@ -117,11 +117,14 @@ values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $
 returning id
 
 -- name: end_dead_letter
-update pointsman.dead_letters set status = $2, who = $3, why = $4, ended = $5 where id = $1 and status = 'open'
+update pointsman.dead_letters
+set status = $2, who = $3, why = $4, ended = $6, publishing = coalesce($5, publishing),
+    publishing_error = case when $5 is null then publishing_error else '' end
+where id = $1 and status = 'open'
 
 -- name: load_dead_letter
 select id, pipeline, run, sequence, key, event_id, type, position, "offset", record_time, record_key, record_value,
-    record_headers, status, reason, dead_letter_topic
+    record_headers, status, reason, dead_letter_topic, details
 from pointsman.dead_letters where id = $1
 
 -- name: add_ignored_range

@@ -73,7 +73,6 @@ class Batch(Moves):
             else:
                 assert isinstance(decoded, Unreadable)
                 self.refuse_record(record, position, topic, Reason.UNREADABLE, decoded.error, decoded)
-        self.close_range(position)
 
     def match(
         self,

@@ -67,6 +67,7 @@ class Commands:
         self._committer = committer
         self._limits = limits
         self._looked_at = 0.0
+        self._found: list[Command] = []
         self.wanted = asyncio.Event()
 
     async def listen(self) -> None:
@@ -74,18 +75,18 @@ class Commands:
         await self._store.listen(CHANNEL, self.wanted.set)
         self.wanted.set()
 
-    @property
-    def due(self) -> bool:
-        """Whether there are commands, or it is time to look, in case a notification was lost."""
-        return self.wanted.is_set() or time.monotonic() - self._looked_at >= self._limits.inbox_poll_seconds
+    async def look(self) -> bool:
+        """Whether there are commands; asks if one was announced, and now and then in case a notification was lost."""
+        now = time.monotonic()
+        if self.wanted.is_set() or now - self._looked_at >= self._limits.inbox_poll_seconds:
+            self.wanted.clear()
+            self._looked_at = now
+            self._found = await self._store.read_inbox(list(self._routes), self._limits.inbox_commands_max)
+        return bool(self._found)
 
     async def work(self) -> None:
-        """Take up what there is, if there may be something; nothing else must be in flight."""
-        if not self.due:
-            return
-        self.wanted.clear()
-        self._looked_at = time.monotonic()
-        commands = await self._store.read_inbox(list(self._routes), self._limits.inbox_commands_max)
+        """Take up what the last look has found; nothing else must be in flight."""
+        commands, self._found = self._found, []
         for command in commands:
             await self._take(command)
         if len(commands) >= self._limits.inbox_commands_max:

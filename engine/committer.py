@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, MutableSequence, Seque
 from dataclasses import dataclass, field
 from datetime import datetime
 from operator import length_hint
+from typing import TypeVar
 
 from engine.batch import Batch
 from engine.claims import Claim, Slice, halves
@@ -28,8 +29,10 @@ from engine.routing import Route, TopicRoute
 from engine.store.contract import LostPositionsError, LostRunsError, PositionMove, RefusedByStoreError, Store
 from engine.telling import tell_dead_letters
 
-ARRIVALS_BETWEEN_BREATHS = 100
-"""After as many steps the event loop gets a turn, so that the commit in flight goes on."""
+T = TypeVar("T")
+
+EVENTS_BETWEEN_BREATHS = 100
+"""After reading or stepping as many the event loop gets a turn, so that the commit in flight goes on."""
 LOSSES_BEFORE_LOCK = 2
 RUN_BYTES = 1_500
 """What a hot run takes in memory, roughly, beside its context, which is there as bytes and as an object."""
@@ -76,11 +79,13 @@ class Committer:
         for claim, records, start, end in slices:
             if not claim.lost:
                 batch.commit.positions.append(PositionMove(claim.id, claim.epoch, start, end))
-                batch.read(records, claim.id, self._topics[claim.partition.topic])
+                topic = self._topics[claim.partition.topic]
+                for portion in _portions(records):
+                    batch.read(portion, claim.id, topic)
+                    await asyncio.sleep(0)
         await load_for(batch, self._store)
-        arrivals, meet = batch.arrivals, batch.meet
-        for at in range(0, len(arrivals), ARRIVALS_BETWEEN_BREATHS):
-            meet(arrivals[at : at + ARRIVALS_BETWEEN_BREATHS])
+        for arrivals in _portions(batch.arrivals):
+            batch.meet(arrivals)
             batch.rest()
             await asyncio.sleep(0)
         batch.finish()
@@ -212,6 +217,11 @@ class Committer:
         if batch.commit.dead_letters:
             tell_dead_letters(batch.commit.dead_letters)
         self._observer.committed(batch, seconds)
+
+
+def _portions(many: Sequence[T]) -> Iterator[Sequence[T]]:
+    for at in range(0, len(many), EVENTS_BETWEEN_BREATHS):
+        yield many[at : at + EVENTS_BETWEEN_BREATHS]
 
 
 def evict(routes: Sequence[Route], limits: EngineLimits, batch: Batch) -> None:

@@ -231,7 +231,7 @@ class Session:
                 slices = await self._fetch(pending)
                 for portion in by_bytes(slices, parts.limits.batch_bytes_max):
                     pending = await self._advance(portion, pending)
-                if not slices or self._commands.due:
+                if await self._commands.look() or not slices:
                     await self._settle(pending)
                     pending = None
                     self._speak_of_kafka()
@@ -279,6 +279,8 @@ class Session:
         limits = self._parts.limits
         wait = limits.fetch_wait_milliseconds / 1000
         if pending is not None:
+            # So that the commit is on its way before the next batch keeps us busy.
+            await asyncio.sleep(0)
             # A record that comes while the commit is in flight is stepped meanwhile; none, and the commit is awaited.
             wait = 0.0 if pending.task.done() else 0.002
         chunk = await self._parts.reader.fetch(records_max=limits.batch_records_max, wait_seconds=wait)

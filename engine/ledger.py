@@ -50,6 +50,8 @@ class Ledger:
     def finish(self) -> Commit:
         """The commit, complete."""
         commit = self.commit
+        commit.ranges.extend(self._ranges.values())
+        self._ranges.clear()
         for route, judged in self._judged.items():
             moved = self._touched.get(route, {})
             commit.judged.extend((run.id, run.sequence) for key, run in judged.items() if key not in moved)

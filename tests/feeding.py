@@ -151,6 +151,7 @@ class Feeding:
     async def commands(self) -> None:
         """Take up what is in the inbox."""
         self.inbox.wanted.set()
+        await self.inbox.look()
         await self.inbox.work()
 
     async def redrive(self, *letters: int, why: str = "mended", who: str = "ana") -> Asked:

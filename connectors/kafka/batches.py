@@ -72,6 +72,12 @@ class Batches:
                 raise UndecodableError(f"the batch there cannot be decoded ({error})") from error
         self.end: int | None = self._waiting[-1].next_offset if self._waiting else None
         """The offset after the last whole batch; None where there is none."""
+        self._share = self.size // max(1, len(self._waiting))
+
+    @property
+    def bytes_left(self) -> int:
+        """How many bytes were not asked for yet, as if all batches were of one size."""
+        return self._share * len(self._waiting)
 
     @property
     def size_of_first(self) -> int:

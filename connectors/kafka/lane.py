@@ -42,7 +42,6 @@ class Lane:
         self._failures = 0
         self._decode_failures = 0
         self._buffer: deque[Batches] = deque()
-        self._buffered = 0
         self._records: list[RawRecord] = []
         self._index = 0
         self._end = position
@@ -53,7 +52,7 @@ class Lane:
             self.paused
             or self.stopped
             or self.in_flight
-            or self._buffered > self._half_full
+            or sum(batches.bytes_left for batches in self._buffer) > self._half_full
             or self.retry_at > now
         )
 
@@ -82,7 +81,6 @@ class Lane:
         self.fetched_at = time.monotonic()
         self.fetch_from = batches.end
         self._buffer.append(batches)
-        self._buffered += batches.size
         self._advance()
 
     def take(self, records_max: int) -> list[RawRecord]:
@@ -116,7 +114,7 @@ class Lane:
                 self._doubt(error)
                 return False
             if batch is None:
-                self._buffered -= self._buffer.popleft().size
+                self._buffer.popleft()
                 continue
             self._decode_failures = 0
             self._records, self._end = batch
@@ -127,7 +125,6 @@ class Lane:
         """Fetch once more what cannot be decoded, or stop."""
         self._records, self._index = [], 0
         self._buffer.clear()
-        self._buffered = 0
         self.fetch_from = self.position
         self._decode_failures += 1
         self.retry_at = time.monotonic() + RETRY_SECONDS_MIN

@@ -14,7 +14,7 @@ from connectors.kafka.settings import KafkaSettings
 from connectors.source import Chunk, OutOfRange, Partition, RawRecord, Trouble, Unreadable
 
 BUFFER_BYTES = 32 * 1024 * 1024
-"""Of all partitions together: each may hold one and a half times its share, and one batch of any size."""
+"""Of all partitions together: each may hold twice its share, and one batch of any size."""
 PARTITION_BYTES_MAX = 1024 * 1024
 PARTITION_BYTES_MIN = 16 * 1024
 REQUEST_SECONDS = 20.0

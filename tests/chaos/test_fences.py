@@ -309,6 +309,8 @@ async def test_positions_are_taken_in_vain_where_another_transaction_works_on_th
 
 async def _waits_for_lock(connection: asyncpg.Connection[Any], query: str) -> None:
     async def is_waiting() -> bool:
+        # Within a transaction the first look would be what all later ones see.
+        await connection.execute("select pg_stat_clear_snapshot()")
         return bool(
             await connection.fetchval(
                 "select count(*) from pg_stat_activity "

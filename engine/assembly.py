@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableSequence, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from connectors.kafka.membership import KafkaMembership
 from connectors.kafka.reader import KafkaReader
@@ -14,6 +14,7 @@ from engine.engine import Engine, Parts, Session
 from engine.errors import ServiceUnreachableError
 from engine.limits import EngineLimits
 from engine.observing import Observer, Silent
+from engine.outlet import Outlet, ask_kafka
 from engine.routing import TopicRoute, make_routes
 from engine.starting import FirstPosition
 from engine.store.connecting import connect
@@ -69,6 +70,8 @@ async def assemble(
     finally:
         await reader.stop()
     topics = frozenset(topic.name for machine in machines for topic in machine.pipeline.read_topics)
+    outlet = Outlet(ask_kafka(settings.kafka))
+    machines = [replace(machine, outlet=outlet.refusal) for machine in machines]
     parts = Parts(
         membership=KafkaMembership(settings.kafka, settings.group_name, instance=settings.instance),
         reader=KafkaReader(settings.kafka),
@@ -80,6 +83,7 @@ async def assemble(
         observer=observer or Silent(),
         beat=beat if beat is not None else [0, 0, 0],
         outbox_depth=outbox_depth,
+        outlet=outlet,
         limits=settings.limits,
     )
     return Engine(parts)

@@ -29,6 +29,7 @@ from engine.ledger import WAITING_EVENTS_MAX
 from engine.limits import EngineLimits
 from engine.loading import ask_for_seen, load_for
 from engine.log import digest_bytes, microseconds
+from engine.outlet import Outlet
 from engine.relay.refusals import record_of
 from engine.routing import Route, TopicRoute
 from engine.store.contract import (
@@ -60,12 +61,14 @@ class Commands:
         routes: Sequence[Route],
         committer: Committer,
         limits: EngineLimits,
+        outlet: Outlet,
     ) -> None:
         self._store = store
         self._topics = topics
         self._routes = {route.pipeline: route for route in routes}
         self._committer = committer
         self._limits = limits
+        self._outlet = outlet
         self._looked_at = 0.0
         self._found: list[Command] = []
         self.wanted = asyncio.Event()
@@ -98,6 +101,9 @@ class Commands:
             batch.commit.commands.append(command.id)
             try:
                 await self._apply(command, batch)
+                if await self._outlet.learn(batch.commit):
+                    self._committer.forget(batch)
+                    continue
                 batch.finish()
                 await self._committer.commit(batch)
             except LostRunsError:

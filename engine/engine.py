@@ -23,6 +23,7 @@ from engine.commands import Commands
 from engine.committer import Committer, Pending, evict
 from engine.limits import EngineLimits
 from engine.observing import Observer
+from engine.outlet import Outlet
 from engine.routing import Route, TopicRoute
 from engine.starting import FirstPosition, first_positions
 from engine.store.contract import LostPositionsError, LostRunsError, Store, StoreUnavailableError
@@ -48,6 +49,8 @@ class Parts:
     observer: Observer
     beat: MutableSequence[int]
     outbox_depth: Callable[[], int]
+    outlet: Outlet = field(default_factory=Outlet)
+    """What the machines that ``prepare_store`` routes to refuse to publish by."""
     limits: EngineLimits = field(default_factory=EngineLimits)
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
 
@@ -211,7 +214,9 @@ class Session:
         self._committer = Committer(
             self.store, self._topics, parts.cluster, parts.clock, parts.observer, parts.beat
         )
-        self._commands = Commands(self.store, self._topics, self._routes, self._committer, parts.limits)
+        self._commands = Commands(
+            self.store, self._topics, self._routes, self._committer, parts.limits, parts.outlet
+        )
         await self._commands.listen()
         await self.store.listen(CHANNEL, engine.assignment.take_all_again)
         engine.assignment.serving = True
@@ -248,12 +253,17 @@ class Session:
         """Step these records while ``pending`` commits, then commit them."""
         if not slices:
             return pending
+        parts = self._parts
         batch = await self._committer.prepare(slices, pending)
         if pending is not None and not await self._committer.settle(pending, batch):
             # What was stepped ahead of a commit that came out otherwise is worth nothing.
             self._let_go_of_lost()
             batch = await self._committer.prepare(slices, None)
-        evict(self._routes, self._parts.limits, batch)
+        if await parts.outlet.learn(batch.commit):
+            # Nothing is in flight now, so what the batch rests on can be loaded again.
+            self._committer.forget(batch)
+            batch = await self._committer.prepare(slices, None)
+        evict(self._routes, parts.limits, batch)
         if time.monotonic() >= self._upkeep_at:
             self._upkeep_at += UPKEEP_SECONDS
             await self.store.keep_up()

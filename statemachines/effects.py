@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     from statemachines.events import Event
@@ -35,3 +35,10 @@ class Publication(NamedTuple):
     type: str
     key: str
     data: bytes
+
+
+Outlet: TypeAlias = "Callable[[Publication, Event], str]"
+"""Why what an action asks to publish on this event cannot leave, as the end of a sentence; empty where it can.
+
+It depends on its arguments, and on what the engine knows of topics, which does not change while a batch is stepped.
+"""

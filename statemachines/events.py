@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
+    from statemachines.machine import Machine
 
 E = TypeVar("E", bound="Event")
 
@@ -199,6 +200,15 @@ class Event(BaseModel):
 # costs a microsecond to make and most handlers never look at it.
 set_origin = Event.__event_origin__.__set__  # type: ignore[attr-defined]  # slots have no declared type
 _get_origin = Event.__event_origin__.__get__  # type: ignore[attr-defined]  # the same
+
+
+def machine_of(event: Event) -> Machine | None:
+    """The machine that an event is on its way through; None where it was made by hand."""
+    try:
+        machine: Machine = _get_origin(event)[1]
+    except AttributeError:
+        return None
+    return machine
 
 
 def _new_class(name: str, base: type[E], event_type: str, key: str | None) -> type[E]:

@@ -7,11 +7,13 @@ returns or leaves behind that cannot be. Nothing else in this package calls a gu
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from statemachines.checks.names import wrong_with_topic
 from statemachines.effects import Publication, Publish
-from statemachines.events import Event
+from statemachines.events import Event, machine_of
 from statemachines.limits import CONTEXT_BYTES_MAX, EFFECTS_MAX, ERROR_CHARACTERS_MAX
 from statemachines.outcome import Reason
 from statemachines.places import place_of
@@ -19,6 +21,9 @@ from statemachines.places import place_of
 if TYPE_CHECKING:
     from statemachines.context import Context
     from statemachines.machine import Machine
+
+
+_wrong_with_topic = lru_cache(maxsize=1_000)(wrong_with_topic)
 
 
 class HandlerError(Exception):
@@ -52,13 +57,18 @@ def act(
         out = action(context, event)
         if out is None:
             return ()
-        if type(out) is Publish:
-            return (_publication(out, key),)
-        return _publications(out, name, key)
+        asked = (_publication(out, key),) if type(out) is Publish else _publications(out, name, key)
     except HandlerError:
         raise
     except BaseException as error:  # noqa: BLE001 - whatever user code raises ends here; serializers are user code too
         raise HandlerError(Reason.ACTION_FAILED, describe(error, name)) from None
+    machine = machine_of(event)
+    if machine is not None and machine.outlet is not None:
+        for publication in asked:
+            why = machine.outlet(publication, event)
+            if why:
+                raise HandlerError(Reason.TOO_LARGE, _printable(f"{name} {why}"))
+    return asked
 
 
 def build(machine: Machine, function: Callable[[Any], Any], name: str, event: Event) -> Context:
@@ -146,6 +156,12 @@ def _publication(effect: Any, run_key: str) -> Publication:
     key = run_key if effect.key is None else effect.key
     _check_text(effect.topic)
     _check_text(key)
+    wrong = _wrong_with_topic(effect.topic)
+    if wrong:
+        message = (
+            f"Publish names the topic {effect.topic!r}, which {wrong}: letters, digits, '.', '_' and '-'"
+        )
+        raise HandlerError(Reason.ACTION_FAILED, _printable(message))
     data = event.__pydantic_serializer__.to_json(event, warnings=False, by_alias=True)
     return Publication(effect.topic, event_type, key, data)
 

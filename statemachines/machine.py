@@ -14,7 +14,7 @@ from statemachines.validation import check
 
 if TYPE_CHECKING:
     from statemachines.context import Context
-    from statemachines.effects import Out
+    from statemachines.effects import Out, Outlet
     from statemachines.events import Event
 
 
@@ -68,6 +68,8 @@ class Machine:
     """The context from its JSON; raises ValueError."""
     write_context: Callable[..., bytes]
     """The context as JSON."""
+    outlet: Outlet | None = None
+    """What is too large for its topic is refused by it. No part of the definition: the engine puts it in."""
 
 
 def compile_pipeline(pipeline: Pipeline[Any], *, namespace: str = "default") -> Machine:

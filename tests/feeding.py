@@ -27,6 +27,7 @@ from engine.commands import Commands
 from engine.committer import Committer
 from engine.limits import EngineLimits
 from engine.observing import Silent
+from engine.outlet import Outlet
 from engine.reading import Asked, ask_drop, ask_redrive
 from engine.routing import TopicRoute, make_routes
 from engine.store.connecting import connect
@@ -193,7 +194,7 @@ async def feed(
         committer = Committer(store, topics, CLUSTER, clock or Clock(), Silent(), [0, 0, 0])
         committer.strikes = dict(strikes or {})
         routes = list({id(route): route for topic in topics.values() for route in topic.routes}.values())
-        inbox = Commands(store, topics, routes, committer, EngineLimits())
+        inbox = Commands(store, topics, routes, committer, EngineLimits(), Outlet())
         yield Feeding(database, namespace, store, topics, committer, inbox, machines)
     finally:
         await store.close()

@@ -6,7 +6,13 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from aiokafka.errors import IncompatibleBrokerVersion, KafkaError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import (
+    IncompatibleBrokerVersion,
+    KafkaError,
+    TopicAlreadyExistsError,
+    UnknownTopicOrPartitionError,
+    for_code,
+)
 from aiokafka.protocol.admin import CreateTopicsRequest, DescribeConfigsRequest
 
 from connectors.kafka.queries import Queries, connect
@@ -130,7 +136,8 @@ class KafkaAdmin:
         ((code, message, _, _, entries),) = answer.resources
         if code:
             error: KafkaError = for_code(code)()
-            if kind == TOPIC_RESOURCE and not await self.topic_exists(name):
+            unknown = isinstance(error, UnknownTopicOrPartitionError)
+            if kind == TOPIC_RESOURCE and (unknown or not await self.topic_exists(name)):
                 raise NoSuchTopicError(f"The topic {name} does not exist on {self._settings.bootstrap}.")
             raise SourceError(f"Kafka does not tell the settings of {name}: {error} {message or ''}")
         return {key: value for key, value, *_ in entries if value is not None}

@@ -67,6 +67,13 @@ class Batch:
         return bytes(self._builder.build())
 
 
+def size_alone(record: Outgoing) -> int:
+    """The bytes of a batch with nothing but this record: what a topic's ``max.message.bytes`` is compared with."""
+    batch = Batch(Partition(record.topic, 0), 0)
+    batch.fill([record], [0])
+    return batch.size
+
+
 def pack(
     records: Sequence[Outgoing], partitions: Mapping[str, int], bytes_max: Callable[[str], int]
 ) -> list[Batch]:

@@ -7,15 +7,9 @@ import json
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
-from connectors.kafka.admin import KafkaAdmin
-from connectors.kafka.settings import KafkaSettings
-from connectors.source import RawRecord
 from engine.outbox import OutRecord
 from engine.reading import (
     ask_redrive,
@@ -26,60 +20,14 @@ from engine.reading import (
     wait_until_taken,
 )
 from engine.store.connecting import Connection, connect
-from statemachines.context import Context
-from statemachines.definition import Pipeline
-from statemachines.effects import Publish
-from statemachines.events import Event
 from tests.cli import pointsman, started
 from tests.contract.sink_worlds import read_committed
 from tests.feeding import event, feed
 from tests.integration.test_cli_run import engine_on, pipeline, reader_on
 from tests.outbox import running, within_deadline
-from tests.relays import fetch, put, quick_relay, values
+from tests.relays import fetch, put, quick_relay
 from tests.services import Database, Kafka, TopicFactory
-
-admin_client: Any = AIOKafkaAdminClient  # aiokafka is not typed
-config_resource: Any = ConfigResource
-
-
-class Begun(Event, type="test.begun", key="id"):
-    id: str
-    to: str
-
-
-class Told(Event, type="test.told", key="id"):
-    id: str
-    to: str
-    text: str
-
-
-class Said(Event, type="test.said"):
-    text: str
-
-
-class Nothing(Context):
-    pass
-
-
-def begin(event: Begun) -> Nothing:
-    del event
-    return Nothing()
-
-
-def say(context: Nothing, event: Told) -> Publish:
-    del context
-    return Publish(event.to, Said(text=event.text))
-
-
-def teller() -> Pipeline[Nothing]:
-    """Publishes each text that it is told to the topic that it is told."""
-    flow = Pipeline("teller", Nothing, topics=["orders"])
-    listening = flow.state("listening", initial=True)
-    flow.state("done", final=True)
-    flow.start(Begun, begin)
-    listening.on(Told, do=say)
-    listening.on(Begun, to="done")
-    return flow
+from tests.teller import begun, set_bytes_max, teller, texts, told
 
 
 @pytest.fixture
@@ -94,10 +42,6 @@ async def engine(database: Database) -> AsyncIterator[Connection]:
     await connection.close()
 
 
-def told(run: str, to: str, text: str) -> RawRecord:
-    return event("test.told", {"id": run, "to": to, "text": text})
-
-
 async def published(database: Database, kafka: Kafka, namespace: str) -> None:
     """Relay all that was committed."""
     rows = await fetch(
@@ -107,17 +51,12 @@ async def published(database: Database, kafka: Kafka, namespace: str) -> None:
         await relay.drained(rows[0]["ticket"])
 
 
-async def texts(kafka: Kafka, topic: str) -> list[str]:
-    """How what was published to a topic begins."""
-    return [json.loads(value or b"")["data"]["text"][:5] for value in await values(kafka, topic)]
-
-
 async def test_it_is_published_as_it_was_and_behind_what_the_run_has_published_since(
     database: Database, engine: Connection, kafka: Kafka, topic: TopicFactory, namespace: str
 ) -> None:
     small = await topic("small", configs={"max.message.bytes": "2000"})
     async with feed(database, teller(), namespace=namespace) as feeding:
-        await feeding.records(event("test.begun", {"id": "r1", "to": small}))
+        await feeding.records(begun("r1"))
         await feeding.records(told("r1", small, "large" + "." * 5_000))
         await published(database, kafka, namespace)
         [letter] = await list_dead_letters(engine, namespace, topic=small)
@@ -162,7 +101,7 @@ async def test_asking_twice_publishes_once_also_where_two_engines_take_it_up(
         feed(database, teller(), namespace=namespace) as one,
         feed(database, namespace=namespace) as without_the_pipeline,
     ):
-        await one.records(event("test.begun", {"id": "r1", "to": small}))
+        await one.records(begun("r1"))
         await one.records(told("r1", small, "large" + "." * 5_000))
         await published(database, kafka, namespace)
         [letter] = await list_dead_letters(engine, namespace)
@@ -183,7 +122,7 @@ async def test_refused_again_it_is_a_dead_letter_again(
 ) -> None:
     small = await topic("small", configs={"max.message.bytes": "2000"})
     async with feed(database, teller(), namespace=namespace) as feeding:
-        await feeding.records(event("test.begun", {"id": "r1", "to": small}))
+        await feeding.records(begun("r1"))
         await feeding.records(told("r1", small, "large" + "." * 5_000))
         await published(database, kafka, namespace)
         [first] = await list_dead_letters(engine, namespace)
@@ -208,7 +147,7 @@ async def test_dropped_it_is_never_published(
 ) -> None:
     small = await topic("small", configs={"max.message.bytes": "2000"})
     async with feed(database, teller(), namespace=namespace) as feeding:
-        await feeding.records(event("test.begun", {"id": "r1", "to": small}))
+        await feeding.records(begun("r1"))
         await feeding.records(told("r1", small, "large" + "." * 5_000))
         await published(database, kafka, namespace)
         [letter] = await list_dead_letters(engine, namespace)
@@ -244,21 +183,3 @@ async def test_from_the_command_line_by_the_topic_that_takes_it_now(
     assert await texts(kafka, small) == ["large"]
     told_again = pointsman("dead-letters", "redrive", became["id"], on=on)
     assert (told_again.code, told_again.out) == (0, f"{became['id']}: left alone, it is redriven already\n")
-
-
-async def set_bytes_max(kafka: Kafka, topic: str, bytes_max: int) -> None:
-    """Change how large a record may be on a topic, and wait until the brokers know."""
-    client = admin_client(bootstrap_servers=kafka.bootstrap)
-    await client.start()
-    try:
-        await client.alter_configs(
-            [config_resource(ConfigResourceType.TOPIC, topic, {"max.message.bytes": str(bytes_max)})]
-        )
-    finally:
-        await client.close()
-    async with KafkaAdmin(KafkaSettings(kafka.bootstrap)) as admin:
-
-        async def is_known() -> bool:
-            return (await admin.topic_config(topic)).get("max.message.bytes") == str(bytes_max)
-
-        await within_deadline(is_known)

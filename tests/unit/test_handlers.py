@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from pydantic import BaseModel, Field, field_serializer
 
 from statemachines import Context, Event, Pipeline, Publish
+from statemachines.effects import Publication
 from statemachines.interpreter import step
 from statemachines.limits import CONTEXT_BYTES_MAX, EFFECTS_MAX, ERROR_CHARACTERS_MAX
 from statemachines.machine import compile_pipeline
@@ -263,6 +265,11 @@ def test_an_action_without_end_is_cut_off_at_the_limit() -> None:
         (Publish("lone \ud800", Noted()), "surrogates not allowed"),
         (Publish("out", Noted(), key=5), "topic and key as text, not int"),  # type: ignore[arg-type]  # the mistake
         (Publish(None, Noted()), "topic and key as text, not NoneType"),  # type: ignore[arg-type]  # the mistake
+        (Publish("", Noted()), "names the topic '', which is empty"),
+        (Publish("..", Noted()), "names the topic '..', which is none that Kafka takes"),
+        (Publish("no topic", Noted()), "names the topic 'no topic', which is none that Kafka takes"),
+        (Publish("orders/eu", Noted()), "names the topic 'orders/eu', which is none that Kafka takes"),
+        (Publish("x" * 250, Noted()), "is 250 characters long, of 249 allowed"),
         (Publish("out", "text"), "needs an event whose class names a type, not str"),  # type: ignore[arg-type]  # the mistake
         (Publish("out", Event()), "needs an event whose class names a type, not Event"),
         (Publish("out", Noted(text=object())), "Unable to serialize"),
@@ -271,6 +278,34 @@ def test_an_action_without_end_is_cut_off_at_the_limit() -> None:
 )
 def test_a_publication_that_cannot_be_written_is_refused(effect: Publish, message: str) -> None:
     assert message in refused(acting(lambda _context, _event: effect))
+
+
+def test_what_the_outlet_does_not_let_out_is_refused_and_the_run_held() -> None:
+    offered: list[tuple[str, bytes, str]] = []
+
+    def outlet(publication: Publication, event: Event) -> str:
+        offered.append((publication.topic, publication.data, event.meta.key))
+        return "is too much for it" if publication.topic == "small" else ""
+
+    def several(context: Box, event: Noted) -> list[Publish]:
+        context.value = "half"
+        return [Publish("large", event), Publish("small", event), Publish("large", event)]
+
+    flow = Pipeline("box", Box, topics=["boxes"])
+    flow.state("only", initial=True).on(Noted, do=several)
+    flow.start(Opened, lambda _event: Box(), do=lambda _context, event: Publish("small", event))
+    free = compile_pipeline(flow)
+    machine = replace(free, outlet=outlet)
+    run = begun(free, Opened(name="acme"))
+    outcome = step(machine, run, occurrence(Noted(text="hello")))
+    assert refused(outcome, Reason.TOO_LARGE).endswith("several is too much for it")
+    assert [(topic, key) for topic, _, key in offered] == [("large", "acme"), ("small", "acme")]
+    assert b"hello" in offered[0][1]
+    assert isinstance(step(free, run, occurrence(Noted(text="hello"))), Moved)
+
+    start = step(machine, None, occurrence(Opened(name="acme")))
+    assert isinstance(start, Refused)
+    assert (start.reason, start.holds) == (Reason.TOO_LARGE, False)
 
 
 def test_a_published_event_is_written_under_its_aliases_as_it_would_be_read() -> None:

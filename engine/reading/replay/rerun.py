@@ -2,12 +2,13 @@
 
 A row is computed from the run as it was recomputed so far: its hash comes out equal only if all before
 it did. What came from outside is taken as recorded: the event, its time, that a command lifted a hold, that a
-definition was not loaded, and that a handler was ended because it did not return.
+definition was not loaded, that a handler was ended because it did not return, and that a topic took no more.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -83,14 +84,22 @@ class Rerun:
         run = route.cache.get(self._stored.key)
         missing = row.kind == Kind.WAITED and run is not None and not run.held
         route.newest_definition = row.definition
-        route.machines = {} if missing else {row.definition: self._machine}
+        machine = self._machine
+        if self._held_for(row) == Reason.TOO_LARGE:
+            # Its topic may take more now than it took then.
+            machine = replace(machine, outlet=lambda *_: "was refused")
+        route.machines = {} if missing else {row.definition: machine}
+
+    def _held_for(self, row: LogRow) -> str | None:
+        """Why the row's event holds the run, as recorded; None where it does not."""
+        recorded = self._reasons.get(row.sequence) if row.kind in _HOLDING else None
+        return None if recorded is None else recorded.reason
 
     def _batch(self, at: datetime, row: LogRow) -> Batch:
         place = self._catalog.positions.get(row.position or 0)
         batch = Batch(at, iter((row.run,)), place.cluster if place else "", [0, 0, 0])
         batch.consumed, batch.waiting = self._consumed, self._waiting
-        recorded = self._reasons.get(row.sequence) if row.kind in _HOLDING else None
-        if recorded is not None and recorded.reason == Reason.NEVER_RETURNED:
+        if self._held_for(row) == Reason.NEVER_RETURNED:
             # Offered again it would not return now, either.
             batch.strikes = {(row.position or 0, row.offset or 0): (STRIKES_MAX, "a handler")}
         return batch
@@ -123,10 +132,10 @@ class Rerun:
         rows = batch.commit.rows
         if not rows:
             return self._mismatch(row, _without_row(batch), [])
-        recorded_why = self._reasons.get(row.sequence) if row.kind in _HOLDING else None
+        recorded_why = self._held_for(row)
         letters = batch.commit.dead_letters
-        if recorded_why is not None and letters and letters[-1].reason != recorded_why.reason:
-            difference = Difference("reason", recorded_why.reason, letters[-1].reason)
+        if recorded_why is not None and letters and letters[-1].reason != recorded_why:
+            difference = Difference("reason", recorded_why, letters[-1].reason)
             return self._mismatch(row, "the event failed for another reason", [difference])
         if rows[-1] == with_hash(pack(row[:-1]), row.hash):
             return None

@@ -15,9 +15,8 @@ from engine.cli.app import app
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "docker" / "Dockerfile").read_text("utf-8")
-SERVICES: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "docker" / "compose.yaml").read_text("utf-8"))[
-    "services"
-]
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker" / "compose.yaml").read_text("utf-8"))
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 
 
 def test_the_last_stage_does_not_run_as_root_and_has_a_health_check() -> None:
@@ -38,6 +37,17 @@ def test_what_the_image_copies_exists_and_is_not_ignored() -> None:
         for source in sources:
             assert (ROOT / source).exists(), source
             assert source in let_in, f"{source} is kept out by .dockerignore"
+
+
+def test_what_kafka_and_postgres_keep_is_on_a_named_volume() -> None:
+    mounted = {
+        name: [str(volume).split(":")[:2] for volume in SERVICES[name]["volumes"]]
+        for name in ("kafka", "postgres")
+    }
+    assert [SERVICES["kafka"]["environment"]["KAFKA_LOG_DIRS"]] == [path for _, path in mounted["kafka"]]
+    # postgres:18 keeps its data in a folder of its version below this one.
+    assert [path for _, path in mounted["postgres"]] == ["/var/lib/postgresql"]
+    assert {volume for volumes in mounted.values() for volume, _ in volumes} == set(COMPOSE["volumes"])
 
 
 def test_everything_is_published_on_loopback_only() -> None:

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.server
+import json
+import os
 import re
 import shlex
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +20,7 @@ import typer
 import yaml
 
 from engine.cli.app import app
+from engine.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "docker" / "Dockerfile").read_text("utf-8")
@@ -25,7 +34,53 @@ def test_the_last_stage_does_not_run_as_root_and_has_a_health_check() -> None:
     assert users
     assert users[-1] not in {"root", "0"}
     assert "HEALTHCHECK" in last
-    assert "/healthz" in last
+
+
+def test_run_in_the_image_serves_the_port_that_is_exposed_and_published() -> None:
+    [exposed] = re.findall(r"^EXPOSE (\d+)$", DOCKERFILE, re.MULTILINE)
+    assert Settings.resolve({}, image_environment()).listen == ("0.0.0.0", int(exposed))
+    [published] = SERVICES["engine"]["ports"]
+    assert published.endswith(f":{exposed}")
+
+
+@pytest.mark.parametrize(("status", "code"), [(200, 0), (503, 1)])
+def test_the_health_check_of_the_image_asks_the_port_of_run(status: int, code: int) -> None:
+    [words] = re.findall(r"^HEALTHCHECK .* CMD (\[.*\])$", DOCKERFILE.replace("\\\n", ""), re.MULTILINE)
+    python, *arguments = json.loads(words)
+    assert python == "python"
+    with health(status) as port:
+        environ = {**os.environ, **image_environment(), "POINTSMAN_HEALTH_PORT": str(port)}
+        done = subprocess.run([sys.executable, *arguments], env=environ, capture_output=True, check=False)
+    assert done.returncode == code
+
+
+def image_environment() -> dict[str, str]:
+    """What the image sets for Pointsman."""
+    lines = re.findall(r"^ENV (.+)$", DOCKERFILE, re.MULTILINE)
+    pairs = [pair.partition("=") for line in lines for pair in shlex.split(line)]
+    return {name: value for name, _, value in pairs if name.startswith("POINTSMAN_")}
+
+
+@contextlib.contextmanager
+def health(status: int) -> Iterator[int]:
+    """The port of a server that gives this status to /healthz alone."""
+
+    class Health(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status if self.path == "/healthz" else 404)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Health) as server:
+        server.timeout = 30
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        try:
+            yield server.server_port
+        finally:
+            thread.join()
 
 
 def test_what_the_image_copies_exists_and_is_not_ignored() -> None:

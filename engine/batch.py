@@ -91,6 +91,7 @@ class Batch(Moves):
         if self._ranges:
             self.close_range(position)
         digest = digest_of(envelope.source, envelope.id)
+        taken = False
         for reader in readers:
             route, event_class, key_name = reader
             if only is not None and route.pipeline != only:
@@ -106,6 +107,12 @@ class Batch(Moves):
             if key is None:
                 self._refuse_without_key(record, position, topic, reader, decoded)
             else:
+                if taken:
+                    # Of its own, so that no handler sees what one of another pipeline has done to the data.
+                    again = decode(record, topic.topic, self._cluster)
+                    assert isinstance(again, Decoded), "decoding is pure"
+                    decoded = again
+                taken = True
                 self.arrivals.append(_new(Arrival, (route, key, record, position, topic, decoded, digest)))
 
     def meet(self, arrivals: Iterable[Arrival], after_wait: int | None = None) -> None:

@@ -25,7 +25,7 @@ from engine.claims import Claim, Slice, halves
 from engine.limits import EngineLimits
 from engine.loading import load_for
 from engine.observing import Observer
-from engine.routing import Route, TopicRoute
+from engine.routing import Route, TopicRoute, bytes_of
 from engine.store.contract import LostPositionsError, LostRunsError, PositionMove, RefusedByStoreError, Store
 from engine.telling import tell_dead_letters
 
@@ -34,8 +34,6 @@ T = TypeVar("T")
 EVENTS_BETWEEN_BREATHS = 100
 """After reading or stepping as many the event loop gets a turn, so that the commit in flight goes on."""
 LOSSES_BEFORE_LOCK = 2
-RUN_BYTES = 1_500
-"""What a hot run takes in memory, roughly, beside its context, which is there as bytes and as an object."""
 
 
 @dataclass(slots=True, eq=False)
@@ -227,15 +225,25 @@ def _portions(many: Sequence[T]) -> Iterator[Sequence[T]]:
 def evict(routes: Sequence[Route], limits: EngineLimits, batch: Batch) -> None:
     """Bring the caches down to their limits, the least recently moved runs first.
 
-    What ``batch`` moved stays, since it is not durable yet. The size of contexts is judged by those of the batch.
+    What ``batch`` moved stays, since it is not durable yet.
     """
-    runs = batch.commit.changed or batch.commit.created
-    bytes_per_run = RUN_BYTES + (2 * sum(len(run.context) for _, run in runs) // len(runs) if runs else 0)
-    runs_max = max(limits.cache_bytes_max // bytes_per_run, 2 * limits.batch_records_max)
-    runs_max = min(runs_max, limits.cache_runs_max)
+    bytes_max = limits.cache_bytes_max // max(1, len(routes))
     for route in routes:
-        cache = route.cache
-        surplus = len(cache) - runs_max
-        if surplus > 0:
-            for key in [key for key, _ in zip(cache, range(surplus), strict=False)]:
-                del cache[key]
+        cache, moved = route.cache, batch.moved(route)
+        # Never less than there is: what these runs took before is not taken off.
+        route.cache_bytes += sum(map(bytes_of, map(cache.__getitem__, moved)))
+        over = 0
+        if route.cache_bytes > bytes_max:
+            route.cache_bytes = sum(map(bytes_of, cache.values()))
+            over = route.cache_bytes - bytes_max
+        surplus = len(cache) - limits.cache_runs_max
+        gone: list[str] = []
+        if surplus > 0 or over > 0:
+            for key, run in cache.items():
+                if (len(gone) >= surplus and over <= 0) or key in moved:
+                    break
+                gone.append(key)
+                over -= bytes_of(run)
+                route.cache_bytes -= bytes_of(run)
+        for key in gone:
+            del cache[key]

@@ -6,7 +6,7 @@ that a row concerns are stepped ahead in their route's cache at once, and forgot
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 
 from connectors.decode import Decoded, Unreadable
@@ -82,6 +82,10 @@ class Ledger:
             for route, keys in runs.items():
                 for key in keys:
                     yield route, key
+
+    def moved(self, route: Route) -> Mapping[str, int]:
+        """The runs of a pipeline that this batch moved, by key, and their sequence numbers before."""
+        return self._touched.get(route, {})
 
     def count(self, route: Route, disposition: Disposition, number: int = 1) -> None:
         """Count events of a pipeline that met this end."""

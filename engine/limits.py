@@ -21,7 +21,8 @@ class EngineLimits:
     cache_runs_max: int = 50_000
     """Hot runs of each pipeline in memory; the least recently moved are dropped and loaded again when needed."""
     cache_bytes_max: int = 256 * 1024 * 1024
-    """Roughly, for the contexts of hot runs; large contexts lower the number of runs."""
+    """Roughly, for all hot runs with their contexts; large contexts lower the number of runs, down to those of a batch.
+    The pipelines share it equally."""
     outbox_rows_max: int = 2_000
     """Commits that wait to be published; beyond it all partitions are paused until half of it is left."""
     inbox_commands_max: int = 100

@@ -5,7 +5,7 @@ from __future__ import annotations
 from engine.arrival import Arrival
 from engine.batch import Batch
 from engine.log import digest_number
-from engine.routing import Route
+from engine.routing import Route, bytes_of
 from engine.store.contract import Store
 from statemachines.run import recent_is_full
 
@@ -19,6 +19,7 @@ async def load_for(batch: Batch, store: Store) -> None:
     for route, keys in missing.items():
         for run in await store.load_runs(route.pipeline, sorted(keys)):
             route.cache[run.key] = run
+            route.cache_bytes += bytes_of(run)
     await ask_for_seen(batch, batch.arrivals, store)
 
 

@@ -12,6 +12,9 @@ from statemachines.events import Event
 from statemachines.machine import Machine
 from statemachines.run import Run
 
+RUN_BYTES = 1_500
+"""What a hot run takes in memory, roughly, beside its context, which is there as bytes and as an object."""
+
 
 @dataclass(slots=True, eq=False)
 class Route:
@@ -27,6 +30,8 @@ class Route:
     """The event types that any version knows."""
     cache: dict[str, Run] = field(default_factory=dict)
     """Hot runs by key, the least recently moved first."""
+    cache_bytes: int = 0
+    """The cache takes so many bytes at most, roughly; it may be fewer."""
 
 
 class Reader(NamedTuple):
@@ -75,6 +80,11 @@ def make_routes(loaded: Iterable[Loaded], record_bytes_max: Mapping[str, int]) -
         for name, topic in topics.items():
             found.setdefault(name, (topic, []))[1].append(route)
     return {name: _topic_route(topic, routes, record_bytes_max) for name, (topic, routes) in found.items()}
+
+
+def bytes_of(run: Run) -> int:
+    """What a hot run takes in memory, roughly."""
+    return RUN_BYTES + 2 * len(run.context)
 
 
 def _reader(route: Route, event_type: str) -> Reader:

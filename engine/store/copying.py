@@ -25,9 +25,13 @@ CHANGE_COLUMNS = (
     "id", "updated", "old", "sequence", "definition", "held", "waiting", "status", "hash", "configuration", "recent",
     "context",
 )  # fmt: skip
-_CHANGE = struct.Struct(">hiqiqiiiiiiiiiiihi16si")
-_LENGTH = struct.Struct(">i")
-_length = _LENGTH.pack
+_pack_change = struct.Struct(">hiqiqiiiiiiiiiiihi16si").pack
+RUN_COLUMNS = (
+    "id", "started", "updated", "pipeline", "generation", "sequence", "definition", "held", "waiting", "status", "hash",
+    "key", "configuration", "recent", "context",
+)  # fmt: skip
+_pack_run = struct.Struct(">hiqiqiqiiiiiiiiiiiiihi16si").pack
+_length = struct.Struct(">i").pack
 
 
 async def copy(connection: Connection, table: str, rows: Iterable[bytes], columns: Sequence[str]) -> None:
@@ -50,19 +54,44 @@ async def _pieces(data: memoryview) -> AsyncIterator[memoryview]:
 def pack_changes(changed: Iterable[tuple[int, Run]]) -> list[bytes]:
     """Rows of ``run_changes``, from (sequence number before, run)."""
     packed = []
-    times: dict[datetime, int] = {}
+    times = _Times()
     for old, run in changed:
         (
             number, _, _, sequence, status, configuration, context, recent, hashed, definition, held, waiting, _,
             updated, _,
         ) = run  # fmt: skip
-        at = times.get(updated)
-        if at is None:
-            at = times[updated] = (updated - POSTGRES_EPOCH) // _MICROSECOND
         states = configuration.encode()
-        fixed = _CHANGE.pack(
-            12, 8, number, 8, at, 4, old, 4, sequence, 4, definition, 4, held, 4, waiting, 2, status, 16, hashed,
-            len(states),
+        fixed = _pack_change(
+            12, 8, number, 8, times[updated], 4, old, 4, sequence, 4, definition, 4, held, 4, waiting, 2, status,
+            16, hashed, len(states),
         )  # fmt: skip
         packed.append(b"".join((fixed, states, _length(len(recent)), recent, _length(len(context)), context)))
     return packed
+
+
+def pack_runs(created: Iterable[tuple[int, Run]]) -> list[bytes]:
+    """Rows of ``runs``, from (pipeline, run)."""
+    packed = []
+    times = _Times()
+    for pipeline, run in created:
+        (
+            number, key, generation, sequence, status, configuration, context, recent, hashed, definition, held,
+            waiting, started, updated, _,
+        ) = run  # fmt: skip
+        name, states = key.encode(), configuration.encode()
+        fixed = _pack_run(
+            15, 8, number, 8, times[started], 8, times[updated], 4, pipeline, 4, generation, 4, sequence,
+            4, definition, 4, held, 4, waiting, 2, status, 16, hashed, len(name),
+        )  # fmt: skip
+        packed.append(b"".join((
+            fixed, name, _length(len(states)), states, _length(len(recent)), recent, _length(len(context)), context,
+        )))  # fmt: skip
+    return packed
+
+
+class _Times(dict[datetime, int]):
+    """Microseconds as Postgres counts them; runs of a batch share a few times."""
+
+    def __missing__(self, at: datetime) -> int:
+        number = self[at] = (at - POSTGRES_EPOCH) // _MICROSECOND
+        return number

@@ -24,16 +24,12 @@ from engine.store.contract import (
     StoreUnavailableError,
     WaitingEvent,
 )
-from engine.store.copying import CHANGE_COLUMNS, copy, pack_changes
+from engine.store.copying import CHANGE_COLUMNS, RUN_COLUMNS, copy, pack_changes, pack_runs
 from engine.store.queries import load
 from engine.store.silence import ending_silent_blockers
 from statemachines.run import Run
 
 _SQL = load("store")
-_RUN_COLUMNS = (
-    "pipeline", "id", "key", "generation", "sequence", "status", "configuration", "context", "recent", "hash",
-    "definition", "held", "waiting", "started", "updated",
-)  # fmt: skip
 RUN_IDS_IN_BLOCK = 4096
 
 
@@ -330,9 +326,8 @@ class PostgresStore:
 
     async def _create_runs(self, commit: Commit) -> None:
         if commit.created:
-            # All of a Run but its last field, the context as an object, behind its pipeline.
-            records = [(pipeline, *run[:-1]) for pipeline, run in sorted(commit.created, key=_by_run_id)]
-            await self._copy("runs", records, _RUN_COLUMNS)
+            created = sorted(commit.created, key=_by_run_id)
+            await copy(self._writer, "pointsman.runs", pack_runs(created), RUN_COLUMNS)
 
     async def _write_waiting(self, commit: Commit) -> None:
         if commit.waiting_added:

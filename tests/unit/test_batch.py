@@ -6,13 +6,16 @@ import gc
 import itertools
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
 from connectors.source import RawRecord
 from engine.batch import Batch
+from engine.committer import evict
 from engine.dispositions import Disposition
-from engine.routing import Loaded, TopicRoute, make_routes
+from engine.limits import EngineLimits
+from engine.routing import RUN_BYTES, Loaded, TopicRoute, bytes_of, make_routes
 from statemachines import Context, Event, Pipeline
 from statemachines.machine import compile_pipeline
 
@@ -51,9 +54,33 @@ def sums(name: str = "sums", *, adds: bool = True) -> Pipeline[Sum]:
     return pipeline
 
 
-def route(*pipelines: Pipeline[Sum]) -> TopicRoute:
+def route(*pipelines: Pipeline[Any]) -> TopicRoute:
     loaded = [Loaded(compile_pipeline(one), number, number) for number, one in enumerate(pipelines, 1)]
     return make_routes(loaded, {})["numbers"]
+
+
+class Kept(Context):
+    text: str
+
+
+class Noted(Event, type="noted"):
+    text: Any
+
+
+def note(kept: Kept, event: Noted) -> None:
+    kept.text = str(event.text)
+    if isinstance(event.text, dict):
+        event.text["seen"] = True
+
+
+def notes(name: str = "notes") -> Pipeline[Kept]:
+    pipeline = Pipeline(name, Kept, topics=["numbers"])
+    state = pipeline.state("open", initial=True)
+    closed = pipeline.state("closed", final=True)
+    pipeline.start(Begun, lambda event: Kept(text=""))
+    state.on(Noted, do=note)
+    state.on(Closed, to=closed)
+    return pipeline
 
 
 def records(*given: tuple[str, str, bytes], first: int = 0) -> list[RawRecord]:
@@ -121,3 +148,37 @@ def test_an_event_that_only_another_reader_of_the_topic_knows_is_ignored_and_not
     [noted] = batch.commit.noted
     assert (noted.pipeline, noted.offset, noted.type, noted.reason) == (2, 1, "added", "unknown type")
     assert not batch.commit.dead_letters
+
+
+def test_what_a_handler_does_to_an_event_is_not_seen_by_another_pipeline() -> None:
+    topic = route(notes(), notes("others"))
+    met(topic, records(("a", "begun", b"{}"), ("a", "noted", b'{"text": {"seen": false}}')))
+    assert [one.cache["a"].context for one in topic.routes] == [b'{"text":"{\'seen\': False}"}'] * 2
+
+
+def test_the_least_recently_moved_runs_leave_a_cache_that_is_full() -> None:
+    topic = route(sums())
+    limits = EngineLimits(batch_records_max=2, cache_runs_max=4)
+    batch = met(topic, records(*[(key, "begun", b"{}") for key in "abcdef"]))
+    evict(topic.routes, limits, batch)
+    assert list(topic.routes[0].cache) == list("abcdef"), "they are not durable yet"
+    evict(topic.routes, limits, met(topic, records(("b", "added", b'{"amount": 1}'), first=9)))
+    assert list(topic.routes[0].cache) == list("defb")
+
+
+def test_large_contexts_lower_the_number_of_runs_in_a_cache_whatever_came_last() -> None:
+    topic = route(notes(), sums())
+    large = b'{"text": "%s"}' % (b"x" * 100_000)
+    limits = EngineLimits(cache_bytes_max=2 * 1_000_000)
+    for number in range(20):
+        key = f"large-{number}"
+        given = [(key, "begun", b"{}"), (key, "noted", large), (f"small-{number}", "begun", b"{}")]
+        evict(topic.routes, limits, met(topic, records(*given, first=10 * number)))
+        for one in topic.routes:
+            taken = sum(map(bytes_of, one.cache.values()))
+            assert taken <= one.cache_bytes
+            assert taken <= 1_000_000, "each pipeline has its part"
+    assert [key for key in topic.routes[0].cache if key.startswith("large")] == [
+        f"large-{number}" for number in range(16, 20)
+    ]
+    assert len(topic.routes[1].cache) == 40 < 1_000_000 // RUN_BYTES

@@ -192,7 +192,7 @@ class Batch(Moves):
                     event = validate({} if data is None else data)
                 except BaseException as raised:  # noqa: BLE001 - a user's validator may raise anything
                     event, error = None, describe_invalid(raised)
-            occurrence = _new(Occurrence, (envelope, key, digest, at, event, error, seen, False))
+            occurrence = _new(Occurrence, (envelope, key, digest, at, event, error, seen))
             found.append((arrival, machine, run, occurrence, at, at_number))
         return found
 

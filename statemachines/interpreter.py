@@ -55,8 +55,6 @@ class Occurrence(NamedTuple):
     error: str = ""
     seen: bool = False
     """The log says that it was consumed before."""
-    redriven: bool = False
-    """Put back by a person, or released: it passes a hold."""
 
 
 def step(machine: Machine, run: Run | None, occurrence: Occurrence) -> Outcome:
@@ -66,16 +64,16 @@ def step(machine: Machine, run: Run | None, occurrence: Occurrence) -> Outcome:
     recent, digest = run.recent, occurrence.digest
     if occurrence.seen or (recent.find(digest) >= 0 and has_seen(recent, digest)):
         return DUPLICATE
-    if run.held and not occurrence.redriven:
+    if run.held:
         return WAITS
     configuration = run.configuration
     if run.status == COMPLETED:
         return _by_policy(machine.closed, Reason.CLOSED, f"the run ended in {configuration}")
-    event = occurrence.event
+    event, envelope = occurrence.event, occurrence.envelope
     if event is None:
         return Refused(Reason.INVALID, occurrence.error, holds=True)
     try:
-        candidates = machine.table[configuration].get(occurrence.envelope.type)
+        candidates = machine.table[configuration].get(envelope.type)
     except KeyError:
         why = f"{machine.name} version {machine.version} has no state {configuration!r}"
         return Refused(Reason.DEFINITION_MISSING, why, holds=True)
@@ -83,12 +81,13 @@ def step(machine: Machine, run: Run | None, occurrence: Occurrence) -> Outcome:
         why = f"{configuration} has no transition for it"
         return _by_policy(machine.unexpected, Reason.UNEXPECTED, why)
     # All but the occurrence itself, which holds the event: a cycle would live until the garbage collector finds it.
-    set_origin(event, (_meta, machine, run, occurrence.envelope, occurrence.key, occurrence.now))
-    return _move(machine, run, event, candidates)
+    set_origin(event, (_meta, machine, run, envelope, occurrence.key, occurrence.now))
+    return _move(machine, run, configuration, event, candidates)
 
 
-def _move(machine: Machine, run: Run, event: Event, candidates: tuple[Candidate, ...]) -> Outcome:
-    configuration = run.configuration
+def _move(
+    machine: Machine, run: Run, configuration: str, event: Event, candidates: tuple[Candidate, ...]
+) -> Outcome:
     context: Context | None = None
     tried: tuple[Tried, ...] = ()
     try:
@@ -120,8 +119,9 @@ def _move(machine: Machine, run: Run, event: Event, candidates: tuple[Candidate,
 
 def _context_of(machine: Machine, run: Run) -> Context:
     # Taken out, so that the object is used once: whoever steps from the same run again reads the bytes.
-    if run.loaded:
-        context: Context = run.loaded.pop()
+    loaded = run.loaded
+    if loaded:
+        context: Context = loaded.pop()
         return context
     return read(machine, run.context)
 

@@ -81,7 +81,7 @@ def test_a_transition_of_the_pipeline_is_taken_in_any_state_and_ends_the_run() -
         (MACHINE, run_in(recent=DIGEST), ADDED, {}, DUPLICATE),
         (MACHINE, run_in(recent=b"x" * 8 + DIGEST), ADDED, {}, DUPLICATE),
         (MACHINE, run_in(), ADDED, {"seen": True}, DUPLICATE),
-        (MACHINE, run_in(recent=DIGEST, held=1), ADDED, {"redriven": True}, DUPLICATE),
+        (MACHINE, run_in(recent=DIGEST, held=1), ADDED, {}, DUPLICATE),
         (MACHINE, run_in(held=1), ADDED, {}, WAITS),
         (MACHINE, run_in(held=1), None, {"kind": "added"}, WAITS),
         (MACHINE, run_in("closed", held=1), ADDED, {}, WAITS),
@@ -151,11 +151,6 @@ def test_an_event_meets_the_questions_in_order(
     machine: Machine, run: Run | None, event: Event | None, more: dict[str, Any], expected: Outcome
 ) -> None:
     assert step(machine, run, occurrence(event, **more)) == expected
-
-
-def test_a_redriven_event_passes_the_hold() -> None:
-    moved = step(MACHINE, run_in(held=1), occurrence(ADDED, redriven=True))
-    assert isinstance(moved, Moved)
 
 
 def test_a_digest_is_only_seen_at_its_own_place() -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import getpass
-import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from engine.cli.options import resolve
 from engine.errors import UsageError
-from engine.settings import Settings
 from statemachines.suggest import listed
 
 if TYPE_CHECKING:
@@ -42,7 +41,7 @@ def ask_store(
     Raises:
         PointsmanError: the store cannot be reached, or is of another version; or what the question raises.
     """
-    settings = Settings.resolve(options, os.environ)
+    settings = resolve(options)
 
     async def asking() -> Answer:
         from engine.store.connecting import connect  # noqa: PLC0415 - needs an extra to be installed

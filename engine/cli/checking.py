@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as json_module
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,9 +12,8 @@ import typer
 from engine.cli.asking import Generation, Key, Pipeline, ask_store, find_address
 from engine.cli.definitions import compile_all
 from engine.cli.failures import FAILED
-from engine.cli.options import Json, Modules, Namespace, Postgres
+from engine.cli.options import Json, Modules, Namespace, Postgres, resolve
 from engine.cli.output import console, counted, print_json, say
-from engine.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -84,7 +82,7 @@ def replay(
     Ends with 1 where a row comes out otherwise, with where and how.
     """
     options = {"postgres": postgres, "namespace": namespace}
-    machines = compile_all(modules, Settings.resolve(options, os.environ).namespace)
+    machines = compile_all(modules, resolve(options).namespace)
     if pipeline is not None and key is None:
         machines = [one for one in machines if one.name == pipeline] or machines
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import os
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,7 +11,7 @@ import typer
 from engine.cli.asking import ask_store, whoever
 from engine.cli.failures import FAILED
 from engine.cli.looking import tell_limit
-from engine.cli.options import Group, Json, Kafka, Limit, Namespace, Postgres, Who
+from engine.cli.options import Group, Json, Kafka, Limit, Namespace, Postgres, Who, resolve
 from engine.cli.output import print_facts, print_json, print_rows, say
 from engine.settings import Settings
 
@@ -164,4 +163,4 @@ def set_position(
 
 def _settings(postgres: str | None, kafka: str | None, namespace: str | None) -> Settings:
     options = {"postgres": postgres, "kafka": kafka, "namespace": namespace}
-    return Settings.resolve(options, os.environ)
+    return resolve(options)

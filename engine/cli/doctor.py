@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,9 +10,8 @@ from rich.text import Text
 
 from engine.cli.definitions import compile_all
 from engine.cli.failures import FAILED, UNREACHABLE
-from engine.cli.options import Group, Json, Kafka, Namespace, Postgres
+from engine.cli.options import Group, Json, Kafka, Namespace, Postgres, resolve
 from engine.cli.output import counted, print_json, print_rows, say
-from engine.settings import Settings
 
 if TYPE_CHECKING:
     from engine.doctor import Check
@@ -46,7 +44,7 @@ def doctor(
     from engine.doctor import examine  # noqa: PLC0415 - needs an extra to be installed
 
     options = {"postgres": postgres, "kafka": kafka, "namespace": namespace, "group": group}
-    settings = Settings.resolve(options, os.environ)
+    settings = resolve(options)
     machines = compile_all(modules or [], settings.namespace)
     checks = asyncio.run(examine(settings, machines))
     failed = [one for one in checks if one.verdict.value == "fail"]

@@ -1,10 +1,14 @@
-"""The options that many commands take, each declared once."""
+"""The options that many commands take, each declared once, and the settings that come of them."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from typing import Annotated
 
 import typer
+
+from engine.settings import Settings
 
 WHERE = "Where"
 """The heading of the addresses in a command's help."""
@@ -60,3 +64,17 @@ Who = Annotated[
     str | None,
     typer.Option("--who", metavar="NAME", help="Who decides this. [default: the user logged in]"),
 ]
+
+
+def resolve(options: Mapping[str, str | None]) -> Settings:
+    """The settings in force for a command that goes to Postgres.
+
+    Raises:
+        UsageError: one of them cannot be, or the address has a password in it.
+    """
+    from engine.store.connecting import refuse_password  # noqa: PLC0415 - needs an extra to be installed
+
+    settings = Settings.resolve(options, os.environ)
+    if (address := settings.value("postgres")) is not None:
+        refuse_password(address)
+    return settings

@@ -15,7 +15,7 @@ import typer
 from engine.cli import logs
 from engine.cli.definitions import compile_all
 from engine.cli.failures import INTERRUPTED
-from engine.cli.options import Group, Kafka, Modules, Namespace, Postgres
+from engine.cli.options import Group, Kafka, Modules, Namespace, Postgres, resolve
 from engine.settings import Settings
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def run(
     Ends with 0 when it is stopped by SIGTERM or Ctrl-C. More load needs more of them, with the same options.
     Every limit of the engine is a variable POINTSMAN_LIMIT_...; `pointsman config --limits` shows them.
     """
-    settings = Settings.resolve(
+    settings = resolve(
         {
             "postgres": postgres,
             "kafka": kafka,
@@ -104,8 +104,7 @@ def run(
             "health_port": port,
             "health_host": host,
             "log_format": log_format,
-        },
-        os.environ,
+        }
     )
     begin_logging(settings)
     for_engine = settings.for_engine()

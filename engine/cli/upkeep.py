@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from engine.cli.options import Group, Json, Kafka, Namespace, Postgres
+from engine.cli.options import Group, Json, Kafka, Namespace, Postgres, resolve
 from engine.cli.output import note, print_json, print_rows, say
 from engine.setting_kinds import HIDDEN, LIMIT, Setting
 from engine.settings import Settings, unknown_variables
@@ -34,7 +34,7 @@ def migrate(postgres: Postgres = None, json: Json = False) -> None:
     """
     from engine.store.migrations import SCHEMA_VERSION  # noqa: PLC0415 - needs an extra to be installed
 
-    address = Settings.resolve({"postgres": postgres}, os.environ).postgres
+    address = resolve({"postgres": postgres}).postgres
     applied = asyncio.run(_migrate(address))
     if json:
         steps = [{"number": one.number, "name": one.name} for one in applied]

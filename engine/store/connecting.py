@@ -6,7 +6,6 @@ import contextlib
 import re
 import socket
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import asyncpg
 from asyncpg import exceptions as postgres
@@ -72,6 +71,9 @@ _REFUSED = (
     UnicodeError,
 )
 
+_PASSWORD_FIELD = re.compile(r"((?:^|[\s?&])(?:ssl)?password\s*=)[^&]+", re.IGNORECASE)
+"""To the end, but for further fields of a URL: elsewhere a password may have blanks."""
+
 
 def translate(error: BaseException) -> StoreError | None:
     """What an error of Postgres means for a commit, or None where it means a mistake of ours."""
@@ -122,20 +124,27 @@ def refuse_password(dsn: str) -> None:
     Raises:
         UsageError: with where passwords go instead.
     """
-    with_password = re.search(r"(^|\s|[?&])password\s*=", dsn) is not None
-    with contextlib.suppress(ValueError):
-        with_password = with_password or bool(urlsplit(dsn).password)
-    if with_password:
+    if _password_place(dsn) or _PASSWORD_FIELD.search(dsn):
         raise UsageError(
             "The Postgres address has a password in it, which others could read in process lists and logs. "
-            "Put it into a passfile (~/.pgpass or ?passfile=...) or into PGPASSWORD."
+            "Put it into a passfile (~/.pgpass or ?passfile=...) or into PGPASSWORD. Where it is none: a colon "
+            "in a name is written %3A, and an @ in what follows the host %40."
         )
 
 
 def masked(dsn: str) -> str:
     """An address fit to be shown."""
-    shown = re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:***@", dsn)
-    return re.sub(r"(password\s*=\s*)[^\s&]+", r"\1***", shown)
+    if place := _password_place(dsn):
+        dsn = f"{dsn[: place.start]}***{dsn[place.stop :]}"
+    return _PASSWORD_FIELD.sub(r"\1***", dsn)
+
+
+def _password_place(dsn: str) -> slice | None:
+    """From the colon behind the user to the last @, whatever letters a password may have; None where it is empty."""
+    scheme = re.match(r"\w+://", dsn)
+    colon = dsn.find(":", scheme.end() if scheme else 0)
+    place = slice(colon + 1, dsn.rfind("@"))
+    return place if 0 < place.start < place.stop else None
 
 
 def _cannot_connect(dsn: str, error: BaseException) -> str:

@@ -6,8 +6,10 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from engine.cli.app import app
@@ -111,11 +113,62 @@ def test_an_address_that_is_not_given_is_bad_usage(runner: CliRunner) -> None:
     assert "POINTSMAN_POSTGRES" in done.stderr
 
 
-def test_a_password_in_an_address_is_refused_and_not_repeated(runner: CliRunner) -> None:
-    done = runner.invoke(app, ["runs", "--postgres", "postgresql://me:hunter2@127.0.0.1:1/x"])
-    assert done.exit_code == 2
-    assert "passfile" in done.stderr
-    assert "hunter2" not in done.stderr + done.stdout
+WORDS: dict[str, list[str]] = {
+    "config": [],
+    "dead-letters drop": ["1"],
+    "dead-letters list": [],
+    "dead-letters redrive": ["1"],
+    "dead-letters show": ["1"],
+    "doctor": [],
+    "explain": ["e-1"],
+    "history": ["o-1"],
+    "migrate": [],
+    "positions list": [],
+    "positions set": ["orders", "0", "5", "--reason", "a test"],
+    "relay accept": ["--reason", "a test"],
+    "relay status": [],
+    "replay": ["statemachines.shipped.orders"],
+    "run": ["statemachines.shipped.orders"],
+    "runs": [],
+    "show": ["o-1"],
+    "verify": [],
+}
+"""What each command that goes to Postgres may be asked."""
+
+
+def commands_with(option: str) -> list[str]:
+    """The names of all commands that take an option."""
+    found = []
+
+    def look(command: Any, *names: str) -> None:
+        if any(option in parameter.opts for parameter in command.params):
+            found.append(" ".join(names))
+        for name, inner in getattr(command, "commands", {}).items():
+            look(inner, *names, name)
+
+    look(typer.main.get_command(app))
+    return sorted(found)
+
+
+def test_these_are_all_commands_that_go_to_postgres() -> None:
+    assert commands_with("--postgres") == sorted(WORDS)
+
+
+@pytest.mark.parametrize("password", ["hunter2", "hun/ter2", "hun@t?er#2"])
+@pytest.mark.parametrize("command", WORDS)
+def test_a_password_in_an_address_is_refused_and_not_repeated(
+    runner: CliRunner, command: str, password: str
+) -> None:
+    address = f"postgresql://me:{password}@127.0.0.1:1/x"
+    words = [*command.split(), *WORDS[command], "--postgres", address]
+    done = runner.invoke(app, words, env={"POINTSMAN_KAFKA": "127.0.0.1:1"})
+    if command == "config":
+        assert (done.exit_code, "postgresql://me:***@127.0.0.1:1/x" in done.stdout) == (0, True)
+    else:
+        assert (done.exit_code, done.stdout) == (2, "")
+        assert "passfile" in done.stderr
+    for part in ("hun", "er2", "er#2"):
+        assert part not in done.stderr + done.stdout
 
 
 def test_a_service_that_does_not_answer_ends_with_3_and_is_named(runner: CliRunner) -> None:

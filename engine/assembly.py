@@ -8,9 +8,8 @@ from dataclasses import dataclass, field, replace
 from connectors.kafka.membership import KafkaMembership
 from connectors.kafka.reader import KafkaReader
 from connectors.kafka.settings import KafkaSettings
-from connectors.source import Partition
 from engine.admission import check_role, join_set, register
-from engine.engine import Engine, Parts, Session
+from engine.engine import Engine, Parts
 from engine.errors import ServiceUnreachableError
 from engine.limits import EngineLimits
 from engine.observing import Observer, Silent
@@ -125,10 +124,3 @@ def _preparer(
         return make_routes(loaded, record_bytes_max)
 
     return prepare_store
-
-
-async def read_to_the_end(engine: Engine, ends: dict[Partition, int], session: Session) -> bool:
-    """Whether every partition's position is at or past its end."""
-    del engine
-    known = await session.store.known_positions(ends)
-    return all(known.get(partition, 0) >= end for partition, end in ends.items())

@@ -22,7 +22,6 @@ from connectors.source import NoSuchTopicError, Partition, SourceError
 
 REQUEST_SECONDS = 20.0
 TOPIC_RESOURCE = 2
-BROKER_RESOURCE = 4
 AS_BROKERS_SAY = -1
 
 
@@ -108,11 +107,17 @@ class KafkaAdmin:
 
         Empty where the broker tells none, as librdkafka's does.
         """
-        return await self._config(TOPIC_RESOURCE, topic, None)
-
-    async def broker_config(self, broker: int) -> dict[str, str]:
-        """All settings of a broker that it shows; passwords are left out."""
-        return await self._config(BROKER_RESOURCE, str(broker), broker)
+        try:
+            answer = await self._queries.ask(DescribeConfigsRequest([(TOPIC_RESOURCE, topic, None)]))
+        except IncompatibleBrokerVersion:
+            return {}
+        ((code, message, _, _, entries),) = answer.resources
+        if code:
+            error: KafkaError = for_code(code)()
+            if isinstance(error, UnknownTopicOrPartitionError) or not await self.topic_exists(topic):
+                raise NoSuchTopicError(f"The topic {topic} does not exist on {self._settings.bootstrap}.")
+            raise SourceError(f"Kafka does not tell the settings of {topic}: {error} {message or ''}")
+        return {key: value for key, value, *_ in entries if value is not None}
 
     async def brokers(self) -> list[Broker]:
         """All brokers, each with its release as far as it tells."""
@@ -127,17 +132,3 @@ class KafkaAdmin:
             return release_of(await self._queries.ask(VersionsRequest(), broker))
         except NotImplementedError:  # what aiokafka raises where the broker knows only older forms
             return None
-
-    async def _config(self, kind: int, name: str, broker: int | None) -> dict[str, str]:
-        try:
-            answer = await self._queries.ask(DescribeConfigsRequest([(kind, name, None)]), broker)
-        except IncompatibleBrokerVersion:
-            return {}
-        ((code, message, _, _, entries),) = answer.resources
-        if code:
-            error: KafkaError = for_code(code)()
-            unknown = isinstance(error, UnknownTopicOrPartitionError)
-            if kind == TOPIC_RESOURCE and (unknown or not await self.topic_exists(name)):
-                raise NoSuchTopicError(f"The topic {name} does not exist on {self._settings.bootstrap}.")
-            raise SourceError(f"Kafka does not tell the settings of {name}: {error} {message or ''}")
-        return {key: value for key, value, *_ in entries if value is not None}

@@ -11,11 +11,9 @@ import orjson
 
 from connectors.decode import Decoded, Unreadable, decode
 from connectors.source import RawRecord
-from engine.errors import UsageError
 from engine.store.connecting import Connection
 from engine.store.queries import load
 from statemachines.definition import Topic
-from statemachines.suggest import did_you_mean
 
 SQL = load("reading")
 _TOPIC_FIELDS = frozenset(field.name for field in fields(Topic))
@@ -58,20 +56,6 @@ class Catalog:
     pipelines: Mapping[int, str]
     definitions: Mapping[int, StoredDefinition]
     positions: Mapping[int, StoredPosition]
-
-    def pipeline_number(self, name: str) -> int:
-        """The number of a pipeline.
-
-        Raises:
-            UsageError: there is none of this name.
-        """
-        for number, known in self.pipelines.items():
-            if known == name:
-                return number
-        raise UsageError(
-            f"No pipeline {name!r} was ever run in the namespace {self.namespace!r}. "
-            f"{did_you_mean(name, self.pipelines.values())}"
-        )
 
     def readers_of(self, topic: str) -> list[str]:
         """The names of the pipelines of which any version reads a topic."""

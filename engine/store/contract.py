@@ -193,11 +193,6 @@ class Commit:
     """(position, offset)"""
     out: list[OutRecord] = field(default_factory=list)
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether there is nothing to commit."""
-        return not (self.positions or self.rows or self.commands or self.dead_letters or self.noted)
-
 
 class Store(Protocol):
     """The event log and all that commits with it."""

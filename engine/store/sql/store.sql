@@ -48,12 +48,6 @@ set position = move.new, updated = now()
 from unnest($1::int[], $2::bigint[], $3::bigint[], $4::bigint[]) as move (id, epoch, old, new)
 where p.id = move.id and p.epoch = move.epoch and p.position = move.old
 
--- name: lost_positions
-select held.id, coalesce(p.epoch = held.epoch, false) as ours, p.position
-from unnest($1::int[], $2::bigint[]) as held (id, epoch)
-join pointsman.positions p on p.id = held.id
-where p.epoch <> held.epoch or p.position <> all ($3::bigint[])
-
 -- name: load_runs
 select distinct on (key) id, key, generation, sequence, status, configuration, context, recent, hash, definition,
     held, waiting, started, updated
@@ -149,9 +143,6 @@ order by i.id limit $3
 
 -- name: take_inbox
 delete from pointsman.inbox where id = any ($1::bigint[])
-
--- name: put_inbox
-insert into pointsman.inbox (namespace, pipeline, command, body, who, why) values ($1, $2, $3, $4, $5, $6) returning id
 
 -- name: release_missing_definitions
 insert into pointsman.inbox (namespace, pipeline, command, body, who, why)

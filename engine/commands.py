@@ -19,7 +19,7 @@ from typing import Any
 
 import orjson
 
-from connectors.decode import Unreadable, decode
+from connectors.decode import Decoded, Unreadable, decode
 from connectors.source import RawRecord, Record
 from engine.arrival import Arrival
 from engine.batch import Batch
@@ -207,10 +207,10 @@ class Commands:
         return None
 
     async def _record_of(self, letter: StoredDeadLetter) -> RawRecord:
-        topic, partition = await self._store.partition_of(letter.position)
+        origin = await self._store.origin_of(letter.position)
         return RawRecord(
-            topic,
-            partition,
+            origin.topic,
+            origin.partition,
             letter.offset or 0,
             letter.record_time,
             letter.record_key,
@@ -226,11 +226,20 @@ class Commands:
         )
 
     async def _offer(self, record: Record, letter: StoredDeadLetter, topic: TopicRoute, batch: Batch) -> None:
-        decoded = decode(record, topic.topic, self._committer.cluster)
+        # Its id may be made of where it came from, which need not be the cluster that is read now.
+        cluster = (await self._store.origin_of(letter.position)).cluster
+        decoded = decode(record, topic.topic, cluster)
         if isinstance(decoded, Unreadable):
-            batch.read([record], letter.position, topic)
+            batch.refuse_record(record, letter.position, topic, Reason.UNREADABLE, decoded.error, decoded)
             return
-        batch.match(record, letter.position, topic, decoded, only=letter.pipeline)
+        pipelines = [letter.pipeline]
+        if letter.pipeline is None and decoded.envelope.type in topic.readers:
+            pipelines = [route.pipeline for route in topic.routes]
+        for pipeline in pipelines:
+            # A copy for each, so that no handler sees what one of another pipeline has done to the data.
+            own = decode(record, topic.topic, cluster)
+            assert isinstance(own, Decoded), "decoding is pure"
+            batch.match(record, letter.position, topic, own, only=pipeline)
         batch.close_range(letter.position)
         await load_for(batch, self._store)
         # Neither the record's partition nor those of the events that wait need be ours.
@@ -254,10 +263,10 @@ class Commands:
         batch.rest()
 
     async def _arrival(self, event: WaitingEvent, route: Route, run: Run) -> Arrival:
-        topic_name, partition = await self._store.partition_of(event.position)
+        cluster, topic_name, partition = await self._store.origin_of(event.position)
         time_, key, headers = decode_envelope(event.envelope, run.key.encode())
         record = RawRecord(topic_name, partition, event.offset or 0, time_, key, event.payload, headers)
         topic = self._topics.get(topic_name) or next(iter(self._topics.values()))
-        decoded = decode(record, topic.topic, self._committer.cluster)
+        decoded = decode(record, topic.topic, cluster)
         assert not isinstance(decoded, Unreadable), "it could be read when it came"
         return Arrival(route, run.key, record, event.position, topic, decoded, digest_bytes(event.digest))

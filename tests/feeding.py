@@ -179,19 +179,20 @@ async def feed(
     *pipelines: Pipeline[Any],
     namespace: str = "default",
     group: str | None = None,
+    cluster: str = CLUSTER,
     clock: Callable[[], datetime] | None = None,
     strikes: Mapping[tuple[int, int], tuple[int, str]] | None = None,
 ) -> AsyncIterator[Feeding]:
     """A store that is ready to be fed; several versions of a pipeline may be given."""
     machines = [compile_pipeline(pipeline, namespace=namespace) for pipeline in pipelines]
     store = await PostgresStore.open(
-        database.engine_dsn, namespace=namespace, group=group or f"pointsman.{namespace}", cluster=CLUSTER
+        database.engine_dsn, namespace=namespace, group=group or f"pointsman.{namespace}", cluster=cluster
     )
     try:
         loaded = await register(store, machines, strict=False)
         await store.ask_to_release([one.definition for one in loaded])
         topics = make_routes(loaded, {})
-        committer = Committer(store, topics, CLUSTER, clock or Clock(), Silent(), [0, 0, 0])
+        committer = Committer(store, topics, cluster, clock or Clock(), Silent(), [0, 0, 0])
         committer.strikes = dict(strikes or {})
         routes = list({id(route): route for topic in topics.values() for route in topic.routes}.values())
         inbox = Commands(store, topics, routes, committer, EngineLimits(), Outlet())

@@ -45,6 +45,14 @@ class Position(NamedTuple):
     epoch: int
 
 
+class Origin(NamedTuple):
+    """Where a record came from; all of it may be part of its event's id."""
+
+    cluster: str
+    topic: str
+    partition: int
+
+
 class PositionMove(NamedTuple):
     """From where to where; only if nothing else moved it or took it."""
 
@@ -259,8 +267,8 @@ class Store(Protocol):
         """A run by its number."""
         ...
 
-    async def partition_of(self, position: int | None) -> tuple[str, int]:
-        """Topic and partition of a position; these never change."""
+    async def origin_of(self, position: int | None) -> Origin:
+        """What a position is of, which never changes; all empty where there is no position."""
         ...
 
     async def listen(self, channel: str, heard: Callable[[], None]) -> None:

@@ -18,6 +18,7 @@ from engine.store.contract import (
     Commit,
     LostPositionsError,
     LostRunsError,
+    Origin,
     Position,
     StoredDeadLetter,
     StoreError,
@@ -50,7 +51,7 @@ class PostgresStore:
         self._lane = lane
         self._dsn = ""
         self._in_transaction = False
-        self._partitions: dict[int, tuple[str, int]] = {}
+        self._origins: dict[int, Origin] = {}
 
     @classmethod
     async def open(cls, dsn: str, *, namespace: str, group: str, cluster: str) -> PostgresStore:
@@ -191,16 +192,15 @@ class PostgresStore:
             row = await self._reader.fetchrow(_SQL["run_by_id"], number)
         return None if row is None else Run._make((*row, []))
 
-    async def partition_of(self, position: int | None) -> tuple[str, int]:
-        """Topic and partition of a position; these never change."""
+    async def origin_of(self, position: int | None) -> Origin:
         if position is None:
-            return "", 0
-        if position not in self._partitions:
+            return Origin("", "", 0)
+        if position not in self._origins:
             async with self._translated():
-                row = await self._reader.fetchrow(_SQL["partition_of"], position)
+                row = await self._reader.fetchrow(_SQL["origin_of"], position)
             assert row is not None, f"there is no position {position}"
-            self._partitions[position] = (row[0], row[1])
-        return self._partitions[position]
+            self._origins[position] = Origin(*row)
+        return self._origins[position]
 
     async def listen(self, channel: str, heard: Callable[[], None]) -> None:
         """Call ``heard`` whenever Postgres notifies on a channel."""

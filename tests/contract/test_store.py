@@ -17,6 +17,7 @@ from engine.store.contract import (
     DeadLetter,
     LostPositionsError,
     LostRunsError,
+    Origin,
     PositionMove,
     RefusedByStoreError,
     Store,
@@ -132,6 +133,14 @@ async def test_a_position_moves_only_from_where_it_is(world: World) -> None:
     with pytest.raises(LostPositionsError):
         await store.commit(Commit(AT, positions=[PositionMove(mine.id, mine.epoch, 6, 8)]))
     assert await store.known_positions([HERE]) == {HERE: 7}
+
+
+async def test_a_position_says_where_its_records_come_from(world: World) -> None:
+    store = await world.open()
+    await store.add_positions({HERE: 0, THERE: 0})
+    origins = [await store.origin_of(one.id) for one in await store.take_positions([HERE, THERE])]
+    assert origins == [Origin("c", "orders", 0), Origin("c", "orders", 1)]
+    assert await store.origin_of(None) == Origin("", "", 0)
 
 
 async def test_a_run_is_loaded_as_it_was_committed(world: World) -> None:

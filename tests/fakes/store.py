@@ -15,12 +15,16 @@ from engine.store.contract import (
     LostPositionsError,
     LostRunsError,
     Noted,
+    Origin,
     Position,
     RefusedByStoreError,
     StoredDeadLetter,
     WaitingEvent,
 )
 from statemachines.run import Run
+
+CLUSTER = "c"
+"""The cluster of all positions here."""
 
 
 @dataclass(slots=True)
@@ -164,11 +168,11 @@ class FakeStore:
         found = self.tables.runs.get(number)
         return None if found is None else found[1]._replace(loaded=[])
 
-    async def partition_of(self, position: int | None) -> tuple[str, int]:
+    async def origin_of(self, position: int | None) -> Origin:
         for partition, place in self.tables.places.items():
             if place.id == position:
-                return partition.topic, partition.number
-        return "", 0
+                return Origin(CLUSTER, partition.topic, partition.number)
+        return Origin("", "", 0)
 
     async def listen(self, channel: str, heard: Callable[[], None]) -> None:
         del channel, heard

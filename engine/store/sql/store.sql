@@ -172,5 +172,5 @@ select id, key, generation, sequence, status, configuration, context, recent, ha
     updated
 from pointsman.runs where id = $1
 
--- name: partition_of
-select topic, partition from pointsman.positions where id = $1
+-- name: origin_of
+select cluster, topic, partition from pointsman.positions where id = $1

@@ -19,14 +19,17 @@ if TYPE_CHECKING:
 
 PANEL = "Decisions"
 
-Reason = Annotated[
-    str | None, typer.Option("--reason", metavar="REASON", help="Only with this reason, such as 'no run'.")
+WithReason = Annotated[
+    str | None,
+    typer.Option("--with-reason", metavar="REASON", help="Only with this reason, such as 'no run'."),
 ]
 Topic = Annotated[str | None, typer.Option("--topic", metavar="NAME", help="Only of this topic.")]
 EventId = Annotated[str | None, typer.Option("--event-id", metavar="ID", help="Only of events with this id.")]
 Ids = Annotated[list[int] | None, typer.Argument(metavar="ID", help="Their numbers.", show_default=False)]
 All = Annotated[bool, typer.Option("--all", help="All that are open, where no other filter is given.")]
-Why = Annotated[str, typer.Option("--why", metavar="TEXT", help="Kept with the dead letter.")]
+Reason = Annotated[
+    str, typer.Option("--reason", metavar="TEXT", help="Why; it is kept with the dead letter.")
+]
 Wait = Annotated[
     float, typer.Option("--wait", metavar="SECONDS", min=0, help="How long to wait for an engine to do it.")
 ]
@@ -50,7 +53,7 @@ def list_all(
     status: Annotated[
         str | None, typer.Option("--status", metavar="open|redriven|dropped", help="Only of this status.")
     ] = None,
-    reason: Reason = None,
+    with_reason: WithReason = None,
     pipeline: Pipeline = None,
     key: Key = None,
     topic: Topic = None,
@@ -63,7 +66,7 @@ def list_all(
     """List dead letters, the newest first."""
     filters = {
         "status": status,
-        "reason": reason,
+        "reason": with_reason,
         "pipeline": pipeline,
         "key": key,
         "topic": topic,
@@ -121,13 +124,13 @@ def show(
 def redrive(
     ids: Ids = None,
     *,
-    reason: Reason = None,
+    with_reason: WithReason = None,
     pipeline: Pipeline = None,
     key: Key = None,
     topic: Topic = None,
     event_id: EventId = None,
     all_open: All = False,
-    why: Why = "redriven at the command line",
+    reason: Reason = "redriven at the command line",
     who: Who = None,
     wait: Wait = 10.0,
     postgres: Postgres = None,
@@ -142,20 +145,22 @@ def redrive(
     By their numbers, or all open ones that the filters let through. An engine does it; doing it twice changes
     nothing the second time. Ends with 1 where a number is not known.
     """
-    filters = {"reason": reason, "pipeline": pipeline, "key": key, "topic": topic, "event_id": event_id}
-    return _ask("redrive", ids or [], filters, all_open, why, whoever(who), wait, postgres, namespace, json)
+    filters = {"reason": with_reason, "pipeline": pipeline, "key": key, "topic": topic, "event_id": event_id}
+    return _ask(
+        "redrive", ids or [], filters, all_open, reason, whoever(who), wait, postgres, namespace, json
+    )
 
 
 def drop(
     ids: Ids = None,
     *,
-    reason: Reason = None,
+    with_reason: WithReason = None,
     pipeline: Pipeline = None,
     key: Key = None,
     topic: Topic = None,
     event_id: EventId = None,
     all_open: All = False,
-    why: Why = "dropped at the command line",
+    reason: Reason = "dropped at the command line",
     who: Who = None,
     wait: Wait = 10.0,
     postgres: Postgres = None,
@@ -163,8 +168,8 @@ def drop(
     json: Json = False,
 ) -> int:
     """Give events up: what waits behind them goes on without them. Chosen as for redrive."""
-    filters = {"reason": reason, "pipeline": pipeline, "key": key, "topic": topic, "event_id": event_id}
-    return _ask("drop", ids or [], filters, all_open, why, whoever(who), wait, postgres, namespace, json)
+    filters = {"reason": with_reason, "pipeline": pipeline, "key": key, "topic": topic, "event_id": event_id}
+    return _ask("drop", ids or [], filters, all_open, reason, whoever(who), wait, postgres, namespace, json)
 
 
 def _ask(
@@ -172,7 +177,7 @@ def _ask(
     ids: list[int],
     filters: dict[str, str | None],
     all_open: bool,
-    why: str,
+    reason: str,
     who: str,
     wait: float,
     postgres: str | None,
@@ -192,7 +197,7 @@ def _ask(
             one.id for one in await _find(connection, namespace, {"status": "open", **filters}, 0)
         ]
         ask = ask_redrive if command == "redrive" else ask_drop
-        asked = await ask(connection, namespace, numbers, who=who, why=why)
+        asked = await ask(connection, namespace, numbers, who=who, why=reason)
         return asked, await wait_until_taken(connection, namespace, asked, seconds=wait)
 
     asked, became = ask_store({"postgres": postgres, "namespace": namespace}, question)
@@ -201,11 +206,11 @@ def _ask(
     else:
         for one in became:
             say(f"{one.id}: {one.sentence}")
-        for number, reason in asked.skipped:
-            say(f"{number}: left alone, {reason}")
+        for number, why_not in asked.skipped:
+            say(f"{number}: left alone, {why_not}")
         if not became and not asked.skipped:
             note("No open dead letters.")
-    unknown = any(reason == "there is no such dead letter" for _, reason in asked.skipped)
+    unknown = any(why_not == "there is no such dead letter" for _, why_not in asked.skipped)
     failed = any(one.taken and one.status == "open" for one in became)
     return FAILED if unknown or failed else 0
 

@@ -40,7 +40,7 @@ class Asked:
         return {
             "command": self.command,
             "asked": [letter for letter, _ in self.commands],
-            "skipped": [{"id": letter, "why": why} for letter, why in self.skipped],
+            "skipped": [{"id": letter, "reason": why_not} for letter, why_not in self.skipped],
         }
 
 

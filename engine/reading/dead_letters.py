@@ -96,8 +96,8 @@ class DeadLetterDetails:
             "dead_letter_topic": self.dead_letter_topic,
             "publishing_error": self.publishing_error,
             "details": self.details,
-            "who": self.who,
-            "why": self.why,
+            "ended_by": self.who,
+            "ended_reason": self.why,
             "ended": shown_time(self.ended),
             "record": self.record.as_json(),
         }

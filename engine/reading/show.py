@@ -66,8 +66,15 @@ class RunAt:
             "hash": self.row.hash,
             "event": self.row.event.as_json(),
             "record": None if self.record is None else self.record.as_json(),
-            "command": self.command,
+            "command": _asked_for(self.command),
         }
+
+
+def _asked_for(command: Any) -> Any:
+    """A command with the names that its options have."""
+    if not isinstance(command, dict):
+        return command
+    return {"reason" if name == "why" else name: value for name, value in command.items()}
 
 
 async def show(

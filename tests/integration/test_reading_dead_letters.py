@@ -145,7 +145,7 @@ async def test_a_redrive_is_taken_up_once_and_tells_what_became_of_it(
         assert asked.as_json() == {
             "command": "redrive",
             "asked": [1],
-            "skipped": [{"id": 7, "why": "there is no such dead letter"}],
+            "skipped": [{"id": 7, "reason": "there is no such dead letter"}],
         }
         [waits] = await wait_until_taken(reader, "default", asked, seconds=0)
         assert not waits.taken

@@ -116,7 +116,7 @@ async def test_an_engine_is_not_ended_in_a_redriven_record_for_ever(
     code, said = await run_engine(kafka, name, database, "--until-idle")
     assert code == 0, said
     assert await ask(database, "select reason from pointsman.dead_letters") == [("no run",)]
-    redrive = ["dead-letters", "redrive", "--all", "--wait", "0", "--why", "put back"]
+    redrive = ["dead-letters", "redrive", "--all", "--wait", "0", "--reason", "put back"]
     environment = {**os.environ, "POINTSMAN_POSTGRES": database.engine_dsn, "POINTSMAN_NAMESPACE": name}
     asked = await asyncio.to_thread(
         subprocess.run,

@@ -154,6 +154,17 @@ def test_these_are_all_commands_that_go_to_postgres() -> None:
     assert commands_with("--postgres") == sorted(WORDS)
 
 
+def test_the_text_that_is_kept_with_a_decision_has_one_name_and_no_filter_has_it() -> None:
+    decisions = ["dead-letters drop", "dead-letters redrive", "positions set", "relay accept"]
+    assert commands_with("--reason") == decisions
+    assert commands_with("--with-reason") == [
+        "dead-letters drop",
+        "dead-letters list",
+        "dead-letters redrive",
+    ]
+    assert commands_with("--why") == []
+
+
 @pytest.mark.parametrize("password", ["hunter2", "hun/ter2", "hun@t?er#2"])
 @pytest.mark.parametrize("command", WORDS)
 def test_a_password_in_an_address_is_refused_and_not_repeated(

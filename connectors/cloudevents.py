@@ -13,6 +13,7 @@ fails them is examined attribute by attribute, to say what is wrong with it, if 
 from __future__ import annotations
 
 from datetime import datetime
+from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
 from connectors import identity
@@ -30,9 +31,43 @@ NO_KEY: Final = "there is no Kafka key, and the event has neither partitionkey n
 _SAFE_ASCII_CHARACTERS: Final = min(identity.ID_BYTES_MAX, identity.TYPE_BYTES_MAX)
 _SAFE_CHARACTERS: Final = _SAFE_ASCII_CHARACTERS // 4
 """Texts that are together no longer than this are within every limit, with up to four bytes a character."""
+_USUAL: Final = ("specversion", "id", "type", "source", "subject", "time", "data")
+_USUAL_COUNT: Final = len(_USUAL)
+_usual_attributes = itemgetter(*_USUAL)
 _joined = "".join
 _tuple = tuple.__new__
 """Makes a tuple past its class's own ``__new__``, which takes twice as long."""
+
+
+def decode_usual(record: Record, event: Any) -> Decoded | None:
+    """The event of an object that has just what most have; None leaves the answer to ``decode_event``.
+
+    A quarter of the time went into looking for what nearly none of them has.
+    """
+    try:
+        version, event_id, event_type, source, subject, time, data = _usual_attributes(event)
+        raw = record.key
+        key = raw.decode() if raw else subject
+        moment = rfc3339(time)
+        texts = _joined((event_id, event_type, source, subject, key))
+    except (KeyError, TypeError, UnicodeDecodeError):
+        return None
+    if (
+        len(event) == _USUAL_COUNT
+        and (len(texts) <= _SAFE_CHARACTERS or (texts.isascii() and len(texts) <= _SAFE_ASCII_CHARACTERS))
+        and "\0" not in texts
+        and event_id
+        and event_type
+        and source
+        and subject
+        and version == "1.0"
+        and moment is not None
+    ):
+        return _tuple(
+            Decoded,
+            (_tuple(Envelope, (event_id, source, event_type, key, moment, subject, None, {})), data, None),
+        )
+    return None
 
 
 def decode_binary(

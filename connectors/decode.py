@@ -7,11 +7,11 @@ from typing import Any, Final
 
 import orjson
 
-from connectors.cloudevents import decode_binary, decode_event
+from connectors.cloudevents import decode_binary, decode_event, decode_usual
 from connectors.content import CONTENT_TYPE_CHARACTERS_MAX, read_data, read_json
 from connectors.decoded import Decoded, Unreadable
 from connectors.identity import FlawError, kind, shown
-from connectors.lookup import key_by_setting, key_of_record
+from connectors.lookup import Headers, key_by_setting, key_of_record
 from connectors.plain import decode_plain
 from connectors.source import Record
 from statemachines.definition import Topic
@@ -19,6 +19,10 @@ from statemachines.definition import Topic
 __all__ = ["Decoded", "Unreadable", "decode"]
 
 _JSON_EVENT: Final = b"application/cloudevents+json"
+_Told = tuple[bytes | None, str | None, bool, bytes | None]
+"""By the headers: content type, format if it is that of a structured event, whether it is a binary one, traceparent."""
+_TOLD_AS_USUAL: Final[_Told] = (_JSON_EVENT, "json", False, None)
+_USUAL_HEADERS: Final = [("content-type", _JSON_EVENT)]
 _REQUIRED: Final = frozenset(("ce_specversion", "ce_id", "ce_source", "ce_type"))
 """A record that has one of these headers means to be a CloudEvent in binary mode."""
 _loads = orjson.loads
@@ -34,17 +38,9 @@ def decode(record: Record, topic: Topic, cluster: str) -> Decoded | Unreadable:
     ``cluster`` names where the topic is; it becomes part of ids and sources that records do not have of their
     own.
     """
-    content_type = traceparent = form = None
-    binary = False
-    for name, header in record.headers:
-        if name == "content-type" or (len(name) == len("content-type") and name.lower() == "content-type"):
-            content_type = header
-        elif name == "traceparent":
-            traceparent = header
-        elif name in _REQUIRED:
-            binary = True
-    if content_type is not None:
-        form = "json" if content_type == _JSON_EVENT else _event_format(content_type)
+    headers = record.headers
+    told = _TOLD_AS_USUAL if headers == _USUAL_HEADERS else _told_by(headers)
+    content_type, form, binary, traceparent = told
     if binary and form is None:
         return decode_binary(record, topic, content_type, traceparent)
     value = record.value
@@ -56,10 +52,27 @@ def decode(record: Record, topic: Topic, cluster: str) -> Decoded | Unreadable:
         except FlawError as flaw:
             return _unreadable(record, topic, str(flaw))
     if type(document) is dict and (form == "json" or (content_type is None and "specversion" in document)):
-        return decode_event(record, topic, document, traceparent)
+        usual = decode_usual(record, document) if traceparent is None and topic.key is None else None
+        return usual or decode_event(record, topic, document, traceparent)
     if form is not None:
         return _unreadable(record, topic, _not_an_event(document, form))
     return decode_plain(record, topic, cluster, document, traceparent)
+
+
+def _told_by(headers: Headers) -> _Told:
+    content_type = traceparent = None
+    binary = False
+    for name, header in headers:
+        if name == "content-type" or (len(name) == len("content-type") and name.lower() == "content-type"):
+            content_type = header
+        elif name == "traceparent":
+            traceparent = header
+        elif name in _REQUIRED:
+            binary = True
+    form = None
+    if content_type is not None:
+        form = "json" if content_type == _JSON_EVENT else _event_format(content_type)
+    return content_type, form, binary, traceparent
 
 
 def _event_format(content_type: bytes) -> str | None:

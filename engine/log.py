@@ -36,6 +36,7 @@ _MICROSECOND = timedelta(microseconds=1)
 _NULL = (-1).to_bytes(4, "big", signed=True)
 HASH_LENGTH = HASH_BYTES.to_bytes(4, "big")
 _sha256 = hashlib.sha256
+_blake2b = hashlib.blake2b
 _new = tuple.__new__
 
 
@@ -187,8 +188,8 @@ def microseconds(at: datetime) -> int:
 
 
 def digest_of(source: str, event_id: str) -> bytes:
-    """What an event is known by when it comes again."""
-    return _sha256(f"{source}\0{event_id}".encode()).digest()[:8]
+    """What an event is known by when it comes again: BLAKE2b of both, 8 bytes."""
+    return _blake2b(f"{source}\0{event_id}".encode(), digest_size=8).digest()
 
 
 def digest_number(digest: bytes) -> int:

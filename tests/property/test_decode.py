@@ -10,11 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from connectors import identity
+from connectors.cloudevents import decode_event, decode_usual
 from connectors.decode import Decoded, Unreadable, decode
 from connectors.source import RawRecord
 from statemachines.definition import Topic
 from tests.records import cloudevent
 
+JSON_EVENT = b"application/cloudevents+json"
 NAMES = [
     "content-type",
     "traceparent",
@@ -140,3 +142,18 @@ def test_bytes_cut_anywhere_are_answered(data: st.DataObject, tail: bytes, event
     cut = data.draw(st.integers(0, len(whole)))
     record = RawRecord("orders", 0, 0, 0, None, whole[:cut] + tail, ())
     assert isinstance(decode(record, Topic("orders"), "c1"), (Decoded, Unreadable))
+
+
+@given(events, st.sampled_from([b"k", b"", None, b"\xff", "ä".encode() * 600]))
+def test_what_most_events_have_is_read_as_if_it_were_looked_for(
+    event: dict[str, Any], key: bytes | None
+) -> None:
+    record = RawRecord("orders", 0, 0, 0, key, orjson.dumps(event), [("content-type", JSON_EVENT)])
+    read = orjson.loads(orjson.dumps(event))
+    assert decode(record, Topic("orders"), "here") == decode_event(record, Topic("orders"), read, None)
+
+
+def test_an_event_that_has_what_most_have_is_read_the_short_way() -> None:
+    event = cloudevent(subject="s", time="2026-01-01T00:00:00Z", data={"a": 1})
+    record = RawRecord("orders", 0, 0, 0, b"k", orjson.dumps(event), ())
+    assert decode_usual(record, event) == decode(record, Topic("orders"), "here")

@@ -230,8 +230,6 @@ def evict(routes: Sequence[Route], limits: EngineLimits, batch: Batch) -> None:
     bytes_max = limits.cache_bytes_max // max(1, len(routes))
     for route in routes:
         cache, moved = route.cache, batch.moved(route)
-        # Never less than there is: what these runs took before is not taken off.
-        route.cache_bytes += sum(map(bytes_of, map(cache.__getitem__, moved)))
         over = 0
         if route.cache_bytes > bytes_max:
             route.cache_bytes = sum(map(bytes_of, cache.values()))

@@ -16,7 +16,7 @@ from engine.dead_letters import Subject, make_dead_letter, tried_bytes
 from engine.dispositions import Disposition
 from engine.envelope import encode_envelope
 from engine.log import Kind, append, digest_number, fold, pack, with_hash
-from engine.routing import Route, TopicRoute
+from engine.routing import RUN_BYTES, Route, TopicRoute
 from engine.store.contract import Commit, IgnoredRange, Noted
 from statemachines.outcome import Duplicate, Ignored, Outcome, Reason, Refused, Waits
 from statemachines.run import Run
@@ -56,15 +56,18 @@ class Ledger:
             moved = self._touched.get(route, {})
             commit.judged.extend((run.id, run.sequence) for key, run in judged.items() if key not in moved)
         for route, keys in self._touched.items():
-            cache, moves, created = route.cache, 0, 0
+            cache, moves, created, context_bytes = route.cache, 0, 0, 0
             for key, old in keys.items():
                 run = cache[key]
                 moves += run.sequence - old
+                context_bytes += len(run.context)
                 if old:
                     commit.changed.append((old, run))
                 else:
                     created += 1
                     commit.created.append((route.pipeline, run))
+            # What these runs took before is not taken off.
+            route.cache_bytes += len(keys) * RUN_BYTES + 2 * context_bytes
             self.count(route, Disposition.STARTED, created)
             self.count(route, Disposition.APPLIED, moves - created - self._other_rows.get(route, 0))
         return commit

@@ -5,15 +5,16 @@ from __future__ import annotations
 from engine.arrival import Arrival
 from engine.batch import Batch
 from engine.log import digest_number
+from engine.moves import RECENT_BYTES
 from engine.routing import Route, bytes_of
 from engine.store.contract import Store
-from statemachines.run import recent_is_full
 
 
 async def load_for(batch: Batch, store: Store) -> None:
     """Bring the runs of all arrivals into the caches, and ask the log for events that may have been seen long ago."""
     missing: dict[Route, set[str]] = {}
-    for route, key, *_ in batch.arrivals:
+    for arrival in batch.arrivals:
+        route, key = arrival[0], arrival[1]
         if key not in route.cache:
             missing.setdefault(route, set()).add(key)
     for route, keys in missing.items():
@@ -28,10 +29,10 @@ async def ask_for_seen(batch: Batch, arrivals: list[Arrival], store: Store) -> N
     asked: list[tuple[int, int]] = []
     held: set[int] = set()
     for arrival in arrivals:
-        run = arrival.route.cache.get(arrival.key)
+        run = arrival[0].cache.get(arrival[1])
         if run is None:
             continue
-        if recent_is_full(run.recent):
+        if len(run.recent) >= RECENT_BYTES:
             asked.append((run.id, digest_number(arrival.digest)))
         if run.held:
             held.add(run.id)

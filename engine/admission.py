@@ -21,26 +21,27 @@ _SQL = load("admission")
 
 
 async def check_role(connection: asyncpg.Connection[Any]) -> None:
-    """Refuse to be owner or superuser: then nothing would refuse a change of the log.
+    """Refuse to be owner or superuser, or to have a right to change the log: then nothing would refuse it.
 
     Raises:
         RefusedError: with what to do.
     """
     row = await connection.fetchrow(_SQL["role"])
     assert row is not None, "the current role is in pg_roles"
-    superuser, owner, may_change, user = row
-    if superuser or owner or may_change:
-        what = (
-            "a superuser"
-            if superuser
-            else "the owner of the event log"
-            if owner
-            else "allowed to change the event log"
-        )
-        raise RefusedError(
-            f"The role {user!r} is {what}, so that nothing would keep the log append-only. Run the engine as a role of "
-            f"its own: CREATE ROLE my_engine LOGIN IN ROLE pointsman_engine"
-        )
+    superuser, owner, allowed, user = row
+    if superuser:
+        what = "a superuser"
+    elif owner:
+        what = "the owner of the event log"
+    elif allowed:
+        what = f"allowed to change the event log ({', '.join(allowed)})"
+    else:
+        return
+    raise RefusedError(
+        f"The role {user!r} is {what}, so that nothing would keep the log append-only. Run the engine as a role of "
+        f"its own, with no other rights to the log than it is given so: CREATE ROLE my_engine LOGIN IN ROLE "
+        "pointsman_engine"
+    )
 
 
 async def join_set(

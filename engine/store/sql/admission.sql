@@ -1,7 +1,20 @@
 -- name: role
+-- Whoever may take on another role may do what that one may; and who is granted a partition need not ask its parent.
+with mine as (
+    select oid from pg_roles where pg_has_role(current_user, oid, 'member')
+), log as (
+    select c.oid, c.relowner, format('%I.%I', n.nspname, c.relname) as name
+    from pg_partition_tree('pointsman.events') t
+    join pg_class c on c.oid = t.relid join pg_namespace n on n.oid = c.relnamespace
+), allowed as (
+    select distinct privilege.name || ' on ' || log.name as told
+    from mine, log, (values ('DELETE'), ('TRUNCATE'), ('UPDATE')) as privilege (name)
+    where has_table_privilege(mine.oid, log.oid, privilege.name)
+        or (privilege.name = 'UPDATE' and has_any_column_privilege(mine.oid, log.oid, privilege.name))
+)
 select rolsuper,
-    pg_has_role(current_user, (select relowner from pg_class where oid = 'pointsman.events'::regclass), 'member'),
-    has_table_privilege('pointsman.events', 'update') or has_table_privilege('pointsman.events', 'delete'),
+    exists (select from log where pg_has_role(current_user, relowner, 'member')),
+    array(select told from allowed order by told limit 3),
     current_user::text
 from pg_roles where rolname = current_user
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from engine.cli.arguments import INT_MAX, check_run
 from engine.cli.options import resolve
 from engine.errors import UsageError
 from statemachines.suggest import listed
@@ -27,7 +28,10 @@ RunWords = Annotated[
     ),
 ]
 Generation = Annotated[
-    int | None, typer.Option("--generation", metavar="N", help="Of the key's runs, not the latest but this.")
+    int | None,
+    typer.Option(
+        "--generation", metavar="N", min=0, max=INT_MAX, help="Of the key's runs, not the latest but this."
+    ),
 ]
 Pipeline = Annotated[str | None, typer.Option("--pipeline", metavar="NAME", help="Only of this pipeline.")]
 Key = Annotated[str | None, typer.Option("--key", metavar="KEY", help="Only of this key.")]
@@ -66,11 +70,10 @@ async def find_address(connection: Connection, namespace: str, words: Sequence[s
     """
     from engine.reading import NotFoundError, list_runs  # noqa: PLC0415 - needs an extra to be installed
 
-    if len(words) == 2:  # noqa: PLR2004 - as the metavar says
-        return words[0], words[1]
-    if len(words) != 1:
-        raise UsageError(f"Name one run, as KEY or PIPELINE KEY; these are {len(words)} words.")
-    (key,) = words
+    check_run(words)
+    *pipeline, key = words
+    if pipeline:
+        return pipeline[0], key
     names = list(
         dict.fromkeys(run.pipeline for run in await list_runs(connection, namespace, key=key, limit=0))
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from engine.cli.arguments import check_generation, check_one_of, check_run
 from engine.cli.asking import Generation, Key, Pipeline, ask_store, find_address
 from engine.cli.definitions import compile_all
 from engine.cli.failures import FAILED
@@ -44,6 +45,9 @@ def verify(
 
     Ends with 1 where something is not as it must be.
     """
+    if run:
+        check_run(run)
+    check_generation(generation, named=bool(run))
 
     async def question(connection: Connection, namespace: str) -> VerifyReport:
         from engine.reading import verify  # noqa: PLC0415 - needs an extra to be installed
@@ -82,9 +86,11 @@ def replay(
     Ends with 1 where a row comes out otherwise, with where and how.
     """
     options = {"postgres": postgres, "namespace": namespace}
+    check_generation(generation, named=key is not None)
     machines = compile_all(modules, resolve(options).namespace)
+    check_one_of("pipeline in what is given,", pipeline, dict.fromkeys(one.name for one in machines))
     if pipeline is not None and key is None:
-        machines = [one for one in machines if one.name == pipeline] or machines
+        machines = [one for one in machines if one.name == pipeline]
 
     async def question(connection: Connection, namespace: str) -> ReplayReport:
         from engine.reading import replay  # noqa: PLC0415 - needs an extra to be installed

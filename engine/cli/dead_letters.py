@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from engine.cli.arguments import BIGINT_MAX, check_one_of, check_text
 from engine.cli.asking import Key, Pipeline, ask_store, whoever
 from engine.cli.failures import FAILED
 from engine.cli.looking import place, print_record, tell_limit
@@ -25,7 +26,10 @@ WithReason = Annotated[
 ]
 Topic = Annotated[str | None, typer.Option("--topic", metavar="NAME", help="Only of this topic.")]
 EventId = Annotated[str | None, typer.Option("--event-id", metavar="ID", help="Only of events with this id.")]
-Ids = Annotated[list[int] | None, typer.Argument(metavar="ID", help="Their numbers.", show_default=False)]
+Ids = Annotated[
+    list[int] | None,
+    typer.Argument(metavar="ID", min=0, max=BIGINT_MAX, help="Their numbers.", show_default=False),
+]
 All = Annotated[bool, typer.Option("--all", help="All that are open, where no other filter is given.")]
 Reason = Annotated[
     str, typer.Option("--reason", metavar="TEXT", help="Why; it is kept with the dead letter.")
@@ -72,6 +76,7 @@ def list_all(
         "topic": topic,
         "event_id": event_id,
     }
+    _check(filters)
 
     async def question(connection: Connection, namespace: str) -> list[DeadLetterView]:
         return await _find(connection, namespace, filters, limit)
@@ -85,7 +90,7 @@ def list_all(
 
 
 def show(
-    number: Annotated[int, typer.Argument(metavar="ID", help="Its number.")],
+    number: Annotated[int, typer.Argument(metavar="ID", min=0, max=BIGINT_MAX, help="Its number.")],
     postgres: Postgres = None,
     namespace: Namespace = None,
     json: Json = False,
@@ -189,6 +194,9 @@ def _ask(
         raise UsageError(f"Say which to {command}: their numbers, a filter such as --key, or --all.")
     if ids and (chosen or all_open):
         raise UsageError("Give numbers or filters, not both.")
+    _check(filters)
+    check_text("--reason", reason)
+    check_text("--who", who)
 
     async def question(connection: Connection, namespace: str) -> tuple[Asked, list[Became]]:
         from engine.reading import ask_drop, ask_redrive, wait_until_taken  # noqa: PLC0415 - needs an extra
@@ -213,6 +221,13 @@ def _ask(
     unknown = any(why_not == "there is no such dead letter" for _, why_not in asked.skipped)
     failed = any(one.taken and one.status == "open" for one in became)
     return FAILED if unknown or failed else 0
+
+
+def _check(filters: dict[str, str | None]) -> None:
+    from engine.reading.dead_letters import REASONS, STATUSES  # noqa: PLC0415 - needs an extra to be installed
+
+    check_one_of("status", filters.get("status"), STATUSES)
+    check_one_of("reason", filters["reason"], REASONS)
 
 
 async def _find(

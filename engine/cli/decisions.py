@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from engine.cli.arguments import BIGINT_MAX, INT_MAX, check_text
 from engine.cli.asking import ask_store, whoever
 from engine.cli.failures import FAILED
 from engine.cli.looking import tell_limit
@@ -66,7 +67,13 @@ def relay_accept(
     reason: Reason,
     after: Annotated[
         int | None,
-        typer.Option("--after", metavar="ROW", min=0, help="Go on behind this row of the outbox instead."),
+        typer.Option(
+            "--after",
+            metavar="ROW",
+            min=0,
+            max=BIGINT_MAX,
+            help="Go on behind this row of the outbox instead.",
+        ),
     ] = None,
     who: Who = None,
     postgres: Postgres = None,
@@ -75,6 +82,8 @@ def relay_accept(
     json: Json = False,
 ) -> None:
     """Let publishing go on after it stopped for a decision; `relay status` says what that means."""
+    check_text("--reason", reason)
+    check_text("--who", who)
     from engine.relay import relay_accept  # noqa: PLC0415 - needs an extra to be installed
 
     settings = _settings(postgres, kafka, namespace)
@@ -125,8 +134,10 @@ def list_positions(
 
 def set_position(
     topic: Annotated[str, typer.Argument(metavar="TOPIC")],
-    partition: Annotated[int, typer.Argument(metavar="PARTITION", min=0)],
-    position: Annotated[int, typer.Argument(metavar="POSITION", help="The next offset to apply.", min=0)],
+    partition: Annotated[int, typer.Argument(metavar="PARTITION", min=0, max=INT_MAX)],
+    position: Annotated[
+        int, typer.Argument(metavar="POSITION", help="The next offset to apply.", min=0, max=BIGINT_MAX)
+    ],
     reason: Reason,
     group: Group = None,
     cluster: Annotated[
@@ -138,6 +149,8 @@ def set_position(
     json: Json = False,
 ) -> None:
     """Let a partition go on from another offset. What is skipped is never applied; what comes again is a duplicate."""
+    check_text("--reason", reason)
+    check_text("--who", who)
 
     async def question(connection: Connection, namespace: str) -> PositionSet:
         from engine.reading import set_position  # noqa: PLC0415 - needs an extra to be installed

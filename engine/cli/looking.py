@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json as json_module
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
+from engine.cli.arguments import BIGINT_MAX, INT_MAX, check_event, check_one_of, check_run
 from engine.cli.asking import Generation, Key, Pipeline, RunWords, ask_store, find_address
 from engine.cli.failures import FAILED
 from engine.cli.options import Json, Limit, Namespace, Postgres
@@ -40,6 +41,9 @@ def runs(
     json: Json = False,
 ) -> None:
     """List runs, those that started last first."""
+    from engine.reading.runs import RunStatus  # noqa: PLC0415 - needs an extra to be installed
+
+    check_one_of("status", status, get_args(RunStatus))
 
     async def question(connection: Connection, namespace: str) -> list[RunView]:
         from engine.reading import list_runs  # noqa: PLC0415 - needs an extra to be installed
@@ -82,6 +86,7 @@ def history(
     json: Json = False,
 ) -> None:
     """Tell what happened to a run, row by row; with a limit, the newest rows."""
+    check_run(run)
 
     async def question(connection: Connection, namespace: str) -> list[HistoryRow]:
         from engine.reading import history  # noqa: PLC0415 - needs an extra to be installed
@@ -99,7 +104,8 @@ def history(
 def show(
     run: RunWords,
     at: Annotated[
-        int | None, typer.Option("--at", metavar="SEQUENCE", min=1, help="As it was after this row.")
+        int | None,
+        typer.Option("--at", metavar="SEQUENCE", min=1, max=INT_MAX, help="As it was after this row."),
     ] = None,
     generation: Generation = None,
     postgres: Postgres = None,
@@ -107,6 +113,7 @@ def show(
     json: Json = False,
 ) -> None:
     """Show a run, as it is or as it was: states, context, and the event and record that brought it there."""
+    check_run(run)
 
     async def question(connection: Connection, namespace: str) -> RunAt:
         from engine.reading import show  # noqa: PLC0415 - needs an extra to be installed
@@ -141,8 +148,10 @@ def explain(
         str | None, typer.Argument(metavar="EVENT_ID", help="The event's id.", show_default=False)
     ] = None,
     topic: Annotated[str | None, typer.Option("--topic", metavar="NAME")] = None,
-    partition: Annotated[int | None, typer.Option("--partition", metavar="NUMBER", min=0)] = None,
-    offset: Annotated[int | None, typer.Option("--offset", metavar="NUMBER", min=0)] = None,
+    partition: Annotated[
+        int | None, typer.Option("--partition", metavar="NUMBER", min=0, max=INT_MAX)
+    ] = None,
+    offset: Annotated[int | None, typer.Option("--offset", metavar="NUMBER", min=0, max=BIGINT_MAX)] = None,
     source: Annotated[
         str | None,
         typer.Option("--source", metavar="SOURCE", help="Of events with this id, only this source's."),
@@ -155,6 +164,7 @@ def explain(
 
     From what was recorded at the time. Ends with 1 where nothing is known of it.
     """
+    check_event(event_id, topic, partition, offset)
 
     async def question(connection: Connection, namespace: str) -> Explanation:
         from engine.reading import explain  # noqa: PLC0415 - needs an extra to be installed

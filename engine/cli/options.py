@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from engine.cli.arguments import BIGINT_MAX
 from engine.settings import Settings
 
 WHERE = "Where"
@@ -51,7 +52,9 @@ Group = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
-Limit = Annotated[int, typer.Option("--limit", metavar="N", min=0, help="At most so many; 0 is all.")]
+Limit = Annotated[
+    int, typer.Option("--limit", metavar="N", min=0, max=BIGINT_MAX, help="At most so many; 0 is all.")
+]
 Modules = Annotated[
     list[str],
     typer.Argument(

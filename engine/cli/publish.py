@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from connectors.kafka.settings import KafkaSettings
 
 STANDARD_INPUT = "-"
+UNFIT_DELIMITERS = ' "\r\n'
 REFUSED_TOLD_MAX = 20
 """Rows that get a line each; the others are counted."""
 
@@ -80,7 +81,10 @@ def publish(
 
     if format not in (None, "jsonl", "csv"):
         raise UsageError(f"--format is {format!r}; it can be jsonl or csv.")
-    settings = Settings.resolve({"kafka": kafka}, os.environ).kafka
+    if delimiter is not None and (len(delimiter) != 1 or delimiter in UNFIT_DELIMITERS):
+        raise UsageError(
+            f"--delimiter is {delimiter!r}; it can be one letter that is no quote, blank or end of line."
+        )
     options = FileOptions(
         type=_choice("--type", type),
         key=_choice("--key", key),
@@ -90,8 +94,10 @@ def publish(
         form="csv" if format == "csv" else "jsonl" if format == "jsonl" else None,
         delimiter=delimiter,
     )
+    settings = Settings.resolve({"kafka": kafka}, os.environ).kafka
     told = _Told()
     with _opened(file) as stream, _progress() as on_progress:
+        _rehearse(topic, stream, file, options)
         report = asyncio.run(_publish(settings, topic, stream, file, options, told, on_progress))
     told.rest()
     if json:
@@ -119,10 +125,35 @@ async def _publish(
         return await publish_file(
             producer, topic, stream, file, options, on_refused=on_refused, on_progress=on_progress
         )
-    except ValueError as error:
-        raise UsageError(f"--source cannot be that: {error}.") from None
     finally:
         await producer.stop()
+
+
+def _rehearse(topic: str, stream: BinaryIO, file: str, options: FileOptions) -> None:
+    """Refuse what can be known to fail before Kafka is asked; what comes through a pipe is only read once.
+
+    Raises:
+        EventRefusedError: no topic can have this name.
+        FileError: the file cannot be read as rows at all.
+        UsageError: the source cannot be one.
+    """
+    from connectors.publish_errors import check_topic_name  # noqa: PLC0415 - needs an extra to be installed
+    from connectors.row_events import RowEvents  # noqa: PLC0415 - as above
+    from connectors.rows import read_rows  # noqa: PLC0415 - as above
+
+    check_topic_name(topic)
+    try:
+        RowEvents(topic, file, options)
+    except ValueError as error:
+        raise UsageError(f"--source cannot be that: {error}.") from None
+    if not stream.seekable():
+        return
+    columns, begin = options.columns(), stream.tell()
+    try:
+        read_rows(stream, file, form=options.form, delimiter=options.delimiter, columns=columns)
+    except OSError as error:
+        raise UsageError(f"{file} cannot be read: {error.strerror or error}.") from None
+    stream.seek(begin)
 
 
 class _Told:
@@ -204,5 +235,5 @@ def _exit_code(report: PublishedReport) -> int:
     if isinstance(report.failure, KafkaUnreachableError):
         return UNREACHABLE
     if report.failure is not None:
-        return FAILED if report.confirmed else BAD_INPUT
+        return FAILED if report.confirmed or report.unconfirmed else BAD_INPUT
     return FAILED if report.refused else 0

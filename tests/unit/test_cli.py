@@ -188,6 +188,91 @@ def test_a_service_that_does_not_answer_ends_with_3_and_is_named(runner: CliRunn
     assert "postgresql://me@127.0.0.1:1/x" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("explain", "Give an event's id"),
+        ("explain --source shop", "Give an event's id"),
+        ("explain --topic orders --offset 5", "--partition"),
+        ("explain --topic orders --partition 2147483648 --offset 5", "--partition"),
+        ("history a b c", "these are 3 words"),
+        ("show a b c", "these are 3 words"),
+        ("show o-1 --at 0", "--at"),
+        ("verify a b c", "these are 3 words"),
+        ("verify --generation 1", "name the run"),
+        ("runs --status runing", "Did you mean 'running'?"),
+        ("runs --limit -1", "--limit"),
+        ("runs --limit 9223372036854775808", "--limit"),
+        ("dead-letters list --status opn", "Did you mean 'open'?"),
+        ("dead-letters list --with-reason no-run", "Did you mean 'no run'?"),
+        ("dead-letters show 9223372036854775808", "ID"),
+        ("dead-letters redrive", "--all"),
+        ("dead-letters drop", "--all"),
+        ("dead-letters redrive 1 --all", "not both"),
+        ("dead-letters redrive --with-reason no-run", "Did you mean 'no run'?"),
+        ("dead-letters drop 1 --reason=", "--reason"),
+        ("dead-letters drop 1 --who=", "--who"),
+        ("positions set orders 0 5", "--reason"),
+        ("positions set orders 0 5 --reason=", "--reason"),
+        ("positions set orders 0 9223372036854775808 --reason x", "POSITION"),
+        ("relay accept", "--reason"),
+        ("relay accept --reason=", "--reason"),
+        ("replay statemachines.shipped.orders --pipeline ordr", "Did you mean 'order'?"),
+        ("replay statemachines.shipped.orders --generation 1", "name the run"),
+        ("replay statemachines.shipped.oders", "Did you mean"),
+        ("run statemachines.shipped.oders", "Did you mean"),
+        ("run statemachines.shipped.orders --port 70000", "--port"),
+        ("run statemachines.shipped.orders --from yesterday", "--from"),
+        ("doctor statemachines.shipped.oders", "Did you mean"),
+        ("dev statemachines.shipped.oders", "Did you mean"),
+        ("dev statemachines.shipped.orders --topic or/ders", "cannot be a topic"),
+        ("dev statemachines.shipped.orders --kafka mine", "mock or apache"),
+        ("publish orders no-such-file", "cannot be read"),
+        ("publish or/ders {file}", "cannot be a topic"),
+        ("publish orders {file} --type activty", "Did you mean 'activity'?"),
+        ("publish orders {file} --type=", "--type"),
+        ("publish orders {file} --format xml", "jsonl or csv"),
+        ("publish orders {file} --delimiter ab", "--delimiter"),
+        ("publish orders {file} --type activity --source {long}", "--source"),
+    ],
+)
+def test_bad_arguments_are_refused_before_anybody_is_asked(
+    runner: CliRunner, tmp_path: Path, words: str, said: str
+) -> None:
+    file = tmp_path / "log.csv"
+    file.write_text("case,activity\n1,opened\n")
+    nobody = {"POINTSMAN_POSTGRES": "postgresql://me@127.0.0.1:1/x", "POINTSMAN_KAFKA": "127.0.0.1:1"}
+    done = runner.invoke(app, words.format(file=file, long="s" * 5_000).split(), env=nobody)
+    assert (done.exit_code, done.stdout) == (2, ""), done.stderr
+    assert said in " ".join(done.stderr.split())
+
+
+@pytest.mark.parametrize(("confirmed", "unconfirmed", "code"), [(0, 0, 2), (0, 3, 1), (3, 0, 1), (3, 3, 1)])
+def test_a_failed_publication_ends_with_2_only_where_nothing_was_sent(
+    runner: CliRunner,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    confirmed: int,
+    unconfirmed: int,
+    code: int,
+) -> None:
+    from connectors.files import PublishedReport  # noqa: PLC0415 - others here need no extra
+    from connectors.publish_errors import PublishError  # noqa: PLC0415 - as above
+
+    async def fail(*_: object) -> PublishedReport:
+        failure = PublishError("Kafka answers, but has not confirmed.")
+        return PublishedReport(confirmed, 0, unconfirmed, failure, "log.csv:2")
+
+    monkeypatch.setattr("engine.cli.publish._publish", fail)
+    file = tmp_path / "log.csv"
+    file.write_text("type\nopened\n")
+    done = runner.invoke(
+        app, ["publish", "orders", str(file), "--json"], env={"POINTSMAN_KAFKA": "127.0.0.1:1"}
+    )
+    assert done.exit_code == code
+    assert json.loads(done.stdout)["unconfirmed"] == unconfirmed
+
+
 def test_config_shows_what_is_in_force_and_hides_secrets(runner: CliRunner) -> None:
     settings = {
         "POINTSMAN_POSTGRES": "postgresql://me:hunter2@db/x",

@@ -1,0 +1,50 @@
+"""What is wrong with arguments is said before anybody is connected to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from engine.errors import UsageError
+from statemachines.suggest import did_you_mean
+
+INT_MAX = 2**31 - 1
+"""Of partitions, generations and sequence numbers."""
+BIGINT_MAX = 2**63 - 1
+"""Of offsets, of the numbers of dead letters, and of limits."""
+TEXT_CHARACTERS_MAX = 1_000
+RUN_WORDS_MAX = 2
+
+
+def check_run(words: Sequence[str]) -> None:
+    """Refuse what names no run. Raises UsageError."""
+    if not 1 <= len(words) <= RUN_WORDS_MAX:
+        raise UsageError(f"Name one run, as KEY or PIPELINE KEY; these are {len(words)} words.")
+
+
+def check_one_of(what: str, word: str | None, known: Iterable[str]) -> None:
+    """Refuse a word that is none of these; None is not given. Raises UsageError."""
+    words = list(known)
+    if word is not None and word not in words:
+        raise UsageError(f"There is no {what} {word!r}. {did_you_mean(word, words)}")
+
+
+def check_text(option: str, text: str | None) -> None:
+    """Refuse a text that cannot be kept; None is not given. Raises UsageError."""
+    if text is not None and (not text.strip() or len(text) > TEXT_CHARACTERS_MAX or "\0" in text):
+        raise UsageError(
+            f"{option} takes a line of at most {TEXT_CHARACTERS_MAX} characters, and not an empty one: it is kept."
+        )
+
+
+def check_event(event_id: str | None, topic: str | None, partition: int | None, offset: int | None) -> None:
+    """Refuse what names neither an event nor a record. Raises UsageError."""
+    if offset is None and event_id is None:
+        raise UsageError("Give an event's id, or a record's place: --topic T --partition P --offset O.")
+    if offset is not None and (topic is None or partition is None):
+        raise UsageError("An offset is one of a partition: give --topic and --partition with --offset.")
+
+
+def check_generation(generation: int | None, *, named: bool) -> None:
+    """Refuse a generation where no run is named that could have it. Raises UsageError."""
+    if generation is not None and not named:
+        raise UsageError("A generation is one of a run's: name the run whose it is.")

@@ -15,7 +15,11 @@ FirstPosition = Literal["earliest", "latest"] | datetime
 async def first_positions(
     reader: Reader, store: Store, partitions: Collection[Partition], first: FirstPosition
 ) -> dict[Partition, int]:
-    """The first position of each; partitions added to a topic that is already read begin at their earliest offset."""
+    """The first position of each; partitions added to a topic that is already read begin at their earliest offset.
+
+    Where a topic is not read yet, the answer has all of its partitions, also those that other engines of the group
+    were given: whoever is first decides for all of them, and the others do not take theirs for partitions added later.
+    """
     if not partitions:
         return {}
     topics = {partition.topic for partition in partitions}
@@ -23,7 +27,7 @@ async def first_positions(
     read_already = {partition.topic for partition in await store.known_positions(siblings)}
     added = [partition for partition in partitions if partition.topic in read_already]
     found = await reader.earliest(added) if added else {}
-    rest = [partition for partition in partitions if partition.topic not in read_already]
+    rest = sorted(one for one in siblings.union(partitions) if one.topic not in read_already)
     if not rest:
         return found
     if first == "earliest":

@@ -265,7 +265,8 @@ class Session:
             batch = await self._committer.prepare(slices, None)
         evict(self._routes, parts.limits, batch)
         if time.monotonic() >= self._upkeep_at:
-            self._upkeep_at += UPKEEP_SECONDS
+            # From now on: an engine that was idle for days owes nothing.
+            self._upkeep_at = time.monotonic() + UPKEEP_SECONDS
             await self.store.keep_up()
         return self._committer.begin(slices, batch)
 

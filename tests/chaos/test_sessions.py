@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +15,7 @@ import pytest
 
 from connectors.source import Partition, SourceUnreachableError
 from engine.admission import register
-from engine.engine import Engine, Parts
+from engine.engine import UPKEEP_SECONDS, Engine, Parts
 from engine.limits import EngineLimits
 from engine.observing import Silent
 from engine.routing import TopicRoute, make_routes
@@ -213,3 +214,25 @@ async def test_a_position_passes_what_has_no_records_up_to_the_end_of_the_partit
         assert log is not None
         at_the_end = f"select 1 from pointsman.positions where position = {log.end}"
         await until(partial(one.ask, at_the_end), 10, f"the position at {log.end}")
+
+
+async def test_an_engine_that_was_idle_for_long_makes_room_ahead_once(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with lived(database) as one:
+        await one.append(told("opened", "p"))
+        await one.moves(1)
+        session = one.engine.session
+        assert session is not None
+        times = 0
+
+        async def count() -> None:
+            nonlocal times
+            times += 1
+
+        monkeypatch.setattr(session.store, "keep_up", count)
+        session._upkeep_at = time.monotonic() - 10 * UPKEEP_SECONDS
+        for number in range(2, 6):
+            await one.append(weighed("p"))
+            await one.moves(number)
+        assert times == 1

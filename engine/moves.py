@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 
 from engine.arrival import Arrival
-from engine.envelope import HEADERS_ARE_USUAL, KEY_IS_RUN_KEY, USUAL_HEADERS, encode_envelope
+from engine.envelope import HEADERS_ARE_USUAL, KEY_IS_RUN_KEY, TIME_MAX, USUAL_HEADERS, encode_envelope
 from engine.ledger import Ledger
 from engine.log import COLUMNS, HASH_BYTES, HASH_LENGTH, Kind, digest_number
 from engine.publications import effects_bytes, out_records, source_of
@@ -32,9 +32,9 @@ _USUAL = [*USUAL_HEADERS]
 # The columns of a move from ``run`` to ``status``, each behind its length, and the length of the envelope.
 _FIXED = ">hiqi8siqiqiiiiiiihihi"
 _pack_fixed = struct.Struct(_FIXED).pack
-# The same with an envelope of nine bytes behind it, which is what nearly all have.
-_pack_usual = struct.Struct(f"{_FIXED}Bq").pack
-_USUAL_ENVELOPE_BYTES = 9
+# The same with an envelope of seven bytes behind it, which is what nearly all have.
+_pack_usual = struct.Struct(f"{_FIXED}BHI").pack
+_USUAL_ENVELOPE_BYTES = 7
 _lengths = struct.Struct(">ii").pack
 _length = struct.Struct(">i").pack
 _COLUMNS = len(COLUMNS)
@@ -93,14 +93,15 @@ class Moves(Ledger):
             name = texts.get(envelope.type) or self._text(envelope.type)
             states = texts.get(configuration) or self._text(configuration)
             run_key, headers = key.encode(), record.headers
-            if record.key == run_key and (not headers or headers == _USUAL):
+            time = record.timestamp
+            if record.key == run_key and (not headers or headers == _USUAL) and 0 <= time <= TIME_MAX:
                 flags = _ALL_AS_USUAL if headers else KEY_IS_RUN_KEY
                 fixed = _pack_usual(
                     _COLUMNS, 8, number, 8, digest, 8, record.offset, 8, at_number, 4, sequence, 4, position or 0,
-                    4, definition, 2, kind, 2, status, _USUAL_ENVELOPE_BYTES, flags, record.timestamp,
+                    4, definition, 2, kind, 2, status, _USUAL_ENVELOPE_BYTES, flags, time >> 32, time & 0xFFFFFFFF,
                 )  # fmt: skip
             else:
-                rest = encode_envelope(record.timestamp, record.key, headers, run_key)
+                rest = encode_envelope(time, record.key, headers, run_key)
                 fixed = _pack_fixed(
                     _COLUMNS, 8, number, 8, digest, 8, record.offset, 8, at_number, 4, sequence, 4, position or 0,
                     4, definition, 2, kind, 2, status, len(rest),

@@ -74,7 +74,8 @@ create index runs_wake_at on runs (wake_at) where wake_at is not null;
 create index runs_held on runs (pipeline, id) where held > 0;
 
 -- The event log. Empty bytes stand for "none" (effects) and "unchanged" (context), which keeps ordinary rows free of
--- nulls. Partitioned by the run's start, which is the upper part of its id, so that a run lies in one partition.
+-- nulls; the payload comes before the short columns, where its length needs no padding. Partitioned by the run's start,
+-- which is the upper part of its id, so that a run lies in one partition.
 create table events (
     run bigint not null,
     digest bigint,
@@ -85,6 +86,7 @@ create table events (
     definition int not null,
     kind smallint not null,
     status smallint not null,
+    payload bytea,
     type text collate "C" not null,
     event_id text collate "C" not null,
     configuration text collate "C" not null,
@@ -92,7 +94,6 @@ create table events (
     envelope bytea not null,
     effects bytea not null,
     context bytea not null,
-    payload bytea,
     constraint events_sequence primary key (run, sequence),
     constraint events_digest unique (run, digest)
 ) partition by range (run);

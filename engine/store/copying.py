@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from engine.log import POSTGRES_EPOCH
+from engine.log import HASH_BYTES, POSTGRES_EPOCH
 from engine.store.connecting import Connection
 from statemachines.run import Run
 
@@ -25,12 +25,12 @@ CHANGE_COLUMNS = (
     "id", "updated", "old", "sequence", "definition", "held", "waiting", "status", "hash", "configuration", "recent",
     "context",
 )  # fmt: skip
-_pack_change = struct.Struct(">hiqiqiiiiiiiiiiihi16si").pack
+_pack_change = struct.Struct(f">hiqiqiiiiiiiiiiihi{HASH_BYTES}si").pack
 RUN_COLUMNS = (
     "id", "started", "updated", "pipeline", "generation", "sequence", "definition", "held", "waiting", "status", "hash",
     "key", "configuration", "recent", "context",
 )  # fmt: skip
-_pack_run = struct.Struct(">hiqiqiqiiiiiiiiiiiiihi16si").pack
+_pack_run = struct.Struct(f">hiqiqiqiiiiiiiiiiiiihi{HASH_BYTES}si").pack
 _length = struct.Struct(">i").pack
 
 
@@ -63,7 +63,7 @@ def pack_changes(changed: Iterable[tuple[int, Run]]) -> list[bytes]:
         states = configuration.encode()
         fixed = _pack_change(
             12, 8, number, 8, times[updated], 4, old, 4, sequence, 4, definition, 4, held, 4, waiting, 2, status,
-            16, hashed, len(states),
+            HASH_BYTES, hashed, len(states),
         )  # fmt: skip
         packed.append(b"".join((fixed, states, _length(len(recent)), recent, _length(len(context)), context)))
     return packed
@@ -81,7 +81,8 @@ def pack_runs(created: Iterable[tuple[int, Run]]) -> list[bytes]:
         name, states = key.encode(), configuration.encode()
         fixed = _pack_run(
             15, 8, number, 8, times[started], 8, times[updated], 4, pipeline, 4, generation, 4, sequence,
-            4, definition, 4, held, 4, waiting, 2, status, 16, hashed, len(name),
+            4, definition, 4, held, 4, waiting, 2, status, HASH_BYTES, hashed,
+            len(name),
         )  # fmt: skip
         packed.append(b"".join((
             fixed, name, _length(len(states)), states, _length(len(recent)), recent, _length(len(context)), context,

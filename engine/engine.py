@@ -32,6 +32,8 @@ log = logging.getLogger("pointsman.engine")
 
 UPKEEP_SECONDS = 3_600
 """How often the store is asked to make room ahead: the log's partitions of the coming months."""
+ASK_SECONDS = 1.0
+"""How often ``until`` is asked where there is always more to read; its commits are settled for that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +140,7 @@ class Engine:
         return stopped + kafka_troubles(self._parts)
 
     async def run(self, until: Callable[[Session], Awaitable[bool]] | None = None) -> None:
-        """Serve until ``stop``, or until ``until`` says so whenever there is nothing to read."""
+        """Serve until ``stop``, or until ``until`` says so, asked when there is nothing to read, and now and then."""
         parts = self._parts
         await parts.reader.start()
         try:
@@ -222,6 +224,7 @@ class Session:
         engine.assignment.serving = True
         engine.assignment.take_all_again()
         pending: Pending | None = None
+        asked_at = time.monotonic()
         began()
         try:
             while True:
@@ -236,13 +239,16 @@ class Session:
                 slices = await self._fetch(pending)
                 for portion in by_bytes(slices, parts.limits.batch_bytes_max):
                     pending = await self._advance(portion, pending)
-                if await self._commands.look() or not slices:
+                asks = until is not None and (not slices or time.monotonic() - asked_at >= ASK_SECONDS)
+                if await self._commands.look() or not slices or asks:
                     await self._settle(pending)
                     pending = None
                     self._speak_of_kafka()
                     await self._commands.work()
-                    if not slices and until is not None and await until(self):
-                        return True
+                    if asks and until is not None:
+                        asked_at = time.monotonic()
+                        if await until(self):
+                            return True
         finally:
             if pending is not None:
                 pending.task.cancel()

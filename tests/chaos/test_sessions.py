@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,9 +13,9 @@ from typing import Any
 import asyncpg
 import pytest
 
-from connectors.source import Partition, SourceUnreachableError
+from connectors.source import Chunk, Partition, SourceUnreachableError
 from engine.admission import register
-from engine.engine import UPKEEP_SECONDS, Engine, Parts
+from engine.engine import UPKEEP_SECONDS, Engine, Parts, Session
 from engine.limits import EngineLimits
 from engine.observing import Silent
 from engine.routing import TopicRoute, make_routes
@@ -75,9 +75,21 @@ class ShyReader(FakeReader):
         return await super().earliest(partitions)
 
 
+class BusyReader(FakeReader):
+    """Of a topic to which another record comes whenever it is read."""
+
+    async def fetch(self, *, records_max: int, wait_seconds: float) -> Chunk:
+        chunk = await super().fetch(records_max=records_max, wait_seconds=wait_seconds)
+        await self._source.append(PARTITION, weighed("p"), headers=EVENT_HEADERS)
+        return chunk
+
+
 @contextlib.asynccontextmanager
 async def lived(
-    database: Database, reader_class: type[FakeReader] = FakeReader, **limits: Any
+    database: Database,
+    reader_class: type[FakeReader] = FakeReader,
+    until: Callable[[Session], Awaitable[bool]] | None = None,
+    **limits: Any,
 ) -> AsyncIterator[Lived]:
     source = FakeSource()
     source.create_topic(PARCELS, 1)
@@ -107,7 +119,7 @@ async def lived(
             limits=EngineLimits(reconnect_seconds_max=0.2, **limits),
         )
     )
-    running = asyncio.create_task(engine.run())
+    running = asyncio.create_task(engine.run(until))
     try:
         yield Lived(engine, source, database, running)
     finally:
@@ -236,3 +248,19 @@ async def test_an_engine_that_was_idle_for_long_makes_room_ahead_once(
             await one.append(weighed("p"))
             await one.moves(number)
         assert times == 1
+
+
+async def test_an_engine_ends_when_it_has_read_what_it_was_to_read_though_there_is_always_more(
+    database: Database,
+) -> None:
+    async def reached(session: Session) -> bool:
+        return (await session.store.known_positions([PARTITION]))[PARTITION] >= 20
+
+    async with lived(database, BusyReader, reached) as one:
+        done, _ = await asyncio.wait([one.running], timeout=30)
+        assert done, "it never was idle, and went on"
+        [position] = await one.ask("select position from pointsman.positions")
+        # All that it took up is committed: nothing was in flight when it ended.
+        assert position[0] >= 20
+        assert one.engine.session is not None
+        assert position[0] == one.engine.session.claims[PARTITION].read_to

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import itertools
 import json
 import signal
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from aiokafka import AIOKafkaProducer
 
 from tests.cli import Done, pointsman, started
 from tests.services import Database, Kafka, TopicFactory, execute
@@ -72,6 +78,49 @@ async def test_until_idle_ends_with_0_when_all_is_committed_and_published(
     again = run(pipeline(tmp_path, name), database, kafka)
     assert again.code == 0, again.err
     assert len(pointsman("runs", "--json", on=reader_on(database)).json) == 3
+
+
+@contextlib.asynccontextmanager
+async def endless(kafka: Kafka, topic: str) -> AsyncIterator[None]:
+    """Orders are placed without end, faster than an engine takes them that commits each by itself."""
+    made: Any = AIOKafkaProducer  # aiokafka's client is not typed
+    producer = made(bootstrap_servers=kafka.bootstrap, linger_ms=5)
+    await producer.start()
+
+    async def place() -> None:
+        for number in itertools.count():
+            many = [
+                await producer.send(topic, rows(f"more-{number}-{one}").splitlines()[0].encode())
+                for one in range(100)
+            ]
+            await asyncio.gather(*many)
+            await asyncio.sleep(0.05)
+
+    placing = asyncio.create_task(place())
+    try:
+        yield
+    finally:
+        placing.cancel()
+        await asyncio.wait([placing])
+        await producer.stop()
+
+
+async def test_until_idle_ends_though_records_keep_arriving(
+    database: Database, kafka: Kafka, topic: TopicFactory, tmp_path: Path
+) -> None:
+    name = await topic("orders", partitions=2)
+    orders = [f"o-{number}" for number in range(150)]
+    publish(kafka, name, '{"type": "order.paid", "order_id": "none", "amount": 1}\n' + rows(*orders))
+    settings = {**engine_on(database, kafka), "LIMIT_BATCH_RECORDS_MAX": "1"}
+    with started("run", pipeline(tmp_path, name), "--until-idle", on=settings) as engine:
+        await asyncio.to_thread(engine.wait_for, f"reading {name}")
+        async with endless(kafka, name):
+            done = await asyncio.to_thread(engine.end, 60)
+    assert done.code == 0, done.err
+    runs = pointsman("runs", "--limit", 0, "--json", on=reader_on(database)).json
+    assert {one["key"] for one in runs} >= set(orders)
+    [letter] = pointsman("dead-letters", "list", "--json", on=reader_on(database)).json
+    assert (letter["reason"], letter["publishing"]) == ("no run", "published")
 
 
 async def test_its_log_is_json_lines_without_the_data_of_events(

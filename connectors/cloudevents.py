@@ -42,7 +42,7 @@ _tuple = tuple.__new__
 def decode_usual(record: Record, event: Any) -> Decoded | None:
     """The event of an object that has just what most have; None leaves the answer to ``decode_event``.
 
-    A quarter of the time went into looking for what nearly none of them has.
+    Nearly none has anything else, and looking for it takes longer than all of this.
     """
     try:
         version, event_id, event_type, source, subject, time, data = _usual_attributes(event)

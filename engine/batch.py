@@ -5,7 +5,7 @@ in the cache, an event that may be too old for a run's own memory), ``engine.loa
 ``meet``.
 
 This is the hot path, and it goes in stages for what was measured: to do one thing for a hundred events, and then the
-next thing for all of them, takes a sixth less time than to do everything for one event after the other.
+next thing for all of them, takes less time than to do everything for one event after the other.
 """
 
 from __future__ import annotations

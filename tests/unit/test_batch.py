@@ -108,7 +108,7 @@ def _uncollected() -> Iterator[None]:
 
 @pytest.mark.usefixtures("_uncollected")
 def test_moves_leave_nothing_for_the_garbage_collector() -> None:
-    # Looking through what a batch left behind took the collector a fifth of an engine's time.
+    # The collector would look through all that a batch left behind.
     topic = route(sums())
     events = [
         (key, kind, b'{"amount": 1}') for key in ("a", "b") for kind in ("begun", "added", "added", "unknown")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
+
+import typer
 
 from engine.errors import UsageError
 from statemachines.suggest import did_you_mean
@@ -13,6 +16,20 @@ BIGINT_MAX = 2**63 - 1
 """Of offsets, of the numbers of dead letters, and of limits."""
 TEXT_CHARACTERS_MAX = 1_000
 RUN_WORDS_MAX = 2
+
+Number = TypeVar("Number", int, int | None, list[int] | None)
+
+
+def up_to(maximum: int) -> Callable[[Number], Number]:
+    """Lets no number through that the store could not have; help has no use for such a limit."""
+
+    def check(given: Number) -> Number:
+        for number in given if isinstance(given, list) else [given]:
+            if number is not None and number > maximum:
+                raise typer.BadParameter(f"{number} is more than {maximum}.")
+        return given
+
+    return check
 
 
 def check_run(words: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from engine.cli.arguments import INT_MAX, check_run
+from engine.cli.arguments import INT_MAX, check_run, up_to
 from engine.cli.options import resolve
 from engine.errors import UsageError
 from statemachines.suggest import listed
@@ -30,7 +30,11 @@ RunWords = Annotated[
 Generation = Annotated[
     int | None,
     typer.Option(
-        "--generation", metavar="N", min=0, max=INT_MAX, help="Of the key's runs, not the latest but this."
+        "--generation",
+        metavar="N",
+        min=0,
+        callback=up_to(INT_MAX),
+        help="Of the key's runs, not the latest but this.",
     ),
 ]
 Pipeline = Annotated[str | None, typer.Option("--pipeline", metavar="NAME", help="Only of this pipeline.")]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from engine.cli.arguments import BIGINT_MAX, check_one_of, check_text
+from engine.cli.arguments import BIGINT_MAX, check_one_of, check_text, up_to
 from engine.cli.asking import Key, Pipeline, ask_store, whoever
 from engine.cli.failures import FAILED
 from engine.cli.looking import place, print_record, tell_limit
@@ -28,7 +28,9 @@ Topic = Annotated[str | None, typer.Option("--topic", metavar="NAME", help="Only
 EventId = Annotated[str | None, typer.Option("--event-id", metavar="ID", help="Only of events with this id.")]
 Ids = Annotated[
     list[int] | None,
-    typer.Argument(metavar="ID", min=0, max=BIGINT_MAX, help="Their numbers.", show_default=False),
+    typer.Argument(
+        metavar="ID", min=0, callback=up_to(BIGINT_MAX), help="Their numbers.", show_default=False
+    ),
 ]
 All = Annotated[bool, typer.Option("--all", help="All that are open, where no other filter is given.")]
 Reason = Annotated[
@@ -90,7 +92,9 @@ def list_all(
 
 
 def show(
-    number: Annotated[int, typer.Argument(metavar="ID", min=0, max=BIGINT_MAX, help="Its number.")],
+    number: Annotated[
+        int, typer.Argument(metavar="ID", min=0, callback=up_to(BIGINT_MAX), help="Its number.")
+    ],
     postgres: Postgres = None,
     namespace: Namespace = None,
     json: Json = False,

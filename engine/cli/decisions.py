@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from engine.cli.arguments import BIGINT_MAX, INT_MAX, check_text
+from engine.cli.arguments import BIGINT_MAX, INT_MAX, check_text, up_to
 from engine.cli.asking import ask_store, whoever
 from engine.cli.failures import FAILED
 from engine.cli.looking import tell_limit
@@ -71,7 +71,7 @@ def relay_accept(
             "--after",
             metavar="ROW",
             min=0,
-            max=BIGINT_MAX,
+            callback=up_to(BIGINT_MAX),
             help="Go on behind this row of the outbox instead.",
         ),
     ] = None,
@@ -134,9 +134,12 @@ def list_positions(
 
 def set_position(
     topic: Annotated[str, typer.Argument(metavar="TOPIC")],
-    partition: Annotated[int, typer.Argument(metavar="PARTITION", min=0, max=INT_MAX)],
+    partition: Annotated[int, typer.Argument(metavar="PARTITION", min=0, callback=up_to(INT_MAX))],
     position: Annotated[
-        int, typer.Argument(metavar="POSITION", help="The next offset to apply.", min=0, max=BIGINT_MAX)
+        int,
+        typer.Argument(
+            metavar="POSITION", help="The next offset to apply.", min=0, callback=up_to(BIGINT_MAX)
+        ),
     ],
     reason: Reason,
     group: Group = None,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from engine.cli.arguments import BIGINT_MAX, INT_MAX, check_event, check_one_of, check_run
+from engine.cli.arguments import BIGINT_MAX, INT_MAX, check_event, check_one_of, check_run, up_to
 from engine.cli.asking import Generation, Key, Pipeline, RunWords, ask_store, find_address
 from engine.cli.failures import FAILED
 from engine.cli.options import Json, Limit, Namespace, Postgres
@@ -105,7 +105,9 @@ def show(
     run: RunWords,
     at: Annotated[
         int | None,
-        typer.Option("--at", metavar="SEQUENCE", min=1, max=INT_MAX, help="As it was after this row."),
+        typer.Option(
+            "--at", metavar="SEQUENCE", min=1, callback=up_to(INT_MAX), help="As it was after this row."
+        ),
     ] = None,
     generation: Generation = None,
     postgres: Postgres = None,
@@ -149,9 +151,11 @@ def explain(
     ] = None,
     topic: Annotated[str | None, typer.Option("--topic", metavar="NAME")] = None,
     partition: Annotated[
-        int | None, typer.Option("--partition", metavar="NUMBER", min=0, max=INT_MAX)
+        int | None, typer.Option("--partition", metavar="NUMBER", min=0, callback=up_to(INT_MAX))
     ] = None,
-    offset: Annotated[int | None, typer.Option("--offset", metavar="NUMBER", min=0, max=BIGINT_MAX)] = None,
+    offset: Annotated[
+        int | None, typer.Option("--offset", metavar="NUMBER", min=0, callback=up_to(BIGINT_MAX))
+    ] = None,
     source: Annotated[
         str | None,
         typer.Option("--source", metavar="SOURCE", help="Of events with this id, only this source's."),

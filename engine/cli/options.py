@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from engine.cli.arguments import BIGINT_MAX
+from engine.cli.arguments import BIGINT_MAX, up_to
 from engine.settings import Settings
 
 WHERE = "Where"
@@ -51,9 +51,15 @@ Group = Annotated[
         rich_help_panel=WHERE,
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+Json = Annotated[
+    bool,
+    typer.Option("--json", help="One JSON document on standard output; engine/cli/README.md has its fields."),
+]
 Limit = Annotated[
-    int, typer.Option("--limit", metavar="N", min=0, max=BIGINT_MAX, help="At most so many; 0 is all.")
+    int,
+    typer.Option(
+        "--limit", metavar="N", min=0, callback=up_to(BIGINT_MAX), help="At most so many; 0 is all."
+    ),
 ]
 Modules = Annotated[
     list[str],

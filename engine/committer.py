@@ -34,6 +34,9 @@ T = TypeVar("T")
 EVENTS_BETWEEN_BREATHS = 100
 """After reading or stepping as many the event loop gets a turn, so that the commit in flight goes on."""
 LOSSES_BEFORE_LOCK = 2
+RUN_IDS_SECONDS_MAX = 180.0
+"""Older ids are thrown away: an id has the time in it, decides in which partition of the log its run lies, and must be
+of about the time at which the run is started."""
 
 
 @dataclass(slots=True, eq=False)
@@ -65,6 +68,8 @@ class Committer:
         self._observer = observer
         self._beat = beat
         self._ids: Iterator[int] = iter(())
+        self._ids_from = 0.0
+        """When the oldest of them were asked for."""
         self._routes_per_topic = max((len(topic.routes) for topic in topics.values()), default=1)
         self.strikes: dict[tuple[int, int], tuple[int, str]] = {}
         self.last_ticket = 0
@@ -96,6 +101,8 @@ class Committer:
     async def new_batch(self, runs_max: int) -> Batch:
         """An empty batch that may start so many runs."""
         needed = runs_max * self._routes_per_topic
+        if time.monotonic() - self._ids_from >= RUN_IDS_SECONDS_MAX:
+            self._ids, self._ids_from = iter(()), time.monotonic()
         if length_hint(self._ids) < needed:
             numbers: list[int] = list(self._ids)
             while len(numbers) < needed:

@@ -11,6 +11,7 @@ import asyncpg
 import pytest
 
 from connectors.source import Partition
+from engine import committer
 from engine.store import connecting, silence
 from engine.store.contract import (
     Commit,
@@ -40,6 +41,8 @@ async def rivals(database: Database) -> AsyncIterator[tuple[Contender, Contender
 
 
 Rivals = tuple[Contender, Contender]
+RUN_ID_BITS = 22
+"""Of a run's number, below the milliseconds of its start."""
 
 
 async def test_an_event_behind_a_hold_waits(rivals: Rivals) -> None:
@@ -138,6 +141,31 @@ async def test_an_event_seen_in_the_commit_in_flight_and_forgotten_by_its_run_is
     assert await first.committer.settle(first.committer.begin(slices, batch))
     assert (await first.run("p")).sequence == 21
     assert len(await first.ask("select * from pointsman.dispositions")) == 2
+
+
+async def test_the_number_of_a_run_is_of_the_time_at_which_it_was_started(
+    rivals: Rivals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, _ = rivals
+
+    async def now() -> int:
+        [row] = await first.ask("select (extract(epoch from clock_timestamp()) * 1000)::bigint")
+        return int(row[0])
+
+    await first.feed(0, told("opened", "p"), told("opened", "q"))
+    before = (await first.run("q")).id
+    # As long as they are fresh, they are used up one after the other.
+    await first.feed(0, told("opened", "r"))
+    assert (await first.run("r")).id == before + 1
+
+    async def later() -> bool:
+        return await now() > before >> RUN_ID_BITS
+
+    await until(later, 10, "another millisecond")
+    asked = await now()
+    monkeypatch.setattr(committer, "RUN_IDS_SECONDS_MAX", 0.0)
+    await first.feed(0, told("opened", "s"))
+    assert asked <= (await first.run("s")).id >> RUN_ID_BITS <= await now()
 
 
 class RefusingStore(PostgresStore):

@@ -6,11 +6,13 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from connectors.source import RawRecord
 from engine.errors import UsageError
 from engine.reading import NotFoundError, history, list_runs, show
+from engine.reading.catalog import SQL
 from engine.store.connecting import Connection, connect
-from tests.feeding import CLUSTER, event, feed, raw
-from tests.services import Database
+from tests.feeding import CLUSTER, Clock, event, feed, raw
+from tests.services import Database, execute
 from tests.shop import shop
 
 
@@ -88,6 +90,36 @@ async def test_runs_are_filtered_by_pipeline_key_status_and_state(
     assert await list_runs(reader, "elsewhere") == []
 
 
+async def test_runs_are_listed_by_their_start_whichever_engine_had_the_lower_numbers(
+    database: Database, reader: Connection
+) -> None:
+    def placed(order: str) -> RawRecord:
+        return event("order.placed", {"order_id": order, "amount": 1})
+
+    clock = Clock()
+    async with feed(database, shop(), clock=clock) as one, feed(database, shop(), clock=clock) as other:
+        for feeding, order, partition in ((one, "o1", 0), (other, "o2", 1), (one, "o3", 0), (other, "o4", 1)):
+            await feeding.records(placed(order)._replace(partition=partition))
+    assert [run.key for run in await list_runs(reader, "default")] == ["o4", "o3", "o2", "o1"]
+
+
+async def test_the_newest_of_many_runs_are_found_by_an_index(database: Database, reader: Connection) -> None:
+    await feed_three(database)
+    many = """
+        insert into pointsman.runs (id, started, updated, pipeline, generation, sequence, definition, held, waiting,
+            status, key, configuration, recent, hash, context)
+        select id + n, started + n / 100 * interval '1 second', updated, pipeline, generation, sequence, definition,
+            held, waiting, status, key || n, configuration, recent, hash, context
+        from (select * from pointsman.runs order by id limit 1) as first, generate_series(100, 20000) as n
+    """
+    await execute(database.owner_dsn, many, "analyze pointsman.runs")
+    filters = ("default", None, None, None, None, None)
+    plan = await reader.fetch(f"explain (analyze, timing off) {SQL['list_runs']}", *filters, 10)
+    told = "\n".join(row[0] for row in plan)
+    assert "using runs_started on runs" in told, told
+    assert "Seq Scan on runs" not in told, told
+
+
 async def test_a_status_that_there_is_not_is_refused(reader: Connection) -> None:
     with pytest.raises(UsageError, match=r"no status 'runing'. Did you mean 'running'"):
         await list_runs(reader, "default", status="runing")
@@ -119,7 +151,7 @@ async def test_history_tells_each_row_with_the_context_after_it(
     [effect] = last["effects"]
     assert (effect["publish"], effect["type"], effect["data"]) == ("payments", "payment.seen", {"amount": 5})
     assert len(effect["id"]) == 36
-    assert len(last["hash"]) == 32
+    assert len(last["hash"]) == 24
 
 
 async def test_a_limited_history_is_its_newest_rows_with_whole_contexts(

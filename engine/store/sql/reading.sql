@@ -23,7 +23,7 @@ where p.namespace = $1
     and ($4::int is null or r.status = $4)
     and ($5::boolean is null or (r.held > 0) = $5)
     and ($6::text is null or $6 = any (string_to_array(r.configuration, ' ')))
-order by r.id desc
+order by r.started desc, r.id desc
 limit nullif($7::int, 0)
 
 -- name: find_run

@@ -1,7 +1,8 @@
 """What can be asked of a store: runs, histories, explanations, checks; and what a person may set right.
 
 Everything here is a function of a connection (``engine.store.connecting.connect(dsn, for_engine=False)``)
-that answers with frozen dataclasses; ``as_json`` of each gives the field names that are documented and stay.
+that answers with frozen dataclasses; ``as_json`` of each gives the field names that ``engine/cli/README.md``
+documents, and that stay.
 Reading needs the reader's role only. No pipeline's code is run, but by ``replay``.
 """
 

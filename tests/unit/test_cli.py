@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from engine.cli.app import app
 from engine.cli.failures import explain
 from engine.errors import ServiceUnreachableError
 from tests.cli import environment
+from tests.documented import Page
 
 MISTAKEN = """
 from statemachines import Context, Event, Pipeline
@@ -163,6 +165,16 @@ def test_the_text_that_is_kept_with_a_decision_has_one_name_and_no_filter_has_it
         "dead-letters redrive",
     ]
     assert commands_with("--why") == []
+
+
+def test_the_fields_of_every_command_with_json_are_documented_and_every_link_leads_somewhere() -> None:
+    page = Page.read()
+    assert commands_with("--json") == sorted(page.commands)
+    sections = [*page.commands.values(), *page.parts.values()]
+    told = [text for one in sections for text in (*one.fields.values(), f"(#{one.items or one.base})")]
+    linked = set(re.findall(r"\(#([\w-]+)\)", " ".join(told))) - {"None"}
+    assert page.parts.keys() <= linked
+    assert linked - page.parts.keys() == {"explain", "verify"}
 
 
 @pytest.mark.parametrize("password", ["hunter2", "hun/ter2", "hun@t?er#2"])

@@ -1,0 +1,129 @@
+"""Every answer of `--json` has the fields that `engine/cli/README.md` documents, and no others."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tests.cli import pointsman
+from tests.documented import Page
+from tests.integration.test_cli_run import engine_on, reader_on, run
+from tests.services import Database, Kafka, TopicFactory, execute
+
+CASES = """
+from statemachines import Context, Event, Pipeline, Publish
+
+
+class Opened(Event, type="case.opened", key="id"):
+    id: str
+
+
+class Weighed(Event, type="case.weighed", key="id"):
+    id: str
+    grams: int
+
+
+class Case(Context):
+    id: str
+
+
+flow = Pipeline("case", Case, topics=[{read!r}])
+opened = flow.state("opened", initial=True)
+closed = flow.state("closed", final=True)
+
+
+def begin(event: Opened) -> Case:
+    return Case(id=event.id)
+
+
+def is_heavy(case: Case, event: Weighed) -> bool:
+    return event.grams > 100
+
+
+def tell(case: Case, event: Weighed) -> Publish:
+    return Publish({told!r}, Weighed(id=case.id, grams=event.grams))
+
+
+flow.start(Opened, begin)
+opened.on(Weighed, to=closed, when=is_heavy, do=tell)
+"""
+EVENTS = [
+    {"event": "begin-1", "type": "case.opened", "id": "c-1"},
+    {"event": "light", "type": "case.weighed", "id": "c-1", "grams": 5},
+    {"event": "heavy", "type": "case.weighed", "id": "c-1", "grams": 500},
+    {"event": "begin-2", "type": "case.opened", "id": "c-2"},
+    {"event": "broken", "type": "case.weighed", "id": "c-2", "grams": "much"},
+    {"event": "behind", "type": "case.weighed", "id": "c-2", "grams": 500},
+]
+
+
+async def test_every_answer_has_the_documented_fields_and_no_others(
+    database: Database, empty_database: str, kafka: Kafka, topic: TopicFactory, tmp_path: Path
+) -> None:
+    page, read, told = Page.read(), await topic("cases"), await topic("told")
+    file, other = tmp_path / "cases.py", tmp_path / "other.py"
+    file.write_text(CASES.format(read=read, told=told))
+    other.write_text(file.read_text().replace("grams=event.grams)", "grams=0)"))
+    asked: set[str] = set()
+
+    def ask(command: str, *words: object, on: dict[str, str] | None = None, input: str | None = None) -> Any:
+        settings = engine_on(database, kafka) if on is None else on
+        done = pointsman(*command.split(), *words, "--json", on=settings, input=input)
+        assert done.out, done.err
+        page.check(command, done.json)
+        asked.add(command)
+        return done.json
+
+    ask("validate", file)
+    ask("diagram", file)
+    mistaken = tmp_path / "mistaken.py"
+    mistaken.write_text(file.read_text().replace("to=closed", "to='clsed'"))
+    assert ask("validate", mistaken)["mistakes"]
+    ask("config")
+    assert ask("migrate", on={"POSTGRES": empty_database})["applied"]
+    lines = "".join(f"{json.dumps(one)}\n" for one in EVENTS)
+    published = ask("publish", read, "-", "--key", "id", "--id", "event", input=lines)
+    assert published["confirmed"] == len(EVENTS)
+    assert run(file, database, kafka).code == 0
+
+    looking = reader_on(database)
+    ask("runs", on=looking)
+    assert ask("history", "c-1", on=looking)[-1]["effects"]
+    assert ask("show", "c-1", on=looking)["record"]["headers"]
+    (light,) = ask("explain", "light", on=looking)["answers"]
+    assert light["tried"]
+    letters = {one["event_id"]: one["id"] for one in ask("dead-letters list", on=looking)}
+    ask("dead-letters show", letters["broken"], on=looking)
+    ask("positions list", on=looking)
+    ask("verify", on=looking)
+    ask("replay", file, on=looking)
+    (differs,) = ask("replay", other, on=looking)["mismatches"]
+    assert differs["differences"]
+
+    ask("doctor", file)
+    ask("relay status")
+    ask("relay accept", "--after", "1", "--reason", "a test")
+    asked_for = ask("dead-letters drop", letters["broken"], "77", "--wait", "0", "--reason", "not worth it")
+    assert asked_for["became"]
+    assert asked_for["skipped"]
+    ask("positions set", read, "0", "0", "--reason", "to read it again")
+    assert run(file, database, kafka).code == 0
+    ask("dead-letters redrive", letters["broken"])
+    assert ask("dead-letters show", letters["broken"], on=looking)["ended_reason"] == "not worth it"
+    rows = ask("history", "c-2", on=looking)
+    commands = [ask("show", "c-2", "--at", row["sequence"], on=looking)["command"] for row in rows]
+    assert {"command": "drop", "who": asked_for_by(commands), "reason": "not worth it"} in commands
+    (behind,) = ask("explain", "behind", on=looking)["answers"]
+    assert behind["earlier"]
+    await execute(database.owner_dsn, "update pointsman.runs set context = '{}' where key = 'c-1'")
+    assert ask("verify", on=looking)["findings"]
+
+    assert asked == page.commands.keys() - {"demo"}
+    assert page.unseen() == {"a-history", "a-redrive"}, "what only the demo shows"
+
+
+def asked_for_by(commands: list[Any]) -> str:
+    """Whoever runs the tests."""
+    [who] = {one["who"] for one in commands if one is not None and one["command"] == "drop"}
+    return str(who)

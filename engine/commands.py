@@ -3,7 +3,8 @@
 ``redrive``   put a dead letter's event back: where it holds its run, in its place before those that wait behind it;
               where the broker refused what a run publishes, back into the outbox, behind all that is there by now
 ``drop``      give a dead letter up: where it holds its run, those that wait go on without it
-``release``   a definition that a run's events waited for is loaded again
+``release``   a definition that a run's events waited for is loaded again; or more events waited than one of the others
+              could take with it (``engine.draining``)
 
 Each is consumed by deleting its row in the transaction of what it causes, so it happens once. A dead letter that is not
 open any more is left alone: doing it twice changes nothing the second time.
@@ -15,20 +16,19 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
 from connectors.decode import Decoded, Unreadable, decode
 from connectors.source import RawRecord, Record
-from engine.arrival import Arrival
 from engine.batch import Batch
 from engine.committer import Committer
-from engine.envelope import decode_envelope, decode_headers
-from engine.ledger import WAITING_EVENTS_MAX
+from engine.draining import Draining, write_row
+from engine.envelope import decode_headers
 from engine.limits import EngineLimits
-from engine.loading import ask_for_seen, load_for
-from engine.log import digest_bytes, microseconds
+from engine.loading import load_for
 from engine.outlet import Outlet
 from engine.relay.refusals import record_of
 from engine.routing import Route, TopicRoute
@@ -39,7 +39,6 @@ from engine.store.contract import (
     RefusedByStoreError,
     Store,
     StoredDeadLetter,
-    WaitingEvent,
 )
 from statemachines.outcome import Reason
 from statemachines.run import Run
@@ -49,6 +48,26 @@ log = logging.getLogger("pointsman.engine")
 CHANNEL = "pointsman_inbox"
 LOSSES_MAX = 5
 """After as many lost comparisons a command is left for the next round."""
+
+
+@dataclass(slots=True)
+class Attempt:
+    """A command as it is tried."""
+
+    command: Command
+    events_max: int
+    """How many events that waited it may take with it. 0: the store has refused fewer and fewer, down to one."""
+    offered: int = 0
+    """How many it took with it the last time."""
+    refusal: str = ""
+    """What the store said of them."""
+
+    def halve(self, error: RefusedByStoreError) -> bool:
+        """Take fewer the next time; False where it is not for them that the store refused it."""
+        if not self.offered:
+            return False
+        self.events_max, self.offered, self.refusal = self.offered // 2, 0, str(error)
+        return True
 
 
 class Commands:
@@ -69,6 +88,7 @@ class Commands:
         self._committer = committer
         self._limits = limits
         self._outlet = outlet
+        self._draining = Draining(store, topics, committer, limits)
         self._looked_at = 0.0
         self._found: list[Command] = []
         self.wanted = asyncio.Event()
@@ -88,58 +108,74 @@ class Commands:
         return bool(self._found)
 
     async def work(self) -> None:
-        """Take up what the last look has found; nothing else must be in flight."""
+        """Take up what the last look has found, for a while; nothing else must be in flight."""
         commands, self._found = self._found, []
-        for command in commands:
-            await self._take(command)
+        until = time.monotonic() + self._limits.inbox_seconds_max
         if len(commands) >= self._limits.inbox_commands_max:
             self.wanted.set()
+        for command in commands:
+            following = await self._take(command)
+            # At once, or what comes for the run meanwhile would wait, too, and fill what may wait.
+            while following is not None and time.monotonic() < until:
+                following = await self._take(following)
+            if time.monotonic() >= until:
+                self.wanted.set()
+                return
 
-    async def _take(self, command: Command) -> None:
-        for _ in range(LOSSES_MAX):
+    async def _take(self, command: Command) -> Command | None:
+        """Take a command up; returns the one that goes on with what it has begun, if there is more to do."""
+        losses = 0
+        attempt = Attempt(command, self._limits.drain_events_max)
+        while losses < LOSSES_MAX:
             batch = await self._committer.new_batch(len(self._routes))
             batch.commit.commands.append(command.id)
             try:
-                await self._apply(command, batch)
+                await self._apply(attempt, batch)
                 if await self._outlet.learn(batch.commit):
                     self._committer.forget(batch)
+                    losses += 1
                     continue
                 batch.finish()
                 await self._committer.commit(batch)
             except LostRunsError:
                 self._committer.forget(batch)
+                losses += 1
                 if not await self._store.has_command(command.id):
-                    return
+                    return None
             except RefusedByStoreError as error:
                 self._committer.forget(batch)
-                # What Postgres says of data that it refuses may quote it.
-                kind = type(error.__cause__ or error).__name__
-                log.error("command %s (%s) is refused by the store: %s", command.id, command.command, kind)  # noqa: TRY400
-                await self._discard(command)
-                return
+                if not attempt.halve(error):
+                    await self._discard(command, error)
+                    return None
             else:
-                return
+                return batch.commit.followed_by
+        return None
 
-    async def _discard(self, command: Command) -> None:
+    async def _discard(self, command: Command, error: RefusedByStoreError) -> None:
+        # What Postgres says of data that it refuses may quote it.
+        kind = type(error.__cause__ or error).__name__
+        log.error("command %s (%s) is refused by the store: %s", command.id, command.command, kind)
         batch = await self._committer.new_batch(0)
         batch.commit.commands.append(command.id)
         await self._committer.commit(batch)
 
-    async def _apply(self, command: Command, batch: Batch) -> None:
+    async def _apply(self, attempt: Attempt, batch: Batch) -> None:
+        command = attempt.command
         body: dict[str, Any] = orjson.loads(command.body)
         match command.command:
             case "redrive" | "drop":
                 letter = await self._store.load_dead_letter(int(body["dead_letter"]))
                 if letter is not None and letter.status == "open":
-                    await self._end_dead_letter(command, letter, batch)
+                    await self._end_dead_letter(attempt, letter, batch)
             case "release":
-                await self._release(command, int(body["run"]), int(body["held"]), batch)
+                await self._release(attempt, int(body["run"]), int(body["held"]), batch)
             case unknown:
                 log.error(
                     "the inbox has a command %r that this version does not know; it is dropped", unknown
                 )
 
-    async def _end_dead_letter(self, command: Command, letter: StoredDeadLetter, batch: Batch) -> None:
+    async def _end_dead_letter(self, attempt: Attempt, letter: StoredDeadLetter, batch: Batch) -> None:
+        command = attempt.command
         redriven = command.command == "redrive"
         if redriven and letter.reason == Reason.REFUSED_BY_BROKER:
             self._publish_again(command, letter, batch)
@@ -166,11 +202,11 @@ class Commands:
             return
         batch.commit.ended.append(EndedDeadLetter(letter.id, status, command.who, command.why))
         if holder and run is not None and letter.pipeline is not None:
-            self._lift(command, self._routes[letter.pipeline], run, batch)
+            write_row(command, f"pointsman.{command.command}", self._routes[letter.pipeline], run, batch)
         if redriven and topic is not None:
             await self._offer(record, letter, topic, batch)
         if holder and run is not None and letter.pipeline is not None:
-            await self._drain(self._routes[letter.pipeline], run.key, batch)
+            await self._drain(attempt, self._routes[letter.pipeline], run.key, batch)
 
     def _publish_again(self, command: Command, letter: StoredDeadLetter, batch: Batch) -> None:
         # Its old place is gone: what the run published since may have been read. So it goes to the end.
@@ -187,15 +223,22 @@ class Commands:
         # Its hold is not lifted then: what waits could not go on, and nothing would say why.
         return pipeline is not None and run.definition not in self._routes[pipeline].machines
 
-    async def _release(self, command: Command, number: int, held: int, batch: Batch) -> None:
+    async def _drain(self, attempt: Attempt, route: Route, key: str, batch: Batch) -> None:
+        attempt.offered = await self._draining.go_on(attempt.command, route, key, batch, attempt.events_max)
+
+    async def _release(self, attempt: Attempt, number: int, held: int, batch: Batch) -> None:
+        command = attempt.command
         found = await self._store.run_by_id(number)
         route = self._routes.get(command.pipeline or 0)
         if found is None or route is None or found.held != held:
             return
         route.cache[found.key] = found
         if found.definition in route.machines:
-            self._lift(command, route, found, batch)
-            await self._drain(route, found.key, batch)
+            write_row(command, f"pointsman.{command.command}", route, found, batch)
+            if attempt.events_max:
+                await self._drain(attempt, route, found.key, batch)
+            else:
+                await self._draining.refuse_oldest(route, found.key, batch, attempt.refusal)
 
     async def _run_of(self, letter: StoredDeadLetter) -> Run | None:
         route = None if letter.pipeline is None else self._routes.get(letter.pipeline)
@@ -216,13 +259,6 @@ class Commands:
             letter.record_key,
             letter.record_value,
             decode_headers(letter.record_headers),
-        )
-
-    def _lift(self, command: Command, route: Route, run: Run, batch: Batch) -> None:
-        payload = orjson.dumps({"command": command.command, "who": command.who, "why": command.why})
-        milliseconds = microseconds(command.at) // 1000
-        batch.command_row(
-            route, run, f"pointsman.{command.command}", f"command/{command.id}", payload, milliseconds
         )
 
     async def _offer(self, record: Record, letter: StoredDeadLetter, topic: TopicRoute, batch: Batch) -> None:
@@ -246,27 +282,3 @@ class Commands:
         await self._committer.learn_strikes([letter.position])
         batch.meet(batch.arrivals)
         batch.rest()
-
-    async def _drain(self, route: Route, key: str, batch: Batch) -> None:
-        """Offer what waits, oldest first, until something holds the run again."""
-        run = route.cache[key]
-        if run.held or not run.waiting:
-            return
-        events = await self._store.waiting_events(run.id, WAITING_EVENTS_MAX)
-        arrivals = [(event.sequence, await self._arrival(event, route, run)) for event in events]
-        await ask_for_seen(batch, [arrival for _, arrival in arrivals], self._store)
-        await self._committer.learn_strikes({event.position for event in events})
-        for sequence, arrival in arrivals:
-            if route.cache[key].held:
-                break
-            batch.meet((arrival,), after_wait=sequence)
-        batch.rest()
-
-    async def _arrival(self, event: WaitingEvent, route: Route, run: Run) -> Arrival:
-        cluster, topic_name, partition = await self._store.origin_of(event.position)
-        time_, key, headers = decode_envelope(event.envelope, run.key.encode())
-        record = RawRecord(topic_name, partition, event.offset or 0, time_, key, event.payload, headers)
-        topic = self._topics.get(topic_name) or next(iter(self._topics.values()))
-        decoded = decode(record, topic.topic, cluster)
-        assert not isinstance(decoded, Unreadable), "it could be read when it came"
-        return Arrival(route, run.key, record, event.position, topic, decoded, digest_bytes(event.digest))

@@ -192,12 +192,19 @@ class Ledger:
         self.count(arrival.route, disposition)
 
     def command_row(
-        self, route: Route, run: Run, event_type: str, event_id: str, payload: bytes, milliseconds: int
+        self,
+        route: Route,
+        run: Run,
+        event_type: str,
+        event_id: str,
+        payload: bytes,
+        milliseconds: int,
+        kind: Kind = Kind.RELEASED,
     ) -> None:
-        """Log that the hold of a run was lifted."""
+        """Log that a command lifted the hold of a run, or left it to the next one (``kind``)."""
         at = max(self.commit.at, run.updated)
         self.write(route, run, (
-            run.id, None, None, at, run.sequence + 1, None, run.definition, int(Kind.RELEASED), run.status,
+            run.id, None, None, at, run.sequence + 1, None, run.definition, int(kind), run.status,
             encode_envelope(milliseconds, None, (), b""), event_type, run.configuration, event_id, b"", b"", payload,
         ))  # fmt: skip
 

@@ -29,6 +29,10 @@ class EngineLimits:
     """Commands taken up at once; more wait in their table."""
     inbox_poll_seconds: float = 1.0
     """How long a command may wait where its notification was lost."""
+    inbox_seconds_max: float = 2.0
+    """After taking up commands for as long, events have their turn, and the other commands wait in their table."""
+    drain_events_max: int = 100
+    """Events that waited behind a hold taken up in one commit, if ``batch_bytes_max`` allows; then the next ones."""
     take_again_seconds: float = 5.0
     """After a partition was lost to another engine; if it is still assigned to this one, it is taken again then."""
     stop_seconds: float = 8.0

@@ -13,6 +13,7 @@ RELEASED            a person, or an engine that has the definition again, lifted
 MOVED_AFTER_WAIT    an event that waited was consumed
 HELD_AFTER_WAIT     an event that waited failed, and holds the run again
 LEFT_WAITING        an event that waited changed nothing: ignored, a duplicate, or a dead letter that does not hold
+DRAINING            more events wait than go into one commit: the rest holds the run until the next one
 ==================  ============================================================================================
 """
 
@@ -51,6 +52,7 @@ class Kind(enum.IntEnum):
     MOVED_AFTER_WAIT = 6
     HELD_AFTER_WAIT = 7
     LEFT_WAITING = 8
+    DRAINING = 9
 
 
 CONSUMED = frozenset({Kind.STARTED, Kind.MOVED, Kind.MOVED_AFTER_WAIT})
@@ -232,7 +234,7 @@ def fold(
 
 def _holding(run: Run, row: LogRow) -> tuple[int, int]:
     match Kind(row.kind):
-        case Kind.HELD:
+        case Kind.HELD | Kind.DRAINING:
             return row.sequence, run.waiting
         case Kind.WAITED:
             return run.held or row.sequence, run.waiting + 1

@@ -182,6 +182,7 @@ async def feed(
     cluster: str = CLUSTER,
     clock: Callable[[], datetime] | None = None,
     strikes: Mapping[tuple[int, int], tuple[int, str]] | None = None,
+    limits: EngineLimits | None = None,
 ) -> AsyncIterator[Feeding]:
     """A store that is ready to be fed; several versions of a pipeline may be given."""
     machines = [compile_pipeline(pipeline, namespace=namespace) for pipeline in pipelines]
@@ -195,7 +196,7 @@ async def feed(
         committer = Committer(store, topics, cluster, clock or Clock(), Silent(), [0, 0, 0])
         committer.strikes = dict(strikes or {})
         routes = list({id(route): route for topic in topics.values() for route in topic.routes}.values())
-        inbox = Commands(store, topics, routes, committer, EngineLimits(), Outlet())
+        inbox = Commands(store, topics, routes, committer, limits or EngineLimits(), Outlet())
         yield Feeding(database, namespace, store, topics, committer, inbox, machines)
     finally:
         await store.close()

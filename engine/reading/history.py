@@ -23,8 +23,8 @@ class EventView:
     id: str
     type: str
     kind: str
-    """What the row says: started, moved, held, waited, released, moved after wait, held after wait or left
-    waiting."""
+    """What the row says: started, moved, held, waited, released, moved after wait, held after wait, left waiting
+    or draining."""
     source: str | None
     """None for commands, and where the record cannot be read by the settings that are known."""
     topic: str | None

@@ -15,6 +15,7 @@ from engine.store.contract import (
     LostRunsError,
     RefusedByStoreError,
     StoreError,
+    StoreFaultError,
     StoreUnavailableError,
 )
 
@@ -60,16 +61,14 @@ _LOST = (
     postgres.UniqueViolationError,
     postgres.LockNotAvailableError,
 )
-_REFUSED = (
-    postgres.DataError,
-    postgres.ProgramLimitExceededError,
+_FAULT = (
     postgres.IntegrityConstraintViolationError,
-    asyncpg.exceptions.UnsupportedClientFeatureError,
-    OverflowError,
-    ValueError,
-    TypeError,
-    UnicodeError,
+    postgres.InternalServerError,
+    postgres.BadCopyFileFormatError,
+    postgres.InvalidBinaryRepresentationError,
 )
+_REFUSED = (postgres.DataError, postgres.ProgramLimitExceededError, UnicodeError, OverflowError)
+"""What depends on the bytes of a record, and on nothing else: only these may make dead letters."""
 
 _PASSWORD_FIELD = re.compile(r"((?:^|[\s?&])(?:ssl)?password\s*=)[^&]+", re.IGNORECASE)
 """To the end, but for further fields of a URL: elsewhere a password may have blanks."""
@@ -77,16 +76,26 @@ _PASSWORD_FIELD = re.compile(r"((?:^|[\s?&])(?:ssl)?password\s*=)[^&]+", re.IGNO
 
 def translate(error: BaseException) -> StoreError | None:
     """What an error of Postgres means for a commit, or None where it means a mistake of ours."""
-    # Not being able to encode an argument is an InterfaceError, too, but of the data.
-    if isinstance(error, postgres.DataError | postgres.ProgramLimitExceededError):
-        return RefusedByStoreError(str(error))
     if isinstance(error, _LOST):
         return LostRunsError(str(error))
+    if isinstance(error, _FAULT):
+        # Its details would be the row, with its data.
+        return StoreFaultError(f"{type(error).__name__}: {error.args[0]}")
+    if _is_of_wrong_type(error):
+        return StoreFaultError("a value is not of its column's type")
+    if isinstance(error, _REFUSED):
+        return RefusedByStoreError(str(error))
     if isinstance(error, _AWAY) or _is_of_closed_transport(error):
         return StoreUnavailableError(f"{type(error).__name__}: {error}")
-    if isinstance(error, _REFUSED):
-        return RefusedByStoreError(f"{type(error).__name__}: {error}")
     return None
+
+
+def _is_of_wrong_type(error: BaseException) -> bool:
+    # asyncpg calls everything that it cannot encode a DataError, and what it is about the cause.
+    cause = error.__cause__ if isinstance(error, postgres.DataError) else None
+    while cause is not None and not isinstance(cause, TypeError):
+        cause = cause.__cause__ or cause.__context__
+    return cause is not None
 
 
 def _is_of_closed_transport(error: BaseException) -> bool:

@@ -36,6 +36,13 @@ class RefusedByStoreError(StoreError):
     """The store cannot take the data; nothing was committed."""
 
 
+class StoreFaultError(StoreError):
+    """The store refuses what is written, and not for a record's data: something is wrong with it, or with us.
+
+    Nothing was committed. The message has nothing of the data.
+    """
+
+
 class Position(NamedTuple):
     """A partition's position as it was taken: whoever holds the epoch may move it."""
 
@@ -162,6 +169,16 @@ class Command(NamedTuple):
     at: datetime
 
 
+class FollowUp(NamedTuple):
+    """A command that goes on with what the one before it has begun."""
+
+    pipeline: int
+    command: str
+    body: bytes
+    who: str
+    why: str
+
+
 class EndedDeadLetter(NamedTuple):
     """A dead letter that a command redrove or dropped."""
 
@@ -197,6 +214,10 @@ class Commit:
     """(run, sequence)"""
     commands: list[int] = field(default_factory=list)
     """Rows of the inbox that this consumes."""
+    follow_up: FollowUp | None = None
+    """Put into the inbox."""
+    followed_by: Command | None = None
+    """The same as the inbox has it, once the store has committed."""
     strikes_forgotten: list[tuple[int, int]] = field(default_factory=list)
     """(position, offset)"""
     out: list[OutRecord] = field(default_factory=list)
@@ -243,8 +264,8 @@ class Store(Protocol):
         """(run, digest) of all events that wait in these runs."""
         ...
 
-    async def waiting_events(self, run: int, limit: int) -> list[WaitingEvent]:
-        """The oldest events that wait in a run."""
+    async def waiting_events(self, run: int, limit: int, bytes_max: int) -> list[WaitingEvent]:
+        """The oldest events that wait in a run: so many, with so many bytes in all, but one at least."""
         ...
 
     async def strikes(self, positions: Sequence[int]) -> dict[tuple[int, int], tuple[int, str]]:

@@ -159,11 +159,10 @@ class PostgresStore:
             rows = await self._reader.fetch(_SQL["waiting_digests"], runs)
         return {(run, digest) for run, digest in rows}
 
-    async def waiting_events(self, run: int, limit: int) -> list[WaitingEvent]:
+    async def waiting_events(self, run: int, limit: int, bytes_max: int) -> list[WaitingEvent]:
         async with self._translated():
-            return [
-                WaitingEvent(*row) for row in await self._reader.fetch(_SQL["waiting_events"], run, limit)
-            ]
+            rows = await self._reader.fetch(_SQL["waiting_events"], run, limit, bytes_max)
+        return [WaitingEvent(*row) for row in rows]
 
     async def strikes(self, positions: Sequence[int]) -> dict[tuple[int, int], tuple[int, str]]:
         async with self._translated():
@@ -213,10 +212,17 @@ class PostgresStore:
             await self._reader.execute("select pointsman.ensure_partitions()")
 
     async def ask_to_release(self, definitions: Sequence[int]) -> None:
-        """Put a command into the inbox for each run that is held for want of one of these definitions."""
+        """Put a command into the inbox for each run that is held for want of one of these definitions.
+
+        One that was being drained when it lost its definition is held for it, too; where it did not, the command finds
+        that it has gone on, or goes on with it.
+        """
         async with self._translated():
             await self._writer.execute(
-                _SQL["release_missing_definitions"], self._namespace, definitions, int(Kind.WAITED)
+                _SQL["release_missing_definitions"],
+                self._namespace,
+                definitions,
+                [int(Kind.WAITED), int(Kind.DRAINING)],
             )
 
     async def lock(self, positions: Sequence[int], runs: Sequence[int]) -> None:
@@ -309,11 +315,14 @@ class PostgresStore:
         return lost or set(ids)
 
     async def _consume_commands(self, commit: Commit) -> None:
-        if not commit.commands:
-            return
-        status = await self._writer.execute(_SQL["take_inbox"], commit.commands)
-        if status != f"DELETE {len(commit.commands)}":
-            raise LostRunsError("another engine consumed a command first")
+        if commit.commands:
+            status = await self._writer.execute(_SQL["take_inbox"], commit.commands)
+            if status != f"DELETE {len(commit.commands)}":
+                raise LostRunsError("another engine consumed a command first")
+        if commit.follow_up is not None:
+            row = await self._writer.fetchrow(_SQL["add_follow_up"], self._namespace, *commit.follow_up)
+            assert row is not None, "an insert returns its row"
+            commit.followed_by = Command(*row)
 
     async def _change_runs(self, commit: Commit) -> None:
         if not commit.changed:

@@ -15,6 +15,7 @@ from engine.log import Kind, LogRow, append, digest_number, digest_of, fold, pac
 from engine.store.contract import (
     Commit,
     DeadLetter,
+    FollowUp,
     LostPositionsError,
     LostRunsError,
     Origin,
@@ -222,11 +223,33 @@ async def test_events_wait_in_order_until_they_leave(world: World) -> None:
         commit.waiting_added = [(run.id, row.sequence, 100 + row.sequence)]
         await store.commit(commit)
         run = after
-    assert [event.sequence for event in await store.waiting_events(run.id, 10)] == numbers
-    assert [event.sequence for event in await store.waiting_events(run.id, 2)] == numbers[:2]
+    everything = 1_000_000
+    found = await store.waiting_events(run.id, 10, everything)
+    assert [event.sequence for event in found] == numbers
+    assert [one.sequence for one in await store.waiting_events(run.id, 2, everything)] == numbers[:2]
+    of_two = sum(len(one.payload or b"") + len(one.envelope) for one in found[:2])
+    for bytes_max, expected in ((of_two, numbers[:2]), (of_two - 1, numbers[:1]), (0, numbers[:1])):
+        assert [one.sequence for one in await store.waiting_events(run.id, 10, bytes_max)] == expected
     assert await store.waiting_digests([run.id]) == {(run.id, 100 + number) for number in numbers}
     await store.commit(Commit(AT, waiting_removed=[(run.id, numbers[0])]))
-    assert [event.sequence for event in await store.waiting_events(run.id, 10)] == numbers[1:]
+    assert [one.sequence for one in await store.waiting_events(run.id, 10, everything)] == numbers[1:]
+
+
+async def test_what_follows_a_command_is_in_the_inbox_once_the_command_is_not(world: World) -> None:
+    first, second = await world.open(), await world.open()
+    pipeline = await first.register_pipeline("sum")
+    begun = Commit(AT, follow_up=FollowUp(pipeline, "release", b'{"run":1}', "ana", "mended"))
+    await first.commit(begun)
+    [command] = await second.read_inbox([pipeline], 10)
+    assert command == begun.followed_by
+    assert command[1:6] == (pipeline, "release", b'{"run":1}', "ana", "mended")
+    going_on = Commit(AT, commands=[command.id])
+    going_on.follow_up = FollowUp(pipeline, "release", b'{"run":2}', "ana", "mended")
+    again = replace(going_on)
+    await first.commit(going_on)
+    with pytest.raises(LostRunsError):
+        await second.commit(again)
+    assert await second.read_inbox([pipeline], 10) == [going_on.followed_by]
 
 
 LETTER = DeadLetter(

@@ -49,6 +49,8 @@ class Tables:
     letters: dict[int, tuple[DeadLetter, str]] = field(default_factory=dict)
     noted: list[Noted] = field(default_factory=list)
     inbox: dict[int, Command] = field(default_factory=dict)
+    commands: int = 0
+    """The number of the last command that was put into the inbox."""
     next_run: int = 1
     ticket: int = 0
 
@@ -107,13 +109,17 @@ class FakeStore:
     async def waiting_digests(self, runs: Sequence[int]) -> set[tuple[int, int]]:
         return {(run, digest) for (run, _), digest in self.tables.waiting.items() if run in runs}
 
-    async def waiting_events(self, run: int, limit: int) -> list[WaitingEvent]:
+    async def waiting_events(self, run: int, limit: int, bytes_max: int) -> list[WaitingEvent]:
         found = sorted(
             (sequence, digest) for (of, sequence), digest in self.tables.waiting.items() if of == run
         )
-        events = []
+        events: list[WaitingEvent] = []
+        size = 0
         for sequence, digest in found[:limit]:
             row = self.tables.rows[run, sequence]
+            size += len(row.payload or b"") + len(row.envelope)
+            if events and size > bytes_max:
+                break
             events.append(
                 WaitingEvent(
                     sequence,
@@ -204,6 +210,10 @@ class FakeStore:
         for number in commit.commands:
             if tables.inbox.pop(number, None) is None:
                 raise LostRunsError("another engine consumed a command first")
+        if commit.follow_up is not None:
+            tables.commands += 1
+            commit.followed_by = Command(tables.commands, *commit.follow_up, commit.at)
+            tables.inbox[tables.commands] = commit.followed_by
         self._change_runs(commit)
         rows = [unpack(packed) for packed in commit.rows]
         for row in rows:

@@ -20,6 +20,7 @@ from engine.reading.explain.found import (
     FoundRow,
     configuration_before,
     holder_at,
+    is_draining,
     row_of,
     seen_first,
 )
@@ -81,6 +82,9 @@ class Teller:
             case Kind.RELEASED:
                 disposition, weight = Disposition.APPLIED, _CONSUMED
                 sentence = words.released(row, pipeline)
+            case Kind.DRAINING:
+                disposition, weight, stage = Disposition.APPLIED, _CONSUMED, 3
+                sentence = words.drains(row, pipeline)
             case Kind.LEFT_WAITING:
                 disposition, sentence = Disposition.IGNORED, words.left_waiting(row, pipeline)
             case Kind.HELD | Kind.HELD_AFTER_WAIT:
@@ -97,6 +101,8 @@ class Teller:
 
     async def _waits(self, row: FoundRow, pipeline: str, *, still: bool) -> str:
         hold, holder = await holder_at(self._connection, row, now=still)
+        if hold is not None and holder is None and await is_draining(self._connection, row.run, hold):
+            return words.waits_for_rest(row, pipeline, still=still)
         definition = self._catalog.definitions.get(row.definition)
         version = None if definition is None else definition.version
         return words.waits(row, pipeline, version, hold, holder, still=still)

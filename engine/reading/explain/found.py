@@ -15,7 +15,7 @@ FOUND_MAX = 1_000
 """Of each kind; an event that was doubled more often is told of in part, and it is said so."""
 
 _RELEASES = [int(Kind.RELEASED)]
-_HOLDS = [int(Kind.HELD), int(Kind.HELD_AFTER_WAIT)]
+_HOLDS = [int(Kind.HELD), int(Kind.HELD_AFTER_WAIT), int(Kind.DRAINING)]
 _CONSUMED = sorted(int(kind) for kind in CONSUMED)
 _KEPT = sorted({*_CONSUMED, int(Kind.WAITED)})
 
@@ -236,7 +236,8 @@ def _columns(records: Records) -> tuple[list[int], list[int]]:
 async def holder_at(connection: Connection, row: FoundRow, *, now: bool) -> tuple[int | None, Holder | None]:
     """The row that holds a run, and its dead letter: at the time when an event began to wait, or ``now``.
 
-    (None, None): no event holds it; its definition was not loaded.
+    (None, None): no event holds it; its definition was not loaded. (row, None): no dead letter tells why, or those that
+    waited before it hold it.
     """
     held = row.last_hold if (row.last_hold or 0) > (row.last_release or 0) else None
     if now:
@@ -246,6 +247,12 @@ async def holder_at(connection: Connection, row: FoundRow, *, now: bool) -> tupl
         return None, None
     letter = await connection.fetchrow(SQL["letter_of_hold"], row.run, held)
     return held, None if letter is None else Holder(*letter)
+
+
+async def is_draining(connection: Connection, run: int, sequence: int) -> bool:
+    """Whether a row holds its run for the events that waited, of which some are taken already."""
+    row = await row_of(connection, run, sequence)
+    return row is not None and row.kind == Kind.DRAINING
 
 
 async def row_of(connection: Connection, run: int, sequence: int) -> LogRowBrief | None:

@@ -46,6 +46,12 @@ def moved(row: FoundRow, pipeline: str, release: LogRowBrief | None) -> str:
     return _sentence(said + _asked_for(row.effects))
 
 
+def drains(row: FoundRow, pipeline: str) -> str:
+    """What the row of a command says that leaves events to the next one."""
+    run = run_name(pipeline, row.key, row.generation)
+    return f"More events wait in {run} than go into one commit; the rest is taken in the next (row {row.sequence})."
+
+
 def released(row: FoundRow, pipeline: str) -> str:
     """What the row of a command says."""
     run = run_name(pipeline, row.key, row.generation)
@@ -76,6 +82,16 @@ def waits(
         cure = f"pointsman dead-letters redrive {holder.id}"
         return f"{said} Redrive or drop that one to let the run go on: {cure}."
     return said.replace("it holds", "it held").replace("since row", "from row")
+
+
+def waits_for_rest(row: FoundRow, pipeline: str, *, still: bool) -> str:
+    """What a row says of an event that waits, or waited, while those before it are taken."""
+    run = run_name(pipeline, row.key, row.generation)
+    wait, since = ("waits", "is") if still else ("waited", "was")
+    return (
+        f"It {wait} (row {row.sequence}): the hold of {run} {since} lifted, and those that waited before it are taken "
+        "first."
+    )
 
 
 def left_waiting(row: FoundRow, pipeline: str) -> str:

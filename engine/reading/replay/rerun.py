@@ -2,7 +2,8 @@
 
 A row is computed from the run as it was recomputed so far: its hash comes out equal only if all before
 it did. What came from outside is taken as recorded: the event, its time, that a command lifted a hold, that a
-definition was not loaded, that a handler was ended because it did not return, and that a topic took no more.
+definition was not loaded, that a handler was ended because it did not return, that a topic took no more, and that the
+store did not take a move.
 """
 
 from __future__ import annotations
@@ -25,11 +26,12 @@ from engine.reading.values import json_of, printable, states_of
 from engine.routing import Route, TopicRoute
 from statemachines.events import key_of
 from statemachines.machine import Machine
-from statemachines.outcome import Reason
+from statemachines.outcome import Reason, Refused
 from statemachines.run import Run, Status
 
 _AFTER_WAIT = frozenset({Kind.MOVED_AFTER_WAIT, Kind.HELD_AFTER_WAIT, Kind.LEFT_WAITING})
 _HOLDING = frozenset({Kind.HELD, Kind.HELD_AFTER_WAIT})
+_OF_COMMANDS = frozenset({Kind.RELEASED, Kind.DRAINING})
 _SHOWN_FIELDS = ("kind", "status", "configuration", "context", "effects", "type", "event_id", "digest")
 """What is told where it differs, in this order; where none of them does, the hash alone tells."""
 
@@ -66,12 +68,14 @@ class Rerun:
         """The next row; an answer where it comes out otherwise."""
         self._follow(row)
         batch = self._batch(row.at, row)
-        if row.kind == Kind.RELEASED:
+        if row.kind in _OF_COMMANDS:
             run = self._route.cache.get(self._stored.key)
             if run is None:
                 return self._mismatch(row, "a command came before the run began", [])
             milliseconds, _, _ = decode_envelope(row.envelope, self._stored.key.encode())
-            batch.command_row(self._route, run, row.type, row.event_id, row.payload or b"", milliseconds)
+            payload = row.payload or b""
+            kind = Kind(row.kind)
+            batch.command_row(self._route, run, row.type, row.event_id, payload, milliseconds, kind)
         else:
             problem = self._offer(row, batch)
             if problem:
@@ -125,7 +129,13 @@ class Rerun:
         route = TopicRoute(topic, [self._route], DeadLetterTopic(topic.dead_letter_topic))
         arrival = Arrival(self._route, self._stored.key, record, row.position, route, decoded, digest)
         # Which of those that wait it is does not matter: they are offered oldest first.
-        batch.meet((arrival,), after_wait=0 if row.kind in _AFTER_WAIT else None)
+        after_wait = 0 if row.kind in _AFTER_WAIT else None
+        run = self._route.cache.get(self._stored.key)
+        if run is not None and self._held_for(row) == Reason.REFUSED_BY_STORE:
+            refused = Refused(Reason.REFUSED_BY_STORE, self._reasons[row.sequence].error, holds=True)
+            batch.refuse(arrival, run, refused, row.at, after_wait)
+        else:
+            batch.meet((arrival,), after_wait=after_wait)
         return ""
 
     def _compare(self, row: LogRow, batch: Batch) -> Mismatch | None:

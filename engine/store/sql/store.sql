@@ -92,9 +92,19 @@ join pointsman.events e on e.run = asked.run and e.digest = asked.digest
 select run, digest from pointsman.waiting where run = any ($1::bigint[])
 
 -- name: waiting_events
-select e.sequence, e.type, e.event_id, e.position, e."offset", e.payload, e.envelope, w.digest
-from pointsman.waiting w join pointsman.events e on e.run = w.run and e.sequence = w.sequence
-where w.run = $1 order by w.sequence limit $2
+select sequence, type, event_id, position, "offset", payload, envelope, digest
+from (
+    select e.sequence, e.type, e.event_id, e.position, e."offset", e.payload, e.envelope, w.digest,
+        row_number() over oldest_first as number,
+        sum(coalesce(octet_length(e.payload), 0) + octet_length(e.envelope)) over oldest_first as bytes
+    from (
+        select run, sequence, digest from pointsman.waiting where run = $1 order by sequence limit $2
+    ) w
+    join pointsman.events e on e.run = w.run and e.sequence = w.sequence
+    window oldest_first as (order by w.sequence rows unbounded preceding)
+) waiting
+where number = 1 or bytes <= $3
+order by sequence
 
 -- name: add_waiting
 insert into pointsman.waiting (run, sequence, digest)
@@ -144,12 +154,16 @@ order by i.id limit $3
 -- name: take_inbox
 delete from pointsman.inbox where id = any ($1::bigint[])
 
+-- name: add_follow_up
+insert into pointsman.inbox (namespace, pipeline, command, body, who, why) values ($1, $2, $3, $4, $5, $6)
+returning id, pipeline, command, body, who, why, at
+
 -- name: release_missing_definitions
 insert into pointsman.inbox (namespace, pipeline, command, body, who, why)
 select $1, r.pipeline, 'release', convert_to(json_build_object('run', r.id, 'held', r.held)::text, 'UTF8'),
     'engine', 'its definition is loaded again'
 from pointsman.runs r join pointsman.events e on e.run = r.id and e.sequence = r.held
-where r.held > 0 and r.definition = any ($2::int[]) and e.kind = $3
+where r.held > 0 and r.definition = any ($2::int[]) and e.kind = any ($3::smallint[])
 
 -- name: strikes_of
 select position, "offset", strikes, handler from pointsman.strikes where position = any ($1::int[])

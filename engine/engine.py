@@ -245,7 +245,7 @@ class Session:
                     pending = None
                     self._speak_of_kafka()
                     await self._commands.work()
-                    if asks and until is not None:
+                    if asks and until is not None and not self._commands.wanted.is_set():
                         asked_at = time.monotonic()
                         if await until(self):
                             return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -12,9 +13,11 @@ from engine.limits import EngineLimits
 from engine.reading import explain, history, list_dead_letters, list_runs, replay, verify
 from engine.store.connecting import Connection, connect
 from statemachines.machine import compile_pipeline
+from tests.cli import pointsman
 from tests.feeding import Feeding, event, feed
+from tests.integration.test_cli_run import engine_on, pipeline, publish, rows, run
 from tests.relays import fetch
-from tests.services import Database, execute
+from tests.services import Database, Kafka, TopicFactory, execute
 from tests.shop import BROKEN, shop
 
 PLACED = event("order.placed", {"order_id": "o1", "amount": 5}, id="placed")
@@ -22,6 +25,15 @@ BREAKING = event("order.broken", {"order_id": "o1"}, id="broken")
 BY_THREE = EngineLimits(drain_events_max=3)
 ONE_PORTION = EngineLimits(drain_events_max=3, inbox_seconds_max=0)
 """Of a drain, each time that commands are taken up, as when it takes long."""
+
+REFUSES = """
+create function public.refuses() returns trigger language plpgsql as $$
+begin raise 'it does not take this' using errcode = 'data_exception'; end $$
+"""
+REFUSING = """
+create trigger refusing before insert on pointsman.events for each row
+when (new.kind in (2, 6) and new.event_id = 'note-4') execute function public.refuses()
+"""
 
 
 @pytest.fixture
@@ -192,10 +204,7 @@ async def test_what_the_store_does_not_take_is_found_and_holds_the_run_as_a_dead
 ) -> None:
     async with feed(database, shop(), limits=BY_THREE) as feeding:
         await feeding.records(PLACED, BREAKING, *(noted(number) for number in range(7)))
-        await execute(
-            database.owner_dsn,
-            "alter table pointsman.events add constraint c check (kind not in (2, 6) or event_id <> 'note-4')",
-        )
+        await execute(database.owner_dsn, REFUSES, REFUSING)
         await feeding.drop(1)
         assert await notes(reader) == numbers(4)
         [newest, _] = await list_dead_letters(reader, "default")
@@ -224,3 +233,21 @@ async def test_a_run_whose_definition_is_gone_meanwhile_goes_on_when_it_is_back(
         await feeding.commands()
     assert await notes(reader) == numbers(8)
     assert (await verify(reader, "default")).is_clean
+
+
+async def test_until_idle_does_not_leave_a_drain_half_done(
+    database: Database, kafka: Kafka, topic: TopicFactory, tmp_path: Path, reader: Connection
+) -> None:
+    name = await topic("orders")
+    file = pipeline(tmp_path, name)
+    bad = '{"type": "order.paid", "order_id": "o-1", "amount": -1}\n'
+    placed, paid = rows("o-1").splitlines(keepends=True)
+    publish(kafka, name, placed + bad + paid.replace("5", "1") * 5)
+    assert run(file, database, kafka).code == 0
+    on = engine_on(database, kafka)
+    pointsman("dead-letters", "drop", 1, "--reason", "not wanted", "--wait", 0, on=on)
+    slowly = {**on, "LIMIT_DRAIN_EVENTS_MAX": "1", "LIMIT_INBOX_SECONDS_MAX": "0.001"}
+    done = pointsman("run", file, "--until-idle", on=slowly)
+    assert done.code == 0, done.err
+    [order] = await list_runs(reader, database.name)
+    assert (order.status, order.waiting, order.configuration) == ("running", 0, ["paid"])

@@ -91,7 +91,7 @@ def dev(
     ) as services:
         if kafka == "mock":
             note(MOCK_LIMITS)
-        _print_addresses(services, folder)
+        _print_addresses(services, folder, settings.namespace)
         return _serve(services, settings, machines)
 
 
@@ -124,10 +124,11 @@ def _own(folder: Path) -> Path:
     return folder
 
 
-def _print_addresses(services: Embedded, folder: Path) -> None:
+def _print_addresses(services: Embedded, folder: Path, namespace: str) -> None:
     exports = [
         f"export POINTSMAN_POSTGRES={quote(services.engine)}",
         f"export POINTSMAN_KAFKA={quote(services.kafka.bootstrap)}",
+        f"export POINTSMAN_NAMESPACE={quote(namespace)}",
         f"export POINTSMAN_KAFKA_CHECK_CRCS={'true' if services.kafka.check_crcs else 'false'}",
     ]
     (folder / "env").write_text("".join(f"{line}\n" for line in exports))

@@ -38,7 +38,8 @@ def addresses(folder: Path) -> dict[str, str]:
 
 def test_dev_runs_pipelines_on_services_of_its_own_and_goes_on_where_it_was(tmp_path: Path) -> None:
     for number, order in enumerate(("o-1", "o-2"), start=1):
-        with started("dev", "statemachines.shipped.orders", "--topic", "orders-out", cwd=tmp_path) as dev:
+        words = ("statemachines.shipped.orders", "--topic", "orders-out", "--namespace", "trial")
+        with started("dev", *words, cwd=tmp_path) as dev:
             dev.wait_for("partitions: orders/0")
             on = addresses(tmp_path)
             done = pointsman("publish", "orders", "-", "--key", "order_id", input=rows(order), on=on)

@@ -111,6 +111,7 @@ def show(
         print_json(found)
         return
     letter = found.letter
+    refused = f" ({found.publishing_error})" if found.publishing_error else ""
     print_facts(
         {
             "dead letter": f"{letter.id}, {letter.status}",
@@ -120,7 +121,7 @@ def show(
             "run": f"{letter.pipeline or '?'} {letter.key or '?'}",
             "record": place(found.record),
             "holds its run": f"yes, {found.waiting} events wait" if found.holds else "no",
-            "published": f"{letter.publishing} {found.publishing_error}, to {found.dead_letter_topic or letter.topic}",
+            "publishing": f"{letter.publishing}, {found.dead_letter_topic or letter.topic}{refused}",
             "at": letter.at,
             **({"ended": f"by {found.who}: {found.why}"} if found.ended else {}),
         }

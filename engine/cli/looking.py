@@ -238,8 +238,10 @@ def _subject(answer: Answer) -> str:
 
 
 def place(record: RecordView) -> str:
-    """Where a record is."""
-    return f"{record.topic}/{record.partition} offset {record.offset}"
+    """Where a record is; what was never taken by a topic has no place in it."""
+    return (
+        record.topic if record.offset is None else f"{record.topic}/{record.partition} offset {record.offset}"
+    )
 
 
 def print_record(record: RecordView) -> None:

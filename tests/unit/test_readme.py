@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ast
 import re
+import shlex
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import typer
 
 from engine.cli.app import app
@@ -16,6 +19,7 @@ from statemachines.validation import find_mistakes
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "README.md").read_text("utf-8")
+FENCED = re.MULTILINE | re.DOTALL
 
 
 def blocks(language: str) -> list[str]:
@@ -30,7 +34,10 @@ def test_the_pipeline_and_its_test_run_as_shown(tmp_path: Path) -> None:
     exec(compile(pipeline, str(file), "exec"), names)
     assert isinstance(names["flow"], Pipeline)
     assert not find_mistakes(names["flow"])
-    exec(compile(test, "README.md", "exec"), names)
+    (tmp_path / "test_orders.py").write_text(test, "utf-8")
+    words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_orders.py"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "1 passed" in done.stdout, done.stdout
     compile(publisher, "README.md", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
 
 
@@ -47,8 +54,71 @@ def test_the_first_two_shell_blocks_are_one_line_each_and_ci_runs_the_second() -
     assert found.stdout.strip() == tests.strip()
 
 
-def test_every_command_that_the_readme_names_exists() -> None:
-    group: Any = typer.main.get_command(app)
-    named = set(re.findall(r"(?:^|`|bin/)pointsman ([a-z][a-z-]+)", TEXT, re.MULTILINE))
-    assert {"run", "migrate", "explain"} <= named
-    assert named <= set(group.commands)
+def shown_in_blocks() -> list[str]:
+    """What follows `pointsman` on the lines of shell blocks."""
+    blocks = re.findall(r"^```(?:sh)?\n(.*?)^```$", TEXT, FENCED)
+    lines = [line for block in blocks for line in block.splitlines()]
+    return [found[1] for line in lines if (found := re.search(r"(?:^|bin/)pointsman (.+)$", line))]
+
+
+def shown_in_prose() -> list[str]:
+    """The same between backticks; names alone, which are no whole commands, too."""
+    prose = re.sub(r"^```.*?^```$", "", TEXT, flags=FENCED)
+    told = [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", prose)]
+    return [one.removeprefix("pointsman ") for one in told if one.startswith("pointsman ")]
+
+
+def parse(text: str, *, names_alone: bool = False) -> str:
+    """Let the command line read a command without running it; returns the command's name."""
+    command: Any = typer.main.get_command(app)
+    context = command.make_context("pointsman", shlex.split(text, comments=True))
+    names: list[str] = []
+    while hasattr(command, "resolve_command"):
+        words = [*context._protected_args, *context.args]
+        name, command, words = command.resolve_command(context, words)
+        names.append(name)
+        if names_alone and not words:
+            break
+        context = command.make_context(name, words, parent=context)
+    return " ".join(names)
+
+
+def test_every_command_that_the_readme_shows_can_be_given_as_it_is_shown() -> None:
+    in_blocks = {parse(one) for one in shown_in_blocks()}
+    assert {"demo", "dev", "publish", "runs", "history", "explain", "dead-letters redrive"} <= in_blocks
+    in_prose = {parse(one, names_alone=True) for one in shown_in_prose()}
+    assert {"run", "migrate", "validate"} <= in_prose
+
+
+@pytest.mark.parametrize("text", ["histroy o1", "history", "runs --limt 5", "dead-letters drop one"])
+def test_a_command_that_cannot_be_given_is_noticed(text: str) -> None:
+    with pytest.raises(Exception, match=r".+") as refused:
+        parse(text)
+    assert getattr(refused.value, "exit_code", None) == 2
+
+
+def test_every_option_that_the_readme_names_exists() -> None:
+    known: set[str] = set()
+
+    def look(command: Any) -> None:
+        known.update(option for parameter in command.params for option in parameter.opts)
+        for inner in getattr(command, "commands", {}).values():
+            look(inner)
+
+    look(typer.main.get_command(app))
+    named = set(re.findall(r"`(--[a-z-]+)", TEXT))
+    assert "--instance" in named
+    assert named <= known
+
+
+def test_addresses_are_had_before_the_commands_that_need_them() -> None:
+    [block] = [one for one in re.findall(r"^```\n(.*?)^```$", TEXT, FENCED) if "pointsman publish" in one]
+    assert (
+        block.index(". .venv/bin/activate\n") < block.index(". .pointsman/env ") < block.index("pointsman ")
+    )
+
+
+def test_every_file_that_the_readme_links_to_exists() -> None:
+    linked = [link for link in re.findall(r"\]\(([^)#]+)\)", TEXT) if "://" not in link]
+    assert linked
+    assert [link for link in linked if not (ROOT / link).exists()] == []

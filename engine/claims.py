@@ -22,6 +22,9 @@ class Claim:
     read_to: int
     """The offset after the last one handed to a batch; where the next batch begins."""
     lost: bool = False
+    """Nothing of it may be committed any more."""
+    stopped: str | None = None
+    """Why it is not to be taken again before a person has decided: a sentence."""
 
 
 class Slice(NamedTuple):

@@ -5,7 +5,9 @@ What can come back from a commit, and what is done:
 =====================  =========================================================================================
 lost positions         the partitions whose epoch is lost are dropped, the rest is computed again and committed
 lost runs              the runs are loaded again and the batch is computed again; after two losses they are locked first
-refused by the store   the batch is halved until the one record is found, which becomes a dead letter
+refused by the store   the batch is halved until the one record is found, which becomes a dead letter; where even that
+                       is refused, its partition is stopped and waits for a person
+fault of the store     no record's: it is passed on, and the engine begins anew on a new connection
 unavailable            the outcome is unknown: it is passed on, and the engine begins anew on a new connection
 =====================  =========================================================================================
 """
@@ -208,6 +210,20 @@ class Committer:
             await self.commit(batch)
         except (LostPositionsError, LostRunsError) as again:
             await self._again(slices, again)
+        except RefusedByStoreError as again:
+            await self._stop(slices, again)
+
+    async def _stop(self, slices: Sequence[Slice], error: RefusedByStoreError) -> None:
+        """Give up the partition of a record that cannot even be a dead letter; the others move on."""
+        # What Postgres says of data that it refuses may quote it.
+        kind = type(error.__cause__ or error).__name__
+        for one in [one for one in slices if one.records] or slices:
+            if not one.claim.lost:
+                one.claim.lost = True
+                one.claim.stopped = _cannot_pass(one, kind)
+        rest = [one for one in slices if not one.claim.lost]
+        if rest:
+            await self._refuse(rest, error)
 
     def _drop(self, slices: Sequence[Slice], lost: frozenset[int]) -> None:
         claims: set[Claim] = {one.claim for one in slices if one.claim.id in lost}
@@ -222,6 +238,15 @@ class Committer:
         if batch.commit.dead_letters:
             tell_dead_letters(batch.commit.dead_letters)
         self._observer.committed(batch, seconds)
+
+
+def _cannot_pass(one: Slice, kind: str) -> str:
+    partition, offset = one.claim.partition, one.records[0].offset if one.records else one.start
+    return (
+        f"{partition} cannot be read on at offset {offset}: Postgres refuses what the record there does, and the dead "
+        f"letter that it then becomes ({kind}). Decide where to go on, there once that is mended, or behind it: "
+        f"pointsman positions set {partition.topic} {partition.number} POSITION --reason TEXT"
+    )
 
 
 def _portions(many: Sequence[T]) -> Iterator[Sequence[T]]:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from connectors.source import Membership, Partition, Reader, SourceError
+from engine.assignment import Assignment
 from engine.backoff import Backoff
 from engine.claims import CHANNEL, Claim, Slice, by_bytes
 from engine.commands import Commands
@@ -26,7 +27,13 @@ from engine.observing import Observer
 from engine.outlet import Outlet
 from engine.routing import Route, TopicRoute
 from engine.starting import FirstPosition, first_positions
-from engine.store.contract import LostPositionsError, LostRunsError, Store, StoreUnavailableError
+from engine.store.contract import (
+    LostPositionsError,
+    LostRunsError,
+    Store,
+    StoreFaultError,
+    StoreUnavailableError,
+)
 
 log = logging.getLogger("pointsman.engine")
 
@@ -55,51 +62,6 @@ class Parts:
     """What the machines that ``prepare_store`` routes to refuse to publish by."""
     limits: EngineLimits = field(default_factory=EngineLimits)
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
-
-
-class Assignment:
-    """Which partitions the membership gives us, and whether the session has taken notice of the last change."""
-
-    def __init__(self) -> None:
-        self.partitions: frozenset[Partition] = frozenset()
-        self.fresh: set[Partition] = set()
-        """Assigned since they were taken last: to be taken even if their epoch was lost before."""
-        self.changed = asyncio.Event()
-        self._noticed: asyncio.Future[None] | None = None
-        self.serving = False
-
-    async def add(self, partitions: frozenset[Partition]) -> None:
-        """As ``on_assigned``."""
-        self.partitions |= partitions
-        self.fresh |= partitions
-        self.changed.set()
-
-    async def remove(self, partitions: frozenset[Partition]) -> None:
-        """As ``on_revoked``: returns once nothing of ours is in flight for them."""
-        self.partitions -= partitions
-        self.fresh -= partitions
-        self.changed.set()
-        if self.serving:
-            if self._noticed is None:
-                self._noticed = asyncio.get_running_loop().create_future()
-            await asyncio.shield(self._noticed)
-
-    def take_again(self, partition: Partition) -> None:
-        """Let the session take a partition whose epoch it lost, if it is still assigned to us."""
-        if partition in self.partitions:
-            self.fresh.add(partition)
-            self.changed.set()
-
-    def take_all_again(self) -> None:
-        """Let the session take all partitions anew: a person set a position, and the epoch went up with it."""
-        self.fresh |= self.partitions
-        self.changed.set()
-
-    def notice(self) -> None:
-        """The session has acted on the last change."""
-        if self._noticed is not None:
-            self._noticed.set_result(None)
-            self._noticed = None
 
 
 def kafka_troubles(parts: Parts) -> list[str]:
@@ -158,9 +120,13 @@ class Engine:
             await parts.reader.stop()
 
     async def _sessions(self, until: Callable[[Session], Awaitable[bool]] | None) -> None:
-        backoff = Backoff(self._parts.limits.reconnect_seconds_max, self._parts.limits.complain_seconds)
+        limits = self._parts.limits
+        backoff = Backoff(limits.reconnect_seconds_max, limits.complain_seconds)
+        # A session that can be begun says nothing of what is refused when it commits.
+        faults = Backoff(limits.reconnect_seconds_max, limits.complain_seconds, limits.complain_seconds)
         while not self.stopping.is_set():
             store: Store | None = None
+            pause = backoff
             self.turned_at = time.monotonic()
             try:
                 store = await self._parts.open_store()
@@ -170,6 +136,13 @@ class Engine:
             except StoreUnavailableError as error:
                 self.away = f"Postgres is away; the engine goes on by itself when it is back ({error})"
                 backoff.failed(self.away)
+            except StoreFaultError as error:
+                self.away = (
+                    "Postgres refuses what the engine writes, and no record is to blame; nothing is lost, and the "
+                    f"engine tries again until it is mended ({error})"
+                )
+                pause = faults
+                pause.failed(self.away)
             except (LostRunsError, LostPositionsError) as error:
                 self.away = f"Another engine is in the way; this one begins anew ({error})"
                 backoff.failed(self.away)
@@ -182,7 +155,7 @@ class Engine:
                 self.assignment.notice()
                 if store is not None:
                     await store.close()
-            await backoff.wait(self.stopping)
+            await pause.wait(self.stopping)
 
 
 class Session:
@@ -282,14 +255,20 @@ class Session:
         self._let_go_of_lost()
 
     def _let_go_of_lost(self) -> None:
-        lost = [claim.partition for claim in self.claims.values() if claim.lost]
+        lost = [claim for claim in self.claims.values() if claim.lost]
         if not lost:
             return
+        for claim in lost:
+            if claim.stopped is not None:
+                self._stop(claim.partition, claim.stopped)
         self._read_from_claims()
         # Whoever took it may have been a zombie, and the group need not tell us a second time that it is ours.
         later = asyncio.get_running_loop().call_later
-        for partition in lost:
-            later(self._parts.limits.take_again_seconds, self._engine.assignment.take_again, partition)
+        for claim in lost:
+            if claim.stopped is None:
+                later(
+                    self._parts.limits.take_again_seconds, self._engine.assignment.take_again, claim.partition
+                )
 
     async def _fetch(self, pending: Pending | None) -> list[Slice]:
         self._pause_where_full()

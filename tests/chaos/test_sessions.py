@@ -3,64 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
 from functools import partial
-from typing import Any
 
 import asyncpg
 import pytest
 
 from connectors.source import Chunk, Partition, SourceUnreachableError
-from engine.admission import register
-from engine.engine import UPKEEP_SECONDS, Engine, Parts, Session
-from engine.limits import EngineLimits
-from engine.observing import Silent
-from engine.routing import TopicRoute, make_routes
+from engine.engine import UPKEEP_SECONDS, Session
 from engine.store import connecting
-from engine.store.contract import Store
 from engine.store.postgres import PostgresStore
-from statemachines.machine import compile_pipeline
 from tests.chaos.contender import GROUP, told, weighed
-from tests.chaos.parcels import PARCELS, parcel
+from tests.chaos.lived import PARTITION, Lived, lived
 from tests.chaos.script import EVENT_HEADERS
 from tests.chaos.slots import until
-from tests.fakes.source import FakeMembership, FakeReader, FakeSource, Fate, transaction
+from tests.fakes.source import FakeReader, Fate, transaction
 from tests.services import Database
-
-PARTITION = Partition(PARCELS, 0)
-
-
-@dataclass(slots=True)
-class Lived:
-    """An engine that runs, its source, and its database."""
-
-    engine: Engine
-    source: FakeSource
-    database: Database
-    running: asyncio.Task[None]
-
-    async def append(self, value: bytes) -> None:
-        await self.source.append(PARTITION, value, headers=EVENT_HEADERS)
-
-    async def ask(self, sql: str) -> list[Any]:
-        connection = await asyncpg.connect(self.database.owner_dsn)
-        try:
-            return await connection.fetch(sql)
-        finally:
-            await connection.close()
-
-    async def moves(self, number: int, seconds: float = 10) -> None:
-        """Wait until the log has so many rows."""
-
-        async def has_moved() -> bool:
-            if self.running.done():
-                self.running.result()
-            return len(await self.ask("select 1 from pointsman.events")) == number
-
-        await until(has_moved, seconds, f"{number} rows in the log")
 
 
 class ShyReader(FakeReader):
@@ -82,50 +41,6 @@ class BusyReader(FakeReader):
         chunk = await super().fetch(records_max=records_max, wait_seconds=wait_seconds)
         await self._source.append(PARTITION, weighed("p"), headers=EVENT_HEADERS)
         return chunk
-
-
-@contextlib.asynccontextmanager
-async def lived(
-    database: Database,
-    reader_class: type[FakeReader] = FakeReader,
-    until: Callable[[Session], Awaitable[bool]] | None = None,
-    **limits: Any,
-) -> AsyncIterator[Lived]:
-    source = FakeSource()
-    source.create_topic(PARCELS, 1)
-    machines = [compile_pipeline(parcel)]
-
-    async def open_store() -> Store:
-        return await PostgresStore.open(
-            database.engine_dsn, namespace="default", group=GROUP, cluster=source.cluster
-        )
-
-    async def prepare_store(store: Store) -> dict[str, TopicRoute]:
-        assert isinstance(store, PostgresStore)
-        return make_routes(await register(store, machines, strict=True), {})
-
-    engine = Engine(
-        Parts(
-            membership=FakeMembership(source, GROUP),
-            reader=reader_class(source),
-            open_store=open_store,
-            prepare_store=prepare_store,
-            topics=frozenset([PARCELS]),
-            cluster=source.cluster,
-            first="earliest",
-            observer=Silent(),
-            beat=[0, 0, 0],
-            outbox_depth=lambda: 0,
-            limits=EngineLimits(reconnect_seconds_max=0.2, **limits),
-        )
-    )
-    running = asyncio.create_task(engine.run(until))
-    try:
-        yield Lived(engine, source, database, running)
-    finally:
-        engine.stop()
-        await asyncio.wait([running])
-    running.result()
 
 
 async def test_a_partition_lost_to_a_zombie_that_vanished_is_taken_again(database: Database) -> None:

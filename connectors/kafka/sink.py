@@ -7,13 +7,14 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import NoReturn
 
+from connectors.identity import shown
 from connectors.kafka.settings import KafkaSettings
 from connectors.kafka.sink_batches import Batch, pack
-from connectors.kafka.sink_codes import NEVER, NO_TOPIC, TOO_LARGE, words
+from connectors.kafka.sink_codes import NEVER, TOO_LARGE, words
 from connectors.kafka.sink_limits import SinkLimits
 from connectors.kafka.sink_place import ensure_topic
 from connectors.kafka.sink_progress import encode_progress, progress_topic, read_progress
-from connectors.kafka.sink_topics import Topics, TopicsRefusedError
+from connectors.kafka.sink_topics import Topics, TopicsRefusedError, told
 from connectors.kafka.sink_transactions import (
     BatchesRefusedError,
     Leaders,
@@ -28,6 +29,7 @@ from connectors.sink import (
     StartAgainError,
 )
 from connectors.source import Partition
+from statemachines.checks.names import wrong_with_topic
 
 
 class KafkaSink:
@@ -82,6 +84,7 @@ class KafkaSink:
     async def publish(self, records: Sequence[Outgoing], progress: Progress) -> None:
         """See Sink."""
         assert self._transactions is not None, "start it first"
+        _refuse_wrong_names(records)
         note = encode_progress(self._place, progress, int(time.time() * 1000))
         everything = [*records, note]
         try:
@@ -115,13 +118,14 @@ class KafkaSink:
         async with asyncio.timeout(self._limits.publish_seconds):
             try:
                 await transactions.add({batch.partition for batch in batches})
+                self._topics.admitted(topics)
                 await transactions.produce(batches, leaders, refresh)
             except PartitionsRefusedError as error:
+                self._topics.admitted(error.admitted)
                 self._judge_topics({partition.topic: code for partition, code in error.refused.items()})
             except BatchesRefusedError as error:
                 self._judge_batches(error.refused)
             await transactions.end(commit=True)
-        self._topics.took(topics)
 
     def _note_batch(self, everything: Sequence[Outgoing]) -> Batch:
         batch = Batch(self._place, self._limits.batch_bytes_max)
@@ -154,10 +158,8 @@ class KafkaSink:
 
     def _judge_topics(self, codes: Mapping[str, int]) -> NoReturn:
         """Raise what these answers mean: refused for good, or for now."""
-        if all(code in NO_TOPIC for code in codes.values()):
-            self._topics.refuse(codes)
-        said = ", ".join(f"{topic}: {words(code)}" for topic, code in codes.items())
-        raise SinkUnavailableError(f"Kafka does not take records for {said}")
+        self._topics.refuse(codes)
+        raise SinkUnavailableError(f"Kafka does not take records for {told(codes)}")
 
     def _judge_batches(self, answers: Sequence[tuple[Batch, int]]) -> NoReturn:
         """Raise what these answers mean: records to leave out, smaller batches to try, or to wait."""
@@ -176,3 +178,16 @@ class KafkaSink:
         if refused:
             raise RecordsRefusedError(refused)
         raise StartAgainError(f"smaller batches will be tried after {words(answers[0][1])}")
+
+
+def _refuse_wrong_names(records: Sequence[Outgoing]) -> None:
+    """What no topic can be called cannot even be asked about: such a request may have no bytes."""
+    wrong = {topic: why for topic in {record.topic for record in records} if (why := wrong_with_topic(topic))}
+    if wrong:
+        raise RecordsRefusedError(
+            {
+                index: f"topic {shown(record.topic)} {wrong[record.topic]}"
+                for index, record in enumerate(records)
+                if record.topic in wrong
+            }
+        )

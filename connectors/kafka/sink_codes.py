@@ -65,10 +65,12 @@ ASK_AGAIN = COORDINATOR_MOVED | {Code.COORDINATOR_LOAD_IN_PROGRESS, Code.CONCURR
 """The coordinator did nothing of what was asked, and will later."""
 NO_TOPIC = {
     Code.UNKNOWN_TOPIC_OR_PARTITION,
-    Code.LEADER_NOT_AVAILABLE,
     Code.INVALID_TOPIC,
     Code.TOPIC_AUTHORIZATION_FAILED,
+    Code.INVALID_REPLICATION_FACTOR,
 }
+"""There is no such topic for us: the name may be wrong. The last one is a topic that a broker would make as it is
+first named, and cannot. A topic that we may not see is answered as forbidden whether it exists or not."""
 
 
 def words(code: int) -> str:

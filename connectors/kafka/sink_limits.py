@@ -24,8 +24,14 @@ class SinkLimits:
     """For reading the progress."""
     close_seconds: float = 2.0
     topic_wait_seconds: float = 10.0
-    """A topic that does not exist, or may not be written to, for so long refuses its records: before that it
-    may be being made."""
+    """A topic that does not exist for so long, without a break, refuses its records: before that it may be being
+    made. One that exists and has partitions without a leader refuses nothing, and for so long is asked again
+    before the sink counts as unavailable."""
+    topic_forbidden_seconds: float = 300.0
+    """A topic that may not be written to for so long, without a break, refuses its records. Until then the sink
+    counts as unavailable, so that a right that is taken away and given back costs neither records nor their order.
+    It does not wait for ever: a topic that was never meant, or a dead-letter topic without the right, would stop
+    everything else."""
     topic_poll_seconds: float = 0.2
     metadata_age_seconds: float = 300.0
     """How long what is known of a topic's partitions is believed."""

@@ -1,4 +1,9 @@
-"""Topics as the sink knows them: leaders, since when they refuse, how large batches may be."""
+"""Topics as the sink knows them: leaders, since when they refuse, how large batches may be.
+
+Records are refused for good where it may be the records that are at fault, since they name the topic: it does not
+exist, or may not be written to. That a topic is there and one of its partitions has no leader is never their fault:
+that passes, and until then everything waits, so that nothing overtakes.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +14,9 @@ from typing import Any
 
 from aiokafka.protocol.metadata import MetadataRequest
 
-from connectors.kafka.sink_codes import Code, words
+from connectors.kafka.sink_codes import NO_TOPIC, Code, words
 from connectors.kafka.sink_limits import SinkLimits
+from connectors.sink import SinkUnavailableError
 
 Ask = Callable[[Any], Awaitable[Any]]
 _NO_LEADER = -1
@@ -27,11 +33,13 @@ class TopicsRefusedError(Exception):
 class Topics:
     """Outlives the connection, so that what was learnt once is not waited for again."""
 
-    def __init__(self, limits: SinkLimits) -> None:
+    def __init__(self, limits: SinkLimits, clock: Callable[[], float] = time.monotonic) -> None:
         self._limits = limits
+        self._clock = clock
         self._leaders: dict[str, list[int]] = {}
         self._asked: dict[str, float] = {}
-        self._refusing: dict[str, float] = {}
+        self._refusing: dict[str, tuple[int, float]] = {}
+        """Topic -> what was answered, and since when without a break."""
         self._bytes_max: dict[str, int] = {}
 
     def forget_leaders(self, topics: Collection[str] | None = None) -> None:
@@ -40,15 +48,20 @@ class Topics:
             self._leaders.pop(topic, None)
 
     async def leaders(self, topics: Collection[str], ask: Ask) -> Mapping[str, list[int]]:
-        """The leader of each partition, by topic; waits for topics that do not exist yet.
+        """The leader of each partition, by topic; waits for topics that do not exist yet, or are not in order.
 
         Raises:
             TopicsRefusedError: these have been missing or forbidden for too long.
+            SinkUnavailableError: one is still not in order after ``topic_wait_seconds``.
         """
+        since: float | None = None
         while unknown := [topic for topic in topics if not self._is_fresh(topic)]:
             missing = self._learn(await ask(MetadataRequest(unknown)))
             if missing:
                 self.refuse(missing)
+                since = self._clock() if since is None else since
+                if self._clock() - since >= self._limits.topic_wait_seconds:
+                    raise SinkUnavailableError(f"Kafka does not take records for {told(missing)}")
                 await asyncio.sleep(self._limits.topic_poll_seconds)
         return self._leaders
 
@@ -56,20 +69,25 @@ class Topics:
         """Note that topics do not take records.
 
         Raises:
-            TopicsRefusedError: for those that have not for too long, or cannot ever.
+            TopicsRefusedError: for those that have been missing or forbidden for too long, or cannot ever be.
         """
-        now = time.monotonic()
+        now = self._clock()
         refused = {}
         for topic, code in codes.items():
             self._leaders.pop(topic, None)
-            since = self._refusing.setdefault(topic, now)
-            if code == Code.INVALID_TOPIC or now - since >= self._limits.topic_wait_seconds:
-                refused[topic] = f"topic {topic!r}: {words(code)} for {now - since:.0f} seconds"
+            if code not in NO_TOPIC:
+                self._refusing.pop(topic, None)
+                continue
+            if self._refusing.get(topic, (None,))[0] != code:
+                self._refusing[topic] = (code, now)
+            seconds = now - self._refusing[topic][1]
+            if code == Code.INVALID_TOPIC or seconds >= self._patience(code):
+                refused[topic] = f"topic {topic!r}: {words(code)} for {seconds:.0f} seconds"
         if refused:
             raise TopicsRefusedError(refused)
 
-    def took(self, topics: Iterable[str]) -> None:
-        """Note that topics took records."""
+    def admitted(self, topics: Iterable[str]) -> None:
+        """Note that topics are there and may be written to: what they refused before counts no more."""
         if self._refusing:
             for topic in topics:
                 self._refusing.pop(topic, None)
@@ -85,10 +103,14 @@ class Topics:
         else:
             self._bytes_max[topic] = bytes_max
 
+    def _patience(self, code: int) -> float:
+        if code == Code.TOPIC_AUTHORIZATION_FAILED:
+            return self._limits.topic_forbidden_seconds
+        return self._limits.topic_wait_seconds
+
     def _is_fresh(self, topic: str) -> bool:
         return (
-            topic in self._leaders
-            and time.monotonic() - self._asked[topic] < self._limits.metadata_age_seconds
+            topic in self._leaders and self._clock() - self._asked[topic] < self._limits.metadata_age_seconds
         )
 
     def _learn(self, answer: Any) -> dict[str, int]:
@@ -100,5 +122,16 @@ class Topics:
                 missing[topic] = code or Code.LEADER_NOT_AVAILABLE
             else:
                 self._leaders[topic] = [leaders[number] for number in range(len(leaders))]
-                self._asked[topic] = time.monotonic()
+                self._asked[topic] = self._clock()
+                self._found(topic)
         return missing
+
+    def _found(self, topic: str) -> None:
+        """It exists. That says nothing of whether it may be written to: only a transaction can tell."""
+        if self._refusing.get(topic, (None,))[0] != Code.TOPIC_AUTHORIZATION_FAILED:
+            self._refusing.pop(topic, None)
+
+
+def told(codes: Mapping[str, int]) -> str:
+    """Topics with what they answered, for a person."""
+    return ", ".join(f"{topic}: {words(code)}" for topic, code in codes.items())

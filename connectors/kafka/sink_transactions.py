@@ -53,10 +53,11 @@ class BatchesRefusedError(Exception):
 
 
 class PartitionsRefusedError(Exception):
-    """Partitions that cannot be part of a transaction, each with Kafka's code."""
+    """Partitions that cannot be part of a transaction, each with Kafka's code; ``admitted``: topics that could."""
 
-    def __init__(self, refused: Mapping[Partition, int]) -> None:
+    def __init__(self, refused: Mapping[Partition, int], admitted: Collection[str]) -> None:
         self.refused = refused
+        self.admitted = admitted
         super().__init__(f"{len(refused)} partitions refused")
 
 
@@ -137,7 +138,8 @@ class Transactions:
             if code in FENCED:
                 _check(code, "opening a transaction")
         if codes:
-            raise PartitionsRefusedError(refused or codes)
+            admitted = {tp.topic for tp, code in codes.items() if code == Code.OPERATION_NOT_ATTEMPTED}
+            raise PartitionsRefusedError(refused or codes, admitted if refused else set())
 
     async def produce(self, batches: Iterable[Batch], leaders: Leaders, refresh: Refresh) -> None:
         """Write all batches, those of one partition one after the other.

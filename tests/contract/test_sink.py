@@ -228,10 +228,18 @@ async def test_a_topic_that_stays_missing_refuses_its_records_and_no_others(worl
     assert len(await values(world, topic)) == 2
 
 
-async def test_a_name_that_no_topic_can_have_refuses_its_records(world: World) -> None:
+@pytest.mark.parametrize(
+    "name", ["not a topic name!", "", "..", "x" * 250, "x" * 40_000, "caf\u00e9", "lone \ud800", "nul\0"]
+)
+async def test_a_name_that_no_topic_can_have_refuses_its_records(world: World, name: str) -> None:
     topic = await world.topic()
     sink = world.sink()
     await sink.start()
     with pytest.raises(RecordsRefusedError) as raised:
-        await sink.publish([record(topic), record("not a topic name!")], progress(1))
+        await sink.publish([record(topic), record(name), record(topic)], progress(1))
     assert list(raised.value.refused) == [1]
+    assert len(str(raised.value)) < 1_000
+    await sink.close()
+    await sink.start()
+    await sink.publish([record(topic), record(topic)], progress(1))
+    assert len(await values(world, topic)) == 2

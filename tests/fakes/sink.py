@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from aiokafka.partitioner import murmur2
 
+from connectors.identity import shown
 from connectors.sink import (
     FencedError,
     Outgoing,
@@ -145,7 +146,7 @@ class FakeSink:
             if refused:
                 raise RecordsRefusedError(
                     {
-                        index: f"there is no topic {record.topic}"
+                        index: f"there is no topic {shown(record.topic)}"
                         for index, record in enumerate(records)
                         if record.topic in refused
                     }

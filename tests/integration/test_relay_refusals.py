@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from typing import Any
 
 import orjson
 import pytest
+from aiokafka.protocol.metadata import MetadataRequest
 
+from connectors.kafka.sink_transactions import Transactions
 from engine.outbox import OutRecord
 from engine.relay import Refused, Relay, RelayEvent, RelayLimits, Restarted
-from tests.outbox import DEADLINE_SECONDS, running
+from tests.outbox import DEADLINE_SECONDS, running, within_deadline
 from tests.relays import TIME, fetch, put, quick_relay, quick_sink, record, values
 from tests.services import Database, Kafka, TopicFactory
 
@@ -135,3 +138,53 @@ async def test_a_small_limit_of_a_topic_is_learnt_and_refuses_nothing_that_fits(
     assert found == [b"%d-%03d" % (number, index) for number in range(5) for index in range(100)]
     assert not [event for event in events if isinstance(event, Refused)]
     assert len([event for event in events if isinstance(event, Restarted)]) < 8
+
+
+async def test_a_topic_with_a_partition_offline_refuses_nothing_and_is_not_overtaken(
+    database: Database, kafka: Kafka, topic: TopicFactory, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = await topic()
+    offline = {name}
+    ask = Transactions.ask
+
+    async def ask_with_partitions_offline(self: Transactions, request: Any) -> Any:
+        answer = await ask(self, request)
+        if isinstance(request, MetadataRequest):
+            answer.topics = [
+                (code, about, internal, [(5, number, -1, *rest) for _, number, _, *rest in partitions])
+                if about in offline
+                else (code, about, internal, partitions)
+                for code, about, internal, partitions in answer.topics
+            ]
+        return answer
+
+    monkeypatch.setattr(Transactions, "ask", ask_with_partitions_offline)
+    events: list[RelayEvent] = []
+    async with running(quick_relay(database, kafka, namespace, on_event=events.append)) as relay:
+        await put(database.engine_dsn, namespace, [record(name, b"1")])
+        await within_deadline(lambda: len(_waits(events)) >= 3)
+        sequence = await put(database.engine_dsn, namespace, [record(name, b"2")])
+        offline.clear()
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            await relay.drained(sequence)
+    assert await values(kafka, name) == [b"1", b"2"]
+    assert not [event for event in events if isinstance(event, Refused)]
+
+
+def _waits(events: list[RelayEvent]) -> list[RelayEvent]:
+    return [event for event in events if isinstance(event, Restarted) and "LEADER_NOT_AVAIL" in event.error]
+
+
+@pytest.mark.parametrize("name", ["x" * 40_000, "half \udc80"])
+async def test_a_row_of_an_older_version_with_a_name_that_no_topic_can_have_holds_up_nothing(
+    database: Database, kafka: Kafka, topic: TopicFactory, namespace: str, name: str
+) -> None:
+    sound = await topic()
+    await put(database.engine_dsn, namespace, [record(sound, b"1"), record(name, b"kept")])
+    async with running(quick_relay(database, kafka, namespace)) as relay:
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            await relay.drained(await put(database.engine_dsn, namespace, [record(sound, b"2")]))
+    assert await values(kafka, sound) == [b"1", b"2"]
+    [letter] = await fetch(database.reader_dsn, "select * from pointsman.dead_letters")
+    assert (letter["reason"], letter["record_value"]) == ("refused by broker", b"kept")
+    assert letter["error"].startswith("topic ")

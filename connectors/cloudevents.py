@@ -76,21 +76,26 @@ def decode_binary(
     """The event of a record whose attributes are in ``ce_`` headers; of one given twice the last counts."""
     event: dict[str, Any] = {}
     data = flaw = None
+    misread = None
     for name, value in record.headers:
         if name[:3] == "ce_" and value is not None:
             try:
                 event[name[3:]] = value.decode()
             except UnicodeDecodeError:
-                flaw = f"the header {shown(name)} is not UTF-8 text"
+                misread = f"the header {shown(name)} is not UTF-8 text"
     try:
         if content_type is not None:
             event["datacontenttype"] = header_text("content-type", content_type)
         if record.value:
             data = read_data(record.value, event.get("datacontenttype"), "the value")
     except FlawError as error:
-        flaw = flaw or str(error)
+        flaw = str(error)
     event["data"] = data
-    return decode_event(record, topic, event, traceparent, binary=True, flaw=flaw)
+    found = decode_event(record, topic, event, traceparent, binary=True, flaw=misread or flaw)
+    if misread is not None and isinstance(found, Unreadable):
+        # Without it the attribute is missing, and that alone would be told.
+        return found._replace(error=_cannot_be_read(misread))
+    return found
 
 
 def decode_event(
@@ -208,7 +213,7 @@ def _examined(
     flaw = _attributes_flaw(found) or _others_flaw(found.others) or data_flaw
     if flaw is not None:
         event_id, event_type = fit(found.id, identity.ID_BYTES_MAX), fit(found.type, identity.TYPE_BYTES_MAX)
-        return Unreadable(f"the CloudEvent cannot be read: {flaw}", event_id, event_type, key)
+        return Unreadable(_cannot_be_read(flaw), event_id, event_type, key)
     others = {name: value for name, value in found.others.items() if value is not None}
     envelope = Envelope(
         id=found.id,
@@ -221,6 +226,10 @@ def _examined(
         attributes=others,
     )
     return Decoded(envelope, data, key_error)
+
+
+def _cannot_be_read(flaw: str) -> str:
+    return f"the CloudEvent cannot be read: {flaw}"
 
 
 def _checked_key(key: Any) -> tuple[str | None, str | None]:

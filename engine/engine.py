@@ -330,7 +330,8 @@ class Session:
         self.claims = {partition: claim for partition, claim in self.claims.items() if not claim.lost}
         stopped = self._engine.stopped_partitions
         self._parts.reader.assign({p: c.read_to for p, c in self.claims.items() if p not in stopped})
-        self._paused = False
+        if self._paused:
+            self._parts.reader.pause(self.claims)
 
     def _speak_of_kafka(self) -> None:
         troubles = kafka_troubles(self._parts)

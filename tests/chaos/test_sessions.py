@@ -12,6 +12,7 @@ import pytest
 
 from connectors.source import Chunk, Partition, SourceUnreachableError
 from engine.engine import UPKEEP_SECONDS, Session
+from engine.observing import Silent
 from engine.store import connecting
 from engine.store.postgres import PostgresStore
 from tests.chaos.contender import GROUP, told, weighed
@@ -141,6 +142,57 @@ async def test_a_position_passes_what_has_no_records_up_to_the_end_of_the_partit
         assert log is not None
         at_the_end = f"select 1 from pointsman.positions where position = {log.end}"
         await until(partial(one.ask, at_the_end), 10, f"the position at {log.end}")
+
+
+class Pauses(Silent):
+    """How many partitions were not read, and how often that was said: before each look into the source."""
+
+    partitions = 0
+    times = 0
+
+    def paused(self, partitions: int) -> None:
+        self.partitions = partitions
+        self.times += 1
+
+    async def looks(self, times: int, partitions: int) -> None:
+        """Wait until the source was looked into so many times more, with so many partitions not read at last."""
+        wanted = self.times + times
+
+        async def has_looked() -> bool:
+            return self.times >= wanted and self.partitions == partitions
+
+        await until(has_looked, 10, f"{partitions} partitions that are not read", 0.001)
+
+
+async def test_partitions_are_paused_while_the_outbox_is_full_until_half_of_it_is_left(
+    database: Database,
+) -> None:
+    depth, pauses = 10, Pauses()
+    async with lived(
+        database,
+        partitions=2,
+        outbox_depth=lambda: depth,
+        observer=pauses,
+        outbox_rows_max=10,
+        fetch_wait_milliseconds=5,
+    ) as one:
+        await one.append(told("opened", "p"))
+        await one.moves(1)
+        depth = 11
+        await pauses.looks(2, 2)
+        await one.append(weighed("p"))
+        await one.append(told("opened", "q"), partition=1)
+        await pauses.looks(3, 2)
+        depth = 6
+        await pauses.looks(3, 2)
+        # Nor is it forgotten where the partitions are taken anew.
+        one.engine.assignment.take_all_again()
+        await pauses.looks(3, 2)
+        assert [tuple(row) for row in await one.ask("select epoch from pointsman.positions")] == [(2,), (2,)]
+        await one.moves(1)
+        depth = 5
+        await one.moves(3)
+        await pauses.looks(1, 0)
 
 
 async def test_an_engine_that_was_idle_for_long_makes_room_ahead_once(

@@ -67,7 +67,7 @@ class Ledger:
                     created += 1
                     commit.created.append((route.pipeline, run))
             # What these runs took before is not taken off.
-            route.cache_bytes += len(keys) * RUN_BYTES + 2 * context_bytes
+            route.cache_bytes += len(keys) * RUN_BYTES + context_bytes
             self.count(route, Disposition.STARTED, created)
             self.count(route, Disposition.APPLIED, moves - created - self._other_rows.get(route, 0))
         return commit
@@ -292,7 +292,7 @@ class Ledger:
         self.commit.rows.append(with_hash(pack(fields), row.hash))
         # Out and in again moves it to the end: the cache's order is the order of use.
         route.cache.pop(key, None)
-        route.cache[key] = fold(run, row, loaded=run.loaded)
+        route.cache[key] = fold(run, row)
 
     def _rest_on(self, arrival: Arrival, run: Run | None) -> None:
         if run is not None and arrival.key not in self._touched.get(arrival.route, ()):

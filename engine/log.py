@@ -204,23 +204,19 @@ def digest_bytes(number: int) -> bytes:
     return number.to_bytes(8, "big", signed=True)
 
 
-def fold(
-    run: Run | None, row: LogRow, *, key: str = "", generation: int = 0, loaded: list[Any] | None = None
-) -> Run:
+def fold(run: Run | None, row: LogRow, *, key: str = "", generation: int = 0) -> Run:
     """The run after a row.
 
-    ``key`` and ``generation`` are needed for the first row only; ``loaded`` may pass on the context as an object.
+    ``key`` and ``generation`` are needed for the first row only.
     """
     (
         number, digest, _, at, sequence, _, definition, kind, status, _, _, configuration, _, _, context, _, hashed,
     ) = row  # fmt: skip
-    if loaded is None:
-        loaded = []
     if run is None:
         recent = b"" if digest is None else digest_bytes(digest)
         return _new(Run, (
             number, key, generation, sequence, status, configuration, context, recent, hashed, definition, 0, 0,
-            at, at, loaded,
+            at, at,
         ))  # fmt: skip
     recent = run.recent if digest is None else remember(run.recent, digest_bytes(digest))
     held, waiting = run.held, run.waiting
@@ -228,7 +224,7 @@ def fold(
         held, waiting = _holding(run, row)
     return _new(Run, (
         number, run.key, run.generation, sequence, status, configuration, context or run.context, recent, hashed,
-        definition, held, waiting, run.started, at, loaded,
+        definition, held, waiting, run.started, at,
     ))  # fmt: skip
 
 

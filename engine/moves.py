@@ -62,7 +62,7 @@ class Moves(Ledger):
         rows, texts, touched_runs = self.commit.rows, self._texts, self._touched
         for arrival, machine, run, moved, at, at_number in moves:
             route, key, record, position, _, decoded, digest = arrival
-            _, configuration, status, context, loaded, publications = moved
+            _, configuration, status, context, publications = moved
             envelope = decoded[0]
             if run is None:
                 number, generation, sequence, kind = next(self._run_ids), 0, 1, _STARTED
@@ -72,7 +72,7 @@ class Moves(Ledger):
             else:
                 (
                     number, _, generation, before, _, _, context_before, recent, previous, definition, held, waiting,
-                    started, _, _,
+                    started, _,
                 ) = run  # fmt: skip
                 sequence, kind = before + 1, _MOVED
                 # Out and in again moves it to the end: the cache's order is the order of use.
@@ -120,7 +120,7 @@ class Moves(Ledger):
             rows.append(packed + HASH_LENGTH + hashed)
             route.cache[key] = _new(Run, (
                 number, key, generation, sequence, status, configuration, new_context or context_before,
-                recent + digest, hashed, definition, held, waiting, started, at, loaded,
+                recent + digest, hashed, definition, held, waiting, started, at,
             ))  # fmt: skip
 
     def _publish(

@@ -93,11 +93,11 @@ def read(machine: Machine, written: bytes) -> Context:
         raise HandlerError(Reason.ACTION_FAILED, _printable(message)) from None
 
 
-def write(machine: Machine, context: Context, name: str | None) -> tuple[bytes, Context]:
-    """The context as it is stored, and as it is read back: a run goes on from what survived."""
+def write(machine: Machine, context: Context, name: str | None) -> bytes:
+    """The context as it is stored, once it was read back: a run goes on from what survived."""
     try:
         written = machine.write_context(context, warnings=False, by_alias=True)
-        loaded = machine.read_context(written)
+        machine.read_context(written)
     except BaseException as error:  # noqa: BLE001 - user types may bring their own serializers
         message = (
             f"the context that {name} left does not survive being stored: {type(error).__name__}: {error}"
@@ -106,7 +106,7 @@ def write(machine: Machine, context: Context, name: str | None) -> tuple[bytes, 
     if len(written) > CONTEXT_BYTES_MAX:
         message = f"the context that {name} left takes {len(written)} bytes, of {CONTEXT_BYTES_MAX} allowed"
         raise HandlerError(Reason.ACTION_FAILED, message)
-    return written, loaded
+    return written
 
 
 def describe(error: BaseException, name: str | None) -> str:

@@ -94,7 +94,7 @@ def _move(
         for source, target, guard, action, guard_name, action_name in candidates:
             if guard is not None:
                 if context is None:
-                    context = _context_of(machine, run)
+                    context = read(machine, run.context)
                 if not ask(guard, guard_name, context, event):
                     tried += (Tried(source, target, guard_name),)
                     continue
@@ -102,28 +102,17 @@ def _move(
                 configuration = target
             status = COMPLETED if configuration in machine.final else RUNNING
             if action is None:
-                # A guard may have had the context in its hands, so the object is not passed on.
-                loaded = run.loaded if context is None else []
-                return _tuple(Moved, (False, configuration, status, None, loaded, ()))
+                return _tuple(Moved, (False, configuration, status, None, ()))
             if context is None:
-                context = _context_of(machine, run)
+                context = read(machine, run.context)
             publications = act(action, action_name, context, event, run.key)
-            written, again = write(machine, context, action_name)
+            written = write(machine, context, action_name)
             changed = None if written == run.context else written
-            return _tuple(Moved, (False, configuration, status, changed, [again], publications))
+            return _tuple(Moved, (False, configuration, status, changed, publications))
     except HandlerError as error:
         return Refused(error.reason, str(error), holds=True, tried=tried)
     why = f"no condition of the transitions out of {configuration} held"
     return _by_policy(machine.unexpected, Reason.UNEXPECTED, why, tried)
-
-
-def _context_of(machine: Machine, run: Run) -> Context:
-    # Taken out, so that the object is used once: whoever steps from the same run again reads the bytes.
-    loaded = run.loaded
-    if loaded:
-        context: Context = loaded.pop()
-        return context
-    return read(machine, run.context)
 
 
 def _start(machine: Machine, occurrence: Occurrence) -> Outcome:
@@ -145,9 +134,9 @@ def _begin(machine: Machine, beginning: Beginning, event: Event, key: str) -> Mo
     publications: tuple[Publication, ...] = ()
     if beginning.action is not None:
         publications = act(beginning.action, beginning.action_name, context, event, key)
-    written, loaded = write(machine, context, beginning.action_name or beginning.build_name)
+    written = write(machine, context, beginning.action_name or beginning.build_name)
     status = COMPLETED if beginning.target in machine.final else RUNNING
-    return Moved(True, beginning.target, status, written, [loaded], publications)
+    return Moved(True, beginning.target, status, written, publications)
 
 
 def _by_policy(policy: Policy, reason: Reason, why: str, tried: tuple[Tried, ...] = ()) -> Outcome:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from statemachines.effects import Publication
 
@@ -46,8 +46,6 @@ class Moved(NamedTuple):
     status: int
     context: bytes | None
     """None: unchanged."""
-    loaded: list[Any]
-    """The context read back from its bytes, for the next step."""
     publications: tuple[Publication, ...]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -48,17 +48,11 @@ class Run(NamedTuple):
     """How many events wait behind the hold."""
     started: datetime
     updated: datetime
-    loaded: list[Any]
-    """The context as an object if at hand, to be taken out by the one who uses it; never part of equality."""
 
     @property
     def states(self) -> tuple[str, ...]:
         """The active states, outermost first."""
         return tuple(self.configuration.split(" "))
-
-    def durable(self) -> tuple[Any, ...]:
-        """All that is stored, for comparison."""
-        return tuple(self)[:-1]
 
 
 def has_seen(recent: bytes, digest: bytes) -> bool:

@@ -58,7 +58,7 @@ def pack_changes(changed: Iterable[tuple[int, Run]]) -> list[bytes]:
     for old, run in changed:
         (
             number, _, _, sequence, status, configuration, context, recent, hashed, definition, held, waiting, _,
-            updated, _,
+            updated,
         ) = run  # fmt: skip
         states = configuration.encode()
         fixed = _pack_change(
@@ -76,7 +76,7 @@ def pack_runs(created: Iterable[tuple[int, Run]]) -> list[bytes]:
     for pipeline, run in created:
         (
             number, key, generation, sequence, status, configuration, context, recent, hashed, definition, held,
-            waiting, started, updated, _,
+            waiting, started, updated,
         ) = run  # fmt: skip
         name, states = key.encode(), configuration.encode()
         fixed = _pack_run(

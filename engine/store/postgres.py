@@ -147,7 +147,7 @@ class PostgresStore:
     async def load_runs(self, pipeline: int, keys: Sequence[str]) -> list[Run]:
         async with self._translated():
             rows = await self._reader.fetch(_SQL["load_runs"], pipeline, keys)
-        return [Run._make((*row, [])) for row in rows]
+        return [Run._make(row) for row in rows]
 
     async def seen(self, asked: Sequence[tuple[int, int]]) -> set[tuple[int, int]]:
         columns = ([run for run, _ in asked], [digest for _, digest in asked])
@@ -189,7 +189,7 @@ class PostgresStore:
         """A run by its number."""
         async with self._translated():
             row = await self._reader.fetchrow(_SQL["run_by_id"], number)
-        return None if row is None else Run._make((*row, []))
+        return None if row is None else Run._make(row)
 
     async def origin_of(self, position: int | None) -> Origin:
         if position is None:

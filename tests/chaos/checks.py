@@ -75,8 +75,8 @@ async def check_chains(world: World) -> dict[int, list[LogRow]]:
             previous = row.hash
             folded = fold(folded, row, key=runs[number][1], generation=runs[number][2])
         assert folded is not None
-        if folded.durable() != tuple(runs[number])[:14]:
-            wrong.append(f"run {number}: folded {folded.durable()} and stored {tuple(runs[number])[:14]}")
+        if folded != tuple(runs[number])[:14]:
+            wrong.append(f"run {number}: folded {folded} and stored {tuple(runs[number])[:14]}")
         waits = {r.sequence for r in chain if r.kind == Kind.WAITED}
         if len(waits) < folded.waiting:
             wrong.append(f"run {number}: {folded.waiting} wait, {len(waits)} ever came")

@@ -100,7 +100,7 @@ class FakeStore:
                 known = latest.get(run.key)
                 if known is None or known.generation < run.generation:
                     latest[run.key] = run
-        return [run._replace(loaded=[]) for run in latest.values()]
+        return list(latest.values())
 
     async def seen(self, asked: Sequence[tuple[int, int]]) -> set[tuple[int, int]]:
         consumed = {(row.run, row.digest) for row in self.tables.rows.values()}
@@ -172,7 +172,7 @@ class FakeStore:
 
     async def run_by_id(self, number: int) -> Run | None:
         found = self.tables.runs.get(number)
-        return None if found is None else found[1]._replace(loaded=[])
+        return None if found is None else found[1]
 
     async def origin_of(self, position: int | None) -> Origin:
         for partition, place in self.tables.places.items():

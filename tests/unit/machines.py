@@ -100,7 +100,6 @@ def begun(machine: Machine, event: Event) -> Run:
         waiting=0,
         started=NOW,
         updated=NOW,
-        loaded=moved.loaded,
     )
 
 
@@ -111,5 +110,4 @@ def advanced(run: Run, moved: Moved, digest: bytes) -> Run:
         configuration=moved.configuration,
         context=run.context if moved.context is None else moved.context,
         recent=remember(run.recent, digest),
-        loaded=moved.loaded,
     )

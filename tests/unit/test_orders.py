@@ -83,7 +83,7 @@ from tests.unit.test_orders import *
 order = given(flow, PLACED)
 for event in (OrderPaid(order_id="o-1", amount=1), PACKED, PAID, PACKED, SHIPPED, DELIVERED, CANCELLED):
     order.when(event)
-    print(order.run.durable(), order.published, order.outcome)
+    print(order.run, order.published, order.outcome)
 """
 
 

@@ -15,7 +15,7 @@ from statemachines.run import Run
 _BEGINS = frozenset({Kind.STARTED})
 _LEAVES = frozenset({Kind.MOVED_AFTER_WAIT, Kind.HELD_AFTER_WAIT, Kind.LEFT_WAITING})
 _HOLDING = frozenset({Kind.HELD, Kind.HELD_AFTER_WAIT})
-_NAMES = Run._fields[:-1]
+_NAMES = Run._fields
 _SHOWN_CHARACTERS_MAX = 80
 
 
@@ -112,8 +112,8 @@ class Chain:
             return
         if self._lost or self._folded is None:
             return
-        folded = self._folded.durable()
-        for name, recorded, computed in zip(_NAMES, self._stored.durable(), folded, strict=True):
+        folded = self._folded
+        for name, recorded, computed in zip(_NAMES, self._stored, folded, strict=True):
             if recorded != computed:
                 told = (
                     f"is {_short(name, recorded)} in the run's row, and {_short(name, computed)} by its log"

@@ -277,7 +277,7 @@ class Commands:
             assert isinstance(own, Decoded), "decoding is pure"
             batch.match(record, letter.position, topic, own, only=pipeline)
         batch.close_range(letter.position)
-        await load_for(batch, self._store)
+        await load_for(batch, batch.arrivals, self._store)
         # Neither the record's partition nor those of the events that wait need be ours.
         await self._committer.learn_strikes([letter.position])
         batch.meet(batch.arrivals)

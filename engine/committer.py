@@ -15,6 +15,7 @@ unavailable            the outcome is unknown: it is passed on, and the engine b
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, MutableSequence, Sequence
 from dataclasses import dataclass, field
@@ -35,6 +36,8 @@ T = TypeVar("T")
 
 EVENTS_BETWEEN_BREATHS = 100
 """After reading or stepping as many the event loop gets a turn, so that the commit in flight goes on."""
+EVENTS_LOADED_AT_ONCE = 500
+"""The runs of as many events are asked for at once, while those before them are stepped."""
 LOSSES_BEFORE_LOCK = 2
 RUN_IDS_SECONDS_MAX = 180.0
 """Older ids are thrown away: an id has the time in it, decides in which partition of the log its run lies, and must be
@@ -85,16 +88,28 @@ class Committer:
             if not claim.lost:
                 batch.commit.positions.append(PositionMove(claim.id, claim.epoch, start, end))
                 topic = self._topics[claim.partition.topic]
-                for portion in _portions(records):
+                for portion in _portions(records, EVENTS_BETWEEN_BREATHS):
                     batch.read(portion, claim.id, topic)
                     await asyncio.sleep(0)
-        await load_for(batch, self._store)
-        for arrivals in _portions(batch.arrivals):
-            batch.meet(arrivals)
-            batch.rest()
-            await asyncio.sleep(0)
+        await self._meet(batch)
         batch.finish()
         return batch
+
+    async def _meet(self, batch: Batch) -> None:
+        """Let all events meet their runs, while what the next of them need is loaded."""
+        portions = [*_portions(batch.arrivals, EVENTS_LOADED_AT_ONCE), ()]
+        loading = asyncio.create_task(load_for(batch, portions[0], self._store))
+        try:
+            for arrivals, following in itertools.pairwise(portions):
+                await loading
+                loading = asyncio.create_task(load_for(batch, following, self._store))
+                for some in _portions(arrivals, EVENTS_BETWEEN_BREATHS):
+                    batch.meet(some)
+                    batch.rest()
+                    await asyncio.sleep(0)
+            await loading
+        finally:
+            loading.cancel()
 
     async def learn_strikes(self, positions: Iterable[int | None]) -> None:
         """Know which records of these positions ended an engine before."""
@@ -249,9 +264,9 @@ def _cannot_pass(one: Slice, kind: str) -> str:
     )
 
 
-def _portions(many: Sequence[T]) -> Iterator[Sequence[T]]:
-    for at in range(0, len(many), EVENTS_BETWEEN_BREATHS):
-        yield many[at : at + EVENTS_BETWEEN_BREATHS]
+def _portions(many: Sequence[T], length: int) -> Iterator[Sequence[T]]:
+    for at in range(0, len(many), length):
+        yield many[at : at + length]
 
 
 def evict(routes: Sequence[Route], limits: EngineLimits, batch: Batch) -> None:

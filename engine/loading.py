@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from engine.arrival import Arrival
 from engine.batch import Batch
 from engine.log import digest_number
@@ -10,21 +12,25 @@ from engine.routing import Route, bytes_of
 from engine.store.contract import Store
 
 
-async def load_for(batch: Batch, store: Store) -> None:
-    """Bring the runs of all arrivals into the caches, and ask the log for events that may have been seen long ago."""
+async def load_for(batch: Batch, arrivals: Sequence[Arrival], store: Store) -> None:
+    """Bring the runs of these arrivals into the caches, and ask the log for events that may have been seen long ago.
+
+    Other arrivals of the batch may meet their runs meanwhile.
+    """
     missing: dict[Route, set[str]] = {}
-    for arrival in batch.arrivals:
+    for arrival in arrivals:
         route, key = arrival[0], arrival[1]
         if key not in route.cache:
             missing.setdefault(route, set()).add(key)
     for route, keys in missing.items():
         for run in await store.load_runs(route.pipeline, sorted(keys)):
-            route.cache[run.key] = run
-            route.cache_bytes += bytes_of(run)
-    await ask_for_seen(batch, batch.arrivals, store)
+            if run.key not in route.cache:
+                route.cache[run.key] = run
+                route.cache_bytes += bytes_of(run)
+    await ask_for_seen(batch, arrivals, store)
 
 
-async def ask_for_seen(batch: Batch, arrivals: list[Arrival], store: Store) -> None:
+async def ask_for_seen(batch: Batch, arrivals: Sequence[Arrival], store: Store) -> None:
     """Ask about events of runs whose own memory of recent events may be too short, and of held runs."""
     asked: list[tuple[int, int]] = []
     held: set[int] = set()

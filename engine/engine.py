@@ -40,7 +40,7 @@ log = logging.getLogger("pointsman.engine")
 UPKEEP_SECONDS = 3_600
 """How often the store is asked to make room ahead: the log's partitions of the coming months."""
 ASK_SECONDS = 1.0
-"""How often ``until`` is asked where there is always more to read; its commits are settled for that."""
+"""How often ``until`` is asked where there is always more to read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,15 +213,18 @@ class Session:
                 for portion in by_bytes(slices, parts.limits.batch_bytes_max):
                     pending = await self._advance(portion, pending)
                 asks = until is not None and (not slices or time.monotonic() - asked_at >= ASK_SECONDS)
-                if await self._commands.look() or not slices or asks:
+                if await self._commands.look() or not slices:
                     await self._settle(pending)
                     pending = None
                     self._speak_of_kafka()
                     await self._commands.work()
-                    if asks and until is not None and not self._commands.wanted.is_set():
-                        asked_at = time.monotonic()
-                        if await until(self):
-                            return True
+                if asks and until is not None and not self._commands.wanted.is_set():
+                    # A commit may be in flight: what is asked is what the store has.
+                    asked_at = time.monotonic()
+                    if await until(self):
+                        await self._settle(pending)
+                        pending = None
+                        return True
         finally:
             if pending is not None:
                 pending.task.cancel()

@@ -120,7 +120,7 @@ class PostgresStore:
         wanted = set(partitions)
         topics = sorted({partition.topic for partition in wanted})
         async with self._translated():
-            rows = await self._writer.fetch(_SQL["known_positions"], *self._scope, topics)
+            rows = await self._reader.fetch(_SQL["known_positions"], *self._scope, topics)
         found = {Partition(topic, number): position for topic, number, position in rows}
         return {partition: position for partition, position in found.items() if partition in wanted}
 

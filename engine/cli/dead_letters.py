@@ -121,7 +121,7 @@ def show(
             "run": f"{letter.pipeline or '?'} {letter.key or '?'}",
             "record": place(found.record),
             "holds its run": f"yes, {found.waiting} events wait" if found.holds else "no",
-            "publishing": f"{letter.publishing}, {found.dead_letter_topic or letter.topic}{refused}",
+            "publishing": f"{letter.publishing}, to {found.dead_letter_topic or letter.topic}{refused}",
             "at": letter.at,
             **({"ended": f"by {found.who}: {found.why}"} if found.ended else {}),
         }

@@ -179,7 +179,7 @@ async def test_from_the_command_line_by_the_topic_that_takes_it_now(
             found = pointsman("dead-letters", "show", became["id"], on=reader_on(database))
             return found.out
 
-        await within_deadline(lambda: f"published , to {small}" in shown())
+        await within_deadline(lambda: f"published, to {small}" in shown())
     assert await texts(kafka, small) == ["large"]
     told_again = pointsman("dead-letters", "redrive", became["id"], on=on)
     assert (told_again.code, told_again.out) == (0, f"{became['id']}: left alone, it is redriven already\n")

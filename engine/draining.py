@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import orjson
 
-from connectors.decode import Unreadable, decode
+from connectors.decode import Decoded, decode
 from connectors.source import RawRecord
 from engine.arrival import Arrival
 from engine.batch import Batch
@@ -20,6 +20,7 @@ from engine.loading import ask_for_seen
 from engine.log import Kind, digest_bytes, microseconds
 from engine.routing import Route, TopicRoute
 from engine.store.contract import Command, Commit, FollowUp, Store, WaitingEvent
+from statemachines.definition import Topic
 from statemachines.outcome import Reason, Refused
 from statemachines.run import Run
 
@@ -78,9 +79,23 @@ class Draining:
         time_, key, headers = decode_envelope(event.envelope, run.key.encode())
         record = RawRecord(topic_name, partition, event.offset or 0, time_, key, event.payload, headers)
         topic = self._topics.get(topic_name) or next(iter(self._topics.values()))
-        decoded = decode(record, topic.topic, cluster)
-        assert not isinstance(decoded, Unreadable), "it could be read when it came"
+        decoded = _decode_as(event, record, cluster, route)
         return Arrival(route, run.key, record, event.position, topic, decoded, digest_bytes(event.digest))
+
+
+def _decode_as(event: WaitingEvent, record: RawRecord, cluster: str, route: Route) -> Decoded:
+    """Read a record as the event that it was, whatever the settings of its topic are by now."""
+    identity = event.event_id, event.type
+    machines = sorted(route.machines.values(), key=lambda machine: machine.version, reverse=True)
+    for topic in (one for machine in machines for one in machine.pipeline.read_topics):
+        if topic.name == record.topic:
+            found = decode(record, topic, cluster)
+            if isinstance(found, Decoded) and (found.envelope.id, found.envelope.type) == identity:
+                return found
+    # The version that it was read by is not loaded. What the settings tell beside its data is in the row.
+    plain = decode(record, Topic(record.topic, type="", type_default=event.type), cluster)
+    assert isinstance(plain, Decoded), "it could be read when it came, and these settings ask for nothing"
+    return plain._replace(envelope=plain.envelope._replace(id=event.event_id))
 
 
 def _hold_for_rest(command: Command, route: Route, run: Run, batch: Batch) -> None:

@@ -69,12 +69,16 @@ class Loaded(NamedTuple):
 
 
 def make_routes(loaded: Iterable[Loaded], record_bytes_max: Mapping[str, int]) -> dict[str, TopicRoute]:
-    """Routes by topic; ``record_bytes_max`` says how large a record may be on dead-letter topics."""
+    """Routes by topic; ``record_bytes_max`` says how large a record may be on dead-letter topics.
+
+    Of the versions of a pipeline the newest that names a topic decides how it is read, for the runs of all of them.
+    """
     by_pipeline: dict[int, list[Loaded]] = {}
     for one in loaded:
         by_pipeline.setdefault(one.pipeline, []).append(one)
     found: dict[str, tuple[Topic, list[Route]]] = {}
-    for versions in by_pipeline.values():
+    for several in by_pipeline.values():
+        versions = sorted(several, key=lambda one: one.machine.version)
         route = _route(versions)
         topics = {topic.name: topic for one in versions for topic in one.machine.pipeline.read_topics}
         for name, topic in topics.items():

@@ -30,6 +30,8 @@ Policy = Literal["dead_letter", "ignore"]
 class Topic:
     """A topic that a pipeline reads, and how type, id, key and time are found in its plain JSON records.
 
+    Of the versions of a pipeline that are loaded the newest decides, for the runs of all of them.
+
     CloudEvents carry their own and need no settings. ``type``, ``id``, ``key`` and ``time`` each name a
     header or a field of the record (``a.b`` for a field within a field); a header is preferred.
     """

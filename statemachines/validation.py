@@ -46,19 +46,45 @@ def _names_used_twice(pipelines: Sequence[Pipeline[Any]]) -> Iterator[Mistake]:
 
 
 def _conflicting_topics(pipelines: Sequence[Pipeline[Any]]) -> Iterator[Mistake]:
-    first: dict[str, tuple[Topic, Pipeline[Any]]] = {}
+    """Of the versions of one pipeline the newest has the say; different pipelines must agree."""
+    read: dict[tuple[str, str], list[tuple[Topic, Pipeline[Any]]]] = {}
     for pipeline in pipelines:
-        if not settings.are_topics(pipeline.topics):
-            continue  # a mistake of its own
-        for topic in pipeline.read_topics:
-            other, owner = first.setdefault(topic.name, (topic, pipeline))
-            names = [
-                one.name for one in fields(Topic) if getattr(other, one.name) != getattr(topic, one.name)
-            ]
-            if names and owner is not pipeline:
-                here, there = (
-                    ", ".join(f"{name}={getattr(one, name)!r}" for name in names) for one in (topic, other)
-                )
-                message = f"the topic {topic.name!r} is read with {here}, but with {there} by {owner.name!r}"
-                cure = f"Use one Topic object for both; the other is at {owner.place}"
-                yield Mistake(message, cure, pipeline.place)
+        if settings.are_topics(pipeline.topics):  # else that is a mistake of its own
+            for topic in pipeline.read_topics:
+                read.setdefault((repr(pipeline.name), repr(topic.name)), []).append((topic, pipeline))
+    first: dict[str, tuple[Topic, Pipeline[Any]]] = {}
+    for (_, name), versions in read.items():
+        topic, newest = max(versions, key=_version)
+        yield from _overruled_topics(topic, newest, versions)
+        other, owner = first.setdefault(name, (topic, newest))
+        if other != topic and owner is not newest:
+            here, there = _differences(topic, other)
+            message = f"the topic {topic.name!r} is read with {here}, but with {there} by {owner.name!r}"
+            cure = f"Use one Topic object for both; the other is at {owner.place}"
+            yield Mistake(message, cure, newest.place)
+
+
+def _overruled_topics(
+    topic: Topic, newest: Pipeline[Any], versions: Sequence[tuple[Topic, Pipeline[Any]]]
+) -> Iterator[Mistake]:
+    for other, pipeline in versions:
+        if other != topic and pipeline.version != newest.version:
+            here, there = _differences(topic, other)
+            message = (
+                f"the topic {topic.name!r} is read with {here}, and no more with {there}, as version "
+                f"{pipeline.version} of {newest.name!r} says"
+            )
+            cure = f"Nothing is to be done if version {newest.version} means that for the runs of both"
+            yield Mistake(message, cure, newest.place, severity="warning")
+
+
+def _version(read: tuple[Topic, Pipeline[Any]]) -> int:
+    version: object = read[1].version
+    return version if isinstance(version, int) else 0  # any other is a mistake of its own
+
+
+def _differences(topic: Topic, other: Topic) -> tuple[str, str]:
+    """Where the settings differ, as they are here and there."""
+    names = [one.name for one in fields(Topic) if getattr(other, one.name) != getattr(topic, one.name)]
+    here, there = (", ".join(f"{name}={getattr(one, name)!r}" for name in names) for one in (topic, other))
+    return here, there

@@ -44,6 +44,7 @@ class StoredDefinition:
     version: int
     hash: bytes
     code: bytes
+    registered: datetime
     topics: Mapping[str, Topic]
     """What it reads, with the settings that say how type, id, key and time are found."""
 
@@ -61,21 +62,50 @@ class Catalog:
         """The names of the pipelines of which any version reads a topic."""
         return sorted({d.pipeline_name for d in self.definitions.values() if topic in d.topics})
 
-    def decode(self, record: RawRecord, position: int | None, definition: int | None) -> Decoded | None:
-        """The event in a record, by the settings that the definition (or else any) has for its topic."""
-        place = self.positions.get(position or 0)
-        found = decode(record, self._topic(record.topic, definition), place.cluster if place else "")
-        return None if isinstance(found, Unreadable) else found
+    def decode(
+        self,
+        record: RawRecord,
+        position: int | None,
+        definition: int | None = None,
+        *,
+        at: datetime | None = None,
+        event: tuple[str, str] | None = None,
+    ) -> Decoded | None:
+        """The event in a record; ``at`` is when it was read, ``definition`` what its run follows.
 
-    def _topic(self, name: str, definition: int | None) -> Topic:
+        A topic's settings change with the versions of a pipeline: if the id and type of the ``event`` are known, they
+        tell by which it was read.
+        """
+        place = self.positions.get(position or 0)
+        likeliest: Decoded | None = None
+        for topic in self._settings(record.topic, definition, at):
+            found = decode(record, topic, place.cluster if place else "")
+            if isinstance(found, Unreadable):
+                continue
+            if event is None or (found.envelope.id, found.envelope.type) == event:
+                return found
+            likeliest = likeliest or found
+        return likeliest
+
+    def in_force(self, pipeline: int, topic: str, at: datetime) -> StoredDefinition | None:
+        """Whose settings a topic was read by for a pipeline: the newest version's that was registered by then."""
+        known = [d for d in self.definitions.values() if d.pipeline == pipeline and topic in d.topics]
+        return max((d for d in known if d.registered <= at), key=_by_version, default=None)
+
+    def _settings(self, name: str, definition: int | None, at: datetime | None) -> list[Topic]:
+        """What a topic may have been read by, the likeliest first."""
+        readers = [d for d in self.definitions.values() if name in d.topics]
         own = self.definitions.get(definition or 0)
-        if own is not None and name in own.topics:
-            return own.topics[name]
-        others = [d for d in self.definitions.values() if name in d.topics]
-        same = [d for d in others if own is not None and d.pipeline == own.pipeline]
-        for one in reversed(same or others):
-            return one.topics[name]
-        return Topic(name)
+        ordered = sorted(readers, key=_by_version, reverse=True)
+        if own is not None:
+            ordered = [d for d in ordered if d.pipeline == own.pipeline] or ordered
+            decisive = None if at is None else self.in_force(own.pipeline, name, at)
+            ordered = [one for one in (decisive, own) if one is not None and name in one.topics] + ordered
+        return list(dict.fromkeys(one.topics[name] for one in ordered)) or [Topic(name)]
+
+
+def _by_version(definition: StoredDefinition) -> tuple[int, int]:
+    return definition.version, definition.id
 
 
 async def load_catalog(connection: Connection, namespace: str) -> Catalog:
@@ -89,9 +119,16 @@ async def load_catalog(connection: Connection, namespace: str) -> Catalog:
 
 
 def _definition(
-    number: int, pipeline: int, name: str, version: int, hash_: bytes, code: bytes, structure: bytes
+    number: int,
+    pipeline: int,
+    name: str,
+    version: int,
+    hash_: bytes,
+    code: bytes,
+    registered: datetime,
+    structure: bytes,
 ) -> StoredDefinition:
-    return StoredDefinition(number, pipeline, name, version, hash_, code, _topics(structure))
+    return StoredDefinition(number, pipeline, name, version, hash_, code, registered, _topics(structure))
 
 
 def _topics(structure: bytes) -> dict[str, Topic]:

@@ -75,10 +75,11 @@ def record_view(record: RawRecord) -> RecordView:
 
 
 def event_in(row: LogRow, key: str, catalog: Catalog) -> Decoded | None:
-    """The event of a row, by the settings of its definition for the topic; None where it is a command's."""
+    """The event of a row, by the settings that its topic had then; None where it is a command's."""
     if not has_record(row):
         return None
-    return catalog.decode(raw_record(row, key, catalog), row.position, row.definition)
+    record = raw_record(row, key, catalog)
+    return catalog.decode(record, row.position, row.definition, at=row.at, event=(row.event_id, row.type))
 
 
 def kind_word(kind: int) -> str:

@@ -553,6 +553,31 @@ def test_pipelines_loaded_together_agree_on_the_settings_of_a_topic() -> None:
     ]
 
 
+def test_the_newest_version_of_a_pipeline_decides_how_a_topic_is_read() -> None:
+    old = right(topics=[Topic("shared", key="id")])
+    new = right(version=2, topics=[Topic("shared", key="number", type="what")])
+    [found] = find_mistakes_across([new, old])
+    assert (found.severity, found.place) == ("warning", new.place)
+    assert found.message == (
+        "the topic 'shared' is read with type='what', key='number', and no more with type='type', key='id', as "
+        "version 1 of 'right' says"
+    )
+    assert find_mistakes_across([new]) == []
+
+
+def test_different_pipelines_must_agree_with_the_newest_version_of_each() -> None:
+    old, new = right(topics=["shared"]), right(version=2, topics=[Topic("shared", key="id")])
+    agrees, does_not = (
+        right("agrees", topics=[Topic("shared", key="id")]),
+        right("does-not", topics=["shared"]),
+    )
+    assert [one.severity for one in find_mistakes_across([old, agrees, new])] == ["warning"]
+    errors = [one for one in find_mistakes_across([old, does_not, new]) if one.severity == "error"]
+    assert [one.message for one in errors] == [
+        "the topic 'shared' is read with key=None, but with key='id' by 'right'"
+    ]
+
+
 @pytest.mark.parametrize("junk", [None, 5, "", "text", [], [None], {}, object(), lambda: None, Empty, b"x"])
 def test_nothing_that_is_written_into_a_definition_makes_the_validator_raise(junk: Any) -> None:
     flow: Flow = Pipeline(junk, junk, version=junk, topics=junk, no_run=junk)

@@ -156,7 +156,9 @@ def _source(records: Records, catalog: Catalog) -> str | None:
         if place is not None:
             time, key, headers = decode_envelope(row.envelope, row.key.encode())
             record = RawRecord(place.topic, place.partition, row.offset or 0, time, key, row.payload, headers)
-            return _source_in(record, row.position, row.definition, catalog)
+            event = row.event_id, row.type
+            decoded = catalog.decode(record, row.position, row.definition, at=row.at, event=event)
+            return None if decoded is None else decoded.envelope.source
     for letter in records.letters:
         place = catalog.positions.get(letter.position or 0)
         record = RawRecord(
@@ -168,15 +170,9 @@ def _source(records: Records, catalog: Catalog) -> str | None:
             letter.record_value,
             decode_headers(letter.record_headers),
         )
-        return _source_in(record, letter.position, None, catalog)
+        decoded = catalog.decode(record, letter.position)
+        return None if decoded is None else decoded.envelope.source
     return None
-
-
-def _source_in(
-    record: RawRecord, position: int | None, definition: int | None, catalog: Catalog
-) -> str | None:
-    decoded = catalog.decode(record, position, definition)
-    return None if decoded is None else decoded.envelope.source
 
 
 def _is_asked(

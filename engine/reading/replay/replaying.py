@@ -103,7 +103,7 @@ async def _replay_some(
     rows = Rows(connection, numbers)
     for pipeline, run in runs:
         machine = _given_for(catalog.definitions.get(run.definition), given[pipeline], tally)
-        rerun = Rerun(run, pipeline, machine, catalog, reasons.get(run.id, {}))
+        rerun = Rerun(run, pipeline, machine, given[pipeline], catalog, reasons.get(run.id, {}))
         mismatch: Mismatch | None = None
         async for row in rows.of(run.id):
             tally.rows += 1

@@ -8,12 +8,13 @@ store did not take a move.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from connectors.decode import Unreadable, decode
+from connectors.decode import Decoded, Unreadable, decode
+from connectors.source import RawRecord
 from engine.arrival import Arrival
 from engine.batch import STRIKES_MAX, Batch
 from engine.dead_letters import DeadLetterTopic
@@ -24,6 +25,7 @@ from engine.reading.replay.report import Difference, Mismatch
 from engine.reading.rows import kind_word, raw_record
 from engine.reading.values import json_of, printable, states_of
 from engine.routing import Route, TopicRoute
+from statemachines.definition import Topic
 from statemachines.events import key_of
 from statemachines.machine import Machine
 from statemachines.outcome import Reason, Refused
@@ -51,14 +53,16 @@ class Rerun:
         run: Run,
         pipeline: int,
         machine: Machine,
+        given: Sequence[Machine],
         catalog: Catalog,
         reasons: Mapping[int, HoldReason],
     ) -> None:
+        """``machine`` is the one of the ``given`` versions of the pipeline that stands for the run's."""
         self._stored = run
         self._catalog = catalog
         self._machine = machine
         self._reasons = reasons
-        self._topics = {topic.name: topic for topic in machine.pipeline.read_topics}
+        self._given = sorted(given, key=lambda one: one.version, reverse=True)
         self._route = Route(pipeline, machine.name, machine, 0, {}, dict(machine.events))
         # Shared by all batches, where the engine asks the log: what a run has forgotten is a duplicate still.
         self._consumed: set[tuple[int, int]] = set()
@@ -111,11 +115,10 @@ class Rerun:
     def _offer(self, row: LogRow, batch: Batch) -> str:
         """Let the run meet the event; else why it cannot."""
         record = raw_record(row, self._stored.key, self._catalog)
-        place = self._catalog.positions.get(row.position or 0)
-        topic = self._topics.get(record.topic)
-        if topic is None:
+        topics = self._topics(row, record.topic)
+        if not topics:
             return f"the given definition does not read the topic {record.topic!r}"
-        decoded = decode(record, topic, place.cluster if place else "")
+        topic, decoded = self._decode(row, record, topics)
         if isinstance(decoded, Unreadable):
             return f"by the given settings of {record.topic} the record is no event: {decoded.error}"
         event_class = self._machine.events.get(decoded.envelope.type)
@@ -137,6 +140,29 @@ class Rerun:
         else:
             batch.meet((arrival,), after_wait=after_wait)
         return ""
+
+    def _topics(self, row: LogRow, name: str) -> list[Topic]:
+        """The settings that a topic may have been read by, the likeliest first, as they are given."""
+        in_force = self._catalog.in_force(self._route.pipeline, name, row.at)
+        version = self._machine.version if in_force is None else in_force.version
+        ordered = sorted(self._given, key=lambda one: one.version != version)
+        topics = [one for machine in ordered for one in machine.pipeline.read_topics if one.name == name]
+        if in_force is not None and version > self._given[0].version:
+            # A later version decided, which is not given: its settings came from outside of what is.
+            topics.insert(0, in_force.topics[name])
+        return list(dict.fromkeys(topics))
+
+    def _decode(
+        self, row: LogRow, record: RawRecord, topics: Sequence[Topic]
+    ) -> tuple[Topic, Decoded | Unreadable]:
+        """By the first settings that make it the recorded event, or else by the likeliest."""
+        place = self._catalog.positions.get(row.position or 0)
+        tried = [(topic, decode(record, topic, place.cluster if place else "")) for topic in topics]
+        for topic, found in tried:
+            recorded = row.event_id, row.type
+            if isinstance(found, Decoded) and (found.envelope.id, found.envelope.type) == recorded:
+                return topic, found
+        return tried[0]
 
     def _compare(self, row: LogRow, batch: Batch) -> Mismatch | None:
         rows = batch.commit.rows

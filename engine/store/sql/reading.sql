@@ -2,7 +2,7 @@
 select id, name from pointsman.pipelines where namespace = $1 order by name
 
 -- name: definitions
-select d.id, d.pipeline, p.name, d.version, d.hash, d.code, d.structure
+select d.id, d.pipeline, p.name, d.version, d.hash, d.code, d.registered, d.structure
 from pointsman.definitions d join pointsman.pipelines p on p.id = d.pipeline
 where p.namespace = $1 order by d.id
 

@@ -32,6 +32,7 @@ from engine.store.contract import (
     LostRunsError,
     Store,
     StoreFaultError,
+    StoreFullError,
     StoreUnavailableError,
 )
 
@@ -136,6 +137,13 @@ class Engine:
             except StoreUnavailableError as error:
                 self.away = f"Postgres is away; the engine goes on by itself when it is back ({error})"
                 backoff.failed(self.away)
+            except StoreFullError as error:
+                self.away = (
+                    "Postgres has no room left; nothing is lost, and the engine goes on by itself when there is some "
+                    f"({error})"
+                )
+                pause = faults
+                pause.failed(self.away)
             except StoreFaultError as error:
                 self.away = (
                     "Postgres refuses what the engine writes, and no record is to blame; nothing is lost, and the "

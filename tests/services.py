@@ -168,10 +168,11 @@ def open_postgres() -> Iterator[Postgres]:
 
 
 @contextlib.contextmanager
-def embedded_postgres(folder: Path) -> Iterator[EmbeddedPostgres]:
+def embedded_postgres(folder: Path, settings: Mapping[str, str] | None = None) -> Iterator[EmbeddedPostgres]:
     """A Postgres of our own, for tests that stop it."""
+    settings = {"shared_buffers": "64MB", **(settings or {})}
     try:
-        server = EmbeddedPostgres.start(folder / "postgres", settings={"shared_buffers": "64MB"})
+        server = EmbeddedPostgres.start(folder / "postgres", settings=settings)
     except ServiceError as error:
         missing("postgres", str(error))
     with server:

@@ -16,6 +16,7 @@ from engine.store.contract import (
     RefusedByStoreError,
     StoreError,
     StoreFaultError,
+    StoreFullError,
     StoreUnavailableError,
 )
 
@@ -78,6 +79,8 @@ def translate(error: BaseException) -> StoreError | None:
     """What an error of Postgres means for a commit, or None where it means a mistake of ours."""
     if isinstance(error, _LOST):
         return LostRunsError(str(error))
+    if isinstance(error, postgres.DiskFullError):
+        return StoreFullError(str(error.args[0]))
     if isinstance(error, _FAULT):
         # Its details would be the row, with its data.
         return StoreFaultError(f"{type(error).__name__}: {error.args[0]}")

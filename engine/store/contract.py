@@ -43,6 +43,10 @@ class StoreFaultError(StoreError):
     """
 
 
+class StoreFullError(StoreFaultError):
+    """The store has no room left."""
+
+
 class Position(NamedTuple):
     """A partition's position as it was taken: whoever holds the epoch may move it."""
 

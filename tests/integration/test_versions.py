@@ -1,0 +1,140 @@
+"""``pointsman run`` and the versions of a pipeline: what it refuses, and how two are run side by side."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli import Done, pointsman
+from tests.integration.test_brokers import producer
+from tests.integration.test_cli_run import reader_on, run
+from tests.services import Database, Kafka, TopicFactory
+
+PARCELS = """
+from statemachines import Context, Event, Pipeline
+from statemachines.definition import Topic
+
+class Sent{n}(Event, type="parcel.sent", key="id"):
+    id: str
+
+class Seen{n}(Event, type="parcel.seen", key="id"):
+    id: str
+
+class Kept{n}(Event, type="parcel.kept", key="id"):
+    id: str
+
+class Parcel{n}(Context):
+    seen: int = 0
+
+def begin{n}(event: Sent{n}) -> Parcel{n}:
+    return Parcel{n}()
+
+def see{n}(parcel: Parcel{n}, event: Seen{n}) -> None:
+    parcel.seen += {step}
+
+flow = Pipeline("parcel", Parcel{n}, version={n}, topics=[Topic({topic!r}, type={type!r})])
+away = flow.state("away", initial=True)
+home = flow.state("home", final=True)
+flow.start(Sent{n}, begin{n})
+away.on(Seen{n}, do=see{n})
+away.on(Kept{n}, to=home)
+{more}
+"""
+LOST = """
+class Lost1(Event, type="parcel.lost", key="id"):
+    id: str
+
+away.on(Lost1, to=flow.state("lost", final=True))
+"""
+
+
+def parcels(
+    folder: Path, topic: str, *, version: int = 1, step: int = 1, more: str = "", type: str = "type"
+) -> Path:
+    """A file with a version of the pipeline."""
+    file = folder / f"parcels_{version}.py"
+    file.write_text(PARCELS.format(n=version, topic=topic, step=step, more=more, type=type))
+    return file
+
+
+async def send(kafka: Kafka, topic: str, *kinds: str, field: str = "type") -> None:
+    """Plain JSON records of one parcel."""
+    async with producer(kafka.bootstrap) as sending:
+        for kind in kinds:
+            value = json.dumps({field: f"parcel.{kind}", "id": "p-1"}).encode()
+            await sending.send_and_wait(topic, value)
+
+
+def runs(database: Database) -> list[tuple[str, int]]:
+    listed = pointsman("runs", "--json", on=reader_on(database)).json
+    return sorted((one["key"], one["context"]["seen"]) for one in listed)
+
+
+def assert_refused(done: Done, sentence: str) -> None:
+    assert done.code == 2, done.err
+    assert sentence in done.err
+    assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize(
+    ("changed", "what"),
+    [({"more": LOST}, "another structure"), ({"step": 2}, "other code")],
+    ids=["structure", "code"],
+)
+async def test_a_version_that_has_changed_since_it_was_run_is_refused(
+    database: Database,
+    kafka: Kafka,
+    topic: TopicFactory,
+    tmp_path: Path,
+    changed: dict[str, str | int],
+    what: str,
+) -> None:
+    name = await topic("parcels")
+    await send(kafka, name, "sent", "seen")
+    assert run(parcels(tmp_path, name), database, kafka).code == 0
+    await send(kafka, name, "seen")
+    refused = run(parcels(tmp_path, name, **changed), database, kafka)  # type: ignore[arg-type]  # by name
+    assert_refused(refused, f"Pipeline 'parcel' version 1 was run with {what} before.")
+    assert "give the changed definition a new version, and load both" in " ".join(refused.err.split())
+    assert runs(database) == [("p-1", 1)], "nothing was read"
+    assert run(parcels(tmp_path, name), database, kafka).code == 0
+    assert runs(database) == [("p-1", 2)]
+
+
+async def test_an_engine_without_the_newest_version_is_refused(
+    database: Database, kafka: Kafka, topic: TopicFactory, tmp_path: Path
+) -> None:
+    name = await topic("parcels")
+    old, new = parcels(tmp_path, name), parcels(tmp_path, name, version=2, step=10)
+    await send(kafka, name, "sent", "seen")
+    assert run(old, database, kafka).code == 0
+    assert run(old, database, kafka, str(new)).code == 0
+    await send(kafka, name, "seen")
+    refused = run(old, database, kafka)
+    assert_refused(
+        refused, "Pipeline 'parcel' is registered with version 2, newer than any that is loaded here."
+    )
+    assert "load the newer version, too" in " ".join(refused.err.split())
+    assert runs(database) == [("p-1", 1)], "nothing was read"
+    assert run(new, database, kafka, str(old)).code == 0
+    assert runs(database) == [("p-1", 2)], "its run goes on with the version that it began with"
+
+
+async def test_two_versions_that_read_a_topic_differently_run_side_by_side_with_a_warning(
+    database: Database, kafka: Kafka, topic: TopicFactory, tmp_path: Path
+) -> None:
+    name = await topic("parcels")
+    old = parcels(tmp_path, name)
+    await send(kafka, name, "sent", "seen")
+    assert run(old, database, kafka).code == 0
+    new = parcels(tmp_path, name, version=2, step=10, type="what")
+    await send(kafka, name, "seen", field="what")
+    done = run(old, database, kafka, str(new))
+    assert done.code == 0, done.err
+    told = " ".join(done.err.split())
+    assert f"warning: the topic '{name}' is read with type='what', and no more with type='type'" in told
+    assert runs(database) == [("p-1", 2)]
+    validated = pointsman("validate", old, new)
+    assert (validated.code, "0 errors, 1 warning" in validated.out) == (0, True)

@@ -104,6 +104,9 @@ class Oracle:
                 self.dispositions[record.place, name] = word
                 if reason:
                     self.dead[record.place, name] = reason
+            else:
+                # Another reader of the topic knows the type.
+                self.dispositions[record.place, name] = "ignored"
 
     def _apply(self, name: str, event: dict[str, Any]) -> tuple[str, str]:
         key, kind, number = event["data"]["parcel"], event["type"], event["id"]

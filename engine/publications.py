@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import lru_cache
 from urllib.parse import quote
 
 import orjson
@@ -27,6 +28,7 @@ def effects_bytes(publications: Sequence[Publication]) -> bytes:
     )
 
 
+@lru_cache(maxsize=1_000)
 def source_of(namespace: str, pipeline: str) -> str:
     """The CloudEvents source of what a pipeline publishes."""
     return f"/pointsman/{quote(namespace)}/{quote(pipeline)}"
@@ -37,20 +39,21 @@ def out_records(
 ) -> list[OutRecord]:
     """Records for the outbox; each event's id comes from the move's address and its number in it."""
     records = []
+    milliseconds = microseconds(at) // 1000
     for index, publication in enumerate(publications):
-        number = address.derive(index)
+        number = address.derive_hex(index)
         value = encode_structured(
-            id=str(number),
+            id=f"{number[:8]}-{number[8:12]}-{number[12:16]}-{number[16:20]}-{number[20:]}",
             source=source,
             type=publication.type,
             subject=address.key,
             time=at,
             data=publication.data,
-            traceparent=_traceparent(cause.traceparent, number.hex),
+            traceparent=_traceparent(cause.traceparent, number),
             causation_id=cause.id,
         )
         key = publication.key.encode()
-        records.append(OutRecord(publication.topic, key, value, STRUCTURED_HEADERS, microseconds(at) // 1000))
+        records.append(OutRecord(publication.topic, key, value, STRUCTURED_HEADERS, milliseconds))
     return records
 
 

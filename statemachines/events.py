@@ -46,6 +46,9 @@ class Envelope(NamedTuple):
     """Further CloudEvents attributes and extensions, by name."""
 
 
+_VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
+
+
 class Address(NamedTuple):
     """What names one move of one run, now and after any number of crashes: all derived ids come from it."""
 
@@ -57,13 +60,14 @@ class Address(NamedTuple):
 
     def derive(self, index: int) -> uuid.UUID:
         """The id of the effect (or of anything else) number ``index`` of this move; equal on every replay."""
+        return uuid.UUID(self.derive_hex(index))
+
+    def derive_hex(self, index: int) -> str:
+        """The same as 32 hexadecimal digits; a UUID costs more than the hash."""
         text = f"{self.namespace}\0{self.pipeline}\0{self.key}\0{self.generation}\0{self.sequence}\0{index}"
-        made = bytearray(hashlib.sha256(text.encode()).digest()[:16])
-        made[6] = (
-            made[6] & 0x0F | 0x80
-        )  # version 8 of RFC 9562, which uuid.UUID itself knows from Python 3.14 on
-        made[8] = made[8] & 0x3F | 0x80
-        return uuid.UUID(bytes=bytes(made))
+        made = hashlib.sha256(text.encode()).hexdigest()
+        # Version 8 of RFC 9562, which uuid.UUID itself knows from Python 3.14 on, and its variant.
+        return f"{made[:12]}8{made[13:16]}{_VARIANT[made[16]]}{made[17:32]}"
 
 
 class Meta(NamedTuple):

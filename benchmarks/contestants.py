@@ -36,6 +36,8 @@ class Job:
     until_idle: bool = True
     out: str = ""
     """The topic that is published to, if any."""
+    namespace: str = "default"
+    """Where relays of different databases publish, each must have one of its own: all databases are copies of one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,7 @@ class Engine:
         ]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("POINTSMAN_")}
         environment |= {"BENCHMARK_TOPIC": job.topic, "BENCHMARK_OUT": job.out}
+        environment |= {"POINTSMAN_NAMESPACE": job.namespace}
         environment |= {"POINTSMAN_LIMIT_CACHE_RUNS_MAX": str(job.cache)}
         return [
             Process(

@@ -55,7 +55,7 @@ async def publishing(bench: Bench) -> Section:
 async def _run(servers: Servers, job: Job, expected: int) -> tuple[Outcome, float]:
     """A run whose end is when all that it published can be read; and how long that is after the last commit."""
     topic = await asyncio.to_thread(servers.topics.make, "publishing-out")
-    job = replace(job, out=topic)
+    job = replace(job, out=topic, namespace=topic)
     database = await ENGINE.new_database(servers)
     reading = asyncio.create_task(_record_ends(servers, topic))
     try:

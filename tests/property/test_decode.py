@@ -144,7 +144,19 @@ def test_bytes_cut_anywhere_are_answered(data: st.DataObject, tail: bytes, event
     assert isinstance(decode(record, Topic("orders"), "c1"), (Decoded, Unreadable))
 
 
-@given(events, st.sampled_from([b"k", b"", None, b"\xff", "ä".encode() * 600]))
+usual_events = st.builds(
+    lambda changes: cloudevent(
+        **{"subject": "s", "time": "2026-01-01T00:00:00Z", "data": {"a": 1}} | changes
+    ),
+    st.dictionaries(
+        st.sampled_from(["id", "type", "source", "subject", "time", "specversion", "x", "partitionkey"]),
+        st.sampled_from(["", "a", "a\0b", "ä" * 100, "ä" * 600, "x" * 300, "x" * 1_100, "0.3", 1, None]),
+        max_size=2,
+    ),
+)
+
+
+@given(usual_events | events, st.sampled_from([b"k", b"", None, b"\xff", b"a\0b", "ä".encode() * 600]))
 def test_what_most_events_have_is_read_as_if_it_were_looked_for(
     event: dict[str, Any], key: bytes | None
 ) -> None:

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-
-import pytest
 
 from connectors.source import RawRecord
 from engine.limits import EngineLimits
 from engine.reading import explain, history, list_dead_letters, list_runs, replay, verify
-from engine.store.connecting import Connection, connect
+from engine.store.connecting import Connection
 from statemachines.machine import compile_pipeline
 from tests.cli import pointsman
 from tests.feeding import Feeding, event, feed
 from tests.integration.test_cli_run import engine_on, pipeline, publish, rows, run
 from tests.relays import fetch
 from tests.services import Database, Kafka, TopicFactory, execute
-from tests.shop import BROKEN, shop
+from tests.shop import shop
 
 PLACED = event("order.placed", {"order_id": "o1", "amount": 5}, id="placed")
 BREAKING = event("order.broken", {"order_id": "o1"}, id="broken")
@@ -34,19 +31,6 @@ REFUSING = """
 create trigger refusing before insert on pointsman.events for each row
 when (new.kind in (2, 6) and new.event_id = 'note-4') execute function public.refuses()
 """
-
-
-@pytest.fixture
-async def reader(database: Database) -> AsyncIterator[Connection]:
-    connection = await connect(database.reader_dsn, for_engine=False)
-    yield connection
-    await connection.close()
-
-
-@pytest.fixture
-def broken() -> Iterator[set[str]]:
-    yield BROKEN
-    BROKEN.add("order.broken")
 
 
 def noted(number: int, *, size: int = 0) -> RawRecord:

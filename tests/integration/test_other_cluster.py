@@ -2,33 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import orjson
-import pytest
 
 from connectors.source import RawRecord
 from engine.reading import history, list_dead_letters, list_runs, replay, verify
-from engine.store.connecting import Connection, connect
+from engine.store.connecting import Connection
 from statemachines.definition import Topic
 from statemachines.machine import compile_pipeline
 from tests.feeding import feed, raw
 from tests.services import Database
-from tests.shop import BROKEN, shop
-
-
-@pytest.fixture
-async def reader(database: Database) -> AsyncIterator[Connection]:
-    connection = await connect(database.reader_dsn, for_engine=False)
-    yield connection
-    await connection.close()
-
-
-@pytest.fixture
-def broken() -> Iterator[set[str]]:
-    yield BROKEN
-    BROKEN.add("order.broken")
+from tests.shop import shop
 
 
 def plain(**fields: Any) -> RawRecord:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
@@ -22,7 +22,7 @@ from engine.store.connecting import Connection, connect
 from statemachines.definition import Topic
 from tests.feeding import event, feed, raw
 from tests.services import Database
-from tests.shop import BROKEN, shop
+from tests.shop import shop
 
 PLACED = event("order.placed", {"order_id": "o1", "amount": 5}, id="placed-1")
 BROKEN_1 = event("order.broken", {"order_id": "o1"}, id="broken-1")
@@ -30,23 +30,10 @@ PAID = event("order.paid", {"order_id": "o1", "amount": 5}, id="paid-1")
 
 
 @pytest.fixture
-async def reader(database: Database) -> AsyncIterator[Connection]:
-    connection = await connect(database.reader_dsn, for_engine=False)
-    yield connection
-    await connection.close()
-
-
-@pytest.fixture
 async def engine(database: Database) -> AsyncIterator[Connection]:
     connection = await connect(database.engine_dsn, for_engine=False)
     yield connection
     await connection.close()
-
-
-@pytest.fixture
-def broken() -> Iterator[set[str]]:
-    yield BROKEN
-    BROKEN.add("order.broken")
 
 
 async def test_dead_letters_are_listed_with_the_documented_fields(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-
 import orjson
 import pytest
 
@@ -18,25 +16,11 @@ from engine.store.connecting import Connection, connect
 from statemachines.definition import Topic
 from tests.feeding import event, feed, raw
 from tests.services import Database
-from tests.shop import BROKEN, blind_shop, shop
+from tests.shop import blind_shop, shop
 
 FIRST = Partition("orders", 0)
 PLACED = event("order.placed", {"order_id": "o1", "amount": 5}, id="placed-1")
 PAID = event("order.paid", {"order_id": "o1", "amount": 5}, id="paid-1")
-
-
-@pytest.fixture
-async def reader(database: Database) -> AsyncIterator[Connection]:
-    connection = await connect(database.reader_dsn, for_engine=False)
-    yield connection
-    await connection.close()
-
-
-@pytest.fixture
-def broken() -> Iterator[set[str]]:
-    """Types whose action raises; take one out to mend it."""
-    yield BROKEN
-    BROKEN.add("order.broken")
 
 
 async def only(reader: Connection, event_id: str) -> Answer:

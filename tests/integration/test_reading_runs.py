@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import pytest
 
 from connectors.source import RawRecord
 from engine.errors import UsageError
 from engine.reading import NotFoundError, history, list_runs, show
 from engine.reading.catalog import SQL
-from engine.store.connecting import Connection, connect
+from engine.store.connecting import Connection
 from tests.feeding import CLUSTER, Clock, event, feed, raw
 from tests.services import Database, execute
 from tests.shop import shop
-
-
-@pytest.fixture
-async def reader(database: Database) -> AsyncIterator[Connection]:
-    connection = await connect(database.reader_dsn, for_engine=False)
-    yield connection
-    await connection.close()
 
 
 async def feed_three(database: Database) -> None:

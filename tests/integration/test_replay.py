@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -17,20 +16,7 @@ from statemachines.definition import Pipeline, Topic
 from statemachines.machine import compile_pipeline
 from tests.feeding import event, feed, raw
 from tests.services import Database
-from tests.shop import BROKEN, OrderContext, OrderNoted, OrderPaid, OrderPlaced, begin, shop
-
-
-@pytest.fixture
-async def reader(database: Database) -> AsyncIterator[Connection]:
-    connection = await connect(database.reader_dsn, for_engine=False)
-    yield connection
-    await connection.close()
-
-
-@pytest.fixture
-def broken() -> Iterator[set[str]]:
-    yield BROKEN
-    BROKEN.add("order.broken")
+from tests.shop import OrderContext, OrderNoted, OrderPaid, OrderPlaced, begin, shop
 
 
 def placed(key: str = "o1", amount: int = 5) -> RawRecord:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,30 +11,17 @@ import pytest
 
 from connectors.source import RawRecord
 from engine.reading import explain, history, list_runs, replay, verify
-from engine.store.connecting import Connection, connect
+from engine.store.connecting import Connection
 from statemachines.definition import Pipeline, Topic
 from statemachines.machine import compile_pipeline
 from tests.feeding import CLUSTER, feed, raw
 from tests.services import Database
-from tests.shop import BROKEN, OrderContext, shop
+from tests.shop import OrderContext, shop
 
 BEFORE = Topic("orders")
 AFTER = Topic("orders", type="what", id="number", time="when")
 LATER = Topic("orders", type="what", id="serial")
 NOON = "2026-03-01T12:00:00Z"
-
-
-@pytest.fixture
-async def reader(database: Database) -> AsyncIterator[Connection]:
-    connection = await connect(database.reader_dsn, for_engine=False)
-    yield connection
-    await connection.close()
-
-
-@pytest.fixture
-def broken() -> Iterator[set[str]]:
-    yield BROKEN
-    BROKEN.add("order.broken")
 
 
 def now() -> datetime:

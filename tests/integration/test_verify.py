@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -11,7 +11,7 @@ from engine.reading import NotFoundError, VerifyReport, set_position, verify
 from engine.store.connecting import Connection, connect
 from tests.feeding import event, feed, raw
 from tests.services import Database
-from tests.shop import BROKEN, shop
+from tests.shop import shop
 
 
 @pytest.fixture
@@ -20,19 +20,6 @@ async def owner(database: Database) -> AsyncIterator[Connection]:
     connection = await connect(database.owner_dsn, for_engine=False)
     yield connection
     await connection.close()
-
-
-@pytest.fixture
-async def reader(database: Database) -> AsyncIterator[Connection]:
-    connection = await connect(database.reader_dsn, for_engine=False)
-    yield connection
-    await connection.close()
-
-
-@pytest.fixture
-def broken() -> Iterator[set[str]]:
-    yield BROKEN
-    BROKEN.add("order.broken")
 
 
 async def fill(database: Database) -> None:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
-import pytest
-
 from connectors.source import RawRecord
 from engine.ledger import WAITING_EVENTS_MAX
 from engine.reading import explain, list_dead_letters, list_runs, verify
-from engine.store.connecting import Connection, connect
+from engine.store.connecting import Connection
 from tests.feeding import event, feed
 from tests.services import Database
 from tests.shop import shop
@@ -18,13 +14,6 @@ PLACED = event("order.placed", {"order_id": "o1", "amount": 5}, id="placed")
 BREAKING = event("order.broken", {"order_id": "o1"}, id="broken")
 OVER = 3
 ALL = WAITING_EVENTS_MAX + OVER
-
-
-@pytest.fixture
-async def reader(database: Database) -> AsyncIterator[Connection]:
-    connection = await connect(database.reader_dsn, for_engine=False)
-    yield connection
-    await connection.close()
 
 
 def noted(number: int) -> RawRecord:

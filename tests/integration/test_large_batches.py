@@ -5,9 +5,11 @@ from __future__ import annotations
 import random
 
 import asyncpg
+import pytest
 
 from connectors.source import RawRecord
 from engine.committer import EVENTS_LOADED_AT_ONCE
+from engine.store import copying
 from tests.feeding import event, feed
 from tests.services import Database
 from tests.shop import shop
@@ -25,7 +27,11 @@ def noted(number: int, note: int) -> RawRecord:
     return event("order.noted", {"order_id": f"o{number}", "text": str(note)}, id=f"noted-{note}")
 
 
-async def test_each_event_of_a_large_batch_is_applied_once_and_in_order(database: Database) -> None:
+@pytest.mark.parametrize("message_bytes_max", [copying.MESSAGE_BYTES_MAX, 5_000], ids=["whole", "in pieces"])
+async def test_each_event_of_a_large_batch_is_applied_once_and_in_order(
+    database: Database, monkeypatch: pytest.MonkeyPatch, message_bytes_max: int
+) -> None:
+    monkeypatch.setattr(copying, "MESSAGE_BYTES_MAX", message_bytes_max)
     # Half of the runs are there before; the others begin in the batch, in front of their notes. One note in ten comes
     # again right away, and all of the first hundred at the end, when their runs have forgotten them.
     notes = [noted(note % RUNS, note) for note in range(NOTES)]

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from connectors.source import RawRecord
 from engine.batch import Batch
+from engine.envelope import TIME_MAX, USUAL_HEADERS, Headers, decode_envelope
 from engine.log import LogRow, fold, pack, seal, unpack, with_hash
 from engine.routing import Loaded, Route, TopicRoute, make_routes
 from statemachines import Context, Event, Pipeline
@@ -65,18 +66,30 @@ events = st.tuples(
 batches = st.lists(st.lists(events, max_size=40), max_size=6)
 
 
+HEADERS: tuple[Headers, ...] = ((), (("x", b"1"), ("y", None)), [*USUAL_HEADERS], USUAL_HEADERS)
+TIMES = (1_700_000_000_000, -1, 0, TIME_MAX, TIME_MAX + 1)
+
+
+def kafka_part(offset: int, key: str) -> tuple[int, bytes | None, Headers]:
+    """Time, Kafka key and headers of the record at an offset: all that there may be, in turns."""
+    return (
+        TIMES[offset % len(TIMES)],
+        [key.encode(), b"", None][offset % 3],
+        HEADERS[offset % len(HEADERS)],
+    )
+
+
 def record(offset: int, key: str, event_type: str, amount: object, event_id: int) -> RawRecord:
     value = {
         "specversion": "1.0",
         "id": str(event_id),
         "source": "/here",
         "type": event_type,
+        "subject": key,
         "data": {"amount": amount},
     }
-    headers = (("x", b"1"), ("y", None)) if offset % 7 == 0 else ()
-    return RawRecord(
-        "sums", 0, offset, 1_700_000_000_000 + offset, key.encode(), orjson.dumps(value), headers
-    )
+    time, kafka_key, headers = kafka_part(offset, key)
+    return RawRecord("sums", 0, offset, time, kafka_key, orjson.dumps(value), headers)
 
 
 def run_batches(given_batches: list[list[tuple[str, str, object, int]]]) -> tuple[Route, list[Batch]]:
@@ -116,6 +129,21 @@ def test_a_run_is_the_fold_of_its_rows(given_batches: list[list[tuple[str, str, 
             folded = fold(folded, row, key=key)
         assert folded is not None
         assert folded == run
+
+
+@given(batches)
+def test_a_row_gives_a_record_s_time_key_and_headers_back(
+    given_batches: list[list[tuple[str, str, object, int]]],
+) -> None:
+    route, done = run_batches(given_batches)
+    keys = {run.id: key for key, run in route.cache.items()}
+    for row in (unpack(packed) for batch in done for packed in batch.commit.rows):
+        assert row.offset is not None
+        time, kafka_key, headers = decode_envelope(row.envelope, keys[row.run].encode())
+        assert (time, kafka_key, tuple(headers)) == (
+            *kafka_part(row.offset, keys[row.run])[:2],
+            tuple(kafka_part(row.offset, keys[row.run])[2]),
+        )
 
 
 @given(batches)

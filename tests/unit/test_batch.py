@@ -16,7 +16,8 @@ from engine.committer import evict
 from engine.dispositions import Disposition
 from engine.limits import EngineLimits
 from engine.routing import RUN_BYTES, Loaded, TopicRoute, bytes_of, make_routes
-from statemachines import Context, Event, Pipeline
+from engine.store.contract import IgnoredRange
+from statemachines import Context, Event, Pipeline, Topic
 from statemachines.machine import compile_pipeline
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -182,3 +183,17 @@ def test_large_contexts_lower_the_number_of_runs_in_a_cache_whatever_came_last()
         f"large-{number}" for number in range(11, 20)
     ]
     assert len(topic.routes[1].cache) == 40 < 1_000_000 // RUN_BYTES
+
+
+def test_records_that_nobody_knows_are_one_range_however_they_are_read() -> None:
+    pipeline = sums()
+    pipeline.topics = [Topic("numbers", unknown="ignore")]
+    topic = route(pipeline)
+    given = records(*[("a", "unheard", b"{}")] * 5, ("a", "begun", b"{}"), *[("a", "unheard", b"{}")] * 4)
+    batch = Batch(NOW, itertools.count(1), "here", [0, 0, 0])
+    for portion in (given[:2], given[2:8], given[8:]):
+        batch.read(portion, 1, topic)
+    batch.meet(batch.arrivals)
+    batch.finish()
+    assert batch.commit.ranges == [IgnoredRange(1, 0, 4, 5), IgnoredRange(1, 6, 9, 4)]
+    assert batch.counts[("sums", Disposition.IGNORED)] == 9

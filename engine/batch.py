@@ -62,6 +62,16 @@ class Batch(Moves):
         self._struck_out: set[tuple[int, int]] = set()
         self._at = (at, _postgres_time(at))
 
+    def goes_on(self, at: datetime) -> None:
+        """What comes now comes at this time."""
+        self.commit.at = at
+        self._at = (at, _postgres_time(at))
+
+    def take_arrivals(self) -> list[Arrival]:
+        """What was read since the last time, and has not met its runs."""
+        taken, self.arrivals = self.arrivals, []
+        return taken
+
     def read(self, records: Sequence[Record], position: int | None, topic: TopicRoute) -> None:
         """Decode records of one partition and find the runs they are for; what cannot be read is settled here."""
         self.records += len(records)

@@ -1,10 +1,11 @@
-"""From slices of records to durable transitions: one commit in flight, the next batch stepped ahead meanwhile.
+"""From slices of records to durable transitions: one commit in flight, and a draft that grows meanwhile.
 
 What can come back from a commit, and what is done:
 
 =====================  =========================================================================================
 lost positions         the partitions whose epoch is lost are dropped, the rest is computed again and committed
-lost runs              the runs are loaded again and the batch is computed again; after two losses they are locked first
+lost runs              the runs are loaded again and the batch is computed again; after two losses they are locked
+                       first; after a few more it is passed on, and the engine begins anew after a pause
 refused by the store   the batch is halved until the one record is found, which becomes a dead letter; where even that
                        is refused, its partition is stopped and waits for a person
 fault of the store     no record's: it is passed on, and the engine begins anew on a new connection
@@ -20,7 +21,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, MutableSequence, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from operator import length_hint
 from typing import TypeVar
 
 from engine.batch import Batch
@@ -29,6 +29,7 @@ from engine.limits import EngineLimits
 from engine.loading import load_for
 from engine.observing import Observer
 from engine.routing import Route, TopicRoute, bytes_of
+from engine.run_ids import RunIds
 from engine.store.contract import LostPositionsError, LostRunsError, PositionMove, RefusedByStoreError, Store
 from engine.telling import tell_dead_letters
 
@@ -39,9 +40,19 @@ EVENTS_BETWEEN_BREATHS = 100
 EVENTS_LOADED_AT_ONCE = 500
 """The runs of as many events are asked for at once, while those before them are stepped."""
 LOSSES_BEFORE_LOCK = 2
-RUN_IDS_SECONDS_MAX = 180.0
-"""Older ids are thrown away: an id has the time in it, decides in which partition of the log its run lies, and must be
-of about the time at which the run is started."""
+LOSSES_MAX = 6
+"""Of one batch. Nobody moves runs that are locked: what is lost so often is not lost to another engine."""
+
+
+@dataclass(slots=True, eq=False)
+class Draft:
+    """A batch that may still grow, and what it is made of."""
+
+    batch: Batch
+    slices: list[Slice] = field(default_factory=list)
+    records: int = 0
+    bytes: int = 0
+    """Of values."""
 
 
 @dataclass(slots=True, eq=False)
@@ -72,32 +83,56 @@ class Committer:
         self._clock = clock
         self._observer = observer
         self._beat = beat
-        self._ids: Iterator[int] = iter(())
-        self._ids_from = 0.0
-        """When the oldest of them were asked for."""
+        self._ids = RunIds(store)
         self._routes_per_topic = max((len(topic.routes) for topic in topics.values()), default=1)
         self.strikes: dict[tuple[int, int], tuple[int, str]] = {}
         self.last_ticket = 0
 
     async def prepare(self, slices: Sequence[Slice], previous: Pending | None) -> Batch:
-        """Step all records, on runs that may be ahead of the store by the commit in flight."""
-        batch = await self.new_batch(sum(len(one.records) for one in slices))
+        """A batch of all these records, stepped on runs that may be ahead of the store by the commit in flight."""
+        draft = await self.draft(previous)
+        await self.extend(draft, slices)
+        return self.finish(draft)
+
+    async def draft(self, previous: Pending | None) -> Draft:
+        """An empty one, for what comes after the commit in flight."""
+        draft = Draft(await self.new_batch(0))
         if previous is not None:
-            batch.inherit(previous.batch)
-        for claim, records, start, end in slices:
+            draft.batch.inherit(previous.batch)
+        return draft
+
+    async def extend(self, draft: Draft, slices: Sequence[Slice]) -> None:
+        """Step these records, which follow those that the draft has."""
+        batch = draft.batch
+        if draft.slices:
+            batch.goes_on(self._clock())
+        number = sum(len(one.records) for one in slices)
+        draft.slices.extend(slices)
+        draft.records += number
+        draft.bytes += bytes_in(slices)
+        await self._ids.have(number * self._routes_per_topic)
+        for claim, records, _, _ in slices:
             if not claim.lost:
-                batch.commit.positions.append(PositionMove(claim.id, claim.epoch, start, end))
                 topic = self._topics[claim.partition.topic]
                 for portion in _portions(records, EVENTS_BETWEEN_BREATHS):
                     batch.read(portion, claim.id, topic)
-                    await asyncio.sleep(0)
+                    await _breathe()
         await self._meet(batch)
-        batch.finish()
-        return batch
+
+    def finish(self, draft: Draft) -> Batch:
+        """Its batch, which grows no more."""
+        moves: dict[Claim, PositionMove] = {}
+        for claim, _, start, end in draft.slices:
+            if not claim.lost:
+                first = moves.get(claim)
+                moves[claim] = PositionMove(claim.id, claim.epoch, first.old if first else start, end)
+        draft.batch.commit.positions.extend(moves.values())
+        draft.batch.finish()
+        return draft.batch
 
     async def _meet(self, batch: Batch) -> None:
         """Let all events meet their runs, while what the next of them need is loaded."""
-        portions = [*_portions(batch.arrivals, EVENTS_LOADED_AT_ONCE), ()]
+        portions = [*_portions(batch.take_arrivals(), EVENTS_LOADED_AT_ONCE), ()]
         loading = asyncio.create_task(load_for(batch, portions[0], self._store))
         try:
             for arrivals, following in itertools.pairwise(portions):
@@ -106,7 +141,7 @@ class Committer:
                 for some in _portions(arrivals, EVENTS_BETWEEN_BREATHS):
                     batch.meet(some)
                     batch.rest()
-                    await asyncio.sleep(0)
+                    await _breathe()
             await loading
         finally:
             loading.cancel()
@@ -117,14 +152,7 @@ class Committer:
 
     async def new_batch(self, runs_max: int) -> Batch:
         """An empty batch that may start so many runs."""
-        needed = runs_max * self._routes_per_topic
-        if time.monotonic() - self._ids_from >= RUN_IDS_SECONDS_MAX:
-            self._ids, self._ids_from = iter(()), time.monotonic()
-        if length_hint(self._ids) < needed:
-            numbers: list[int] = list(self._ids)
-            while len(numbers) < needed:
-                numbers.extend(await self._store.run_ids())
-            self._ids = iter(numbers)
+        await self._ids.have(runs_max * self._routes_per_topic)
         batch = Batch(self._clock(), self._ids, self.cluster, self._beat)
         batch.strikes = self.strikes
         return batch
@@ -167,6 +195,8 @@ class Committer:
                 case LostRunsError():
                     losses += 1
                     self._observer.lost_comparison()
+                    if losses >= LOSSES_MAX:
+                        raise error
                 case RefusedByStoreError():
                     await self._halve(slices, error)
                     return
@@ -262,6 +292,16 @@ def _cannot_pass(one: Slice, kind: str) -> str:
         f"letter that it then becomes ({kind}). Decide where to go on, there once that is mended, or behind it: "
         f"pointsman positions set {partition.topic} {partition.number} POSITION --reason TEXT"
     )
+
+
+async def _breathe() -> None:
+    """Let the event loop turn twice: once to hear what has come, and once for those that it is for."""
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+
+
+def bytes_in(slices: Sequence[Slice]) -> int:
+    return sum(len(record.value or b"") for one in slices for record in one.records)
 
 
 def _portions(many: Sequence[T], length: int) -> Iterator[Sequence[T]]:

@@ -1,7 +1,7 @@
 """The engine: reads what is ours, steps it, commits it, and begins anew whenever an outcome is not known.
 
 One ``Session`` lasts as long as its connection to the store. It takes the epochs of the partitions that the membership
-says are ours, reads them from their stored positions, and keeps one commit in flight while it steps the next batch.
+says are ours, reads them from their stored positions, and keeps one commit in flight while it steps what comes next.
 When the store breaks away, the session ends with all that was stepped ahead, and the next one begins as after a
 restart: so there is one way to recover, and it is used every day.
 """
@@ -21,7 +21,7 @@ from engine.assignment import Assignment
 from engine.backoff import Backoff
 from engine.claims import CHANNEL, Claim, Slice, by_bytes
 from engine.commands import Commands
-from engine.committer import Committer, Pending, evict
+from engine.committer import Committer, Draft, Pending, bytes_in, evict
 from engine.limits import EngineLimits
 from engine.observing import Observer
 from engine.outlet import Outlet
@@ -42,6 +42,9 @@ UPKEEP_SECONDS = 3_600
 """How often the store is asked to make room ahead: the log's partitions of the coming months."""
 ASK_SECONDS = 1.0
 """How often ``until`` is asked where there is always more to read."""
+GATHER_SECONDS = 0.002
+"""So long what comes while a commit is in flight is gathered, unless there is more than can be taken; or the commit is
+through sooner."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +181,9 @@ class Session:
         self._topics: dict[str, TopicRoute] = {}
         self._routes: list[Route] = []
         self._commands: Commands
+        self._pending: Pending | None = None
+        self._draft: Draft | None = None
+        self._dry = True
         self._paused = False
         self._kafka = Backoff(parts.limits.reconnect_seconds_max, parts.limits.complain_seconds)
         self._upkeep_at = time.monotonic() + UPKEEP_SECONDS
@@ -204,63 +210,89 @@ class Session:
         await self.store.listen(CHANNEL, engine.assignment.take_all_again)
         engine.assignment.serving = True
         engine.assignment.take_all_again()
-        pending: Pending | None = None
         asked_at = time.monotonic()
         began()
         try:
             while True:
                 engine.turned_at = time.monotonic()
                 if engine.assignment.changed.is_set():
-                    await self._settle(pending)
-                    pending = None
+                    await self._flush()
                     await self._take_assignment()
                 if engine.stopping.is_set():
-                    await self._settle(pending)
+                    await self._flush()
                     return True
-                slices = await self._fetch(pending)
-                for portion in by_bytes(slices, parts.limits.batch_bytes_max):
-                    pending = await self._advance(portion, pending)
-                asks = until is not None and (not slices or time.monotonic() - asked_at >= ASK_SECONDS)
-                if await self._commands.look() or not slices:
-                    await self._settle(pending)
-                    pending = None
+                await self._go_on()
+                idle = self._draft is None and not self._is_in_flight()
+                asks = until is not None and (idle or time.monotonic() - asked_at >= ASK_SECONDS)
+                if await self._commands.look() or idle:
+                    await self._flush()
                     self._speak_of_kafka()
                     await self._commands.work()
                 if asks and until is not None and not self._commands.wanted.is_set():
                     # A commit may be in flight: what is asked is what the store has.
                     asked_at = time.monotonic()
                     if await until(self):
-                        await self._settle(pending)
-                        pending = None
+                        await self._flush()
                         return True
         finally:
-            if pending is not None:
-                pending.task.cancel()
+            if self._pending is not None:
+                self._pending.task.cancel()
                 with contextlib.suppress(asyncio.CancelledError, Exception):
-                    await pending.task
+                    await self._pending.task
 
-    async def _advance(self, slices: list[Slice], pending: Pending | None) -> Pending | None:
-        """Step these records while ``pending`` commits, then commit them."""
-        if not slices:
-            return pending
-        parts = self._parts
-        batch = await self._committer.prepare(slices, pending)
-        if pending is not None and not await self._committer.settle(pending, batch):
+    async def _go_on(self) -> None:
+        """Step what there is to read, and commit it as soon as the store is free, or when the draft is full.
+
+        While there is more at hand than a draft takes, commits are as large as they may be, which costs least; else
+        what has come while one commit was in flight makes up the next, so that nothing waits longer than it must.
+        """
+        limits = self._parts.limits
+        room = limits.batch_records_max - (0 if self._draft is None else self._draft.records)
+        slices = await self._fetch(room)
+        for portion in by_bytes(slices, limits.batch_bytes_max) if slices else ():
+            if self._draft is not None and self._draft.bytes + bytes_in(portion) > limits.batch_bytes_max:
+                await self._advance()
+            if self._draft is None:
+                self._draft = await self._committer.draft(self._pending)
+            await self._committer.extend(self._draft, portion)
+        full = self._draft is not None and self._draft.records >= limits.batch_records_max
+        if full or not self._is_in_flight():
+            await self._advance()
+
+    def _is_in_flight(self) -> bool:
+        return self._pending is not None and not self._pending.task.done()
+
+    async def _advance(self) -> None:
+        """Wait for the commit in flight; then send the draft on its way."""
+        draft, self._draft = self._draft, None
+        if draft is None:
+            await self._settle()
+            return
+        pending, self._pending = self._pending, None
+        parts, committer = self._parts, self._committer
+        batch = committer.finish(draft)
+        if pending is not None and not await committer.settle(pending, batch):
             # What was stepped ahead of a commit that came out otherwise is worth nothing.
             self._let_go_of_lost()
-            batch = await self._committer.prepare(slices, None)
+            batch = await committer.prepare(draft.slices, None)
         if await parts.outlet.learn(batch.commit):
             # Nothing is in flight now, so what the batch rests on can be loaded again.
-            self._committer.forget(batch)
-            batch = await self._committer.prepare(slices, None)
+            committer.forget(batch)
+            batch = await committer.prepare(draft.slices, None)
         evict(self._routes, parts.limits, batch)
         if time.monotonic() >= self._upkeep_at:
             # From now on: an engine that was idle for days owes nothing.
             self._upkeep_at = time.monotonic() + UPKEEP_SECONDS
             await self.store.keep_up()
-        return self._committer.begin(slices, batch)
+        self._pending = committer.begin(draft.slices, batch)
 
-    async def _settle(self, pending: Pending | None) -> None:
+    async def _flush(self) -> None:
+        """Make all durable that was read."""
+        await self._advance()
+        await self._settle()
+
+    async def _settle(self) -> None:
+        pending, self._pending = self._pending, None
         if pending is not None:
             await self._committer.settle(pending)
         self._let_go_of_lost()
@@ -281,16 +313,16 @@ class Session:
                     self._parts.limits.take_again_seconds, self._engine.assignment.take_again, claim.partition
                 )
 
-    async def _fetch(self, pending: Pending | None) -> list[Slice]:
+    async def _fetch(self, records_max: int) -> list[Slice]:
         self._pause_where_full()
-        limits = self._parts.limits
-        wait = limits.fetch_wait_milliseconds / 1000
-        if pending is not None:
-            # So that the commit is on its way before the next batch keeps us busy.
+        wait = self._parts.limits.fetch_wait_milliseconds / 1000
+        if self._pending is not None:
+            # So that the commit is on its way before the next records keep us busy.
             await asyncio.sleep(0)
-            # A record that comes while the commit is in flight is stepped meanwhile; none, and the commit is awaited.
-            wait = 0.0 if pending.task.done() else 0.002
-        chunk = await self._parts.reader.fetch(records_max=limits.batch_records_max, wait_seconds=wait)
+            wait = 0.0
+            if self._dry:
+                await asyncio.wait([self._pending.task], timeout=GATHER_SECONDS)
+        chunk = await self._parts.reader.fetch(records_max=records_max, wait_seconds=wait)
         for lost in self._parts.reader.out_of_range():
             self._stop(
                 lost.partition,
@@ -301,6 +333,7 @@ class Session:
             )
         for bad in self._parts.reader.unreadable():
             self._stop(bad.partition, bad.reason)
+        self._dry = sum(map(len, chunk.records.values())) < records_max
         slices = []
         for partition, end in chunk.positions.items():
             claim = self.claims.get(partition)

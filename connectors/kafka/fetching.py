@@ -38,6 +38,10 @@ IDLE_WAIT_MILLISECONDS = 100
 """So long a broker without new records waits for some before it answers."""
 BUSY_WAIT_MILLISECONDS = 10
 """The same where other lanes of this broker are full, and will have to be filled again soon."""
+FLOW_BYTES_MIN = 4 * 1024
+FLOW_BYTES = 64 * 1024
+"""Where an answer brings less than this, and more than FLOW_BYTES_MIN, the next one is to bring as much, or what comes
+in BUSY_WAIT_MILLISECONDS: answers with a few records each cost both sides more than the records do."""
 LOOK_SECONDS = 1.0
 """So often lanes are looked at even if nothing happens."""
 TIMER_GRAIN_SECONDS = 0.001
@@ -59,6 +63,8 @@ class Fetching:
         self._wake = asyncio.Event()
         self._loop: asyncio.Task[None] | None = None
         self.out_of_range: list[OutOfRange] = []
+        self._flowing: set[int] = set()
+        """Brokers from which records come all the time, a few with each answer."""
 
     def start(self) -> None:
         self._loop = asyncio.create_task(self._run(), name="kafka fetching")
@@ -129,6 +135,7 @@ class Fetching:
                 lane.in_flight = True
             answer = await self._client.send(node, self._fetch_request(node, lanes))
             self._receive(answer, asked)
+            self._note_flow(node, answer)
         except KafkaError as error:
             self._fail_all(lanes, f"Broker {node} does not answer: {error}")
         except Exception as error:
@@ -152,7 +159,10 @@ class Fetching:
         for lane in lanes:
             by_topic[lane.partition.topic].append((lane.partition.number, lane.fetch_from, lane.bytes_max))
         wait = BUSY_WAIT_MILLISECONDS if others else IDLE_WAIT_MILLISECONDS
-        return FetchRequest(wait, 1, FETCH_BYTES_MAX, READ_COMMITTED, list(by_topic.items()))
+        bytes_min = 1
+        if node in self._flowing:
+            wait, bytes_min = BUSY_WAIT_MILLISECONDS, FLOW_BYTES
+        return FetchRequest(wait, bytes_min, FETCH_BYTES_MAX, READ_COMMITTED, list(by_topic.items()))
 
     def _receive(self, answer: Any, asked: Mapping[Any, tuple[Lane, int]]) -> None:
         aborted_at = ABORTED_AT_FROM_END[answer.API_VERSION]
@@ -167,6 +177,13 @@ class Fetching:
                 lane.put(rest[-1] or b"", rest[aborted_at] or ())
                 if lane.is_ready():
                     self._on_arrival(lane)
+
+    def _note_flow(self, node: int, answer: Any) -> None:
+        brought = sum(len(rest[-1] or b"") for _, partitions in answer.topics for rest in partitions)
+        if FLOW_BYTES_MIN <= brought < FLOW_BYTES:
+            self._flowing.add(node)
+        else:
+            self._flowing.discard(node)
 
     def _refused(self, lane: Lane, error: type[KafkaError]) -> None:
         if error is OffsetOutOfRangeError:

@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 
 from connectors.source import Partition
-from engine import committer
+from engine import run_ids
 from engine.store import connecting, silence
 from engine.store.contract import (
     Commit,
@@ -163,7 +163,7 @@ async def test_the_number_of_a_run_is_of_the_time_at_which_it_was_started(
 
     await until(later, 10, "another millisecond")
     asked = await now()
-    monkeypatch.setattr(committer, "RUN_IDS_SECONDS_MAX", 0.0)
+    monkeypatch.setattr(run_ids, "RUN_IDS_SECONDS_MAX", 0.0)
     await first.feed(0, told("opened", "s"))
     assert asked <= (await first.run("s")).id >> RUN_ID_BITS <= await now()
 

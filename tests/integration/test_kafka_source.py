@@ -218,6 +218,38 @@ async def test_a_deleted_topic_is_a_trouble_that_ends_when_there_is_one_again(
         assert reader.troubles() == {}
 
 
+async def test_while_a_few_records_come_at_a_time_more_are_asked_for_at_once_and_then_any(
+    kafka: Kafka, topic: TopicFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    partition = Partition(await topic("flowing"), 0)
+    asked: list[int] = []
+    original = fetching.Fetching._fetch_request
+
+    def noted(self: fetching.Fetching, *arguments: Any) -> Any:
+        request = original(self, *arguments)
+        asked.append(request._min_bytes)
+        return request
+
+    monkeypatch.setattr(fetching.Fetching, "_fetch_request", noted)
+    few = random.Random(1).randbytes(fetching.FLOW_BYTES_MIN)
+    async with producing(kafka.bootstrap) as producer, reading(KafkaSettings(kafka.bootstrap)) as reader:
+        seen = Seen({partition: 0})
+        reader.assign(seen.positions)
+        await producer.send_and_wait(partition.topic, few, partition=0)
+        await read_on(reader, seen, at({partition: 1}))
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while fetching.FLOW_BYTES not in asked or asked[-1] != 1:
+            assert time.monotonic() < deadline, asked
+            seen.add(await reader.fetch(records_max=10, wait_seconds=0.1))
+        # Nothing more came in time, and now a record of one byte is told of at once again.
+        await producer.send_and_wait(partition.topic, b"1", partition=0)
+        await read_on(reader, seen, at({partition: 2}))
+    assert asked[0] == 1
+    flowed = asked.index(fetching.FLOW_BYTES)
+    assert set(asked[flowed + 1 :]) == {1}
+    assert seen.values(partition) == [few, b"1"]
+
+
 async def test_a_killed_broker_is_a_trouble_and_reading_goes_on_when_it_is_back(
     restartable_kafka: ApacheKafka,
 ) -> None:

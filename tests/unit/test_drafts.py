@@ -1,0 +1,205 @@
+"""What comes while a commit is in flight, on a source and a store in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import pytest
+
+from connectors.source import Partition
+from engine.claims import Claim, Slice
+from engine.committer import LOSSES_MAX, Committer
+from engine.engine import Engine, Parts
+from engine.limits import EngineLimits
+from engine.observing import Silent
+from engine.routing import Loaded, TopicRoute, make_routes
+from engine.store.contract import Commit, LostRunsError, Store
+from statemachines.machine import compile_pipeline
+from tests.chaos.contender import told, weighed
+from tests.chaos.parcels import PARCELS, parcel
+from tests.chaos.script import EVENT_HEADERS
+from tests.chaos.slots import until
+from tests.fakes.source import FakeMembership, FakeReader, FakeSource
+from tests.fakes.store import FakeStore, Tables
+
+PLACE = Partition(PARCELS, 0)
+SECONDS = 10.0
+
+
+class GatedStore(FakeStore):
+    """Commits when it is let; ``sizes`` are the log rows of each commit that was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__(Tables())
+        self.sizes: list[int] = []
+        self.asked = asyncio.Semaphore(0)
+        self.let = asyncio.Semaphore(0)
+        self.losses = 0
+        """So many commits are lost to another engine."""
+
+    async def commit(self, commit: Commit) -> int | None:
+        self.sizes.append(len(commit.rows))
+        self.asked.release()
+        await self.let.acquire()
+        if self.losses:
+            self.losses -= 1
+            raise LostRunsError("another engine moved a run first")
+        return await super().commit(commit)
+
+
+async def routes_on(store: Store) -> dict[str, TopicRoute]:
+    machine = compile_pipeline(parcel)
+    pipeline = await store.register_pipeline(machine.name)
+    definition = await store.register_definition(pipeline, 1, b"h", b"c", b"{}")
+    return make_routes([Loaded(machine, pipeline, definition)], {})
+
+
+@dataclass
+class Serving:
+    """An engine that serves one partition."""
+
+    limits: EngineLimits = field(default_factory=EngineLimits)
+    source: FakeSource = field(default_factory=FakeSource)
+    store: GatedStore = field(default_factory=GatedStore)
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[Engine]:
+        self.source.create_topic(PARCELS)
+
+        async def opened() -> Store:
+            return self.store
+
+        engine = Engine(
+            Parts(
+                membership=FakeMembership(self.source, "group"),
+                reader=FakeReader(self.source),
+                open_store=opened,
+                prepare_store=routes_on,
+                topics=frozenset({PARCELS}),
+                cluster="c",
+                first="earliest",
+                observer=Silent(),
+                beat=[0, 0, 0],
+                outbox_depth=lambda: 0,
+                limits=self.limits,
+            )
+        )
+        task = asyncio.create_task(engine.run())
+        try:
+            async with asyncio.timeout(SECONDS):
+                yield engine
+                engine.stop()
+                for _ in range(100):
+                    self.store.let.release()
+                await task
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def publish(self, *values: bytes) -> int:
+        """Returns the offset after the last."""
+        offset = -1
+        for value in values:
+            offset = await self.source.append(PLACE, value, headers=EVENT_HEADERS)
+        return offset + 1
+
+    async def read_to(self, engine: Engine, offset: int) -> None:
+        """Wait until the engine has read so far."""
+
+        async def has_read() -> bool:
+            return engine.session is not None and engine.session.claims[PLACE].read_to >= offset
+
+        await until(has_read, SECONDS, f"read to {offset}", poll_seconds=0)
+
+    def moves(self) -> dict[str, int]:
+        """The sequence number of each run."""
+        return {run.key: run.sequence for _, run in self.store.tables.runs.values()}
+
+
+async def test_what_comes_one_by_one_during_a_commit_is_committed_together() -> None:
+    serving = Serving()
+    async with serving.running() as engine:
+        await serving.publish(told("opened", "p"))
+        await serving.store.asked.acquire()
+        for _ in range(3):
+            await serving.read_to(engine, await serving.publish(weighed("p")))
+        serving.store.let.release()
+        await serving.store.asked.acquire()
+        assert serving.store.sizes == [1, 3]
+    assert serving.moves() == {"p": 4}
+    assert serving.store.tables.places[PLACE].position == 4
+
+
+async def test_a_draft_takes_no_more_records_than_a_commit_may_have() -> None:
+    serving = Serving(EngineLimits(batch_records_max=2, cache_runs_max=4))
+    async with serving.running() as engine:
+        await serving.publish(told("opened", "p"))
+        await serving.store.asked.acquire()
+        read = await serving.publish(*(weighed("p") for _ in range(5)))
+        await serving.read_to(engine, read - 3)
+        for _ in range(3):
+            serving.store.let.release()
+        await serving.read_to(engine, read)
+    assert serving.store.sizes == [1, 2, 2, 1]
+    assert serving.moves() == {"p": 6}
+
+
+async def test_a_draft_takes_no_more_bytes_than_a_commit_may_have() -> None:
+    value = weighed("p")
+    serving = Serving(EngineLimits(batch_bytes_max=len(value) * 5 // 2))
+    async with serving.running() as engine:
+        await serving.publish(told("opened", "p"))
+        await serving.store.asked.acquire()
+        for _ in range(2):
+            await serving.read_to(engine, await serving.publish(weighed("p")))
+        await serving.publish(weighed("p"))
+        serving.store.let.release()
+        await serving.store.asked.acquire()
+    assert serving.store.sizes[:2] == [1, 2]
+    assert serving.moves() == {"p": 4}
+
+
+async def test_a_draft_is_computed_again_where_the_commit_before_it_was_lost() -> None:
+    serving = Serving()
+    serving.store.losses = 1
+    async with serving.running() as engine:
+        await serving.publish(told("opened", "p"))
+        await serving.store.asked.acquire()
+        for _ in range(2):
+            await serving.read_to(engine, await serving.publish(weighed("p")))
+    assert serving.store.sizes == [1, 1, 2]
+    assert serving.moves() == {"p": 3}
+    assert serving.store.tables.places[PLACE].position == 3
+
+
+async def test_a_stop_commits_what_was_read() -> None:
+    serving = Serving()
+    async with serving.running() as engine:
+        await serving.publish(told("opened", "p"))
+        await serving.store.asked.acquire()
+        await serving.read_to(engine, await serving.publish(weighed("p")))
+    assert serving.moves() == {"p": 2}
+
+
+async def test_a_comparison_that_is_always_lost_is_passed_on() -> None:
+    store = GatedStore()
+    store.losses = 1_000
+    for _ in range(store.losses):
+        store.let.release()
+    await store.add_positions({PLACE: 0})
+    [(number, _, position, epoch)] = await store.take_positions([PLACE])
+    committer = Committer(store, await routes_on(store), "c", lambda: datetime.now(UTC), Silent(), [0, 0, 0])
+    source = FakeSource()
+    source.create_topic(PARCELS)
+    await source.append(PLACE, told("opened", "p"), headers=EVENT_HEADERS)
+    reader = FakeReader(source)
+    reader.assign({PLACE: 0})
+    chunk = await reader.fetch(records_max=1, wait_seconds=1.0)
+    slices = [Slice(Claim(number, PLACE, epoch, position), chunk.records[PLACE], 0, 1)]
+    with pytest.raises(LostRunsError):
+        await committer.settle(committer.begin(slices, await committer.prepare(slices, None)))
+    assert len(store.sizes) == LOSSES_MAX

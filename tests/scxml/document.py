@@ -12,7 +12,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
-class Kind(StrEnum):
+class _Printable(StrEnum):
+    """Prints as it is written in Python, so that a printed chart can be pasted into a test."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}.{self.name}"
+
+
+class Kind(_Printable):
     """What a node is. `ROOT` is the `<scxml>` element; it is never part of a configuration."""
 
     ROOT = "scxml"
@@ -23,7 +30,7 @@ class Kind(StrEnum):
     HISTORY = "history"
 
 
-class HistoryType(StrEnum):
+class HistoryType(_Printable):
     SHALLOW = "shallow"
     DEEP = "deep"
 

@@ -1,0 +1,270 @@
+"""Random statecharts and random events for them: well-formed by construction, small, and small when they shrink.
+
+Entry of a state logs `+id`, exit `-id`, a transition its number `t1`, an initial transition `i:id` of its state and a
+history's default `d:id`, so that every order can be seen. Most charts come to rest after each event; some raise
+events or move without end, and whoever runs one needs a limit on microsteps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TypeVar
+
+from hypothesis import strategies as st
+
+from tests.scxml.document import (
+    ALWAYS,
+    Action,
+    Add,
+    Block,
+    Both,
+    Condition,
+    Document,
+    Fail,
+    HistoryType,
+    InState,
+    Kind,
+    Less,
+    Log,
+    Node,
+    Not,
+    Raise,
+    Transition,
+)
+
+DEPTH_MAX = 4
+STATES_MAX = 16
+OUTSIDE = ("a", "b", "c", "a.x", "a.x.y")
+"""Events from outside."""
+DESCRIPTORS = ("a", "b", "c", "a.x", "a.*", "b.*", "*")
+RAISED = ("i", "j")
+VARIABLES = (("n", 0), ("m", 2), ("turns", 0))
+
+
+T = TypeVar("T")
+
+
+@cache
+def _below(n: int) -> st.SearchStrategy[int]:
+    return st.integers(0, n - 1)
+
+
+class Dice:
+    """All choices of a chart, each a small integer: many times quicker than a strategy made for each choice."""
+
+    def __init__(self, draw: st.DrawFn) -> None:
+        self.draw = draw
+
+    def pick(self, choices: Sequence[T]) -> T:
+        """One of them; shrinks to the first."""
+        return choices[self.draw(_below(len(choices)))] if len(choices) > 1 else choices[0]
+
+    def one_in(self, n: int) -> bool:
+        """True once in `n`; shrinks to False."""
+        return self.draw(_below(n)) == n - 1
+
+
+@dataclass(eq=False)
+class Sketch:
+    """A node before it has transitions: those may lead to any other, so the tree has to stand first."""
+
+    kind: Kind
+    depth: int
+    parent: Sketch | None
+    id: str = ""
+    children: list[Sketch] = field(default_factory=list)
+    deep: bool = False
+
+    def walk(self) -> Iterator[Sketch]:
+        yield self
+        for child in self.children:
+            yield from child.walk()
+
+    @property
+    def states(self) -> list[Sketch]:
+        return [child for child in self.children if child.kind is not Kind.HISTORY]
+
+
+@st.composite
+def documents(draw: st.DrawFn) -> Document:
+    """Well-formed documents of up to about `STATES_MAX` states, `DEPTH_MAX` deep."""
+    dice = Dice(draw)
+    root = Sketch(Kind.ROOT, 0, None, id="root")
+    _grow(dice, root, [STATES_MAX])
+    for number, sketch in enumerate(root.walk()):
+        if sketch is not root:
+            letter = {Kind.HISTORY: "h", Kind.FINAL: "f", Kind.PARALLEL: "p"}.get(sketch.kind, "s")
+            sketch.id = f"{letter}{number}"
+    return Document(_Maker(dice, root).node(root), VARIABLES)
+
+
+def event_sequences() -> st.SearchStrategy[list[str]]:
+    """Events from outside, in order."""
+    return st.lists(st.sampled_from(OUTSIDE), max_size=8)
+
+
+def scenarios() -> st.SearchStrategy[tuple[Document, list[str]]]:
+    """A document, and the events that it is sent."""
+    return st.tuples(documents(), event_sequences())
+
+
+def _grow(dice: Dice, parent: Sketch, budget: list[int]) -> None:
+    """Give a root, compound or parallel node its children; `budget` is how many states may still be made."""
+    in_parallel = parent.kind is Kind.PARALLEL
+    least = 2 if in_parallel else 1
+    kinds = [Kind.ATOMIC, Kind.COMPOUND, Kind.COMPOUND, Kind.PARALLEL]
+    for index in range(dice.pick(range(least, 4))):
+        if index >= least and budget[0] <= 0:
+            break
+        budget[0] -= 1
+        room = parent.depth + 1 < DEPTH_MAX and budget[0] > 0
+        child = Sketch(dice.pick(kinds) if room else Kind.ATOMIC, parent.depth + 1, parent)
+        parent.children.append(child)
+        if child.kind is not Kind.ATOMIC:
+            _grow(dice, child, budget)
+    # Regions that can end are frequent, so that parallels end, too; a machine that ends at once shows little.
+    is_region = parent.parent is not None and parent.parent.kind is Kind.PARALLEL
+    if not in_parallel and dice.one_in(2 if is_region else 5):
+        final = Sketch(Kind.FINAL, parent.depth + 1, parent)
+        parent.children.insert(dice.pick(range(len(parent.children), -1, -1)), final)
+    if parent.kind is not Kind.ROOT:
+        nothing: tuple[bool, ...] = ()
+        for deep in dice.pick([nothing, nothing, (False,), (True,), (False, True)]):
+            parent.children.append(Sketch(Kind.HISTORY, parent.depth + 1, parent, deep=deep))
+
+
+class _Maker:
+    """Turns sketches into nodes, with transitions, content and handlers."""
+
+    def __init__(self, dice: Dice, root: Sketch) -> None:
+        self.pick, self.one_in = dice.pick, dice.one_in
+        self.everything = [sketch for sketch in root.walk() if sketch is not root]
+        self.states = [sketch for sketch in self.everything if sketch.kind is not Kind.HISTORY]
+        self.parallels = [sketch for sketch in self.states if sketch.kind is Kind.PARALLEL]
+        self.done = [
+            f"done.state.{sketch.id}"
+            for sketch in self.states
+            if sketch.kind in (Kind.COMPOUND, Kind.PARALLEL)
+        ]
+        self.transitions_made = 0
+
+    def node(self, sketch: Sketch) -> Node:
+        children = tuple(self.node(child) for child in sketch.children)
+        match sketch.kind:
+            case Kind.ROOT:
+                initial = Transition(self.inside(sketch))
+                return Node(sketch.id, sketch.kind, children, initial=initial)
+            case Kind.HISTORY:
+                kind = HistoryType.DEEP if sketch.deep else HistoryType.SHALLOW
+                return Node(sketch.id, sketch.kind, history_type=kind, default=self.default(sketch))
+        final = sketch.kind is Kind.FINAL
+        return Node(
+            sketch.id,
+            sketch.kind,
+            children,
+            transitions=() if final else self.transitions(sketch),
+            onentry=self.handlers(f"+{sketch.id}"),
+            # A final state only logs: its data are to be the same when it is entered and when the machine leaves it.
+            onexit=((Log(f"-{sketch.id}"),),) if final else self.handlers(f"-{sketch.id}"),
+            initial=self.initial(sketch) if sketch.kind is Kind.COMPOUND else None,
+            donedata=("n", "m") if final and self.one_in(2) else (),
+        )
+
+    def initial(self, sketch: Sketch) -> Transition:
+        histories = [child.id for child in sketch.children if child.kind is Kind.HISTORY]
+        targets = (self.pick(histories),) if histories and self.one_in(6) else None
+        return Transition(targets or self.inside(sketch), actions=(Log(f"i:{sketch.id}"), *self.content()))
+
+    def default(self, sketch: Sketch) -> Transition:
+        parent = sketch.parent
+        assert parent is not None
+        targets = self.inside(parent) if sketch.deep else (self.pick(parent.states).id,)
+        return Transition(targets, actions=(Log(f"d:{sketch.id}"), *self.content()))
+
+    def inside(self, sketch: Sketch) -> tuple[str, ...]:
+        """Targets for who enters by default: mostly a child, sometimes deeper, sometimes several."""
+        below = [each for each in sketch.walk() if each is not sketch and each.kind is not Kind.HISTORY]
+        parallels = [each for each in below if each.kind is Kind.PARALLEL]
+        if parallels and self.one_in(6):
+            return self.several(parallels, histories=False)
+        return (self.pick(below if self.one_in(4) else sketch.states).id,)
+
+    def several(self, parallels: list[Sketch], *, histories: bool) -> tuple[str, ...]:
+        """Targets in two regions of one parallel, in either order."""
+        regions = self.pick(parallels).states
+        first = self.pick(regions)
+        second = self.pick([region for region in regions if region is not first])
+        targets = []
+        for region in (first, second):
+            within = [each for each in region.walk() if histories or each.kind is not Kind.HISTORY]
+            targets.append(self.pick(within).id)
+        return tuple(targets)
+
+    def transitions(self, source: Sketch) -> tuple[Transition, ...]:
+        return tuple(self.transition(source) for _ in range(self.pick((0, 1, 2, 3))))
+
+    def transition(self, source: Sketch) -> Transition:
+        self.transitions_made += 1
+        label = Log(f"t{self.transitions_made}")
+        targets, cond, internal = self.targets(source), self.condition(), self.one_in(2)
+        if self.one_in(5):
+            if self.one_in(8):
+                return Transition(targets, (), cond, internal, actions=(label, *self.content()))
+            turns = Less("turns", self.pick((1, 2, 3, 4)))
+            cond = turns if cond == ALWAYS else Both(turns, cond)
+            content = (label, Add("turns", 1), *self.content(may_raise=False))
+            return Transition(targets, (), cond, internal, actions=content)
+        events = self.events()
+        from_outside = all(event in OUTSIDE for event in events)
+        return Transition(
+            targets, events, cond, internal, actions=(label, *self.content(may_raise=from_outside))
+        )
+
+    def targets(self, source: Sketch) -> tuple[str, ...]:
+        """Anywhere, but more often near: to a sibling, the source itself, or inside it."""
+        assert source.parent is not None
+        near = [*source.parent.children, *source.children]
+        match self.pick(("near", "near", "anywhere", "anywhere", "several", "none")):
+            case "several" if self.parallels:
+                return self.several(self.parallels, histories=True)
+            case "none":
+                return ()
+            case "near":
+                return (self.pick(near).id,)
+        return (self.pick(self.everything).id,)
+
+    def events(self) -> tuple[str, ...]:
+        names = (DESCRIPTORS, DESCRIPTORS, (*RAISED, "error.execution", "error.*"), (*self.done, "done.*"))
+        events = [self.pick(self.pick(names)) for _ in range(self.pick((1, 1, 2)))]
+        return tuple(dict.fromkeys(events))
+
+    def condition(self) -> Condition:
+        match self.pick(("none", "none", "none", "one", "both")):
+            case "one":
+                return self.simple_condition()
+            case "both":
+                return Both(self.simple_condition(), self.simple_condition())
+        return ALWAYS
+
+    def simple_condition(self) -> Condition:
+        asked: Condition
+        if self.one_in(2):
+            asked = Less(self.pick(("n", "m")), self.pick((1, 0, 2, 3)))
+        else:
+            asked = InState(self.pick(self.states).id)
+        return Not(asked) if self.one_in(2) else asked
+
+    def content(self, *, may_raise: bool = True) -> Block:
+        """Actions, mostly none."""
+        if not self.one_in(3):
+            return ()
+        add: list[Action] = [Add("n", 1), Add("m", 1), Add("n", -1), Add("m", -1)]
+        actions = [*add, Raise("i"), Raise("j"), Fail()] if may_raise else add
+        return tuple(self.pick(actions) for _ in range(self.pick((1, 2, 3))))
+
+    def handlers(self, label: str) -> tuple[Block, ...]:
+        """One that logs and cannot fail, and seldom a second one, which may."""
+        logs: Block = (Log(label),)
+        return (logs, (*self.content(), Log(f"{label}'"))) if self.one_in(6) else (logs,)

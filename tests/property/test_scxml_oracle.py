@@ -210,7 +210,7 @@ def test_random_charts_reach_what_is_to_be_tested() -> None:
     reached: set[str] = set()
 
     @given(scenarios())
-    @settings(max_examples=400, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=300, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
     def explore(scenario: Scenario) -> None:
         reached.update(chain.from_iterable(_features(scenario)))
 

@@ -40,6 +40,10 @@ OUTSIDE = ("a", "b", "c", "a.x", "a.x.y")
 """Events from outside."""
 DESCRIPTORS = ("a", "b", "c", "a.x", "a.*", "b.*", "*")
 RAISED = ("i", "j")
+CONTENT: tuple[Action, ...] = (
+    *(Add("n", 1), Add("m", 1), Add("n", -1), Add("m", -1)),
+    *(Raise("i"), Raise("j"), Fail()),
+)
 VARIABLES = (("n", 0), ("m", 2), ("turns", 0))
 
 
@@ -110,11 +114,16 @@ def scenarios() -> st.SearchStrategy[tuple[Document, list[str]]]:
     return st.tuples(documents(), event_sequences())
 
 
-def _grow(dice: Dice, parent: Sketch, budget: list[int]) -> None:
-    """Give a root, compound or parallel node its children; `budget` is how many states may still be made."""
+def _grow(dice: Dice, parent: Sketch, budget: list[int], *, ends: bool = False) -> None:
+    """Give a root, compound or parallel node its children, a final one if it `ends`.
+
+    `budget` is how many states may still be made.
+    """
     in_parallel = parent.kind is Kind.PARALLEL
     least = 2 if in_parallel else 1
-    kinds = [Kind.ATOMIC, Kind.COMPOUND, Kind.COMPOUND, Kind.PARALLEL]
+    # Parallels whose regions all end are made on purpose: by chance they would be rare.
+    regions_end = in_parallel and dice.one_in(2)
+    kinds = [Kind.COMPOUND] if regions_end else [Kind.ATOMIC, Kind.COMPOUND, Kind.COMPOUND, Kind.PARALLEL]
     for index in range(dice.pick(range(least, 4))):
         if index >= least and budget[0] <= 0:
             break
@@ -123,10 +132,8 @@ def _grow(dice: Dice, parent: Sketch, budget: list[int]) -> None:
         child = Sketch(dice.pick(kinds) if room else Kind.ATOMIC, parent.depth + 1, parent)
         parent.children.append(child)
         if child.kind is not Kind.ATOMIC:
-            _grow(dice, child, budget)
-    # Regions that can end are frequent, so that parallels end, too; a machine that ends at once shows little.
-    is_region = parent.parent is not None and parent.parent.kind is Kind.PARALLEL
-    if not in_parallel and dice.one_in(2 if is_region else 5):
+            _grow(dice, child, budget, ends=regions_end)
+    if ends or (not in_parallel and dice.one_in(5)):
         final = Sketch(Kind.FINAL, parent.depth + 1, parent)
         parent.children.insert(dice.pick(range(len(parent.children), -1, -1)), final)
     if parent.kind is not Kind.ROOT:
@@ -209,23 +216,23 @@ class _Maker:
         self.transitions_made += 1
         label = Log(f"t{self.transitions_made}")
         targets, cond, internal = self.targets(source), self.condition(), self.one_in(2)
-        if self.one_in(5):
-            if self.one_in(8):
-                return Transition(targets, (), cond, internal, actions=(label, *self.content()))
-            turns = Less("turns", self.pick((1, 2, 3, 4)))
-            cond = turns if cond == ALWAYS else Both(turns, cond)
-            content = (label, Add("turns", 1), *self.content(may_raise=False))
-            return Transition(targets, (), cond, internal, actions=content)
-        events = self.events()
-        from_outside = all(event in OUTSIDE for event in events)
-        return Transition(
-            targets, events, cond, internal, actions=(label, *self.content(may_raise=from_outside))
-        )
+        events = () if self.one_in(5) else self.events()
+        from_outside = bool(events) and all(event in OUTSIDE for event in events)
+        if from_outside or self.one_in(8):
+            return Transition(targets, events, cond, internal, actions=(label, *self.content()))
+        # What needs no event from outside may go on for ever, if nothing counts how often it is taken.
+        turns = Less("turns", self.pick((3, 1, 2, 6)))
+        content = (label, Add("turns", 1), *self.content())
+        cond = turns if cond == ALWAYS else Both(turns, cond)
+        return Transition(targets, events, cond, internal, actions=content)
 
     def targets(self, source: Sketch) -> tuple[str, ...]:
         """Anywhere, but more often near: to a sibling, the source itself, or inside it."""
         assert source.parent is not None
         near = [*source.parent.children, *source.children]
+        ends = [each for each in near if each.kind is Kind.FINAL and each.depth > 1]
+        if ends and self.one_in(3):
+            return (self.pick(ends).id,)
         match self.pick(("near", "near", "anywhere", "anywhere", "several", "none")):
             case "several" if self.parallels:
                 return self.several(self.parallels, histories=True)
@@ -256,13 +263,11 @@ class _Maker:
             asked = InState(self.pick(self.states).id)
         return Not(asked) if self.one_in(2) else asked
 
-    def content(self, *, may_raise: bool = True) -> Block:
+    def content(self) -> Block:
         """Actions, mostly none."""
         if not self.one_in(3):
             return ()
-        add: list[Action] = [Add("n", 1), Add("m", 1), Add("n", -1), Add("m", -1)]
-        actions = [*add, Raise("i"), Raise("j"), Fail()] if may_raise else add
-        return tuple(self.pick(actions) for _ in range(self.pick((1, 2, 3))))
+        return tuple(self.pick(CONTENT) for _ in range(self.pick((1, 2, 3))))
 
     def handlers(self, label: str) -> tuple[Block, ...]:
         """One that logs and cannot fail, and seldom a second one, which may."""

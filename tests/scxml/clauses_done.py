@@ -21,13 +21,13 @@ def completing(*more: Node, second_event: str = "e") -> Document:
     )
 
 
-def nested_region(*, parallel_first: bool) -> Document:
-    """A parallel whose regions are a compound `r1` and a parallel `q`; `e` completes everything at once."""
+def nested_region(*, parallel_first: bool, last: str = "e") -> Document:
+    """A parallel whose regions are a compound `r1` and a parallel `q`; `e` and `last` complete everything."""
     r1 = state("r1", state("a1", on("e", "fa", "t1")), final("fa"))
     q = parallel(
         "q",
         state("q1", state("c1", on("e", "fc", "t2")), final("fc")),
-        state("q2", state("d1", on("e", "fd", "t3")), final("fd")),
+        state("q2", state("d1", on(last, "fd", "t3")), final("fd")),
     )
     return chart(parallel("p", *((q, r1) if parallel_first else (r1, q))))
 
@@ -139,6 +139,15 @@ DONE = [
                 "-a1 -d1 -c1 t2 t3 t1 +fc +fd +fa",
                 raised="done.state.q1 done.state.q2 done.state.q done.state.r1 done.state.p",
             ),
+        ),
+    ),
+    Clause(
+        "done_of_a_parallel_with_a_parallel_half_complete",
+        "A child that is a parallel is in a final state only when all its children are (D.isInFinalState).",
+        nested_region(parallel_first=True, last="g"),
+        (
+            start("c1 d1 a1", "+p +q +q1 +c1 +q2 +d1 +r1 +a1"),
+            step("e", "fc d1 fa", "-a1 -c1 t2 t1 +fc +fa", raised="done.state.q1 done.state.r1"),
         ),
     ),
     Clause(

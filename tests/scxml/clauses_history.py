@@ -259,6 +259,27 @@ DEFAULTS = [
         ),
     ),
     Clause(
+        "history_as_an_initial_target_deep",
+        "The states between a history's parent and what it restores are entered for it (D.addDescendantStatesToEnter).",
+        chart(
+            state(
+                "s",
+                state("a"),
+                state("m", state("c"), state("d", on("f", "k", "tf")), state("n", state("j"), state("k"))),
+                history("h", "d", "dh", deep=True),
+                on("out", "x", "to"),
+                initial=goto("h", "is"),
+            ),
+            state("x", on("back", "s", "tb")),
+        ),
+        (
+            start("d", "+s is dh +m +d"),
+            step("f", "k", "-d tf +n +k"),
+            step("out", "x", "-k -n -m -s to +x", history={"h": "k"}),
+            step("back", "k", "-x tb +s is +m +n +k"),
+        ),
+    ),
+    Clause(
         "history_default_content_needs_its_parent_entered",
         "Default content runs with the entry of the history's parent; where that stays, it does not (D.enterStates).",
         chart(

@@ -2,19 +2,24 @@
 
 from statemachines.context import Context
 from statemachines.definition import Pipeline, State, Topic
-from statemachines.effects import Effect, Out, Publish
-from statemachines.events import Event
+from statemachines.effects import Effect, Out, Publish, Raise
+from statemachines.events import Done, Event, Failed
+from statemachines.guards import in_state
 from statemachines.mistakes import DefinitionError, Mistake
 
 __all__ = [
     "Context",
     "DefinitionError",
+    "Done",
     "Effect",
     "Event",
+    "Failed",
     "Mistake",
     "Out",
     "Pipeline",
     "Publish",
+    "Raise",
     "State",
     "Topic",
+    "in_state",
 ]

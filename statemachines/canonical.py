@@ -16,7 +16,7 @@ from typing import Any
 
 import orjson
 
-from statemachines.definition import Pipeline, name_of
+from statemachines.definition import Move, Pipeline, State, name_of
 from statemachines.events import Event
 
 FORMAT = "pointsman.definition/1"
@@ -36,9 +36,7 @@ def canonical_bytes(pipeline: Pipeline[Any]) -> bytes:
         },
         "topics": sorted((asdict(topic) for topic in pipeline.read_topics), key=lambda topic: topic["name"]),
         "events": {event.event_type(): event.event_key() for event in _events(pipeline)},
-        "states": [
-            {"name": state.name, "initial": state.initial, "final": state.final} for state in pipeline.states
-        ],
+        "states": [_state(state) for state in pipeline.states],
         "starts": [
             {
                 "event": start.event.event_type(),
@@ -48,20 +46,42 @@ def canonical_bytes(pipeline: Pipeline[Any]) -> bytes:
             }
             for start in pipeline.starts
         ],
-        "moves": [
-            {
-                "source": move.source,
-                "event": move.event.event_type(),
-                "target": move.target,
-                "guard": name_of(move.guard),
-                "action": name_of(move.action),
-            }
-            for move in pipeline.moves
-        ],
+        "moves": [_move(move) for move in pipeline.moves],
     }
     return orjson.dumps(form, option=orjson.OPT_SORT_KEYS)
 
 
+def _state(state: State[Any]) -> dict[str, Any]:
+    """What a flat pipeline has no use for is left out where it is not there, so that its form stays as it was."""
+    beginning = state.beginning
+    chart = {
+        "parent": None if state.parent is None else state.parent.name,
+        "kind": None if state.kind == "state" else state.kind,
+        "deep": state.deep or None,
+        "entries": [name_of(function) for function, _ in state.entries] or None,
+        "exits": [name_of(function) for function, _ in state.exits] or None,
+        "output": name_of(state.output),
+        "initially": None if beginning is None else [[*beginning.targets], name_of(beginning.action)],
+    }
+    form = {"name": state.name, "initial": state.initial, "final": state.final}
+    return form | {name: value for name, value in chart.items() if value is not None}
+
+
+def _move(move: Move) -> dict[str, Any]:
+    form: dict[str, Any] = {
+        "source": move.source,
+        "event": move.event_type,
+        "target": move.target,
+        "guard": name_of(move.guard),
+        "action": name_of(move.action),
+    }
+    if len(move.targets) > 1:
+        form["targets"] = list(move.targets)
+    if move.reenter:
+        form["reenter"] = True
+    return form
+
+
 def _events(pipeline: Pipeline[Any]) -> Iterator[type[Event]]:
     yield from (start.event for start in pipeline.starts)
-    yield from (move.event for move in pipeline.moves)
+    yield from (move.event for move in pipeline.moves if move.event is not None)

@@ -47,6 +47,13 @@ def _subjects(pipeline: Pipeline[Any]) -> Iterator[tuple[str, Any]]:
         yield from (("event", start.event), ("build", start.build), ("action", start.action))
     for move in pipeline.moves:
         yield from (("event", move.event), ("guard", move.guard), ("action", move.action))
+    for state in pipeline.states:
+        yield from (("entry", function) for function, _ in state.entries)
+        yield from (("exit", function) for function, _ in state.exits)
+        if state.output is not None:
+            yield "output", state.output
+        if state.beginning is not None:
+            yield "initially", state.beginning.action
 
 
 class _Reading:

@@ -14,7 +14,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from statemachines.context import Context
 from statemachines.effects import Out
-from statemachines.events import Event
+from statemachines.events import Done, Event, Failed, make_done
 from statemachines.places import Place, calling_place
 
 C = TypeVar("C", bound=Context)
@@ -63,14 +63,27 @@ class Move:
 
     source: str | None
     """None: in any state of the pipeline."""
-    event: type[Event]
-    target: str | None
-    """None: stay, without leaving the state."""
+    event: type[Event] | None
+    """None: as soon as the state is entered, or anything changes while it is active."""
+    targets: tuple[str, ...]
+    """None at all: stay, without leaving the state. Several: one in each of several regions."""
     guard: Callable[..., bool] | None
     action: Callable[..., Out] | None
     place: Place
+    reenter: bool = False
+    """Whether the source is left and entered again where a target is the source or inside it."""
     stranger: str | None = None
-    """The pipeline that the target is a state of, where that is another one; a mistake."""
+    """The pipeline that a target is a state of, where that is another one; a mistake."""
+
+    @property
+    def target(self) -> str | None:
+        """The only target, or the first of several; None where there is none."""
+        return self.targets[0] if self.targets else None
+
+    @property
+    def event_type(self) -> str | None:
+        """The type of the events that it takes; None: it waits for none."""
+        return None if self.event is None else self.event.event_type()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,9 +100,26 @@ class Start:
     """The pipeline that the target is a state of, where that is another one; a mistake."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+Kind = Literal["state", "region", "history"]
+Handler = Callable[..., Out]
+
+
+@dataclass(frozen=True, slots=True)
+class Initial:
+    """How a state is entered whose states are not named: where to, and what is done on the way."""
+
+    targets: tuple[str, ...]
+    action: Handler | None
+    place: Place
+
+
+@dataclass(slots=True, eq=False)
 class State(Generic[C]):
-    """A state of a pipeline; made by ``Pipeline.state``."""
+    """A state of a pipeline; made by ``Pipeline.state``, ``State.state``, ``State.region`` or ``State.history``.
+
+    A state with states in it is compound: one of them is active while it is. A state with regions is parallel: all of
+    them are. Names are unique in the whole pipeline.
+    """
 
     pipeline: Pipeline[C]
     name: str
@@ -97,24 +127,132 @@ class State(Generic[C]):
     final: bool
     description: str
     place: Place
+    parent: State[C] | None = None
+    kind: Kind = "state"
+    output: Callable[..., Any] | None = None
+    """Of a final state: what the ``done`` event of the state around it carries."""
+    deep: bool = False
+    """Of a history: whether it remembers the innermost states, or those of its own level."""
+    entries: list[tuple[Handler, Place]] = field(default_factory=list)
+    exits: list[tuple[Handler, Place]] = field(default_factory=list)
+    beginning: Initial | None = None
+    """Where it begins, if that is not the state inside it that is initial; of a history, where it leads as long as
+    there is nothing to remember."""
+    done: type[Done] = field(init=False)
+    """The event that says that this state is done: a compound state when it reaches a final one, a parallel state when
+    all its regions have. To be taken by ``on`` of this state or of one around it."""
+
+    def __post_init__(self) -> None:
+        """Make the class of its done event."""
+        self.done = make_done(self.name)
+
+    def state(
+        self,
+        name: str,
+        *,
+        initial: bool = False,
+        final: bool = False,
+        output: Callable[[C, Any], Any] | None = None,
+        description: str = "",
+    ) -> State[C]:
+        """Add a state inside this one. One is ``initial``; a ``final`` one makes this state done.
+
+        Args:
+            name: unique in the pipeline.
+            initial: whether it is entered when this state is.
+            final: whether this state is done when it is entered.
+            output: of a final state: returns, from (context, event), what ``done.data`` is to be.
+            description: a sentence for people.
+        """
+        return self.pipeline.add_state(
+            State(self.pipeline, name, initial, final, description, calling_place(), self, output=output)
+        )
+
+    def region(self, name: str, *, description: str = "") -> State[C]:
+        """Add a region: this state is parallel, and all its regions are active while it is."""
+        return self.pipeline.add_state(
+            State(self.pipeline, name, False, False, description, calling_place(), self, "region")
+        )
+
+    def history(
+        self,
+        name: str,
+        *,
+        deep: bool = False,
+        default: State[C] | str | Sequence[State[C] | str] | None = None,
+        do: Callable[[C, Any], Out] | None = None,
+    ) -> State[C]:
+        """Add a history: who goes there goes to where this state was when it was left last.
+
+        Args:
+            name: unique in the pipeline.
+            deep: whether the innermost states are remembered, or those directly inside this one.
+            default: where it leads before this state was ever left; None: where this state begins.
+            do: what is done on the way there.
+        """
+        place = calling_place()
+        made = State(self.pipeline, name, False, False, "", place, self, "history", deep=deep)
+        if default is not None:
+            made.beginning = Initial(tuple(map(str, _targets(default))), do, place)
+        return self.pipeline.add_state(made)
+
+    def initially(
+        self, to: State[C] | str | Sequence[State[C] | str], *, do: Callable[[C, Any], Out] | None = None
+    ) -> None:
+        """Say where this state begins, and what is done on the way; instead of ``initial=True`` at one inside it.
+
+        It may be further inside; and in several regions, where a list names one in each.
+        """
+        self.beginning = Initial(tuple(map(str, _targets(to))), do, calling_place())
+
+    def entry(self, do: Callable[[C, Any], Out]) -> None:
+        """Do this whenever the state is entered; several are done in the order they were added."""
+        self.entries.append((do, calling_place()))
+
+    def exit(self, do: Callable[[C, Any], Out]) -> None:
+        """Do this whenever the state is left; several are done in the order they were added."""
+        self.exits.append((do, calling_place()))
 
     def on(
         self,
         event: type[E],
         *,
-        to: State[C] | str | None = None,
+        to: State[C] | str | Sequence[State[C] | str] | None = None,
         when: Callable[[C, E], bool] | None = None,
         do: Callable[[C, E], Out] | None = None,
+        reenter: bool = False,
     ) -> None:
         """Add a transition out of this state; several on one event are tried in the order they were added.
 
+        A transition of a state inside this one comes first.
+
         Args:
             event: the class of events that it takes.
-            to: the target; None stays in the state.
+            to: the target; several, in a list, one in each of several regions; None stays in the state.
             when: a pure condition on (context, event).
             do: changes the context that it is given, and may return effects.
+            reenter: leave this state and enter it again, where the target is this state or inside it.
         """
-        self.pipeline.add_move(self.name, event, to, when, do)
+        self.pipeline.add_move(self.name, event, to, when, do, reenter=reenter)
+
+    def always(
+        self,
+        *,
+        to: State[C] | str | Sequence[State[C] | str] | None = None,
+        when: Callable[[C, Any], bool] | None = None,
+        do: Callable[[C, Any], Out] | None = None,
+        reenter: bool = False,
+    ) -> None:
+        """Add a transition that waits for no event: it is taken as soon as ``when`` holds, before anything else.
+
+        ``when`` and ``do`` are given the event that led here.
+        """
+        self.pipeline.add_move(self.name, None, to, when, do, reenter=reenter)
+
+    @property
+    def states(self) -> list[State[C]]:
+        """The states directly inside this one, regions and histories among them, in the order they were added."""
+        return [state for state in self.pipeline.states if state.parent is self]
 
     def __str__(self) -> str:
         """The state's name."""
@@ -145,6 +283,7 @@ class Pipeline(Generic[C]):
     closed: Policy = field(default="dead_letter", kw_only=True)
     description: str = field(default="", kw_only=True)
     states: list[State[C]] = field(default_factory=list, init=False)
+    """All of them, however deep, in the order they were added."""
     moves: list[Move] = field(default_factory=list, init=False)
     starts: list[Start] = field(default_factory=list, init=False)
     place: Place = field(default_factory=calling_place, init=False)
@@ -153,7 +292,10 @@ class Pipeline(Generic[C]):
         self, name: str, *, initial: bool = False, final: bool = False, description: str = ""
     ) -> State[C]:
         """Add a state. One is ``initial``; a run that reaches a ``final`` one is completed."""
-        made = State(self, name, initial, final, description, calling_place())
+        return self.add_state(State(self, name, initial, final, description, calling_place()))
+
+    def add_state(self, made: State[C]) -> State[C]:
+        """Add a state that was made; ``state``, ``region`` and ``history`` are the ways to say it."""
         self.states.append(made)
         return made
 
@@ -173,7 +315,7 @@ class Pipeline(Generic[C]):
         self,
         event: type[E],
         *,
-        to: State[C] | str | None = None,
+        to: State[C] | str | Sequence[State[C] | str] | None = None,
         when: Callable[[C, E], bool] | None = None,
         do: Callable[[C, E], Out] | None = None,
     ) -> None:
@@ -183,19 +325,30 @@ class Pipeline(Generic[C]):
     def add_move(
         self,
         source: str | None,
-        event: type[Event],
-        to: State[C] | str | None,
+        event: type[Event] | None,
+        to: State[C] | str | Sequence[State[C] | str] | None,
         when: Callable[..., bool] | None,
         do: Callable[..., Out] | None,
+        *,
+        reenter: bool = False,
     ) -> None:
-        """Add a line to the table; ``State.on`` and ``Pipeline.on`` are the ways to say it."""
-        place, stranger = calling_place(), _stranger(to, self)
-        self.moves.append(Move(source, event, _name_of(to), when, do, place, stranger))
+        """Add a line to the table; ``on`` and ``always`` are the ways to say it."""
+        place, targets = calling_place(), _targets(to)
+        strangers = (stranger for one in targets if (stranger := _stranger(one, self)) is not None)
+        names = tuple(map(str, targets))
+        self.moves.append(Move(source, event, names, when, do, place, reenter, next(strangers, None)))
 
     @property
     def read_topics(self) -> tuple[Topic, ...]:
         """The topics with their settings."""
         return tuple(topic if isinstance(topic, Topic) else Topic(topic) for topic in self.topics)
+
+
+def _targets(to: Any) -> tuple[State[Any] | str, ...]:
+    if to is None:
+        return ()
+    # Whatever else it is: validation says what is wrong with it.
+    return tuple(to) if isinstance(to, list | tuple) and to else (to,)
 
 
 def _name_of(target: State[Any] | str | None) -> str | None:
@@ -206,6 +359,19 @@ def _stranger(target: State[Any] | str | None, pipeline: Pipeline[Any]) -> str |
     if isinstance(target, State) and target.pipeline is not pipeline:
         return target.pipeline.name
     return None
+
+
+def is_flat(pipeline: Pipeline[Any]) -> bool:
+    """Whether it has states and transitions on events, and nothing else that a statechart may have."""
+    plain = all(
+        state.parent is None and not (state.entries or state.exits or state.beginning or state.output)
+        for state in pipeline.states
+    )
+    return plain and all(
+        move.event is not None and len(move.targets) <= 1 and not issubclass(move.event, Done | Failed)
+        for move in pipeline.moves
+        if move.event is None or isinstance(move.event, type)
+    )
 
 
 def name_of(function: Callable[..., Any] | None) -> str | None:

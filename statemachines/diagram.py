@@ -1,90 +1,121 @@
-"""A pipeline as a Mermaid state diagram, drawn by the library ``transitions``.
-
-Its own drawing leaves out where runs begin and end, breaks on names with a dot or a dash, and on colons in
-labels; so the parts that write nodes, edges and the frame are replaced here.
-"""
+"""A pipeline as a Mermaid state diagram: states in states, regions, histories, and what leads from one to another."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import orjson
-from transitions.extensions.diagrams import GraphMachine
-from transitions.extensions.diagrams_mermaid import DigraphMock, Graph
 
-from statemachines.definition import Move, Pipeline, name_of
-from statemachines.reference import moves_of, states_of
+from statemachines.definition import Move, Pipeline, State, name_of
+from statemachines.events import is_event_class
 
 _PLAIN_ID = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _RESERVED = frozenset({"as", "class", "classdef", "default", "direction", "end", "note", "state", "style"})
 _CODES = {"#": "#35;", ";": "#59;", ":": "#58;", '"': "#quot;", "<": "#lt;", ">": "#gt;", "\n": " "}
+_INDENT = "  "
 
 
 def to_mermaid(pipeline: Pipeline[Any]) -> str:
     """The text of a ``stateDiagram-v2``: states, where runs begin and end, and events with ``[guard]``.
 
-    Of a pipeline with mistakes, the part that is right is drawn.
+    A transition that waits for no event says ``always``, and one that stays in its state ``[internal]``. Of a pipeline
+    with mistakes, the part that is right is drawn.
     """
-    machine = GraphMachine(
-        model=None,
-        states=[{"name": name, "final": final} for name, final in states_of(pipeline).items()],
-        transitions=[_edge(source, move) for source, move in moves_of(pipeline)],
-        initial=None,
-        auto_transitions=False,
-        show_conditions=True,
-        graph_engine="mermaid",
-        title=f"{pipeline.name} version {pipeline.version}",
+    title = orjson.dumps(f"{pipeline.name} version {pipeline.version}").decode()
+    lines = ["direction LR", *_Drawing(pipeline).lines()]
+    return (
+        "\n".join(["---", f"title: {title}", "---", "stateDiagram-v2", *(_INDENT + one for one in lines)])
+        + "\n"
     )
-    text: str = _Drawing(machine, pipeline).get_graph().source
-    return text + "\n"
 
 
-def _edge(source: str, move: Move) -> dict[str, Any]:
-    conditions = [name_of(move.guard) or ""] if move.guard else []
-    return {
-        "trigger": move.event.event_type(),
-        "source": source,
-        "dest": move.target,
-        "conditions": conditions,
-    }
+class _Drawing:
+    def __init__(self, pipeline: Pipeline[Any]) -> None:
+        self._pipeline = pipeline
+        self._states: dict[str, State[Any]] = {}
+        for state in pipeline.states:
+            if isinstance(state.name, str):
+                self._states.setdefault(state.name, state)
+        self._ids = {name: _id(name, at) for at, name in enumerate(self._states)}
 
+    def lines(self) -> Iterator[str]:
+        top = [state for state in self._states.values() if state.parent is None]
+        for state in top:
+            yield from self._node(state)
+        yield from self._starts()
+        yield from self._edges()
+        yield from (f"{self._ids[state.name]} --> [*]" for state in top if state.final)
 
-class _Drawing(Graph):
-    """The frame, the nodes and the edges as Mermaid takes them."""
+    def _node(self, state: State[Any]) -> Iterator[str]:
+        mark = {True: "H* ", False: "H "}[state.deep] if state.kind == "history" else ""
+        head = f'state "{_escaped(mark + state.name)}" as {self._ids[state.name]}'
+        inside = [one for one in state.states if self._states.get(one.name) is one]
+        if not inside:
+            yield head
+        else:
+            yield head + " {"
+            yield from (_INDENT + line for line in self._inside(state, inside))
+            yield "}"
+        for word, handlers in (("entry", state.entries), ("exit", state.exits)):
+            yield from (
+                f"{self._ids[state.name]}: {word} / {_escaped(name_of(do) or '')}" for do, _ in handlers
+            )
 
-    def __init__(self, machine: Any, pipeline: Pipeline[Any]) -> None:
-        self.pipeline = pipeline
-        self.ids = {name: _id(name, at) for at, name in enumerate(states_of(pipeline))}
-        super().__init__(machine)
+    def _inside(self, state: State[Any], inside: list[State[Any]]) -> Iterator[str]:
+        yield "direction LR"
+        for at, one in enumerate(inside):
+            if at and one.kind == "region" and inside[at - 1].kind == "region":
+                yield "--"
+            yield from self._node(one)
+        begins = state.beginning.targets if state.beginning is not None else ()
+        for one in inside:
+            if one.initial or one.name in begins:
+                yield f"[*] --> {self._ids[one.name]}"
+        yield from (f"{self._ids[one.name]} --> [*]" for one in inside if one.final)
+        for one in inside:
+            for target in (
+                one.beginning.targets if one.kind == "history" and one.beginning is not None else ()
+            ):
+                if target in self._ids:
+                    yield f"{self._ids[one.name]} --> {self._ids[target]}"
 
-    def get_graph(self, title: str | None = None, roi_state: str | None = None) -> DigraphMock:
-        del roi_state  # the diagram shows a definition; no run is in any state
-        states, transitions = self._get_elements()
-        lines: list[str] = ["direction LR"]
-        self._add_nodes(states, lines)
-        self._add_starts(lines)
-        self._add_edges(transitions, lines)
-        lines += [f"{self.ids[state['name']]} --> [*]" for state in states if state.get("final")]
-        quoted = orjson.dumps(title or self.machine.title).decode()
-        head = ["---", f"title: {quoted}", "---", "stateDiagram-v2"]
-        return DigraphMock("\n".join([*head, *(f"  {line}" for line in lines)]))
-
-    def _add_nodes(self, states: Any, container: list[str]) -> None:
-        container += [f'state "{_escaped(state["name"])}" as {self.ids[state["name"]]}' for state in states]
-
-    def _add_starts(self, container: list[str]) -> None:
-        initial = next((state.name for state in self.pipeline.states if state.initial), "")
-        for start in self.pipeline.starts:
-            target = self.ids.get(start.target or initial)
+    def _starts(self) -> Iterator[str]:
+        initial = next((one.name for one in self._states.values() if one.initial and one.parent is None), "")
+        for start in self._pipeline.starts:
+            target = self._ids.get(start.target or initial)
             if target is not None:
-                container.append(f"[*] --> {target}: {_escaped(getattr(start.event, '__event_type__', ''))}")
+                yield f"[*] --> {target}: {_escaped(getattr(start.event, '__event_type__', ''))}"
 
-    def _add_edges(self, transitions: Any, container: list[str]) -> None:
-        for transition in transitions:
-            target = transition.get("dest", transition["source"])
-            label = _escaped(self._transition_label(transition))
-            container.append(f"{self.ids[transition['source']]} --> {self.ids[target]}: {label}")
+    def _edges(self) -> Iterator[str]:
+        """All on one event together; what any state takes is drawn from each of the outermost ones."""
+        by_event: dict[str | None, list[tuple[State[Any], Move]]] = {}
+        for state in self._states.values():
+            if state.final or state.kind == "history":
+                continue
+            for source in (state.name, None) if state.parent is None else (state.name,):
+                for move in self._pipeline.moves:
+                    if move.source == source and self._is_right(move):
+                        by_event.setdefault(move.event_type, []).append((state, move))
+        for edges in by_event.values():
+            for state, move in edges:
+                for target in move.targets or (state.name,):
+                    yield f"{self._ids[state.name]} --> {self._ids[target]}: {_escaped(_label(move))}"
+
+    def _is_right(self, move: Move) -> bool:
+        known = all(target in self._ids for target in move.targets)
+        return known and (move.event is None or is_event_class(move.event))
+
+
+def _label(move: Move) -> str:
+    """As people write them: ``event [guard]``."""
+    words = ["always" if move.event_type is None else move.event_type]
+    if not move.targets:
+        words.append("[internal]")
+    if move.guard is not None:
+        words.append(f"[{name_of(move.guard)}]")
+    return " ".join(words)
 
 
 def _id(name: str, at: int) -> str:

@@ -23,7 +23,18 @@ class Publish:
     key: str | None = None
 
 
-Effect = Publish
+@dataclass(frozen=True, slots=True)
+class Raise:
+    """Have this run take an event at once: after what goes on now, and before any event from outside.
+
+    It is part of the same transition: the run takes it before the transition is durable, or there is no transition.
+    Where nothing takes it, it is gone.
+    """
+
+    event: Event
+
+
+Effect = Publish | Raise
 Out = None | Effect | Iterable[Effect]
 """What an action returns: nothing, one effect, or several."""
 

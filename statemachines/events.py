@@ -23,9 +23,10 @@ from pydantic import BaseModel, ConfigDict
 from statemachines.places import Place, calling_place
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from datetime import datetime
 
+    from statemachines.definition import State
     from statemachines.machine import Machine
 
 E = TypeVar("E", bound="Event")
@@ -77,6 +78,8 @@ class Meta(NamedTuple):
     now: datetime
     """When the engine took the event up, stamped once and logged; never goes backwards within a run."""
     address: Address
+    active: Callable[[str], bool]
+    """Whether a state is active, by its name."""
 
     @property
     def id(self) -> str:
@@ -112,6 +115,10 @@ class Meta(NamedTuple):
     def key(self) -> str:
         """The run's key."""
         return self.address.key
+
+    def is_in(self, state: State[Any] | str) -> bool:
+        """Whether a state is active: in a guard, before the transition; in an action, just then."""
+        return self.active(str(state))
 
     def uuid(self, index: int) -> uuid.UUID:
         """An id that is made up here and yet the same on every replay; use other numbers for other ids.
@@ -198,6 +205,33 @@ class Event(BaseModel):
     def event_place(cls) -> Place:
         """The file and line where the class is defined."""
         return cls.__event_place__
+
+
+class Done(Event):
+    """Says that a state is done; ``State.done`` is the class of such events of one state."""
+
+    data: Any = None
+    """What the final state's ``output`` returned."""
+
+
+class Failed(Event, type="error.execution"):
+    """Says that a handler failed: what it did is undone, and the event goes on with what takes this one.
+
+    Where no transition takes it, nothing of the whole move is kept, and the event is a dead letter.
+    """
+
+    handler: str
+    error: str
+
+
+def make_done(state: str) -> type[Done]:
+    """The class of the events that say that a state is done."""
+    return _new_class("Done", Done, f"done.state.{state}", None)
+
+
+def is_internal(event: type[Event]) -> bool:
+    """Whether only the interpreter makes such events; from outside they are of an unknown type."""
+    return issubclass(event, Done | Failed)
 
 
 # A slot, written past the frozen model's __setattr__. It holds a function and its arguments, because a Meta

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from statemachines.checks.names import wrong_with_topic
-from statemachines.effects import Publication, Publish
+from statemachines.definition import name_of
+from statemachines.effects import Publication, Publish, Raise
 from statemachines.events import Event, machine_of
 from statemachines.limits import CONTEXT_BYTES_MAX, EFFECTS_MAX, ERROR_CHARACTERS_MAX
 from statemachines.outcome import Reason
@@ -23,15 +23,21 @@ if TYPE_CHECKING:
     from statemachines.machine import Machine
 
 
+_RETURNS = "an action returns None, an effect (Publish, Raise) or several"
 _wrong_with_topic = lru_cache(maxsize=1_000)(wrong_with_topic)
 
 
 class HandlerError(Exception):
     """User code raised, or returned or left behind what cannot be."""
 
-    def __init__(self, reason: Reason, message: str) -> None:
+    def __init__(self, reason: Reason, message: str, handler: str = "") -> None:
         super().__init__(message)
         self.reason = reason
+        self.handler = handler
+
+
+class RaisesError(Exception):
+    """An action raised an event where nobody takes it up: what led to it is to be done as a chart does it."""
 
 
 def ask(guard: Callable[[Any, Any], Any], name: str | None, context: Context, event: Event) -> bool:
@@ -39,11 +45,11 @@ def ask(guard: Callable[[Any, Any], Any], name: str | None, context: Context, ev
     try:
         answer = guard(context, event)
     except BaseException as error:  # noqa: BLE001 - whatever user code raises ends here
-        raise HandlerError(Reason.GUARD_FAILED, describe(error, name)) from None
+        raise HandlerError(Reason.GUARD_FAILED, describe(error, name), name or "") from None
     if answer is True or answer is False:
         return answer
     message = f"{name} returned {type(answer).__name__}; a guard answers True or False"
-    raise HandlerError(Reason.GUARD_FAILED, message)
+    raise HandlerError(Reason.GUARD_FAILED, message, name or "")
 
 
 def act(
@@ -52,23 +58,63 @@ def act(
     """What an action asks for, already turned into bytes; the context is changed in place.
 
     ``key`` is that of the run, for a ``Publish`` that names none.
+
+    Raises:
+        HandlerError: it raised, or returned what cannot be.
+        RaisesError: it asked for an event to be raised.
     """
     try:
         out = action(context, event)
         if out is None:
             return ()
-        asked = (_publication(out, key),) if type(out) is Publish else _publications(out, name, key)
+        raised: list[Event] = []
+        if type(out) is Publish:
+            asked: tuple[Publication, ...] = (_publication(out, key),)
+        else:
+            asked, raised = _several(out, name, key)
     except HandlerError:
         raise
     except BaseException as error:  # noqa: BLE001 - whatever user code raises ends here; serializers are user code too
-        raise HandlerError(Reason.ACTION_FAILED, describe(error, name)) from None
+        raise HandlerError(Reason.ACTION_FAILED, describe(error, name), name or "") from None
+    if raised:
+        raise RaisesError
+    _check_outlet(asked, name, event)
+    return asked
+
+
+def perform(
+    action: Callable[[Any, Any], Any], name: str, context: Context, event: Event, key: str
+) -> tuple[tuple[Publication, ...], list[Event]]:
+    """The same, with the events that it asks to be raised. Raises HandlerError."""
+    try:
+        out = action(context, event)
+        if out is None:
+            return (), []
+        asked, raised = _several((out,) if isinstance(out, Publish | Raise) else out, name, key)
+    except HandlerError:
+        raise
+    except BaseException as error:  # noqa: BLE001 - whatever user code raises ends here; serializers are user code too
+        raise HandlerError(Reason.ACTION_FAILED, describe(error, name), name) from None
+    _check_outlet(asked, name, event)
+    return asked, raised
+
+
+def answer(output: Callable[[Any, Any], Any], context: Context, event: Event) -> Any:
+    """What a final state says. Raises HandlerError."""
+    try:
+        return output(context, event)
+    except BaseException as error:  # noqa: BLE001 - whatever user code raises ends here
+        name = name_of(output)
+        raise HandlerError(Reason.ACTION_FAILED, describe(error, name), name or "") from None
+
+
+def _check_outlet(asked: tuple[Publication, ...], name: str | None, event: Event) -> None:
     machine = machine_of(event)
     if machine is not None and machine.outlet is not None:
         for publication in asked:
             why = machine.outlet(publication, event)
             if why:
-                raise HandlerError(Reason.TOO_LARGE, _printable(f"{name} {why}"))
-    return asked
+                raise HandlerError(Reason.TOO_LARGE, _printable(f"{name} {why}"), name or "")
 
 
 def build(machine: Machine, function: Callable[[Any], Any], name: str, event: Event) -> Context:
@@ -131,22 +177,37 @@ def _printable(text: str, room: int = 0) -> str:
     )
 
 
-def _publications(out: Any, name: str | None, key: str) -> tuple[Publication, ...]:
+def _several(out: Any, name: str | None, key: str) -> tuple[tuple[Publication, ...], list[Event]]:
+    if type(out) is Raise:
+        out = (out,)
     try:
         several = iter(out)
     except TypeError:
-        message = f"{name} returned {type(out).__name__}; an action returns None, Publish or several Publish"
-        raise HandlerError(Reason.ACTION_FAILED, message) from None
-    asked = tuple(_publication(effect, key) for effect in islice(several, EFFECTS_MAX + 1))
-    if len(asked) > EFFECTS_MAX:
-        message = f"{name} asked for more than {EFFECTS_MAX} effects in one move"
+        message = f"{name} returned {type(out).__name__}; {_RETURNS}"
+        raise HandlerError(Reason.ACTION_FAILED, message, name or "") from None
+    asked: list[Publication] = []
+    raised: list[Event] = []
+    for number, effect in enumerate(several):
+        if number >= EFFECTS_MAX:
+            message = f"{name} asked for more than {EFFECTS_MAX} effects in one move"
+            raise HandlerError(Reason.ACTION_FAILED, message, name or "")
+        if isinstance(effect, Raise):
+            raised.append(_raised(effect))
+        else:
+            asked.append(_publication(effect, key))
+    return tuple(asked), raised
+
+
+def _raised(effect: Raise) -> Event:
+    if not getattr(effect.event, "__event_type__", ""):
+        message = f"Raise needs an event whose class names a type, not {type(effect.event).__name__}"
         raise HandlerError(Reason.ACTION_FAILED, message)
-    return asked
+    return effect.event
 
 
 def _publication(effect: Any, run_key: str) -> Publication:
     if not isinstance(effect, Publish):
-        message = f"an action returns None, Publish or several Publish, not {type(effect).__name__}"
+        message = f"{_RETURNS}, not {type(effect).__name__}"
         raise HandlerError(Reason.ACTION_FAILED, message)
     event = effect.event
     event_type = getattr(event, "__event_type__", "")

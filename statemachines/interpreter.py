@@ -9,8 +9,12 @@ An event meets these questions in this order, and the first that has an answer d
 2. run held?             -> Waits
 3. no run, run closed?   -> a start event starts one; else the pipeline's policy
 4. valid?                -> else Refused, and the run is held
-5. accepted?             -> the state's own transitions, then the pipeline's, in order; else the policy
+5. accepted?             -> the state's own transitions, then those of the states around it, then the pipeline's, in
+                            order; else the policy
 6. the action            -> Refused, and the run is held, if it raises or leaves nonsense
+
+A pipeline that has nothing but states and transitions on events is looked up in a table. All that charts have besides
+goes through ``chart``, and so does an event on which an action of a flat pipeline raises another.
 
 User code is called in ``handlers`` only, and whatever it raises ends there. What it leaves in the context is
 written to JSON and read back before it counts, so that a run goes on from equal data whether it stayed in
@@ -22,10 +26,13 @@ past its class's ``__new__``, a meta that is only made when asked for) is there 
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, NamedTuple
 
+from statemachines.chart.macrostep import Macrostep
+from statemachines.chart.steps import Spot
 from statemachines.events import Address, Event, Meta, set_origin
-from statemachines.handlers import HandlerError, act, ask, build, read, write
+from statemachines.handlers import HandlerError, RaisesError, act, ask, build, read, write
 from statemachines.outcome import DUPLICATE, WAITS, Ignored, Moved, Outcome, Reason, Refused, Tried
 from statemachines.run import Run, Status, has_seen
 
@@ -72,17 +79,46 @@ def step(machine: Machine, run: Run | None, occurrence: Occurrence) -> Outcome:
     event, envelope = occurrence.event, occurrence.envelope
     if event is None:
         return Refused(Reason.INVALID, occurrence.error, holds=True)
+    if not machine.flat:
+        return _move_in_chart(machine, run, occurrence, event)
     try:
         candidates = machine.table[configuration].get(envelope.type)
     except KeyError:
-        why = f"{machine.name} version {machine.version} has no state {configuration!r}"
-        return Refused(Reason.DEFINITION_MISSING, why, holds=True)
+        return _without_state(machine, configuration)
     if candidates is None:
         why = f"{configuration} has no transition for it"
         return _by_policy(machine.unexpected, Reason.UNEXPECTED, why)
     # All but the occurrence itself, which holds the event: a cycle would live until the garbage collector finds it.
     set_origin(event, (_meta, machine, run, envelope, occurrence.key, occurrence.now))
-    return _move(machine, run, configuration, event, candidates)
+    try:
+        return _move(machine, run, configuration, event, candidates)
+    except RaisesError:
+        return _move_in_chart(machine, run, occurrence, event)
+
+
+def _move_in_chart(machine: Machine, run: Run, occurrence: Occurrence, event: Event) -> Outcome:
+    try:
+        spot = machine.spots.spot_of(run.configuration)
+    except KeyError:
+        return _without_state(machine, run.configuration)
+    envelope = occurrence.envelope
+    macrostep = Macrostep(machine, run, envelope, occurrence.key, occurrence.now, spot)
+    try:
+        moved = macrostep.move(event)
+    except HandlerError as error:
+        return Refused(error.reason, str(error), holds=True, tried=macrostep.tried)
+    if moved is not None:
+        return moved
+    states, tried = " ".join(run.states), macrostep.tried
+    why = f"{states} has no transition for it"
+    if tried:
+        why = f"no condition of the transitions out of {states} held"
+    return _by_policy(machine.unexpected, Reason.UNEXPECTED, why, tried)
+
+
+def _without_state(machine: Machine, configuration: str) -> Outcome:
+    why = f"{machine.name} version {machine.version} has no state {configuration!r}"
+    return Refused(Reason.DEFINITION_MISSING, why, holds=True)
 
 
 def _move(
@@ -124,9 +160,19 @@ def _start(machine: Machine, occurrence: Occurrence) -> Outcome:
         return Refused(Reason.INVALID, occurrence.error, holds=False)
     set_origin(event, (_meta, machine, None, occurrence.envelope, occurrence.key, occurrence.now))
     try:
-        return _begin(machine, beginning, event, occurrence.key)
+        if machine.flat:
+            with contextlib.suppress(RaisesError):
+                return _begin(machine, beginning, event, occurrence.key)
+        return _begin_in_chart(machine, beginning, event, occurrence)
     except HandlerError as error:
         return Refused(error.reason, str(error), holds=False)
+
+
+def _begin_in_chart(machine: Machine, beginning: Beginning, event: Event, occurrence: Occurrence) -> Moved:
+    context = build(machine, beginning.build, beginning.build_name, event)
+    spot = Spot(1, (0,) * len(machine.steps.chart.history))
+    macrostep = Macrostep(machine, None, occurrence.envelope, occurrence.key, occurrence.now, spot)
+    return macrostep.start(event, context, beginning.action_name or beginning.build_name, beginning.plan)
 
 
 def _begin(machine: Machine, beginning: Beginning, event: Event, key: str) -> Moved:
@@ -147,4 +193,12 @@ def _by_policy(policy: Policy, reason: Reason, why: str, tried: tuple[Tried, ...
 
 def _meta(machine: Machine, run: Run | None, envelope: Envelope, key: str, now: datetime) -> Meta:
     generation, sequence = (0, 0) if run is None else (run.generation, run.sequence)
-    return Meta(envelope, now, Address(machine.namespace, machine.name, key, generation, sequence + 1))
+    address = Address(machine.namespace, machine.name, key, generation, sequence + 1)
+
+    def active(state: str) -> bool:
+        if state not in machine.table:
+            message = f"the pipeline has no state {state!r}"
+            raise LookupError(message)
+        return run is not None and run.configuration == state
+
+    return Meta(envelope, now, address, active)

@@ -19,6 +19,12 @@ VERSION_MAX: Final = 2**31 - 1
 EFFECTS_MAX: Final = 1_000
 """How many effects one action may ask for; with more the event is refused."""
 
+MICROSTEPS_MAX: Final = 1_000
+"""How many transitions one event may set off, one after the other; with more it is refused."""
+
+RAISED_MAX: Final = 1_000
+"""How many raised events may wait to be taken up; with more the event that led to them is refused."""
+
 CONTEXT_BYTES_MAX: Final = 1_000_000
 """How large a context may be as JSON; it is written to the log with each change."""
 

@@ -8,8 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from statemachines.canonical import canonical_bytes
+from statemachines.chart.spots import Spots
+from statemachines.chart.steps import Plan, Steps
+from statemachines.chart.tree import Block, plant
 from statemachines.codehash import code_hash
-from statemachines.definition import Pipeline, Policy, name_of
+from statemachines.definition import Move, Pipeline, Policy, Start, is_flat, name_of
+from statemachines.events import is_internal
 from statemachines.validation import check
 
 if TYPE_CHECKING:
@@ -38,6 +42,8 @@ class Beginning(NamedTuple):
     build_name: str
     action: Callable[[Any, Any], Out] | None
     action_name: str | None
+    plan: Plan
+    """The same for a chart: what is entered, and what is done on the way."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,8 +55,12 @@ class Machine:
     name: str
     version: int
     context_class: type[Context]
+    flat: bool
+    """Whether ``table`` says all, so that no chart is needed but for events that actions raise."""
     table: Mapping[str, Mapping[str, tuple[Candidate, ...]]]
-    """By configuration, then by event type: the candidates in the order they are tried."""
+    """Of a flat machine by configuration, then by event type: the candidates in the order they are tried."""
+    steps: Steps
+    spots: Spots
     beginnings: Mapping[str, Beginning]
     events: Mapping[str, type[Event]]
     validators: Mapping[str, Callable[[Any], Event]]
@@ -79,36 +89,33 @@ def compile_pipeline(pipeline: Pipeline[Any], *, namespace: str = "default") -> 
         DefinitionError: the pipeline has mistakes; the error lists all of them.
     """
     check(pipeline)
-    initial = next(state.name for state in pipeline.states if state.initial)
     structure = canonical_bytes(pipeline)
-    events: dict[str, type[Event]] = {
-        one.event.event_type(): one.event for many in (pipeline.starts, pipeline.moves) for one in many
-    }
+    chart = plant(pipeline)
+    steps, flat = Steps(chart), is_flat(pipeline)
+    initial = chart.nodes[chart.nodes[0].begins[0]].name
+    lines: list[Start | Move] = [*pipeline.starts, *pipeline.moves]
+    classes = [line.event for line in lines if line.event is not None]
+    events: dict[str, type[Event]] = {one.event_type(): one for one in classes if not is_internal(one)}
     return Machine(
         pipeline=pipeline,
         namespace=namespace,
         name=pipeline.name,
         version=pipeline.version,
         context_class=pipeline.context,
+        flat=flat,
         table={
-            state.name: {} if state.final else _moves_of(pipeline, state.name) for state in pipeline.states
+            state.name: {} if state.final else _moves_of(pipeline, state.name)
+            for state in (pipeline.states if flat else ())
         },
-        beginnings={
-            start.event.event_type(): Beginning(
-                start.target or initial,
-                start.build,
-                name_of(start.build) or "",
-                start.action,
-                name_of(start.action),
-            )
-            for start in pipeline.starts
-        },
+        steps=steps,
+        spots=Spots(chart),
+        beginnings={start.event.event_type(): _beginning(start, initial, steps) for start in pipeline.starts},
         events=events,
         validators={
             event_type: event_class.__pydantic_validator__.validate_python
             for event_type, event_class in events.items()
         },
-        final=frozenset(state.name for state in pipeline.states if state.final),
+        final=frozenset(state.name for state in pipeline.states if state.final and state.parent is None),
         no_run=pipeline.no_run,
         unexpected=pipeline.unexpected,
         closed=pipeline.closed,
@@ -120,12 +127,19 @@ def compile_pipeline(pipeline: Pipeline[Any], *, namespace: str = "default") -> 
     )
 
 
+def _beginning(start: Start, initial: str, steps: Steps) -> Beginning:
+    target, action, action_name = start.target or initial, start.action, name_of(start.action)
+    block = None if action is None else Block(action, action_name or "")
+    plan = steps.begin((steps.chart.numbers[target],), block)
+    return Beginning(target, start.build, name_of(start.build) or "", action, action_name, plan)
+
+
 def _moves_of(pipeline: Pipeline[Any], state: str) -> dict[str, tuple[Candidate, ...]]:
     own = [move for move in pipeline.moves if move.source == state]
     general = [move for move in pipeline.moves if move.source is None]
     found: dict[str, list[Candidate]] = {}
     for move in own + general:
-        found.setdefault(move.event.event_type(), []).append(
+        found.setdefault(move.event_type or "", []).append(
             Candidate(
                 move.source or "",
                 move.target,

@@ -20,6 +20,7 @@ class Reason(enum.StrEnum):
     UNEXPECTED = "not accepted"
     GUARD_FAILED = "guard raised"
     ACTION_FAILED = "action raised"
+    NEVER_SETTLES = "never settles"
     TOO_LARGE = "too large to publish"
     NEVER_RETURNED = "handler never returned"
     REFUSED_BY_STORE = "refused by store"

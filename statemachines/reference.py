@@ -11,7 +11,7 @@ from typing import Any
 from transitions import Machine as TransitionsMachine
 from transitions import State as TransitionsState
 
-from statemachines.definition import Move, Pipeline
+from statemachines.definition import Move, Pipeline, State
 from statemachines.events import Event, is_event_class
 
 
@@ -26,7 +26,7 @@ def reference_machine(pipeline: Pipeline[Any]) -> TransitionsMachine:
         states=[TransitionsState(name, final=final) for name, final in states_of(pipeline).items()],
         transitions=[
             {
-                "trigger": move.event.event_type(),
+                "trigger": move.event_type,
                 "source": source,
                 "dest": move.target,
                 "conditions": [move.guard] if move.guard else [],
@@ -51,21 +51,42 @@ def states_of(pipeline: Pipeline[Any]) -> dict[str, bool]:
 
 
 def moves_of(pipeline: Pipeline[Any]) -> list[tuple[str, Move]]:
-    """The moves of each state that is not final in the order they are tried: its own, then the pipeline's."""
+    """The moves of each state that has none inside, in the order they are tried: its own, then those of the states
+    around it, then the pipeline's. A final state has none.
+    """
     states = states_of(pipeline)
     known = [
         move
         for move in pipeline.moves
-        if is_event_class(move.event) and (move.target is None or move.target in states)
+        if (move.event is None or is_event_class(move.event)) and all(one in states for one in move.targets)
     ]
+    by_source: dict[str | None, list[Move]] = {}
+    for move in known:
+        by_source.setdefault(move.source, []).append(move)
     return [
         (name, move)
-        for name, final in states.items()
-        if not final
-        for source in (name, None)
-        for move in known
-        if move.source == source
+        for name, chain in chains_of(pipeline).items()
+        if not states[name]
+        for source in (*chain, None)
+        for move in by_source.get(source, ())
     ]
+
+
+def chains_of(pipeline: Pipeline[Any]) -> dict[str, list[str]]:
+    """Of each state that has none inside: itself and the states around it, from the innermost on."""
+    around = {
+        state.parent.name for state in pipeline.states if state.parent is not None and state.kind != "history"
+    }
+    chains: dict[str, list[str]] = {}
+    for state in pipeline.states:
+        if state.name not in around and state.kind != "history" and isinstance(state.name, str):
+            chain: list[str] = []
+            one: State[Any] | None = state
+            while one is not None:
+                chain.append(one.name)
+                one = one.parent
+            chains.setdefault(state.name, chain)
+    return chains
 
 
 class Reference:

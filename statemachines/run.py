@@ -13,6 +13,10 @@ RECENT_DIGESTS_MAX = 16
 """How many digests of consumed events a run carries with it; older ones are asked of the log."""
 
 
+BETWEEN = "  "
+"""Between the active states of a configuration and what histories remember."""
+
+
 class Status(enum.IntEnum):
     """Whether a run still takes events."""
 
@@ -34,7 +38,8 @@ class Run(NamedTuple):
     """The number of the run's last log row; the first is 1."""
     status: int
     configuration: str
-    """The active states, outermost first, in document order, separated by spaces."""
+    """The active states, outermost first, in document order, separated by spaces; behind two spaces, what histories
+    remember (``statemachines.chart.spots``)."""
     context: bytes
     recent: bytes
     """Digests of the events consumed last, oldest first, ``DIGEST_BYTES`` each."""
@@ -52,7 +57,12 @@ class Run(NamedTuple):
     @property
     def states(self) -> tuple[str, ...]:
         """The active states, outermost first."""
-        return tuple(self.configuration.split(" "))
+        return active_in(self.configuration)
+
+
+def active_in(configuration: str) -> tuple[str, ...]:
+    """The active states of a configuration as it is stored, outermost first."""
+    return tuple(configuration.partition(BETWEEN)[0].split(" "))
 
 
 def has_seen(recent: bytes, digest: bytes) -> bool:

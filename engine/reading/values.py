@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from engine.dead_letters import fit_text
+from statemachines.run import active_in
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -88,7 +89,7 @@ def json_of(stored: bytes) -> Any:
 
 def states_of(configuration: str) -> list[str]:
     """The active states, outermost first."""
-    return configuration.split(" ")
+    return list(active_in(configuration))
 
 
 def effects_of(effects: bytes) -> list[Mapping[str, Any]]:

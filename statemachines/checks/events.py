@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 from statemachines.checks.names import wrong_with_type
 from statemachines.checks.schemas import unfinished
 from statemachines.definition import Move, Pipeline, Start
-from statemachines.events import Event, is_event_class
+from statemachines.events import Event, is_event_class, is_internal
 from statemachines.mistakes import Mistake
 from statemachines.suggest import did_you_mean
 
@@ -32,11 +32,14 @@ def _lines(pipeline: Pipeline[Any]) -> list[Start | Move]:
 
 
 def _classes(pipeline: Pipeline[Any]) -> list[type[Event]]:
-    return list(dict.fromkeys(line.event for line in _lines(pipeline) if is_event_class(line.event)))
+    events = dict.fromkeys(line.event for line in _lines(pipeline) if is_event_class(line.event))
+    return [event for event in events if not is_internal(event)]
 
 
 def _not_classes(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
     for line in _lines(pipeline):
+        if line.event is None and isinstance(line, Move):
+            continue  # it waits for none
         if not is_event_class(line.event):
             given: object = line.event
             state = line.source if isinstance(line, Move) else None
@@ -52,6 +55,9 @@ def _starts(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
     first: dict[str, Start] = {}
     for start in pipeline.starts:
         event = start.event.event_type() if is_event_class(start.event) else ""
+        if is_event_class(start.event) and is_internal(start.event):
+            message = f"the event {event!r} comes from inside of a run, and cannot start one"
+            yield Mistake(message, "Name a class of events that come from a topic", start.place, event=event)
         if event and event in first:
             message = f"the event {event!r} already starts a run, by the line at {first[event].place}"
             cure = "Keep one of them; a start event makes one run, with one context"

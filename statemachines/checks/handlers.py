@@ -50,11 +50,20 @@ def _handlers(pipeline: Pipeline[Any]) -> Iterator[_Handler]:
             yield _Handler(move.guard, "guard", both, 2, move.source, event, move.place)
         if move.action is not None:
             yield _Handler(move.action, "action", both, 2, move.source, event, move.place)
+    for state in pipeline.states:
+        for function, place in state.entries:
+            yield _Handler(function, "entry action", both, 2, state.name, None, place)
+        for function, place in state.exits:
+            yield _Handler(function, "exit action", both, 2, state.name, None, place)
+        if state.output is not None:
+            yield _Handler(state.output, "output", both, 2, state.name, None, state.place)
+        if state.beginning is not None and state.beginning.action is not None:
+            yield _Handler(state.beginning.action, "action", both, 2, state.name, None, state.beginning.place)
 
 
 def _shape(handler: _Handler) -> Iterator[Mistake]:
     name = name_of(handler.function)
-    if handler.role != "action" and inspect.isgeneratorfunction(_bare(handler.function)):
+    if not handler.role.endswith("action") and inspect.isgeneratorfunction(_bare(handler.function)):
         message = f"the {handler.role} {name} is a generator, which answers nothing by itself"
         yield _mistake(handler, message, "Let it return its answer, without yield")
     try:

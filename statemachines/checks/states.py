@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from statemachines.checks import charts
 from statemachines.checks.names import wrong_with_name
 from statemachines.definition import Move, Pipeline, Start, State
 from statemachines.limits import STATE_NAME_BYTES_MAX, STATES_MAX
@@ -19,6 +20,7 @@ def find(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
     yield from _initial(pipeline)
     yield from _targets(pipeline)
     yield from _out_of_final(pipeline)
+    yield from charts.find(pipeline)
 
 
 def _names(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
@@ -41,7 +43,7 @@ def _names(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
 
 
 def _initial(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
-    initial = [state for state in pipeline.states if state.initial]
+    initial = [state for state in pipeline.states if state.initial and state.parent is None]
     if not pipeline.states:
         message = f"pipeline {pipeline.name!r} has no states"
         yield Mistake(message, "Add one with .state(name, initial=True)", pipeline.place)
@@ -64,16 +66,21 @@ def _targets(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
             message = f"the target {line.target!r} is a state of pipeline {line.stranger!r}"
             cure = f"A transition stays within its pipeline; use a state of {pipeline.name!r}"
             yield Mistake(message, cure, line.place, state=state, event=event)
-        elif line.target is not None and line.target not in states:
-            message = f"there is no state {line.target!r} to go to"
-            yield Mistake(message, did_you_mean(line.target, states), line.place, state=state, event=event)
+            continue
+        targets = line.targets if isinstance(line, Move) else (line.target,)
+        for target in targets:
+            if target is not None and target not in states:
+                message = f"there is no state {target!r} to go to"
+                yield Mistake(message, did_you_mean(target, states), line.place, state=state, event=event)
 
 
 def _out_of_final(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
     final = {name for name, is_final in states_of(pipeline).items() if is_final}
+    inside = {state.name for state in pipeline.states if state.parent is not None}
     for move in pipeline.moves:
         if move.source in final:
-            message = f"a transition leads out of the final state {move.source!r}, where runs have ended"
+            where = "where nothing goes on" if move.source in inside else "where runs have ended"
+            message = f"a transition leads out of the final state {move.source!r}, {where}"
             cure = "Remove the transition, or do not mark the state as final"
             event = getattr(move.event, "__event_type__", None)
             yield Mistake(message, cure, move.place, state=move.source, event=event)

@@ -58,7 +58,7 @@ def test_a_target_in_another_pipeline_is_not_taken_for_one_s_own() -> None:
 
 def test_a_target_that_is_no_name_is_unknown() -> None:
     flow = right()
-    state_of(flow, "open").on(Asked, to=["done"])
+    state_of(flow, "open").on(Asked, to=[["done"]])
     assert "no state \"['done']\"" in the_mistake(flow).message
 
 
@@ -314,7 +314,9 @@ def test_warnings_alone_do_not_keep_a_pipeline_from_running() -> None:
 def test_a_place_in_a_shipped_pipeline_is_its_own_line() -> None:
     assert orders.place.file.endswith("shipped/orders.py")
     assert orders.states[0].place.line > orders.place.line
-    assert orders.moves[0].event.event_place().file == orders.place.file
+    event = orders.moves[0].event
+    assert event is not None
+    assert event.event_place().file == orders.place.file
 
 
 def test_pipelines_loaded_together_have_names_of_their_own() -> None:

@@ -19,7 +19,7 @@ from engine.reading.explain.found import (
     LogRowBrief,
     Seen,
 )
-from engine.reading.values import effects_of, shown_time
+from engine.reading.values import effects_of, shown_time, states_of
 from statemachines.outcome import Reason
 from statemachines.run import Status
 
@@ -30,15 +30,21 @@ def run_name(pipeline: str, key: str | None, generation: int | None) -> str:
     return f"the run {key!r} of {pipeline}{which}"
 
 
+def _states(configuration: str) -> str:
+    return " ".join(states_of(configuration))
+
+
 def moved(row: FoundRow, pipeline: str, release: LogRowBrief | None) -> str:
     """What a row says of an event that was taken."""
     run = run_name(pipeline, row.key, row.generation)
     if row.before is None:
-        said = f"it started {run}, in {row.configuration} (row {row.sequence})."
-    elif row.before == row.configuration:
-        said = f"{run} took it and stayed in {row.configuration} (row {row.sequence})."
+        said = f"it started {run}, in {_states(row.configuration)} (row {row.sequence})."
+    elif _states(row.before) == _states(row.configuration):
+        said = f"{run} took it and stayed in {_states(row.configuration)} (row {row.sequence})."
     else:
-        said = f"it moved {run} from {row.before} to {row.configuration} (row {row.sequence})."
+        said = (
+            f"it moved {run} from {_states(row.before)} to {_states(row.configuration)} (row {row.sequence})."
+        )
     if release is not None:
         said = f"after it had waited until {_released(release)}, {said}"
     if row.status == Status.COMPLETED:
@@ -103,7 +109,7 @@ def left_waiting(row: FoundRow, pipeline: str) -> str:
 def held_without_letter(row: FoundRow, pipeline: str) -> str:
     """What a row says of an event that holds its run, where its dead letter is gone."""
     run = run_name(pipeline, row.key, row.generation)
-    return f"It failed and held {run} in {row.configuration} (row {row.sequence}); its dead letter is gone."
+    return f"It failed and held {run} in {_states(row.configuration)} (row {row.sequence}); its dead letter is gone."
 
 
 def dead_letter(
@@ -139,7 +145,7 @@ def noted(
             return f"{begin} is a duplicate: {run} has an event of this source and id already."
         since = f"row {seen.sequence} ({_at(seen.at)})"
         return f"{begin} is a duplicate: {run} has an event of this source and id since {since}."
-    state = f" in {configuration}" if configuration else ""
+    state = f" in {_states(configuration)}" if configuration else ""
     match note.reason:
         case Reason.NO_RUN:
             why = f"{pipeline} has no run with the key {note.key!r}, and this event starts none"

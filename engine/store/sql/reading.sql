@@ -22,7 +22,7 @@ where p.namespace = $1
     and ($3::text is null or r.key = $3)
     and ($4::int is null or r.status = $4)
     and ($5::boolean is null or (r.held > 0) = $5)
-    and ($6::text is null or $6 = any (string_to_array(r.configuration, ' ')))
+    and ($6::text is null or $6 = any (string_to_array(split_part(r.configuration, '  ', 1), ' ')))
 order by r.started desc, r.id desc
 limit nullif($7::int, 0)
 

@@ -1,0 +1,1 @@
+"""Statecharts: states in states, regions side by side, history; by the algorithm of W3C SCXML, appendix D."""

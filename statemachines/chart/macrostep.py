@@ -1,0 +1,222 @@
+"""A macrostep: one event from outside, and all that follows from it before the next one is looked at.
+
+Eventless transitions come first, then events that were raised, in their order; until nothing is enabled any more. It is
+kept whole, or not at all.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from statemachines.chart.spots import Live
+from statemachines.chart.steps import Enter, Leave, Plan, Spot, Steps
+from statemachines.chart.tree import Arc, Block, numbers_of
+from statemachines.events import Address, Envelope, Event, Failed, Meta, set_origin
+from statemachines.handlers import HandlerError, answer, ask, perform, read, write
+from statemachines.limits import EFFECTS_MAX, MICROSTEPS_MAX, RAISED_MAX
+from statemachines.outcome import Moved, Reason, Tried
+from statemachines.run import Status
+
+if TYPE_CHECKING:
+    from statemachines.context import Context
+    from statemachines.effects import Publication
+    from statemachines.machine import Machine
+    from statemachines.run import Run
+
+_FAILED = Failed.event_type()
+
+
+class Macrostep:
+    """One of them; used once."""
+
+    def __init__(
+        self, machine: Machine, run: Run | None, envelope: Envelope, key: str, now: datetime, spot: Spot
+    ) -> None:
+        self._machine = machine
+        self._steps: Steps = machine.steps
+        self._run = run
+        self._envelope = envelope
+        self._key = key
+        self._now = now
+        self._spot = spot
+        self._live = Live(self._steps.chart, spot.active)
+        self._context: Context | None = None
+        self._touched: str | None = None
+        """The last handler that was given the context to change."""
+        self._event: Event
+        self._queue: deque[Event] = deque()
+        self._failures: dict[int, HandlerError] = {}
+        """What the failures in the queue came of, by the identity of their events."""
+        self._publications: list[Publication] = []
+        self._ended = False
+        self.tried: tuple[Tried, ...] = ()
+        """Transitions whose guards did not hold, on the event from outside."""
+
+    def move(self, event: Event) -> Moved | None:
+        """Take an event; None where no transition is enabled. Raises HandlerError."""
+        self._set_event(event)
+        arcs = self._steps.select(self._spot, self._envelope.type, self._holds_and_notes)
+        if not arcs and not self._queue:
+            return None
+        if arcs:
+            self._carry_out(self._steps.plan(self._spot, arcs))
+        self._settle()
+        return self._moved(started=False)
+
+    def start(self, event: Event, context: Context, name: str, plan: Plan) -> Moved:
+        """Begin a run with the context that an event's function has built. Raises HandlerError."""
+        self._context, self._touched = context, name
+        self._set_event(event)
+        self._carry_out(plan)
+        self._settle()
+        return self._moved(started=True)
+
+    def _moved(self, *, started: bool) -> Moved:
+        before = None if self._run is None else self._run.context
+        context: bytes | None = None
+        if self._touched is not None and self._context is not None:
+            written = write(self._machine, self._context, self._touched)
+            context = None if written == before else written
+        status = Status.COMPLETED if self._ended else Status.RUNNING
+        configuration = self._machine.spots.text_of(self._spot)
+        return Moved(started, configuration, int(status), context, tuple(self._publications))
+
+    def _settle(self) -> None:
+        """Go on until the configuration is stable: nothing is enabled, and nothing raised is left."""
+        steps = 1
+        while not self._ended:
+            arcs = self._steps.select_eventless(self._spot, self._holds)
+            if not arcs:
+                if not self._queue:
+                    break
+                event = self._queue.popleft()
+                self._set_event(event)
+                arcs = self._steps.select(self._spot, event.event_type(), self._holds)
+                failure = self._failures.pop(id(event), None)
+                if failure is not None and not arcs:
+                    raise failure
+            steps += 1
+            if steps > MICROSTEPS_MAX:
+                states = " ".join(self._steps.chart.names(self._spot.active))
+                message = (
+                    f"it sets off more than {MICROSTEPS_MAX} transitions one after the other, the last in {states}: "
+                    "a transition that waits for no event is taken again and again"
+                )
+                raise HandlerError(Reason.NEVER_SETTLES, message)
+            if arcs:
+                self._carry_out(self._steps.plan(self._spot, arcs))
+        for failure in self._failures.values():
+            raise failure
+
+    def _carry_out(self, plan: Plan) -> None:
+        live, nodes = self._live, self._steps.chart.nodes
+        for act in plan.acts:
+            match act:
+                case Leave(state, blocks):
+                    for block in blocks:
+                        self._do(block)
+                    live.active &= ~(1 << state)
+                case Enter(state, blocks, done):
+                    live.active |= 1 << state
+                    for block in blocks:
+                        self._do(block)
+                    if done:
+                        self._say_done(state, done)
+                case _:
+                    self._do(act.block)
+        self._spot = plan.after
+        if plan.ends:
+            self._ended = True
+            for number in reversed(list(numbers_of(plan.after.active))):
+                for block in nodes[number].exits:
+                    self._do(block)
+
+    def _say_done(self, final: int, done: tuple[int, ...]) -> None:
+        nodes = self._steps.chart.nodes
+        state = nodes[final].state
+        data = None
+        if state is not None and state.output is not None:
+            try:
+                data = answer(state.output, self._needed_context(), self._event)
+            except HandlerError as error:
+                self._fail(error)
+        for number in done:
+            around = nodes[number].state
+            assert around is not None, "the pipeline itself says by its status that it is done"
+            # What the final state says is for the state around it; a parallel state has no output of its own.
+            self._enqueue(around.done.model_construct(data=data if number == done[0] else None))
+
+    def _do(self, block: Block) -> None:
+        context = self._needed_context()
+        undone = write(self._machine, context, self._touched) if self._steps.chart.takes_failures else None
+        self._touched = block.name
+        try:
+            publications, raised = perform(block.function, block.name, context, self._event, self._key)
+            if undone is not None:
+                # What it left behind is looked at now, while it can be undone.
+                write(self._machine, context, block.name)
+        except HandlerError as error:
+            if undone is not None:
+                self._context = read(self._machine, undone)
+            self._fail(error)
+            return
+        self._publications.extend(publications)
+        if len(self._publications) > EFFECTS_MAX:
+            message = f"{block.name} and what led to it asked for more than {EFFECTS_MAX} effects in one move"
+            raise HandlerError(Reason.ACTION_FAILED, message)
+        for event in raised:
+            self._enqueue(event)
+
+    def _fail(self, error: HandlerError) -> None:
+        """Let the chart deal with it, where it has a transition for that."""
+        if not self._steps.chart.takes_failures or error.reason is Reason.TOO_LARGE:
+            raise error
+        event = Failed(handler=error.handler, error=str(error))
+        self._failures[id(event)] = error
+        self._enqueue(event)
+
+    def _enqueue(self, event: Event) -> None:
+        if len(self._queue) >= RAISED_MAX:
+            message = f"more than {RAISED_MAX} events are raised and not taken up yet"
+            raise HandlerError(Reason.NEVER_SETTLES, message)
+        self._queue.append(event)
+
+    def _holds(self, arc: Arc) -> bool:
+        assert arc.guard is not None
+        try:
+            return ask(arc.guard, arc.guard_name, self._needed_context(), self._event)
+        except HandlerError as error:
+            self._fail(error)
+            return False
+
+    def _holds_and_notes(self, arc: Arc) -> bool:
+        holds = self._holds(arc)
+        if not holds:
+            nodes = self._steps.chart.nodes
+            targets = " ".join(nodes[target].name for target in arc.targets)
+            self.tried += (Tried(nodes[arc.source].name, targets or None, arc.guard_name),)
+        return holds
+
+    def _needed_context(self) -> Context:
+        if self._context is None:
+            assert self._run is not None, "a start brings its context"
+            self._context = read(self._machine, self._run.context)
+        return self._context
+
+    def _set_event(self, event: Event) -> None:
+        self._event = event
+        envelope = self._envelope
+        if event.event_type() != envelope.type:
+            envelope = envelope._replace(type=event.event_type())
+        # Nothing that holds the event: a cycle would live until the garbage collector finds it.
+        run = self._run
+        number = (0, 1) if run is None else (run.generation, run.sequence + 1)
+        set_origin(event, (_meta, self._machine, number, envelope, self._key, self._now, self._live))
+
+
+def _meta(
+    machine: Machine, number: tuple[int, int], envelope: Envelope, key: str, now: datetime, live: Live
+) -> Meta:
+    return Meta(envelope, now, Address(machine.namespace, machine.name, key, *number), live.is_active)

@@ -1,0 +1,297 @@
+"""Microsteps: which transitions are taken together, what is left and entered, and in which order.
+
+The names are those of the W3C text (SCXML, appendix D, "Algorithm for SCXML Interpretation"), whose procedures these
+are, over sets that are integers. Nothing here calls user code; what a microstep does is a plan, made once for
+(configuration, history, transitions) and kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from statemachines.chart.tree import EVENTLESS, Arc, Block, Chart, Kind, Node, numbers_of
+
+PLANS_MAX = 20_000
+"""Plans and selections that are kept, of one machine; beyond it all are forgotten, and made again as needed."""
+
+History = tuple[int, ...]
+"""For each history of the chart the set of states that it leads to; 0 where there is nothing to remember."""
+
+
+class Spot(NamedTuple):
+    """Where a run is, but for its context."""
+
+    active: int
+    history: History
+
+
+class Leave(NamedTuple):
+    """A state is left, after these."""
+
+    state: int
+    blocks: tuple[Block, ...]
+
+
+class Take(NamedTuple):
+    """The content of a transition."""
+
+    block: Block
+
+
+class Enter(NamedTuple):
+    """A state is entered, then do these; then it is noted which states are done by it."""
+
+    state: int
+    blocks: tuple[Block, ...]
+    done: tuple[int, ...]
+    """The states around it that are done now: the one around a final state, then the parallel one around that."""
+
+
+class Plan(NamedTuple):
+    """A microstep."""
+
+    acts: tuple[Leave | Take | Enter, ...]
+    after: Spot
+    ends: bool
+    """Whether the run has ended: a final state of the pipeline itself was entered."""
+
+
+class Steps:
+    """The algorithm on one chart."""
+
+    def __init__(self, chart: Chart) -> None:
+        self.chart = chart
+        self._lanes: dict[tuple[int, str], tuple[tuple[Arc, ...], ...]] = {}
+        self._plans: dict[tuple[Spot, tuple[int, ...]], Plan] = {}
+
+    def select(self, spot: Spot, event_type: str, holds: Callable[[Arc], bool]) -> tuple[Arc, ...]:
+        """The optimally enabled set, without conflicts: of each atomic state's chain the first that holds."""
+        lanes = self._lanes.get((spot.active, event_type))
+        if lanes is None:
+            if len(self._lanes) >= PLANS_MAX:
+                self._lanes.clear()
+            lanes = self._lanes[spot.active, event_type] = self._make_lanes(spot.active, event_type)
+        enabled: dict[Arc, None] = {}
+        asked: dict[Arc, bool] = {}
+        for lane in lanes:
+            for arc in lane:
+                answer = asked.get(arc)
+                if answer is None:
+                    answer = asked[arc] = arc.guard is None or holds(arc)
+                if answer:
+                    enabled[arc] = None
+                    break
+        if len(enabled) <= 1:
+            return tuple(enabled)
+        return self._remove_conflicting(enabled, spot)
+
+    def select_eventless(self, spot: Spot, holds: Callable[[Arc], bool]) -> tuple[Arc, ...]:
+        """The same for transitions that wait for no event."""
+        return self.select(spot, EVENTLESS, holds)
+
+    def _make_lanes(self, active: int, event_type: str) -> tuple[tuple[Arc, ...], ...]:
+        nodes = self.chart.nodes
+        lanes = []
+        for number in numbers_of(active & self.chart.atomic):
+            chain = (number, *nodes[number].ancestors)
+            lane = tuple(arc for one in chain for arc in nodes[one].arcs.get(event_type, ()))
+            if lane:
+                lanes.append(lane)
+        return tuple(lanes)
+
+    def _remove_conflicting(self, enabled: Iterable[Arc], spot: Spot) -> tuple[Arc, ...]:
+        filtered: list[Arc] = []
+        for one in enabled:
+            preempted = False
+            removed: list[Arc] = []
+            exits = self._exit_set(one, spot)
+            for other in filtered:
+                if exits & self._exit_set(other, spot):
+                    if other.source in self.chart.nodes[one.source].ancestors:
+                        removed.append(other)
+                    else:
+                        preempted = True
+                        break
+            if not preempted:
+                filtered = [other for other in filtered if other not in removed]
+                filtered.append(one)
+        return tuple(filtered)
+
+    def plan(self, spot: Spot, arcs: tuple[Arc, ...]) -> Plan:
+        """What taking these transitions does."""
+        key = (spot, tuple(arc.number for arc in arcs))
+        found = self._plans.get(key)
+        if found is None:
+            if len(self._plans) >= PLANS_MAX:
+                self._plans.clear()
+            found = self._plans[key] = self._make_plan(spot, arcs)
+        return found
+
+    def begin(self, targets: tuple[int, ...], block: Block | None) -> Plan:
+        """What entering the chart does: the start event's transition, out of nothing."""
+        spot = Spot(1, (0,) * len(self.chart.history))
+        arc = Arc(-1, 0, targets or self.chart.nodes[0].begins, True, None, None, block)
+        return self._make_plan(spot, (arc,))
+
+    def _make_plan(self, spot: Spot, arcs: tuple[Arc, ...]) -> Plan:
+        nodes = self.chart.nodes
+        leaving = 0
+        for arc in arcs:
+            leaving |= self._exit_set(arc, spot)
+        history = self._remember(spot, leaving)
+        acts: list[Leave | Take | Enter] = [
+            Leave(number, nodes[number].exits) for number in reversed(list(numbers_of(leaving)))
+        ]
+        acts.extend(Take(arc.block) for arc in arcs if arc.block is not None)
+        entering = _Entering(self.chart, history)
+        for arc in arcs:
+            entering.add(arc, self._domain(arc, history))
+        active = spot.active & ~leaving
+        ends = False
+        for number in numbers_of(entering.states):
+            node = nodes[number]
+            active |= 1 << number
+            blocks = [*node.entries]
+            if entering.by_default >> number & 1 and node.on_begin is not None:
+                blocks.append(node.on_begin)
+            if number in entering.by_history:
+                blocks.append(entering.by_history[number])
+            done: list[int] = []
+            if node.kind is Kind.FINAL:
+                if node.parent == 0:
+                    ends = True
+                else:
+                    done = self._done_by(node, active)
+            acts.append(Enter(number, tuple(blocks), tuple(done)))
+        return Plan(tuple(acts), Spot(active, history), ends)
+
+    def _done_by(self, node: Node, active: int) -> list[int]:
+        nodes = self.chart.nodes
+        around = nodes[node.parent]
+        done = [around.number]
+        beyond = nodes[around.parent]
+        if beyond.kind is Kind.PARALLEL and all(
+            self._is_in_final(nodes[one], active) for one in beyond.children
+        ):
+            done.append(beyond.number)
+        return done
+
+    def _is_in_final(self, node: Node, active: int) -> bool:
+        nodes = self.chart.nodes
+        if node.kind is Kind.COMPOUND:
+            return any(nodes[one].kind is Kind.FINAL and active >> one & 1 for one in node.children)
+        return node.kind is Kind.PARALLEL and all(
+            self._is_in_final(nodes[one], active) for one in node.children
+        )
+
+    def _remember(self, spot: Spot, leaving: int) -> History:
+        history = spot.history
+        for at, number in enumerate(self.chart.history):
+            node = self.chart.nodes[number]
+            if leaving >> node.parent & 1:
+                around = self.chart.nodes[node.parent]
+                within = (
+                    around.inside & self.chart.atomic
+                    if node.deep
+                    else sum(1 << one for one in around.children)
+                )
+                history = (*history[:at], spot.active & within, *history[at + 1 :])
+        return history
+
+    def _exit_set(self, arc: Arc, spot: Spot) -> int:
+        if not arc.targets:
+            return 0
+        domain = self._domain(arc, spot.history)
+        return spot.active & self.chart.nodes[domain].inside
+
+    def _domain(self, arc: Arc, history: History) -> int:
+        """The innermost state that stays active around all that is left and entered."""
+        nodes = self.chart.nodes
+        if arc.internal:
+            return arc.source
+        targets = _effective(self.chart, arc.targets, history)
+        for ancestor in nodes[arc.source].ancestors:
+            if nodes[ancestor].kind is Kind.COMPOUND and targets & ~nodes[ancestor].inside == 0:
+                return ancestor
+        return 0
+
+
+def _effective(chart: Chart, targets: tuple[int, ...], history: History) -> int:
+    """The set of states that these lead to, histories being replaced by what they remember."""
+    found = 0
+    for target in targets:
+        node = chart.nodes[target]
+        if node.kind is Kind.HISTORY:
+            remembered = history[chart.history.index(target)]
+            found |= remembered or _effective(chart, node.begins, history)
+        else:
+            found |= 1 << target
+    return found
+
+
+class _Entering:
+    """Collects what is entered (the text's ``computeEntrySet``)."""
+
+    def __init__(self, chart: Chart, history: History) -> None:
+        self._chart = chart
+        self._nodes = chart.nodes
+        self._history = history
+        self.states = 0
+        self.by_default = 0
+        self.by_history: dict[int, Block] = {}
+        """What a history without memory does, by the number of the state around it."""
+
+    def add(self, arc: Arc, domain: int) -> None:
+        for target in arc.targets:
+            if target == arc.source and arc.internal:
+                self._add_inside(target)
+            else:
+                self._add_with_descendants(target)
+        for state in numbers_of(_effective(self._chart, arc.targets, self._history)):
+            if state != domain:
+                self._add_ancestors(state, domain)
+        if arc.targets and self._nodes[domain].kind is Kind.PARALLEL:
+            # It stays, and all in it was left.
+            self._add_regions(self._nodes[domain])
+
+    def _add_with_descendants(self, number: int) -> None:
+        node = self._nodes[number]
+        if node.kind is Kind.HISTORY:
+            remembered = self._history[self._chart.history.index(number)]
+            if not remembered and node.on_begin is not None:
+                self.by_history[node.parent] = node.on_begin
+            for state in numbers_of(remembered) if remembered else node.begins:
+                self._add_with_descendants(state)
+            for state in numbers_of(remembered or _effective(self._chart, node.begins, self._history)):
+                self._add_ancestors(state, node.parent)
+        else:
+            self.states |= 1 << number
+            self._add_inside(number)
+
+    def _add_inside(self, number: int) -> None:
+        node = self._nodes[number]
+        if node.kind is Kind.COMPOUND:
+            self.by_default |= 1 << number
+            for state in node.begins:
+                self._add_with_descendants(state)
+            for state in numbers_of(_effective(self._chart, node.begins, self._history)):
+                self._add_ancestors(state, number)
+        elif node.kind is Kind.PARALLEL:
+            self._add_regions(node)
+
+    def _add_ancestors(self, number: int, domain: int) -> None:
+        """All between a state and the domain, with the other regions of those that are parallel."""
+        for ancestor in self._nodes[number].ancestors:
+            if ancestor == domain:
+                return
+            self.states |= 1 << ancestor
+            node = self._nodes[ancestor]
+            if node.kind is Kind.PARALLEL:
+                self._add_regions(node)
+
+    def _add_regions(self, node: Node) -> None:
+        for region in node.children:
+            # One that is entered already, or something inside it, is not entered by default.
+            if not self.states & (self._nodes[region].inside | 1 << region):
+                self._add_with_descendants(region)

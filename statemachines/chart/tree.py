@@ -1,0 +1,205 @@
+"""A pipeline's states as a tree of numbers, and sets of states as the bits of an integer.
+
+States are numbered in document order, each before those inside it; so the bits of a set from low to high are the order
+in which its states are entered, and from high to low the order in which they are left.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from statemachines.definition import Move, Pipeline, State, name_of
+
+
+class Kind(enum.Enum):
+    """What a node is."""
+
+    ATOMIC = enum.auto()
+    COMPOUND = enum.auto()
+    PARALLEL = enum.auto()
+    FINAL = enum.auto()
+    HISTORY = enum.auto()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Block:
+    """What is done as one: it is done whole, or undone."""
+
+    function: Callable[..., Any]
+    name: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Arc:
+    """A transition of a chart."""
+
+    number: int
+    """In document order; also where it stands in ``Chart.arcs``."""
+    source: int
+    targets: tuple[int, ...]
+    internal: bool
+    """Whether all targets are the source or inside it, and it is not to be left."""
+    guard: Callable[..., Any] | None
+    guard_name: str | None
+    block: Block | None
+    move: Move | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Node:
+    """A state; node 0 stands for the pipeline itself."""
+
+    number: int
+    name: str
+    kind: Kind
+    parent: int
+    children: list[int] = field(default_factory=list)
+    """But for histories."""
+    histories: list[int] = field(default_factory=list)
+    ancestors: tuple[int, ...] = ()
+    """From the innermost to node 0."""
+    inside: int = 0
+    """The set of all states inside it."""
+    arcs: dict[str, list[Arc]] = field(default_factory=dict)
+    """By event type; those that wait for none under the empty type."""
+    entries: tuple[Block, ...] = ()
+    exits: tuple[Block, ...] = ()
+    begins: tuple[int, ...] = ()
+    """Of a compound state: where it begins; of a history: where it leads by default."""
+    on_begin: Block | None = None
+    deep: bool = False
+    state: State[Any] | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Chart:
+    """All of a pipeline, as the algorithm wants it."""
+
+    nodes: list[Node]
+    numbers: dict[str, int]
+    arcs: list[Arc]
+    takes_failures: bool
+    """Whether any transition takes the event that says that a handler failed."""
+    history: tuple[int, ...] = ()
+    """The nodes that are histories."""
+    atomic: int = 0
+    """The set of states that have none inside."""
+
+    def bits(self, names: list[str]) -> int:
+        """A set of states, from their names. Raises KeyError."""
+        found = 0
+        for name in names:
+            found |= 1 << self.numbers[name]
+        return found
+
+    def names(self, states: int) -> list[str]:
+        """The names of a set of states, in document order."""
+        return [self.nodes[number].name for number in numbers_of(states)]
+
+
+EVENTLESS = ""
+
+
+def numbers_of(states: int) -> Iterator[int]:
+    """The numbers in a set, ascending."""
+    while states:
+        lowest = states & -states
+        yield lowest.bit_length() - 1
+        states ^= lowest
+
+
+def plant(pipeline: Pipeline[Any]) -> Chart:
+    """The chart of a pipeline without mistakes."""
+    nodes = [Node(0, "", Kind.COMPOUND, -1)]
+    _grow(pipeline, nodes, nodes[0], None)
+    numbers = {node.name: node.number for node in nodes[1:]}
+    for node in reversed(nodes):
+        if node.parent >= 0:
+            nodes[node.parent].inside |= node.inside | 1 << node.number
+    _begin(pipeline, nodes, numbers)
+    arcs = [
+        _arc(number, move, nodes, numbers)
+        for number, move in enumerate(_in_document_order(pipeline, numbers))
+    ]
+    for arc in arcs:
+        assert arc.move is not None
+        event_type = arc.move.event_type or EVENTLESS
+        nodes[arc.source].arcs.setdefault(event_type, []).append(arc)
+    return Chart(
+        nodes,
+        numbers,
+        arcs,
+        any("error.execution" in node.arcs for node in nodes),
+        tuple(node.number for node in nodes if node.kind is Kind.HISTORY),
+        sum(1 << node.number for node in nodes if node.kind in (Kind.ATOMIC, Kind.FINAL)),
+    )
+
+
+def _grow(pipeline: Pipeline[Any], nodes: list[Node], parent: Node, state: State[Any] | None) -> None:
+    ancestors = (parent.number, *parent.ancestors)
+    for child in (one for one in pipeline.states if one.parent is state):
+        inside = child.states
+        node = Node(
+            len(nodes), child.name, _kind(child, inside), parent.number, ancestors=ancestors, state=child
+        )
+        node.entries = tuple(Block(function, _named(function)) for function, _ in child.entries)
+        node.exits = tuple(Block(function, _named(function)) for function, _ in child.exits)
+        node.deep = child.deep
+        nodes.append(node)
+        (parent.histories if node.kind is Kind.HISTORY else parent.children).append(node.number)
+        if inside:
+            _grow(pipeline, nodes, node, child)
+
+
+def _kind(state: State[Any], inside: list[State[Any]]) -> Kind:
+    if state.kind == "history":
+        return Kind.HISTORY
+    if state.final:
+        return Kind.FINAL
+    if any(one.kind == "region" for one in inside):
+        return Kind.PARALLEL
+    return Kind.COMPOUND if any(one.kind == "state" for one in inside) else Kind.ATOMIC
+
+
+def _begin(pipeline: Pipeline[Any], nodes: list[Node], numbers: dict[str, int]) -> None:
+    for node in nodes:
+        state = node.state
+        beginning = None if state is None else state.beginning
+        if beginning is not None:
+            node.begins = tuple(numbers[target] for target in beginning.targets)
+            if beginning.action is not None:
+                node.on_begin = Block(beginning.action, _named(beginning.action))
+        elif node.kind is Kind.COMPOUND:
+            begins = (one for one in pipeline.states if one.parent is state and one.initial)
+            node.begins = (numbers[next(begins).name],)
+    for node in nodes:
+        if node.kind is Kind.HISTORY and not node.begins:
+            around = nodes[node.parent]
+            node.begins = around.begins if around.kind is Kind.COMPOUND else tuple(around.children)
+
+
+def _in_document_order(pipeline: Pipeline[Any], numbers: dict[str, int]) -> list[Move]:
+    return sorted(pipeline.moves, key=lambda move: numbers.get(move.source or "", 0))
+
+
+def _arc(number: int, move: Move, nodes: list[Node], numbers: dict[str, int]) -> Arc:
+    source = numbers[move.source] if move.source is not None else 0
+    targets = tuple(numbers[target] for target in move.targets)
+    inside = nodes[source].inside | 1 << source
+    return Arc(
+        number,
+        source,
+        targets,
+        internal=not move.reenter and all(inside >> target & 1 for target in targets),
+        guard=move.guard,
+        guard_name=name_of(move.guard),
+        block=None if move.action is None else Block(move.action, _named(move.action)),
+        move=move,
+    )
+
+
+def _named(function: Callable[..., Any]) -> str:
+    return name_of(function) or ""

@@ -1,0 +1,88 @@
+"""The interpreter against the oracle: clause by clause, and on random charts with random events."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+
+from statemachines.outcome import Reason, Refused
+from tests.scxml.appendix_d import Oracle, TooManyMicrostepsError
+from tests.scxml.charts import OUTSIDE, scenarios
+from tests.scxml.clause import Clause
+from tests.scxml.clauses import CLAUSES
+from tests.scxml.document import Document
+from tests.scxml.observation import Observation
+from tests.scxml.semantics import DEVIATING
+from tests.scxml.translated import Driven, Shown, Translation, UntranslatableError
+
+UNDOING = replace(DEVIATING, failed_blocks_are_undone=True, microsteps_max=60)
+"""A pipeline undoes a block that fails."""
+FAILURE = "error.execution"
+
+
+def compare(shown: Shown, seen: Observation) -> None:
+    assert shown.active == seen.configuration
+    assert shown.log == seen.log + seen.farewell
+    assert shown.variables == seen.variables
+    assert shown.history == seen.history
+    assert shown.finished == seen.finished
+
+
+def follow(document: Document, events: list[str], outside: tuple[str, ...], *, reload: bool) -> int:
+    """Hold a run against the oracle for as long as both say the same of what went wrong; how many events agreed."""
+    driven = Driven(Translation(document, outside), reload=reload)
+    oracle = Oracle(document, UNDOING)
+    agreed = 0
+    for event in (None, *events):
+        try:
+            seen = oracle.start() if event is None else oracle.send(event)
+        except TooManyMicrostepsError:
+            return agreed
+        shown = driven.start() if event is None else driven.send(event)
+        if isinstance(shown.outcome, Refused) and shown.outcome.reason is Reason.ACTION_FAILED:
+            # A failure that no transition takes: the pipeline keeps nothing of it, and the oracle goes on.
+            assert FAILURE in {one.name for one in seen.raised}
+            return agreed
+        compare(shown, seen)
+        assert shown.accepted == seen.accepted
+        agreed += 1
+        if seen.finished:
+            break
+    return agreed
+
+
+def events_of(clause: Clause) -> list[str]:
+    return [step.event for step in clause.steps if step.event is not None]
+
+
+@pytest.mark.parametrize("clause", CLAUSES, ids=lambda clause: clause.name)
+def test_a_run_keeps_each_clause(clause: Clause) -> None:
+    events = events_of(clause)
+    try:
+        follow(clause.document, events, tuple(dict.fromkeys(events)), reload=False)
+    except UntranslatableError as why:
+        pytest.fail(str(why))
+
+
+@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+@given(scenarios())
+def test_a_run_does_what_the_oracle_does(scenario: tuple[Document, list[str]]) -> None:
+    document, events = scenario
+    try:
+        follow(document, events, OUTSIDE, reload=False)
+    except UntranslatableError:
+        assume(False)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(scenarios())
+def test_a_run_that_is_loaded_again_before_each_event_does_the_same(
+    scenario: tuple[Document, list[str]],
+) -> None:
+    document, events = scenario
+    try:
+        follow(document, events, OUTSIDE, reload=True)
+    except UntranslatableError:
+        assume(False)

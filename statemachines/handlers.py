@@ -148,10 +148,10 @@ def write(machine: Machine, context: Context, name: str | None) -> bytes:
         message = (
             f"the context that {name} left does not survive being stored: {type(error).__name__}: {error}"
         )
-        raise HandlerError(Reason.ACTION_FAILED, _printable(message)) from None
+        raise HandlerError(Reason.ACTION_FAILED, _printable(message), name or "") from None
     if len(written) > CONTEXT_BYTES_MAX:
         message = f"the context that {name} left takes {len(written)} bytes, of {CONTEXT_BYTES_MAX} allowed"
-        raise HandlerError(Reason.ACTION_FAILED, message)
+        raise HandlerError(Reason.ACTION_FAILED, message, name or "")
     return written
 
 

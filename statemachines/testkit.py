@@ -25,7 +25,7 @@ from statemachines.events import Envelope, Event
 from statemachines.interpreter import Occurrence, step
 from statemachines.machine import compile_pipeline
 from statemachines.outcome import Ignored, Moved, Outcome, Reason, Refused
-from statemachines.run import DIGEST_BYTES, Run, Status, remember
+from statemachines.run import DIGEST_BYTES, Run, Status, active_in, remember
 
 C = TypeVar("C", bound=Context)
 
@@ -70,8 +70,8 @@ class Case(Generic[C]):
 
     @property
     def state(self) -> str:
-        """The configuration: the active states, separated by spaces; empty without a run."""
-        return self.run.configuration if self.run else ""
+        """The active states, outermost first, separated by spaces; empty without a run."""
+        return " ".join(self.run.states) if self.run else ""
 
     @property
     def context(self) -> C:
@@ -208,7 +208,8 @@ def _told(outcome: Outcome | None) -> str:
         case None:
             return "no event has come yet"
         case Moved():
-            return f"the run moved to {outcome.configuration!r} with {outcome.context!r}"
+            states = " ".join(active_in(outcome.configuration))
+            return f"the run moved to {states!r} with {outcome.context!r}"
         case Refused():
             return f"{outcome.reason.value!r}: {outcome.error}"
         case Ignored():

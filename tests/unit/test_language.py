@@ -1,0 +1,58 @@
+"""What the description of the language shows is true: its examples run, and its pictures are those of the examples."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from statemachines.definition import Pipeline
+from statemachines.diagram import to_mermaid
+from statemachines.validation import find_mistakes
+
+TEXT = (Path(__file__).parents[2] / "statemachines" / "README.md").read_text("utf-8")
+BLOCKS = re.compile(r"^```(python|mermaid)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+SECTIONS = {part.partition("\n")[0]: part for part in TEXT.split("\n## ")[1:]}
+SHOWN = [name for name, text in SECTIONS.items() if "```python" in text]
+
+
+def run(name: str) -> tuple[dict[str, Any], list[str]]:
+    """What the examples of a section define, and its pictures."""
+    names: dict[str, Any] = {"__name__": "incidents"}
+    drawn: list[str] = []
+    beginning = TEXT.partition("\n## ")[0]
+    others = SECTIONS["States inside states"] if "given(" in SECTIONS[name] else ""
+    for language, block in BLOCKS.findall(beginning + others + SECTIONS[name]):
+        if language == "python":
+            exec(compile(block, "statemachines/README.md", "exec"), names)
+    drawn = [block for language, block in BLOCKS.findall(SECTIONS[name]) if language == "mermaid"]
+    return names, drawn
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_an_example_runs_and_its_picture_is_its_own(name: str) -> None:
+    names, drawn = run(name)
+    flow = names["flow"]
+    assert isinstance(flow, Pipeline)
+    assert [str(one) for one in find_mistakes(flow) if one.severity == "error"] == []
+    assert drawn == [to_mermaid(flow)]
+
+
+def test_there_is_an_example_of_every_construct() -> None:
+    assert len(SHOWN) == 7
+    shown = "".join(SECTIONS[name] for name in SHOWN)
+    for word in (
+        "region(",
+        "history(",
+        "always(",
+        ".done",
+        "entry(",
+        "exit(",
+        "Raise(",
+        "in_state(",
+        "reenter=",
+        "Failed",
+    ):
+        assert word in shown, word

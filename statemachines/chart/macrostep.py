@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from statemachines.chart.spots import Live
-from statemachines.chart.steps import Enter, Leave, Plan, Spot, Steps
+from statemachines.chart.steps import Do, Plan, SayDone, Spot, Steps
 from statemachines.chart.tree import Arc, Block, numbers_of
 from statemachines.events import Address, Envelope, Event, Failed, Meta, set_origin
 from statemachines.handlers import HandlerError, answer, ask, perform, read, write
@@ -111,24 +111,19 @@ class Macrostep:
             raise failure
 
     def _carry_out(self, plan: Plan) -> None:
-        live, nodes = self._live, self._steps.chart.nodes
+        live = self._live
         for act in plan.acts:
-            match act:
-                case Leave(state, blocks):
-                    for block in blocks:
-                        self._do(block)
-                    live.active &= ~(1 << state)
-                case Enter(state, blocks, done):
-                    live.active |= 1 << state
-                    for block in blocks:
-                        self._do(block)
-                    if done:
-                        self._say_done(state, done)
-                case _:
-                    self._do(act.block)
+            live.active = act.active
+            if type(act) is Do:
+                self._do(act.block)
+            else:
+                assert isinstance(act, SayDone)
+                self._say_done(act.final, act.done)
         self._spot = plan.after
+        live.active = plan.after.active
         if plan.ends:
             self._ended = True
+            nodes = self._steps.chart.nodes
             for number in reversed(list(numbers_of(plan.after.active))):
                 for block in nodes[number].exits:
                     self._do(block)

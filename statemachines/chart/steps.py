@@ -7,7 +7,7 @@ are, over sets that are integers. Nothing here calls user code; what a microstep
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 from statemachines.chart.tree import EVENTLESS, Arc, Block, Chart, Kind, Node, numbers_of
@@ -26,32 +26,27 @@ class Spot(NamedTuple):
     history: History
 
 
-class Leave(NamedTuple):
-    """A state is left, after these."""
+class Do(NamedTuple):
+    """What a microstep does, one after the other."""
 
-    state: int
-    blocks: tuple[Block, ...]
-
-
-class Take(NamedTuple):
-    """The content of a transition."""
-
+    active: int
+    """The states that are active while it is done."""
     block: Block
 
 
-class Enter(NamedTuple):
-    """A state is entered, then do these; then it is noted which states are done by it."""
+class SayDone(NamedTuple):
+    """A final state was entered: states around it are done."""
 
-    state: int
-    blocks: tuple[Block, ...]
+    active: int
+    final: int
     done: tuple[int, ...]
-    """The states around it that are done now: the one around a final state, then the parallel one around that."""
+    """The state around the final one, then the parallel one around that, where all its regions are done."""
 
 
 class Plan(NamedTuple):
-    """A microstep."""
+    """A microstep. States without anything to do when they are left or entered are not in it."""
 
-    acts: tuple[Leave | Take | Enter, ...]
+    acts: tuple[Do | SayDone, ...]
     after: Spot
     ends: bool
     """Whether the run has ended: a final state of the pipeline itself was entered."""
@@ -63,16 +58,27 @@ class Steps:
     def __init__(self, chart: Chart) -> None:
         self.chart = chart
         self._lanes: dict[tuple[int, str], tuple[tuple[Arc, ...], ...]] = {}
+        self._certain: dict[tuple[Spot, str], tuple[Arc, ...]] = {}
+        """What is selected whatever guards may say, since none is asked."""
         self._plans: dict[tuple[Spot, tuple[int, ...]], Plan] = {}
 
     def select(self, spot: Spot, event_type: str, holds: Callable[[Arc], bool]) -> tuple[Arc, ...]:
         """The optimally enabled set, without conflicts: of each atomic state's chain the first that holds."""
+        certain = self._certain.get((spot, event_type))
+        if certain is not None:
+            return certain
         lanes = self._lanes.get((spot.active, event_type))
         if lanes is None:
             if len(self._lanes) >= PLANS_MAX:
                 self._lanes.clear()
             lanes = self._lanes[spot.active, event_type] = self._make_lanes(spot.active, event_type)
-        enabled: dict[Arc, None] = {}
+        if all(lane[0].guard is None for lane in lanes):
+            if len(self._certain) >= PLANS_MAX:
+                self._certain.clear()
+            enabled = dict.fromkeys(lane[0] for lane in lanes)
+            certain = self._certain[spot, event_type] = self._remove_conflicting(enabled, spot)
+            return certain
+        enabled = {}
         asked: dict[Arc, bool] = {}
         for lane in lanes:
             for arc in lane:
@@ -82,8 +88,6 @@ class Steps:
                 if answer:
                     enabled[arc] = None
                     break
-        if len(enabled) <= 1:
-            return tuple(enabled)
         return self._remove_conflicting(enabled, spot)
 
     def select_eventless(self, spot: Spot, holds: Callable[[Arc], bool]) -> tuple[Arc, ...]:
@@ -100,7 +104,9 @@ class Steps:
                 lanes.append(lane)
         return tuple(lanes)
 
-    def _remove_conflicting(self, enabled: Iterable[Arc], spot: Spot) -> tuple[Arc, ...]:
+    def _remove_conflicting(self, enabled: Collection[Arc], spot: Spot) -> tuple[Arc, ...]:
+        if len(enabled) <= 1:
+            return tuple(enabled)
         filtered: list[Arc] = []
         for one in enabled:
             preempted = False
@@ -140,14 +146,15 @@ class Steps:
         for arc in arcs:
             leaving |= self._exit_set(arc, spot)
         history = self._remember(spot, leaving)
-        acts: list[Leave | Take | Enter] = [
-            Leave(number, nodes[number].exits) for number in reversed(list(numbers_of(leaving)))
-        ]
-        acts.extend(Take(arc.block) for arc in arcs if arc.block is not None)
+        acts: list[Do | SayDone] = []
+        active = spot.active
+        for number in reversed(list(numbers_of(leaving))):
+            acts.extend(Do(active, block) for block in nodes[number].exits)
+            active &= ~(1 << number)
+        acts.extend(Do(active, arc.block) for arc in arcs if arc.block is not None)
         entering = _Entering(self.chart, history)
         for arc in arcs:
             entering.add(arc, self._domain(arc, history))
-        active = spot.active & ~leaving
         ends = False
         for number in numbers_of(entering.states):
             node = nodes[number]
@@ -157,13 +164,12 @@ class Steps:
                 blocks.append(node.on_begin)
             if number in entering.by_history:
                 blocks.append(entering.by_history[number])
-            done: list[int] = []
+            acts.extend(Do(active, block) for block in blocks)
             if node.kind is Kind.FINAL:
                 if node.parent == 0:
                     ends = True
                 else:
-                    done = self._done_by(node, active)
-            acts.append(Enter(number, tuple(blocks), tuple(done)))
+                    acts.append(SayDone(active, number, tuple(self._done_by(node, active))))
         return Plan(tuple(acts), Spot(active, history), ends)
 
     def _done_by(self, node: Node, active: int) -> list[int]:

@@ -64,7 +64,7 @@ async def test_what_a_history_remembers_is_stored_and_is_no_state_of_the_run(
         assert await list_runs(reader, "default", state=word) == []
     [answer] = (await explain(reader, "default", event_id="incident.suspended ")).answers
     assert answer.current.sentence.startswith(
-        "it moved the run 'i1' of incident from active repair work fixing"
+        "It moved the run 'i1' of incident from active repair work fixing"
     )
     assert "to suspended (row 4)" in answer.current.sentence
 

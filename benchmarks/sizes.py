@@ -32,6 +32,10 @@ class Sizes:
     """Events waiting for the live runs; then ten times as many."""
     latency_seconds: float
     warm_up_seconds: float
+    core_turns: int
+    """Of each library in a round: short ones, so that what else the machine does falls on neighbours alike."""
+    core_seconds: float
+    """Of each turn, of CPU."""
 
     @classmethod
     def scaled(cls, scale: float, rounds: int) -> Sizes:
@@ -49,4 +53,6 @@ class Sizes:
             backlog=live_runs // 5,
             latency_seconds=max(1.0, 20.0 * min(1.0, scale * 5)),
             warm_up_seconds=max(0.5, 3.0 * min(1.0, scale * 5)),
+            core_turns=max(2, round(20 * min(1.0, scale * 5))),
+            core_seconds=max(0.01, 0.15 * min(1.0, scale * 5)),
         )

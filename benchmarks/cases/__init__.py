@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 
-from benchmarks.cases import latency, memory, publishing, throughput
-from benchmarks.cases.case import Bench
+from benchmarks.cases import core, latency, memory, publishing, throughput
+from benchmarks.cases.case import Alone, Bench
 from benchmarks.report import Section
 
+ALONE: Mapping[str, Callable[[Alone], Awaitable[Section]]] = {"core": core.core}
+"""Those that need no servers."""
 CASES: Mapping[str, Callable[[Bench], Awaitable[Section]]] = {
+    **ALONE,
     "w1a": throughput.w1a,
     "w1b": throughput.w1b,
     "w1c": throughput.w1c,

@@ -20,21 +20,27 @@ Runs = Mapping[str, Callable[[], Awaitable[Outcome]]]
 """What runs by turns, by name."""
 
 
-@dataclass(slots=True)
-class Bench:
-    """Where and how much to measure."""
+@dataclass(slots=True, kw_only=True)
+class Alone:
+    """How much to measure, of what needs no servers."""
 
-    servers: Servers
     sizes: Sizes
-    baseline_per_second: float | None = None
-    """On W1a with one process, once it was measured."""
-    bytes_by_relation: dict[str, int] | None = None
-    """Of the engine after W1a, once it was measured."""
     began: float = field(default_factory=time.monotonic)
 
     def tell(self, line: str) -> None:
         """How far we are, for whoever waits."""
         print(f"[{time.monotonic() - self.began:7.1f} s] {line}", file=sys.stderr, flush=True)
+
+
+@dataclass(slots=True, kw_only=True)
+class Bench(Alone):
+    """Where and how much to measure."""
+
+    servers: Servers
+    baseline_per_second: float | None = None
+    """On W1a with one process, once it was measured."""
+    bytes_by_relation: dict[str, int] | None = None
+    """Of the engine after W1a, once it was measured."""
 
     async def fill(self, name: str, events: Iterable[Keyed]) -> tuple[str, int]:
         """A new topic with these events waiting in it, and their number."""

@@ -12,7 +12,7 @@ from tests.services import Kafka
 
 CHECKOUT = Path(__file__).parents[2]
 SECONDS_MAX = 300
-CASES = {"w1a", "w1c", "two", "bytes", "latency", "memory", "publishing"}
+CASES = {"core", "w1a", "w1c", "two", "bytes", "latency", "memory", "publishing"}
 
 
 def test_a_smoke_of_the_benchmarks_measures_every_case(kafka: Kafka, tmp_path: Path) -> None:

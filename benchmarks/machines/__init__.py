@@ -1,0 +1,1 @@
+"""The same machines, in this project and in other libraries."""

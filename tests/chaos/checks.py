@@ -116,7 +116,7 @@ async def check_runs(world: World, oracle: Oracle) -> None:
         )
     expected = {
         (name, key): (
-            run.state,
+            run.configuration,
             run.state in FINAL,
             run.grams,
             run.moves if name == "parcel" else run.entries,

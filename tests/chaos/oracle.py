@@ -11,13 +11,14 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from tests.chaos.parcels import CHATTER, PARCELS
+from tests.chaos.parcels import CHATTER, HEAVY_GRAMS, PARCELS
 
 KNOWN = {
     "parcel": {"parcel.opened", "parcel.weighed", "parcel.stopped", "parcel.resumed", "parcel.closed"},
     "ledger": {"parcel.opened", "parcel.weighed", "parcel.closed"},
+    "journey": {"parcel.opened", "parcel.weighed", "parcel.stopped", "parcel.resumed", "parcel.closed"},
 }
-READERS = {PARCELS: ("parcel", "ledger"), CHATTER: ("ledger",)}
+READERS = {PARCELS: ("parcel", "ledger", "journey"), CHATTER: ("ledger",)}
 MOVES = {
     "parcel": {
         ("going", "parcel.weighed"): "going",
@@ -29,9 +30,16 @@ MOVES = {
         ("counting", "parcel.weighed"): "counting",
         ("counting", "parcel.closed"): "summed",
     },
+    "journey": {
+        ("on-road", "parcel.weighed"): "on-road",
+        ("on-road", "parcel.stopped"): "parked",
+        ("parked", "parcel.resumed"): "on-road",
+        ("on-road", "parcel.closed"): "arrived",
+        ("parked", "parcel.closed"): "arrived",
+    },
 }
-INITIAL = {"parcel": "going", "ledger": "counting"}
-FINAL = {"done", "summed"}
+INITIAL = {"parcel": "going", "ledger": "counting", "journey": "on-road"}
+FINAL = {"done", "summed", "arrived"}
 ECHO = b"echo-"
 """How the Kafka keys of events begin that come again in any partition."""
 
@@ -56,12 +64,26 @@ class Expected:
     """A run as it must be."""
 
     state: str
+    """The outermost one."""
     grams: int = 0
     moves: int = 0
     entries: int = 0
     held: bool = False
     seen: set[str] = field(default_factory=set)
     waiting: list[str] = field(default_factory=list)
+    heavy: bool = False
+    """Of a journey: what its scale shows."""
+    remembered: str = ""
+    """Of a journey: what its scale showed when it was left last."""
+
+    @property
+    def configuration(self) -> str:
+        """As it is stored."""
+        load = "heavy" if self.heavy else "light"
+        text = self.state
+        if self.state == "on-road":
+            text = f"on-road wheels {'labouring' if self.heavy else 'rolling'} scale {load}"
+        return f"{text}  weight 1 {self.remembered}" if self.remembered else text
 
 
 @dataclass(slots=True)
@@ -132,9 +154,22 @@ class Oracle:
         target = MOVES[name].get((run.state, kind))
         if target is None:
             return _refused(name, "not accepted")
-        run.state = target
+        before, run.state = run.state, target
         self._move(name, key, run, event)
+        if name == "journey":
+            self._go_on(key, run, event, before)
         return "applied", ""
+
+    def _go_on(self, key: str, run: Expected, event: dict[str, Any], before: str) -> None:
+        """What follows in a journey: it says its load when that becomes heavy, and when it goes on with it."""
+        grew = not run.heavy and run.state == "on-road" and run.grams >= HEAVY_GRAMS
+        run.heavy = run.heavy or grew
+        if before == "on-road" and run.state != "on-road":
+            run.remembered = "heavy" if run.heavy else "light"
+        resumed = before == "parked" and run.state == "on-road"
+        if grew or (resumed and run.heavy):
+            said = {"parcel": key, "grams": run.grams}
+            self.out.setdefault(("journey", key), []).append((event["id"], said))
 
     def _move(self, name: str, key: str, run: Expected, event: dict[str, Any]) -> None:
         run.seen.add(event["id"])

@@ -1,14 +1,15 @@
 """The pipelines that are run while everything around them is killed.
 
 ``parcel`` refuses what does not fit (the default policies) and publishes with every move; ``ledger`` reads
-the same topic, ignores what does not fit, and reads a second topic that is full of types nobody knows.
+the same topic, ignores what does not fit, and reads a second topic that is full of types nobody knows;
+``journey`` is a chart over the same events: two regions, an eventless transition, a raised event, and a history.
 """
 
 from __future__ import annotations
 
 import os
 
-from statemachines import Context, Event, Pipeline, Publish
+from statemachines import Context, Event, Pipeline, Publish, Raise
 from statemachines.definition import Topic
 
 SUFFIX = os.environ.get("CHAOS_SUFFIX", "")
@@ -52,6 +53,17 @@ class Sum(Event, type="ledger.sum"):
 
     parcel: str
     entries: int
+    grams: int
+
+
+class Grew(Event, type="journey.grew"):
+    """Raised within ``journey``: what was light is heavy now."""
+
+
+class Load(Event, type="journey.load"):
+    """What ``journey`` says whenever it goes on with a heavy load."""
+
+    parcel: str
     grams: int
 
 
@@ -122,4 +134,57 @@ ledger.start(Opened, open_ledger)
 counting.on(Weighed, do=enter)
 counting.on(Closed, to=summed, do=sum_up)
 
-PIPELINES = (parcel, ledger)
+HEAVY_GRAMS = 1_000
+
+
+class Journey(Context):
+    parcel: str
+    entries: int = 0
+    grams: int = 0
+
+
+def begin_journey(event: Opened) -> Journey:
+    return Journey(parcel=event.parcel)
+
+
+def load(journey: Journey, event: Weighed) -> None:
+    journey.entries += 1
+    journey.grams += event.grams
+
+
+def is_heavy(journey: Journey, _: Event) -> bool:
+    return journey.grams >= HEAVY_GRAMS
+
+
+def tell_load(journey: Journey, _: Event) -> list[Publish | Raise]:
+    return [Publish(OUT + SUFFIX, Load(parcel=journey.parcel, grams=journey.grams)), Raise(Grew())]
+
+
+journey = Pipeline(
+    "journey",
+    Journey,
+    version=1,
+    topics=[PARCELS + SUFFIX],
+    no_run="ignore",
+    unexpected="ignore",
+    closed="ignore",
+)
+on_road = journey.state("on-road", initial=True)
+wheels, scale = on_road.region("wheels"), on_road.region("scale")
+rolling = wheels.state("rolling", initial=True)
+labouring = wheels.state("labouring")
+light = scale.state("light", initial=True)
+heavy = scale.state("heavy")
+weight = scale.history("weight")
+parked = journey.state("parked")
+arrived = journey.state("arrived", final=True)
+journey.start(Opened, begin_journey)
+on_road.on(Weighed, do=load)
+light.always(to=heavy, when=is_heavy)
+heavy.entry(tell_load)
+rolling.on(Grew, to=labouring)
+on_road.on(Stopped, to=parked)
+parked.on(Resumed, to=weight)
+journey.on(Closed, to=arrived)
+
+PIPELINES = (parcel, ledger, journey)

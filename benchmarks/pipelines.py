@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from statemachines import Context, Event, Pipeline, Publish
+from statemachines import Context, Event, Pipeline, Publish, in_state
 
 TOPIC = os.environ.get("BENCHMARK_TOPIC", "orders")
 OUT = os.environ.get("BENCHMARK_OUT", "orders-out")
@@ -83,6 +83,26 @@ def order_pipeline(name: str, *, publishing: bool) -> Pipeline[Order]:
 
 orders = order_pipeline("order", publishing=False)
 orders_publishing = order_pipeline("order-publishing", publishing=True)
+
+
+def order_chart() -> Pipeline[Order]:
+    """The same life with two regions in a state: what is packed and shipped, and what is charged."""
+    flow = Pipeline("order-chart", Order, version=1, topics=[TOPIC])
+    live = flow.state("live", initial=True)
+    goods, money = live.region("goods"), live.region("money")
+    placed = goods.state("placed", initial=True)
+    packed, shipped = goods.state("packed"), goods.state("shipped")
+    unpaid, charged = money.state("unpaid", initial=True), money.state("charged")
+    delivered = flow.state("delivered", final=True)
+    flow.start(Placed, begin)
+    unpaid.on(Charged, to=charged, do=note)
+    placed.on(Packed, to=packed, do=note, when=in_state(charged))
+    packed.on(Shipped, to=shipped, do=note)
+    live.on(Delivered, to=delivered, do=note)
+    return flow
+
+
+orders_chart = order_chart()
 
 
 class Opened(Amounted, type="ledger.opened"):

@@ -15,6 +15,7 @@ CASES: Mapping[str, Callable[[Bench], Awaitable[Section]]] = {
     "w1a": throughput.w1a,
     "w1b": throughput.w1b,
     "w1c": throughput.w1c,
+    "chart": throughput.chart,
     "two": throughput.two,
     "bytes": throughput.size,
     "latency": latency.latency,

@@ -12,6 +12,7 @@ from benchmarks.report import Figure, Section
 
 RATIO_GOAL = 0.6
 TWO_PROCESSES_GOAL = 1.5
+CHART_GOAL = 0.6
 BYTES_GOAL = 560
 SIZES = """
 select regexp_replace(coalesce(owner.relname, c.relname), '_[0-9]{6}', '') as relation, c.relkind::text as kind,
@@ -53,6 +54,26 @@ async def w1c(bench: Bench) -> Section:
     topic, _ = await bench.fill("w1c", made)
     title = f"{count} runs of {length:,} events each, {len(made) - expected:,} more of them doubled"
     return await _compare(bench, "w1c", title, _both(bench, Job(topic, "ledgers"), expected), None)
+
+
+async def chart(bench: Bench) -> Section:
+    topic, events = await bench.fill("chart", orders(bench.sizes.orders, now()))
+    found = await bench.alternate(
+        {
+            "flat": bench.fresh(ENGINE, Job(topic), events),
+            "chart": bench.fresh(ENGINE, Job(topic, "orders_chart"), events),
+        }
+    )
+    ratio = median_rate(found["chart"]) / median_rate(found["flat"])
+    return Section(
+        "chart",
+        "the engine on W1a, with a flat pipeline and with one that has two regions in a state",
+        HEADER,
+        outcome_rows(found),
+        [Figure("chart / flat", ratio, "at least", CHART_GOAL)],
+        [f"Chart / flat: {ratio:.2f}."],
+        {"runs": {name: [as_json(one) for one in outcomes] for name, outcomes in found.items()}},
+    )
 
 
 async def two(bench: Bench) -> Section:

@@ -12,7 +12,7 @@ from tests.services import Kafka
 
 CHECKOUT = Path(__file__).parents[2]
 SECONDS_MAX = 300
-CASES = {"core", "w1a", "w1c", "two", "bytes", "latency", "memory", "publishing"}
+CASES = {"core", "w1a", "w1c", "chart", "two", "bytes", "latency", "memory", "publishing"}
 
 
 def test_a_smoke_of_the_benchmarks_measures_every_case(kafka: Kafka, tmp_path: Path) -> None:
@@ -34,6 +34,7 @@ def test_a_smoke_of_the_benchmarks_measures_every_case(kafka: Kafka, tmp_path: P
     }
     assert set(figures) >= {
         ("w1a", "engine / baseline"),
+        ("chart", "chart / flat"),
         ("two", "two engines / one"),
         ("bytes", "bytes a transition"),
         ("latency", "p50, engine / baseline"),

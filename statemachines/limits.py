@@ -13,6 +13,9 @@ TOPIC_NAME_CHARACTERS_MAX: Final = 249
 
 STATES_MAX: Final = 10_000
 
+STATE_DEPTH_MAX: Final = 100
+"""How many states may be inside one another."""
+
 VERSION_MAX: Final = 2**31 - 1
 """What a Postgres ``integer`` holds."""
 

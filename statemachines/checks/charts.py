@@ -1,63 +1,88 @@
-"""Mistakes that only charts can have: with what is inside of states, with several targets, with eventless circles."""
+"""Mistakes that only charts can have: with what is inside of states, and where they begin."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
-from statemachines.definition import Move, Pipeline, State
-from statemachines.events import Done, is_event_class
-from statemachines.guards import in_state
+from statemachines.checks import circles, dones, moves
+from statemachines.checks.tree import KINDS, Some, Tree
+from statemachines.definition import Initial, Pipeline, State
+from statemachines.limits import STATE_DEPTH_MAX
 from statemachines.mistakes import Mistake
 from statemachines.suggest import did_you_mean
-
-States = dict[str, State[Any]]
 
 
 def find(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
     """All mistakes of this kind."""
-    states: States = {}
-    for state in pipeline.states:
-        if isinstance(state.name, str):
-            states.setdefault(state.name, state)
-    for state in states.values():
-        yield from _inside(state)
-        yield from _beginning(state, states)
-        yield from _history(state, states)
+    tree = Tree(pipeline)
+    for stray in tree.strays:
+        yield _stray(stray, pipeline)
+    yield from _too_deep(tree)
+    if not tree.is_sound:
+        return  # nothing can be said of what is around what
+    for state in tree.named.values():
+        yield from _switches(state)
+        yield from _inside(state, tree)
+        yield from _initial(state, tree)
+        if state.beginning is not None:
+            yield from _beginning(state, state.beginning, tree)
+        yield from _pseudo(state, tree)
         yield from _output(state)
     for move in pipeline.moves:
-        if all(target in states for target in move.targets) and (
-            move.source is None or move.source in states
-        ):
-            yield from _several(move, states)
-            yield from _sibling_region(move, states)
-        yield from _guard(move, states)
-        yield from _done(move, pipeline)
-    yield from _circles(pipeline, states)
+        yield from moves.find(move, tree)
+        yield from dones.find(move, tree)
+    yield from circles.find(tree)
 
 
-def chain_of(state: State[Any]) -> list[State[Any]]:
-    """The state and those around it, from the innermost on."""
-    chain, one = [state], state.parent
-    while one is not None:
-        chain.append(one)
-        one = one.parent
-    return chain
+def _stray(state: Some, pipeline: Pipeline[Any]) -> Mistake:
+    around: Any = state.parent
+    name, message = str(state.name), f"the state {state.name!r} is inside of no state of this pipeline"
+    cure = "Add it with .state, .region or .history of a state of this pipeline"
+    if state.kind not in KINDS:
+        message, cure = (
+            f"the state {state.name!r} is of the kind {state.kind!r}",
+            did_you_mean(state.kind, KINDS),
+        )
+    elif isinstance(around, State) and around.pipeline is not pipeline:
+        whose = f"of pipeline {around.pipeline.name!r}"
+        message = f"the state {state.name!r} is inside {around.name!r}, which is a state {whose}"
+    elif isinstance(around, State):
+        message = (
+            f"the state {state.name!r} is inside {around.name!r}, which is not in the tree of states itself"
+        )
+    return Mistake(message, cure, state.place, state=name)
 
 
-def is_parallel(state: State[Any]) -> bool:
-    """Whether it has regions."""
-    return any(one.kind == "region" for one in state.states)
+def _too_deep(tree: Tree) -> Iterator[Mistake]:
+    for state, depth in tree.depth.items():
+        if depth == STATE_DEPTH_MAX + 1:
+            message = f"the state {state.name!r} is {depth} states deep, of {STATE_DEPTH_MAX} allowed"
+            cure = "Put fewer states into each other, or keep what tells them apart in the context"
+            yield Mistake(message, cure, state.place, state=str(state.name))
 
 
-def _inside(state: State[Any]) -> Iterator[Mistake]:
-    inside = state.states
+def _switches(state: Some) -> Iterator[Mistake]:
+    for word in ("initial", "final", "deep"):
+        given = getattr(state, word)
+        if type(given) is not bool:
+            message = f"{word}={given!r} of {state.name!r} is neither True nor False"
+            yield Mistake(message, "Write one of them, or leave it out", state.place, state=state.name)
+
+
+def _inside(state: Some, tree: Tree) -> Iterator[Mistake]:
+    inside = tree.inside(state)
     if state.final and inside:
         message = f"the final state {state.name!r} has states inside, where nothing goes on"
         yield Mistake(message, "Remove them, or do not mark it as final", state.place, state=state.name)
     if state.kind == "history" and inside:
         message = f"the history {state.name!r} has states inside, but is none itself"
         yield Mistake(message, "Add them to the state around it", inside[0].place, state=state.name)
+    if state.kind != "state" and state.parent is None:
+        message = f"the {state.kind} {state.name!r} is in no state"
+        yield Mistake(
+            message, f"Add it with .{state.kind} of the state that it is for", state.place, state=state.name
+        )
     kinds = {one.kind for one in inside} - {"history"}
     if len(kinds) > 1:
         message = f"{state.name!r} has both states and regions"
@@ -67,157 +92,85 @@ def _inside(state: State[Any]) -> Iterator[Mistake]:
         message = f"the region {state.name!r} has no states, so that nothing ever changes in it"
         cure = "Add some with .state(name), one of them initial=True"
         yield Mistake(message, cure, state.place, state=state.name, severity="warning")
-    if inside and not kinds and state.kind == "state":
+    if inside and not kinds and state.kind != "history" and not state.final:
         message = f"{state.name!r} has a history, but no states to remember"
         yield Mistake(message, "Add states, or remove the history", inside[0].place, state=state.name)
 
 
-def _beginning(state: State[Any], states: States) -> Iterator[Mistake]:
-    initial = [one for one in state.states if one.initial]
-    beginning = state.beginning
+def _initial(state: Some, tree: Tree) -> Iterator[Mistake]:
+    initial = [one for one in tree.inside(state) if one.initial]
     for one in initial[1:]:
         message = f"the state {one.name!r} is initial, and so is {initial[0].name!r}"
-        yield Mistake(message, f"Keep initial=True at one state of {state.name!r}", one.place, state=one.name)
-    if state.kind == "history":
-        return
-    if beginning is not None:
-        if is_parallel(state):
-            message = f"{state.name!r} is parallel: it begins in all its regions"
-            yield Mistake(message, "Say of each region where it begins", beginning.place, state=state.name)
-        for name in beginning.targets:
-            target = states.get(name)
-            if target is None:
-                message = f"there is no state {name!r} to begin in"
-                yield Mistake(message, did_you_mean(name, states), beginning.place, state=state.name)
-            elif state not in chain_of(target)[1:]:
-                message = f"{state.name!r} cannot begin in {name!r}, which is not inside it"
-                yield Mistake(message, "Name a state inside it", beginning.place, state=state.name)
-        if initial:
-            message = (
-                f"{state.name!r} says twice where it begins: here, and by initial=True of {initial[0].name!r}"
-            )
-            yield Mistake(message, "Keep one of them", beginning.place, state=state.name)
-    elif not initial and any(one.kind == "state" for one in state.states) and not state.final:
+        yield Mistake(
+            message, f"Keep initial=True at one state of {state.name!r}", one.place, state=str(one.name)
+        )
+    if initial and tree.is_parallel(state):
+        message = f"the state {initial[0].name!r} is initial, but {state.name!r} begins in all its regions"
+        yield Mistake(message, "Leave initial=True out", initial[0].place, state=str(initial[0].name))
+    elif initial and state.beginning is not None and state.kind != "history":
+        message = (
+            f"{state.name!r} says twice where it begins: here, and by initial=True of {initial[0].name!r}"
+        )
+        yield Mistake(message, "Keep one of them", state.beginning.place, state=state.name)
+    needed = any(one.kind == "state" for one in tree.inside(state)) and not tree.is_parallel(state)
+    if needed and not initial and state.beginning is None and not state.final and state.kind != "history":
         message = f"{state.name!r} has no initial state"
         cure = "Mark the state inside it that it begins in with initial=True"
         yield Mistake(message, cure, state.place, state=state.name)
 
 
-def _history(state: State[Any], states: States) -> Iterator[Mistake]:
-    if state.kind != "history" or state.beginning is None:
+def _beginning(state: Some, beginning: Initial, tree: Tree) -> Iterator[Mistake]:
+    """Where a state is said to begin, or a history to lead."""
+    is_history = state.kind == "history"
+    does = f"the history {state.name!r} leads to" if is_history else f"{state.name!r} begins in"
+    known: list[Some] = []
+    if tree.is_parallel(state):
+        message, cure = (
+            f"{state.name!r} is parallel: it begins in all its regions",
+            "Say of each region where it begins",
+        )
+        yield Mistake(message, cure, beginning.place, state=state.name)
+    if not beginning.targets:
+        yield Mistake(f"{does} nothing", "Name a state inside it", beginning.place, state=state.name)
+    for name in beginning.targets:
+        target, cure = tree.named.get(name), "Name a state inside it"
+        if target is None:
+            message, cure = f"{does} {name!r}, which there is not", did_you_mean(name, tree.named)
+        elif state.parent is None and is_history:
+            continue  # it is around nothing, which is a mistake of its own
+        elif not tree.is_within(target, state.parent if is_history else state):
+            message = f"{does} {name!r}, which is not inside {'the state around it' if is_history else 'it'}"
+        elif target.kind == "history" and is_history:
+            message, cure = f"{does} {name!r}, which is a history itself", "Name a state as default"
+        elif target.kind == "history" and target.parent is state and target.beginning is None:
+            message = f"{does} the history {name!r}, which has no default, and so leads to where {state.name!r} begins"
+            cure = "Give the history a default"
+        else:
+            known.append(target)
+            continue
+        yield Mistake(message, cure, beginning.place, state=state.name)
+    clash = tree.clash(known)
+    if clash is not None:
+        message = f"{does} {clash[0].name!r} and {clash[1].name!r}, which cannot both be active"
+        yield Mistake(message, moves.ONE_EACH, beginning.place, state=state.name)
+
+
+def _pseudo(state: Some, tree: Tree) -> Iterator[Mistake]:
+    """A history is never active itself."""
+    if state.kind != "history":
         return
-    for name in state.beginning.targets:
-        default = states.get(name)
-        if default is None:
-            message = f"there is no state {name!r} for the history {state.name!r} to lead to"
-            yield Mistake(message, did_you_mean(name, states), state.place, state=state.name)
-        elif state.parent not in chain_of(default)[1:] or default.kind == "history":
-            message = f"the history {state.name!r} leads to {name!r}, which is not inside the state around it"
-            yield Mistake(message, "Name a state inside it as default", state.place, state=state.name)
+    for handlers, word in ((state.entries, "entered"), (state.exits, "left")):
+        for _, place in handlers[:1]:
+            message = f"the history {state.name!r} is never {word} itself, so that this is never done"
+            yield Mistake(message, "Put it on the state around it", place, state=state.name)
+    for move in tree.moves.get(state, ()):
+        message = f"a transition leads out of the history {state.name!r}, which is never active itself"
+        yield moves.of(
+            move, message, "Say with default= where it leads, or put the transition on the state around it"
+        )
 
 
-def _output(state: State[Any]) -> Iterator[Mistake]:
+def _output(state: Some) -> Iterator[Mistake]:
     if state.output is not None and not state.final:
         message = f"{state.name!r} has an output, but is not final"
         yield Mistake(message, "Mark it with final=True, or remove the output", state.place, state=state.name)
-
-
-def _several(move: Move, states: States) -> Iterator[Mistake]:
-    targets = [states[name] for name in move.targets]
-    for at, one in enumerate(targets):
-        for other in targets[:at]:
-            if not _are_side_by_side(one, other):
-                message = f"the targets {other.name!r} and {one.name!r} cannot both be active"
-                cure = "Name one target, or one in each of several regions of a parallel state"
-                yield _of(move, message, cure)
-                return
-
-
-def _are_side_by_side(one: State[Any], other: State[Any]) -> bool:
-    """Whether they lie in different regions of one parallel state."""
-    chain, others = chain_of(one), chain_of(other)
-    around = next((state for state in chain if state in others), None)
-    return around is not None and around not in (one, other) and is_parallel(around)
-
-
-def _sibling_region(move: Move, states: States) -> Iterator[Mistake]:
-    """W3C takes it, and leaves and enters all regions; nobody means that."""
-    if move.source is None:
-        return
-    source = states[move.source]
-    for name in move.targets:
-        if len(move.targets) == 1 and _are_side_by_side(source, states[name]):
-            message = f"the transition leads from {source.name!r} to {name!r}, which is in another region"
-            cure = "Put it on the state with the regions, or raise an event that the other region takes"
-            yield _of(move, message, cure)
-
-
-def _guard(move: Move, states: States) -> Iterator[Mistake]:
-    if isinstance(move.guard, in_state) and move.guard.state not in states:
-        message = f"the guard asks for the state {move.guard.state!r}, which there is not"
-        yield _of(move, message, did_you_mean(move.guard.state, states))
-
-
-def _done(move: Move, pipeline: Pipeline[Any]) -> Iterator[Mistake]:
-    event = move.event
-    if event is None or not is_event_class(event) or not issubclass(event, Done):
-        return
-    whose = next((state for state in pipeline.states if state.done is event), None)
-    if whose is None:
-        message = f"the event {event.event_type()!r} is of no state of pipeline {pipeline.name!r}"
-        yield _of(move, message, "Use the done of a state of this pipeline")
-    elif not whose.states:
-        message = f"{whose.name!r} is never done: it has no states inside"
-        yield _of(move, message, "Use the done of a state with a final state inside, or take another event")
-    elif move.source is not None and not any(state.name == move.source for state in chain_of(whose)):
-        source = next((state for state in pipeline.states if state.name == move.source), None)
-        if source is not None and not _may_be_active_with(source, whose):
-            message = f"{move.source!r} is never active when {whose.name!r} is done"
-            yield _of(move, message, f"Put the transition on {whose.name!r} or on a state around it")
-
-
-def _may_be_active_with(state: State[Any], other: State[Any]) -> bool:
-    return state in chain_of(other) or other in chain_of(state) or _are_side_by_side(state, other)
-
-
-def _circles(pipeline: Pipeline[Any], states: States) -> Iterator[Mistake]:
-    """Eventless transitions without a guard that lead back to where they began."""
-    ways: dict[str, Move] = {}
-    for move in pipeline.moves:
-        if move.event is None and move.guard is None and move.source in states and move.source is not None:
-            ways.setdefault(move.source, move)
-    for name, move in ways.items():
-        seen: list[str] = []
-        following: str | None = name
-        while following is not None and following not in seen:
-            seen.append(following)
-            following = _next_of(ways[following], ways, states)
-        if following == name:
-            way = " -> ".join([*seen, name])
-            message = f"transitions that wait for no event and have no guard lead in a circle: {way}"
-            yield _of(move, message, "Give one of them a guard, or let it wait for an event")
-
-
-def _next_of(move: Move, ways: dict[str, Move], states: States) -> str | None:
-    """The state whose eventless transition is taken after this one, as far as it is certain."""
-    targets = move.targets or (move.source or "",)
-    for name in targets:
-        for one in _entered(states[name]) if name in states else ():
-            if one.name in ways:
-                return one.name
-    return None
-
-
-def _entered(state: State[Any]) -> list[State[Any]]:
-    """Where a target leads: from the innermost state that it begins in outwards."""
-    one = state
-    while True:
-        begin = next((inner for inner in one.states if inner.initial), None)
-        if begin is None:
-            return chain_of(one)
-        one = begin
-
-
-def _of(move: Move, message: str, cure: str) -> Mistake:
-    event = move.event_type if is_event_class(move.event) else None
-    return Mistake(message, cure, move.place, state=move.source, event=event)

@@ -11,9 +11,12 @@ from pydantic.fields import FieldInfo
 from statemachines.checks.names import wrong_with_type
 from statemachines.checks.schemas import unfinished
 from statemachines.definition import Move, Pipeline, Start
-from statemachines.events import Event, is_event_class, is_internal
+from statemachines.events import Event, Failed, is_event_class, is_internal
 from statemachines.mistakes import Mistake
 from statemachines.suggest import did_you_mean
+
+DONE_PREFIX = "done.state."
+"""How the types of events begin that say that a state is done."""
 
 
 def find(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
@@ -77,6 +80,10 @@ def _type(event: type[Event], claimed: dict[str, type[Event]]) -> Iterator[Mista
         message = f"the event type {event_type!r} of {event.__name__} {wrong}"
         yield Mistake(message, "Use a shorter text of printable characters", place, event=str(event_type))
         return
+    if event_type == Failed.event_type() or event_type.startswith(DONE_PREFIX):
+        message = f"the event type {event_type!r} of {event.__name__} is one that only runs themselves raise"
+        cure = "Take the done of a state, or Failed; or give the class another type"
+        yield Mistake(message, cure, place, event=event_type)
     other = claimed.setdefault(event_type, event)
     if other is not event:
         message = f"the event type {event_type!r} of {event.__name__} is already that of {other.__name__}"

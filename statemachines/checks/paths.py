@@ -1,121 +1,128 @@
-"""Mistakes that show when the machine is walked: states nobody reaches, transitions that never fire."""
+"""Mistakes that show when the chart is walked: states nobody reaches, and those that no way leads out of."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
-from statemachines.checks.charts import chain_of
-from statemachines.definition import Move, Pipeline, State, name_of
+from statemachines.checks import shadows
+from statemachines.checks.tree import Some, Tree
+from statemachines.definition import Pipeline
 from statemachines.mistakes import Mistake
-from statemachines.reference import moves_of
+
+Node = tuple[str, Some | None]
+"""A state that is entered, or active, or has anything inside active; or, of no state, the pipeline's transitions."""
 
 
 def find(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
     """All mistakes with the ways through a pipeline."""
-    ways = _ways(pipeline)
-    reached = _reached(_beginnings(pipeline), ways)
-    yield from _unreachable(pipeline, reached)
-    yield from _endless(pipeline, reached, ways)
-    yield from _never_fires(pipeline)
+    tree = Tree(pipeline)
+    if not tree.is_sound:
+        return  # which is a mistake of its own
+    reached = _reached(tree)
+    yield from _unreachable(tree, reached)
+    yield from _endless(tree, reached)
+    yield from shadows.find(tree)
 
 
-def _ways(pipeline: Pipeline[Any]) -> dict[str, set[str]]:
-    """The states that may be active after each state was: where its transitions lead, and all that goes with it."""
-    states = {state.name: state for state in _first_of_each_name(pipeline)}
-    ways = {name: _with(state) for name, state in states.items()}
-    for move in pipeline.moves:
-        known = [target for target in move.targets if target in states]
-        if move.source is None:
-            for name, state in states.items():
-                if not state.final:
-                    ways[name].update(known)
-        elif move.source in states:
-            ways[move.source].update(known)
-    return ways
-
-
-def _with(state: State[Any]) -> set[str]:
-    """What is active with a state, or may be once its histories remember: around it, beside it, inside it."""
-    found = {one.name for one in chain_of(state)[1:]}
-    if state.kind == "history":
-        return found.union(state.beginning.targets if state.beginning is not None else ())
-    inside = [one for one in state.states if one.kind != "history"]
-    begins = [one.name for one in inside if one.initial or one.kind == "region"]
-    if state.beginning is not None:
-        begins.extend(state.beginning.targets)
-    return found.union(begins)
-
-
-def _beginnings(pipeline: Pipeline[Any]) -> set[str]:
-    initial = {state.name for state in pipeline.states if state.initial and state.parent is None}
-    named = {start.target for start in pipeline.starts if start.target is not None}
-    return initial | named
-
-
-def _reached(begin: set[str], ways: Mapping[str, set[str]]) -> set[str]:
-    reached: set[str] = set()
-    ahead = [name for name in begin if name in ways]
+def _reached(tree: Tree) -> set[Some]:
+    """All that a run may enter, histories among them."""
+    starts = [tree.named[start.target] for start in tree.pipeline.starts if start.target in tree.named]
+    ahead: list[tuple[Some | None, list[Some]]] = [(None, [one]) for one in starts]
+    ahead.extend((None, [state]) for state in tree.inside(None) if state.initial)
+    if ahead:
+        ahead.extend((None, tree.targets(move)) for move in tree.moves.get(None, ()))
+    reached: set[Some] = set()
     while ahead:
-        name = ahead.pop()
-        if name not in reached:
-            reached.add(name)
-            ahead.extend(one for one in ways[name] if one in ways)
+        for state in tree.entered(*ahead.pop()):
+            if state not in reached:
+                reached.add(state)
+                ahead.extend(_onwards(state, reached, tree))
     return reached
 
 
-def _unreachable(pipeline: Pipeline[Any], reached: set[str]) -> Iterator[Mistake]:
+def _onwards(state: Some, reached: set[Some], tree: Tree) -> Iterator[tuple[Some | None, list[Some]]]:
+    """What may be entered because a state was: domains, and targets in them."""
+    around = state.parent
+    for move in tree.moves.get(state, ()):
+        yield tree.domain(move), tree.targets(move)
+    if state.kind == "history":
+        yield around, tree.begins(state)
+        if not state.deep:
+            # Where it remembers a state by a way that led deeper, it now enters that one by default.
+            yield from ((around, [one]) for one in tree.states_in(around) if one in reached)
+    elif any(one in reached and not one.deep for one in tree.inside(around) if one.kind == "history"):
+        yield around, [state]
+
+
+def _unreachable(tree: Tree, reached: set[Some]) -> Iterator[Mistake]:
     if not reached:
         return  # without an initial state, which is a mistake of its own, nothing is reached
-    for state in _first_of_each_name(pipeline):
-        if state.name not in reached:
-            message = f"no run ever reaches the state {state.name!r}"
+    for state in tree.named.values():
+        if state not in reached:
+            what = "leads to the history" if state.kind == "history" else "ever reaches the state"
+            message = f"no {'transition' if state.kind == 'history' else 'run'} {what} {state.name!r}"
             cure = "Add a transition that leads to it, or remove it"
             yield Mistake(message, cure, state.place, state=state.name)
 
 
-def _endless(pipeline: Pipeline[Any], reached: set[str], ways: Mapping[str, set[str]]) -> Iterator[Mistake]:
-    final = {state.name for state in pipeline.states if state.final and state.parent is None}
+def _endless(tree: Tree, reached: set[Some]) -> Iterator[Mistake]:
+    final = [state for state in tree.inside(None) if state.final]
     if not final:
-        message = f"pipeline {pipeline.name!r} has no final state: its runs never end"
+        message = f"pipeline {tree.pipeline.name!r} has no final state: its runs never end"
         cure = "Mark the states in which a run has ended with final=True, if there are any"
-        yield Mistake(message, cure, pipeline.place, severity="warning")
+        if any(state.final for state in tree.named.values()):
+            cure = "Add one beside the outermost states: those inside others only make these done"
+        yield Mistake(message, cure, tree.pipeline.place, severity="warning")
         return
-    for state in _first_of_each_name(pipeline):
-        if state.name in reached and state.parent is None and not _reached({state.name}, ways) & final:
+    ending = _leading_to(final, tree)
+    leaves = [state for state in reached if tree.is_leaf(state)]
+    active = {one for leaf in leaves for one in tree.chain(leaf)}
+    hopeful = {one for leaf in leaves if ("active", leaf) in ending for one in tree.chain(leaf)}
+    for state in tree.named.values():
+        # Of a state in which everything is like this, only the outermost is named.
+        hopeless = state in active and state not in hopeful
+        if hopeless and (state.parent is None or state.parent in hopeful):
             message = f"a run that is in {state.name!r} never ends: no way leads from it to a final state"
             cure = "Add the transitions that lead on, or mark it with final=True"
+            if state.parent is not None:
+                cure = "Add the transitions that lead on, from it or from a state around it"
             yield Mistake(message, cure, state.place, state=state.name, severity="warning")
 
 
-def _never_fires(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
-    """A transition that is behind an unguarded one, or one with the same guard, wherever it applies."""
-    before: dict[tuple[str, str | None], list[Move]] = {}
-    blockers: dict[Move, list[Move | None]] = {}
-    for source, move in moves_of(pipeline):
-        earlier = before.setdefault((source, move.event_type), [])
-        blocker = next((one for one in earlier if one.guard in (None, move.guard)), None)
-        blockers.setdefault(move, []).append(blocker)
-        earlier.append(move)
-    for move, found in blockers.items():
-        first = found[0]
-        if first is not None and None not in found:
-            yield _shadowed(move, first)
+def _leading_to(final: list[Some], tree: Tree) -> set[Node]:
+    """All nodes from which a way leads to one of these states."""
+    back: dict[Node, list[Node]] = {}
+    for state in tree.depth:
+        for here, there in _steps(state, tree):
+            back.setdefault(there, []).append(here)
+    for move in tree.moves.get(None, ()):
+        for target in tree.targets(move):
+            back.setdefault(("enter", target), []).append(("active", None))
+    found: set[Node] = set()
+    ahead: list[Node] = [("active", state) for state in final]
+    while ahead:
+        node = ahead.pop()
+        if node not in found:
+            found.add(node)
+            ahead.extend(back.get(node, ()))
+    return found
 
 
-def _shadowed(move: Move, blocker: Move) -> Mistake:
-    event = move.event_type
-    on = "" if event is None else f" on {event!r}"
-    where = "in any state" if move.source is None else f"in {move.source!r}"
-    why = "has no guard" if blocker.guard is None else f"has the same guard {name_of(blocker.guard)}"
-    message = f"this transition{on} {where} never fires: the one at {blocker.place} comes first and {why}"
-    cure = "Put it first, give the other one a guard, or remove it"
-    return Mistake(message, cure, move.place, state=move.source, event=event)
-
-
-def _first_of_each_name(pipeline: Pipeline[Any]) -> list[State[Any]]:
-    first: dict[str, State[Any]] = {}
-    for state in pipeline.states:
-        if isinstance(state.name, str):
-            first.setdefault(state.name, state)
-    return list(first.values())
+def _steps(state: Some, tree: Tree) -> Iterator[tuple[Node, Node]]:
+    """Where one gets from a state in one step, be it through what is around it, inside it or beside it."""
+    around = state.parent
+    enter, active, inside = ("enter", state), ("active", state), ("inside", state)
+    yield ("inside", around), inside
+    yield inside, active
+    if state.kind == "history":
+        yield enter, ("inside", around)  # what is remembered
+    else:
+        yield enter, active
+        if not (state.final and around is None):
+            yield active, ("active", around)
+    yield from ((enter, ("enter", one)) for one in tree.begins(state))
+    if state.kind == "region":
+        yield from ((active, ("inside", one)) for one in tree.states_in(around) if one is not state)
+    for move in tree.moves.get(state, ()):
+        yield from ((active, ("enter", target)) for target in tree.targets(move))

@@ -1,0 +1,63 @@
+"""Mistakes with events that come from inside of a run: those of states that are done, and of handlers that failed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from statemachines.checks.tree import Some, Tree
+from statemachines.definition import Move
+from statemachines.events import Done, Failed, is_event_class
+from statemachines.mistakes import Mistake
+
+
+def find(move: Move, tree: Tree) -> Iterator[Mistake]:
+    """All mistakes of this kind with a transition."""
+    event = move.event
+    if not is_event_class(event) or not (move.source is None or move.source in tree.named):
+        return
+
+    def mistake(message: str, cure: str) -> Mistake:
+        return Mistake(message, cure, move.place, state=move.source, event=event.event_type())
+
+    if issubclass(event, Failed) and event is not Failed:
+        message = f"{event.__name__} is a subclass of Failed, and no such event is ever raised"
+        yield mistake(message, "Take Failed itself, and look at what it says")
+    if not issubclass(event, Done):
+        return
+    whose = next((state for state in tree.pipeline.states if state.done is event), None)
+    if whose is None:
+        name = event.event_type() or event.__name__
+        message = f"the event {name!r} is of no state of pipeline {tree.pipeline.name!r}"
+        yield mistake(message, "Use the done of a state of this pipeline")
+    elif not tree.states_in(whose):
+        message = f"{whose.name!r} is never done: it has no states inside"
+        yield mistake(message, "Use the done of a state with a final state inside, or take another event")
+    elif not _is_ever_done(whose, tree):
+        why = (
+            "not all its regions can be"
+            if tree.is_parallel(whose)
+            else "no state directly inside it is final"
+        )
+        cure = "Mark the states in which it is done with final=True, or take another event"
+        yield mistake(f"{whose.name!r} is never done: {why}", cure)
+    elif move.source is not None and not tree.may_meet(tree.named[move.source], whose):
+        message = f"{move.source!r} is not active when {whose.name!r} is done"
+        found = mistake(message, f"Put the transition on {whose.name!r} or on a state around it")
+        yield Mistake(found.message, found.cure, found.place, found.state, found.event, "warning")
+
+
+def _is_ever_done(state: Some, tree: Tree) -> bool:
+    """Whether the event of a state with states inside is ever raised."""
+    if not tree.is_parallel(state):
+        return _may_rest(state, tree)
+    regions = tree.states_in(state)
+    # It is said when a final state directly inside one of its regions is entered, the last of all.
+    return all(_may_rest(one, tree) for one in regions) and not all(tree.is_parallel(one) for one in regions)
+
+
+def _may_rest(state: Some, tree: Tree) -> bool:
+    """Whether a state may be in a final one: a parallel state when all its regions are."""
+    inside = tree.states_in(state)
+    if tree.is_parallel(state):
+        return all(_may_rest(one, tree) for one in inside)
+    return any(one.final for one in inside)

@@ -1,0 +1,77 @@
+"""Mistakes with what the transitions of a chart name: several targets, targets in other regions, states to ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+from statemachines.checks.tree import Some, Tree
+from statemachines.definition import Move
+from statemachines.events import is_event_class
+from statemachines.guards import in_state
+from statemachines.mistakes import Mistake
+from statemachines.suggest import did_you_mean
+
+ONE_EACH = "Name one target, or one in each of several regions of a parallel state"
+
+
+def find(move: Move, tree: Tree) -> Iterator[Mistake]:
+    """All mistakes of this kind with a transition."""
+    if tree.is_known(move):
+        yield from _targets(move, tree)
+    if move.source is None or move.source in tree.named:
+        yield from _guard(move, tree)
+
+
+def _targets(move: Move, tree: Tree) -> Iterator[Mistake]:
+    targets = tree.targets(move)
+    again: object = move.reenter
+    if type(again) is not bool:
+        yield of(move, f"reenter={again!r} is neither True nor False", "Write one of them, or leave it out")
+    elif again and not targets:
+        message = "reenter=True does nothing without a target"
+        yield of(move, message, "Name the state itself as target, or leave reenter out", severity="warning")
+    clash = tree.clash(targets)
+    if clash is not None:
+        message = f"the targets {clash[0].name!r} and {clash[1].name!r} cannot both be active"
+        if clash[0] is clash[1]:
+            message = f"the target {clash[0].name!r} is named twice"
+        yield of(move, message, ONE_EACH)
+    elif move.source is not None and targets:
+        yield from _sibling_region(move, tree.named[move.source], targets, tree)
+
+
+def _sibling_region(move: Move, source: Some, targets: list[Some], tree: Tree) -> Iterator[Mistake]:
+    """By the text it leaves and enters all regions, its own too; who names none in its own does not mean that."""
+    for target in targets:
+        parting = tree.parting(source, target)
+        if parting is not None and not any(parting[0] in tree.chain(one) for one in targets):
+            message = (
+                f"the transition leads from {source.name!r} to {target.name!r}, which is in another region"
+            )
+            cure = "Put it on the state with the regions, or raise an event that the other region takes"
+            yield of(move, message, cure)
+            return
+
+
+def _guard(move: Move, tree: Tree) -> Iterator[Mistake]:
+    if not isinstance(move.guard, in_state):
+        return
+    name = move.guard.state
+    asked = tree.named.get(name)
+    if asked is None:
+        yield of(
+            move, f"the guard asks for the state {name!r}, which there is not", did_you_mean(name, tree.named)
+        )
+    elif asked.kind == "history":
+        message = f"the guard asks for {name!r}, which is a history and never active itself"
+        yield of(move, message, "Ask for a state")
+    elif move.source is not None and not tree.may_meet(tree.named[move.source], asked):
+        message = f"the guard asks for {name!r}, which is never active while {move.source!r} is"
+        yield of(move, message, "Ask for a state inside it, or in another region")
+
+
+def of(move: Move, message: str, cure: str, severity: Literal["error", "warning"] = "error") -> Mistake:
+    """A mistake with a transition."""
+    event = move.event_type if is_event_class(move.event) else None
+    return Mistake(message, cure, move.place, state=move.source, event=event, severity=severity)

@@ -24,7 +24,7 @@ def find(move: Move, tree: Tree) -> Iterator[Mistake]:
         yield mistake(message, "Take Failed itself, and look at what it says")
     if not issubclass(event, Done):
         return
-    whose = next((state for state in tree.pipeline.states if state.done is event), None)
+    whose = tree.done.get(event)
     if whose is None:
         name = event.event_type() or event.__name__
         message = f"the event {name!r} is of no state of pipeline {tree.pipeline.name!r}"

@@ -51,7 +51,7 @@ def _onwards(state: Some, reached: set[Some], tree: Tree) -> Iterator[tuple[Some
         if not state.deep:
             # Where it remembers a state by a way that led deeper, it now enters that one by default.
             yield from ((around, [one]) for one in tree.states_in(around) if one in reached)
-    elif any(one in reached and not one.deep for one in tree.inside(around) if one.kind == "history"):
+    elif any(one in reached and not one.deep for one in tree.histories.get(around, ())):
         yield around, [state]
 
 
@@ -96,9 +96,8 @@ def _leading_to(final: list[Some], tree: Tree) -> set[Node]:
     for state in tree.depth:
         for here, there in _steps(state, tree):
             back.setdefault(there, []).append(here)
-    for move in tree.moves.get(None, ()):
-        for target in tree.targets(move):
-            back.setdefault(("enter", target), []).append(("active", None))
+    for here, there in _leading_on(None, tree):
+        back.setdefault(there, []).append(here)
     found: set[Node] = set()
     ahead: list[Node] = [("active", state) for state in final]
     while ahead:
@@ -124,5 +123,13 @@ def _steps(state: Some, tree: Tree) -> Iterator[tuple[Node, Node]]:
     yield from ((enter, ("enter", one)) for one in tree.begins(state))
     if state.kind == "region":
         yield from ((active, ("inside", one)) for one in tree.states_in(around) if one is not state)
-    for move in tree.moves.get(state, ()):
-        yield from ((active, ("enter", target)) for target in tree.targets(move))
+    yield from _leading_on(state, tree)
+
+
+def _leading_on(source: Some | None, tree: Tree) -> Iterator[tuple[Node, Node]]:
+    """Where transitions lead; those that wait until a state is done do so from the final states in it."""
+    for move in tree.moves.get(source, ()):
+        whose = None if move.event is None else tree.done.get(move.event)
+        from_states = [source] if whose is None else tree.finals_in(whose)
+        for target in tree.targets(move):
+            yield from ((("active", one), ("enter", target)) for one in from_states)

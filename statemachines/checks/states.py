@@ -76,7 +76,7 @@ def _targets(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
 
 def _out_of_final(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
     final = {name for name, is_final in states_of(pipeline).items() if is_final}
-    inside = {state.name for state in pipeline.states if state.parent is not None}
+    inside = {str(state.name) for state in pipeline.states if state.parent is not None}
     for move in pipeline.moves:
         if move.source in final:
             where = "where nothing goes on" if move.source in inside else "where runs have ended"

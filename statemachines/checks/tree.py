@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, get_args
 
 from statemachines.definition import Kind, Move, Pipeline, State
-from statemachines.events import is_event_class
+from statemachines.events import Event, is_event_class
 from statemachines.guards import in_state
 from statemachines.limits import STATE_DEPTH_MAX
 
@@ -31,6 +31,15 @@ class Tree:
         for state in dict.fromkeys(pipeline.states):
             if state.kind in KINDS and (state.parent is None or isinstance(state.parent, State)):
                 self._inside.setdefault(state.parent, []).append(state)
+        self._parallel = {
+            around for around, inside in self._inside.items() if any(one.kind == "region" for one in inside)
+        }
+        self.histories: dict[Some | None, list[Some]] = {}
+        """By the state that they are directly inside of."""
+        for around, inside in self._inside.items():
+            self.histories[around] = [one for one in inside if one.kind == "history"]
+        self.done: dict[type[Event], Some] = {state.done: state for state in pipeline.states}
+        """The states by the events that say that they are done."""
         self.depth: dict[Some, int] = {}
         """In document order: each state before those inside it. From 1."""
         ahead = [(state, 1) for state in reversed(self.inside(None))]
@@ -70,13 +79,17 @@ class Tree:
         """The same but for histories."""
         return [one for one in self.inside(state) if one.kind != "history"]
 
+    def finals_in(self, state: Some) -> list[Some]:
+        """The final states inside, one of which is entered when the state is done."""
+        return [one for one in self.depth if one.final and self.is_within(one, state)]
+
     def is_leaf(self, state: Some) -> bool:
         """Whether it is active without a state inside it."""
         return state.kind != "history" and (state.final or not self.states_in(state))
 
     def is_parallel(self, state: Some | None) -> bool:
         """Whether it has regions."""
-        return any(one.kind == "region" for one in self.inside(state))
+        return state in self._parallel
 
     def chain(self, state: Some | None) -> list[Some]:
         """The state and those around it, from the innermost on."""
@@ -121,15 +134,22 @@ class Tree:
         return guard is None
 
     def begins(self, state: Some) -> list[Some]:
-        """What is entered with a state when nothing more is said; of a history: where it leads by default."""
-        beginning, around = state.beginning, state if state.kind != "history" else state.parent
-        if beginning is not None and not self.is_parallel(state):
-            named = [self.named[name] for name in beginning.targets if name in self.named]
-            return [one for one in named if self.is_within(one, around)]
-        if state.kind == "history":
-            return [one for one in self.begins(state.parent) if one is not state] if state.parent else []
-        inside = self.states_in(state)
-        return inside if self.is_parallel(state) else [one for one in inside if one.initial]
+        """What is entered with a state when nothing more is said; of a history: where it leads by default.
+
+        Of a state that does not say where it begins, which is a mistake of its own, all that is in it.
+        """
+        inside, around = self.states_in(state), state if state.kind != "history" else state.parent
+        if self.is_parallel(state):
+            return inside
+        targets = () if state.beginning is None else state.beginning.targets
+        named = [self.named[name] for name in targets if name in self.named]
+        begins = [one for one in named if self.is_within(one, around)] + [
+            one for one in inside if one.initial
+        ]
+        if state.kind == "history" and state.parent is not None:
+            led = [one for one in self.begins(state.parent) if one is not state]
+            return begins or led or self.states_in(state.parent)
+        return begins or inside
 
     def domain(self, move: Move) -> Some | None:
         """The innermost state that stays active around all that a known move leaves and enters."""

@@ -3,25 +3,54 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import orjson
 
-from statemachines.definition import Move, Pipeline, State, name_of
+from statemachines.definition import Initial, Move, Pipeline, State, name_of
 from statemachines.events import is_event_class
 
-_PLAIN_ID = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
-_RESERVED = frozenset({"as", "class", "classdef", "default", "direction", "end", "note", "state", "style"})
-_CODES = {"#": "#35;", ";": "#59;", ":": "#58;", '"': "#quot;", "<": "#lt;", ">": "#gt;", "\n": " "}
+_PLAIN_ID = re.compile(r"(?!(state|begin|fork)_\d)(?!.*_(start|end)$)[A-Za-z][A-Za-z0-9_]*", re.IGNORECASE)
+"""Not what is made up here, nor what Mermaid makes up itself for where a state begins and ends."""
+_RESERVED = frozenset(
+    {
+        "accdescr",
+        "acctitle",
+        "as",
+        "class",
+        "classdef",
+        "click",
+        "default",
+        "direction",
+        "end",
+        "href",
+        "note",
+        "root",
+    }
+    | {"scale", "state", "statediagram", "style"}
+)
+_CODES = {
+    "#": "#35;",
+    ";": "#59;",
+    ":": "#58;",
+    '"': "#quot;",
+    "<": "#lt;",
+    ">": "#gt;",
+    "%": "#37;",
+    "\n": " ",
+}
+_BRACKETS = {"[": "#91;", "]": "#93;"}
 _INDENT = "  "
 
 
 def to_mermaid(pipeline: Pipeline[Any]) -> str:
     """The text of a ``stateDiagram-v2``: states, where runs begin and end, and events with ``[guard]``.
 
-    A transition that waits for no event says ``always``, and one that stays in its state ``[internal]``. Of a pipeline
-    with mistakes, the part that is right is drawn.
+    A transition that waits for no event says ``always``; one that stays in its state ``[internal]``; and one that
+    leaves its state where others would stay in it ``[reenter]``. Several targets are behind a fork. A history says
+    ``H``, or ``H*`` where it is deep. Of a pipeline with mistakes, the part that is right is drawn.
     """
     title = orjson.dumps(f"{pipeline.name} version {pipeline.version}").decode()
     lines = ["direction LR", *_Drawing(pipeline).lines()]
@@ -38,48 +67,87 @@ class _Drawing:
         for state in pipeline.states:
             if isinstance(state.name, str):
                 self._states.setdefault(state.name, state)
-        self._ids = {name: _id(name, at) for at, name in enumerate(self._states)}
+        self._numbers = {name: at for at, name in enumerate(self._states)}
+        self._ids = {name: _id(name, at) for name, at in self._numbers.items()}
+        self._inner: dict[int, list[State[Any]]] = {}
+        for state in self._states.values():
+            self._inner.setdefault(id(state.parent), []).append(state)
 
     def lines(self) -> Iterator[str]:
         top = [state for state in self._states.values() if state.parent is None]
         for state in top:
             yield from self._node(state)
         yield from self._starts()
+        # All that leads from one state to another stands outside of them: a state that is named inside of another
+        # one is drawn there, and what leads to a state with states in a region cannot be drawn from within.
+        yield from self._beginnings()
         yield from self._edges()
         yield from (f"{self._ids[state.name]} --> [*]" for state in top if state.final)
 
     def _node(self, state: State[Any]) -> Iterator[str]:
-        mark = {True: "H* ", False: "H "}[state.deep] if state.kind == "history" else ""
-        head = f'state "{_escaped(mark + state.name)}" as {self._ids[state.name]}'
-        inside = [one for one in state.states if self._states.get(one.name) is one]
-        if not inside:
-            yield head
-        else:
-            yield head + " {"
+        mark = {True: "H* ", False: "H "}[bool(state.deep)] if state.kind == "history" else ""
+        name, of_state = _escaped(mark + state.name, _BRACKETS), self._ids[state.name]
+        does = [f"{word} / {_escaped(name_of(do) or '')}" for word, do in _handlers(state)]
+        inside = self._inner.get(id(state), [])
+        if inside:
+            # Only a state without states inside may have more lines than its name.
+            yield f'state "{"<br>".join([name, *does])}" as {of_state} {{'
             yield from (_INDENT + line for line in self._inside(state, inside))
             yield "}"
-        for word, handlers in (("entry", state.entries), ("exit", state.exits)):
-            yield from (
-                f"{self._ids[state.name]}: {word} / {_escaped(name_of(do) or '')}" for do, _ in handlers
-            )
+        else:
+            yield f'state "{name}" as {of_state}'
+            yield from (f"{of_state}: {one}" for one in does)
 
     def _inside(self, state: State[Any], inside: list[State[Any]]) -> Iterator[str]:
         yield "direction LR"
-        for at, one in enumerate(inside):
-            if at and one.kind == "region" and inside[at - 1].kind == "region":
+        # Histories are drawn with the first region, so that each part between two lines is one region.
+        regions = [one for one in inside if one.kind == "region"]
+        for one in (*(one for one in inside if one.kind == "history"), *regions[:1]) if regions else ():
+            yield from self._node(one)
+        for one in (
+            one for one in (regions[1:] if regions else inside) if one.kind != "history" or not regions
+        ):
+            if regions:
                 yield "--"
             yield from self._node(one)
-        begins = state.beginning.targets if state.beginning is not None else ()
-        for one in inside:
-            if one.initial or one.name in begins:
-                yield f"[*] --> {self._ids[one.name]}"
+        way = self._begin_of(state)
+        if way is not None:
+            shape = "fork" if len(way.targets) > 1 else "choice"
+            yield f"state begin_{self._numbers[state.name]} <<{shape}>>"
+        for one in inside if way is None else ():
+            if one.initial or (state.beginning is not None and one.name in state.beginning.targets):
+                label = _does("", None if state.beginning is None else state.beginning.action)
+                yield f"[*] --> {self._ids[one.name]}" + (f": {label}" if label else "")
         yield from (f"{self._ids[one.name]} --> [*]" for one in inside if one.final)
-        for one in inside:
-            for target in (
-                one.beginning.targets if one.kind == "history" and one.beginning is not None else ()
-            ):
-                if target in self._ids:
-                    yield f"{self._ids[one.name]} --> {self._ids[target]}"
+
+    def _begin_of(self, state: State[Any]) -> Initial | None:
+        """Where a state begins, if an arrow inside of it cannot lead there."""
+        begin, inside = state.beginning, self._inner.get(id(state), [])
+        if state.kind == "history":
+            return None
+        if begin is None:
+            initial = [one for one in inside if one.initial]
+            begin = Initial((initial[0].name,), None, state.place) if initial else None
+        known = (
+            [] if begin is None else [self._states[name] for name in begin.targets if name in self._states]
+        )
+        if (
+            begin is None
+            or not known
+            or (len(known) == 1 and known[0].parent is state and id(known[0]) not in self._inner)
+        ):
+            return None
+        return begin
+
+    def _beginnings(self) -> Iterator[str]:
+        for state in self._states.values():
+            way, begin = self._begin_of(state), f"begin_{self._numbers[state.name]}"
+            if state.kind == "history":
+                way, begin = state.beginning, self._ids[state.name]
+            for target in () if way is None else way.targets:
+                if way is not None and target in self._ids:
+                    label = _does("default" if state.kind == "history" else "", way.action)
+                    yield f"{begin} --> {self._ids[target]}" + (f": {label}" if label else "")
 
     def _starts(self) -> Iterator[str]:
         initial = next((one.name for one in self._states.values() if one.initial and one.parent is None), "")
@@ -98,29 +166,57 @@ class _Drawing:
                 for move in self._pipeline.moves:
                     if move.source == source and self._is_right(move):
                         by_event.setdefault(move.event_type, []).append((state, move))
+        forks = 0
         for edges in by_event.values():
             for state, move in edges:
-                for target in move.targets or (state.name,):
-                    yield f"{self._ids[state.name]} --> {self._ids[target]}: {_escaped(_label(move))}"
+                source, label = self._ids[state.name], _escaped(self._label(move))
+                if len(move.targets) > 1:
+                    fork, forks = f"fork_{forks}", forks + 1
+                    yield f"state {fork} <<fork>>"
+                    yield f"{source} --> {fork}: {label}"
+                    yield from (f"{fork} --> {self._ids[target]}" for target in move.targets)
+                else:
+                    yield f"{source} --> {self._ids[move.target or state.name]}: {label}"
 
     def _is_right(self, move: Move) -> bool:
         known = all(target in self._ids for target in move.targets)
         return known and (move.event is None or is_event_class(move.event))
 
+    def _label(self, move: Move) -> str:
+        """As people write them: ``event [guard]``."""
+        words = ["always" if move.event_type is None else move.event_type]
+        if not move.targets:
+            words.append("[internal]")
+        elif move.reenter and all(self._is_within(target, move.source) for target in move.targets):
+            words.append("[reenter]")
+        if move.guard is not None:
+            words.append(f"[{name_of(move.guard)}]")
+        return " ".join(words)
 
-def _label(move: Move) -> str:
-    """As people write them: ``event [guard]``."""
-    words = ["always" if move.event_type is None else move.event_type]
-    if not move.targets:
-        words.append("[internal]")
-    if move.guard is not None:
-        words.append(f"[{name_of(move.guard)}]")
-    return " ".join(words)
+    def _is_within(self, name: str, source: str | None) -> bool:
+        chain: list[str] = []
+        state: State[Any] | None = self._states[name]
+        while isinstance(state, State) and state.name not in chain:
+            chain.append(state.name)
+            state = state.parent
+        return source in chain
+
+
+def _handlers(state: State[Any]) -> Iterator[tuple[str, Any]]:
+    yield from (("entry", do) for do, _ in state.entries)
+    yield from (("exit", do) for do, _ in state.exits)
+    if state.output is not None:
+        yield "output", state.output
+
+
+def _does(when: str, action: Any) -> str:
+    return f"{when} / {_escaped(name_of(action) or '')}".strip() if action is not None else when
 
 
 def _id(name: str, at: int) -> str:
     return name if _PLAIN_ID.fullmatch(name) and name.lower() not in _RESERVED else f"state_{at}"
 
 
-def _escaped(text: str) -> str:
-    return "".join(_CODES.get(letter, letter) for letter in text)
+def _escaped(text: str, more: Mapping[str, str] = MappingProxyType({})) -> str:
+    codes = _CODES | dict(more)
+    return "".join(codes.get(letter, letter) for letter in text)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from connectors.source import Partition, Record
+from engine.store.contract import PositionMove
 
 CHANNEL = "pointsman_positions"
 """Postgres notifies here when a person set a position."""
@@ -36,20 +37,34 @@ class Slice(NamedTuple):
     end: int
 
 
+def moves_of(slices: Iterable[Slice]) -> list[PositionMove]:
+    """How the positions move by these slices, once for each partition that is still ours."""
+    moves: dict[Claim, PositionMove] = {}
+    for claim, _, start, end in slices:
+        if not claim.lost:
+            before = moves.get(claim)
+            assert before is None or before.new == start, f"{claim.partition}: a gap from {before} to {start}"
+            moves[claim] = PositionMove(claim.id, claim.epoch, start if before is None else before.old, end)
+    return list(moves.values())
+
+
 def halves(slices: Sequence[Slice]) -> tuple[list[Slice], list[Slice]]:
-    """Two parts with about as many records each, the first to be committed before the second."""
+    """Two parts with about as many records each, the first to be committed before the second.
+
+    Of one partition there may be several slices; nothing overtakes what comes before it, not even a slice without
+    records.
+    """
     first: list[Slice] = []
     second: list[Slice] = []
     room = sum(len(one.records) for one in slices) // 2
     for one in slices:
-        if len(one.records) <= room:
+        if not second and len(one.records) <= room:
             first.append(one)
             room -= len(one.records)
-        elif room > 0:
+        elif not second and room > 0:
             cut = one.records[room].offset
             first.append(Slice(one.claim, one.records[:room], one.start, cut))
             second.append(Slice(one.claim, one.records[room:], cut, one.end))
-            room = 0
         else:
             second.append(one)
     return first, second

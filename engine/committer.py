@@ -24,13 +24,13 @@ from datetime import datetime
 from typing import TypeVar
 
 from engine.batch import Batch
-from engine.claims import Claim, Slice, halves
+from engine.claims import Claim, Slice, halves, moves_of
 from engine.limits import EngineLimits
 from engine.loading import load_for
 from engine.observing import Observer
 from engine.routing import Route, TopicRoute, bytes_of
 from engine.run_ids import RunIds
-from engine.store.contract import LostPositionsError, LostRunsError, PositionMove, RefusedByStoreError, Store
+from engine.store.contract import LostPositionsError, LostRunsError, RefusedByStoreError, Store
 from engine.telling import tell_dead_letters
 
 T = TypeVar("T")
@@ -121,12 +121,7 @@ class Committer:
 
     def finish(self, draft: Draft) -> Batch:
         """Its batch, which grows no more."""
-        moves: dict[Claim, PositionMove] = {}
-        for claim, _, start, end in draft.slices:
-            if not claim.lost:
-                first = moves.get(claim)
-                moves[claim] = PositionMove(claim.id, claim.epoch, first.old if first else start, end)
-        draft.batch.commit.positions.extend(moves.values())
+        draft.batch.commit.positions.extend(moves_of(draft.slices))
         draft.batch.finish()
         return draft.batch
 
@@ -246,9 +241,9 @@ class Committer:
 
     async def _refuse(self, slices: Sequence[Slice], error: RefusedByStoreError) -> None:
         batch = await self.new_batch(0)
-        for claim, records, start, end in slices:
+        batch.commit.positions.extend(moves_of(slices))
+        for claim, records, _, _ in slices:
             if not claim.lost:
-                batch.commit.positions.append(PositionMove(claim.id, claim.epoch, start, end))
                 for record in records:
                     batch.refuse_by_store(record, claim.id, self._topics[claim.partition.topic], str(error))
         try:

@@ -156,7 +156,8 @@ class Engine:
                 pause.failed(self.away)
             except (LostRunsError, LostPositionsError) as error:
                 self.away = f"Another engine is in the way; this one begins anew ({error})"
-                backoff.failed(self.away)
+                pause = faults
+                pause.failed(self.away)
             except SourceError as error:
                 self.away = f"Kafka is away; the engine goes on by itself when it is back ({error})"
                 backoff.failed(self.away)

@@ -138,13 +138,17 @@ class State(Generic[C]):
     beginning: Initial | None = None
     """Where it begins, if that is not the state inside it that is initial; of a history, where it leads as long as
     there is nothing to remember."""
-    done: type[Done] = field(init=False)
-    """The event that says that this state is done: a compound state when it reaches a final one, a parallel state when
-    all its regions have. To be taken by ``on`` of this state or of one around it."""
+    done_class: type[Done] | None = None
+    """The class that ``done`` returns, once it was asked for."""
 
-    def __post_init__(self) -> None:
-        """Make the class of its done event."""
-        self.done = make_done(self.name)
+    @property
+    def done(self) -> type[Done]:
+        """The event that says that this state is done: a compound state when it reaches a final one, a parallel state
+        when all its regions have. To be taken by ``on`` of this state or of one around it.
+        """
+        if self.done_class is None:
+            self.done_class = make_done(self.name)
+        return self.done_class
 
     def state(
         self,

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from pydantic_core import from_json, to_json
+
 from statemachines.checks.names import wrong_with_topic
 from statemachines.definition import name_of
 from statemachines.effects import Publication, Publish, Raise
@@ -72,8 +74,8 @@ def act(
             asked: tuple[Publication, ...] = (_publication(out, key),)
         else:
             asked, raised = _several(out, name, key)
-    except HandlerError:
-        raise
+    except HandlerError as error:
+        raise _of(error, name) from None
     except BaseException as error:  # noqa: BLE001 - whatever user code raises ends here; serializers are user code too
         raise HandlerError(Reason.ACTION_FAILED, describe(error, name), name or "") from None
     if raised:
@@ -91,8 +93,8 @@ def perform(
         if out is None:
             return (), []
         asked, raised = _several((out,) if isinstance(out, Publish | Raise) else out, name, key)
-    except HandlerError:
-        raise
+    except HandlerError as error:
+        raise _of(error, name) from None
     except BaseException as error:  # noqa: BLE001 - whatever user code raises ends here; serializers are user code too
         raise HandlerError(Reason.ACTION_FAILED, describe(error, name), name) from None
     _check_outlet(asked, name, event)
@@ -102,10 +104,15 @@ def perform(
 def answer(output: Callable[[Any, Any], Any], context: Context, event: Event) -> Any:
     """What a final state says. Raises HandlerError."""
     try:
-        return output(context, event)
+        # As it could be stored: what is done to the context later on does not change what was said.
+        return from_json(to_json(output(context, event)))
     except BaseException as error:  # noqa: BLE001 - whatever user code raises ends here
         name = name_of(output)
         raise HandlerError(Reason.ACTION_FAILED, describe(error, name), name or "") from None
+
+
+def _of(error: HandlerError, name: str | None) -> HandlerError:
+    return error if error.handler else HandlerError(error.reason, f"{name}: {error}", name or "")
 
 
 def _check_outlet(asked: tuple[Publication, ...], name: str | None, event: Event) -> None:
@@ -199,8 +206,8 @@ def _several(out: Any, name: str | None, key: str) -> tuple[tuple[Publication, .
 
 
 def _raised(effect: Raise) -> Event:
-    if not getattr(effect.event, "__event_type__", ""):
-        message = f"Raise needs an event whose class names a type, not {type(effect.event).__name__}"
+    if not isinstance(effect.event, Event) or not effect.event.event_type():
+        message = f"Raise needs an event whose class names a type, not {_called(effect.event)}"
         raise HandlerError(Reason.ACTION_FAILED, message)
     return effect.event
 
@@ -210,10 +217,10 @@ def _publication(effect: Any, run_key: str) -> Publication:
         message = f"{_RETURNS}, not {type(effect).__name__}"
         raise HandlerError(Reason.ACTION_FAILED, message)
     event = effect.event
-    event_type = getattr(event, "__event_type__", "")
+    event_type = event.event_type() if isinstance(event, Event) else ""
     if not event_type:
         message = f"Publish to {effect.topic!r} needs an event whose class names a type"
-        raise HandlerError(Reason.ACTION_FAILED, f"{message}, not {type(event).__name__}")
+        raise HandlerError(Reason.ACTION_FAILED, f"{message}, not {_called(event)}")
     key = run_key if effect.key is None else effect.key
     _check_text(effect.topic)
     _check_text(key)
@@ -225,6 +232,10 @@ def _publication(effect: Any, run_key: str) -> Publication:
         raise HandlerError(Reason.ACTION_FAILED, _printable(message))
     data = event.__pydantic_serializer__.to_json(event, warnings=False, by_alias=True)
     return Publication(effect.topic, event_type, key, data)
+
+
+def _called(event: object) -> str:
+    return f"the class {event.__name__} itself" if isinstance(event, type) else type(event).__name__
 
 
 def _check_text(text: Any) -> None:

@@ -30,6 +30,7 @@ import contextlib
 from typing import TYPE_CHECKING, NamedTuple
 
 from statemachines.chart.macrostep import Macrostep
+from statemachines.chart.spots import Live
 from statemachines.chart.steps import Spot
 from statemachines.events import Address, Event, Meta, set_origin
 from statemachines.handlers import HandlerError, RaisesError, act, ask, build, read, write
@@ -89,9 +90,10 @@ def step(machine: Machine, run: Run | None, occurrence: Occurrence) -> Outcome:
         why = f"{configuration} has no transition for it"
         return _by_policy(machine.unexpected, Reason.UNEXPECTED, why)
     # All but the occurrence itself, which holds the event: a cycle would live until the garbage collector finds it.
-    set_origin(event, (_meta, machine, run, envelope, occurrence.key, occurrence.now))
+    origin = machine, run, envelope, occurrence.key, occurrence.now
+    set_origin(event, (_meta, *origin))
     try:
-        return _move(machine, run, configuration, event, candidates)
+        return _move(machine, run, configuration, event, candidates, origin)
     except RaisesError:
         return _move_in_chart(machine, run, occurrence, event)
 
@@ -122,7 +124,12 @@ def _without_state(machine: Machine, configuration: str) -> Outcome:
 
 
 def _move(
-    machine: Machine, run: Run, configuration: str, event: Event, candidates: tuple[Candidate, ...]
+    machine: Machine,
+    run: Run,
+    configuration: str,
+    event: Event,
+    candidates: tuple[Candidate, ...],
+    origin: tuple[object, ...],
 ) -> Outcome:
     context: Context | None = None
     tried: tuple[Tried, ...] = ()
@@ -141,6 +148,9 @@ def _move(
                 return _tuple(Moved, (False, configuration, status, None, ()))
             if context is None:
                 context = read(machine, run.context)
+            if target is not None:
+                # The source is left, and the target not entered yet.
+                set_origin(event, (_meta_between, *origin))
             publications = act(action, action_name, context, event, run.key)
             written = write(machine, context, action_name)
             changed = None if written == run.context else written
@@ -193,12 +203,12 @@ def _by_policy(policy: Policy, reason: Reason, why: str, tried: tuple[Tried, ...
 
 def _meta(machine: Machine, run: Run | None, envelope: Envelope, key: str, now: datetime) -> Meta:
     generation, sequence = (0, 0) if run is None else (run.generation, run.sequence)
+    chart = machine.steps.chart
+    live = Live(chart, 0 if run is None else 1 << chart.numbers.get(run.configuration, 0))
     address = Address(machine.namespace, machine.name, key, generation, sequence + 1)
+    return Meta(envelope, now, address, live.is_active)
 
-    def active(state: str) -> bool:
-        if state not in machine.table:
-            message = f"the pipeline has no state {state!r}"
-            raise LookupError(message)
-        return run is not None and run.configuration == state
 
-    return Meta(envelope, now, address, active)
+def _meta_between(machine: Machine, run: Run | None, envelope: Envelope, key: str, now: datetime) -> Meta:
+    nothing = Live(machine.steps.chart, 0)
+    return _meta(machine, run, envelope, key, now)._replace(active=nothing.is_active)

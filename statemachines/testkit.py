@@ -21,7 +21,7 @@ import orjson
 from statemachines.context import Context
 from statemachines.definition import Pipeline
 from statemachines.effects import Publication, Publish
-from statemachines.events import Envelope, Event
+from statemachines.events import Envelope, Event, is_internal
 from statemachines.interpreter import Occurrence, step
 from statemachines.machine import compile_pipeline
 from statemachines.outcome import Ignored, Moved, Outcome, Reason, Refused
@@ -147,6 +147,9 @@ class Case(Generic[C]):
         return self
 
     def _take(self, event: Event) -> None:
+        assert not is_internal(type(event)), (
+            f"{event.event_type()} comes from inside of a run only; have it raised by what raises it"
+        )
         self._last = event
         digest = self._events.to_bytes(DIGEST_BYTES, "big")
         first, second = (step(self.machine, self.run, self._occurrence(event, digest)) for _ in range(2))

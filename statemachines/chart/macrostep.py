@@ -49,6 +49,9 @@ class Macrostep:
         self._queue: deque[Event] = deque()
         self._failures: dict[int, HandlerError] = {}
         """What the failures in the queue came of, by the identity of their events."""
+        self._kept = b""
+        """The context as the last handler that did not fail left it, where it may have to be gone back to."""
+        self._last_failure = ""
         self._publications: list[Publication] = []
         self._ended = False
         self.tried: tuple[Tried, ...] = ()
@@ -68,6 +71,8 @@ class Macrostep:
     def start(self, event: Event, context: Context, name: str, plan: Plan) -> Moved:
         """Begin a run with the context that an event's function has built. Raises HandlerError."""
         self._context, self._touched = context, name
+        if self._steps.chart.takes_failures:
+            self._kept = write(self._machine, context, name)
         self._set_event(event)
         self._carry_out(plan)
         self._settle()
@@ -97,18 +102,22 @@ class Macrostep:
                 failure = self._failures.pop(id(event), None)
                 if failure is not None and not arcs:
                     raise failure
+                if not arcs:
+                    continue
             steps += 1
             if steps > MICROSTEPS_MAX:
-                states = " ".join(self._steps.chart.names(self._spot.active))
-                message = (
-                    f"it sets off more than {MICROSTEPS_MAX} transitions one after the other, the last in {states}: "
-                    "a transition that waits for no event is taken again and again"
-                )
-                raise HandlerError(Reason.NEVER_SETTLES, message)
-            if arcs:
-                self._carry_out(self._steps.plan(self._spot, arcs))
+                raise HandlerError(Reason.NEVER_SETTLES, self._circle())
+            self._carry_out(self._steps.plan(self._spot, arcs))
         for failure in self._failures.values():
             raise failure
+
+    def _circle(self) -> str:
+        states = " ".join(self._steps.chart.names(self._spot.active & ~1))
+        failed = f". A handler failed on the way: {self._last_failure}" if self._last_failure else ""
+        return (
+            f"it sets off more than {MICROSTEPS_MAX} transitions one after the other, the last in {states}: "
+            f"transitions that wait for no event, or raised events, lead to one another again and again{failed}"
+        )
 
     def _carry_out(self, plan: Plan) -> None:
         live = self._live
@@ -145,16 +154,13 @@ class Macrostep:
 
     def _do(self, block: Block) -> None:
         context = self._needed_context()
-        undone = write(self._machine, context, self._touched) if self._steps.chart.takes_failures else None
         self._touched = block.name
         try:
             publications, raised = perform(block.function, block.name, context, self._event, self._key)
-            if undone is not None:
+            if self._steps.chart.takes_failures:
                 # What it left behind is looked at now, while it can be undone.
-                write(self._machine, context, block.name)
+                self._kept = write(self._machine, context, block.name)
         except HandlerError as error:
-            if undone is not None:
-                self._context = read(self._machine, undone)
             self._fail(error)
             return
         self._publications.extend(publications)
@@ -165,9 +171,11 @@ class Macrostep:
             self._enqueue(event)
 
     def _fail(self, error: HandlerError) -> None:
-        """Let the chart deal with it, where it has a transition for that."""
+        """Undo it and let the chart deal with it, where it has a transition for that."""
         if not self._steps.chart.takes_failures or error.reason is Reason.TOO_LARGE:
             raise error
+        self._context = read(self._machine, self._kept)
+        self._last_failure = str(error)
         event = Failed(handler=error.handler, error=str(error))
         self._failures[id(event)] = error
         self._enqueue(event)
@@ -197,7 +205,8 @@ class Macrostep:
     def _needed_context(self) -> Context:
         if self._context is None:
             assert self._run is not None, "a start brings its context"
-            self._context = read(self._machine, self._run.context)
+            self._kept = self._run.context
+            self._context = read(self._machine, self._kept)
         return self._context
 
     def _set_event(self, event: Event) -> None:

@@ -154,7 +154,9 @@ class Steps:
         acts.extend(Do(active, arc.block) for arc in arcs if arc.block is not None)
         entering = _Entering(self.chart, history)
         for arc in arcs:
-            entering.add(arc, self._domain(arc, history))
+            # The text asks for the domain once more, with what was remembered meanwhile; then what was left might not
+            # be entered again.
+            entering.add(arc, self._domain(arc, spot.history))
         ends = False
         for number in numbers_of(entering.states):
             node = nodes[number]
@@ -174,13 +176,11 @@ class Steps:
 
     def _done_by(self, node: Node, active: int) -> list[int]:
         nodes = self.chart.nodes
-        around = nodes[node.parent]
-        done = [around.number]
-        beyond = nodes[around.parent]
-        if beyond.kind is Kind.PARALLEL and all(
-            self._is_in_final(nodes[one], active) for one in beyond.children
-        ):
+        done = [node.parent]
+        beyond = nodes[nodes[node.parent].parent]
+        while beyond.kind is Kind.PARALLEL and self._is_in_final(beyond, active):
             done.append(beyond.number)
+            beyond = nodes[beyond.parent]
         return done
 
     def _is_in_final(self, node: Node, active: int) -> bool:

@@ -7,7 +7,7 @@ in which its states are entered, and from high to low the order in which they ar
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -114,7 +114,10 @@ def numbers_of(states: int) -> Iterator[int]:
 def plant(pipeline: Pipeline[Any]) -> Chart:
     """The chart of a pipeline without mistakes."""
     nodes = [Node(0, "", Kind.COMPOUND, -1)]
-    _grow(pipeline, nodes, nodes[0], None)
+    inside: dict[State[Any] | None, list[State[Any]]] = {}
+    for state in pipeline.states:
+        inside.setdefault(state.parent, []).append(state)
+    _grow(inside, nodes, nodes[0], None)
     numbers = {node.name: node.number for node in nodes[1:]}
     for node in reversed(nodes):
         if node.parent >= 0:
@@ -138,10 +141,15 @@ def plant(pipeline: Pipeline[Any]) -> Chart:
     )
 
 
-def _grow(pipeline: Pipeline[Any], nodes: list[Node], parent: Node, state: State[Any] | None) -> None:
+def _grow(
+    around: Mapping[State[Any] | None, list[State[Any]]],
+    nodes: list[Node],
+    parent: Node,
+    state: State[Any] | None,
+) -> None:
     ancestors = (parent.number, *parent.ancestors)
-    for child in (one for one in pipeline.states if one.parent is state):
-        inside = child.states
+    for child in around.get(state, ()):
+        inside = around.get(child, [])
         node = Node(
             len(nodes), child.name, _kind(child, inside), parent.number, ancestors=ancestors, state=child
         )
@@ -151,7 +159,7 @@ def _grow(pipeline: Pipeline[Any], nodes: list[Node], parent: Node, state: State
         nodes.append(node)
         (parent.histories if node.kind is Kind.HISTORY else parent.children).append(node.number)
         if inside:
-            _grow(pipeline, nodes, node, child)
+            _grow(around, nodes, node, child)
 
 
 def _kind(state: State[Any], inside: list[State[Any]]) -> Kind:

@@ -38,7 +38,9 @@ class Tree:
         """By the state that they are directly inside of."""
         for around, inside in self._inside.items():
             self.histories[around] = [one for one in inside if one.kind == "history"]
-        self.done: dict[type[Event], Some] = {state.done: state for state in pipeline.states}
+        self.done: dict[type[Event], Some] = {
+            state.done_class: state for state in pipeline.states if state.done_class is not None
+        }
         """The states by the events that say that they are done."""
         self.depth: dict[Some, int] = {}
         """In document order: each state before those inside it. From 1."""

@@ -17,8 +17,8 @@ from tests.scxml.observation import Observation
 from tests.scxml.semantics import DEVIATING
 from tests.scxml.translated import Driven, Shown, Translation, UntranslatableError
 
-UNDOING = replace(DEVIATING, failed_blocks_are_undone=True, microsteps_max=60)
-"""A pipeline undoes a block that fails."""
+OURS = replace(DEVIATING, failed_blocks_are_undone=True, done_goes_upwards=True, microsteps_max=60)
+"""The differences that the description of the language lists."""
 FAILURE = "error.execution"
 
 
@@ -30,10 +30,16 @@ def compare(shown: Shown, seen: Observation) -> None:
     assert shown.finished == seen.finished
 
 
+def is_legal(document: Document, active: frozenset[str]) -> bool:
+    """Whether each active state's parent is active, too."""
+    parents = {child.id: node.id for node in document.root.walk() for child in node.children}
+    return all(parents[one] in active | {document.root.id} for one in active)
+
+
 def follow(document: Document, events: list[str], outside: tuple[str, ...], *, reload: bool) -> int:
     """Hold a run against the oracle for as long as both say the same of what went wrong; how many events agreed."""
     driven = Driven(Translation(document, outside), reload=reload)
-    oracle = Oracle(document, UNDOING)
+    oracle = Oracle(document, OURS)
     agreed = 0
     for event in (None, *events):
         try:
@@ -45,7 +51,11 @@ def follow(document: Document, events: list[str], outside: tuple[str, ...], *, r
             # A failure that no transition takes: the pipeline keeps nothing of it, and the oracle goes on.
             assert FAILURE in {one.name for one in seen.raised}
             return agreed
+        if not is_legal(document, seen.configuration):
+            # The text's own anomaly: a history that remembers within the microstep that asks for it.
+            return agreed
         compare(shown, seen)
+        assert is_legal(document, shown.active)
         assert shown.accepted == seen.accepted
         agreed += 1
         if seen.finished:

@@ -288,10 +288,14 @@ class Oracle(TransitionSets):
             grandparent = parent.parent
             assert grandparent is not None
             self.enqueue(Event(f"done.state.{parent.id}", self.datamodel.values(s.node.donedata)))
-            if is_parallel_state(grandparent) and all(
+            while is_parallel_state(grandparent) and all(
                 self.is_in_final_state(child) for child in get_child_states(grandparent)
             ):
                 self.enqueue(Event(f"done.state.{grandparent.id}"))
+                # Deviation `done_goes_upwards`: the text stops here.
+                if not self.semantics.done_goes_upwards or grandparent.parent is None:
+                    break
+                grandparent = grandparent.parent
 
     def is_in_final_state(self, s: State) -> bool:
         """Whether a child of the compound state is final and active, or so for every child of the parallel one."""

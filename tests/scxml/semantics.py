@@ -26,6 +26,10 @@ class Semantics:
     """
     failed_blocks_are_undone: bool = False
     """Whether what a block did before it failed is taken back. In the text it stays: only the rest is skipped."""
+    done_goes_upwards: bool = False
+    """Whether a parallel state in a region, all of whose regions are final, makes that region final for the parallel
+    state around it, whichever of them is the last. The algorithm looks at the grandparent of the final state only,
+    though section 3.4 has it so."""
     microsteps_max: int = 200
     """Microsteps of one macrostep; one more raises `TooManyMicrostepsError`. The text has no limit."""
 

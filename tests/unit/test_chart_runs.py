@@ -172,12 +172,129 @@ def up(count: Count, event: Event) -> None:
     count.count += 1
 
 
+def test_what_fails_on_the_way_of_a_circle_is_told() -> None:
+    flow = failing_pipeline(handled=True)
+    flow.states[0].always(to="second", when=broken_always)
+    case = given(flow).when(Go())
+    case.then_refused(Reason.NEVER_SETTLES, saying="broken_always raised KeyError")
+
+
+def broken_always(careful: Careful, event: Event) -> bool:
+    del event
+    raise KeyError(len(careful.notes))
+
+
+def test_raised_events_that_nothing_takes_are_no_circle() -> None:
+    flow, only = counting()
+    only.on(Go, do=lambda _count, _event: [Raise(Ping()) for _ in range(EFFECTS_MAX)])
+    given(flow, Go()).when(Go()).then(state="only")
+
+
 def test_too_many_raised_events_are_refused() -> None:
     flow, only = counting()
     only.on(Go, do=lambda _count, _event: [Raise(Ping()) for _ in range(EFFECTS_MAX)])
     only.on(Ping, do=lambda _count, _event: [Raise(Ping()), Raise(Ping())])
     case = given(flow, Go()).when(Go())
     case.then_refused(Reason.NEVER_SETTLES, saying=f"more than {RAISED_MAX} events")
+
+
+@pytest.mark.parametrize("event", [Ping, "ping", None, Event(), object()])
+@pytest.mark.parametrize("effect", [Raise, lambda event: Publish("out", event)])
+def test_what_is_no_event_is_refused_with_the_name_of_the_action(event: Any, effect: Any) -> None:
+    def ask(_count: Count, _event: Go) -> Any:
+        return effect(event)
+
+    flow, only = counting()
+    only.on(Go, do=ask)
+    case = given(flow, Go()).when(Go())
+    case.then_refused(Reason.ACTION_FAILED, saying="ask: ")
+    chart, other = counting()
+    other.entry(lambda _count, _event: None)
+    other.on(Go, do=ask)
+    given(chart, Go()).when(Go()).then_refused(Reason.ACTION_FAILED, saying="ask: ")
+
+
+@pytest.mark.parametrize("flat", [True, False])
+def test_between_two_states_neither_is_active(*, flat: bool) -> None:
+    asked: list[tuple[bool, bool]] = []
+    flow, only = counting()
+    other = flow.state("other")
+    if not flat:
+        other.entry(lambda _count, _event: None)
+    only.on(
+        Ping,
+        to=other,
+        do=lambda _count, event: asked.append((event.meta.is_in(only), event.meta.is_in(other))),
+        when=lambda _count, event: event.meta.is_in(only),
+    )
+    given(flow, Go(), Ping())
+    assert set(asked) == {(False, False)}
+
+
+@pytest.mark.parametrize("order", ["abc", "acb", "bac", "bca", "cab", "cba"])
+def test_a_parallel_state_is_done_whichever_region_is_the_last(order: str) -> None:
+    flow = Pipeline("deep", Count, topics=["counts"])
+    outer = flow.state("outer", initial=True)
+    first, second = outer.region("first"), outer.region("second")
+    regions = {"a": first, "b": second.region("left"), "c": second.region("right")}
+    classes = {letter: Event.named(f"end.{letter}") for letter in regions}
+    for letter, region in regions.items():
+        region.state(f"{letter}1", initial=True).on(classes[letter], to=f"{letter}2")
+        region.state(f"{letter}2", final=True)
+    outer.on(outer.done, to=flow.state("end", final=True))
+    flow.start(Go, lambda _event: Count())
+    given(flow, Go(), *(classes[letter]() for letter in order)).then(state="end", ended=True)
+
+
+def test_a_history_inside_of_what_is_left_leads_to_a_legal_configuration() -> None:
+    flow = Pipeline("legal", Count, topics=["counts"])
+    outer = flow.state("outer", initial=True)
+    region = outer.region("region")
+    left, right = region.state("left", initial=True), region.state("right")
+    back = outer.history("back", deep=True)
+    away = flow.state("away")
+    left.on(Ping, to=right)
+    right.on(Ping, to=back)
+    outer.on(Go, to=away)
+    away.on(Go, to=back)
+    flow.start(Go, lambda _event: Count())
+    for events in ([Ping(), Ping()], [Go(), Go(), Ping(), Ping()], [Ping(), Go(), Go(), Ping()]):
+        case = given(flow, Go(), *events)
+        assert case.state.split(" ")[:2] == ["outer", "region"]
+
+
+def test_what_a_final_state_says_is_what_it_was_then() -> None:
+    flow = Pipeline("said", Careful, topics=["careful"])
+    around = flow.state("around", initial=True)
+    first = around.state("first", initial=True)
+    last = around.state("last", final=True, output=lambda careful, _event: careful.notes)
+    after = flow.state("after")
+    first.on(Ping, to=last)
+    around.exit(lambda careful, _event: careful.notes.append("later"))
+    around.on(around.done, to=after, do=lambda careful, event: careful.notes.append(str(event.data)))
+    flow.start(Go, lambda _event: Careful(notes=["then"]))
+    given(flow, Go(), Ping()).then(state="after", context={"notes": ["then", "later", "['then']"]})
+
+
+@pytest.mark.parametrize("where", ["output", "guard"])
+def test_a_guard_or_an_output_that_fails_is_undone_too(where: str) -> None:
+    def broken(careful: Careful, _event: Event) -> Any:
+        careful.notes.append("half done")
+        raise LookupError(where)
+
+    flow = Pipeline("undone", Careful, topics=["careful"])
+    around = flow.state("around", initial=True)
+    first = around.state("first", initial=True)
+    last = around.state("last", final=True, output=broken if where == "output" else None)
+    first.on(Ping, to=last, when=broken if where == "guard" else None)
+    flow.on(Failed, do=lambda careful, _event: careful.notes.append("handled"))
+    flow.start(Go, lambda _event: Careful())
+    given(flow, Go(), Ping()).then(context={"notes": ["handled"]})
+
+
+def test_what_comes_from_inside_of_a_run_is_not_given_to_it_from_outside() -> None:
+    with pytest.raises(AssertionError, match="comes from inside of a run"):
+        given(incident_pipeline(), Reported(incident="i"), Failed(handler="h", error="e"))
 
 
 def test_all_that_one_move_publishes_counts_together() -> None:

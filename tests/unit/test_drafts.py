@@ -10,14 +10,14 @@ from datetime import UTC, datetime
 
 import pytest
 
-from connectors.source import Partition
+from connectors.source import Partition, RawRecord
 from engine.claims import Claim, Slice
 from engine.committer import LOSSES_MAX, Committer
 from engine.engine import Engine, Parts
 from engine.limits import EngineLimits
 from engine.observing import Silent
 from engine.routing import Loaded, TopicRoute, make_routes
-from engine.store.contract import Commit, LostRunsError, Store
+from engine.store.contract import Commit, LostRunsError, RefusedByStoreError, Store
 from statemachines.machine import compile_pipeline
 from tests.chaos.contender import told, weighed
 from tests.chaos.parcels import PARCELS, parcel
@@ -185,21 +185,79 @@ async def test_a_stop_commits_what_was_read() -> None:
     assert serving.moves() == {"p": 2}
 
 
+async def chunk_of(keys: str) -> list[RawRecord]:
+    """A record for each letter, that starts a run."""
+    source = FakeSource()
+    source.create_topic(PARCELS)
+    for key in keys:
+        await source.append(PLACE, told("opened", key), headers=EVENT_HEADERS)
+    reader = FakeReader(source)
+    reader.assign({PLACE: 0})
+    chunk = await reader.fetch(records_max=len(keys), wait_seconds=1.0)
+    return [
+        RawRecord(*PLACE, one.offset, one.timestamp, one.key, one.value, one.headers)
+        for one in chunk.records[PLACE]
+    ]
+
+
+async def taken_by(store: Store) -> tuple[Committer, Claim]:
+    """A committer that has the partition."""
+    await store.add_positions({PLACE: 0})
+    [(number, _, position, epoch)] = await store.take_positions([PLACE])
+    committer = Committer(store, await routes_on(store), "c", lambda: datetime.now(UTC), Silent(), [0, 0, 0])
+    return committer, Claim(number, PLACE, epoch, position)
+
+
+class FastidiousStore(FakeStore):
+    """Refuses the run of the key x."""
+
+    async def commit(self, commit: Commit) -> int | None:
+        if any(run.key == "x" for _, run in commit.created):
+            raise RefusedByStoreError("it has something in it that cannot be stored")
+        return await super().commit(commit)
+
+
+CUTS = (
+    [(0, 4), (4, 4)],
+    [(0, 1), (1, 1), (1, 2), (2, 2), (2, 4)],
+    [(0, 0), (0, 4), (4, 4), (4, 4)],
+    [(0, 3), (3, 4)],
+)
+"""Where slices of a draft begin and end, of four records; those without records are of transactions' markers."""
+
+
+@pytest.mark.parametrize("cuts", CUTS)
+@pytest.mark.parametrize("keys", ["xabc", "axbc", "abcx", "abxc", "x"])
+async def test_a_record_that_is_refused_is_found_among_slices_of_one_partition(
+    keys: str, cuts: list[tuple[int, int]]
+) -> None:
+    records = await chunk_of(keys)
+    store = FastidiousStore(Tables())
+    committer, claim = await taken_by(store)
+    draft = await committer.draft(None)
+    end = 0
+    for first, last in cuts:
+        some = records[first:last]
+        # What has no records has the offset of a marker.
+        start, end = end, end + max(1, len(some))
+        placed = [one._replace(offset=start + at) for at, one in enumerate(some)]
+        await committer.extend(draft, [Slice(claim, placed, start, end)])
+    await committer.settle(committer.begin(draft.slices, committer.finish(draft)))
+    assert not claim.lost
+    assert store.tables.places[PLACE].position == end
+    assert {run.key for _, run in store.tables.runs.values()} == set(keys) - {"x"}
+    [(letter, _)] = store.tables.letters.values()
+    assert letter.reason == "refused by store"
+    assert letter.record_value == records[keys.index("x")].value
+
+
 async def test_a_comparison_that_is_always_lost_is_passed_on() -> None:
     store = GatedStore()
     store.losses = 1_000
     for _ in range(store.losses):
         store.let.release()
-    await store.add_positions({PLACE: 0})
-    [(number, _, position, epoch)] = await store.take_positions([PLACE])
-    committer = Committer(store, await routes_on(store), "c", lambda: datetime.now(UTC), Silent(), [0, 0, 0])
-    source = FakeSource()
-    source.create_topic(PARCELS)
-    await source.append(PLACE, told("opened", "p"), headers=EVENT_HEADERS)
-    reader = FakeReader(source)
-    reader.assign({PLACE: 0})
-    chunk = await reader.fetch(records_max=1, wait_seconds=1.0)
-    slices = [Slice(Claim(number, PLACE, epoch, position), chunk.records[PLACE], 0, 1)]
+    committer, claim = await taken_by(store)
+    slices = [Slice(claim, await chunk_of("p"), 0, 1)]
     with pytest.raises(LostRunsError):
         await committer.settle(committer.begin(slices, await committer.prepare(slices, None)))
     assert len(store.sizes) == LOSSES_MAX

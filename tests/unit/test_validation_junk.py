@@ -59,7 +59,7 @@ def test_all_mistakes_of_a_chart_come_at_once() -> None:
 JUNK: list[Any] = [5, "", "text", [], [[]], [None], {}, object(), b"x", Ended, [5, "box"], float("nan")]
 
 
-@pytest.mark.parametrize("junk", JUNK, ids=repr)
+@pytest.mark.parametrize("junk", JUNK, ids=lambda junk: type(junk).__name__)
 @pytest.mark.parametrize(
     "add",
     [

@@ -29,7 +29,7 @@ from statemachines.definition import Topic
 from statemachines.events import key_of
 from statemachines.machine import Machine
 from statemachines.outcome import Reason, Refused
-from statemachines.run import Run, Status
+from statemachines.run import BETWEEN, Run, Status
 
 _AFTER_WAIT = frozenset({Kind.MOVED_AFTER_WAIT, Kind.HELD_AFTER_WAIT, Kind.LEFT_WAITING})
 _HOLDING = frozenset({Kind.HELD, Kind.HELD_AFTER_WAIT})
@@ -227,7 +227,8 @@ def _shown(name: str, value: Any) -> Any:
         case "status":
             return "completed" if value == Status.COMPLETED else "running"
         case "configuration":
-            return states_of(value)
+            active, _, remembered = value.partition(BETWEEN)
+            return states_of(active) + ([f"(histories: {remembered})"] if remembered else [])
         case "context":
             return json_of(value) if value else "unchanged"
         case "effects":

@@ -111,6 +111,8 @@ class Initial:
     targets: tuple[str, ...]
     action: Handler | None
     place: Place
+    stranger: str | None = None
+    """The pipeline that a target is a state of, where that is another one; a mistake."""
 
 
 @dataclass(slots=True, eq=False)
@@ -196,8 +198,8 @@ class State(Generic[C]):
         """
         place = calling_place()
         made = State(self.pipeline, name, False, False, "", place, self, "history", deep=deep)
-        if default is not None:
-            made.beginning = Initial(tuple(map(str, _targets(default))), do, place)
+        if default is not None or do is not None:
+            made.beginning = self._initial(default, do, place)
         return self.pipeline.add_state(made)
 
     def initially(
@@ -207,7 +209,11 @@ class State(Generic[C]):
 
         It may be further inside; and in several regions, where a list names one in each.
         """
-        self.beginning = Initial(tuple(map(str, _targets(to))), do, calling_place())
+        self.beginning = self._initial(to, do, calling_place())
+
+    def _initial(self, to: Any, do: Handler | None, place: Place) -> Initial:
+        targets = _targets(to)
+        return Initial(tuple(map(str, targets)), do, place, _first_stranger(targets, self.pipeline))
 
     def entry(self, do: Callable[[C, Any], Out]) -> None:
         """Do this whenever the state is entered; several are done in the order they were added."""
@@ -338,9 +344,8 @@ class Pipeline(Generic[C]):
     ) -> None:
         """Add a line to the table; ``on`` and ``always`` are the ways to say it."""
         place, targets = calling_place(), _targets(to)
-        strangers = (stranger for one in targets if (stranger := _stranger(one, self)) is not None)
-        names = tuple(map(str, targets))
-        self.moves.append(Move(source, event, names, when, do, place, reenter, next(strangers, None)))
+        names, stranger = tuple(map(str, targets)), _first_stranger(targets, self)
+        self.moves.append(Move(source, event, names, when, do, place, reenter, stranger))
 
     @property
     def read_topics(self) -> tuple[Topic, ...]:
@@ -357,6 +362,10 @@ def _targets(to: Any) -> tuple[State[Any] | str, ...]:
 
 def _name_of(target: State[Any] | str | None) -> str | None:
     return None if target is None else str(target)
+
+
+def _first_stranger(targets: Sequence[Any], pipeline: Pipeline[Any]) -> str | None:
+    return next((one for target in targets if (one := _stranger(target, pipeline)) is not None), None)
 
 
 def _stranger(target: State[Any] | str | None, pipeline: Pipeline[Any]) -> str | None:

@@ -16,6 +16,8 @@ class in_state:  # noqa: N801 - it is called like a function, and compares like 
 
     def __init__(self, state: State[Any] | str) -> None:
         self.state = str(state)
+        self.pipeline = state.pipeline if isinstance(state, State) else None
+        """Of the state, where it was given as an object and not by its name."""
         self.__qualname__ = f"in_state({self.state})"
 
     def __call__(self, context: object, event: Event) -> bool:

@@ -130,6 +130,11 @@ def _beginning(state: Some, beginning: Initial, tree: Tree) -> Iterator[Mistake]
             "Say of each region where it begins",
         )
         yield Mistake(message, cure, beginning.place, state=state.name)
+    if beginning.stranger is not None:
+        message = f"{state.name!r} names a state of pipeline {beginning.stranger!r}"
+        cure = f"Name a state inside {state.name!r}"
+        yield Mistake(message, cure, beginning.place, state=state.name)
+        return
     if not beginning.targets:
         yield Mistake(f"{does} nothing", "Name a state inside it", beginning.place, state=state.name)
     for name in beginning.targets:

@@ -59,7 +59,11 @@ def _guard(move: Move, tree: Tree) -> Iterator[Mistake]:
         return
     name = move.guard.state
     asked = tree.named.get(name)
-    if asked is None:
+    if move.guard.pipeline not in (None, tree.pipeline):
+        assert move.guard.pipeline is not None
+        message = f"the guard asks for {name!r}, a state of pipeline {move.guard.pipeline.name!r}"
+        yield of(move, message, f"Ask for a state of {tree.pipeline.name!r}")
+    elif asked is None:
         yield of(
             move, f"the guard asks for the state {name!r}, which there is not", did_you_mean(name, tree.named)
         )

@@ -397,3 +397,26 @@ def test_no_event_from_inside_starts_a_run() -> None:
         the_mistake(flow).message
         == "the event 'done.state.box' comes from inside of a run, and cannot start one"
     )
+
+
+def test_states_of_another_pipeline_are_no_beginnings_defaults_or_guards() -> None:
+    other = nested()
+    stranger = state_of(other, "second")
+    flow = nested()
+    box = state_of(flow, "box")
+    for state in box.states:
+        state.initial = False
+    box.initially(stranger)
+    named = f"'box' names a state of pipeline {other.name!r}"
+    assert named in [one.message for one in find_mistakes(flow)]
+    flow = nested()
+    state_of(flow, "first").on(Asked, to="second", when=in_state(stranger))
+    messages = [one.message for one in find_mistakes(flow)]
+    assert f"the guard asks for 'second', a state of pipeline {other.name!r}" in messages
+
+
+def test_what_a_history_does_needs_a_default_to_be_done_on_the_way_to() -> None:
+    flow = nested()
+    back = state_of(flow, "box").history("back", do=lambda _context, _event: None)
+    flow.on(Asked, to=back)
+    assert any("'back'" in one.message and "nothing" in one.message for one in find_mistakes(flow))

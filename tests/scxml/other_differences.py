@@ -133,6 +133,20 @@ THEIRS = (
         "+s +a +c",
     ),
     Difference(
+        "nor_does_one_past_which_another_leads",
+        "The same: to the library a state is an initial one of its parent because a transition further out names it.",
+        chart(
+            state(
+                "s",
+                state("a", state("b"), state("c", on("e", "a", "t")), initial=goto("b", "i")),
+                initial=goto("c"),
+            )
+        ),
+        "e",
+        "b",
+        "-c -a t +a +b",
+    ),
+    Difference(
         "a_chart_that_begins_in_two_regions_has_two_states_in_one",
         "D.interpret, 3.2: the targets of the initial transition are entered together; 3.11: a legal configuration has "
         "one child of each compound state.",

@@ -148,7 +148,8 @@ def narrowed(document: doc.Document, outside: Iterable[str]) -> doc.Document:
     ]
     done = [f"done.state.{node.id}" for node in nodes if node.kind in (Kind.COMPOUND, Kind.PARALLEL)]
     histories = frozenset(node.id for node in nodes if node.kind is Kind.HISTORY)
-    narrowing = _Narrowing(tuple(dict.fromkeys([*outside, *raised, *done])), histories)
+    beginnings = frozenset(target for node in nodes if node.initial for target in node.initial.targets)
+    narrowing = _Narrowing(tuple(dict.fromkeys([*outside, *raised, *done])), histories, beginnings)
     return replace(document, root=narrowing.root(document.root))
 
 
@@ -164,6 +165,8 @@ class _Narrowing:
     events: tuple[str, ...]
     """All that there may be."""
     histories: frozenset[str]
+    beginnings: frozenset[str]
+    """What all initial transitions lead to."""
 
     def root(self, root: doc.Node) -> doc.Node:
         """It begins in a state of its own, and not further inside: see the entry order of the library."""
@@ -187,10 +190,11 @@ class _Narrowing:
         )
 
     def initial(self, source: doc.Node, transition: doc.Transition) -> doc.Transition:
-        """Without content, unless it leads to a state directly inside: the library loses it."""
-        direct = len(transition.targets) == 1 and transition.targets[0] in {
-            child.id for child in source.children
-        }
+        """Without content, unless it leads to a state directly inside, and no other leads to another: the library
+        loses it.
+        """
+        begins = self.beginnings.intersection(child.id for child in source.children)
+        direct = len(transition.targets) == 1 and begins == set(transition.targets)
         return self.content(transition) if direct else replace(transition, actions=())
 
     def kept(self, transition: doc.Transition) -> bool:

@@ -123,7 +123,8 @@ class Translation:
             state.exit(self._needed(block))
         begins = node.initial
         plain = begins is not None and len(begins.targets) == 1 and not begins.actions
-        direct = plain and begins is not None and begins.targets[0] in {child.id for child in node.children}
+        states = {child.id for child in node.children if child.kind is not doc.Kind.HISTORY}
+        direct = plain and begins is not None and begins.targets[0] in states
         for child in node.children:
             self._state(child, state, initial=bool(direct and begins and begins.targets == (child.id,)))
         if begins is not None and not direct:

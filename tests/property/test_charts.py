@@ -76,7 +76,7 @@ def test_a_run_keeps_each_clause(clause: Clause) -> None:
         pytest.fail(str(why))
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(scenarios())
 def test_a_run_does_what_the_oracle_does(scenario: tuple[Document, list[str]]) -> None:
     document, events = scenario
@@ -86,7 +86,7 @@ def test_a_run_does_what_the_oracle_does(scenario: tuple[Document, list[str]]) -
         assume(False)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 @given(scenarios())
 def test_a_run_that_is_loaded_again_before_each_event_does_the_same(
     scenario: tuple[Document, list[str]],

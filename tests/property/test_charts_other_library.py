@@ -73,7 +73,7 @@ def compared(draw: st.DrawFn) -> tuple[Document, list[str | None]]:
     return document, list(settled(document, [plain(event) for event in events]))
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(compared())
 def test_a_run_is_where_the_other_library_is(scenario: tuple[Document, list[str | None]]) -> None:
     document, events = scenario

@@ -97,6 +97,7 @@ def test_as_many_microsteps_as_the_limit_are_taken() -> None:
 
 
 @given(scenarios())
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 def test_a_configuration_is_legal_after_every_event(scenario: Scenario) -> None:
     tree = Tree(scenario[0])
     for seen in play(scenario):
@@ -113,6 +114,7 @@ def test_a_configuration_is_legal_after_every_event(scenario: Scenario) -> None:
 
 
 @given(scenarios())
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 def test_states_are_entered_after_their_parents_and_left_before_them(scenario: Scenario) -> None:
     tree = Tree(scenario[0])
     active = {tree.root}
@@ -141,6 +143,7 @@ def _replay(tree: Tree, active: set[str], log: tuple[str, ...]) -> None:
 
 
 @given(scenarios())
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 def test_a_microstep_leaves_in_reverse_document_order_and_enters_in_document_order(
     scenario: Scenario,
 ) -> None:
@@ -162,6 +165,7 @@ def test_a_microstep_leaves_in_reverse_document_order_and_enters_in_document_ord
 
 
 @given(scenarios())
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 def test_a_history_remembers_only_what_its_parent_holds(scenario: Scenario) -> None:
     tree = Tree(scenario[0])
     for seen in play(scenario):
@@ -177,6 +181,7 @@ def test_a_history_remembers_only_what_its_parent_holds(scenario: Scenario) -> N
 
 
 @given(scenarios())
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 def test_a_machine_has_finished_when_a_final_child_of_the_root_is_active(scenario: Scenario) -> None:
     root = scenario[0].root
     ends = {child.id for child in root.children if child.kind is Kind.FINAL}
@@ -185,6 +190,7 @@ def test_a_machine_has_finished_when_a_final_child_of_the_root_is_active(scenari
 
 
 @given(scenarios())
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 def test_an_event_that_enables_nothing_changes_nothing(scenario: Scenario) -> None:
     before: Observation | None = None
     for seen in play(scenario):
@@ -196,12 +202,13 @@ def test_an_event_that_enables_nothing_changes_nothing(scenario: Scenario) -> No
 
 
 @given(scenarios())
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 def test_equal_events_lead_to_equal_observations(scenario: Scenario) -> None:
     assert list(play(scenario)) == list(play(scenario))
 
 
 @given(documents())
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 def test_a_printed_document_is_python_for_it(document: Document) -> None:
     assert eval(repr(document), vars(document_module)) == document
 
@@ -210,7 +217,13 @@ def test_random_charts_reach_what_is_to_be_tested() -> None:
     reached: set[str] = set()
 
     @given(scenarios())
-    @settings(max_examples=300, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=300,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
     def explore(scenario: Scenario) -> None:
         reached.update(chain.from_iterable(_features(scenario)))
 

@@ -9,11 +9,12 @@ from connectors.kafka.membership import KafkaMembership
 from connectors.kafka.reader import KafkaReader
 from connectors.kafka.settings import KafkaSettings
 from engine.admission import check_role, join_set, register
-from engine.engine import Engine, Parts
+from engine.engine import Engine
 from engine.errors import ServiceUnreachableError
 from engine.limits import EngineLimits
 from engine.observing import Observer, Silent
 from engine.outlet import Outlet, ask_kafka
+from engine.parts import Parts
 from engine.routing import TopicRoute, make_routes
 from engine.starting import FirstPosition
 from engine.store.connecting import connect

@@ -74,6 +74,6 @@ def by_bytes(slices: Sequence[Slice], bytes_max: int) -> list[list[Slice]]:
     """The slices in portions of at most so many bytes of values, or of one record."""
     total = sum(len(record.value or b"") for one in slices for record in one.records)
     if total <= bytes_max or sum(len(one.records) for one in slices) <= 1:
-        return [list(slices)]
+        return [list(slices)] if slices else []
     first, second = halves(slices)
     return [*by_bytes(first, bytes_max), *by_bytes(second, bytes_max)]

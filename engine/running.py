@@ -19,12 +19,13 @@ from connectors.kafka.reader import KafkaReader
 from connectors.source import Partition
 from engine import outbox
 from engine.assembly import EngineSettings, assemble
-from engine.engine import Engine, Session
+from engine.engine import Engine
 from engine.errors import RefusedError
 from engine.observing import Observer
 from engine.outside import seen_from_outside
 from engine.relay import Relay
 from engine.relay.rows import read_books
+from engine.session import Session
 from engine.store.connecting import connect
 from engine.topics import prepare_topics, source_topics
 from statemachines.machine import Machine

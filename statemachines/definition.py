@@ -14,7 +14,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from statemachines.context import Context
 from statemachines.effects import Out
-from statemachines.events import Done, Event, Failed, make_done
+from statemachines.events import Done, Event, is_internal, make_done
 from statemachines.places import Place, calling_place
 
 C = TypeVar("C", bound=Context)
@@ -381,9 +381,8 @@ def is_flat(pipeline: Pipeline[Any]) -> bool:
         for state in pipeline.states
     )
     return plain and all(
-        move.event is not None and len(move.targets) <= 1 and not issubclass(move.event, Done | Failed)
+        move.event is not None and len(move.targets) <= 1 and not is_internal(move.event)
         for move in pipeline.moves
-        if move.event is None or isinstance(move.event, type)
     )
 
 

@@ -92,7 +92,7 @@ def perform(
         out = action(context, event)
         if out is None:
             return (), []
-        asked, raised = _several((out,) if isinstance(out, Publish | Raise) else out, name, key)
+        asked, raised = _several(out, name, key)
     except HandlerError as error:
         raise _of(error, name) from None
     except BaseException as error:  # noqa: BLE001 - whatever user code raises ends here; serializers are user code too
@@ -185,7 +185,7 @@ def _printable(text: str, room: int = 0) -> str:
 
 
 def _several(out: Any, name: str | None, key: str) -> tuple[tuple[Publication, ...], list[Event]]:
-    if type(out) is Raise:
+    if isinstance(out, Publish | Raise):
         out = (out,)
     try:
         several = iter(out)

@@ -161,7 +161,7 @@ class Case(Generic[C]):
         self.outcome = first
         if isinstance(first, Moved):
             self.published += first.publications
-            self.run = self._moved(first, digest)
+            self.run = run_after(self.run, first, self.key, digest, self.now)
         elif isinstance(first, Refused) and first.holds and self.run is not None:
             sequence = self.run.sequence + 1
             self.run = self.run._replace(sequence=sequence, held=sequence)
@@ -175,26 +175,6 @@ class Case(Generic[C]):
         copy = type(event).model_validate_json(event.model_dump_json(by_alias=True))
         return Occurrence(envelope, key, digest, self.now, copy)
 
-    def _moved(self, moved: Moved, digest: bytes) -> Run:
-        before = self.run
-        context = moved.context if moved.context is not None else (before.context if before else b"")
-        return Run(
-            id=1,
-            key=self.key,
-            generation=0,
-            sequence=before.sequence + 1 if before else 1,
-            status=moved.status,
-            configuration=moved.configuration,
-            context=context,
-            recent=remember(before.recent if before else b"", digest),
-            hash=b"",
-            definition=1,
-            held=0,
-            waiting=0,
-            started=before.started if before else self.now,
-            updated=self.now,
-        )
-
     def _compare(self, expected: Sequence[Event | Publish]) -> None:
         found = [(one.topic, one.type, orjson.loads(one.data)) for one in self.published]
         wanted = []
@@ -204,6 +184,20 @@ class Case(Generic[C]):
             topic = one.topic if isinstance(one, Publish) else any_topic
             wanted.append((topic, event.event_type(), orjson.loads(event.model_dump_json(by_alias=True))))
         assert found == wanted, f"what was published is {found}, not {wanted}"
+
+
+def run_after(before: Run | None, moved: Moved, key: str, digest: bytes, now: datetime) -> Run:
+    """The run after a move, but for what only a store knows."""
+    if before is None:
+        before = Run(1, key, 0, 0, moved.status, "", b"", b"", b"", 1, 0, 0, now, now)
+    return before._replace(
+        sequence=before.sequence + 1,
+        status=moved.status,
+        configuration=moved.configuration,
+        context=before.context if moved.context is None else moved.context,
+        recent=remember(before.recent, digest),
+        updated=now,
+    )
 
 
 def _told(outcome: Outcome | None) -> str:

@@ -10,6 +10,7 @@ import typer
 from engine.cli.failures import FAILED
 from engine.cli.options import Json, Modules
 from engine.cli.output import console, counted, note, print_json, say
+from statemachines.diagram import to_mermaid
 
 if TYPE_CHECKING:
     from statemachines.definition import Pipeline
@@ -84,8 +85,6 @@ def validate(modules: Modules, json: Json = False) -> int:
 
 def diagram(modules: Modules, json: Json = False) -> None:
     """Draw pipelines as Mermaid state diagrams, which GitHub and many editors show."""
-    from statemachines.diagram import to_mermaid  # noqa: PLC0415 - transitions is loaded only when needed
-
     drawn = [(one, to_mermaid(one)) for one in find(modules)]
     if json:
         print_json([{"pipeline": one.name, "version": one.version, "mermaid": text} for one, text in drawn])

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from statemachines.machine import Machine
     from statemachines.run import Run
 
-_FAILED = Failed.event_type()
-
 
 class Macrostep:
     """One of them; used once."""
@@ -46,11 +44,10 @@ class Macrostep:
         self._touched: str | None = None
         """The last handler that was given the context to change."""
         self._event: Event
-        self._queue: deque[Event] = deque()
-        self._failures: dict[int, HandlerError] = {}
-        """What the failures in the queue came of, by the identity of their events."""
+        self._queue: deque[tuple[Event, HandlerError | None]] = deque()
+        """Events that were raised; of those that tell of a failure, what is raised where nothing takes them."""
         self._kept = b""
-        """The context as the last handler that did not fail left it, where it may have to be gone back to."""
+        """The context as the last handler that did not fail left it, where failures may be taken."""
         self._last_failure = ""
         self._publications: list[Publication] = []
         self._ended = False
@@ -82,7 +79,8 @@ class Macrostep:
         before = None if self._run is None else self._run.context
         context: bytes | None = None
         if self._touched is not None and self._context is not None:
-            written = write(self._machine, self._context, self._touched)
+            kept = self._steps.chart.takes_failures
+            written = self._kept if kept else write(self._machine, self._context, self._touched)
             context = None if written == before else written
         status = Status.COMPLETED if self._ended else Status.RUNNING
         configuration = self._machine.spots.text_of(self._spot)
@@ -96,20 +94,20 @@ class Macrostep:
             if not arcs:
                 if not self._queue:
                     break
-                event = self._queue.popleft()
+                event, failure = self._queue.popleft()
                 self._set_event(event)
                 arcs = self._steps.select(self._spot, event.event_type(), self._holds)
-                failure = self._failures.pop(id(event), None)
-                if failure is not None and not arcs:
-                    raise failure
                 if not arcs:
+                    if failure is not None:
+                        raise failure
                     continue
             steps += 1
             if steps > MICROSTEPS_MAX:
                 raise HandlerError(Reason.NEVER_SETTLES, self._circle())
             self._carry_out(self._steps.plan(self._spot, arcs))
-        for failure in self._failures.values():
-            raise failure
+        for _, failure in self._queue:
+            if failure is not None:
+                raise failure
 
     def _circle(self) -> str:
         states = " ".join(self._steps.chart.names(self._spot.active & ~1))
@@ -176,15 +174,13 @@ class Macrostep:
             raise error
         self._context = read(self._machine, self._kept)
         self._last_failure = str(error)
-        event = Failed(handler=error.handler, error=str(error))
-        self._failures[id(event)] = error
-        self._enqueue(event)
+        self._enqueue(Failed(handler=error.handler, error=str(error)), error)
 
-    def _enqueue(self, event: Event) -> None:
+    def _enqueue(self, event: Event, failure: HandlerError | None = None) -> None:
         if len(self._queue) >= RAISED_MAX:
             message = f"more than {RAISED_MAX} events are raised and not taken up yet"
             raise HandlerError(Reason.NEVER_SETTLES, message)
-        self._queue.append(event)
+        self._queue.append((event, failure))
 
     def _holds(self, arc: Arc) -> bool:
         assert arc.guard is not None

@@ -40,7 +40,7 @@ class SayDone(NamedTuple):
     active: int
     final: int
     done: tuple[int, ...]
-    """The state around the final one, then the parallel one around that, where all its regions are done."""
+    """The state around the final one, then outwards each parallel one all of whose regions are done."""
 
 
 class Plan(NamedTuple):

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from statemachines.definition import Move, Pipeline, State, name_of
+from statemachines.events import Failed
 
 
 class Kind(enum.Enum):
@@ -37,7 +38,7 @@ class Arc:
     """A transition of a chart."""
 
     number: int
-    """In document order; also where it stands in ``Chart.arcs``."""
+    """In document order."""
     source: int
     targets: tuple[int, ...]
     internal: bool
@@ -46,6 +47,7 @@ class Arc:
     guard_name: str | None
     block: Block | None
     move: Move | None = None
+    """The line of the definition; None: a run's beginning."""
 
 
 @dataclass(slots=True, eq=False)
@@ -58,7 +60,6 @@ class Node:
     parent: int
     children: list[int] = field(default_factory=list)
     """But for histories."""
-    histories: list[int] = field(default_factory=list)
     ancestors: tuple[int, ...] = ()
     """From the innermost to node 0."""
     inside: int = 0
@@ -80,7 +81,6 @@ class Chart:
 
     nodes: list[Node]
     numbers: dict[str, int]
-    arcs: list[Arc]
     takes_failures: bool
     """Whether any transition takes the event that says that a handler failed."""
     history: tuple[int, ...] = ()
@@ -123,19 +123,13 @@ def plant(pipeline: Pipeline[Any]) -> Chart:
         if node.parent >= 0:
             nodes[node.parent].inside |= node.inside | 1 << node.number
     _begin(pipeline, nodes, numbers)
-    arcs = [
-        _arc(number, move, nodes, numbers)
-        for number, move in enumerate(_in_document_order(pipeline, numbers))
-    ]
-    for arc in arcs:
-        assert arc.move is not None
-        event_type = arc.move.event_type or EVENTLESS
-        nodes[arc.source].arcs.setdefault(event_type, []).append(arc)
+    for number, move in enumerate(_in_document_order(pipeline, numbers)):
+        arc = _arc(number, move, nodes, numbers)
+        nodes[arc.source].arcs.setdefault(move.event_type or EVENTLESS, []).append(arc)
     return Chart(
         nodes,
         numbers,
-        arcs,
-        any("error.execution" in node.arcs for node in nodes),
+        any(Failed.event_type() in node.arcs for node in nodes),
         tuple(node.number for node in nodes if node.kind is Kind.HISTORY),
         sum(1 << node.number for node in nodes if node.kind in (Kind.ATOMIC, Kind.FINAL)),
     )
@@ -157,7 +151,8 @@ def _grow(
         node.exits = tuple(Block(function, _named(function)) for function, _ in child.exits)
         node.deep = child.deep
         nodes.append(node)
-        (parent.histories if node.kind is Kind.HISTORY else parent.children).append(node.number)
+        if node.kind is not Kind.HISTORY:
+            parent.children.append(node.number)
         if inside:
             _grow(around, nodes, node, child)
 

@@ -32,7 +32,7 @@ def find(move: Move, tree: Tree) -> Iterator[Mistake]:
     elif not tree.states_in(whose):
         message = f"{whose.name!r} is never done: it has no states inside"
         yield mistake(message, "Use the done of a state with a final state inside, or take another event")
-    elif not _is_ever_done(whose, tree):
+    elif not _may_be_done(whose, tree):
         why = (
             "not all its regions can be"
             if tree.is_parallel(whose)
@@ -46,18 +46,9 @@ def find(move: Move, tree: Tree) -> Iterator[Mistake]:
         yield Mistake(found.message, found.cure, found.place, found.state, found.event, "warning")
 
 
-def _is_ever_done(state: Some, tree: Tree) -> bool:
-    """Whether the event of a state with states inside is ever raised."""
-    if not tree.is_parallel(state):
-        return _may_rest(state, tree)
-    regions = tree.states_in(state)
-    # It is said when a final state directly inside one of its regions is entered, the last of all.
-    return all(_may_rest(one, tree) for one in regions) and not all(tree.is_parallel(one) for one in regions)
-
-
-def _may_rest(state: Some, tree: Tree) -> bool:
-    """Whether a state may be in a final one: a parallel state when all its regions are."""
+def _may_be_done(state: Some, tree: Tree) -> bool:
+    """Whether a state with states inside may reach a final one: a parallel state, in all its regions."""
     inside = tree.states_in(state)
     if tree.is_parallel(state):
-        return all(_may_rest(one, tree) for one in inside)
+        return all(_may_be_done(one, tree) for one in inside)
     return any(one.final for one in inside)

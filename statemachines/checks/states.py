@@ -10,7 +10,6 @@ from statemachines.checks.names import wrong_with_name
 from statemachines.definition import Move, Pipeline, Start, State
 from statemachines.limits import STATE_NAME_BYTES_MAX, STATES_MAX
 from statemachines.mistakes import Mistake
-from statemachines.reference import states_of
 from statemachines.suggest import did_you_mean
 
 
@@ -57,7 +56,7 @@ def _initial(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
 
 
 def _targets(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
-    states = states_of(pipeline)
+    states = dict.fromkeys(state.name for state in pipeline.states if isinstance(state.name, str))
     lines: list[Start | Move] = [*pipeline.starts, *pipeline.moves]
     for line in lines:
         state = line.source if isinstance(line, Move) else None
@@ -75,7 +74,7 @@ def _targets(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
 
 
 def _out_of_final(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
-    final = {name for name, is_final in states_of(pipeline).items() if is_final}
+    final = {str(state.name) for state in pipeline.states if state.final}
     inside = {str(state.name) for state in pipeline.states if state.parent is not None}
     for move in pipeline.moves:
         if move.source in final:

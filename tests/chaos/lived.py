@@ -12,10 +12,12 @@ import asyncpg
 
 from connectors.source import Partition
 from engine.admission import register
-from engine.engine import Engine, Parts, Session
+from engine.engine import Engine
 from engine.limits import EngineLimits
 from engine.observing import Observer, Silent
+from engine.parts import Parts
 from engine.routing import TopicRoute, make_routes
+from engine.session import Session
 from engine.store.contract import Store
 from engine.store.postgres import PostgresStore
 from statemachines.machine import compile_pipeline

@@ -11,8 +11,8 @@ import asyncpg
 import pytest
 
 from connectors.source import Chunk, Partition, SourceUnreachableError
-from engine.engine import UPKEEP_SECONDS, Session
 from engine.observing import Silent
+from engine.session import UPKEEP_SECONDS, Session
 from engine.store import connecting
 from engine.store.postgres import PostgresStore
 from tests.chaos.contender import GROUP, told, weighed

@@ -16,8 +16,9 @@ from connectors.kafka.reader import KafkaReader
 from connectors.kafka.settings import KafkaSettings
 from connectors.source import Changed, Partition, Trouble
 from engine.admission import register
-from engine.engine import Engine, Parts
+from engine.engine import Engine
 from engine.observing import Silent
+from engine.parts import Parts
 from engine.reading import list_runs
 from engine.routing import TopicRoute, make_routes
 from engine.starting import FirstPosition

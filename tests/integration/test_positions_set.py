@@ -8,8 +8,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 from connectors.source import Partition
 from engine.admission import register
-from engine.engine import Engine, Parts
+from engine.engine import Engine
 from engine.observing import Silent
+from engine.parts import Parts
 from engine.reading import list_positions, list_runs, set_position
 from engine.routing import TopicRoute, make_routes
 from engine.store.connecting import Connection, connect

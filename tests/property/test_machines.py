@@ -19,9 +19,10 @@ from statemachines.events import Envelope
 from statemachines.interpreter import Occurrence, step
 from statemachines.machine import Machine, compile_pipeline
 from statemachines.outcome import Moved, Reason, Refused
-from statemachines.reference import Reference
-from statemachines.run import Run, Status, remember
+from statemachines.run import Run, Status
+from statemachines.testkit import run_after
 from statemachines.validation import find_mistakes
+from tests.reference import Reference
 
 RELAXED = settings(deadline=None, max_examples=60)
 """The machine that runs this may be busy: slowness is no failure here."""
@@ -168,23 +169,9 @@ def run_through(machine: Machine, numbers: list[int]) -> list[tuple[Any, ...]]:
         came = occurrence(event, at)
         outcome = step(machine, run, came)
         if isinstance(outcome, Moved):
-            run = _moved(run, outcome, came)
+            run = run_after(run, outcome, "key", came.digest, came.now)
         stored.append((run, tuple(outcome)))
     return stored
-
-
-def _moved(run: Run | None, moved: Moved, came: Occurrence) -> Run:
-    if run is None:
-        assert moved.context is not None
-        run = Run(1, "key", 0, 0, 1, "", moved.context, b"", b"", 1, 0, 0, came.now, came.now)
-    return run._replace(
-        sequence=run.sequence + 1,
-        status=moved.status,
-        configuration=moved.configuration,
-        context=run.context if moved.context is None else moved.context,
-        recent=remember(run.recent, came.digest),
-        updated=came.now,
-    )
 
 
 @RELAXED
@@ -231,7 +218,8 @@ TELLER = compile_pipeline(TELLING)
 def test_a_context_comes_back_from_its_bytes_as_it_was(value: Any, raw: bytes) -> None:
     began = step(TELLER, None, occurrence(Began(), 0))
     assert isinstance(began, Moved)
-    run = _moved(None, began, occurrence(Began(), 0))
+    came = occurrence(Began(), 0)
+    run = run_after(None, began, "key", came.digest, came.now)
     moved = step(TELLER, run, occurrence(Told(value=value, raw=raw), 1))
     assert isinstance(moved, Moved), moved
     written = moved.context or run.context

@@ -19,7 +19,8 @@ from statemachines.events import Envelope
 from statemachines.interpreter import Occurrence, step
 from statemachines.machine import Machine, compile_pipeline
 from statemachines.outcome import Moved, Outcome
-from statemachines.run import DIGEST_BYTES, Run, Status, remember
+from statemachines.run import DIGEST_BYTES, Run, Status
+from statemachines.testkit import run_after
 from tests.scxml import document as doc
 from tests.scxml.semantics import DEVIATING, name_match
 
@@ -256,7 +257,7 @@ class Driven:
         envelope = Envelope(f"event-{self._events}", "test", event.event_type(), "key", NOW)
         outcome = step(machine, self.run, Occurrence(envelope, "key", digest, NOW, event))
         if isinstance(outcome, Moved):
-            self.run = _moved(self.run, outcome, digest)
+            self.run = run_after(self.run, outcome, "key", digest, NOW)
         after = self._told()
         if self.run is None:
             return Shown(outcome, frozenset(), {}, (), {}, finished=False)
@@ -277,23 +278,3 @@ class Driven:
 
     def _told(self) -> Told:
         return Told() if self.run is None else Told.model_validate_json(self.run.context)
-
-
-def _moved(before: Run | None, moved: Moved, digest: bytes) -> Run:
-    context = moved.context if moved.context is not None else (before.context if before else b"")
-    return Run(
-        id=1,
-        key="key",
-        generation=0,
-        sequence=before.sequence + 1 if before else 1,
-        status=moved.status,
-        configuration=moved.configuration,
-        context=context,
-        recent=remember(before.recent if before else b"", digest),
-        hash=b"",
-        definition=1,
-        held=0,
-        waiting=0,
-        started=NOW,
-        updated=NOW,
-    )

@@ -10,7 +10,7 @@ from statemachines.events import Envelope
 from statemachines.interpreter import Occurrence, step
 from statemachines.machine import Machine
 from statemachines.outcome import Moved
-from statemachines.run import Run, remember
+from statemachines.run import Run
 
 NOW = datetime(2024, 5, 17, 12, tzinfo=UTC)
 DIGEST = b"12345678"
@@ -100,14 +100,4 @@ def begun(machine: Machine, event: Event) -> Run:
         waiting=0,
         started=NOW,
         updated=NOW,
-    )
-
-
-def advanced(run: Run, moved: Moved, digest: bytes) -> Run:
-    return run._replace(
-        sequence=run.sequence + 1,
-        status=moved.status,
-        configuration=moved.configuration,
-        context=run.context if moved.context is None else moved.context,
-        recent=remember(run.recent, digest),
     )

@@ -13,9 +13,10 @@ import pytest
 from connectors.source import Partition, RawRecord
 from engine.claims import Claim, Slice
 from engine.committer import LOSSES_MAX, Committer
-from engine.engine import Engine, Parts
+from engine.engine import Engine
 from engine.limits import EngineLimits
 from engine.observing import Silent
+from engine.parts import Parts
 from engine.routing import Loaded, TopicRoute, make_routes
 from engine.store.contract import Commit, LostRunsError, RefusedByStoreError, Store
 from statemachines.machine import compile_pipeline

@@ -14,11 +14,12 @@ import pytest
 
 from connectors.source import Partition
 from engine.claims import Claim
-from engine.engine import Engine, Parts
+from engine.engine import Engine
 from engine.errors import UsageError
 from engine.health import Answers, HealthServer
 from engine.observing import Silent
 from engine.outside import TURN_SECONDS_MAX, Outside
+from engine.parts import Parts
 from engine.relay import Relay
 from tests.fakes.source import FakeMembership, FakeReader, FakeSource
 

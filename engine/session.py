@@ -1,0 +1,270 @@
+"""One connection's life: drafts grow and are committed one after the other, and commands are taken up in between."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from connectors.source import Partition
+from engine.backoff import Backoff
+from engine.claims import CHANNEL, Claim, Slice, by_bytes
+from engine.commands import Commands
+from engine.committer import Committer, Draft, Pending, bytes_in, evict
+from engine.parts import Parts, kafka_troubles
+from engine.routing import Route, TopicRoute
+from engine.starting import first_positions
+from engine.store.contract import Store
+
+if TYPE_CHECKING:
+    from engine.engine import Engine
+
+log = logging.getLogger("pointsman.engine")
+
+UPKEEP_SECONDS = 3_600
+"""How often the store is asked to make room ahead: the log's partitions of the coming months."""
+ASK_SECONDS = 1.0
+"""How often ``until`` is asked where there is always more to read."""
+GATHER_SECONDS = 0.002
+"""So long what comes while a commit is in flight is gathered, unless there is more than can be taken; or the commit is
+through sooner."""
+
+
+class Session:
+    """One connection's life."""
+
+    def __init__(self, engine: Engine, parts: Parts, store: Store) -> None:
+        self._engine = engine
+        self._parts = parts
+        self.store = store
+        self.claims: dict[Partition, Claim] = {}
+        self._committer: Committer
+        self._topics: dict[str, TopicRoute] = {}
+        self._routes: list[Route] = []
+        self._commands: Commands
+        self._pending: Pending | None = None
+        self._draft: Draft | None = None
+        self._dry = True
+        self._paused = False
+        self._kafka = Backoff(parts.limits.reconnect_seconds_max, parts.limits.complain_seconds)
+        self._upkeep_at = time.monotonic() + UPKEEP_SECONDS
+
+    @property
+    def last_ticket(self) -> int:
+        """The number of the last commit of this session that publishes."""
+        return self._committer.last_ticket
+
+    async def serve(
+        self, until: Callable[[Session], Awaitable[bool]] | None, began: Callable[[], None]
+    ) -> bool:
+        """Work; True once there is nothing left to do, False never: the store broke away, or ``stop`` was called."""
+        parts, engine = self._parts, self._engine
+        self._topics = await parts.prepare_store(self.store)
+        self._routes = list({id(r): r for t in self._topics.values() for r in t.routes}.values())
+        self._committer = Committer(
+            self.store, self._topics, parts.cluster, parts.clock, parts.observer, parts.beat
+        )
+        self._commands = Commands(
+            self.store, self._topics, self._routes, self._committer, parts.limits, parts.outlet
+        )
+        await self._commands.listen()
+        await self.store.listen(CHANNEL, engine.assignment.take_all_again)
+        engine.assignment.serving = True
+        engine.assignment.take_all_again()
+        asked_at = time.monotonic()
+        began()
+        try:
+            while True:
+                engine.turned_at = time.monotonic()
+                if engine.assignment.changed.is_set():
+                    await self._flush()
+                    await self._take_assignment()
+                if engine.stopping.is_set():
+                    await self._flush()
+                    return True
+                await self._go_on()
+                idle = self._draft is None and not self._is_in_flight()
+                asks = until is not None and (idle or time.monotonic() - asked_at >= ASK_SECONDS)
+                if await self._commands.look() or idle:
+                    await self._flush()
+                    self._speak_of_kafka()
+                    await self._commands.work()
+                if asks and until is not None and not self._commands.wanted.is_set():
+                    # A commit may be in flight: what is asked is what the store has.
+                    asked_at = time.monotonic()
+                    if await until(self):
+                        await self._flush()
+                        return True
+        finally:
+            if self._pending is not None:
+                self._pending.task.cancel()
+                with contextlib.suppress(asyncio.CancelledError, Exception):
+                    await self._pending.task
+
+    async def _go_on(self) -> None:
+        """Step what there is to read, and commit it as soon as the store is free, or when the draft is full.
+
+        While there is more at hand than a draft takes, commits are as large as they may be, which costs least; else
+        what has come while one commit was in flight makes up the next, so that nothing waits longer than it must.
+        """
+        limits = self._parts.limits
+        room = limits.batch_records_max - (0 if self._draft is None else self._draft.records)
+        slices = await self._fetch(room)
+        for portion in by_bytes(slices, limits.batch_bytes_max):
+            if self._draft is not None and self._draft.bytes + bytes_in(portion) > limits.batch_bytes_max:
+                await self._advance()
+            if self._draft is None:
+                self._draft = await self._committer.draft(self._pending)
+            await self._committer.extend(self._draft, portion)
+        full = self._draft is not None and self._draft.records >= limits.batch_records_max
+        if full or not self._is_in_flight():
+            await self._advance()
+
+    def _is_in_flight(self) -> bool:
+        return self._pending is not None and not self._pending.task.done()
+
+    async def _advance(self) -> None:
+        """Wait for the commit in flight; then send the draft on its way."""
+        draft, self._draft = self._draft, None
+        if draft is None:
+            await self._settle()
+            return
+        pending, self._pending = self._pending, None
+        parts, committer = self._parts, self._committer
+        batch = committer.finish(draft)
+        if pending is not None and not await committer.settle(pending, batch):
+            # What was stepped ahead of a commit that came out otherwise is worth nothing.
+            self._let_go_of_lost()
+            batch = await committer.prepare(draft.slices, None)
+        if await parts.outlet.learn(batch.commit):
+            # Nothing is in flight now, so what the batch rests on can be loaded again.
+            committer.forget(batch)
+            batch = await committer.prepare(draft.slices, None)
+        evict(self._routes, parts.limits, batch)
+        if time.monotonic() >= self._upkeep_at:
+            # From now on: an engine that was idle for days owes nothing.
+            self._upkeep_at = time.monotonic() + UPKEEP_SECONDS
+            await self.store.keep_up()
+        self._pending = committer.begin(draft.slices, batch)
+
+    async def _flush(self) -> None:
+        """Make all durable that was read."""
+        await self._advance()
+        await self._settle()
+
+    async def _settle(self) -> None:
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            await self._committer.settle(pending)
+        self._let_go_of_lost()
+
+    def _let_go_of_lost(self) -> None:
+        lost = [claim for claim in self.claims.values() if claim.lost]
+        if not lost:
+            return
+        for claim in lost:
+            if claim.stopped is not None:
+                self._stop(claim.partition, claim.stopped)
+        self._read_from_claims()
+        # Whoever took it may have been a zombie, and the group need not tell us a second time that it is ours.
+        later = asyncio.get_running_loop().call_later
+        for claim in lost:
+            if claim.stopped is None:
+                later(
+                    self._parts.limits.take_again_seconds, self._engine.assignment.take_again, claim.partition
+                )
+
+    async def _fetch(self, records_max: int) -> list[Slice]:
+        self._pause_where_full()
+        wait = self._parts.limits.fetch_wait_milliseconds / 1000
+        if self._pending is not None:
+            # So that the commit is on its way before the next records keep us busy.
+            await asyncio.sleep(0)
+            wait = 0.0
+            if self._dry:
+                await asyncio.wait([self._pending.task], timeout=GATHER_SECONDS)
+        chunk = await self._parts.reader.fetch(records_max=records_max, wait_seconds=wait)
+        for lost in self._parts.reader.out_of_range():
+            self._stop(
+                lost.partition,
+                f"position {lost.position} of {lost.partition} is outside of what Kafka has "
+                f"({lost.earliest} to {lost.end}): events were deleted before they were read, or the topic was made "
+                f"anew. Decide where to go on: pointsman positions set {lost.partition.topic} "
+                f"{lost.partition.number} POSITION --reason TEXT",
+            )
+        for bad in self._parts.reader.unreadable():
+            self._stop(bad.partition, bad.reason)
+        self._dry = sum(map(len, chunk.records.values())) < records_max
+        slices = []
+        for partition, end in chunk.positions.items():
+            claim = self.claims.get(partition)
+            if claim is not None and not claim.lost and end > claim.read_to:
+                slices.append(Slice(claim, chunk.records.get(partition, ()), claim.read_to, end))
+                claim.read_to = end
+        slices.sort(key=lambda one: one.claim.id)
+        return slices
+
+    async def _take_assignment(self) -> None:
+        """Take the epochs of what was newly assigned, let go what was taken away, and read from there."""
+        assignment, parts = self._engine.assignment, self._parts
+        assignment.changed.clear()
+        wanted = assignment.partitions
+        fresh = {partition for partition in assignment.fresh if partition in wanted}
+        assignment.fresh -= fresh
+        self.claims = {p: c for p, c in self.claims.items() if p in wanted and p not in fresh and not c.lost}
+        if fresh:
+            known = await self.store.known_positions(fresh)
+            await self.store.add_positions(
+                await first_positions(parts.reader, self.store, fresh - known.keys(), parts.first)
+            )
+            taken = await self.store.take_positions(fresh)
+            for number, partition, position, epoch in taken:
+                self.claims[partition] = Claim(number, partition, epoch, position)
+                self._engine.stopped_partitions.pop(partition, None)
+            for route in self._routes:
+                route.cache.clear()
+            self._committer.strikes = await self.store.strikes([c.id for c in self.claims.values()])
+        self._read_from_claims()
+        assignment.notice()
+        self._engine.ready = True
+        self._engine.away = None
+        parts.observer.assigned({claim.id: claim.partition for claim in self.claims.values()})
+        log.info("partitions: %s", ", ".join(str(partition) for partition in sorted(self.claims)) or "none")
+
+    def _read_from_claims(self) -> None:
+        self.claims = {partition: claim for partition, claim in self.claims.items() if not claim.lost}
+        stopped = self._engine.stopped_partitions
+        self._parts.reader.assign({p: c.read_to for p, c in self.claims.items() if p not in stopped})
+        if self._paused:
+            self._parts.reader.pause(self.claims)
+
+    def _speak_of_kafka(self) -> None:
+        troubles = kafka_troubles(self._parts)
+        if troubles:
+            self._kafka.failed(
+                f"Kafka is away in part; the engine goes on by itself when it is back ({'; '.join(troubles)})"
+            )
+        else:
+            self._kafka.succeeded()
+
+    def _stop(self, partition: Partition, reason: str) -> None:
+        self._engine.stopped_partitions[partition] = reason
+        log.error("stopped: %s", reason)
+
+    def _pause_where_full(self) -> None:
+        depth, limit = self._parts.outbox_depth(), self._parts.limits.outbox_rows_max
+        if not self._paused and depth > limit:
+            self._parts.reader.pause(self.claims)
+            self._paused = True
+            log.warning(
+                "paused: %s commits wait to be published; reading goes on below %s", depth, limit // 2
+            )
+        elif self._paused and depth <= limit // 2:
+            self._parts.reader.resume(p for p in self.claims if p not in self._engine.stopped_partitions)
+            self._paused = False
+        self._parts.observer.paused(
+            len(self.claims) if self._paused else len(self._engine.stopped_partitions)
+        )

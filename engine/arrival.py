@@ -7,6 +7,7 @@ from typing import NamedTuple
 from connectors.decode import Decoded
 from connectors.source import Record
 from engine.routing import Route, TopicRoute
+from statemachines.memory import Delayed
 
 
 class Arrival(NamedTuple):
@@ -20,3 +21,5 @@ class Arrival(NamedTuple):
     topic: TopicRoute
     decoded: Decoded
     digest: bytes
+    delayed: Delayed | None = None
+    """It comes from inside: what the run asked for, that falls due now."""

@@ -11,6 +11,7 @@ from connectors.kafka.settings import KafkaSettings
 from engine.admission import check_role, join_set, register
 from engine.engine import Engine
 from engine.errors import ServiceUnreachableError
+from engine.homes import homes_topic
 from engine.limits import EngineLimits
 from engine.observing import Observer, Silent
 from engine.outlet import Outlet, ask_kafka
@@ -85,6 +86,7 @@ async def assemble(
         outbox_depth=outbox_depth,
         outlet=outlet,
         limits=settings.limits,
+        homes=homes_topic(settings.namespace),
     )
     return Engine(parts)
 

@@ -11,32 +11,37 @@ next thing for all of them, takes less time than to do everything for one event 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, MutableSequence, Sequence
+from collections.abc import Callable, Iterable, Iterator, MutableSequence, Sequence
 from datetime import datetime
 
-from pydantic import ValidationError
+import orjson
 
 from connectors.decode import Decoded, Unreadable, decode
 from connectors.source import Record
 from engine.arrival import Arrival
-from engine.log import POSTGRES_EPOCH, digest_number, digest_of
+from engine.inside import own_arrival
+from engine.log import POSTGRES_EPOCH, Kind, digest_number, digest_of, microseconds
 from engine.moves import RECENT_BYTES, Move, Moves
-from engine.routing import Reader, TopicRoute
+from engine.routing import Reader, Route, TopicRoute
+from engine.store.contract import FollowUp
 from statemachines.events import Event, key_of
-from statemachines.handlers import describe
+from statemachines.following import Following, fall_due, follow, refuse_next
+from statemachines.handlers import describe_invalid
 from statemachines.interpreter import Occurrence, step
+from statemachines.limits import FOLLOWING_MAX, KEY_BYTES_MAX
 from statemachines.machine import Machine
-from statemachines.outcome import DUPLICATE, WAITS, Moved, Outcome, Reason, Refused
-from statemachines.run import Run, has_seen
+from statemachines.memory import Delayed
+from statemachines.outcome import DUPLICATE, WAITS, Ignored, Moved, Outcome, Reason, Refused, Waits
+from statemachines.run import DeferredEvent, Run, Status, has_seen
+from statemachines.turns import business_key
 
 STRIKES_MAX = 2
 """After as many ends of an engine within one record's handler, the record is a dead letter."""
-KEY_BYTES_MAX = 1_024
-"""A run's key, as UTF-8."""
-ERRORS_TOLD_MAX = 20
 
 _new = tuple.__new__
 _NO_EVENT = Event.model_construct()
+_RUNNING = int(Status.RUNNING)
+GOES_ON = "more follows by itself than goes into one commit"
 
 
 _Met = tuple[Arrival, Machine | None, Run | None, Occurrence, datetime, int]
@@ -103,7 +108,7 @@ class Batch(Moves):
         digest = digest_of(envelope.source, envelope.id)
         taken = False
         for reader in readers:
-            route, event_class, key_name = reader
+            route, event_class, key_name, once = reader
             if only is not None and route.pipeline != only:
                 continue
             if event_class is None:
@@ -123,7 +128,12 @@ class Batch(Moves):
                     assert isinstance(again, Decoded), "decoding is pure"
                     decoded = again
                 taken = True
-                self.arrivals.append(_new(Arrival, (route, key, record, position, topic, decoded, digest)))
+                own = digest
+                if once is not None:
+                    name = business_key(once, envelope.type, decoded.data)
+                    if name is not None:
+                        own = digest_of("business key", name)
+                self.arrivals.append(_new(Arrival, (route, key, record, position, topic, decoded, own, None)))
 
     def meet(self, arrivals: Iterable[Arrival], after_wait: int | None = None) -> None:
         """Step the runs of these events, one after the other, and note what became of each.
@@ -155,13 +165,23 @@ class Batch(Moves):
             beat[0] = arrival[3] or 0
             beat[1] = arrival[2].offset
             outcome = step(machine, run, occurrence)
-            if type(outcome) is Moved:
+            if arrival[7] is not None and type(outcome) is not Waits and after_wait is None:
+                assert run is not None, "what comes from inside comes from a run"
+                self._take_own(arrival, machine, run, arrival[7], outcome, at)
+            elif type(outcome) is Moved:
                 moves.append((arrival, machine, run, outcome, at, at_number))
             else:
                 others.append((arrival, run, self._with_reason(arrival, outcome), at, after_wait))
         self.move(moves, after_wait)
+        for arrival, machine, *_ in moves:
+            run = arrival[0].cache[arrival[1]]
+            if run.memory or run.deferred:
+                self.follow(arrival[0], arrival[1], machine)
         for other in others:
             self.settle(*other)
+            outcome = other[2]
+            if type(outcome) is Ignored and outcome.memory is not None:
+                self.follow(other[0].route, other[0].key)
 
     def _validate(self, wave: list[Arrival], after_wait: int | None) -> list[_Met]:
         """Find the run and its definition for each, and validate its data."""
@@ -169,7 +189,7 @@ class Batch(Moves):
         batch_at, batch_number = self._at
         found: list[_Met] = []
         for arrival in wave:
-            route, key, record, position, _, decoded, digest = arrival
+            route, key, record, position, _, decoded, digest, delayed = arrival
             at, at_number = batch_at, batch_number
             run = route.cache.get(key)
             seen = False
@@ -179,13 +199,13 @@ class Batch(Moves):
                 updated = run.updated
                 if updated > at:
                     at, at_number = updated, _postgres_time(updated)
-                known = route.machines.get(run.definition)
+                known = route.machines.get(run.definition) if run.status == _RUNNING else route.newest
                 if known is None:
                     nothing = Occurrence(decoded.envelope, key, digest, at, None)
                     found.append((arrival, None, run, nothing, at, at_number))
                     continue
                 machine = known
-                if run.held or len(run.recent) >= RECENT_BYTES:
+                if run.held or run.generation or len(run.recent) >= RECENT_BYTES:
                     pair = (run.id, digest_number(digest))
                     seen = pair in consumed or (after_wait is None and pair in waiting)
             beat[0] = position or 0
@@ -202,9 +222,108 @@ class Batch(Moves):
                     event = validate({} if data is None else data)
                 except BaseException as raised:  # noqa: BLE001 - a user's validator may raise anything
                     event, error = None, describe_invalid(raised)
-            occurrence = _new(Occurrence, (envelope, key, digest, at, event, error, seen))
+            occurrence = _new(
+                Occurrence, (envelope, key, digest, at, event, error, seen, data, False, delayed)
+            )
             found.append((arrival, machine, run, occurrence, at, at_number))
         return found
+
+    def follow(self, route: Route, key: str, machine: Machine | None = None) -> None:
+        """Let a run take what it takes by itself, before any newer event: what was deferred, what it sent to itself."""
+        for _ in range(FOLLOWING_MAX):
+            found = self._next(follow, route, key, machine)
+            if found is None:
+                return
+            machine = None
+        run = route.cache[key]
+        if not run.held and self._next(follow, route, key, None) is not None:
+            self._hold_for_rest(route, run)
+
+    def fall_due(self, route: Route, key: str) -> bool:
+        """Let what has fallen due for a run happen, each with what follows from it; whether there was anything."""
+        for number in range(FOLLOWING_MAX):
+            if self._next(fall_due, route, key, None) is None:
+                return number > 0
+            self.follow(route, key)
+        return True
+
+    def refuse_due(self, route: Route, key: str, error: str) -> None:
+        """Make what has fallen due first for a run, and the store does not take, a dead letter that holds the run."""
+        run = route.cache.get(key)
+        machine = None if run is None else route.machines.get(run.definition, route.newest)
+        if run is None or machine is None or run.held:
+            return
+        at = max(self._at[0], run.updated)
+        found = refuse_next(machine, run, at, error)
+        if found is not None and isinstance(found.outcome, Refused):
+            refused = found.outcome._replace(reason=Reason.REFUSED_BY_STORE)
+            self._take(route, run, machine, found._replace(outcome=refused), at)
+
+    def _next(
+        self,
+        ask: Callable[[Machine, Run, datetime], Following | None],
+        route: Route,
+        key: str,
+        machine: Machine | None,
+    ) -> Following | None:
+        """Have a run take the next thing by itself; None where there is none."""
+        run = route.cache.get(key)
+        if run is None or run.held or not (run.memory or run.deferred):
+            return None
+        if machine is None:
+            machine = route.machines.get(run.definition) if run.status == _RUNNING else route.newest
+        if machine is None:
+            return None
+        at = max(self._at[0], run.updated)
+        self._beat[0], self._beat[1], self._beat[2] = 0, run.id, self._at[1]
+        struck = self._struck(0, run.id) if self.strikes else None
+        found = ask(machine, run, at) if struck is None else None
+        if struck is not None:
+            found = refuse_next(machine, run, at, struck)
+        if found is not None:
+            self._take(route, run, machine, found, at)
+        return found
+
+    def _take(self, route: Route, run: Run, machine: Machine, found: Following, at: datetime) -> None:
+        item, outcome = found.item, found.outcome
+        if isinstance(item, DeferredEvent):
+            arrival = item.origin
+            assert isinstance(arrival, Arrival), "the engine defers what has arrived"
+            if isinstance(outcome, Moved):
+                self.take_deferred(arrival, machine, run, item, outcome, at)
+            else:
+                self.leave_deferral(arrival, run, item, outcome, at)
+            return
+        arrival = own_arrival(route, run, found.occurrence, item)
+        self._take_own(arrival, machine, run, item, outcome, at)
+
+    def _take_own(
+        self,
+        arrival: Arrival,
+        machine: Machine,
+        run: Run,
+        item: Delayed,
+        outcome: Outcome,
+        at: datetime,
+    ) -> None:
+        match outcome:
+            case Moved():
+                self.fire(arrival, machine, run, outcome, at)
+            case Refused():
+                self.refuse_own(arrival, run, item, outcome, at)
+            case Ignored():
+                self.row(arrival, run, Kind.PASSED, at, memory=outcome.memory or b"")
+            case _:
+                raise AssertionError(f"what comes from inside does not end as {outcome}")
+
+    def _hold_for_rest(self, route: Route, run: Run) -> None:
+        """Hold a run that goes on by itself for longer than one commit, so that nothing overtakes."""
+        body = orjson.dumps({"command": "go on", "why": GOES_ON})
+        at = microseconds(self._at[0]) // 1000
+        self.command_row(route, run, "pointsman.drain", "command/follow", body, at, Kind.DRAINING)
+        held = route.cache[run.key].held
+        release = orjson.dumps({"run": run.id, "held": held})
+        self.commit.going_on.append(FollowUp(route.pipeline, "release", release, "engine", GOES_ON))
 
     def rest(self) -> None:
         """Tell the watchdog that no handler is being called now."""
@@ -241,7 +360,7 @@ class Batch(Moves):
     def _refuse_without_key(
         self, record: Record, position: int | None, topic: TopicRoute, reader: Reader, decoded: Decoded
     ) -> None:
-        route, event_class, _ = reader
+        route, event_class, _, _ = reader
         field = None if event_class is None else event_class.event_key()
         if event_class is None or field is None:
             why = decoded.key_error or "the record has no key, and the event no subject"
@@ -251,17 +370,6 @@ class Batch(Moves):
                 f"empty, no text or number, or longer than {KEY_BYTES_MAX} bytes"
             )
         self.refuse_record(record, position, topic, Reason.NO_KEY, why, decoded, route)
-
-
-def describe_invalid(raised: BaseException) -> str:
-    """What is wrong with an event's data, by field."""
-    if not isinstance(raised, ValidationError):
-        return describe(raised, "the event's own validation")
-    told = []
-    for one in raised.errors(include_url=False, include_context=False, include_input=False)[:ERRORS_TOLD_MAX]:
-        place = ".".join(str(part) for part in one["loc"]) or "the data"
-        told.append(f"{place}: {one['msg']}")
-    return "; ".join(told)
 
 
 def _is_fit(key: str) -> bool:

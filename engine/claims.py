@@ -40,11 +40,15 @@ class Slice(NamedTuple):
 def moves_of(slices: Iterable[Slice]) -> list[PositionMove]:
     """How the positions move by these slices, once for each partition that is still ours."""
     moves: dict[Claim, PositionMove] = {}
-    for claim, _, start, end in slices:
+    for claim, records, start, end in slices:
         if not claim.lost:
             before = moves.get(claim)
             assert before is None or before.new == start, f"{claim.partition}: a gap from {before} to {start}"
-            moves[claim] = PositionMove(claim.id, claim.epoch, start if before is None else before.old, end)
+            time = None if before is None else before.record_time
+            if records:
+                time = records[-1].timestamp
+            old = start if before is None else before.old
+            moves[claim] = PositionMove(claim.id, claim.epoch, old, end, time)
     return list(moves.values())
 
 

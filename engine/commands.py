@@ -3,6 +3,7 @@
 ``redrive``   put a dead letter's event back: where it holds its run, in its place before those that wait behind it;
               where the broker refused what a run publishes, back into the outbox, behind all that is there by now
 ``drop``      give a dead letter up: where it holds its run, those that wait go on without it
+``event``     an event that a run has sent to another one (``engine.sending``)
 ``release``   a definition that a run's events waited for is loaded again; or more events waited than one of the others
               could take with it (``engine.draining``)
 
@@ -27,11 +28,13 @@ from engine.batch import Batch
 from engine.committer import Committer
 from engine.draining import Draining, write_row
 from engine.envelope import decode_headers
+from engine.inside import inner_arrival
 from engine.limits import EngineLimits
 from engine.loading import load_for
 from engine.outlet import Outlet
 from engine.relay.refusals import record_of
 from engine.routing import Route, TopicRoute
+from engine.sending import SentEvents
 from engine.store.contract import (
     Command,
     EndedDeadLetter,
@@ -40,6 +43,7 @@ from engine.store.contract import (
     Store,
     StoredDeadLetter,
 )
+from engine.waiting import with_deferred
 from statemachines.outcome import Reason
 from statemachines.run import Run
 
@@ -89,6 +93,9 @@ class Commands:
         self._limits = limits
         self._outlet = outlet
         self._draining = Draining(store, topics, committer, limits)
+        self._sent = SentEvents(store, topics, self._routes, committer, outlet)
+        self.homes: list[int] = []
+        """The homes whose runs' events are taken here."""
         self._looked_at = 0.0
         self._found: list[Command] = []
         self.wanted = asyncio.Event()
@@ -104,7 +111,9 @@ class Commands:
         if self.wanted.is_set() or now - self._looked_at >= self._limits.inbox_poll_seconds:
             self.wanted.clear()
             self._looked_at = now
-            self._found = await self._store.read_inbox(list(self._routes), self._limits.inbox_commands_max)
+            self._found = await self._store.read_inbox(
+                list(self._routes), self._limits.inbox_commands_max, self.homes
+            )
         return bool(self._found)
 
     async def work(self) -> None:
@@ -113,7 +122,12 @@ class Commands:
         until = time.monotonic() + self._limits.inbox_seconds_max
         if len(commands) >= self._limits.inbox_commands_max:
             self.wanted.set()
+        events = [command for command in commands if command.command == "event"]
+        if events:
+            await self._sent.take(events)
         for command in commands:
+            if command.command == "event":
+                continue
             following = await self._take(command)
             # At once, or what comes for the run meanwhile would wait, too, and fill what may wait.
             while following is not None and time.monotonic() < until:
@@ -193,6 +207,8 @@ class Commands:
             return
         record = await self._record_of(letter)
         topic = self._topics.get(record.topic)
+        if not letter.position and letter.pipeline in self._routes:
+            topic = self._routes[letter.pipeline].inner
         if redriven and topic is None:
             log.error(
                 "dead letter %s is of the topic %r, which no pipeline loaded here reads; it stays open",
@@ -232,6 +248,7 @@ class Commands:
         route = self._routes.get(command.pipeline or 0)
         if found is None or route is None or found.held != held:
             return
+        [found] = await with_deferred(route, [found], self._store, self._topics)
         route.cache[found.key] = found
         if found.definition in route.machines:
             write_row(command, f"pointsman.{command.command}", route, found, batch)
@@ -244,7 +261,8 @@ class Commands:
         route = None if letter.pipeline is None else self._routes.get(letter.pipeline)
         if route is None or letter.key is None or letter.run is None:
             return None
-        for run in await self._store.load_runs(route.pipeline, [letter.key]):
+        found = await self._store.load_runs(route.pipeline, [letter.key])
+        for run in await with_deferred(route, found, self._store, self._topics):
             route.cache[run.key] = run
             return run if run.id == letter.run else None
         return None
@@ -262,6 +280,12 @@ class Commands:
         )
 
     async def _offer(self, record: Record, letter: StoredDeadLetter, topic: TopicRoute, batch: Batch) -> None:
+        if not letter.position and letter.pipeline is not None and letter.key is not None:
+            arrivals = [inner_arrival(self._routes[letter.pipeline], letter.key, _raw(record))]
+            await load_for(batch, arrivals, self._store, self._topics)
+            batch.meet(arrivals)
+            batch.rest()
+            return
         # Its id may be made of where it came from, which need not be the cluster that is read now.
         cluster = (await self._store.origin_of(letter.position)).cluster
         decoded = decode(record, topic.topic, cluster)
@@ -277,8 +301,13 @@ class Commands:
             assert isinstance(own, Decoded), "decoding is pure"
             batch.match(record, letter.position, topic, own, only=pipeline)
         batch.close_range(letter.position)
-        await load_for(batch, batch.arrivals, self._store)
+        await load_for(batch, batch.arrivals, self._store, self._topics)
         # Neither the record's partition nor those of the events that wait need be ours.
         await self._committer.learn_strikes([letter.position])
         batch.meet(batch.arrivals)
         batch.rest()
+
+
+def _raw(record: Record) -> RawRecord:
+    assert isinstance(record, RawRecord), "it was read from the table"
+    return record

@@ -26,7 +26,7 @@ from typing import TypeVar
 from engine.batch import Batch
 from engine.claims import Claim, Slice, halves, moves_of
 from engine.limits import EngineLimits
-from engine.loading import load_for
+from engine.loading import load_for, load_into_cache
 from engine.observing import Observer
 from engine.routing import Route, TopicRoute, bytes_of
 from engine.run_ids import RunIds
@@ -39,6 +39,8 @@ EVENTS_BETWEEN_BREATHS = 100
 """After reading or stepping as many the event loop gets a turn, so that the commit in flight goes on."""
 EVENTS_LOADED_AT_ONCE = 500
 """The runs of as many events are asked for at once, while those before them are stepped."""
+Due = tuple[Route, str]
+"""A run for which something has fallen due, by its key."""
 LOSSES_BEFORE_LOCK = 2
 LOSSES_MAX = 6
 """Of one batch. Nobody moves runs that are locked: what is lost so often is not lost to another engine."""
@@ -53,6 +55,12 @@ class Draft:
     records: int = 0
     bytes: int = 0
     """Of values."""
+    due: list[Due] = field(default_factory=list)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing would be durable by it that is not so already."""
+        return not self.slices and not self.batch.commit.rows
 
 
 @dataclass(slots=True, eq=False)
@@ -60,6 +68,7 @@ class Pending:
     """A commit in flight."""
 
     slices: Sequence[Slice]
+    due: Sequence[Due]
     batch: Batch
     task: asyncio.Task[int | None]
     began: float = field(default_factory=time.perf_counter)
@@ -88,10 +97,14 @@ class Committer:
         self.strikes: dict[tuple[int, int], tuple[int, str]] = {}
         self.last_ticket = 0
 
-    async def prepare(self, slices: Sequence[Slice], previous: Pending | None) -> Batch:
+    async def prepare(
+        self, slices: Sequence[Slice], previous: Pending | None, due: Sequence[Due] = ()
+    ) -> Batch:
         """A batch of all these records, stepped on runs that may be ahead of the store by the commit in flight."""
         draft = await self.draft(previous)
         await self.extend(draft, slices)
+        if due:
+            await self.extend_due(draft, due)
         return self.finish(draft)
 
     async def draft(self, previous: Pending | None) -> Draft:
@@ -119,6 +132,24 @@ class Committer:
                     await _breathe()
         await self._meet(batch)
 
+    async def extend_due(self, draft: Draft, due: Sequence[Due]) -> None:
+        """Have what has fallen due for these runs happen, after all that the draft has."""
+        batch = draft.batch
+        batch.goes_on(self._clock())
+        draft.due.extend(due)
+        await self._ids.have(len(due))
+        missing: dict[Route, list[str]] = {}
+        for route, key in due:
+            if key not in route.cache:
+                missing.setdefault(route, []).append(key)
+        for route, keys in missing.items():
+            await load_into_cache(route, sorted(keys), self._store, self._topics)
+        for portion in _portions(due, EVENTS_BETWEEN_BREATHS):
+            for route, key in portion:
+                batch.fall_due(route, key)
+            batch.rest()
+            await _breathe()
+
     def finish(self, draft: Draft) -> Batch:
         """Its batch, which grows no more."""
         draft.batch.commit.positions.extend(moves_of(draft.slices))
@@ -128,11 +159,11 @@ class Committer:
     async def _meet(self, batch: Batch) -> None:
         """Let all events meet their runs, while what the next of them need is loaded."""
         portions = [*_portions(batch.take_arrivals(), EVENTS_LOADED_AT_ONCE), ()]
-        loading = asyncio.create_task(load_for(batch, portions[0], self._store))
+        loading = asyncio.create_task(load_for(batch, portions[0], self._store, self._topics))
         try:
             for arrivals, following in itertools.pairwise(portions):
                 await loading
-                loading = asyncio.create_task(load_for(batch, following, self._store))
+                loading = asyncio.create_task(load_for(batch, following, self._store, self._topics))
                 for some in _portions(arrivals, EVENTS_BETWEEN_BREATHS):
                     batch.meet(some)
                     batch.rest()
@@ -152,9 +183,9 @@ class Committer:
         batch.strikes = self.strikes
         return batch
 
-    def begin(self, slices: Sequence[Slice], batch: Batch) -> Pending:
+    def begin(self, slices: Sequence[Slice], batch: Batch, due: Sequence[Due] = ()) -> Pending:
         """Send a batch on its way; ``settle`` waits for it."""
-        return Pending(slices, batch, asyncio.create_task(self._store.commit(batch.commit)))
+        return Pending(slices, due, batch, asyncio.create_task(self._store.commit(batch.commit)))
 
     async def settle(self, pending: Pending, ahead: Batch | None = None) -> bool:
         """Wait until the commit is durable; False where it had to be computed again.
@@ -172,6 +203,8 @@ class Committer:
                 # First of all, or the batch would be computed again on runs that have seen its successors.
                 self.forget(ahead)
             await self._again(pending.slices, error)
+            if isinstance(error, RefusedByStoreError):
+                await self._one_by_one(pending.due)
             return False
         self._done(pending.batch, ticket, time.perf_counter() - pending.began)
         return True
@@ -238,6 +271,23 @@ class Committer:
                 except (LostPositionsError, LostRunsError, RefusedByStoreError) as again:
                     self.forget(batch)
                     await self._again(part, again)
+
+    async def _one_by_one(self, due: Sequence[Due]) -> None:
+        """Find among what has fallen due what the store does not take; the rest would be found again anyway."""
+        for route, key in due:
+            draft = await self.draft(None)
+            await self.extend_due(draft, [(route, key)])
+            try:
+                await self.commit(self.finish(draft))
+            except LostRunsError:
+                self.forget(draft.batch)
+            except RefusedByStoreError as error:
+                self.forget(draft.batch)
+                await load_into_cache(route, [key], self._store, self._topics)
+                batch = await self.new_batch(0)
+                batch.refuse_due(route, key, str(error))
+                batch.finish()
+                await self.commit(batch)
 
     async def _refuse(self, slices: Sequence[Slice], error: RefusedByStoreError) -> None:
         batch = await self.new_batch(0)

@@ -60,7 +60,7 @@ def make_dead_letter(
     at: datetime,
     position: int | None,
     topic: DeadLetterTopic | None,
-    tried: tuple[Tried, ...] = (),
+    details: bytes = b"",
 ) -> DeadLetter:
     """A dead letter for the table, and beside it the record for its topic."""
     message = fit_text(error)
@@ -75,7 +75,7 @@ def make_dead_letter(
         disposition=int(disposition),
         reason=reason.value,
         error=message,
-        details=tried_bytes(tried),
+        details=details,
         position=position,
         offset=record.offset,
         record_time=record.timestamp,
@@ -88,11 +88,16 @@ def make_dead_letter(
     )
 
 
-def tried_bytes(tried: tuple[Tried, ...]) -> bytes:
-    """The transitions that were considered, as JSON; empty for none."""
-    if not tried:
-        return b""
-    return orjson.dumps([{"source": t.source, "target": t.target, "guard": t.guard} for t in tried])
+def details_bytes(tried: tuple[Tried, ...] = (), policy: str = "", why: str = "") -> bytes:
+    """What was considered and what decided, as JSON; empty for nothing."""
+    form = {"tried": tried_form(tried), "policy": policy, "why": why}
+    said = {name: one for name, one in form.items() if one}
+    return orjson.dumps(said) if said else b""
+
+
+def tried_form(tried: tuple[Tried, ...]) -> list[dict[str, str | None]]:
+    """The transitions that were considered."""
+    return [{"source": t.source, "target": t.target, "guard": t.guard} for t in tried]
 
 
 def numbered(out: OutRecord, number: int) -> OutRecord:

@@ -15,6 +15,8 @@ class Disposition(enum.IntEnum):
     LATE = 5
     HELD = 6
     DEAD_LETTERED = 7
+    DEFERRED = 8
+    STALE = 9
 
     @property
     def word(self) -> str:

@@ -9,18 +9,14 @@ from __future__ import annotations
 
 import orjson
 
-from connectors.decode import Decoded, decode
-from connectors.source import RawRecord
-from engine.arrival import Arrival
 from engine.batch import Batch
 from engine.committer import Committer
-from engine.envelope import decode_envelope
 from engine.limits import EngineLimits
 from engine.loading import ask_for_seen
-from engine.log import Kind, digest_bytes, microseconds
+from engine.log import Kind, microseconds
 from engine.routing import Route, TopicRoute
-from engine.store.contract import Command, Commit, FollowUp, Store, WaitingEvent
-from statemachines.definition import Topic
+from engine.store.contract import Command, Commit, FollowUp, Store
+from engine.waiting import arrival_of
 from statemachines.outcome import Reason, Refused
 from statemachines.run import Run
 
@@ -38,12 +34,14 @@ class Draining:
 
     async def go_on(self, command: Command, route: Route, key: str, batch: Batch, events_max: int) -> int:
         """Offer so many events at most, and have the rest wait for the next command; returns how many were offered."""
+        # What goes on by itself is older than what waits behind the hold.
+        batch.follow(route, key)
         run = route.cache[key]
-        if run.held or not run.waiting:
+        if run.held or not run.behind:
             return 0
         offered = await self._offer(route, run, batch, events_max) if events_max else 0
         run = route.cache[key]
-        if run.waiting and not run.held:
+        if run.behind and not run.held:
             _hold_for_rest(command, route, run, batch)
         return offered
 
@@ -51,7 +49,7 @@ class Draining:
         """Make the oldest event, which the store does not take as a move, a dead letter that holds the run."""
         run = route.cache[key]
         for event in await self._store.waiting_events(run.id, 1, 0):
-            arrival = await self._arrival(event, route, run)
+            arrival = await arrival_of(event, route, run.key, self._store, self._topics)
             at = max(batch.commit.at, run.updated)
             batch.refuse(
                 arrival, run, Refused(Reason.REFUSED_BY_STORE, error, holds=True), at, event.sequence
@@ -60,7 +58,7 @@ class Draining:
     async def _offer(self, route: Route, run: Run, batch: Batch, events_max: int) -> int:
         bytes_max = self._limits.batch_bytes_max
         events = await self._store.waiting_events(run.id, events_max, bytes_max)
-        arrivals = [await self._arrival(event, route, run) for event in events]
+        arrivals = [await arrival_of(event, route, run.key, self._store, self._topics) for event in events]
         await ask_for_seen(batch, arrivals, self._store)
         await self._committer.learn_strikes({event.position for event in events})
         offered = 0
@@ -72,30 +70,6 @@ class Draining:
             offered += 1
         batch.rest()
         return offered
-
-    async def _arrival(self, event: WaitingEvent, route: Route, run: Run) -> Arrival:
-        # The position need not be one that this engine reads, nor of the cluster that it reads.
-        cluster, topic_name, partition = await self._store.origin_of(event.position)
-        time_, key, headers = decode_envelope(event.envelope, run.key.encode())
-        record = RawRecord(topic_name, partition, event.offset or 0, time_, key, event.payload, headers)
-        topic = self._topics.get(topic_name) or next(iter(self._topics.values()))
-        decoded = _decode_as(event, record, cluster, route)
-        return Arrival(route, run.key, record, event.position, topic, decoded, digest_bytes(event.digest))
-
-
-def _decode_as(event: WaitingEvent, record: RawRecord, cluster: str, route: Route) -> Decoded:
-    """Read a record as the event that it was, whatever the settings of its topic are by now."""
-    identity = event.event_id, event.type
-    machines = sorted(route.machines.values(), key=lambda machine: machine.version, reverse=True)
-    for topic in (one for machine in machines for one in machine.pipeline.read_topics):
-        if topic.name == record.topic:
-            found = decode(record, topic, cluster)
-            if isinstance(found, Decoded) and (found.envelope.id, found.envelope.type) == identity:
-                return found
-    # The version that it was read by is not loaded. What the settings tell beside its data is in the row.
-    plain = decode(record, Topic(record.topic, type="", type_default=event.type), cluster)
-    assert isinstance(plain, Decoded), "it could be read when it came, and these settings ask for nothing"
-    return plain._replace(envelope=plain.envelope._replace(id=event.event_id))
 
 
 def _hold_for_rest(command: Command, route: Route, run: Run, batch: Batch) -> None:

@@ -60,7 +60,8 @@ class Engine:
         parts = self._parts
         await parts.reader.start()
         try:
-            await parts.membership.start(parts.topics, self.assignment.add, self.assignment.remove)
+            topics = parts.topics | {parts.homes} if parts.homes else parts.topics
+            await parts.membership.start(topics, self.assignment.add, self.assignment.remove)
             # Ends when the membership is stopped; sooner only if it is broken, and then so are we.
             watch = asyncio.create_task(parts.membership.watch())
             watch.add_done_callback(lambda _: self.stopping.set())

@@ -9,17 +9,30 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 
+import orjson
+
 from connectors.decode import Decoded, Unreadable
 from connectors.source import Record
 from engine.arrival import Arrival
-from engine.dead_letters import Subject, make_dead_letter, tried_bytes
+from engine.dead_letters import Subject, details_bytes, make_dead_letter, tried_form
 from engine.dispositions import Disposition
 from engine.envelope import encode_envelope
-from engine.log import Kind, append, digest_number, fold, pack, with_hash
+from engine.log import CONSUMED, Kind, append, digest_number, fold, microseconds, pack, with_hash
 from engine.routing import RUN_BYTES, Route, TopicRoute
 from engine.store.contract import Commit, IgnoredRange, Noted
-from statemachines.outcome import Duplicate, Ignored, Outcome, Reason, Refused, Waits
-from statemachines.run import Run
+from statemachines.memory import Delayed, read_memory, write_memory
+from statemachines.outcome import (
+    Deferred,
+    Duplicate,
+    Ignored,
+    Moved,
+    Outcome,
+    Reason,
+    Refused,
+    Stale,
+    Waits,
+)
+from statemachines.run import DeferredEvent, Run
 
 WAITING_EVENTS_MAX = 1_000
 """How many events wait behind the hold of one run; the newest beyond that become dead letters."""
@@ -43,6 +56,9 @@ class Ledger:
         self._touched: dict[Route, dict[str, int]] = {}
         self._judged: dict[Route, dict[str, Run]] = {}
         self._other_rows: dict[Route, int] = {}
+        self._starts: dict[Route, int] = {}
+        self._rows_of_ended: dict[Route, int] = {}
+        """Rows of runs whose key has begun its next generation in this batch."""
         self._ranges: dict[int, IgnoredRange] = {}
         self._inherited: Known = set()
         self._inherited_waiting: Known = set()
@@ -56,7 +72,7 @@ class Ledger:
             moved = self._touched.get(route, {})
             commit.judged.extend((run.id, run.sequence) for key, run in judged.items() if key not in moved)
         for route, keys in self._touched.items():
-            cache, moves, created, context_bytes = route.cache, 0, 0, 0
+            cache, moves, context_bytes = route.cache, self._rows_of_ended.get(route, 0), 0
             for key, old in keys.items():
                 run = cache[key]
                 moves += run.sequence - old
@@ -64,13 +80,26 @@ class Ledger:
                 if old:
                     commit.changed.append((old, run))
                 else:
-                    created += 1
                     commit.created.append((route.pipeline, run))
             # What these runs took before is not taken off.
             route.cache_bytes += len(keys) * RUN_BYTES + context_bytes
-            self.count(route, Disposition.STARTED, created)
-            self.count(route, Disposition.APPLIED, moves - created - self._other_rows.get(route, 0))
+            starts = self._starts.get(route, 0)
+            self.count(route, Disposition.STARTED, starts)
+            self.count(route, Disposition.APPLIED, moves - starts - self._other_rows.get(route, 0))
         return commit
+
+    def retire(self, route: Route, run: Run) -> None:
+        """Have a run done with, since its key begins its next generation: it must still be as it is."""
+        before = self._touched.get(route, {}).pop(run.key, None)
+        self._judged.get(route, {}).pop(run.key, None)
+        if before is None:
+            self.commit.judged.append((run.id, run.sequence))
+            return
+        self._rows_of_ended[route] = self._rows_of_ended.get(route, 0) + run.sequence - before
+        if before:
+            self.commit.changed.append((before, run))
+        else:
+            self.commit.created.append((route.pipeline, run))
 
     def inherit(self, previous: Ledger) -> None:
         """Know what the batch before knows, which is not durable yet; what that one inherited is by now."""
@@ -108,20 +137,85 @@ class Ledger:
                 assert run is not None, "only a run can be held"
                 self.wait(arrival, run, at)
                 return
+            case Deferred():
+                if after_wait is not None and run is not None:
+                    run = self._leave_waiting(arrival, run, Kind.LEFT_WAITING, at, after_wait)
+                self.defer(arrival, run, outcome, at)
+                return
             case Duplicate():
                 self.note(arrival, run, Disposition.DUPLICATE, Reason.SEEN_BEFORE, b"", at)
-            case Ignored(reason, tried):
-                self.note(arrival, run, Disposition.IGNORED, reason, tried_bytes(tried), at)
+            case Stale(why):
+                self.note(arrival, run, Disposition.STALE, Reason.STALE, details_bytes(why=why), at)
+            case Ignored(reason, tried, policy, memory):
+                details = details_bytes(tried, policy)
+                self.note(arrival, run, Disposition.IGNORED, reason, details, at)
+                if memory is not None and run is not None:
+                    run = self.row(arrival, run, Kind.PASSED, at, memory=memory)
             case _:
                 raise AssertionError("a move is not settled here")
         if after_wait is not None and run is not None:
             self._leave_waiting(arrival, run, Kind.LEFT_WAITING, at, after_wait)
 
+    def defer(self, arrival: Arrival, run: Run | None, deferred: Deferred, at: datetime) -> None:
+        """Let an event wait until its run takes it, which may not have begun."""
+        if run is None:
+            run = self._expected(arrival, at)
+        until = microseconds(deferred.until)
+        said: dict[str, object] = {"deferred": deferred.reason.value, "why": deferred.why, "until": until}
+        said |= {"then": deferred.then, "policy": deferred.policy, "tried": tried_form(deferred.tried)}
+        item = DeferredEvent(
+            run.sequence + 1,
+            until,
+            deferred.then,
+            deferred.reason.value,
+            arrival.digest,
+            arrival.decoded.envelope,
+            arrival.decoded.data,
+            arrival,
+        )
+        after = self.row(arrival, run, Kind.DEFERRED, at, effects=orjson.dumps([said]))
+        arrival.route.cache[run.key] = after._replace(deferred=(*run.deferred, item))
+        number = digest_number(arrival.digest)
+        self.commit.waiting_added.append((run.id, item.sequence, number, deferred.until))
+        self.waiting.add((run.id, number))
+        self.count(arrival.route, Disposition.DEFERRED)
+
+    def _expected(self, arrival: Arrival, at: datetime) -> Run:
+        """A run that no event has started yet, for the events that wait for it."""
+        raise NotImplementedError
+
+    def leave_deferral(
+        self, arrival: Arrival, run: Run, item: DeferredEvent, outcome: Outcome, at: datetime
+    ) -> None:
+        """Note what became of an event that was deferred, and moved nothing."""
+        reason, details, disposition = Reason.STALE, b"", Disposition.STALE
+        holds = False
+        match outcome:
+            case Refused():
+                holds = outcome.holds
+            case Ignored(reason, tried, policy):
+                details, disposition = details_bytes(tried, policy), Disposition.IGNORED
+            case Stale(why):
+                details = details_bytes(why=why)
+            case Duplicate():
+                reason, disposition = Reason.SEEN_BEFORE, Disposition.DUPLICATE
+            case _:
+                raise AssertionError(f"a deferred event does not leave by {outcome}")
+        kind = Kind.HELD_DEFERRED if holds else Kind.LEFT_DEFERRED
+        memory = outcome.memory if isinstance(outcome, Ignored) else None
+        after = self.row(arrival, run, kind, at, memory=memory or b"")
+        arrival.route.cache[run.key] = after._replace(deferred=_without(run.deferred, item))
+        self.commit.waiting_removed.append((run.id, item.sequence))
+        self.waiting.discard((run.id, digest_number(item.digest)))
+        if isinstance(outcome, Refused):
+            self._letter(arrival, run, outcome, at, after.sequence if holds else None)
+        else:
+            self.note(arrival, run, disposition, reason, details, at)
+
     def refuse(
         self, arrival: Arrival, run: Run | None, refused: Refused, at: datetime, after_wait: int | None
     ) -> None:
         """Make an event a dead letter, and hold its run if that is what the outcome says."""
-        envelope, route = arrival.decoded.envelope, arrival.route
         sequence: int | None = None
         if run is not None and refused.holds:
             kind = Kind.HELD if after_wait is None else Kind.HELD_AFTER_WAIT
@@ -129,6 +223,12 @@ class Ledger:
             sequence = run.sequence + 1
         elif run is not None and after_wait is not None:
             self._leave_waiting(arrival, run, Kind.LEFT_WAITING, at, after_wait)
+        self._letter(arrival, run, refused, at, sequence)
+
+    def _letter(
+        self, arrival: Arrival, run: Run | None, refused: Refused, at: datetime, sequence: int | None
+    ) -> None:
+        envelope, route = arrival.decoded.envelope, arrival.route
         subject = Subject(
             pipeline=route.pipeline,
             pipeline_name=route.name,
@@ -144,22 +244,31 @@ class Ledger:
             refused.reason,
             refused.error,
             at=at,
-            position=arrival.position,
+            position=arrival.position or None,
             topic=arrival.topic.dead_letters,
-            tried=refused.tried,
+            details=details_bytes(refused.tried, refused.policy),
         )
         self.commit.dead_letters.append(letter)
         self.count(route, Disposition(letter.disposition))
 
+    def refuse_own(
+        self, arrival: Arrival, run: Run, delayed: Delayed, refused: Refused, at: datetime
+    ) -> None:
+        """Make what a run has asked for, and cannot take, a dead letter that holds it."""
+        memory = write_memory(read_memory(run.memory).without(delayed))
+        kind = Kind.HELD_FIRED if refused.holds else Kind.PASSED
+        after = self.row(arrival, run, kind, at, memory=memory)
+        self._letter(arrival, run, refused, at, after.sequence if refused.holds else None)
+
     def wait(self, arrival: Arrival, run: Run, at: datetime) -> None:
         """Let an event wait behind what holds its run, or refuse it where too many wait."""
-        if run.waiting >= WAITING_EVENTS_MAX:
-            error = f"{run.waiting} events wait already behind what holds the run; this one came on top"
+        if run.behind >= WAITING_EVENTS_MAX:
+            error = f"{run.behind} events wait already behind what holds the run; this one came on top"
             self.refuse(arrival, run, Refused(Reason.WAITING_FULL, error, False), at, None)
             return
-        self._row_of(arrival, run, Kind.WAITED, at)
+        self.row(arrival, run, Kind.WAITED, at)
         number = digest_number(arrival.digest)
-        self.commit.waiting_added.append((run.id, run.sequence + 1, number))
+        self.commit.waiting_added.append((run.id, run.sequence + 1, number, None))
         self.waiting.add((run.id, number))
         self.count(arrival.route, Disposition.HELD)
 
@@ -176,8 +285,8 @@ class Ledger:
         envelope = arrival.decoded.envelope
         self.commit.noted.append(
             Noted(
-                arrival.position,
-                arrival.record.offset,
+                arrival.position or None,
+                arrival.record.offset if arrival.position else None,
                 arrival.route.pipeline,
                 None if run is None else run.id,
                 arrival.key,
@@ -205,7 +314,8 @@ class Ledger:
         at = max(self.commit.at, run.updated)
         self.write(route, run, (
             run.id, None, None, at, run.sequence + 1, None, run.definition, int(kind), run.status,
-            encode_envelope(milliseconds, None, (), b""), event_type, run.configuration, event_id, b"", b"", payload,
+            encode_envelope(milliseconds, None, (), b""), event_type, run.configuration, event_id, b"", b"", b"",
+            payload,
         ))  # fmt: skip
 
     def refuse_record(
@@ -282,8 +392,8 @@ class Ledger:
             if done is not None:
                 self.commit.ranges.append(done)
 
-    def write(self, route: Route, run: Run, fields: tuple[object, ...]) -> None:
-        """Log a row of a run that exists; ``fields`` are its columns without the hash."""
+    def write(self, route: Route, run: Run, fields: tuple[object, ...]) -> Run:
+        """Log a row that is no ordinary move; ``fields`` are its columns without the hash. Returns the run after it."""
         key = run.key
         touched = self._touched.setdefault(route, {})
         touched.setdefault(key, run.sequence)
@@ -292,7 +402,10 @@ class Ledger:
         self.commit.rows.append(with_hash(pack(fields), row.hash))
         # Out and in again moves it to the end: the cache's order is the order of use.
         route.cache.pop(key, None)
-        route.cache[key] = fold(run, row)
+        # A run that the row begins is there without one, with the number 0.
+        after = fold(run if run.sequence else None, row, key=key, generation=run.generation)
+        route.cache[key] = after
+        return after
 
     def _rest_on(self, arrival: Arrival, run: Run | None) -> None:
         if run is not None and arrival.key not in self._touched.get(arrival.route, ()):
@@ -300,17 +413,41 @@ class Ledger:
 
     def _leave_waiting(
         self, arrival: Arrival, run: Run, kind: Kind, at: datetime, after_wait: int | None
-    ) -> None:
-        self._row_of(arrival, run, kind, at)
+    ) -> Run:
+        after = self.row(arrival, run, kind, at)
         if after_wait is not None:
             self.commit.waiting_removed.append((run.id, after_wait))
             self.waiting.discard((run.id, digest_number(arrival.digest)))
+        return after
 
-    def _row_of(self, arrival: Arrival, run: Run, kind: Kind, at: datetime) -> None:
-        # The row keeps the event, and leaves configuration and context as they are.
-        record, envelope = arrival.record, arrival.decoded.envelope
+    def row(
+        self,
+        arrival: Arrival,
+        run: Run,
+        kind: Kind,
+        at: datetime,
+        *,
+        effects: bytes = b"",
+        memory: bytes = b"",
+        moved: Moved | None = None,
+    ) -> Run:
+        """Log a row with an event that is no ordinary move; returns the run after it.
+
+        But for what ``moved`` says configuration and context stay as they are.
+        """
+        record, envelope, digest = arrival.record, arrival.decoded.envelope, None
         packed = encode_envelope(record.timestamp, record.key, record.headers, run.key.encode())
-        self.write(arrival.route, run, (
-            run.id, None, record.offset, at, run.sequence + 1, arrival.position, run.definition, int(kind), run.status,
-            packed, envelope.type, run.configuration, envelope.id, b"", b"", record.value,
+        configuration, status, context = run.configuration, run.status, b""
+        if moved is not None:
+            configuration, status, context = moved.configuration, moved.status, moved.context or b""
+            memory = moved.memory or b""
+            digest = digest_number(arrival.digest) if kind in CONSUMED else None
+        position, offset = (arrival.position, record.offset) if arrival.position else (None, None)
+        return self.write(arrival.route, run, (
+            run.id, digest, offset, at, run.sequence + 1, position, run.definition, int(kind), status, packed,
+            envelope.type, configuration, envelope.id, effects, context, memory, record.value,
         ))  # fmt: skip
+
+
+def _without(deferred: tuple[DeferredEvent, ...], gone: DeferredEvent) -> tuple[DeferredEvent, ...]:
+    return tuple(one for one in deferred if one.sequence != gone.sequence)

@@ -33,6 +33,12 @@ class EngineLimits:
     """After taking up commands for as long, events have their turn, and the other commands wait in their table."""
     drain_events_max: int = 100
     """Events that waited behind a hold taken up in one commit, if ``batch_bytes_max`` allows; then the next ones."""
+    timer_poll_seconds: float = 0.05
+    """How often it is looked what has fallen due."""
+    timer_runs_max: int = 1_000
+    """Runs for which something has fallen due, taken up at once; then the next ones."""
+    backlog_seconds_max: float = 60.0
+    """How long a partition that does not get on may delay the timers of pipelines that read it; then that is logged."""
     take_again_seconds: float = 5.0
     """After a partition was lost to another engine; if it is still assigned to this one, it is taken again then."""
     stop_seconds: float = 8.0

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from engine.arrival import Arrival
 from engine.batch import Batch
 from engine.log import digest_number
 from engine.moves import RECENT_BYTES
-from engine.routing import Route, bytes_of
+from engine.routing import Route, TopicRoute, bytes_of
 from engine.store.contract import Store
+from engine.waiting import with_deferred
 
 
-async def load_for(batch: Batch, arrivals: Sequence[Arrival], store: Store) -> None:
+async def load_for(
+    batch: Batch, arrivals: Sequence[Arrival], store: Store, topics: Mapping[str, TopicRoute]
+) -> None:
     """Bring the runs of these arrivals into the caches, and ask the log for events that may have been seen long ago.
 
     Other arrivals of the batch may meet their runs meanwhile.
@@ -23,26 +26,39 @@ async def load_for(batch: Batch, arrivals: Sequence[Arrival], store: Store) -> N
         if key not in route.cache:
             missing.setdefault(route, set()).add(key)
     for route, keys in missing.items():
-        for run in await store.load_runs(route.pipeline, sorted(keys)):
-            if run.key not in route.cache:
-                route.cache[run.key] = run
-                route.cache_bytes += bytes_of(run)
+        await load_into_cache(route, sorted(keys), store, topics)
     await ask_for_seen(batch, arrivals, store)
+
+
+async def load_into_cache(
+    route: Route, keys: Sequence[str], store: Store, topics: Mapping[str, TopicRoute]
+) -> None:
+    """Bring these runs into the cache, with what is deferred for them; those that are there stay as they are."""
+    found = await store.load_runs(route.pipeline, keys)
+    for run in await with_deferred(route, found, store, topics):
+        if run.key not in route.cache:
+            route.cache[run.key] = run
+            route.cache_bytes += bytes_of(run)
 
 
 async def ask_for_seen(batch: Batch, arrivals: Sequence[Arrival], store: Store) -> None:
     """Ask about events of runs whose own memory of recent events may be too short, and of held runs."""
     asked: list[tuple[int, int]] = []
+    of_generations: list[tuple[int, int]] = []
     held: set[int] = set()
     for arrival in arrivals:
         run = arrival[0].cache.get(arrival[1])
         if run is None:
             continue
-        if len(run.recent) >= RECENT_BYTES:
+        if run.generation:
+            of_generations.append((run.id, digest_number(arrival.digest)))
+        elif len(run.recent) >= RECENT_BYTES:
             asked.append((run.id, digest_number(arrival.digest)))
         if run.held:
             held.add(run.id)
     if asked:
         batch.consumed |= await store.seen(asked)
+    if of_generations:
+        batch.consumed |= await store.seen_by_generations(of_generations)
     if held:
         batch.waiting |= await store.waiting_digests(sorted(held))

@@ -14,6 +14,13 @@ MOVED_AFTER_WAIT    an event that waited was consumed
 HELD_AFTER_WAIT     an event that waited failed, and holds the run again
 LEFT_WAITING        an event that waited changed nothing: ignored, a duplicate, or a dead letter that does not hold
 DRAINING            more events wait than go into one commit: the rest holds the run until the next one
+DEFERRED            the event waits until the run takes it; the first row of a run that no event has started yet
+MOVED_DEFERRED      an event that was deferred was consumed
+HELD_DEFERRED       an event that was deferred failed, and holds the run
+LEFT_DEFERRED       an event that was deferred changed nothing, or waited too long
+FIRED               a timer fell due, or an event that the run sent to itself: the run moved, or something of it left
+HELD_FIRED          one of those failed, and holds the run
+PASSED              the event, or one of those, changed nothing but what the run remembers
 ==================  ============================================================================================
 """
 
@@ -53,11 +60,21 @@ class Kind(enum.IntEnum):
     HELD_AFTER_WAIT = 7
     LEFT_WAITING = 8
     DRAINING = 9
+    DEFERRED = 10
+    MOVED_DEFERRED = 11
+    HELD_DEFERRED = 12
+    LEFT_DEFERRED = 13
+    FIRED = 14
+    HELD_FIRED = 15
+    PASSED = 16
 
 
-CONSUMED = frozenset({Kind.STARTED, Kind.MOVED, Kind.MOVED_AFTER_WAIT})
+CONSUMED = frozenset({Kind.STARTED, Kind.MOVED, Kind.MOVED_AFTER_WAIT, Kind.MOVED_DEFERRED})
+HOLDS = frozenset({Kind.HELD, Kind.HELD_AFTER_WAIT, Kind.HELD_DEFERRED, Kind.HELD_FIRED})
+"""An event failed, is a dead letter, and holds the run."""
 STARTED = int(Kind.STARTED)
 MOVED = int(Kind.MOVED)
+DEFERRED = int(Kind.DEFERRED)
 
 
 class LogRow(NamedTuple):
@@ -82,6 +99,8 @@ class LogRow(NamedTuple):
     effects: bytes
     """JSON, empty for none."""
     context: bytes
+    """JSON, empty for unchanged."""
+    memory: bytes
     """JSON, empty for unchanged."""
     payload: bytes | None
     hash: bytes
@@ -210,13 +229,14 @@ def fold(run: Run | None, row: LogRow, *, key: str = "", generation: int = 0) ->
     ``key`` and ``generation`` are needed for the first row only.
     """
     (
-        number, digest, _, at, sequence, _, definition, kind, status, _, _, configuration, _, _, context, _, hashed,
+        number, digest, _, at, sequence, _, definition, kind, status, _, _, configuration, _, _, context, memory, _,
+        hashed,
     ) = row  # fmt: skip
     if run is None:
         recent = b"" if digest is None else digest_bytes(digest)
         return _new(Run, (
-            number, key, generation, sequence, status, configuration, context, recent, hashed, definition, 0, 0,
-            at, at,
+            number, key, generation, sequence, status, configuration, context, recent, hashed, definition, 0,
+            1 if kind == DEFERRED else 0, at, at, memory, (),
         ))  # fmt: skip
     recent = run.recent if digest is None else remember(run.recent, digest_bytes(digest))
     held, waiting = run.held, run.waiting
@@ -224,13 +244,13 @@ def fold(run: Run | None, row: LogRow, *, key: str = "", generation: int = 0) ->
         held, waiting = _holding(run, row)
     return _new(Run, (
         number, run.key, run.generation, sequence, status, configuration, context or run.context, recent, hashed,
-        definition, held, waiting, run.started, at,
+        definition, held, waiting, run.started, at, memory or run.memory, run.deferred,
     ))  # fmt: skip
 
 
 def _holding(run: Run, row: LogRow) -> tuple[int, int]:
     match Kind(row.kind):
-        case Kind.HELD | Kind.DRAINING:
+        case Kind.HELD | Kind.DRAINING | Kind.HELD_FIRED:
             return row.sequence, run.waiting
         case Kind.WAITED:
             return run.held or row.sequence, run.waiting + 1
@@ -241,4 +261,12 @@ def _holding(run: Run, row: LogRow) -> tuple[int, int]:
         case Kind.HELD_AFTER_WAIT:
             return row.sequence, run.waiting - 1
         case Kind.STARTED | Kind.MOVED:
+            return run.held, run.waiting
+        case Kind.DEFERRED:
+            return run.held, run.waiting + 1
+        case Kind.MOVED_DEFERRED | Kind.LEFT_DEFERRED:
+            return run.held, run.waiting - 1
+        case Kind.HELD_DEFERRED:
+            return row.sequence, run.waiting - 1
+        case Kind.FIRED | Kind.PASSED:
             return run.held, run.waiting

@@ -10,18 +10,20 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Iterable, Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from engine.arrival import Arrival
+from engine.dispositions import Disposition
 from engine.envelope import HEADERS_ARE_USUAL, KEY_IS_RUN_KEY, TIME_MAX, USUAL_HEADERS, encode_envelope
 from engine.ledger import Ledger
-from engine.log import COLUMNS, HASH_BYTES, HASH_LENGTH, Kind, digest_number
-from engine.publications import effects_bytes, out_records, source_of
-from statemachines.effects import Publication
+from engine.log import COLUMNS, HASH_BYTES, HASH_LENGTH, POSTGRES_EPOCH, Kind, digest_number
+from engine.publications import effects_bytes, out_records, sent_value, source_of
+from engine.store.contract import SentEvent
+from statemachines.effects import Asked, Publication
 from statemachines.events import Address, Envelope
 from statemachines.machine import Machine
 from statemachines.outcome import Moved
-from statemachines.run import DIGEST_BYTES, RECENT_DIGESTS_MAX, Run
+from statemachines.run import DIGEST_BYTES, RECENT_DIGESTS_MAX, DeferredEvent, Run, Status
 
 RECENT_BYTES = RECENT_DIGESTS_MAX * DIGEST_BYTES
 """Of a run's recent digests, once it has forgotten some."""
@@ -37,6 +39,9 @@ _pack_usual = struct.Struct(f"{_FIXED}BHI").pack
 _USUAL_ENVELOPE_BYTES = 7
 _lengths = struct.Struct(">ii").pack
 _length = struct.Struct(">i").pack
+_NO_MEMORY = _length(0)
+_COMPLETED = int(Status.COMPLETED)
+_MICROSECOND = timedelta(microseconds=1)
 _COLUMNS = len(COLUMNS)
 _sha256 = hashlib.sha256
 _new = tuple.__new__
@@ -61,20 +66,28 @@ class Moves(Ledger):
         """
         rows, texts, touched_runs = self.commit.rows, self._texts, self._touched
         for arrival, machine, run, moved, at, at_number in moves:
-            route, key, record, position, _, decoded, digest = arrival
-            _, configuration, status, context, publications = moved
+            route, key, record, position, _, decoded, digest, _ = arrival
+            begins, configuration, status, context, publications, memory, asked = moved
             envelope = decoded[0]
-            if run is None:
-                number, generation, sequence, kind = next(self._run_ids), 0, 1, _STARTED
-                context_before = previous = recent = b""
+            if run is None or (begins and run.status == _COMPLETED):
+                number, sequence, kind = next(self._run_ids), 1, _STARTED
+                context_before = previous = recent = memory_before = b""
                 definition, held, waiting, started = route.newest_definition, 0, 0, at
-                before = 0
+                before = generation = 0
+                deferred: tuple[DeferredEvent, ...] = ()
+                self._starts[route] = self._starts.get(route, 0) + 1
+                if run is not None:
+                    generation = run.generation + 1
+                    self.retire(route, run)
             else:
                 (
                     number, _, generation, before, _, _, context_before, recent, previous, definition, held, waiting,
-                    started, _,
+                    started, _, memory_before, deferred,
                 ) = run  # fmt: skip
                 sequence, kind = before + 1, _MOVED
+                if begins:
+                    kind, definition = _STARTED, route.newest_definition
+                    self._starts[route] = self._starts.get(route, 0) + 1
                 # Out and in again moves it to the end: the cache's order is the order of use.
                 del route.cache[key]
                 if len(recent) >= RECENT_BYTES:
@@ -108,28 +121,88 @@ class Moves(Ledger):
                 ) + rest  # fmt: skip
             event_id, payload, new_context = envelope.id.encode(), record.value or b"", context or b""
             between = _lengths(0, len(new_context))
-            if publications:
+            if publications or asked:
                 address = Address(machine.namespace, machine.name, key, generation, sequence)
-                effects = self._publish(publications, address, envelope, at)
+                effects = self.ask(publications, asked, address, envelope, at)
                 between = _length(len(effects)) + effects + _length(len(new_context))
+            kept = _NO_MEMORY if not memory else _length(len(memory)) + memory
             packed = b"".join((
-                fixed, name, states, _length(len(event_id)), event_id, between, new_context,
+                fixed, name, states, _length(len(event_id)), event_id, between, new_context, kept,
                 _length(len(payload)), payload,
             ))  # fmt: skip
             hashed = _sha256(previous + packed).digest()[:HASH_BYTES]
             rows.append(packed + HASH_LENGTH + hashed)
             route.cache[key] = _new(Run, (
                 number, key, generation, sequence, status, configuration, new_context or context_before,
-                recent + digest, hashed, definition, held, waiting, started, at,
+                recent + digest, hashed, definition, held, waiting, started, at, memory or memory_before, deferred,
             ))  # fmt: skip
 
-    def _publish(
-        self, publications: tuple[Publication, ...], address: Address, cause: Envelope, at: datetime
+    def take_deferred(
+        self, arrival: Arrival, machine: Machine, run: Run, item: DeferredEvent, moved: Moved, at: datetime
+    ) -> None:
+        """Log the move of an event that was deferred."""
+        self.commit.waiting_removed.append((run.id, item.sequence))
+        self.waiting.discard((run.id, digest_number(item.digest)))
+        left = tuple(one for one in run.deferred if one.sequence != item.sequence)
+        if moved.started:
+            # What waited for the run's beginning is its beginning; or that of the next generation.
+            self._leave_for_start(arrival, machine, run, left, moved, at)
+            return
+        after = self._row_of_move(arrival, machine, run, Kind.MOVED_DEFERRED, moved, at)
+        arrival.route.cache[run.key] = after._replace(deferred=left)
+        self.count(arrival.route, Disposition.APPLIED)
+
+    def fire(self, arrival: Arrival, machine: Machine, run: Run, moved: Moved, at: datetime) -> None:
+        """Log what a run did by itself: a timer fell due, or what it sent to itself; or something of it leaves."""
+        self._row_of_move(arrival, machine, run, Kind.FIRED, moved, at)
+
+    def _row_of_move(
+        self, arrival: Arrival, machine: Machine, run: Run, kind: Kind, moved: Moved, at: datetime
+    ) -> Run:
+        address = Address(machine.namespace, machine.name, run.key, run.generation, run.sequence + 1)
+        effects = b""
+        if moved.publications or moved.asked:
+            envelope = arrival.decoded.envelope
+            effects = self.ask(moved.publications, moved.asked, address, envelope, at)
+        return self.row(arrival, run, kind, at, effects=effects, moved=moved)
+
+    def _leave_for_start(
+        self,
+        arrival: Arrival,
+        machine: Machine,
+        run: Run,
+        left: tuple[DeferredEvent, ...],
+        moved: Moved,
+        at: datetime,
+    ) -> None:
+        after = self.row(arrival, run, Kind.LEFT_DEFERRED, at)._replace(deferred=left)
+        arrival.route.cache[run.key] = after
+        number = (at - POSTGRES_EPOCH) // _MICROSECOND
+        self.move(((arrival, machine, after, moved, at, number),), None)
+
+    def _expected(self, arrival: Arrival, at: datetime) -> Run:
+        number, definition = next(self._run_ids), arrival.route.newest_definition
+        return Run(
+            number, arrival.key, 0, 0, int(Status.EXPECTED), "", b"", b"", b"", definition, 0, 0, at, at
+        )
+
+    def ask(
+        self,
+        publications: tuple[Publication, ...],
+        asked: tuple[Asked, ...],
+        address: Address,
+        cause: Envelope,
+        at: datetime,
     ) -> bytes:
-        """Put out what a move publishes; returns its effects as the log keeps them."""
+        """Put out what a move publishes and sends; returns its effects as the log keeps them."""
         source = source_of(address.namespace, address.pipeline)
         self.commit.out.extend(out_records(publications, address, source, cause, at))
-        return effects_bytes(publications)
+        for one in asked:
+            if one.what == "send" and one.key is not None and not one.due:
+                value = sent_value(one, address, source, cause, at)
+                body = one.key.encode() + b"\0" + value
+                self.commit.sent.append(SentEvent(one.pipeline or address.pipeline, one.key, body))
+        return effects_bytes(publications, asked, address)
 
     def _text(self, text: str) -> bytes:
         raw = text.encode()

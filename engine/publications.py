@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from functools import lru_cache
+from typing import Any
 from urllib.parse import quote
 
 import orjson
@@ -12,19 +13,59 @@ import orjson
 from connectors.encode import STRUCTURED_HEADERS, encode_structured
 from engine.log import microseconds
 from engine.outbox import OutRecord
-from statemachines.effects import Publication
+from statemachines.effects import Asked, Publication
 from statemachines.events import Address, Envelope
+from statemachines.following import DELAYED_IDS_FROM
+from statemachines.memory import time_of
 
 
-def effects_bytes(publications: Sequence[Publication]) -> bytes:
-    """The effects of a move as JSON, in order; empty for none."""
-    if not publications:
+def effects_bytes(
+    publications: Sequence[Publication], asked: Sequence[Asked] = (), address: Address | None = None
+) -> bytes:
+    """The effects of a move as JSON, publications first, in order; empty for none.
+
+    The ids of what is not published at once stand beside it; those of publications come from their numbers.
+    """
+    if not publications and not asked:
         return b""
-    return orjson.dumps(
-        [
-            {"publish": p.topic, "type": p.type, "key": p.key, "data": orjson.Fragment(p.data)}
-            for p in publications
-        ]
+    effects: list[dict[str, Any]] = [
+        {"publish": p.topic, "type": p.type, "key": p.key, "data": orjson.Fragment(p.data)}
+        for p in publications
+    ]
+    effects.extend(_asked(one, address) for one in asked if address is not None)
+    return orjson.dumps(effects)
+
+
+def _asked(one: Asked, address: Address) -> dict[str, Any]:
+    if one.what == "cancel":
+        return {"cancel": one.id}
+    form: dict[str, Any] = {one.what: one.topic or one.type, "type": one.type}
+    form["id"] = str(address.derive(DELAYED_IDS_FROM + one.number))
+    if one.data:
+        form["data"] = orjson.Fragment(one.data)
+    if one.key is not None:
+        form["key"] = one.key
+    if one.pipeline:
+        form["pipeline"] = one.pipeline
+    if one.id:
+        form["name"] = one.id
+    if one.due:
+        form["due"] = time_of(one.due)
+    return form
+
+
+def sent_value(one: Asked, address: Address, source: str, cause: Envelope, at: datetime) -> bytes:
+    """An event from a run to another one, as it is put into the inbox."""
+    number = address.derive_hex(DELAYED_IDS_FROM + one.number)
+    return encode_structured(
+        id=str(address.derive(DELAYED_IDS_FROM + one.number)),
+        source=source,
+        type=one.type,
+        subject=address.key,
+        time=at,
+        data=one.data,
+        traceparent=_traceparent(cause.traceparent, number),
+        causation_id=cause.id,
     )
 
 

@@ -10,8 +10,11 @@ from engine.dead_letters import DeadLetterTopic
 from statemachines.definition import Topic
 from statemachines.events import Event
 from statemachines.machine import Machine
+from statemachines.policies import Once
 from statemachines.run import Run
 
+DEFERRED_BYTES = 3_000
+"""What a deferred event takes in memory, roughly, beside its record."""
 RUN_BYTES = 800
 """What a hot run takes in memory, roughly, beside its context."""
 
@@ -32,6 +35,8 @@ class Route:
     """Hot runs by key, the least recently moved first."""
     cache_bytes: int = 0
     """The cache takes so many bytes at most, roughly; it may be fewer."""
+    inner: TopicRoute | None = None
+    """What stands for the topic of events that come from inside of runs."""
 
 
 class Reader(NamedTuple):
@@ -42,6 +47,8 @@ class Reader(NamedTuple):
     """None: the pipeline does not know the type, though another one does."""
     key_name: str | None
     """The field of the data that is the run's key, where the class names one."""
+    once: Once | None = None
+    """What the event is known by for ever, instead of its id."""
 
 
 @dataclass(slots=True, eq=False)
@@ -83,17 +90,26 @@ def make_routes(loaded: Iterable[Loaded], record_bytes_max: Mapping[str, int]) -
         topics = {topic.name: topic for one in versions for topic in one.machine.pipeline.read_topics}
         for name, topic in topics.items():
             found.setdefault(name, (topic, []))[1].append(route)
-    return {name: _topic_route(topic, routes, record_bytes_max) for name, (topic, routes) in found.items()}
+    made = {name: _topic_route(topic, routes, record_bytes_max) for name, (topic, routes) in found.items()}
+    for topic_route in made.values():
+        for route in topic_route.routes:
+            if route.inner is None:
+                route.inner = TopicRoute(Topic(""), [route], topic_route.dead_letters)
+    return made
 
 
 def bytes_of(run: Run) -> int:
     """What a hot run takes in memory, roughly."""
-    return RUN_BYTES + len(run.context)
+    deferred = sum(DEFERRED_BYTES + len(one.origin.record.value or b"") for one in run.deferred)
+    return RUN_BYTES + len(run.context) + len(run.memory) + deferred
 
 
 def _reader(route: Route, event_type: str) -> Reader:
     event_class = route.events.get(event_type)
-    return Reader(route, event_class, None if event_class is None else event_class.__event_key_name__)
+    once = route.newest.onces.get(event_type)
+    if once is not None and once.within is not None:
+        once = None  # known for a time only: the run remembers it
+    return Reader(route, event_class, None if event_class is None else event_class.__event_key_name__, once)
 
 
 def _route(versions: list[Loaded]) -> Route:

@@ -21,6 +21,7 @@ from engine import outbox
 from engine.assembly import EngineSettings, assemble
 from engine.engine import Engine
 from engine.errors import RefusedError
+from engine.homes import homes_topic
 from engine.observing import Observer
 from engine.outside import seen_from_outside
 from engine.relay import Relay
@@ -97,7 +98,9 @@ async def run(
         PointsmanError, SourceError: something is not as it must be, or cannot be reached at the start.
     """
     async with seen_from_outside(settings, observer) as outside:
-        sizes = await prepare_topics(settings.kafka, machines, create_sources=create_sources)
+        sizes = await prepare_topics(
+            settings.kafka, machines, homes_topic(settings.namespace), create_sources=create_sources
+        )
         relay = Relay(settings.postgres, settings.kafka, settings.namespace)
         engine = await assemble(
             settings,

@@ -10,14 +10,17 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from connectors.source import Partition
+from engine.backlog import Backlog
 from engine.backoff import Backoff
 from engine.claims import CHANNEL, Claim, Slice, by_bytes
 from engine.commands import Commands
 from engine.committer import Committer, Draft, Pending, bytes_in, evict
+from engine.homes import HOMES, homes_in
 from engine.parts import Parts, kafka_troubles
 from engine.routing import Route, TopicRoute
 from engine.starting import first_positions
 from engine.store.contract import Store
+from engine.timers import Timers
 
 if TYPE_CHECKING:
     from engine.engine import Engine
@@ -45,6 +48,7 @@ class Session:
         self._topics: dict[str, TopicRoute] = {}
         self._routes: list[Route] = []
         self._commands: Commands
+        self._timers: Timers
         self._pending: Pending | None = None
         self._draft: Draft | None = None
         self._dry = True
@@ -70,6 +74,8 @@ class Session:
         self._commands = Commands(
             self.store, self._topics, self._routes, self._committer, parts.limits, parts.outlet
         )
+        backlog = Backlog(parts.reader, self.store, self._topics, parts.limits, parts.clock)
+        self._timers = Timers(self.store, self._routes, backlog, parts.limits, parts.clock)
         await self._commands.listen()
         await self.store.listen(CHANNEL, engine.assignment.take_all_again)
         engine.assignment.serving = True
@@ -99,6 +105,7 @@ class Session:
                         await self._flush()
                         return True
         finally:
+            self._timers.close()
             if self._pending is not None:
                 self._pending.task.cancel()
                 with contextlib.suppress(asyncio.CancelledError, Exception):
@@ -119,6 +126,14 @@ class Session:
             if self._draft is None:
                 self._draft = await self._committer.draft(self._pending)
             await self._committer.extend(self._draft, portion)
+        due = await self._timers.due()
+        if due:
+            if self._draft is None:
+                self._draft = await self._committer.draft(self._pending)
+            await self._committer.extend_due(self._draft, due)
+            if self._draft.is_empty:
+                # What is due is on its way already, in the commit in flight.
+                self._draft = None
         full = self._draft is not None and self._draft.records >= limits.batch_records_max
         if full or not self._is_in_flight():
             await self._advance()
@@ -138,17 +153,17 @@ class Session:
         if pending is not None and not await committer.settle(pending, batch):
             # What was stepped ahead of a commit that came out otherwise is worth nothing.
             self._let_go_of_lost()
-            batch = await committer.prepare(draft.slices, None)
+            batch = await committer.prepare(draft.slices, None, draft.due)
         if await parts.outlet.learn(batch.commit):
             # Nothing is in flight now, so what the batch rests on can be loaded again.
             committer.forget(batch)
-            batch = await committer.prepare(draft.slices, None)
+            batch = await committer.prepare(draft.slices, None, draft.due)
         evict(self._routes, parts.limits, batch)
         if time.monotonic() >= self._upkeep_at:
             # From now on: an engine that was idle for days owes nothing.
             self._upkeep_at = time.monotonic() + UPKEEP_SECONDS
             await self.store.keep_up()
-        self._pending = committer.begin(draft.slices, batch)
+        self._pending = committer.begin(draft.slices, batch, draft.due)
 
     async def _flush(self) -> None:
         """Make all durable that was read."""
@@ -211,9 +226,12 @@ class Session:
         """Take the epochs of what was newly assigned, let go what was taken away, and read from there."""
         assignment, parts = self._engine.assignment, self._parts
         assignment.changed.clear()
-        wanted = assignment.partitions
+        wanted = frozenset(one for one in assignment.partitions if one.topic != parts.homes)
+        homes = homes_in(assignment.partitions, parts.homes) if parts.homes else list(range(HOMES))
+        self._timers.homes = self._commands.homes = homes
+        self._commands.wanted.set()
         fresh = {partition for partition in assignment.fresh if partition in wanted}
-        assignment.fresh -= fresh
+        assignment.fresh.clear()
         self.claims = {p: c for p, c in self.claims.items() if p in wanted and p not in fresh and not c.lost}
         if fresh:
             known = await self.store.known_positions(fresh)

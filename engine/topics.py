@@ -10,6 +10,7 @@ from connectors.kafka.admin import KafkaAdmin
 from connectors.kafka.settings import KafkaSettings
 from connectors.source import SourceError, SourceUnreachableError
 from engine.errors import RefusedError, UsageError
+from engine.homes import HOMES
 from statemachines.machine import Machine
 from statemachines.suggest import listed
 
@@ -36,13 +37,15 @@ def dead_letter_topics(machines: Iterable[Machine]) -> list[str]:
 async def prepare_topics(
     settings: KafkaSettings,
     machines: Sequence[Machine],
+    homes: str,
     *,
     create_sources: bool = False,
     partitions: int = -1,
 ) -> dict[str, int]:
     """Check or make what the engine needs; returns how large a record may be on each dead-letter topic, in bytes.
 
-    ``create_sources`` makes the topics that are read, too, with so many partitions (-1: as the brokers say).
+    ``homes`` is the topic whose partitions say who serves which timers. ``create_sources`` makes the topics that are
+    read, too, with so many partitions (-1: as the brokers say).
 
     Raises:
         UsageError: a topic that is read does not exist.
@@ -58,10 +61,27 @@ async def prepare_topics(
         for topic in missing:
             await admin.create_topic(topic, partitions=partitions)
             log.info("made the topic %s", topic)
+        await _prepare_homes(admin, homes)
         topics = dead_letter_topics(machines)
         return dict(
             zip(topics, await asyncio.gather(*(_prepare(admin, topic) for topic in topics)), strict=True)
         )
+
+
+async def _prepare_homes(admin: KafkaAdmin, topic: str) -> None:
+    """Make the topic whose partitions say who serves which timers; nothing is ever written to it."""
+    if await admin.topic_exists(topic):
+        return
+    try:
+        await admin.create_topic(topic, partitions=HOMES)
+    except SourceUnreachableError:
+        raise
+    except SourceError as error:
+        raise RefusedError(
+            f"The topic {topic}, whose partitions say which engine serves which timers, does not exist and cannot be "
+            f"made: {error} Create it with {HOMES} partitions, or allow it."
+        ) from error
+    log.info("made the topic %s", topic)
 
 
 async def _prepare(admin: KafkaAdmin, topic: str) -> int:

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict
+from datetime import timedelta
 from typing import Any
 
 import orjson
 
 from statemachines.definition import Move, Pipeline, State, name_of
 from statemachines.events import Event
+from statemachines.policies import SITUATIONS, Decision, Defer, PolicyLine
 
 FORMAT = "pointsman.definition/1"
 
@@ -29,11 +31,7 @@ def canonical_bytes(pipeline: Pipeline[Any]) -> bytes:
         "name": pipeline.name,
         "version": pipeline.version,
         "context": pipeline.context.__qualname__,
-        "policies": {
-            "no_run": pipeline.no_run,
-            "unexpected": pipeline.unexpected,
-            "closed": pipeline.closed,
-        },
+        "policies": _policies(pipeline),
         "topics": sorted((asdict(topic) for topic in pipeline.read_topics), key=lambda topic: topic["name"]),
         "events": {event.event_type(): event.event_key() for event in _events(pipeline)},
         "states": [_state(state) for state in pipeline.states],
@@ -49,6 +47,38 @@ def canonical_bytes(pipeline: Pipeline[Any]) -> bytes:
         "moves": [_move(move) for move in pipeline.moves],
     }
     return orjson.dumps(form, option=orjson.OPT_SORT_KEYS)
+
+
+def _policies(pipeline: Pipeline[Any]) -> dict[str, Any]:
+    form: dict[str, Any] = {name: _decision(getattr(pipeline, name)) for name in SITUATIONS}
+    if pipeline.policies:
+        form["lines"] = [_policy(line) for line in pipeline.policies]
+    return form
+
+
+def _policy(line: PolicyLine) -> dict[str, Any]:
+    form: dict[str, Any] = {name: _decision(one) for name, one in line.decisions.items()}
+    form["state"] = line.state
+    form["event"] = None if line.event is None else line.event.event_type()
+    if line.once is not None:
+        form["duplicate_by"] = [*line.once.fields]
+        form["duplicate_for"] = _microseconds(line.once.within)
+    if line.order is not None:
+        order = line.order
+        form["order_by"] = [order.by, order.kind, [*order.scope], order.stream]
+        if order.contiguous:
+            form["contiguous"] = [order.first, _decision(order.gap)]
+    return form
+
+
+def _decision(decision: Decision) -> Any:
+    if isinstance(decision, Defer):
+        return ["defer", _microseconds(decision.ttl), decision.then]
+    return decision
+
+
+def _microseconds(delay: timedelta | None) -> int | None:
+    return None if delay is None else delay // timedelta(microseconds=1)
 
 
 def _state(state: State[Any]) -> dict[str, Any]:
@@ -79,6 +109,10 @@ def _move(move: Move) -> dict[str, Any]:
         form["targets"] = list(move.targets)
     if move.reenter:
         form["reenter"] = True
+    if move.delay is not None:
+        form["delay"] = (
+            _microseconds(move.delay) if isinstance(move.delay, timedelta) else name_of(move.delay)
+        )
     return form
 
 

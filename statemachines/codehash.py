@@ -47,6 +47,8 @@ def _subjects(pipeline: Pipeline[Any]) -> Iterator[tuple[str, Any]]:
         yield from (("event", start.event), ("build", start.build), ("action", start.action))
     for move in pipeline.moves:
         yield from (("event", move.event), ("guard", move.guard), ("action", move.action))
+        if callable(move.delay):
+            yield "delay", move.delay
     for state in pipeline.states:
         yield from (("entry", function) for function, _ in state.entries)
         yield from (("exit", function) for function, _ in state.exits)

@@ -9,13 +9,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Generic, Literal, TypeVar
 
 from statemachines.context import Context
 from statemachines.effects import Out
-from statemachines.events import Done, Event, is_internal, make_done
+from statemachines.events import After, Done, Event, is_internal, make_after, make_done
+from statemachines.ordering import OrderBy
 from statemachines.places import Place, calling_place
+from statemachines.policies import Closed, NoRun, Once, PolicyLine, Unexpected
 
 C = TypeVar("C", bound=Context)
 E = TypeVar("E", bound=Event)
@@ -24,6 +27,9 @@ _COMPREHENSION = re.compile(r"<(?:listcomp|setcomp|dictcomp|genexpr)>\.")
 """Some versions of Python name these scopes and some do not; the name of a function must not depend on it."""
 
 Policy = Literal["dead_letter", "ignore"]
+Delay = timedelta | Callable[..., timedelta | datetime | None]
+"""How long after its state is entered a timer falls due; or a function of the context that answers so, or at which
+time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +80,8 @@ class Move:
     """Whether the source is left and entered again where a target is the source or inside it."""
     stranger: str | None = None
     """The pipeline that a target is a state of, where that is another one; a mistake."""
+    delay: Delay | None = None
+    """When the timer falls due that it waits for; ``event`` is the class of the timer's events."""
 
     @property
     def target(self) -> str | None:
@@ -259,6 +267,38 @@ class State(Generic[C]):
         """
         self.pipeline.add_move(self.name, None, to, when, do, reenter=reenter)
 
+    def after(
+        self,
+        delay: timedelta | Callable[[C], timedelta | datetime | None],
+        *,
+        to: State[C] | str | Sequence[State[C] | str] | None = None,
+        when: Callable[[C, After], bool] | None = None,
+        do: Callable[[C, After], Out] | None = None,
+        reenter: bool = False,
+    ) -> None:
+        """Add a transition that is taken once this state has been active for so long; when it is left, it is not.
+
+        Args:
+            delay: how long, from when the state is entered. A function is asked with the context once the transition
+                that entered the state is done, and answers how long, or at which time; None for never.
+            to: as of ``on``, and so the others.
+            when: a pure condition on (context, event).
+            do: changes the context that it is given, and may return effects.
+            reenter: leave this state and enter it again, where the target is this state or inside it.
+        """
+        self.pipeline.add_timer(self.name, delay, to, when, do, reenter=reenter)
+
+    def policy(self, event: type[Event] | None = None, *, unexpected: Unexpected) -> None:
+        """Say what becomes of an event that this state does not take, nor one inside or around it.
+
+        Args:
+            event: the class of events that it is for; None: all.
+            unexpected: ``"defer"`` or ``Defer(...)``, ``"ignore"``, ``"dead_letter"``.
+        """
+        self.pipeline.policies.append(
+            PolicyLine(self.name, event, {"unexpected": unexpected}, None, None, calling_place())
+        )
+
     @property
     def states(self) -> list[State[C]]:
         """The states directly inside this one, regions and histories among them, in the order they were added."""
@@ -278,9 +318,13 @@ class Pipeline(Generic[C]):
         context: the class of a run's durable data.
         version: a number that changes whenever the definition does.
         topics: what it reads; a name stands for a ``Topic`` with the default settings.
-        no_run: what becomes of an event whose key has no run and that starts none.
-        unexpected: what becomes of an event that the state of its run does not take.
-        closed: what becomes of an event whose run has ended.
+        no_run: what becomes of an event whose key has no run and that starts none: ``"dead_letter"``, ``"ignore"``,
+            ``"defer"`` until it has one, or ``"start"``: a run begins with a context of its defaults, and is offered
+            the event.
+        unexpected: what becomes of an event that no active state of its run takes: ``"defer"`` until one does,
+            ``"ignore"`` or ``"dead_letter"``. ``Defer(ttl, then=...)`` says for how long.
+        closed: what becomes of an event whose run has ended: ``"dead_letter"``, ``"ignore"``, or ``"restart"``: it is
+            taken as if there were no run, and one that starts a run starts the next generation of the key.
         description: a sentence for people.
     """
 
@@ -288,14 +332,16 @@ class Pipeline(Generic[C]):
     context: type[C]
     version: int = field(default=1, kw_only=True)
     topics: Sequence[Topic | str] = field(default=(), kw_only=True)
-    no_run: Policy = field(default="dead_letter", kw_only=True)
-    unexpected: Policy = field(default="dead_letter", kw_only=True)
-    closed: Policy = field(default="dead_letter", kw_only=True)
+    no_run: NoRun = field(default="dead_letter", kw_only=True)
+    unexpected: Unexpected = field(default="defer", kw_only=True)
+    closed: Closed = field(default="dead_letter", kw_only=True)
     description: str = field(default="", kw_only=True)
     states: list[State[C]] = field(default_factory=list, init=False)
     """All of them, however deep, in the order they were added."""
     moves: list[Move] = field(default_factory=list, init=False)
     starts: list[Start] = field(default_factory=list, init=False)
+    policies: list[PolicyLine] = field(default_factory=list, init=False)
+    """What is said of single event types and states."""
     place: Place = field(default_factory=calling_place, init=False)
 
     def state(
@@ -332,6 +378,62 @@ class Pipeline(Generic[C]):
         """Add a transition out of any state that is not final; a state's own transitions come first."""
         self.add_move(None, event, to, when, do)
 
+    def after(
+        self,
+        delay: timedelta | Callable[[C], timedelta | datetime | None],
+        *,
+        to: State[C] | str | Sequence[State[C] | str] | None = None,
+        when: Callable[[C, After], bool] | None = None,
+        do: Callable[[C, After], Out] | None = None,
+    ) -> None:
+        """Add a transition that is taken once the run has been going on for so long, whatever its state."""
+        self.add_timer(None, delay, to, when, do)
+
+    def policy(
+        self,
+        event: type[Event],
+        *,
+        no_run: NoRun | None = None,
+        unexpected: Unexpected | None = None,
+        closed: Closed | None = None,
+        duplicate_by: str | Sequence[str] | None = None,
+        duplicate_for: timedelta | None = None,
+        order_by: OrderBy | None = None,
+    ) -> None:
+        """Say what becomes of events of one type where they do not fit.
+
+        Args:
+            event: the class of events that it is for.
+            no_run: as of the pipeline, whose own is for all others; so are the next two.
+            unexpected: what becomes of one that no active state of its run takes.
+            closed: what becomes of one whose run has ended.
+            duplicate_by: a field of the data, or several, by which an event is known again, whatever its id: within
+                the runs of its key it is taken once.
+            duplicate_for: for how long; None: for ever.
+            order_by: how these events are in order: an older one is not applied once a newer one was.
+        """
+        given = {"no_run": no_run, "unexpected": unexpected, "closed": closed}
+        decisions = {name: one for name, one in given.items() if one is not None}
+        once: Once | None = None
+        if duplicate_by is not None or duplicate_for is not None:
+            fields = (duplicate_by,) if isinstance(duplicate_by, str) else tuple(duplicate_by or ())
+            once = Once(fields, duplicate_for)
+        self.policies.append(PolicyLine(None, event, decisions, once, order_by, calling_place()))
+
+    def add_timer(
+        self,
+        source: str | None,
+        delay: Delay,
+        to: State[C] | str | Sequence[State[C] | str] | None,
+        when: Callable[..., bool] | None,
+        do: Callable[..., Out] | None,
+        *,
+        reenter: bool = False,
+    ) -> None:
+        """Add a timer and the transition on it; ``after`` is the way to say it."""
+        number = sum(1 for move in self.moves if move.delay is not None and move.source == source)
+        self.add_move(source, make_after(source, number), to, when, do, reenter=reenter, delay=delay)
+
     def add_move(
         self,
         source: str | None,
@@ -341,11 +443,12 @@ class Pipeline(Generic[C]):
         do: Callable[..., Out] | None,
         *,
         reenter: bool = False,
+        delay: Delay | None = None,
     ) -> None:
-        """Add a line to the table; ``on`` and ``always`` are the ways to say it."""
+        """Add a line to the table; ``on``, ``always`` and ``after`` are the ways to say it."""
         place, targets = calling_place(), _targets(to)
         names, stranger = tuple(map(str, targets)), _first_stranger(targets, self)
-        self.moves.append(Move(source, event, names, when, do, place, reenter, stranger))
+        self.moves.append(Move(source, event, names, when, do, place, reenter, stranger, delay))
 
     @property
     def read_topics(self) -> tuple[Topic, ...]:

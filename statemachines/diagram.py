@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from datetime import timedelta
 from types import MappingProxyType
 from typing import Any
 
@@ -184,7 +185,7 @@ class _Drawing:
 
     def _label(self, move: Move) -> str:
         """As people write them: ``event [guard]``."""
-        words = ["always" if move.event_type is None else move.event_type]
+        words = [_what(move)]
         if not move.targets:
             words.append("[internal]")
         elif move.reenter and all(self._is_within(target, move.source) for target in move.targets):
@@ -207,6 +208,27 @@ def _handlers(state: State[Any]) -> Iterator[tuple[str, Any]]:
     yield from (("exit", do) for do, _ in state.exits)
     if state.output is not None:
         yield "output", state.output
+
+
+def _what(move: Move) -> str:
+    """What the transition waits for."""
+    if move.delay is not None:
+        delay = move.delay
+        return f"after {_duration(delay) if isinstance(delay, timedelta) else name_of(delay)}"
+    return "always" if move.event_type is None else move.event_type
+
+
+def _duration(delay: timedelta) -> str:
+    """As in ``1 d 2 h 30 min``."""
+    seconds, micros = delay.days * 86_400 + delay.seconds, delay.microseconds
+    parts = []
+    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        whole, seconds = divmod(seconds, length)
+        if whole:
+            parts.append(f"{whole} {unit}")
+    if seconds or micros or not parts:
+        parts.append(f"{seconds + micros / 1_000_000:g} s")
+    return " ".join(parts)
 
 
 def _does(when: str, action: Any) -> str:

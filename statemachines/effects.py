@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
@@ -15,12 +16,46 @@ class Publish:
     """Publish an event to a topic, exactly once, in the order of the run.
 
     ``key`` is the Kafka key; without it the key of the run that publishes, so that what one run publishes
-    to a topic stays in order.
+    to a topic stays in order. With ``after`` it is published so much later, unless the run has ended by then or
+    ``Cancel(id)`` has called it off.
     """
 
     topic: str
     event: Event
     key: str | None = None
+    after: timedelta | None = None
+    id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send an event to this run, or to another one, now or later.
+
+    An event to the run itself is taken once this transition is over, as a transition of its own, before the next event
+    from outside. One to another run comes there as if from a topic.
+
+    Args:
+        event: what is sent.
+        to: the key of the run; None: this run, or with ``pipeline`` the run of this key there.
+        pipeline: the pipeline of the run; None: this one.
+        after: how much later; None: now.
+        at: at which time instead; it has a time zone.
+        id: what ``Cancel`` calls it by. What is sent later is gone when the run that sent it ends.
+    """
+
+    event: Event
+    to: str | None = None
+    pipeline: str | None = None
+    after: timedelta | None = None
+    at: datetime | None = None
+    id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Call off what was to come later under this id; where nothing is, nothing happens."""
+
+    id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +69,7 @@ class Raise:
     event: Event
 
 
-Effect = Publish | Raise
+Effect = Publish | Raise | Send | Cancel
 Out = None | Effect | Iterable[Effect]
 """What an action returns: nothing, one effect, or several."""
 
@@ -46,6 +81,27 @@ class Publication(NamedTuple):
     type: str
     key: str
     data: bytes
+
+
+class Asked(NamedTuple):
+    """What a transition asked for beside publications, as it is logged."""
+
+    what: str
+    """``send``, ``timer`` or ``cancel``; or ``publish``, later."""
+    type: str = ""
+    data: bytes = b""
+    """JSON."""
+    id: str = ""
+    """What ``Cancel`` calls it by."""
+    pipeline: str = ""
+    """Empty: that of the run that sends it."""
+    key: str | None = None
+    """None: the run that sends it."""
+    topic: str = ""
+    due: int = 0
+    """When, in microseconds since 1970; 0: now."""
+    number: int = 0
+    """Which one of those of its transition; its id comes from it."""
 
 
 Outlet: TypeAlias = "Callable[[Publication, Event], str]"

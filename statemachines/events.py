@@ -224,6 +224,19 @@ class Failed(Event, type="error.execution"):
     error: str
 
 
+class After(Event):
+    """Says that a timer of a state, or of the whole run, fell due."""
+
+
+AFTER_PREFIX = "after."
+
+
+def make_after(state: str | None, number: int) -> type[After]:
+    """The class of the events of timer ``number`` of a state; None: of the run."""
+    where = f"{number}" if state is None else f"{state}.{number}"
+    return _new_class("After", After, f"{AFTER_PREFIX}{where}", None)
+
+
 def make_done(state: str) -> type[Done]:
     """The class of the events that say that a state is done."""
     return _new_class("Done", Done, f"done.state.{state}", None)
@@ -231,7 +244,7 @@ def make_done(state: str) -> type[Done]:
 
 def is_internal(event: type[Event]) -> bool:
     """Whether only the interpreter makes such events; from outside they are of an unknown type."""
-    return issubclass(event, Done | Failed)
+    return issubclass(event, Done | Failed | After)
 
 
 # A slot, written past the frozen model's __setattr__. It holds a function and its arguments, because a Meta

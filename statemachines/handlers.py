@@ -7,16 +7,18 @@ returns or leaves behind that cannot be. Nothing else in this package calls a gu
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 
 from statemachines.checks.names import wrong_with_topic
 from statemachines.definition import name_of
-from statemachines.effects import Publication, Publish, Raise
+from statemachines.effects import Asked, Cancel, Publication, Publish, Raise, Send
 from statemachines.events import Event, machine_of
-from statemachines.limits import CONTEXT_BYTES_MAX, EFFECTS_MAX, ERROR_CHARACTERS_MAX
+from statemachines.limits import CONTEXT_BYTES_MAX, EFFECTS_MAX, ERROR_CHARACTERS_MAX, KEY_BYTES_MAX
 from statemachines.outcome import Reason
 from statemachines.places import place_of
 
@@ -25,7 +27,8 @@ if TYPE_CHECKING:
     from statemachines.machine import Machine
 
 
-_RETURNS = "an action returns None, an effect (Publish, Raise) or several"
+ERRORS_TOLD_MAX = 20
+_RETURNS = "an action returns None, an effect (Publish, Raise, Send, Cancel) or several"
 _wrong_with_topic = lru_cache(maxsize=1_000)(wrong_with_topic)
 
 
@@ -39,7 +42,26 @@ class HandlerError(Exception):
 
 
 class RaisesError(Exception):
-    """An action raised an event where nobody takes it up: what led to it is to be done as a chart does it."""
+    """An action asked for more than publications: what led to it is to be done as a chart does it."""
+
+
+class Wish(NamedTuple):
+    """What an action asked for beside publications and raised events, and when it is to come."""
+
+    asked: Asked
+    after: timedelta | None = None
+    at: datetime | None = None
+
+
+class Performed(NamedTuple):
+    """All that an action asked for."""
+
+    publications: tuple[Publication, ...] = ()
+    raised: tuple[Event, ...] = ()
+    wishes: tuple[Wish, ...] = ()
+
+
+NOTHING = Performed()
 
 
 def ask(guard: Callable[[Any, Any], Any], name: str | None, context: Context, event: Event) -> bool:
@@ -63,22 +85,23 @@ def act(
 
     Raises:
         HandlerError: it raised, or returned what cannot be.
-        RaisesError: it asked for an event to be raised.
+        RaisesError: it asked for anything else.
     """
     try:
         out = action(context, event)
         if out is None:
             return ()
-        raised: list[Event] = []
-        if type(out) is Publish:
+        if type(out) is Publish and out.after is None:
             asked: tuple[Publication, ...] = (_publication(out, key),)
+            more = False
         else:
-            asked, raised = _several(out, name, key)
+            asked, raised, wishes = _several(out, name, key)
+            more = bool(raised or wishes)
     except HandlerError as error:
         raise _of(error, name) from None
     except BaseException as error:  # noqa: BLE001 - whatever user code raises ends here; serializers are user code too
         raise HandlerError(Reason.ACTION_FAILED, describe(error, name), name or "") from None
-    if raised:
+    if more:
         raise RaisesError
     _check_outlet(asked, name, event)
     return asked
@@ -86,19 +109,36 @@ def act(
 
 def perform(
     action: Callable[[Any, Any], Any], name: str, context: Context, event: Event, key: str
-) -> tuple[tuple[Publication, ...], list[Event]]:
-    """The same, with the events that it asks to be raised. Raises HandlerError."""
+) -> Performed:
+    """The same, with all else that it asks for. Raises HandlerError."""
     try:
         out = action(context, event)
         if out is None:
-            return (), []
-        asked, raised = _several(out, name, key)
+            return NOTHING
+        performed = _several(out, name, key)
     except HandlerError as error:
         raise _of(error, name) from None
     except BaseException as error:  # noqa: BLE001 - whatever user code raises ends here; serializers are user code too
         raise HandlerError(Reason.ACTION_FAILED, describe(error, name), name) from None
-    _check_outlet(asked, name, event)
-    return asked, raised
+    _check_outlet(performed.publications, name, event)
+    return performed
+
+
+def time_asked(
+    function: Callable[[Any], Any], name: str | None, context: Context
+) -> timedelta | datetime | None:
+    """When a state's timer falls due: after so long, at this time, or not at all. Raises HandlerError."""
+    try:
+        found = function(context)
+    except BaseException as error:  # noqa: BLE001 - whatever user code raises ends here
+        raise HandlerError(Reason.ACTION_FAILED, describe(error, name), name or "") from None
+    if found is None or isinstance(found, timedelta):
+        return found
+    if isinstance(found, datetime) and found.tzinfo is not None:
+        return found
+    what = "a time without a zone" if isinstance(found, datetime) else type(found).__name__
+    message = f"{name} returned {what}; it says when by a timedelta, a datetime with a zone, or None"
+    raise HandlerError(Reason.ACTION_FAILED, message, name or "")
 
 
 def answer(output: Callable[[Any, Any], Any], context: Context, event: Event) -> Any:
@@ -162,6 +202,31 @@ def write(machine: Machine, context: Context, name: str | None) -> bytes:
     return written
 
 
+def validated(machine: Machine, event_type: str, data: Any) -> tuple[Event | None, str]:
+    """The event from its data; or None, and what is wrong with the data.
+
+    Of a type that the machine does not know it is an event without data: nothing takes it, whatever is in it.
+    """
+    validate = machine.validators.get(event_type)
+    if validate is None:
+        return Event.model_construct(), ""
+    try:
+        return validate({} if data is None else data), ""
+    except BaseException as raised:  # noqa: BLE001 - a user's validator may raise anything
+        return None, describe_invalid(raised)
+
+
+def describe_invalid(raised: BaseException) -> str:
+    """What is wrong with an event's data, by field."""
+    if not isinstance(raised, ValidationError):
+        return describe(raised, "the event's own validation")
+    told = []
+    for one in raised.errors(include_url=False, include_context=False, include_input=False)[:ERRORS_TOLD_MAX]:
+        place = ".".join(str(part) for part in one["loc"]) or "the data"
+        told.append(f"{place}: {one['msg']}")
+    return "; ".join(told)
+
+
 def describe(error: BaseException, name: str | None) -> str:
     """What happened in user code, in one printable line that names the handler and the place."""
     try:
@@ -184,8 +249,8 @@ def _printable(text: str, room: int = 0) -> str:
     )
 
 
-def _several(out: Any, name: str | None, key: str) -> tuple[tuple[Publication, ...], list[Event]]:
-    if isinstance(out, Publish | Raise):
+def _several(out: Any, name: str | None, key: str) -> Performed:
+    if isinstance(out, Publish | Raise | Send | Cancel):
         out = (out,)
     try:
         several = iter(out)
@@ -194,22 +259,73 @@ def _several(out: Any, name: str | None, key: str) -> tuple[tuple[Publication, .
         raise HandlerError(Reason.ACTION_FAILED, message, name or "") from None
     asked: list[Publication] = []
     raised: list[Event] = []
+    wishes: list[Wish] = []
     for number, effect in enumerate(several):
         if number >= EFFECTS_MAX:
             message = f"{name} asked for more than {EFFECTS_MAX} effects in one move"
             raise HandlerError(Reason.ACTION_FAILED, message, name or "")
-        if isinstance(effect, Raise):
-            raised.append(_raised(effect))
-        else:
-            asked.append(_publication(effect, key))
-    return tuple(asked), raised
+        match effect:
+            case Raise():
+                _type_and_data("Raise", effect.event)
+                raised.append(effect.event)
+            case Send():
+                wishes.append(_sent(effect))
+            case Cancel():
+                _check_text("Cancel", "id", effect.id)
+                wishes.append(Wish(Asked("cancel", id=effect.id)))
+            case Publish(after=timedelta()):
+                wishes.append(_published_later(effect, key))
+            case _:
+                asked.append(_publication(effect, key))
+    return Performed(tuple(asked), tuple(raised), tuple(wishes))
 
 
-def _raised(effect: Raise) -> Event:
-    if not isinstance(effect.event, Event) or not effect.event.event_type():
-        message = f"Raise needs an event whose class names a type, not {_called(effect.event)}"
+def _sent(effect: Send) -> Wish:
+    event_type, data = _type_and_data("Send", effect.event)
+    for word, text in (("to", effect.to), ("pipeline", effect.pipeline), ("id", effect.id)):
+        if text is not None:
+            _check_text("Send", word, text)
+    if effect.pipeline is not None and not effect.to:
+        raise HandlerError(Reason.ACTION_FAILED, "Send to another pipeline needs the key of a run: to=...")
+    if effect.to is not None and (
+        not effect.to or "\0" in effect.to or len(effect.to.encode()) > KEY_BYTES_MAX
+    ):
+        message = (
+            f"Send names a run by {effect.to!r:.100}, which is empty, has a NUL or is too long for a key"
+        )
+        raise HandlerError(Reason.ACTION_FAILED, _printable(message))
+    asked = Asked("send", event_type, data, effect.id, effect.pipeline or "", effect.to)
+    return Wish(asked, *_when("Send", effect.after, effect.at))
+
+
+def _published_later(effect: Publish, key: str) -> Wish:
+    one = _publication(effect, key)
+    _check_text("Publish", "id", effect.id)
+    asked = Asked("publish", one.type, one.data, effect.id, key=one.key, topic=one.topic)
+    return Wish(asked, *_when("Publish", effect.after, None))
+
+
+def _when(what: str, after: Any, at: Any) -> tuple[timedelta | None, datetime | None]:
+    if after is not None and at is not None:
+        raise HandlerError(Reason.ACTION_FAILED, f"{what} takes after= or at=, not both")
+    if after is not None and not isinstance(after, timedelta):
+        message = f"{what} takes after= as a timedelta, not {type(after).__name__}"
         raise HandlerError(Reason.ACTION_FAILED, message)
-    return effect.event
+    if at is not None and (not isinstance(at, datetime) or at.tzinfo is None):
+        raise HandlerError(
+            Reason.ACTION_FAILED, f"{what} takes at= as a datetime with a zone, not {at!r:.100}"
+        )
+    return after, at
+
+
+def _type_and_data(what: str, event: Any) -> tuple[str, bytes]:
+    event_type = event.event_type() if isinstance(event, Event) else ""
+    if not event_type:
+        message = f"{what} needs an event whose class names a type, not {_called(event)}"
+        raise HandlerError(Reason.ACTION_FAILED, message)
+    if what == "Raise":
+        return event_type, b""
+    return event_type, event.__pydantic_serializer__.to_json(event, warnings=False, by_alias=True)
 
 
 def _publication(effect: Any, run_key: str) -> Publication:
@@ -222,8 +338,8 @@ def _publication(effect: Any, run_key: str) -> Publication:
         message = f"Publish to {effect.topic!r} needs an event whose class names a type"
         raise HandlerError(Reason.ACTION_FAILED, f"{message}, not {_called(event)}")
     key = run_key if effect.key is None else effect.key
-    _check_text(effect.topic)
-    _check_text(key)
+    _check_text("Publish", "topic", effect.topic)
+    _check_text("Publish", "key", key)
     wrong = _wrong_with_topic(effect.topic)
     if wrong:
         message = (
@@ -238,8 +354,8 @@ def _called(event: object) -> str:
     return f"the class {event.__name__} itself" if isinstance(event, type) else type(event).__name__
 
 
-def _check_text(text: Any) -> None:
+def _check_text(what: str, word: str, text: Any) -> None:
     if not isinstance(text, str):
-        message = f"Publish takes topic and key as text, not {type(text).__name__}"
+        message = f"{what} takes {word} as text, not {type(text).__name__}"
         raise HandlerError(Reason.ACTION_FAILED, message)
     text.encode()  # a lone surrogate is refused here, where it can be told whose it is

@@ -5,13 +5,18 @@ arguments, so the engine, replay, tests and simulation agree by construction.
 
 An event meets these questions in this order, and the first that has an answer decides:
 
-1. seen before?          -> Duplicate
-2. run held?             -> Waits
-3. no run, run closed?   -> a start event starts one; else the pipeline's policy
-4. valid?                -> else Refused, and the run is held
-5. accepted?             -> the state's own transitions, then those of the states around it, then the pipeline's, in
-                            order; else the policy
-6. the action            -> Refused, and the run is held, if it raises or leaves nonsense
+1. seen before?            -> Duplicate
+2. older than one applied? -> Stale
+3. run held?               -> Waits
+4. a gap before it?        -> Deferred
+5. no run, run closed?     -> a start event starts one; else the policy
+6. valid?                  -> else Refused, and the run is held
+7. accepted?               -> the state's own transitions, then those of the states around it, then the pipeline's, in
+                              order; else the policy, which by default defers
+8. the action              -> Refused, and the run is held, if it raises or leaves nonsense
+
+What comes from inside (a timer, an event that a run sent to itself) is asked the last three only, and where nothing
+takes it, it is noted and gone. An event that was deferred is offered again by the same function.
 
 A pipeline that has nothing but states and transitions on events is looked up in a table. All that charts have besides
 goes through ``chart``, and so does an event on which an action of a flat pipeline raises another.
@@ -27,27 +32,45 @@ past its class's ``__new__``, a meta that is only made when asked for) is there 
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from statemachines.chart.macrostep import Macrostep
+from statemachines.chart.macrostep import Macrostep, number_of
 from statemachines.chart.spots import Live
 from statemachines.chart.steps import Spot
 from statemachines.events import Address, Event, Meta, set_origin
 from statemachines.handlers import HandlerError, RaisesError, act, ask, build, read, write
-from statemachines.outcome import DUPLICATE, WAITS, Ignored, Moved, Outcome, Reason, Refused, Tried
-from statemachines.run import Run, Status, has_seen
+from statemachines.limits import DEFERRED_MAX
+from statemachines.memory import EMPTY, Memory, read_memory, write_memory
+from statemachines.outcome import (
+    DUPLICATE,
+    WAITS,
+    Deferred,
+    Duplicate,
+    Ignored,
+    Moved,
+    Outcome,
+    Reason,
+    Refused,
+    Stale,
+    Tried,
+)
+from statemachines.policies import as_defer, told
+from statemachines.run import Run, Status, has_deferred, has_seen
+from statemachines.turns import in_turn
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from statemachines.context import Context
-    from statemachines.definition import Policy
     from statemachines.effects import Publication
     from statemachines.events import Envelope
     from statemachines.machine import Beginning, Candidate, Machine
+    from statemachines.memory import Delayed
+    from statemachines.policies import Decided
 
 COMPLETED = int(Status.COMPLETED)
 RUNNING = int(Status.RUNNING)
+EXPECTED = int(Status.EXPECTED)
 _tuple = tuple.__new__
 
 
@@ -63,48 +86,107 @@ class Occurrence(NamedTuple):
     error: str = ""
     seen: bool = False
     """The log says that it was consumed before."""
+    data: Any = None
+    """The event's data as it came; asked by what it is in order by."""
+    again: bool = False
+    """It was deferred, and is offered once more."""
+    delayed: Delayed | None = None
+    """It comes from inside: what the run asked for, and what is over with it."""
 
 
 def step(machine: Machine, run: Run | None, occurrence: Occurrence) -> Outcome:
     """What becomes of a run by an event; the run itself is left as it is."""
+    if machine.asks_more or occurrence.delayed is not None:
+        return _step_asking(machine, run, occurrence)
     if run is None:
-        return _start(machine, occurrence)
+        return _start(machine, None, occurrence, EMPTY)
     recent, digest = run.recent, occurrence.digest
     if occurrence.seen or (recent.find(digest) >= 0 and has_seen(recent, digest)):
         return DUPLICATE
     if run.held:
         return WAITS
-    configuration = run.configuration
-    if run.status == COMPLETED:
-        return _by_policy(machine.closed, Reason.CLOSED, f"the run ended in {configuration}")
+    return _offer(machine, run, occurrence, EMPTY)
+
+
+def _step_asking(machine: Machine, run: Run | None, occurrence: Occurrence) -> Outcome:
+    """The same where order and business keys are asked for, or the event comes from inside."""
+    delayed = occurrence.delayed
+    if delayed is not None:
+        assert run is not None, "what comes from inside comes from a run"
+        if run.held:
+            return WAITS
+        return _offer(machine, run, occurrence, read_memory(run.memory).without(delayed))
+    if run is not None and not occurrence.again:
+        recent, digest = run.recent, occurrence.digest
+        if occurrence.seen or (recent.find(digest) >= 0 and has_seen(recent, digest)):
+            return DUPLICATE
+    memory = EMPTY if run is None else read_memory(run.memory)
+    asked = in_turn(machine, memory, occurrence)
+    if isinstance(asked, Duplicate | Stale):
+        return asked
+    if run is not None and run.held:
+        return WAITS
+    if isinstance(asked, Refused):
+        return asked._replace(holds=run is not None)
+    if isinstance(asked, Deferred):
+        return _may_defer(run, occurrence, asked)
+    if run is None:
+        return _start(machine, None, occurrence, asked)
+    outcome = _offer(machine, run, occurrence, asked)
+    if asked is not memory and type(outcome) is Ignored:
+        # It had its turn, though it changed nothing else.
+        return outcome._replace(memory=write_memory(asked))
+    return outcome
+
+
+def _offer(machine: Machine, run: Run, occurrence: Occurrence, memory: Memory) -> Outcome:
+    """Have a run take an event whose turn it is; ``memory`` is what the run keeps if it does."""
+    if run.status != RUNNING:
+        return _not_running(machine, run, occurrence, memory)
     event, envelope = occurrence.event, occurrence.envelope
     if event is None:
         return Refused(Reason.INVALID, occurrence.error, holds=True)
-    if not machine.flat:
-        return _move_in_chart(machine, run, occurrence, event)
+    if not machine.flat or memory is not EMPTY or run.memory:
+        return _move_in_chart(machine, run, occurrence, event, memory)
+    configuration = run.configuration
     try:
         candidates = machine.table[configuration].get(envelope.type)
     except KeyError:
         return _without_state(machine, configuration)
     if candidates is None:
-        why = f"{configuration} has no transition for it"
-        return _by_policy(machine.unexpected, Reason.UNEXPECTED, why)
+        return _unexpected(machine, run, occurrence, f"{configuration} has no transition for it")
     # All but the occurrence itself, which holds the event: a cycle would live until the garbage collector finds it.
     origin = machine, run, envelope, occurrence.key, occurrence.now
     set_origin(event, (_meta, *origin))
     try:
-        return _move(machine, run, configuration, event, candidates, origin)
+        return _move(machine, run, occurrence, configuration, event, candidates, origin)
     except RaisesError:
-        return _move_in_chart(machine, run, occurrence, event)
+        return _move_in_chart(machine, run, occurrence, event, memory)
 
 
-def _move_in_chart(machine: Machine, run: Run, occurrence: Occurrence, event: Event) -> Outcome:
+def _not_running(machine: Machine, run: Run, occurrence: Occurrence, memory: Memory) -> Outcome:
+    if run.status == EXPECTED:
+        return _start(machine, run, occurrence, memory)
+    if occurrence.delayed is not None:
+        return Ignored(Reason.CLOSED, memory=write_memory(memory))
+    decided = machine.policies.of("closed", occurrence.envelope.type)
+    if decided.decision == "restart":
+        # What was applied belongs to the key, what falls due later ended with the run.
+        return _start(machine, run, occurrence, Memory(marks=memory.marks, seen=memory.seen))
+    return _by_policy(run, occurrence, decided, Reason.CLOSED, f"the run ended in {' '.join(run.states)}")
+
+
+def _move_in_chart(
+    machine: Machine, run: Run, occurrence: Occurrence, event: Event, memory: Memory
+) -> Outcome:
+    if memory is EMPTY:
+        memory = read_memory(run.memory)
     try:
         spot = machine.spots.spot_of(run.configuration)
     except KeyError:
         return _without_state(machine, run.configuration)
     envelope = occurrence.envelope
-    macrostep = Macrostep(machine, run, envelope, occurrence.key, occurrence.now, spot)
+    macrostep = Macrostep(machine, run, envelope, occurrence.key, occurrence.now, spot, memory)
     try:
         moved = macrostep.move(event)
     except HandlerError as error:
@@ -115,7 +197,9 @@ def _move_in_chart(machine: Machine, run: Run, occurrence: Occurrence, event: Ev
     why = f"{states} has no transition for it"
     if tried:
         why = f"no condition of the transitions out of {states} held"
-    return _by_policy(machine.unexpected, Reason.UNEXPECTED, why, tried)
+    if occurrence.delayed is not None:
+        return Ignored(Reason.UNEXPECTED, tried, memory=write_memory(memory))
+    return _unexpected(machine, run, occurrence, why, tried)
 
 
 def _without_state(machine: Machine, configuration: str) -> Outcome:
@@ -126,6 +210,7 @@ def _without_state(machine: Machine, configuration: str) -> Outcome:
 def _move(
     machine: Machine,
     run: Run,
+    occurrence: Occurrence,
     configuration: str,
     event: Event,
     candidates: tuple[Candidate, ...],
@@ -145,7 +230,7 @@ def _move(
                 configuration = target
             status = COMPLETED if configuration in machine.final else RUNNING
             if action is None:
-                return _tuple(Moved, (False, configuration, status, None, ()))
+                return _tuple(Moved, (False, configuration, status, None, (), None, ()))
             if context is None:
                 context = read(machine, run.context)
             if target is not None:
@@ -154,35 +239,65 @@ def _move(
             publications = act(action, action_name, context, event, run.key)
             written = write(machine, context, action_name)
             changed = None if written == run.context else written
-            return _tuple(Moved, (False, configuration, status, changed, publications))
+            return _tuple(Moved, (False, configuration, status, changed, publications, None, ()))
     except HandlerError as error:
         return Refused(error.reason, str(error), holds=True, tried=tried)
     why = f"no condition of the transitions out of {configuration} held"
-    return _by_policy(machine.unexpected, Reason.UNEXPECTED, why, tried)
+    return _unexpected(machine, run, occurrence, why, tried)
 
 
-def _start(machine: Machine, occurrence: Occurrence) -> Outcome:
-    beginning = machine.beginnings.get(occurrence.envelope.type)
+def _start(machine: Machine, run: Run | None, occurrence: Occurrence, memory: Memory) -> Outcome:
+    """Begin a run; ``run`` is what there is of its key: nothing, events that wait for it, or the last generation."""
+    event_type = occurrence.envelope.type
+    beginning = machine.beginnings.get(event_type)
     if beginning is None:
-        return _by_policy(machine.no_run, Reason.NO_RUN, f"no run has the key {occurrence.key!r}")
+        decided = machine.policies.of("no_run", event_type)
+        if decided.decision == "start":
+            return _start_with_defaults(machine, run, occurrence, memory)
+        why = f"no run has the key {occurrence.key!r}"
+        if run is not None and run.status == COMPLETED:
+            why = f"the run of the key {occurrence.key!r} has ended, and no other one has begun"
+        return _by_policy(run, occurrence, decided, Reason.NO_RUN, why)
     event = occurrence.event
     if event is None:
         return Refused(Reason.INVALID, occurrence.error, holds=False)
-    set_origin(event, (_meta, machine, None, occurrence.envelope, occurrence.key, occurrence.now))
+    set_origin(event, (_meta, machine, run, occurrence.envelope, occurrence.key, occurrence.now))
     try:
-        if machine.flat:
+        if machine.flat and memory is EMPTY:
             with contextlib.suppress(RaisesError):
                 return _begin(machine, beginning, event, occurrence.key)
-        return _begin_in_chart(machine, beginning, event, occurrence)
+        context = build(machine, beginning.build, beginning.build_name, event)
+        macrostep = _at_the_start(machine, run, occurrence, memory)
+        name = beginning.action_name or beginning.build_name
+        return macrostep.start(event, context, name, beginning.plan)
     except HandlerError as error:
         return Refused(error.reason, str(error), holds=False)
 
 
-def _begin_in_chart(machine: Machine, beginning: Beginning, event: Event, occurrence: Occurrence) -> Moved:
-    context = build(machine, beginning.build, beginning.build_name, event)
+def _at_the_start(machine: Machine, run: Run | None, occurrence: Occurrence, memory: Memory) -> Macrostep:
     spot = Spot(1, (0,) * len(machine.steps.chart.history))
-    macrostep = Macrostep(machine, None, occurrence.envelope, occurrence.key, occurrence.now, spot)
-    return macrostep.start(event, context, beginning.action_name or beginning.build_name, beginning.plan)
+    anew = run is not None and run.status == COMPLETED
+    envelope, key, now = occurrence.envelope, occurrence.key, occurrence.now
+    return Macrostep(machine, run, envelope, key, now, spot, memory, anew=anew)
+
+
+def _start_with_defaults(
+    machine: Machine, run: Run | None, occurrence: Occurrence, memory: Memory
+) -> Outcome:
+    """Begin a run that no event starts, and offer it the event."""
+    event, name = occurrence.event, machine.context_class.__name__
+    if event is None:
+        return Refused(Reason.INVALID, occurrence.error, holds=False)
+    macrostep = _at_the_start(machine, run, occurrence, memory)
+    try:
+        context = build(machine, lambda _: machine.context_class(), name, event)
+        moved = macrostep.start_and_offer(event, context, name, machine.default_plan)
+    except HandlerError as error:
+        return Refused(error.reason, str(error), holds=False, tried=macrostep.tried)
+    if moved is not None:
+        return moved
+    why = "a run that begins has no transition for it"
+    return _unexpected(machine, run, occurrence, why, macrostep.tried)
 
 
 def _begin(machine: Machine, beginning: Beginning, event: Event, key: str) -> Moved:
@@ -195,17 +310,49 @@ def _begin(machine: Machine, beginning: Beginning, event: Event, key: str) -> Mo
     return Moved(True, beginning.target, status, written, publications)
 
 
-def _by_policy(policy: Policy, reason: Reason, why: str, tried: tuple[Tried, ...] = ()) -> Outcome:
-    if policy == "ignore":
-        return Ignored(reason, tried)
-    return Refused(reason, why, holds=False, tried=tried)
+def _unexpected(
+    machine: Machine, run: Run | None, occurrence: Occurrence, why: str, tried: tuple[Tried, ...] = ()
+) -> Outcome:
+    states = run.states[::-1] if run is not None and run.status == RUNNING else ()
+    decided = machine.policies.unexpected(states, occurrence.envelope.type)
+    return _by_policy(run, occurrence, decided, Reason.UNEXPECTED, why, tried)
+
+
+def _by_policy(
+    run: Run | None,
+    occurrence: Occurrence,
+    decided: Decided,
+    reason: Reason,
+    why: str,
+    tried: tuple[Tried, ...] = (),
+) -> Outcome:
+    policy = told(decided)
+    if decided.decision == "ignore":
+        return Ignored(reason, tried, policy)
+    defer = as_defer(decided.decision)
+    if defer is None:
+        return Refused(reason, why, holds=False, tried=tried, policy=policy)
+    deferred = Deferred(reason, why, occurrence.now + defer.ttl, defer.then, tried, policy)
+    return _may_defer(run, occurrence, deferred)
+
+
+def _may_defer(run: Run | None, occurrence: Occurrence, deferred: Deferred) -> Outcome:
+    if occurrence.again or run is None:
+        return deferred
+    if has_deferred(run, occurrence.digest):
+        return DUPLICATE
+    if len(run.deferred) >= DEFERRED_MAX:
+        error = f"{deferred.why}; and {DEFERRED_MAX} deferred events wait for the run already"
+        return Refused(Reason.DEFERRED_FULL, error, False, deferred.tried, deferred.policy)
+    return deferred
 
 
 def _meta(machine: Machine, run: Run | None, envelope: Envelope, key: str, now: datetime) -> Meta:
-    generation, sequence = (0, 0) if run is None else (run.generation, run.sequence)
     chart = machine.steps.chart
-    live = Live(chart, 0 if run is None else 1 << chart.numbers.get(run.configuration, 0))
-    address = Address(machine.namespace, machine.name, key, generation, sequence + 1)
+    running = run is not None and run.status == RUNNING
+    live = Live(chart, 1 << chart.numbers.get(run.configuration, 0) if run is not None and running else 0)
+    generation, sequence = number_of(run, anew=run is not None and run.status == COMPLETED)
+    address = Address(machine.namespace, machine.name, key, generation, sequence)
     return Meta(envelope, now, address, live.is_active)
 
 

@@ -33,3 +33,24 @@ CONTEXT_BYTES_MAX: Final = 1_000_000
 
 ERROR_CHARACTERS_MAX: Final = 2_000
 """How much of an exception's message is kept; the rest is cut off, with a mark."""
+
+KEY_BYTES_MAX: Final = 1_024
+"""How long a run's key may be, as UTF-8."""
+
+DELAYED_MAX: Final = 1_000
+"""How many timers, delayed events and delayed publications one run may have; what asks for more is refused."""
+
+DEFERRED_MAX: Final = 1_000
+"""How many deferred events wait for one run; more of them are dead letters."""
+
+SEEN_MAX: Final = 1_000
+"""How many business keys that count for a time only one run remembers; what comes with more is a dead letter."""
+
+MEMORY_BYTES_MAX: Final = 1_000_000
+"""How large a run's memory may be as JSON: what falls due later, with its data, and how far streams have come."""
+
+FOLLOWING_MAX: Final = 100
+"""How many deferred events and events to itself a run takes after one event, before those of others have their turn."""
+
+DELAY_DAYS_MAX: Final = 36_525
+"""How far away a timer or a delayed event may be: a hundred years."""

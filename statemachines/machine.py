@@ -12,14 +12,17 @@ from statemachines.chart.spots import Spots
 from statemachines.chart.steps import Plan, Steps
 from statemachines.chart.tree import Block, plant
 from statemachines.codehash import code_hash
-from statemachines.definition import Move, Pipeline, Policy, Start, is_flat, name_of
-from statemachines.events import is_internal
+from statemachines.definition import Move, Pipeline, Start, is_flat, name_of
+from statemachines.events import After, is_internal
+from statemachines.policies import Policies, policies_of
 from statemachines.validation import check
 
 if TYPE_CHECKING:
     from statemachines.context import Context
     from statemachines.effects import Out, Outlet
     from statemachines.events import Event
+    from statemachines.ordering import OrderBy
+    from statemachines.policies import Once
 
 
 class Candidate(NamedTuple):
@@ -64,11 +67,17 @@ class Machine:
     beginnings: Mapping[str, Beginning]
     events: Mapping[str, type[Event]]
     validators: Mapping[str, Callable[[Any], Event]]
-    """By event type: the event from its data; raises what a user's validator may raise."""
+    """By event type, timers' among them: the event from its data; raises what a user's validator may raise."""
     final: frozenset[str]
-    no_run: Policy
-    unexpected: Policy
-    closed: Policy
+    policies: Policies
+    orders: Mapping[str, OrderBy]
+    """How events of these types are in order."""
+    onces: Mapping[str, Once]
+    """What events of these types are known by beside their ids."""
+    asks_more: bool
+    """Whether more is asked of an event than whether its id was seen, and whether its run takes it."""
+    default_plan: Plan
+    """How a run begins that no event starts."""
     structure: bytes
     hash: bytes
     """SHA-256 of the structure: the definition's identity."""
@@ -80,6 +89,16 @@ class Machine:
     """The context as JSON."""
     outlet: Outlet | None = None
     """What is too large for its topic is refused by it. No part of the definition: the engine puts it in."""
+
+    def has_transition(self, configuration: str, event_type: str) -> bool:
+        """Whether any transition out of the states of a configuration is on events of this type."""
+        if self.flat:
+            return event_type in self.table.get(configuration, {})
+        try:
+            active = self.spots.spot_of(configuration).active
+        except KeyError:
+            return True
+        return self.steps.is_awaited(active, event_type)
 
 
 def compile_pipeline(pipeline: Pipeline[Any], *, namespace: str = "default") -> Machine:
@@ -95,7 +114,11 @@ def compile_pipeline(pipeline: Pipeline[Any], *, namespace: str = "default") -> 
     initial = chart.nodes[chart.nodes[0].begins[0]].name
     lines: list[Start | Move] = [*pipeline.starts, *pipeline.moves]
     classes = [line.event for line in lines if line.event is not None]
+    timers = {one.event_type(): one for one in classes if issubclass(one, After)}
     events: dict[str, type[Event]] = {one.event_type(): one for one in classes if not is_internal(one)}
+    by_type = [(line, line.event.event_type()) for line in pipeline.policies if line.event is not None]
+    orders = {event_type: line.order for line, event_type in by_type if line.order is not None}
+    onces = {event_type: line.once for line, event_type in by_type if line.once is not None}
     return Machine(
         pipeline=pipeline,
         namespace=namespace,
@@ -113,12 +136,14 @@ def compile_pipeline(pipeline: Pipeline[Any], *, namespace: str = "default") -> 
         events=events,
         validators={
             event_type: event_class.__pydantic_validator__.validate_python
-            for event_type, event_class in events.items()
+            for event_type, event_class in (events | timers).items()
         },
         final=frozenset(state.name for state in pipeline.states if state.final and state.parent is None),
-        no_run=pipeline.no_run,
-        unexpected=pipeline.unexpected,
-        closed=pipeline.closed,
+        policies=policies_of(pipeline),
+        orders=orders,
+        onces=onces,
+        asks_more=bool(orders) or any(once.within is not None for once in onces.values()),
+        default_plan=steps.begin(chart.nodes[0].begins, None),
         structure=structure,
         hash=hashlib.sha256(structure).digest(),
         code=code_hash(pipeline),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import enum
+from datetime import datetime
 from typing import NamedTuple
 
-from statemachines.effects import Publication
+from statemachines.effects import Asked, Publication
 
 
 class Reason(enum.StrEnum):
@@ -29,6 +30,10 @@ class Reason(enum.StrEnum):
     DEFINITION_MISSING = "definition missing"
     BEHIND_HELD = "run held"
     SEEN_BEFORE = "seen before"
+    STALE = "older than what was applied"
+    GAP = "events before it are missing"
+    EXPIRED = "waited too long"
+    DEFERRED_FULL = "deferral limit reached"
 
 
 class Tried(NamedTuple):
@@ -48,6 +53,10 @@ class Moved(NamedTuple):
     context: bytes | None
     """None: unchanged."""
     publications: tuple[Publication, ...]
+    memory: bytes | None = None
+    """None: unchanged."""
+    asked: tuple[Asked, ...] = ()
+    """What it asked for beside publications: events to send now, or later, and what it called off."""
 
 
 class Refused(NamedTuple):
@@ -58,6 +67,8 @@ class Refused(NamedTuple):
     holds: bool
     """Whether the run is held by it, so that later events wait."""
     tried: tuple[Tried, ...] = ()
+    policy: str = ""
+    """The policy that decided, in words; empty where none was asked."""
 
 
 class Ignored(NamedTuple):
@@ -65,6 +76,27 @@ class Ignored(NamedTuple):
 
     reason: Reason
     tried: tuple[Tried, ...] = ()
+    policy: str = ""
+    memory: bytes | None = None
+    """What the run remembers of it all the same; None: nothing."""
+
+
+class Deferred(NamedTuple):
+    """The event waits until its run takes it, or for so long."""
+
+    reason: Reason
+    why: str
+    until: datetime
+    then: str
+    """What becomes of it when it has waited too long: ``dead_letter`` or ``ignore``."""
+    tried: tuple[Tried, ...] = ()
+    policy: str = ""
+
+
+class Stale(NamedTuple):
+    """The event is older than one of its stream that was applied."""
+
+    why: str
 
 
 class Duplicate(NamedTuple):
@@ -80,4 +112,4 @@ class Waits(NamedTuple):
 DUPLICATE = Duplicate()
 WAITS = Waits()
 
-Outcome = Moved | Refused | Ignored | Duplicate | Waits
+Outcome = Moved | Refused | Ignored | Deferred | Stale | Duplicate | Waits

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from datetime import datetime
+
+    from statemachines.events import Envelope
 
 DIGEST_BYTES = 8
 RECENT_DIGESTS_MAX = 16
@@ -20,8 +22,29 @@ BETWEEN = "  "
 class Status(enum.IntEnum):
     """Whether a run still takes events."""
 
+    EXPECTED = 0
+    """Events for it have come and wait; none has started it yet."""
     RUNNING = 1
     COMPLETED = 2
+
+
+class DeferredEvent(NamedTuple):
+    """An event that a run does not take yet, and that is offered again after each of its moves."""
+
+    sequence: int
+    """The number of the log row that deferred it; the lowest is the oldest."""
+    until: int
+    """When it waits no longer, in microseconds since 1970."""
+    then: str
+    """What becomes of it then: ``dead_letter`` or ``ignore``."""
+    reason: str
+    """Why it was deferred (a value of ``Reason``)."""
+    digest: bytes
+    envelope: Envelope
+    data: Any
+    """As it came; never changed, for it may be offered many times."""
+    origin: Any = None
+    """Where it came from, for whoever offers it; the core does not look at it."""
 
 
 class Run(NamedTuple):
@@ -50,9 +73,19 @@ class Run(NamedTuple):
     held: int
     """0, or the sequence number of the log row that holds the run."""
     waiting: int
-    """How many events wait behind the hold."""
+    """How many events wait: behind the hold, and deferred ones."""
     started: datetime
+    """When its first row was written."""
     updated: datetime
+    memory: bytes = b""
+    """What falls due later, and how far ordered events have come (``statemachines.memory``)."""
+    deferred: tuple[DeferredEvent, ...] = ()
+    """The oldest first."""
+
+    @property
+    def behind(self) -> int:
+        """How many events wait behind the hold."""
+        return self.waiting - len(self.deferred)
 
     @property
     def states(self) -> tuple[str, ...]:
@@ -62,7 +95,8 @@ class Run(NamedTuple):
 
 def active_in(configuration: str) -> tuple[str, ...]:
     """The active states of a configuration as it is stored, outermost first."""
-    return tuple(configuration.partition(BETWEEN)[0].split(" "))
+    active = configuration.partition(BETWEEN)[0]
+    return tuple(active.split(" ")) if active else ()
 
 
 def has_seen(recent: bytes, digest: bytes) -> bool:
@@ -83,3 +117,8 @@ def remember(recent: bytes, digest: bytes) -> bytes:
 def recent_is_full(recent: bytes) -> bool:
     """Whether older digests may have been dropped, so that only the log knows them."""
     return len(recent) >= RECENT_DIGESTS_MAX * DIGEST_BYTES
+
+
+def has_deferred(run: Run, digest: bytes) -> bool:
+    """Whether an event is among those that wait for the run to take them."""
+    return any(one.digest == digest for one in run.deferred)

@@ -12,7 +12,8 @@ not be replayed. Whatever does not hold raises ``AssertionError`` with a sentenc
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, TypeVar, cast
 
@@ -20,12 +21,16 @@ import orjson
 
 from statemachines.context import Context
 from statemachines.definition import Pipeline
-from statemachines.effects import Publication, Publish
+from statemachines.effects import Asked, Publication, Publish
 from statemachines.events import Envelope, Event, is_internal
+from statemachines.following import Following, fall_due, follow, wakes_at
 from statemachines.interpreter import Occurrence, step
-from statemachines.machine import compile_pipeline
-from statemachines.outcome import Ignored, Moved, Outcome, Reason, Refused
-from statemachines.run import DIGEST_BYTES, Run, Status, active_in, remember
+from statemachines.limits import FOLLOWING_MAX
+from statemachines.machine import Machine, compile_pipeline
+from statemachines.memory import Delayed, microseconds_of, read_memory, time_of, write_memory
+from statemachines.outcome import Deferred, Ignored, Moved, Outcome, Reason, Refused, Stale
+from statemachines.run import DIGEST_BYTES, DeferredEvent, Run, Status, active_in, remember
+from statemachines.turns import business_key
 
 C = TypeVar("C", bound=Context)
 
@@ -65,6 +70,8 @@ class Case(Generic[C]):
         self.outcome: Outcome | None = None
         self.published: list[Publication] = []
         """What the events of the last ``when`` asked to be published."""
+        self.sent: list[Asked] = []
+        """What they asked for beside: events to this run and others, timers, and what was called off."""
         self._last: Event | None = None
         self._events = 0
 
@@ -80,13 +87,28 @@ class Case(Generic[C]):
         return cast("C", self.machine.read_context(self.run.context))
 
     def later(self, passed: timedelta) -> Case[C]:
-        """Let time pass before the next event."""
-        self.now += passed
-        return self
+        """Let time pass before the next event; timers and delayed events fall due meanwhile, each in its time."""
+        until = self.now + passed
+        self.published = []
+        self.sent = []
+        for _ in range(FOLLOWING_MAX * FOLLOWING_MAX):
+            due = None if self.run is None else wakes_at(self.run)
+            if due is None or time_of(due) > until:
+                self.now = until
+                return self
+            self.now = max(self.now, time_of(due))
+            self._go_on(fall_due)
+        raise AssertionError(f"timers fall due again and again before {until}")
+
+    @property
+    def deferred(self) -> list[str]:
+        """The types of the events that wait for the run to take them, the oldest first."""
+        return [] if self.run is None else [one.envelope.type for one in self.run.deferred]
 
     def when(self, *events: Event) -> Case[C]:
-        """Events come, one after the other."""
+        """Events come, one after the other; after each the run takes what it takes by itself."""
         self.published = []
+        self.sent = []
         for event in events:
             self._events += 1
             self._take(event)
@@ -96,6 +118,7 @@ class Case(Generic[C]):
         """The last event is delivered once more, under the same id."""
         assert self._last is not None, "no event has come yet"
         self.published = []
+        self.sent = []
         self._take(self._last)
         return self
 
@@ -146,25 +169,88 @@ class Case(Generic[C]):
         )
         return self
 
+    def then_deferred(self, reason: Reason = Reason.UNEXPECTED) -> Case[C]:
+        """The last event waits until the run takes it."""
+        assert isinstance(self.outcome, Deferred), f"the event was not deferred: {_told(self.outcome)}"
+        assert self.outcome.reason == reason, (
+            f"it was deferred as {_told(self.outcome)}, not as {reason.value!r}"
+        )
+        return self
+
+    def then_stale(self) -> Case[C]:
+        """The last event is older than one of its stream that was applied."""
+        assert isinstance(self.outcome, Stale), f"the event is not stale: {_told(self.outcome)}"
+        return self
+
     def _take(self, event: Event) -> None:
         assert not is_internal(type(event)), (
             f"{event.event_type()} comes from inside of a run only; have it raised by what raises it"
         )
         self._last = event
-        digest = self._events.to_bytes(DIGEST_BYTES, "big")
+        digest = self._digest(event)
+        occurrence = self._occurrence(event, digest)
         first, second = (step(self.machine, self.run, self._occurrence(event, digest)) for _ in range(2))
+        self._compare_outcomes(event.event_type(), first, second)
+        self.outcome = first
+        if isinstance(first, Deferred):
+            self.run = run_deferring(self.run, first, occurrence)
+        elif self._apply(first, occurrence):
+            self._go_on(follow)
+
+    def _digest(self, event: Event) -> bytes:
+        once = self.machine.onces.get(event.event_type())
+        key = None
+        if once is not None and once.within is None:
+            key = business_key(once, event.event_type(), orjson.loads(event.model_dump_json(by_alias=True)))
+        if key is not None:
+            return hashlib.blake2b(key.encode(), digest_size=DIGEST_BYTES).digest()
+        return self._events.to_bytes(DIGEST_BYTES, "big")
+
+    def _apply(self, outcome: Outcome, occurrence: Occurrence) -> bool:
+        """The run after an outcome; whether it moved."""
+        match outcome:
+            case Moved():
+                self.published += outcome.publications
+                self.sent += outcome.asked
+                self.run = run_after(self.run, outcome, self.key, occurrence.digest, occurrence.now)
+                return True
+            case Refused(holds=True) if self.run is not None:
+                sequence = self.run.sequence + 1
+                self.run = self.run._replace(sequence=sequence, held=sequence)
+            case Ignored(memory=bytes() as memory) if self.run is not None:
+                self.run = self.run._replace(sequence=self.run.sequence + 1, memory=memory)
+                return True
+            case _:
+                pass
+        return False
+
+    def _go_on(self, ask: Callable[[Machine, Run, datetime], Following | None]) -> None:
+        """Let the run take what it takes by itself, beginning with what is asked for."""
+        for _ in range(FOLLOWING_MAX * FOLLOWING_MAX):
+            if self.run is None:
+                return
+            first, second = (ask(self.machine, self.run, self.now) for _ in range(2))
+            if first is None or second is None:
+                return
+            self._compare_outcomes(first.occurrence.envelope.type, first.outcome, second.outcome)
+            if isinstance(first.item, DeferredEvent):
+                left = tuple(one for one in self.run.deferred if one is not first.item)
+                self.run = self.run._replace(deferred=left)
+            if not isinstance(first.outcome, Moved):
+                self.outcome = first.outcome
+            if isinstance(first.outcome, Refused) and isinstance(first.item, Delayed):
+                gone = write_memory(read_memory(self.run.memory).without(first.item))
+                self.run = self.run._replace(memory=gone)
+            self._apply(first.outcome, first.occurrence)
+            ask = follow
+        raise AssertionError(f"the run in {self.state!r} goes on by itself again and again")
+
+    def _compare_outcomes(self, event_type: str, first: Outcome, second: Outcome) -> None:
         if first != second:
             raise ImpureHandlerError(
-                f"on {event.event_type()} in {self.state!r} a handler answers differently to equal input: "
+                f"on {event_type} in {self.state!r} a handler answers differently to equal input: "
                 f"{_told(first)}; then {_told(second)}"
             )
-        self.outcome = first
-        if isinstance(first, Moved):
-            self.published += first.publications
-            self.run = run_after(self.run, first, self.key, digest, self.now)
-        elif isinstance(first, Refused) and first.holds and self.run is not None:
-            sequence = self.run.sequence + 1
-            self.run = self.run._replace(sequence=sequence, held=sequence)
 
     def _occurrence(self, event: Event, digest: bytes) -> Occurrence:
         field = event.event_key()
@@ -173,7 +259,8 @@ class Case(Generic[C]):
         self.key = key
         envelope = Envelope(f"event-{self._events}", "testkit", event.event_type(), key, self.now)
         copy = type(event).model_validate_json(event.model_dump_json(by_alias=True))
-        return Occurrence(envelope, key, digest, self.now, copy)
+        data = orjson.loads(event.model_dump_json(by_alias=True))
+        return Occurrence(envelope, key, digest, self.now, copy, data=data)
 
     def _compare(self, expected: Sequence[Event | Publish]) -> None:
         found = [(one.topic, one.type, orjson.loads(one.data)) for one in self.published]
@@ -189,15 +276,37 @@ class Case(Generic[C]):
 def run_after(before: Run | None, moved: Moved, key: str, digest: bytes, now: datetime) -> Run:
     """The run after a move, but for what only a store knows."""
     if before is None:
-        before = Run(1, key, 0, 0, moved.status, "", b"", b"", b"", 1, 0, 0, now, now)
+        before = _new_run(key, 0, moved.status, now)
+    elif moved.started and before.status == Status.COMPLETED:
+        before = _new_run(key, before.generation + 1, moved.status, now)
     return before._replace(
         sequence=before.sequence + 1,
         status=moved.status,
         configuration=moved.configuration,
         context=before.context if moved.context is None else moved.context,
-        recent=remember(before.recent, digest),
+        recent=remember(before.recent, digest) if digest else before.recent,
         updated=now,
+        memory=before.memory if moved.memory is None else moved.memory,
     )
+
+
+def run_deferring(before: Run | None, deferred: Deferred, occurrence: Occurrence) -> Run:
+    """The run, which may be there for that only, with an event that waits for it."""
+    run = before or _new_run(occurrence.key, 0, Status.EXPECTED, occurrence.now)
+    one = DeferredEvent(
+        run.sequence + 1,
+        microseconds_of(deferred.until),
+        deferred.then,
+        deferred.reason.value,
+        occurrence.digest,
+        occurrence.envelope,
+        occurrence.data,
+    )
+    return run._replace(sequence=run.sequence + 1, deferred=(*run.deferred, one))
+
+
+def _new_run(key: str, generation: int, status: int, now: datetime) -> Run:
+    return Run(1, key, generation, 0, status, "", b"", b"", b"", 1, 0, 0, now, now)
 
 
 def _told(outcome: Outcome | None) -> str:
@@ -211,5 +320,9 @@ def _told(outcome: Outcome | None) -> str:
             return f"{outcome.reason.value!r}: {outcome.error}"
         case Ignored():
             return f"ignored: {outcome.reason.value!r}"
+        case Deferred():
+            return f"deferred: {outcome.reason.value!r}: {outcome.why}"
+        case Stale():
+            return f"stale: {outcome.why}"
         case _:
             return type(outcome).__name__

@@ -98,16 +98,36 @@ class Ours:
         arriving = chain.from_iterable(repeat(inputs, times))
         for (envelope, event), digest in zip(arriving, digests, strict=False):
             # Tuples made past their classes, as the engine makes them.
-            occurrence: Occurrence = _new(Occurrence, (envelope, KEY, digest, NOW, event, "", False))
+            occurrence: Occurrence = _new(
+                Occurrence, (envelope, KEY, digest, NOW, event, "", False, None, False, None)
+            )
             outcome = step(machine, run, occurrence)
             if type(outcome) is not Moved:
                 raise MeasuringError(f"{envelope.type} was not taken in {run.configuration}: {outcome}")
-            _, place, status, context, _ = outcome
+            _, place, status, context, _, _, _ = outcome
             if context is None:
                 context = run.context
             recent = remember(run.recent, digest)
             run = _new(
-                Run, (1, KEY, 0, run.sequence + 1, status, place, context, recent, b"", 1, 0, 0, NOW, NOW)
+                Run,
+                (
+                    1,
+                    KEY,
+                    0,
+                    run.sequence + 1,
+                    status,
+                    place,
+                    context,
+                    recent,
+                    b"",
+                    1,
+                    0,
+                    0,
+                    NOW,
+                    NOW,
+                    b"",
+                    (),
+                ),
             )
         self._run = run
 

@@ -157,7 +157,7 @@ async def show_dead_letter(connection: Connection, namespace: str, number: int) 
         waiting=row["waiting"],
         dead_letter_topic=row["dead_letter_topic"],
         publishing_error=row["publishing_error"],
-        details=json_of(row["details"] or b"[]"),
+        details=_tried(row["details"]),
         who=row["who"],
         why=row["why"],
         ended=row["ended"],
@@ -194,3 +194,9 @@ def _view(row: Mapping[str, Any]) -> DeadLetterView:
         publishing=row["publishing"],
         at=row["at"],
     )
+
+
+def _tried(details: bytes) -> Any:
+    """The transitions that were considered; of a dead letter of what was published, what it was for."""
+    found = json_of(details or b"[]")
+    return found.get("tried", []) if isinstance(found, dict) and "topic" not in found else found

@@ -50,7 +50,7 @@ async def folded_rows(
 
 def has_record(row: LogRow) -> bool:
     """Whether a row came of a Kafka record; else it came of a command."""
-    return row.position is not None
+    return bool(row.position)
 
 
 def raw_record(row: LogRow, key: str, catalog: Catalog) -> RawRecord:

@@ -120,7 +120,7 @@ async def find_run(
     asked = (namespace, askable(pipeline), askable(key))
     row = await connection.fetchrow(SQL["find_run"], *asked, generation)
     if row is not None:
-        return Run._make(row)
+        return Run(*row)
     known = [one["name"] for one in await connection.fetch(SQL["pipelines"], namespace)]
     if pipeline not in known:
         raise NotFoundError(

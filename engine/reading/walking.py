@@ -24,7 +24,7 @@ async def runs_in_order(
         if not found:
             return
         last = found[-1]["id"]
-        yield [(pipeline, Run._make(columns)) for pipeline, *columns in found]
+        yield [(pipeline, Run(*columns)) for pipeline, *columns in found]
 
 
 class Rows:

@@ -71,6 +71,34 @@ class PositionMove(NamedTuple):
     epoch: int
     old: int
     new: int
+    record_time: int | None = None
+    """Kafka's time of the last record, in milliseconds since 1970; None: there was no record."""
+
+
+class Applied(NamedTuple):
+    """How far a partition was applied, by whoever holds it."""
+
+    position: int
+    record_time: int
+    """Kafka's time of the last record that was applied, in milliseconds since 1970; 0: there was none."""
+
+
+class DueRun(NamedTuple):
+    """A run for which something has fallen due."""
+
+    pipeline: int
+    key: str
+    id: int
+    wake_at: datetime
+
+
+class SentEvent(NamedTuple):
+    """An event from a run to another one."""
+
+    pipeline: str
+    key: str
+    body: bytes
+    """The key, a NUL, and a structured CloudEvent."""
 
 
 class DeadLetter(NamedTuple):
@@ -161,6 +189,15 @@ class WaitingEvent(NamedTuple):
     digest: int
 
 
+class DeferredRow(NamedTuple):
+    """A deferred event, as its log row has it, and the run that it waits for."""
+
+    run: int
+    event: WaitingEvent
+    effects: bytes
+    """Why, until when, and what becomes of it then."""
+
+
 class Command(NamedTuple):
     """A row of the inbox."""
 
@@ -212,8 +249,8 @@ class Commit:
     ended: list[EndedDeadLetter] = field(default_factory=list)
     noted: list[Noted] = field(default_factory=list)
     ranges: list[IgnoredRange] = field(default_factory=list)
-    waiting_added: list[tuple[int, int, int]] = field(default_factory=list)
-    """(run, sequence, digest)"""
+    waiting_added: list[tuple[int, int, int, datetime | None]] = field(default_factory=list)
+    """(run, sequence, digest, until when; None: behind what holds the run)"""
     waiting_removed: list[tuple[int, int]] = field(default_factory=list)
     """(run, sequence)"""
     commands: list[int] = field(default_factory=list)
@@ -222,6 +259,9 @@ class Commit:
     """Put into the inbox."""
     followed_by: Command | None = None
     """The same as the inbox has it, once the store has committed."""
+    going_on: list[FollowUp] = field(default_factory=list)
+    """Put into the inbox, too; whoever takes them up."""
+    sent: list[SentEvent] = field(default_factory=list)
     strikes_forgotten: list[tuple[int, int]] = field(default_factory=list)
     """(position, offset)"""
     out: list[OutRecord] = field(default_factory=list)
@@ -264,6 +304,24 @@ class Store(Protocol):
         """Which of these (run, digest) were consumed."""
         ...
 
+    async def seen_by_generations(self, asked: Sequence[tuple[int, int]]) -> set[tuple[int, int]]:
+        """The same for runs whose key had others before them, which are asked, too."""
+        ...
+
+    async def deferred_events(self, runs: Sequence[int]) -> list[DeferredRow]:
+        """The deferred events of these runs, the oldest of each first."""
+        ...
+
+    async def due_runs(
+        self, homes: Sequence[int], pipelines: Sequence[int], at: datetime, limit: int
+    ) -> list[DueRun]:
+        """Runs of these homes that are not held and for which something has fallen due, the longest due first."""
+        ...
+
+    async def applied(self, topics: Iterable[str]) -> dict[Partition, Applied]:
+        """How far the partitions of these topics were applied by the engines of the group."""
+        ...
+
     async def waiting_digests(self, runs: Sequence[int]) -> set[tuple[int, int]]:
         """(run, digest) of all events that wait in these runs."""
         ...
@@ -276,8 +334,10 @@ class Store(Protocol):
         """(position, offset) -> how often an engine was ended there, and in which handler."""
         ...
 
-    async def read_inbox(self, pipelines: Sequence[int], limit: int) -> list[Command]:
-        """The oldest commands for these pipelines."""
+    async def read_inbox(
+        self, pipelines: Sequence[int], limit: int, homes: Sequence[int] = ()
+    ) -> list[Command]:
+        """The oldest commands for these pipelines; events of runs only for those of these homes."""
         ...
 
     async def load_dead_letter(self, number: int) -> StoredDeadLetter | None:

@@ -13,6 +13,8 @@ from typing import Any
 
 from engine.log import HASH_BYTES, POSTGRES_EPOCH
 from engine.store.connecting import Connection
+from statemachines.following import wakes_at
+from statemachines.memory import microseconds_of
 from statemachines.run import Run
 
 MESSAGE_BYTES_MAX = 16 * 1024 * 1024
@@ -23,15 +25,19 @@ _MICROSECOND = timedelta(microseconds=1)
 
 CHANGE_COLUMNS = (
     "id", "updated", "old", "sequence", "definition", "held", "waiting", "status", "hash", "configuration", "recent",
-    "context",
+    "context", "memory", "wake_at",
 )  # fmt: skip
 _pack_change = struct.Struct(f">hiqiqiiiiiiiiiiihi{HASH_BYTES}si").pack
 RUN_COLUMNS = (
     "id", "started", "updated", "pipeline", "generation", "sequence", "definition", "held", "waiting", "status", "hash",
-    "key", "configuration", "recent", "context",
+    "key", "configuration", "recent", "context", "memory", "wake_at",
 )  # fmt: skip
 _pack_run = struct.Struct(f">hiqiqiqiiiiiiiiiiiiihi{HASH_BYTES}si").pack
 _length = struct.Struct(">i").pack
+_time = struct.Struct(">iq").pack
+_NULL = _length(-1)
+_NOTHING_DUE = _length(0) + _NULL
+_POSTGRES_EPOCH = microseconds_of(POSTGRES_EPOCH)
 
 
 async def copy(connection: Connection, table: str, rows: Iterable[bytes], columns: Sequence[str]) -> None:
@@ -58,14 +64,17 @@ def pack_changes(changed: Iterable[tuple[int, Run]]) -> list[bytes]:
     for old, run in changed:
         (
             number, _, _, sequence, status, configuration, context, recent, hashed, definition, held, waiting, _,
-            updated,
+            updated, memory, deferred,
         ) = run  # fmt: skip
         states = configuration.encode()
         fixed = _pack_change(
-            12, 8, number, 8, times[updated], 4, old, 4, sequence, 4, definition, 4, held, 4, waiting, 2, status,
+            14, 8, number, 8, times[updated], 4, old, 4, sequence, 4, definition, 4, held, 4, waiting, 2, status,
             HASH_BYTES, hashed, len(states),
         )  # fmt: skip
-        packed.append(b"".join((fixed, states, _length(len(recent)), recent, _length(len(context)), context)))
+        tail = _tail(run) if memory or deferred else _NOTHING_DUE
+        packed.append(
+            b"".join((fixed, states, _length(len(recent)), recent, _length(len(context)), context, tail))
+        )
     return packed
 
 
@@ -76,18 +85,26 @@ def pack_runs(created: Iterable[tuple[int, Run]]) -> list[bytes]:
     for pipeline, run in created:
         (
             number, key, generation, sequence, status, configuration, context, recent, hashed, definition, held,
-            waiting, started, updated,
+            waiting, started, updated, memory, deferred,
         ) = run  # fmt: skip
         name, states = key.encode(), configuration.encode()
         fixed = _pack_run(
-            15, 8, number, 8, times[started], 8, times[updated], 4, pipeline, 4, generation, 4, sequence,
+            17, 8, number, 8, times[started], 8, times[updated], 4, pipeline, 4, generation, 4, sequence,
             4, definition, 4, held, 4, waiting, 2, status, HASH_BYTES, hashed,
             len(name),
         )  # fmt: skip
         packed.append(b"".join((
             fixed, name, _length(len(states)), states, _length(len(recent)), recent, _length(len(context)), context,
+            _tail(run) if memory or deferred else _NOTHING_DUE,
         )))  # fmt: skip
     return packed
+
+
+def _tail(run: Run) -> bytes:
+    """Its memory, and when the next of it falls due."""
+    memory, at = run.memory, wakes_at(run)
+    due = _NULL if at is None else _time(8, at - _POSTGRES_EPOCH)
+    return _length(len(memory)) + memory + due
 
 
 class _Times(dict[datetime, int]):

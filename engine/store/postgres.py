@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from asyncpg import PostgresError
@@ -14,8 +15,11 @@ from engine.dead_letters import numbered
 from engine.log import COLUMNS, Kind
 from engine.store.connecting import Connection, connect, translate
 from engine.store.contract import (
+    Applied,
     Command,
     Commit,
+    DeferredRow,
+    DueRun,
     LostPositionsError,
     LostRunsError,
     Origin,
@@ -147,12 +151,35 @@ class PostgresStore:
     async def load_runs(self, pipeline: int, keys: Sequence[str]) -> list[Run]:
         async with self._translated():
             rows = await self._reader.fetch(_SQL["load_runs"], pipeline, keys)
-        return [Run._make(row) for row in rows]
+        return [Run(*row) for row in rows]
 
     async def seen(self, asked: Sequence[tuple[int, int]]) -> set[tuple[int, int]]:
         columns = ([run for run, _ in asked], [digest for _, digest in asked])
         async with self._translated():
             return {(run, digest) for run, digest in await self._reader.fetch(_SQL["seen_digests"], *columns)}
+
+    async def seen_by_generations(self, asked: Sequence[tuple[int, int]]) -> set[tuple[int, int]]:
+        columns = ([run for run, _ in asked], [digest for _, digest in asked])
+        async with self._translated():
+            rows = await self._reader.fetch(_SQL["seen_by_generations"], *columns)
+        return {(run, digest) for run, digest in rows}
+
+    async def deferred_events(self, runs: Sequence[int]) -> list[DeferredRow]:
+        async with self._translated():
+            rows = await self._reader.fetch(_SQL["deferred_events"], runs)
+        return [DeferredRow(run, WaitingEvent(*event), effects) for run, *event, effects in rows]
+
+    async def due_runs(
+        self, homes: Sequence[int], pipelines: Sequence[int], at: datetime, limit: int
+    ) -> list[DueRun]:
+        async with self._translated():
+            rows = await self._reader.fetch(_SQL["due_runs"], homes, pipelines, at, limit)
+        return [DueRun(*row) for row in rows]
+
+    async def applied(self, topics: Iterable[str]) -> dict[Partition, Applied]:
+        async with self._translated():
+            rows = await self._reader.fetch(_SQL["applied_positions"], *self._scope, list(topics))
+        return {Partition(topic, number): Applied(*how_far) for topic, number, *how_far in rows}
 
     async def waiting_digests(self, runs: Sequence[int]) -> set[tuple[int, int]]:
         async with self._translated():
@@ -169,10 +196,14 @@ class PostgresStore:
             rows = await self._reader.fetch(_SQL["strikes_of"], positions)
         return {(position, offset): (strikes, handler) for position, offset, strikes, handler in rows}
 
-    async def read_inbox(self, pipelines: Sequence[int], limit: int) -> list[Command]:
+    async def read_inbox(
+        self, pipelines: Sequence[int], limit: int, homes: Sequence[int] = ()
+    ) -> list[Command]:
         _, group, _ = self._scope
         async with self._translated():
-            rows = await self._reader.fetch(_SQL["read_inbox"], self._namespace, pipelines, limit, group)
+            rows = await self._reader.fetch(
+                _SQL["read_inbox"], self._namespace, pipelines, limit, group, homes
+            )
         return [Command(*row) for row in rows]
 
     async def load_dead_letter(self, number: int) -> StoredDeadLetter | None:
@@ -189,10 +220,10 @@ class PostgresStore:
         """A run by its number."""
         async with self._translated():
             row = await self._reader.fetchrow(_SQL["run_by_id"], number)
-        return None if row is None else Run._make(row)
+        return None if row is None else Run(*row)
 
     async def origin_of(self, position: int | None) -> Origin:
-        if position is None:
+        if not position:
             return Origin("", "", 0)
         if position not in self._origins:
             async with self._translated():
@@ -299,7 +330,7 @@ class PostgresStore:
         columns = [list(column) for column in zip(*moves, strict=True)]
         status = await self._writer.execute(_SQL["move_positions"], *columns)
         if status != f"UPDATE {len(moves)}":
-            ids, epochs, olds, _ = columns
+            ids, epochs, olds, _, _ = columns
             raise LostPositionsError(await self._which_are_lost(ids, epochs, olds))
 
     async def _which_are_lost(self, ids: list[int], epochs: list[int], olds: list[int]) -> set[int]:
@@ -323,6 +354,14 @@ class PostgresStore:
             row = await self._writer.fetchrow(_SQL["add_follow_up"], self._namespace, *commit.follow_up)
             assert row is not None, "an insert returns its row"
             commit.followed_by = Command(*row)
+        for one in commit.going_on:
+            await self._writer.execute(_SQL["add_follow_up"], self._namespace, *one)
+        if commit.sent:
+            status = await self._writer.execute(_SQL["add_sent"], self._namespace, *_columns(commit.sent))
+            if status != f"INSERT 0 {len(commit.sent)}":
+                raise LostRunsError("another engine made the pipeline that an event is sent to")
+        if commit.going_on or commit.sent:
+            await self._writer.execute("notify pointsman_inbox")
 
     async def _change_runs(self, commit: Commit) -> None:
         if not commit.changed:

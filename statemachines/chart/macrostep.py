@@ -8,20 +8,23 @@ from __future__ import annotations
 
 from collections import deque
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from statemachines.chart.agenda import Agenda
 from statemachines.chart.spots import Live
 from statemachines.chart.steps import Do, Plan, SayDone, Spot, Steps
 from statemachines.chart.tree import Arc, Block, numbers_of
 from statemachines.events import Address, Envelope, Event, Failed, Meta, set_origin
 from statemachines.handlers import HandlerError, answer, ask, perform, read, write
 from statemachines.limits import EFFECTS_MAX, MICROSTEPS_MAX, RAISED_MAX
+from statemachines.memory import EMPTY, Memory
 from statemachines.outcome import Moved, Reason, Tried
 from statemachines.run import Status
 
 if TYPE_CHECKING:
     from statemachines.context import Context
-    from statemachines.effects import Publication
+    from statemachines.effects import Asked, Publication
+    from statemachines.handlers import Wish
     from statemachines.machine import Machine
     from statemachines.run import Run
 
@@ -30,11 +33,23 @@ class Macrostep:
     """One of them; used once."""
 
     def __init__(
-        self, machine: Machine, run: Run | None, envelope: Envelope, key: str, now: datetime, spot: Spot
+        self,
+        machine: Machine,
+        run: Run | None,
+        envelope: Envelope,
+        key: str,
+        now: datetime,
+        spot: Spot,
+        memory: Memory = EMPTY,
+        *,
+        anew: bool = False,
     ) -> None:
+        """``anew``: the run has ended, and what begins is the next generation of its key."""
         self._machine = machine
         self._steps: Steps = machine.steps
         self._run = run
+        self._number = number_of(run, anew=anew)
+        """Generation and sequence number of the transition."""
         self._envelope = envelope
         self._key = key
         self._now = now
@@ -50,7 +65,12 @@ class Macrostep:
         """The context as the last handler that did not fail left it, where failures may be taken."""
         self._last_failure = ""
         self._publications: list[Publication] = []
-        self._ended = False
+        self._wishes: list[Wish] = []
+        self._memory = memory
+        self._left = 0
+        self._entered = 0
+        self._ended = 0
+        self._output: Any = None
         self.tried: tuple[Tried, ...] = ()
         """Transitions whose guards did not hold, on the event from outside."""
 
@@ -67,16 +87,33 @@ class Macrostep:
 
     def start(self, event: Event, context: Context, name: str, plan: Plan) -> Moved:
         """Begin a run with the context that an event's function has built. Raises HandlerError."""
+        self._begin(event, context, name, plan)
+        return self._moved(started=True)
+
+    def start_and_offer(self, event: Event, context: Context, name: str, plan: Plan) -> Moved | None:
+        """Begin a run, and have it take the event; None where no transition is enabled then. Raises HandlerError."""
+        self._begin(event, context, name, plan)
+        if self._ended:
+            return None
+        self._set_event(event)
+        arcs = self._steps.select(self._spot, self._envelope.type, self._holds_and_notes)
+        if not arcs:
+            return None
+        self._carry_out(self._steps.plan(self._spot, arcs))
+        self._settle()
+        return self._moved(started=True)
+
+    def _begin(self, event: Event, context: Context, name: str, plan: Plan) -> None:
         self._context, self._touched = context, name
+        self._entered = 1
         if self._steps.chart.takes_failures:
             self._kept = write(self._machine, context, name)
         self._set_event(event)
         self._carry_out(plan)
         self._settle()
-        return self._moved(started=True)
 
     def _moved(self, *, started: bool) -> Moved:
-        before = None if self._run is None else self._run.context
+        before = None if self._run is None or started else self._run.context
         context: bytes | None = None
         if self._touched is not None and self._context is not None:
             kept = self._steps.chart.takes_failures
@@ -84,7 +121,28 @@ class Macrostep:
             context = None if written == before else written
         status = Status.COMPLETED if self._ended else Status.RUNNING
         configuration = self._machine.spots.text_of(self._spot)
-        return Moved(started, configuration, int(status), context, tuple(self._publications))
+        publications = tuple(self._publications)
+        if not (
+            self._steps.chart.timed or self._wishes or self._memory is not EMPTY or self._output is not None
+        ):
+            return Moved(started, configuration, int(status), context, publications)
+        memory, asked = self._remember()
+        return Moved(started, configuration, int(status), context, publications, memory, asked)
+
+    def _remember(self) -> tuple[bytes | None, tuple[Asked, ...]]:
+        """What falls due later, as it is after all this."""
+        run, anew = self._run, self._number[1] == 1
+        agenda = Agenda(self._memory, self._now, self._number[1])
+        if self._ended:
+            agenda.end(self._output)
+        else:
+            chart = self._steps.chart
+            agenda.leave(chart.names(self._left & chart.timed & ~1))
+            for number in numbers_of(self._entered & chart.timed & (self._spot.active | 1)):
+                agenda.enter(chart.nodes[number], self._needed_context)
+        for wish in self._wishes:
+            agenda.wish(wish, ended=bool(self._ended))
+        return agenda.written(b"" if run is None or anew else run.memory), tuple(agenda.asked)
 
     def _settle(self) -> None:
         """Go on until the configuration is stable: nothing is enabled, and nothing raised is left."""
@@ -128,44 +186,52 @@ class Macrostep:
                 self._say_done(act.final, act.done)
         self._spot = plan.after
         live.active = plan.after.active
+        self._left |= plan.left
+        self._entered = self._entered & ~plan.left | plan.entered
         if plan.ends:
-            self._ended = True
+            self._ended = plan.ends
             nodes = self._steps.chart.nodes
+            self._output = self._said_by(plan.ends)
             for number in reversed(list(numbers_of(plan.after.active))):
                 for block in nodes[number].exits:
                     self._do(block)
 
     def _say_done(self, final: int, done: tuple[int, ...]) -> None:
         nodes = self._steps.chart.nodes
-        state = nodes[final].state
-        data = None
-        if state is not None and state.output is not None:
-            try:
-                data = answer(state.output, self._needed_context(), self._event)
-            except HandlerError as error:
-                self._fail(error)
+        data = self._said_by(final)
         for number in done:
             around = nodes[number].state
             assert around is not None, "the pipeline itself says by its status that it is done"
             # What the final state says is for the state around it; a parallel state has no output of its own.
             self._enqueue(around.done.model_construct(data=data if number == done[0] else None))
 
+    def _said_by(self, final: int) -> Any:
+        state = self._steps.chart.nodes[final].state
+        if state is None or state.output is None:
+            return None
+        try:
+            return answer(state.output, self._needed_context(), self._event)
+        except HandlerError as error:
+            self._fail(error)
+            return None
+
     def _do(self, block: Block) -> None:
         context = self._needed_context()
         self._touched = block.name
         try:
-            publications, raised = perform(block.function, block.name, context, self._event, self._key)
+            performed = perform(block.function, block.name, context, self._event, self._key)
             if self._steps.chart.takes_failures:
                 # What it left behind is looked at now, while it can be undone.
                 self._kept = write(self._machine, context, block.name)
         except HandlerError as error:
             self._fail(error)
             return
-        self._publications.extend(publications)
-        if len(self._publications) > EFFECTS_MAX:
+        self._publications.extend(performed.publications)
+        self._wishes.extend(performed.wishes)
+        if len(self._publications) + len(self._wishes) > EFFECTS_MAX:
             message = f"{block.name} and what led to it asked for more than {EFFECTS_MAX} effects in one move"
             raise HandlerError(Reason.ACTION_FAILED, message)
-        for event in raised:
+        for event in performed.raised:
             self._enqueue(event)
 
     def _fail(self, error: HandlerError) -> None:
@@ -211,9 +277,14 @@ class Macrostep:
         if event.event_type() != envelope.type:
             envelope = envelope._replace(type=event.event_type())
         # Nothing that holds the event: a cycle would live until the garbage collector finds it.
-        run = self._run
-        number = (0, 1) if run is None else (run.generation, run.sequence + 1)
-        set_origin(event, (_meta, self._machine, number, envelope, self._key, self._now, self._live))
+        set_origin(event, (_meta, self._machine, self._number, envelope, self._key, self._now, self._live))
+
+
+def number_of(run: Run | None, *, anew: bool = False) -> tuple[int, int]:
+    """Generation and sequence number of the next transition of a run."""
+    if run is None:
+        return 0, 1
+    return (run.generation + 1, 1) if anew else (run.generation, run.sequence + 1)
 
 
 def _meta(

@@ -48,8 +48,10 @@ class Plan(NamedTuple):
 
     acts: tuple[Do | SayDone, ...]
     after: Spot
-    ends: bool
-    """Whether the run has ended: a final state of the pipeline itself was entered."""
+    ends: int
+    """The final state of the pipeline itself that was entered, so that the run has ended; 0: none was."""
+    left: int = 0
+    entered: int = 0
 
 
 class Steps:
@@ -67,11 +69,7 @@ class Steps:
         certain = self._certain.get((spot, event_type))
         if certain is not None:
             return certain
-        lanes = self._lanes.get((spot.active, event_type))
-        if lanes is None:
-            if len(self._lanes) >= PLANS_MAX:
-                self._lanes.clear()
-            lanes = self._lanes[spot.active, event_type] = self._make_lanes(spot.active, event_type)
+        lanes = self._lanes_of(spot.active, event_type)
         if all(lane[0].guard is None for lane in lanes):
             if len(self._certain) >= PLANS_MAX:
                 self._certain.clear()
@@ -93,6 +91,18 @@ class Steps:
     def select_eventless(self, spot: Spot, holds: Callable[[Arc], bool]) -> tuple[Arc, ...]:
         """The same for transitions that wait for no event."""
         return self.select(spot, EVENTLESS, holds)
+
+    def is_awaited(self, active: int, event_type: str) -> bool:
+        """Whether any transition out of these states is on events of this type, whatever its guard may say."""
+        return bool(self._lanes_of(active, event_type))
+
+    def _lanes_of(self, active: int, event_type: str) -> tuple[tuple[Arc, ...], ...]:
+        lanes = self._lanes.get((active, event_type))
+        if lanes is None:
+            if len(self._lanes) >= PLANS_MAX:
+                self._lanes.clear()
+            lanes = self._lanes[active, event_type] = self._make_lanes(active, event_type)
+        return lanes
 
     def _make_lanes(self, active: int, event_type: str) -> tuple[tuple[Arc, ...], ...]:
         nodes = self.chart.nodes
@@ -157,7 +167,7 @@ class Steps:
             # The text asks for the domain once more, with what was remembered meanwhile; then what was left might not
             # be entered again.
             entering.add(arc, self._domain(arc, spot.history))
-        ends = False
+        ends = 0
         for number in numbers_of(entering.states):
             node = nodes[number]
             active |= 1 << number
@@ -169,10 +179,10 @@ class Steps:
             acts.extend(Do(active, block) for block in blocks)
             if node.kind is Kind.FINAL:
                 if node.parent == 0:
-                    ends = True
+                    ends = number
                 else:
                     acts.append(SayDone(active, number, tuple(self._done_by(node, active))))
-        return Plan(tuple(acts), Spot(active, history), ends)
+        return Plan(tuple(acts), Spot(active, history), ends, leaving, entering.states)
 
     def _done_by(self, node: Node, active: int) -> list[int]:
         nodes = self.chart.nodes

@@ -9,9 +9,10 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
-from statemachines.definition import Move, Pipeline, State, name_of
+from statemachines.definition import Delay, Move, Pipeline, State, name_of
 from statemachines.events import Failed
 
 
@@ -50,6 +51,17 @@ class Arc:
     """The line of the definition; None: a run's beginning."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Timer:
+    """What begins to run when a state is entered."""
+
+    event_type: str
+    """Of the event that it comes back as."""
+    delay: Delay
+    name: str | None
+    """Of the function that says when; None: the delay is fixed."""
+
+
 @dataclass(slots=True, eq=False)
 class Node:
     """A state; node 0 stands for the pipeline itself."""
@@ -73,6 +85,7 @@ class Node:
     on_begin: Block | None = None
     deep: bool = False
     state: State[Any] | None = None
+    timers: list[Timer] = field(default_factory=list)
 
 
 @dataclass(slots=True, eq=False)
@@ -87,6 +100,8 @@ class Chart:
     """The nodes that are histories."""
     atomic: int = 0
     """The set of states that have none inside."""
+    timed: int = 0
+    """The set of states that have timers."""
 
     def bits(self, names: list[str]) -> int:
         """A set of states, from their names. Raises KeyError."""
@@ -126,12 +141,16 @@ def plant(pipeline: Pipeline[Any]) -> Chart:
     for number, move in enumerate(_in_document_order(pipeline, numbers)):
         arc = _arc(number, move, nodes, numbers)
         nodes[arc.source].arcs.setdefault(move.event_type or EVENTLESS, []).append(arc)
+        if move.delay is not None and move.event_type is not None:
+            name = None if isinstance(move.delay, timedelta) else name_of(move.delay)
+            nodes[arc.source].timers.append(Timer(move.event_type, move.delay, name))
     return Chart(
         nodes,
         numbers,
         any(Failed.event_type() in node.arcs for node in nodes),
         tuple(node.number for node in nodes if node.kind is Kind.HISTORY),
         sum(1 << node.number for node in nodes if node.kind in (Kind.ATOMIC, Kind.FINAL)),
+        sum(1 << node.number for node in nodes if node.timers),
     )
 
 

@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 from statemachines.checks.names import wrong_with_type
 from statemachines.checks.schemas import unfinished
 from statemachines.definition import Move, Pipeline, Start
-from statemachines.events import Event, Failed, is_event_class, is_internal
+from statemachines.events import AFTER_PREFIX, Event, Failed, is_event_class, is_internal
 from statemachines.mistakes import Mistake
 from statemachines.suggest import did_you_mean
 
@@ -80,9 +80,9 @@ def _type(event: type[Event], claimed: dict[str, type[Event]]) -> Iterator[Mista
         message = f"the event type {event_type!r} of {event.__name__} {wrong}"
         yield Mistake(message, "Use a shorter text of printable characters", place, event=str(event_type))
         return
-    if event_type == Failed.event_type() or event_type.startswith(DONE_PREFIX):
+    if event_type == Failed.event_type() or event_type.startswith((DONE_PREFIX, AFTER_PREFIX)):
         message = f"the event type {event_type!r} of {event.__name__} is one that only runs themselves raise"
-        cure = "Take the done of a state, or Failed; or give the class another type"
+        cure = "Take the done of a state, Failed, or a timer (after); or give the class another type"
         yield Mistake(message, cure, place, event=event_type)
     other = claimed.setdefault(event_type, event)
     if other is not event:

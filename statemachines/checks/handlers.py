@@ -50,6 +50,8 @@ def _handlers(pipeline: Pipeline[Any]) -> Iterator[_Handler]:
             yield _Handler(move.guard, "guard", both, 2, move.source, event, move.place)
         if move.action is not None:
             yield _Handler(move.action, "action", both, 2, move.source, event, move.place)
+        if callable(move.delay):
+            yield _Handler(move.delay, "delay", "(context)", 1, move.source, None, move.place)
     for state in pipeline.states:
         for function, place in state.entries:
             yield _Handler(function, "entry action", both, 2, state.name, None, place)

@@ -18,8 +18,6 @@ def find(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
     """All mistakes with settings."""
     yield from _name(pipeline)
     yield from _version(pipeline)
-    for name in ("no_run", "unexpected", "closed"):
-        yield from _policy(pipeline, name, getattr(pipeline, name), "")
     yield from _topics(pipeline)
 
 

@@ -90,7 +90,14 @@ class Order(Context):
     tracking: str | None = None
 
 
-flow = Pipeline("order", Order, version=1, topics=["orders"], description="An order, from basket to door")
+flow = Pipeline(
+    "order",
+    Order,
+    version=1,
+    topics=["orders"],
+    unexpected="dead_letter",
+    description="An order, from basket to door",
+)
 
 placed = flow.state("placed", initial=True, description="waits for the money")
 paid = flow.state("paid", description="waits to be packed")

@@ -78,7 +78,7 @@ def row_of(run: Run | None, number: int, *, kind: Kind = Kind.MOVED, event_id: s
     sequence = 1 if run is None else run.sequence + 1
     fields = (
         number, digest, offset, AT, sequence, 1, 1, int(kind), 1, b"\x01" + bytes(8), "added", "open", name, b"",
-        b'{"n":1}', b"{}",
+        b'{"n":1}', b"", b"{}",
     )  # fmt: skip
     return append(b"" if run is None else run.hash, fields)
 
@@ -220,7 +220,7 @@ async def test_events_wait_in_order_until_they_leave(world: World) -> None:
         after = fold(run, row)
         numbers.append(row.sequence)
         commit = Commit(AT, rows=[packed(row)], changed=[(run.sequence, after)])
-        commit.waiting_added = [(run.id, row.sequence, 100 + row.sequence)]
+        commit.waiting_added = [(run.id, row.sequence, 100 + row.sequence, None)]
         await store.commit(commit)
         run = after
     everything = 1_000_000

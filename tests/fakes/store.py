@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from connectors.source import Partition
+from engine.homes import HOMES
 from engine.log import LogRow, unpack
 from engine.store.contract import (
+    Applied,
     Command,
     Commit,
     DeadLetter,
+    DeferredRow,
+    DueRun,
     LostPositionsError,
     LostRunsError,
     Noted,
@@ -21,6 +27,8 @@ from engine.store.contract import (
     StoredDeadLetter,
     WaitingEvent,
 )
+from statemachines.following import wakes_at
+from statemachines.memory import time_of
 from statemachines.run import Run
 
 CLUSTER = "c"
@@ -34,6 +42,7 @@ class Place:
     id: int
     position: int
     epoch: int = 0
+    record_time: int = 0
 
 
 @dataclass(slots=True)
@@ -45,7 +54,7 @@ class Tables:
     places: dict[Partition, Place] = field(default_factory=dict)
     runs: dict[int, tuple[int, Run]] = field(default_factory=dict)
     rows: dict[tuple[int, int], LogRow] = field(default_factory=dict)
-    waiting: dict[tuple[int, int], int] = field(default_factory=dict)
+    waiting: dict[tuple[int, int], tuple[int, datetime | None]] = field(default_factory=dict)
     letters: dict[int, tuple[DeadLetter, str]] = field(default_factory=dict)
     noted: list[Noted] = field(default_factory=list)
     inbox: dict[int, Command] = field(default_factory=dict)
@@ -107,11 +116,51 @@ class FakeStore:
         return {pair for pair in asked if pair in consumed}
 
     async def waiting_digests(self, runs: Sequence[int]) -> set[tuple[int, int]]:
-        return {(run, digest) for (run, _), digest in self.tables.waiting.items() if run in runs}
+        return {(run, digest) for (run, _), (digest, _) in self.tables.waiting.items() if run in runs}
+
+    async def seen_by_generations(self, asked: Sequence[tuple[int, int]]) -> set[tuple[int, int]]:
+        found = set()
+        for number, digest in asked:
+            owner, run = self.tables.runs[number]
+            older = [
+                each
+                for each, (pipeline, one) in self.tables.runs.items()
+                if (pipeline, one.key) == (owner, run.key)
+            ]
+            if any(row.digest == digest and row.run in older for row in self.tables.rows.values()):
+                found.add((number, digest))
+        return found
+
+    async def deferred_events(self, runs: Sequence[int]) -> list[DeferredRow]:
+        found = []
+        for (run, sequence), (digest, until) in sorted(self.tables.waiting.items()):
+            if run in runs and until is not None:
+                row = self.tables.rows[run, sequence]
+                found.append(DeferredRow(run, _waiting_event(row, digest), row.effects))
+        return found
+
+    async def due_runs(
+        self, homes: Sequence[int], pipelines: Sequence[int], at: datetime, limit: int
+    ) -> list[DueRun]:
+        due = []
+        for pipeline, run in self.tables.runs.values():
+            wake = wakes_at(run)
+            home = int(hashlib.md5(run.key.encode(), usedforsecurity=False).hexdigest()[:4], 16) % HOMES
+            if wake is not None and not run.held and home in homes and pipeline in pipelines:
+                due.append(DueRun(pipeline, run.key, run.id, time_of(wake)))
+        due.sort(key=lambda one: one.wake_at)
+        return [one for one in due if one.wake_at <= at][:limit]
+
+    async def applied(self, topics: Iterable[str]) -> dict[Partition, Applied]:
+        wanted = set(topics)
+        places = self.tables.places
+        return {p: Applied(at.position, at.record_time) for p, at in places.items() if p.topic in wanted}
 
     async def waiting_events(self, run: int, limit: int, bytes_max: int) -> list[WaitingEvent]:
         found = sorted(
-            (sequence, digest) for (of, sequence), digest in self.tables.waiting.items() if of == run
+            (sequence, digest)
+            for (of, sequence), (digest, until) in self.tables.waiting.items()
+            if of == run and until is None
         )
         events: list[WaitingEvent] = []
         size = 0
@@ -120,25 +169,17 @@ class FakeStore:
             size += len(row.payload or b"") + len(row.envelope)
             if events and size > bytes_max:
                 break
-            events.append(
-                WaitingEvent(
-                    sequence,
-                    row.type,
-                    row.event_id,
-                    row.position,
-                    row.offset,
-                    row.payload,
-                    row.envelope,
-                    digest,
-                )
-            )
+            events.append(_waiting_event(row, digest))
         return events
 
     async def strikes(self, positions: Sequence[int]) -> dict[tuple[int, int], tuple[int, str]]:
         del positions
         return {}
 
-    async def read_inbox(self, pipelines: Sequence[int], limit: int) -> list[Command]:
+    async def read_inbox(
+        self, pipelines: Sequence[int], limit: int, homes: Sequence[int] = ()
+    ) -> list[Command]:
+        del homes
         mine = [c for c in self.tables.inbox.values() if c.pipeline is None or c.pipeline in pipelines]
         return sorted(mine)[:limit]
 
@@ -210,16 +251,13 @@ class FakeStore:
         for number in commit.commands:
             if tables.inbox.pop(number, None) is None:
                 raise LostRunsError("another engine consumed a command first")
-        if commit.follow_up is not None:
-            tables.commands += 1
-            commit.followed_by = Command(tables.commands, *commit.follow_up, commit.at)
-            tables.inbox[tables.commands] = commit.followed_by
+        self._fill_inbox(commit)
         self._change_runs(commit)
         rows = [unpack(packed) for packed in commit.rows]
         for row in rows:
             self._add_row(row)
-        for run, sequence, digest in commit.waiting_added:
-            tables.waiting[run, sequence] = digest
+        for run, sequence, digest, until in commit.waiting_added:
+            tables.waiting[run, sequence] = (digest, until)
         for gone in commit.waiting_removed:
             tables.waiting.pop(gone, None)
         published = bool(commit.out)
@@ -237,6 +275,22 @@ class FakeStore:
         tables.ticket += 1
         return tables.ticket
 
+    def _fill_inbox(self, commit: Commit) -> None:
+        tables = self.tables
+        if commit.follow_up is not None:
+            tables.commands += 1
+            commit.followed_by = Command(tables.commands, *commit.follow_up, commit.at)
+            tables.inbox[tables.commands] = commit.followed_by
+        for one in commit.going_on:
+            tables.commands += 1
+            tables.inbox[tables.commands] = Command(tables.commands, *one, commit.at)
+        for sent in commit.sent:
+            tables.commands += 1
+            pipeline = tables.pipelines.setdefault(sent.pipeline, len(tables.pipelines) + 1)
+            tables.inbox[tables.commands] = Command(
+                tables.commands, pipeline, "event", sent.body, "engine", "sent by a run", commit.at
+            )
+
     def _move(self, commit: Commit) -> None:
         by_id = {place.id: place for place in self.tables.places.values()}
         lost = [
@@ -248,6 +302,8 @@ class FakeStore:
             raise LostPositionsError(lost)
         for move in commit.positions:
             by_id[move.id].position = move.new
+            if move.record_time is not None:
+                by_id[move.id].record_time = move.record_time
 
     def _change_runs(self, commit: Commit) -> None:
         runs = self.tables.runs
@@ -256,6 +312,7 @@ class FakeStore:
             if number not in runs or runs[number][1].sequence != old:
                 raise LostRunsError("another engine moved a run first")
         for _, run in commit.changed:
+            # What is deferred is in the rows, and read from there.
             runs[run.id] = (runs[run.id][0], run)
         taken = {(owner, run.key, run.generation) for owner, run in runs.values()}
         for pipeline, run in commit.created:
@@ -273,3 +330,9 @@ class FakeStore:
         if twice or (row.run, row.sequence) in rows:
             raise LostRunsError("the row is there already")
         rows[row.run, row.sequence] = row
+
+
+def _waiting_event(row: LogRow, digest: int) -> WaitingEvent:
+    return WaitingEvent(
+        row.sequence, row.type, row.event_id, row.position, row.offset, row.payload, row.envelope, digest
+    )

@@ -128,7 +128,8 @@ def test_a_run_is_the_fold_of_its_rows(given_batches: list[list[tuple[str, str, 
         for row in rows[run.id]:
             folded = fold(folded, row, key=key)
         assert folded is not None
-        assert folded == run
+        assert folded == run._replace(deferred=())
+        assert run.behind >= 0
 
 
 @given(batches)
@@ -187,7 +188,9 @@ def test_every_event_has_one_disposition_and_counts_once(
 ) -> None:
     _, done = run_batches(given_batches)
     for batch, given_events in zip(done, given_batches, strict=True):
-        assert sum(batch.counts.values()) == len(given_events) == batch.records
+        # What was deferred and left since has another one, and counted when it was deferred.
+        changed = len(batch.commit.waiting_removed)
+        assert sum(batch.counts.values()) - changed == len(given_events) == batch.records
 
 
 @given(st.lists(st.integers(0, 3 * RECENT_DIGESTS_MAX), max_size=150))

@@ -13,7 +13,7 @@ from statemachines.effects import Publication
 from statemachines.interpreter import step
 from statemachines.limits import EFFECTS_MAX, MICROSTEPS_MAX, RAISED_MAX
 from statemachines.machine import compile_pipeline
-from statemachines.outcome import Reason, Refused
+from statemachines.outcome import Deferred, Reason, Refused
 from statemachines.testkit import Case, given
 from tests.incident import (
     Entered,
@@ -98,9 +98,9 @@ def test_what_fails_is_undone_and_can_be_dealt_with() -> None:
 
 def test_an_event_that_nothing_takes_is_unexpected_and_says_where_the_run_was() -> None:
     case = incident()
-    case.when(Mended(incident="i")).then_refused(
-        Reason.UNEXPECTED, saying=f"{BEGUN} has no transition for it", holds=False
-    )
+    case.when(Mended(incident="i")).then_deferred(Reason.UNEXPECTED)
+    assert isinstance(case.outcome, Deferred)
+    assert case.outcome.why == f"{BEGUN} has no transition for it"
 
 
 def test_a_raise_in_a_flat_pipeline_is_taken_in_the_same_move() -> None:

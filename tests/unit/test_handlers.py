@@ -118,7 +118,7 @@ def test_endless_recursion_ends_as_a_refusal() -> None:
 @pytest.mark.parametrize("nonsense", [1, "text", {"a": 1}, object(), [Publish], ["text"], [None]])
 def test_an_action_that_returns_nonsense_is_refused(nonsense: Any) -> None:
     message = refused(acting(lambda _context, _event: nonsense))
-    assert "an action returns None, an effect (Publish, Raise) or several" in message
+    assert "an action returns None, an effect (Publish, Raise, Send, Cancel) or several" in message
 
 
 @pytest.mark.parametrize("nonsense", [None, 1, 0, "yes", object()])
@@ -269,8 +269,8 @@ def test_an_action_without_end_is_cut_off_at_the_limit() -> None:
     [
         (Publish("out", Noted(), key="lone \ud800"), "surrogates not allowed"),
         (Publish("lone \ud800", Noted()), "surrogates not allowed"),
-        (Publish("out", Noted(), key=5), "topic and key as text, not int"),  # type: ignore[arg-type]  # the mistake
-        (Publish(None, Noted()), "topic and key as text, not NoneType"),  # type: ignore[arg-type]  # the mistake
+        (Publish("out", Noted(), key=5), "key as text, not int"),  # type: ignore[arg-type]  # the mistake
+        (Publish(None, Noted()), "topic as text, not NoneType"),  # type: ignore[arg-type]  # the mistake
         (Publish("", Noted()), "names the topic '', which is empty"),
         (Publish("..", Noted()), "names the topic '..', which is none that Kafka takes"),
         (Publish("no topic", Noted()), "names the topic 'no topic', which is none that Kafka takes"),

@@ -24,10 +24,11 @@ from tests.unit.machines import (
     occurrence,
 )
 
-MACHINE = compile_pipeline(account_pipeline())
+MACHINE = compile_pipeline(account_pipeline(unexpected="dead_letter"))
 LENIENT = compile_pipeline(account_pipeline(no_run="ignore", unexpected="ignore", closed="ignore"))
 OPENED = Opened(name="acme")
 ADDED = Added(name="acme", amount=3)
+UNEXPECTED = "dead_letter (unexpected of the pipeline)"
 TRIED_DROPPED = (Tried("full", "closed", "never"),)
 
 
@@ -84,23 +85,44 @@ def test_a_transition_of_the_pipeline_is_taken_in_any_state_and_ends_the_run() -
         (MACHINE, run_in(held=1), ADDED, {}, WAITS),
         (MACHINE, run_in(held=1), None, {"kind": "added"}, WAITS),
         (MACHINE, run_in("closed", held=1), ADDED, {}, WAITS),
-        (MACHINE, None, ADDED, {}, Refused(Reason.NO_RUN, "no run has the key 'acme'", holds=False)),
-        (LENIENT, None, ADDED, {}, Ignored(Reason.NO_RUN)),
+        (
+            MACHINE,
+            None,
+            ADDED,
+            {},
+            Refused(
+                Reason.NO_RUN,
+                "no run has the key 'acme'",
+                False,
+                policy="dead_letter (no_run of the pipeline)",
+            ),
+        ),
+        (LENIENT, None, ADDED, {}, Ignored(Reason.NO_RUN, policy="ignore (no_run of the pipeline)")),
         (
             MACHINE,
             run_in("closed"),
             ADDED,
             {},
-            Refused(Reason.CLOSED, "the run ended in closed", holds=False),
+            Refused(
+                Reason.CLOSED, "the run ended in closed", False, policy="dead_letter (closed of the pipeline)"
+            ),
         ),
         (
             MACHINE,
             run_in("closed"),
             OPENED,
             {},
-            Refused(Reason.CLOSED, "the run ended in closed", holds=False),
+            Refused(
+                Reason.CLOSED, "the run ended in closed", False, policy="dead_letter (closed of the pipeline)"
+            ),
         ),
-        (LENIENT, run_in("closed"), ADDED, {}, Ignored(Reason.CLOSED)),
+        (
+            LENIENT,
+            run_in("closed"),
+            ADDED,
+            {},
+            Ignored(Reason.CLOSED, policy="ignore (closed of the pipeline)"),
+        ),
         (
             MACHINE,
             run_in(),
@@ -120,10 +142,22 @@ def test_a_transition_of_the_pipeline_is_taken_in_any_state_and_ends_the_run() -
             run_in("full"),
             ADDED,
             {},
-            Refused(Reason.UNEXPECTED, "full has no transition for it", holds=False),
+            Refused(Reason.UNEXPECTED, "full has no transition for it", False, policy=UNEXPECTED),
         ),
-        (MACHINE, run_in(), OPENED, {}, Refused(Reason.UNEXPECTED, "active has no transition for it", False)),
-        (LENIENT, run_in("full"), ADDED, {}, Ignored(Reason.UNEXPECTED)),
+        (
+            MACHINE,
+            run_in(),
+            OPENED,
+            {},
+            Refused(Reason.UNEXPECTED, "active has no transition for it", False, (), UNEXPECTED),
+        ),
+        (
+            LENIENT,
+            run_in("full"),
+            ADDED,
+            {},
+            Ignored(Reason.UNEXPECTED, policy="ignore (unexpected of the pipeline)"),
+        ),
         (
             MACHINE,
             run_in("full"),
@@ -134,9 +168,16 @@ def test_a_transition_of_the_pipeline_is_taken_in_any_state_and_ends_the_run() -
                 "no condition of the transitions out of full held",
                 holds=False,
                 tried=TRIED_DROPPED,
+                policy=UNEXPECTED,
             ),
         ),
-        (LENIENT, run_in("full"), Dropped(), {}, Ignored(Reason.UNEXPECTED, TRIED_DROPPED)),
+        (
+            LENIENT,
+            run_in("full"),
+            Dropped(),
+            {},
+            Ignored(Reason.UNEXPECTED, TRIED_DROPPED, "ignore (unexpected of the pipeline)"),
+        ),
         (
             MACHINE,
             run_in("gone"),

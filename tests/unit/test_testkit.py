@@ -53,7 +53,7 @@ def test_what_does_not_hold_is_said(expected: dict[str, Any], said: str) -> None
 
 def test_what_was_given_must_have_happened() -> None:
     with pytest.raises(
-        AssertionError, match="the given dropped was not taken: 'not accepted': active has no"
+        AssertionError, match="the given dropped was not taken: deferred: 'not accepted': active has no"
     ):
         given(account_pipeline(), OPENED, Dropped())
 

@@ -187,6 +187,8 @@ def _tried(details: bytes) -> tuple[Tried, ...]:
         listed = orjson.loads(details or b"[]")
     except ValueError:
         return ()
+    if isinstance(listed, dict):
+        listed = listed.get("tried", [])
     if not isinstance(listed, list):
         return ()
     return tuple(Tried(one.get("source") or None, one.get("target"), one.get("guard")) for one in listed)

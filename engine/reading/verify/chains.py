@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping
 
-from engine.log import CONSUMED, Kind, LogRow, fold, seal
+from engine.log import CONSUMED, HOLDS, Kind, LogRow, fold, seal
 from engine.reading.catalog import Catalog
 from engine.reading.rows import kind_word
 from engine.reading.values import shown_time
 from engine.reading.verify.report import Finding
-from statemachines.run import Run
+from statemachines.run import Run, Status
 
 _BEGINS = frozenset({Kind.STARTED})
+_BEFORE = frozenset({Kind.DEFERRED, Kind.LEFT_DEFERRED, Kind.PASSED})
+"""What a run may have that no event has started yet."""
 _LEAVES = frozenset({Kind.MOVED_AFTER_WAIT, Kind.HELD_AFTER_WAIT, Kind.LEFT_WAITING})
-_HOLDING = frozenset({Kind.HELD, Kind.HELD_AFTER_WAIT})
-_NAMES = Run._fields
+_LEAVES_DEFERRAL = frozenset({Kind.MOVED_DEFERRED, Kind.HELD_DEFERRED, Kind.LEFT_DEFERRED})
+_NAMES = tuple(name for name in Run._fields if name != "deferred")
+"""What is deferred is in the rows themselves."""
 _SHOWN_CHARACTERS_MAX = 80
 
 
@@ -33,6 +36,8 @@ class Chain:
         """Whether the rows cannot be folded; that is said once."""
         self._waiting: deque[int] = deque()
         """The rows of events that wait, oldest first."""
+        self._deferred: dict[tuple[str, int | None, int | None], int] = {}
+        """The rows of deferred events, by event."""
         self._holding_kind: int | None = None
 
     def take(self, row: LogRow) -> Iterator[Finding]:
@@ -61,7 +66,9 @@ class Chain:
                 f"row {row.sequence} names definition {row.definition}, which is none of {self._name}",
                 row.sequence,
             )
-        if (row.kind in _BEGINS) != (row.sequence == 1):
+        begun = self._folded is not None and self._folded.status != Status.EXPECTED
+        before_it = row.kind in _BEFORE and row.status == Status.EXPECTED
+        if begun == (row.kind in _BEGINS) or (not begun and row.kind not in _BEGINS and not before_it):
             yield self._found(f"row {row.sequence} is of the kind {kind_word(row.kind)!r}", row.sequence)
         if (row.digest is not None) != (row.kind in CONSUMED):
             has = "has" if row.digest is not None else "has no"
@@ -71,7 +78,7 @@ class Chain:
             before, now = shown_time(self._last.at), shown_time(row.at)
             told = f"time goes backwards in row {row.sequence}: from {before} to {now}"
             yield self._found(told, row.sequence)
-        if row.position is not None:
+        if row.position:
             yield from self._check_position(row, row.position)
 
     def _check_position(self, row: LogRow, position: int) -> Iterator[Finding]:
@@ -93,12 +100,17 @@ class Chain:
     def _fold(self, row: LogRow) -> None:
         if row.kind == Kind.RELEASED:
             self._holding_kind = None
-        elif row.kind in _HOLDING:
+        elif row.kind in HOLDS:
             self._holding_kind = row.kind
         if row.kind == Kind.WAITED:
             self._waiting.append(row.sequence)
         elif row.kind in _LEAVES:
             self._waiting.popleft()
+        event = row.event_id, row.position, row.offset
+        if row.kind == Kind.DEFERRED:
+            self._deferred[event] = row.sequence
+        elif row.kind in _LEAVES_DEFERRAL:
+            self._deferred.pop(event, None)
         self._folded = fold(self._folded, row, key=self._stored.key, generation=self._stored.generation)
 
     def end(self, waiting: Collection[int], holders: Mapping[int, int]) -> Iterator[Finding]:
@@ -113,14 +125,16 @@ class Chain:
         if self._lost or self._folded is None:
             return
         folded = self._folded
-        for name, recorded, computed in zip(_NAMES, self._stored, folded, strict=True):
+        for name in _NAMES:
+            recorded, computed = getattr(self._stored, name), getattr(folded, name)
             if recorded != computed:
                 told = (
                     f"is {_short(name, recorded)} in the run's row, and {_short(name, computed)} by its log"
                 )
                 yield self._found(f"{name} {told}", self._stored.sequence)
-        if sorted(waiting) != list(self._waiting):
-            told = f"{_listed(sorted(waiting))} by their table, and {_listed(self._waiting)} by its log"
+        logged = sorted([*self._waiting, *self._deferred.values()])
+        if sorted(waiting) != logged:
+            told = f"{_listed(sorted(waiting))} by their table, and {_listed(logged)} by its log"
             yield self._found(f"the events that wait are those of the rows {told}", self._stored.sequence)
         held = self._folded.held
         if self._holding_kind is not None and holders.get(held, 0) != 1:
@@ -141,7 +155,7 @@ class Chain:
 
 def _short(name: str, value: object) -> str:
     if isinstance(value, bytes):
-        value = value.decode("utf-8", "backslashreplace") if name == "context" else value.hex()
+        value = value.decode("utf-8", "backslashreplace") if name in {"context", "memory"} else value.hex()
     text = str(value)
     return text if len(text) <= _SHOWN_CHARACTERS_MAX else f"{text[: _SHOWN_CHARACTERS_MAX - 3]}..."
 

@@ -28,7 +28,7 @@ limit nullif($7::int, 0)
 
 -- name: find_run
 select r.id, r.key, r.generation, r.sequence, r.status, r.configuration, r.context, r.recent, r.hash, r.definition,
-    r.held, r.waiting, r.started, r.updated
+    r.held, r.waiting, r.started, r.updated, r.memory
 from pointsman.runs r join pointsman.pipelines p on p.id = r.pipeline
 where p.namespace = $1 and p.name = $2 and r.key = $3 and ($4::int is null or r.generation = $4)
 order by r.generation desc limit 1
@@ -40,19 +40,19 @@ where p.namespace = $1 and p.name = $2 and r.key = $3 order by r.generation
 
 -- name: rows_of_run
 select run, digest, "offset", at, sequence, position, definition, kind, status, type, event_id, configuration, envelope,
-    effects, context, payload, hash
+    effects, context, memory, payload, hash
 from pointsman.events where run = $1 and ($2::int is null or sequence <= $2) order by sequence
 
 -- name: rows_of_runs
 select run, digest, "offset", at, sequence, position, definition, kind, status, type, event_id, configuration, envelope,
-    effects, context, payload, hash
+    effects, context, memory, payload, hash
 from pointsman.events where run between $2::bigint and $3::bigint and run = any ($1::bigint[])
 order by run, sequence
 
 -- name: runs_of_pipelines
 -- The next runs behind one, in the order of their numbers.
 select pipeline, id, key, generation, sequence, status, configuration, context, recent, hash, definition, held, waiting,
-    started, updated
+    started, updated, memory
 from pointsman.runs
 where pipeline = any ($1::int[]) and id > $2::bigint and ($3::bigint is null or id = $3)
 order by id limit $4

@@ -44,13 +44,13 @@ returning p.id, p.topic, p.partition, p.position, p.epoch
 
 -- name: move_positions
 update pointsman.positions p
-set position = move.new, updated = now()
-from unnest($1::int[], $2::bigint[], $3::bigint[], $4::bigint[]) as move (id, epoch, old, new)
+set position = move.new, updated = now(), record_time = coalesce(move.record_time, p.record_time)
+from unnest($1::int[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[]) as move (id, epoch, old, new, record_time)
 where p.id = move.id and p.epoch = move.epoch and p.position = move.old
 
 -- name: load_runs
 select distinct on (key) id, key, generation, sequence, status, configuration, context, recent, hash, definition,
-    held, waiting, started, updated
+    held, waiting, started, updated, memory
 from pointsman.runs
 where pipeline = $1 and key = any ($2::text[])
 order by key, generation desc
@@ -61,14 +61,15 @@ select id from pointsman.runs where id = any ($1::bigint[]) order by id for upda
 -- name: make_run_changes
 create temporary table if not exists run_changes (
     id bigint, updated timestamptz, old int, sequence int, definition int, held int, waiting int,
-    status smallint, configuration text collate "C", recent bytea, hash bytea, context bytea
+    status smallint, configuration text collate "C", recent bytea, hash bytea, context bytea, memory bytea,
+    wake_at timestamptz
 ) on commit delete rows
 
 -- name: change_runs
 update pointsman.runs r
 set updated = new.updated, sequence = new.sequence, definition = new.definition, held = new.held,
     waiting = new.waiting, status = new.status, configuration = new.configuration, recent = new.recent,
-    hash = new.hash, context = new.context
+    hash = new.hash, context = new.context, memory = new.memory, wake_at = new.wake_at
 from pg_temp.run_changes new
 where r.id = new.id and r.sequence = new.old
 
@@ -88,6 +89,14 @@ select e.run, e.digest
 from unnest($1::bigint[], $2::bigint[]) as asked (run, digest)
 join pointsman.events e on e.run = asked.run and e.digest = asked.digest
 
+-- name: seen_by_generations
+-- The same for runs whose key had others before them.
+select asked.run, asked.digest
+from unnest($1::bigint[], $2::bigint[]) as asked (run, digest)
+join pointsman.runs r on r.id = asked.run
+join pointsman.runs p on p.pipeline = r.pipeline and p.key = r.key
+join pointsman.events e on e.run = p.id and e.digest = asked.digest
+
 -- name: waiting_digests
 select run, digest from pointsman.waiting where run = any ($1::bigint[])
 
@@ -98,7 +107,8 @@ from (
         row_number() over oldest_first as number,
         sum(coalesce(octet_length(e.payload), 0) + octet_length(e.envelope)) over oldest_first as bytes
     from (
-        select run, sequence, digest from pointsman.waiting where run = $1 order by sequence limit $2
+        select run, sequence, digest from pointsman.waiting where run = $1 and until is null
+        order by sequence limit $2
     ) w
     join pointsman.events e on e.run = w.run and e.sequence = w.sequence
     window oldest_first as (order by w.sequence rows unbounded preceding)
@@ -106,9 +116,27 @@ from (
 where number = 1 or bytes <= $3
 order by sequence
 
+-- name: deferred_events
+select w.run, e.sequence, e.type, e.event_id, e.position, e."offset", e.payload, e.envelope, w.digest, e.effects
+from pointsman.waiting w join pointsman.events e on e.run = w.run and e.sequence = w.sequence
+where w.run = any ($1::bigint[]) and w.until is not null
+order by w.run, w.sequence
+
+-- name: due_runs
+-- The runs of these pipelines for which something has fallen due by now, those that waited longest first.
+select r.pipeline, r.key, r.id, r.wake_at
+from pointsman.runs r
+where pointsman.home_of(r.key) = any ($1::smallint[]) and r.wake_at <= $3 and r.wake_at is not null and r.held = 0
+    and r.pipeline = any ($2::int[])
+order by r.wake_at limit $4
+
+-- name: applied_positions
+select topic, partition, position, record_time from pointsman.positions
+where namespace = $1 and consumer_group = $2 and cluster = $3 and topic = any ($4::text[])
+
 -- name: add_waiting
-insert into pointsman.waiting (run, sequence, digest)
-select * from unnest($1::bigint[], $2::int[], $3::bigint[])
+insert into pointsman.waiting (run, sequence, digest, until)
+select * from unnest($1::bigint[], $2::int[], $3::bigint[], $4::timestamptz[])
 
 -- name: remove_waiting
 delete from pointsman.waiting w using unnest($1::bigint[], $2::int[]) as gone (run, sequence)
@@ -142,7 +170,7 @@ set last = greatest(ignored_ranges.last, excluded.last), records = greatest(igno
 -- What is asked of a dead letter of all pipelines is for the group whose engines read its record.
 select i.id, i.pipeline, i.command, i.body, i.who, i.why, i.at
 from pointsman.inbox i
-where i.namespace = $1 and (
+where i.namespace = $1 and (i.home is null or i.home = any ($5::smallint[])) and (
     i.pipeline = any ($2::int[])
     or (i.pipeline is null and not exists (
         select from pointsman.dead_letters d join pointsman.positions p on p.id = d.position
@@ -157,6 +185,23 @@ delete from pointsman.inbox where id = any ($1::bigint[])
 -- name: add_follow_up
 insert into pointsman.inbox (namespace, pipeline, command, body, who, why) values ($1, $2, $3, $4, $5, $6)
 returning id, pipeline, command, body, who, why, at
+
+-- name: add_sent
+-- Events from runs to others. A pipeline that nobody has run yet gets its number now, and its events wait for it.
+with sent as (
+    select number, pipeline, key, body
+    from unnest($2::text[], $3::text[], $4::bytea[]) with ordinality as sent (pipeline, key, body, number)
+), made as (
+    insert into pointsman.pipelines (namespace, name) select distinct $1, pipeline from sent
+    on conflict do nothing returning id, name
+), known as (
+    select id, name from made
+    union
+    select id, name from pointsman.pipelines where namespace = $1 and name in (select pipeline from sent)
+)
+insert into pointsman.inbox (namespace, pipeline, command, body, who, why, home)
+select $1, known.id, 'event', sent.body, 'engine', 'sent by a run', pointsman.home_of(sent.key)
+from sent join known on known.name = sent.pipeline order by sent.number
 
 -- name: release_missing_definitions
 insert into pointsman.inbox (namespace, pipeline, command, body, who, why)
@@ -183,7 +228,7 @@ select exists (select 1 from pointsman.inbox where id = $1)
 
 -- name: run_by_id
 select id, key, generation, sequence, status, configuration, context, recent, hash, definition, held, waiting, started,
-    updated
+    updated, memory
 from pointsman.runs where id = $1
 
 -- name: origin_of

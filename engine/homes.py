@@ -1,0 +1,26 @@
+"""Homes: which engine of a group serves the timers of which runs.
+
+A run's home is a number made of its key (``home_of`` in the schema). The homes are the partitions of a topic that
+nobody writes to: it is in the group only to be assigned, so who holds a partition serves the runs of that home. Homes
+are for liveness; what is right is decided by the fences, so that two engines that serve one home for a while do no
+harm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from connectors.source import Partition
+
+HOMES = 16
+"""As many partitions as the topic has, and engines of a group that can share the timers. The schema knows it, too."""
+
+
+def homes_topic(namespace: str) -> str:
+    """The topic of a namespace's homes."""
+    return f"pointsman.{namespace}.homes"
+
+
+def homes_in(partitions: Iterable[Partition], topic: str) -> list[int]:
+    """The homes that are assigned, sorted; a topic with more partitions than there are homes has some for nothing."""
+    return sorted(one.number for one in partitions if one.topic == topic and one.number < HOMES)

@@ -1,0 +1,76 @@
+"""What comes from inside of runs, as arrivals: timers, events that a run sent to itself, and those of other runs.
+
+They have no Kafka record, so they are given one: a structured CloudEvent, with the run's key. What tells them from
+others is that they have no position; and what comes from the run itself has its pipeline as source and its key as
+subject.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import orjson
+
+from connectors.decode import Decoded, decode
+from connectors.encode import STRUCTURED_HEADERS, encode_structured
+from connectors.source import RawRecord
+from engine.arrival import Arrival
+from engine.log import digest_of, microseconds
+from engine.publications import source_of
+from engine.routing import Route, TopicRoute
+from statemachines.definition import Topic
+from statemachines.memory import Delayed, microseconds_of
+from statemachines.run import Run
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from statemachines.interpreter import Occurrence
+
+NO_TOPIC = Topic("")
+
+
+def own_arrival(route: Route, run: Run, occurrence: Occurrence, delayed: Delayed) -> Arrival:
+    """What a run asked for, as it falls due."""
+    envelope = occurrence.envelope
+    data = None if delayed.data is None else orjson.dumps(delayed.data)
+    value = encode_structured(
+        id=envelope.id,
+        source=envelope.source,
+        type=envelope.type,
+        subject=run.key,
+        time=envelope.time,
+        data=data,
+    )
+    record = RawRecord("", 0, 0, delayed.due // 1_000, run.key.encode(), value, STRUCTURED_HEADERS)
+    decoded = Decoded(envelope, delayed.data, "")
+    digest = digest_of(envelope.source, envelope.id)
+    return Arrival(route, run.key, record, None, inner_topic(route), decoded, digest, delayed)
+
+
+def inner_arrival(route: Route, key: str, record: RawRecord, digest: bytes | None = None) -> Arrival:
+    """An event without a position again, from its record: of the run itself, or of another one."""
+    decoded = decode(record, NO_TOPIC, "")
+    assert isinstance(decoded, Decoded), "it was written by an engine"
+    envelope = decoded.envelope
+    delayed: Delayed | None = None
+    if envelope.subject == key and envelope.source == source_of(route.newest.namespace, route.name):
+        due = record.timestamp * 1_000 if envelope.time is None else microseconds_of(envelope.time)
+        # It is in no run's memory any more, and only says where the event comes from.
+        delayed = Delayed(due, 0, 0, envelope.type, decoded.data)
+    if digest is None:
+        digest = digest_of(envelope.source, envelope.id)
+    return Arrival(route, key, record, None, inner_topic(route), decoded, digest, delayed)
+
+
+def sent_arrival(route: Route, body: bytes, at: datetime) -> Arrival:
+    """An event from another run, out of the inbox."""
+    key, _, value = body.partition(b"\0")
+    record = RawRecord("", 0, 0, microseconds(at) // 1_000, key, value, STRUCTURED_HEADERS)
+    return inner_arrival(route, key.decode(), record)
+
+
+def inner_topic(route: Route) -> TopicRoute:
+    """What stands for the topic of events without one: their dead letters go where those of the first topic go."""
+    assert route.inner is not None, "routes are made with it"
+    return route.inner

@@ -1,0 +1,89 @@
+"""Events from runs to others: out of the inbox, many in one commit."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+
+from engine.arrival import Arrival
+from engine.committer import Committer
+from engine.inside import sent_arrival
+from engine.loading import load_for
+from engine.outlet import Outlet
+from engine.routing import Route, TopicRoute
+from engine.store.contract import Command, LostRunsError, RefusedByStoreError, Store
+from statemachines.outcome import Reason, Refused
+
+log = logging.getLogger("pointsman.engine")
+
+LOSSES_MAX = 5
+"""After as many lost comparisons the events are left for the next round."""
+
+
+class SentEvents:
+    """Takes them to the runs that they are for."""
+
+    def __init__(
+        self,
+        store: Store,
+        topics: Mapping[str, TopicRoute],
+        routes: Mapping[int, Route],
+        committer: Committer,
+        outlet: Outlet,
+    ) -> None:
+        self._store = store
+        self._topics = topics
+        self._routes = routes
+        self._committer = committer
+        self._outlet = outlet
+
+    async def take(self, commands: Sequence[Command]) -> None:
+        """Take these up in one commit; each is consumed in it, so it happens once."""
+        losses = 0
+        while commands and losses < LOSSES_MAX:
+            try:
+                if await self._commit(commands):
+                    return
+            except LostRunsError:
+                commands = [one for one in commands if await self._store.has_command(one.id)]
+            except RefusedByStoreError as error:
+                if len(commands) == 1:
+                    await self._refuse(commands[0], str(error))
+                    return
+                middle = len(commands) // 2
+                await self.take(commands[:middle])
+                await self.take(commands[middle:])
+                return
+            losses += 1
+
+    async def _commit(self, commands: Sequence[Command]) -> bool:
+        """False where it has to be computed again, since a topic takes less than was thought."""
+        batch = await self._committer.new_batch(len(commands))
+        batch.commit.commands.extend(one.id for one in commands)
+        try:
+            arrivals = self._arrivals(commands)
+            await load_for(batch, arrivals, self._store, self._topics)
+            batch.meet(arrivals)
+            batch.rest()
+            if await self._outlet.learn(batch.commit):
+                self._committer.forget(batch)
+                return False
+            batch.finish()
+            await self._committer.commit(batch)
+        except (LostRunsError, RefusedByStoreError):
+            self._committer.forget(batch)
+            raise
+        return True
+
+    def _arrivals(self, commands: Sequence[Command]) -> list[Arrival]:
+        return [sent_arrival(self._routes[one.pipeline or 0], one.body, one.at) for one in commands]
+
+    async def _refuse(self, command: Command, error: str) -> None:
+        """Make an event that the store does not take as a move a dead letter."""
+        batch = await self._committer.new_batch(0)
+        batch.commit.commands.append(command.id)
+        [arrival] = self._arrivals([command])
+        refused = Refused(Reason.REFUSED_BY_STORE, error, holds=False)
+        batch.refuse(arrival, None, refused, batch.commit.at, None)
+        batch.finish()
+        await self._committer.commit(batch)

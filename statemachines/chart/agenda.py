@@ -1,0 +1,117 @@
+"""What a transition changes of what falls due later: timers of states that it entered and left, and what it sent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from statemachines.effects import Asked
+from statemachines.handlers import HandlerError, Wish, time_asked
+from statemachines.limits import DELAY_DAYS_MAX, DELAYED_MAX, MEMORY_BYTES_MAX
+from statemachines.memory import Delayed, Memory, microseconds_of, write_memory
+from statemachines.outcome import Reason
+
+if TYPE_CHECKING:
+    from statemachines.chart.tree import Node
+    from statemachines.context import Context
+
+_DELAY_MAX = timedelta(days=DELAY_DAYS_MAX)
+
+
+class Agenda:
+    """The memory of a run while one transition changes it."""
+
+    def __init__(self, memory: Memory, now: datetime, sequence: int) -> None:
+        self._memory = memory
+        self._delayed = list(memory.delayed)
+        self._now = now
+        self._sequence = sequence
+        self.asked: list[Asked] = []
+
+    def end(self, output: Any) -> None:
+        """The run has ended: nothing of it comes later any more."""
+        self._delayed.clear()
+        self._memory = self._memory._replace(output=output)
+
+    def leave(self, states: Collection[str]) -> None:
+        """Stop the timers of states that were left."""
+        if states:
+            self._delayed = [one for one in self._delayed if not one.state or one.state not in states]
+
+    def enter(self, node: Node, context: Callable[[], Context]) -> None:
+        """Set the timers of a state that was entered. Raises HandlerError."""
+        for timer in node.timers:
+            delay: Any = timer.delay
+            when = delay if isinstance(delay, timedelta) else time_asked(delay, timer.name, context())
+            if when is not None:
+                due = self._due(when, timer.name or f"the timer of {node.name}")
+                number = len(self.asked)
+                # The pipeline's own have no state that they end with; the empty name would be none of a state.
+                self._add(Delayed(due, self._sequence, number, timer.event_type, None, node.name))
+                self.asked.append(Asked("timer", timer.event_type, due=due, number=number))
+
+    def wish(self, wish: Wish, *, ended: bool) -> None:
+        """Send what an action has asked for, now or later, or call it off. Raises HandlerError."""
+        asked, after, at = wish
+        number = len(self.asked)
+        if asked.what == "cancel":
+            self._delayed = [one for one in self._delayed if one.name != asked.id or not asked.id]
+            self.asked.append(asked._replace(number=number))
+            return
+        later = after is not None or at is not None
+        own = asked.key is None and not asked.topic
+        if ended and (later or own):
+            return
+        due = self._due(after if after is not None else at, asked.what) if later else 0
+        self.asked.append(asked._replace(number=number, due=due))
+        if later or own:
+            self._add(
+                Delayed(
+                    due or microseconds_of(self._now),
+                    self._sequence,
+                    number,
+                    asked.type,
+                    orjson.loads(asked.data),
+                    name=asked.id,
+                    pipeline=asked.pipeline,
+                    key=asked.key or "",
+                    topic=asked.topic,
+                    at_once=not later,
+                )
+            )
+
+    def written(self, before: bytes) -> bytes | None:
+        """The memory as it is stored; None where it is as before. Raises HandlerError."""
+        memory = self._memory._replace(delayed=tuple(self._delayed))
+        if not before and not any(memory[:-1]) and memory.output is None:
+            return None
+        written = write_memory(memory)
+        if len(written) > MEMORY_BYTES_MAX:
+            message = (
+                f"what falls due later for the run takes {len(written)} bytes, of {MEMORY_BYTES_MAX} allowed: "
+                f"{len(self._delayed)} timers and delayed events"
+            )
+            raise HandlerError(Reason.ACTION_FAILED, message)
+        return None if written == before else written
+
+    def _due(self, when: timedelta | datetime | None, name: str) -> int:
+        message = f"{name} is to fall due in more than {DELAY_DAYS_MAX} days"
+        try:
+            # What lies in the past is due at once, and still comes after this transition.
+            at = self._now + when if isinstance(when, timedelta) else when
+            assert at is not None
+            too_far = at - self._now > _DELAY_MAX
+        except OverflowError:
+            raise HandlerError(Reason.ACTION_FAILED, message) from None
+        if too_far:
+            raise HandlerError(Reason.ACTION_FAILED, message)
+        return microseconds_of(max(at, self._now))
+
+    def _add(self, one: Delayed) -> None:
+        if len(self._delayed) >= DELAYED_MAX:
+            message = f"the run has {DELAYED_MAX} timers and delayed events already, as many as it may have"
+            raise HandlerError(Reason.ACTION_FAILED, message)
+        self._delayed.append(one)

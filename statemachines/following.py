@@ -1,0 +1,168 @@
+"""What a run takes by itself: deferred events that it takes by now, what it sent to itself, and what fell due.
+
+After each row that changed the run, before any newer event, ``follow`` is asked again and again: the oldest deferred
+event that is enabled by now comes first, then what the run has sent to itself. ``fall_due`` is asked by whoever has the
+time.
+"""
+
+from __future__ import annotations
+
+import copy
+from datetime import datetime
+from typing import TYPE_CHECKING, NamedTuple
+
+import orjson
+
+from statemachines.effects import Asked, Publication
+from statemachines.events import Address, Envelope
+from statemachines.handlers import validated
+from statemachines.interpreter import Occurrence, step
+from statemachines.memory import Delayed, microseconds_of, read_memory, time_of, write_memory
+from statemachines.outcome import Deferred, Ignored, Moved, Outcome, Reason, Refused
+from statemachines.run import DeferredEvent, Run, Status
+from statemachines.turns import in_turn
+
+if TYPE_CHECKING:
+    from statemachines.machine import Machine
+
+DELAYED_IDS_FROM = 1_000_000
+"""Numbers of effects below are those of publications, whose ids are derived in the same way."""
+
+
+class Following(NamedTuple):
+    """What a run takes by itself, and what becomes of it."""
+
+    item: DeferredEvent | Delayed
+    occurrence: Occurrence
+    outcome: Outcome
+
+
+def follow(machine: Machine, run: Run, now: datetime) -> Following | None:
+    """What the run takes next, before any newer event; None: nothing."""
+    if run.held:
+        return None
+    starting: Following | None = None
+    for one in run.deferred:
+        if _may_take(machine, run, one):
+            found = _offer_again(machine, run, one, now)
+            if run.status == Status.COMPLETED and isinstance(found.outcome, Moved):
+                # The next generation begins once the last one is done with all else.
+                starting = starting or found
+            elif not _still_waits(found.outcome, run):
+                return found
+    if starting is not None:
+        return starting
+    for delayed in read_memory(run.memory).delayed if run.memory else ():
+        if delayed.at_once:
+            return _fire(machine, run, delayed, now)
+    return None
+
+
+def fall_due(machine: Machine, run: Run, now: datetime) -> Following | None:
+    """The next of what has fallen due by now, in the order of due times, then of creation; None: nothing has."""
+    if run.held:
+        return None
+    at = microseconds_of(now)
+    delayed = [one for one in read_memory(run.memory).delayed if one.due <= at]
+    expired = [one for one in run.deferred if one.until <= at]
+    first = min(delayed, key=lambda one: (one.due, one.sequence, one.number), default=None)
+    oldest = min(expired, key=lambda one: (one.until, one.sequence), default=None)
+    if oldest is not None and (
+        first is None or (oldest.until, oldest.sequence) < (first.due, first.sequence)
+    ):
+        return _expire(run, oldest, now)
+    return None if first is None else _fire(machine, run, first, now)
+
+
+def refuse_next(machine: Machine, run: Run, now: datetime, error: str) -> Following | None:
+    """What a run would take next, refused unseen: the handlers that it leads to did not return before."""
+    refused = Refused(Reason.NEVER_RETURNED, error, holds=True)
+    if run.deferred:
+        first = run.deferred[0]
+        occurrence = Occurrence(first.envelope, run.key, first.digest, now, None, data=first.data, again=True)
+        return Following(first, occurrence, refused)
+    for delayed in read_memory(run.memory).delayed:
+        found = _sent_or_own(machine, run, delayed, now)
+        return found._replace(outcome=refused)
+    return None
+
+
+def wakes_at(run: Run) -> int | None:
+    """When the next of it falls due, in microseconds since 1970."""
+    due = read_memory(run.memory).due if run.memory else None
+    until = min((one.until for one in run.deferred), default=None)
+    return min((at for at in (due, until) if at is not None), default=None)
+
+
+def id_of(machine: Machine, run: Run, delayed: Delayed) -> str:
+    """The id of what a run has asked for later: the same after any number of crashes."""
+    address = Address(machine.namespace, machine.name, run.key, run.generation, delayed.sequence)
+    return str(address.derive(DELAYED_IDS_FROM + delayed.number))
+
+
+def _may_take(machine: Machine, run: Run, one: DeferredEvent) -> bool:
+    """Whether it is worth to validate it and to ask guards."""
+    event_type = one.envelope.type
+    if run.status != Status.RUNNING:
+        return True
+    if event_type in machine.orders:
+        occurrence = Occurrence(
+            one.envelope, run.key, one.digest, run.updated, None, data=one.data, again=True
+        )
+        return not isinstance(in_turn(machine, read_memory(run.memory), occurrence), Deferred)
+    return machine.has_transition(run.configuration, event_type)
+
+
+def _offer_again(machine: Machine, run: Run, one: DeferredEvent, now: datetime) -> Following:
+    # A copy: what a handler does to it must not be seen when it is offered once more.
+    event, error = validated(machine, one.envelope.type, copy.deepcopy(one.data))
+    occurrence = Occurrence(one.envelope, run.key, one.digest, now, event, error, data=one.data, again=True)
+    return Following(one, occurrence, step(machine, run, occurrence))
+
+
+def _still_waits(outcome: Outcome, run: Run) -> bool:
+    """Whether nothing takes it yet. What another state's policy says of new events is not for it."""
+    if isinstance(outcome, Deferred):
+        return True
+    reason = outcome.reason if isinstance(outcome, Ignored | Refused) else None
+    return run.status != Status.COMPLETED and reason in (Reason.NO_RUN, Reason.UNEXPECTED)
+
+
+def _expire(run: Run, one: DeferredEvent, now: datetime) -> Following:
+    occurrence = Occurrence(one.envelope, run.key, one.digest, now, None, data=one.data, again=True)
+    policy = f"its time to live ended at {time_of(one.until).isoformat()}, then {one.then}"
+    if one.then == "ignore":
+        return Following(one, occurrence, Ignored(Reason.EXPIRED, policy=policy))
+    error = f"it was deferred ({one.reason}), and nothing took it until its time to live ended"
+    return Following(one, occurrence, Refused(Reason.EXPIRED, error, holds=False, policy=policy))
+
+
+def _fire(machine: Machine, run: Run, delayed: Delayed, now: datetime) -> Following:
+    found = _sent_or_own(machine, run, delayed, now)
+    if not delayed.is_own:
+        return found
+    event, error = validated(machine, delayed.type, copy.deepcopy(delayed.data))
+    occurrence = found.occurrence._replace(event=event, error=error)
+    return Following(delayed, occurrence, step(machine, run, occurrence))
+
+
+def _sent_or_own(machine: Machine, run: Run, delayed: Delayed, now: datetime) -> Following:
+    """It leaves as it is; of what is for the run itself, all but what becomes of it."""
+    source = f"/pointsman/{machine.namespace}/{machine.name}"
+    due = time_of(delayed.due)
+    envelope = Envelope(id_of(machine, run, delayed), source, delayed.type, run.key, due, run.key)
+    memory = read_memory(run.memory).without(delayed)
+    occurrence = Occurrence(envelope, run.key, b"", now, None, data=delayed.data, delayed=delayed)
+    return Following(delayed, occurrence, _sent(run, delayed, write_memory(memory)))
+
+
+def _sent(run: Run, delayed: Delayed, memory: bytes) -> Moved:
+    """It leaves; the run stays as it is."""
+    data = orjson.dumps(delayed.data)
+    publications: tuple[Publication, ...] = ()
+    asked: tuple[Asked, ...] = ()
+    if delayed.topic:
+        publications = (Publication(delayed.topic, delayed.type, delayed.key, data),)
+    else:
+        asked = (Asked("send", delayed.type, data, "", delayed.pipeline, delayed.key),)
+    return Moved(False, run.configuration, run.status, None, publications, memory, asked)

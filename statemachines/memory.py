@@ -1,0 +1,133 @@
+"""What a run keeps beside configuration and context: what falls due later, and how far its ordered events have come.
+
+It is JSON, in the run's row and in each log row that changes it. Empty bytes stand for nothing at all; ``{}`` says in a
+log row that nothing is left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import orjson
+
+NOTHING_LEFT = b"{}"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+class Delayed(NamedTuple):
+    """What a run has asked for that comes later: a timer of a state, an event to itself or another run, a publication.
+
+    Tuples are in the order in which they fall due, then of creation.
+    """
+
+    due: int
+    """Microseconds since 1970."""
+    sequence: int
+    """The number of the log row that asked for it."""
+    number: int
+    """Which one of that row; its id comes from both."""
+    type: str
+    data: Any
+    """The event's data as JSON has it; None for a timer."""
+    state: str = ""
+    """Of a timer: the state that it ends with."""
+    name: str = ""
+    """What ``Cancel`` calls it by; empty: nothing does."""
+    pipeline: str = ""
+    """Of an event to a run of another pipeline."""
+    key: str = ""
+    """Of another run, or of the record that is published."""
+    topic: str = ""
+    """Of a publication."""
+    at_once: bool = False
+    """Whether it waits for nothing but its turn."""
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is for the run itself."""
+        return not self.key and not self.topic
+
+
+class Memory(NamedTuple):
+    """All of it."""
+
+    delayed: tuple[Delayed, ...] = ()
+    """As they fall due."""
+    marks: Mapping[str, int | str] = {}
+    """By stream: how far its events were applied (``statemachines.ordering``)."""
+    seen: Mapping[str, int] = {}
+    """Business keys that count for a time only, and until when, in microseconds since 1970."""
+    output: Any = None
+    """What the final state that completed the run has said."""
+
+    @property
+    def due(self) -> int | None:
+        """When the next of what is delayed falls due, in microseconds since 1970."""
+        return self.delayed[0].due if self.delayed else None
+
+    def without(self, gone: Delayed) -> Memory:
+        """The memory once this has fallen due."""
+        return self._replace(delayed=tuple(one for one in self.delayed if one is not gone and one != gone))
+
+
+EMPTY = Memory()
+
+
+def read_memory(written: bytes) -> Memory:
+    """The memory as it was stored."""
+    return EMPTY if not written or written == NOTHING_LEFT else _read(written)
+
+
+@lru_cache(maxsize=2_000)
+def _read(written: bytes) -> Memory:
+    form = orjson.loads(written)
+    return Memory(
+        tuple(Delayed(*one) for one in form.get("delayed", ())),
+        form.get("marks", {}),
+        form.get("seen", {}),
+        form.get("output"),
+    )
+
+
+def write_memory(memory: Memory) -> bytes:
+    """The memory as it is stored."""
+    form: dict[str, Any] = {}
+    if memory.delayed:
+        form["delayed"] = [_trimmed(one) for one in sorted(memory.delayed, key=_order)]
+    if memory.marks:
+        form["marks"] = dict(memory.marks)
+    if memory.seen:
+        form["seen"] = dict(memory.seen)
+    if memory.output is not None:
+        form["output"] = memory.output
+    return orjson.dumps(form, option=orjson.OPT_SORT_KEYS) if form else NOTHING_LEFT
+
+
+def microseconds_of(at: datetime) -> int:
+    """Microseconds since 1970, exactly."""
+    return (at - _EPOCH) // _MICROSECOND
+
+
+def time_of(microseconds: int) -> datetime:
+    """The same back."""
+    return _EPOCH + microseconds * _MICROSECOND
+
+
+def _order(one: Delayed) -> tuple[int, int, int]:
+    return one.due, one.sequence, one.number
+
+
+_DEFAULTS = tuple(Delayed._field_defaults.values())
+_REQUIRED = len(Delayed._fields) - len(_DEFAULTS)
+
+
+def _trimmed(one: Delayed) -> list[Any]:
+    """Without what is as usual at the end, which most have a lot of."""
+    form = list(one)
+    while len(form) > _REQUIRED and form[-1] == _DEFAULTS[len(form) - 1 - _REQUIRED]:
+        form.pop()
+    return form

@@ -1,0 +1,82 @@
+"""Whether it is an event's turn: business keys that were seen, and the order of its stream."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from statemachines.limits import SEEN_MAX
+from statemachines.memory import Memory, microseconds_of
+from statemachines.ordering import OrderBy, OrderError, Place, place
+from statemachines.outcome import DUPLICATE, Deferred, Duplicate, Reason, Refused, Stale
+from statemachines.policies import Once
+
+if TYPE_CHECKING:
+    from statemachines.interpreter import Occurrence
+    from statemachines.machine import Machine
+
+
+def in_turn(
+    machine: Machine, memory: Memory, occurrence: Occurrence
+) -> Memory | Duplicate | Stale | Deferred | Refused:
+    """What the run remembers once it has taken the event, or why it is not the event's turn."""
+    event_type = occurrence.envelope.type
+    once = machine.onces.get(event_type)
+    if once is not None and once.within is not None:
+        seen = _notice(once, memory, occurrence)
+        if not isinstance(seen, Memory):
+            return seen
+        memory = seen
+    order = machine.orders.get(event_type)
+    return memory if order is None else _place(order, memory, occurrence)
+
+
+def _notice(once: Once, memory: Memory, occurrence: Occurrence) -> Memory | Duplicate | Refused:
+    name = business_key(once, occurrence.envelope.type, occurrence.data)
+    if name is None or once.within is None:
+        return memory
+    now = microseconds_of(occurrence.now)
+    if memory.seen.get(name, 0) > now:
+        return DUPLICATE
+    seen = {one: until for one, until in memory.seen.items() if until > now}
+    if len(seen) >= SEEN_MAX:
+        error = f"the run remembers {SEEN_MAX} business keys that still count, as many as it may"
+        return Refused(Reason.INVALID, error, holds=False)
+    seen[name] = microseconds_of(occurrence.now + once.within)
+    return memory._replace(seen=seen)
+
+
+def _place(order: OrderBy, memory: Memory, occurrence: Occurrence) -> Memory | Stale | Deferred | Refused:
+    try:
+        placed = place(order, occurrence.data, memory.marks)
+    except OrderError as error:
+        return Refused(Reason.INVALID, str(error), holds=True)
+    stream = "" if placed.stream == order.by else f" of {placed.stream}"
+    match placed.place:
+        case Place.STALE:
+            return Stale(f"{order.by}{stream} is {placed.value}, and {placed.before} was applied already")
+        case Place.EARLY:
+            expected = order.first if placed.before is None else int(placed.before) + 1
+            why = f"{order.by}{stream} is {placed.value}, and {expected} has not come yet"
+            policy = f"order_by={order.by}, contiguous, gap={order.gap.ttl}, then {order.gap.then}"
+            until = occurrence.now + order.gap.ttl
+            return Deferred(Reason.GAP, why, until, order.gap.then, policy=policy)
+        case Place.NEXT:
+            return memory._replace(marks={**memory.marks, placed.stream: placed.value})
+
+
+def business_key(once: Once, event_type: str, data: Any) -> str | None:
+    """What an event is known by beside its id; None where its data does not tell."""
+    found: list[Any] = [event_type]
+    for name in once.fields:
+        value = data
+        for part in (name,) if isinstance(data, dict) and name in data else name.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        if not isinstance(value, str | int | float):
+            return None
+        found.append(value)
+    try:
+        return orjson.dumps(found).decode()
+    except TypeError:  # a number that is too large, a lone surrogate
+        return repr(found)

@@ -15,6 +15,7 @@ from typing import Any, Generic, Literal, TypeVar
 from statemachines.context import Context
 from statemachines.effects import Out
 from statemachines.events import Done, Event, is_internal, make_done
+from statemachines.patterns import takes_failures
 from statemachines.places import Place, calling_place
 
 C = TypeVar("C", bound=Context)
@@ -24,6 +25,7 @@ _COMPREHENSION = re.compile(r"<(?:listcomp|setcomp|dictcomp|genexpr)>\.")
 """Some versions of Python name these scopes and some do not; the name of a function must not depend on it."""
 
 Policy = Literal["dead_letter", "ignore"]
+OnError = Literal["refuse", "ignore"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +144,7 @@ class State(Generic[C]):
     there is nothing to remember."""
     done_class: type[Done] | None = None
     """The class that ``done`` returns, once it was asked for."""
+    tags: tuple[str, ...] = ()
 
     @property
     def done(self) -> type[Done]:
@@ -159,6 +162,7 @@ class State(Generic[C]):
         initial: bool = False,
         final: bool = False,
         output: Callable[[C, Any], Any] | None = None,
+        tags: Sequence[str] = (),
         description: str = "",
     ) -> State[C]:
         """Add a state inside this one. One is ``initial``; a ``final`` one makes this state done.
@@ -168,17 +172,18 @@ class State(Generic[C]):
             initial: whether it is entered when this state is.
             final: whether this state is done when it is entered.
             output: of a final state: returns, from (context, event), what ``done.data`` is to be.
+            tags: words that guards may ask for instead of the states that have them.
             description: a sentence for people.
         """
-        return self.pipeline.add_state(
-            State(self.pipeline, name, initial, final, description, calling_place(), self, output=output)
-        )
+        made = State(self.pipeline, name, initial, final, description, calling_place(), self, output=output)
+        made.tags = _tags(tags)
+        return self.pipeline.add_state(made)
 
-    def region(self, name: str, *, description: str = "") -> State[C]:
+    def region(self, name: str, *, tags: Sequence[str] = (), description: str = "") -> State[C]:
         """Add a region: this state is parallel, and all its regions are active while it is."""
-        return self.pipeline.add_state(
-            State(self.pipeline, name, False, False, description, calling_place(), self, "region")
-        )
+        made = State(self.pipeline, name, False, False, description, calling_place(), self, "region")
+        made.tags = _tags(tags)
+        return self.pipeline.add_state(made)
 
     def history(
         self,
@@ -281,6 +286,8 @@ class Pipeline(Generic[C]):
         no_run: what becomes of an event whose key has no run and that starts none.
         unexpected: what becomes of an event that the state of its run does not take.
         closed: what becomes of an event whose run has ended.
+        on_error: what becomes of an event on which a function fails, where no transition takes the failure: it is
+            refused and nothing of the move is kept; or only what the function did is undone, and the move goes on.
         description: a sentence for people.
     """
 
@@ -291,6 +298,7 @@ class Pipeline(Generic[C]):
     no_run: Policy = field(default="dead_letter", kw_only=True)
     unexpected: Policy = field(default="dead_letter", kw_only=True)
     closed: Policy = field(default="dead_letter", kw_only=True)
+    on_error: OnError = field(default="refuse", kw_only=True)
     description: str = field(default="", kw_only=True)
     states: list[State[C]] = field(default_factory=list, init=False)
     """All of them, however deep, in the order they were added."""
@@ -299,10 +307,21 @@ class Pipeline(Generic[C]):
     place: Place = field(default_factory=calling_place, init=False)
 
     def state(
-        self, name: str, *, initial: bool = False, final: bool = False, description: str = ""
+        self,
+        name: str,
+        *,
+        initial: bool = False,
+        final: bool = False,
+        tags: Sequence[str] = (),
+        description: str = "",
     ) -> State[C]:
-        """Add a state. One is ``initial``; a run that reaches a ``final`` one is completed."""
-        return self.add_state(State(self, name, initial, final, description, calling_place()))
+        """Add a state. One is ``initial``; a run that reaches a ``final`` one is completed.
+
+        Guards may ask for ``tags`` instead of the states that have them.
+        """
+        made = State(self, name, initial, final, description, calling_place())
+        made.tags = _tags(tags)
+        return self.add_state(made)
 
     def add_state(self, made: State[C]) -> State[C]:
         """Add a state that was made; ``state``, ``region`` and ``history`` are the ways to say it."""
@@ -360,6 +379,11 @@ def _targets(to: Any) -> tuple[State[Any] | str, ...]:
     return tuple(to) if isinstance(to, list | tuple) and to else (to,)
 
 
+def _tags(given: Any) -> tuple[str, ...]:
+    # Whatever else it is: validation says what is wrong with it.
+    return tuple(given) if isinstance(given, list | tuple) else (given,)
+
+
 def _name_of(target: State[Any] | str | None) -> str | None:
     return None if target is None else str(target)
 
@@ -375,15 +399,21 @@ def _stranger(target: State[Any] | str | None, pipeline: Pipeline[Any]) -> str |
 
 
 def is_flat(pipeline: Pipeline[Any]) -> bool:
-    """Whether it has states and transitions on events, and nothing else that a statechart may have."""
+    """Whether it has states and transitions on events, and nothing else that a statechart may have.
+
+    What becomes of failures is the business of a chart, too.
+    """
+    if pipeline.on_error != "refuse":
+        return False
     plain = all(
         state.parent is None and not (state.entries or state.exits or state.beginning or state.output)
         for state in pipeline.states
     )
-    return plain and all(
-        move.event is not None and len(move.targets) <= 1 and not is_internal(move.event)
-        for move in pipeline.moves
-    )
+    return plain and all(len(move.targets) <= 1 and _is_from_outside(move.event) for move in pipeline.moves)
+
+
+def _is_from_outside(event: type[Event] | None) -> bool:
+    return event is not None and not is_internal(event) and not takes_failures(event.event_type())
 
 
 def name_of(function: Callable[..., Any] | None) -> str | None:

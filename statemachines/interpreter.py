@@ -152,7 +152,7 @@ def _move(
                 # The source is left, and the target not entered yet.
                 set_origin(event, (_meta_between, *origin))
             publications = act(action, action_name, context, event, run.key)
-            written = write(machine, context, action_name)
+            written = write(machine, context, action_name, run.context)
             changed = None if written == run.context else written
             return _tuple(Moved, (False, configuration, status, changed, publications))
     except HandlerError as error:
@@ -206,9 +206,9 @@ def _meta(machine: Machine, run: Run | None, envelope: Envelope, key: str, now: 
     chart = machine.steps.chart
     live = Live(chart, 0 if run is None else 1 << chart.numbers.get(run.configuration, 0))
     address = Address(machine.namespace, machine.name, key, generation, sequence + 1)
-    return Meta(envelope, now, address, live.is_active)
+    return Meta(envelope, now, address, live.is_active, live.has_tag)
 
 
 def _meta_between(machine: Machine, run: Run | None, envelope: Envelope, key: str, now: datetime) -> Meta:
     nothing = Live(machine.steps.chart, 0)
-    return _meta(machine, run, envelope, key, now)._replace(active=nothing.is_active)
+    return _meta(machine, run, envelope, key, now)._replace(active=nothing.is_active, tagged=nothing.has_tag)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from statemachines.canonical import canonical_bytes
 from statemachines.chart.spots import Spots
@@ -14,12 +14,15 @@ from statemachines.chart.tree import Block, plant
 from statemachines.codehash import code_hash
 from statemachines.definition import Move, Pipeline, Policy, Start, is_flat, name_of
 from statemachines.events import is_internal
+from statemachines.patterns import ByType, is_pattern, takes
 from statemachines.validation import check
 
 if TYPE_CHECKING:
     from statemachines.context import Context
     from statemachines.effects import Out, Outlet
     from statemachines.events import Event
+
+T = TypeVar("T")
 
 
 class Candidate(NamedTuple):
@@ -63,6 +66,7 @@ class Machine:
     spots: Spots
     beginnings: Mapping[str, Beginning]
     events: Mapping[str, type[Event]]
+    """The class that events of a type from outside come as: its own, else that of the most specific pattern."""
     validators: Mapping[str, Callable[[Any], Event]]
     """By event type: the event from its data; raises what a user's validator may raise."""
     final: frozenset[str]
@@ -96,6 +100,15 @@ def compile_pipeline(pipeline: Pipeline[Any], *, namespace: str = "default") -> 
     lines: list[Start | Move] = [*pipeline.starts, *pipeline.moves]
     classes = [line.event for line in lines if line.event is not None]
     events: dict[str, type[Event]] = {one.event_type(): one for one in classes if not is_internal(one)}
+    table = {
+        state.name: {} if state.final else _moves_of(pipeline, state.name, events)
+        for state in (pipeline.states if flat else ())
+    }
+    validators = {name: one.__pydantic_validator__.validate_python for name, one in events.items()}
+
+    def by_type(values: Mapping[str, T]) -> Mapping[str, T]:
+        return values if chart.patterns is None else ByType(chart.patterns, values)
+
     return Machine(
         pipeline=pipeline,
         namespace=namespace,
@@ -103,18 +116,12 @@ def compile_pipeline(pipeline: Pipeline[Any], *, namespace: str = "default") -> 
         version=pipeline.version,
         context_class=pipeline.context,
         flat=flat,
-        table={
-            state.name: {} if state.final else _moves_of(pipeline, state.name)
-            for state in (pipeline.states if flat else ())
-        },
+        table={name: by_type(moves) for name, moves in table.items()},
         steps=steps,
         spots=Spots(chart),
         beginnings={start.event.event_type(): _beginning(start, initial, steps) for start in pipeline.starts},
-        events=events,
-        validators={
-            event_type: event_class.__pydantic_validator__.validate_python
-            for event_type, event_class in events.items()
-        },
+        events=by_type(events),
+        validators=by_type(validators),
         final=frozenset(state.name for state in pipeline.states if state.final and state.parent is None),
         no_run=pipeline.no_run,
         unexpected=pipeline.unexpected,
@@ -134,19 +141,21 @@ def _beginning(start: Start, initial: str, steps: Steps) -> Beginning:
     return Beginning(target, start.build, name_of(start.build) or "", action, action_name, plan)
 
 
-def _moves_of(pipeline: Pipeline[Any], state: str) -> dict[str, tuple[Candidate, ...]]:
+def _moves_of(pipeline: Pipeline[Any], state: str, names: Iterable[str]) -> dict[str, tuple[Candidate, ...]]:
+    """By each type, and by each pattern that types may go by, what takes them, in the order it is tried."""
     own = [move for move in pipeline.moves if move.source == state]
     general = [move for move in pipeline.moves if move.source is None]
     found: dict[str, list[Candidate]] = {}
     for move in own + general:
-        found.setdefault(move.event_type or "", []).append(
-            Candidate(
-                move.source or "",
-                move.target,
-                move.guard,
-                move.action,
-                name_of(move.guard),
-                name_of(move.action),
-            )
+        taken = move.event_type or ""
+        candidate = Candidate(
+            move.source or "",
+            move.target,
+            move.guard,
+            move.action,
+            name_of(move.guard),
+            name_of(move.action),
         )
-    return {event_type: tuple(candidates) for event_type, candidates in found.items()}
+        for name in (one for one in names if takes(taken, one)) if is_pattern(taken) else (taken,):
+            found.setdefault(name, []).append(candidate)
+    return {name: tuple(candidates) for name, candidates in found.items()}

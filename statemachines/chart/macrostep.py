@@ -49,6 +49,8 @@ class Macrostep:
         self._kept = b""
         """The context as the last handler that did not fail left it, where failures may be taken."""
         self._last_failure = ""
+        self._moves = False
+        """Whether any transition was taken."""
         self._publications: list[Publication] = []
         self._ended = False
         self.tried: tuple[Tried, ...] = ()
@@ -56,21 +58,22 @@ class Macrostep:
 
     def move(self, event: Event) -> Moved | None:
         """Take an event; None where no transition is enabled. Raises HandlerError."""
-        self._set_event(event)
+        self._set_event(event, self._envelope.type)
         arcs = self._steps.select(self._spot, self._envelope.type, self._holds_and_notes)
         if not arcs and not self._queue:
             return None
         if arcs:
             self._carry_out(self._steps.plan(self._spot, arcs))
         self._settle()
-        return self._moved(started=False)
+        # Where a guard failed, and nothing takes the failure either, the event is not taken.
+        return self._moved(started=False) if self._moves else None
 
     def start(self, event: Event, context: Context, name: str, plan: Plan) -> Moved:
         """Begin a run with the context that an event's function has built. Raises HandlerError."""
         self._context, self._touched = context, name
         if self._steps.chart.takes_failures:
-            self._kept = write(self._machine, context, name)
-        self._set_event(event)
+            self._kept = self._write(context, name)
+        self._set_event(event, self._envelope.type)
         self._carry_out(plan)
         self._settle()
         return self._moved(started=True)
@@ -80,7 +83,7 @@ class Macrostep:
         context: bytes | None = None
         if self._touched is not None and self._context is not None:
             kept = self._steps.chart.takes_failures
-            written = self._kept if kept else write(self._machine, self._context, self._touched)
+            written = self._kept if kept else self._write(self._context, self._touched)
             context = None if written == before else written
         status = Status.COMPLETED if self._ended else Status.RUNNING
         configuration = self._machine.spots.text_of(self._spot)
@@ -95,7 +98,7 @@ class Macrostep:
                 if not self._queue:
                     break
                 event, failure = self._queue.popleft()
-                self._set_event(event)
+                self._set_event(event, event.event_type())
                 arcs = self._steps.select(self._spot, event.event_type(), self._holds)
                 if not arcs:
                     if failure is not None:
@@ -118,6 +121,7 @@ class Macrostep:
         )
 
     def _carry_out(self, plan: Plan) -> None:
+        self._moves = True
         live = self._live
         for act in plan.acts:
             live.active = act.active
@@ -157,7 +161,7 @@ class Macrostep:
             publications, raised = perform(block.function, block.name, context, self._event, self._key)
             if self._steps.chart.takes_failures:
                 # What it left behind is looked at now, while it can be undone.
-                self._kept = write(self._machine, context, block.name)
+                self._kept = self._write(context, block.name)
         except HandlerError as error:
             self._fail(error)
             return
@@ -174,7 +178,8 @@ class Macrostep:
             raise error
         self._context = read(self._machine, self._kept)
         self._last_failure = str(error)
-        self._enqueue(Failed(handler=error.handler, error=str(error)), error)
+        dropped = self._steps.chart.drops_failures
+        self._enqueue(Failed(handler=error.handler, error=str(error)), None if dropped else error)
 
     def _enqueue(self, event: Event, failure: HandlerError | None = None) -> None:
         if len(self._queue) >= RAISED_MAX:
@@ -205,11 +210,14 @@ class Macrostep:
             self._context = read(self._machine, self._kept)
         return self._context
 
-    def _set_event(self, event: Event) -> None:
+    def _write(self, context: Context, name: str) -> bytes:
+        return write(self._machine, context, name, b"" if self._run is None else self._run.context)
+
+    def _set_event(self, event: Event, event_type: str) -> None:
         self._event = event
         envelope = self._envelope
-        if event.event_type() != envelope.type:
-            envelope = envelope._replace(type=event.event_type())
+        if event_type != envelope.type:
+            envelope = envelope._replace(type=event_type)
         # Nothing that holds the event: a cycle would live until the garbage collector finds it.
         run = self._run
         number = (0, 1) if run is None else (run.generation, run.sequence + 1)
@@ -219,4 +227,5 @@ class Macrostep:
 def _meta(
     machine: Machine, number: tuple[int, int], envelope: Envelope, key: str, now: datetime, live: Live
 ) -> Meta:
-    return Meta(envelope, now, Address(machine.namespace, machine.name, key, *number), live.is_active)
+    address = Address(machine.namespace, machine.name, key, *number)
+    return Meta(envelope, now, address, live.is_active, live.has_tag)

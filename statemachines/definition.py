@@ -14,8 +14,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from statemachines.context import Context
 from statemachines.effects import Out
-from statemachines.events import Done, Event, is_internal, make_done
-from statemachines.patterns import takes_failures
+from statemachines.events import Done, Event, make_done
 from statemachines.places import Place, calling_place
 
 C = TypeVar("C", bound=Context)
@@ -23,7 +22,6 @@ E = TypeVar("E", bound=Event)
 
 _COMPREHENSION = re.compile(r"<(?:listcomp|setcomp|dictcomp|genexpr)>\.")
 """Some versions of Python name these scopes and some do not; the name of a function must not depend on it."""
-
 Policy = Literal["dead_letter", "ignore"]
 OnError = Literal["refuse", "ignore"]
 
@@ -175,15 +173,17 @@ class State(Generic[C]):
             tags: words that guards may ask for instead of the states that have them.
             description: a sentence for people.
         """
-        made = State(self.pipeline, name, initial, final, description, calling_place(), self, output=output)
-        made.tags = _tags(tags)
-        return self.pipeline.add_state(made)
+        place, words = calling_place(), _tags(tags)
+        return self.pipeline.add_state(
+            State(self.pipeline, name, initial, final, description, place, self, output=output, tags=words)
+        )
 
     def region(self, name: str, *, tags: Sequence[str] = (), description: str = "") -> State[C]:
         """Add a region: this state is parallel, and all its regions are active while it is."""
-        made = State(self.pipeline, name, False, False, description, calling_place(), self, "region")
-        made.tags = _tags(tags)
-        return self.pipeline.add_state(made)
+        place, words = calling_place(), _tags(tags)
+        return self.pipeline.add_state(
+            State(self.pipeline, name, False, False, description, place, self, "region", tags=words)
+        )
 
     def history(
         self,
@@ -286,8 +286,8 @@ class Pipeline(Generic[C]):
         no_run: what becomes of an event whose key has no run and that starts none.
         unexpected: what becomes of an event that the state of its run does not take.
         closed: what becomes of an event whose run has ended.
-        on_error: what becomes of an event on which a function fails, where no transition takes the failure: it is
-            refused and nothing of the move is kept; or only what the function did is undone, and the move goes on.
+        on_error: where a function fails and no transition takes the failure: refuse the event and keep nothing of
+            the move, or undo what that function did and go on.
         description: a sentence for people.
     """
 
@@ -319,9 +319,8 @@ class Pipeline(Generic[C]):
 
         Guards may ask for ``tags`` instead of the states that have them.
         """
-        made = State(self, name, initial, final, description, calling_place())
-        made.tags = _tags(tags)
-        return self.add_state(made)
+        place = calling_place()
+        return self.add_state(State(self, name, initial, final, description, place, tags=_tags(tags)))
 
     def add_state(self, made: State[C]) -> State[C]:
         """Add a state that was made; ``state``, ``region`` and ``history`` are the ways to say it."""
@@ -337,8 +336,9 @@ class Pipeline(Generic[C]):
         do: Callable[[C, E], Out] | None = None,
     ) -> None:
         """Let an event start a run: ``build`` makes its context, ``do`` may ask for effects."""
-        place, stranger = calling_place(), _stranger(to, self)
-        self.starts.append(Start(event, build, _name_of(to), do, place, stranger))
+        place, stranger = calling_place(), _first_stranger((to,), self)
+        target = None if to is None else str(to)
+        self.starts.append(Start(event, build, target, do, place, stranger))
 
     def on(
         self,
@@ -384,36 +384,9 @@ def _tags(given: Any) -> tuple[str, ...]:
     return tuple(given) if isinstance(given, list | tuple) else (given,)
 
 
-def _name_of(target: State[Any] | str | None) -> str | None:
-    return None if target is None else str(target)
-
-
 def _first_stranger(targets: Sequence[Any], pipeline: Pipeline[Any]) -> str | None:
-    return next((one for target in targets if (one := _stranger(target, pipeline)) is not None), None)
-
-
-def _stranger(target: State[Any] | str | None, pipeline: Pipeline[Any]) -> str | None:
-    if isinstance(target, State) and target.pipeline is not pipeline:
-        return target.pipeline.name
-    return None
-
-
-def is_flat(pipeline: Pipeline[Any]) -> bool:
-    """Whether it has states and transitions on events, and nothing else that a statechart may have.
-
-    What becomes of failures is the business of a chart, too.
-    """
-    if pipeline.on_error != "refuse":
-        return False
-    plain = all(
-        state.parent is None and not (state.entries or state.exits or state.beginning or state.output)
-        for state in pipeline.states
-    )
-    return plain and all(len(move.targets) <= 1 and _is_from_outside(move.event) for move in pipeline.moves)
-
-
-def _is_from_outside(event: type[Event] | None) -> bool:
-    return event is not None and not is_internal(event) and not takes_failures(event.event_type())
+    others = (one.pipeline for one in targets if isinstance(one, State) and one.pipeline is not pipeline)
+    return next((one.name for one in others), None)
 
 
 def name_of(function: Callable[..., Any] | None) -> str | None:

@@ -12,9 +12,9 @@ from statemachines.chart.spots import Spots
 from statemachines.chart.steps import Plan, Steps
 from statemachines.chart.tree import Block, plant
 from statemachines.codehash import code_hash
-from statemachines.definition import Move, Pipeline, Policy, Start, is_flat, name_of
+from statemachines.definition import Move, Pipeline, Policy, Start, name_of
 from statemachines.events import is_internal
-from statemachines.patterns import ByType, is_pattern, takes
+from statemachines.patterns import ByType, is_pattern, takes, takes_failures
 from statemachines.validation import check
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def compile_pipeline(pipeline: Pipeline[Any], *, namespace: str = "default") -> 
     check(pipeline)
     structure = canonical_bytes(pipeline)
     chart = plant(pipeline)
-    steps, flat = Steps(chart), is_flat(pipeline)
+    steps, flat = Steps(chart), _is_flat(pipeline)
     initial = chart.nodes[chart.nodes[0].begins[0]].name
     lines: list[Start | Move] = [*pipeline.starts, *pipeline.moves]
     classes = [line.event for line in lines if line.event is not None]
@@ -132,6 +132,24 @@ def compile_pipeline(pipeline: Pipeline[Any], *, namespace: str = "default") -> 
         read_context=pipeline.context.__pydantic_validator__.validate_json,
         write_context=pipeline.context.__pydantic_serializer__.to_json,
     )
+
+
+def _is_flat(pipeline: Pipeline[Any]) -> bool:
+    """Whether it has states and transitions on events, and nothing else that a statechart may have.
+
+    What becomes of failures is the business of a chart, too.
+    """
+    if pipeline.on_error != "refuse":
+        return False
+    plain = all(
+        state.parent is None and not (state.entries or state.exits or state.beginning or state.output)
+        for state in pipeline.states
+    )
+    return plain and all(len(move.targets) <= 1 and _is_from_outside(move.event) for move in pipeline.moves)
+
+
+def _is_from_outside(event: type[Event] | None) -> bool:
+    return event is not None and not is_internal(event) and not takes_failures(event.event_type())
 
 
 def _beginning(start: Start, initial: str, steps: Steps) -> Beginning:

@@ -49,6 +49,7 @@ class Macrostep:
         self._kept = b""
         """The context as the last handler that did not fail left it, where failures may be taken."""
         self._last_failure = ""
+        self._failures = 0
         self._moves = False
         """Whether any transition was taken."""
         self._publications: list[Publication] = []
@@ -92,8 +93,9 @@ class Macrostep:
     def _settle(self) -> None:
         """Go on until the configuration is stable: nothing is enabled, and nothing raised is left."""
         steps = 1
+        as_before = False
         while not self._ended:
-            arcs = self._steps.select_eventless(self._spot, self._holds)
+            arcs = () if as_before else self._steps.select_eventless(self._spot, self._holds)
             if not arcs:
                 if not self._queue:
                     break
@@ -103,7 +105,11 @@ class Macrostep:
                 if not arcs:
                     if failure is not None:
                         raise failure
+                    # A failure is undone, and nothing is otherwise than when eventless transitions were looked at last:
+                    # a guard that failed then would fail again, and so for ever.
+                    as_before = type(event) is Failed
                     continue
+            as_before = False
             steps += 1
             if steps > MICROSTEPS_MAX:
                 raise HandlerError(Reason.NEVER_SETTLES, self._circle())
@@ -178,6 +184,10 @@ class Macrostep:
             raise error
         self._context = read(self._machine, self._kept)
         self._last_failure = str(error)
+        self._failures += 1
+        if self._failures > MICROSTEPS_MAX:
+            message = f"more than {MICROSTEPS_MAX} functions fail one after the other, the last: {error}"
+            raise HandlerError(Reason.NEVER_SETTLES, message)
         dropped = self._steps.chart.drops_failures
         self._enqueue(Failed(handler=error.handler, error=str(error)), None if dropped else error)
 

@@ -8,8 +8,9 @@ import orjson
 import pytest
 from pydantic import Field
 
-from statemachines import Context, Event, Failed, Pipeline, Publish
+from statemachines import Context, Event, Failed, Pipeline, Publish, Raise
 from statemachines.canonical import canonical_bytes
+from statemachines.limits import MICROSTEPS_MAX
 from statemachines.machine import compile_pipeline
 from statemachines.outcome import Reason
 from statemachines.testkit import given
@@ -82,6 +83,34 @@ def test_an_event_of_which_only_the_guard_failed_was_not_taken() -> None:
     )
     first.on(Go, do=note)
     given(flow, Begun(name="n"), Go()).then(state="first", context={"notes": ["noted"]})
+
+
+def test_a_guard_of_an_eventless_transition_that_fails_is_asked_once_for_each_change() -> None:
+    flow, first, last = going_on()
+    asked: list[Event] = []
+
+    def fail(_careful: Careful, event: Event) -> bool:
+        asked.append(event)
+        raise LookupError("on purpose")
+
+    first.always(to=last, when=fail)
+    first.on(Go, do=lambda _careful, _event: Raise(Event.named("unknown")()))
+    case = given(flow, Begun(name="n"))
+    asked.clear()
+    case.when(Go()).then(state="first")
+    assert len(asked) == 2 * 2  # after Go, and after what it raises; the test kit steps twice
+
+
+def test_a_guard_that_fails_on_failures_never_settles() -> None:
+    flow, first, last = going_on()
+    first.on(Go, to=last, when=failing("guard"))
+    first.on(Failed, to=last, when=failing("another guard"))
+    case = given(flow, Begun(name="n")).when(Go())
+    case.then_refused(
+        Reason.NEVER_SETTLES,
+        saying=f"more than {MICROSTEPS_MAX} functions fail one after the other",
+        holds=True,
+    )
 
 
 def test_a_failed_start_function_is_refused_and_a_failed_start_action_is_not() -> None:

@@ -79,6 +79,22 @@ def after(flow: Pipeline[Order], *events: Event) -> Case[Order]:
     return given(flow, Placed(order="o1"), *events)
 
 
+@pytest.mark.parametrize(
+    ("pattern", "taken", "left"),
+    [
+        (
+            "order.*",
+            {"order", "order.paid", "order.paid.late", "order.paid.*"},
+            {"orders", "orders.x", "*", "o"},
+        ),
+        ("*", {"order", "order.*", "error", "error.x", "done.state.x"}, {"error.execution", "error.*"}),
+        ("order.paid", {"order.paid"}, {"order.paid.late", "order.*", "order"}),
+    ],
+)
+def test_what_a_type_or_pattern_stands_for(pattern: str, taken: set[str], left: set[str]) -> None:
+    assert {one for one in taken | left if covers(pattern, one)} == taken
+
+
 NAMES = st.sampled_from(
     [ANY, "a", "a.*", "a.b", "a.b.*", "ab.*", FAILURE, "error.*", f"{FAILURE}.*", "a.b.c"]
 )

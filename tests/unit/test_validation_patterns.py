@@ -123,6 +123,14 @@ def test_a_pattern_further_inside_another_region_leaves_nothing_for_what_it_take
     assert any(repr(outside.event_type()) in one for one in found) == never
 
 
+def test_patterns_in_two_regions_that_leave_something_for_it_leave_it_for_a_transition_around_them() -> None:
+    flow = parallel()
+    for side in ("left", "right"):
+        state_of(flow, side).on(Paid, to=f"{side}-on")
+    state_of(flow, "both").on(AnyOrder, to="done")
+    assert find_mistakes(flow) == []
+
+
 def test_a_class_without_the_fields_of_a_pattern_that_takes_it_is_a_warning() -> None:
     class Wide(Event, type="order.*"):
         order: str

@@ -22,6 +22,7 @@ from connectors.publish_errors import EventRefusedError, KafkaUnreachableError, 
 from connectors.publishing import ConfirmingProducer, Outgoing, PublishLimits, Receipt
 from connectors.traces import is_traceparent
 from statemachines.events import Event, key_of
+from statemachines.patterns import is_pattern
 
 __all__ = [
     "Draft",
@@ -156,6 +157,9 @@ class Publisher:
         name, event_type = type(event).__name__, type(event).event_type()
         if topic is None:
             raise EventRefusedError(f"{name} has no topic: give one to publish(), or to the Publisher.")
+        if is_pattern(event_type):
+            why = f"{name} stands for all of {event_type!r}, and an event has one type"
+            raise EventRefusedError(f"{why}: make it of {name}.named('the.type').")
         try:
             data = event.__pydantic_serializer__.to_json(event, warnings=False, by_alias=True)
         except ValueError as error:

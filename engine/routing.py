@@ -10,6 +10,7 @@ from engine.dead_letters import DeadLetterTopic
 from statemachines.definition import Topic
 from statemachines.events import Event
 from statemachines.machine import Machine
+from statemachines.patterns import Found, is_pattern
 from statemachines.policies import Once
 from statemachines.run import Run
 
@@ -30,7 +31,7 @@ class Route:
     machines: Mapping[int, Machine]
     """By the store's number of the definition."""
     events: Mapping[str, type[Event]]
-    """The event types that any version knows."""
+    """The class of each event type that any version knows, as the newest of them has it; patterns may be among them."""
     cache: dict[str, Run] = field(default_factory=dict)
     """Hot runs by key, the least recently moved first."""
     cache_bytes: int = 0
@@ -59,12 +60,19 @@ class TopicRoute:
     routes: Sequence[Route]
     dead_letters: DeadLetterTopic
     readers: Mapping[str, Sequence[Reader]] = field(init=False)
-    """All pipelines that read it, by each event type that any of them knows."""
+    """All pipelines that read it, by each event type that any of them knows, by its name or by a pattern."""
 
     def __post_init__(self) -> None:
         """Look up once what is needed for every event."""
         types = {event_type for route in self.routes for event_type in route.events}
-        self.readers = {one: [_reader(route, one) for route in self.routes] for one in types}
+        if any(map(is_pattern, types)):
+            self.readers = Found(types, self._find_readers)
+        else:
+            self.readers = {one: [_reader(route, one) for route in self.routes] for one in types}
+
+    def _find_readers(self, event_type: str) -> Sequence[Reader] | None:
+        readers = [_reader(route, event_type) for route in self.routes]
+        return readers if any(reader.event_class is not None for reader in readers) else None
 
 
 class Loaded(NamedTuple):
@@ -115,11 +123,22 @@ def _reader(route: Route, event_type: str) -> Reader:
 def _route(versions: list[Loaded]) -> Route:
     ordered = sorted(versions, key=lambda one: one.machine.version)
     newest = ordered[-1]
-    events: dict[str, type[Event]] = {}
-    for one in ordered:
-        events.update(one.machine.events)
+    events = _events_of([one.machine for one in ordered])
     machines = {one.definition: one.machine for one in ordered}
     return Route(newest.pipeline, newest.machine.name, newest.machine, newest.definition, machines, events)
+
+
+def _events_of(machines: Sequence[Machine]) -> Mapping[str, type[Event]]:
+    """Of versions, the oldest first."""
+    named = {name: one for machine in machines for name, one in machine.events.items()}
+    if not any(map(is_pattern, named)):
+        return named
+
+    def find(event_type: str) -> type[Event] | None:
+        found = (machine.events.get(event_type) for machine in reversed(machines))
+        return next((one for one in found if one is not None), None)
+
+    return Found(named, find)
 
 
 def _topic_route(topic: Topic, routes: list[Route], record_bytes_max: Mapping[str, int]) -> TopicRoute:

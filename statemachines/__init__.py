@@ -4,7 +4,7 @@ from statemachines.context import Context
 from statemachines.definition import Pipeline, State, Topic
 from statemachines.effects import Effect, Out, Publish, Raise
 from statemachines.events import Done, Event, Failed
-from statemachines.guards import in_state
+from statemachines.guards import has_tag, in_state
 from statemachines.mistakes import DefinitionError, Mistake
 
 __all__ = [
@@ -21,5 +21,6 @@ __all__ = [
     "Raise",
     "State",
     "Topic",
+    "has_tag",
     "in_state",
 ]

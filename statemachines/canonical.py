@@ -2,7 +2,7 @@
 
 It is JSON with sorted keys, and says which format it has. In it: name, version, the context's class by name,
 the states and the transitions in order (what is tried first matters), start events, functions by name, event
-types with their keys, policies, and topics with their settings, sorted by name.
+types and patterns with their keys, policies, tags, and topics with their settings, sorted by name.
 
 Not in it: what functions and classes do, which the code hash stands for; the JSON schema of the context,
 which changes with pydantic's version; descriptions and places, which change nothing.
@@ -26,12 +26,15 @@ FORMAT = "pointsman.definition/1"
 
 def canonical_bytes(pipeline: Pipeline[Any]) -> bytes:
     """The structure of a pipeline without mistakes; equal wherever the structure is, on any Python."""
+    policies = _policies(pipeline)
+    if pipeline.on_error != "refuse":
+        policies["on_error"] = pipeline.on_error
     form = {
         "format": FORMAT,
         "name": pipeline.name,
         "version": pipeline.version,
         "context": pipeline.context.__qualname__,
-        "policies": _policies(pipeline),
+        "policies": policies,
         "topics": sorted((asdict(topic) for topic in pipeline.read_topics), key=lambda topic: topic["name"]),
         "events": {event.event_type(): event.event_key() for event in _events(pipeline)},
         "states": [_state(state) for state in pipeline.states],
@@ -91,6 +94,7 @@ def _state(state: State[Any]) -> dict[str, Any]:
         "entries": [name_of(function) for function, _ in state.entries] or None,
         "exits": [name_of(function) for function, _ in state.exits] or None,
         "output": name_of(state.output),
+        "tags": sorted(state.tags) or None,
         "initially": None if beginning is None else [[*beginning.targets], name_of(beginning.action)],
     }
     form = {"name": state.name, "initial": state.initial, "final": state.final}

@@ -15,7 +15,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from statemachines.context import Context
 from statemachines.effects import Out
-from statemachines.events import After, Done, Event, is_internal, make_after, make_done
+from statemachines.events import After, Done, Event, make_after, make_done
 from statemachines.ordering import OrderBy
 from statemachines.places import Place, calling_place
 from statemachines.policies import Closed, NoRun, Once, PolicyLine, Unexpected
@@ -25,8 +25,8 @@ E = TypeVar("E", bound=Event)
 
 _COMPREHENSION = re.compile(r"<(?:listcomp|setcomp|dictcomp|genexpr)>\.")
 """Some versions of Python name these scopes and some do not; the name of a function must not depend on it."""
-
 Policy = Literal["dead_letter", "ignore"]
+OnError = Literal["refuse", "ignore"]
 Delay = timedelta | Callable[..., timedelta | datetime | None]
 """How long after its state is entered a timer falls due; or a function of the context that answers so, or at which
 time."""
@@ -150,6 +150,7 @@ class State(Generic[C]):
     there is nothing to remember."""
     done_class: type[Done] | None = None
     """The class that ``done`` returns, once it was asked for."""
+    tags: tuple[str, ...] = ()
 
     @property
     def done(self) -> type[Done]:
@@ -167,6 +168,7 @@ class State(Generic[C]):
         initial: bool = False,
         final: bool = False,
         output: Callable[[C, Any], Any] | None = None,
+        tags: Sequence[str] = (),
         description: str = "",
     ) -> State[C]:
         """Add a state inside this one. One is ``initial``; a ``final`` one makes this state done.
@@ -176,16 +178,19 @@ class State(Generic[C]):
             initial: whether it is entered when this state is.
             final: whether this state is done when it is entered.
             output: of a final state: returns, from (context, event), what ``done.data`` is to be.
+            tags: words that guards may ask for instead of the states that have them.
             description: a sentence for people.
         """
+        place, words = calling_place(), _tags(tags)
         return self.pipeline.add_state(
-            State(self.pipeline, name, initial, final, description, calling_place(), self, output=output)
+            State(self.pipeline, name, initial, final, description, place, self, output=output, tags=words)
         )
 
-    def region(self, name: str, *, description: str = "") -> State[C]:
+    def region(self, name: str, *, tags: Sequence[str] = (), description: str = "") -> State[C]:
         """Add a region: this state is parallel, and all its regions are active while it is."""
+        place, words = calling_place(), _tags(tags)
         return self.pipeline.add_state(
-            State(self.pipeline, name, False, False, description, calling_place(), self, "region")
+            State(self.pipeline, name, False, False, description, place, self, "region", tags=words)
         )
 
     def history(
@@ -325,6 +330,8 @@ class Pipeline(Generic[C]):
             ``"ignore"`` or ``"dead_letter"``. ``Defer(ttl, then=...)`` says for how long.
         closed: what becomes of an event whose run has ended: ``"dead_letter"``, ``"ignore"``, or ``"restart"``: it is
             taken as if there were no run, and one that starts a run starts the next generation of the key.
+        on_error: where a function fails and no transition takes the failure: refuse the event and keep nothing of
+            the move, or undo what that function did and go on.
         description: a sentence for people.
     """
 
@@ -335,6 +342,7 @@ class Pipeline(Generic[C]):
     no_run: NoRun = field(default="dead_letter", kw_only=True)
     unexpected: Unexpected = field(default="defer", kw_only=True)
     closed: Closed = field(default="dead_letter", kw_only=True)
+    on_error: OnError = field(default="refuse", kw_only=True)
     description: str = field(default="", kw_only=True)
     states: list[State[C]] = field(default_factory=list, init=False)
     """All of them, however deep, in the order they were added."""
@@ -345,10 +353,20 @@ class Pipeline(Generic[C]):
     place: Place = field(default_factory=calling_place, init=False)
 
     def state(
-        self, name: str, *, initial: bool = False, final: bool = False, description: str = ""
+        self,
+        name: str,
+        *,
+        initial: bool = False,
+        final: bool = False,
+        tags: Sequence[str] = (),
+        description: str = "",
     ) -> State[C]:
-        """Add a state. One is ``initial``; a run that reaches a ``final`` one is completed."""
-        return self.add_state(State(self, name, initial, final, description, calling_place()))
+        """Add a state. One is ``initial``; a run that reaches a ``final`` one is completed.
+
+        Guards may ask for ``tags`` instead of the states that have them.
+        """
+        place = calling_place()
+        return self.add_state(State(self, name, initial, final, description, place, tags=_tags(tags)))
 
     def add_state(self, made: State[C]) -> State[C]:
         """Add a state that was made; ``state``, ``region`` and ``history`` are the ways to say it."""
@@ -364,8 +382,9 @@ class Pipeline(Generic[C]):
         do: Callable[[C, E], Out] | None = None,
     ) -> None:
         """Let an event start a run: ``build`` makes its context, ``do`` may ask for effects."""
-        place, stranger = calling_place(), _stranger(to, self)
-        self.starts.append(Start(event, build, _name_of(to), do, place, stranger))
+        place, stranger = calling_place(), _first_stranger((to,), self)
+        target = None if to is None else str(to)
+        self.starts.append(Start(event, build, target, do, place, stranger))
 
     def on(
         self,
@@ -463,30 +482,14 @@ def _targets(to: Any) -> tuple[State[Any] | str, ...]:
     return tuple(to) if isinstance(to, list | tuple) and to else (to,)
 
 
-def _name_of(target: State[Any] | str | None) -> str | None:
-    return None if target is None else str(target)
+def _tags(given: Any) -> tuple[str, ...]:
+    # Whatever else it is: validation says what is wrong with it.
+    return tuple(given) if isinstance(given, list | tuple) else (given,)
 
 
 def _first_stranger(targets: Sequence[Any], pipeline: Pipeline[Any]) -> str | None:
-    return next((one for target in targets if (one := _stranger(target, pipeline)) is not None), None)
-
-
-def _stranger(target: State[Any] | str | None, pipeline: Pipeline[Any]) -> str | None:
-    if isinstance(target, State) and target.pipeline is not pipeline:
-        return target.pipeline.name
-    return None
-
-
-def is_flat(pipeline: Pipeline[Any]) -> bool:
-    """Whether it has states and transitions on events, and nothing else that a statechart may have."""
-    plain = all(
-        state.parent is None and not (state.entries or state.exits or state.beginning or state.output)
-        for state in pipeline.states
-    )
-    return plain and all(
-        move.event is not None and len(move.targets) <= 1 and not is_internal(move.event)
-        for move in pipeline.moves
-    )
+    others = (one.pipeline for one in targets if isinstance(one, State) and one.pipeline is not pipeline)
+    return next((one.name for one in others), None)
 
 
 def name_of(function: Callable[..., Any] | None) -> str | None:

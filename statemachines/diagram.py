@@ -88,7 +88,7 @@ class _Drawing:
     def _node(self, state: State[Any]) -> Iterator[str]:
         mark = {True: "H* ", False: "H "}[bool(state.deep)] if state.kind == "history" else ""
         name, of_state = _escaped(mark + state.name, _BRACKETS), self._ids[state.name]
-        does = [f"{word} / {_escaped(name_of(do) or '')}" for word, do in _handlers(state)]
+        does = [f"{word} / {_escaped(text, _BRACKETS)}" for word, text in _notes(state)]
         inside = self._inner.get(id(state), [])
         if inside:
             # Only a state without states inside may have more lines than its name.
@@ -203,11 +203,13 @@ class _Drawing:
         return source in chain
 
 
-def _handlers(state: State[Any]) -> Iterator[tuple[str, Any]]:
-    yield from (("entry", do) for do, _ in state.entries)
-    yield from (("exit", do) for do, _ in state.exits)
+def _notes(state: State[Any]) -> Iterator[tuple[str, str]]:
+    if state.tags:
+        yield "tags", ", ".join(map(str, state.tags))
+    yield from (("entry", name_of(do) or "") for do, _ in state.entries)
+    yield from (("exit", name_of(do) or "") for do, _ in state.exits)
     if state.output is not None:
-        yield "output", state.output
+        yield "output", name_of(state.output) or ""
 
 
 def _what(move: Move) -> str:

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 E = TypeVar("E", bound="Event")
 
+DONE_PREFIX = "done.state."
+"""How the types of events begin that say that a state is done."""
+
 
 class Envelope(NamedTuple):
     """The attributes of an event apart from its data, as they were found in the record that carried it."""
@@ -80,6 +83,8 @@ class Meta(NamedTuple):
     address: Address
     active: Callable[[str], bool]
     """Whether a state is active, by its name."""
+    tagged: Callable[[str], bool]
+    """Whether a state with a tag is active."""
 
     @property
     def id(self) -> str:
@@ -93,7 +98,7 @@ class Meta(NamedTuple):
 
     @property
     def type(self) -> str:
-        """The event's type."""
+        """The event's type; of a class whose type is a pattern, the one that really came."""
         return self.envelope.type
 
     @property
@@ -120,6 +125,10 @@ class Meta(NamedTuple):
         """Whether a state is active: in a guard, before the transition; in an action, just then."""
         return self.active(str(state))
 
+    def has_tag(self, tag: str) -> bool:
+        """Whether any active state has a tag: in a guard, before the transition; in an action, just then."""
+        return self.tagged(tag)
+
     def uuid(self, index: int) -> uuid.UUID:
         """An id that is made up here and yet the same on every replay; use other numbers for other ids.
 
@@ -132,7 +141,8 @@ class Event(BaseModel):
     """Base class of all event classes; frozen, and validated once, when it arrives.
 
     Class arguments:
-        type: the event type that the class stands for, such as ``order.placed``.
+        type: the event type that the class stands for, such as ``order.placed``; or a pattern of types: ``order.*``
+            for ``order`` and all below it, ``*`` for every type.
         key: the field of the data that holds the run's key. Without it the topic's settings decide
             (by default the Kafka key, then CloudEvents ``subject``).
 
@@ -187,7 +197,10 @@ class Event(BaseModel):
 
     @classmethod
     def named(cls, type: str, *, key: str | None = None) -> type[Self]:
-        """A class for an event type known only by name, as when the types come from a list."""
+        """A class for an event type known only by name, as when the types come from a list.
+
+        Of a class whose type is a pattern it makes one with the same fields and key, for one of its types.
+        """
         name = "".join(part.capitalize() for part in re.split(r"\W+", type))
         return _new_class(name or "Named", cls, type, key)
 
@@ -239,7 +252,7 @@ def make_after(state: str | None, number: int) -> type[After]:
 
 def make_done(state: str) -> type[Done]:
     """The class of the events that say that a state is done."""
-    return _new_class("Done", Done, f"done.state.{state}", None)
+    return _new_class("Done", Done, f"{DONE_PREFIX}{state}", None)
 
 
 def is_internal(event: type[Event]) -> bool:
@@ -260,6 +273,18 @@ def machine_of(event: Event) -> Machine | None:
     except AttributeError:
         return None
     return machine
+
+
+def type_of(event: Event) -> str:
+    """The type of one event: where its class stands for several, the one that it came as; empty where it has none."""
+    event_type = event.event_type()
+    if event_type.endswith("*"):
+        try:
+            envelope: Envelope = _get_origin(event)[3]
+        except AttributeError:
+            return ""
+        return envelope.type
+    return event_type
 
 
 def _new_class(name: str, base: type[E], event_type: str, key: str | None) -> type[E]:

@@ -17,9 +17,10 @@ from pydantic_core import from_json, to_json
 from statemachines.checks.names import wrong_with_topic
 from statemachines.definition import name_of
 from statemachines.effects import Asked, Cancel, Publication, Publish, Raise, Send
-from statemachines.events import Event, machine_of
+from statemachines.events import Event, machine_of, type_of
 from statemachines.limits import CONTEXT_BYTES_MAX, EFFECTS_MAX, ERROR_CHARACTERS_MAX, KEY_BYTES_MAX
 from statemachines.outcome import Reason
+from statemachines.patterns import is_pattern
 from statemachines.places import place_of
 
 if TYPE_CHECKING:
@@ -186,8 +187,11 @@ def read(machine: Machine, written: bytes) -> Context:
         raise HandlerError(Reason.ACTION_FAILED, _printable(message)) from None
 
 
-def write(machine: Machine, context: Context, name: str | None) -> bytes:
-    """The context as it is stored, once it was read back: a run goes on from what survived."""
+def write(machine: Machine, context: Context, name: str | None, before: bytes = b"") -> bytes:
+    """The context as it is stored, once it was read back: a run goes on from what survived.
+
+    ``before`` is how the run has it, to tell what has grown; empty where the run begins.
+    """
     try:
         written = machine.write_context(context, warnings=False, by_alias=True)
         machine.read_context(written)
@@ -198,7 +202,7 @@ def write(machine: Machine, context: Context, name: str | None) -> bytes:
         raise HandlerError(Reason.ACTION_FAILED, _printable(message), name or "") from None
     if len(written) > CONTEXT_BYTES_MAX:
         message = f"the context that {name} left takes {len(written)} bytes, of {CONTEXT_BYTES_MAX} allowed"
-        raise HandlerError(Reason.ACTION_FAILED, message, name or "")
+        raise HandlerError(Reason.ACTION_FAILED, _printable(message + _growth(before, written)), name or "")
     return written
 
 
@@ -225,6 +229,17 @@ def describe_invalid(raised: BaseException) -> str:
         place = ".".join(str(part) for part in one["loc"]) or "the data"
         told.append(f"{place}: {one['msg']}")
     return "; ".join(told)
+
+
+def _growth(before: bytes, after: bytes) -> str:
+    """Which field grew most, as the end of a sentence."""
+    was, now = (_sizes(one) for one in (before, after))
+    name = max(now, key=lambda one: now[one] - was.get(one, 0))
+    return f"; its field {name!r} grew most, from {was.get(name, 0)} to {now[name]} bytes"
+
+
+def _sizes(written: bytes) -> dict[str, int]:
+    return {name: len(to_json(value)) for name, value in (from_json(written) if written else {}).items()}
 
 
 def describe(error: BaseException, name: str | None) -> str:
@@ -323,9 +338,16 @@ def _type_and_data(what: str, event: Any) -> tuple[str, bytes]:
     if not event_type:
         message = f"{what} needs an event whose class names a type, not {_called(event)}"
         raise HandlerError(Reason.ACTION_FAILED, message)
+    if is_pattern(event_type):
+        raise HandlerError(Reason.ACTION_FAILED, f"{what} needs an event of one type, {_one_type(event)}")
     if what == "Raise":
         return event_type, b""
     return event_type, event.__pydantic_serializer__.to_json(event, warnings=False, by_alias=True)
+
+
+def _one_type(event: Event) -> str:
+    name, pattern = type(event).__name__, event.event_type()
+    return f"and {name} stands for all of {pattern!r}: make it of {name}.named('the.type')"
 
 
 def _publication(effect: Any, run_key: str) -> Publication:
@@ -333,8 +355,11 @@ def _publication(effect: Any, run_key: str) -> Publication:
         message = f"{_RETURNS}, not {type(effect).__name__}"
         raise HandlerError(Reason.ACTION_FAILED, message)
     event = effect.event
-    event_type = event.event_type() if isinstance(event, Event) else ""
+    event_type = type_of(event) if isinstance(event, Event) else ""
     if not event_type:
+        if isinstance(event, Event) and event.event_type():
+            message = f"Publish to {effect.topic!r} needs an event of one type, {_one_type(event)}"
+            raise HandlerError(Reason.ACTION_FAILED, message)
         message = f"Publish to {effect.topic!r} needs an event whose class names a type"
         raise HandlerError(Reason.ACTION_FAILED, f"{message}, not {_called(event)}")
     key = run_key if effect.key is None else effect.key

@@ -237,7 +237,7 @@ def _move(
                 # The source is left, and the target not entered yet.
                 set_origin(event, (_meta_between, *origin))
             publications = act(action, action_name, context, event, run.key)
-            written = write(machine, context, action_name)
+            written = write(machine, context, action_name, run.context)
             changed = None if written == run.context else written
             return _tuple(Moved, (False, configuration, status, changed, publications, None, ()))
     except HandlerError as error:
@@ -353,9 +353,9 @@ def _meta(machine: Machine, run: Run | None, envelope: Envelope, key: str, now: 
     live = Live(chart, 1 << chart.numbers.get(run.configuration, 0) if run is not None and running else 0)
     generation, sequence = number_of(run, anew=run is not None and run.status == COMPLETED)
     address = Address(machine.namespace, machine.name, key, generation, sequence)
-    return Meta(envelope, now, address, live.is_active)
+    return Meta(envelope, now, address, live.is_active, live.has_tag)
 
 
 def _meta_between(machine: Machine, run: Run | None, envelope: Envelope, key: str, now: datetime) -> Meta:
     nothing = Live(machine.steps.chart, 0)
-    return _meta(machine, run, envelope, key, now)._replace(active=nothing.is_active)
+    return _meta(machine, run, envelope, key, now)._replace(active=nothing.is_active, tagged=nothing.has_tag)

@@ -25,6 +25,9 @@ EFFECTS_MAX: Final = 1_000
 MICROSTEPS_MAX: Final = 1_000
 """How many transitions one event may set off, one after the other; with more it is refused."""
 
+TYPES_KEPT_MAX: Final = 10_000
+"""Types of events for which what patterns say of them is kept; beyond it all are forgotten, and looked up again."""
+
 RAISED_MAX: Final = 1_000
 """How many raised events may wait to be taken up; with more the event that led to them is refused."""
 

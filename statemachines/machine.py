@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from statemachines.canonical import canonical_bytes
 from statemachines.chart.spots import Spots
 from statemachines.chart.steps import Plan, Steps
 from statemachines.chart.tree import Block, plant
 from statemachines.codehash import code_hash
-from statemachines.definition import Move, Pipeline, Start, is_flat, name_of
+from statemachines.definition import Move, Pipeline, Start, name_of
 from statemachines.events import After, is_internal
+from statemachines.patterns import ByType, is_pattern, takes, takes_failures
 from statemachines.policies import Policies, policies_of
 from statemachines.validation import check
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from statemachines.events import Event
     from statemachines.ordering import OrderBy
     from statemachines.policies import Once
+
+T = TypeVar("T")
 
 
 class Candidate(NamedTuple):
@@ -66,6 +69,7 @@ class Machine:
     spots: Spots
     beginnings: Mapping[str, Beginning]
     events: Mapping[str, type[Event]]
+    """The class that events of a type from outside come as: its own, else that of the most specific pattern."""
     validators: Mapping[str, Callable[[Any], Event]]
     """By event type, timers' among them: the event from its data; raises what a user's validator may raise."""
     final: frozenset[str]
@@ -110,15 +114,24 @@ def compile_pipeline(pipeline: Pipeline[Any], *, namespace: str = "default") -> 
     check(pipeline)
     structure = canonical_bytes(pipeline)
     chart = plant(pipeline)
-    steps, flat = Steps(chart), is_flat(pipeline)
+    steps, flat = Steps(chart), _is_flat(pipeline)
     initial = chart.nodes[chart.nodes[0].begins[0]].name
     lines: list[Start | Move] = [*pipeline.starts, *pipeline.moves]
     classes = [line.event for line in lines if line.event is not None]
     timers = {one.event_type(): one for one in classes if issubclass(one, After)}
     events: dict[str, type[Event]] = {one.event_type(): one for one in classes if not is_internal(one)}
-    by_type = [(line, line.event.event_type()) for line in pipeline.policies if line.event is not None]
-    orders = {event_type: line.order for line, event_type in by_type if line.order is not None}
-    onces = {event_type: line.once for line, event_type in by_type if line.once is not None}
+    of_types = [(line, line.event.event_type()) for line in pipeline.policies if line.event is not None]
+    orders = {event_type: line.order for line, event_type in of_types if line.order is not None}
+    onces = {event_type: line.once for line, event_type in of_types if line.once is not None}
+    table = {
+        state.name: {} if state.final else _moves_of(pipeline, state.name, events)
+        for state in (pipeline.states if flat else ())
+    }
+    validators = {name: one.__pydantic_validator__.validate_python for name, one in (events | timers).items()}
+
+    def by_type(values: Mapping[str, T]) -> Mapping[str, T]:
+        return values if chart.patterns is None else ByType(chart.patterns, values)
+
     return Machine(
         pipeline=pipeline,
         namespace=namespace,
@@ -126,18 +139,12 @@ def compile_pipeline(pipeline: Pipeline[Any], *, namespace: str = "default") -> 
         version=pipeline.version,
         context_class=pipeline.context,
         flat=flat,
-        table={
-            state.name: {} if state.final else _moves_of(pipeline, state.name)
-            for state in (pipeline.states if flat else ())
-        },
+        table={name: by_type(moves) for name, moves in table.items()},
         steps=steps,
         spots=Spots(chart),
         beginnings={start.event.event_type(): _beginning(start, initial, steps) for start in pipeline.starts},
-        events=events,
-        validators={
-            event_type: event_class.__pydantic_validator__.validate_python
-            for event_type, event_class in (events | timers).items()
-        },
+        events=by_type(events),
+        validators=by_type(validators),
         final=frozenset(state.name for state in pipeline.states if state.final and state.parent is None),
         policies=policies_of(pipeline),
         orders=orders,
@@ -152,6 +159,24 @@ def compile_pipeline(pipeline: Pipeline[Any], *, namespace: str = "default") -> 
     )
 
 
+def _is_flat(pipeline: Pipeline[Any]) -> bool:
+    """Whether it has states and transitions on events, and nothing else that a statechart may have.
+
+    What becomes of failures is the business of a chart, too.
+    """
+    if pipeline.on_error != "refuse":
+        return False
+    plain = all(
+        state.parent is None and not (state.entries or state.exits or state.beginning or state.output)
+        for state in pipeline.states
+    )
+    return plain and all(len(move.targets) <= 1 and _is_from_outside(move.event) for move in pipeline.moves)
+
+
+def _is_from_outside(event: type[Event] | None) -> bool:
+    return event is not None and not is_internal(event) and not takes_failures(event.event_type())
+
+
 def _beginning(start: Start, initial: str, steps: Steps) -> Beginning:
     target, action, action_name = start.target or initial, start.action, name_of(start.action)
     block = None if action is None else Block(action, action_name or "")
@@ -159,19 +184,21 @@ def _beginning(start: Start, initial: str, steps: Steps) -> Beginning:
     return Beginning(target, start.build, name_of(start.build) or "", action, action_name, plan)
 
 
-def _moves_of(pipeline: Pipeline[Any], state: str) -> dict[str, tuple[Candidate, ...]]:
+def _moves_of(pipeline: Pipeline[Any], state: str, names: Iterable[str]) -> dict[str, tuple[Candidate, ...]]:
+    """By each type, and by each pattern that types may go by, what takes them, in the order it is tried."""
     own = [move for move in pipeline.moves if move.source == state]
     general = [move for move in pipeline.moves if move.source is None]
     found: dict[str, list[Candidate]] = {}
     for move in own + general:
-        found.setdefault(move.event_type or "", []).append(
-            Candidate(
-                move.source or "",
-                move.target,
-                move.guard,
-                move.action,
-                name_of(move.guard),
-                name_of(move.action),
-            )
+        taken = move.event_type or ""
+        candidate = Candidate(
+            move.source or "",
+            move.target,
+            move.guard,
+            move.action,
+            name_of(move.guard),
+            name_of(move.action),
         )
-    return {event_type: tuple(candidates) for event_type, candidates in found.items()}
+        for name in (one for one in names if takes(taken, one)) if is_pattern(taken) else (taken,):
+            found.setdefault(name, []).append(candidate)
+    return {name: tuple(candidates) for name, candidates in found.items()}

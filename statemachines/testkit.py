@@ -18,17 +18,19 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, TypeVar, cast
 
 import orjson
+from pydantic import ValidationError
 
 from statemachines.context import Context
 from statemachines.definition import Pipeline
 from statemachines.effects import Asked, Publication, Publish
-from statemachines.events import Envelope, Event, is_internal
+from statemachines.events import Envelope, Event, is_internal, key_of
 from statemachines.following import Following, fall_due, follow, wakes_at
 from statemachines.interpreter import Occurrence, step
 from statemachines.limits import FOLLOWING_MAX
 from statemachines.machine import Machine, compile_pipeline
 from statemachines.memory import Delayed, microseconds_of, read_memory, time_of, write_memory
 from statemachines.outcome import Deferred, Ignored, Moved, Outcome, Reason, Refused, Stale
+from statemachines.patterns import is_pattern
 from statemachines.run import DIGEST_BYTES, DeferredEvent, Run, Status, active_in, remember
 from statemachines.turns import business_key
 
@@ -186,6 +188,10 @@ class Case(Generic[C]):
         assert not is_internal(type(event)), (
             f"{event.event_type()} comes from inside of a run only; have it raised by what raises it"
         )
+        assert not is_pattern(event.event_type()), (
+            f"{type(event).__name__} stands for all of {event.event_type()!r}; "
+            f"an event has one type: make it of {type(event).__name__}.named('the.type')"
+        )
         self._last = event
         digest = self._digest(event)
         occurrence = self._occurrence(event, digest)
@@ -253,13 +259,21 @@ class Case(Generic[C]):
             )
 
     def _occurrence(self, event: Event, digest: bytes) -> Occurrence:
-        field = event.event_key()
-        key = self.key if field is None else str(getattr(event, field))
+        # As the engine does it: a pattern of the pipeline may stand for the event's type.
+        event_class = self.machine.events.get(event.event_type(), type(event))
+        written = event.model_dump_json(by_alias=True)
+        key = key_of(event_class, orjson.loads(written), self.key)
+        assert key is not None, f"{event_class.__name__} finds no key in {written}"
         assert self.run is None or key == self.key, f"the event is for the run {key!r}, not for {self.key!r}"
         self.key = key
         envelope = Envelope(f"event-{self._events}", "testkit", event.event_type(), key, self.now)
-        copy = type(event).model_validate_json(event.model_dump_json(by_alias=True))
-        data = orjson.loads(event.model_dump_json(by_alias=True))
+        data = orjson.loads(written)
+        try:
+            copy = event_class.model_validate_json(written)
+        except ValidationError as error:
+            if event_class is type(event):
+                raise
+            return Occurrence(envelope, key, digest, self.now, None, str(error), data=data)
         return Occurrence(envelope, key, digest, self.now, copy, data=data)
 
     def _compare(self, expected: Sequence[Event | Publish]) -> None:

@@ -64,9 +64,13 @@ class Macrostep:
         self._kept = b""
         """The context as the last handler that did not fail left it, where failures may be taken."""
         self._last_failure = ""
+        self._failures = 0
+        self._moves = False
+        """Whether any transition was taken."""
         self._publications: list[Publication] = []
         self._wishes: list[Wish] = []
         self._memory = memory
+        self._begun = False
         self._left = 0
         self._entered = 0
         self._ended = 0
@@ -76,48 +80,45 @@ class Macrostep:
 
     def move(self, event: Event) -> Moved | None:
         """Take an event; None where no transition is enabled. Raises HandlerError."""
-        self._set_event(event)
+        self._set_event(event, self._envelope.type)
         arcs = self._steps.select(self._spot, self._envelope.type, self._holds_and_notes)
         if not arcs and not self._queue:
             return None
         if arcs:
             self._carry_out(self._steps.plan(self._spot, arcs))
         self._settle()
-        return self._moved(started=False)
+        # Where a guard failed, and nothing takes the failure either, the event is not taken.
+        return self._moved() if self._moves else None
 
     def start(self, event: Event, context: Context, name: str, plan: Plan) -> Moved:
         """Begin a run with the context that an event's function has built. Raises HandlerError."""
         self._begin(event, context, name, plan)
-        return self._moved(started=True)
+        return self._moved()
 
     def start_and_offer(self, event: Event, context: Context, name: str, plan: Plan) -> Moved | None:
         """Begin a run, and have it take the event; None where no transition is enabled then. Raises HandlerError."""
         self._begin(event, context, name, plan)
         if self._ended:
             return None
-        self._set_event(event)
-        arcs = self._steps.select(self._spot, self._envelope.type, self._holds_and_notes)
-        if not arcs:
-            return None
-        self._carry_out(self._steps.plan(self._spot, arcs))
-        self._settle()
-        return self._moved(started=True)
+        self._moves = False
+        return self.move(event)
 
     def _begin(self, event: Event, context: Context, name: str, plan: Plan) -> None:
         self._context, self._touched = context, name
-        self._entered = 1
+        self._begun, self._entered = True, 1
         if self._steps.chart.takes_failures:
-            self._kept = write(self._machine, context, name)
-        self._set_event(event)
+            self._kept = self._write(context, name)
+        self._set_event(event, self._envelope.type)
         self._carry_out(plan)
         self._settle()
 
-    def _moved(self, *, started: bool) -> Moved:
-        before = None if self._run is None or started else self._run.context
+    def _moved(self) -> Moved:
+        started = self._begun
+        before = None if started or self._run is None else self._run.context
         context: bytes | None = None
         if self._touched is not None and self._context is not None:
             kept = self._steps.chart.takes_failures
-            written = self._kept if kept else write(self._machine, self._context, self._touched)
+            written = self._kept if kept else self._write(self._context, self._touched)
             context = None if written == before else written
         status = Status.COMPLETED if self._ended else Status.RUNNING
         configuration = self._machine.spots.text_of(self._spot)
@@ -147,18 +148,23 @@ class Macrostep:
     def _settle(self) -> None:
         """Go on until the configuration is stable: nothing is enabled, and nothing raised is left."""
         steps = 1
+        as_before = False
         while not self._ended:
-            arcs = self._steps.select_eventless(self._spot, self._holds)
+            arcs = () if as_before else self._steps.select_eventless(self._spot, self._holds)
             if not arcs:
                 if not self._queue:
                     break
                 event, failure = self._queue.popleft()
-                self._set_event(event)
+                self._set_event(event, event.event_type())
                 arcs = self._steps.select(self._spot, event.event_type(), self._holds)
                 if not arcs:
                     if failure is not None:
                         raise failure
+                    # A failure is undone, and nothing is otherwise than when eventless transitions were looked at last:
+                    # a guard that failed then would fail again, and so for ever.
+                    as_before = type(event) is Failed
                     continue
+            as_before = False
             steps += 1
             if steps > MICROSTEPS_MAX:
                 raise HandlerError(Reason.NEVER_SETTLES, self._circle())
@@ -176,6 +182,7 @@ class Macrostep:
         )
 
     def _carry_out(self, plan: Plan) -> None:
+        self._moves = True
         live = self._live
         for act in plan.acts:
             live.active = act.active
@@ -222,7 +229,7 @@ class Macrostep:
             performed = perform(block.function, block.name, context, self._event, self._key)
             if self._steps.chart.takes_failures:
                 # What it left behind is looked at now, while it can be undone.
-                self._kept = write(self._machine, context, block.name)
+                self._kept = self._write(context, block.name)
         except HandlerError as error:
             self._fail(error)
             return
@@ -240,7 +247,12 @@ class Macrostep:
             raise error
         self._context = read(self._machine, self._kept)
         self._last_failure = str(error)
-        self._enqueue(Failed(handler=error.handler, error=str(error)), error)
+        self._failures += 1
+        if self._failures > MICROSTEPS_MAX:
+            message = f"more than {MICROSTEPS_MAX} functions fail one after the other, the last: {error}"
+            raise HandlerError(Reason.NEVER_SETTLES, message)
+        dropped = self._steps.chart.drops_failures
+        self._enqueue(Failed(handler=error.handler, error=str(error)), None if dropped else error)
 
     def _enqueue(self, event: Event, failure: HandlerError | None = None) -> None:
         if len(self._queue) >= RAISED_MAX:
@@ -271,11 +283,14 @@ class Macrostep:
             self._context = read(self._machine, self._kept)
         return self._context
 
-    def _set_event(self, event: Event) -> None:
+    def _write(self, context: Context, name: str) -> bytes:
+        return write(self._machine, context, name, b"" if self._run is None else self._run.context)
+
+    def _set_event(self, event: Event, event_type: str) -> None:
         self._event = event
         envelope = self._envelope
-        if event.event_type() != envelope.type:
-            envelope = envelope._replace(type=event.event_type())
+        if event_type != envelope.type:
+            envelope = envelope._replace(type=event_type)
         # Nothing that holds the event: a cycle would live until the garbage collector finds it.
         set_origin(event, (_meta, self._machine, self._number, envelope, self._key, self._now, self._live))
 
@@ -290,4 +305,5 @@ def number_of(run: Run | None, *, anew: bool = False) -> tuple[int, int]:
 def _meta(
     machine: Machine, number: tuple[int, int], envelope: Envelope, key: str, now: datetime, live: Live
 ) -> Meta:
-    return Meta(envelope, now, Address(machine.namespace, machine.name, key, *number), live.is_active)
+    address = Address(machine.namespace, machine.name, key, *number)
+    return Meta(envelope, now, address, live.is_active, live.has_tag)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from statemachines.chart.steps import PLANS_MAX, History, Spot
 from statemachines.chart.tree import Chart
 from statemachines.run import BETWEEN
+from statemachines.suggest import did_you_mean
 
 
 class Spots:
@@ -75,3 +76,11 @@ class Live:
             message = f"the pipeline has no state {state!r}"
             raise LookupError(message)
         return bool(self.active >> number & 1)
+
+    def has_tag(self, tag: str) -> bool:
+        """Whether an active state has it. Raises LookupError for a tag that no state has."""
+        states = self._chart.tags.get(tag)
+        if states is None:
+            message = f"no state of the pipeline has the tag {tag!r}. {did_you_mean(tag, self._chart.tags)}"
+            raise LookupError(message)
+        return bool(self.active & states)

@@ -66,6 +66,12 @@ class Steps:
 
     def select(self, spot: Spot, event_type: str, holds: Callable[[Arc], bool]) -> tuple[Arc, ...]:
         """The optimally enabled set, without conflicts: of each atomic state's chain the first that holds."""
+        if self.chart.patterns is not None and event_type != EVENTLESS:
+            # What is kept below is kept by the names of the definition, of which there are not more than it has.
+            name = self.chart.patterns.of(event_type)
+            if name is None:
+                return ()
+            event_type = name
         certain = self._certain.get((spot, event_type))
         if certain is not None:
             return certain
@@ -105,11 +111,11 @@ class Steps:
         return lanes
 
     def _make_lanes(self, active: int, event_type: str) -> tuple[tuple[Arc, ...], ...]:
-        nodes = self.chart.nodes
+        nodes, arcs_on = self.chart.nodes, self.chart.arcs_on
         lanes = []
         for number in numbers_of(active & self.chart.atomic):
             chain = (number, *nodes[number].ancestors)
-            lane = tuple(arc for one in chain for arc in nodes[one].arcs.get(event_type, ()))
+            lane = tuple(arc for one in chain for arc in arcs_on(one, event_type))
             if lane:
                 lanes.append(lane)
         return tuple(lanes)

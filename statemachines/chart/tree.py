@@ -13,7 +13,7 @@ from datetime import timedelta
 from typing import Any
 
 from statemachines.definition import Delay, Move, Pipeline, State, name_of
-from statemachines.events import Failed
+from statemachines.patterns import Names, is_pattern, takes, takes_failures
 
 
 class Kind(enum.Enum):
@@ -77,7 +77,7 @@ class Node:
     inside: int = 0
     """The set of all states inside it."""
     arcs: dict[str, list[Arc]] = field(default_factory=dict)
-    """By event type; those that wait for none under the empty type."""
+    """By event type or pattern; those that wait for none under the empty type."""
     entries: tuple[Block, ...] = ()
     exits: tuple[Block, ...] = ()
     begins: tuple[int, ...] = ()
@@ -102,6 +102,20 @@ class Chart:
     """The set of states that have none inside."""
     timed: int = 0
     """The set of states that have timers."""
+    drops_failures: bool = False
+    """Whether the event that says that a handler failed is gone where no transition takes it."""
+    tags: dict[str, int] = field(default_factory=dict)
+    """The sets of states that have each tag."""
+    patterns: Names | None = None
+    """By which name of the definition the type of an event goes; None where none of its names is a pattern."""
+
+    def arcs_on(self, number: int, name: str) -> list[Arc]:
+        """The transitions of a state on the events that go by a name, in document order."""
+        arcs = self.nodes[number].arcs
+        if self.patterns is None or name == EVENTLESS:
+            return arcs.get(name, [])
+        found = [arc for one, several in arcs.items() if one and takes(one, name) for arc in several]
+        return sorted(found, key=lambda arc: arc.number)
 
     def bits(self, names: list[str]) -> int:
         """A set of states, from their names. Raises KeyError."""
@@ -144,14 +158,32 @@ def plant(pipeline: Pipeline[Any]) -> Chart:
         if move.delay is not None and move.event_type is not None:
             name = None if isinstance(move.delay, timedelta) else name_of(move.delay)
             nodes[arc.source].timers.append(Timer(move.event_type, move.delay, name))
+    drops = pipeline.on_error == "ignore"
     return Chart(
         nodes,
         numbers,
-        any(Failed.event_type() in node.arcs for node in nodes),
+        drops or any(takes_failures(name) for node in nodes for name in node.arcs),
         tuple(node.number for node in nodes if node.kind is Kind.HISTORY),
         sum(1 << node.number for node in nodes if node.kind in (Kind.ATOMIC, Kind.FINAL)),
         sum(1 << node.number for node in nodes if node.timers),
+        drops,
+        _tagged(nodes),
+        _names(pipeline),
     )
+
+
+def _tagged(nodes: list[Node]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for node in nodes:
+        for tag in () if node.state is None else node.state.tags:
+            found[tag] = found.get(tag, 0) | 1 << node.number
+    return found
+
+
+def _names(pipeline: Pipeline[Any]) -> Names | None:
+    names = {line.event.event_type() for line in pipeline.starts}
+    names |= {move.event_type for move in pipeline.moves if move.event_type is not None}
+    return Names(names) if any(map(is_pattern, names)) else None
 
 
 def _grow(

@@ -8,15 +8,14 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from statemachines.checks.names import wrong_with_type
+from statemachines.checks import patterns
+from statemachines.checks.names import wrong_with_pattern, wrong_with_type
 from statemachines.checks.schemas import unfinished
 from statemachines.definition import Move, Pipeline, Start
-from statemachines.events import AFTER_PREFIX, Event, Failed, is_event_class, is_internal
+from statemachines.events import Event, is_event_class, is_internal
 from statemachines.mistakes import Mistake
+from statemachines.patterns import is_from_inside, is_pattern
 from statemachines.suggest import did_you_mean
-
-DONE_PREFIX = "done.state."
-"""How the types of events begin that say that a state is done."""
 
 
 def find(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
@@ -28,6 +27,7 @@ def find(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
         yield from _type(event, claimed)
         yield from _key(event)
         yield from _fields(event)
+    yield from patterns.find(pipeline, _classes(pipeline))
 
 
 def _lines(pipeline: Pipeline[Any]) -> list[Start | Move]:
@@ -61,6 +61,10 @@ def _starts(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
         if is_event_class(start.event) and is_internal(start.event):
             message = f"the event {event!r} comes from inside of a run, and cannot start one"
             yield Mistake(message, "Name a class of events that come from a topic", start.place, event=event)
+        elif isinstance(event, str) and is_pattern(event):
+            message = f"{event!r} stands for many types of events, and cannot start a run"
+            cure = "Name a class for each type that starts one: such a class may be a subclass of this one"
+            yield Mistake(message, cure, start.place, event=event)
         if event and event in first:
             message = f"the event {event!r} already starts a run, by the line at {first[event].place}"
             cure = "Keep one of them; a start event makes one run, with one context"
@@ -80,7 +84,16 @@ def _type(event: type[Event], claimed: dict[str, type[Event]]) -> Iterator[Mista
         message = f"the event type {event_type!r} of {event.__name__} {wrong}"
         yield Mistake(message, "Use a shorter text of printable characters", place, event=str(event_type))
         return
-    if event_type == Failed.event_type() or event_type.startswith((DONE_PREFIX, AFTER_PREFIX)):
+    wrong = wrong_with_pattern(event_type)
+    if wrong is not None:
+        message = f"the event type {event_type!r} of {event.__name__} {wrong}"
+        prefix = event_type.partition("*")[0].rstrip(".") or "order"
+        cure = (
+            f"Write '{prefix}.*' for {prefix!r} and all types below it, '*' for all types, or no '*' at all"
+        )
+        yield Mistake(message, cure, place, event=event_type)
+        return
+    if is_from_inside(event_type) and not is_pattern(event_type):
         message = f"the event type {event_type!r} of {event.__name__} is one that only runs themselves raise"
         cure = "Take the done of a state, Failed, or a timer (after); or give the class another type"
         yield Mistake(message, cure, place, event=event_type)

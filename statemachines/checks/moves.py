@@ -8,7 +8,7 @@ from typing import Literal
 from statemachines.checks.tree import Some, Tree
 from statemachines.definition import Move
 from statemachines.events import is_event_class
-from statemachines.guards import in_state
+from statemachines.guards import has_tag, in_state
 from statemachines.mistakes import Mistake
 from statemachines.suggest import did_you_mean
 
@@ -55,6 +55,8 @@ def _sibling_region(move: Move, source: Some, targets: list[Some], tree: Tree) -
 
 
 def _guard(move: Move, tree: Tree) -> Iterator[Mistake]:
+    if isinstance(move.guard, has_tag):
+        yield from _tag(move, move.guard.tag, tree)
     if not isinstance(move.guard, in_state):
         return
     name = move.guard.state
@@ -73,6 +75,20 @@ def _guard(move: Move, tree: Tree) -> Iterator[Mistake]:
     elif move.source is not None and not tree.may_meet(tree.named[move.source], asked):
         message = f"the guard asks for {name!r}, which is never active while {move.source!r} is"
         yield of(move, message, "Ask for a state inside it, or in another region")
+
+
+def _tag(move: Move, tag: str, tree: Tree) -> Iterator[Mistake]:
+    tagged = tree.tagged.get(tag)
+    if tagged is None:
+        message = f"the guard asks for the tag {tag!r}, which no state has"
+        yield of(move, message, did_you_mean(tag, tree.tagged))
+    elif move.source is not None and not any(
+        tree.may_meet(tree.named[move.source], state) for state in tagged
+    ):
+        message = (
+            f"the guard asks for the tag {tag!r}, which no state has that is active while {move.source!r} is"
+        )
+        yield of(move, message, "Ask for a tag of it, of a state around or inside it, or in another region")
 
 
 def of(move: Move, message: str, cure: str, severity: Literal["error", "warning"] = "error") -> Mistake:

@@ -22,6 +22,14 @@ def wrong_with_type(name: object) -> str | None:
     return wrong_with_text(name, EVENT_TYPE_BYTES_MAX)
 
 
+def wrong_with_pattern(event_type: str) -> str | None:
+    """What keeps a type with an asterisk in it from being a pattern; None if nothing does."""
+    prefix = event_type.removesuffix(".*")
+    if "*" not in event_type or event_type == "*" or (prefix and prefix != event_type and "*" not in prefix):
+        return None
+    return "has a '*' where none may be"
+
+
 def wrong_with_topic(name: object) -> str | None:
     """What keeps ``name`` from naming a Kafka topic; None if nothing does."""
     if not isinstance(name, str):

@@ -6,18 +6,20 @@ from collections.abc import Iterator, Sequence
 from typing import Any, TypeGuard, get_args
 
 from statemachines.checks.names import wrong_with_name, wrong_with_topic, wrong_with_type
-from statemachines.definition import Pipeline, Policy, Topic
+from statemachines.definition import OnError, Pipeline, Policy, Topic
 from statemachines.limits import PIPELINE_NAME_BYTES_MAX, VERSION_MAX
 from statemachines.mistakes import Mistake
 from statemachines.suggest import did_you_mean, listed
 
 POLICIES: tuple[str, ...] = get_args(Policy)
+ON_ERROR: tuple[str, ...] = get_args(OnError)
 
 
 def find(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
     """All mistakes with settings."""
     yield from _name(pipeline)
     yield from _version(pipeline)
+    yield from _policy(pipeline, "on_error", pipeline.on_error, "", ON_ERROR)
     yield from _topics(pipeline)
 
 
@@ -37,10 +39,12 @@ def _version(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
         )
 
 
-def _policy(pipeline: Pipeline[Any], setting: str, given: object, whose: str) -> Iterator[Mistake]:
-    if given not in POLICIES:
+def _policy(
+    pipeline: Pipeline[Any], setting: str, given: object, whose: str, known: Sequence[str] = POLICIES
+) -> Iterator[Mistake]:
+    if given not in known:
         message = f"{setting}={given!r}{whose} is no policy"
-        yield Mistake(message, did_you_mean(given, POLICIES), pipeline.place)
+        yield Mistake(message, did_you_mean(given, known), pipeline.place)
 
 
 def _topics(pipeline: Pipeline[Any]) -> Iterator[Mistake]:

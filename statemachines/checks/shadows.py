@@ -9,6 +9,7 @@ from statemachines.checks.circles import circles
 from statemachines.checks.tree import Some, Tree
 from statemachines.definition import Move, name_of
 from statemachines.mistakes import Mistake
+from statemachines.patterns import covers, is_pattern, overlaps
 
 _REMOVE = "Give the other one a guard, or remove this one"
 
@@ -54,14 +55,20 @@ class _Shadows:
         # A state that is left at once takes no events.
         hurry = next((move for move in lane if move.event is None and self._is_blocker(move)), None)
         before: dict[str | None, list[Move]] = {}
+        wide: list[str | None] = []
         for move in lane:
-            earlier = before.setdefault(move.event_type, [])
+            name = move.event_type
+            if name not in before:
+                before[name] = []
+                wide += [name] if isinstance(name, str) and is_pattern(name) else []
+            names = (name, *(one for one in wide if one != name and _covers(one, name)))
+            earlier = [one for other in names for one in before[other]]
             if hurry is not None and move.event is not None:
                 cure = "Give the other one a guard, or remove this one: the state is left as soon as it is entered"
                 yield move, _Blocker(hurry, "waits for no event", cure)
             else:
                 yield move, self._earlier(move, earlier) or self._beside(move, leaf)
-            earlier.append(move)
+            before[name].append(move)
 
     def _is_blocker(self, move: Move) -> bool:
         """A circle is a mistake of its own."""
@@ -69,10 +76,12 @@ class _Shadows:
 
     def _earlier(self, move: Move, earlier: list[Move]) -> _Blocker | None:
         for one in earlier:
+            taking = "" if one.event_type == move.event_type else f"takes {one.event_type!r}, and "
             if self._tree.is_certain(one):
-                return _Blocker(one, "has no guard" if one.guard is None else "has a guard that always holds")
+                has = "no guard" if one.guard is None else "a guard that always holds"
+                return _Blocker(one, f"{taking}has {has}")
             if one.guard == move.guard:
-                return _Blocker(one, f"has the same guard {name_of(one.guard)}")
+                return _Blocker(one, f"{taking}has the same guard {name_of(one.guard)}")
         return None
 
     def _beside(self, move: Move, leaf: Some) -> _Blocker | None:
@@ -103,11 +112,11 @@ class _Shadows:
         """What a leaf of a region is certain to do on this event, if it leads anywhere."""
         for source in self._tree.chain(leaf):
             for move in self._tree.moves.get(source, ()):
-                if move.event_type != event_type:
+                if not _overlaps(move.event_type, event_type):
                     continue
                 if not self._tree.leaves(move):
                     return None
-                if self._tree.is_certain(move):
+                if self._tree.is_certain(move) and _covers(move.event_type, event_type):
                     return move
             if source is region:
                 break
@@ -122,3 +131,13 @@ class _Shadows:
             else:
                 ahead.extend(self._tree.states_in(state))
         return found
+
+
+def _covers(one: str | None, other: str | None) -> bool:
+    """Whether all events that a transition on ``other`` takes are taken by one on ``one``, too."""
+    # A class may name what is no text, which is a mistake of its own.
+    return one == other or (isinstance(one, str) and isinstance(other, str) and covers(one, other))
+
+
+def _overlaps(one: str | None, other: str | None) -> bool:
+    return one == other or (isinstance(one, str) and isinstance(other, str) and overlaps(one, other))

@@ -16,6 +16,7 @@ from statemachines.suggest import did_you_mean
 def find(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
     """All mistakes with states."""
     yield from _names(pipeline)
+    yield from _tags(pipeline)
     yield from _initial(pipeline)
     yield from _targets(pipeline)
     yield from _out_of_final(pipeline)
@@ -39,6 +40,18 @@ def _names(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
     if len(pipeline.states) > STATES_MAX:
         message = f"pipeline {pipeline.name!r} has {len(pipeline.states)} states, of {STATES_MAX} allowed"
         yield Mistake(message, "Split it, or keep what tells states apart in the context", pipeline.place)
+
+
+def _tags(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
+    for state in pipeline.states:
+        for at, tag in enumerate(state.tags):
+            wrong = wrong_with_name(tag, STATE_NAME_BYTES_MAX)
+            if wrong is None and tag in state.tags[:at]:
+                wrong = "is named twice"
+            if wrong is not None:
+                message = f"the tag {tag!r} of the state {state.name!r} {wrong}"
+                cure = 'Write tags=["open", ...], each a word without spaces, and each once'
+                yield Mistake(message, cure, state.place, state=str(state.name))
 
 
 def _initial(pipeline: Pipeline[Any]) -> Iterator[Mistake]:

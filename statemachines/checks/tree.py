@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 from statemachines.definition import Kind, Move, Pipeline, State
 from statemachines.events import Event, is_event_class
-from statemachines.guards import in_state
+from statemachines.guards import has_tag, in_state
 from statemachines.limits import STATE_DEPTH_MAX
 
 Some = State[Any]
@@ -42,6 +42,12 @@ class Tree:
             state.done_class: state for state in pipeline.states if state.done_class is not None
         }
         """The states by the events that say that they are done."""
+        self.tagged: dict[str, list[Some]] = {}
+        """The states that have each tag."""
+        for state in self.named.values():
+            for tag in state.tags:
+                if isinstance(tag, str):
+                    self.tagged.setdefault(tag, []).append(state)
         self.depth: dict[Some, int] = {}
         """In document order: each state before those inside it. From 1."""
         ahead = [(state, 1) for state in reversed(self.inside(None))]
@@ -133,6 +139,8 @@ class Tree:
         guard = move.guard
         if isinstance(guard, in_state) and move.source in self.named and guard.state in self.named:
             return self.named[guard.state] in self.chain(self.named[move.source])
+        if isinstance(guard, has_tag) and move.source in self.named:
+            return any(guard.tag in state.tags for state in self.chain(self.named[move.source]))
         return guard is None
 
     def begins(self, state: Some) -> list[Some]:

@@ -78,7 +78,7 @@ def compared(draw: st.DrawFn) -> tuple[Document, list[str | None]]:
 def test_a_run_is_where_the_other_library_is(scenario: tuple[Document, list[str | None]]) -> None:
     document, events = scenario
     assume(events)
-    driven, other = Driven(Translation(document, tuple(map(plain, OUTSIDE)))), OtherChart(document)
+    driven, other = Driven(Translation(document)), OtherChart(document)
     for event in events:
         shown = driven.start() if event is None else driven.send(event)
         if event is None:
@@ -127,7 +127,7 @@ def test_what_the_other_library_does_differently(difference: Difference) -> None
         assert other.variables == text.variables
     if difference.unsaid:
         return
-    driven = Driven(Translation(document, tuple(dict.fromkeys(events))))
+    driven = Driven(Translation(document))
     shown = driven.start()
     for event in events:
         shown = driven.send(event)

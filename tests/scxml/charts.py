@@ -38,7 +38,7 @@ DEPTH_MAX = 4
 STATES_MAX = 16
 OUTSIDE = ("a", "b", "c", "a.x", "a.x.y")
 """Events from outside."""
-DESCRIPTORS = ("a", "b", "c", "a.x", "a.*", "b.*", "*")
+DESCRIPTORS = ("a", "b", "c", "a.x", "a.*", "b.*", "*", "a.x.*")
 RAISED = ("i", "j")
 CONTENT: tuple[Action, ...] = (
     *(Add("n", 1), Add("m", 1), Add("n", -1), Add("m", -1)),
@@ -243,7 +243,12 @@ class _Maker:
         return (self.pick(self.everything).id,)
 
     def events(self) -> tuple[str, ...]:
-        names = (DESCRIPTORS, DESCRIPTORS, (*RAISED, "error.execution", "error.*"), (*self.done, "done.*"))
+        names = (
+            DESCRIPTORS,
+            DESCRIPTORS,
+            (*RAISED, "error.execution", "error.*", "i.*"),
+            (*self.done, "done.*"),
+        )
         events = [self.pick(self.pick(names)) for _ in range(self.pick((1, 1, 2)))]
         return tuple(dict.fromkeys(events))
 

@@ -16,6 +16,9 @@ class Semantics:
     the way of `order.paid`. A descriptor matches its exact name, `foo.*` matches `foo` and all below it (as in
     the text, and in XState), and `*` matches everything.
     """
+    any_matches_failures: bool = True
+    """Whether `*` matches `error.execution`, as in the text. A chart that takes everything from outside does not mean
+    to have what its own functions do wrong dealt with, too; who does names `error.execution` or `error.*`."""
     internal_at_any_source: bool = True
     """Whether an internal transition whose targets are its source, or inside it, never leaves the source.
 
@@ -45,7 +48,7 @@ def name_match(descriptors: tuple[str, ...], event: str, semantics: Semantics) -
 
 def _matches(descriptor: str, event: str, semantics: Semantics) -> bool:
     if descriptor == "*":
-        return True
+        return semantics.any_matches_failures or event != "error.execution"
     if descriptor.endswith(".*"):
         prefix = descriptor.removesuffix(".*")
         return event == prefix or event.startswith(prefix + ".")

@@ -15,6 +15,7 @@ from pydantic import Field
 
 from statemachines import Context, Event, Pipeline, Raise, State
 from statemachines import Failed as FailedEvent
+from statemachines.definition import OnError
 from statemachines.events import Envelope
 from statemachines.interpreter import Occurrence, step
 from statemachines.machine import Machine, compile_pipeline
@@ -22,7 +23,6 @@ from statemachines.outcome import Moved, Outcome
 from statemachines.run import DIGEST_BYTES, Run, Status
 from statemachines.testkit import run_after
 from tests.scxml import document as doc
-from tests.scxml.semantics import DEVIATING, name_match
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 EMITTED = "error.execution"
@@ -49,8 +49,7 @@ class Translation:
     """A pipeline made of a document."""
 
     document: doc.Document
-    outside: tuple[str, ...]
-    """The events that may come from outside."""
+    on_error: OnError = "refuse"
     flow: Pipeline[Told] = field(init=False)
     kinds: dict[str, doc.Kind] = field(default_factory=dict)
     states: dict[str, State[Told]] = field(default_factory=dict)
@@ -58,7 +57,7 @@ class Translation:
 
     def __post_init__(self) -> None:
         root = self.document.root
-        self.flow = Pipeline("chart", Told, topics=["chart"])
+        self.flow = Pipeline("chart", Told, topics=["chart"], on_error=self.on_error)
         first = root.initial
         assert first is not None
         if len(first.targets) > 1:
@@ -88,14 +87,6 @@ class Translation:
         """Compiled without validation: random charts have states that nothing reaches."""
         with mock.patch("statemachines.machine.check"):
             return compile_pipeline(self.flow)
-
-    def _names(self) -> list[str]:
-        """Of all events that there may be."""
-        nodes = list(self.document.root.walk())
-        done = [
-            f"done.state.{node.id}" for node in nodes if node.kind in (doc.Kind.COMPOUND, doc.Kind.PARALLEL)
-        ]
-        return [*self.outside, *_raised_in(self.document), *done, EMITTED]
 
     def _state(self, node: doc.Node, parent: State[Told] | None, *, initial: bool) -> None:
         if node.kind is doc.Kind.HISTORY:
@@ -149,15 +140,14 @@ class Translation:
         do, reenter = self._block(transition.actions), not transition.internal
         if not transition.events:
             state.always(to=to, when=guard, do=do, reenter=reenter)
-        for name in dict.fromkeys(self._names()):
-            if transition.events and name_match(transition.events, name, DEVIATING):
-                state.on(self._class(name), to=to, when=guard, do=do, reenter=reenter)
+        for name in dict.fromkeys(transition.events):
+            state.on(self._class(name), to=to, when=guard, do=do, reenter=reenter)
 
     def _class(self, name: str) -> type[Event]:
         if name == EMITTED:
             return FailedEvent
-        done = name.removeprefix("done.state.")
-        return self.states[done].done if done != name else self.event(name)
+        done = self.states.get(name.removeprefix("done.state."))
+        return self.event(name) if done is None or name == done.name else done.done
 
     def _needed(self, block: doc.Block) -> Callable[[Told, Event], Any]:
         return self._block(block) or (lambda _told, _event: None)
@@ -181,17 +171,6 @@ class Translation:
             return raised
 
         return act
-
-
-def _raised_in(document: doc.Document) -> list[str]:
-    found: dict[str, None] = {}
-    for node in document.root.walk():
-        blocks = [*node.onentry, *node.onexit, *(one.actions for one in node.transitions)]
-        blocks += [one.actions for one in (node.initial, node.default) if one is not None]
-        found.update(
-            (action.event, None) for block in blocks for action in block if isinstance(action, doc.Raise)
-        )
-    return list(found)
 
 
 def _guard(cond: doc.Condition) -> Callable[[Told, Event], bool]:
@@ -243,18 +222,20 @@ class Driven:
         self.run: Run | None = None
 
     def start(self) -> Shown:
-        return self._take(START())
+        return self._take(START(), START.event_type())
 
     def send(self, name: str) -> Shown:
-        return self._take(self._translation.event(name)())
+        # As the engine does it: the class of a pattern, where none of its own is named for the type.
+        event_class = self._machine.events.get(name) or self._translation.event(name)
+        return self._take(event_class(), name)
 
-    def _take(self, event: Event) -> Shown:
+    def _take(self, event: Event, name: str) -> Shown:
         if self._reload:
             self._machine = self._translation.machine()
         machine, before = self._machine, self._told()
         self._events += 1
         digest = self._events.to_bytes(DIGEST_BYTES, "big")
-        envelope = Envelope(f"event-{self._events}", "test", event.event_type(), "key", NOW)
+        envelope = Envelope(f"event-{self._events}", "test", name, "key", NOW)
         outcome = step(machine, self.run, Occurrence(envelope, "key", digest, NOW, event))
         if isinstance(outcome, Moved):
             self.run = run_after(self.run, outcome, "key", digest, NOW)

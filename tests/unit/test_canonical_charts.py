@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 import pytest
 
-from statemachines import Failed, in_state
+from statemachines import Event, Failed, has_tag, in_state
 from statemachines.canonical import canonical_bytes
 from statemachines.codehash import code_hash
 from statemachines.definition import Initial
@@ -153,6 +153,12 @@ CHANGES: dict[str, Callable[[Flow], Any]] = {
     "done": lambda flow: changed(flow, "left-on", event=state_of(flow, "both").done),
     "failed": lambda flow: changed(flow, "left-on", event=Failed),
     "one more eventless": lambda flow: state_of(flow, "away").always(to="done", when=yes),
+    "tags": lambda flow: setattr(state_of(flow, "left-on"), "tags", ("a", "b")),
+    "other tags": lambda flow: setattr(state_of(flow, "left-on"), "tags", ("a",)),
+    "tags elsewhere": lambda flow: setattr(state_of(flow, "left"), "tags", ("a",)),
+    "guard on a tag": lambda flow: changed(flow, "left-on", guard=has_tag("a")),
+    "going on after failures": lambda flow: setattr(flow, "on_error", "ignore"),
+    "a pattern": lambda flow: changed(flow, "left-on", event=Event.named("said.*")),
     "one more region": lambda flow: state_of(flow, "both").region("more-of-it"),
 }
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, Field, field_serializer
 
-from statemachines import Context, Event, Pipeline, Publish
+from statemachines import Context, Event, Failed, Pipeline, Publish
 from statemachines.effects import Publication
 from statemachines.interpreter import step
 from statemachines.limits import CONTEXT_BYTES_MAX, EFFECTS_MAX, ERROR_CHARACTERS_MAX
@@ -194,6 +194,33 @@ def test_a_context_that_contains_itself_is_refused() -> None:
 def test_a_context_beyond_its_limit_is_refused_with_both_sizes() -> None:
     message = refused(acting(leaving(value="x" * CONTEXT_BYTES_MAX)))
     assert f"of {CONTEXT_BYTES_MAX} allowed" in message
+
+
+@pytest.mark.parametrize("shape", ["flat", "chart", "chart that takes failures", "start"])
+def test_a_context_beyond_its_limit_is_told_by_the_field_that_grew_most(shape: str) -> None:
+    def grow(context: Box, _event: Any) -> None:
+        context.items += ["x" * (CONTEXT_BYTES_MAX // 10)] * 2
+
+    flow = Pipeline("box", Box, topics=["boxes"])
+    only = flow.state("only", initial=True)
+    only.on(Noted, do=grow)
+    begins: dict[str, Any] = {"value": "v" * 900_000, "items": ["one"]}
+    flow.start(Opened, lambda _event: Box(**begins), do=grow if shape == "start" else None)
+    if shape.startswith("chart"):
+        only.exit(lambda _context, _event: None)
+    if shape.endswith("failures"):
+        only.on(Failed, when=lambda _context, _event: False)
+    machine = compile_pipeline(flow)
+    assert machine.flat == (shape in ("flat", "start"))
+    if shape == "start":
+        outcome = step(machine, None, occurrence(Opened(name="acme")))
+    else:
+        outcome = step(machine, begun(machine, Opened(name="acme")), occurrence(Noted(text="hello")))
+    assert isinstance(outcome, Refused)
+    grown = (
+        "'value' grew most, from 0 to 900002" if shape == "start" else "'items' grew most, from 7 to 200013"
+    )
+    assert f"of {CONTEXT_BYTES_MAX} allowed; its field {grown} bytes" in outcome.error
 
 
 def test_bytes_that_are_no_text_survive() -> None:

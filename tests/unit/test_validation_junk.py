@@ -13,7 +13,7 @@ from statemachines.chart.steps import Plan, Spot, Steps
 from statemachines.chart.tree import Arc
 from statemachines.run import Status
 from statemachines.validation import find_mistakes
-from tests.scxml.charts import OUTSIDE, scenarios
+from tests.scxml.charts import scenarios
 from tests.scxml.document import Document
 from tests.scxml.translated import Driven, Translation, UntranslatableError
 from tests.unit.charted import (
@@ -144,7 +144,7 @@ def test_a_long_row_of_states_inside_another_has_no_mistakes() -> None:
 def test_what_is_said_of_a_random_chart_holds_for_its_runs(scenario: tuple[Document, list[str]]) -> None:
     document, events = scenario
     try:
-        translation = Translation(document, OUTSIDE)
+        translation = Translation(document)
     except UntranslatableError:
         return
     found = find_mistakes(translation.flow)

@@ -63,7 +63,7 @@ class Rerun:
         self._machine = machine
         self._reasons = reasons
         self._given = sorted(given, key=lambda one: one.version, reverse=True)
-        self._route = Route(pipeline, machine.name, machine, 0, {}, dict(machine.events))
+        self._route = Route(pipeline, machine.name, machine, 0, {}, machine.events)
         # Shared by all batches, where the engine asks the log: what a run has forgotten is a duplicate still.
         self._consumed: set[tuple[int, int]] = set()
         self._waiting: set[tuple[int, int]] = set()

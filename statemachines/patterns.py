@@ -1,0 +1,157 @@
+"""Patterns of event types: ``order.*`` stands for ``order`` and all types below it, ``*`` for every type.
+
+By the text (SCXML, 3.12.1), where a pattern ends with ``.*`` or is ``*``; types are compared by their dotted parts. But
+``*`` does not stand for a failure, which only who names it deals with.
+
+Each type that comes goes by one name: itself where the definition has it or it is that of a failure, else the most
+specific pattern that stands for it. The other patterns that do are the same for all types that go by that name. So all
+there is to know of a type is known of the name, and what is kept by name is bounded by the definition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TypeVar
+
+from statemachines.events import AFTER_PREFIX, DONE_PREFIX, Failed
+from statemachines.limits import TYPES_KEPT_MAX
+
+ANY = "*"
+FAILURE = Failed.event_type()
+
+T = TypeVar("T")
+
+
+def is_pattern(event_type: str) -> bool:
+    """Whether it stands for other types than itself."""
+    return event_type == ANY or event_type.endswith(".*")
+
+
+def covers(name: str, event_type: str) -> bool:
+    """Whether a type or pattern stands for a type; or, where that is a pattern, for all types that it stands for."""
+    if name == event_type:
+        return True
+    if name == ANY:
+        return not takes_failures(event_type) and not event_type.startswith(AFTER_PREFIX)
+    return is_pattern(name) and _below(event_type).startswith(name[:-1])
+
+
+def takes(name: str, going_by: str) -> bool:
+    """Whether a type or pattern stands for the types that go by a name, of which a failure is never one of several.
+
+    Timers are nobody's but their own states'.
+    """
+    if name == ANY:
+        return going_by != FAILURE and not going_by.startswith(AFTER_PREFIX)
+    return covers(name, going_by)
+
+
+def overlaps(one: str, other: str) -> bool:
+    """Whether there is a type that both of these types or patterns stand for."""
+    both = (one, other)
+    return (ANY in both and FAILURE not in both) or covers(one, other) or covers(other, one)
+
+
+def takes_failures(name: str) -> bool:
+    """Whether a type or pattern stands for the event that says that a handler failed: one that names ``error`` does."""
+    return name != ANY and (name == FAILURE or (is_pattern(name) and f"{FAILURE}.".startswith(name[:-1])))
+
+
+def is_from_inside(event_type: str) -> bool:
+    """Whether only runs themselves raise events of a type; from outside they are of an unknown type."""
+    return event_type == FAILURE or event_type.startswith((DONE_PREFIX, AFTER_PREFIX))
+
+
+def narrowing(event_type: str) -> Iterator[str]:
+    """The patterns that stand for a type, the most specific first."""
+    prefix = event_type
+    while prefix:
+        yield f"{prefix}.*"
+        prefix = prefix.rpartition(".")[0]
+    yield ANY
+
+
+class Names:
+    """The names that the events of one definition go by, found once for each type that comes."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._names = frozenset(names)
+        self._patterns = frozenset(filter(is_pattern, self._names))
+        self._found: dict[str, str | None] = {}
+
+    def __iter__(self) -> Iterator[str]:
+        """All of them, in no order."""
+        return iter(self._names)
+
+    def of(self, event_type: str) -> str | None:
+        """The name that a type goes by; None where nothing stands for it."""
+        if event_type in self._names or event_type == FAILURE:
+            return event_type
+        try:
+            return self._found[event_type]
+        except KeyError:
+            if len(self._found) >= TYPES_KEPT_MAX:
+                self._found.clear()
+            found = next((one for one in narrowing(event_type) if one in self._patterns), None)
+            self._found[event_type] = found
+            return found
+
+
+class ByType(Mapping[str, T]):
+    """What there is for the types of events from outside, where patterns are among the names.
+
+    Where none is, a ``dict`` does.
+    """
+
+    def __init__(self, names: Names, values: Mapping[str, T]) -> None:
+        self._names = names
+        self._values = values
+
+    def __getitem__(self, event_type: str) -> T:
+        """What there is for the name that a type goes by. Raises KeyError."""
+        name = None if is_from_inside(event_type) else self._names.of(event_type)
+        if name is None:
+            raise KeyError(event_type)
+        return self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        """The names, patterns among them."""
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        """How many names there are."""
+        return len(self._values)
+
+
+class Found(Mapping[str, T]):
+    """Values that are looked up once for each type that comes, None being one that there is not."""
+
+    def __init__(self, names: Iterable[str], find: Callable[[str], T | None]) -> None:
+        self._names = tuple(names)
+        self._find = find
+        self._found: dict[str, T | None] = {}
+
+    def __getitem__(self, event_type: str) -> T:
+        """What was found for a type. Raises KeyError."""
+        try:
+            found = self._found[event_type]
+        except KeyError:
+            if len(self._found) >= TYPES_KEPT_MAX:
+                self._found.clear()
+            found = self._found[event_type] = self._find(event_type)
+        if found is None:
+            raise KeyError(event_type)
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        """The names by which values are found, patterns among them."""
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        """How many names there are."""
+        return len(self._names)
+
+
+def _below(event_type: str) -> str:
+    """A type or pattern, such that it begins with what a pattern has before its asterisk if that stands for it."""
+    return event_type[:-1] if is_pattern(event_type) else f"{event_type}."

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any, Final
 
 from connectors.identity import FlawError, key_flaw, kind, shown
+from statemachines.fields import field_of
 
 KEY_IS_NO_TEXT: Final = "no key could be read: the Kafka key is not UTF-8 text"
 Headers = Sequence[tuple[str, bytes | None]]
@@ -15,9 +15,7 @@ Headers = Sequence[tuple[str, bytes | None]]
 def find(name: str, headers: Headers, *places: Any) -> Any:
     """The value of the header ``name``, else of that field in the first of ``places`` that has it, else None.
 
-    Of a header given twice the last counts. A field is first looked for by the whole name; then ``a.b`` is
-    the field ``b`` within ``a``, where a number counts the elements of an array from 0. A field that is null
-    is as good as none.
+    Of a header given twice the last counts. How a field is found: ``statemachines.fields``.
 
     Raises:
         FlawError: the header is not UTF-8.
@@ -33,30 +31,6 @@ def find(name: str, headers: Headers, *places: Any) -> Any:
         if value is not None:
             return value
     return None
-
-
-def field_of(name: str, place: Any) -> Any:
-    """The field ``name`` of a JSON value, or None."""
-    if isinstance(place, dict):
-        value = place.get(name)
-        if value is not None or "." not in name:
-            return value
-    for step, index in _steps(name):
-        if isinstance(place, dict):
-            place = place.get(step)
-        elif isinstance(place, list) and index is not None and index < len(place):
-            place = place[index]
-        else:
-            return None
-    return place
-
-
-@lru_cache(maxsize=1024)
-def _steps(name: str) -> tuple[tuple[str, int | None], ...]:
-    return tuple(
-        (step, int(step) if step.isdecimal() and step.isascii() and len(step) < len("1000000000") else None)
-        for step in name.split(".")
-    )
 
 
 def header_text(name: str, value: bytes) -> str:

@@ -22,9 +22,10 @@ from engine.arrival import Arrival
 from engine.log import POSTGRES_EPOCH, digest_number, digest_of
 from engine.moves import RECENT_BYTES, Move, Moves
 from engine.routing import Reader, TopicRoute
-from statemachines.events import Event, key_of
-from statemachines.handlers import describe
+from statemachines.events import Event
+from statemachines.handlers import HandlerError, describe
 from statemachines.interpreter import Occurrence, step
+from statemachines.keys import How, KeyFunction, key_of, why_no_key
 from statemachines.machine import Machine
 from statemachines.outcome import DUPLICATE, WAITS, Moved, Outcome, Reason, Refused
 from statemachines.run import Run, has_seen
@@ -103,19 +104,23 @@ class Batch(Moves):
         digest = digest_of(envelope.source, envelope.id)
         taken = False
         for reader in readers:
-            route, event_class, key_name = reader
+            route, event_class, how = reader
             if only is not None and route.pipeline != only:
                 continue
             if event_class is None:
                 self.unknown_to(route, record, position, decoded)
                 continue
             key = envelope.key
-            if key_name is not None:
-                key = key_of(event_class, decoded.data, None)
+            refused = None
+            if how is not None:
+                if type(how) is str:
+                    key = key_of(how, decoded.data, None)
+                else:
+                    key, refused = self._key_by(how, record, position, topic)
                 if key is not None and not _is_fit(key):
                     key = None
             if key is None:
-                self._refuse_without_key(record, position, topic, reader, decoded)
+                self._refuse_without_key(record, position, topic, reader, decoded, refused)
             else:
                 if taken:
                     # Of its own, so that no handler sees what one of another pipeline has done to the data.
@@ -124,6 +129,30 @@ class Batch(Moves):
                     decoded = again
                 taken = True
                 self.arrivals.append(_new(Arrival, (route, key, record, position, topic, decoded, digest)))
+
+    def _key_by(
+        self, how: How, record: Record, position: int | None, topic: TopicRoute
+    ) -> tuple[str | None, Refused | None]:
+        """A key that is not simply a field, or why it cannot be read: a function may do whatever user code does.
+
+        A record that has ended an engine too often is not shown to it again. Where it is, it gets data of its own, so
+        that no handler sees what it has done to them.
+        """
+        struck = (
+            self._struck(position, record.offset) if self.strikes and isinstance(how, KeyFunction) else None
+        )
+        if struck is not None:
+            return None, Refused(Reason.NEVER_RETURNED, struck, holds=False)
+        own = decode(record, topic.topic, self._cluster)
+        assert isinstance(own, Decoded), "decoding is pure"
+        beat = self._beat
+        beat[0], beat[1], beat[2] = position or 0, record.offset, self._at[1]
+        try:
+            return key_of(how, own.data, None), None
+        except HandlerError as error:
+            return None, Refused(error.reason, str(error), holds=False)
+        finally:
+            self.rest()
 
     def meet(self, arrivals: Iterable[Arrival], after_wait: int | None = None) -> None:
         """Step the runs of these events, one after the other, and note what became of each.
@@ -239,18 +268,26 @@ class Batch(Moves):
         return outcome
 
     def _refuse_without_key(
-        self, record: Record, position: int | None, topic: TopicRoute, reader: Reader, decoded: Decoded
+        self,
+        record: Record,
+        position: int | None,
+        topic: TopicRoute,
+        reader: Reader,
+        decoded: Decoded,
+        refused: Refused | None,
     ) -> None:
-        route, event_class, _ = reader
-        field = None if event_class is None else event_class.event_key()
-        if event_class is None or field is None:
-            why = decoded.key_error or "the record has no key, and the event no subject"
-        else:
-            why = (
-                f"the field {field!r} of the data, which {event_class.__name__} names as the key, is missing, "
-                f"empty, no text or number, or longer than {KEY_BYTES_MAX} bytes"
+        route, event_class, how = reader
+        if refused is not None:
+            reason, why = refused.reason, refused.error
+        elif event_class is None or how is None:
+            reason, why = (
+                Reason.NO_KEY,
+                decoded.key_error or "the record has no key, and the event no subject",
             )
-        self.refuse_record(record, position, topic, Reason.NO_KEY, why, decoded, route)
+        else:
+            reason = Reason.NO_KEY
+            why = f"{why_no_key(how, event_class.__name__)}, or the key is longer than {KEY_BYTES_MAX} bytes"
+        self.refuse_record(record, position, topic, reason, why, decoded, route)
 
 
 def describe_invalid(raised: BaseException) -> str:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from engine.dead_letters import DeadLetterTopic
 from statemachines.definition import Topic
 from statemachines.events import Event
+from statemachines.keys import How
 from statemachines.machine import Machine
 from statemachines.run import Run
 
@@ -28,6 +29,8 @@ class Route:
     """By the store's number of the definition."""
     events: Mapping[str, type[Event]]
     """The event types that any version knows."""
+    keys: Mapping[str, How]
+    """How the run's key is read from the data, by event type; of others the record has it."""
     cache: dict[str, Run] = field(default_factory=dict)
     """Hot runs by key, the least recently moved first."""
     cache_bytes: int = 0
@@ -40,8 +43,8 @@ class Reader(NamedTuple):
     route: Route
     event_class: type[Event] | None
     """None: the pipeline does not know the type, though another one does."""
-    key_name: str | None
-    """The field of the data that is the run's key, where the class names one."""
+    how: How | None
+    """How the run's key is read from the data; None: the record has it."""
 
 
 @dataclass(slots=True, eq=False)
@@ -93,17 +96,25 @@ def bytes_of(run: Run) -> int:
 
 def _reader(route: Route, event_type: str) -> Reader:
     event_class = route.events.get(event_type)
-    return Reader(route, event_class, None if event_class is None else event_class.__event_key_name__)
+    return Reader(route, event_class, route.keys.get(event_type))
 
 
 def _route(versions: list[Loaded]) -> Route:
     ordered = sorted(versions, key=lambda one: one.machine.version)
     newest = ordered[-1]
     events: dict[str, type[Event]] = {}
+    keys: dict[str, How] = {}
     for one in ordered:
+        # The newest version that knows a type decides for the runs of all of them: before its key is read, nobody knows
+        # which run an event is for.
         events.update(one.machine.events)
+        keys = {name: how for name, how in keys.items() if name not in one.machine.events} | {
+            **one.machine.keys
+        }
     machines = {one.definition: one.machine for one in ordered}
-    return Route(newest.pipeline, newest.machine.name, newest.machine, newest.definition, machines, events)
+    return Route(
+        newest.pipeline, newest.machine.name, newest.machine, newest.definition, machines, events, keys
+    )
 
 
 def _topic_route(topic: Topic, routes: list[Route], record_bytes_max: Mapping[str, int]) -> TopicRoute:

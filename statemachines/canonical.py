@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 
 from statemachines.definition import Move, Pipeline, State, name_of
-from statemachines.events import Event
+from statemachines.events import Event, KeyBy
 
 FORMAT = "pointsman.definition/1"
 
@@ -35,7 +35,7 @@ def canonical_bytes(pipeline: Pipeline[Any]) -> bytes:
             "closed": pipeline.closed,
         },
         "topics": sorted((asdict(topic) for topic in pipeline.read_topics), key=lambda topic: topic["name"]),
-        "events": {event.event_type(): event.event_key() for event in _events(pipeline)},
+        "events": {event.event_type(): _key(event.event_key()) for event in _events(pipeline)},
         "states": [_state(state) for state in pipeline.states],
         "starts": [
             {
@@ -48,7 +48,16 @@ def canonical_bytes(pipeline: Pipeline[Any]) -> bytes:
         ],
         "moves": [_move(move) for move in pipeline.moves],
     }
+    if pipeline.keys:
+        form["keys"] = {keyed.event.event_type(): _key(keyed.by) for keyed in pipeline.keys}
     return orjson.dumps(form, option=orjson.OPT_SORT_KEYS)
+
+
+def _key(by: KeyBy | None) -> Any:
+    """A field by its name, several as a list, a function as an object with its name."""
+    if callable(by):
+        return {"function": name_of(by)}
+    return by if by is None or isinstance(by, str) else list(by)
 
 
 def _state(state: State[Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from statemachines.chart.tree import Block, plant
 from statemachines.codehash import code_hash
 from statemachines.definition import Move, Pipeline, Policy, Start, is_flat, name_of
 from statemachines.events import is_internal
+from statemachines.keys import How, how_keyed
 from statemachines.validation import check
 
 if TYPE_CHECKING:
@@ -63,6 +64,8 @@ class Machine:
     spots: Spots
     beginnings: Mapping[str, Beginning]
     events: Mapping[str, type[Event]]
+    keys: Mapping[str, How]
+    """How the run's key is read, by event type; of others the record has it."""
     validators: Mapping[str, Callable[[Any], Event]]
     """By event type: the event from its data; raises what a user's validator may raise."""
     final: frozenset[str]
@@ -111,6 +114,7 @@ def compile_pipeline(pipeline: Pipeline[Any], *, namespace: str = "default") -> 
         spots=Spots(chart),
         beginnings={start.event.event_type(): _beginning(start, initial, steps) for start in pipeline.starts},
         events=events,
+        keys=_keys(pipeline, events),
         validators={
             event_type: event_class.__pydantic_validator__.validate_python
             for event_type, event_class in events.items()
@@ -125,6 +129,12 @@ def compile_pipeline(pipeline: Pipeline[Any], *, namespace: str = "default") -> 
         read_context=pipeline.context.__pydantic_validator__.validate_json,
         write_context=pipeline.context.__pydantic_serializer__.to_json,
     )
+
+
+def _keys(pipeline: Pipeline[Any], events: Mapping[str, type[Event]]) -> dict[str, How]:
+    own = {keyed.event: keyed.by for keyed in pipeline.keys}
+    found = {event_type: how_keyed(event, own.get(event)) for event_type, event in events.items()}
+    return {event_type: how for event_type, how in found.items() if how is not None}
 
 
 def _beginning(start: Start, initial: str, steps: Steps) -> Beginning:

@@ -22,7 +22,9 @@ from statemachines.context import Context
 from statemachines.definition import Pipeline
 from statemachines.effects import Publication, Publish
 from statemachines.events import Envelope, Event, is_internal
+from statemachines.handlers import HandlerError
 from statemachines.interpreter import Occurrence, step
+from statemachines.keys import how_keyed, key_of, why_no_key
 from statemachines.machine import compile_pipeline
 from statemachines.outcome import Ignored, Moved, Outcome, Reason, Refused
 from statemachines.run import DIGEST_BYTES, Run, Status, active_in, remember
@@ -167,13 +169,22 @@ class Case(Generic[C]):
             self.run = self.run._replace(sequence=sequence, held=sequence)
 
     def _occurrence(self, event: Event, digest: bytes) -> Occurrence:
-        field = event.event_key()
-        key = self.key if field is None else str(getattr(event, field))
+        key = self._key(event)
         assert self.run is None or key == self.key, f"the event is for the run {key!r}, not for {self.key!r}"
         self.key = key
         envelope = Envelope(f"event-{self._events}", "testkit", event.event_type(), key, self.now)
         copy = type(event).model_validate_json(event.model_dump_json(by_alias=True))
         return Occurrence(envelope, key, digest, self.now, copy)
+
+    def _key(self, event: Event) -> str:
+        how = self.machine.keys.get(event.event_type()) or how_keyed(type(event))
+        try:
+            key = key_of(how, orjson.loads(event.model_dump_json(by_alias=True)), self.key)
+        except HandlerError as error:
+            raise AssertionError(f"the event has no key: {error}") from None
+        name = type(event).__name__
+        assert key is not None, f"the event has no key: {'' if how is None else why_no_key(how, name)}"
+        return key
 
     def _compare(self, expected: Sequence[Event | Publish]) -> None:
         found = [(one.topic, one.type, orjson.loads(one.data)) for one in self.published]

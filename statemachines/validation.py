@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from typing import Any
 
-from statemachines.checks import contexts, events, handlers, paths, settings, states
+from statemachines.checks import contexts, events, handlers, keys, paths, settings, states
 from statemachines.definition import Pipeline, Topic
 from statemachines.mistakes import DefinitionError, Mistake
 
-_CHECKS = (settings.find, contexts.find, states.find, events.find, handlers.find, paths.find)
+_CHECKS = (settings.find, contexts.find, states.find, events.find, keys.find, handlers.find, paths.find)
 
 
 def find_mistakes(pipeline: Pipeline[Any]) -> list[Mistake]:

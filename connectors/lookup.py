@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from connectors.identity import FlawError, key_flaw, kind, shown
@@ -10,6 +10,8 @@ from statemachines.fields import field_of
 
 KEY_IS_NO_TEXT: Final = "no key could be read: the Kafka key is not UTF-8 text"
 Headers = Sequence[tuple[str, bytes | None]]
+Look = Callable[..., Any]
+"""``find`` or ``find_in_element``."""
 
 
 def find(name: str, headers: Headers, *places: Any) -> Any:
@@ -31,6 +33,12 @@ def find(name: str, headers: Headers, *places: Any) -> Any:
         if value is not None:
             return value
     return None
+
+
+def find_in_element(name: str, headers: Headers, element: Any) -> Any:
+    """The same, but the field comes first: the header is that of all elements of the record."""
+    value = field_of(name, element)
+    return find(name, headers) if value is None else value
 
 
 def header_text(name: str, value: bytes) -> str:
@@ -60,10 +68,12 @@ def as_text(name: str, value: Any) -> str:
     raise FlawError(f"{name} is {kind(value)}, not a string")
 
 
-def key_by_setting(name: str, headers: Headers, *places: Any) -> tuple[str | None, str | None]:
+def key_by_setting(
+    name: str, headers: Headers, *places: Any, look: Look = find
+) -> tuple[str | None, str | None]:
     """The key that a topic's ``key`` setting names and None; or None, and a sentence that says why."""
     try:
-        value = find(name, headers, *places)
+        value = look(name, headers, *places)
         if value is None:
             return None, f"there is neither a header nor a field {shown(name)}, the topic's key"
         return fit_key(as_text(shown(name), value))

@@ -23,8 +23,8 @@ from connectors.publishing import Outgoing
 from connectors.rows import Form, Row
 from connectors.source import RawRecord
 from connectors.times import moment_of
-from statemachines.definition import Topic
 from statemachines.fields import field_of
+from statemachines.topic import Topic
 
 ROWS_REMEMBERED_MAX: Final = 1_000_000
 """How many different rows are told apart by how often they came; later ones by their line."""

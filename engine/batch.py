@@ -16,7 +16,7 @@ from datetime import datetime
 
 from pydantic import ValidationError
 
-from connectors.decode import Decoded, Unreadable, decode
+from connectors.decode import Decoded, Unreadable, decode, decode_each
 from connectors.source import Record
 from engine.arrival import Arrival
 from engine.log import POSTGRES_EPOCH, digest_number, digest_of
@@ -77,6 +77,10 @@ class Batch(Moves):
         """Decode records of one partition and find the runs they are for; what cannot be read is settled here."""
         self.records += len(records)
         settings, cluster, match = topic.topic, self._cluster, self.match
+        if settings.each is not None:
+            for record in records:
+                self.read_each(record, position, topic, cluster)
+            return
         for record in records:
             decoded = decode(record, settings, cluster)
             if type(decoded) is Decoded:
@@ -84,6 +88,32 @@ class Batch(Moves):
             else:
                 assert isinstance(decoded, Unreadable)
                 self.refuse_record(record, position, topic, Reason.UNREADABLE, decoded.error, decoded)
+
+    def read_each(
+        self,
+        record: Record,
+        position: int | None,
+        topic: TopicRoute,
+        cluster: str,
+        only: Sequence[int | None] = (None,),
+    ) -> None:
+        """The same for a record that may hold several events, each of which goes its own way from here on.
+
+        ``only`` names the pipelines that they are for; None: all that read the topic.
+        """
+        events = decode_each(record, topic.topic, cluster)
+        if not events:
+            self.no_events(record, position, topic, cluster)
+        for one, decoded in events:
+            if isinstance(decoded, Unreadable):
+                self.refuse_record(one, position, topic, Reason.UNREADABLE, decoded.error, decoded)
+                continue
+            known = decoded.envelope.type in topic.readers
+            for number, pipeline in enumerate(only if known else only[:1]):
+                # A copy for each, so that no handler sees what one of another pipeline has done to the data.
+                own = decode(one, topic.topic, cluster) if number else decoded
+                assert isinstance(own, Decoded), "decoding is pure"
+                self.match(one, position, topic, own, pipeline)
 
     def match(
         self,
@@ -240,10 +270,11 @@ class Batch(Moves):
         self._beat[2] = 0
 
     def refuse_by_store(self, record: Record, position: int | None, topic: TopicRoute, error: str) -> None:
-        """Settle a record that the store cannot take as a move."""
+        """Settle a record that the store cannot take: every event that it holds, whichever the store meant."""
         self.records += 1
-        decoded = decode(record, topic.topic, self._cluster)
-        self.refuse_record(record, position, topic, Reason.REFUSED_BY_STORE, error, decoded)
+        events = decode_each(record, topic.topic, self._cluster)
+        for one, decoded in events or [(record, decode(record, topic.topic, self._cluster))]:
+            self.refuse_record(one, position, topic, Reason.REFUSED_BY_STORE, error, decoded)
 
     def _without_definition(self, arrival: Arrival, run: Run | None) -> Outcome:
         assert run is not None, "only a run can lack its definition"

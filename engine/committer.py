@@ -110,13 +110,13 @@ class Committer:
         draft.slices.extend(slices)
         draft.records += number
         draft.bytes += bytes_in(slices)
-        await self._ids.have(number * self._routes_per_topic)
         for claim, records, _, _ in slices:
             if not claim.lost:
                 topic = self._topics[claim.partition.topic]
                 for portion in _portions(records, EVENTS_BETWEEN_BREATHS):
                     batch.read(portion, claim.id, topic)
                     await _breathe()
+        await self.have_ids(batch)
         await self._meet(batch)
 
     def finish(self, draft: Draft) -> Batch:
@@ -144,6 +144,10 @@ class Committer:
     async def learn_strikes(self, positions: Iterable[int | None]) -> None:
         """Know which records of these positions ended an engine before."""
         self.strikes |= await self._store.strikes([one for one in positions if one is not None])
+
+    async def have_ids(self, batch: Batch) -> None:
+        """Be able to start a run for each event that has come, of which a record may hold many."""
+        await self._ids.have(len(batch.arrivals))
 
     async def new_batch(self, runs_max: int) -> Batch:
         """An empty batch that may start so many runs."""

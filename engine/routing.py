@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from engine.dead_letters import DeadLetterTopic
-from statemachines.definition import Topic
 from statemachines.events import Event
 from statemachines.keys import How
 from statemachines.machine import Machine
 from statemachines.run import Run
+from statemachines.topic import Topic
 
 RUN_BYTES = 800
 """What a hot run takes in memory, roughly, beside its context."""

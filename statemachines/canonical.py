@@ -18,8 +18,12 @@ import orjson
 
 from statemachines.definition import Move, Pipeline, State, name_of
 from statemachines.events import Event, KeyBy
+from statemachines.topic import Topic
 
 FORMAT = "pointsman.definition/1"
+
+_UNUSED: dict[str, Any] = {"each": None, "each_missing": "dead_letter"}
+_ALWAYS = object()
 
 
 def canonical_bytes(pipeline: Pipeline[Any]) -> bytes:
@@ -34,7 +38,7 @@ def canonical_bytes(pipeline: Pipeline[Any]) -> bytes:
             "unexpected": pipeline.unexpected,
             "closed": pipeline.closed,
         },
-        "topics": sorted((asdict(topic) for topic in pipeline.read_topics), key=lambda topic: topic["name"]),
+        "topics": sorted(map(_topic, pipeline.read_topics), key=lambda topic: topic["name"]),
         "events": {event.event_type(): _key(event.event_key()) for event in _events(pipeline)},
         "states": [_state(state) for state in pipeline.states],
         "starts": [
@@ -51,6 +55,12 @@ def canonical_bytes(pipeline: Pipeline[Any]) -> bytes:
     if pipeline.keys:
         form["keys"] = {keyed.event.event_type(): _key(keyed.by) for keyed in pipeline.keys}
     return orjson.dumps(form, option=orjson.OPT_SORT_KEYS)
+
+
+def _topic(topic: Topic) -> dict[str, Any]:
+    """What was not always there is left out where it is not used, so that older forms stay as they were."""
+    form = asdict(topic)
+    return {name: value for name, value in form.items() if value != _UNUSED.get(name, _ALWAYS)}
 
 
 def _key(by: KeyBy | None) -> Any:

@@ -29,6 +29,7 @@ class Reason(enum.StrEnum):
     DEFINITION_MISSING = "definition missing"
     BEHIND_HELD = "run held"
     SEEN_BEFORE = "seen before"
+    NO_EVENTS = "no events"
 
 
 class Tried(NamedTuple):

@@ -25,12 +25,12 @@ from engine.reading.replay.report import Difference, Mismatch
 from engine.reading.rows import kind_word, raw_record
 from engine.reading.values import json_of, printable, states_of
 from engine.routing import Route, TopicRoute
-from statemachines.definition import Topic
 from statemachines.handlers import HandlerError
 from statemachines.keys import key_of
 from statemachines.machine import Machine
 from statemachines.outcome import Reason, Refused
 from statemachines.run import BETWEEN, Run, Status
+from statemachines.topic import Topic
 
 _AFTER_WAIT = frozenset({Kind.MOVED_AFTER_WAIT, Kind.HELD_AFTER_WAIT, Kind.LEFT_WAITING})
 _HOLDING = frozenset({Kind.HELD, Kind.HELD_AFTER_WAIT})

@@ -91,18 +91,28 @@ from pointsman.definitions d join pointsman.pipelines p on p.id = d.pipeline
 where p.namespace = $1 and sha256(d.structure) <> d.hash order by d.id
 
 -- name: consumed_twice
--- A record moves one run of a pipeline once; positions that a person set back may read a topic that was made anew.
-select e.position, e."offset", r.pipeline, min(e.run) as first, max(e.run) as last, count(*) as times
-from pointsman.events e
-join pointsman.runs r on r.id = e.run
-where e.kind = any ($2::smallint[]) and r.pipeline = any ($1::int[]) and ($3::bigint is null or e.run = $3)
-    and e.position is not null
-    and not exists (
-        select from pointsman.position_changes c where c.position = e.position and c.new < c.old
-    )
-group by e.position, e."offset", r.pipeline
+-- An event moves one run of a pipeline once; positions that a person set back may read a topic that was made anew. Events
+-- of one record have ids or bytes of their own, which is only looked at where there is more than one row.
+with doubled as materialized (
+    select e.position, e."offset", r.pipeline
+    from pointsman.events e
+    join pointsman.runs r on r.id = e.run
+    where e.kind = any ($2::smallint[]) and r.pipeline = any ($1::int[]) and ($3::bigint is null or e.run = $3)
+        and e.position is not null
+        and not exists (
+            select from pointsman.position_changes c where c.position = e.position and c.new < c.old
+        )
+    group by e.position, e."offset", r.pipeline
+    having count(*) > 1
+)
+select d.position, d."offset", d.pipeline, min(e.run) as first, max(e.run) as last, count(*) as times
+from doubled d
+join pointsman.events e on e.position = d.position and e."offset" = d."offset"
+join pointsman.runs r on r.id = e.run and r.pipeline = d.pipeline
+where e.kind = any ($2::smallint[]) and ($3::bigint is null or e.run = $3)
+group by d.position, d."offset", d.pipeline, e.event_id, e.payload
 having count(*) > 1
-order by e.position, e."offset"
+order by d.position, d."offset"
 
 -- name: letters_without_hold
 select d.id, d.run, d.sequence, d.key, p.name as pipeline
@@ -236,7 +246,7 @@ select pg_notify($1, '')
 select id from pointsman.inbox where id = any ($1::bigint[]) order by id
 
 -- name: records_of_letters
-select id, status, reason, pipeline, position, "offset" from pointsman.dead_letters
+select id, status, reason, pipeline, position, "offset", event_id from pointsman.dead_letters
 where id = any ($1::bigint[]) order by id
 
 -- name: lock_positions

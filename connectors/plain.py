@@ -47,7 +47,7 @@ def decode_plain(
     event_type = None
     try:
         event_type = _type_of(record, topic, document, find)
-        event_id = _id_of(record, topic, cluster, document)
+        event_id = _id_of(record, topic, cluster, document, find)
         time = _time_of(record, topic, document, find)
     except FlawError as flaw:
         return _unreadable(flaw, record, topic, cluster, document, event_type, key)
@@ -62,7 +62,7 @@ def decode_element(
 ) -> Decoded | Unreadable:
     """The event of one of the elements that a record holds. What has none still has an id to be asked for by."""
     where = f"element {number} of {shown(topic.each)}"
-    event_id = f"{_place_of(record, cluster)}/{number}"
+    event_id = f"{cluster}/{record.topic}/{record.partition}/{record.offset}/{number}"
     if topic.key is None:
         key, key_error = key_of_record(record.key)
     else:
@@ -73,7 +73,7 @@ def decode_element(
     event_type = None
     try:
         if topic.id is not None:
-            event_id = _own_id(record, topic.id, element, find_in_element)
+            event_id = _id_of(record, topic, cluster, element, find_in_element)
         event_type = _type_of(record, topic, element, find_in_element)
         time = _time_of(record, topic, element, find_in_element)
     except FlawError as flaw:
@@ -94,23 +94,17 @@ def _unreadable(
 ) -> Unreadable:
     event_id = None
     with contextlib.suppress(FlawError):
-        event_id = _id_of(record, topic, cluster, document)
+        event_id = _id_of(record, topic, cluster, document, find)
     return Unreadable(str(flaw), event_id, event_type, key)
 
 
-def _id_of(record: Record, topic: Topic, cluster: str, document: dict[str, Any]) -> str:
-    return _place_of(record, cluster) if topic.id is None else _own_id(record, topic.id, document, find)
-
-
-def _place_of(record: Record, cluster: str) -> str:
-    return f"{cluster}/{record.topic}/{record.partition}/{record.offset}"
-
-
-def _own_id(record: Record, name: str, document: dict[str, Any], look: Look) -> str:
-    value = look(name, record.headers, document)
+def _id_of(record: Record, topic: Topic, cluster: str, document: dict[str, Any], look: Look) -> str:
+    if topic.id is None:
+        return f"{cluster}/{record.topic}/{record.partition}/{record.offset}"
+    value = look(topic.id, record.headers, document)
     if value is None:
         raise FlawError(
-            f"there is neither a header nor a field {shown(name)}, which the topic's settings name as id"
+            f"there is neither a header nor a field {shown(topic.id)}, which the topic's settings name as id"
         )
     return _sound("id", as_text("id", value), identity.ID_BYTES_MAX)
 

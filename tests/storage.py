@@ -15,8 +15,8 @@ from tests.feeding import raw
 TOPIC = Topic(
     "s3", each="Records", each_missing="ignore", type="eventName", id="s3.object.sequencer", time="eventTime"
 )
-BROKEN: set[str] = set()
-"""Keys of objects on which the pipeline's code breaks."""
+BROKEN: set[int] = set()
+"""Sizes of objects on which the pipeline's code breaks."""
 
 RECORD: dict[str, Any] = {
     "eventVersion": "2.1",
@@ -103,7 +103,7 @@ def keep(event: Created) -> Kept:
 
 
 def grow(kept: Kept, event: Created) -> None:
-    if event.s3.object.key in BROKEN:
+    if event.s3.object.size in BROKEN:
         raise LookupError("broken for now")
     kept.sizes.append(event.s3.object.size)
 

@@ -23,8 +23,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeVar
 
+from connectors.elements import ELEMENTS_MAX
 from engine.batch import Batch
-from engine.claims import Claim, Slice, halves, moves_of
+from engine.claims import Claim, Slice, bytes_in, halves, moves_of
 from engine.limits import EngineLimits
 from engine.loading import load_for
 from engine.observing import Observer
@@ -39,6 +40,8 @@ EVENTS_BETWEEN_BREATHS = 100
 """After reading or stepping as many the event loop gets a turn, so that the commit in flight goes on."""
 EVENTS_LOADED_AT_ONCE = 500
 """The runs of as many events are asked for at once, while those before them are stepped."""
+EVENT_BYTES = 500
+"""What one of several events of a record counts for, beside its value."""
 LOSSES_BEFORE_LOCK = 2
 LOSSES_MAX = 6
 """Of one batch. Nobody moves runs that are locked: what is lost so often is not lost to another engine."""
@@ -52,7 +55,7 @@ class Draft:
     slices: list[Slice] = field(default_factory=list)
     records: int = 0
     bytes: int = 0
-    """Of values."""
+    """Of values, as ``weight_of`` counts them."""
 
 
 @dataclass(slots=True, eq=False)
@@ -109,7 +112,7 @@ class Committer:
         number = sum(len(one.records) for one in slices)
         draft.slices.extend(slices)
         draft.records += number
-        draft.bytes += bytes_in(slices)
+        draft.bytes += self.weight_of(slices)
         for claim, records, _, _ in slices:
             if not claim.lost:
                 topic = self._topics[claim.partition.topic]
@@ -144,6 +147,18 @@ class Committer:
     async def learn_strikes(self, positions: Iterable[int | None]) -> None:
         """Know which records of these positions ended an engine before."""
         self.strikes |= await self._store.strikes([one for one in positions if one is not None])
+
+    def weight_of(self, slices: Sequence[Slice]) -> int:
+        """Bytes of values; of records that may hold several events also what so many take at most.
+
+        So a batch stays within its limits whatever records hold. A list has one comma less than elements.
+        """
+        weight = bytes_in(slices)
+        for claim, records, _, _ in slices:
+            if self._topics[claim.partition.topic].topic.each is not None:
+                commas = (min((record.value or b"").count(b","), ELEMENTS_MAX) for record in records)
+                weight += EVENT_BYTES * sum(commas)
+        return weight
 
     async def have_ids(self, batch: Batch) -> None:
         """Be able to start a run for each event that has come, of which a record may hold many."""
@@ -297,10 +312,6 @@ async def _breathe() -> None:
     """Let the event loop turn twice: once to hear what has come, and once for those that it is for."""
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-
-
-def bytes_in(slices: Sequence[Slice]) -> int:
-    return sum(len(record.value or b"") for one in slices for record in one.records)
 
 
 def _portions(many: Sequence[T], length: int) -> Iterator[Sequence[T]]:

@@ -318,3 +318,16 @@ async def test_a_record_in_which_a_handler_never_returned_is_dead_letters_of_all
     letters = await list_dead_letters(reader, "default")
     assert {one.reason for one in letters} == {"handler never returned"}
     assert await is_sound(reader, objects())
+
+
+async def test_an_element_that_moved_two_runs_is_found(database: Database, reader: Connection) -> None:
+    async with feed(database, objects()) as feeding:
+        await feeding.records(sent(put("a", "01"), put("b", "02")))
+    assert (await verify(reader, "default")).is_clean
+    await execute(
+        database.owner_dsn,
+        "update pointsman.events e set event_id = o.event_id, payload = o.payload from pointsman.events o "
+        "where e.event_id = '02' and o.event_id = '01'",
+    )
+    findings = (await verify(reader, "default")).findings
+    assert any("Offset 0 of s3/0 was consumed 2 times for objects" in one.sentence for one in findings)

@@ -91,28 +91,21 @@ from pointsman.definitions d join pointsman.pipelines p on p.id = d.pipeline
 where p.namespace = $1 and sha256(d.structure) <> d.hash order by d.id
 
 -- name: consumed_twice
--- An event moves one run of a pipeline once; positions that a person set back may read a topic that was made anew. Events
--- of one record have ids or bytes of their own, which is only looked at where there is more than one row.
-with doubled as materialized (
-    select e.position, e."offset", r.pipeline
-    from pointsman.events e
-    join pointsman.runs r on r.id = e.run
-    where e.kind = any ($2::smallint[]) and r.pipeline = any ($1::int[]) and ($3::bigint is null or e.run = $3)
-        and e.position is not null
-        and not exists (
-            select from pointsman.position_changes c where c.position = e.position and c.new < c.old
-        )
-    group by e.position, e."offset", r.pipeline
-    having count(*) > 1
-)
-select d.position, d."offset", d.pipeline, min(e.run) as first, max(e.run) as last, count(*) as times
-from doubled d
-join pointsman.events e on e.position = d.position and e."offset" = d."offset"
-join pointsman.runs r on r.id = e.run and r.pipeline = d.pipeline
-where e.kind = any ($2::smallint[]) and ($3::bigint is null or e.run = $3)
-group by d.position, d."offset", d.pipeline, e.event_id, e.payload
+-- A record moves one run of a pipeline once; positions that a person set back may read a topic that was made anew. Where a
+-- record may hold several events ($4), that goes for each of them, which has an id or bytes of its own.
+select e.position, e."offset", r.pipeline, min(e.run) as first, max(e.run) as last, count(*) as times
+from pointsman.events e
+join pointsman.runs r on r.id = e.run
+where e.kind = any ($2::smallint[]) and r.pipeline = any ($1::int[]) and ($3::bigint is null or e.run = $3)
+    and e.position is not null
+    and not exists (
+        select from pointsman.position_changes c where c.position = e.position and c.new < c.old
+    )
+group by e.position, e."offset", r.pipeline,
+    case when e.position = any ($4::int[]) then e.event_id end,
+    case when e.position = any ($4::int[]) then e.payload end
 having count(*) > 1
-order by d.position, d."offset"
+order by e.position, e."offset"
 
 -- name: letters_without_hold
 select d.id, d.run, d.sequence, d.key, p.name as pipeline

@@ -6,8 +6,9 @@ What can come back from a commit, and what is done:
 lost positions         the partitions whose epoch is lost are dropped, the rest is computed again and committed
 lost runs              the runs are loaded again and the batch is computed again; after two losses they are locked
                        first; after a few more it is passed on, and the engine begins anew after a pause
-refused by the store   the batch is halved until the one record is found, which becomes a dead letter; where even that
-                       is refused, its partition is stopped and waits for a person
+refused by the store   the batch is halved until the one record is found, which becomes a dead letter (one for each
+                       event that it holds); where even that is refused, its partition is stopped and waits for a
+                       person
 fault of the store     no record's: it is passed on, and the engine begins anew on a new connection
 unavailable            the outcome is unknown: it is passed on, and the engine begins anew on a new connection
 =====================  =========================================================================================

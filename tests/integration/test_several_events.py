@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import orjson
@@ -21,6 +21,7 @@ from engine.reading import (
     verify,
 )
 from engine.store.connecting import Connection
+from engine.store.postgres import PostgresStore
 from statemachines import Pipeline, Topic
 from statemachines.machine import compile_pipeline
 from tests.feeding import CLUSTER, feed, raw
@@ -236,8 +237,14 @@ async def test_one_element_is_dropped_and_those_that_waited_behind_it_go_on(
 
 
 async def test_a_record_that_could_not_be_taken_apart_is_redriven_as_all_of_its_events(
-    database: Database, reader: Connection
+    database: Database, reader: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    given_out = PostgresStore.run_ids
+
+    async def few(store: PostgresStore) -> Sequence[int]:
+        return list(await given_out(store))[:3]
+
+    monkeypatch.setattr(PostgresStore, "run_ids", few)
     wrong = Topic("s3", each="records", type="eventName", id="s3.object.sequencer")
     async with feed(database, objects(wrong)) as feeding:
         await feeding.records(sent(*(put(str(number), str(number)) for number in range(40)), 5))

@@ -24,8 +24,8 @@ from connectors.lookup import KEY_IS_NO_TEXT, as_text, fit_key, header_text, key
 from connectors.source import Record
 from connectors.times import rfc3339
 from connectors.traces import is_traceparent, trace_of
-from statemachines.definition import Topic
 from statemachines.events import Envelope
+from statemachines.topic import Topic
 
 NO_KEY: Final = "there is no Kafka key, and the event has neither partitionkey nor subject"
 _SAFE_ASCII_CHARACTERS: Final = min(identity.ID_BYTES_MAX, identity.TYPE_BYTES_MAX)

@@ -10,13 +10,14 @@ import orjson
 from connectors.cloudevents import decode_binary, decode_event, decode_usual
 from connectors.content import CONTENT_TYPE_CHARACTERS_MAX, read_data, read_json
 from connectors.decoded import Decoded, Unreadable
+from connectors.elements import elements_of, index_of, records_of
 from connectors.identity import FlawError, kind, shown
 from connectors.lookup import Headers, key_by_setting, key_of_record
-from connectors.plain import decode_plain
+from connectors.plain import decode_element, decode_plain
 from connectors.source import Record
-from statemachines.definition import Topic
+from statemachines.topic import Topic
 
-__all__ = ["Decoded", "Unreadable", "decode"]
+__all__ = ["Decoded", "Unreadable", "decode", "decode_each"]
 
 _JSON_EVENT: Final = b"application/cloudevents+json"
 _Told = tuple[bytes | None, str | None, bool, bytes | None]
@@ -37,6 +38,9 @@ def decode(record: Record, topic: Topic, cluster: str) -> Decoded | Unreadable:
 
     ``cluster`` names where the topic is; it becomes part of ids and sources that records do not have of their
     own.
+
+    Of a topic whose records hold several events (``Topic.each``), this reads a record that holds one; ``decode_each``
+    makes them of one that came.
     """
     headers = record.headers
     told = _TOLD_AS_USUAL if headers == _USUAL_HEADERS else _told_by(headers)
@@ -56,7 +60,58 @@ def decode(record: Record, topic: Topic, cluster: str) -> Decoded | Unreadable:
         return usual or decode_event(record, topic, document, traceparent)
     if form is not None:
         return _unreadable(record, topic, _not_an_event(document, form))
+    if topic.each is not None:
+        return _decode_one(record, topic, cluster, document, traceparent)
     return decode_plain(record, topic, cluster, document, traceparent)
+
+
+def decode_each(record: Record, topic: Topic, cluster: str) -> list[tuple[Record, Decoded | Unreadable]]:
+    """The events that a record holds, each with the record that it is read from again; pure, as ``decode`` is.
+
+    A record that is one event, or that is unreadable as a whole, is its own. The list is empty where the record holds
+    no event at all.
+    """
+    found = None if topic.each is None else _plain_document(record)
+    if found is None:
+        return [(record, decode(record, topic, cluster))]
+    document, traceparent = found
+    try:
+        elements = elements_of(document, topic)
+        records = records_of(record, document, topic, elements)
+    except FlawError as flaw:
+        return [(record, _unreadable(record, topic, str(flaw)))]
+    first = index_of(record.headers) if len(elements) == 1 else 0
+    return [
+        (one, decode_element(one, topic, cluster, element, number, traceparent))
+        for number, (one, element) in enumerate(zip(records, elements, strict=True), first)
+    ]
+
+
+def _decode_one(
+    record: Record, topic: Topic, cluster: str, document: Any, traceparent: bytes | None
+) -> Decoded | Unreadable:
+    try:
+        elements = elements_of(document, topic)
+    except FlawError as flaw:
+        return _unreadable(record, topic, str(flaw))
+    if len(elements) != 1:
+        return _unreadable(record, topic, f"the record holds {len(elements):,} events, and not one")
+    number = index_of(record.headers)
+    return decode_element(record, topic, cluster, elements[0], number, traceparent)
+
+
+def _plain_document(record: Record) -> tuple[Any, bytes | None] | None:
+    """The JSON in a record and its traceparent, unless it is a CloudEvent or unreadable."""
+    content_type, form, binary, traceparent = _told_by(record.headers)
+    if binary or form is not None:
+        return None
+    try:
+        document = read_json(record.value or b"", "the value")
+    except FlawError:
+        return None
+    if content_type is None and isinstance(document, dict) and "specversion" in document:
+        return None
+    return document, traceparent
 
 
 def _told_by(headers: Headers) -> _Told:

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from connectors.identity import FlawError, key_flaw, kind, shown
+from statemachines.fields import field_of
 
 KEY_IS_NO_TEXT: Final = "no key could be read: the Kafka key is not UTF-8 text"
 Headers = Sequence[tuple[str, bytes | None]]
+Look = Callable[..., Any]
+"""``find`` or ``find_in_element``."""
 
 
 def find(name: str, headers: Headers, *places: Any) -> Any:
     """The value of the header ``name``, else of that field in the first of ``places`` that has it, else None.
 
-    Of a header given twice the last counts. A field is first looked for by the whole name; then ``a.b`` is
-    the field ``b`` within ``a``, where a number counts the elements of an array from 0. A field that is null
-    is as good as none.
+    Of a header given twice the last counts. How a field is found: ``statemachines.fields``.
 
     Raises:
         FlawError: the header is not UTF-8.
@@ -35,28 +35,10 @@ def find(name: str, headers: Headers, *places: Any) -> Any:
     return None
 
 
-def field_of(name: str, place: Any) -> Any:
-    """The field ``name`` of a JSON value, or None."""
-    if isinstance(place, dict):
-        value = place.get(name)
-        if value is not None or "." not in name:
-            return value
-    for step, index in _steps(name):
-        if isinstance(place, dict):
-            place = place.get(step)
-        elif isinstance(place, list) and index is not None and index < len(place):
-            place = place[index]
-        else:
-            return None
-    return place
-
-
-@lru_cache(maxsize=1024)
-def _steps(name: str) -> tuple[tuple[str, int | None], ...]:
-    return tuple(
-        (step, int(step) if step.isdecimal() and step.isascii() and len(step) < len("1000000000") else None)
-        for step in name.split(".")
-    )
+def find_in_element(name: str, headers: Headers, element: Any) -> Any:
+    """The same, but the field comes first: the header is that of all elements of the record."""
+    value = field_of(name, element)
+    return find(name, headers) if value is None else value
 
 
 def header_text(name: str, value: bytes) -> str:
@@ -86,10 +68,12 @@ def as_text(name: str, value: Any) -> str:
     raise FlawError(f"{name} is {kind(value)}, not a string")
 
 
-def key_by_setting(name: str, headers: Headers, *places: Any) -> tuple[str | None, str | None]:
+def key_by_setting(
+    name: str, headers: Headers, *places: Any, look: Look = find
+) -> tuple[str | None, str | None]:
     """The key that a topic's ``key`` setting names and None; or None, and a sentence that says why."""
     try:
-        value = find(name, headers, *places)
+        value = look(name, headers, *places)
         if value is None:
             return None, f"there is neither a header nor a field {shown(name)}, the topic's key"
         return fit_key(as_text(shown(name), value))

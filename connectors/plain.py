@@ -8,6 +8,9 @@
 - time: ``Topic.time``, RFC 3339 or milliseconds since 1970; without that setting, or in a record that has
   none there, Kafka's time.
 - data: the whole object.
+
+Where a record holds several events (``Topic.each``), all of this is read from each element, before the headers; the
+default id ends in the number of the element, and data is the element.
 """
 
 from __future__ import annotations
@@ -19,12 +22,12 @@ from typing import Any
 from connectors import identity
 from connectors.decoded import Decoded, Unreadable
 from connectors.identity import FlawError, kind, shown, text_flaw
-from connectors.lookup import as_text, find, key_by_setting, key_of_record
+from connectors.lookup import Look, as_text, find, find_in_element, key_by_setting, key_of_record
 from connectors.source import Record
 from connectors.times import from_milliseconds, moment_of
 from connectors.traces import trace_of
-from statemachines.definition import Topic
 from statemachines.events import Envelope
+from statemachines.topic import Topic
 
 _tuple = tuple.__new__
 
@@ -43,15 +46,41 @@ def decode_plain(
         return Unreadable(error, None, None, key)
     event_type = None
     try:
-        event_type = _type_of(record, topic, document)
-        event_id = _id_of(record, topic, cluster, document)
-        time = _time_of(record, topic, document)
+        event_type = _type_of(record, topic, document, find)
+        event_id = _id_of(record, topic, cluster, document, find)
+        time = _time_of(record, topic, document, find)
     except FlawError as flaw:
         return _unreadable(flaw, record, topic, cluster, document, event_type, key)
     source = f"kafka://{cluster}/{record.topic}"
     trace = None if traceparent is None else trace_of(traceparent)
     envelope: tuple[Any, ...] = (event_id, source, event_type, key, time, None, trace, {})
     return _tuple(Decoded, (_tuple(Envelope, envelope), document, key_error))
+
+
+def decode_element(
+    record: Record, topic: Topic, cluster: str, element: Any, number: int, traceparent: bytes | None
+) -> Decoded | Unreadable:
+    """The event of one of the elements that a record holds. What has none still has an id to be asked for by."""
+    where = f"element {number} of {shown(topic.each)}"
+    event_id = f"{cluster}/{record.topic}/{record.partition}/{record.offset}/{number}"
+    if topic.key is None:
+        key, key_error = key_of_record(record.key)
+    else:
+        key, key_error = key_by_setting(topic.key, record.headers, element, look=find_in_element)
+    if not isinstance(element, dict):
+        error = f"{where} is {kind(element)}, and only a JSON object can be an event"
+        return Unreadable(error, event_id, None, key)
+    event_type = None
+    try:
+        if topic.id is not None:
+            event_id = _id_of(record, topic, cluster, element, find_in_element)
+        event_type = _type_of(record, topic, element, find_in_element)
+        time = _time_of(record, topic, element, find_in_element)
+    except FlawError as flaw:
+        return Unreadable(f"{where}: {flaw}", event_id, event_type, key)
+    trace = None if traceparent is None else trace_of(traceparent)
+    source = f"kafka://{cluster}/{record.topic}"
+    return Decoded(Envelope(event_id, source, event_type, key, time, None, trace), element, key_error)
 
 
 def _unreadable(
@@ -65,14 +94,14 @@ def _unreadable(
 ) -> Unreadable:
     event_id = None
     with contextlib.suppress(FlawError):
-        event_id = _id_of(record, topic, cluster, document)
+        event_id = _id_of(record, topic, cluster, document, find)
     return Unreadable(str(flaw), event_id, event_type, key)
 
 
-def _id_of(record: Record, topic: Topic, cluster: str, document: dict[str, Any]) -> str:
+def _id_of(record: Record, topic: Topic, cluster: str, document: dict[str, Any], look: Look) -> str:
     if topic.id is None:
         return f"{cluster}/{record.topic}/{record.partition}/{record.offset}"
-    value = find(topic.id, record.headers, document)
+    value = look(topic.id, record.headers, document)
     if value is None:
         raise FlawError(
             f"there is neither a header nor a field {shown(topic.id)}, which the topic's settings name as id"
@@ -80,8 +109,8 @@ def _id_of(record: Record, topic: Topic, cluster: str, document: dict[str, Any])
     return _sound("id", as_text("id", value), identity.ID_BYTES_MAX)
 
 
-def _type_of(record: Record, topic: Topic, document: dict[str, Any]) -> str:
-    value = find(topic.type, record.headers, document)
+def _type_of(record: Record, topic: Topic, document: dict[str, Any], look: Look) -> str:
+    value = look(topic.type, record.headers, document)
     if value is None:
         if topic.type_default is not None:
             return topic.type_default
@@ -92,8 +121,8 @@ def _type_of(record: Record, topic: Topic, document: dict[str, Any]) -> str:
     return _sound("type", value, identity.TYPE_BYTES_MAX)
 
 
-def _time_of(record: Record, topic: Topic, document: dict[str, Any]) -> datetime | None:
-    value = None if topic.time is None else find(topic.time, record.headers, document)
+def _time_of(record: Record, topic: Topic, document: dict[str, Any], look: Look) -> datetime | None:
+    value = None if topic.time is None else look(topic.time, record.headers, document)
     if value is None:
         return from_milliseconds(record.timestamp)
     moment = moment_of(value)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import AsyncIterator, Iterable
 from datetime import UTC, datetime
+from functools import lru_cache
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -21,7 +22,9 @@ from connectors.kafka.settings import KafkaSettings
 from connectors.publish_errors import EventRefusedError, KafkaUnreachableError, PublishError
 from connectors.publishing import ConfirmingProducer, Outgoing, PublishLimits, Receipt
 from connectors.traces import is_traceparent
-from statemachines.events import Event, key_of
+from statemachines.events import Event
+from statemachines.handlers import HandlerError
+from statemachines.keys import how_keyed, key_of, why_no_key
 from statemachines.patterns import is_pattern
 
 __all__ = [
@@ -179,19 +182,24 @@ class Publisher:
         return Outgoing(topic, None if key is None else key.encode(), value, STRUCTURED_HEADERS, event_id)
 
 
+_how_keyed = lru_cache(maxsize=1_000)(how_keyed)
+
+
 def _key(draft: Draft, data: bytes) -> str | None:
     if draft.key is not None:
         return draft.key
     event_class = type(draft.event)
-    field = event_class.event_key()
-    if field is None:
+    how = _how_keyed(event_class)
+    if how is None:
         return None
-    # Read as the engine will read it.
-    key = key_of(event_class, orjson.loads(data), None)
+    # Read as the engine will read it, unless a pipeline has the last word.
+    try:
+        key = key_of(how, orjson.loads(data), None)
+    except HandlerError as error:
+        raise EventRefusedError(f"{event_class.__name__} has no key: {error}.") from error
     if key is None:
         raise EventRefusedError(
-            f"{event_class.__name__} names {field!r} as its key, but the event has neither text nor a whole "
-            "number there."
+            f"{event_class.__name__} has no key: {why_no_key(how, event_class.__name__)}."
         )
     return key
 

@@ -18,12 +18,13 @@ from connectors.cloudevents import NO_KEY
 from connectors.decode import Decoded, decode
 from connectors.encode import STRUCTURED_HEADERS, encode_structured
 from connectors.identity import FlawError, shown, text_flaw
-from connectors.lookup import as_text, field_of
+from connectors.lookup import as_text
 from connectors.publishing import Outgoing
 from connectors.rows import Form, Row
 from connectors.source import RawRecord
 from connectors.times import moment_of
-from statemachines.definition import Topic
+from statemachines.fields import field_of
+from statemachines.topic import Topic
 
 ROWS_REMEMBERED_MAX: Final = 1_000_000
 """How many different rows are told apart by how often they came; later ones by their line."""

@@ -16,7 +16,7 @@ from datetime import datetime
 
 import orjson
 
-from connectors.decode import Decoded, Unreadable, decode
+from connectors.decode import Decoded, Unreadable, decode, decode_each
 from connectors.source import Record
 from engine.arrival import Arrival
 from engine.inside import own_arrival
@@ -24,14 +24,16 @@ from engine.log import POSTGRES_EPOCH, Kind, digest_number, digest_of, microseco
 from engine.moves import RECENT_BYTES, Move, Moves
 from engine.routing import Reader, Route, TopicRoute
 from engine.store.contract import FollowUp
-from statemachines.events import Event, key_of
+from statemachines.events import Event
 from statemachines.following import Following, fall_due, follow, refuse_next
-from statemachines.handlers import describe_invalid
+from statemachines.handlers import HandlerError, describe_invalid
 from statemachines.interpreter import Occurrence, step
+from statemachines.keys import How, KeyFunction, key_of, why_no_key
 from statemachines.limits import FOLLOWING_MAX, KEY_BYTES_MAX
 from statemachines.machine import Machine
 from statemachines.memory import Delayed
 from statemachines.outcome import DUPLICATE, WAITS, Ignored, Moved, Outcome, Reason, Refused, Waits
+from statemachines.policies import Once
 from statemachines.run import DeferredEvent, Run, Status, has_seen
 from statemachines.turns import business_key
 
@@ -81,6 +83,10 @@ class Batch(Moves):
         """Decode records of one partition and find the runs they are for; what cannot be read is settled here."""
         self.records += len(records)
         settings, cluster, match = topic.topic, self._cluster, self.match
+        if settings.each is not None:
+            for record in records:
+                self.read_each(record, position, topic, cluster)
+            return
         for record in records:
             decoded = decode(record, settings, cluster)
             if type(decoded) is Decoded:
@@ -88,6 +94,32 @@ class Batch(Moves):
             else:
                 assert isinstance(decoded, Unreadable)
                 self.refuse_record(record, position, topic, Reason.UNREADABLE, decoded.error, decoded)
+
+    def read_each(
+        self,
+        record: Record,
+        position: int | None,
+        topic: TopicRoute,
+        cluster: str,
+        only: Sequence[int | None] = (None,),
+    ) -> None:
+        """The same for a record that may hold several events, each of which goes its own way from here on.
+
+        ``only`` names the pipelines that they are for; None: all that read the topic.
+        """
+        events = decode_each(record, topic.topic, cluster)
+        if not events:
+            self.no_events(record, position, topic, cluster)
+        for one, decoded in events:
+            if isinstance(decoded, Unreadable):
+                self.refuse_record(one, position, topic, Reason.UNREADABLE, decoded.error, decoded)
+                continue
+            known = decoded.envelope.type in topic.readers
+            for number, pipeline in enumerate(only if known else only[:1]):
+                # A copy for each, so that no handler sees what one of another pipeline has done to the data.
+                own = decode(one, topic.topic, cluster) if number else decoded
+                assert isinstance(own, Decoded), "decoding is pure"
+                self.match(one, position, topic, own, pipeline)
 
     def match(
         self,
@@ -108,19 +140,23 @@ class Batch(Moves):
         digest = digest_of(envelope.source, envelope.id)
         taken = False
         for reader in readers:
-            route, event_class, key_name, once = reader
+            route, event_class, how, once = reader
             if only is not None and route.pipeline != only:
                 continue
             if event_class is None:
                 self.unknown_to(route, record, position, decoded)
                 continue
             key = envelope.key
-            if key_name is not None:
-                key = key_of(event_class, decoded.data, None)
+            refused = None
+            if how is not None:
+                if type(how) is str:
+                    key = key_of(how, decoded.data, None)
+                else:
+                    key, refused = self._key_by(how, record, position, topic)
                 if key is not None and not _is_fit(key):
                     key = None
             if key is None:
-                self._refuse_without_key(record, position, topic, reader, decoded)
+                self._refuse_without_key(record, position, topic, reader, decoded, refused)
             else:
                 if taken:
                     # Of its own, so that no handler sees what one of another pipeline has done to the data.
@@ -128,12 +164,32 @@ class Batch(Moves):
                     assert isinstance(again, Decoded), "decoding is pure"
                     decoded = again
                 taken = True
-                own = digest
-                if once is not None:
-                    name = business_key(once, envelope.type, decoded.data)
-                    if name is not None:
-                        own = digest_of("business key", name)
+                own = digest if once is None else _known_by(once, decoded) or digest
                 self.arrivals.append(_new(Arrival, (route, key, record, position, topic, decoded, own, None)))
+
+    def _key_by(
+        self, how: How, record: Record, position: int | None, topic: TopicRoute
+    ) -> tuple[str | None, Refused | None]:
+        """A key that is not simply a field, or why it cannot be read: a function may do whatever user code does.
+
+        A record that has ended an engine too often is not shown to it again. Where it is, it gets data of its own, so
+        that no handler sees what it has done to them.
+        """
+        struck = (
+            self._struck(position, record.offset) if self.strikes and isinstance(how, KeyFunction) else None
+        )
+        if struck is not None:
+            return None, Refused(Reason.NEVER_RETURNED, struck, holds=False)
+        own = decode(record, topic.topic, self._cluster)
+        assert isinstance(own, Decoded), "decoding is pure"
+        beat = self._beat
+        beat[0], beat[1], beat[2] = position or 0, record.offset, self._at[1]
+        try:
+            return key_of(how, own.data, None), None
+        except HandlerError as error:
+            return None, Refused(error.reason, str(error), holds=False)
+        finally:
+            self.rest()
 
     def meet(self, arrivals: Iterable[Arrival], after_wait: int | None = None) -> None:
         """Step the runs of these events, one after the other, and note what became of each.
@@ -330,10 +386,11 @@ class Batch(Moves):
         self._beat[2] = 0
 
     def refuse_by_store(self, record: Record, position: int | None, topic: TopicRoute, error: str) -> None:
-        """Settle a record that the store cannot take as a move."""
+        """Settle a record that the store cannot take: every event that it holds, whichever the store meant."""
         self.records += 1
-        decoded = decode(record, topic.topic, self._cluster)
-        self.refuse_record(record, position, topic, Reason.REFUSED_BY_STORE, error, decoded)
+        events = decode_each(record, topic.topic, self._cluster)
+        for one, decoded in events or [(record, decode(record, topic.topic, self._cluster))]:
+            self.refuse_record(one, position, topic, Reason.REFUSED_BY_STORE, error, decoded)
 
     def _without_definition(self, arrival: Arrival, run: Run | None) -> Outcome:
         assert run is not None, "only a run can lack its definition"
@@ -358,18 +415,32 @@ class Batch(Moves):
         return outcome
 
     def _refuse_without_key(
-        self, record: Record, position: int | None, topic: TopicRoute, reader: Reader, decoded: Decoded
+        self,
+        record: Record,
+        position: int | None,
+        topic: TopicRoute,
+        reader: Reader,
+        decoded: Decoded,
+        refused: Refused | None,
     ) -> None:
-        route, event_class, _, _ = reader
-        field = None if event_class is None else event_class.event_key()
-        if event_class is None or field is None:
-            why = decoded.key_error or "the record has no key, and the event no subject"
-        else:
-            why = (
-                f"the field {field!r} of the data, which {event_class.__name__} names as the key, is missing, "
-                f"empty, no text or number, or longer than {KEY_BYTES_MAX} bytes"
+        route, event_class, how, _ = reader
+        if refused is not None:
+            reason, why = refused.reason, refused.error
+        elif event_class is None or how is None:
+            reason, why = (
+                Reason.NO_KEY,
+                decoded.key_error or "the record has no key, and the event no subject",
             )
-        self.refuse_record(record, position, topic, Reason.NO_KEY, why, decoded, route)
+        else:
+            reason = Reason.NO_KEY
+            why = f"{why_no_key(how, event_class.__name__)}, or the key is longer than {KEY_BYTES_MAX} bytes"
+        self.refuse_record(record, position, topic, reason, why, decoded, route)
+
+
+def _known_by(once: Once, decoded: Decoded) -> bytes | None:
+    """The digest of the business key that an event is known by, whatever its id."""
+    name = business_key(once, decoded.envelope.type, decoded.data)
+    return None if name is None else digest_of("business key", name)
 
 
 def _is_fit(key: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -74,10 +74,16 @@ def halves(slices: Sequence[Slice]) -> tuple[list[Slice], list[Slice]]:
     return first, second
 
 
-def by_bytes(slices: Sequence[Slice], bytes_max: int) -> list[list[Slice]]:
+def bytes_in(slices: Sequence[Slice]) -> int:
+    """Of values."""
+    return sum(len(record.value or b"") for one in slices for record in one.records)
+
+
+def by_bytes(
+    slices: Sequence[Slice], bytes_max: int, weigh: Callable[[Sequence[Slice]], int] = bytes_in
+) -> list[list[Slice]]:
     """The slices in portions of at most so many bytes of values, or of one record."""
-    total = sum(len(record.value or b"") for one in slices for record in one.records)
-    if total <= bytes_max or sum(len(one.records) for one in slices) <= 1:
+    if weigh(slices) <= bytes_max or sum(len(one.records) for one in slices) <= 1:
         return [list(slices)] if slices else []
     first, second = halves(slices)
-    return [*by_bytes(first, bytes_max), *by_bytes(second, bytes_max)]
+    return [*by_bytes(first, bytes_max, weigh), *by_bytes(second, bytes_max, weigh)]

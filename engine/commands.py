@@ -22,7 +22,6 @@ from typing import Any
 
 import orjson
 
-from connectors.decode import Decoded, Unreadable, decode
 from connectors.source import RawRecord, Record
 from engine.batch import Batch
 from engine.committer import Committer
@@ -288,22 +287,15 @@ class Commands:
             return
         # Its id may be made of where it came from, which need not be the cluster that is read now.
         cluster = (await self._store.origin_of(letter.position)).cluster
-        decoded = decode(record, topic.topic, cluster)
-        if isinstance(decoded, Unreadable):
-            batch.refuse_record(record, letter.position, topic, Reason.UNREADABLE, decoded.error, decoded)
-            return
-        pipelines = [letter.pipeline]
-        if letter.pipeline is None and decoded.envelope.type in topic.readers:
-            pipelines = [route.pipeline for route in topic.routes]
-        for pipeline in pipelines:
-            # A copy for each, so that no handler sees what one of another pipeline has done to the data.
-            own = decode(record, topic.topic, cluster)
-            assert isinstance(own, Decoded), "decoding is pure"
-            batch.match(record, letter.position, topic, own, only=pipeline)
-        batch.close_range(letter.position)
-        await load_for(batch, batch.arrivals, self._store, self._topics)
+        only: list[int | None] = [letter.pipeline]
+        if letter.pipeline is None:
+            only = [route.pipeline for route in topic.routes]
         # Neither the record's partition nor those of the events that wait need be ours.
         await self._committer.learn_strikes([letter.position])
+        batch.read_each(record, letter.position, topic, cluster, only)
+        await self._committer.have_ids(batch)
+        batch.close_range(letter.position)
+        await load_for(batch, batch.arrivals, self._store, self._topics)
         batch.meet(batch.arrivals)
         batch.rest()
 

@@ -6,8 +6,9 @@ What can come back from a commit, and what is done:
 lost positions         the partitions whose epoch is lost are dropped, the rest is computed again and committed
 lost runs              the runs are loaded again and the batch is computed again; after two losses they are locked
                        first; after a few more it is passed on, and the engine begins anew after a pause
-refused by the store   the batch is halved until the one record is found, which becomes a dead letter; where even that
-                       is refused, its partition is stopped and waits for a person
+refused by the store   the batch is halved until the one record is found, which becomes a dead letter (one for each
+                       event that it holds); where even that is refused, its partition is stopped and waits for a
+                       person
 fault of the store     no record's: it is passed on, and the engine begins anew on a new connection
 unavailable            the outcome is unknown: it is passed on, and the engine begins anew on a new connection
 =====================  =========================================================================================
@@ -23,8 +24,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeVar
 
+from connectors.elements import ELEMENTS_MAX
 from engine.batch import Batch
-from engine.claims import Claim, Slice, halves, moves_of
+from engine.claims import Claim, Slice, bytes_in, halves, moves_of
 from engine.limits import EngineLimits
 from engine.loading import load_for, load_into_cache
 from engine.observing import Observer
@@ -41,6 +43,8 @@ EVENTS_LOADED_AT_ONCE = 500
 """The runs of as many events are asked for at once, while those before them are stepped."""
 Due = tuple[Route, str]
 """A run for which something has fallen due, by its key."""
+EVENT_BYTES = 500
+"""What one of several events of a record counts for, beside its value."""
 LOSSES_BEFORE_LOCK = 2
 LOSSES_MAX = 6
 """Of one batch. Nobody moves runs that are locked: what is lost so often is not lost to another engine."""
@@ -54,7 +58,7 @@ class Draft:
     slices: list[Slice] = field(default_factory=list)
     records: int = 0
     bytes: int = 0
-    """Of values."""
+    """Of values, as ``weight_of`` counts them."""
     due: list[Due] = field(default_factory=list)
 
     @property
@@ -122,14 +126,14 @@ class Committer:
         number = sum(len(one.records) for one in slices)
         draft.slices.extend(slices)
         draft.records += number
-        draft.bytes += bytes_in(slices)
-        await self._ids.have(number * self._routes_per_topic)
+        draft.bytes += self.weight_of(slices)
         for claim, records, _, _ in slices:
             if not claim.lost:
                 topic = self._topics[claim.partition.topic]
                 for portion in _portions(records, EVENTS_BETWEEN_BREATHS):
                     batch.read(portion, claim.id, topic)
                     await _breathe()
+        await self.have_ids(batch)
         await self._meet(batch)
 
     async def extend_due(self, draft: Draft, due: Sequence[Due]) -> None:
@@ -175,6 +179,22 @@ class Committer:
     async def learn_strikes(self, positions: Iterable[int | None]) -> None:
         """Know which records of these positions ended an engine before."""
         self.strikes |= await self._store.strikes([one for one in positions if one is not None])
+
+    def weight_of(self, slices: Sequence[Slice]) -> int:
+        """Bytes of values; of records that may hold several events also what so many take at most.
+
+        So a batch stays within its limits whatever records hold. A list has one comma less than elements.
+        """
+        weight = bytes_in(slices)
+        for claim, records, _, _ in slices:
+            if self._topics[claim.partition.topic].topic.each is not None:
+                commas = (min((record.value or b"").count(b","), ELEMENTS_MAX) for record in records)
+                weight += EVENT_BYTES * sum(commas)
+        return weight
+
+    async def have_ids(self, batch: Batch) -> None:
+        """Be able to start a run for each event that has come, of which a record may hold many."""
+        await self._ids.have(len(batch.arrivals))
 
     async def new_batch(self, runs_max: int) -> Batch:
         """An empty batch that may start so many runs."""
@@ -343,10 +363,6 @@ async def _breathe() -> None:
     """Let the event loop turn twice: once to hear what has come, and once for those that it is for."""
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-
-
-def bytes_in(slices: Sequence[Slice]) -> int:
-    return sum(len(record.value or b"") for one in slices for record in one.records)
 
 
 def _portions(many: Sequence[T], length: int) -> Iterator[Sequence[T]]:

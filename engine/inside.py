@@ -18,9 +18,9 @@ from engine.arrival import Arrival
 from engine.log import digest_of, microseconds
 from engine.publications import source_of
 from engine.routing import Route, TopicRoute
-from statemachines.definition import Topic
 from statemachines.memory import Delayed, microseconds_of
 from statemachines.run import Run
+from statemachines.topic import Topic
 
 if TYPE_CHECKING:
     from datetime import datetime

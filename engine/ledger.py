@@ -349,7 +349,15 @@ class Ledger:
             self.count(one, Disposition.DEAD_LETTERED)
 
     def unknown_type(self, record: Record, position: int | None, topic: TopicRoute, decoded: Decoded) -> None:
-        """Settle a record whose type no pipeline that reads the topic knows, as the topic says."""
+        """Settle a record whose type no pipeline that reads the topic knows, as the topic says.
+
+        Ranges are of offsets, so they can tell only of records that are one event.
+        """
+        if topic.topic.unknown == "ignore" and topic.topic.each is not None:
+            self.close_range(position)
+            for route in topic.routes:
+                self.unknown_to(route, record, position, decoded)
+            return
         if topic.topic.unknown == "ignore" and position is not None:
             before = self._ranges.get(position)
             first, records = (record.offset, 0) if before is None else (before.first, before.records)
@@ -368,20 +376,27 @@ class Ledger:
     def unknown_to(self, route: Route, record: Record, position: int | None, decoded: Decoded) -> None:
         """Note that a pipeline does not know an event's type, though another reader of the topic does."""
         envelope = decoded.envelope
+        event = envelope.key, envelope.id, envelope.type
+        self._ignore(route, record, position, event, Reason.UNKNOWN_TYPE)
+
+    def no_events(self, record: Record, position: int | None, topic: TopicRoute, cluster: str) -> None:
+        """Note, for each reader of the topic, that a record holds no event."""
+        self.close_range(position)
+        place = f"{cluster}/{record.topic}/{record.partition}/{record.offset}"
+        for route in topic.routes:
+            self._ignore(route, record, position, (None, place, ""), Reason.NO_EVENTS)
+
+    def _ignore(
+        self,
+        route: Route,
+        record: Record,
+        position: int | None,
+        event: tuple[str | None, str, str],
+        reason: Reason,
+    ) -> None:
+        ignored, at = int(Disposition.IGNORED), self.commit.at
         self.commit.noted.append(
-            Noted(
-                position,
-                record.offset,
-                route.pipeline,
-                None,
-                envelope.key,
-                envelope.id,
-                envelope.type,
-                int(Disposition.IGNORED),
-                Reason.UNKNOWN_TYPE.value,
-                b"",
-                self.commit.at,
-            )
+            Noted(position, record.offset, route.pipeline, None, *event, ignored, reason.value, b"", at)
         )
         self.count(route, Disposition.IGNORED)
 

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from engine.dead_letters import DeadLetterTopic
-from statemachines.definition import Topic
 from statemachines.events import Event
+from statemachines.keys import How
 from statemachines.machine import Machine
 from statemachines.patterns import Found, is_pattern
 from statemachines.policies import Once
 from statemachines.run import Run
+from statemachines.topic import Topic
 
 DEFERRED_BYTES = 3_000
 """What a deferred event takes in memory, roughly, beside its record."""
@@ -32,6 +33,8 @@ class Route:
     """By the store's number of the definition."""
     events: Mapping[str, type[Event]]
     """The class of each event type that any version knows, as the newest of them has it; patterns may be among them."""
+    keys: Mapping[str, How]
+    """How the run's key is read from the data, by event type; of others the record has it."""
     cache: dict[str, Run] = field(default_factory=dict)
     """Hot runs by key, the least recently moved first."""
     cache_bytes: int = 0
@@ -46,8 +49,8 @@ class Reader(NamedTuple):
     route: Route
     event_class: type[Event] | None
     """None: the pipeline does not know the type, though another one does."""
-    key_name: str | None
-    """The field of the data that is the run's key, where the class names one."""
+    how: How | None
+    """How the run's key is read from the data; None: the record has it."""
     once: Once | None = None
     """What the event is known by for ever, instead of its id."""
 
@@ -117,15 +120,18 @@ def _reader(route: Route, event_type: str) -> Reader:
     once = route.newest.onces.get(event_type)
     if once is not None and once.within is not None:
         once = None  # known for a time only: the run remembers it
-    return Reader(route, event_class, None if event_class is None else event_class.__event_key_name__, once)
+    return Reader(route, event_class, route.keys.get(event_type), once)
 
 
 def _route(versions: list[Loaded]) -> Route:
     ordered = sorted(versions, key=lambda one: one.machine.version)
     newest = ordered[-1]
     events = _events_of([one.machine for one in ordered])
+    keys = _keys_of([one.machine for one in ordered])
     machines = {one.definition: one.machine for one in ordered}
-    return Route(newest.pipeline, newest.machine.name, newest.machine, newest.definition, machines, events)
+    return Route(
+        newest.pipeline, newest.machine.name, newest.machine, newest.definition, machines, events, keys
+    )
 
 
 def _events_of(machines: Sequence[Machine]) -> Mapping[str, type[Event]]:
@@ -139,6 +145,24 @@ def _events_of(machines: Sequence[Machine]) -> Mapping[str, type[Event]]:
         return next((one for one in found if one is not None), None)
 
     return Found(named, find)
+
+
+def _keys_of(machines: Sequence[Machine]) -> Mapping[str, How]:
+    """Of versions, the oldest first: the newest that knows a type decides for the runs of all of them.
+
+    Before its key is read, nobody knows which run an event is for.
+    """
+    named = {name for machine in machines for name in machine.events}
+
+    def find(event_type: str) -> How | None:
+        for machine in reversed(machines):
+            if event_type in machine.events:
+                return machine.keys.get(event_type)
+        return None
+
+    if any(map(is_pattern, named)):
+        return Found(named, find)
+    return {name: how for name in named if (how := find(name)) is not None}
 
 
 def _topic_route(topic: Topic, routes: list[Route], record_bytes_max: Mapping[str, int]) -> TopicRoute:

@@ -14,7 +14,7 @@ from engine.backlog import Backlog
 from engine.backoff import Backoff
 from engine.claims import CHANNEL, Claim, Slice, by_bytes
 from engine.commands import Commands
-from engine.committer import Committer, Draft, Pending, bytes_in, evict
+from engine.committer import Committer, Draft, Pending, evict
 from engine.homes import HOMES, homes_in
 from engine.parts import Parts, kafka_troubles
 from engine.routing import Route, TopicRoute
@@ -120,8 +120,9 @@ class Session:
         limits = self._parts.limits
         room = limits.batch_records_max - (0 if self._draft is None else self._draft.records)
         slices = await self._fetch(room)
-        for portion in by_bytes(slices, limits.batch_bytes_max):
-            if self._draft is not None and self._draft.bytes + bytes_in(portion) > limits.batch_bytes_max:
+        weigh = self._committer.weight_of
+        for portion in by_bytes(slices, limits.batch_bytes_max, weigh):
+            if self._draft is not None and self._draft.bytes + weigh(portion) > limits.batch_bytes_max:
                 await self._advance()
             if self._draft is None:
                 self._draft = await self._committer.draft(self._pending)

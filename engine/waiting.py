@@ -14,8 +14,8 @@ from engine.inside import inner_arrival
 from engine.log import digest_bytes
 from engine.routing import Route, TopicRoute
 from engine.store.contract import Store, WaitingEvent
-from statemachines.definition import Topic
 from statemachines.run import DeferredEvent, Run
+from statemachines.topic import Topic
 
 
 async def arrival_of(
@@ -64,12 +64,15 @@ def _decode_as(event: WaitingEvent, record: RawRecord, cluster: str, route: Rout
     """Read a record as the event that it was, whatever the settings of its topic are by now."""
     identity = event.event_id, event.type
     machines = sorted(route.machines.values(), key=lambda machine: machine.version, reverse=True)
-    for topic in (one for machine in machines for one in machine.pipeline.read_topics):
-        if topic.name == record.topic:
-            found = decode(record, topic, cluster)
-            if isinstance(found, Decoded) and (found.envelope.id, found.envelope.type) == identity:
-                return found
-    # The version that it was read by is not loaded. What the settings tell beside its data is in the row.
-    plain = decode(record, Topic(record.topic, type="", type_default=event.type), cluster)
-    assert isinstance(plain, Decoded), "it could be read when it came, and these settings ask for nothing"
-    return plain._replace(envelope=plain.envelope._replace(id=event.event_id))
+    topics = [one for machine in machines for one in machine.pipeline.read_topics if one.name == record.topic]
+    for topic in topics:
+        found = decode(record, topic, cluster)
+        if isinstance(found, Decoded) and (found.envelope.id, found.envelope.type) == identity:
+            return found
+    # The version that it was read by is not loaded. What the settings tell beside its data is in the row; where its
+    # record held several events, some version still says in which list.
+    for each in (*(topic.each for topic in topics if topic.each is not None), None):
+        found = decode(record, Topic(record.topic, type="", type_default=event.type, each=each), cluster)
+        if isinstance(found, Decoded):
+            return found._replace(envelope=found.envelope._replace(id=event.event_id))
+    raise AssertionError("it could be read when it came, and these settings ask for nothing")

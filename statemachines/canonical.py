@@ -18,10 +18,14 @@ from typing import Any
 import orjson
 
 from statemachines.definition import Move, Pipeline, State, name_of
-from statemachines.events import Event
+from statemachines.events import Event, KeyBy
 from statemachines.policies import SITUATIONS, Decision, Defer, PolicyLine
+from statemachines.topic import Topic
 
 FORMAT = "pointsman.definition/1"
+
+_UNUSED: dict[str, Any] = {"each": None, "each_missing": "dead_letter"}
+_ALWAYS = object()
 
 
 def canonical_bytes(pipeline: Pipeline[Any]) -> bytes:
@@ -35,8 +39,8 @@ def canonical_bytes(pipeline: Pipeline[Any]) -> bytes:
         "version": pipeline.version,
         "context": pipeline.context.__qualname__,
         "policies": policies,
-        "topics": sorted((asdict(topic) for topic in pipeline.read_topics), key=lambda topic: topic["name"]),
-        "events": {event.event_type(): event.event_key() for event in _events(pipeline)},
+        "topics": sorted(map(_topic, pipeline.read_topics), key=lambda topic: topic["name"]),
+        "events": {event.event_type(): _key(event.event_key()) for event in _events(pipeline)},
         "states": [_state(state) for state in pipeline.states],
         "starts": [
             {
@@ -49,6 +53,8 @@ def canonical_bytes(pipeline: Pipeline[Any]) -> bytes:
         ],
         "moves": [_move(move) for move in pipeline.moves],
     }
+    if pipeline.keys:
+        form["keys"] = {keyed.event.event_type(): _key(keyed.by) for keyed in pipeline.keys}
     return orjson.dumps(form, option=orjson.OPT_SORT_KEYS)
 
 
@@ -82,6 +88,19 @@ def _decision(decision: Decision) -> Any:
 
 def _microseconds(delay: timedelta | None) -> int | None:
     return None if delay is None else delay // timedelta(microseconds=1)
+
+
+def _topic(topic: Topic) -> dict[str, Any]:
+    """What was not always there is left out where it is not used, so that older forms stay as they were."""
+    form = asdict(topic)
+    return {name: value for name, value in form.items() if value != _UNUSED.get(name, _ALWAYS)}
+
+
+def _key(by: KeyBy | None) -> Any:
+    """A field by its name, several as a list, a function as an object with its name."""
+    if callable(by):
+        return {"function": name_of(by)}
+    return by if by is None or isinstance(by, str) else list(by)
 
 
 def _state(state: State[Any]) -> dict[str, Any]:

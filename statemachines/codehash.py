@@ -34,7 +34,7 @@ _DEPTH_MAX = 16
 
 
 def code_hash(pipeline: Pipeline[Any]) -> bytes:
-    """SHA-256, as 32 bytes, over the pipeline's context, events, build functions, guards and actions."""
+    """SHA-256, as 32 bytes, over the pipeline's context, events, build functions, guards, actions and key functions."""
     reading = _Reading()
     parts = [_sha(f"{role} {reading.text_of(subject)}".encode()) for role, subject in _subjects(pipeline)]
     helpers = {_sha(helper.name.encode() + b" " + helper.code) for helper in reading.reach.helpers}
@@ -49,6 +49,10 @@ def _subjects(pipeline: Pipeline[Any]) -> Iterator[tuple[str, Any]]:
         yield from (("event", move.event), ("guard", move.guard), ("action", move.action))
         if callable(move.delay):
             yield "delay", move.delay
+    classes = [*(start.event for start in pipeline.starts), *(move.event for move in pipeline.moves)]
+    events = dict.fromkeys(event for event in classes if event is not None)
+    keys = [*(event.event_key() for event in events), *(keyed.by for keyed in pipeline.keys)]
+    yield from (("key", by) for by in keys if callable(by))
     for state in pipeline.states:
         yield from (("entry", function) for function, _ in state.entries)
         yield from (("exit", function) for function, _ in state.exits)

@@ -15,52 +15,35 @@ from typing import Any, Generic, Literal, TypeVar
 
 from statemachines.context import Context
 from statemachines.effects import Out
-from statemachines.events import After, Done, Event, make_after, make_done
+from statemachines.events import After, Done, Event, KeyBy, make_after, make_done
 from statemachines.ordering import OrderBy
 from statemachines.places import Place, calling_place
 from statemachines.policies import Closed, NoRun, Once, PolicyLine, Unexpected
+from statemachines.topic import Policy, Topic
+
+__all__ = [
+    "Handler",
+    "Initial",
+    "Keyed",
+    "Kind",
+    "Move",
+    "Pipeline",
+    "Policy",
+    "Start",
+    "State",
+    "Topic",
+    "name_of",
+]
 
 C = TypeVar("C", bound=Context)
 E = TypeVar("E", bound=Event)
 
 _COMPREHENSION = re.compile(r"<(?:listcomp|setcomp|dictcomp|genexpr)>\.")
 """Some versions of Python name these scopes and some do not; the name of a function must not depend on it."""
-Policy = Literal["dead_letter", "ignore"]
 OnError = Literal["refuse", "ignore"]
 Delay = timedelta | Callable[..., timedelta | datetime | None]
 """How long after its state is entered a timer falls due; or a function of the context that answers so, or at which
 time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Topic:
-    """A topic that a pipeline reads, and how type, id, key and time are found in its plain JSON records.
-
-    Of the versions of a pipeline that are loaded the newest decides, for the runs of all of them.
-
-    CloudEvents carry their own and need no settings. ``type``, ``id``, ``key`` and ``time`` each name a
-    header or a field of the record (``a.b`` for a field within a field); a header is preferred.
-    """
-
-    name: str
-    type: str = "type"
-    type_default: str | None = None
-    """The type of records that carry none."""
-    id: str | None = None
-    """None: cluster, topic, partition and offset are the id."""
-    key: str | None = None
-    """None: the Kafka key is the run's key, then CloudEvents ``subject``."""
-    time: str | None = None
-    """None: Kafka's time."""
-    unknown: Policy = "dead_letter"
-    """What becomes of a record whose type no pipeline that reads the topic knows."""
-    dead_letters: str | None = None
-    """The topic for dead letters; None: ``<name>.dead-letters``."""
-
-    @property
-    def dead_letter_topic(self) -> str:
-        """Where dead letters of this topic are published."""
-        return self.dead_letters or f"{self.name}.dead-letters"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -106,6 +89,15 @@ class Start:
     place: Place
     stranger: str | None = None
     """The pipeline that the target is a state of, where that is another one; a mistake."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Keyed:
+    """How events of one class are keyed in this pipeline, whatever the class itself says."""
+
+    event: type[Event]
+    by: KeyBy
+    place: Place
 
 
 Kind = Literal["state", "region", "history"]
@@ -350,6 +342,7 @@ class Pipeline(Generic[C]):
     starts: list[Start] = field(default_factory=list, init=False)
     policies: list[PolicyLine] = field(default_factory=list, init=False)
     """What is said of single event types and states."""
+    keys: list[Keyed] = field(default_factory=list, init=False)
     place: Place = field(default_factory=calling_place, init=False)
 
     def state(
@@ -385,6 +378,10 @@ class Pipeline(Generic[C]):
         place, stranger = calling_place(), _first_stranger((to,), self)
         target = None if to is None else str(to)
         self.starts.append(Start(event, build, target, do, place, stranger))
+
+    def key(self, event: type[Event], *, by: KeyBy) -> None:
+        """Say which run of this pipeline an event belongs to, whatever its class says; as ``key=`` of a class does."""
+        self.keys.append(Keyed(event, by, calling_place()))
 
     def on(
         self,

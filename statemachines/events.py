@@ -16,6 +16,7 @@ import hashlib
 import re
 import types
 import uuid
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, TypeGuard, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict
@@ -23,7 +24,6 @@ from pydantic import BaseModel, ConfigDict
 from statemachines.places import Place, calling_place
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
     from datetime import datetime
 
     from statemachines.definition import State
@@ -33,6 +33,8 @@ E = TypeVar("E", bound="Event")
 
 DONE_PREFIX = "done.state."
 """How the types of events begin that say that a state is done."""
+KeyBy = str | Sequence[str] | Callable[[dict[str, Any]], str | int | None]
+"""What names the run's key: a field (``a.b`` for one within a field), several of them, or a function of the data."""
 
 
 class Envelope(NamedTuple):
@@ -143,8 +145,9 @@ class Event(BaseModel):
     Class arguments:
         type: the event type that the class stands for, such as ``order.placed``; or a pattern of types: ``order.*``
             for ``order`` and all below it, ``*`` for every type.
-        key: the field of the data that holds the run's key. Without it the topic's settings decide
-            (by default the Kafka key, then CloudEvents ``subject``).
+        key: the field of the data that holds the run's key, ``a.b`` for one within a field; several, in a tuple; or
+            a function of the data (see ``statemachines.keys``). Without it the topic's settings decide (by default
+            the Kafka key, then CloudEvents ``subject``), and ``Pipeline.key`` has the last word.
 
     Fields of the data that the class does not name are ignored, so that a publisher may add some.
     """
@@ -154,12 +157,10 @@ class Event(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, ser_json_inf_nan="strings")
 
     __event_type__: ClassVar[str] = ""
-    __event_key__: ClassVar[str | None] = None
-    __event_key_name__: ClassVar[str | None] = None
-    """How the key field is called in the data: by its alias, if it has one."""
+    __event_key__: ClassVar[KeyBy | None] = None
     __event_place__: ClassVar[Place] = Place("", 0)
 
-    def __init_subclass__(cls, *, type: str = "", key: str | None = None, **kwargs: Any) -> None:
+    def __init_subclass__(cls, *, type: str = "", key: KeyBy | None = None, **kwargs: Any) -> None:
         """Note type and key; pydantic calls this before the fields are known, so the key is checked later."""
         super().__init_subclass__(**kwargs)
         if type:
@@ -167,15 +168,6 @@ class Event(BaseModel):
         if key is not None:
             cls.__event_key__ = key
         cls.__event_place__ = calling_place()
-
-    @classmethod
-    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
-        """Note how the key field is called in the data, now that the fields are known."""
-        super().__pydantic_init_subclass__(**kwargs)
-        key = cls.__event_key__
-        field = cls.__pydantic_fields__.get(key) if key is not None else None
-        alias = field.validation_alias if field is not None else None
-        cls.__event_key_name__ = alias if isinstance(alias, str) else key
 
     @property
     def meta(self) -> Meta:
@@ -196,7 +188,7 @@ class Event(BaseModel):
         return made
 
     @classmethod
-    def named(cls, type: str, *, key: str | None = None) -> type[Self]:
+    def named(cls, type: str, *, key: KeyBy | None = None) -> type[Self]:
         """A class for an event type known only by name, as when the types come from a list.
 
         Of a class whose type is a pattern it makes one with the same fields and key, for one of its types.
@@ -210,8 +202,8 @@ class Event(BaseModel):
         return cls.__event_type__
 
     @classmethod
-    def event_key(cls) -> str | None:
-        """The name of the field that holds the run's key, if the class names one."""
+    def event_key(cls) -> KeyBy | None:
+        """What holds the run's key, if the class names it."""
         return cls.__event_key__
 
     @classmethod
@@ -287,7 +279,7 @@ def type_of(event: Event) -> str:
     return event_type
 
 
-def _new_class(name: str, base: type[E], event_type: str, key: str | None) -> type[E]:
+def _new_class(name: str, base: type[E], event_type: str, key: KeyBy | None) -> type[E]:
     body = {"__module__": base.__module__, "__qualname__": name}
     return cast(
         "type[E]",
@@ -298,21 +290,3 @@ def _new_class(name: str, base: type[E], event_type: str, key: str | None) -> ty
 def is_event_class(value: object) -> TypeGuard[type[Event]]:
     """Whether ``value`` is a class of events; definitions may hold anything until they are validated."""
     return isinstance(value, type) and issubclass(value, Event)
-
-
-def key_of(event_class: type[Event], data: Any, otherwise: str | None) -> str | None:
-    """The key of the run that an event with this data belongs to, or None where none can be read.
-
-    ``otherwise`` is what the record itself says (Kafka key, subject). Data need not be valid: an event that
-    fails its schema still belongs to a run if its key can be read. Whole numbers count as their decimal
-    text.
-    """
-    name = event_class.__event_key_name__
-    if name is None:
-        return otherwise
-    value = data.get(name) if isinstance(data, dict) else None
-    if isinstance(value, str):
-        return value or None
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    return None

@@ -1,7 +1,8 @@
 """Calls into user code, and what becomes of all that user code can do wrong.
 
 Whatever a handler raises, ``BaseException`` included, ends here as a ``HandlerError``; so does what it
-returns or leaves behind that cannot be. Nothing else in this package calls a guard, an action or a build.
+returns or leaves behind that cannot be. Nothing else in this package calls a guard, an action, a build or
+a key function.
 """
 
 from __future__ import annotations
@@ -140,6 +141,26 @@ def time_asked(
     what = "a time without a zone" if isinstance(found, datetime) else type(found).__name__
     message = f"{name} returned {what}; it says when by a timedelta, a datetime with a zone, or None"
     raise HandlerError(Reason.ACTION_FAILED, message, name or "")
+
+
+def ask_for_key(function: Callable[[Any], Any], name: str, data: dict[str, Any]) -> str | None:
+    """The key that a function makes of the data, which it may change; None where it says that there is none.
+
+    Raises:
+        HandlerError: it raised, or returned what cannot be a key.
+    """
+    try:
+        found = function(data)
+        if isinstance(found, str):
+            return str.__str__(found) or None
+        if isinstance(found, int) and not isinstance(found, bool):
+            return int.__repr__(found)
+    except BaseException as error:  # noqa: BLE001 - whatever user code raises ends here
+        raise HandlerError(Reason.NO_KEY, describe(error, name), name) from None
+    if found is None:
+        return None
+    message = f"{name} returned {type(found).__name__}; a key is text or a whole number, or None where there is none"
+    raise HandlerError(Reason.NO_KEY, _printable(message), name)
 
 
 def answer(output: Callable[[Any, Any], Any], context: Context, event: Event) -> Any:

@@ -14,6 +14,7 @@ from statemachines.chart.tree import Block, plant
 from statemachines.codehash import code_hash
 from statemachines.definition import Move, Pipeline, Start, name_of
 from statemachines.events import After, is_internal
+from statemachines.keys import How, how_keyed
 from statemachines.patterns import ByType, is_pattern, takes, takes_failures
 from statemachines.policies import Policies, policies_of
 from statemachines.validation import check
@@ -70,6 +71,8 @@ class Machine:
     beginnings: Mapping[str, Beginning]
     events: Mapping[str, type[Event]]
     """The class that events of a type from outside come as: its own, else that of the most specific pattern."""
+    keys: Mapping[str, How]
+    """How the run's key is read, by event type; of others the record has it."""
     validators: Mapping[str, Callable[[Any], Event]]
     """By event type, timers' among them: the event from its data; raises what a user's validator may raise."""
     final: frozenset[str]
@@ -144,6 +147,7 @@ def compile_pipeline(pipeline: Pipeline[Any], *, namespace: str = "default") -> 
         spots=Spots(chart),
         beginnings={start.event.event_type(): _beginning(start, initial, steps) for start in pipeline.starts},
         events=by_type(events),
+        keys=by_type(_keys(pipeline, events)),
         validators=by_type(validators),
         final=frozenset(state.name for state in pipeline.states if state.final and state.parent is None),
         policies=policies_of(pipeline),
@@ -175,6 +179,12 @@ def _is_flat(pipeline: Pipeline[Any]) -> bool:
 
 def _is_from_outside(event: type[Event] | None) -> bool:
     return event is not None and not is_internal(event) and not takes_failures(event.event_type())
+
+
+def _keys(pipeline: Pipeline[Any], events: Mapping[str, type[Event]]) -> dict[str, How]:
+    own = {keyed.event: keyed.by for keyed in pipeline.keys}
+    found = {event_type: how_keyed(event, own.get(event)) for event_type, event in events.items()}
+    return {event_type: how for event_type, how in found.items() if how is not None}
 
 
 def _beginning(start: Start, initial: str, steps: Steps) -> Beginning:

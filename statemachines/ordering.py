@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 import orjson
 
+from statemachines.fields import field_of
 from statemachines.memory import microseconds_of
 from statemachines.policies import Defer
 
@@ -89,7 +90,7 @@ def place(order: OrderBy, data: Any, marks: Any) -> Placed:
 def _stream(order: OrderBy, data: Any) -> str:
     parts: list[Any] = [order.stream or order.by]
     for name in order.scope:
-        found = _find(name, data)
+        found = field_of(name, data)
         if not isinstance(found, str | int) or isinstance(found, bool):
             message = (
                 f"the field {name!r}, which names the stream that the event is of, has no text or number"
@@ -100,7 +101,7 @@ def _stream(order: OrderBy, data: Any) -> str:
 
 
 def _value(order: OrderBy, data: Any) -> Any:
-    found = _find(order.by, data)
+    found = field_of(order.by, data)
     if order.kind == "time":
         return _time(order, found)
     if order.kind == "hex":
@@ -143,12 +144,3 @@ def _no(order: OrderBy, found: Any) -> str:
     }[order.kind]
     given = "is missing" if found is None else f"is {found!r:.100}"
     return f"the field {order.by!r}, by which events are in order, {given}: it must be {wanted}"
-
-
-def _find(path: str, data: Any) -> Any:
-    if isinstance(data, dict) and path in data:
-        return data[path]
-    head, dot, rest = path.partition(".")
-    if not dot or not isinstance(data, dict):
-        return None
-    return _find(rest, data.get(head))

@@ -23,9 +23,11 @@ from pydantic import ValidationError
 from statemachines.context import Context
 from statemachines.definition import Pipeline
 from statemachines.effects import Asked, Publication, Publish
-from statemachines.events import Envelope, Event, is_internal, key_of
+from statemachines.events import Envelope, Event, is_internal
 from statemachines.following import Following, fall_due, follow, wakes_at
+from statemachines.handlers import HandlerError
 from statemachines.interpreter import Occurrence, step
+from statemachines.keys import how_keyed, key_of, why_no_key
 from statemachines.limits import FOLLOWING_MAX
 from statemachines.machine import Machine, compile_pipeline
 from statemachines.memory import Delayed, microseconds_of, read_memory, time_of, write_memory
@@ -262,8 +264,7 @@ class Case(Generic[C]):
         # As the engine does it: a pattern of the pipeline may stand for the event's type.
         event_class = self.machine.events.get(event.event_type(), type(event))
         written = event.model_dump_json(by_alias=True)
-        key = key_of(event_class, orjson.loads(written), self.key)
-        assert key is not None, f"{event_class.__name__} finds no key in {written}"
+        key = self._key(event)
         assert self.run is None or key == self.key, f"the event is for the run {key!r}, not for {self.key!r}"
         self.key = key
         envelope = Envelope(f"event-{self._events}", "testkit", event.event_type(), key, self.now)
@@ -275,6 +276,16 @@ class Case(Generic[C]):
                 raise
             return Occurrence(envelope, key, digest, self.now, None, str(error), data=data)
         return Occurrence(envelope, key, digest, self.now, copy, data=data)
+
+    def _key(self, event: Event) -> str:
+        how = self.machine.keys.get(event.event_type()) or how_keyed(type(event))
+        try:
+            key = key_of(how, orjson.loads(event.model_dump_json(by_alias=True)), self.key)
+        except HandlerError as error:
+            raise AssertionError(f"the event has no key: {error}") from None
+        name = type(event).__name__
+        assert key is not None, f"the event has no key: {'' if how is None else why_no_key(how, name)}"
+        return key
 
     def _compare(self, expected: Sequence[Event | Publish]) -> None:
         found = [(one.topic, one.type, orjson.loads(one.data)) for one in self.published]

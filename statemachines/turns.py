@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from statemachines.fields import field_of
 from statemachines.limits import SEEN_MAX
 from statemachines.memory import Memory, microseconds_of
 from statemachines.ordering import OrderBy, OrderError, Place, place
@@ -70,9 +71,7 @@ def business_key(once: Once, event_type: str, data: Any) -> str | None:
     """What an event is known by beside its id; None where its data does not tell."""
     found: list[Any] = [event_type]
     for name in once.fields:
-        value = data
-        for part in (name,) if isinstance(data, dict) and name in data else name.split("."):
-            value = value.get(part) if isinstance(value, dict) else None
+        value = field_of(name, data)
         if not isinstance(value, str | int | float):
             return None
         found.append(value)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from typing import Any
 
-from statemachines.checks import contexts, events, handlers, paths, policies, settings, states, timers
+from statemachines.checks import contexts, events, handlers, keys, paths, policies, settings, states, timers
 from statemachines.definition import Pipeline, Topic
 from statemachines.mistakes import DefinitionError, Mistake
 
@@ -16,6 +16,7 @@ _CHECKS = (
     contexts.find,
     states.find,
     events.find,
+    keys.find,
     timers.find,
     handlers.find,
     paths.find,

@@ -181,11 +181,13 @@ async def _answers(connection: Connection, namespace: str, row: Any) -> list[Ans
     )
     names = {one["id"]: one["name"] for one in await connection.fetch(SQL["pipelines"], namespace)}
     pipeline = names.get(row["pipeline"])
-    return [
+    answers = [
         answer
         for answer in found.answers
         if answer.group == place["consumer_group"] and pipeline in (None, answer.pipeline)
     ]
+    # Its record may have held other events, too.
+    return [answer for answer in answers if answer.event_id == row["event_id"]] or answers
 
 
 def _why_not(row: Any) -> str:

@@ -13,7 +13,7 @@ from connectors.decode import Decoded, Unreadable, decode
 from connectors.source import RawRecord
 from engine.store.connecting import Connection
 from engine.store.queries import load
-from statemachines.definition import Topic
+from statemachines.topic import Topic
 
 SQL = load("reading")
 _TOPIC_FIELDS = frozenset(field.name for field in fields(Topic))
@@ -61,6 +61,14 @@ class Catalog:
     def readers_of(self, topic: str) -> list[str]:
         """The names of the pipelines of which any version reads a topic."""
         return sorted({d.pipeline_name for d in self.definitions.values() if topic in d.topics})
+
+    def holds_several(self, position: int | None) -> bool:
+        """Whether a record of a partition may hold several events, by any settings that its topic was ever read by."""
+        place = self.positions.get(position or 0)
+        if place is None:
+            return False
+        settings = [d.topics[place.topic] for d in self.definitions.values() if place.topic in d.topics]
+        return any(topic.each is not None for topic in settings)
 
     def decode(
         self,

@@ -1,12 +1,9 @@
-"""Mistakes with event classes: their types, their keys, and which of them start a run."""
+"""Mistakes with event classes: their types, and which of them start a run."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
-
-from pydantic import BaseModel
-from pydantic.fields import FieldInfo
 
 from statemachines.checks import patterns
 from statemachines.checks.names import wrong_with_pattern, wrong_with_type
@@ -15,7 +12,6 @@ from statemachines.definition import Move, Pipeline, Start
 from statemachines.events import Event, is_event_class, is_internal
 from statemachines.mistakes import Mistake
 from statemachines.patterns import is_from_inside, is_pattern
-from statemachines.suggest import did_you_mean
 
 
 def find(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
@@ -23,18 +19,18 @@ def find(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
     yield from _not_classes(pipeline)
     yield from _starts(pipeline)
     claimed: dict[str, type[Event]] = {}
-    for event in _classes(pipeline):
+    for event in classes(pipeline):
         yield from _type(event, claimed)
-        yield from _key(event)
         yield from _fields(event)
-    yield from patterns.find(pipeline, _classes(pipeline))
+    yield from patterns.find(pipeline, classes(pipeline))
 
 
 def _lines(pipeline: Pipeline[Any]) -> list[Start | Move]:
     return [*pipeline.starts, *pipeline.moves]
 
 
-def _classes(pipeline: Pipeline[Any]) -> list[type[Event]]:
+def classes(pipeline: Pipeline[Any]) -> list[type[Event]]:
+    """The classes of events from outside that a pipeline names, in that order."""
     events = dict.fromkeys(line.event for line in _lines(pipeline) if is_event_class(line.event))
     return [event for event in events if not is_internal(event)]
 
@@ -102,30 +98,6 @@ def _type(event: type[Event], claimed: dict[str, type[Event]]) -> Iterator[Mista
         message = f"the event type {event_type!r} of {event.__name__} is already that of {other.__name__}"
         cure = f"Use the one at {other.event_place()} in both places, or give one of them another type"
         yield Mistake(message, cure, place, event=event_type)
-
-
-def _key(event: type[Event]) -> Iterator[Mistake]:
-    key = event.event_key()
-    if key is None:
-        return
-    place, event_type = event.event_place(), event.event_type()
-    field = event.__pydantic_fields__.get(key)
-    if field is None:
-        message = f"the key of {event.__name__} is {key!r}, but it has no such field"
-        yield Mistake(message, did_you_mean(key, event.__pydantic_fields__), place, event=event_type)
-    elif _holds_no_key(field):
-        message = (
-            f"the key of {event.__name__} is the field {key!r}, which is neither text nor a whole number"
-        )
-        yield Mistake(message, "Name a field of type str or int", place, event=event_type)
-    elif not isinstance(field.validation_alias, str | None):
-        message = f"the key of {event.__name__} is the field {key!r}, which has more than one alias"
-        yield Mistake(message, "Give it one alias, or none", place, event=event_type)
-
-
-def _holds_no_key(field: FieldInfo) -> bool:
-    kind = field.annotation
-    return isinstance(kind, type) and issubclass(kind, bool | float | list | dict | set | tuple | BaseModel)
 
 
 def _fields(event: type[Event]) -> Iterator[Mistake]:

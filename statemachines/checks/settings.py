@@ -89,14 +89,19 @@ def _topic(pipeline: Pipeline[Any], topic: Topic) -> Iterator[Mistake]:
     if wrong is not None:
         message = f"the dead-letter topic {topic.dead_letter_topic!r} of {topic.name!r} {wrong}"
         yield Mistake(message, "Name another one with Topic(..., dead_letters=...)", pipeline.place)
-    yield from _policy(pipeline, "unknown", topic.unknown, f" of topic {topic.name!r}")
+    for policy in ("unknown", "each_missing"):
+        yield from _policy(pipeline, policy, getattr(topic, policy), f" of topic {topic.name!r}")
+    if topic.each is None and topic.each_missing != "dead_letter":
+        message = f"each_missing={topic.each_missing!r} of topic {topic.name!r} says nothing without each"
+        yield Mistake(message, 'Name the list of events with each="...", or leave it out', pipeline.place)
     if topic.type_default is not None and wrong_with_type(topic.type_default) is not None:
         message = f"type_default={topic.type_default!r} of topic {topic.name!r} is no event type"
         yield Mistake(message, "Name the type of records that carry none", pipeline.place)
-    for setting in ("type", "id", "key", "time"):
+    for setting in ("type", "id", "key", "time", "each"):
         given = getattr(topic, setting)
         if (given is None and setting == "type") or given == "" or not isinstance(given, str | None):
-            message = f"{setting}={given!r} of topic {topic.name!r} names no header and no field"
+            no = "no field" if setting == "each" else "no header and no field"
+            message = f"{setting}={given!r} of topic {topic.name!r} names {no}"
             yield Mistake(message, "Name one, or leave the setting out", pipeline.place)
 
 

@@ -191,7 +191,10 @@ async def test_publishing_many_stops_at_the_one_that_is_refused(kafka: Kafka, to
         (Draft(order(1), subject=""), "subject is empty"),
         (Draft(order(1), time=datetime(2024, 5, 1)), "time has no zone"),  # noqa: DTZ001 - that is the flaw
         (Draft(order(1), traceparent="odd"), "traceparent is none"),
-        (Draft(OrderPlaced(order_id="", amount=1)), "names 'order_id' as its key, but the event has neither"),
+        (
+            Draft(OrderPlaced(order_id="", amount=1)),
+            "OrderPlaced has no key: the field 'order_id' of the data",
+        ),
         (Draft(order(1, "\ud800")), "cannot be written as JSON"),
         (Draft(Nameless()), "type is empty"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from connectors import identity
 from connectors.cloudevents import decode_event, decode_usual
-from connectors.decode import Decoded, Unreadable, decode
+from connectors.decode import Decoded, Unreadable, decode, decode_each
 from connectors.source import RawRecord
 from statemachines.definition import Topic
 from tests.records import cloudevent
@@ -169,3 +170,55 @@ def test_an_event_that_has_what_most_have_is_read_the_short_way() -> None:
     event = cloudevent(subject="s", time="2026-01-01T00:00:00Z", data={"a": 1})
     record = RawRecord("orders", 0, 0, 0, b"k", orjson.dumps(event), ())
     assert decode_usual(record, event) == decode(record, Topic("orders"), "here")
+
+
+# Records that hold several events
+
+elements = st.lists(
+    json_values | st.fixed_dictionaries({}, optional={"type": texts, "key": texts, "x": json_values}),
+    max_size=4,
+)
+holders = st.builds(
+    lambda found, beside, name: {**beside, name: found},
+    elements | json_values,
+    st.dictionaries(st.text(max_size=3), json_values, max_size=2),
+    st.sampled_from(["x", "a", "a.b", "specversion"]),
+) | st.builds(lambda found: {"a": {"b": found}, "x": found}, elements)
+several = st.builds(
+    lambda topic, each, missing: replace(topic, each=each, each_missing=missing),
+    topics,
+    st.sampled_from(["x", "a.b", "a.0", "specversion"]),
+    st.sampled_from(["dead_letter", "ignore"]),
+)
+indices = st.sampled_from([b"0", b"3", b"9999", b"10000", b"-1", b"\xff", b"", None])
+holding = st.builds(
+    lambda record, value, index: record._replace(
+        value=orjson.dumps(value), headers=(*record.headers, ("pointsman-index", index))
+    ),
+    records,
+    holders,
+    indices,
+)
+
+
+@settings(max_examples=1_000, deadline=None)
+@given(holding | records, several)
+def test_each_event_of_a_record_is_read_again_from_its_own_record(record: RawRecord, topic: Topic) -> None:
+    found = decode_each(record, topic, "c1")
+    for own, decoded in found:
+        assert repr(decode(own, topic, "c1")) == repr(decoded)
+        assert repr(decode_each(own, topic, "c1")) == repr([(own, decoded)])
+        place = own.topic, own.partition, own.offset, own.timestamp, own.key
+        assert place == (record.topic, record.partition, record.offset, record.timestamp, record.key)
+        if isinstance(decoded, Unreadable):
+            assert decoded.error.isprintable()
+            assert fits(decoded.event_id, identity.ID_BYTES_MAX)
+            assert fits(decoded.key, identity.KEY_BYTES_MAX)
+        else:
+            assert fits(decoded.envelope.id, identity.ID_BYTES_MAX)
+            assert (decoded.envelope.key is None) is (decoded.key_error is not None)
+    if topic.id is None:
+        ids = [one.envelope.id for _, one in found if isinstance(one, Decoded)]
+        assert len(ids) == len(set(ids))
+    without = replace(topic, each=None)
+    assert repr(decode_each(record, without, "c1")) == repr([(record, decode(record, without, "c1"))])

@@ -380,3 +380,18 @@ def test_values_in_a_closure_may_contain_themselves() -> None:
     flow = account_pipeline()
     flow.states[1].on(Added, when=make())
     assert code_hash(flow) == code_hash(flow)
+
+
+def test_settings_of_topics_that_came_later_stand_in_the_form_where_they_are_used() -> None:
+    def form(topic: Topic) -> dict[str, Any]:
+        pipeline = account_pipeline()
+        pipeline.topics = [topic]
+        topics: list[dict[str, Any]] = orjson.loads(canonical_bytes(pipeline))["topics"]
+        return topics[0]
+
+    plain = form(Topic("s3"))
+    assert not plain.keys() & {"each", "each_missing"}
+    assert form(Topic("s3", each="Records")) == {**plain, "each": "Records"}
+    assert form(Topic("s3", each="Records", each_missing="ignore")) == {
+        **plain, "each": "Records", "each_missing": "ignore",
+    }  # fmt: skip

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors.source import Partition, RawRecord
-from engine.claims import Claim, Slice, by_bytes, halves
+from engine.claims import Claim, Slice, by_bytes, bytes_in, halves
+from engine.committer import EVENT_BYTES, Committer
+from engine.routing import Loaded, make_routes
+from statemachines import Topic
+from statemachines.machine import compile_pipeline
+from tests.storage import objects, sent
 
 
 def make_slice(number: int, sizes: list[int | None], start: int = 0) -> Slice:
@@ -69,3 +75,19 @@ def test_a_large_record_goes_alone_and_the_small_ones_together() -> None:
     one = make_slice(0, [10, 10, 10, 1_000, 10, 10, 10, 10])
     sizes = [[len(record.value or b"") for record in portion[0].records] for portion in by_bytes([one], 100)]
     assert sizes == [[10, 10], [10], [1_000], [10, 10, 10, 10]]
+
+
+def test_records_that_may_hold_several_events_count_for_what_these_take() -> None:
+    sample = sent(*range(8), topic="s3")._replace(offset=0)
+    one = Slice(Claim(1, Partition("s3", 0), 1, 0), [sample, sample], 0, 1)
+    plain = objects(Topic("s3"))
+    nothing: Any = None
+    weights = [
+        Committer(
+            nothing, make_routes([Loaded(compile_pipeline(flow), 1, 1)], {}), "c", nothing, nothing, []
+        ).weight_of([one])
+        for flow in (plain, objects())
+    ]
+    assert weights == [bytes_in([one]), bytes_in([one]) + 2 * 7 * EVENT_BYTES]
+    heavy = by_bytes([one], 10, lambda some: 6 * sum(len(piece.records) for piece in some))
+    assert [len(portion[0].records) for portion in heavy] == [1, 1]

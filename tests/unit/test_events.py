@@ -8,7 +8,8 @@ import pytest
 from pydantic import Field, ValidationError
 
 from statemachines import Event
-from statemachines.events import Address, Envelope, key_of
+from statemachines.events import Address, Envelope
+from statemachines.keys import how_keyed, key_of
 
 
 class Keyed(Event, type="keyed", key="order_id"):
@@ -34,7 +35,7 @@ def test_a_subclass_inherits_what_it_does_not_name() -> None:
         more: int = 0
 
     assert (Narrower.event_type(), Narrower.event_key()) == ("narrower", "order_id")
-    assert key_of(Narrower, {"order_id": "o-1"}, None) == "o-1"
+    assert key_of(how_keyed(Narrower), {"order_id": "o-1"}, None) == "o-1"
 
 
 @pytest.mark.parametrize(
@@ -75,7 +76,7 @@ def test_a_class_may_be_made_from_one_with_fields() -> None:
 def test_the_key_is_read_from_the_field_that_the_class_names(
     event: type[Event], data: Any, otherwise: str | None, key: str | None
 ) -> None:
-    assert key_of(event, data, otherwise) == key
+    assert key_of(how_keyed(event), data, otherwise) == key
 
 
 def test_events_are_frozen_and_ignore_fields_that_they_do_not_know() -> None:

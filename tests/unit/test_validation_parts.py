@@ -188,3 +188,16 @@ def test_a_build_function_is_a_plain_function_of_one(function: Any, message: str
     flow = right()
     flow.start(Asked, function)
     assert message in the_mistake(flow).message
+
+
+@pytest.mark.parametrize(
+    ("topic", "message"),
+    [
+        (Topic("s3", each=""), "each='' of topic 's3' names no field"),
+        (Topic("s3", each=5), "each=5 of topic 's3' names no field"),  # type: ignore[arg-type]  # the mistake
+        (Topic("s3", each="Records", each_missing="skip"), "each_missing='skip' of topic 's3' is no policy"),  # type: ignore[arg-type]  # the same
+        (Topic("s3", each_missing="ignore"), "each_missing='ignore' of topic 's3' says nothing without each"),
+    ],
+)
+def test_a_list_of_events_is_named_by_a_field(topic: Topic, message: str) -> None:
+    assert the_mistake(right(topics=[topic])).message == message

@@ -1,4 +1,4 @@
-"""The form of an explanation: for each record and pipeline one answer, with all that it went through."""
+"""The form of an explanation: for each event and pipeline one answer, with all that it went through."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What became of one record for one pipeline."""
+    """What became of one event of one record for one pipeline."""
 
     pipeline: str | None
     """None: the same for all pipelines that read the topic."""

@@ -25,13 +25,15 @@ from engine.store.connecting import Connection
 
 
 class Group(NamedTuple):
-    """What an answer is for: one record, as one pipeline (None: all) has it."""
+    """What an answer is for: one event, as one pipeline (None: all) has it."""
 
     position: int | None
     offset: int | None
     pipeline: int | None
     number: int
     """Of what has no record: its dead letter, or the command's row; else 0."""
+    event: str | None = None
+    """The id, where a record may hold several events; else, and where none of them could be read, None."""
 
 
 async def explain(
@@ -63,8 +65,11 @@ async def explain(
             found = await find_by_record(connection, namespace, [place.id for place in places], offset)
         else:
             found = await find_by_id(connection, namespace, askable(event_id) or "")
-        groups = _grouped(found)
+        groups = _grouped(found, catalog)
         _hand_down(groups)
+        if not by_place:
+            # Others of its record were found with it.
+            groups = {one: of for one, of in groups.items() if one.event in (None, askable(event_id))}
         teller = Teller(connection, catalog)
         answers = [
             _answer(group, records, await teller.tell(records), catalog) for group, records in groups.items()
@@ -87,33 +92,42 @@ async def explain(
     )
 
 
-def _grouped(found: Found) -> dict[Group, Records]:
+def _grouped(found: Found, catalog: Catalog) -> dict[Group, Records]:
     groups: dict[Group, Records] = {}
+
+    def of(one: FoundRow | FoundLetter | FoundNote, number: int = 0) -> Records:
+        event = one.event_id if catalog.holds_several(one.position) else None
+        group = Group(
+            one.position, one.offset, one.pipeline, 0 if one.position is not None else number, event
+        )
+        return groups.setdefault(group, Records())
+
     for row in found.rows:
-        number = row.sequence if row.position is None else 0
-        group = Group(row.position, row.offset, row.pipeline, number)
-        groups.setdefault(group, Records()).rows.append(row)
+        of(row, row.sequence).rows.append(row)
     for letter in found.letters:
-        number = letter.id if letter.position is None else 0
-        group = Group(letter.position, letter.offset, letter.pipeline, number)
-        groups.setdefault(group, Records()).letters.append(letter)
+        of(letter, letter.id).letters.append(letter)
     for note in found.notes:
-        group = Group(note.position, note.offset, note.pipeline, 0)
-        groups.setdefault(group, Records()).notes.append(note)
+        of(note).notes.append(note)
     for one in found.ranges:
         groups.setdefault(Group(one.position, one.offset, None, 0), Records()).ranges.append(one)
     return groups
 
 
 def _hand_down(groups: dict[Group, Records]) -> None:
-    """What concerned all pipelines and was redriven is what came before, in each that it was offered to."""
+    """What concerned all pipelines and was redriven is what came before, in each that it was offered to.
+
+    What was a dead letter as a whole came before each of the events that its record then held.
+    """
     for group, records in list(groups.items()):
         if group.pipeline is not None or records.ranges:
             continue
         heirs = [
             other
             for other in groups
-            if other.pipeline is not None and other.position is not None and other[:2] == group[:2]
+            if other.pipeline is not None
+            and other.position is not None
+            and other[:2] == group[:2]
+            and group.event in (None, other.event)
         ]
         if heirs and all(letter.status == "redriven" for letter in records.letters):
             for heir in heirs:

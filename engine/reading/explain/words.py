@@ -147,6 +147,11 @@ def noted(
         return f"{begin} is a duplicate: {run} has an event of this source and id since {since}."
     state = f" in {_states(configuration)}" if configuration else ""
     match note.reason:
+        case Reason.NO_EVENTS:
+            return (
+                f"It was ignored for {pipeline} ({note.reason}): the record holds none. Its list of events is empty, "
+                "or is not there, and the topic's settings say to ignore such records."
+            )
         case Reason.NO_RUN:
             why = f"{pipeline} has no run with the key {note.key!r}, and this event starts none"
         case Reason.CLOSED:

@@ -25,11 +25,12 @@ from engine.reading.replay.report import Difference, Mismatch
 from engine.reading.rows import kind_word, raw_record
 from engine.reading.values import json_of, printable, states_of
 from engine.routing import Route, TopicRoute
-from statemachines.definition import Topic
-from statemachines.events import key_of
+from statemachines.handlers import HandlerError
+from statemachines.keys import key_of
 from statemachines.machine import Machine
 from statemachines.outcome import Reason, Refused
 from statemachines.run import BETWEEN, Run, Status
+from statemachines.topic import Topic
 
 _AFTER_WAIT = frozenset({Kind.MOVED_AFTER_WAIT, Kind.HELD_AFTER_WAIT, Kind.LEFT_WAITING})
 _HOLDING = frozenset({Kind.HELD, Kind.HELD_AFTER_WAIT})
@@ -63,7 +64,7 @@ class Rerun:
         self._machine = machine
         self._reasons = reasons
         self._given = sorted(given, key=lambda one: one.version, reverse=True)
-        self._route = Route(pipeline, machine.name, machine, 0, {}, machine.events)
+        self._route = Route(pipeline, machine.name, machine, 0, {}, machine.events, machine.keys)
         # Shared by all batches, where the engine asks the log: what a run has forgotten is a duplicate still.
         self._consumed: set[tuple[int, int]] = set()
         self._waiting: set[tuple[int, int]] = set()
@@ -121,9 +122,14 @@ class Rerun:
         topic, decoded = self._decode(row, record, topics)
         if isinstance(decoded, Unreadable):
             return f"by the given settings of {record.topic} the record is no event: {decoded.error}"
-        event_class = self._machine.events.get(decoded.envelope.type)
-        if event_class is not None:
-            key = key_of(event_class, decoded.data, decoded.envelope.key)
+        if decoded.envelope.type in self._machine.events:
+            try:
+                # A function may change what it is given.
+                own = self._decode(row, record, (topic,))[1]
+                assert isinstance(own, Decoded), "decoding is pure"
+                key = key_of(self._machine.keys.get(decoded.envelope.type), own.data, own.envelope.key)
+            except HandlerError as error:
+                return f"by the given definition it has no key: {error}"
             if key != self._stored.key:
                 return f"by the given definition the event is for the key {key!r}"
         elif row.kind in (Kind.STARTED, Kind.MOVED, Kind.MOVED_AFTER_WAIT):

@@ -37,7 +37,8 @@ async def check_consumed_once(
     connection: Connection, catalog: Catalog, pipelines: Sequence[int], run: int | None
 ) -> AsyncIterator[Finding]:
     """Each record moves one run of a pipeline, once."""
-    async for row in connection.cursor(SQL["consumed_twice"], pipelines, _CONSUMED, run):
+    several = [number for number in catalog.positions if catalog.holds_several(number)]
+    async for row in connection.cursor(SQL["consumed_twice"], pipelines, _CONSUMED, run, several):
         place = catalog.positions.get(row["position"])
         where = f"{place.topic}/{place.partition}" if place else f"position {row['position']}"
         runs = "one run" if row["first"] == row["last"] else f"runs number {row['first']} and {row['last']}"

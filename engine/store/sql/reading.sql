@@ -91,7 +91,8 @@ from pointsman.definitions d join pointsman.pipelines p on p.id = d.pipeline
 where p.namespace = $1 and sha256(d.structure) <> d.hash order by d.id
 
 -- name: consumed_twice
--- A record moves one run of a pipeline once; positions that a person set back may read a topic that was made anew.
+-- A record moves one run of a pipeline once; positions that a person set back may read a topic that was made anew. Where a
+-- record may hold several events ($4), that goes for each of them, which has an id or bytes of its own.
 select e.position, e."offset", r.pipeline, min(e.run) as first, max(e.run) as last, count(*) as times
 from pointsman.events e
 join pointsman.runs r on r.id = e.run
@@ -100,7 +101,9 @@ where e.kind = any ($2::smallint[]) and r.pipeline = any ($1::int[]) and ($3::bi
     and not exists (
         select from pointsman.position_changes c where c.position = e.position and c.new < c.old
     )
-group by e.position, e."offset", r.pipeline
+group by e.position, e."offset", r.pipeline,
+    case when e.position = any ($4::int[]) then e.event_id end,
+    case when e.position = any ($4::int[]) then e.payload end
 having count(*) > 1
 order by e.position, e."offset"
 
@@ -236,7 +239,7 @@ select pg_notify($1, '')
 select id from pointsman.inbox where id = any ($1::bigint[]) order by id
 
 -- name: records_of_letters
-select id, status, reason, pipeline, position, "offset" from pointsman.dead_letters
+select id, status, reason, pipeline, position, "offset", event_id from pointsman.dead_letters
 where id = any ($1::bigint[]) order by id
 
 -- name: lock_positions

@@ -1,0 +1,44 @@
+"""The topics that pipelines read, and how their records are read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Policy = Literal["dead_letter", "ignore"]
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """A topic that a pipeline reads, and how type, id, key and time are found in its plain JSON records.
+
+    Of the versions of a pipeline that are loaded the newest decides, for the runs of all of them.
+
+    CloudEvents carry their own and need no settings. ``type``, ``id``, ``key`` and ``time`` each name a
+    header or a field of the record (``a.b`` for a field within a field); a header is preferred. Where a record holds
+    several events, they name a field of the element or a header, and the field is preferred.
+    """
+
+    name: str
+    type: str = "type"
+    type_default: str | None = None
+    """The type of records that carry none."""
+    id: str | None = None
+    """None: cluster, topic, partition and offset are the id, and the number of the element where there are several."""
+    key: str | None = None
+    """None: the Kafka key is the run's key, then CloudEvents ``subject``."""
+    time: str | None = None
+    """None: Kafka's time."""
+    unknown: Policy = "dead_letter"
+    """What becomes of a record whose type no pipeline that reads the topic knows."""
+    dead_letters: str | None = None
+    """The topic for dead letters; None: ``<name>.dead-letters``."""
+    each: str | None = None
+    """The field with a list, each element of which is an event; None: a record is one event."""
+    each_missing: Policy = "dead_letter"
+    """What becomes of a record without that field, such as a service's test message."""
+
+    @property
+    def dead_letter_topic(self) -> str:
+        """Where dead letters of this topic are published."""
+        return self.dead_letters or f"{self.name}.dead-letters"

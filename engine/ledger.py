@@ -20,6 +20,7 @@ from engine.routing import RUN_BYTES, Route, TopicRoute
 from engine.store.contract import Commit, IgnoredRange, Noted
 from statemachines.outcome import Duplicate, Ignored, Outcome, Reason, Refused, Waits
 from statemachines.run import Run
+from statemachines.search import Attributes, attributes_of
 
 WAITING_EVENTS_MAX = 1_000
 """How many events wait behind the hold of one run; the newest beyond that become dead letters."""
@@ -43,6 +44,8 @@ class Ledger:
         self._touched: dict[Route, dict[str, int]] = {}
         self._judged: dict[Route, dict[str, Run]] = {}
         self._other_rows: dict[Route, int] = {}
+        self._searched: dict[Route, dict[str, bytes]] = {}
+        """The contexts before, of runs with searchable fields whose contexts changed."""
         self._ranges: dict[int, IgnoredRange] = {}
         self._inherited: Known = set()
         self._inherited_waiting: Known = set()
@@ -70,6 +73,8 @@ class Ledger:
             route.cache_bytes += len(keys) * RUN_BYTES + context_bytes
             self.count(route, Disposition.STARTED, created)
             self.count(route, Disposition.APPLIED, moves - created - self._other_rows.get(route, 0))
+        for route, contexts in self._searched.items():
+            commit.attributes.extend(_changed_attributes(route, contexts))
         return commit
 
     def inherit(self, previous: Ledger) -> None:
@@ -275,6 +280,10 @@ class Ledger:
         )
         self.count(route, Disposition.IGNORED)
 
+    def may_be_found_otherwise(self, route: Route, key: str, context: bytes) -> None:
+        """Note that a run with searchable fields has another context now; ``context`` is the one before."""
+        self._searched.setdefault(route, {}).setdefault(key, context)
+
     def close_range(self, position: int | None) -> None:
         """A record that is not ignored ends the range of those before it."""
         if position is not None and self._ranges:
@@ -314,3 +323,13 @@ class Ledger:
             run.id, None, record.offset, at, run.sequence + 1, arrival.position, run.definition, int(kind), run.status,
             packed, envelope.type, run.configuration, envelope.id, b"", b"", record.value,
         ))  # fmt: skip
+
+
+def _changed_attributes(route: Route, contexts: Mapping[str, bytes]) -> Iterator[tuple[int, Attributes]]:
+    """(run, search attributes) of those whose attributes are others than they were by these contexts."""
+    for key, before in contexts.items():
+        run = route.cache[key]
+        kinds = route.machines[run.definition].searchable
+        attributes = attributes_of(kinds, run.context)
+        if attributes != (attributes_of(kinds, before) if before else {}):
+            yield run.id, attributes

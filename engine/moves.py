@@ -90,6 +90,8 @@ class Moves(Ledger):
             except KeyError:
                 touched = touched_runs[route] = {}
             touched.setdefault(key, before)
+            if machine.searchable and context is not None:
+                self.may_be_found_otherwise(route, key, context_before)
             name = texts.get(envelope.type) or self._text(envelope.type)
             states = texts.get(configuration) or self._text(configuration)
             run_key, headers = key.encode(), record.headers

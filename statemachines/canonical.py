@@ -2,7 +2,7 @@
 
 It is JSON with sorted keys, and says which format it has. In it: name, version, the context's class by name,
 the states and the transitions in order (what is tried first matters), start events, functions by name, event
-types with their keys, policies, and topics with their settings, sorted by name.
+types with their keys, policies, topics with their settings, sorted by name, and search attributes with what they are.
 
 Not in it: what functions and classes do, which the code hash stands for; the JSON schema of the context,
 which changes with pydantic's version; descriptions and places, which change nothing.
@@ -18,6 +18,7 @@ import orjson
 
 from statemachines.definition import Move, Pipeline, State, name_of
 from statemachines.events import Event
+from statemachines.search import kinds_of
 
 FORMAT = "pointsman.definition/1"
 
@@ -48,6 +49,8 @@ def canonical_bytes(pipeline: Pipeline[Any]) -> bytes:
         ],
         "moves": [_move(move) for move in pipeline.moves],
     }
+    if searchable := kinds_of(pipeline.context):
+        form["searchable"] = searchable
     return orjson.dumps(form, option=orjson.OPT_SORT_KEYS)
 
 

@@ -14,6 +14,7 @@ from statemachines.chart.tree import Block, plant
 from statemachines.codehash import code_hash
 from statemachines.definition import Move, Pipeline, Policy, Start, is_flat, name_of
 from statemachines.events import is_internal
+from statemachines.search import Kind, kinds_of
 from statemachines.validation import check
 
 if TYPE_CHECKING:
@@ -78,6 +79,8 @@ class Machine:
     """The context from its JSON; raises ValueError."""
     write_context: Callable[..., bytes]
     """The context as JSON."""
+    searchable: Mapping[str, Kind]
+    """What runs are found by."""
     outlet: Outlet | None = None
     """What is too large for its topic is refused by it. No part of the definition: the engine puts it in."""
 
@@ -124,6 +127,7 @@ def compile_pipeline(pipeline: Pipeline[Any], *, namespace: str = "default") -> 
         code=code_hash(pipeline),
         read_context=pipeline.context.__pydantic_validator__.validate_json,
         write_context=pipeline.context.__pydantic_serializer__.to_json,
+        searchable=kinds_of(pipeline.context),
     )
 
 

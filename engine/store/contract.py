@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 from connectors.source import Partition
 from engine.outbox import OutRecord
 from statemachines.run import Run
+from statemachines.search import Attributes
 
 
 class StoreError(Exception):
@@ -222,6 +223,8 @@ class Commit:
     """Put into the inbox."""
     followed_by: Command | None = None
     """The same as the inbox has it, once the store has committed."""
+    attributes: list[tuple[int, Attributes]] = field(default_factory=list)
+    """(run, search attributes) of runs whose attributes this changes."""
     strikes_forgotten: list[tuple[int, int]] = field(default_factory=list)
     """(position, offset)"""
     out: list[OutRecord] = field(default_factory=list)

@@ -22,6 +22,7 @@ from engine.store.contract import (
     WaitingEvent,
 )
 from statemachines.run import Run
+from statemachines.search import Attributes
 
 CLUSTER = "c"
 """The cluster of all positions here."""
@@ -51,6 +52,8 @@ class Tables:
     inbox: dict[int, Command] = field(default_factory=dict)
     commands: int = 0
     """The number of the last command that was put into the inbox."""
+    attributes: dict[int, Attributes] = field(default_factory=dict)
+    """Empty ones, too."""
     next_run: int = 1
     ticket: int = 0
 
@@ -215,6 +218,7 @@ class FakeStore:
             commit.followed_by = Command(tables.commands, *commit.follow_up, commit.at)
             tables.inbox[tables.commands] = commit.followed_by
         self._change_runs(commit)
+        tables.attributes.update(commit.attributes)
         rows = [unpack(packed) for packed in commit.rows]
         for row in rows:
             self._add_row(row)

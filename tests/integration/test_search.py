@@ -90,6 +90,8 @@ async def test_nothing_is_written_for_pipelines_without_attributes(
     async with feed(database, plain_tickets()) as feeding:
         await feeding.records(opened("t1"))
         await feeding.records(changed("t1", tenant="other"))
+        _, batch = await _prepared(feeding, changed("t1", tenant="another"))
+        assert batch._searched == {}, "nothing is kept for them either"
     assert await stored(reader) == {}
     assert [one.attributes for one in await list_runs(reader, "default")] == [{}]
 

@@ -264,3 +264,15 @@ insert into pointsman.position_changes (position, old, new, who, why) values ($1
 
 -- name: place_of_position
 select topic, partition, consumer_group from pointsman.positions where id = $1
+
+-- name: way_of_run
+select sequence, kind, type, configuration from pointsman.events where run = $1 order by sequence
+
+-- name: count_states
+-- How many runs are where, by version; exact, and one pass over the runs of these pipelines.
+select p.name, d.version, split_part(r.configuration, '  ', 1) as configuration, count(*) as runs
+from pointsman.runs r
+join pointsman.pipelines p on p.id = r.pipeline
+join pointsman.definitions d on d.id = r.definition
+where p.namespace = $1 and p.name = any ($2::text[])
+group by 1, 2, 3

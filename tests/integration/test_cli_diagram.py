@@ -44,7 +44,7 @@ class Asking:
 
 @pytest.fixture
 async def asking(database: Database, tmp_path: Path) -> Asking:
-    """Of the shop o1 is paid after two parts, o2 is shipped, o3 held, and o4 follows version 2."""
+    """Of the shop o1 is paid in two parts, o2 shipped, o3 held with an event behind; o4 follows version 2."""
     async with feed(database, shop(), incident_pipeline()) as feeding:
         await feeding.records(
             *(event("order.placed", {"order_id": key, "amount": 5}) for key in ("o1", "o2", "o3"))
@@ -55,6 +55,7 @@ async def asking(database: Database, tmp_path: Path) -> Asking:
             event("order.paid", {"order_id": "o2", "amount": 5}),
             event("order.shipped", {"order_id": "o2"}),
             event("order.broken", {"order_id": "o3"}),
+            event("order.noted", {"order_id": "o3"}),
         )
         await feeding.records(
             event("incident.reported", {"incident": "i1", "severity": 3}, topic="incidents"),
@@ -82,6 +83,14 @@ def test_a_chart_is_marked_with_its_regions_and_its_history(asking: Asking) -> N
     assert "active --> suspended: incident.suspended (row 3)" in lines
     assert "class active,repair,customer,work,looking,waiting here" in lines
     assert "class queued,suspended passed" in lines
+
+
+def test_an_event_that_failed_and_one_that_waits_took_no_way(asking: Asking) -> None:
+    [drawn] = asking.diagram(f"{asking.file}:flow", "--run", "o3", "--json").json
+    run = drawn["run"]
+    assert (run["status"], run["sequence"], run["configuration"]) == ("held", 3, ["placed"])
+    assert run["transitions"] == [_taken(None, "order.placed", "placed", None, 1)]
+    assert run["unexplained"] == []
 
 
 def test_runs_are_counted_by_the_state_that_they_are_in(asking: Asking) -> None:

@@ -43,6 +43,12 @@ STRIKES_MAX = 2
 _new = tuple.__new__
 _NO_EVENT = Event.model_construct()
 _RUNNING = int(Status.RUNNING)
+ENDED_MEANWHILE = Refused(
+    Reason.CLOSED,
+    "the run ended while this event waited behind what held it; redriven, it begins the next generation",
+    holds=False,
+)
+"""What is offered after a wait is offered to the run that it waited for."""
 GOES_ON = "more follows by itself than goes into one commit"
 
 
@@ -224,6 +230,8 @@ class Batch(Moves):
             if arrival[7] is not None and type(outcome) is not Waits and after_wait is None:
                 assert run is not None, "what comes from inside comes from a run"
                 self._take_own(arrival, machine, run, arrival[7], outcome, at)
+            elif type(outcome) is Moved and after_wait is not None and _restarts(run, outcome):
+                others.append((arrival, run, ENDED_MEANWHILE, at, after_wait))
             elif type(outcome) is Moved:
                 moves.append((arrival, machine, run, outcome, at, at_number))
             else:
@@ -435,6 +443,10 @@ class Batch(Moves):
             reason = Reason.NO_KEY
             why = f"{why_no_key(how, event_class.__name__)}, or the key is longer than {KEY_BYTES_MAX} bytes"
         self.refuse_record(record, position, topic, reason, why, decoded, route)
+
+
+def _restarts(run: Run | None, moved: Moved) -> bool:
+    return moved.started and run is not None and run.status == Status.COMPLETED
 
 
 def _known_by(once: Once, decoded: Decoded) -> bytes | None:

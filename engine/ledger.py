@@ -33,6 +33,7 @@ from statemachines.outcome import (
     Waits,
 )
 from statemachines.run import DeferredEvent, Run
+from statemachines.search import Attributes, attributes_of
 
 WAITING_EVENTS_MAX = 1_000
 """How many events wait behind the hold of one run; the newest beyond that become dead letters."""
@@ -59,6 +60,8 @@ class Ledger:
         self._starts: dict[Route, int] = {}
         self._rows_of_ended: dict[Route, int] = {}
         """Rows of runs whose key has begun its next generation in this batch."""
+        self._searched: dict[Route, dict[str, bytes]] = {}
+        """The contexts before, of runs with searchable fields whose contexts changed."""
         self._ranges: dict[int, IgnoredRange] = {}
         self._inherited: Known = set()
         self._inherited_waiting: Known = set()
@@ -86,12 +89,18 @@ class Ledger:
             starts = self._starts.get(route, 0)
             self.count(route, Disposition.STARTED, starts)
             self.count(route, Disposition.APPLIED, moves - starts - self._other_rows.get(route, 0))
+        for route, contexts in self._searched.items():
+            for key, before_it in contexts.items():
+                commit.attributes.extend(_changed_attributes(route, route.cache[key], before_it))
         return commit
 
     def retire(self, route: Route, run: Run) -> None:
         """Have a run done with, since its key begins its next generation: it must still be as it is."""
         before = self._touched.get(route, {}).pop(run.key, None)
         self._judged.get(route, {}).pop(run.key, None)
+        searched = self._searched.get(route, {}).pop(run.key, None)
+        if searched is not None:
+            self.commit.attributes.extend(_changed_attributes(route, run, searched))
         if before is None:
             self.commit.judged.append((run.id, run.sequence))
             return
@@ -400,6 +409,10 @@ class Ledger:
         )
         self.count(route, Disposition.IGNORED)
 
+    def may_be_found_otherwise(self, route: Route, key: str, context: bytes) -> None:
+        """Note that a run with searchable fields has another context now; ``context`` is the one before."""
+        self._searched.setdefault(route, {}).setdefault(key, context)
+
     def close_range(self, position: int | None) -> None:
         """A record that is not ignored ends the range of those before it."""
         if position is not None and self._ranges:
@@ -466,3 +479,11 @@ class Ledger:
 
 def _without(deferred: tuple[DeferredEvent, ...], gone: DeferredEvent) -> tuple[DeferredEvent, ...]:
     return tuple(one for one in deferred if one.sequence != gone.sequence)
+
+
+def _changed_attributes(route: Route, run: Run, before: bytes) -> Iterator[tuple[int, Attributes]]:
+    """The run and its search attributes, where they are others than by the context before."""
+    kinds = route.machines[run.definition].searchable
+    attributes = attributes_of(kinds, run.context)
+    if attributes != (attributes_of(kinds, before) if before else {}):
+        yield run.id, attributes

@@ -103,6 +103,8 @@ class Moves(Ledger):
             except KeyError:
                 touched = touched_runs[route] = {}
             touched.setdefault(key, before)
+            if machine.searchable and context is not None:
+                self.may_be_found_otherwise(route, key, context_before)
             name = texts.get(envelope.type) or self._text(envelope.type)
             states = texts.get(configuration) or self._text(configuration)
             run_key, headers = key.encode(), record.headers
@@ -164,6 +166,8 @@ class Moves(Ledger):
         if moved.publications or moved.asked:
             envelope = arrival.decoded.envelope
             effects = self.ask(moved.publications, moved.asked, address, envelope, at)
+        if machine.searchable and moved.context is not None:
+            self.may_be_found_otherwise(arrival.route, run.key, run.context)
         return self.row(arrival, run, kind, at, effects=effects, moved=moved)
 
     def _leave_for_start(

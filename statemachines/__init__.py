@@ -6,6 +6,7 @@ from statemachines.effects import Effect, Out, Publish, Raise
 from statemachines.events import Done, Event, Failed
 from statemachines.guards import has_tag, in_state
 from statemachines.mistakes import DefinitionError, Mistake
+from statemachines.search import Searchable
 
 __all__ = [
     "Context",
@@ -19,6 +20,7 @@ __all__ = [
     "Pipeline",
     "Publish",
     "Raise",
+    "Searchable",
     "State",
     "Topic",
     "has_tag",

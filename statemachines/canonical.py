@@ -2,7 +2,8 @@
 
 It is JSON with sorted keys, and says which format it has. In it: name, version, the context's class by name,
 the states and the transitions in order (what is tried first matters), start events, functions by name, event
-types and patterns with their keys, policies, tags, and topics with their settings, sorted by name.
+types and patterns with their keys, policies, tags, topics with their settings, sorted by name, and search attributes
+with what they are.
 
 Not in it: what functions and classes do, which the code hash stands for; the JSON schema of the context,
 which changes with pydantic's version; descriptions and places, which change nothing.
@@ -20,6 +21,7 @@ import orjson
 from statemachines.definition import Move, Pipeline, State, name_of
 from statemachines.events import Event, KeyBy
 from statemachines.policies import SITUATIONS, Decision, Defer, PolicyLine
+from statemachines.search import kinds_of
 from statemachines.topic import Topic
 
 FORMAT = "pointsman.definition/1"
@@ -55,6 +57,8 @@ def canonical_bytes(pipeline: Pipeline[Any]) -> bytes:
     }
     if pipeline.keys:
         form["keys"] = {keyed.event.event_type(): _key(keyed.by) for keyed in pipeline.keys}
+    if searchable := kinds_of(pipeline.context):
+        form["searchable"] = searchable
     return orjson.dumps(form, option=orjson.OPT_SORT_KEYS)
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta
 from types import MappingProxyType
 from typing import Any
 
 import orjson
 
-from statemachines.definition import Initial, Move, Pipeline, State, name_of
+from statemachines.definition import Initial, Move, Pipeline, Start, State, name_of
 from statemachines.events import is_event_class
 
 _PLAIN_ID = re.compile(r"(?!(state|begin|fork)_\d)(?!.*_(start|end)$)[A-Za-z][A-Za-z0-9_]*", re.IGNORECASE)
@@ -46,15 +47,42 @@ _BRACKETS = {"[": "#91;", "]": "#93;"}
 _INDENT = "  "
 
 
-def to_mermaid(pipeline: Pipeline[Any]) -> str:
+_CLASSES = (
+    ("here", "fill:#ffe082,stroke:#e65100,stroke-width:3px,color:#000"),
+    ("passed", "fill:#e3f2fd,stroke:#1565c0,color:#000"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """What is said of a pipeline's states and transitions beside what they are."""
+
+    here: Collection[str] = ()
+    """The states that are active."""
+    passed: Collection[str] = ()
+    """The states that were active once."""
+    states: Mapping[str, str] = field(default_factory=dict)
+    """What is said behind the names of states, such as how many runs are there."""
+    starts: Mapping[Start, str] = field(default_factory=dict)
+    moves: Mapping[tuple[str, Move], str] = field(default_factory=dict)
+    """What is said behind transitions, by the state that they lead out of, such as the rows that took them."""
+
+
+NO_MARKS = Marks()
+
+
+def to_mermaid(pipeline: Pipeline[Any], marks: Marks = NO_MARKS) -> str:
     """The text of a ``stateDiagram-v2``: states, where runs begin and end, and events with ``[guard]``.
 
     A transition that waits for no event says ``always``; one that stays in its state ``[internal]``; and one that
     leaves its state where others would stay in it ``[reenter]``. Several targets are behind a fork. A history says
     ``H``, or ``H*`` where it is deep. Of a pipeline with mistakes, the part that is right is drawn.
+
+    What ``marks`` has of states and transitions is said behind them; the states where a run is are of the class
+    ``here``, and those where it was of the class ``passed``.
     """
     title = orjson.dumps(f"{pipeline.name} version {pipeline.version}").decode()
-    lines = ["direction LR", *_Drawing(pipeline).lines()]
+    lines = ["direction LR", *_Drawing(pipeline, marks).lines()]
     return (
         "\n".join(["---", f"title: {title}", "---", "stateDiagram-v2", *(_INDENT + one for one in lines)])
         + "\n"
@@ -62,8 +90,9 @@ def to_mermaid(pipeline: Pipeline[Any]) -> str:
 
 
 class _Drawing:
-    def __init__(self, pipeline: Pipeline[Any]) -> None:
+    def __init__(self, pipeline: Pipeline[Any], marks: Marks) -> None:
         self._pipeline = pipeline
+        self._marks = marks
         self._states: dict[str, State[Any]] = {}
         for state in pipeline.states:
             if isinstance(state.name, str):
@@ -84,10 +113,20 @@ class _Drawing:
         yield from self._beginnings()
         yield from self._edges()
         yield from (f"{self._ids[state.name]} --> [*]" for state in top if state.final)
+        yield from self._classes()
+
+    def _classes(self) -> Iterator[str]:
+        marked = {"here": set(self._marks.here), "passed": set(self._marks.passed) - set(self._marks.here)}
+        for name, style in _CLASSES:
+            ids = [self._ids[state] for state in self._states if state in marked[name]]
+            if ids:
+                yield f"classDef {name} {style}"
+                yield f"class {','.join(ids)} {name}"
 
     def _node(self, state: State[Any]) -> Iterator[str]:
         mark = {True: "H* ", False: "H "}[bool(state.deep)] if state.kind == "history" else ""
-        name, of_state = _escaped(mark + state.name, _BRACKETS), self._ids[state.name]
+        name = _escaped(_told(mark + state.name, self._marks.states.get(state.name)), _BRACKETS)
+        of_state = self._ids[state.name]
         does = [f"{word} / {_escaped(text, _BRACKETS)}" for word, text in _notes(state)]
         inside = self._inner.get(id(state), [])
         if inside:
@@ -155,7 +194,8 @@ class _Drawing:
         for start in self._pipeline.starts:
             target = self._ids.get(start.target or initial)
             if target is not None:
-                yield f"[*] --> {target}: {_escaped(getattr(start.event, '__event_type__', ''))}"
+                label = _told(getattr(start.event, "__event_type__", ""), self._marks.starts.get(start))
+                yield f"[*] --> {target}: {_escaped(label)}"
 
     def _edges(self) -> Iterator[str]:
         """All on one event together; what any state takes is drawn from each of the outermost ones."""
@@ -170,7 +210,8 @@ class _Drawing:
         forks = 0
         for edges in by_event.values():
             for state, move in edges:
-                source, label = self._ids[state.name], _escaped(self._label(move))
+                said = self._marks.moves.get((state.name, move))
+                source, label = self._ids[state.name], _escaped(_told(self._label(move), said))
                 if len(move.targets) > 1:
                     fork, forks = f"fork_{forks}", forks + 1
                     yield f"state {fork} <<fork>>"
@@ -231,6 +272,10 @@ def _duration(delay: timedelta) -> str:
     if seconds or micros or not parts:
         parts.append(f"{seconds + micros / 1_000_000:g} s")
     return " ".join(parts)
+
+
+def _told(text: str, said: str | None) -> str:
+    return text if said is None else f"{text} ({said})"
 
 
 def _does(when: str, action: Any) -> str:

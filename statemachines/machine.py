@@ -17,6 +17,7 @@ from statemachines.events import After, is_internal
 from statemachines.keys import How, how_keyed
 from statemachines.patterns import ByType, is_pattern, takes, takes_failures
 from statemachines.policies import Policies, policies_of
+from statemachines.search import Kind, kinds_of
 from statemachines.validation import check
 
 if TYPE_CHECKING:
@@ -94,6 +95,8 @@ class Machine:
     """The context from its JSON; raises ValueError."""
     write_context: Callable[..., bytes]
     """The context as JSON."""
+    searchable: Mapping[str, Kind]
+    """What runs are found by."""
     outlet: Outlet | None = None
     """What is too large for its topic is refused by it. No part of the definition: the engine puts it in."""
 
@@ -160,6 +163,7 @@ def compile_pipeline(pipeline: Pipeline[Any], *, namespace: str = "default") -> 
         code=code_hash(pipeline),
         read_context=pipeline.context.__pydantic_validator__.validate_json,
         write_context=pipeline.context.__pydantic_serializer__.to_json,
+        searchable=kinds_of(pipeline.context),
     )
 
 

@@ -45,6 +45,17 @@ def check_one_of(what: str, word: str | None, known: Iterable[str]) -> None:
         raise UsageError(f"There is no {what} {word!r}. {did_you_mean(word, words)}")
 
 
+def check_conditions(given: Iterable[str]) -> list[tuple[str, str]]:
+    """Names and values of what is given as ``NAME=VALUE``. Raises UsageError."""
+    found = []
+    for one in given:
+        name, equals, value = one.partition("=")
+        if not name or not equals:
+            raise UsageError(f"--where takes NAME=VALUE, such as tenant=acme; {one!r} is none.")
+        found.append((name, value))
+    return found
+
+
 def check_text(option: str, text: str | None) -> None:
     """Refuse a text that cannot be kept; None is not given. Raises UsageError."""
     if text is not None and (not text.strip() or len(text) > TEXT_CHARACTERS_MAX or "\0" in text):

@@ -1,4 +1,4 @@
-"""``validate`` and ``diagram``: commands about definitions alone, which need no service."""
+"""``validate``, which needs no service; and how commands come by the pipelines that they are given."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import typer
 from engine.cli.failures import FAILED
 from engine.cli.options import Json, Modules
 from engine.cli.output import console, counted, note, print_json, say
-from statemachines.diagram import to_mermaid
 
 if TYPE_CHECKING:
     from statemachines.definition import Pipeline
@@ -21,9 +20,8 @@ PANEL = "Definitions"
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands."""
+    """Add the command."""
     app.command(rich_help_panel=PANEL)(validate)
-    app.command(rich_help_panel=PANEL)(diagram)
 
 
 def find(targets: Sequence[str]) -> list[Pipeline[Any]]:
@@ -81,15 +79,6 @@ def validate(modules: Modules, json: Json = False) -> int:
         warnings = len(mistakes) - errors
         say(f"{counted(errors, 'error')}, {counted(warnings, 'warning')}")
     return FAILED if errors else 0
-
-
-def diagram(modules: Modules, json: Json = False) -> None:
-    """Draw pipelines as Mermaid state diagrams, which GitHub and many editors show."""
-    drawn = [(one, to_mermaid(one)) for one in find(modules)]
-    if json:
-        print_json([{"pipeline": one.name, "version": one.version, "mermaid": text} for one, text in drawn])
-        return
-    say("\n".join(text.rstrip("\n") for _, text in drawn))
 
 
 def _print_mistakes(mistakes: list[Mistake]) -> None:

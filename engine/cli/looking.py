@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from engine.cli.arguments import BIGINT_MAX, INT_MAX, check_event, check_one_of, check_run, up_to
+from engine.cli.arguments import (
+    BIGINT_MAX,
+    INT_MAX,
+    check_conditions,
+    check_event,
+    check_one_of,
+    check_run,
+    up_to,
+)
 from engine.cli.asking import Generation, Key, Pipeline, RunWords, ask_store, find_address
 from engine.cli.failures import FAILED
 from engine.cli.options import Json, Limit, Namespace, Postgres
@@ -16,6 +24,7 @@ from engine.cli.output import note, print_facts, print_json, print_rows, say, sh
 if TYPE_CHECKING:
     from engine.reading import Answer, Explanation, HistoryRow, RecordView, RunAt, RunView
     from engine.store.connecting import Connection
+    from statemachines.search import Value
 
 PANEL = "Runs and events"
 
@@ -35,6 +44,14 @@ def runs(
     state: Annotated[
         str | None, typer.Option("--state", metavar="NAME", help="Only those that are in this state.")
     ] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--where",
+            metavar="NAME=VALUE",
+            help="Only with this value of a search attribute; given several times, all must hold.",
+        ),
+    ] = None,
     limit: Limit = 100,
     postgres: Postgres = None,
     namespace: Namespace = None,
@@ -44,20 +61,20 @@ def runs(
     from engine.reading.runs import RunStatus  # noqa: PLC0415 - needs an extra to be installed
 
     check_one_of("status", status, get_args(RunStatus))
+    conditions = check_conditions(where or ())
 
     async def question(connection: Connection, namespace: str) -> list[RunView]:
         from engine.reading import list_runs  # noqa: PLC0415 - needs an extra to be installed
 
-        return await list_runs(
-            connection, namespace, pipeline=pipeline, key=key, status=status, state=state, limit=limit
-        )
+        filters = {"pipeline": pipeline, "key": key, "status": status, "state": state}
+        return await list_runs(connection, namespace, **filters, where=conditions, limit=limit)
 
     found = ask_store({"postgres": postgres, "namespace": namespace}, question)
     if json:
         print_json(found)
         return
     print_rows(
-        ("pipeline", "key", "generation", "status", "state", "rows", "waiting", "updated"),
+        ("pipeline", "key", "generation", "status", "state", "attributes", "rows", "waiting", "updated"),
         [
             (
                 one.pipeline,
@@ -65,6 +82,7 @@ def runs(
                 one.generation,
                 one.status,
                 " ".join(one.configuration),
+                " ".join(f"{name}={shown_attribute(value)}" for name, value in one.attributes.items()),
                 one.sequence,
                 one.waiting or "",
                 one.updated,
@@ -72,9 +90,20 @@ def runs(
             for one in found
         ],
         right=("generation", "rows", "waiting"),
-        optional=("generation", "waiting"),
+        optional=("generation", "attributes", "waiting"),
     )
     tell_limit(len(found), limit, "run")
+
+
+def shown_attribute(value: Value) -> str:
+    """The value of a search attribute as it is asked for."""
+    match value:
+        case bool():
+            return str(value).lower()
+        case list():
+            return ",".join(value)
+        case _:
+            return str(value)
 
 
 def history(

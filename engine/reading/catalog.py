@@ -13,6 +13,7 @@ from connectors.decode import Decoded, Unreadable, decode
 from connectors.source import RawRecord
 from engine.store.connecting import Connection
 from engine.store.queries import load
+from statemachines.search import WORDS, Kind
 from statemachines.topic import Topic
 
 SQL = load("reading")
@@ -47,6 +48,8 @@ class StoredDefinition:
     registered: datetime
     topics: Mapping[str, Topic]
     """What it reads, with the settings that say how type, id, key and time are found."""
+    searchable: Mapping[str, Kind]
+    """What its runs are found by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +139,8 @@ def _definition(
     registered: datetime,
     structure: bytes,
 ) -> StoredDefinition:
-    return StoredDefinition(number, pipeline, name, version, hash_, code, registered, _topics(structure))
+    topics, searchable = _topics(structure), _searchable(structure)
+    return StoredDefinition(number, pipeline, name, version, hash_, code, registered, topics, searchable)
 
 
 def _topics(structure: bytes) -> dict[str, Topic]:
@@ -149,3 +153,11 @@ def _topics(structure: bytes) -> dict[str, Topic]:
     except (ValueError, KeyError, TypeError, AttributeError):
         return {}
     return {topic.name: topic for topic in topics}
+
+
+def _searchable(structure: bytes) -> dict[str, Kind]:
+    try:
+        listed: dict[str, Kind] = orjson.loads(structure).get("searchable", {})
+        return {name: kind for name, kind in listed.items() if kind in WORDS}
+    except (ValueError, TypeError, AttributeError):  # as above
+        return {}

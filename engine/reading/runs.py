@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -9,9 +11,11 @@ from typing import Any, Literal
 from engine.errors import UsageError
 from engine.reading.catalog import SQL
 from engine.reading.errors import NotFoundError
+from engine.reading.searching import asked_attributes
 from engine.reading.values import askable, json_of, shown_time, states_of
 from engine.store.connecting import Connection
 from statemachines.run import Run, Status
+from statemachines.search import Attributes
 from statemachines.suggest import did_you_mean
 
 RunStatus = Literal["running", "completed", "held"]
@@ -43,6 +47,8 @@ class RunView:
     """The sequence number of the row that holds it."""
     waiting: int
     """How many events wait behind the hold."""
+    attributes: Attributes
+    """What it is found by."""
 
     def as_json(self) -> dict[str, Any]:
         """The documented fields."""
@@ -59,6 +65,7 @@ class RunView:
             "updated": shown_time(self.updated),
             "held": self.held,
             "waiting": self.waiting,
+            "attributes": self.attributes,
         }
 
 
@@ -70,19 +77,22 @@ async def list_runs(
     key: str | None = None,
     status: str | None = None,
     state: str | None = None,
+    where: Sequence[tuple[str, str]] = (),
     limit: int = 100,
 ) -> list[RunView]:
     """Runs, those that started last first; ``limit`` 0 gives all of them.
 
+    ``where`` are search attributes with the values that a run must have, all of them.
+
     Raises:
-        UsageError: there is no such status.
+        UsageError: there is no such status or attribute, or no such value of it.
     """
     if status is not None and status not in _FILTERS:
         raise UsageError(f"There is no status {status!r}. {did_you_mean(status, _FILTERS)}")
     number, held = (None, None) if status is None else _FILTERS[status]
-    rows = await connection.fetch(
-        SQL["list_runs"], namespace, askable(pipeline), askable(key), number, held, askable(state), limit
-    )
+    asked = await asked_attributes(connection, namespace, pipeline, where) if where else None
+    filters = (askable(pipeline), askable(key), number, held, askable(state), limit, asked)
+    rows = await connection.fetch(SQL["list_runs"], namespace, *filters)
     return [
         RunView(
             namespace=namespace,
@@ -97,6 +107,7 @@ async def list_runs(
             updated=row["updated"],
             held=row["held"] or None,
             waiting=row["waiting"],
+            attributes=json.loads(row["attributes"] or "{}"),
         )
         for row in rows
     ]

@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 from connectors.source import Partition
 from engine.outbox import OutRecord
 from statemachines.run import Run
+from statemachines.search import Attributes
 
 
 class StoreError(Exception):
@@ -262,6 +263,8 @@ class Commit:
     going_on: list[FollowUp] = field(default_factory=list)
     """Put into the inbox, too; whoever takes them up."""
     sent: list[SentEvent] = field(default_factory=list)
+    attributes: list[tuple[int, Attributes]] = field(default_factory=list)
+    """(run, search attributes) of runs whose attributes this changes."""
     strikes_forgotten: list[tuple[int, int]] = field(default_factory=list)
     """(position, offset)"""
     out: list[OutRecord] = field(default_factory=list)

@@ -13,6 +13,7 @@ from connectors.source import Partition
 from engine import outbox
 from engine.dead_letters import numbered
 from engine.log import COLUMNS, Kind
+from engine.store.attributes import write_attributes
 from engine.store.connecting import Connection, connect, translate
 from engine.store.contract import (
     Applied,
@@ -306,6 +307,8 @@ class PostgresStore:
         await self._consume_commands(commit)
         await self._change_runs(commit)
         await self._create_runs(commit)
+        if commit.attributes:
+            await write_attributes(self._writer, commit.attributes)
         if commit.judged:
             unmoved = await self._writer.fetchval(_SQL["count_unmoved"], *_columns(commit.judged))
             if unmoved != len(commit.judged):

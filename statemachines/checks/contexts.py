@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from statemachines.checks import search
 from statemachines.checks.schemas import fields_with_sets, unfinished
 from statemachines.context import Context
 from statemachines.definition import Pipeline
@@ -30,6 +31,7 @@ def find(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
             "Use a list or a dict: the order of a set differs from process to process, and so would the log"
         )
         yield Mistake(message, cure, pipeline.place)
+    yield from search.find(pipeline)
 
 
 def _class_name(name: str) -> str:

@@ -30,6 +30,7 @@ from engine.store.contract import (
 from statemachines.following import wakes_at
 from statemachines.memory import time_of
 from statemachines.run import Run
+from statemachines.search import Attributes
 
 CLUSTER = "c"
 """The cluster of all positions here."""
@@ -60,6 +61,8 @@ class Tables:
     inbox: dict[int, Command] = field(default_factory=dict)
     commands: int = 0
     """The number of the last command that was put into the inbox."""
+    attributes: dict[int, Attributes] = field(default_factory=dict)
+    """Empty ones, too."""
     next_run: int = 1
     ticket: int = 0
 
@@ -253,6 +256,7 @@ class FakeStore:
                 raise LostRunsError("another engine consumed a command first")
         self._fill_inbox(commit)
         self._change_runs(commit)
+        tables.attributes.update(commit.attributes)
         rows = [unpack(packed) for packed in commit.rows]
         for row in rows:
             self._add_row(row)

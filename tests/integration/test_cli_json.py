@@ -90,6 +90,10 @@ async def test_every_answer_has_the_documented_fields_and_no_others(
     looking = reader_on(database)
     ask("runs", on=looking)
     assert ask("history", "c-1", on=looking)[-1]["effects"]
+    [drawn] = ask("diagram", file, "--run", "c-1", "--counts", on=looking)
+    assert drawn["run"]["entered"]
+    assert drawn["run"]["transitions"]
+    assert drawn["counts"] == {"opened": 1, "closed": 1}
     assert ask("show", "c-1", on=looking)["record"]["headers"]
     (light,) = ask("explain", "light", on=looking)["answers"]
     assert light["tried"]

@@ -121,6 +121,7 @@ WORDS: dict[str, list[str]] = {
     "dead-letters list": [],
     "dead-letters redrive": ["1"],
     "dead-letters show": ["1"],
+    "diagram": ["statemachines.shipped.orders", "--counts"],
     "doctor": [],
     "explain": ["e-1"],
     "history": ["o-1"],

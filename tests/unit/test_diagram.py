@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from statemachines import Event, Pipeline
-from statemachines.diagram import to_mermaid
+from statemachines.diagram import Marks, to_mermaid
 from statemachines.shipped.orders import flow as orders
 from tests.unit.machines import Account, Opened, open_account
 
@@ -58,3 +58,30 @@ def test_of_a_pipeline_with_mistakes_the_part_that_is_right_is_drawn() -> None:
     text = to_mermaid(flow)
     assert 'state "only" as only' in text
     assert "nowhere" not in text
+
+
+def test_marks_are_said_behind_names_and_shown_by_classes() -> None:
+    flow = Pipeline("marked", Account, topics=["odd"])
+    end, last = flow.state("end", initial=True), flow.state("la;st", final=True)
+    flow.start(Opened, open_account)
+    end.on(Event.named("left"), to=last)
+    marks = Marks(
+        here=["la;st"],
+        passed=["end", "la;st", "elsewhere"],
+        states={"end": "1,000"},
+        starts={flow.starts[0]: "row 1"},
+        moves={("end", flow.moves[0]): "rows 2, 3?"},
+    )
+    lines = [line.strip() for line in to_mermaid(flow, marks).splitlines()]
+    assert lines[5:] == [
+        'state "end (1,000)" as state_0',
+        'state "la#59;st" as state_1',
+        "[*] --> state_0: opened (row 1)",
+        "state_0 --> state_1: left (rows 2, 3?)",
+        "state_1 --> [*]",
+        "classDef here fill:#ffe082,stroke:#e65100,stroke-width:3px,color:#000",
+        "class state_1 here",
+        "classDef passed fill:#e3f2fd,stroke:#1565c0,color:#000",
+        "class state_0 passed",
+    ]
+    assert "classDef" not in to_mermaid(flow)

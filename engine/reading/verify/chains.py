@@ -128,9 +128,7 @@ class Chain:
         for name in _NAMES:
             recorded, computed = getattr(self._stored, name), getattr(folded, name)
             if recorded != computed:
-                told = (
-                    f"is {_short(name, recorded)} in the run's row, and {_short(name, computed)} by its log"
-                )
+                told = f"is {short(name, recorded)} in the run's row, and {short(name, computed)} by its log"
                 yield self._found(f"{name} {told}", self._stored.sequence)
         logged = sorted([*self._waiting, *self._deferred.values()])
         if sorted(waiting) != logged:
@@ -145,15 +143,19 @@ class Chain:
             )
 
     def _found(self, sentence: str, sequence: int | None) -> Finding:
-        run = f"the run {self._stored.key!r} of {self._name}"
-        if self._stored.generation:
-            run += f", generation {self._stored.generation}"
-        return Finding(
-            f"In {run}, {sentence}.", self._name, self._stored.key, self._stored.generation, sequence
-        )
+        stored = self._stored
+        told = f"In {named(self._name, stored)}, {sentence}."
+        return Finding(told, self._name, stored.key, stored.generation, sequence)
 
 
-def _short(name: str, value: object) -> str:
+def named(pipeline: str, run: Run) -> str:
+    """A run as sentences name it."""
+    generation = f", generation {run.generation}" if run.generation else ""
+    return f"the run {run.key!r} of {pipeline}{generation}"
+
+
+def short(name: str, value: object) -> str:
+    """What a column of this name has, as far as it fits a sentence."""
     if isinstance(value, bytes):
         value = value.decode("utf-8", "backslashreplace") if name in {"context", "memory"} else value.hex()
     text = str(value)

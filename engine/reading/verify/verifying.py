@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from engine.reading.catalog import SQL, Catalog, load_catalog
 from engine.reading.runs import find_run
+from engine.reading.verify.attributes import check_attributes
 from engine.reading.verify.books import check_consumed_once, check_lanes, check_letters, check_strays
 from engine.reading.verify.chains import Chain
 from engine.reading.verify.report import Finding, Findings, VerifyReport
@@ -91,6 +92,7 @@ class _Checking:
         numbers = [run.id for _, run in runs]
         waiting = await self._waiting(numbers)
         holders = await self._holders(numbers)
+        attributes = dict(await self._connection.fetch(SQL["attributes_of_runs"], numbers))
         rows = Rows(self._connection, numbers)
         for pipeline, run in runs:
             chain = Chain(pipeline, run, self._catalog)
@@ -98,6 +100,7 @@ class _Checking:
                 self._add(chain.take(row))
                 self.rows += 1
             self._add(chain.end(waiting.get(run.id, ()), holders.get(run.id, {})))
+            self._add(check_attributes(self._catalog, pipeline, run, attributes.get(run.id)))
             self.runs += 1
         if self._progress is not None:
             self._progress(self.runs, self.rows)

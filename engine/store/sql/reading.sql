@@ -15,14 +15,17 @@ order by p.topic, p.partition, p.consumer_group, p.cluster
 
 -- name: list_runs
 select p.name, r.key, r.generation, r.status, r.configuration, r.sequence, r.context, r.started, r.updated, r.held,
-    r.waiting
-from pointsman.runs r join pointsman.pipelines p on p.id = r.pipeline
+    r.waiting, a.attributes
+from pointsman.runs r
+join pointsman.pipelines p on p.id = r.pipeline
+left join pointsman.run_attributes a on a.run = r.id
 where p.namespace = $1
     and ($2::text is null or p.name = $2)
     and ($3::text is null or r.key = $3)
     and ($4::int is null or r.status = $4)
     and ($5::boolean is null or (r.held > 0) = $5)
     and ($6::text is null or $6 = any (string_to_array(split_part(r.configuration, '  ', 1), ' ')))
+    and ($8::jsonb[] is null or a.attributes @> any ($8))
 order by r.started desc, r.id desc
 limit nullif($7::int, 0)
 
@@ -57,6 +60,9 @@ from pointsman.runs
 where pipeline = any ($1::int[]) and id > $2::bigint and ($3::bigint is null or id = $3)
 order by id limit $4
 
+-- name: attributes_of_runs
+select run, attributes from pointsman.run_attributes where run = any ($1::bigint[])
+
 -- name: waiting_of_runs
 select run, sequence from pointsman.waiting where run = any ($1::bigint[]) order by run, sequence
 
@@ -79,6 +85,11 @@ where not exists (select from pointsman.runs r where r.id = e.run)
         where d.id = e.definition and p.namespace <> $1
     )
 group by e.run order by e.run
+
+-- name: attributes_without_run
+select a.run from pointsman.run_attributes a
+where not exists (select from pointsman.runs r where r.id = a.run)
+order by a.run
 
 -- name: waiting_without_run
 select w.run, w.sequence from pointsman.waiting w
@@ -256,3 +267,15 @@ insert into pointsman.position_changes (position, old, new, who, why) values ($1
 
 -- name: place_of_position
 select topic, partition, consumer_group from pointsman.positions where id = $1
+
+-- name: way_of_run
+select sequence, kind, type, configuration from pointsman.events where run = $1 order by sequence
+
+-- name: count_states
+-- How many runs are where, by version; exact, and one pass over the runs of these pipelines.
+select p.name, d.version, split_part(r.configuration, '  ', 1) as configuration, count(*) as runs
+from pointsman.runs r
+join pointsman.pipelines p on p.id = r.pipeline
+join pointsman.definitions d on d.id = r.definition
+where p.namespace = $1 and p.name = any ($2::text[])
+group by 1, 2, 3

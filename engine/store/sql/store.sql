@@ -73,6 +73,14 @@ set updated = new.updated, sequence = new.sequence, definition = new.definition,
 from pg_temp.run_changes new
 where r.id = new.id and r.sequence = new.old
 
+-- name: write_attributes
+insert into pointsman.run_attributes (run, attributes)
+select * from unnest($1::bigint[], $2::jsonb[])
+on conflict (run) do update set attributes = excluded.attributes
+
+-- name: remove_attributes
+delete from pointsman.run_attributes where run = any ($1::bigint[])
+
 -- name: count_unmoved
 select count(*) from unnest($1::bigint[], $2::int[]) as judged (id, sequence)
 join pointsman.runs r on r.id = judged.id and r.sequence = judged.sequence

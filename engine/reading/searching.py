@@ -1,0 +1,60 @@
+"""What a person asks of search attributes, as the store is asked for it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+
+from engine.errors import UsageError
+from engine.reading.catalog import Catalog, load_catalog
+from engine.store.connecting import Connection
+from statemachines.search import WORDS, Kind, Value, asked_as, combined
+from statemachines.suggest import did_you_mean
+
+CONDITIONS_MAX = 20
+WAYS_MAX = 1_000
+"""How many combinations of what attributes are in different definitions are asked for."""
+
+
+async def asked_attributes(
+    connection: Connection, namespace: str, pipeline: str | None, where: Sequence[tuple[str, str]]
+) -> list[str]:
+    """JSON objects, one of which the attributes of a run contain that has all these values.
+
+    Raises:
+        UsageError: no definition has such an attribute, or it cannot have such a value.
+    """
+    if len(where) > CONDITIONS_MAX:
+        raise UsageError(f"Ask for {CONDITIONS_MAX} attributes at most; these are {len(where)}.")
+    known = _known(await load_catalog(connection, namespace), pipeline)
+    of = f"pipeline {pipeline!r}" if pipeline is not None else f"pipeline of the namespace {namespace!r}"
+    asked = [_forms(name, text, known, of) for name, text in where]
+    if math.prod(map(len, asked)) > WAYS_MAX:
+        raise UsageError("Definitions differ too much in what these attributes are. Name a --pipeline.")
+    return [json.dumps(way) for way in combined(asked)]
+
+
+def _known(catalog: Catalog, pipeline: str | None) -> dict[str, set[Kind]]:
+    """All attributes, and what they are in one definition or another."""
+    known: dict[str, set[Kind]] = {}
+    for definition in catalog.definitions.values():
+        if pipeline in (None, definition.pipeline_name):
+            for name, kind in definition.searchable.items():
+                known.setdefault(name, set()).add(kind)
+    return known
+
+
+def _forms(name: str, text: str, known: dict[str, set[Kind]], of: str) -> list[tuple[str, Value]]:
+    if name not in known:
+        raise UsageError(f"No {of} has a search attribute {name!r}. {did_you_mean(name, known)}")
+    kinds = sorted(known[name])
+    forms: list[tuple[str, Value]] = []
+    for kind in kinds:
+        value = asked_as(kind, text)
+        if value is not None:
+            forms.append((name, value))
+    if not forms:
+        takes = " or ".join(WORDS[kind] for kind in kinds)
+        raise UsageError(f"The search attribute {name!r} is {takes}, which {text!r} is not.")
+    return forms

@@ -1,0 +1,86 @@
+"""Which way a run took, as its rows say it; and how many runs are in each state."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from engine.log import CONSUMED
+from engine.reading.catalog import SQL, load_catalog
+from engine.reading.rows import ROWS_AHEAD
+from engine.reading.runs import RunStatus, find_run, word_for
+from engine.reading.values import states_of
+from engine.store.connecting import Connection
+from statemachines.run import active_in
+from statemachines.way import Passage, Rows
+
+
+@dataclass(frozen=True, slots=True)
+class RunPassages:
+    """A run, and where its events led it."""
+
+    pipeline: str
+    key: str
+    generation: int
+    status: RunStatus
+    configuration: list[str]
+    sequence: int
+    version: int | None
+    """Of the definition that it follows."""
+    definition: bytes | None
+    """That definition's hash."""
+    passages: list[tuple[Passage, Rows]]
+    """Each with the rows that are alike; the one that happened first is the first."""
+
+
+async def passages_of(
+    connection: Connection, namespace: str, pipeline: str, key: str, generation: int | None = None
+) -> RunPassages:
+    """What the log says of where a run went; the latest generation of the key where none is given.
+
+    Raises:
+        NotFoundError: there is no such run.
+    """
+    async with connection.transaction(isolation="repeatable_read", readonly=True):
+        run = await find_run(connection, namespace, pipeline, key, generation)
+        definition = (await load_catalog(connection, namespace)).definitions.get(run.definition)
+        found: dict[Passage, Rows] = {}
+        before: str | None = None
+        async for row in connection.cursor(SQL["way_of_run"], run.id, prefetch=ROWS_AHEAD):
+            if row["kind"] in CONSUMED:
+                passage = Passage(row["type"], before, row["configuration"])
+                found.setdefault(passage, Rows()).add_row(row["sequence"])
+            before = row["configuration"]
+    return RunPassages(
+        pipeline=pipeline,
+        key=run.key,
+        generation=run.generation,
+        status=word_for(run.status, run.held),
+        configuration=states_of(run.configuration),
+        sequence=run.sequence,
+        version=None if definition is None else definition.version,
+        definition=None if definition is None else definition.hash,
+        passages=list(found.items()),
+    )
+
+
+@dataclass(slots=True)
+class StateCounts:
+    """Of the runs of one version of a pipeline."""
+
+    runs: int
+    states: dict[str, int]
+    """How many are in each state that any is in; a completed run is in the final state that it reached."""
+
+
+async def count_states(
+    connection: Connection, namespace: str, pipelines: Sequence[str]
+) -> dict[tuple[str, int], StateCounts]:
+    """How many runs are in each state, by pipeline and version: exact, by one pass over these pipelines' runs."""
+    found: dict[tuple[str, int], StateCounts] = {}
+    for row in await connection.fetch(SQL["count_states"], namespace, sorted(set(pipelines))):
+        counts = found.setdefault((row["name"], row["version"]), StateCounts(0, {}))
+        counts.runs += row["runs"]
+        for state in active_in(row["configuration"]):
+            counts.states[state] = counts.states.get(state, 0) + row["runs"]
+    return found

@@ -1,0 +1,205 @@
+"""The way that a run took through its chart, worked out from what its log says of each event.
+
+A row of the log has the event and where the run was before and after it, and not which transitions were taken:
+several may lead to the same place, and guards are asked by user code, which is not called here. So all ways are tried
+that the chart allows for some answers of its guards, the shortest first: what they all have in common is certain, the
+rest of them may have been. Where a row fits none, as after a change of the definition, it is unexplained. What
+changes no state, and was taken on a failure or on an event that the run raised for itself, leaves no trace in the
+log, and none here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import NamedTuple
+
+from statemachines.chart.steps import Spot
+from statemachines.chart.tree import Arc, numbers_of
+from statemachines.definition import Move, Start
+from statemachines.machine import Machine
+from statemachines.run import active_in
+
+ROWS_KEPT_MAX = 100
+"""Of each transition and state; more are counted."""
+_STEPS_MAX = 20
+_SPOTS_MAX = 2_000
+_SELECTIONS_MAX = 200
+"""How far the search goes for one row before it is given up."""
+
+Edge = tuple[str, Move]
+"""A transition as it is drawn: the state that it leads out of, and its line; what any state takes leads out of each."""
+
+
+@dataclass(slots=True)
+class Rows:
+    """Rows of a log: the first of them, and how many there are."""
+
+    first: list[int] = field(default_factory=list)
+    uncertain: set[int] = field(default_factory=set)
+    """Those of ``first`` of which it is not certain that they belong here."""
+    times: int = 0
+
+    def add(self, rows: Rows, *, certain: bool = True) -> None:
+        """Add these, which come after those that are here only if they are later."""
+        self.times += rows.times
+        self.uncertain |= rows.uncertain if certain else set(rows.first)
+        self.first = sorted({*self.first, *rows.first})[:ROWS_KEPT_MAX]
+        self.uncertain.intersection_update(self.first)
+
+    def add_row(self, row: int) -> None:
+        """Add the next one."""
+        self.times += 1
+        if len(self.first) < ROWS_KEPT_MAX:
+            self.first.append(row)
+
+
+class Passage(NamedTuple):
+    """From where to where an event led a run, in these rows; as the log has it."""
+
+    type: str
+    before: str | None
+    """None: it started the run."""
+    after: str
+
+
+@dataclass(slots=True)
+class Way:
+    """The way of a run."""
+
+    entered: dict[str, Rows] = field(default_factory=dict)
+    """By state: the rows after which it was active, and before which it was not."""
+    starts: dict[Start, Rows] = field(default_factory=dict)
+    moves: dict[Edge, Rows] = field(default_factory=dict)
+    unexplained: Rows = field(default_factory=Rows)
+
+
+class _Found(NamedTuple):
+    """What was taken on the shortest ways to a spot."""
+
+    all: frozenset[Edge]
+    """On each of them."""
+    any: frozenset[Edge]
+
+
+def find_way(machine: Machine, passages: Iterable[tuple[Passage, Rows]]) -> Way:
+    """Where a run went, from what its rows say."""
+    way = Way()
+    search = _Search(machine)
+    for passage, rows in passages:
+        before = () if passage.before is None else active_in(passage.before)
+        for state in active_in(passage.after):
+            if state not in before:
+                way.entered.setdefault(state, Rows()).add(rows)
+        start = _start_of(machine, passage)
+        if start is not None:
+            way.starts.setdefault(start, Rows()).add(rows)
+        found = search.ways(passage)
+        if found is None:
+            way.unexplained.add(rows)
+            continue
+        for edge in found.any:
+            way.moves.setdefault(edge, Rows()).add(rows, certain=edge in found.all)
+    return way
+
+
+def _start_of(machine: Machine, passage: Passage) -> Start | None:
+    if passage.before is not None:
+        return None
+    return next((one for one in machine.pipeline.starts if one.event.event_type() == passage.type), None)
+
+
+class _AskedError(Exception):
+    """A guard was asked whose answer is open."""
+
+    def __init__(self, arc: Arc) -> None:
+        super().__init__()
+        self.arc = arc
+
+
+class _Search:
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self._steps = machine.steps
+        types = {one: None for node in machine.steps.chart.nodes for one in node.arcs}
+        events = machine.events
+        self._by_itself = [one for one in types if one not in events]
+        """What follows by itself: transitions that wait for nothing, and on done states and failures."""
+        self._raised = [*self._by_itself, *(one for one in types if one in events)]
+
+    def ways(self, passage: Passage) -> _Found | None:
+        """The shortest ways from where a run was to where it is; raised events are thought of only if need be."""
+        spots = self._machine.spots
+        try:
+            after = spots.spot_of(passage.after)
+            if passage.before is not None:
+                begin, first = spots.spot_of(passage.before), passage.type
+            else:
+                begin, first = self._machine.beginnings[passage.type].plan.after, None
+        except KeyError:
+            return None
+        for types in (self._by_itself, self._raised):
+            found = self._between(begin, first, after, types)
+            if found is not None:
+                return found
+        return None
+
+    def _between(self, begin: Spot, first: str | None, after: Spot, types: list[str]) -> _Found | None:
+        nothing: frozenset[Edge] = frozenset()
+        level = {begin: _Found(nothing, nothing)}
+        seen = {begin} if first is None else set()
+        if first is None and begin == after:
+            return level[begin]
+        for step in range(_STEPS_MAX):
+            now = [first] if step == 0 and first is not None else types
+            level = self._next(level, now)
+            if after in level:
+                return level[after]
+            level = {spot: found for spot, found in level.items() if spot not in seen}
+            seen |= level.keys()
+            if not level or len(seen) > _SPOTS_MAX:
+                return None
+        return None
+
+    def _next(self, level: dict[Spot, _Found], types: Iterable[str]) -> dict[Spot, _Found]:
+        found: dict[Spot, _Found] = {}
+        for spot, way in level.items():
+            for event_type in types:
+                for arcs in self._selections(spot, event_type):
+                    edges = frozenset(self._edge(arc, spot) for arc in arcs)
+                    made = _Found(way.all | edges, way.any | edges)
+                    there = self._steps.plan(spot, arcs).after
+                    known = found.get(there)
+                    found[there] = (
+                        made if known is None else _Found(known.all & made.all, known.any | made.any)
+                    )
+        return found
+
+    def _selections(self, spot: Spot, event_type: str) -> Iterator[tuple[Arc, ...]]:
+        """What may be taken on an event, for all answers that guards may give; never nothing."""
+        open_: list[dict[Arc, bool]] = [{}]
+        known: set[tuple[Arc, ...]] = {()}
+        while open_ and len(known) < _SELECTIONS_MAX:
+            answers = open_.pop()
+            try:
+                arcs = self._steps.select(spot, event_type, partial(_answer, answers))
+            except _AskedError as asked:
+                open_ += [{**answers, asked.arc: False}, {**answers, asked.arc: True}]
+                continue
+            if arcs not in known:
+                known.add(arcs)
+                yield arcs
+
+    def _edge(self, arc: Arc, spot: Spot) -> Edge:
+        nodes = self._steps.chart.nodes
+        source = arc.source or next(one for one in numbers_of(spot.active & ~1) if nodes[one].parent == 0)
+        assert arc.move is not None, "only a run's beginning is no line of the definition"
+        return nodes[source].name, arc.move
+
+
+def _answer(answers: dict[Arc, bool], arc: Arc) -> bool:
+    try:
+        return answers[arc]
+    except KeyError:
+        raise _AskedError(arc) from None

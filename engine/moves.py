@@ -16,7 +16,7 @@ from engine.arrival import Arrival
 from engine.envelope import HEADERS_ARE_USUAL, KEY_IS_RUN_KEY, TIME_MAX, USUAL_HEADERS, encode_envelope
 from engine.ledger import Ledger
 from engine.log import COLUMNS, HASH_BYTES, HASH_LENGTH, Kind, digest_number
-from engine.publications import effects_bytes, out_records, source_of
+from engine.publications import instant_of, publish
 from statemachines.effects import Publication
 from statemachines.events import Address, Envelope
 from statemachines.machine import Machine
@@ -53,6 +53,7 @@ class Moves(Ledger):
         super().__init__(at)
         self._run_ids = run_ids
         self._texts: dict[str, bytes] = {}
+        self._published_at, self._instant = at, instant_of(at)
 
     def move(self, moves: Iterable[Move], after_wait: int | None) -> None:
         """Log these moves, of a run each, and step the runs ahead in their caches.
@@ -109,7 +110,7 @@ class Moves(Ledger):
             event_id, payload, new_context = envelope.id.encode(), record.value or b"", context or b""
             between = _lengths(0, len(new_context))
             if publications:
-                address = Address(machine.namespace, machine.name, key, generation, sequence)
+                address = _new(Address, (machine.namespace, machine.name, key, generation, sequence))
                 effects = self._publish(publications, address, envelope, at)
                 between = _length(len(effects)) + effects + _length(len(new_context))
             packed = b"".join((
@@ -127,9 +128,11 @@ class Moves(Ledger):
         self, publications: tuple[Publication, ...], address: Address, cause: Envelope, at: datetime
     ) -> bytes:
         """Put out what a move publishes; returns its effects as the log keeps them."""
-        source = source_of(address.namespace, address.pipeline)
-        self.commit.out.extend(out_records(publications, address, source, cause, at))
-        return effects_bytes(publications)
+        if at is not self._published_at:
+            self._published_at, self._instant = at, instant_of(at)
+        effects, records = publish(publications, address, cause, self._instant)
+        self.commit.out += records
+        return effects
 
     def _text(self, text: str) -> bytes:
         raw = text.encode()

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 
 _RETURNS = "an action returns None, an effect (Publish, Raise) or several"
+_new = tuple.__new__
 _wrong_with_topic = lru_cache(maxsize=1_000)(wrong_with_topic)
 
 
@@ -216,22 +217,20 @@ def _publication(effect: Any, run_key: str) -> Publication:
     if not isinstance(effect, Publish):
         message = f"{_RETURNS}, not {type(effect).__name__}"
         raise HandlerError(Reason.ACTION_FAILED, message)
-    event = effect.event
+    topic, event, key = effect
     event_type = event.event_type() if isinstance(event, Event) else ""
     if not event_type:
-        message = f"Publish to {effect.topic!r} needs an event whose class names a type"
+        message = f"Publish to {topic!r} needs an event whose class names a type"
         raise HandlerError(Reason.ACTION_FAILED, f"{message}, not {_called(event)}")
-    key = run_key if effect.key is None else effect.key
-    _check_text(effect.topic)
+    key = run_key if key is None else key
+    _check_text(topic)
     _check_text(key)
-    wrong = _wrong_with_topic(effect.topic)
+    wrong = _wrong_with_topic(topic)
     if wrong:
-        message = (
-            f"Publish names the topic {effect.topic!r}, which {wrong}: letters, digits, '.', '_' and '-'"
-        )
+        message = f"Publish names the topic {topic!r}, which {wrong}: letters, digits, '.', '_' and '-'"
         raise HandlerError(Reason.ACTION_FAILED, _printable(message))
     data = event.__pydantic_serializer__.to_json(event, warnings=False, by_alias=True)
-    return Publication(effect.topic, event_type, key, data)
+    return _new(Publication, (topic, event_type, key, data))
 
 
 def _called(event: object) -> str:
@@ -242,4 +241,5 @@ def _check_text(text: Any) -> None:
     if not isinstance(text, str):
         message = f"Publish takes topic and key as text, not {type(text).__name__}"
         raise HandlerError(Reason.ACTION_FAILED, message)
-    text.encode()  # a lone surrogate is refused here, where it can be told whose it is
+    if not text.isascii():
+        text.encode()  # a lone surrogate is refused here, where it can be told whose it is

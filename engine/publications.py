@@ -47,7 +47,7 @@ def publish(
     """
     namespace, pipeline, run_key, _, _ = address
     time, milliseconds = at
-    subject, causation = _dumps(run_key), _dumps(cause.id)
+    subject, causation, trace = _dumps(run_key), _dumps(cause.id), cause.traceparent
     effects: list[bytes] = []
     records: list[OutRecord] = []
     for index, (topic, event_type, key, data) in enumerate(publications):
@@ -57,8 +57,8 @@ def publish(
         effects.append(effect + key_text + b',"data":' + data)
         value = b"".join((
             b'{"specversion":"1.0","id":"', b"-".join(groups), source, subject, b',"time":', time,
-            b',"traceparent":', _traceparent(cause.traceparent, groups), b',"causationid":', causation,
-            b',"data":', data, b"}",
+            b',"traceparent":', _begin_trace(groups) if trace is None else _go_on_with(trace, groups),
+            b',"causationid":', causation, b',"data":', data, b"}",
         ))  # fmt: skip
         records.append(_new(OutRecord, (topic, key.encode(), value, STRUCTURED_HEADERS, milliseconds, None)))
     return b"[" + b"},".join(effects) + b"}]", records
@@ -75,11 +75,17 @@ def _frames(namespace: str, pipeline: str, topic: str, event_type: str) -> tuple
     )
 
 
-def _traceparent(cause: str | None, groups: Groups) -> bytes:
-    # W3C Trace Context: version, trace id, span id, flags. What has no trace yet begins one, equal on every replay.
-    span = groups[3] + groups[4]
-    if cause is not None:
-        parts = cause.split("-")
-        if len(parts) >= 4 and len(parts[1]) == 32 and len(parts[3]) == 2:  # noqa: PLR2004 - fixed by the format
-            return _dumps(f"00-{parts[1]}-{span.decode()}-{parts[3]}")
-    return b'"00-' + b"".join(groups) + b"-" + span + b'-01"'
+# W3C Trace Context: version, trace id, span id, flags.
+
+
+def _go_on_with(trace: str, groups: Groups) -> bytes:
+    parts = trace.split("-")
+    if len(parts) >= 4 and len(parts[1]) == 32 and len(parts[3]) == 2:  # noqa: PLR2004 - fixed by the format
+        return _dumps(f"00-{parts[1]}-{(groups[3] + groups[4]).decode()}-{parts[3]}")
+    return _begin_trace(groups)
+
+
+def _begin_trace(groups: Groups) -> bytes:
+    """What has no trace yet begins one, equal on every replay."""
+    first, second, third, fourth, last = groups
+    return b"".join((b'"00-', first, second, third, fourth, last, b"-", fourth, last, b'-01"'))

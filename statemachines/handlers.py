@@ -16,7 +16,13 @@ from statemachines.checks.names import wrong_with_topic
 from statemachines.definition import name_of
 from statemachines.effects import Publication, Publish, Raise
 from statemachines.events import Event, machine_of
-from statemachines.limits import CONTEXT_BYTES_MAX, EFFECTS_MAX, ERROR_CHARACTERS_MAX
+from statemachines.limits import (
+    CONTEXT_BYTES_MAX,
+    EFFECTS_MAX,
+    ERROR_CHARACTERS_MAX,
+    KEPT_BYTES_MAX,
+    KEPT_CONTEXTS_MAX,
+)
 from statemachines.outcome import Reason
 from statemachines.places import place_of
 
@@ -139,7 +145,10 @@ def build(machine: Machine, function: Callable[[Any], Any], name: str, event: Ev
 
 
 def read(machine: Machine, written: bytes) -> Context:
-    """The context as it was stored."""
+    """The context as it was stored; one that nobody has had yet."""
+    kept = machine.kept.pop(written, None)
+    if kept is not None:
+        return kept
     try:
         return machine.read_context(written)
     except ValueError as error:
@@ -148,10 +157,13 @@ def read(machine: Machine, written: bytes) -> Context:
 
 
 def write(machine: Machine, context: Context, name: str | None) -> bytes:
-    """The context as it is stored, once it was read back: a run goes on from what survived."""
+    """The context as it is stored, once it was read back: a run goes on from what survived.
+
+    What was read back is kept for the next who reads the same bytes, and for no other: he may change it.
+    """
     try:
         written = machine.write_context(context, warnings=False, by_alias=True)
-        machine.read_context(written)
+        survived = machine.read_context(written)
     except BaseException as error:  # noqa: BLE001 - user types may bring their own serializers
         message = (
             f"the context that {name} left does not survive being stored: {type(error).__name__}: {error}"
@@ -160,6 +172,11 @@ def write(machine: Machine, context: Context, name: str | None) -> bytes:
     if len(written) > CONTEXT_BYTES_MAX:
         message = f"the context that {name} left takes {len(written)} bytes, of {CONTEXT_BYTES_MAX} allowed"
         raise HandlerError(Reason.ACTION_FAILED, message, name or "")
+    if len(written) <= KEPT_BYTES_MAX:
+        kept = machine.kept
+        if len(kept) >= KEPT_CONTEXTS_MAX:
+            kept.clear()
+        kept[written] = survived
     return written
 
 

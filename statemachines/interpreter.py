@@ -82,20 +82,26 @@ def step(machine: Machine, run: Run | None, occurrence: Occurrence) -> Outcome:
         return Refused(Reason.INVALID, occurrence.error, holds=True)
     if not machine.flat:
         return _move_in_chart(machine, run, occurrence, event)
-    try:
-        candidates = machine.table[configuration].get(envelope.type)
-    except KeyError:
-        return _without_state(machine, configuration)
+    moves = machine.table.get(configuration)
+    candidates = None if moves is None else moves.get(envelope.type)
     if candidates is None:
-        why = f"{configuration} has no transition for it"
-        return _by_policy(machine.unexpected, Reason.UNEXPECTED, why)
+        return _not_accepted(machine, configuration)
+    moved = candidates[0].moved
+    if moved is not None:
+        return moved
     # All but the occurrence itself, which holds the event: a cycle would live until the garbage collector finds it.
     origin = machine, run, envelope, occurrence.key, occurrence.now
-    set_origin(event, (_meta, *origin))
     try:
         return _move(machine, run, configuration, event, candidates, origin)
     except RaisesError:
         return _move_in_chart(machine, run, occurrence, event)
+
+
+def _not_accepted(machine: Machine, configuration: str) -> Outcome:
+    if configuration not in machine.table:
+        return _without_state(machine, configuration)
+    why = f"{configuration} has no transition for it"
+    return _by_policy(machine.unexpected, Reason.UNEXPECTED, why)
 
 
 def _move_in_chart(machine: Machine, run: Run, occurrence: Occurrence, event: Event) -> Outcome:
@@ -134,13 +140,16 @@ def _move(
     context: Context | None = None
     tried: tuple[Tried, ...] = ()
     try:
-        for source, target, guard, action, guard_name, action_name in candidates:
+        for source, target, guard, action, guard_name, action_name, moved in candidates:
             if guard is not None:
                 if context is None:
                     context = read(machine, run.context)
+                    set_origin(event, (_meta, *origin))
                 if not ask(guard, guard_name, context, event):
                     tried += (Tried(source, target, guard_name),)
                     continue
+            if moved is not None:
+                return moved
             if target is not None:
                 configuration = target
             status = COMPLETED if configuration in machine.final else RUNNING
@@ -148,9 +157,8 @@ def _move(
                 return _tuple(Moved, (False, configuration, status, None, ()))
             if context is None:
                 context = read(machine, run.context)
-            if target is not None:
-                # The source is left, and the target not entered yet.
-                set_origin(event, (_meta_between, *origin))
+            # Where there is a target, the source is left, and the target not entered yet.
+            set_origin(event, (_meta if target is None else _meta_between, *origin))
             publications = act(action, action_name, context, event, run.key)
             written = write(machine, context, action_name)
             changed = None if written == run.context else written

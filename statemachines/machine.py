@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from statemachines.canonical import canonical_bytes
@@ -14,6 +14,8 @@ from statemachines.chart.tree import Block, plant
 from statemachines.codehash import code_hash
 from statemachines.definition import Move, Pipeline, Policy, Start, is_flat, name_of
 from statemachines.events import is_internal
+from statemachines.outcome import Moved
+from statemachines.run import Status
 from statemachines.validation import check
 
 if TYPE_CHECKING:
@@ -32,6 +34,8 @@ class Candidate(NamedTuple):
     action: Callable[[Any, Any], Out] | None
     guard_name: str | None
     action_name: str | None
+    moved: Moved | None
+    """The outcome, where it depends on nothing: no guard is asked, and no action done."""
 
 
 class Beginning(NamedTuple):
@@ -78,6 +82,8 @@ class Machine:
     """The context from its JSON; raises ValueError."""
     write_context: Callable[..., bytes]
     """The context as JSON."""
+    kept: dict[bytes, Context] = field(default_factory=dict)
+    """Contexts by their JSON, as they were read back; see ``handlers.write``. No part of the definition."""
     outlet: Outlet | None = None
     """What is too large for its topic is refused by it. No part of the definition: the engine puts it in."""
 
@@ -92,6 +98,7 @@ def compile_pipeline(pipeline: Pipeline[Any], *, namespace: str = "default") -> 
     structure = canonical_bytes(pipeline)
     chart = plant(pipeline)
     steps, flat = Steps(chart), is_flat(pipeline)
+    final = frozenset(state.name for state in pipeline.states if state.final and state.parent is None)
     initial = chart.nodes[chart.nodes[0].begins[0]].name
     lines: list[Start | Move] = [*pipeline.starts, *pipeline.moves]
     classes = [line.event for line in lines if line.event is not None]
@@ -104,7 +111,7 @@ def compile_pipeline(pipeline: Pipeline[Any], *, namespace: str = "default") -> 
         context_class=pipeline.context,
         flat=flat,
         table={
-            state.name: {} if state.final else _moves_of(pipeline, state.name)
+            state.name: {} if state.final else _moves_of(pipeline, state.name, final)
             for state in (pipeline.states if flat else ())
         },
         steps=steps,
@@ -115,7 +122,7 @@ def compile_pipeline(pipeline: Pipeline[Any], *, namespace: str = "default") -> 
             event_type: event_class.__pydantic_validator__.validate_python
             for event_type, event_class in events.items()
         },
-        final=frozenset(state.name for state in pipeline.states if state.final and state.parent is None),
+        final=final,
         no_run=pipeline.no_run,
         unexpected=pipeline.unexpected,
         closed=pipeline.closed,
@@ -134,11 +141,14 @@ def _beginning(start: Start, initial: str, steps: Steps) -> Beginning:
     return Beginning(target, start.build, name_of(start.build) or "", action, action_name, plan)
 
 
-def _moves_of(pipeline: Pipeline[Any], state: str) -> dict[str, tuple[Candidate, ...]]:
+def _moves_of(pipeline: Pipeline[Any], state: str, final: frozenset[str]) -> dict[str, tuple[Candidate, ...]]:
     own = [move for move in pipeline.moves if move.source == state]
     general = [move for move in pipeline.moves if move.source is None]
     found: dict[str, list[Candidate]] = {}
     for move in own + general:
+        target = move.target or state
+        status = Status.COMPLETED if target in final else Status.RUNNING
+        depends = move.guard is not None or move.action is not None
         found.setdefault(move.event_type or "", []).append(
             Candidate(
                 move.source or "",
@@ -147,6 +157,7 @@ def _moves_of(pipeline: Pipeline[Any], state: str) -> dict[str, tuple[Candidate,
                 move.action,
                 name_of(move.guard),
                 name_of(move.action),
+                None if depends else Moved(False, target, int(status), None, ()),
             )
         )
     return {event_type: tuple(candidates) for event_type, candidates in found.items()}

@@ -51,6 +51,18 @@ async def _pieces(data: memoryview) -> AsyncIterator[memoryview]:
         yield data[at : at + MESSAGE_BYTES_MAX]
 
 
+def change_columns(changed: Iterable[tuple[int, Run]]) -> list[list[Any]]:
+    """The same as arrays, for a few."""
+    rows = [
+        (
+            run.id, run.updated, old, run.sequence, run.definition, run.held, run.waiting, run.status,
+            run.configuration, run.recent, run.hash, run.context,
+        )
+        for old, run in changed
+    ]  # fmt: skip
+    return [list(column) for column in zip(*rows, strict=True)]
+
+
 def pack_changes(changed: Iterable[tuple[int, Run]]) -> list[bytes]:
     """Rows of ``run_changes``, from (sequence number before, run)."""
     packed = []

@@ -43,8 +43,8 @@ MATCHES = (
 )
 NOTE = (
     "Ours writes the context to JSON and goes on from what it reads back where an action is done, finds duplicates, "
-    "and makes a new run for each event; the others change a model in place. Seconds are of CPU, of the thread. A ratio "
-    "is the median of the ratios of neighbours."
+    "and makes a new run for each event; the others change a model in place. Seconds are of CPU, of the thread. A "
+    "ratio is the median of the ratios of neighbours."
 )
 
 

@@ -17,7 +17,7 @@ from engine.dispositions import Disposition
 from engine.envelope import HEADERS_ARE_USUAL, KEY_IS_RUN_KEY, TIME_MAX, USUAL_HEADERS, encode_envelope
 from engine.ledger import Ledger
 from engine.log import COLUMNS, HASH_BYTES, HASH_LENGTH, POSTGRES_EPOCH, Kind, digest_number
-from engine.publications import effects_bytes, out_records, sent_value, source_of
+from engine.publications import asked_effects, instant_of, publish, sent_value
 from engine.store.contract import SentEvent
 from statemachines.effects import Asked, Publication
 from statemachines.events import Address, Envelope
@@ -58,6 +58,7 @@ class Moves(Ledger):
         super().__init__(at)
         self._run_ids = run_ids
         self._texts: dict[str, bytes] = {}
+        self._published_at, self._instant = at, instant_of(at)
 
     def move(self, moves: Iterable[Move], after_wait: int | None) -> None:
         """Log these moves, of a run each, and step the runs ahead in their caches.
@@ -124,7 +125,7 @@ class Moves(Ledger):
             event_id, payload, new_context = envelope.id.encode(), record.value or b"", context or b""
             between = _lengths(0, len(new_context))
             if publications or asked:
-                address = Address(machine.namespace, machine.name, key, generation, sequence)
+                address = _new(Address, (machine.namespace, machine.name, key, generation, sequence))
                 effects = self.ask(publications, asked, address, envelope, at)
                 between = _length(len(effects)) + effects + _length(len(new_context))
             kept = _NO_MEMORY if not memory else _length(len(memory)) + memory
@@ -199,14 +200,15 @@ class Moves(Ledger):
         at: datetime,
     ) -> bytes:
         """Put out what a move publishes and sends; returns its effects as the log keeps them."""
-        source = source_of(address.namespace, address.pipeline)
-        self.commit.out.extend(out_records(publications, address, source, cause, at))
+        if at is not self._published_at:
+            self._published_at, self._instant = at, instant_of(at)
+        effects, records = publish(publications, address, cause, self._instant) if publications else (b"", ())
+        self.commit.out += records
         for one in asked:
             if one.what == "send" and one.key is not None and not one.due:
-                value = sent_value(one, address, source, cause, at)
-                body = one.key.encode() + b"\0" + value
+                body = one.key.encode() + b"\0" + sent_value(one, address, cause, self._instant)
                 self.commit.sent.append(SentEvent(one.pipeline or address.pipeline, one.key, body))
-        return effects_bytes(publications, asked, address)
+        return asked_effects(effects, asked, address) if asked else effects
 
     def _text(self, text: str) -> bytes:
         raw = text.encode()

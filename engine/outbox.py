@@ -3,20 +3,19 @@
 The row's number is a ticket of its lane, taken by the transaction's last statement. The lock on the ticket
 lasts until the commit, so the numbers are the order of commits and have no gaps, whoever commits.
 
-A blob is laid out by column, so that most of packing and unpacking is done in C: all keys, all values, then
-the header values of each record; topics and sets of header names are written once and referred to.
+A blob is laid out by column, so that most of packing and unpacking is done in C: all keys, then all values. A column
+whose values are all equal is written as one; topics and sets of headers are written once and referred to.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import struct
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from itertools import accumulate, chain, pairwise, repeat, starmap
-from typing import Any, NamedTuple, cast
+from itertools import accumulate, pairwise, repeat, starmap
+from typing import Any, NamedTuple, TypeVar, cast
 
 import asyncpg
 
@@ -27,12 +26,19 @@ CHANNEL = "pointsman_outbox"
 """Postgres notifies here of each new row, with the number of its lane."""
 
 _SQL = queries.load("relay")
-_VERSION = 1
-_HEADER = struct.Struct("<B8sIHH")
-"""Version, nonce, how many records, topics, and sets of header names."""
+_VERSION = 2
+_HEADER = struct.Struct("<B16sIHI")
+"""Version, nonce, how many records, topics, and sets of headers."""
+_NONCE = slice(1, 17)
 _COUNT = struct.Struct("<I")
+_LENGTH = struct.Struct("<i")
+_ALL_EQUAL, _EACH = b"\1", b"\0"
+"""How a column goes on: with the one value of all records, or with one for each."""
 _NO_DEAD_LETTER = -1
 _ABSENT = -1
+
+Headers = tuple[tuple[str, bytes | None], ...]
+H = TypeVar("H", str, Headers)
 
 
 class OutRecord(NamedTuple):
@@ -41,7 +47,7 @@ class OutRecord(NamedTuple):
     topic: str
     key: bytes | None
     value: bytes | None
-    headers: tuple[tuple[str, bytes | None], ...]
+    headers: Headers
     timestamp: int
     """Milliseconds since 1970."""
     dead_letter: int | None = None
@@ -58,25 +64,20 @@ def encode(records: Sequence[OutRecord]) -> bytes:
     Two blobs of the same records differ: a transaction that was lost in a failover and is made again
     must not be taken for the one that was published.
     """
-    topics, keys, values, headers, timestamps, dead_letters = zip(*records, strict=True)
-    topic_numbers: dict[str, int] = {}
-    topic_column = [topic_numbers.setdefault(topic, len(topic_numbers)) for topic in topics]
-    shape_numbers: dict[tuple[str, ...], int] = {}
-    shape_column: list[int] = []
-    parts: list[bytes | None] = [*keys, *values]
-    for pairs in headers:
-        names, contents = zip(*pairs, strict=True) if pairs else ((), ())
-        shape_column.append(shape_numbers.setdefault(names, len(shape_numbers)))
-        parts.extend(contents)
+    topics, keys, values, headers, timestamps, letters = zip(*records, strict=True)
+    topic_table, topic_column = _refer(topics)
+    headers_table, headers_column = _refer(headers)
+    unpublished = letters.count(None) == len(letters)
+    parts = keys + values
     return b"".join(
         (
-            _HEADER.pack(_VERSION, os.urandom(8), len(records), len(topic_numbers), len(shape_numbers)),
-            *_texts(topic_numbers),
-            *chain.from_iterable((_COUNT.pack(len(names)), *_texts(names)) for names in shape_numbers),
-            array("q", timestamps).tobytes(),
-            array("q", [_NO_DEAD_LETTER if number is None else number for number in dead_letters]).tobytes(),
-            array("H", topic_column).tobytes() if len(topic_numbers) > 1 else b"",
-            array("H", shape_column).tobytes() if len(shape_numbers) > 1 else b"",
+            _HEADER.pack(_VERSION, os.urandom(16), len(records), len(topic_table), len(headers_table)),
+            *map(_text, topic_table),
+            *map(_header_set, headers_table),
+            _column("H", topic_column),
+            _column("I", headers_column),
+            _column("q", timestamps),
+            _column("q", [_NO_DEAD_LETTER] if unpublished else list(map(_letter_number, letters))),
             array("i", _lengths(parts)).tobytes(),
             *filter(None, parts),
         )
@@ -104,8 +105,8 @@ def count(blob: bytes) -> int:
 
 
 def digest(blob: bytes) -> bytes:
-    """What tells a row of the outbox from any other: 16 bytes."""
-    return hashlib.blake2b(blob, digest_size=16).digest()
+    """What tells a row of the outbox from any other: 16 bytes, which chance gave it as it was written."""
+    return blob[_NONCE]
 
 
 async def find_lane(connection: asyncpg.Connection[Any], namespace: str, shard: int) -> int | None:
@@ -133,11 +134,38 @@ async def put(connection: asyncpg.Connection[Any], lane: int, blob: bytes) -> in
     return cast("int", sequence)
 
 
-def _texts(texts: Iterable[str]) -> Iterator[bytes]:
-    for text in texts:
-        encoded = text.encode("utf-8", "surrogateescape")
-        yield _COUNT.pack(len(encoded))
-        yield encoded
+def _refer(values: Sequence[H]) -> tuple[Sequence[H], Sequence[int]]:
+    """Each of these once, and of each place which of them it has; one number stands for all."""
+    first = values[0]
+    if values.count(first) == len(values):
+        return (first,), (0,)
+    numbers: dict[H, int] = {}
+    column = [numbers.setdefault(value, len(numbers)) for value in values]
+    return list(numbers), column
+
+
+def _column(kind: str, values: Sequence[int]) -> bytes:
+    first = values[0]
+    if values.count(first) == len(values):
+        return _ALL_EQUAL + array(kind, (first,)).tobytes()
+    return _EACH + array(kind, values).tobytes()
+
+
+def _letter_number(number: int | None) -> int:
+    return _NO_DEAD_LETTER if number is None else number
+
+
+def _text(text: str) -> bytes:
+    encoded = text.encode("utf-8", "surrogateescape")
+    return _COUNT.pack(len(encoded)) + encoded
+
+
+def _header_set(pairs: Headers) -> bytes:
+    written = [_COUNT.pack(len(pairs))]
+    for name, content in pairs:
+        length = _LENGTH.pack(_ABSENT if content is None else len(content))
+        written += (_text(name), length, content or b"")
+    return b"".join(written)
 
 
 def _lengths(parts: Sequence[bytes | None]) -> Iterable[int]:
@@ -167,14 +195,27 @@ class _Cursor:
     def text(self) -> str:
         return self.take(self.count()).decode("utf-8", "surrogateescape")
 
-    def column(self, kind: str, number: int) -> list[int]:
+    def header_set(self) -> Headers:
+        return tuple([(self.text(), self.content()) for _ in range(self.count())])
+
+    def content(self) -> bytes | None:
+        length = _LENGTH.unpack(self.take(_LENGTH.size))[0]
+        return None if length == _ABSENT else self.take(length)
+
+    def numbers(self, kind: str, number: int) -> list[int]:
         found = array(kind)
         found.frombytes(self.take(number * found.itemsize))
         return found.tolist()
 
+    def column(self, kind: str, number: int) -> Iterable[int]:
+        """A number for each record."""
+        if self.take(1) == _ALL_EQUAL:
+            return repeat(self.numbers(kind, 1)[0], number)
+        return self.numbers(kind, number)
+
     def parts(self, number: int) -> list[Any]:
         """Pieces of bytes, None where one is absent; they are the rest of the blob."""
-        lengths = self.column("i", number)
+        lengths = self.numbers("i", number)
         absent = min(lengths, default=0) < 0
         sizes = [max(0, length) for length in lengths] if absent else lengths
         bounds = pairwise(accumulate(sizes, initial=self._at))
@@ -190,30 +231,21 @@ class _Cursor:
 
 def _decode(blob: bytes) -> Iterator[OutRecord]:
     cursor = _Cursor(blob)
-    version, _, count, topics_count, shapes_count = _HEADER.unpack(cursor.take(_HEADER.size))
+    version, _, count, topics_count, headers_count = _HEADER.unpack(cursor.take(_HEADER.size))
     if version != _VERSION:
         raise ValueError(f"its format is {version}")
     topics = [cursor.text() for _ in range(topics_count)]
-    shapes = [[cursor.text() for _ in range(cursor.count())] for _ in range(shapes_count)]
-    timestamps = cursor.column("q", count)
-    dead_letters = [None if number == _NO_DEAD_LETTER else number for number in cursor.column("q", count)]
-    topic_column = cursor.column("H", count) if len(topics) > 1 else repeat(0, count)
-    shape_column = cursor.column("H", count) if len(shapes) > 1 else repeat(0, count)
-    widths = [len(shapes[shape]) for shape in shape_column] if len(shapes) > 1 else [len(shapes[0])] * count
-    parts = cursor.parts(2 * count + sum(widths))
-    contents = parts[2 * count :]
-    headers = (
-        _equal_headers(shapes[0], contents, count)
-        if len(shapes) == 1
-        else _mixed_headers([shapes[shape] for shape in shape_column], contents)
-    )
+    headers = [cursor.header_set() for _ in range(headers_count)]
+    topic_column, headers_column = cursor.column("H", count), cursor.column("I", count)
+    timestamps, letters = cursor.column("q", count), cursor.column("q", count)
+    parts = cursor.parts(2 * count)
     columns = zip(
         map(topics.__getitem__, topic_column),
         parts[:count],
-        parts[count : 2 * count],
-        headers,
+        parts[count:],
+        map(headers.__getitem__, headers_column),
         timestamps,
-        dead_letters,
+        map(_dead_letter, letters),
         strict=True,
     )
     return map(_make, columns)
@@ -222,15 +254,5 @@ def _decode(blob: bytes) -> Iterator[OutRecord]:
 _make = partial(tuple.__new__, OutRecord)
 
 
-def _equal_headers(names: list[str], contents: list[Any], count: int) -> Iterable[tuple[Any, ...]]:
-    if not names:
-        return repeat((), count)
-    width = len(names)
-    columns = (contents[at::width] for at in range(width))
-    return zip(*map(zip, map(repeat, names), columns), strict=True)
-
-
-def _mixed_headers(shapes: list[list[str]], contents: list[Any]) -> Iterator[tuple[Any, ...]]:
-    rest = iter(contents)
-    for names in shapes:
-        yield tuple(zip(names, rest, strict=False))
+def _dead_letter(number: int) -> int | None:
+    return None if number == _NO_DEAD_LETTER else number

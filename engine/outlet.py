@@ -22,7 +22,7 @@ from connectors.kafka.sink_batches import size_alone
 from connectors.kafka.sink_limits import SinkLimits
 from connectors.source import NoSuchTopicError, SourceError, SourceUnreachableError
 from engine.outbox import OutRecord
-from engine.publications import out_records, source_of
+from engine.publications import instant_of, publish
 from engine.store.contract import Commit
 from statemachines.effects import Publication
 from statemachines.events import Event
@@ -89,8 +89,7 @@ class Outlet:
             return ""
         bytes_max, why = known.room
         meta = event.meta
-        source = source_of(meta.address.namespace, meta.address.pipeline)
-        [record] = out_records([publication], meta.address, source, meta.envelope, meta.now)
+        _, [record] = publish([publication], meta.address, meta.envelope, instant_of(meta.now))
         size = size_alone(record)
         if size <= bytes_max:
             return ""
@@ -109,7 +108,8 @@ class Outlet:
             return False
         now = self._clock()
         refusing, self._refusing = self._refusing, set()
-        topics = {record.topic for record in commit.out if not self._is_known(record.topic, now)} | refusing
+        published = {record.topic for record in commit.out}
+        topics = {topic for topic in published if not self._is_known(topic, now)} | refusing
         if not topics:
             return False
         before = {topic: known.room for topic in topics if (known := self._known.get(topic)) is not None}

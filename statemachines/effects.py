@@ -11,8 +11,7 @@ if TYPE_CHECKING:
     from statemachines.events import Event
 
 
-@dataclass(frozen=True, slots=True)
-class Publish:
+class Publish(NamedTuple):
     """Publish an event to a topic, exactly once, in the order of the run.
 
     ``key`` is the Kafka key; without it the key of the run that publishes, so that what one run publishes

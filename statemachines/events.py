@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import struct
 import types
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -52,7 +53,13 @@ class Envelope(NamedTuple):
     """Further CloudEvents attributes and extensions, by name."""
 
 
-_VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
+_VARIANT = {b"%x" % digit: b"89ab"[digit & 3 :][:1] for digit in range(16)}
+# Of a hash's hexadecimal digits those that an id has; one gives way to its version, and one becomes its variant.
+_split = struct.Struct("8s4sx3ss3s12s").unpack_from
+_sha256 = hashlib.sha256
+
+Groups = tuple[bytes, bytes, bytes, bytes, bytes]
+"""The hexadecimal digits of an id, as they stand between its dashes."""
 
 
 class Address(NamedTuple):
@@ -66,14 +73,15 @@ class Address(NamedTuple):
 
     def derive(self, index: int) -> uuid.UUID:
         """The id of the effect (or of anything else) number ``index`` of this move; equal on every replay."""
-        return uuid.UUID(self.derive_hex(index))
+        return uuid.UUID(b"".join(self.derive_groups(index)).decode())
 
-    def derive_hex(self, index: int) -> str:
-        """The same as 32 hexadecimal digits; a UUID costs more than the hash."""
-        text = f"{self.namespace}\0{self.pipeline}\0{self.key}\0{self.generation}\0{self.sequence}\0{index}"
-        made = hashlib.sha256(text.encode()).hexdigest()
+    def derive_groups(self, index: int) -> Groups:
+        """The same in digits; a UUID costs more than the hash."""
+        namespace, pipeline, key, generation, sequence = self
+        text = f"{namespace}\0{pipeline}\0{key}\0{generation}\0{sequence}\0{index}"
+        first, second, third, variant, fourth, last = _split(_sha256(text.encode()).hexdigest().encode())
         # Version 8 of RFC 9562, which uuid.UUID itself knows from Python 3.14 on, and its variant.
-        return f"{made[:12]}8{made[13:16]}{_VARIANT[made[16]]}{made[17:32]}"
+        return first, second, b"8" + third, _VARIANT[variant] + fourth, last
 
 
 class Meta(NamedTuple):

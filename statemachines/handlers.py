@@ -19,7 +19,14 @@ from statemachines.checks.names import wrong_with_topic
 from statemachines.definition import name_of
 from statemachines.effects import Asked, Cancel, Publication, Publish, Raise, Send
 from statemachines.events import Event, machine_of, type_of
-from statemachines.limits import CONTEXT_BYTES_MAX, EFFECTS_MAX, ERROR_CHARACTERS_MAX, KEY_BYTES_MAX
+from statemachines.limits import (
+    CONTEXT_BYTES_MAX,
+    EFFECTS_MAX,
+    ERROR_CHARACTERS_MAX,
+    KEPT_BYTES_MAX,
+    KEPT_CONTEXTS_MAX,
+    KEY_BYTES_MAX,
+)
 from statemachines.outcome import Reason
 from statemachines.patterns import is_pattern
 from statemachines.places import place_of
@@ -31,6 +38,7 @@ if TYPE_CHECKING:
 
 ERRORS_TOLD_MAX = 20
 _RETURNS = "an action returns None, an effect (Publish, Raise, Send, Cancel) or several"
+_new = tuple.__new__
 _wrong_with_topic = lru_cache(maxsize=1_000)(wrong_with_topic)
 
 
@@ -200,7 +208,10 @@ def build(machine: Machine, function: Callable[[Any], Any], name: str, event: Ev
 
 
 def read(machine: Machine, written: bytes) -> Context:
-    """The context as it was stored."""
+    """The context as it was stored; one that nobody has had yet."""
+    kept = machine.kept.pop(written, None)
+    if kept is not None:
+        return kept
     try:
         return machine.read_context(written)
     except ValueError as error:
@@ -212,10 +223,11 @@ def write(machine: Machine, context: Context, name: str | None, before: bytes = 
     """The context as it is stored, once it was read back: a run goes on from what survived.
 
     ``before`` is how the run has it, to tell what has grown; empty where the run begins.
+    What was read back is kept for the next who reads the same bytes, and for no other: he may change it.
     """
     try:
         written = machine.write_context(context, warnings=False, by_alias=True)
-        machine.read_context(written)
+        survived = machine.read_context(written)
     except BaseException as error:  # noqa: BLE001 - user types may bring their own serializers
         message = (
             f"the context that {name} left does not survive being stored: {type(error).__name__}: {error}"
@@ -224,6 +236,11 @@ def write(machine: Machine, context: Context, name: str | None, before: bytes = 
     if len(written) > CONTEXT_BYTES_MAX:
         message = f"the context that {name} left takes {len(written)} bytes, of {CONTEXT_BYTES_MAX} allowed"
         raise HandlerError(Reason.ACTION_FAILED, _printable(message + _growth(before, written)), name or "")
+    if len(written) <= KEPT_BYTES_MAX:
+        kept = machine.kept
+        if len(kept) >= KEPT_CONTEXTS_MAX:
+            kept.clear()
+        kept[written] = survived
     return written
 
 
@@ -375,25 +392,23 @@ def _publication(effect: Any, run_key: str) -> Publication:
     if not isinstance(effect, Publish):
         message = f"{_RETURNS}, not {type(effect).__name__}"
         raise HandlerError(Reason.ACTION_FAILED, message)
-    event = effect.event
+    topic, event, key, _, _ = effect
     event_type = type_of(event) if isinstance(event, Event) else ""
     if not event_type:
         if isinstance(event, Event) and event.event_type():
-            message = f"Publish to {effect.topic!r} needs an event of one type, {_one_type(event)}"
+            message = f"Publish to {topic!r} needs an event of one type, {_one_type(event)}"
             raise HandlerError(Reason.ACTION_FAILED, message)
-        message = f"Publish to {effect.topic!r} needs an event whose class names a type"
+        message = f"Publish to {topic!r} needs an event whose class names a type"
         raise HandlerError(Reason.ACTION_FAILED, f"{message}, not {_called(event)}")
-    key = run_key if effect.key is None else effect.key
-    _check_text("Publish", "topic", effect.topic)
+    key = run_key if key is None else key
+    _check_text("Publish", "topic", topic)
     _check_text("Publish", "key", key)
-    wrong = _wrong_with_topic(effect.topic)
+    wrong = _wrong_with_topic(topic)
     if wrong:
-        message = (
-            f"Publish names the topic {effect.topic!r}, which {wrong}: letters, digits, '.', '_' and '-'"
-        )
+        message = f"Publish names the topic {topic!r}, which {wrong}: letters, digits, '.', '_' and '-'"
         raise HandlerError(Reason.ACTION_FAILED, _printable(message))
     data = event.__pydantic_serializer__.to_json(event, warnings=False, by_alias=True)
-    return Publication(effect.topic, event_type, key, data)
+    return _new(Publication, (topic, event_type, key, data))
 
 
 def _called(event: object) -> str:
@@ -404,4 +419,5 @@ def _check_text(what: str, word: str, text: Any) -> None:
     if not isinstance(text, str):
         message = f"{what} takes {word} as text, not {type(text).__name__}"
         raise HandlerError(Reason.ACTION_FAILED, message)
-    text.encode()  # a lone surrogate is refused here, where it can be told whose it is
+    if not text.isascii():
+        text.encode()  # a lone surrogate is refused here, where it can be told whose it is

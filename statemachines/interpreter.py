@@ -149,15 +149,15 @@ def _offer(machine: Machine, run: Run, occurrence: Occurrence, memory: Memory) -
     if not machine.flat or memory is not EMPTY or run.memory:
         return _move_in_chart(machine, run, occurrence, event, memory)
     configuration = run.configuration
-    try:
-        candidates = machine.table[configuration].get(envelope.type)
-    except KeyError:
-        return _without_state(machine, configuration)
+    moves = machine.table.get(configuration)
+    candidates = None if moves is None else moves.get(envelope.type)
     if candidates is None:
-        return _unexpected(machine, run, occurrence, f"{configuration} has no transition for it")
+        return _not_accepted(machine, run, occurrence, configuration)
+    moved = candidates[0].moved
+    if moved is not None:
+        return moved
     # All but the occurrence itself, which holds the event: a cycle would live until the garbage collector finds it.
     origin = machine, run, envelope, occurrence.key, occurrence.now
-    set_origin(event, (_meta, *origin))
     try:
         return _move(machine, run, occurrence, configuration, event, candidates, origin)
     except RaisesError:
@@ -174,6 +174,12 @@ def _not_running(machine: Machine, run: Run, occurrence: Occurrence, memory: Mem
         # What was applied belongs to the key, what falls due later ended with the run.
         return _start(machine, run, occurrence, Memory(marks=memory.marks, seen=memory.seen))
     return _by_policy(run, occurrence, decided, Reason.CLOSED, f"the run ended in {' '.join(run.states)}")
+
+
+def _not_accepted(machine: Machine, run: Run, occurrence: Occurrence, configuration: str) -> Outcome:
+    if configuration not in machine.table:
+        return _without_state(machine, configuration)
+    return _unexpected(machine, run, occurrence, f"{configuration} has no transition for it")
 
 
 def _move_in_chart(
@@ -219,13 +225,16 @@ def _move(
     context: Context | None = None
     tried: tuple[Tried, ...] = ()
     try:
-        for source, target, guard, action, guard_name, action_name in candidates:
+        for source, target, guard, action, guard_name, action_name, moved in candidates:
             if guard is not None:
                 if context is None:
                     context = read(machine, run.context)
+                    set_origin(event, (_meta, *origin))
                 if not ask(guard, guard_name, context, event):
                     tried += (Tried(source, target, guard_name),)
                     continue
+            if moved is not None:
+                return moved
             if target is not None:
                 configuration = target
             status = COMPLETED if configuration in machine.final else RUNNING
@@ -233,9 +242,8 @@ def _move(
                 return _tuple(Moved, (False, configuration, status, None, (), None, ()))
             if context is None:
                 context = read(machine, run.context)
-            if target is not None:
-                # The source is left, and the target not entered yet.
-                set_origin(event, (_meta_between, *origin))
+            # Where there is a target, the source is left, and the target not entered yet.
+            set_origin(event, (_meta if target is None else _meta_between, *origin))
             publications = act(action, action_name, context, event, run.key)
             written = write(machine, context, action_name, run.context)
             changed = None if written == run.context else written

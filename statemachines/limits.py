@@ -34,6 +34,12 @@ RAISED_MAX: Final = 1_000
 CONTEXT_BYTES_MAX: Final = 1_000_000
 """How large a context may be as JSON; it is written to the log with each change."""
 
+KEPT_CONTEXTS_MAX: Final = 256
+"""How many contexts of a pipeline are kept as they were read back, for the next who reads them; with more, all go."""
+
+KEPT_BYTES_MAX: Final = 10_000
+"""How large the JSON of one that is kept may be."""
+
 ERROR_CHARACTERS_MAX: Final = 2_000
 """How much of an exception's message is kept; the rest is cut off, with a mark."""
 

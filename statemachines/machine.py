@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from statemachines.canonical import canonical_bytes
@@ -15,8 +15,10 @@ from statemachines.codehash import code_hash
 from statemachines.definition import Move, Pipeline, Start, name_of
 from statemachines.events import After, is_internal
 from statemachines.keys import How, how_keyed
+from statemachines.outcome import Moved
 from statemachines.patterns import ByType, is_pattern, takes, takes_failures
 from statemachines.policies import Policies, policies_of
+from statemachines.run import Status
 from statemachines.search import Kind, kinds_of
 from statemachines.validation import check
 
@@ -40,6 +42,8 @@ class Candidate(NamedTuple):
     action: Callable[[Any, Any], Out] | None
     guard_name: str | None
     action_name: str | None
+    moved: Moved | None
+    """The outcome, where it depends on nothing: no guard is asked, and no action done."""
 
 
 class Beginning(NamedTuple):
@@ -97,6 +101,8 @@ class Machine:
     """The context as JSON."""
     searchable: Mapping[str, Kind]
     """What runs are found by."""
+    kept: dict[bytes, Context] = field(default_factory=dict)
+    """Contexts by their JSON, as they were read back; see ``handlers.write``. No part of the definition."""
     outlet: Outlet | None = None
     """What is too large for its topic is refused by it. No part of the definition: the engine puts it in."""
 
@@ -121,6 +127,7 @@ def compile_pipeline(pipeline: Pipeline[Any], *, namespace: str = "default") -> 
     structure = canonical_bytes(pipeline)
     chart = plant(pipeline)
     steps, flat = Steps(chart), _is_flat(pipeline)
+    final = frozenset(state.name for state in pipeline.states if state.final and state.parent is None)
     initial = chart.nodes[chart.nodes[0].begins[0]].name
     lines: list[Start | Move] = [*pipeline.starts, *pipeline.moves]
     classes = [line.event for line in lines if line.event is not None]
@@ -130,7 +137,7 @@ def compile_pipeline(pipeline: Pipeline[Any], *, namespace: str = "default") -> 
     orders = {event_type: line.order for line, event_type in of_types if line.order is not None}
     onces = {event_type: line.once for line, event_type in of_types if line.once is not None}
     table = {
-        state.name: {} if state.final else _moves_of(pipeline, state.name, events)
+        state.name: {} if state.final else _moves_of(pipeline, state.name, events, final)
         for state in (pipeline.states if flat else ())
     }
     validators = {name: one.__pydantic_validator__.validate_python for name, one in (events | timers).items()}
@@ -152,7 +159,7 @@ def compile_pipeline(pipeline: Pipeline[Any], *, namespace: str = "default") -> 
         events=by_type(events),
         keys=by_type(_keys(pipeline, events)),
         validators=by_type(validators),
-        final=frozenset(state.name for state in pipeline.states if state.final and state.parent is None),
+        final=final,
         policies=policies_of(pipeline),
         orders=orders,
         onces=onces,
@@ -198,13 +205,17 @@ def _beginning(start: Start, initial: str, steps: Steps) -> Beginning:
     return Beginning(target, start.build, name_of(start.build) or "", action, action_name, plan)
 
 
-def _moves_of(pipeline: Pipeline[Any], state: str, names: Iterable[str]) -> dict[str, tuple[Candidate, ...]]:
+def _moves_of(
+    pipeline: Pipeline[Any], state: str, names: Iterable[str], final: frozenset[str]
+) -> dict[str, tuple[Candidate, ...]]:
     """By each type, and by each pattern that types may go by, what takes them, in the order it is tried."""
     own = [move for move in pipeline.moves if move.source == state]
     general = [move for move in pipeline.moves if move.source is None]
     found: dict[str, list[Candidate]] = {}
     for move in own + general:
-        taken = move.event_type or ""
+        taken, target = move.event_type or "", move.target or state
+        status = Status.COMPLETED if target in final else Status.RUNNING
+        depends = move.guard is not None or move.action is not None
         candidate = Candidate(
             move.source or "",
             move.target,
@@ -212,6 +223,7 @@ def _moves_of(pipeline: Pipeline[Any], state: str, names: Iterable[str]) -> dict
             move.action,
             name_of(move.guard),
             name_of(move.action),
+            None if depends else Moved(False, target, int(status), None, ()),
         )
         for name in (one for one in names if takes(taken, one)) if is_pattern(taken) else (taken,):
             found.setdefault(name, []).append(candidate)

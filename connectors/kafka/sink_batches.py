@@ -49,10 +49,15 @@ class Batch:
         """
         append = self._builder.append
         index = 0
+        headers: Sequence[tuple[str, bytes | None]] = ()
+        listed: list[tuple[str, bytes | None]] = []
         try:
             for place, index in enumerate(indexes):
                 record = records[index]
-                if append(place, record.timestamp, record.key, record.value, list(record.headers)) is None:
+                if record.headers is not headers:
+                    headers = record.headers
+                    listed = list(headers)
+                if append(place, record.timestamp, record.key, record.value, listed) is None:
                     self.indexes = list(indexes[:place])
                     return place
         except (TypeError, ValueError, OverflowError) as error:
@@ -99,20 +104,29 @@ def pack(
 def _by_partition(
     records: Sequence[Outgoing], partitions: Mapping[str, int]
 ) -> Iterator[tuple[Partition, list[int]]]:
-    by_topic: dict[str, list[int]] = {}
-    for index, record in enumerate(records):
-        by_topic.setdefault(record.topic, []).append(index)
-    for topic, indexes in by_topic.items():
+    for topic, places in _by_topic(records):
+        indexes = places
         chosen: list[list[int]] = [[] for _ in range(partitions[topic])]
-        keyless = random.choice(chosen)  # noqa: S311 - spreads load, hides nothing
-        keyed = [index for index in indexes if records[index].key is not None]
-        if len(keyed) < len(indexes):
-            keyless.extend(index for index in indexes if records[index].key is None)
         count = len(chosen)
-        for index, hashed in zip(
-            keyed, murmur2_all([records[index].key or b"" for index in keyed]), strict=True
-        ):
+        keys = [records[index].key for index in places]
+        keyed = [key for key in keys if key is not None]
+        if len(keyed) < len(keys):
+            keyless = random.choice(chosen)  # noqa: S311 - spreads load, hides nothing
+            keyless.extend(index for index, key in zip(places, keys, strict=True) if key is None)
+            indexes = [index for index, key in zip(places, keys, strict=True) if key is not None]
+        for index, hashed in zip(indexes, murmur2_all(keyed), strict=True):
             chosen[(hashed & 0x7FFFFFFF) % count].append(index)
         for number, members in enumerate(chosen):
             if members:
                 yield Partition(topic, number), members
+
+
+def _by_topic(records: Sequence[Outgoing]) -> Iterator[tuple[str, Sequence[int]]]:
+    topics = [record.topic for record in records]
+    if topics and topics.count(topics[0]) == len(topics):
+        yield topics[0], range(len(topics))
+        return
+    by_topic: dict[str, list[int]] = {}
+    for index, topic in enumerate(topics):
+        by_topic.setdefault(topic, []).append(index)
+    yield from by_topic.items()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import repeat
 from typing import Any, NamedTuple, TypeAlias
 
 import asyncpg
@@ -68,7 +69,7 @@ def load(rows: Sequence[Row], refused: RefusedBefore, records_max: int) -> Load:
             break
         unpacked = decode(row.blob)
         taken += 1
-        places = [(row.sequence, index) for index in range(len(unpacked))]
+        places = list(zip(repeat(row.sequence), range(len(unpacked)), strict=False))
         if refused and not refused.isdisjoint(places):
             kept = [place not in refused for place in places]
             unpacked = [record for record, keep in zip(unpacked, kept, strict=True) if keep]

@@ -14,7 +14,7 @@ from typing import Any
 from engine.log import HASH_BYTES, POSTGRES_EPOCH
 from engine.store.connecting import Connection
 from statemachines.following import wakes_at
-from statemachines.memory import microseconds_of
+from statemachines.memory import microseconds_of, time_of
 from statemachines.run import Run
 
 MESSAGE_BYTES_MAX = 16 * 1024 * 1024
@@ -55,6 +55,23 @@ async def copy(connection: Connection, table: str, rows: Iterable[bytes], column
 async def _pieces(data: memoryview) -> AsyncIterator[memoryview]:
     for at in range(0, len(data), MESSAGE_BYTES_MAX):
         yield data[at : at + MESSAGE_BYTES_MAX]
+
+
+def change_columns(changed: Iterable[tuple[int, Run]]) -> list[list[Any]]:
+    """The same as arrays, for a few."""
+    rows = [
+        (
+            run.id, run.updated, old, run.sequence, run.definition, run.held, run.waiting, run.status,
+            run.configuration, run.recent, run.hash, run.context, run.memory, _wake_time(run),
+        )
+        for old, run in changed
+    ]  # fmt: skip
+    return [list(column) for column in zip(*rows, strict=True)]
+
+
+def _wake_time(run: Run) -> datetime | None:
+    at = wakes_at(run) if run.memory or run.deferred else None
+    return None if at is None else time_of(at)
 
 
 def pack_changes(changed: Iterable[tuple[int, Run]]) -> list[bytes]:

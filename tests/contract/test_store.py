@@ -23,7 +23,7 @@ from engine.store.contract import (
     RefusedByStoreError,
     Store,
 )
-from engine.store.postgres import PostgresStore
+from engine.store.postgres import FEW_CHANGES_MAX, PostgresStore
 from statemachines.run import Run
 from tests.fakes.store import FakeStore, Tables
 from tests.services import Database
@@ -233,6 +233,31 @@ async def test_events_wait_in_order_until_they_leave(world: World) -> None:
     assert await store.waiting_digests([run.id]) == {(run.id, 100 + number) for number in numbers}
     await store.commit(Commit(AT, waiting_removed=[(run.id, numbers[0])]))
     assert [one.sequence for one in await store.waiting_events(run.id, 10, everything)] == numbers[1:]
+
+
+@pytest.mark.parametrize("number", [1, FEW_CHANGES_MAX, FEW_CHANGES_MAX + 1])
+async def test_runs_change_together_or_not_at_all_however_many_they_are(world: World, number: int) -> None:
+    store = await world.open()
+    pipeline = await store.register_pipeline("sum")
+    await store.register_definition(pipeline, 1, b"h", b"c", b"s")
+    ids = (await store.run_ids())[:number]
+    rows = [row_of(None, one, kind=Kind.STARTED) for one in ids]
+    runs = [fold(None, row, key=str(row[0])) for row in rows]
+    created = [(pipeline, run) for run in runs]
+    await store.commit(Commit(AT, rows=[packed(row) for row in rows], created=created))
+    steps = [moved(run) for run in runs]
+    everything = Commit(AT, rows=[row for _, one in steps for row in one.rows])
+    everything.changed = [change for _, one in reversed(steps) for change in one.changed]
+    await store.commit(everything)
+    after = {run.key: run for run, _ in steps}
+    assert {run.key: run for run in await store.load_runs(pipeline, sorted(after))} == after
+
+    _, *late = [moved(run) for run in after.values()]
+    stale = moved(runs[0])
+    again = Commit(AT, changed=[change for _, one in [*late, stale] for change in one.changed])
+    with pytest.raises(LostRunsError):
+        await store.commit(again)
+    assert {run.key: run for run in await store.load_runs(pipeline, sorted(after))} == after
 
 
 async def test_what_follows_a_command_is_in_the_inbox_once_the_command_is_not(world: World) -> None:

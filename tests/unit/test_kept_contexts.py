@@ -1,0 +1,88 @@
+"""A context that was read back goes to the next who reads the same bytes, and to nobody else."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import Field
+
+from statemachines import Context, Pipeline
+from statemachines.handlers import read, write
+from statemachines.interpreter import step
+from statemachines.limits import KEPT_BYTES_MAX, KEPT_CONTEXTS_MAX
+from statemachines.machine import Machine, compile_pipeline
+from statemachines.outcome import Moved
+from statemachines.run import Run
+from tests.unit.machines import Noted, Opened, begun, occurrence
+
+
+class Notes(Context):
+    texts: list[str] = Field(default_factory=list)
+
+
+had: list[Notes] = []
+
+
+def note(context: Notes, event: Noted) -> None:
+    had.append(context)
+    context.texts.append(event.text)
+
+
+def is_short(context: Notes, event: Noted) -> bool:
+    context.texts.append("what a guard leaves is no part of the context")
+    return len(event.text) < 100
+
+
+@pytest.fixture
+def machine() -> Machine:
+    had.clear()
+    flow = Pipeline("notes", Notes, topics=["notes"])
+    flow.state("only", initial=True).on(Noted, when=is_short, do=note)
+    flow.start(Opened, lambda _event: Notes())
+    return compile_pipeline(flow)
+
+
+def noting(machine: Machine, run: Run, text: str) -> Run:
+    outcome = step(machine, run, occurrence(Noted(text=text), digest=text.encode().ljust(8)))
+    assert isinstance(outcome, Moved)
+    assert outcome.context is not None
+    return run._replace(context=outcome.context)
+
+
+def texts_of(run: Run) -> list[str]:
+    return Notes.model_validate_json(run.context).texts
+
+
+def test_what_a_handler_does_to_a_context_later_is_not_seen(machine: Machine) -> None:
+    run = begun(machine, Opened(name="acme"))
+    for text in ("one", "two", "three"):
+        run = noting(machine, run, text)
+        for context in had:
+            context.texts.append("too late")
+    guard = "what a guard leaves is no part of the context"
+    assert texts_of(run) == [guard, "one", guard, "two", guard, "three"]
+
+
+def test_two_who_read_the_same_bytes_do_not_share_a_context(machine: Machine) -> None:
+    run = noting(machine, begun(machine, Opened(name="acme")), "one")
+    first, second = noting(machine, run, "two"), noting(machine, run, "two")
+    assert first.context == second.context
+    assert len({id(context) for context in had}) == 3
+    contexts = [read(machine, first.context) for _ in range(3)]
+    assert len({id(context) for context in contexts}) == 3
+    assert contexts[0] == contexts[1] == contexts[2] == Notes.model_validate_json(first.context)
+
+
+def test_what_was_read_back_is_read_once(machine: Machine) -> None:
+    written = write(machine, Notes(texts=["a"]), None)
+    [kept] = machine.kept.values()
+    assert read(machine, written) is kept
+    assert read(machine, written) is not kept
+
+
+def test_few_and_small_ones_are_kept(machine: Machine) -> None:
+    for number in range(3 * KEPT_CONTEXTS_MAX):
+        write(machine, Notes(texts=[str(number)]), None)
+        assert 0 < len(machine.kept) <= KEPT_CONTEXTS_MAX
+    machine.kept.clear()
+    write(machine, Notes(texts=["x" * KEPT_BYTES_MAX]), None)
+    assert not machine.kept

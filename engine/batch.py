@@ -74,6 +74,7 @@ class Batch(Moves):
         self._beat = beat
         self._struck_out: set[tuple[int, int]] = set()
         self._at = (at, _postgres_time(at))
+        self._onward: dict[tuple[int, str], list[Arrival]] = {}
 
     def goes_on(self, at: datetime) -> None:
         """What comes now comes at this time."""
@@ -170,7 +171,7 @@ class Batch(Moves):
                     assert isinstance(again, Decoded), "decoding is pure"
                     decoded = again
                 taken = True
-                own = digest if once is None else _known_by(once, decoded) or digest
+                own = digest if once is None else identity_of(once, decoded)
                 self.arrivals.append(_new(Arrival, (route, key, record, position, topic, decoded, own, None)))
 
     def _key_by(
@@ -297,11 +298,17 @@ class Batch(Moves):
         for _ in range(FOLLOWING_MAX):
             found = self._next(follow, route, key, machine)
             if found is None:
+                self._meet_next_generation(route, key)
                 return
             machine = None
         run = route.cache[key]
         if not run.held and self._next(follow, route, key, None) is not None:
             self._hold_for_rest(route, run)
+
+    def _meet_next_generation(self, route: Route, key: str) -> None:
+        """What waited for a run that has ended is taken as if there were none, once the run is done with all of it."""
+        for arrival in self._onward.pop((route.pipeline, key), ()):
+            self._meet_wave([arrival], None)
 
     def fall_due(self, route: Route, key: str) -> bool:
         """Let what has fallen due for a run happen, each with what follows from it; whether there was anything."""
@@ -353,7 +360,10 @@ class Batch(Moves):
         if isinstance(item, DeferredEvent):
             arrival = item.origin
             assert isinstance(arrival, Arrival), "the engine defers what has arrived"
-            if isinstance(outcome, Moved):
+            if found.goes_onward(run):
+                self.leave_for_next(arrival, run, item, at)
+                self._onward.setdefault((route.pipeline, run.key), []).append(arrival)
+            elif isinstance(outcome, Moved):
                 self.take_deferred(arrival, machine, run, item, outcome, at)
             else:
                 self.leave_deferral(arrival, run, item, outcome, at)
@@ -449,10 +459,11 @@ def _restarts(run: Run | None, moved: Moved) -> bool:
     return moved.started and run is not None and run.status == Status.COMPLETED
 
 
-def _known_by(once: Once, decoded: Decoded) -> bytes | None:
-    """The digest of the business key that an event is known by, whatever its id."""
-    name = business_key(once, decoded.envelope.type, decoded.data)
-    return None if name is None else digest_of("business key", name)
+def identity_of(once: Once | None, decoded: Decoded) -> bytes:
+    """The digest of what an event is known by for ever: a business key, where its data tells one, or source and id."""
+    envelope = decoded.envelope
+    name = None if once is None else business_key(once, envelope.type, decoded.data)
+    return digest_of(envelope.source, envelope.id) if name is None else digest_of("business key", name)
 
 
 def _is_fit(key: str) -> bool:

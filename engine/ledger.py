@@ -20,7 +20,7 @@ from engine.envelope import encode_envelope
 from engine.log import CONSUMED, Kind, append, digest_number, fold, microseconds, pack, with_hash
 from engine.routing import RUN_BYTES, Route, TopicRoute
 from engine.store.contract import Commit, IgnoredRange, Noted
-from statemachines.memory import Delayed, read_memory, write_memory
+from statemachines.memory import Delayed, lasting, read_memory, write_memory
 from statemachines.outcome import (
     Deferred,
     Duplicate,
@@ -32,7 +32,7 @@ from statemachines.outcome import (
     Stale,
     Waits,
 )
-from statemachines.run import DeferredEvent, Run
+from statemachines.run import DIGEST_BYTES, DeferredEvent, Run, Status
 from statemachines.search import Attributes, attributes_of
 
 WAITING_EVENTS_MAX = 1_000
@@ -94,8 +94,15 @@ class Ledger:
                 commit.attributes.extend(_changed_attributes(route, route.cache[key], before_it))
         return commit
 
-    def retire(self, route: Route, run: Run) -> None:
-        """Have a run done with, since its key begins its next generation: it must still be as it is."""
+    def retire(self, route: Route, run: Run, successor: int) -> None:
+        """Have a run done with, since its key begins its next generation: it must still be as it is.
+
+        What it has consumed counts for its successor, too, which the log was not asked about.
+        """
+        recent = run.recent
+        known = {recent[at : at + DIGEST_BYTES] for at in range(0, len(recent), DIGEST_BYTES)}
+        self.consumed |= {(successor, digest_number(one)) for one in known}
+        self.consumed |= {(successor, digest) for number, digest in self.consumed if number == run.id}
         before = self._touched.get(route, {}).pop(run.key, None)
         self._judged.get(route, {}).pop(run.key, None)
         searched = self._searched.get(route, {}).pop(run.key, None)
@@ -167,8 +174,9 @@ class Ledger:
 
     def defer(self, arrival: Arrival, run: Run | None, deferred: Deferred, at: datetime) -> None:
         """Let an event wait until its run takes it, which may not have begun."""
-        if run is None:
-            run = self._expected(arrival, at)
+        memory = b""
+        if run is None or run.status == Status.COMPLETED:
+            run, memory = self._expect(arrival, run, at), b"" if run is None else lasting(run.memory)
         until = microseconds(deferred.until)
         said: dict[str, object] = {"deferred": deferred.reason.value, "why": deferred.why, "until": until}
         said |= {"then": deferred.then, "policy": deferred.policy, "tried": tried_form(deferred.tried)}
@@ -182,16 +190,23 @@ class Ledger:
             arrival.decoded.data,
             arrival,
         )
-        after = self.row(arrival, run, Kind.DEFERRED, at, effects=orjson.dumps([said]))
+        after = self.row(arrival, run, Kind.DEFERRED, at, effects=orjson.dumps([said]), memory=memory)
         arrival.route.cache[run.key] = after._replace(deferred=(*run.deferred, item))
         number = digest_number(arrival.digest)
         self.commit.waiting_added.append((run.id, item.sequence, number, deferred.until))
         self.waiting.add((run.id, number))
         self.count(arrival.route, Disposition.DEFERRED)
 
-    def _expected(self, arrival: Arrival, at: datetime) -> Run:
-        """A run that no event has started yet, for the events that wait for it."""
+    def _expect(self, arrival: Arrival, before: Run | None, at: datetime) -> Run:
+        """A run that no event has started yet, for the events that wait for it; of the key's next generation."""
         raise NotImplementedError
+
+    def leave_for_next(self, arrival: Arrival, run: Run, item: DeferredEvent, at: datetime) -> None:
+        """Note that an event that was deferred waits no longer for this run, which has ended."""
+        after = self.row(arrival, run, Kind.LEFT_DEFERRED, at)
+        arrival.route.cache[run.key] = after._replace(deferred=_without(run.deferred, item))
+        self.commit.waiting_removed.append((run.id, item.sequence))
+        self.waiting.discard((run.id, digest_number(item.digest)))
 
     def leave_deferral(
         self, arrival: Arrival, run: Run, item: DeferredEvent, outcome: Outcome, at: datetime

@@ -79,7 +79,7 @@ class Moves(Ledger):
                 self._starts[route] = self._starts.get(route, 0) + 1
                 if run is not None:
                     generation = run.generation + 1
-                    self.retire(route, run)
+                    self.retire(route, run, number)
             else:
                 (
                     number, _, generation, before, _, _, context_before, recent, previous, definition, held, waiting,
@@ -148,7 +148,6 @@ class Moves(Ledger):
         self.waiting.discard((run.id, digest_number(item.digest)))
         left = tuple(one for one in run.deferred if one.sequence != item.sequence)
         if moved.started:
-            # What waited for the run's beginning is its beginning; or that of the next generation.
             self._leave_for_start(arrival, machine, run, left, moved, at)
             return
         after = self._row_of_move(arrival, machine, run, Kind.MOVED_DEFERRED, moved, at)
@@ -180,15 +179,33 @@ class Moves(Ledger):
         moved: Moved,
         at: datetime,
     ) -> None:
+        # What waited for the run's beginning is its beginning.
         after = self.row(arrival, run, Kind.LEFT_DEFERRED, at)._replace(deferred=left)
         arrival.route.cache[run.key] = after
         number = (at - POSTGRES_EPOCH) // _MICROSECOND
         self.move(((arrival, machine, after, moved, at, number),), None)
 
-    def _expected(self, arrival: Arrival, at: datetime) -> Run:
+    def _expect(self, arrival: Arrival, before: Run | None, at: datetime) -> Run:
         number, definition = next(self._run_ids), arrival.route.newest_definition
+        generation = 0
+        if before is not None:
+            generation = before.generation + 1
+            self.retire(arrival.route, before, number)
         return Run(
-            number, arrival.key, 0, 0, int(Status.EXPECTED), "", b"", b"", b"", definition, 0, 0, at, at
+            number,
+            arrival.key,
+            generation,
+            0,
+            int(Status.EXPECTED),
+            "",
+            b"",
+            b"",
+            b"",
+            definition,
+            0,
+            0,
+            at,
+            at,
         )
 
     def ask(

@@ -115,11 +115,15 @@ def bytes_of(run: Run) -> int:
     return RUN_BYTES + len(run.context) + len(run.memory) + deferred
 
 
+def once_for_ever(machine: Machine, event_type: str) -> Once | None:
+    """What events of a type are known by for ever; what counts for a time only, the run remembers."""
+    once = machine.onces.get(event_type)
+    return None if once is None or once.within is not None else once
+
+
 def _reader(route: Route, event_type: str) -> Reader:
     event_class = route.events.get(event_type)
-    once = route.newest.onces.get(event_type)
-    if once is not None and once.within is not None:
-        once = None  # known for a time only: the run remembers it
+    once = once_for_ever(route.newest, event_type)
     return Reader(route, event_class, route.keys.get(event_type), once)
 
 

@@ -36,22 +36,20 @@ class Following(NamedTuple):
     occurrence: Occurrence
     outcome: Outcome
 
+    def goes_onward(self, run: Run) -> bool:
+        """Whether it is for the next generation of the key: the run that it waited for has ended."""
+        return run.status == Status.COMPLETED and isinstance(self.outcome, Moved | Deferred)
+
 
 def follow(machine: Machine, run: Run, now: datetime) -> Following | None:
     """What the run takes next, before any newer event; None: nothing."""
     if run.held:
         return None
-    starting: Following | None = None
     for one in run.deferred:
         if _may_take(machine, run, one):
             found = _offer_again(machine, run, one, now)
-            if run.status == Status.COMPLETED and isinstance(found.outcome, Moved):
-                # The next generation begins once the last one is done with all else.
-                starting = starting or found
-            elif not _still_waits(found.outcome, run):
+            if not _still_waits(found.outcome, run):
                 return found
-    if starting is not None:
-        return starting
     for delayed in read_memory(run.memory).delayed if run.memory else ():
         if delayed.at_once:
             return _fire(machine, run, delayed, now)
@@ -122,10 +120,13 @@ def _offer_again(machine: Machine, run: Run, one: DeferredEvent, now: datetime) 
 
 def _still_waits(outcome: Outcome, run: Run) -> bool:
     """Whether nothing takes it yet. What another state's policy says of new events is not for it."""
+    if run.status == Status.COMPLETED:
+        # Nothing waits for a run that has ended; the event may still be for the next generation of the key.
+        return False
     if isinstance(outcome, Deferred):
         return True
     reason = outcome.reason if isinstance(outcome, Ignored | Refused) else None
-    return run.status != Status.COMPLETED and reason in (Reason.NO_RUN, Reason.UNEXPECTED)
+    return reason in (Reason.NO_RUN, Reason.UNEXPECTED)
 
 
 def _expire(run: Run, one: DeferredEvent, now: datetime) -> Following:

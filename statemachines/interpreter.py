@@ -172,7 +172,8 @@ def _not_running(machine: Machine, run: Run, occurrence: Occurrence, memory: Mem
     decided = machine.policies.of("closed", occurrence.envelope.type)
     if decided.decision == "restart":
         # What was applied belongs to the key, what falls due later ended with the run.
-        return _start(machine, run, occurrence, Memory(marks=memory.marks, seen=memory.seen))
+        kept = Memory(marks=memory.marks, seen=memory.seen) if memory.marks or memory.seen else EMPTY
+        return _start(machine, run, occurrence, kept)
     return _by_policy(run, occurrence, decided, Reason.CLOSED, f"the run ended in {' '.join(run.states)}")
 
 

@@ -107,6 +107,13 @@ def write_memory(memory: Memory) -> bytes:
     return orjson.dumps(form, option=orjson.OPT_SORT_KEYS) if form else NOTHING_LEFT
 
 
+def lasting(written: bytes) -> bytes:
+    """What of a memory belongs to the key and outlives the run."""
+    memory = read_memory(written)
+    kept = Memory(marks=memory.marks, seen=memory.seen)
+    return write_memory(kept) if memory.marks or memory.seen else b""
+
+
 def microseconds_of(at: datetime) -> int:
     """Microseconds since 1970, exactly."""
     return (at - _EPOCH) // _MICROSECOND

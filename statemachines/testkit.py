@@ -30,7 +30,7 @@ from statemachines.interpreter import Occurrence, step
 from statemachines.keys import how_keyed, key_of, why_no_key
 from statemachines.limits import FOLLOWING_MAX
 from statemachines.machine import Machine, compile_pipeline
-from statemachines.memory import Delayed, microseconds_of, read_memory, time_of, write_memory
+from statemachines.memory import Delayed, lasting, microseconds_of, read_memory, time_of, write_memory
 from statemachines.outcome import Deferred, Ignored, Moved, Outcome, Reason, Refused, Stale
 from statemachines.patterns import is_pattern
 from statemachines.run import DIGEST_BYTES, DeferredEvent, Run, Status, active_in, remember
@@ -200,9 +200,12 @@ class Case(Generic[C]):
         first, second = (step(self.machine, self.run, self._occurrence(event, digest)) for _ in range(2))
         self._compare_outcomes(event.event_type(), first, second)
         self.outcome = first
-        if isinstance(first, Deferred):
-            self.run = run_deferring(self.run, first, occurrence)
-        elif self._apply(first, occurrence):
+        self._settle(first, occurrence)
+
+    def _settle(self, outcome: Outcome, occurrence: Occurrence) -> None:
+        if isinstance(outcome, Deferred):
+            self.run = run_deferring(self.run, outcome, occurrence)
+        elif self._apply(outcome, occurrence):
             self._go_on(follow)
 
     def _digest(self, event: Event) -> bytes:
@@ -234,16 +237,22 @@ class Case(Generic[C]):
 
     def _go_on(self, ask: Callable[[Machine, Run, datetime], Following | None]) -> None:
         """Let the run take what it takes by itself, beginning with what is asked for."""
+        onward: list[Occurrence] = []
         for _ in range(FOLLOWING_MAX * FOLLOWING_MAX):
             if self.run is None:
                 return
             first, second = (ask(self.machine, self.run, self.now) for _ in range(2))
             if first is None or second is None:
+                for occurrence in onward:
+                    self._settle(step(self.machine, self.run, occurrence), occurrence)
                 return
             self._compare_outcomes(first.occurrence.envelope.type, first.outcome, second.outcome)
             if isinstance(first.item, DeferredEvent):
                 left = tuple(one for one in self.run.deferred if one is not first.item)
                 self.run = self.run._replace(deferred=left)
+            if first.goes_onward(self.run):
+                onward.append(first.occurrence._replace(again=False))
+                continue
             if not isinstance(first.outcome, Moved):
                 self.outcome = first.outcome
             if isinstance(first.outcome, Refused) and isinstance(first.item, Delayed):
@@ -318,6 +327,11 @@ def run_after(before: Run | None, moved: Moved, key: str, digest: bytes, now: da
 def run_deferring(before: Run | None, deferred: Deferred, occurrence: Occurrence) -> Run:
     """The run, which may be there for that only, with an event that waits for it."""
     run = before or _new_run(occurrence.key, 0, Status.EXPECTED, occurrence.now)
+    if run.status == Status.COMPLETED:
+        generation = run.generation + 1
+        run = _new_run(run.key, generation, Status.EXPECTED, occurrence.now)._replace(
+            memory=lasting(run.memory)
+        )
     one = DeferredEvent(
         run.sequence + 1,
         microseconds_of(deferred.until),

@@ -25,6 +25,7 @@ from engine.admission import register
 from engine.claims import Claim, Slice
 from engine.commands import Commands
 from engine.committer import Committer
+from engine.homes import HOMES
 from engine.limits import EngineLimits
 from engine.observing import Silent
 from engine.outlet import Outlet
@@ -107,6 +108,7 @@ class Feeding:
     committer: Committer
     inbox: Commands
     machines: Sequence[Machine]
+    clock: Clock
     claims: dict[Partition, Claim] = field(default_factory=dict)
 
     async def records(self, *records: RawRecord) -> list[RawRecord]:
@@ -155,6 +157,19 @@ class Feeding:
         await self.inbox.look()
         await self.inbox.work()
 
+    async def due(self, at: datetime) -> int:
+        """Let time come so far, and have all that has fallen due by then happen; returns in how many commits."""
+        self.clock.now = max(self.clock.now, at)
+        routes = {route.pipeline: route for topic in self.topics.values() for route in topic.routes}
+        commits = 0
+        while found := await self.store.due_runs(range(HOMES), list(routes), self.clock.now, 100):
+            draft = await self.committer.draft(None)
+            await self.committer.extend_due(draft, [(routes[one.pipeline], one.key) for one in found])
+            batch = self.committer.finish(draft)
+            assert await self.committer.settle(self.committer.begin([], batch, draft.due))
+            commits += 1
+        return commits
+
     async def redrive(self, *letters: int, why: str = "mended", who: str = "ana") -> Asked:
         """Ask for dead letters to be put back, and take that up."""
         return await self._ask(ask_redrive, letters, why, who)
@@ -193,10 +208,12 @@ async def feed(
         loaded = await register(store, machines, strict=False)
         await store.ask_to_release([one.definition for one in loaded])
         topics = make_routes(loaded, {})
-        committer = Committer(store, topics, cluster, clock or Clock(), Silent(), [0, 0, 0])
+        own_clock = clock if isinstance(clock, Clock) else Clock()
+        committer = Committer(store, topics, cluster, clock or own_clock, Silent(), [0, 0, 0])
         committer.strikes = dict(strikes or {})
         routes = list({id(route): route for topic in topics.values() for route in topic.routes}.values())
         inbox = Commands(store, topics, routes, committer, limits or EngineLimits(), Outlet())
-        yield Feeding(database, namespace, store, topics, committer, inbox, machines)
+        inbox.homes = list(range(HOMES))
+        yield Feeding(database, namespace, store, topics, committer, inbox, machines, own_clock)
     finally:
         await store.close()

@@ -18,13 +18,19 @@ from statemachines.run import Run, Status
 from statemachines.search import Attributes
 from statemachines.suggest import did_you_mean
 
-RunStatus = Literal["running", "completed", "held"]
+RunStatus = Literal["expected", "running", "completed", "held"]
 _FILTERS: dict[str, tuple[int | None, bool]] = {
+    "expected": (int(Status.EXPECTED), False),
     "running": (int(Status.RUNNING), False),
     "completed": (int(Status.COMPLETED), False),
     "held": (None, True),
 }
 """What each status means for the columns ``status`` and ``held``."""
+_WORDS: dict[int, RunStatus] = {
+    int(Status.EXPECTED): "expected",
+    int(Status.RUNNING): "running",
+    int(Status.COMPLETED): "completed",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +123,7 @@ def word_for(status: int, held: int) -> RunStatus:
     """The status as people see it."""
     if held:
         return "held"
-    return "completed" if status == Status.COMPLETED else "running"
+    return _WORDS[status]
 
 
 async def find_run(

@@ -81,6 +81,8 @@ def from_milliseconds(time: int) -> str | None:
 def json_of(stored: bytes) -> Any:
     """JSON as values, whole numbers of any length included; what is none is given as text."""
     text = stored.decode("utf-8", "backslashreplace")
+    if not text:
+        return None
     try:
         return json.loads(text)
     except (ValueError, RecursionError):

@@ -387,10 +387,15 @@ class PostgresStore:
             await copy(self._writer, "pointsman.runs", pack_runs(created), RUN_COLUMNS)
 
     async def _write_waiting(self, commit: Commit) -> None:
-        if commit.waiting_added:
-            await self._writer.execute(_SQL["add_waiting"], *_columns(commit.waiting_added))
-        if commit.waiting_removed:
-            await self._writer.execute(_SQL["remove_waiting"], *_columns(commit.waiting_removed))
+        # What came and went in this one commit never waits; and an event may wait anew for another reason.
+        come = {(run, sequence) for run, sequence, _, _ in commit.waiting_added}
+        gone = set(commit.waiting_removed)
+        removed = [one for one in commit.waiting_removed if one not in come]
+        added = [one for one in commit.waiting_added if one[:2] not in gone]
+        if removed:
+            await self._writer.execute(_SQL["remove_waiting"], *_columns(removed))
+        if added:
+            await self._writer.execute(_SQL["add_waiting"], *_columns(added))
 
     async def _write_notes(self, commit: Commit) -> None:
         for ended in commit.ended:

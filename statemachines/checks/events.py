@@ -48,7 +48,8 @@ def _not_classes(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
 
 
 def _starts(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
-    if not pipeline.starts:
+    by_policy = [pipeline.no_run, *(line.decisions.get("no_run") for line in pipeline.policies)]
+    if not pipeline.starts and "start" not in by_policy:
         message = f"pipeline {pipeline.name!r} has no start event: no run ever begins"
         yield Mistake(message, "Name one with .start(event, build)", pipeline.place)
     first: dict[str, Start] = {}

@@ -103,14 +103,18 @@ async def _replay_some(
     rows = Rows(connection, numbers)
     for pipeline, run in runs:
         machine = _given_for(catalog.definitions.get(run.definition), given[pipeline], tally)
-        rerun = Rerun(run, pipeline, machine, given[pipeline], catalog, reasons.get(run.id, {}))
+        before: Run | None = None
+        if run.generation:
+            row = await connection.fetchrow(SQL["generation"], pipeline, run.key, run.generation - 1)
+            before = None if row is None else Run(*row)
+        rerun = Rerun(run, pipeline, machine, given[pipeline], catalog, reasons.get(run.id, {}), before)
         mismatch: Mismatch | None = None
         async for row in rows.of(run.id):
             tally.rows += 1
             if mismatch is None:
                 mismatch = rerun.take(row)
                 tally.equal_rows += mismatch is None
-        tally.add(mismatch)
+        tally.add(mismatch or rerun.end())
 
 
 def _given_for(recorded: StoredDefinition | None, machines: Sequence[Machine], tally: _Tally) -> Machine:

@@ -8,6 +8,8 @@ store did not take a move.
 
 from __future__ import annotations
 
+import itertools
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -16,15 +18,16 @@ from typing import Any, NamedTuple
 from connectors.decode import Decoded, Unreadable, decode
 from connectors.source import RawRecord
 from engine.arrival import Arrival
-from engine.batch import STRIKES_MAX, Batch
+from engine.batch import STRIKES_MAX, Batch, identity_of
 from engine.dead_letters import DeadLetterTopic
 from engine.envelope import decode_envelope
-from engine.log import Kind, LogRow, digest_of, pack, unpack, with_hash
+from engine.inside import NO_TOPIC, inner_arrival
+from engine.log import HOLDS, Kind, LogRow, pack, unpack, with_hash
 from engine.reading.catalog import Catalog
 from engine.reading.replay.report import Difference, Mismatch
 from engine.reading.rows import kind_word, raw_record
 from engine.reading.values import json_of, printable, states_of
-from engine.routing import Route, TopicRoute
+from engine.routing import Route, TopicRoute, once_for_ever
 from statemachines.handlers import HandlerError
 from statemachines.keys import key_of
 from statemachines.machine import Machine
@@ -33,7 +36,8 @@ from statemachines.run import BETWEEN, Run, Status
 from statemachines.topic import Topic
 
 _AFTER_WAIT = frozenset({Kind.MOVED_AFTER_WAIT, Kind.HELD_AFTER_WAIT, Kind.LEFT_WAITING})
-_HOLDING = frozenset({Kind.HELD, Kind.HELD_AFTER_WAIT})
+_BY_ITSELF = frozenset({Kind.FIRED, Kind.HELD_FIRED, Kind.PASSED})
+_OF_DEFERRED = frozenset({Kind.MOVED_DEFERRED, Kind.HELD_DEFERRED, Kind.LEFT_DEFERRED})
 _OF_COMMANDS = frozenset({Kind.RELEASED, Kind.DRAINING})
 _SHOWN_FIELDS = ("kind", "status", "configuration", "context", "effects", "type", "event_id", "digest")
 """What is told where it differs, in this order; where none of them does, the hash alone tells."""
@@ -57,23 +61,52 @@ class Rerun:
         given: Sequence[Machine],
         catalog: Catalog,
         reasons: Mapping[int, HoldReason],
+        predecessor: Run | None = None,
     ) -> None:
-        """``machine`` is the one of the ``given`` versions of the pipeline that stands for the run's."""
+        """``machine`` is the one of the ``given`` versions of the pipeline that stands for the run's.
+
+        ``predecessor`` is the last generation of the run's key, which has ended: what was applied then counts still.
+        """
         self._stored = run
         self._catalog = catalog
         self._machine = machine
         self._reasons = reasons
         self._given = sorted(given, key=lambda one: one.version, reverse=True)
         self._route = Route(pipeline, machine.name, machine, 0, {}, machine.events, machine.keys)
+        first = next(iter(machine.pipeline.read_topics), NO_TOPIC)
+        letters = DeadLetterTopic(first.dead_letter_topic)
+        self._route.inner = TopicRoute(NO_TOPIC, [self._route], letters)
+        if predecessor is not None:
+            self._route.cache[run.key] = predecessor
         # Shared by all batches, where the engine asks the log: what a run has forgotten is a duplicate still.
         self._consumed: set[tuple[int, int]] = set()
         self._waiting: set[tuple[int, int]] = set()
+        self._ahead: deque[tuple[bytes, Batch]] = deque()
+        """Rows that were computed with those before them, and the batches that they are of."""
 
     def take(self, row: LogRow) -> Mismatch | None:
         """The next row; an answer where it comes out otherwise."""
+        if not self._ahead:
+            mismatch = self._compute(row)
+            if mismatch is not None:
+                return mismatch
+        return self._compare(row, *self._ahead.popleft())
+
+    def end(self) -> Mismatch | None:
+        """What is more than was recorded; None where nothing is."""
+        if not self._ahead:
+            return None
+        packed, batch = self._ahead.popleft()
+        more = unpack(packed)
+        return self._mismatch(more, f"it {_verb(more, batch)}, and nothing of it is recorded", [])
+
+    def _compute(self, row: LogRow) -> Mismatch | None:
+        """The rows that come of what the recorded one tells; an answer where there is none."""
         self._follow(row)
         batch = self._batch(row.at, row)
-        if row.kind in _OF_COMMANDS:
+        if (row.kind in _BY_ITSELF and not row.position) or row.kind in _OF_DEFERRED:
+            self._go_on(row, batch)
+        elif row.kind in _OF_COMMANDS:
             run = self._route.cache.get(self._stored.key)
             if run is None:
                 return self._mismatch(row, "a command came before the run began", [])
@@ -85,7 +118,27 @@ class Rerun:
             problem = self._offer(row, batch)
             if problem:
                 return self._mismatch(row, problem, [])
-        return self._compare(row, batch)
+        if not batch.commit.rows:
+            return self._mismatch(row, _without_row(batch), [])
+        own = row.run.to_bytes(8, "big")
+        # Where the key's next generation begins in the same batch, its rows are another run's.
+        self._ahead.extend((packed, batch) for packed in batch.commit.rows if packed[6:14] == own)
+        return None
+
+    def _go_on(self, row: LogRow, batch: Batch) -> None:
+        """Have the run take what it takes by itself: what follows from the row before, or what has fallen due."""
+        key = self._stored.key
+        run = self._route.cache.get(key)
+        if run is not None and self._held_for(row) == Reason.REFUSED_BY_STORE:
+            batch.refuse_due(self._route, key, self._reasons[row.sequence].error)
+            return
+        batch.follow(self._route, key)
+        if not batch.commit.rows:
+            batch.fall_due(self._route, key)
+        if not batch.commit.rows and row.kind in _BY_ITSELF:
+            # It was put back after it had failed; it is in the run's memory no more.
+            record = raw_record(row, key, self._catalog)
+            batch.meet((inner_arrival(self._route, key, record),))
 
     def _follow(self, row: LogRow) -> None:
         """Let the recorded number stand for the given definition: the hash is over it."""
@@ -101,12 +154,14 @@ class Rerun:
 
     def _held_for(self, row: LogRow) -> str | None:
         """Why the row's event holds the run, as recorded; None where it does not."""
-        recorded = self._reasons.get(row.sequence) if row.kind in _HOLDING else None
+        recorded = self._reasons.get(row.sequence) if row.kind in HOLDS else None
         return None if recorded is None else recorded.reason
 
     def _batch(self, at: datetime, row: LogRow) -> Batch:
         place = self._catalog.positions.get(row.position or 0)
-        batch = Batch(at, iter((row.run,)), place.cluster if place else "", [0, 0, 0])
+        batch = Batch(
+            at, itertools.chain((row.run,), itertools.count(1)), place.cluster if place else "", [0, 0, 0]
+        )
         batch.consumed, batch.waiting = self._consumed, self._waiting
         if self._held_for(row) == Reason.NEVER_RETURNED:
             # Offered again it would not return now, either.
@@ -116,6 +171,9 @@ class Rerun:
     def _offer(self, row: LogRow, batch: Batch) -> str:
         """Let the run meet the event; else why it cannot."""
         record = raw_record(row, self._stored.key, self._catalog)
+        if not row.position:
+            batch.meet((inner_arrival(self._route, self._stored.key, record),), _after_wait(row))
+            return ""
         topics = self._topics(row, record.topic)
         if not topics:
             return f"the given definition does not read the topic {record.topic!r}"
@@ -134,11 +192,10 @@ class Rerun:
                 return f"by the given definition the event is for the key {key!r}"
         elif row.kind in (Kind.STARTED, Kind.MOVED, Kind.MOVED_AFTER_WAIT):
             return f"the given definition knows no event type {decoded.envelope.type!r}"
-        digest = digest_of(decoded.envelope.source, decoded.envelope.id)
+        digest = identity_of(once_for_ever(self._machine, decoded.envelope.type), decoded)
         route = TopicRoute(topic, [self._route], DeadLetterTopic(topic.dead_letter_topic))
         arrival = Arrival(self._route, self._stored.key, record, row.position, route, decoded, digest)
-        # Which of those that wait it is does not matter: they are offered oldest first.
-        after_wait = 0 if row.kind in _AFTER_WAIT else None
+        after_wait = _after_wait(row)
         run = self._route.cache.get(self._stored.key)
         if run is not None and self._held_for(row) == Reason.REFUSED_BY_STORE:
             refused = Refused(Reason.REFUSED_BY_STORE, self._reasons[row.sequence].error, holds=True)
@@ -170,18 +227,15 @@ class Rerun:
                 return topic, found
         return tried[0]
 
-    def _compare(self, row: LogRow, batch: Batch) -> Mismatch | None:
-        rows = batch.commit.rows
-        if not rows:
-            return self._mismatch(row, _without_row(batch), [])
+    def _compare(self, row: LogRow, packed: bytes, batch: Batch) -> Mismatch | None:
         recorded_why = self._held_for(row)
         letters = batch.commit.dead_letters
         if recorded_why is not None and letters and letters[-1].reason != recorded_why:
             difference = Difference("reason", recorded_why, letters[-1].reason)
             return self._mismatch(row, "the event failed for another reason", [difference])
-        if rows[-1] == with_hash(pack(row[:-1]), row.hash):
+        if packed == with_hash(pack(row[:-1]), row.hash):
             return None
-        recomputed = unpack(rows[-1])
+        recomputed = unpack(packed)
         differences = [
             Difference(name, _shown(name, getattr(row, name)), _shown(name, getattr(recomputed, name)))
             for name in _SHOWN_FIELDS
@@ -210,6 +264,11 @@ class Rerun:
         )
 
 
+def _after_wait(row: LogRow) -> int | None:
+    # Which of those that wait it is does not matter: they are offered oldest first.
+    return 0 if row.kind in _AFTER_WAIT else None
+
+
 def _verb(recomputed: LogRow, batch: Batch) -> str:
     letters = batch.commit.dead_letters
     said = f"is {kind_word(recomputed.kind)} now"
@@ -231,7 +290,7 @@ def _shown(name: str, value: Any) -> Any:
         case "kind":
             return kind_word(value)
         case "status":
-            return "completed" if value == Status.COMPLETED else "running"
+            return Status(value).name.lower()
         case "configuration":
             active, _, remembered = value.partition(BETWEEN)
             return states_of(active) + ([f"(histories: {remembered})"] if remembered else [])

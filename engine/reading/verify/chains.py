@@ -68,7 +68,7 @@ class Chain:
             )
         begun = self._folded is not None and self._folded.status != Status.EXPECTED
         before_it = row.kind in _BEFORE and row.status == Status.EXPECTED
-        if begun == (row.kind in _BEGINS) or (not begun and row.kind not in _BEGINS and not before_it):
+        if begun == (row.kind in _BEGINS) and not before_it:
             yield self._found(f"row {row.sequence} is of the kind {kind_word(row.kind)!r}", row.sequence)
         if (row.digest is not None) != (row.kind in CONSUMED):
             has = "has" if row.digest is not None else "has no"

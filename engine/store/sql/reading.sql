@@ -36,6 +36,11 @@ from pointsman.runs r join pointsman.pipelines p on p.id = r.pipeline
 where p.namespace = $1 and p.name = $2 and r.key = $3 and ($4::int is null or r.generation = $4)
 order by r.generation desc limit 1
 
+-- name: generation
+select id, key, generation, sequence, status, configuration, context, recent, hash, definition, held, waiting, started,
+    updated, memory
+from pointsman.runs where pipeline = $1 and key = $2 and generation = $3
+
 -- name: generations
 select r.generation
 from pointsman.runs r join pointsman.pipelines p on p.id = r.pipeline

@@ -50,6 +50,10 @@ class Ledger:
         self.commit = Commit(at)
         self.records = 0
         self.counts: dict[tuple[str, Disposition], int] = {}
+        self.fired: dict[str, int] = {}
+        """How many timers and events of runs to themselves happened, by pipeline."""
+        self.lateness: float | None = None
+        """How many seconds the latest of the timers among them was late."""
         self.consumed: Known = set()
         """Consumed before, as far as the log was asked, or in this batch."""
         self.waiting: Known = set()

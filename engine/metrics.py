@@ -56,7 +56,7 @@ TRANSITIONS = Metric(
     Instrument.COUNTER,
     "{transition}",
     ("pipeline",),
-    "Moves of runs, starts included.",
+    "Moves of runs by events, starts included.",
 )
 DISPOSITIONS = Metric(
     "pointsman.dispositions",
@@ -64,7 +64,7 @@ DISPOSITIONS = Metric(
     "{event}",
     ("pipeline", "disposition"),
     "What became of events, each counted once for each pipeline that reads it: started, applied, ignored, duplicate, "
-    "late, held, dead-lettered.",
+    "late, held, dead-lettered, deferred, stale; one that was deferred counts once more for what becomes of it then.",
 )
 DEAD_LETTERS = Metric(
     "pointsman.dead_letters",
@@ -72,6 +72,21 @@ DEAD_LETTERS = Metric(
     "{event}",
     ("reason",),
     "Dead letters, by reason. One that concerns all pipelines of its topic is counted once.",
+)
+FIRED = Metric(
+    "pointsman.timers.fired",
+    Instrument.COUNTER,
+    "{event}",
+    ("pipeline",),
+    "Timers and delayed events that fell due and happened, and events that runs sent to themselves.",
+)
+LATENESS = Metric(
+    "pointsman.timers.lateness",
+    Instrument.HISTOGRAM,
+    "s",
+    (),
+    "From when a timer fell due until the batch that it happens in; of each batch the latest.",
+    SECONDS,
 )
 BATCH_SIZE = Metric(
     "pointsman.batch.records", Instrument.HISTOGRAM, "{record}", (), "Records in one commit.", BATCH_RECORDS
@@ -145,6 +160,8 @@ CATALOGUE: tuple[Metric, ...] = (
     TRANSITIONS,
     DISPOSITIONS,
     DEAD_LETTERS,
+    FIRED,
+    LATENESS,
     BATCH_SIZE,
     BATCH_SECONDS,
     COMMIT_SECONDS,
@@ -175,6 +192,8 @@ class Metrics:
         self._dead_letters: dict[str, int] = {}
         self._lost_comparisons = 0
         self._lost_partitions = 0
+        self._fired: dict[str, int] = {}
+        self._lateness = _histogram(meter, LATENESS)
         self._batch_size = _histogram(meter, BATCH_SIZE)
         self._batch_seconds = _histogram(meter, BATCH_SECONDS)
         self._commit_seconds = _histogram(meter, COMMIT_SECONDS)
@@ -189,6 +208,11 @@ class Metrics:
         _counter(meter, TRANSITIONS, self._observe_transitions)
         _counter(meter, DISPOSITIONS, self._observe_dispositions)
         _counter(meter, DEAD_LETTERS, self._observe_dead_letters)
+        _counter(
+            meter,
+            FIRED,
+            lambda: [Observation(many, {"pipeline": name}) for name, many in list(self._fired.items())],
+        )
         _counter(meter, LOST_COMPARISONS, lambda: [Observation(self._lost_comparisons)])
         _counter(meter, LOST_PARTITIONS, lambda: [Observation(self._lost_partitions)])
         _gauge(meter, PAUSED, lambda: [Observation(self._paused)])
@@ -206,6 +230,10 @@ class Metrics:
         dispositions, dead_letters = self._dispositions, self._dead_letters
         for what, number in batch.counts.items():
             dispositions[what] = dispositions.get(what, 0) + number
+        for name, many in batch.fired.items():
+            self._fired[name] = self._fired.get(name, 0) + many
+        if batch.lateness is not None:
+            self._lateness.record(batch.lateness)
         for letter in batch.commit.dead_letters:
             dead_letters[letter.reason] = dead_letters.get(letter.reason, 0) + 1
 

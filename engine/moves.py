@@ -22,6 +22,7 @@ from engine.store.contract import SentEvent
 from statemachines.effects import Asked, Publication
 from statemachines.events import Address, Envelope
 from statemachines.machine import Machine
+from statemachines.memory import time_of
 from statemachines.outcome import Moved
 from statemachines.run import DIGEST_BYTES, RECENT_DIGESTS_MAX, DeferredEvent, Run, Status
 
@@ -157,6 +158,11 @@ class Moves(Ledger):
     def fire(self, arrival: Arrival, machine: Machine, run: Run, moved: Moved, at: datetime) -> None:
         """Log what a run did by itself: a timer fell due, or what it sent to itself; or something of it leaves."""
         self._row_of_move(arrival, machine, run, Kind.FIRED, moved, at)
+        name, delayed = arrival.route.name, arrival.delayed
+        self.fired[name] = self.fired.get(name, 0) + 1
+        if delayed is not None and not delayed.at_once:
+            late = (at - time_of(delayed.due)).total_seconds()
+            self.lateness = late if self.lateness is None else max(late, self.lateness)
 
     def _row_of_move(
         self, arrival: Arrival, machine: Machine, run: Run, kind: Kind, moved: Moved, at: datetime

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 
 from engine.arrival import Arrival
+from engine.batch import Batch
 from engine.committer import Committer
 from engine.inside import sent_arrival
 from engine.loading import load_for
@@ -61,7 +62,7 @@ class SentEvents:
         batch = await self._committer.new_batch(len(commands))
         batch.commit.commands.extend(one.id for one in commands)
         try:
-            arrivals = self._arrivals(commands)
+            arrivals = [one for one in self._arrivals(commands) if not _is_unknown(one, batch)]
             await load_for(batch, arrivals, self._store, self._topics)
             batch.meet(arrivals)
             batch.rest()
@@ -87,3 +88,13 @@ class SentEvents:
         batch.refuse(arrival, None, refused, batch.commit.at, None)
         batch.finish()
         await self._committer.commit(batch)
+
+
+def _is_unknown(arrival: Arrival, batch: Batch) -> bool:
+    """Whether the pipeline does not know the event's type; then the event is a dead letter."""
+    envelope, route = arrival.decoded.envelope, arrival.route
+    if envelope.type in route.events:
+        return False
+    error = f"{route.name} knows no type {envelope.type!r}; a run of {envelope.source} has sent the event"
+    batch.refuse(arrival, None, Refused(Reason.UNKNOWN_TYPE, error, holds=False), batch.commit.at, None)
+    return True

@@ -13,7 +13,7 @@ from datetime import datetime
 from engine.backlog import Backlog
 from engine.limits import EngineLimits
 from engine.routing import Route
-from engine.store.contract import Store
+from engine.store.contract import DueRun, Store
 
 
 class Timers:
@@ -33,29 +33,53 @@ class Timers:
         self._limits = limits
         self._clock = clock
         self._looked_at = 0.0
+        self._definitions = [number for route in routes for number in route.machines]
+        self._behind: dict[Route, tuple[datetime, datetime]] = {}
+        """Pipelines whose events have yet to come so far: how far they have come, and how far they must."""
         self.homes: list[int] = []
         """The homes that are served here."""
 
     async def due(self) -> list[tuple[Route, str]]:
         """Runs for which something has fallen due, and may happen now; looks now and then."""
-        now = time.monotonic()
-        if not self.homes or now - self._looked_at < self._limits.timer_poll_seconds:
+        if not self.homes or time.monotonic() - self._looked_at < self._limits.timer_poll_seconds:
             return []
-        self._looked_at = now
-        found = await self._store.due_runs(
-            self.homes, list(self._routes), self._clock(), self._limits.timer_runs_max
-        )
-        if not found:
-            return []
-        latest: dict[Route, datetime] = {}
-        for one in found:
-            route = self._routes[one.pipeline]
-            latest[route] = max(latest.get(route, one.wake_at), one.wake_at)
-        passed = await self._backlog.passed(latest)
-        return [
-            (route, one.key) for one in found if one.wake_at <= passed[(route := self._routes[one.pipeline])]
-        ]
+        self._looked_at = time.monotonic()
+        await self._follow_backlog()
+        now = self._clock()
+        until = {
+            number: self._behind[route][0] if route in self._behind else now
+            for number, route in self._routes.items()
+        }
+        found = await self._store.due_runs(self.homes, until, self._definitions, self._limits.timer_runs_max)
+        return await self._that_may_happen(found)
 
     def close(self) -> None:
         """Give up what is being asked."""
         self._backlog.close()
+
+    async def _follow_backlog(self) -> None:
+        """See how far the events have come of pipelines that were behind."""
+        if self._behind:
+            wanted = {route: must for route, (_, must) in self._behind.items()}
+            passed = await self._backlog.passed(wanted)
+            self._behind = {
+                route: (passed[route], must) for route, must in wanted.items() if passed[route] < must
+            }
+
+    async def _that_may_happen(self, found: Sequence[DueRun]) -> list[tuple[Route, str]]:
+        """Those that no event could still overtake; pipelines of which there are others are behind."""
+        latest: dict[Route, datetime] = {}
+        for one in found:
+            route = self._routes[one.pipeline]
+            if route not in self._behind:
+                latest[route] = max(latest.get(route, one.wake_at), one.wake_at)
+        passed = await self._backlog.passed(latest) if latest else {}
+        self._behind |= {
+            route: (passed[route], must) for route, must in latest.items() if passed[route] < must
+        }
+        may = [(self._routes[one.pipeline], one) for one in found]
+        return [
+            (route, one.key)
+            for route, one in may
+            if one.wake_at <= (passed[route] if route in passed else self._behind[route][0])
+        ]

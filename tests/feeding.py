@@ -162,7 +162,9 @@ class Feeding:
         self.clock.now = max(self.clock.now, at)
         routes = {route.pipeline: route for topic in self.topics.values() for route in topic.routes}
         commits = 0
-        while found := await self.store.due_runs(range(HOMES), list(routes), self.clock.now, 100):
+        definitions = [number for route in routes.values() for number in route.machines]
+        until = dict.fromkeys(routes, self.clock.now)
+        while found := await self.store.due_runs(range(HOMES), until, definitions, 100):
             draft = await self.committer.draft(None)
             await self.committer.extend_due(draft, [(routes[one.pipeline], one.key) for one in found])
             batch = self.committer.finish(draft)

@@ -316,9 +316,12 @@ class Store(Protocol):
         ...
 
     async def due_runs(
-        self, homes: Sequence[int], pipelines: Sequence[int], at: datetime, limit: int
+        self, homes: Sequence[int], until: Mapping[int, datetime], definitions: Sequence[int], limit: int
     ) -> list[DueRun]:
-        """Runs of these homes that are not held and for which something has fallen due, the longest due first."""
+        """Runs of these homes that are not held and for which something has fallen due, the longest due first.
+
+        ``until`` says by pipeline until when; runs that go on follow one of these ``definitions``.
+        """
         ...
 
     async def applied(self, topics: Iterable[str]) -> dict[Partition, Applied]:

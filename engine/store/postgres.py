@@ -173,10 +173,11 @@ class PostgresStore:
         return [DeferredRow(run, WaitingEvent(*event), effects) for run, *event, effects in rows]
 
     async def due_runs(
-        self, homes: Sequence[int], pipelines: Sequence[int], at: datetime, limit: int
+        self, homes: Sequence[int], until: Mapping[int, datetime], definitions: Sequence[int], limit: int
     ) -> list[DueRun]:
+        pipelines, times = list(until), list(until.values())
         async with self._translated():
-            rows = await self._reader.fetch(_SQL["due_runs"], homes, pipelines, at, limit)
+            rows = await self._reader.fetch(_SQL["due_runs"], homes, pipelines, times, definitions, limit)
         return [DueRun(*row) for row in rows]
 
     async def applied(self, topics: Iterable[str]) -> dict[Partition, Applied]:

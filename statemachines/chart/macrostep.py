@@ -142,8 +142,14 @@ class Macrostep:
             for number in numbers_of(self._entered & chart.timed & (self._spot.active | 1)):
                 agenda.enter(chart.nodes[number], self._needed_context)
         for wish in self._wishes:
-            agenda.wish(wish, ended=bool(self._ended))
+            agenda.wish(self._addressed(wish), ended=bool(self._ended))
         return agenda.written(b"" if run is None or anew else run.memory), tuple(agenda.asked)
+
+    def _addressed(self, wish: Wish) -> Wish:
+        """What is sent to the run by its own name is sent to itself."""
+        asked = wish.asked
+        own = asked.what == "send" and asked.key == self._key and asked.pipeline in ("", self._machine.name)
+        return wish._replace(asked=asked._replace(key=None, pipeline="")) if own else wish
 
     def _settle(self) -> None:
         """Go on until the configuration is stable: nothing is enabled, and nothing raised is left."""

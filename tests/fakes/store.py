@@ -29,7 +29,7 @@ from engine.store.contract import (
 )
 from statemachines.following import wakes_at
 from statemachines.memory import time_of
-from statemachines.run import Run
+from statemachines.run import Run, Status
 from statemachines.search import Attributes
 
 CLUSTER = "c"
@@ -143,16 +143,17 @@ class FakeStore:
         return found
 
     async def due_runs(
-        self, homes: Sequence[int], pipelines: Sequence[int], at: datetime, limit: int
+        self, homes: Sequence[int], until: Mapping[int, datetime], definitions: Sequence[int], limit: int
     ) -> list[DueRun]:
         due = []
         for pipeline, run in self.tables.runs.values():
             wake = wakes_at(run)
             home = int(hashlib.md5(run.key.encode(), usedforsecurity=False).hexdigest()[:4], 16) % HOMES
-            if wake is not None and not run.held and home in homes and pipeline in pipelines:
+            loaded = run.definition in definitions or run.status != Status.RUNNING
+            if wake is not None and not run.held and home in homes and pipeline in until and loaded:
                 due.append(DueRun(pipeline, run.key, run.id, time_of(wake)))
         due.sort(key=lambda one: one.wake_at)
-        return [one for one in due if one.wake_at <= at][:limit]
+        return [one for one in due if one.wake_at <= until[one.pipeline]][:limit]
 
     async def applied(self, topics: Iterable[str]) -> dict[Partition, Applied]:
         wanted = set(topics)

@@ -43,6 +43,8 @@ def batch() -> Batch:
         record, Subject(), Reason.UNREADABLE, "no", at=AT, position=1, topic=DeadLetterTopic("dead")
     )
     made.commit.dead_letters.append(letter)
+    made.fired = {"shop": 2}
+    made.lateness = 0.125
     return made
 
 
@@ -125,6 +127,8 @@ def test_a_batch_is_counted_by_pipeline_and_by_what_became_of_its_events() -> No
     assert points(told["pointsman.lag"]) == {("orders", 0): 17}
     assert points(told["pointsman.runs.held"]) == {("shop",): 1, ("mail",): 0}
     assert points(told["pointsman.outbox.depth"]) == {(): 4}
+    assert points(told["pointsman.timers.fired"]) == {("shop",): 2}
+    assert points(told["pointsman.timers.lateness"]) == {(): 0.125}
     assert points(told["pointsman.partitions.paused"]) == {(): 2}
     assert points(told["pointsman.partitions.assigned"]) == {(): 3}
 

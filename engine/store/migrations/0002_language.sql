@@ -12,7 +12,7 @@ as $$ select (('x' || substr(md5(key), 1, 4))::bit(16)::int % 16)::smallint $$;
 
 -- Only runs for which something falls due are in it, so that those for which nothing does cost nothing.
 drop index runs_wake_at;
-create index runs_due on runs (home_of(key), wake_at) where wake_at is not null and held = 0;
+create index runs_due on runs (home_of(key), pipeline, wake_at) where wake_at is not null and held = 0;
 
 -- Until when a deferred event waits; null: it waits behind what holds its run.
 alter table waiting add column until timestamptz;

@@ -146,12 +146,19 @@ where w.run = any ($1::bigint[]) and w.until is not null
 order by w.run, w.sequence
 
 -- name: due_runs
--- The runs of these pipelines for which something has fallen due by now, those that waited longest first.
-select r.pipeline, r.key, r.id, r.wake_at
-from pointsman.runs r
-where pointsman.home_of(r.key) = any ($1::smallint[]) and r.wake_at <= $3 and r.wake_at is not null and r.held = 0
-    and r.pipeline = any ($2::int[])
-order by r.wake_at limit $4
+-- The runs for which something has fallen due, of each pipeline until a time, those that waited longest first. A run that
+-- follows a definition that is not loaded waits until it is; one that no event has started follows the newest.
+select due.pipeline, due.key, due.id, due.wake_at
+from unnest($1::smallint[]) as homes (home)
+cross join unnest($2::int[], $3::timestamptz[]) as pipelines (id, until)
+cross join lateral (
+    select r.pipeline, r.key, r.id, r.wake_at
+    from pointsman.runs r
+    where pointsman.home_of(r.key) = homes.home and r.pipeline = pipelines.id and r.wake_at <= pipelines.until
+        and r.wake_at is not null and r.held = 0 and (r.definition = any ($4::int[]) or r.status <> 1)
+    order by r.wake_at limit $5
+) due
+order by due.wake_at limit $5
 
 -- name: applied_positions
 select topic, partition, position, record_time from pointsman.positions

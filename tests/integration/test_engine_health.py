@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -91,7 +92,9 @@ async def seen(
         listen=("127.0.0.1", 0),
     )
     stop: list[Running] = []
-    machine = compile_pipeline(stuck_on(topic), namespace=topic)
+    flow = stuck_on(topic)
+    flow.after(timedelta(milliseconds=1))
+    machine = compile_pipeline(flow, namespace=topic)
     with caplog.at_level("INFO", "pointsman.engine"):
         running = asyncio.create_task(run(settings, [machine], began=stop.append))
         async with aiohttp.ClientSession() as session:
@@ -134,6 +137,7 @@ async def test_an_engine_tells_what_it_did(
             **{
                 "pointsman_records_consumed_total": 4,
                 'pointsman_transitions_total{pipeline="stuck"}': 2,
+                'pointsman_timers_fired_total{pipeline="stuck"}': 1,
                 'pointsman_dispositions_total{disposition="started",pipeline="stuck"}': 2,
                 'pointsman_dispositions_total{disposition="dead-lettered",pipeline="stuck"}': 2,
                 'pointsman_dead_letters_total{reason="invalid data"}': 1,

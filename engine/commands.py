@@ -95,6 +95,8 @@ class Commands:
         self._sent = SentEvents(store, topics, self._routes, committer, outlet)
         self.homes: list[int] = []
         """The homes whose runs' events are taken here."""
+        self.takes_events = True
+        """Whether events between runs are taken up now, which may publish."""
         self._looked_at = 0.0
         self._found: list[Command] = []
         self.wanted = asyncio.Event()
@@ -111,7 +113,9 @@ class Commands:
             self.wanted.clear()
             self._looked_at = now
             self._found = await self._store.read_inbox(
-                list(self._routes), self._limits.inbox_commands_max, self.homes
+                list(self._routes),
+                self._limits.inbox_commands_max,
+                self.homes if self.takes_events else (),
             )
         return bool(self._found)
 

@@ -94,6 +94,7 @@ class Session:
                 await self._go_on()
                 idle = self._draft is None and not self._is_in_flight()
                 asks = until is not None and (idle or time.monotonic() - asked_at >= ASK_SECONDS)
+                self._commands.takes_events = not self._paused
                 if await self._commands.look() or idle:
                     await self._flush()
                     self._speak_of_kafka()
@@ -127,7 +128,8 @@ class Session:
             if self._draft is None:
                 self._draft = await self._committer.draft(self._pending)
             await self._committer.extend(self._draft, portion)
-        due = await self._timers.due()
+        # What fires may publish, too.
+        due = [] if self._paused else await self._timers.due()
         if due:
             if self._draft is None:
                 self._draft = await self._committer.draft(self._pending)

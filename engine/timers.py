@@ -71,15 +71,12 @@ class Timers:
         latest: dict[Route, datetime] = {}
         for one in found:
             route = self._routes[one.pipeline]
-            if route not in self._behind:
+            if route not in self._behind and route.newest.pipeline.timers == "after_backlog":
                 latest[route] = max(latest.get(route, one.wake_at), one.wake_at)
         passed = await self._backlog.passed(latest) if latest else {}
         self._behind |= {
             route: (passed[route], must) for route, must in latest.items() if passed[route] < must
         }
         may = [(self._routes[one.pipeline], one) for one in found]
-        return [
-            (route, one.key)
-            for route, one in may
-            if one.wake_at <= (passed[route] if route in passed else self._behind[route][0])
-        ]
+        # Of those that were behind, only what may happen was asked for.
+        return [(route, one.key) for route, one in may if route not in passed or one.wake_at <= passed[route]]

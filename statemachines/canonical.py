@@ -35,6 +35,8 @@ def canonical_bytes(pipeline: Pipeline[Any]) -> bytes:
     policies = _policies(pipeline)
     if pipeline.on_error != "refuse":
         policies["on_error"] = pipeline.on_error
+    if pipeline.timers != "after_backlog":
+        policies["timers"] = pipeline.timers
     form = {
         "format": FORMAT,
         "name": pipeline.name,

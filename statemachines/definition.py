@@ -41,6 +41,7 @@ E = TypeVar("E", bound=Event)
 _COMPREHENSION = re.compile(r"<(?:listcomp|setcomp|dictcomp|genexpr)>\.")
 """Some versions of Python name these scopes and some do not; the name of a function must not depend on it."""
 OnError = Literal["refuse", "ignore"]
+TimersFire = Literal["after_backlog", "on_time"]
 Delay = timedelta | Callable[..., timedelta | datetime | None]
 """How long after its state is entered a timer falls due; or a function of the context that answers so, or at which
 time."""
@@ -324,6 +325,8 @@ class Pipeline(Generic[C]):
             taken as if there were no run, and one that starts a run starts the next generation of the key.
         on_error: where a function fails and no transition takes the failure: refuse the event and keep nothing of
             the move, or undo what that function did and go on.
+        timers: whether a timer that is due waits for the events that came before it was (``"after_backlog"``): for all
+            that this pipeline reads to be applied so far; or fires ``"on_time"``, whatever waits in Kafka.
         description: a sentence for people.
     """
 
@@ -335,6 +338,7 @@ class Pipeline(Generic[C]):
     unexpected: Unexpected = field(default="defer", kw_only=True)
     closed: Closed = field(default="dead_letter", kw_only=True)
     on_error: OnError = field(default="refuse", kw_only=True)
+    timers: TimersFire = field(default="after_backlog", kw_only=True)
     description: str = field(default="", kw_only=True)
     states: list[State[C]] = field(default_factory=list, init=False)
     """All of them, however deep, in the order they were added."""

@@ -14,6 +14,10 @@ from typing import Any, NamedTuple
 import orjson
 
 NOTHING_LEFT = b"{}"
+REREAD_MAX = 2_000
+"""How many memories are kept as they were read; a run's is read several times for each of its moves."""
+REREAD_BYTES_MAX = 2_000
+"""How large each of them is at most; a larger one is read anew each time."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -79,10 +83,11 @@ EMPTY = Memory()
 
 def read_memory(written: bytes) -> Memory:
     """The memory as it was stored."""
-    return EMPTY if not written or written == NOTHING_LEFT else _read(written)
+    if not written or written == NOTHING_LEFT:
+        return EMPTY
+    return _read_again(written) if len(written) <= REREAD_BYTES_MAX else _read(written)
 
 
-@lru_cache(maxsize=2_000)
 def _read(written: bytes) -> Memory:
     form = orjson.loads(written)
     return Memory(
@@ -91,6 +96,9 @@ def _read(written: bytes) -> Memory:
         form.get("seen", {}),
         form.get("output"),
     )
+
+
+_read_again = lru_cache(maxsize=REREAD_MAX)(_read)
 
 
 def write_memory(memory: Memory) -> bytes:

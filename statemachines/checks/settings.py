@@ -6,12 +6,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any, TypeGuard, get_args
 
 from statemachines.checks.names import wrong_with_name, wrong_with_topic, wrong_with_type
-from statemachines.definition import OnError, Pipeline, Policy, Topic
+from statemachines.definition import OnError, Pipeline, Policy, TimersFire, Topic
 from statemachines.limits import PIPELINE_NAME_BYTES_MAX, VERSION_MAX
 from statemachines.mistakes import Mistake
 from statemachines.suggest import did_you_mean, listed
 
 POLICIES: tuple[str, ...] = get_args(Policy)
+TIMERS: tuple[str, ...] = get_args(TimersFire)
 ON_ERROR: tuple[str, ...] = get_args(OnError)
 
 
@@ -20,6 +21,7 @@ def find(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
     yield from _name(pipeline)
     yield from _version(pipeline)
     yield from _policy(pipeline, "on_error", pipeline.on_error, "", ON_ERROR)
+    yield from _policy(pipeline, "timers", pipeline.timers, "", TIMERS)
     yield from _topics(pipeline)
 
 

@@ -355,15 +355,19 @@ class Pipeline(Generic[C]):
         *,
         initial: bool = False,
         final: bool = False,
+        output: Callable[[C, Any], Any] | None = None,
         tags: Sequence[str] = (),
         description: str = "",
     ) -> State[C]:
         """Add a state. One is ``initial``; a run that reaches a ``final`` one is completed.
 
+        The ``output`` of a final one returns, from (context, event), what the run says at its end.
         Guards may ask for ``tags`` instead of the states that have them.
         """
-        place = calling_place()
-        return self.add_state(State(self, name, initial, final, description, place, tags=_tags(tags)))
+        place, words = calling_place(), _tags(tags)
+        return self.add_state(
+            State(self, name, initial, final, description, place, output=output, tags=words)
+        )
 
     def add_state(self, made: State[C]) -> State[C]:
         """Add a state that was made; ``state``, ``region`` and ``history`` are the ways to say it."""
@@ -418,7 +422,7 @@ class Pipeline(Generic[C]):
         closed: Closed | None = None,
         duplicate_by: str | Sequence[str] | None = None,
         duplicate_for: timedelta | None = None,
-        order_by: OrderBy | None = None,
+        order_by: OrderBy | str | None = None,
     ) -> None:
         """Say what becomes of events of one type where they do not fit.
 
@@ -430,7 +434,8 @@ class Pipeline(Generic[C]):
             duplicate_by: a field of the data, or several, by which an event is known again, whatever its id: within
                 the runs of its key it is taken once.
             duplicate_for: for how long; None: for ever.
-            order_by: how these events are in order: an older one is not applied once a newer one was.
+            order_by: how these events are in order: an older one is not applied once a newer one was. The name of
+                a field stands for ``OrderBy(name)``.
         """
         given = {"no_run": no_run, "unexpected": unexpected, "closed": closed}
         decisions = {name: one for name, one in given.items() if one is not None}
@@ -438,7 +443,8 @@ class Pipeline(Generic[C]):
         if duplicate_by is not None or duplicate_for is not None:
             fields = (duplicate_by,) if isinstance(duplicate_by, str) else tuple(duplicate_by or ())
             once = Once(fields, duplicate_for)
-        self.policies.append(PolicyLine(None, event, decisions, once, order_by, calling_place()))
+        order = OrderBy(order_by) if isinstance(order_by, str) else order_by
+        self.policies.append(PolicyLine(None, event, decisions, once, order, calling_place()))
 
     def add_timer(
         self,

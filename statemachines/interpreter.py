@@ -39,8 +39,8 @@ from statemachines.chart.spots import Live
 from statemachines.chart.steps import Spot
 from statemachines.events import Address, Event, Meta, set_origin
 from statemachines.handlers import HandlerError, RaisesError, act, ask, build, read, write
-from statemachines.limits import DEFERRED_MAX
-from statemachines.memory import EMPTY, Memory, read_memory, write_memory
+from statemachines.limits import DEFERRED_MAX, MEMORY_BYTES_MAX
+from statemachines.memory import EMPTY, Memory, read_memory, too_much, write_memory
 from statemachines.outcome import (
     DUPLICATE,
     WAITS,
@@ -126,17 +126,37 @@ def _step_asking(machine: Machine, run: Run | None, occurrence: Occurrence) -> O
         return asked
     if run is not None and run.held:
         return WAITS
-    if isinstance(asked, Refused):
-        return asked._replace(holds=run is not None)
-    if isinstance(asked, Deferred):
-        return _may_defer(run, occurrence, asked)
+    if isinstance(asked, Refused | Deferred):
+        return _out_of_turn(machine, run, occurrence, memory, asked)
     if run is None:
         return _start(machine, None, occurrence, asked)
     outcome = _offer(machine, run, occurrence, asked)
     if asked is not memory and type(outcome) is Ignored:
         # It had its turn, though it changed nothing else.
-        return outcome._replace(memory=write_memory(asked))
+        return _remembering(asked, outcome)
     return outcome
+
+
+def _out_of_turn(
+    machine: Machine, run: Run | None, occurrence: Occurrence, memory: Memory, asked: Refused | Deferred
+) -> Outcome:
+    if isinstance(asked, Refused):
+        return asked._replace(holds=asked.holds and run is not None)
+    if run is not None and run.status == COMPLETED and not _restarts(machine, occurrence):
+        # Nothing will ever fill the gap: what comes before it is for the run that has ended, too.
+        return _not_running(machine, run, occurrence, memory)
+    return _may_defer(run, occurrence, asked)
+
+
+def _remembering(memory: Memory, ignored: Ignored) -> Outcome:
+    written = write_memory(memory)
+    if len(written) > MEMORY_BYTES_MAX:
+        return Refused(Reason.MEMORY_FULL, too_much(memory, len(written)), holds=False, policy=ignored.policy)
+    return ignored._replace(memory=written)
+
+
+def _restarts(machine: Machine, occurrence: Occurrence) -> bool:
+    return machine.policies.of("closed", occurrence.envelope.type).decision == "restart"
 
 
 def _offer(machine: Machine, run: Run, occurrence: Occurrence, memory: Memory) -> Outcome:
@@ -170,7 +190,7 @@ def _not_running(machine: Machine, run: Run, occurrence: Occurrence, memory: Mem
     if occurrence.delayed is not None:
         return Ignored(Reason.CLOSED, memory=write_memory(memory))
     decided = machine.policies.of("closed", occurrence.envelope.type)
-    if decided.decision == "restart":
+    if _restarts(machine, occurrence):
         # What was applied belongs to the key, what falls due later ended with the run.
         kept = Memory(marks=memory.marks, seen=memory.seen) if memory.marks or memory.seen else EMPTY
         return _start(machine, run, occurrence, kept)
@@ -322,7 +342,7 @@ def _begin(machine: Machine, beginning: Beginning, event: Event, key: str) -> Mo
 def _unexpected(
     machine: Machine, run: Run | None, occurrence: Occurrence, why: str, tried: tuple[Tried, ...] = ()
 ) -> Outcome:
-    states = run.states[::-1] if run is not None and run.status == RUNNING else ()
+    states = run.states if run is not None and run.status == RUNNING else ()
     decided = machine.policies.unexpected(states, occurrence.envelope.type)
     return _by_policy(run, occurrence, decided, Reason.UNEXPECTED, why, tried)
 

@@ -55,6 +55,12 @@ DEFERRED_MAX: Final = 1_000
 SEEN_MAX: Final = 1_000
 """How many business keys that count for a time only one run remembers; what comes with more is a dead letter."""
 
+STREAMS_MAX: Final = 1_000
+"""How many streams of ordered events a run may have; the events of one more are dead letters."""
+
+STREAM_CHARACTERS_MAX: Final = 500
+"""How long the name of a stream may be, which is made of the fields of its scope."""
+
 MEMORY_BYTES_MAX: Final = 1_000_000
 """How large a run's memory may be as JSON: what falls due later, with its data, and how far streams have come."""
 

@@ -16,7 +16,7 @@ from statemachines.definition import Move, Pipeline, Start, name_of
 from statemachines.events import After, is_internal
 from statemachines.keys import How, how_keyed
 from statemachines.outcome import Moved
-from statemachines.patterns import ByType, is_pattern, takes, takes_failures
+from statemachines.patterns import ByType, is_pattern, takes, takes_failures, widened
 from statemachines.policies import Policies, policies_of
 from statemachines.run import Status
 from statemachines.search import Kind, kinds_of
@@ -161,8 +161,8 @@ def compile_pipeline(pipeline: Pipeline[Any], *, namespace: str = "default") -> 
         validators=by_type(validators),
         final=final,
         policies=policies_of(pipeline),
-        orders=orders,
-        onces=onces,
+        orders=widened(orders),
+        onces=widened(onces),
         asks_more=bool(orders) or any(once.within is not None for once in onces.values()),
         default_plan=steps.begin(chart.nodes[0].begins, None),
         structure=structure,

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from statemachines.limits import MEMORY_BYTES_MAX
+
 NOTHING_LEFT = b"{}"
 REREAD_MAX = 2_000
 """How many memories are kept as they were read; a run's is read several times for each of its moves."""
@@ -113,6 +115,15 @@ def write_memory(memory: Memory) -> bytes:
     if memory.output is not None:
         form["output"] = memory.output
     return orjson.dumps(form, option=orjson.OPT_SORT_KEYS) if form else NOTHING_LEFT
+
+
+def too_much(memory: Memory, size: int) -> str:
+    """What of a memory makes it so large, in a sentence."""
+    return (
+        f"what the run is to remember takes {size} bytes, of {MEMORY_BYTES_MAX} allowed: "
+        f"{len(memory.delayed)} timers and delayed events, {len(memory.marks)} streams, "
+        f"{len(memory.seen)} business keys"
+    )
 
 
 def lasting(written: bytes) -> bytes:

@@ -15,12 +15,11 @@ from typing import Any, Literal, NamedTuple
 import orjson
 
 from statemachines.fields import field_of
+from statemachines.limits import STREAM_CHARACTERS_MAX, STREAMS_MAX
 from statemachines.memory import microseconds_of
 from statemachines.policies import Defer
 
 OrderKind = Literal["int", "lsn", "hex", "time"]
-STREAMS_MAX = 1_000
-"""How many streams a run may have."""
 _LSN = re.compile(r"([0-9A-Fa-f]{1,8})/([0-9A-Fa-f]{1,8})")
 _HEX = re.compile(r"(0[xX])?[0-9A-Fa-f]{1,64}")
 
@@ -70,6 +69,10 @@ class OrderError(ValueError):
     """The data does not tell where the event stands."""
 
 
+class StreamsFullError(OrderError):
+    """The event is the first of its stream, and the run has as many as it may have."""
+
+
 def place(order: OrderBy, data: Any, marks: Any) -> Placed:
     """Where an event stands in its stream. Raises OrderError."""
     value = _value(order, data)
@@ -77,7 +80,7 @@ def place(order: OrderBy, data: Any, marks: Any) -> Placed:
     before = marks.get(stream)
     if before is None and len(marks) >= STREAMS_MAX:
         message = f"the run has {STREAMS_MAX} streams already, as many as it may have"
-        raise OrderError(message)
+        raise StreamsFullError(message)
     if order.contiguous:
         expected = order.first if before is None else before + 1
         if value < expected:
@@ -97,7 +100,17 @@ def _stream(order: OrderBy, data: Any) -> str:
             )
             raise OrderError(message)
         parts.append(found)
-    return str(parts[0]) if len(parts) == 1 else orjson.dumps(parts).decode()
+    try:
+        stream = str(parts[0]) if len(parts) == 1 else orjson.dumps(parts).decode()
+    except TypeError:  # a number that is too large, a lone surrogate
+        stream = ascii(parts)
+    if len(stream) > STREAM_CHARACTERS_MAX:
+        message = (
+            f"the name of the stream that the event is of has {len(stream)} characters, of {STREAM_CHARACTERS_MAX} "
+            f"allowed: it is made of {', '.join(map(repr, order.scope))}"
+        )
+        raise OrderError(message)
+    return stream
 
 
 def _value(order: OrderBy, data: Any) -> Any:

@@ -34,6 +34,7 @@ class Reason(enum.StrEnum):
     GAP = "events before it are missing"
     EXPIRED = "waited too long"
     DEFERRED_FULL = "deferral limit reached"
+    MEMORY_FULL = "memory limit reached"
     NO_EVENTS = "no events"
 
 

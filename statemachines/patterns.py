@@ -152,6 +152,19 @@ class Found(Mapping[str, T]):
         return len(self._names)
 
 
+def widened(values: Mapping[str, T]) -> Mapping[str, T]:
+    """What is said of types and patterns, by the types that come: of several the most specific has it."""
+    if not any(map(is_pattern, values)):
+        return values
+    return Found(values, lambda event_type: next(_said(values, event_type), None))
+
+
+def _said(values: Mapping[str, T], event_type: str) -> Iterator[T]:
+    for name in (event_type, *narrowing(event_type)):
+        if name in values:
+            yield values[name]
+
+
 def _below(event_type: str) -> str:
     """A type or pattern, such that it begins with what a pattern has before its asterisk if that stands for it."""
     return event_type[:-1] if is_pattern(event_type) else f"{event_type}."

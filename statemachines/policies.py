@@ -11,16 +11,18 @@ out of order   ``order_by``: stale ones are not applied, gaps wait   no order is
 =============  ==================================================  =========================================
 
 Of several that speak of an event the nearest decides: the innermost active state's (for its event type, then for any),
-then the pipeline's for the event type, then the pipeline's.
+of states side by side that of the first in the file; then the pipeline's for the event type, then the pipeline's.
+What is said of a pattern (``order.*``) is said of each type that it stands for, where nothing nearer to the type is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
+from statemachines.patterns import widened
 from statemachines.places import Place
 
 if TYPE_CHECKING:
@@ -88,53 +90,82 @@ class Decided:
     whose: str
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class Policies:
     """The policies of a pipeline, to be looked up."""
 
     general: Mapping[str, Decided]
-    by_type: dict[tuple[str, str], Decided] = field(default_factory=dict)
-    """By (situation, event type)."""
-    by_state: dict[tuple[str, str | None], Decided] = field(default_factory=dict)
-    """What a state says to what is unexpected, by (state, event type or None)."""
+    by_type: Mapping[str, Mapping[str, Decided]]
+    """By situation, then by event type."""
+    by_state: Mapping[str, Mapping[str, Decided]]
+    """What a state says to what is unexpected, by event type."""
+    of_states: Mapping[str, Decided]
+    """What it says to all that is."""
+    inside_out: Mapping[str, int]
+    """The states as they are asked: each after those inside it, and those beside one another as in the file."""
 
     def of(self, situation: str, event_type: str) -> Decided:
         """What the pipeline says."""
-        return self.by_type.get((situation, event_type)) or self.general[situation]
+        return self.by_type.get(situation, {}).get(event_type) or self.general[situation]
 
-    def unexpected(self, innermost_first: Iterable[str], event_type: str) -> Decided:
-        """What the nearest says."""
-        if self.by_state:
-            for state in innermost_first:
-                for one in (event_type, None):
-                    found = self.by_state.get((state, one))
-                    if found is not None:
-                        return found
+    def unexpected(self, active: Collection[str], event_type: str) -> Decided:
+        """What the nearest of the active states says, or the pipeline."""
+        if self.by_state or self.of_states:
+            for state in sorted(active, key=lambda one: self.inside_out.get(one, 0)):
+                found = self.by_state.get(state, {}).get(event_type) or self.of_states.get(state)
+                if found is not None:
+                    return found
         return self.of("unexpected", event_type)
 
 
 def policies_of(pipeline: Pipeline[Any]) -> Policies:
     """The policies of a pipeline without mistakes."""
     general = {name: Decided(getattr(pipeline, name), f"{name} of the pipeline") for name in SITUATIONS}
-    found = Policies(general)
+    by_type: dict[str, dict[str, Decided]] = {}
+    by_state: dict[str, dict[str, Decided]] = {}
+    of_states: dict[str, Decided] = {}
     for line in pipeline.policies:
         event_type = None if line.event is None else line.event.event_type()
         for situation, decision in line.decisions.items():
             on = "" if event_type is None else f" for {event_type}"
-            if line.state is not None:
-                whose = f"{situation} of the state {line.state}{on}"
-                found.by_state[line.state, event_type] = Decided(decision, whose)
-            elif event_type is not None:
-                found.by_type[situation, event_type] = Decided(decision, f"{situation} of the pipeline{on}")
-    return found
+            of = "the pipeline" if line.state is None else f"the state {line.state}"
+            decided = Decided(decision, f"{situation} of {of}{on}")
+            if line.state is None and event_type is not None:
+                by_type.setdefault(situation, {})[event_type] = decided
+            elif line.state is not None and event_type is not None:
+                by_state.setdefault(line.state, {})[event_type] = decided
+            elif line.state is not None:
+                of_states[line.state] = decided
+    return Policies(
+        general,
+        {situation: widened(lines) for situation, lines in by_type.items()},
+        {state: widened(lines) for state, lines in by_state.items()},
+        of_states,
+        _inside_out(pipeline),
+    )
+
+
+def _inside_out(pipeline: Pipeline[Any]) -> dict[str, int]:
+    inside: dict[Any, list[Any]] = {}
+    for state in pipeline.states:
+        inside.setdefault(state.parent, []).append(state)
+    ranks: dict[str, int] = {}
+
+    def visit(around: Any) -> None:
+        for state in inside.get(around, ()):
+            visit(state)
+            ranks[state.name] = len(ranks)
+
+    visit(None)
+    return ranks
 
 
 def told(decided: Decided) -> str:
-    """In words: ``defer for 1 day, 0:00:00 by unexpected of the pipeline``."""
-    decision = decided.decision
-    if isinstance(decision, Defer):
-        return f"defer for {decision.ttl}, then {decision.then} ({decided.whose})"
-    return f"{decision} ({decided.whose})"
+    """In words: ``defer for 1 day, 0:00:00, then dead_letter (unexpected of the pipeline)``."""
+    defer = as_defer(decided.decision)
+    if defer is not None:
+        return f"defer for {defer.ttl}, then {defer.then} ({decided.whose})"
+    return f"{decided.decision} ({decided.whose})"
 
 
 def as_defer(decision: Decision) -> Defer | None:

@@ -76,7 +76,11 @@ class Case(Generic[C]):
         """What the events of the last ``when`` asked to be published."""
         self.sent: list[Asked] = []
         """What they asked for beside: events to this run and others, timers, and what was called off."""
+        self.followed: list[tuple[str, Outcome]] = []
+        """What the run took by itself since: types of deferred events, events to itself and timers, with their ends."""
         self._last: Event | None = None
+        self._seen: set[bytes] = set()
+        """Digests of what was taken, by whatever generation; the engine asks the log for older ones."""
         self._events = 0
 
     @property
@@ -90,18 +94,28 @@ class Case(Generic[C]):
         assert self.run is not None, "there is no run yet, so there is no context"
         return cast("C", self.machine.read_context(self.run.context))
 
+    @property
+    def output(self) -> Any:
+        """What the final state that ended the run has said; None as long as it goes on."""
+        return None if self.run is None else read_memory(self.run.memory).output
+
     def later(self, passed: timedelta) -> Case[C]:
-        """Let time pass before the next event; timers and delayed events fall due meanwhile, each in its time."""
+        """Let time pass before the next event; timers and delayed events fall due meanwhile, each in its time.
+
+        What is asked then is asked of the last of what fell due.
+        """
         until = self.now + passed
-        self.published = []
-        self.sent = []
+        self._forget()
         for _ in range(FOLLOWING_MAX * FOLLOWING_MAX):
             due = None if self.run is None else wakes_at(self.run)
             if due is None or time_of(due) > until:
                 self.now = until
                 return self
             self.now = max(self.now, time_of(due))
+            before = len(self.followed)
             self._go_on(fall_due)
+            if len(self.followed) > before:
+                self.outcome = self.followed[before][1]
         raise AssertionError(f"timers fall due again and again before {until}")
 
     @property
@@ -111,8 +125,7 @@ class Case(Generic[C]):
 
     def when(self, *events: Event) -> Case[C]:
         """Events come, one after the other; after each the run takes what it takes by itself."""
-        self.published = []
-        self.sent = []
+        self._forget()
         for event in events:
             self._events += 1
             self._take(event)
@@ -121,8 +134,7 @@ class Case(Generic[C]):
     def when_again(self) -> Case[C]:
         """The last event is delivered once more, under the same id."""
         assert self._last is not None, "no event has come yet"
-        self.published = []
-        self.sent = []
+        self._forget()
         self._take(self._last)
         return self
 
@@ -143,6 +155,9 @@ class Case(Generic[C]):
             ended: whether the run is completed.
         """
         assert isinstance(self.outcome, Moved), f"the event was not taken: {_told(self.outcome)}"
+        for event_type, outcome in self.followed:
+            failed = isinstance(outcome, Refused) and outcome.holds
+            assert not failed, f"the run is held by {event_type}, which it took by itself: {_told(outcome)}"
         assert state in (None, self.state), f"the run is in {self.state!r}, not in {state!r}"
         for name, value in (context or {}).items():
             found = getattr(self.context, name)
@@ -186,6 +201,11 @@ class Case(Generic[C]):
         assert isinstance(self.outcome, Stale), f"the event is not stale: {_told(self.outcome)}"
         return self
 
+    def _forget(self) -> None:
+        self.published = []
+        self.sent = []
+        self.followed = []
+
     def _take(self, event: Event) -> None:
         assert not is_internal(type(event)), (
             f"{event.event_type()} comes from inside of a run only; have it raised by what raises it"
@@ -224,6 +244,8 @@ class Case(Generic[C]):
                 self.published += outcome.publications
                 self.sent += outcome.asked
                 self.run = run_after(self.run, outcome, self.key, occurrence.digest, occurrence.now)
+                if occurrence.digest:
+                    self._seen.add(occurrence.digest)
                 return True
             case Refused(holds=True) if self.run is not None:
                 sequence = self.run.sequence + 1
@@ -253,8 +275,7 @@ class Case(Generic[C]):
             if first.goes_onward(self.run):
                 onward.append(first.occurrence._replace(again=False))
                 continue
-            if not isinstance(first.outcome, Moved):
-                self.outcome = first.outcome
+            self.followed.append((first.occurrence.envelope.type, first.outcome))
             if isinstance(first.outcome, Refused) and isinstance(first.item, Delayed):
                 gone = write_memory(read_memory(self.run.memory).without(first.item))
                 self.run = self.run._replace(memory=gone)
@@ -278,13 +299,14 @@ class Case(Generic[C]):
         self.key = key
         envelope = Envelope(f"event-{self._events}", "testkit", event.event_type(), key, self.now)
         data = orjson.loads(written)
+        seen = digest in self._seen
         try:
             copy = event_class.model_validate_json(written)
         except ValidationError as error:
             if event_class is type(event):
                 raise
-            return Occurrence(envelope, key, digest, self.now, None, str(error), data=data)
-        return Occurrence(envelope, key, digest, self.now, copy, data=data)
+            return Occurrence(envelope, key, digest, self.now, None, str(error), seen, data)
+        return Occurrence(envelope, key, digest, self.now, copy, "", seen, data)
 
     def _key(self, event: Event) -> str:
         how = self.machine.keys.get(event.event_type()) or how_keyed(type(event))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -9,13 +10,17 @@ import orjson
 from statemachines.fields import field_of
 from statemachines.limits import SEEN_MAX
 from statemachines.memory import Memory, microseconds_of
-from statemachines.ordering import OrderBy, OrderError, Place, place
+from statemachines.ordering import OrderBy, OrderError, Place, StreamsFullError, place
 from statemachines.outcome import DUPLICATE, Deferred, Duplicate, Reason, Refused, Stale
 from statemachines.policies import Once
 
 if TYPE_CHECKING:
     from statemachines.interpreter import Occurrence
     from statemachines.machine import Machine
+
+
+BUSINESS_KEY_BYTES_MAX = 200
+"""One that is longer is known by its digest."""
 
 
 def in_turn(
@@ -43,7 +48,7 @@ def _notice(once: Once, memory: Memory, occurrence: Occurrence) -> Memory | Dupl
     seen = {one: until for one, until in memory.seen.items() if until > now}
     if len(seen) >= SEEN_MAX:
         error = f"the run remembers {SEEN_MAX} business keys that still count, as many as it may"
-        return Refused(Reason.INVALID, error, holds=False)
+        return Refused(Reason.MEMORY_FULL, error, holds=False)
     seen[name] = microseconds_of(occurrence.now + once.within)
     return memory._replace(seen=seen)
 
@@ -51,6 +56,8 @@ def _notice(once: Once, memory: Memory, occurrence: Occurrence) -> Memory | Dupl
 def _place(order: OrderBy, memory: Memory, occurrence: Occurrence) -> Memory | Stale | Deferred | Refused:
     try:
         placed = place(order, occurrence.data, memory.marks)
+    except StreamsFullError as error:
+        return Refused(Reason.MEMORY_FULL, str(error), holds=False)
     except OrderError as error:
         return Refused(Reason.INVALID, str(error), holds=True)
     stream = "" if placed.stream == order.by else f" of {placed.stream}"
@@ -76,6 +83,9 @@ def business_key(once: Once, event_type: str, data: Any) -> str | None:
             return None
         found.append(value)
     try:
-        return orjson.dumps(found).decode()
+        key = orjson.dumps(found)
     except TypeError:  # a number that is too large, a lone surrogate
-        return repr(found)
+        key = ascii(found).encode()
+    if len(key) > BUSINESS_KEY_BYTES_MAX:
+        return hashlib.blake2b(key, digest_size=32).hexdigest()
+    return key.decode()

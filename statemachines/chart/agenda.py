@@ -11,7 +11,7 @@ import orjson
 from statemachines.effects import Asked
 from statemachines.handlers import HandlerError, Wish, time_asked
 from statemachines.limits import DELAY_DAYS_MAX, DELAYED_MAX, MEMORY_BYTES_MAX
-from statemachines.memory import Delayed, Memory, microseconds_of, write_memory
+from statemachines.memory import Delayed, Memory, microseconds_of, too_much, write_memory
 from statemachines.outcome import Reason
 
 if TYPE_CHECKING:
@@ -90,11 +90,7 @@ class Agenda:
             return None
         written = write_memory(memory)
         if len(written) > MEMORY_BYTES_MAX:
-            message = (
-                f"what falls due later for the run takes {len(written)} bytes, of {MEMORY_BYTES_MAX} allowed: "
-                f"{len(self._delayed)} timers and delayed events"
-            )
-            raise HandlerError(Reason.ACTION_FAILED, message)
+            raise HandlerError(Reason.ACTION_FAILED, too_much(memory, len(written)))
         return None if written == before else written
 
     def _due(self, when: timedelta | datetime | None, name: str) -> int:

@@ -326,7 +326,7 @@ def _several(out: Any, name: str | None, key: str) -> Performed:
             case Cancel():
                 _check_text("Cancel", "id", effect.id)
                 wishes.append(Wish(Asked("cancel", id=effect.id)))
-            case Publish(after=timedelta()):
+            case Publish() if effect.after is not None:
                 wishes.append(_published_later(effect, key))
             case _:
                 asked.append(_publication(effect, key))

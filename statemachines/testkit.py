@@ -28,7 +28,7 @@ from statemachines.following import Following, fall_due, follow, wakes_at
 from statemachines.handlers import HandlerError
 from statemachines.interpreter import Occurrence, step
 from statemachines.keys import how_keyed, key_of, why_no_key
-from statemachines.limits import FOLLOWING_MAX
+from statemachines.limits import DEFERRED_MAX, DELAYED_MAX
 from statemachines.machine import Machine, compile_pipeline
 from statemachines.memory import Delayed, lasting, microseconds_of, read_memory, time_of, write_memory
 from statemachines.outcome import Deferred, Ignored, Moved, Outcome, Reason, Refused, Stale
@@ -40,6 +40,12 @@ C = TypeVar("C", bound=Context)
 
 BEGINNING = datetime(2024, 1, 1, tzinfo=UTC)
 """The time of the first event, unless ``given`` says otherwise."""
+
+BY_ITSELF_MAX = DEFERRED_MAX + DELAYED_MAX
+"""How much a run may take by itself after one event, in a test."""
+
+TICKS_MAX = 10_000
+"""How much may fall due in one ``later``."""
 
 
 class ImpureHandlerError(AssertionError):
@@ -102,12 +108,12 @@ class Case(Generic[C]):
     def later(self, passed: timedelta) -> Case[C]:
         """Let time pass before the next event; timers and delayed events fall due meanwhile, each in its time.
 
-        What is asked then is asked of the last of what fell due.
+        What is asked then is asked of the last of what fell due. While a run is held, nothing does.
         """
         until = self.now + passed
         self._forget()
-        for _ in range(FOLLOWING_MAX * FOLLOWING_MAX):
-            due = None if self.run is None else wakes_at(self.run)
+        for _ in range(TICKS_MAX):
+            due = None if self.run is None or self.run.held else wakes_at(self.run)
             if due is None or time_of(due) > until:
                 self.now = until
                 return self
@@ -260,7 +266,7 @@ class Case(Generic[C]):
     def _go_on(self, ask: Callable[[Machine, Run, datetime], Following | None]) -> None:
         """Let the run take what it takes by itself, beginning with what is asked for."""
         onward: list[Occurrence] = []
-        for _ in range(FOLLOWING_MAX * FOLLOWING_MAX):
+        for _ in range(BY_ITSELF_MAX):
             if self.run is None:
                 return
             first, second = (ask(self.machine, self.run, self.now) for _ in range(2))

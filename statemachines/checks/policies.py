@@ -8,8 +8,9 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
+from statemachines.checks import unasked
 from statemachines.definition import Move, Pipeline, Start
-from statemachines.events import Event, is_event_class
+from statemachines.events import Event, is_event_class, is_internal
 from statemachines.limits import DELAY_DAYS_MAX
 from statemachines.mistakes import Mistake
 from statemachines.ordering import OrderBy, OrderKind
@@ -27,7 +28,7 @@ def find(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
     for situation in SITUATIONS:
         given = getattr(pipeline, situation)
         yield from _decision(pipeline, situation, given, "", pipeline.place)
-    said: dict[tuple[str | None, Any, str], PolicyLine] = {}
+    said: dict[tuple[str, int, str], PolicyLine] = {}
     for line in pipeline.policies:
         yield from _line(pipeline, line)
         given_here = [
@@ -36,7 +37,7 @@ def find(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
             *(["order_by"] if line.order else []),
         ]
         for name in given_here:
-            other = said.setdefault((line.state, line.event, name), line)
+            other = said.setdefault((repr(line.state), id(line.event), name), line)
             if other is not line:
                 message = f"{name}{_for(line)} is also said at {other.place}"
                 yield _of(line, message, "Keep one of the two")
@@ -60,9 +61,18 @@ def _line(pipeline: Pipeline[Any], line: PolicyLine) -> Iterator[Mistake]:
         name, names = line.event.event_type(), sorted(one.event_type() for one in known)
         message = f"a policy is for {name!r}, which no transition of pipeline {pipeline.name!r} takes"
         yield _of(line, message, did_you_mean(name, names))
-    if "no_run" in line.decisions and line.event in {one.event for one in pipeline.starts}:
+    elif is_internal(line.event):
+        message = (
+            f"{line.event.event_type()!r} comes from inside of a run: where nothing takes it, it is gone, "
+            "and no policy is asked"
+        )
+        yield _of(line, message, "Leave the policy out")
+    yield from unasked.find(pipeline, line)
+    if "no_run" in line.decisions and any(one.event is line.event for one in pipeline.starts):
         message = f"no_run{_for(line)} is never asked: the event starts a run where there is none"
         yield _of(line, message, "Leave it out, or do not let the event start a run")
+    if not line.decisions and line.once is None and line.order is None:
+        yield _of(line, f"a policy{_for(line)} says nothing", "Say what it is for, as in unexpected=...")
     yield from _once(line)
     if line.order is not None:
         yield from _order(line, line.order)
@@ -121,7 +131,9 @@ def _once(line: PolicyLine) -> Iterator[Mistake]:
     if once is None:
         return
     if not once.fields:
-        message = f"duplicate_for{_for(line)} is given without duplicate_by"
+        message = f"duplicate_by{_for(line)} names no field"
+        if once.within is not None:
+            message = f"duplicate_for{_for(line)} is given without duplicate_by"
         yield _of(line, message, "Name the fields by which an event is known again")
     yield from _fields(line, "duplicate_by", once.fields)
     within: Any = once.within
@@ -147,7 +159,17 @@ def _order(line: PolicyLine, order: OrderBy) -> Iterator[Mistake]:
             yield _of(line, message, "Use kind='int', or leave contiguous out")
         if type(order.first) is not int or order.first < 0:
             yield _of(line, f"first={order.first!r}{_for(line)} is no number to begin with", "Use 0, 1, ...")
-        yield from _defer(f"gap{_for(line)}", order.gap, line.place)
+        gap: Any = order.gap
+        if isinstance(gap, Defer):
+            yield from _defer(f"gap{_for(line)}", gap, line.place)
+        else:
+            yield _of(line, f"gap={gap!r}{_for(line)} is no deferral", "Write gap=Defer(timedelta(...))")
+    else:
+        plain = OrderBy(order.by)
+        for name in ("first", "gap"):
+            if getattr(order, name) != getattr(plain, name):
+                message = f"{name}={getattr(order, name)!r}{_for(line)} says nothing without contiguous=True"
+                yield _of(line, message, "Add contiguous=True, or leave it out")
 
 
 def _fields(line: PolicyLine, setting: str, names: tuple[str, ...]) -> Iterator[Mistake]:
@@ -159,7 +181,14 @@ def _fields(line: PolicyLine, setting: str, names: tuple[str, ...]) -> Iterator[
         head = name.partition(".")[0] if isinstance(name, str) else name
         if name not in known and head not in known:
             message = f"{setting}{_for(line)} names {name!r}, which is no field of {event.__name__}"
-            yield _of(line, message, did_you_mean(name, sorted(known)))
+            own = event.__pydantic_fields__.get(name) if isinstance(name, str) else None
+            alias = None if own is None else own.validation_alias
+            cure = (
+                f"The data calls it {alias!r}"
+                if isinstance(alias, str)
+                else did_you_mean(name, sorted(known))
+            )
+            yield _of(line, message, cure)
 
 
 def _names(event: type[Event]) -> set[str]:

@@ -1,0 +1,72 @@
+"""Policies that are never asked, or that answer nothing: what they are about does not happen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from statemachines.definition import Move, Pipeline
+from statemachines.events import is_event_class
+from statemachines.mistakes import Mistake
+from statemachines.patterns import covers
+from statemachines.policies import PolicyLine
+
+
+def find(pipeline: Pipeline[Any], line: PolicyLine) -> Iterator[Mistake]:
+    """All of them of one line about an event type."""
+    if not is_event_class(line.event):
+        return
+    event_type = line.event.event_type()
+    if "unexpected" in line.decisions:
+        yield from _always_taken(pipeline, line, event_type)
+    if line.decisions.get("closed") == "restart":
+        yield from _begins_nothing(pipeline, line, event_type)
+
+
+def _always_taken(pipeline: Pipeline[Any], line: PolicyLine, event_type: str) -> Iterator[Mistake]:
+    around = {None, *_chain(pipeline, line.state)}
+    taken = next(
+        (move for move in pipeline.moves if move.source in around and _takes(move, event_type)), None
+    )
+    if taken is not None:
+        of = "" if line.state is None else f" in the state {line.state!r}"
+        message = (
+            f"unexpected for {event_type!r}{of} is never asked: "
+            f"the transition at {taken.place} takes every such event"
+        )
+        yield Mistake(
+            message,
+            "Leave it out, or give the transition a guard",
+            line.place,
+            state=line.state,
+            event=event_type,
+        )
+
+
+def _takes(move: Move, event_type: str) -> bool:
+    return move.guard is None and is_event_class(move.event) and covers(move.event.event_type(), event_type)
+
+
+def _chain(pipeline: Pipeline[Any], name: str | None) -> Iterator[str]:
+    """The names of a state and of those around it, each once, whatever is wrong with them."""
+    state = next((one for one in pipeline.states if one.name == name), None) if name is not None else None
+    for _ in pipeline.states:
+        if state is not None:
+            yield state.name
+            state = state.parent
+
+
+def _begins_nothing(pipeline: Pipeline[Any], line: PolicyLine, event_type: str) -> Iterator[Mistake]:
+    if any(
+        is_event_class(one.event) and covers(event_type, one.event.event_type()) for one in pipeline.starts
+    ):
+        return
+    said = [one for one in pipeline.policies if one.event is line.event and "no_run" in one.decisions]
+    no_run = said[0].decisions["no_run"] if said else pipeline.no_run
+    if no_run in ("dead_letter", "ignore"):
+        message = (
+            f"closed='restart' for {event_type!r} begins nothing: the event starts no run, so that it meets "
+            f"no_run={no_run!r}"
+        )
+        cure = f"Say closed={no_run!r}, or no_run='start' or 'defer' for it"
+        yield Mistake(message, cure, line.place, event=event_type)

@@ -1,0 +1,437 @@
+"""Mistakes with policies and timers: each with what it is, its place, and its cure."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from pydantic import Field
+
+from statemachines import After, Context, Defer, Event, OrderBy
+from statemachines.limits import DELAY_DAYS_MAX
+from statemachines.validation import find_mistakes, find_mistakes_across
+from tests.unit.charted import nested, parallel, with_histories
+from tests.unit.mistaken import (
+    Begun,
+    Flow,
+    awaited,
+    line_of,
+    right,
+    state_of,
+    the_mistake,
+    yes,
+)
+
+HOUR = timedelta(hours=1)
+
+
+class Paid(Event, type="paid", key="name"):
+    name: str
+    number: int = Field(1, alias="no")
+    line: dict[str, str] = {}  # noqa: RUF012 - pydantic copies defaults
+
+
+class Lost(Event, type="lost"):
+    pass
+
+
+def paying(**settings: Any) -> Flow:
+    flow = right(**settings)
+    state_of(flow, "open").on(Paid, when=yes)
+    return flow
+
+
+def saying(**policy: Any) -> Flow:
+    flow = paying()
+    flow.policy(Paid, **policy)
+    return flow
+
+
+@pytest.mark.parametrize("situation", ["no_run", "unexpected", "closed"])
+@pytest.mark.parametrize("given", ["ignroe", 5, [], {"ttl": 5}, True])
+def test_a_decision_is_one_of_its_situation(situation: str, given: Any) -> None:
+    mistake = the_mistake(paying(**{situation: given}))
+    assert mistake.message == f"{situation}={given!r} is no policy"
+    if given == "ignroe":
+        assert mistake.cure == "Did you mean 'ignore'?"
+    else:
+        assert "'ignore'" in mistake.cure
+        assert "'dead_letter'" in mistake.cure
+    if given is not None:
+        assert (
+            the_mistake(saying(**{situation: given})).message
+            == f"{situation}={given!r} for 'paid' is no policy"
+        )
+
+
+@pytest.mark.parametrize(
+    ("situation", "given"),
+    [("closed", "defer"), ("closed", Defer()), ("unexpected", "start"), ("no_run", "restart")],
+)
+def test_a_decision_of_another_situation_is_none_of_this_one(situation: str, given: Any) -> None:
+    assert the_mistake(paying(**{situation: given})).message == f"{situation}={given!r} is no policy"
+
+
+@pytest.mark.parametrize(
+    "ttl", [timedelta(0), -HOUR, timedelta(days=DELAY_DAYS_MAX, seconds=1), timedelta.max, 5, "1 h", None]
+)
+def test_an_event_is_deferred_for_a_time_that_passes_and_ends(ttl: Any) -> None:
+    mistake = the_mistake(saying(unexpected=Defer(ttl)))
+    assert mistake.message == f"unexpected for 'paid' defers for {ttl!r}"
+    assert mistake.cure == f"Give a timedelta of more than nothing and at most {DELAY_DAYS_MAX} days"
+    assert the_mistake(paying(no_run=Defer(ttl))).message == f"no_run defers for {ttl!r}"
+    gap = the_mistake(saying(order_by=OrderBy("no", contiguous=True, gap=Defer(ttl))))
+    assert gap.message == f"gap for 'paid' defers for {ttl!r}"
+
+
+def test_what_becomes_of_it_then_is_one_of_two() -> None:
+    mistake = the_mistake(saying(unexpected=Defer(HOUR, then="ignroe")))  # type: ignore[arg-type]  # the mistake
+    assert (
+        mistake.message
+        == "unexpected for 'paid' defers, and then='ignroe' is nothing that becomes of an event"
+    )
+    assert mistake.cure == "Did you mean 'ignore'?"
+
+
+def test_the_place_of_a_policy_is_its_line() -> None:
+    flow = paying()
+    flow.policy(Paid, unexpected=Defer(-HOUR))  # here
+    mistake = the_mistake(flow)
+    assert mistake.place.line == line_of(test_the_place_of_a_policy_is_its_line, "# here")
+    assert (mistake.state, mistake.event) == (None, None)
+
+
+def test_what_is_said_twice_contradicts_itself() -> None:
+    flow = paying()
+    flow.policy(Paid, unexpected="ignore", duplicate_by="no", order_by="no")
+    flow.policy(Paid, closed="ignore")
+    state_of(flow, "open").policy(Paid, unexpected="defer")
+    state_of(flow, "open").policy(unexpected="defer")
+    assert find_mistakes(flow) == []
+    first = flow.policies[0].place
+    for again, name in (
+        ({"unexpected": "ignore"}, "unexpected"),
+        ({"duplicate_by": "name"}, "duplicate_by"),
+        ({"order_by": OrderBy("no")}, "order_by"),
+    ):
+        flow.policy(Paid, **again)
+        mistake = the_mistake(flow)
+        assert mistake.message == f"{name} for 'paid' is also said at {first}"
+        assert mistake.cure == "Keep one of the two"
+        flow.policies.pop()
+    state_of(flow, "open").policy(unexpected="ignore")
+    assert the_mistake(flow).message.startswith("unexpected in the state 'open' is also said at")
+
+
+@pytest.mark.parametrize("event", ["paid", None, 5, Paid(name="x", no=1)])
+def test_a_policy_is_for_a_class_of_events(event: Any) -> None:
+    flow = paying()
+    flow.policy(event, closed="ignore")
+    mistake = the_mistake(flow)
+    assert mistake.message == f"a policy is for a class of events, not {event!r}"
+    assert mistake.cure == "Name the class of events that it is for"
+
+
+def test_a_policy_is_for_an_event_that_the_pipeline_takes() -> None:
+    flow = paying()
+    flow.policy(Lost, closed="ignore")
+    mistake = the_mistake(flow)
+    assert mistake.message == "a policy is for 'lost', which no transition of pipeline 'right' takes"
+    assert "Known are" in mistake.cure
+
+
+def test_a_policy_that_says_nothing_is_one_that_was_forgotten() -> None:
+    mistake = the_mistake(saying())
+    assert (mistake.message, mistake.cure) == (
+        "a policy for 'paid' says nothing",
+        "Say what it is for, as in unexpected=...",
+    )
+
+
+def test_no_policy_is_asked_of_what_comes_from_inside() -> None:
+    flow = nested()
+    flow.policy(state_of(flow, "box").done, unexpected="ignore")
+    state_of(flow, "first").after(HOUR, to="second")
+    timer = flow.moves[-1].event
+    assert timer is not None
+    flow.policy(timer, closed="ignore")
+    found = [one.message for one in find_mistakes(flow) if one.severity == "error"]
+    told = "comes from inside of a run: where nothing takes it, it is gone, and no policy is asked"
+    assert [one for one in found if "comes from inside" in one] == [
+        f"'done.state.box' {told}",
+        f"'after.first.0' {told}",
+    ]
+
+
+def test_no_run_is_not_asked_of_an_event_that_starts_one() -> None:
+    flow = right()
+    flow.policy(Begun, no_run="ignore")
+    mistake = the_mistake(flow)
+    assert mistake.message == "no_run for 'begun' is never asked: the event starts a run where there is none"
+    assert mistake.cure == "Leave it out, or do not let the event start a run"
+
+
+@pytest.mark.parametrize("whose", ["the state", "around it", "the pipeline", "all"])
+def test_unexpected_is_not_asked_where_the_event_is_always_taken(whose: str) -> None:
+    class Everything(Event, type="*"):
+        pass
+
+    flow = nested()
+    first, box = state_of(flow, "first"), state_of(flow, "box")
+    match whose:
+        case "the state":
+            first.on(Paid)
+        case "around it":
+            box.on(Paid)
+        case "the pipeline":
+            flow.on(Paid)
+        case _:
+            flow.on(Paid, when=yes)
+            flow.on(Everything)
+    first.policy(Paid, unexpected="ignore")
+    mistake = the_mistake(flow)
+    assert mistake.message == (
+        f"unexpected for 'paid' in the state 'first' is never asked: the transition at {flow.moves[-1].place} takes "
+        "every such event"
+    )
+    assert mistake.cure == "Leave it out, or give the transition a guard"
+    assert (mistake.state, mistake.event) == ("first", "paid")
+
+
+def test_it_is_asked_where_only_another_state_or_a_guard_takes_it() -> None:
+    flow = nested()
+    state_of(flow, "first").on(Paid, when=yes)
+    state_of(flow, "second").on(Paid)
+    state_of(flow, "first").policy(Paid, unexpected="ignore")
+    state_of(flow, "box").policy(Paid, unexpected="ignore")
+    flow.policy(Paid, unexpected="ignore")
+    assert find_mistakes(flow) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "what"), [("done", "final"), ("last", "a history, and never active itself")]
+)
+def test_a_state_that_takes_no_events_is_not_asked(name: str, what: str) -> None:
+    flow = with_histories()
+    state_of(flow, name).policy(unexpected="ignore")
+    mistake = the_mistake(flow)
+    assert mistake.message == f"the state {name!r} is {what}, so its policy is never asked"
+    assert mistake.cure == "Say it of another state"
+    assert mistake.state == name
+    inner = nested()
+    state_of(inner, "finished").policy(unexpected="ignore")
+    assert find_mistakes(inner) == []
+
+
+def test_an_event_that_starts_nothing_starts_nothing_again() -> None:
+    mistake = the_mistake(saying(closed="restart"))
+    assert mistake.message == (
+        "closed='restart' for 'paid' begins nothing: the event starts no run, so that it meets no_run='dead_letter'"
+    )
+    assert mistake.cure == "Say closed='dead_letter', or no_run='start' or 'defer' for it"
+    assert find_mistakes(saying(closed="restart", no_run="defer")) == []
+    assert find_mistakes(saying(closed="restart", no_run=Defer(HOUR))) == []
+
+
+def test_a_pipeline_whose_key_starts_again_needs_what_starts_a_run() -> None:
+    flow = paying(closed="restart")
+    flow.starts.clear()
+    assert the_mistake(flow).message == "pipeline 'right' has no start event: no run ever begins"
+
+
+class Needy(Context):
+    amount: int
+    owner: str
+
+
+def test_a_run_that_starts_by_itself_needs_a_context_of_defaults() -> None:
+    flow = paying(context=Needy, no_run="start")
+    flow.starts.clear()
+    mistake = the_mistake(flow)
+    assert mistake.message == (
+        "no_run='start' begins runs with a context of its defaults, and Needy has none for 'amount' and 'owner'"
+    )
+    assert mistake.cure == "Give the fields defaults, or name an event that starts runs"
+    assert find_mistakes(paying(no_run="start")) == []
+
+
+@pytest.mark.parametrize(
+    ("policy", "message", "cure"),
+    [
+        (
+            {"duplicate_for": HOUR},
+            "duplicate_for for 'paid' is given without duplicate_by",
+            "Name the fields",
+        ),
+        ({"duplicate_by": []}, "duplicate_by for 'paid' names no field", "Name the fields"),
+        (
+            {"duplicate_by": "number"},
+            "duplicate_by for 'paid' names 'number', which is no field of Paid",
+            "The data calls it 'no'",
+        ),
+        (
+            {"duplicate_by": ["name", "mo"]},
+            "duplicate_by for 'paid' names 'mo', which is no",
+            "Known are",
+        ),
+        ({"duplicate_by": ["name", 5]}, "duplicate_by for 'paid' names 5, which is no", "Known are"),
+        (
+            {"duplicate_by": "no", "duplicate_for": -HOUR},
+            f"duplicate_for={-HOUR!r} for 'paid' is no time that passes",
+            "Give a timedelta, or leave it out to remember for ever",
+        ),
+        (
+            {"duplicate_by": "no", "duplicate_for": 5},
+            "duplicate_for=5 for 'paid' is no time that passes",
+            "Give a",
+        ),
+        ({"order_by": 5}, "order_by=5 for 'paid' is no order", 'Write order_by=OrderBy("field", ...)'),
+        (
+            {"order_by": "nam"},
+            "order_by for 'paid' names 'nam', which is no field of Paid",
+            "Did you mean 'name'?",
+        ),
+        (
+            {"order_by": OrderBy("no", scope=("lien.id",))},
+            "order_by for 'paid' names 'lien.id', which is no field of Paid",
+            "",
+        ),
+        ({"order_by": OrderBy("no", "itn")}, "events cannot be in order as 'itn'", "Did you mean 'int'?"),  # type: ignore[arg-type]  # the mistake
+        (
+            {"order_by": OrderBy("no", "lsn", contiguous=True)},
+            "contiguous=True for 'paid' needs numbers that follow one another, not kind='lsn'",
+            "Use kind='int', or leave contiguous out",
+        ),
+        (
+            {"order_by": OrderBy("no", contiguous=True, first=-1)},
+            "first=-1 for 'paid' is no number to begin with",
+            "Use 0, 1, ...",
+        ),
+        (
+            {"order_by": OrderBy("no", contiguous=True, gap="ignore")},  # type: ignore[arg-type]  # the mistake
+            "gap='ignore' for 'paid' is no deferral",
+            "Write gap=Defer(timedelta(...))",
+        ),
+        (
+            {"order_by": OrderBy("no", first=0)},
+            "first=0 for 'paid' says nothing without contiguous=True",
+            "Add contiguous=True, or leave it out",
+        ),
+        (
+            {"order_by": OrderBy("no", gap=Defer(HOUR))},
+            "for 'paid' says nothing without contiguous=True",
+            "Add contiguous=True, or leave it out",
+        ),
+    ],
+)
+def test_business_keys_and_orders_name_fields_and_make_sense(
+    policy: dict[str, Any], message: str, cure: str
+) -> None:
+    mistake = the_mistake(saying(**policy))
+    assert message in mistake.message
+    assert cure in mistake.cure
+    assert mistake.event == "paid"
+
+
+def test_fields_within_fields_and_aliases_are_known() -> None:
+    order = OrderBy("no", scope=("line.id",), contiguous=True, first=0, gap=Defer(HOUR))
+    assert find_mistakes(saying(order_by=order, duplicate_by=["line.id", "no"], duplicate_for=HOUR)) == []
+
+
+def test_a_stream_is_in_one_order() -> None:
+    flow = paying()
+
+    class Other(Event, type="other"):
+        no: int
+
+    state_of(flow, "open").on(Other)
+    flow.policy(Paid, order_by=OrderBy("no", stream="care"))
+    flow.policy(Other, order_by=OrderBy("no", "hex", stream="care"))
+    mistake = the_mistake(flow)
+    assert mistake.message.startswith("order_by for 'other' is in one stream with that at ")
+    assert mistake.cure == "Say the same, or give it a stream=... of its own"
+    flow.policies[-1] = flow.policies[0].__class__(
+        None, Other, {}, None, OrderBy("no", stream="own"), flow.policies[-1].place
+    )
+    assert find_mistakes(flow) == []
+
+
+@pytest.mark.parametrize(
+    ("delay", "message", "cure"),
+    [
+        (-HOUR, f"the delay {-HOUR} is negative", "A timer falls due after its state is entered"),
+        (
+            timedelta.max,
+            f"the delay of {timedelta.max.days} days is longer than a run is kept",
+            "Wait for at most",
+        ),
+        (
+            timedelta(days=DELAY_DAYS_MAX, microseconds=1),
+            "is longer than a run is kept",
+            f"{DELAY_DAYS_MAX} days",
+        ),
+        (
+            300,
+            "the delay 300 is neither a timedelta nor a function of the context",
+            "Write timedelta(minutes=5)",
+        ),
+        ("5 min", "the delay '5 min' is neither", "name a function that returns one, or a time"),
+        (datetime(9999, 12, 31), "is neither a timedelta nor a function", "Write timedelta(minutes=5)"),  # noqa: DTZ001 - the mistake
+        (awaited, "async", ""),
+        (yes, "cannot be called with (context)", ""),
+        (lambda: HOUR, "cannot be called with (context)", ""),
+    ],
+)
+def test_a_delay_is_one(delay: Any, message: str, cure: str) -> None:
+    flow = right()
+    state_of(flow, "open").after(delay, to="done")
+    mistake = the_mistake(flow)
+    assert message in mistake.message
+    assert cure in mistake.cure
+    assert (mistake.state, mistake.place) == ("open", flow.moves[-1].place)
+
+
+def test_a_delay_of_nothing_and_one_as_long_as_may_be_are_fine() -> None:
+    flow = right()
+    state_of(flow, "open").after(timedelta(0), to="done")
+    state_of(flow, "open").after(timedelta(days=DELAY_DAYS_MAX), to="done")
+    flow.after(lambda _context: None, to="done")
+    assert find_mistakes(flow) == []
+
+
+def test_a_final_state_has_no_timer() -> None:
+    flow = right()
+    state_of(flow, "done").after(HOUR, to="open")
+    mistake = the_mistake(flow)
+    assert mistake.message == "a transition leads out of the final state 'done', where runs have ended"
+    assert mistake.event == "after.done.0"
+
+
+def test_a_history_has_no_timer() -> None:
+    flow = with_histories()
+    state_of(flow, "last").after(HOUR, to="left-off")
+    assert "leads out of the history 'last', which is never active" in the_mistake(flow).message
+
+
+def test_a_timer_of_another_region_is_a_transition_into_it() -> None:
+    flow = parallel()
+    state_of(flow, "left-on").after(HOUR, to="right-off")
+    assert "which is in another region" in the_mistake(flow).message
+
+
+def test_timers_are_taken_where_they_are_set_only() -> None:
+    flow = right()
+    state_of(flow, "open").on(After, to="done")
+    found = [one.message for one in find_mistakes(flow)]
+    assert "After comes from timers only, and this one is of none" in found
+
+
+def test_two_versions_do_not_have_one_number() -> None:
+    one, other = right(version=2), right(version=2)
+    found = [str(mistake) for mistake in find_mistakes_across([one, other, right(version=3)])]
+    assert len(found) == 1
+    assert (
+        f"pipeline 'right' version 2 is also at {one.place}. Give one of them another name or version"
+        in found[0]
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from statemachines.canonical import canonical_bytes
@@ -83,7 +83,7 @@ class Machine:
     final: frozenset[str]
     policies: Policies
     orders: Mapping[str, OrderBy]
-    """How events of these types are in order."""
+    """How events of these types are in order, each with the name of its stream."""
     onces: Mapping[str, Once]
     """What events of these types are known by beside their ids."""
     asks_more: bool
@@ -134,7 +134,11 @@ def compile_pipeline(pipeline: Pipeline[Any], *, namespace: str = "default") -> 
     timers = {one.event_type(): one for one in classes if issubclass(one, After)}
     events: dict[str, type[Event]] = {one.event_type(): one for one in classes if not is_internal(one)}
     of_types = [(line, line.event.event_type()) for line in pipeline.policies if line.event is not None]
-    orders = {event_type: line.order for line, event_type in of_types if line.order is not None}
+    orders = {
+        event_type: replace(line.order, stream=line.order.stream or event_type)
+        for line, event_type in of_types
+        if line.order is not None
+    }
     onces = {event_type: line.once for line, event_type in of_types if line.once is not None}
     table = {
         state.name: {} if state.final else _moves_of(pipeline, state.name, events, final)

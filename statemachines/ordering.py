@@ -1,7 +1,7 @@
 """Events in order: which one is older than what was applied, and which one comes too early.
 
-A stream is what is in order by itself: all events of a run with one ``OrderBy``, or those of them whose ``scope``
-fields are equal. A run remembers how far each stream has come.
+A stream is what is in order by itself: all events of a run that one ``OrderBy`` is said of, or those of them whose
+``scope`` fields are equal. A run remembers how far each stream has come.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ class OrderBy:
         by: a field of the data (``a.b`` for one within another) that grows from event to event.
         kind: how it is compared: ``int``; ``lsn``, a Postgres position, as ``16/B374D848`` or a number; ``hex``,
             hexadecimal digits, from the left, as those of S3's sequencer; ``time``, RFC 3339.
-        scope: fields whose values name the stream within the run; none: all events of the run with this ``stream``.
-        stream: event types with the same name, kind and scope are in one order.
+        scope: fields whose values tell apart streams within the run.
+        stream: a name for it; event types that name the same one are in one order. Without it, each type is in an order
+            of its own.
         contiguous: whether each number must follow the one before it (``int`` only): one that leaves a gap waits.
         first: the number that a contiguous stream begins with.
         gap: how long one that leaves a gap waits, and what becomes of it then.
@@ -91,7 +92,7 @@ def place(order: OrderBy, data: Any, marks: Any) -> Placed:
 
 
 def _stream(order: OrderBy, data: Any) -> str:
-    parts: list[Any] = [order.stream or order.by]
+    parts: list[Any] = [order.stream]
     for name in order.scope:
         found = field_of(name, data)
         if not isinstance(found, str | int) or isinstance(found, bool):

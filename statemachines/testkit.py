@@ -275,19 +275,26 @@ class Case(Generic[C]):
                     self._settle(step(self.machine, self.run, occurrence), occurrence)
                 return
             self._compare_outcomes(first.occurrence.envelope.type, first.outcome, second.outcome)
-            if isinstance(first.item, DeferredEvent):
-                left = tuple(one for one in self.run.deferred if one is not first.item)
-                self.run = self.run._replace(deferred=left)
             if first.goes_onward(self.run):
                 onward.append(first.occurrence._replace(again=False))
-                continue
-            self.followed.append((first.occurrence.envelope.type, first.outcome))
-            if isinstance(first.outcome, Refused) and isinstance(first.item, Delayed):
-                gone = write_memory(read_memory(self.run.memory).without(first.item))
-                self.run = self.run._replace(memory=gone)
-            self._apply(first.outcome, first.occurrence)
+            self._follow(first)
             ask = follow
         raise AssertionError(f"the run in {self.state!r} goes on by itself again and again")
+
+    def _follow(self, found: Following) -> None:
+        """The run after what it took by itself."""
+        assert self.run is not None
+        goes_onward = found.goes_onward(self.run)
+        if isinstance(found.item, DeferredEvent):
+            left = tuple(one for one in self.run.deferred if one is not found.item)
+            self.run = self.run._replace(deferred=left)
+        if goes_onward:
+            return
+        self.followed.append((found.occurrence.envelope.type, found.outcome))
+        if isinstance(found.outcome, Refused) and isinstance(found.item, Delayed):
+            gone = write_memory(read_memory(self.run.memory).without(found.item))
+            self.run = self.run._replace(memory=gone)
+        self._apply(found.outcome, found.occurrence)
 
     def _compare_outcomes(self, event_type: str, first: Outcome, second: Outcome) -> None:
         if first != second:

@@ -60,7 +60,7 @@ def _place(order: OrderBy, memory: Memory, occurrence: Occurrence) -> Memory | S
         return Refused(Reason.MEMORY_FULL, str(error), holds=False)
     except OrderError as error:
         return Refused(Reason.INVALID, str(error), holds=True)
-    stream = "" if placed.stream == order.by else f" of {placed.stream}"
+    stream = f" of {placed.stream}" if order.scope else ""
     match placed.place:
         case Place.STALE:
             return Stale(f"{order.by}{stream} is {placed.value}, and {placed.before} was applied already")

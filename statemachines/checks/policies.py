@@ -58,7 +58,10 @@ def _line(pipeline: Pipeline[Any], line: PolicyLine) -> Iterator[Mistake]:
     lines: list[Start | Move] = [*pipeline.starts, *pipeline.moves]
     known = {one.event for one in lines if is_event_class(one.event)}
     if line.event not in known:
-        name, names = line.event.event_type(), sorted(one.event_type() for one in known)
+        name, names = (
+            line.event.event_type(),
+            sorted(one.event_type() for one in known if not is_internal(one)),
+        )
         message = f"a policy is for {name!r}, which no transition of pipeline {pipeline.name!r} takes"
         yield _of(line, message, did_you_mean(name, names))
     elif is_internal(line.event):
@@ -204,16 +207,16 @@ def _streams(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
     first: dict[str, PolicyLine] = {}
     for line in pipeline.policies:
         order: Any = line.order
-        if not isinstance(order, OrderBy):
+        if not isinstance(order, OrderBy) or not order.stream:
             continue
-        other = first.setdefault(order.stream or order.by, line)
+        other = first.setdefault(repr(order.stream), line)
         there = other.order
         if there is not None and _terms(order) != _terms(there):
             message = (
                 f"order_by{_for(line)} is in one stream with that at {other.place}, and does not say the same "
                 "of kind, scope, contiguous and first"
             )
-            yield _of(line, message, "Say the same, or give it a stream=... of its own")
+            yield _of(line, message, "Say the same, or name another stream")
 
 
 def _terms(order: OrderBy) -> tuple[object, ...]:

@@ -161,6 +161,11 @@ def test_a_gap_that_nothing_fills_ends(then: Any) -> None:
     case.when(Painted(coat=2)).then(context={"coats": [1, 2, 3]})
 
 
+class Numbered(Event, type="door.numbered", key="door"):
+    door: str = "d1"
+    coat: int
+
+
 def test_types_share_a_stream() -> None:
     class Washed(Event, type="door.washed", key="door"):
         door: str = "d1"
@@ -173,6 +178,15 @@ def test_types_share_a_stream() -> None:
     case = given(flow, Made(), Opened(), Painted(coat=1)).when(Painted(coat=3), Washed(coat=2))
     case.then(context={"coats": [1, -2, 3]}).when(Washed(coat=1)).then_stale()
     assert read_memory(case.run.memory).marks == {"care": 3} if case.run else False
+
+
+def test_types_that_name_no_stream_are_each_in_their_own_order() -> None:
+    flow = door_pipeline()
+    state_of(flow, "opened").on(Numbered, do=lambda door, event: door.coats.append(-event.coat))
+    for event in (Painted, Numbered):
+        flow.policy(event, order_by=OrderBy("coat"))
+    case = given(flow, Made(), Opened(), Painted(coat=5)).when(Numbered(coat=3), Painted(coat=6))
+    case.then(context={"coats": [5, -3, 6]})
 
 
 def test_an_event_in_its_turn_that_nothing_takes_waits_and_the_stream_with_it() -> None:

@@ -350,7 +350,7 @@ def test_a_stream_is_in_one_order() -> None:
     flow.policy(Other, order_by=OrderBy("no", "hex", stream="care"))
     mistake = the_mistake(flow)
     assert mistake.message.startswith("order_by for 'other' is in one stream with that at ")
-    assert mistake.cure == "Say the same, or give it a stream=... of its own"
+    assert mistake.cure == "Say the same, or name another stream"
     flow.policies[-1] = flow.policies[0].__class__(
         None, Other, {}, None, OrderBy("no", stream="own"), flow.policies[-1].place
     )

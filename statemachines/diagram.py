@@ -13,6 +13,7 @@ import orjson
 
 from statemachines.definition import Initial, Move, Pipeline, Start, State, name_of
 from statemachines.events import is_event_class
+from statemachines.policies import Defer
 
 _PLAIN_ID = re.compile(r"(?!(state|begin|fork)_\d)(?!.*_(start|end)$)[A-Za-z][A-Za-z0-9_]*", re.IGNORECASE)
 """Not what is made up here, nor what Mermaid makes up itself for where a state begins and ends."""
@@ -75,7 +76,8 @@ def to_mermaid(pipeline: Pipeline[Any], marks: Marks = NO_MARKS) -> str:
     """The text of a ``stateDiagram-v2``: states, where runs begin and end, and events with ``[guard]``.
 
     A transition that waits for no event says ``always``; one that stays in its state ``[internal]``; and one that
-    leaves its state where others would stay in it ``[reenter]``. Several targets are behind a fork. A history says
+    leaves its state where others would stay in it ``[reenter]``. A timer says ``after 5 min``, or the name of the function
+    that is asked. What a state defers or ignores is said in it. Several targets are behind a fork. A history says
     ``H``, or ``H*`` where it is deep. Of a pipeline with mistakes, the part that is right is drawn.
 
     What ``marks`` has of states and transitions is said behind them; the states where a run is are of the class
@@ -251,6 +253,18 @@ def _notes(state: State[Any]) -> Iterator[tuple[str, str]]:
     yield from (("exit", name_of(do) or "") for do, _ in state.exits)
     if state.output is not None:
         yield "output", name_of(state.output) or ""
+    for line in state.pipeline.policies:
+        if line.state == state.name:
+            what = line.event.event_type() if is_event_class(line.event) else "unexpected"
+            yield from ((what, _decision(one)) for one in line.decisions.values())
+
+
+def _decision(decision: Any) -> str:
+    """What becomes of an event, as UML says it of those that a state defers: ``order.paid / defer 5 min``."""
+    if not isinstance(decision, Defer):
+        return str(decision)
+    duration = _duration(decision.ttl) if isinstance(decision.ttl, timedelta) else str(decision.ttl)
+    return f"defer {duration}" + ("" if decision.then == "dead_letter" else f", then {decision.then}")
 
 
 def _what(move: Move) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from statemachines import Event
+from statemachines import Defer, Event
 from statemachines.diagram import to_mermaid
 from tests.unit.charted import Said, nested, note, parallel
 from tests.unit.mistaken import Asked, Ended, Flow, right, state_of, yes
@@ -219,3 +220,43 @@ def test_states_around_each_other_and_unknown_beginnings_do_not_keep_the_rest_fr
     text = to_mermaid(flow)
     assert 'state "box" as box {' in text
     assert "nowhere" not in text
+
+
+@pytest.mark.parametrize(
+    ("delay", "said"),
+    [
+        (timedelta(0), "after 0 s"),
+        (timedelta(milliseconds=1500), "after 1.5 s"),
+        (timedelta(minutes=5), "after 5 min"),
+        (timedelta(days=1, hours=2, minutes=30, seconds=7), "after 1 d 2 h 30 min 7 s"),
+        (yes, "after yes"),
+    ],
+)
+def test_a_timer_says_when_and_has_guards_and_targets_like_any_other_transition(
+    delay: Any, said: str
+) -> None:
+    flow = nested()
+    state_of(flow, "first").after(delay, to="second", when=yes)
+    state_of(flow, "first").after(delay)
+    flow.after(delay, to="done")
+    lines = to_mermaid(flow).splitlines()
+    for line in (
+        f"first --> second: {said} [yes]",
+        f"first --> first: {said} [internal]",
+        f"box --> done: {said}",
+    ):
+        assert f"  {line}" in lines
+
+
+def test_what_a_state_defers_or_ignores_is_said_in_it() -> None:
+    flow = nested()
+    state_of(flow, "open").policy(Said, unexpected=Defer(timedelta(minutes=5)))
+    state_of(flow, "open").policy(unexpected=Defer(timedelta(hours=1), then="ignore"))
+    state_of(flow, "box").policy(Ended, unexpected="ignore")
+    flow.policy(Said, unexpected="dead_letter")
+    drawn = to_mermaid(flow)
+    assert "  open: said / defer 5 min\n  open: unexpected / defer 1 h, then ignore\n" in drawn
+    assert 'state "box<br>ended / ignore" as box {' in drawn
+    assert "dead_letter" not in drawn
+    state_of(flow, "open").policy(5, unexpected=Defer("soon"))  # type: ignore[arg-type]  # mistakes
+    assert "  open: unexpected / defer soon\n" in to_mermaid(flow)

@@ -10,6 +10,7 @@ next thing for all of them, takes less time than to do everything for one event 
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, MutableSequence, Sequence
 from datetime import datetime
@@ -295,15 +296,17 @@ class Batch(Moves):
 
     def follow(self, route: Route, key: str, machine: Machine | None = None) -> None:
         """Let a run take what it takes by itself, before any newer event: what was deferred, what it sent to itself."""
-        for _ in range(FOLLOWING_MAX):
-            found = self._next(follow, route, key, machine)
-            if found is None:
+        for number in itertools.count():
+            if self._next(follow, route, key, machine) is None:
                 self._meet_next_generation(route, key)
                 return
             machine = None
-        run = route.cache[key]
-        if not run.held and self._next(follow, route, key, None) is not None:
-            self._hold_for_rest(route, run)
+            run = route.cache[key]
+            # What waits for a run that has ended leaves it in one commit: what goes on is nowhere else meanwhile.
+            if number >= FOLLOWING_MAX and run.status == _RUNNING:
+                if not run.held:
+                    self._hold_for_rest(route, run)
+                return
 
     def _meet_next_generation(self, route: Route, key: str) -> None:
         """What waited for a run that has ended is taken as if there were none, once the run is done with all of it."""

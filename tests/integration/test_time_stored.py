@@ -11,11 +11,13 @@ from connectors.source import RawRecord
 from engine.log import Kind
 from engine.reading import history, list_runs, replay, verify
 from engine.store.connecting import Connection
+from statemachines.limits import FOLLOWING_MAX
 from statemachines.machine import compile_pipeline
 from tests import journey
 from tests.feeding import BEGINS, event, feed
 from tests.journey import LATEST, PAY_WITHIN, REMIND_AFTER, TOPIC, journey_pipeline, ledger_pipeline
 from tests.services import Database
+from tests.unit.early import door_pipeline
 
 
 def told(kind: str, **data: Any) -> RawRecord:
@@ -147,4 +149,38 @@ async def test_a_timer_s_handler_that_fails_holds_the_run_until_it_is_redriven(
     # What waited behind it came to a run that had ended by then, and waits for the next one.
     rows = await reader.fetch("select generation, status, waiting from pointsman.runs order by generation")
     assert [tuple(row) for row in rows] == [(0, 2, 0), (1, 0, 1)]
+    assert (await verify(reader, "default")).is_clean
+
+
+async def test_more_than_a_run_takes_at_once_goes_on_to_the_next_generation(
+    database: Database, reader: Connection
+) -> None:
+    early = FOLLOWING_MAX + 20
+    async with feed(database, journey_pipeline()) as feeding:
+        await feeding.records(told("booked"), *[told("boarded") for _ in range(early)])
+        await feeding.due(BEGINS + PAY_WITHIN + timedelta(minutes=1))
+        await feeding.commands()
+    rows = await reader.fetch(
+        "select generation, status, waiting, held from pointsman.runs order by generation"
+    )
+    assert [tuple(row) for row in rows] == [(0, 2, 0, 0), (1, 0, early, 0)]
+    assert (await verify(reader, "default")).is_clean
+
+
+@pytest.mark.parametrize("many", [FOLLOWING_MAX, FOLLOWING_MAX + 1, 2 * FOLLOWING_MAX + 30])
+async def test_more_than_a_run_takes_at_once_is_taken_before_newer_events(
+    database: Database, reader: Connection, many: int
+) -> None:
+    def door(kind: str, **data: Any) -> RawRecord:
+        return event(f"door.{kind}", {"door": "d1", **data}, topic="doors")
+
+    early = [door("painted", coat=number) for number in range(many)]
+    async with feed(database, door_pipeline()) as feeding:
+        await feeding.records(door("made"), *early)
+        await feeding.records(door("opened"), door("painted", coat=many))
+        for _ in range(many // FOLLOWING_MAX + 1):
+            await feeding.commands()
+    [run] = await list_runs(reader, "default")
+    assert (run.status, run.waiting) == ("running", 0)
+    assert run.context["coats"] == list(range(many + 1))
     assert (await verify(reader, "default")).is_clean

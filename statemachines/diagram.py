@@ -76,9 +76,9 @@ def to_mermaid(pipeline: Pipeline[Any], marks: Marks = NO_MARKS) -> str:
     """The text of a ``stateDiagram-v2``: states, where runs begin and end, and events with ``[guard]``.
 
     A transition that waits for no event says ``always``; one that stays in its state ``[internal]``; and one that
-    leaves its state where others would stay in it ``[reenter]``. A timer says ``after 5 min``, or the name of the function
-    that is asked. What a state defers or ignores is said in it. Several targets are behind a fork. A history says
-    ``H``, or ``H*`` where it is deep. Of a pipeline with mistakes, the part that is right is drawn.
+    leaves its state where others would stay in it ``[reenter]``. A timer says ``after 5 min``, or the name of the
+    function that is asked. What a state defers or ignores is said in it. Several targets are behind a fork. A history
+    says ``H``, or ``H*`` where it is deep. Of a pipeline with mistakes, the part that is right is drawn.
 
     What ``marks`` has of states and transitions is said behind them; the states where a run is are of the class
     ``here``, and those where it was of the class ``passed``.

@@ -287,11 +287,11 @@ def test_what_waits_for_a_run_that_closes_meets_closed(closed: Any, left: type) 
 
 def test_what_waits_for_a_run_that_closes_begins_the_next_one_where_its_key_starts_again() -> None:
     flow = door_pipeline(closed="restart", no_run=Defer(HOUR))
-    case = given(flow, Made(), Opened()).when(Rung(), Made(), Shut())
+    case = given(flow, Made()).when(Painted(), Made()).when(Shut()).then()
     assert case.run is not None
-    # What waited is taken as if there were no run: the start event starts one, which takes the other.
-    assert (case.run.generation, case.state) == (1, "closed")
-    assert case.deferred == []
+    # What waited is taken as if there were no run: the one event waits for one, and the other starts it.
+    assert (case.run.generation, case.state, case.deferred) == (1, "closed", ["door.painted"])
+    case.when(Opened()).then(context={"coats": [1]})
 
 
 def test_what_is_deferred_twice_waits_once() -> None:
@@ -320,3 +320,10 @@ def test_so_many_events_are_deferred_for_a_run_and_more_of_them_are_dead_letters
     assert policy_of(case) == f"{FOR_A_DAY} (unexpected of the pipeline)"
     case.when(Opened()).then(state="opened")
     assert case.context.coats == [2] * DEFERRED_MAX
+
+
+def test_what_is_offered_again_in_vain_keeps_waiting_too() -> None:
+    flow = door_pipeline(no_run="defer", unexpected="dead_letter")
+    state_of(flow, "closed").on(Painted, when=lambda _door, _event: False)
+    case = given(flow).when(Painted(), Made())
+    assert (case.state, case.deferred) == ("closed", ["door.painted"])

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import Field
 
-from statemachines import After, Cancel, Context, Event, Failed, Pipeline, Publish, Send
+from statemachines import After, Cancel, Context, Defer, Event, Failed, Pipeline, Publish, Send
 from statemachines.effects import Asked, Out
 from statemachines.limits import DELAY_DAYS_MAX, DELAYED_MAX, MEMORY_BYTES_MAX
 from statemachines.memory import microseconds_of, read_memory
@@ -21,7 +21,7 @@ NOW = BEGINNING
 
 
 class Begun(Event, type="begun"):
-    pass
+    number: int = 0
 
 
 class Go(Event, type="go"):
@@ -224,9 +224,21 @@ def test_what_falls_due_comes_in_the_order_of_due_times_then_of_creation() -> No
     assert case.run.sequence == 3 + 6  # each is a row of its own
 
 
+def test_what_is_due_at_once_after_a_downtime_comes_in_the_same_order() -> None:
+    def send(_log: Log, _event: Go) -> Out:
+        return [Send(Said(word=str(minutes)), after=minutes * MINUTE) for minutes in (9, 3, 7, 1)]
+
+    flow = acting(send)
+    flow.states[0].policy(Touched, unexpected=Defer(5 * MINUTE))
+    flow.states[0].on(Touched, when=lambda log, _event: len(log.words) > 9)
+    case = given(flow, Begun()).when(Go(), Touched())
+    case.now += timedelta(hours=1)
+    case.later(timedelta(0))
+    assert case.context.words == ["1", "3", "7", "9"]
+    assert [one for one, _ in case.followed] == ["said", "said", "touched", "said", "said"]
+
+
 def test_a_time_to_live_that_ends_takes_its_turn_among_timers() -> None:
-    case = given(timed(5 * MINUTE, unexpected="dead_letter"), Begun())
-    assert case.run is not None
     flow = timed(5 * MINUTE)
     flow.states[0].policy(Back, unexpected="defer")
     flow.policy(Back, unexpected="ignore")
@@ -489,3 +501,15 @@ def test_what_the_run_says_at_its_end_is_kept() -> None:
     case.when(Said(word="bye")).then(ended=True)
     assert (before, case.output) == (None, ["bye", "bye"])
     assert case.when_again().outcome == DUPLICATE
+
+
+def test_what_it_said_is_not_said_by_the_next_generation() -> None:
+    flow = Pipeline("ending", Log, topics=["times"], closed="restart")
+    open_ = flow.state("open", initial=True)
+    flow.start(Begun, lambda _event: Log())
+    open_.on(Said, to=flow.state("over", final=True, output=lambda _log, _event: "bye"))
+    flow.policy(Said, order_by="word")
+    flow.policy(Begun, order_by="number")
+    case = given(flow, Begun(number=1), Said(word="1"))
+    assert case.output == "bye"
+    assert case.when(Begun(number=2)).output is None

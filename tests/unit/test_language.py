@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from statemachines import Defer, limits
 from statemachines.definition import Pipeline
 from statemachines.diagram import to_mermaid
+from statemachines.policies import SITUATIONS
 from statemachines.validation import find_mistakes
 from tests.fenced import blocks
 
@@ -55,5 +59,40 @@ def test_there_is_an_example_of_every_construct() -> None:
         "on_error=",
         "flow.key(",
         "Searchable()",
+        ".after(",
+        "Send(",
+        "Cancel(",
+        "Defer(",
+        "OrderBy(",
+        "duplicate_by=",
+        'closed="restart"',
+        "output=",
     ):
         assert word in shown, word
+
+
+@pytest.mark.parametrize("situation", SITUATIONS)
+def test_the_table_of_policies_has_each_choice_and_default(situation: str) -> None:
+    rows = [row.split("|") for row in SECTIONS["Policies"].splitlines() if f"| `{situation}` |" in row]
+    [[_, _, _, choices, default, waits, then, _]] = rows
+    assert {one for one in SITUATIONS[situation] if f"`{one}`" in choices} == set(SITUATIONS[situation])
+    assert f"`{Pipeline.__dataclass_fields__[situation].default}`" in default
+    if "defer" in SITUATIONS[situation]:
+        assert timedelta(days=1) == Defer().ttl
+        assert "a day" in waits
+        assert f"`{Defer().then}` (default)" in then
+
+
+def test_the_table_of_limits_has_their_numbers() -> None:
+    rows = [row for row in SECTIONS["Limits"].splitlines() if row.startswith("| `")]
+    named = [(name, row) for row in rows for name in re.findall(r"`([A-Z_]+_MAX)`", row)]
+    assert {
+        "DELAYED_MAX",
+        "DEFERRED_MAX",
+        "SEEN_MAX",
+        "STREAMS_MAX",
+        "MEMORY_BYTES_MAX",
+        "FOLLOWING_MAX",
+    } <= {name for name, _ in named}
+    for name, row in named:
+        assert f"{getattr(limits, name):,}" in row, name

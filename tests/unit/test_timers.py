@@ -332,6 +332,14 @@ def test_what_a_run_sends_to_itself_is_a_row_of_its_own_before_newer_events() ->
     assert (case.run.sequence, due(case)) == (5, [])
 
 
+def test_what_is_sent_to_the_run_by_its_own_key_is_sent_to_itself() -> None:
+    def send(_log: Log, _event: Go) -> Out:
+        return [Send(Said(word="a"), to="test"), Send(Said(word="b"), to="test", pipeline="acting")]
+
+    case = given(acting(send), Begun()).when(Go(), Said(word="newer"))
+    case.then(context={"words": ["a", "b", "newer"]})
+
+
 def test_what_waits_is_taken_before_what_a_run_sends_to_itself() -> None:
     flow = timed()
     away = flow.states[1]

@@ -18,7 +18,7 @@ from statemachines.diagram import to_mermaid
 from statemachines.events import Envelope
 from statemachines.interpreter import Occurrence, step
 from statemachines.machine import Machine, compile_pipeline
-from statemachines.outcome import Moved, Reason, Refused
+from statemachines.outcome import Deferred, Moved, Reason, Refused
 from statemachines.run import Run, Status
 from statemachines.testkit import run_after
 from statemachines.validation import find_mistakes
@@ -152,8 +152,9 @@ def test_the_table_and_the_library_transitions_agree_on_every_state_and_event(ma
                 machine, run_in(machine, state, Trail(steps=["before"])), occurrence(event_class(), number)
             )
             if expected is None:
-                assert isinstance(outcome, Refused)
-                assert outcome.reason == (Reason.CLOSED if state in machine.final else Reason.UNEXPECTED)
+                ended = state in machine.final
+                assert isinstance(outcome, Refused if ended else Deferred)
+                assert getattr(outcome, "reason", None) == (Reason.CLOSED if ended else Reason.UNEXPECTED)
             else:
                 assert isinstance(outcome, Moved)
                 assert outcome.configuration == expected

@@ -355,15 +355,19 @@ class Pipeline(Generic[C]):
         *,
         initial: bool = False,
         final: bool = False,
+        output: Callable[[C, Any], Any] | None = None,
         tags: Sequence[str] = (),
         description: str = "",
     ) -> State[C]:
         """Add a state. One is ``initial``; a run that reaches a ``final`` one is completed.
 
-        Guards may ask for ``tags`` instead of the states that have them.
+        What the ``output`` of a final state returns, from (context, event), is kept of the run. Guards may ask for
+        ``tags`` instead of the states that have them.
         """
-        place = calling_place()
-        return self.add_state(State(self, name, initial, final, description, place, tags=_tags(tags)))
+        place, words = calling_place(), _tags(tags)
+        return self.add_state(
+            State(self, name, initial, final, description, place, output=output, tags=words)
+        )
 
     def add_state(self, made: State[C]) -> State[C]:
         """Add a state that was made; ``state``, ``region`` and ``history`` are the ways to say it."""

@@ -8,12 +8,15 @@ from pydantic import Field
 
 from statemachines.context import Context
 from statemachines.definition import Pipeline
+from statemachines.effects import Out, Publish, Send
 from statemachines.events import Event
 from statemachines.ordering import OrderBy
 from statemachines.policies import Defer
+from tests.journey import Counted
 
 TOPIC = "files"
 MISSING_FOR = timedelta(minutes=3)
+LATER = timedelta(minutes=1)
 COUNTS_FOR = timedelta(minutes=10)
 
 
@@ -41,6 +44,10 @@ class Closed(Event, type="file.closed", key="file"):
     file: str
 
 
+class Announced(Event, type="file.announced", key="file"):
+    file: str
+
+
 class File(Context):
     version: int = 0
     lines: list[int] = Field(default_factory=list)
@@ -58,6 +65,15 @@ def add(file: File, event: Line) -> None:
     file.lines.append(event.line)
 
 
+def announce(_file: File, event: Announced) -> Out:
+    """Later, to a topic and to a run of another pipeline."""
+    counted = Counted(ledger="all", journey=event.file)
+    return [
+        Publish("letters", event, after=LATER),
+        Send(counted, to="all", pipeline="ledger", after=2 * LATER),
+    ]
+
+
 def files() -> Pipeline[File]:
     """open -> closed; newer versions only, lines one by one, each mention and each object once."""
     flow = Pipeline("file", File, topics=[TOPIC], unexpected="ignore")
@@ -68,6 +84,7 @@ def files() -> Pipeline[File]:
     opened.on(Line, do=add)
     opened.on(Mentioned)
     opened.on(Stored)
+    opened.on(Announced, do=announce)
     opened.on(Closed, to=closed)
     flow.policy(Seen, order_by=OrderBy("version"))
     gap = Defer(MISSING_FOR, then="ignore")

@@ -244,6 +244,33 @@ async def test_an_event_to_another_run_is_told_in_the_inbox_and_where_it_arrived
     )
 
 
+async def test_what_a_run_sends_later_is_told_when_it_has_left(
+    database: Database, reader: Connection
+) -> None:
+    async with feed(database, files.files(), ledger_pipeline()) as feeding:
+        await feeding.records(seen("seen", "v1", version=1), seen("announced", "announced"))
+        [announced] = (await history(reader, "default", "file", "f1"))[-1:]
+        published, sent = [str(one["id"]) for one in announced.effects]
+        assert (await nothing_came(reader, published)).startswith(
+            "The run 'f1' of file asked in row 2 (2026-03-01T12:00:01Z) to publish it to letters, due at 2026-03-01T12"
+        )
+        assert await feeding.due(BEGINS + timedelta(hours=1)) == 1
+        await feeding.commands()
+    assert (await only(reader, published)).current.sentence == (
+        "It fell due and was published to letters (row 3 of the run 'f1' of file); it has another id there, which "
+        "history tells."
+    )
+    gone = await only(reader, sent)
+    assert gone.current.sentence.startswith(
+        "It fell due and was sent to the run 'all' of ledger (row 4 of the run 'f1'"
+    )
+    rows = await history(reader, "default", "file", "f1")
+    arrived = await only(reader, str(rows[-1].effects[0]["id"]))
+    assert (arrived.pipeline, arrived.current.disposition) == ("ledger", "started")
+    assert arrived.origin is not None
+    assert (arrived.origin.pipeline, arrived.origin.sequence) == ("file", 4)
+
+
 async def test_the_dead_letter_of_a_timer_is_told_with_what_became_of_it(
     database: Database, reader: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:

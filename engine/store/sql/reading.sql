@@ -338,7 +338,7 @@ insert into pointsman.position_changes (position, old, new, who, why) values ($1
 select topic, partition, consumer_group from pointsman.positions where id = $1
 
 -- name: way_of_run
-select sequence, kind, type, configuration from pointsman.events where run = $1 order by sequence
+select sequence, kind, type, configuration, event_id, memory from pointsman.events where run = $1 order by sequence
 
 -- name: count_states
 -- How many runs are where, by version; exact, and one pass over the runs of these pipelines.

@@ -117,7 +117,8 @@ def _grouped(found: Found, catalog: Catalog) -> dict[Group, Records]:
         return groups.setdefault(group, Records())
 
     for row in found.rows:
-        of(row, row.sequence if is_command(row.kind) else 0).rows.append(row)
+        # A run that goes on by itself has commands of one id in several runs.
+        of(row, row.run << 32 | row.sequence if is_command(row.kind) else 0).rows.append(row)
     for letter in found.letters:
         of(letter, letter.id if letter.reason == Reason.REFUSED_BY_BROKER else 0).letters.append(letter)
     for note in found.notes:

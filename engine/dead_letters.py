@@ -77,7 +77,7 @@ def make_dead_letter(
         error=message,
         details=details,
         position=position,
-        offset=record.offset,
+        offset=None if position is None and not record.topic else record.offset,
         record_time=record.timestamp,
         record_key=record.key,
         record_value=record.value,
@@ -113,12 +113,12 @@ def _fit(text: str | None) -> str | None:
 def _out_record(
     record: Record, subject: Subject, reason: Reason, error: str, topic: DeadLetterTopic
 ) -> OutRecord:
+    # What came from inside of a run has no place.
+    place = (record.topic, str(record.partition), str(record.offset)) if record.topic else (None, None, None)
     said = {
         "reason": reason.value,
         "error": error,
-        "topic": record.topic,
-        "partition": str(record.partition),
-        "offset": str(record.offset),
+        **dict(zip(("topic", "partition", "offset"), place, strict=True)),
         "pipeline": subject.pipeline_name,
         "run": _fit(subject.key),
         "event-id": _fit(subject.event_id),

@@ -34,6 +34,7 @@ from statemachines.outcome import (
 )
 from statemachines.run import DIGEST_BYTES, DeferredEvent, Run, Status
 from statemachines.search import Attributes, attributes_of
+from statemachines.turns import business_key
 
 WAITING_EVENTS_MAX = 1_000
 """How many events wait behind the hold of one run; the newest beyond that become dead letters."""
@@ -163,7 +164,8 @@ class Ledger:
                 self.defer(arrival, run, outcome, at)
                 return
             case Duplicate():
-                self.note(arrival, run, Disposition.DUPLICATE, Reason.SEEN_BEFORE, b"", at)
+                known_by = _known_by(arrival, run)
+                self.note(arrival, run, Disposition.DUPLICATE, Reason.SEEN_BEFORE, known_by, at)
             case Stale(why):
                 self.note(arrival, run, Disposition.STALE, Reason.STALE, details_bytes(why=why), at)
             case Ignored(reason, tried, policy, memory):
@@ -227,6 +229,7 @@ class Ledger:
                 details = details_bytes(why=why)
             case Duplicate():
                 reason, disposition = Reason.SEEN_BEFORE, Disposition.DUPLICATE
+                details = _known_by(arrival, run)
             case _:
                 raise AssertionError(f"a deferred event does not leave by {outcome}")
         kind = Kind.HELD_DEFERRED if holds else Kind.LEFT_DEFERRED
@@ -494,6 +497,15 @@ class Ledger:
             run.id, digest, offset, at, run.sequence + 1, position, run.definition, int(kind), status, packed,
             envelope.type, configuration, envelope.id, effects, context, memory, record.value,
         ))  # fmt: skip
+
+
+def _known_by(arrival: Arrival, run: Run | None) -> bytes:
+    """The business key of a duplicate as its note keeps it: what it doubles need not have its id."""
+    route, envelope = arrival.route, arrival.decoded.envelope
+    machine = route.newest if run is None else route.machines.get(run.definition, route.newest)
+    once = machine.onces.get(envelope.type)
+    name = None if once is None else business_key(once, envelope.type, arrival.decoded.data)
+    return b"" if name is None else orjson.dumps({"known_by": name})
 
 
 def _without(deferred: tuple[DeferredEvent, ...], gone: DeferredEvent) -> tuple[DeferredEvent, ...]:

@@ -124,7 +124,8 @@ class _Search:
         self._steps = machine.steps
         types = {one: None for node in machine.steps.chart.nodes for one in node.arcs}
         events = machine.events
-        self._by_itself = [one for one in types if one not in events]
+        timers = {timer.event_type for node in machine.steps.chart.nodes for timer in node.timers}
+        self._by_itself = [one for one in types if one not in events and one not in timers]
         """What follows by itself: transitions that wait for nothing, and on done states and failures."""
         self._raised = [*self._by_itself, *(one for one in types if one in events)]
 
@@ -133,10 +134,10 @@ class _Search:
         spots = self._machine.spots
         try:
             after = spots.spot_of(passage.after)
-            if passage.before is not None:
-                begin, first = spots.spot_of(passage.before), passage.type
+            if passage.before is None:
+                begin, first = self._beginning(passage.type)
             else:
-                begin, first = self._machine.beginnings[passage.type].plan.after, None
+                begin, first = spots.spot_of(passage.before), passage.type
         except KeyError:
             return None
         for types in (self._by_itself, self._raised):
@@ -144,6 +145,15 @@ class _Search:
             if found is not None:
                 return found
         return None
+
+    def _beginning(self, event_type: str) -> tuple[Spot, str | None]:
+        """Where a run begins, and what it is offered there."""
+        machine = self._machine
+        if event_type in machine.beginnings:
+            return machine.beginnings[event_type].plan.after, None
+        if machine.policies.of("no_run", event_type).decision != "start":
+            raise KeyError(event_type)
+        return machine.default_plan.after, event_type
 
     def _between(self, begin: Spot, first: str | None, after: Spot, types: list[str]) -> _Found | None:
         nothing: frozenset[Edge] = frozenset()

@@ -117,6 +117,7 @@ def show(
             "dead letter": f"{letter.id}, {letter.status}",
             "reason": letter.reason,
             "error": letter.error,
+            **({"policy": found.policy} if found.policy else {}),
             "event": f"{letter.type or '?'} {letter.event_id or '?'}",
             "run": f"{letter.pipeline or '?'} {letter.key or '?'}",
             "record": place(found.record),

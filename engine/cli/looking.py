@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json as json_module
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,7 +22,10 @@ from engine.cli.options import Json, Limit, Namespace, Postgres
 from engine.cli.output import note, print_facts, print_json, print_rows, say, short_time
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from engine.reading import Answer, Explanation, HistoryRow, RecordView, RunAt, RunView
+    from engine.reading.due import DueView
     from engine.store.connecting import Connection
     from statemachines.search import Value
 
@@ -39,7 +42,12 @@ def runs(
     pipeline: Pipeline = None,
     key: Key = None,
     status: Annotated[
-        str | None, typer.Option("--status", metavar="running|completed|held", help="Only of this status.")
+        str | None,
+        typer.Option(
+            "--status",
+            metavar="expected|running|completed|held|waiting",
+            help="Only of this status; waiting: events are deferred for them.",
+        ),
     ] = None,
     state: Annotated[
         str | None, typer.Option("--state", metavar="NAME", help="Only those that are in this state.")
@@ -58,9 +66,9 @@ def runs(
     json: Json = False,
 ) -> None:
     """List runs, those that started last first."""
-    from engine.reading.runs import RunStatus  # noqa: PLC0415 - needs an extra to be installed
+    from engine.reading.runs import STATUSES  # noqa: PLC0415 - needs an extra to be installed
 
-    check_one_of("status", status, get_args(RunStatus))
+    check_one_of("status", status, STATUSES)
     conditions = check_conditions(where or ())
 
     async def question(connection: Connection, namespace: str) -> list[RunView]:
@@ -170,6 +178,7 @@ def show(
     )
     say("context:")
     say(json_module.dumps(found.context, indent=2, ensure_ascii=False))
+    print_memory(found)
     if found.record:
         print_record(found.record)
 
@@ -231,7 +240,7 @@ def print_history(rows: list[HistoryRow]) -> None:
                 row.event.type,
                 row.event.kind,
                 move_of(row),
-                ", ".join(str(effect.get("type", "")) for effect in row.effects),
+                ", ".join(effect_words(effect) for effect in row.effects),
             )
             for row in rows
         ],
@@ -241,12 +250,24 @@ def print_history(rows: list[HistoryRow]) -> None:
     )
 
 
+def effect_words(effect: Mapping[str, Any]) -> str:
+    """As in ``order.late at 12:05:00``."""
+    if effect["what"] == "cancel":
+        return f"cancel {effect['name']}"
+    due = "" if effect["due"] is None else f" at {effect['due']}"
+    return f"{effect['type']}{due}"
+
+
 def move_of(row: HistoryRow) -> str:
     """From where to where."""
     after = " ".join(row.to_states)
     if row.from_states is None:
         return f"→ {after}"
     before = " ".join(row.from_states)
+    if not after:
+        return ""
+    if not before:
+        return f"→ {after}"
     return f"stays {after}" if before == after else f"{before} → {after}"
 
 
@@ -254,6 +275,8 @@ def print_explanation(found: Explanation) -> None:
     """In sentences."""
     for answer in found.answers:
         say(_subject(answer))
+        if answer.origin is not None:
+            say(f"  {answer.origin.sentence}")
         for change in (*answer.earlier, answer.current):
             say(f"  {short_time(change.at)}  {change.sentence}")
     for sentence in found.notes:
@@ -268,9 +291,39 @@ def _subject(answer: Answer) -> str:
 
 def place(record: RecordView) -> str:
     """Where a record is; what was never taken by a topic has no place in it."""
+    if not record.topic:
+        return "none: it came from inside of a run"
     return (
         record.topic if record.offset is None else f"{record.topic}/{record.partition} offset {record.offset}"
     )
+
+
+def print_memory(found: RunAt) -> None:
+    """What waits for a run, what falls due, and what else it remembers."""
+    for one in found.deferred:
+        say(
+            f"deferred: {one.type} {one.event_id} (row {one.sequence}), {one.reason}: {one.why}; until "
+            f"{short_time(one.until)}, then {one.then.replace('_', ' ')}"
+        )
+    for due in found.memory.due:
+        say(f"due {short_time(due.due)}: {due_words(due)}")
+    for stream, mark in found.memory.marks.items():
+        say(f"in order: {stream} has come to {mark}")
+    if found.memory.output is not None:
+        say(f"output: {json_module.dumps(found.memory.output, ensure_ascii=False)}")
+
+
+def due_words(due: DueView) -> str:
+    """What falls due, with the id that it will have."""
+    match due.what:
+        case "publish":
+            what = f"{due.type} is published to {due.topic}"
+        case "timer":
+            what = f"{due.type}, a timer" + (f" of {due.state}" if due.state else "")
+        case _:
+            to = "itself" if due.key is None else f"{due.pipeline or 'the run'} {due.key}"
+            what = f"{due.type} is sent to {to}"
+    return f"{what} ({due.id}, asked for in row {due.sequence})"
 
 
 def print_record(record: RecordView) -> None:

@@ -172,15 +172,19 @@ async def _became(
 
 
 async def _answers(connection: Connection, namespace: str, row: Any) -> list[Answer]:
+    names = {one["id"]: one["name"] for one in await connection.fetch(SQL["pipelines"], namespace)}
+    pipeline = names.get(row["pipeline"])
     if row["position"] is None:
-        return []
+        if row["reason"] == Reason.REFUSED_BY_BROKER or row["event_id"] is None:
+            return []
+        # It came from inside of a run, and has no place.
+        inner = await explain(connection, namespace, event_id=row["event_id"])
+        return [one for one in inner.answers if one.pipeline == pipeline and one.topic is None]
     place = await connection.fetchrow(SQL["place_of_position"], row["position"])
     assert place is not None, "a dead letter's position is a foreign key"
     found = await explain(
         connection, namespace, topic=place["topic"], partition=place["partition"], offset=row["offset"]
     )
-    names = {one["id"]: one["name"] for one in await connection.fetch(SQL["pipelines"], namespace)}
-    pipeline = names.get(row["pipeline"])
     answers = [
         answer
         for answer in found.answers

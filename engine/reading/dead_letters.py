@@ -77,6 +77,8 @@ class DeadLetterDetails:
     """How many events wait in the run."""
     dead_letter_topic: str | None
     publishing_error: str
+    policy: str
+    """Which policy decided, in words."""
     details: Any
     """The transitions that were tried and the condition that failed; or where the broker refused it."""
     who: str
@@ -95,6 +97,7 @@ class DeadLetterDetails:
             "waiting": self.waiting,
             "dead_letter_topic": self.dead_letter_topic,
             "publishing_error": self.publishing_error,
+            "policy": self.policy,
             "details": self.details,
             "ended_by": self.who,
             "ended_reason": self.why,
@@ -157,6 +160,7 @@ async def show_dead_letter(connection: Connection, namespace: str, number: int) 
         waiting=row["waiting"],
         dead_letter_topic=row["dead_letter_topic"],
         publishing_error=row["publishing_error"],
+        policy=_policy(row["details"]),
         details=_tried(row["details"]),
         who=row["who"],
         why=row["why"],
@@ -194,6 +198,11 @@ def _view(row: Mapping[str, Any]) -> DeadLetterView:
         publishing=row["publishing"],
         at=row["at"],
     )
+
+
+def _policy(details: bytes) -> str:
+    found = json_of(details or b"[]")
+    return str(found.get("policy", "")) if isinstance(found, dict) else ""
 
 
 def _tried(details: bytes) -> Any:

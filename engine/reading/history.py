@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+from engine.reading.asked import Deferral, deferral_in, shown_effects
 from engine.reading.catalog import Catalog, load_catalog
 from engine.reading.rows import Folded, event_in, folded_rows, kind_word
 from engine.reading.runs import find_run
-from engine.reading.values import effects_of, json_of, shown_time, states_of
+from engine.reading.values import json_of, shown_time, states_of
 from engine.store.connecting import Connection
 from statemachines.events import Address
 
@@ -23,8 +24,7 @@ class EventView:
     id: str
     type: str
     kind: str
-    """What the row says: started, moved, held, waited, released, moved after wait, held after wait, left waiting
-    or draining."""
+    """What the row says, as in ``started`` or ``moved after wait`` (``engine.log``)."""
     source: str | None
     """None for commands, and where the record cannot be read by the settings that are known."""
     topic: str | None
@@ -58,7 +58,9 @@ class HistoryRow:
     to_states: list[str]
     at: datetime
     effects: list[Mapping[str, Any]]
-    """What it asked for: topic, type, key, data and the id that it is published under."""
+    """What it asked for: what is published, sent, timed and called off, each with its id."""
+    deferral: Deferral | None
+    """Why its event waits, where it does."""
     context: Any
     """All of it, as it was after this row."""
     hash: str
@@ -72,6 +74,7 @@ class HistoryRow:
             "to": self.to_states,
             "at": shown_time(self.at),
             "effects": self.effects,
+            "deferral": None if self.deferral is None else self.deferral.as_json(),
             "context": self.context,
             "hash": self.hash,
         }
@@ -109,10 +112,8 @@ def history_row(folded: Folded, pipeline: str, catalog: Catalog) -> HistoryRow:
         from_states=None if before is None else states_of(before.configuration),
         to_states=states_of(row.configuration),
         at=row.at,
-        effects=[
-            {"id": str(address.derive(index)), **effect}
-            for index, effect in enumerate(effects_of(row.effects))
-        ],
+        effects=shown_effects(address, row.kind, row.effects),
+        deferral=deferral_in(row),
         context=json_of(after.context),
         hash=row.hash.hex(),
     )
@@ -122,9 +123,9 @@ def event_view(folded: Folded, catalog: Catalog) -> EventView:
     """The event of a row as it is shown."""
     _, row, after = folded
     place = catalog.positions.get(row.position or 0)
-    plain = EventView(row.event_id, row.type, kind_word(row.kind), None, None, None, row.offset, None)
+    plain = EventView(row.event_id, row.type, kind_word(row.kind), None, None, None, None, None)
     if place is not None:
-        plain = replace(plain, topic=place.topic, partition=place.partition)
+        plain = replace(plain, topic=place.topic, partition=place.partition, offset=row.offset)
     decoded = event_in(row, after.key, catalog)
     if decoded is None:
         return plain

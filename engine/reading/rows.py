@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from connectors.decode import Decoded
+from connectors.decode import Decoded, decode
 from connectors.source import RawRecord
 from engine.envelope import decode_envelope
+from engine.inside import NO_TOPIC
 from engine.log import COLUMNS, Kind, LogRow, fold
 from engine.reading.catalog import SQL, Catalog
 from engine.reading.values import RecordView
@@ -16,6 +17,7 @@ from engine.store.connecting import Connection
 from statemachines.run import Run
 
 _columns = itemgetter(*COLUMNS)
+_OF_COMMANDS = frozenset({Kind.RELEASED, Kind.DRAINING})
 ROWS_AHEAD = 500
 """How many rows a cursor fetches at once: memory does not grow with the length of a run."""
 
@@ -49,8 +51,13 @@ async def folded_rows(
 
 
 def has_record(row: LogRow) -> bool:
-    """Whether a row came of a Kafka record; else it came of a command."""
+    """Whether a row came of a Kafka record; else it came of a command, or from inside of a run."""
     return bool(row.position)
+
+
+def is_command(kind: int) -> bool:
+    """Whether a row came of a command and not of an event."""
+    return kind in _OF_COMMANDS
 
 
 def raw_record(row: LogRow, key: str, catalog: Catalog) -> RawRecord:
@@ -62,11 +69,12 @@ def raw_record(row: LogRow, key: str, catalog: Catalog) -> RawRecord:
 
 
 def record_view(record: RawRecord) -> RecordView:
-    """A record to be shown."""
+    """A record to be shown; what came from inside of a run has no place."""
+    partition, offset = (record.partition, record.offset) if record.topic else (None, None)
     return RecordView(
         record.topic,
-        record.partition,
-        record.offset,
+        partition,
+        offset,
         record.timestamp,
         record.key,
         record.headers,
@@ -76,9 +84,12 @@ def record_view(record: RawRecord) -> RecordView:
 
 def event_in(row: LogRow, key: str, catalog: Catalog) -> Decoded | None:
     """The event of a row, by the settings that its topic had then; None where it is a command's."""
-    if not has_record(row):
+    if is_command(row.kind):
         return None
     record = raw_record(row, key, catalog)
+    if not has_record(row):
+        found = decode(record, NO_TOPIC, "")
+        return found if isinstance(found, Decoded) else None
     return catalog.decode(record, row.position, row.definition, at=row.at, event=(row.event_id, row.type))
 
 

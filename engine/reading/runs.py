@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from engine.errors import UsageError
 from engine.reading.catalog import SQL
+from engine.reading.due import MemoryView, memory_view
 from engine.reading.errors import NotFoundError
 from engine.reading.searching import asked_attributes
 from engine.reading.values import askable, json_of, shown_time, states_of
@@ -19,13 +20,16 @@ from statemachines.search import Attributes
 from statemachines.suggest import did_you_mean
 
 RunStatus = Literal["expected", "running", "completed", "held"]
-_FILTERS: dict[str, tuple[int | None, bool]] = {
-    "expected": (int(Status.EXPECTED), False),
-    "running": (int(Status.RUNNING), False),
-    "completed": (int(Status.COMPLETED), False),
-    "held": (None, True),
+_FILTERS: dict[str, tuple[int | None, bool | None, bool]] = {
+    "expected": (int(Status.EXPECTED), False, False),
+    "running": (int(Status.RUNNING), False, False),
+    "completed": (int(Status.COMPLETED), False, False),
+    "held": (None, True, False),
+    "waiting": (None, None, True),
 }
-"""What each status means for the columns ``status`` and ``held``."""
+"""What each means for the columns ``status`` and ``held``, and whether events must be deferred for the run."""
+STATUSES = tuple(_FILTERS)
+_RUN_COLUMNS = tuple(name for name in Run._fields if name != "deferred")
 _WORDS: dict[int, RunStatus] = {
     int(Status.EXPECTED): "expected",
     int(Status.RUNNING): "running",
@@ -42,7 +46,7 @@ class RunView:
     key: str
     generation: int
     status: str
-    """running, completed or held."""
+    """expected, running, completed or held."""
     configuration: list[str]
     """The active states, outermost first."""
     sequence: int
@@ -52,7 +56,8 @@ class RunView:
     held: int | None
     """The sequence number of the row that holds it."""
     waiting: int
-    """How many events wait behind the hold."""
+    """How many events wait: behind the hold, and deferred ones."""
+    memory: MemoryView
     attributes: Attributes
     """What it is found by."""
 
@@ -71,6 +76,8 @@ class RunView:
             "updated": shown_time(self.updated),
             "held": self.held,
             "waiting": self.waiting,
+            "next": None if not self.memory.due else self.memory.due[0].as_json(),
+            "output": self.memory.output,
             "attributes": self.attributes,
         }
 
@@ -88,16 +95,17 @@ async def list_runs(
 ) -> list[RunView]:
     """Runs, those that started last first; ``limit`` 0 gives all of them.
 
-    ``where`` are search attributes with the values that a run must have, all of them.
+    The status ``waiting`` asks for those that events are deferred for, whatever else they are. ``where`` are search
+    attributes with the values that a run must have, all of them.
 
     Raises:
         UsageError: there is no such status or attribute, or no such value of it.
     """
     if status is not None and status not in _FILTERS:
         raise UsageError(f"There is no status {status!r}. {did_you_mean(status, _FILTERS)}")
-    number, held = (None, None) if status is None else _FILTERS[status]
+    number, held, deferred = (None, None, False) if status is None else _FILTERS[status]
     asked = await asked_attributes(connection, namespace, pipeline, where) if where else None
-    filters = (askable(pipeline), askable(key), number, held, askable(state), limit, asked)
+    filters = (askable(pipeline), askable(key), number, held, askable(state), limit, asked, deferred)
     rows = await connection.fetch(SQL["list_runs"], namespace, *filters)
     return [
         RunView(
@@ -113,6 +121,7 @@ async def list_runs(
             updated=row["updated"],
             held=row["held"] or None,
             waiting=row["waiting"],
+            memory=memory_view(namespace, row["name"], Run(*(row[name] for name in _RUN_COLUMNS))),
             attributes=json.loads(row["attributes"] or "{}"),
         )
         for row in rows

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from engine.reading.asked import Deferral, Deferrals, deferral_in
 from engine.reading.catalog import load_catalog
+from engine.reading.due import MemoryView, memory_view
 from engine.reading.errors import NotFoundError
 from engine.reading.history import HistoryRow, history_row
-from engine.reading.rows import Folded, folded_rows, has_record, raw_record, record_view
+from engine.reading.rows import Folded, folded_rows, is_command, raw_record, record_view
 from engine.reading.runs import find_run, word_for
 from engine.reading.values import RecordView, json_of, shown_time, states_of
 from engine.store.connecting import Connection
@@ -31,6 +33,9 @@ class RunAt:
     context: Any
     held: int | None
     waiting: int
+    memory: MemoryView
+    deferred: list[Deferral]
+    """Events that wait for the run to take them, the oldest first."""
     started: datetime
     at: datetime
     version: int | None
@@ -39,7 +44,7 @@ class RunAt:
     """That definition's hash."""
     row: HistoryRow
     record: RecordView | None
-    """The Kafka record; None where a command caused the row."""
+    """The record; None where a command caused the row. What came from inside of a run has one without a topic."""
     command: Any
     """The command; None where a record caused the row."""
 
@@ -57,12 +62,18 @@ class RunAt:
             "context": self.context,
             "held": self.held,
             "waiting": self.waiting,
+            "deferred": [one.as_json() for one in self.deferred],
+            "due": [one.as_json() for one in self.memory.due],
+            "marks": dict(self.memory.marks),
+            "seen": dict(self.memory.seen),
+            "output": self.memory.output,
             "started": shown_time(self.started),
             "at": shown_time(self.at),
             "version": self.version,
             "definition": self.definition,
             "from": self.row.from_states,
             "effects": self.row.effects,
+            "deferral": None if self.row.deferral is None else self.row.deferral.as_json(),
             "hash": self.row.hash,
             "event": self.row.event.as_json(),
             "record": None if self.record is None else self.record.as_json(),
@@ -96,15 +107,17 @@ async def show(
         catalog = await load_catalog(connection, namespace)
         wanted = run.sequence if at_sequence is None else at_sequence
         found: Folded | None = None
+        deferred = Deferrals()
         async for folded in folded_rows(connection, run, wanted):
             found = folded
+            deferred.take(folded.row)
     if found is None or found.row.sequence != wanted:
         raise NotFoundError(
             f"The run {key!r} of {pipeline!r} has no row {wanted}; its rows are 1 to {run.sequence}."
         )
     row, after = found.row, found.after
     definition = catalog.definitions.get(row.definition)
-    caused = has_record(row)
+    caused = not is_command(row.kind)
     return RunAt(
         namespace=namespace,
         pipeline=pipeline,
@@ -117,6 +130,8 @@ async def show(
         context=json_of(after.context),
         held=after.held or None,
         waiting=after.waiting,
+        memory=memory_view(namespace, pipeline, after),
+        deferred=[one for one in map(deferral_in, deferred) if one is not None],
         started=after.started,
         at=row.at,
         version=None if definition is None else definition.version,

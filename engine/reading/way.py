@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from engine.log import CONSUMED
+from engine.log import CONSUMED, Kind
 from engine.reading.catalog import SQL, load_catalog
+from engine.reading.due import delayed_id, memory_of
 from engine.reading.rows import ROWS_AHEAD
 from engine.reading.runs import RunStatus, find_run, word_for
 from engine.reading.values import states_of
 from engine.store.connecting import Connection
-from statemachines.run import active_in
+from statemachines.run import Run, active_in
 from statemachines.way import Passage, Rows
 
 
@@ -46,11 +47,16 @@ async def passages_of(
         definition = (await load_catalog(connection, namespace)).definitions.get(run.definition)
         found: dict[Passage, Rows] = {}
         before: str | None = None
+        memory = b""
         async for row in connection.cursor(SQL["way_of_run"], run.id, prefetch=ROWS_AHEAD):
-            if row["kind"] in CONSUMED:
+            fired = row["kind"] == Kind.FIRED and not _leaves(
+                namespace, pipeline, run, memory, row["event_id"]
+            )
+            if fired or row["kind"] in CONSUMED:
                 passage = Passage(row["type"], before, row["configuration"])
                 found.setdefault(passage, Rows()).add_row(row["sequence"])
-            before = row["configuration"]
+            # A run that no event has started yet is nowhere.
+            before, memory = row["configuration"] or None, row["memory"] or memory
     return RunPassages(
         pipeline=pipeline,
         key=run.key,
@@ -62,6 +68,12 @@ async def passages_of(
         definition=None if definition is None else definition.hash,
         passages=list(found.items()),
     )
+
+
+def _leaves(namespace: str, pipeline: str, run: Run, memory: bytes, event_id: str) -> bool:
+    """Whether what fell due was for another run, or for a topic, and led this one nowhere."""
+    others = (one for one in memory_of(memory).delayed if not one.is_own)
+    return any(delayed_id(namespace, pipeline, run, one) == event_id for one in others)
 
 
 @dataclass(slots=True)

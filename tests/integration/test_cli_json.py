@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from tests.integration.test_cli_run import engine_on, reader_on, run
 from tests.services import Database, Kafka, TopicFactory, execute
 
 CASES = """
-from statemachines import Context, Event, Pipeline, Publish
+from datetime import timedelta
+
+from statemachines import Context, Event, Pipeline, Publish, Send
 
 
 class Opened(Event, type="case.opened", key="id"):
@@ -24,17 +27,34 @@ class Weighed(Event, type="case.weighed", key="id"):
     grams: int
 
 
+class Packed(Event, type="case.packed", key="id"):
+    id: str
+
+
+class Labelled(Event, type="case.labelled", key="id"):
+    id: str
+
+
+class Greeted(Event, type="case.greeted"):
+    pass
+
+
 class Case(Context):
     id: str
 
 
 flow = Pipeline("case", Case, topics=[{read!r}])
+flow.policy(Weighed, unexpected="dead_letter")
 opened = flow.state("opened", initial=True)
 closed = flow.state("closed", final=True)
 
 
 def begin(event: Opened) -> Case:
     return Case(id=event.id)
+
+
+def greet(case: Case, event: Opened) -> Send:
+    return Send(Greeted())
 
 
 def is_heavy(case: Case, event: Weighed) -> bool:
@@ -45,7 +65,12 @@ def tell(case: Case, event: Weighed) -> Publish:
     return Publish({told!r}, Weighed(id=case.id, grams=event.grams))
 
 
-flow.start(Opened, begin)
+packed = flow.state("packed")
+flow.start(Opened, begin, do=greet)
+opened.on(Greeted)
+opened.on(Packed, to=packed)
+opened.after(timedelta(days=1), to=closed)
+packed.on(Labelled, to=closed)
 opened.on(Weighed, to=closed, when=is_heavy, do=tell)
 """
 EVENTS = [
@@ -55,6 +80,8 @@ EVENTS = [
     {"event": "begin-2", "type": "case.opened", "id": "c-2"},
     {"event": "broken", "type": "case.weighed", "id": "c-2", "grams": "much"},
     {"event": "behind", "type": "case.weighed", "id": "c-2", "grams": 500},
+    {"event": "begin-3", "type": "case.opened", "id": "c-3"},
+    {"event": "early", "type": "case.labelled", "id": "c-3"},
 ]
 
 
@@ -93,8 +120,9 @@ async def test_every_answer_has_the_documented_fields_and_no_others(
     [drawn] = ask("diagram", file, "--run", "c-1", "--counts", on=looking)
     assert drawn["run"]["entered"]
     assert drawn["run"]["transitions"]
-    assert drawn["counts"] == {"opened": 1, "closed": 1}
+    assert drawn["counts"] == {"opened": 2, "closed": 1, "packed": 0}
     assert ask("show", "c-1", on=looking)["record"]["headers"]
+    ask_of_what_waits(ask, looking)
     (light,) = ask("explain", "light", on=looking)["answers"]
     assert light["tried"]
     letters = {one["event_id"]: one["id"] for one in ask("dead-letters list", on=looking)}
@@ -125,6 +153,21 @@ async def test_every_answer_has_the_documented_fields_and_no_others(
 
     assert asked == page.commands.keys() - {"demo"}
     assert page.unseen() == {"a-history", "a-redrive"}, "what only the demo shows"
+
+
+def ask_of_what_waits(ask: Callable[..., Any], looking: dict[str, str]) -> None:
+    """A run that a timer will move, and that takes an event later than it came."""
+    waiting = ask("show", "c-3", on=looking)
+    assert waiting["deferred"][0]["event_id"] == "early"
+    assert waiting["due"][0]["what"] == "timer"
+    assert ask("history", "c-3", on=looking)[-1]["deferral"]
+    assert [one["next"]["what"] for one in ask("runs", "--status", "waiting", on=looking)] == ["timer"]
+    (early,) = ask("explain", "early", on=looking)["answers"]
+    assert (early["disposition"], early["until"]) == ("deferred", waiting["deferred"][0]["until"])
+    greeted = ask("history", "c-3", on=looking)[0]["effects"][-1]["id"]
+    (greeting,) = ask("explain", greeted, on=looking)["answers"]
+    assert greeting["origin"]["key"] == "c-3"
+    assert ask("explain", waiting["due"][0]["id"], on=looking)["notes"]
 
 
 def asked_for_by(commands: list[Any]) -> str:

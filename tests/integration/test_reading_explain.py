@@ -100,7 +100,8 @@ async def test_an_event_that_its_state_does_not_take_tells_each_condition_that_f
     assert answer.current.sentence == (
         "It could not be applied (dead letter 1, not accepted): no condition of the transitions out of placed held. "
         "Tried in this order: from placed to paid if covers, which did not hold; from placed without leaving it if "
-        "is_part, which did not hold. It holds no run: later events go on without it. It waits to be published to "
+        "is_part, which did not hold. The policy that decided: dead_letter (unexpected of the pipeline). It holds no "
+        "run: later events go on without it. It waits to be published to "
         "orders.dead-letters. It is open: pointsman dead-letters redrive 1 (or drop)."
     )
 
@@ -120,7 +121,7 @@ async def test_events_that_a_pipeline_ignores_are_told_with_the_reason(
     assert no_run.current.disposition == "ignored"
     assert no_run.current.sentence == (
         "It was ignored (no run), as shop says of such events: shop has no run with the key 'o9', and this event "
-        "starts none."
+        "starts none. The policy that decided: ignore (no_run of the pipeline)."
     )
     early = await only(reader, "early")
     assert early.current.reason == "not accepted"
@@ -140,7 +141,8 @@ async def test_a_late_event_is_told(database: Database, reader: Connection) -> N
     answer = await only(reader, "late")
     assert answer.current.disposition == "late"
     assert answer.current.sentence.startswith(
-        "It came late (dead letter 1, run closed): the run ended in shipped. It holds no run"
+        "It came late (dead letter 1, run closed): the run ended in shipped. The policy that decided: dead_letter "
+        "(closed of the pipeline). It holds no run"
     )
 
 

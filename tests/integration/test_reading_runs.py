@@ -57,6 +57,8 @@ async def test_runs_are_listed_newest_first_with_the_documented_fields(
         "updated": "2026-03-01T12:00:03Z",
         "held": None,
         "waiting": 0,
+        "next": None,
+        "output": None,
         "attributes": {},
     }
 
@@ -106,7 +108,7 @@ async def test_the_newest_of_many_runs_are_found_by_an_index(database: Database,
     """
     await execute(database.owner_dsn, many, "analyze pointsman.runs")
     filters = ("default", None, None, None, None, None)
-    plan = await reader.fetch(f"explain (analyze, timing off) {SQL['list_runs']}", *filters, 10, None)
+    plan = await reader.fetch(f"explain (analyze, timing off) {SQL['list_runs']}", *filters, 10, None, False)
     told = "\n".join(row[0] for row in plan)
     assert "using runs_started on runs" in told, told
     assert "Seq Scan on runs" not in told, told
@@ -129,7 +131,7 @@ async def test_history_tells_each_row_with_the_context_after_it(
     ]
     assert [row.context["notes"] for row in rows] == [[], ["a gift"], ["a gift"]]
     last = rows[2].as_json()
-    assert list(last) == ["sequence", "event", "from", "to", "at", "effects", "context", "hash"]
+    assert list(last) == ["sequence", "event", "from", "to", "at", "effects", "deferral", "context", "hash"]
     assert last["event"] == {
         "id": "paid-1",
         "type": "order.paid",

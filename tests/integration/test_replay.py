@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -10,11 +11,22 @@ from connectors.source import Partition, RawRecord
 from engine.errors import UsageError
 from engine.limits import EngineLimits
 from engine.log import Kind
-from engine.reading import NotFoundError, ReplayReport, list_runs, replay
+from engine.reading import (
+    DeadLetterView,
+    NotFoundError,
+    ReplayReport,
+    history,
+    list_dead_letters,
+    list_runs,
+    replay,
+    verify,
+)
 from engine.store.connecting import Connection, connect
 from statemachines.definition import Pipeline, Topic
 from statemachines.machine import compile_pipeline
-from tests.feeding import event, feed, raw
+from tests.errand import TOPIC as ERRANDS
+from tests.errand import errand
+from tests.feeding import Feeding, event, feed, raw
 from tests.services import Database
 from tests.shop import OrderContext, OrderNoted, OrderPaid, OrderPlaced, begin, shop
 
@@ -43,9 +55,58 @@ async def replayed(reader: Connection, *pipelines: Pipeline[Any], **more: Any) -
     return await replay(reader, "default", [compile_pipeline(one) for one in pipelines], **more)
 
 
+def errand_event(kind: str, key: str = "e1") -> RawRecord:
+    return event(f"errand.{kind}", {"errand": key}, topic=ERRANDS)
+
+
+async def by_itself(feeding: Feeding) -> None:
+    """Events wait for their run, too long or until it takes them, and fail; timers fire, and one of them fails."""
+    began = feeding.clock.now
+    await feeding.records(errand_event("forgotten", "e2"), errand_event("given"), errand_event("given", "e2"))
+    await feeding.records(errand_event("stumbled"), errand_event("begun"), errand_event("forgotten"))
+    await feeding.records(errand_event("begun", "e2"), errand_event("forgotten", "e2"))
+    await feeding.records(errand_event("given", "e3"), errand_event("stumbled", "e3"))
+    await feeding.drop(*[one.id for one in await open_letters(feeding)])
+    for minutes in (2, 4, 20):
+        await feeding.due(began + timedelta(minutes=minutes))
+        await feeding.drop(*[one.id for one in await open_letters(feeding)])
+    await feeding.due(began + timedelta(minutes=30))
+
+
+async def open_letters(feeding: Feeding) -> list[DeadLetterView]:
+    """Of errands."""
+    connection = await connect(feeding.database.reader_dsn, for_engine=False)
+    found = await list_dead_letters(connection, "default", status="open", pipeline="errand")
+    await connection.close()
+    return found
+
+
+async def kinds_by_row(reader: Connection, key: str) -> dict[int, str]:
+    return {row.sequence: row.event.kind for row in await history(reader, "default", "errand", key)}
+
+
+async def test_a_definition_that_was_changed_is_told_at_the_row_that_came_by_itself(
+    database: Database, reader: Connection
+) -> None:
+    async with feed(database, errand()) as feeding:
+        await by_itself(feeding)
+    kinds = await kinds_by_row(reader, "e1")
+    assert {"moved deferred", "held fired", "fired", "passed", "held deferred"} <= set(kinds.values())
+    counted = await replayed(reader, errand(steps=7), run=("errand", "e1", None))
+    [mismatch] = counted.mismatches
+    assert kinds[mismatch.sequence] == "fired"
+    assert [one.as_json() for one in mismatch.differences] == [
+        {"field": "context", "recorded": {"steps": 2}, "recomputed": {"steps": 8}}
+    ]
+    later = await replayed(reader, errand(soon=timedelta(days=1)), run=("errand", "e1", None))
+    [mismatch] = later.mismatches
+    assert kinds[mismatch.sequence] == "moved", "which sets the timers"
+    assert [one.field for one in mismatch.differences] == ["effects", "memory"]
+
+
 async def test_every_kind_of_row_comes_out_equal(database: Database, reader: Connection) -> None:
     by_one = EngineLimits(drain_events_max=1)
-    async with feed(database, shop(unexpected="ignore"), limits=by_one) as feeding:
+    async with feed(database, shop(unexpected="ignore"), errand(), limits=by_one) as feeding:
         await feeding.records(placed("o1"), placed("o2"), placed("o3"))
         await feeding.records(
             noted("o1"), breaking("o2"), noted("o2", id="twice"), shipped("o2"), breaking("o2"), paid("o2")
@@ -55,18 +116,20 @@ async def test_every_kind_of_row_comes_out_equal(database: Database, reader: Con
         await feeding.drop(1)
         await feeding.records(noted("o2"))
         await feeding.drop(4)
+        await by_itself(feeding)
     kinds = {row[0] for row in await reader.fetch("select distinct kind from pointsman.events")}
     assert kinds == {int(kind) for kind in Kind}
-    report = await replayed(reader, shop(unexpected="ignore"))
+    report = await replayed(reader, shop(unexpected="ignore"), errand())
     assert report.mismatches == ()
     assert report.notes == ()
+    assert (await verify(reader, "default")).is_clean
     runs = await list_runs(reader, "default")
     assert report.as_json() == {
         "namespace": "default",
-        "pipelines": ["shop"],
+        "pipelines": ["shop", "errand"],
         "equal": True,
-        "runs": 3,
-        "equal_runs": 3,
+        "runs": 6,
+        "equal_runs": 6,
         "rows": sum(run.sequence for run in runs),
         "equal_rows": sum(run.sequence for run in runs),
         "mismatches": [],
@@ -130,7 +193,7 @@ def never(context: OrderContext, event: OrderPaid) -> bool:
 
 
 def other_shop(version: int = 1) -> Pipeline[OrderContext]:
-    pipeline = Pipeline("shop", OrderContext, version=version, topics=["orders"])
+    pipeline = Pipeline("shop", OrderContext, version=version, topics=["orders"], unexpected="dead_letter")
     first = pipeline.state("placed", initial=True)
     last = pipeline.state("paid", final=True)
     pipeline.start(OrderPlaced, begin)

@@ -13,6 +13,7 @@ from statemachines.effects import Publication
 from statemachines.interpreter import step
 from statemachines.limits import EFFECTS_MAX, MICROSTEPS_MAX, RAISED_MAX
 from statemachines.machine import compile_pipeline
+from statemachines.memory import read_memory
 from statemachines.outcome import Deferred, Reason, Refused
 from statemachines.testkit import Case, given
 from tests.incident import (
@@ -274,6 +275,16 @@ def test_what_a_final_state_says_is_what_it_was_then() -> None:
     around.on(around.done, to=after, do=lambda careful, event: careful.notes.append(str(event.data)))
     flow.start(Go, lambda _event: Careful(notes=["then"]))
     given(flow, Go(), Ping()).then(state="after", context={"notes": ["then", "later", "['then']"]})
+
+
+def test_what_the_final_state_of_a_run_says_is_kept_of_it() -> None:
+    flow = Pipeline("said", Careful, topics=["careful"])
+    flow.state("first", initial=True).on(Ping, to="last")
+    flow.state("last", final=True, output=lambda careful, _event: {"notes": len(careful.notes)})
+    flow.start(Go, lambda _event: Careful(notes=["then"]))
+    case = given(flow, Go(), Ping())
+    assert case.run is not None
+    assert read_memory(case.run.memory).output == {"notes": 1}
 
 
 @pytest.mark.parametrize("where", ["output", "guard"])

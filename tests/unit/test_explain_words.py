@@ -68,7 +68,7 @@ ROW = FoundRow(
 
 
 def told(letter: FoundLetter, pipeline: str | None = "shop") -> str:
-    return words.dead_letter(letter, pipeline, ["shop"], (), waited=False)
+    return words.dead_letter(letter, pipeline, ["shop"], ())
 
 
 def test_a_dead_letter_says_whether_its_topic_has_it() -> None:
@@ -154,5 +154,5 @@ def test_a_reason_that_is_new_is_told_as_it_stands() -> None:
         at=AT,
         generation=0,
     )
-    sentence = words.noted(note, "shop", tried=(), configuration=None, seen=None, waited=False)
+    sentence = words.noted(note, "shop", tried=(), configuration=None, seen=None)
     assert sentence == "It was ignored (out of season), as shop says of such events: out of season."

@@ -15,6 +15,7 @@ from statemachines.machine import Machine
 from statemachines.testkit import Case, given
 from statemachines.way import ROWS_KEPT_MAX, Passage, Rows, Way, find_way
 from tests.incident import Judged, Mended, Reported, Resumed, Suspended, Taken, Told, incident_pipeline
+from tests.journey import journey_pipeline, ledger_pipeline
 from tests.shop import OrderNoted, OrderPaid, OrderPlaced, OrderShipped, shop
 from tests.unit.charted import Said, nested, parallel
 from tests.unit.mistaken import Asked, Begun, right, state_of, yes
@@ -50,6 +51,24 @@ def told(way: Way) -> dict[str, list[str]]:
         name = f"{source} -{move.event_type or ''}-> {' '.join(move.targets)}"
         found[name] = [f"{one}?" if one in rows.uncertain else str(one) for one in rows.first]
     return found
+
+
+def test_a_timer_is_taken_when_it_fires_and_not_by_itself() -> None:
+    flow = journey_pipeline()
+    machine = given(flow).machine
+    timer = next(node for node in machine.steps.chart.nodes if node.name == "booked").timers[0].event_type
+    lapsed = find_way(machine, [(Passage(timer, "booked", "lapsed"), row(2))])
+    assert told(lapsed) == {f"booked -{timer}-> lapsed": ["2"]}
+    other = find_way(machine, [(Passage("journey.paid", "booked", "lapsed"), row(2))])
+    assert other.unexplained.first == [2], "to pay leads elsewhere, and the timer did not fire"
+
+
+def test_a_run_that_no_event_starts_begins_where_it_may_and_takes_the_event_there() -> None:
+    flow = ledger_pipeline()
+    way = find_way(given(flow).machine, [(Passage("ledger.counted", None, "open"), row(1))])
+    assert (way.unexplained.times, way.starts) == (0, {})
+    assert told(way) == {"open -ledger.counted-> ": ["1"]}
+    assert list(way.entered) == ["open"]
 
 
 def test_a_flat_run_has_its_transitions_with_their_rows() -> None:
@@ -173,7 +192,10 @@ EVENTS: list[Event] = [
 @settings(max_examples=60)
 @drawn(st.integers(1, 2), st.lists(st.sampled_from(EVENTS), max_size=12))
 def test_what_is_certain_was_taken_and_what_was_taken_is_told(severity: int, events: list[Event]) -> None:
-    case = given(incident_pipeline())
+    flow = incident_pipeline()
+    # Each event is one row: none is taken beside another one, later.
+    flow.unexpected = "dead_letter"
+    case = given(flow)
     really: set[tuple[int, str, str | None]] = set()
     found: list[tuple[Passage, Rows]] = []
     for event in (Reported(**ONE, severity=severity), *events):

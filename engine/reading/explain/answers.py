@@ -29,13 +29,17 @@ class Change:
     """One thing that became of an event."""
 
     disposition: str
-    """started, applied, ignored, duplicate, late, held or dead-lettered."""
+    """As in ``engine.dispositions``."""
     at: datetime
     sentence: str
     sequence: int | None = None
     """The log row of the run that tells it, where there is one."""
     reason: str | None = None
     dead_letter: int | None = None
+    policy: str = ""
+    """Which policy decided, in words."""
+    until: datetime | None = None
+    """Of a deferred event: when it waits no longer."""
     tried: tuple[Tried, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
@@ -47,7 +51,43 @@ class Change:
             "sequence": self.sequence,
             "reason": self.reason,
             "dead_letter": self.dead_letter,
+            "policy": self.policy,
+            "until": shown_time(self.until),
             "tried": [one.as_json() for one in self.tried],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The row of a run that asked for an event."""
+
+    what: str
+    """timer, send or publish."""
+    pipeline: str
+    key: str
+    generation: int
+    sequence: int
+    at: datetime
+    due: str | None
+    """When it was to come; None: at once."""
+    to_pipeline: str | None
+    """Of a run of another pipeline."""
+    to_key: str | None
+    """Of another run, or of the record."""
+    to_topic: str | None
+    sentence: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """The documented fields."""
+        return {
+            "sentence": self.sentence,
+            "what": self.what,
+            "pipeline": self.pipeline,
+            "key": self.key,
+            "generation": self.generation,
+            "sequence": self.sequence,
+            "at": shown_time(self.at),
+            "due": self.due,
         }
 
 
@@ -68,9 +108,17 @@ class Answer:
     offset: int | None
     group: str | None
     """The consumer group that read the record."""
+    origin: Origin | None
+    """Where it comes from, where no topic had it."""
     current: Change
     earlier: tuple[Change, ...]
     """What it was before, oldest first; and what was noted of it later without changing it."""
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """All that there is to say, in order."""
+        begin = () if self.origin is None else (self.origin.sentence,)
+        return (*begin, *(one.sentence for one in (*self.earlier, self.current)))
 
     def as_json(self) -> dict[str, Any]:
         """The documented fields."""
@@ -85,6 +133,7 @@ class Answer:
             "partition": self.partition,
             "offset": self.offset,
             "group": self.group,
+            "origin": None if self.origin is None else self.origin.as_json(),
             **self.current.as_json(),
             "earlier": [one.as_json() for one in self.earlier],
         }
@@ -109,7 +158,7 @@ class Explanation:
     @property
     def sentences(self) -> tuple[str, ...]:
         """All that there is to say, in order."""
-        said = [one.sentence for answer in self.answers for one in (*answer.earlier, answer.current)]
+        said = [one for answer in self.answers for one in answer.sentences]
         return (*said, *self.notes)
 
     def as_json(self) -> dict[str, Any]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from connectors.decode import Decoded, decode
 from connectors.source import RawRecord
 from engine.envelope import decode_envelope, decode_headers
 from engine.errors import UsageError
+from engine.inside import NO_TOPIC
 from engine.reading.catalog import Catalog, load_catalog
-from engine.reading.explain.answers import Answer, Change, Explanation
+from engine.reading.explain.answers import Answer, Change, Explanation, Origin
 from engine.reading.explain.changes import Rank, Records, Teller
 from engine.reading.explain.found import (
     FOUND_MAX,
@@ -19,9 +21,13 @@ from engine.reading.explain.found import (
     find_by_id,
     find_by_record,
 )
+from engine.reading.explain.origins import origin_of, pending
 from engine.reading.explain.places import without_answer
+from engine.reading.rows import is_command
 from engine.reading.values import askable
 from engine.store.connecting import Connection
+from statemachines.events import Envelope
+from statemachines.outcome import Reason
 
 
 class Group(NamedTuple):
@@ -71,9 +77,13 @@ async def explain(
             # Others of its record were found with it.
             groups = {one: of for one, of in groups.items() if one.event in (None, askable(event_id))}
         teller = Teller(connection, catalog)
-        answers = [
-            _answer(group, records, await teller.tell(records), catalog) for group, records in groups.items()
-        ]
+        answers = []
+        for group, records in groups.items():
+            envelope = _envelope(records, catalog)
+            # An event that came with a record has its place there, whoever has published it.
+            inner = envelope if group.position is None and not group.number else None
+            origin = None if inner is None else await origin_of(connection, namespace, inner)
+            answers.append(_answer(group, records, await teller.tell(records, origin), catalog, origin))
         answers = [
             one for one in answers if _is_asked(one, event_id, source, topic, partition, by_place=by_place)
         ]
@@ -84,7 +94,9 @@ async def explain(
                 connection, catalog, places, topic or "", partition or 0, offset
             )
         elif not answers:
-            notes = [_unknown_id(event_id or "", source, namespace)]
+            notes = await pending(connection, namespace, event_id or "")
+            known = bool(notes)
+            notes = notes or [_unknown_id(event_id or "", source, namespace)]
     if found.is_cut:
         notes.append(f"It came more than {FOUND_MAX:,} times; what is told here is the first part.")
     return Explanation(
@@ -96,16 +108,19 @@ def _grouped(found: Found, catalog: Catalog) -> dict[Group, Records]:
     groups: dict[Group, Records] = {}
 
     def of(one: FoundRow | FoundLetter | FoundNote, number: int = 0) -> Records:
-        event = one.event_id if catalog.holds_several(one.position) else None
-        group = Group(
-            one.position, one.offset, one.pipeline, 0 if one.position is not None else number, event
-        )
+        if one.position is not None:
+            event = one.event_id if catalog.holds_several(one.position) else None
+            group = Group(one.position, one.offset, one.pipeline, 0, event)
+        else:
+            # What came from inside of a run is told by its id.
+            group = Group(None, None, one.pipeline, number, None if number else one.event_id)
         return groups.setdefault(group, Records())
 
     for row in found.rows:
-        of(row, row.sequence).rows.append(row)
+        # A run that goes on by itself has commands of one id in several runs.
+        of(row, row.run << 32 | row.sequence if is_command(row.kind) else 0).rows.append(row)
     for letter in found.letters:
-        of(letter, letter.id).letters.append(letter)
+        of(letter, letter.id if letter.reason == Reason.REFUSED_BY_BROKER else 0).letters.append(letter)
     for note in found.notes:
         of(note).notes.append(note)
     for one in found.ranges:
@@ -135,7 +150,13 @@ def _hand_down(groups: dict[Group, Records]) -> None:
             del groups[group]
 
 
-def _answer(group: Group, records: Records, told: list[tuple[Rank, Change]], catalog: Catalog) -> Answer:
+def _answer(
+    group: Group,
+    records: Records,
+    told: list[tuple[Rank, Change]],
+    catalog: Catalog,
+    origin: Origin | None,
+) -> Answer:
     current = max(range(len(told)), key=lambda index: (told[index][0].weight, index))
     place = catalog.positions.get(group.position or 0)
     offset = group.offset
@@ -147,6 +168,7 @@ def _answer(group: Group, records: Records, told: list[tuple[Rank, Change]], cat
         event_id=best.event_id if best else None,
         type=best.type if best else None,
         source=_source(records, catalog),
+        origin=origin,
         topic=None if place is None else place.topic,
         partition=None if place is None else place.partition,
         offset=offset,
@@ -158,21 +180,28 @@ def _answer(group: Group, records: Records, told: list[tuple[Rank, Change]], cat
 
 def _best(records: Records) -> FoundRow | FoundLetter | FoundNote | None:
     """What tells most of the event."""
-    for many in (records.rows, records.notes, records.letters[::-1]):
+    for many in (records.rows[::-1], records.notes, records.letters[::-1]):
         for one in many:
             return one
     return None
 
 
 def _source(records: Records, catalog: Catalog) -> str | None:
+    envelope = _envelope(records, catalog)
+    return None if envelope is None else envelope.source
+
+
+def _envelope(records: Records, catalog: Catalog) -> Envelope | None:
     for row in records.rows:
         place = catalog.positions.get(row.position or 0)
+        if place is None and not is_command(row.kind):
+            return _inner(row.envelope, row.key, row.payload)
         if place is not None:
             time, key, headers = decode_envelope(row.envelope, row.key.encode())
             record = RawRecord(place.topic, place.partition, row.offset or 0, time, key, row.payload, headers)
             event = row.event_id, row.type
             decoded = catalog.decode(record, row.position, row.definition, at=row.at, event=event)
-            return None if decoded is None else decoded.envelope.source
+            return None if decoded is None else decoded.envelope
     for letter in records.letters:
         place = catalog.positions.get(letter.position or 0)
         record = RawRecord(
@@ -184,9 +213,22 @@ def _source(records: Records, catalog: Catalog) -> str | None:
             letter.record_value,
             decode_headers(letter.record_headers),
         )
+        if place is None and letter.reason != Reason.REFUSED_BY_BROKER:
+            return _in(record)
         decoded = catalog.decode(record, letter.position)
-        return None if decoded is None else decoded.envelope.source
+        return None if decoded is None else decoded.envelope
     return None
+
+
+def _inner(envelope: bytes, key: str, payload: bytes | None) -> Envelope | None:
+    time, record_key, headers = decode_envelope(envelope, key.encode())
+    return _in(RawRecord("", 0, 0, time, record_key, payload, headers))
+
+
+def _in(record: RawRecord) -> Envelope | None:
+    """Of an event without a place, which is a CloudEvent whatever any topic's settings say."""
+    decoded = decode(record, NO_TOPIC, "")
+    return decoded.envelope if isinstance(decoded, Decoded) else None
 
 
 def _is_asked(

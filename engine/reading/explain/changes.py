@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
 
 from engine.dispositions import Disposition
-from engine.log import Kind
+from engine.log import HOLDS, Kind
+from engine.reading.asked import LEAVES_DEFERRAL, deferral_of
 from engine.reading.catalog import Catalog
-from engine.reading.explain import words
-from engine.reading.explain.answers import Change, Tried
+from engine.reading.explain import inner_words, words
+from engine.reading.explain.answers import Change, Origin, Tried
 from engine.reading.explain.found import (
     FoundLetter,
     FoundNote,
@@ -26,8 +28,9 @@ from engine.reading.explain.found import (
 )
 from engine.store.connecting import Connection
 
-_HOLDING = frozenset({Kind.HELD, Kind.HELD_AFTER_WAIT})
 _AFTER_WAIT = frozenset({Kind.MOVED_AFTER_WAIT, Kind.HELD_AFTER_WAIT, Kind.LEFT_WAITING})
+_LEFT = frozenset({Kind.LEFT_WAITING, Kind.LEFT_DEFERRED, Kind.PASSED})
+"""Beside a row of these kinds a note or a dead letter of the same time may tell why."""
 
 
 class Rank(NamedTuple):
@@ -61,20 +64,26 @@ class Teller:
         self._connection = connection
         self._catalog = catalog
 
-    async def tell(self, records: Records) -> list[tuple[Rank, Change]]:
-        """All changes in the order in which they came."""
+    async def tell(self, records: Records, origin: Origin | None = None) -> list[tuple[Rank, Change]]:
+        """All changes in the order in which they came; ``origin`` is where the event comes from, if that is a run."""
         told = [
-            *[await self._row(row, records) for row in records.rows if not _is_told_elsewhere(row, records)],
+            *[
+                await self._row(row, records, origin)
+                for row in records.rows
+                if not _is_told_elsewhere(row, records)
+            ],
             *[await self._letter(letter, records) for letter in records.letters],
             *[await self._note(note, records) for note in records.notes],
             *[self._range(found) for found in records.ranges],
         ]
         return sorted(told, key=lambda one: one[0][1:])
 
-    async def _row(self, row: FoundRow, records: Records) -> tuple[Rank, Change]:
+    async def _row(self, row: FoundRow, records: Records, origin: Origin | None) -> tuple[Rank, Change]:
         pipeline = self._catalog.pipelines[row.pipeline]
         weight, stage = _LAST, 2
         match row.kind:
+            case Kind.DEFERRED:
+                return _deferred(row, pipeline, records)
             case Kind.WAITED:
                 still = _still_waits(row, records)
                 disposition, weight, stage = Disposition.HELD, _WAITING if still else _LAST, 0
@@ -87,17 +96,42 @@ class Teller:
                 sentence = words.drains(row, pipeline)
             case Kind.LEFT_WAITING:
                 disposition, sentence = Disposition.IGNORED, words.left_waiting(row, pipeline)
-            case Kind.HELD | Kind.HELD_AFTER_WAIT:
+            case Kind.LEFT_DEFERRED:
+                onward = any(other.generation > row.generation for other in records.rows)
+                onward = onward or any(
+                    (letter.generation or 0) > row.generation for letter in records.letters
+                )
+                disposition, stage = Disposition.DEFERRED if onward else Disposition.IGNORED, 0
+                left = inner_words.left_for_next if onward else inner_words.left_deferral
+                sentence = left(row, pipeline)
+            case Kind.PASSED:
+                disposition, weight, stage = Disposition.IGNORED, _CONSUMED, 3
+                sentence = inner_words.passed(row, pipeline)
+            case held if held in HOLDS:
                 disposition, weight = Disposition.DEAD_LETTERED, _OPEN
                 sentence = words.held_without_letter(row, pipeline)
             case _:
                 disposition = Disposition.STARTED if row.kind == Kind.STARTED else Disposition.APPLIED
-                weight, stage, release = _CONSUMED, 3, None
-                if row.kind == Kind.MOVED_AFTER_WAIT and row.last_release is not None:
-                    release = await row_of(self._connection, row.run, row.last_release)
-                sentence = words.moved(row, pipeline, release)
-        rank = Rank(weight, row.at, stage, row.sequence)
+                weight, stage = _CONSUMED, 3
+                sentence = await self._moved(row, pipeline, records, origin)
+        rank = Rank(weight, row.at, stage, _number(row))
         return rank, Change(disposition.word, row.at, sentence, sequence=row.sequence)
+
+    async def _moved(self, row: FoundRow, pipeline: str, records: Records, origin: Origin | None) -> str:
+        since = _deferred_in(row, records)
+        match row.kind:
+            case Kind.FIRED:
+                return inner_words.fired(row, pipeline, origin)
+            case Kind.MOVED_DEFERRED:
+                after = await row_of(self._connection, row.run, row.sequence - 1)
+                return inner_words.taken_later(row, pipeline, since, after)
+            case Kind.STARTED if since is not None:
+                return inner_words.started_after(words.moved(row, pipeline, None), since)
+            case Kind.MOVED_AFTER_WAIT if row.last_release is not None:
+                release = await row_of(self._connection, row.run, row.last_release)
+                return words.moved(row, pipeline, release)
+            case _:
+                return words.moved(row, pipeline, None)
 
     async def _waits(self, row: FoundRow, pipeline: str, *, still: bool) -> str:
         hold, holder = await holder_at(self._connection, row, now=still)
@@ -112,9 +146,9 @@ class Teller:
         place = self._catalog.positions.get(letter.position or 0)
         readers = [] if place is None else self._catalog.readers_of(place.topic)
         tried = _tried(letter.details)
-        row = _row_beside(letter, records)
-        waited = row is not None and row.kind in _AFTER_WAIT
-        sentence = words.dead_letter(letter, pipeline, readers, tried, waited=waited)
+        waited = _waited(_row_beside(letter, records), records)
+        policy = _said(letter.details, "policy")
+        sentence = words.dead_letter(letter, pipeline, readers, tried, waited=waited, policy=policy)
         weight = _LAST if letter.status == "redriven" else _OPEN
         return Rank(weight, letter.at, 1, letter.id), Change(
             Disposition(letter.disposition).word,
@@ -123,16 +157,17 @@ class Teller:
             sequence=letter.sequence,
             reason=letter.reason,
             dead_letter=letter.id,
+            policy=policy,
             tried=tried,
         )
 
     async def _note(self, note: FoundNote, records: Records) -> tuple[Rank, Change]:
         seen = configuration = None
-        if note.run is not None:
-            if note.disposition == Disposition.DUPLICATE:
-                seen = await seen_first(self._connection, note.run, note.event_id)
-            else:
-                configuration = await configuration_before(self._connection, note.run, note.at)
+        known_by, policy = _said(note.details, "known_by"), _said(note.details, "policy")
+        if note.disposition == Disposition.DUPLICATE:
+            seen = await seen_first(self._connection, note, known_by)
+        elif note.run is not None:
+            configuration = await configuration_before(self._connection, note.run, note.at)
         tried = _tried(note.details)
         sentence = words.noted(
             note,
@@ -140,11 +175,14 @@ class Teller:
             tried=tried,
             configuration=configuration,
             seen=seen,
-            waited=any(_left(row, note) for row in records.rows),
+            waited=_waited(next((row for row in records.rows if _left(row, note)), None), records),
+            policy=policy,
+            why=_said(note.details, "why"),
+            known_by=known_by,
         )
         rank = Rank(_NOTED, note.at, 4, note.id)
         word = Disposition(note.disposition).word
-        return rank, Change(word, note.at, sentence, reason=note.reason, tried=tried)
+        return rank, Change(word, note.at, sentence, reason=note.reason, policy=policy, tried=tried)
 
     def _range(self, found: FoundRange) -> tuple[Rank, Change]:
         topic = self._catalog.positions[found.position].topic
@@ -153,19 +191,50 @@ class Teller:
         return Rank(_NOTED, found.at, 5, found.first), change
 
 
-def _is_told_elsewhere(row: FoundRow, records: Records) -> bool:
-    """Whether the dead letter or the note beside a row tells what became of its event."""
-    if row.kind in _HOLDING:
-        return any(letter.run == row.run and letter.sequence == row.sequence for letter in records.letters)
-    if row.kind != Kind.LEFT_WAITING:
-        return False
-    return any(_left(row, note) for note in records.notes) or any(
-        _left(row, letter) for letter in records.letters
+def _deferred(row: FoundRow, pipeline: str, records: Records) -> tuple[Rank, Change]:
+    still = not any(
+        later.run == row.run and later.sequence > row.sequence and later.kind in LEAVES_DEFERRAL
+        for later in records.rows
     )
+    found = deferral_of(row.sequence, row.event_id, row.type, row.effects)
+    change = Change(
+        Disposition.DEFERRED.word,
+        row.at,
+        inner_words.deferred(row, pipeline, found, still=still),
+        sequence=row.sequence,
+        reason=None if found is None else found.reason,
+        policy="" if found is None else found.policy,
+        until=None if found is None else found.until,
+        tried=() if found is None else _as_tried(found.tried),
+    )
+    return Rank(_WAITING if still else _LAST, row.at, 0, _number(row)), change
+
+
+def _number(row: FoundRow) -> int:
+    """In the order of a key's generations, then of their rows."""
+    return row.generation << 32 | row.sequence
+
+
+def _is_told_elsewhere(row: FoundRow, records: Records) -> bool:
+    """Whether the dead letter, the note or the row beside a row tells what became of its event."""
+    if row.kind in HOLDS:
+        return any(letter.run == row.run and letter.sequence == row.sequence for letter in records.letters)
+    if row.kind not in _LEFT:
+        return False
+    # What waited behind a hold may be deferred then; what waited for a run to begin may be what begins it.
+    goes_on = any(
+        other.run == row.run
+        and other.sequence == row.sequence + 1
+        and other.at == row.at
+        and other.kind in (Kind.STARTED, Kind.DEFERRED)
+        for other in records.rows
+    )
+    noted = any(_left(row, note) for note in records.notes)
+    return goes_on or noted or any(_left(row, letter) for letter in records.letters)
 
 
 def _left(row: FoundRow, told: FoundNote | FoundLetter) -> bool:
-    return row.kind == Kind.LEFT_WAITING and row.run == told.run and row.at == told.at
+    return row.kind in _LEFT and row.run == told.run and row.at == told.at
 
 
 def _row_beside(letter: FoundLetter, records: Records) -> FoundRow | None:
@@ -173,6 +242,26 @@ def _row_beside(letter: FoundLetter, records: Records) -> FoundRow | None:
         if row.run == letter.run and (row.sequence == letter.sequence or _left(row, letter)):
             return row
     return None
+
+
+def _waited(row: FoundRow | None, records: Records) -> str:
+    """What the event had done before, by the row that tells its end, as the beginning of a sentence."""
+    if row is not None and row.kind in LEAVES_DEFERRAL:
+        since = _deferred_in(row, records)
+        return (
+            "After it had been deferred" if since is None else f"After it had been deferred since row {since}"
+        )
+    return "After it had waited" if row is not None and row.kind in _AFTER_WAIT else ""
+
+
+def _deferred_in(row: FoundRow, records: Records) -> int | None:
+    """The row that deferred the event of another row of the same run."""
+    found = [
+        one.sequence
+        for one in records.rows
+        if one.kind == Kind.DEFERRED and one.run == row.run and one.sequence < row.sequence
+    ]
+    return max(found, default=None)
 
 
 def _still_waits(row: FoundRow, records: Records) -> bool:
@@ -183,12 +272,24 @@ def _still_waits(row: FoundRow, records: Records) -> bool:
 
 
 def _tried(details: bytes) -> tuple[Tried, ...]:
-    try:
-        listed = orjson.loads(details or b"[]")
-    except ValueError:
-        return ()
+    listed = _form(details)
     if isinstance(listed, dict):
         listed = listed.get("tried", [])
-    if not isinstance(listed, list):
-        return ()
+    return _as_tried(listed) if isinstance(listed, list) else ()
+
+
+def _as_tried(listed: Iterable[Mapping[str, Any]]) -> tuple[Tried, ...]:
     return tuple(Tried(one.get("source") or None, one.get("target"), one.get("guard")) for one in listed)
+
+
+def _said(details: bytes, name: str) -> str:
+    """What else was kept beside an event's end: the policy, why it is stale, what it is known by."""
+    form = _form(details)
+    return str(form.get(name, "")) if isinstance(form, dict) else ""
+
+
+def _form(details: bytes) -> Any:
+    try:
+        return orjson.loads(details or b"[]")
+    except ValueError:
+        return []

@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from engine.log import CONSUMED, Kind
+import orjson
+
+from engine.log import CONSUMED, HOLDS, Kind, digest_number, digest_of
 from engine.reading.catalog import SQL
+from engine.reading.due import memory_of
 from engine.store.connecting import Connection
 
 FOUND_MAX = 1_000
 """Of each kind; an event that was doubled more often is told of in part, and it is said so."""
 
 _RELEASES = [int(Kind.RELEASED)]
-_HOLDS = [int(Kind.HELD), int(Kind.HELD_AFTER_WAIT), int(Kind.DRAINING)]
+_HOLDS = sorted(int(kind) for kind in {*HOLDS, Kind.DRAINING})
 _CONSUMED = sorted(int(kind) for kind in CONSUMED)
-_KEPT = sorted({*_CONSUMED, int(Kind.WAITED)})
+_KEPT = sorted({*_CONSUMED, int(Kind.WAITED), int(Kind.DEFERRED)})
 
 
 class FoundRow(NamedTuple):
@@ -115,8 +118,12 @@ class Seen(NamedTuple):
     """The row of an event that came before its duplicate."""
 
     sequence: int
-    kind: int
     at: datetime
+    event_id: str
+    generation: int | None
+    """Where that is another one than the duplicate's."""
+    by_key: bool
+    """Whether it is known by a business key, and not by source and id."""
 
 
 class Holder(NamedTuple):
@@ -200,7 +207,9 @@ async def _rows(connection: Connection, namespace: str, keys: list[tuple[int, in
         return []
     runs, sequences = [run for run, _ in keys], [sequence for _, sequence in keys]
     found = await connection.fetch(SQL["rows_to_explain"], namespace, runs, sequences, _RELEASES, _HOLDS)
-    return [FoundRow(*row) for row in found]
+    # The rows of moves that no record caused have the position 0.
+    rows = [FoundRow(*row) for row in found]
+    return [row if row.position else row._replace(position=None, offset=None) for row in rows]
 
 
 async def _ranges(connection: Connection, positions: Sequence[int], offset: int) -> list[FoundRange]:
@@ -261,13 +270,35 @@ async def row_of(connection: Connection, run: int, sequence: int) -> LogRowBrief
     return None if row is None else LogRowBrief(*row)
 
 
-async def seen_first(connection: Connection, run: int, event_id: str) -> Seen | None:
-    """Where a run took an event of this id before, or lets it wait."""
+async def seen_first(connection: Connection, note: FoundNote, known_by: str) -> Seen | None:
+    """Where a run, or an earlier one of its key, took the event that another one doubles, or lets it wait."""
+    asked = note.pipeline, note.key
     for kinds in (_CONSUMED, _KEPT):
-        row = await connection.fetchrow(SQL["seen_first"], run, event_id, kinds)
+        row = await connection.fetchrow(SQL["seen_first"], *asked, note.event_id, kinds, note.at)
         if row is not None:
-            return Seen(*row)
-    return None
+            return _seen(row, note, by_key=False)
+    if not known_by:
+        return None
+    digest = digest_number(digest_of("business key", known_by))
+    row = await connection.fetchrow(SQL["seen_by_digest"], *asked, digest)
+    return await _remembered(connection, note, known_by) if row is None else _seen(row, note, by_key=True)
+
+
+async def _remembered(connection: Connection, note: FoundNote, known_by: str) -> Seen | None:
+    """The row that had the run remember a business key that counts for a time."""
+    last: tuple[int | None, Any] = None, None
+    async for row in connection.cursor(
+        SQL["rows_that_remember"], note.pipeline, note.key, orjson.dumps(known_by)[1:-1], note.at
+    ):
+        until = memory_of(row["memory"]).seen.get(known_by)
+        if until is not None and until != last[0]:
+            last = until, row
+    return None if last[1] is None else _seen(last[1], note, by_key=True)
+
+
+def _seen(row: Any, note: FoundNote, *, by_key: bool) -> Seen:
+    generation = None if row["generation"] == note.generation else row["generation"]
+    return Seen(row["sequence"], row["at"], row["event_id"], generation, by_key)
 
 
 async def configuration_before(connection: Connection, run: int, at: datetime) -> str | None:

@@ -30,26 +30,27 @@ def run_name(pipeline: str, key: str | None, generation: int | None) -> str:
     return f"the run {key!r} of {pipeline}{which}"
 
 
-def _states(configuration: str) -> str:
+def states(configuration: str) -> str:
+    """The active states."""
     return " ".join(states_of(configuration))
 
 
 def moved(row: FoundRow, pipeline: str, release: LogRowBrief | None) -> str:
     """What a row says of an event that was taken."""
     run = run_name(pipeline, row.key, row.generation)
-    if row.before is None:
-        said = f"it started {run}, in {_states(row.configuration)} (row {row.sequence})."
-    elif _states(row.before) == _states(row.configuration):
-        said = f"{run} took it and stayed in {_states(row.configuration)} (row {row.sequence})."
+    if not row.before:
+        said = f"it started {run}, in {states(row.configuration)} (row {row.sequence})."
+    elif states(row.before) == states(row.configuration):
+        said = f"{run} took it and stayed in {states(row.configuration)} (row {row.sequence})."
     else:
         said = (
-            f"it moved {run} from {_states(row.before)} to {_states(row.configuration)} (row {row.sequence})."
+            f"it moved {run} from {states(row.before)} to {states(row.configuration)} (row {row.sequence})."
         )
     if release is not None:
         said = f"after it had waited until {_released(release)}, {said}"
     if row.status == Status.COMPLETED:
         said += " The run is completed."
-    return _sentence(said + _asked_for(row.effects))
+    return sentence(said + _asked_for(row.effects))
 
 
 def drains(row: FoundRow, pipeline: str) -> str:
@@ -62,7 +63,7 @@ def released(row: FoundRow, pipeline: str) -> str:
     """What the row of a command says."""
     run = run_name(pipeline, row.key, row.generation)
     what = _released(LogRowBrief(row.kind, row.at, row.type, row.event_id, row.payload))
-    return _sentence(f"this is {what}; it lifted the hold of {run} (row {row.sequence}).")
+    return sentence(f"this is {what}; it lifted the hold of {run} (row {row.sequence}).")
 
 
 def waits(
@@ -109,14 +110,20 @@ def left_waiting(row: FoundRow, pipeline: str) -> str:
 def held_without_letter(row: FoundRow, pipeline: str) -> str:
     """What a row says of an event that holds its run, where its dead letter is gone."""
     run = run_name(pipeline, row.key, row.generation)
-    return f"It failed and held {run} in {_states(row.configuration)} (row {row.sequence}); its dead letter is gone."
+    return f"It failed and held {run} in {states(row.configuration)} (row {row.sequence}); its dead letter is gone."
 
 
 def dead_letter(
-    letter: FoundLetter, pipeline: str | None, readers: Sequence[str], tried: Sequence[Tried], *, waited: bool
+    letter: FoundLetter,
+    pipeline: str | None,
+    readers: Sequence[str],
+    tried: Sequence[Tried],
+    *,
+    waited: str = "",
+    policy: str = "",
 ) -> str:
-    """What a dead letter says of its event."""
-    begin = "After it had waited, it" if waited else "It"
+    """What a dead letter says of its event; ``waited`` is as in ``After it had been deferred``."""
+    begin = f"{waited}, it" if waited else "It"
     what = f"dead letter {letter.id}, {letter.reason}"
     if letter.reason == Reason.REFUSED_BY_BROKER:
         first = f"{begin} was to be published, and the broker refused it ({what}): {_ended(letter.error)}"
@@ -124,7 +131,14 @@ def dead_letter(
         first = f"{begin} came late ({what}): {_ended(letter.error)}"
     else:
         first = f"{begin} could not be applied ({what}): {_ended(letter.error)}"
-    parts = [first, _tried(tried), _of_whom(letter, pipeline, readers), _published(letter), _end_of(letter)]
+    parts = [
+        first,
+        _tried(tried),
+        decided(policy),
+        _of_whom(letter, pipeline, readers),
+        _published(letter),
+        _end_of(letter),
+    ]
     return " ".join(part for part in parts if part)
 
 
@@ -135,17 +149,19 @@ def noted(
     tried: Sequence[Tried],
     configuration: str | None,
     seen: Seen | None,
-    waited: bool,
+    waited: str = "",
+    policy: str = "",
+    why: str = "",
+    known_by: str = "",
 ) -> str:
-    """What a noted disposition says."""
+    """What a noted disposition says; ``known_by`` is the business key of a duplicate that has one."""
     run = run_name(pipeline, note.key, note.generation)
-    begin = "After it had waited, it" if waited else "It"
+    begin = f"{waited}, it" if waited else "It"
     if note.disposition == Disposition.DUPLICATE:
-        if seen is None:
-            return f"{begin} is a duplicate: {run} has an event of this source and id already."
-        since = f"row {seen.sequence} ({_at(seen.at)})"
-        return f"{begin} is a duplicate: {run} has an event of this source and id since {since}."
-    state = f" in {_states(configuration)}" if configuration else ""
+        return f"{begin} is a duplicate: {_seen(run, seen, known_by)}."
+    if note.disposition == Disposition.STALE:
+        return f"{begin} is stale, and was not applied to {run}: {why}."
+    state = f" in {states(configuration)}" if configuration else ""
     match note.reason:
         case Reason.NO_EVENTS:
             return (
@@ -160,10 +176,29 @@ def noted(
             why = f"no condition of the transitions of {run}{state} held"
         case Reason.UNEXPECTED:
             why = f"{run} had no transition for it{state}"
+        case Reason.EXPIRED:
+            why = f"{run} did not take it in time"
         case other:
             why = other
     said = f"{begin} was ignored ({note.reason}), as {pipeline} says of such events: {why}."
-    return " ".join(part for part in (said, _tried(tried)) if part)
+    return " ".join(part for part in (said, _tried(tried), decided(policy)) if part)
+
+
+def _seen(run: str, seen: Seen | None, known_by: str) -> str:
+    if seen is None:
+        same = f"with the business key {known_by}" if known_by else "of this source and id"
+        return f"{run} has an event {same} already"
+    since = f"row {seen.sequence} ({shown(seen.at)})"
+    if seen.generation is not None:
+        since = f"{since} of its generation {seen.generation}"
+    if not seen.by_key:
+        return f"{run} has an event of this source and id since {since}"
+    return f"{run} has {seen.event_id!r}, an event with the same business key {known_by}, since {since}"
+
+
+def decided(policy: str) -> str:
+    """Which policy decided."""
+    return f"The policy that decided: {policy}." if policy else ""
 
 
 def ignored_range(found: FoundRange, topic: str, readers: Sequence[str]) -> str:
@@ -176,7 +211,8 @@ def ignored_range(found: FoundRange, topic: str, readers: Sequence[str]) -> str:
     )
 
 
-def _sentence(text: str) -> str:
+def sentence(text: str) -> str:
+    """With a capital."""
     return text[:1].upper() + text[1:]
 
 
@@ -184,7 +220,8 @@ def _ended(text: str) -> str:
     return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
-def _at(at: datetime | None) -> str:
+def shown(at: datetime | None) -> str:
+    """A time."""
     return shown_time(at) or "an unknown time"
 
 
@@ -193,11 +230,15 @@ def _count(number: int, noun: str) -> str:
 
 
 def _asked_for(effects: bytes) -> str:
+    said = ""
     asked = effects_of(effects)
-    if not asked:
-        return ""
-    topics = dict.fromkeys(str(one.get("publish")) for one in asked)
-    return f" It asked for {_count(len(asked), 'event')} to be published to {', '.join(topics)}."
+    for what in ("publish", "send"):
+        found = [one for one in asked if what in one]
+        if found:
+            where = ", ".join(dict.fromkeys(str(one[what]) for one in found))
+            told = f"published to {where}" if what == "publish" else f"sent: {where}"
+            said += f" It asked for {_count(len(found), 'event')} to be {told}."
+    return said
 
 
 def _released(release: LogRowBrief) -> str:
@@ -206,7 +247,7 @@ def _released(release: LogRowBrief) -> str:
         said |= orjson.loads(release.payload or b"{}")
     why = f": {said['why']}" if said["why"] else ""
     return (
-        f"a {said['command']} by {said['who'] or 'somebody'} at {_at(release.at)} ({release.event_id}{why})"
+        f"a {said['command']} by {said['who'] or 'somebody'} at {shown(release.at)} ({release.event_id}{why})"
     )
 
 
@@ -236,7 +277,7 @@ def _of_whom(letter: FoundLetter, pipeline: str | None, readers: Sequence[str]) 
             behind = f"{_count(waiting, 'event')} {'waits' if waiting == 1 else 'wait'} behind it"
             hold = f"It holds {run} since row {letter.sequence}, and {behind}."
         else:
-            hold = f"It held {run} from row {letter.sequence} until {_at(letter.ended)}."
+            hold = f"It held {run} from row {letter.sequence} until {shown(letter.ended)}."
     elif letter.key is None:
         hold = "No key could be read, so there is no order to keep, and it holds no run."
     else:
@@ -252,7 +293,7 @@ def _published(letter: FoundLetter) -> str:
             return f"It was published to {letter.topic}."
         case "refused":
             why = f"the broker refused it for {letter.topic} ({letter.publishing_error})"
-            return _sentence(f"{why}, so it is in the table alone.")
+            return sentence(f"{why}, so it is in the table alone.")
         case _:
             return f"It waits to be published to {letter.topic}."
 
@@ -260,7 +301,7 @@ def _published(letter: FoundLetter) -> str:
 def _end_of(letter: FoundLetter) -> str:
     if letter.status != "open":
         why = f": {_ended(letter.why)}" if letter.why else "."
-        ended = f"{letter.status.capitalize()} by {letter.who or 'somebody'} at {_at(letter.ended)}{why}"
+        ended = f"{letter.status.capitalize()} by {letter.who or 'somebody'} at {shown(letter.ended)}{why}"
         return f"{ended} {_published_again(letter)}".strip()
     if letter.held is not None and letter.held == letter.sequence:
         return f"To let the run go on: pointsman dead-letters redrive {letter.id} (or drop)."

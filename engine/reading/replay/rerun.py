@@ -39,7 +39,9 @@ _AFTER_WAIT = frozenset({Kind.MOVED_AFTER_WAIT, Kind.HELD_AFTER_WAIT, Kind.LEFT_
 _BY_ITSELF = frozenset({Kind.FIRED, Kind.HELD_FIRED, Kind.PASSED})
 _OF_DEFERRED = frozenset({Kind.MOVED_DEFERRED, Kind.HELD_DEFERRED, Kind.LEFT_DEFERRED})
 _OF_COMMANDS = frozenset({Kind.RELEASED, Kind.DRAINING})
-_SHOWN_FIELDS = ("kind", "status", "configuration", "context", "effects", "type", "event_id", "digest")
+_SHOWN_FIELDS = (
+    "kind", "status", "configuration", "context", "effects", "memory", "type", "event_id", "digest",
+)  # fmt: skip
 """What is told where it differs, in this order; where none of them does, the hash alone tells."""
 
 
@@ -294,7 +296,7 @@ def _shown(name: str, value: Any) -> Any:
         case "configuration":
             active, _, remembered = value.partition(BETWEEN)
             return states_of(active) + ([f"(histories: {remembered})"] if remembered else [])
-        case "context":
+        case "context" | "memory":
             return json_of(value) if value else "unchanged"
         case "effects":
             return json_of(value) if value else []

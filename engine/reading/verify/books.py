@@ -9,6 +9,7 @@ from engine.outbox import CorruptBlobError, decode
 from engine.reading.catalog import SQL, Catalog
 from engine.reading.verify.report import Finding
 from engine.store.connecting import Connection
+from statemachines.run import Status
 
 _CONSUMED = sorted(int(kind) for kind in CONSUMED)
 _BLOBS_AHEAD = 20
@@ -48,6 +49,34 @@ async def check_consumed_once(
         yield Finding(
             f"Offset {row['offset']} of {where} was consumed {row['times']} times for {pipeline}, by {runs}.",
             pipeline,
+        )
+
+
+async def check_generations(
+    connection: Connection, catalog: Catalog, pipelines: Sequence[int], run: int | None
+) -> AsyncIterator[Finding]:
+    """One run of a key is over before the next one begins, and what it consumed is not consumed again."""
+    asked = pipelines, run
+    for row in await connection.fetch(SQL["generations_out_of_place"], *asked, int(Status.COMPLETED)):
+        name, which = catalog.pipelines.get(row["pipeline"]), f"Generation {row['generation']}"
+        what = "there is none before it"
+        if row["before"] is not None:
+            what = f"generation {row['before']} had not ended when it began"
+        yield Finding(
+            f"{which} of the run {row['key']!r} of {name} is out of place: {what}.",
+            name,
+            row["key"],
+            row["generation"],
+        )
+    for row in await connection.fetch(SQL["consumed_by_generations"], *asked):
+        name = catalog.pipelines.get(row["pipeline"])
+        yield Finding(
+            f"In the run {row['key']!r} of {name}, generation {row['generation']}, row {row['sequence']} consumed the "
+            f"event {row['event_id']!r}, which generation {row['before']} had consumed in row {row['first']}.",
+            name,
+            row["key"],
+            row["generation"],
+            row["sequence"],
         )
 
 

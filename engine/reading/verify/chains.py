@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping
+from datetime import datetime
 
 from engine.log import CONSUMED, HOLDS, Kind, LogRow, fold, seal
+from engine.reading.asked import Deferrals, deferral_in
 from engine.reading.catalog import Catalog
 from engine.reading.rows import kind_word
 from engine.reading.values import shown_time
 from engine.reading.verify.report import Finding
+from statemachines.memory import read_memory, time_of
 from statemachines.run import Run, Status
 
 _BEGINS = frozenset({Kind.STARTED})
 _BEFORE = frozenset({Kind.DEFERRED, Kind.LEFT_DEFERRED, Kind.PASSED})
 """What a run may have that no event has started yet."""
 _LEAVES = frozenset({Kind.MOVED_AFTER_WAIT, Kind.HELD_AFTER_WAIT, Kind.LEFT_WAITING})
-_LEAVES_DEFERRAL = frozenset({Kind.MOVED_DEFERRED, Kind.HELD_DEFERRED, Kind.LEFT_DEFERRED})
 _NAMES = tuple(name for name in Run._fields if name != "deferred")
 """What is deferred is in the rows themselves."""
 _SHOWN_CHARACTERS_MAX = 80
@@ -36,8 +38,7 @@ class Chain:
         """Whether the rows cannot be folded; that is said once."""
         self._waiting: deque[int] = deque()
         """The rows of events that wait, oldest first."""
-        self._deferred: dict[tuple[str, int | None, int | None], int] = {}
-        """The rows of deferred events, by event."""
+        self._deferred = Deferrals()
         self._holding_kind: int | None = None
 
     def take(self, row: LogRow) -> Iterator[Finding]:
@@ -106,18 +107,19 @@ class Chain:
             self._waiting.append(row.sequence)
         elif row.kind in _LEAVES:
             self._waiting.popleft()
-        event = row.event_id, row.position, row.offset
-        if row.kind == Kind.DEFERRED:
-            self._deferred[event] = row.sequence
-        elif row.kind in _LEAVES_DEFERRAL:
-            self._deferred.pop(event, None)
+        self._deferred.take(row)
         self._folded = fold(self._folded, row, key=self._stored.key, generation=self._stored.generation)
 
-    def end(self, waiting: Collection[int], holders: Mapping[int, int]) -> Iterator[Finding]:
+    def end(
+        self,
+        waiting: Mapping[int, datetime | None],
+        holders: Mapping[int, int],
+        wake_at: datetime | None = None,
+    ) -> Iterator[Finding]:
         """What is wrong with the run as a whole.
 
-        ``waiting`` are the rows of events that wait by their table, ``holders`` how many open dead letters
-        say of each row that it holds the run.
+        ``waiting`` are the rows of events that wait by their table, each with until when; ``holders`` how many open
+        dead letters say of each row that it holds the run; ``wake_at`` is when something falls due for it next.
         """
         if self._last is None:
             yield self._found("the run has no rows in the log", None)
@@ -130,10 +132,8 @@ class Chain:
             if recorded != computed:
                 told = f"is {short(name, recorded)} in the run's row, and {short(name, computed)} by its log"
                 yield self._found(f"{name} {told}", self._stored.sequence)
-        logged = sorted([*self._waiting, *self._deferred.values()])
-        if sorted(waiting) != logged:
-            told = f"{_listed(sorted(waiting))} by their table, and {_listed(logged)} by its log"
-            yield self._found(f"the events that wait are those of the rows {told}", self._stored.sequence)
+        yield from self._check_waiting(waiting)
+        yield from self._check_wake(folded, wake_at)
         held = self._folded.held
         if self._holding_kind is not None and holders.get(held, 0) != 1:
             count = holders.get(held, 0)
@@ -141,6 +141,34 @@ class Chain:
                 f"row {held} holds the run, and {count or 'no'} open dead letters say so; it should be one",
                 held,
             )
+
+    def _check_waiting(self, waiting: Mapping[int, datetime | None]) -> Iterator[Finding]:
+        logged: dict[int, datetime | None] = dict.fromkeys(self._waiting)
+        for row in self._deferred:
+            deferral = deferral_in(row)
+            if deferral is None:
+                yield self._found(f"row {row.sequence} does not say until when its event waits", row.sequence)
+            logged[row.sequence] = None if deferral is None else deferral.until
+        if waiting.keys() != logged.keys():
+            told = f"{_listed(sorted(waiting))} by their table, and {_listed(sorted(logged))} by its log"
+            yield self._found(f"the events that wait are those of the rows {told}", self._stored.sequence)
+        for sequence in sorted(waiting.keys() & logged.keys()):
+            found, meant = waiting[sequence], logged[sequence]
+            if found != meant:
+                told = f"{_until(found)} by its table, and {_until(meant)} by its row"
+                yield self._found(f"the event of row {sequence} waits {told}", sequence)
+
+    def _check_wake(self, folded: Run, wake_at: datetime | None) -> Iterator[Finding]:
+        try:
+            due = read_memory(folded.memory).due
+        except (ValueError, TypeError, AttributeError) as error:
+            yield self._found(f"its memory cannot be read: {error}", self._stored.sequence)
+            return
+        times = [one.until for row in self._deferred if (one := deferral_in(row)) is not None]
+        meant = min([*times, *([] if due is None else [time_of(due)])], default=None)
+        if wake_at != meant:
+            told = f"{_time(wake_at)} by the run's row, and {_time(meant)} by what it remembers and what waits for it"
+            yield self._found(f"the next that falls due is due at {told}", self._stored.sequence)
 
     def _found(self, sentence: str, sequence: int | None) -> Finding:
         stored = self._stored
@@ -160,6 +188,14 @@ def short(name: str, value: object) -> str:
         value = value.decode("utf-8", "backslashreplace") if name in {"context", "memory"} else value.hex()
     text = str(value)
     return text if len(text) <= _SHOWN_CHARACTERS_MAX else f"{text[: _SHOWN_CHARACTERS_MAX - 3]}..."
+
+
+def _until(at: datetime | None) -> str:
+    return "behind what holds the run" if at is None else f"until {_time(at)}"
+
+
+def _time(at: datetime | None) -> str:
+    return shown_time(at) or "no time"
 
 
 def _listed(numbers: Collection[int]) -> str:

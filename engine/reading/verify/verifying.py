@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from datetime import datetime
 from typing import NamedTuple
 
 from engine.reading.catalog import SQL, Catalog, load_catalog
 from engine.reading.runs import find_run
 from engine.reading.verify.attributes import check_attributes
-from engine.reading.verify.books import check_consumed_once, check_lanes, check_letters, check_strays
+from engine.reading.verify.books import (
+    check_consumed_once,
+    check_generations,
+    check_lanes,
+    check_letters,
+    check_strays,
+)
 from engine.reading.verify.chains import Chain
 from engine.reading.verify.report import Finding, Findings, VerifyReport
 from engine.reading.walking import Rows, runs_in_order
@@ -77,6 +84,7 @@ class _Checking:
         checks: list[AsyncIterator[Finding | int]] = [
             check_consumed_once(connection, catalog, list(catalog.pipelines), number),
             check_letters(connection, namespace, number),
+            check_generations(connection, catalog, list(catalog.pipelines), number),
         ]
         if number is None:
             checks += [check_strays(connection, namespace), check_lanes(connection, namespace)]
@@ -93,22 +101,23 @@ class _Checking:
         waiting = await self._waiting(numbers)
         holders = await self._holders(numbers)
         attributes = dict(await self._connection.fetch(SQL["attributes_of_runs"], numbers))
+        wakes = dict(await self._connection.fetch(SQL["wakes_of_runs"], numbers))
         rows = Rows(self._connection, numbers)
         for pipeline, run in runs:
             chain = Chain(pipeline, run, self._catalog)
             async for row in rows.of(run.id):
                 self._add(chain.take(row))
                 self.rows += 1
-            self._add(chain.end(waiting.get(run.id, ()), holders.get(run.id, {})))
+            self._add(chain.end(waiting.get(run.id, {}), holders.get(run.id, {}), wakes[run.id]))
             self._add(check_attributes(self._catalog, pipeline, run, attributes.get(run.id)))
             self.runs += 1
         if self._progress is not None:
             self._progress(self.runs, self.rows)
 
-    async def _waiting(self, numbers: list[int]) -> dict[int, list[int]]:
-        found: dict[int, list[int]] = {}
-        for run, sequence in await self._connection.fetch(SQL["waiting_of_runs"], numbers):
-            found.setdefault(run, []).append(sequence)
+    async def _waiting(self, numbers: list[int]) -> dict[int, dict[int, datetime | None]]:
+        found: dict[int, dict[int, datetime | None]] = {}
+        for run, sequence, until in await self._connection.fetch(SQL["waiting_of_runs"], numbers):
+            found.setdefault(run, {})[sequence] = until
         return found
 
     async def _holders(self, numbers: list[int]) -> dict[int, Counter[int]]:

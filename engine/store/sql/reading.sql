@@ -14,8 +14,8 @@ from pointsman.positions p where p.namespace = $1
 order by p.topic, p.partition, p.consumer_group, p.cluster
 
 -- name: list_runs
-select p.name, r.key, r.generation, r.status, r.configuration, r.sequence, r.context, r.started, r.updated, r.held,
-    r.waiting, a.attributes
+select p.name, r.id, r.key, r.generation, r.sequence, r.status, r.configuration, r.context, r.recent, r.hash,
+    r.definition, r.held, r.waiting, r.started, r.updated, r.memory, a.attributes
 from pointsman.runs r
 join pointsman.pipelines p on p.id = r.pipeline
 left join pointsman.run_attributes a on a.run = r.id
@@ -26,6 +26,7 @@ where p.namespace = $1
     and ($5::boolean is null or (r.held > 0) = $5)
     and ($6::text is null or $6 = any (string_to_array(split_part(r.configuration, '  ', 1), ' ')))
     and ($8::jsonb[] is null or a.attributes @> any ($8))
+    and (not $9::boolean or exists (select from pointsman.waiting w where w.run = r.id and w.until is not null))
 order by r.started desc, r.id desc
 limit nullif($7::int, 0)
 
@@ -69,7 +70,10 @@ order by id limit $4
 select run, attributes from pointsman.run_attributes where run = any ($1::bigint[])
 
 -- name: waiting_of_runs
-select run, sequence from pointsman.waiting where run = any ($1::bigint[]) order by run, sequence
+select run, sequence, until from pointsman.waiting where run = any ($1::bigint[]) order by run, sequence
+
+-- name: wakes_of_runs
+select id, wake_at from pointsman.runs where id = any ($1::bigint[])
 
 -- name: holders_of_runs
 -- The open dead letters that say they hold one of these runs.
@@ -113,7 +117,7 @@ select e.position, e."offset", r.pipeline, min(e.run) as first, max(e.run) as la
 from pointsman.events e
 join pointsman.runs r on r.id = e.run
 where e.kind = any ($2::smallint[]) and r.pipeline = any ($1::int[]) and ($3::bigint is null or e.run = $3)
-    and e.position is not null
+    and e.position > 0
     and not exists (
         select from pointsman.position_changes c where c.position = e.position and c.new < c.old
     )
@@ -122,6 +126,25 @@ group by e.position, e."offset", r.pipeline,
     case when e.position = any ($4::int[]) then e.payload end
 having count(*) > 1
 order by e.position, e."offset"
+
+-- name: generations_out_of_place
+-- A key begins its next generation once the one before it has ended, and not before.
+select r.pipeline, r.key, r.generation, b.generation as before, b.status, b.held
+from pointsman.runs r
+left join pointsman.runs b on b.pipeline = r.pipeline and b.key = r.key and b.generation = r.generation - 1
+where r.pipeline = any ($1::int[]) and ($2::bigint is null or r.id = $2) and r.generation > 0
+    and (b.id is null or b.status <> $3::smallint or b.held > 0 or b.updated > r.started)
+order by r.pipeline, r.key, r.generation
+
+-- name: consumed_by_generations
+-- What an earlier generation of a key has consumed is a duplicate for all that come after it.
+select r.pipeline, r.key, r.generation, e.sequence, e.event_id, b.generation as before, f.sequence as first
+from pointsman.runs r
+join pointsman.runs b on b.pipeline = r.pipeline and b.key = r.key and b.generation < r.generation
+join pointsman.events e on e.run = r.id
+join pointsman.events f on f.run = b.id and f.digest = e.digest
+where r.pipeline = any ($1::int[]) and ($2::bigint is null or r.id = $2) and r.generation > 0 and e.digest is not null
+order by r.pipeline, r.key, r.generation, e.sequence
 
 -- name: letters_without_hold
 select d.id, d.run, d.sequence, d.key, p.name as pipeline
@@ -198,8 +221,49 @@ select position, first, last, records, at from pointsman.ignored_ranges
 where position = any ($1::int[]) and first <= $2::bigint and last >= $2::bigint order by position, first
 
 -- name: seen_first
-select sequence, kind, at from pointsman.events
-where run = $1 and event_id = $2 and kind = any ($3::smallint[]) order by sequence limit 1
+-- Of all generations of a key: what one of them has taken is a duplicate for the next.
+select e.sequence, e.at, e.event_id, r.generation
+from pointsman.runs r join pointsman.events e on e.run = r.id
+where r.pipeline = $1 and r.key = $2 and e.event_id = $3 and e.kind = any ($4::smallint[]) and e.at <= $5
+order by r.generation, e.sequence limit 1
+
+-- name: seen_by_digest
+select e.sequence, e.at, e.event_id, r.generation
+from pointsman.runs r join pointsman.events e on e.run = r.id
+where r.pipeline = $1 and r.key = $2 and e.digest = $3
+order by r.generation, e.sequence limit 1
+
+-- name: rows_that_remember
+select e.sequence, e.at, e.event_id, r.generation, e.memory
+from pointsman.runs r join pointsman.events e on e.run = r.id
+where r.pipeline = $1 and r.key = $2 and position($3::bytea in e.memory) > 0 and e.at <= $4
+order by r.generation, e.sequence
+
+-- name: asking_row
+-- The row of a run that asked for an event, which is in its effects by the id that it has.
+select e.sequence, e.kind, e.at, e.effects, r.key, r.generation, p.name
+from pointsman.pipelines p
+join pointsman.runs r on r.pipeline = p.id
+join pointsman.events e on e.run = r.id
+where p.namespace = $1 and p.name = $2 and r.key = $3 and ($4::text is null or e.event_id = $4)
+    and position(convert_to($5, 'UTF8') in e.effects) > 0
+order by r.generation, e.sequence limit 1
+
+-- name: asked_of_waking_run
+-- The same where only the id is known, among the runs for which something falls due.
+select e.sequence as asked_in, e.kind, e.at, e.effects, p.name, r.id, r.key, r.generation, r.sequence, r.status,
+    r.configuration, r.context, r.recent, r.hash, r.definition, r.held, r.waiting, r.started, r.updated, r.memory
+from pointsman.pipelines p
+join pointsman.runs r on r.pipeline = p.id and r.wake_at is not null
+join pointsman.events e on e.run = r.id
+where p.namespace = $1 and position(convert_to($2, 'UTF8') in e.effects) > 0
+limit 1
+
+-- name: sent_and_not_taken
+select i.body, i.at, p.name
+from pointsman.inbox i join pointsman.pipelines p on p.id = i.pipeline
+where i.namespace = $1 and i.command = 'event' and position(convert_to($2, 'UTF8') in i.body) > 0
+order by i.id
 
 -- name: configuration_before
 -- The last row before a time; "unsure" where rows of that very time came before or after.
@@ -274,7 +338,7 @@ insert into pointsman.position_changes (position, old, new, who, why) values ($1
 select topic, partition, consumer_group from pointsman.positions where id = $1
 
 -- name: way_of_run
-select sequence, kind, type, configuration from pointsman.events where run = $1 order by sequence
+select sequence, kind, type, configuration, event_id, memory from pointsman.events where run = $1 order by sequence
 
 -- name: count_states
 -- How many runs are where, by version; exact, and one pass over the runs of these pipelines.

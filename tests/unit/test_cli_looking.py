@@ -1,0 +1,59 @@
+"""The words in which `show`, `history` and `explain` print what waits and what is due."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from engine.cli.looking import due_words, effect_words, place
+from engine.log import Kind
+from engine.reading.asked import deferral_of, shown_effects
+from engine.reading.due import DueView, memory_of
+from engine.reading.values import RecordView
+from statemachines.events import Address
+
+AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
+ADDRESS = Address("default", "shop", "o1", 0, 3)
+DUE = DueView("id-1", "timer", "after 5 minutes", AT, False, 3, "placed", None, None, None, None, None)
+
+
+def test_what_falls_due_is_told_by_whom_it_is_for() -> None:
+    assert due_words(DUE) == "after 5 minutes, a timer of placed (id-1, asked for in row 3)"
+    sent = replace(DUE, what="send", type="order.late", state=None)
+    assert due_words(sent) == "order.late is sent to itself (id-1, asked for in row 3)"
+    assert due_words(replace(sent, key="all", pipeline="ledger")).startswith(
+        "order.late is sent to ledger all ("
+    )
+    assert due_words(replace(sent, key="o2")).startswith("order.late is sent to the run o2 (")
+    published = replace(sent, what="publish", topic="letters", key="o1")
+    assert due_words(published).startswith("order.late is published to letters (")
+
+
+def test_effects_have_all_fields_and_keep_the_ids_of_their_own() -> None:
+    effects = (
+        b'[{"publish":"payments","type":"seen","key":"o1","data":{}},{"timer":"t","type":"t","id":"own",'
+        b'"due":"2026-03-01T12:05:00+00:00"},{"cancel":"reminder"}]'
+    )
+    published, timer, cancel = shown_effects(ADDRESS, Kind.MOVED, effects)
+    assert len({frozenset(one) for one in (published, timer, cancel)}) == 1
+    assert (published["id"], timer["id"], cancel["id"]) == (str(ADDRESS.derive(0)), "own", None)
+    assert [effect_words(one) for one in (published, timer, cancel)] == [
+        "seen",
+        "t at 2026-03-01T12:05:00Z",
+        "cancel reminder",
+    ]
+    assert shown_effects(ADDRESS, Kind.DEFERRED, b'[{"deferred":"no run"}]') == []
+
+
+def test_what_was_tampered_with_is_shown_as_far_as_it_can_be() -> None:
+    assert deferral_of(1, "e1", "t", b'[{"deferred":"no run"}]') is None
+    assert deferral_of(1, "e1", "t", b"nonsense") is None
+    assert memory_of(b"nonsense") == memory_of(b"")
+    [timer] = shown_effects(ADDRESS, Kind.MOVED, b'[{"timer":"t","type":"t","id":"own","due":"soon"}]')
+    assert timer["due"] == "soon"
+
+
+def test_a_record_that_came_from_inside_of_a_run_has_no_place() -> None:
+    inner = RecordView("", None, None, 0, None, (), b"")
+    assert place(inner) == "none: it came from inside of a run"
+    assert place(replace(inner, topic="orders", partition=0, offset=7)) == "orders/0 offset 7"

@@ -51,7 +51,10 @@ class Timers:
             for number, route in self._routes.items()
         }
         found = await self._store.due_runs(self.homes, until, self._definitions, self._limits.timer_runs_max)
-        return await self._that_may_happen(found)
+        may = await self._that_may_happen(found)
+        if not self._behind:
+            self._backlog.nothing_waits()
+        return may
 
     def close(self) -> None:
         """Give up what is being asked."""

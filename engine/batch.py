@@ -11,7 +11,7 @@ next thing for all of them, takes less time than to do everything for one event 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, MutableSequence, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableSequence, Sequence
 from datetime import datetime
 
 import orjson
@@ -25,7 +25,7 @@ from engine.moves import RECENT_BYTES, Move, Moves
 from engine.routing import Reader, Route, TopicRoute
 from engine.store.contract import FollowUp
 from statemachines.events import Event
-from statemachines.following import Following, fall_due, follow, refuse_next
+from statemachines.following import Following, Unseen, fall_due, follow, id_of, refuse_next
 from statemachines.handlers import HandlerError, describe_invalid
 from statemachines.interpreter import Occurrence, step
 from statemachines.keys import How, KeyFunction, key_of, why_no_key
@@ -37,6 +37,9 @@ from statemachines.policies import Once
 from statemachines.run import DeferredEvent, Run, Status, has_seen
 from statemachines.turns import business_key
 
+NUMBERS_BITS = 6
+"""For the number of what one row asked for, in what is four bytes with its sign (``place_within``)."""
+PLACES_MAX = 2**31 - 1
 STRIKES_MAX = 2
 """After as many ends of an engine within one record's handler, the record is a dead letter."""
 
@@ -60,7 +63,8 @@ class Batch(Moves):
     """Steps events.
 
     ``beat`` is where the watchdog sees which record keeps the engine busy: position, offset, and the batch's time,
-    which is 0 while no handler is called (``engine.watching``).
+    which is 0 while no handler is called (``engine.watching``). What a run takes by itself is known by a negative
+    number and that of the run, an event that another run has sent by 0 and its digest; so are the strikes.
     """
 
     def __init__(
@@ -73,6 +77,8 @@ class Batch(Moves):
         self._cluster = cluster
         self._beat = beat
         self._struck_out: set[tuple[int, int]] = set()
+        self.never_returned: Mapping[int, str] = {}
+        """For replay: by the number of a log row, the id of the event that no handler may see then."""
         self._at = (at, _postgres_time(at))
         self._onward: dict[tuple[int, str], list[Arrival]] = {}
 
@@ -225,8 +231,7 @@ class Batch(Moves):
             if machine is None:
                 others.append((arrival, run, self._without_definition(arrival, run), at, None))
                 continue
-            beat[0] = arrival[3] or 0
-            beat[1] = arrival[2].offset
+            beat[0], beat[1] = _place_of(arrival)
             outcome = step(machine, run, occurrence)
             if arrival[7] is not None and type(outcome) is not Waits and after_wait is None:
                 assert run is not None, "what comes from inside comes from a run"
@@ -254,7 +259,7 @@ class Batch(Moves):
         batch_at, batch_number = self._at
         found: list[_Met] = []
         for arrival in wave:
-            route, key, record, position, _, decoded, digest, delayed = arrival
+            route, key, _, _, _, decoded, digest, delayed = arrival
             at, at_number = batch_at, batch_number
             run = route.cache.get(key)
             seen = False
@@ -273,12 +278,12 @@ class Batch(Moves):
                 if run.held or run.generation or len(run.recent) >= RECENT_BYTES:
                     pair = (run.id, digest_number(digest))
                     seen = pair in consumed or (after_wait is None and pair in waiting)
-            beat[0] = position or 0
-            beat[1] = record.offset
+            place = _place_of(arrival)
+            beat[0], beat[1] = place
             envelope, data, _ = decoded
             event: Event | None = _NO_EVENT
             error = ""
-            struck = self._struck(position, record.offset) if strikes else None
+            struck = self._struck(*place) if strikes else None
             validate = machine.validators.get(envelope.type)
             if struck is not None:
                 event, error = None, struck
@@ -332,7 +337,7 @@ class Batch(Moves):
 
     def _next(
         self,
-        ask: Callable[[Machine, Run, datetime], Following | None],
+        ask: Callable[[Machine, Run, datetime, Unseen], Following | None],
         route: Route,
         key: str,
         machine: Machine | None,
@@ -346,14 +351,25 @@ class Batch(Moves):
         if machine is None:
             return None
         at = max(self._at[0], run.updated)
-        self._beat[0], self._beat[1], self._beat[2] = 0, run.id, self._at[1]
-        struck = self._struck(0, run.id) if self.strikes else None
-        found = ask(machine, run, at) if struck is None else None
-        if struck is not None:
-            found = refuse_next(machine, run, at, struck)
+        route_machine, own_run = machine, run
+
+        def unseen(item: DeferredEvent | Delayed) -> str:
+            return self._notice(route_machine, own_run, item)
+
+        found = ask(machine, run, at, unseen)
         if found is not None:
             self._take(route, run, machine, found, at)
         return found
+
+    def _notice(self, machine: Machine, run: Run, item: DeferredEvent | Delayed) -> str:
+        """Tell the watchdog what the run takes by itself; why no handler may see it, if so."""
+        beat, place = self._beat, place_within(item)
+        beat[0], beat[1], beat[2] = place, run.id, self._at[1]
+        if self.never_returned:
+            own_id = item.envelope.id if isinstance(item, DeferredEvent) else id_of(machine, run, item)
+            if self.never_returned.get(run.sequence + 1) == own_id:
+                return "a handler did not return"
+        return (self._struck(place, run.id) or "") if self.strikes else ""
 
     def _take(self, route: Route, run: Run, machine: Machine, found: Following, at: datetime) -> None:
         item, outcome = found.item, found.outcome
@@ -427,7 +443,7 @@ class Batch(Moves):
 
     def _with_reason(self, arrival: Arrival, outcome: Outcome) -> Outcome:
         """What was refused for want of an event is told by why there is none."""
-        struck_out = self._struck_out and (arrival.position or 0, arrival.record.offset) in self._struck_out
+        struck_out = self._struck_out and _place_of(arrival) in self._struck_out
         if struck_out and isinstance(outcome, Refused) and outcome.reason is Reason.INVALID:
             return outcome._replace(reason=Reason.NEVER_RETURNED)
         return outcome
@@ -453,6 +469,18 @@ class Batch(Moves):
             reason = Reason.NO_KEY
             why = f"{why_no_key(how, event_class.__name__)}, or the key is longer than {KEY_BYTES_MAX} bytes"
         self.refuse_record(record, position, topic, reason, why, decoded, route)
+
+
+def _place_of(arrival: Arrival) -> tuple[int, int]:
+    """Position and offset; of an event that has none, 0 and its digest."""
+    position = arrival[3]
+    return (position, arrival[2].offset) if position else (0, digest_number(arrival[6]))
+
+
+def place_within(item: DeferredEvent | Delayed) -> int:
+    """A negative number, which with that of the run tells what a run takes by itself; the same after a crash."""
+    number = 0 if isinstance(item, DeferredEvent) else item.number
+    return -1 - ((item.sequence << NUMBERS_BITS | number & (1 << NUMBERS_BITS) - 1) & PLACES_MAX)
 
 
 def _restarts(run: Run | None, moved: Moved) -> bool:

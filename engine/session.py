@@ -247,7 +247,8 @@ class Session:
                 self._engine.stopped_partitions.pop(partition, None)
             for route in self._routes:
                 route.cache.clear()
-            self._committer.strikes = await self.store.strikes([c.id for c in self.claims.values()])
+        # What runs take by themselves may have ended the engine that had their homes before.
+        self._committer.strikes = await self.store.strikes([c.id for c in self.claims.values()])
         self._read_from_claims()
         assignment.notice()
         self._engine.ready = True

@@ -43,7 +43,10 @@ _CALLS_HANDLERS = re.compile(r"[/\\]statemachines[/\\]handlers\.py$")
 _VALIDATES = re.compile(r"[/\\]engine[/\\]batch\.py$")
 
 Beat = tuple[int, int, int]
-"""Position, offset, and what changes with each batch; 0 there where no handler is being called."""
+"""Position, offset, and what changes with each batch; 0 there where no handler is being called.
+
+A position of 0 or less is that of an event without one (``Batch`` in ``engine.batch``).
+"""
 
 
 class Patience:
@@ -78,6 +81,8 @@ class Strike(NamedTuple):
     """Why."""
     locked: bool = False
     """It may work once the engine is gone."""
+    run: tuple[str, str, bool, str] | None = None
+    """Of what a run takes by itself: pipeline and key, whether that is an event that was deferred, and its type."""
 
 
 class Watchdog:
@@ -121,7 +126,7 @@ class Watchdog:
         if strike.locked:
             self._kill()
             strike = write_strike(self._spec, position, offset, handler)
-        self._say(position, offset, handler, strike)
+        self._say(beat, handler, strike)
         self._kill()
         return True
 
@@ -145,17 +150,18 @@ class Watchdog:
                 os.kill(self._engine, number)
                 self._ended_within(END_SECONDS)
 
-    def _say(self, position: int, offset: int, handler: str, strike: Strike) -> None:
-        topic, partition = self._place(position)
+    def _say(self, beat: Beat, handler: str, strike: Strike) -> None:
+        what, fields = self._subject(beat, strike)
+        event = "record" if beat[0] > 0 else "event"
         seconds = self._spec["seconds"]
         if strike.number:
             after = self._spec["strikes_max"]
-            times = f"Ends in this record so far: {strike.number}; after {after} it becomes a dead letter."
+            times = f"Ends in this {event} so far: {strike.number}; after {after} it becomes a dead letter."
         else:
-            times = f"This end could not be counted against the record: {strike.lost}"
+            times = f"This end could not be counted against the {event}: {strike.lost}"
         message = (
-            f"{handler} has not returned within {seconds:g} s on {topic}/{partition}, offset {offset}, so the engine "
-            f"is ended; nothing of the record is committed. {times}"
+            f"{handler} has not returned within {seconds:g} s on {what}, so the engine "
+            f"is ended; nothing of the {event} is committed. {times}"
         )
         if self._spec["json"]:
             line = {
@@ -163,9 +169,7 @@ class Watchdog:
                 "level": "critical",
                 "logger": "pointsman.watchdog",
                 "message": message,
-                "topic": topic,
-                "partition": partition,
-                "offset": offset,
+                **fields,
                 "handler": handler,
             }
             text = json.dumps(line)
@@ -175,11 +179,36 @@ class Watchdog:
         if select.select([], [2], [], SAY_SECONDS)[1]:
             os.write(2, text.encode("utf-8", "backslashreplace") + b"\n")
 
+    def _subject(self, beat: Beat, strike: Strike) -> tuple[str, dict[str, object]]:
+        """What keeps the engine busy, in words and in fields."""
+        position, offset, _ = beat
+        if position > 0:
+            topic, partition = self._place(position)
+            fields: dict[str, object] = {"topic": topic, "partition": partition, "offset": offset}
+            return f"{topic}/{partition}, offset {offset}", fields
+        if position == 0:
+            return "an event that a run has sent to another one", {}
+        row = row_of(self._spec, position)
+        if strike.run is None:
+            what = f"a timer of the run with the number {offset}, or an event that it took by itself"
+            return f"{what} (row {row} of its history)", {"run": offset, "row": row}
+        pipeline, key, deferred, kind = strike.run
+        what = (
+            f"the deferred event {kind}" if deferred else "a timer, or an event that the run sent to itself,"
+        )
+        fields = {"pipeline": pipeline, "key": key, "row": row}
+        return f"{what} of the {pipeline} {key!r} (row {row} of its history)", fields
+
     def _place(self, position: int) -> tuple[str, str]:
         names: int = self._spec["names"]
         known = json.loads(os.pread(names, os.fstat(names).st_size, 0) or b"{}")
         topic, partition = known.get(str(position), ("position", position))
         return topic, str(partition)
+
+
+def row_of(spec: dict[str, Any], position: int) -> int:
+    """The log row that what a run takes by itself comes from (``place_within`` in ``engine.batch``)."""
+    return int((-1 - position) >> spec["numbers_bits"])
 
 
 def state_of(process: int) -> str:
@@ -223,7 +252,7 @@ def _said(frame: dict[str, str]) -> str:
 
 
 def write_strike(spec: dict[str, Any], position: int, offset: int, handler: str) -> Strike:
-    """Count an end of an engine against a record."""
+    """Count an end of an engine against a record, or an event that has none."""
     # Only now is it worth what it weighs.
     sys.path[:] = spec["path"]
     try:
@@ -233,18 +262,21 @@ def write_strike(spec: dict[str, Any], position: int, offset: int, handler: str)
     except ImportError as error:
         return Strike(lost=f"{error}.")
 
-    async def write() -> int:
+    async def write() -> Strike:
         settings = {"application_name": "pointsman watchdog", "lock_timeout": f"{LOCK_SECONDS}s"}
         connection = await asyncpg.connect(spec["postgres"], timeout=STORE_SECONDS, server_settings=settings)
         try:
-            return int(
-                await connection.fetchval(spec["sql"], position, offset, handler, timeout=STORE_SECONDS)
-            )
+            number = await connection.fetchval(spec["sql"], position, offset, handler, timeout=STORE_SECONDS)
+            run = None
+            if position < 0:
+                asked = offset, row_of(spec, position), spec["deferred"]
+                run = await connection.fetchrow(spec["sql_of_run"], *asked, timeout=STORE_SECONDS)
+            return Strike(number, run=None if run is None else tuple(run))
         finally:
             connection.terminate()
 
     try:
-        return Strike(asyncio.run(write()))
+        return asyncio.run(write())
     except asyncpg.LockNotAvailableError as error:
         return Strike(lost=f"Postgres says {error}.", locked=True)
     except Exception as error:  # noqa: BLE001 - whatever it is, the engine must end

@@ -23,8 +23,9 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from connectors.source import Partition
-from engine.batch import STRIKES_MAX
+from engine.batch import NUMBERS_BITS, STRIKES_MAX
 from engine.errors import RefusedError
+from engine.log import Kind
 from engine.observing import Silent
 from engine.store.queries import load
 
@@ -86,6 +87,9 @@ def watching(postgres: str, seconds_max: float, *, as_json: bool = False) -> Ite
             "ask_to_end": _end_by_signal(),
             "postgres": postgres,
             "sql": load("store")["add_strike"],
+            "sql_of_run": load("store")["busy_run"],
+            "deferred": int(Kind.DEFERRED),
+            "numbers_bits": NUMBERS_BITS,
             "strikes_max": STRIKES_MAX,
             "path": sys.path,
             "json": as_json,

@@ -241,13 +241,21 @@ from pointsman.runs r join pointsman.events e on e.run = r.id and e.sequence = r
 where r.held > 0 and r.definition = any ($2::int[]) and e.kind = any ($3::smallint[])
 
 -- name: strikes_of
-select position, "offset", strikes, handler from pointsman.strikes where position = any ($1::int[])
+-- Those of events without a position, too: whoever holds the homes of their runs may change at any time.
+select position, "offset", strikes, handler from pointsman.strikes where position = any ($1::int[]) or position <= 0
 
 -- name: add_strike
 insert into pointsman.strikes (position, "offset", strikes, handler) values ($1, $2, 1, $3)
 on conflict (position, "offset") do update
 set strikes = strikes.strikes + 1, handler = excluded.handler, at = now()
 returning strikes
+
+-- name: busy_run
+-- The run that keeps an engine busy, and whether what it takes is an event that was deferred in row $2.
+select p.name, r.key, e.kind = $3 as deferred, e.type
+from pointsman.runs r join pointsman.pipelines p on p.id = r.pipeline
+    left join pointsman.events e on e.run = r.id and e.sequence = $2
+where r.id = $1
 
 -- name: forget_strikes
 delete from pointsman.strikes s using unnest($1::int[], $2::bigint[]) as gone (position, "offset")

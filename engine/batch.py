@@ -22,6 +22,7 @@ from engine.arrival import Arrival
 from engine.inside import own_arrival
 from engine.log import POSTGRES_EPOCH, Kind, digest_number, digest_of, microseconds
 from engine.moves import RECENT_BYTES, Move, Moves
+from engine.publications import source_of
 from engine.routing import Reader, Route, TopicRoute
 from engine.store.contract import FollowUp
 from statemachines.events import Event
@@ -37,9 +38,9 @@ from statemachines.policies import Once
 from statemachines.run import DeferredEvent, Run, Status, has_seen
 from statemachines.turns import business_key
 
-NUMBERS_BITS = 6
-"""For the number of what one row asked for, in what is four bytes with its sign (``place_within``)."""
-PLACES_MAX = 2**31 - 1
+OF_INSIDE, OF_ITSELF, OF_DEFERRED = 0, -1, -2
+"""Instead of a position: of an event that a run has sent to another one; of a timer, or an event that a run has sent to
+itself; of an event that was deferred."""
 STRIKES_MAX = 2
 """After as many ends of an engine within one record's handler, the record is a dead letter."""
 
@@ -63,8 +64,9 @@ class Batch(Moves):
     """Steps events.
 
     ``beat`` is where the watchdog sees which record keeps the engine busy: position, offset, and the batch's time,
-    which is 0 while no handler is called (``engine.watching``). What a run takes by itself is known by a negative
-    number and that of the run, an event that another run has sent by 0 and its digest; so are the strikes.
+    which is 0 while no handler is called (``engine.watching``). An event without a position is known by its digest,
+    and by a number that says what it is (``OF_INSIDE`` and so on); what a run takes by itself also by that of the run,
+    which comes last, and is another one after a crash where the run was not durable yet. Strikes go by the first two.
     """
 
     def __init__(
@@ -363,13 +365,16 @@ class Batch(Moves):
 
     def _notice(self, machine: Machine, run: Run, item: DeferredEvent | Delayed) -> str:
         """Tell the watchdog what the run takes by itself; why no handler may see it, if so."""
-        beat, place = self._beat, place_within(item)
-        beat[0], beat[1], beat[2] = place, run.id, self._at[1]
-        if self.never_returned:
-            own_id = item.envelope.id if isinstance(item, DeferredEvent) else id_of(machine, run, item)
-            if self.never_returned.get(run.sequence + 1) == own_id:
-                return "a handler did not return"
-        return (self._struck(place, run.id) or "") if self.strikes else ""
+        beat = self._beat
+        if isinstance(item, DeferredEvent):
+            own_id, place = item.envelope.id, (OF_DEFERRED, digest_number(item.digest))
+        else:
+            own_id = id_of(machine, run, item)
+            place = OF_ITSELF, digest_number(digest_of(source_of(machine.namespace, machine.name), own_id))
+        beat[0], beat[1], beat[2], beat[3] = *place, self._at[1], run.id
+        if self.never_returned and self.never_returned.get(run.sequence + 1) == own_id:
+            return "a handler did not return"
+        return (self._struck(*place) or "") if self.strikes else ""
 
     def _take(self, route: Route, run: Run, machine: Machine, found: Following, at: datetime) -> None:
         item, outcome = found.item, found.outcome
@@ -472,15 +477,9 @@ class Batch(Moves):
 
 
 def _place_of(arrival: Arrival) -> tuple[int, int]:
-    """Position and offset; of an event that has none, 0 and its digest."""
+    """Position and offset; or what stands for them where the event has none."""
     position = arrival[3]
-    return (position, arrival[2].offset) if position else (0, digest_number(arrival[6]))
-
-
-def place_within(item: DeferredEvent | Delayed) -> int:
-    """A negative number, which with that of the run tells what a run takes by itself; the same after a crash."""
-    number = 0 if isinstance(item, DeferredEvent) else item.number
-    return -1 - ((item.sequence << NUMBERS_BITS | number & (1 << NUMBERS_BITS) - 1) & PLACES_MAX)
+    return (position, arrival[2].offset) if position else (OF_INSIDE, digest_number(arrival[6]))
 
 
 def _restarts(run: Run | None, moved: Moved) -> bool:

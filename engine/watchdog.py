@@ -37,15 +37,15 @@ LOCK_SECONDS = 2.0
 SAY_SECONDS = 2.0
 END_SECONDS = 1.0
 
-_BEAT = struct.Struct("3q")
+_BEAT = struct.Struct("4q")
 _FRAME = re.compile(r'^  File "(?P<file>.*)", line (?P<line>\d+|\?+) in (?P<name>.*)$', re.MULTILINE)
 _CALLS_HANDLERS = re.compile(r"[/\\]statemachines[/\\]handlers\.py$")
 _VALIDATES = re.compile(r"[/\\]engine[/\\]batch\.py$")
 
-Beat = tuple[int, int, int]
-"""Position, offset, and what changes with each batch; 0 there where no handler is being called.
+Beat = tuple[int, int, int, int]
+"""Position, offset, what changes with each batch, and a run; the third is 0 where no handler is being called.
 
-A position of 0 or less is that of an event without one (``Batch`` in ``engine.batch``).
+A position of 0 or less is that of an event without one, and only then the run counts (``Batch`` in ``engine.batch``).
 """
 
 
@@ -55,7 +55,7 @@ class Patience:
     def __init__(self, seconds_max: float, look_seconds: float) -> None:
         self._seconds_max = seconds_max
         self._look_seconds = look_seconds
-        self._beat: Beat = (0, 0, 0)
+        self._beat: Beat = (0, 0, 0, 0)
         self._busy = 0.0
         self._looked_at = 0.0
         self._ran = True
@@ -81,8 +81,8 @@ class Strike(NamedTuple):
     """Why."""
     locked: bool = False
     """It may work once the engine is gone."""
-    run: tuple[str, str, bool, str] | None = None
-    """Of what a run takes by itself: pipeline and key, whether that is an event that was deferred, and its type."""
+    run: tuple[str, str] | None = None
+    """Of what a run takes by itself: pipeline and key."""
 
 
 class Watchdog:
@@ -104,8 +104,8 @@ class Watchdog:
                 return
 
     def _read_beat(self) -> Beat:
-        position, offset, at = _BEAT.unpack_from(self._beat)
-        return position, offset, at
+        position, offset, at, run = _BEAT.unpack_from(self._beat)
+        return position, offset, at, run
 
     def _ended_within(self, seconds: float) -> bool:
         readable, _, _ = select.select([0], [], [], seconds)
@@ -121,11 +121,10 @@ class Watchdog:
             return True
         if self._read_beat() != beat:
             return False
-        position, offset, _ = beat
-        strike = write_strike(self._spec, position, offset, handler)
+        strike = write_strike(self._spec, beat, handler)
         if strike.locked:
             self._kill()
-            strike = write_strike(self._spec, position, offset, handler)
+            strike = write_strike(self._spec, beat, handler)
         self._say(beat, handler, strike)
         self._kill()
         return True
@@ -181,34 +180,24 @@ class Watchdog:
 
     def _subject(self, beat: Beat, strike: Strike) -> tuple[str, dict[str, object]]:
         """What keeps the engine busy, in words and in fields."""
-        position, offset, _ = beat
+        position, offset, *_ = beat
         if position > 0:
             topic, partition = self._place(position)
             fields: dict[str, object] = {"topic": topic, "partition": partition, "offset": offset}
             return f"{topic}/{partition}, offset {offset}", fields
+        what = self._spec["of_inside"][str(position)]
         if position == 0:
-            return "an event that a run has sent to another one", {}
-        row = row_of(self._spec, position)
+            return what, {}
         if strike.run is None:
-            what = f"a timer of the run with the number {offset}, or an event that it took by itself"
-            return f"{what} (row {row} of its history)", {"run": offset, "row": row}
-        pipeline, key, deferred, kind = strike.run
-        what = (
-            f"the deferred event {kind}" if deferred else "a timer, or an event that the run sent to itself,"
-        )
-        fields = {"pipeline": pipeline, "key": key, "row": row}
-        return f"{what} of the {pipeline} {key!r} (row {row} of its history)", fields
+            return f"{what} of a run that is not durable yet", {}
+        pipeline, key = strike.run
+        return f"{what} of the {pipeline} {key!r}", {"pipeline": pipeline, "key": key}
 
     def _place(self, position: int) -> tuple[str, str]:
         names: int = self._spec["names"]
         known = json.loads(os.pread(names, os.fstat(names).st_size, 0) or b"{}")
         topic, partition = known.get(str(position), ("position", position))
         return topic, str(partition)
-
-
-def row_of(spec: dict[str, Any], position: int) -> int:
-    """The log row that what a run takes by itself comes from (``place_within`` in ``engine.batch``)."""
-    return int((-1 - position) >> spec["numbers_bits"])
 
 
 def state_of(process: int) -> str:
@@ -251,8 +240,9 @@ def _said(frame: dict[str, str]) -> str:
     return f"{frame['name']} ({frame['file']}:{frame['line']})"
 
 
-def write_strike(spec: dict[str, Any], position: int, offset: int, handler: str) -> Strike:
+def write_strike(spec: dict[str, Any], beat: Beat, handler: str) -> Strike:
     """Count an end of an engine against a record, or an event that has none."""
+    position, offset, _, run_number = beat
     # Only now is it worth what it weighs.
     sys.path[:] = spec["path"]
     try:
@@ -269,8 +259,7 @@ def write_strike(spec: dict[str, Any], position: int, offset: int, handler: str)
             number = await connection.fetchval(spec["sql"], position, offset, handler, timeout=STORE_SECONDS)
             run = None
             if position < 0:
-                asked = offset, row_of(spec, position), spec["deferred"]
-                run = await connection.fetchrow(spec["sql_of_run"], *asked, timeout=STORE_SECONDS)
+                run = await connection.fetchrow(spec["sql_of_run"], run_number, timeout=STORE_SECONDS)
             return Strike(number, run=None if run is None else tuple(run))
         finally:
             connection.terminate()

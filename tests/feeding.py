@@ -211,7 +211,7 @@ async def feed(
         await store.ask_to_release([one.definition for one in loaded])
         topics = make_routes(loaded, {})
         own_clock = clock if isinstance(clock, Clock) else Clock()
-        committer = Committer(store, topics, cluster, clock or own_clock, Silent(), [0, 0, 0])
+        committer = Committer(store, topics, cluster, clock or own_clock, Silent(), [0, 0, 0, 0])
         committer.strikes = dict(strikes or {})
         routes = list({id(route): route for topic in topics.values() for route in topic.routes}.values())
         inbox = Commands(store, topics, routes, committer, limits or EngineLimits(), Outlet())

@@ -41,7 +41,9 @@ values ($1, $2, 'drop', convert_to(json_build_object('dead_letter', $3::bigint):
 """
 _UNSETTLED = """
 select (select count(*) from pointsman.inbox where namespace = $1) as commands,
-    (select coalesce(sum(ticket - deleted), 0) from pointsman.lanes where namespace = $1) as rows
+    (select coalesce(sum(ticket - deleted), 0) from pointsman.lanes where namespace = $1) as rows,
+    (select count(*) from pointsman.runs r join pointsman.pipelines p on p.id = r.pipeline
+        where p.namespace = $1 and r.held = 0 and r.wake_at < now() + interval '10 minutes') as timers
 """
 
 
@@ -54,6 +56,8 @@ class Stage:
     released: set[str] = field(default_factory=set)
     """Keys of runs whose holds ``keep_releasing`` lifts."""
     drops: int = 0
+    reads: Sequence[str] = (PARCELS, CHATTER)
+    """The topics that are read."""
 
     @property
     def surprises(self) -> list[str]:
@@ -86,7 +90,7 @@ class Stage:
     async def at_rest(self, seconds: float) -> dict[tuple[str, int], int]:
         """Wait until all is read, done and published; returns the ends of the topics."""
         began = time.monotonic()
-        expected = await asyncio.to_thread(ends, self.world.kafka, self.topics(PARCELS, CHATTER))
+        expected = await asyncio.to_thread(ends, self.world.kafka, self.topics(*self.reads))
         state: dict[str, Any] = {}
 
         async def is_at_rest() -> bool:
@@ -100,14 +104,14 @@ class Stage:
                 for place, end in expected.items()
                 if positions.get(place) != end
             }
-            ((state["commands"], state["unpublished"]),) = await self.world.ask(
+            ((state["commands"], state["unpublished"], state["timers"]),) = await self.world.ask(
                 _UNSETTLED, self.world.namespace
             )
             state["held"] = await self.world.ask(_DROPPABLE, self.world.namespace, sorted(self.released))
             assert not self.surprises, "\n".join(self.surprises)
             return (
                 not state["behind"]
-                and state["commands"] == 0
+                and state["commands"] == state["timers"] == 0
                 # The last row published is always kept.
                 and state["unpublished"] <= 1
                 and not state["held"]
@@ -130,6 +134,7 @@ async def stage(
     engines: Sequence[str],
     limits: dict[str, int],
     partitions: dict[str, int] | None = None,
+    modules: Sequence[str] = ("tests.chaos.parcels",),
 ) -> AsyncIterator[Stage]:
     """A database, topics, and places for engines, none of them started."""
     database = f"chaos{suffix.replace('-', '_')}"
@@ -145,6 +150,7 @@ async def stage(
         suffix=suffix,
         folder=folder,
         limits=limits,
+        modules=modules,
     )
     async with contextlib.AsyncExitStack() as stack:
         slots = []

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from connectors.decode import Decoded, Unreadable, decode
 from connectors.source import RawRecord
 from engine.arrival import Arrival
-from engine.batch import STRIKES_MAX, Batch, identity_of
+from engine.batch import OF_INSIDE, STRIKES_MAX, Batch, identity_of
 from engine.dead_letters import DeadLetterTopic
 from engine.envelope import decode_envelope
 from engine.inside import NO_TOPIC, inner_arrival
@@ -164,7 +164,7 @@ class Rerun:
     def _batch(self, at: datetime, row: LogRow) -> Batch:
         place = self._catalog.positions.get(row.position or 0)
         batch = Batch(
-            at, itertools.chain((row.run,), itertools.count(1)), place.cluster if place else "", [0, 0, 0]
+            at, itertools.chain((row.run,), itertools.count(1)), place.cluster if place else "", [0, 0, 0, 0]
         )
         batch.consumed, batch.waiting = self._consumed, self._waiting
         batch.never_returned = self._never_returned
@@ -179,7 +179,7 @@ class Rerun:
         if not row.position:
             arrival = inner_arrival(self._route, self._stored.key, record)
             if batch.strikes:
-                batch.strikes = {(0, digest_number(arrival.digest)): (STRIKES_MAX, "a handler")}
+                batch.strikes = {(OF_INSIDE, digest_number(arrival.digest)): (STRIKES_MAX, "a handler")}
             batch.meet((arrival,), _after_wait(row))
             return ""
         topics = self._topics(row, record.topic)

@@ -251,11 +251,7 @@ set strikes = strikes.strikes + 1, handler = excluded.handler, at = now()
 returning strikes
 
 -- name: busy_run
--- The run that keeps an engine busy, and whether what it takes is an event that was deferred in row $2.
-select p.name, r.key, e.kind = $3 as deferred, e.type
-from pointsman.runs r join pointsman.pipelines p on p.id = r.pipeline
-    left join pointsman.events e on e.run = r.id and e.sequence = $2
-where r.id = $1
+select p.name, r.key from pointsman.runs r join pointsman.pipelines p on p.id = r.pipeline where r.id = $1
 
 -- name: forget_strikes
 delete from pointsman.strikes s using unnest($1::int[], $2::bigint[]) as gone (position, "offset")

@@ -113,7 +113,7 @@ select e.position, e."offset", r.pipeline, min(e.run) as first, max(e.run) as la
 from pointsman.events e
 join pointsman.runs r on r.id = e.run
 where e.kind = any ($2::smallint[]) and r.pipeline = any ($1::int[]) and ($3::bigint is null or e.run = $3)
-    and e.position is not null
+    and e.position > 0
     and not exists (
         select from pointsman.position_changes c where c.position = e.position and c.new < c.old
     )

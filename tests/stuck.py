@@ -171,14 +171,14 @@ def value(type: str, case: str, **data: str) -> bytes:
     )
 
 
-async def publish(bootstrap: str, topic: str, *values: bytes) -> None:
-    """Send these to partition 0, and wait until they are there."""
+async def publish(bootstrap: str, topic: str, *values: bytes, partition: int = 0) -> None:
+    """Send these to one partition, and wait until they are there."""
     made: Any = AIOKafkaProducer  # aiokafka's client is not typed
     producer = made(bootstrap_servers=bootstrap, acks="all")
     await producer.start()
     try:
         for one in values:
-            await producer.send_and_wait(topic, one, partition=0, headers=list(STRUCTURED_HEADERS))
+            await producer.send_and_wait(topic, one, partition=partition, headers=list(STRUCTURED_HEADERS))
     finally:
         await producer.stop()
 

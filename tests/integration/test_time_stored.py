@@ -80,6 +80,18 @@ async def test_a_timer_fires_once_it_is_due_and_not_when_its_state_was_left(
     await check_the_log(reader)
 
 
+async def test_a_timer_fires_also_where_another_engine_has_the_run_s_events(
+    database: Database, reader: Connection
+) -> None:
+    async with feed(database, journey_pipeline()) as home, feed(database, journey_pipeline()) as events:
+        await home.records(told("booked"))
+        # From now on the home knows the run as it was, without the timer of where it is then.
+        await events.records(told("paid"), told("boarded"))
+        assert await home.due(BEGINS + timedelta(hours=2)) == 1
+    assert (await states(reader))[-1] == ("fired", "late")
+    await check_the_log(reader)
+
+
 async def test_the_run_s_own_timer_ends_it_and_all_that_was_to_come(
     database: Database, reader: Connection
 ) -> None:

@@ -148,11 +148,11 @@ order by w.run, w.sequence
 -- name: due_runs
 -- The runs for which something has fallen due, of each pipeline until a time, those that waited longest first. A run that
 -- follows a definition that is not loaded waits until it is; one that no event has started follows the newest.
-select due.pipeline, due.key, due.id, due.wake_at
+select due.pipeline, due.key, due.id, due.wake_at, due.generation, due.sequence
 from unnest($1::smallint[]) as homes (home)
 cross join unnest($2::int[], $3::timestamptz[]) as pipelines (id, until)
 cross join lateral (
-    select r.pipeline, r.key, r.id, r.wake_at
+    select r.pipeline, r.key, r.id, r.wake_at, r.generation, r.sequence
     from pointsman.runs r
     where pointsman.home_of(r.key) = homes.home and r.pipeline = pipelines.id and r.wake_at <= pipelines.until
         and r.wake_at is not null and r.held = 0 and (r.definition = any ($4::int[]) or r.status <> 1)

@@ -236,9 +236,12 @@ class Committer:
             if ahead is not None:
                 # First of all, or the batch would be computed again on runs that have seen its successors.
                 self.forget(ahead)
-            await self._again(pending.slices, error)
-            if isinstance(error, RefusedByStoreError):
+            if isinstance(error, RefusedByStoreError) and pending.due:
+                # The records may be taken without what has fallen due.
+                await self._alone(pending.slices)
                 await self._one_by_one(pending.due)
+            else:
+                await self._again(pending.slices, error)
             return False
         self._done(pending.batch, ticket, time.perf_counter() - pending.began)
         return True
@@ -298,13 +301,16 @@ class Committer:
             await self._refuse(slices, error)
             return
         for part in halves(slices):
-            if part:
-                batch = await self.prepare(part, None)
-                try:
-                    await self.commit(batch)
-                except (LostPositionsError, LostRunsError, RefusedByStoreError) as again:
-                    self.forget(batch)
-                    await self._again(part, again)
+            await self._alone(part)
+
+    async def _alone(self, slices: Sequence[Slice]) -> None:
+        if slices:
+            batch = await self.prepare(slices, None)
+            try:
+                await self.commit(batch)
+            except (LostPositionsError, LostRunsError, RefusedByStoreError) as again:
+                self.forget(batch)
+                await self._again(slices, again)
 
     async def _one_by_one(self, due: Sequence[Due]) -> None:
         """Find among what has fallen due what the store does not take; the rest would be found again anyway."""

@@ -190,7 +190,7 @@ def _words_of(chain: list[LogRow]) -> dict[tuple[int, int], list[str]]:
     found: dict[tuple[int, int], list[str]] = defaultdict(list)
     waits: dict[tuple[tuple[int, int], str], int] = Counter()
     for row in chain:
-        if row.position is None or row.offset is None:
+        if not row.position or row.offset is None:
             continue
         place, kind = (row.position, row.offset), Kind(row.kind)
         if kind in _WORDS:

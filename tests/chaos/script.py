@@ -148,16 +148,17 @@ def _double(random: Random, life: list[bytes], plain: list[bytes], *, long: bool
 
 
 STATIONS = 5
+GOLDEN = 0.618034
 HOURS = 3_600.0
 IN_TIME = 1.0
 """To pay within, where the payment comes with the booking."""
 
 
-def trip_event(number: str, kind: str, key: str, **data: Any) -> bytes:
+def trip_event(id: str, kind: str, key: str, **data: Any) -> bytes:
     return json.dumps(
         {
             "specversion": "1.0",
-            "id": f"{key}/{number}",
+            "id": f"{key}/{id}",
             "source": "/chaos",
             "type": f"trip.{kind}",
             "data": {"trip": key, **data},
@@ -167,7 +168,8 @@ def trip_event(number: str, kind: str, key: str, **data: Any) -> bytes:
 
 def _trip(random: Random, key: str, seconds: float, number: int) -> tuple[list[Send], bool]:
     """The life of one trip, and whether something holds it that shall be dropped."""
-    fate = random.random()
+    # Spread evenly, so that a small plan has some of each.
+    fate = number * GOLDEN % 1
     station = f"station-{random.randrange(STATIONS)}"
 
     def book(pay_seconds: float) -> bytes:

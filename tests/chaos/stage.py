@@ -41,9 +41,12 @@ values ($1, $2, 'drop', convert_to(json_build_object('dead_letter', $3::bigint):
 """
 _UNSETTLED = """
 select (select count(*) from pointsman.inbox where namespace = $1) as commands,
-    (select coalesce(sum(ticket - deleted), 0) from pointsman.lanes where namespace = $1) as rows,
-    (select count(*) from pointsman.runs r join pointsman.pipelines p on p.id = r.pipeline
-        where p.namespace = $1 and r.held = 0 and r.wake_at < now() + interval '10 minutes') as timers
+    (select coalesce(sum(ticket - deleted), 0) from pointsman.lanes where namespace = $1) as rows
+"""
+_DUE = """
+select p.name, r.key, r.configuration, r.status, r.waiting, r.wake_at, r.updated, pointsman.home_of(r.key) as home
+from pointsman.runs r join pointsman.pipelines p on p.id = r.pipeline
+where p.namespace = $1 and r.held = 0 and r.wake_at < now() + interval '10 minutes'
 """
 
 
@@ -104,14 +107,16 @@ class Stage:
                 for place, end in expected.items()
                 if positions.get(place) != end
             }
-            ((state["commands"], state["unpublished"], state["timers"]),) = await self.world.ask(
+            ((state["commands"], state["unpublished"]),) = await self.world.ask(
                 _UNSETTLED, self.world.namespace
             )
+            state["due"] = await self.world.ask(_DUE, self.world.namespace)
             state["held"] = await self.world.ask(_DROPPABLE, self.world.namespace, sorted(self.released))
             assert not self.surprises, "\n".join(self.surprises)
             return (
                 not state["behind"]
-                and state["commands"] == state["timers"] == 0
+                and state["commands"] == 0
+                and not state["due"]
                 # The last row published is always kept.
                 and state["unpublished"] <= 1
                 and not state["held"]

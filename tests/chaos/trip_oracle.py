@@ -68,7 +68,7 @@ class TripOracle:
         """All events have come: what rests on time alone happens, and what waits still does so for a day."""
         for trip in self.trips.values():
             if trip.state == "booked" and trip.pay_seconds < HOURS:
-                trip.fired += Counter(["trip.reminded", "after.booked"])
+                trip.fired += Counter(["trip.reminded", "after.booked.0"])
                 trip.say("reminded")
                 trip.say("lapsed")
                 trip.state = "lapsed"
@@ -141,7 +141,7 @@ class TripOracle:
         if trip.train == "rolling":
             # Nothing but time is waited for, and nothing is taken before it is over.
             trip.train, trip.state = "", "arrived"
-            trip.fired["after.rolling"] += 1
+            trip.fired["after.rolling.0"] += 1
             trip.say("there")
             trip.say("arrived")
             self._closes(trip)

@@ -82,7 +82,7 @@ async def assemble(
         cluster=cluster,
         first=settings.first,
         observer=observer or Silent(),
-        beat=beat if beat is not None else [0, 0, 0],
+        beat=beat if beat is not None else [0, 0, 0, 0],
         outbox_depth=outbox_depth,
         outlet=outlet,
         limits=settings.limits,

@@ -35,6 +35,13 @@ class _End(NamedTuple):
     offset: int
 
 
+class _Behind(NamedTuple):
+    position: int
+    """-1: nobody has ever had the partition."""
+    reached: datetime
+    since: float
+
+
 class Backlog:
     """What is known of it, by whoever serves timers."""
 
@@ -55,20 +62,26 @@ class Backlog:
         self._asked_at = 0.0
         self._ends: dict[Partition, _End] = {}
         self._survey: asyncio.Task[None] | None = None
-        self._moved: dict[Partition, tuple[int, float]] = {}
-        """The positions, and when they were last seen to change."""
+        self._behind: dict[tuple[int, Partition], _Behind] = {}
+        """By pipeline: where partitions are that its timers wait for, and since when they have not got on."""
         self._told: dict[Partition, float] = {}
 
     async def passed(self, due: Mapping[Route, datetime]) -> dict[Route, datetime]:
         """Until when all events of each pipeline were applied; ``due``: how far it would have to be."""
-        await self._learn_partitions()
         applied = await self._store.applied(self._topics)
-        self._notice(applied)
         passed = self._measure(due, applied)
         behind = [route for route, at in passed.items() if at < due[route]]
         if behind and await self._ask(behind, applied):
             passed = self._measure(due, await self._store.applied(self._topics))
         return passed
+
+    def nothing_waits(self) -> None:
+        """Know that no timer waits any more; partitions that are known to stand still do so on."""
+        self._behind = {
+            key: one
+            for key, one in self._behind.items()
+            if (end := self._ends.get(key[1])) is not None and one.position < end.offset
+        }
 
     def close(self) -> None:
         """Give up what is being asked."""
@@ -81,39 +94,45 @@ class Backlog:
         now = self._clock()
         return {
             route: min(
-                (self._reached(one, applied.get(one), at, now) for one in self._partitions_of(route)),
-                default=now,
+                self._reached(route, one, applied.get(one), at, now) for one in self._partitions_of(route)
             )
             for route, at in due.items()
         }
 
     def _partitions_of(self, route: Route) -> set[Partition]:
+        """Those of a topic of which nobody knows yet how many it has: its first one stands for them."""
         topics = (name for name, topic in self._topics.items() if route in topic.routes)
-        return {partition for name in topics for partition in self._partitions.get(name, ())}
+        return {one for name in topics for one in self._partitions.get(name) or {Partition(name, 0)}}
 
     def _reached(
-        self, partition: Partition, applied: Applied | None, due: datetime, now: datetime
+        self, route: Route, partition: Partition, applied: Applied | None, due: datetime, now: datetime
     ) -> datetime:
         reached, end = _LONG_AGO, self._ends.get(partition)
-        if applied is not None:
+        if applied is not None and partition in self._partitions.get(partition.topic, ()):
             if end is not None and applied.position >= end.offset:
                 reached = end.at
             if applied.record_time > 0:
                 reached = max(reached, _time(applied.record_time, now))
-        if reached < due and self._stands_still(partition, due):
+        if reached >= due:
+            self._behind.pop((route.pipeline, partition), None)
+        elif self._stands_still(route, partition, -1 if applied is None else applied.position, reached, due):
             return now
         return reached
 
-    def _stands_still(self, partition: Partition, due: datetime) -> bool:
-        _, since = self._moved.setdefault(partition, (-1, time.monotonic()))
-        waited = time.monotonic() - since
+    def _stands_still(
+        self, route: Route, partition: Partition, position: int, reached: datetime, due: datetime
+    ) -> bool:
+        """Whether timers have waited for it for as long as they may; only what has waited for it counts."""
+        now = time.monotonic()
+        before = self._behind.get((route.pipeline, partition))
+        if before is None or before[:2] != (position, reached):
+            self._behind[route.pipeline, partition] = _Behind(position, reached, now)
+            return False
+        waited = now - before.since
         if waited < self._limits.backlog_seconds_max:
             return False
-        if (
-            time.monotonic() - self._told.get(partition, -self._limits.complain_seconds)
-            >= self._limits.complain_seconds
-        ):
-            self._told[partition] = time.monotonic()
+        if now - self._told.get(partition, -self._limits.complain_seconds) >= self._limits.complain_seconds:
+            self._told[partition] = now
             log.warning(
                 "%s does not get on for %.0f seconds, and is behind %s: timers no longer wait for it "
                 "(backlog_seconds_max)",
@@ -123,49 +142,41 @@ class Backlog:
             )
         return True
 
-    def _notice(self, applied: Mapping[Partition, Applied]) -> None:
-        for partition, one in applied.items():
-            if self._moved.get(partition, (None, 0.0))[0] != one.position:
-                self._moved[partition] = (one.position, time.monotonic())
-
-    async def _learn_partitions(self) -> None:
-        if self._partitions and time.monotonic() - self._asked_at < PARTITIONS_SECONDS:
-            return
-        try:
-            self._partitions = {name: await self._reader.partitions_of(name) for name in self._topics}
-            self._asked_at = time.monotonic()
-        except SourceError as error:
-            log.debug("partitions cannot be asked for: %s", error)
-
     async def _ask(self, behind: list[Route], applied: Mapping[Partition, Applied]) -> bool:
         """Ask for the ends of what has come to the ones that are known; whether there is an answer already."""
         if self._survey is None:
+            self._survey = asyncio.create_task(self._look(behind, applied), name="ends of partitions")
+        survey = self._survey
+        await asyncio.wait({survey}, timeout=SURVEY_SECONDS)
+        if not survey.done():
+            return False
+        self._survey = None
+        survey.result()
+        return True
+
+    async def _look(self, behind: list[Route], applied: Mapping[Partition, Applied]) -> None:
+        try:
+            await self._learn_partitions()
             wanted = set()
             for partition in {one for route in behind for one in self._partitions_of(route)}:
                 end, so_far = self._ends.get(partition), applied.get(partition)
                 # One that has not come to its end yet keeps it: ends that run ahead would never be reached.
                 if end is None or (so_far is not None and so_far.position >= end.offset):
                     wanted.add(partition)
-            if not wanted:
-                return False
-            self._survey = asyncio.create_task(self._look(wanted), name="ends of partitions")
-        survey = self._survey
-        await asyncio.wait({survey}, timeout=SURVEY_SECONDS)
-        if not survey.done():
-            return False
-        self._survey = None
-        return survey.exception() is None
-
-    async def _look(self, partitions: set[Partition]) -> None:
-        at = self._clock()
-        try:
-            ends = await self._reader.ends(partitions)
+            at = self._clock()
+            ends = await self._reader.ends(wanted) if wanted else {}
         except SourceError as error:
             # Kafka is away, which others tell of.
             log.debug("the ends of partitions cannot be asked for: %s", error)
             return
         for partition, offset in ends.items():
             self._ends[partition] = _End(at, offset)
+
+    async def _learn_partitions(self) -> None:
+        if self._partitions and time.monotonic() - self._asked_at < PARTITIONS_SECONDS:
+            return
+        self._partitions = {name: await self._reader.partitions_of(name) for name in self._topics}
+        self._asked_at = time.monotonic()
 
 
 def _time(milliseconds: int, now: datetime) -> datetime:

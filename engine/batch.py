@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator, MutableSequence, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableSequence, Sequence
 from datetime import datetime
 
 import orjson
@@ -23,10 +23,11 @@ from engine.arrival import Arrival
 from engine.inside import own_arrival
 from engine.log import POSTGRES_EPOCH, Kind, digest_number, digest_of, microseconds
 from engine.moves import RECENT_BYTES, Move, Moves
+from engine.publications import source_of
 from engine.routing import Reader, Route, TopicRoute
 from engine.store.contract import FollowUp
 from statemachines.events import Event
-from statemachines.following import Following, fall_due, follow, refuse_next
+from statemachines.following import Following, Unseen, fall_due, follow, id_of, refuse_next
 from statemachines.handlers import HandlerError, describe_invalid
 from statemachines.interpreter import Occurrence, step
 from statemachines.keys import How, KeyFunction, key_of, why_no_key
@@ -38,6 +39,9 @@ from statemachines.policies import Once
 from statemachines.run import DeferredEvent, Run, Status, has_seen
 from statemachines.turns import business_key
 
+OF_INSIDE, OF_ITSELF, OF_DEFERRED = 0, -1, -2
+"""Instead of a position: of an event that a run has sent to another one; of a timer, or an event that a run has sent to
+itself; of an event that was deferred."""
 STRIKES_MAX = 2
 """After as many ends of an engine within one record's handler, the record is a dead letter."""
 
@@ -61,7 +65,9 @@ class Batch(Moves):
     """Steps events.
 
     ``beat`` is where the watchdog sees which record keeps the engine busy: position, offset, and the batch's time,
-    which is 0 while no handler is called (``engine.watching``).
+    which is 0 while no handler is called (``engine.watching``). An event without a position is known by its digest,
+    and by a number that says what it is (``OF_INSIDE`` and so on); what a run takes by itself also by that of the run,
+    which comes last, and is another one after a crash where the run was not durable yet. Strikes go by the first two.
     """
 
     def __init__(
@@ -74,6 +80,8 @@ class Batch(Moves):
         self._cluster = cluster
         self._beat = beat
         self._struck_out: set[tuple[int, int]] = set()
+        self.never_returned: Mapping[int, str] = {}
+        """For replay: by the number of a log row, the id of the event that no handler may see then."""
         self._at = (at, _postgres_time(at))
         self._onward: dict[tuple[int, str], list[Arrival]] = {}
 
@@ -226,8 +234,7 @@ class Batch(Moves):
             if machine is None:
                 others.append((arrival, run, self._without_definition(arrival, run), at, None))
                 continue
-            beat[0] = arrival[3] or 0
-            beat[1] = arrival[2].offset
+            beat[0], beat[1] = _place_of(arrival)
             outcome = step(machine, run, occurrence)
             if arrival[7] is not None and type(outcome) is not Waits and after_wait is None:
                 assert run is not None, "what comes from inside comes from a run"
@@ -255,7 +262,7 @@ class Batch(Moves):
         batch_at, batch_number = self._at
         found: list[_Met] = []
         for arrival in wave:
-            route, key, record, position, _, decoded, digest, delayed = arrival
+            route, key, _, _, _, decoded, digest, delayed = arrival
             at, at_number = batch_at, batch_number
             run = route.cache.get(key)
             seen = False
@@ -274,12 +281,12 @@ class Batch(Moves):
                 if run.held or run.generation or len(run.recent) >= RECENT_BYTES:
                     pair = (run.id, digest_number(digest))
                     seen = pair in consumed or (after_wait is None and pair in waiting)
-            beat[0] = position or 0
-            beat[1] = record.offset
+            place = _place_of(arrival)
+            beat[0], beat[1] = place
             envelope, data, _ = decoded
             event: Event | None = _NO_EVENT
             error = ""
-            struck = self._struck(position, record.offset) if strikes else None
+            struck = self._struck(*place) if strikes else None
             validate = machine.validators.get(envelope.type)
             if struck is not None:
                 event, error = None, struck
@@ -335,7 +342,7 @@ class Batch(Moves):
 
     def _next(
         self,
-        ask: Callable[[Machine, Run, datetime], Following | None],
+        ask: Callable[[Machine, Run, datetime, Unseen], Following | None],
         route: Route,
         key: str,
         machine: Machine | None,
@@ -349,14 +356,28 @@ class Batch(Moves):
         if machine is None:
             return None
         at = max(self._at[0], run.updated)
-        self._beat[0], self._beat[1], self._beat[2] = 0, run.id, self._at[1]
-        struck = self._struck(0, run.id) if self.strikes else None
-        found = ask(machine, run, at) if struck is None else None
-        if struck is not None:
-            found = refuse_next(machine, run, at, struck)
+        route_machine, own_run = machine, run
+
+        def unseen(item: DeferredEvent | Delayed) -> str:
+            return self._notice(route_machine, own_run, item)
+
+        found = ask(machine, run, at, unseen)
         if found is not None:
             self._take(route, run, machine, found, at)
         return found
+
+    def _notice(self, machine: Machine, run: Run, item: DeferredEvent | Delayed) -> str:
+        """Tell the watchdog what the run takes by itself; why no handler may see it, if so."""
+        beat = self._beat
+        if isinstance(item, DeferredEvent):
+            own_id, place = item.envelope.id, (OF_DEFERRED, digest_number(item.digest))
+        else:
+            own_id = id_of(machine, run, item)
+            place = OF_ITSELF, digest_number(digest_of(source_of(machine.namespace, machine.name), own_id))
+        beat[0], beat[1], beat[2], beat[3] = *place, self._at[1], run.id
+        if self.never_returned and self.never_returned.get(run.sequence + 1) == own_id:
+            return "a handler did not return"
+        return (self._struck(*place) or "") if self.strikes else ""
 
     def _take(self, route: Route, run: Run, machine: Machine, found: Following, at: datetime) -> None:
         item, outcome = found.item, found.outcome
@@ -430,7 +451,7 @@ class Batch(Moves):
 
     def _with_reason(self, arrival: Arrival, outcome: Outcome) -> Outcome:
         """What was refused for want of an event is told by why there is none."""
-        struck_out = self._struck_out and (arrival.position or 0, arrival.record.offset) in self._struck_out
+        struck_out = self._struck_out and _place_of(arrival) in self._struck_out
         if struck_out and isinstance(outcome, Refused) and outcome.reason is Reason.INVALID:
             return outcome._replace(reason=Reason.NEVER_RETURNED)
         return outcome
@@ -456,6 +477,12 @@ class Batch(Moves):
             reason = Reason.NO_KEY
             why = f"{why_no_key(how, event_class.__name__)}, or the key is longer than {KEY_BYTES_MAX} bytes"
         self.refuse_record(record, position, topic, reason, why, decoded, route)
+
+
+def _place_of(arrival: Arrival) -> tuple[int, int]:
+    """Position and offset; or what stands for them where the event has none."""
+    position = arrival[3]
+    return (position, arrival[2].offset) if position else (OF_INSIDE, digest_number(arrival[6]))
 
 
 def _restarts(run: Run | None, moved: Moved) -> bool:

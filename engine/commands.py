@@ -284,6 +284,7 @@ class Commands:
 
     async def _offer(self, record: Record, letter: StoredDeadLetter, topic: TopicRoute, batch: Batch) -> None:
         if not letter.position and letter.pipeline is not None and letter.key is not None:
+            await self._committer.learn_strikes([])
             arrivals = [inner_arrival(self._routes[letter.pipeline], letter.key, _raw(record))]
             await load_for(batch, arrivals, self._store, self._topics)
             batch.meet(arrivals)

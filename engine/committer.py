@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, MutableSequence, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from connectors.elements import ELEMENTS_MAX
 from engine.batch import Batch
@@ -41,13 +41,20 @@ EVENTS_BETWEEN_BREATHS = 100
 """After reading or stepping as many the event loop gets a turn, so that the commit in flight goes on."""
 EVENTS_LOADED_AT_ONCE = 500
 """The runs of as many events are asked for at once, while those before them are stepped."""
-Due = tuple[Route, str]
-"""A run for which something has fallen due, by its key."""
 EVENT_BYTES = 500
 """What one of several events of a record counts for, beside its value."""
 LOSSES_BEFORE_LOCK = 2
 LOSSES_MAX = 6
 """Of one batch. Nobody moves runs that are locked: what is lost so often is not lost to another engine."""
+
+
+class Due(NamedTuple):
+    """A run for which something has fallen due, and which version of it was found."""
+
+    route: Route
+    key: str
+    generation: int
+    sequence: int
 
 
 @dataclass(slots=True, eq=False)
@@ -143,13 +150,20 @@ class Committer:
         draft.due.extend(due)
         await self._ids.have(len(due))
         missing: dict[Route, list[str]] = {}
-        for route, key in due:
-            if key not in route.cache:
+        for route, key, *version in due:
+            known = route.cache.get(key)
+            if known is not None and (known.generation, known.sequence) < tuple(version):
+                # Another engine has moved it since, which has its events. What rests on it already will be lost.
+                if batch.rests_on(route, key):
+                    continue
+                del route.cache[key]
+                known = None
+            if known is None:
                 missing.setdefault(route, []).append(key)
         for route, keys in missing.items():
             await load_into_cache(route, sorted(keys), self._store, self._topics)
         for portion in _portions(due, EVENTS_BETWEEN_BREATHS):
-            for route, key in portion:
+            for route, key, *_ in portion:
                 batch.fall_due(route, key)
             batch.rest()
             await _breathe()
@@ -222,9 +236,12 @@ class Committer:
             if ahead is not None:
                 # First of all, or the batch would be computed again on runs that have seen its successors.
                 self.forget(ahead)
-            await self._again(pending.slices, error)
-            if isinstance(error, RefusedByStoreError):
+            if isinstance(error, RefusedByStoreError) and pending.due:
+                # The records may be taken without what has fallen due.
+                await self._alone(pending.slices)
                 await self._one_by_one(pending.due)
+            else:
+                await self._again(pending.slices, error)
             return False
         self._done(pending.batch, ticket, time.perf_counter() - pending.began)
         return True
@@ -284,19 +301,23 @@ class Committer:
             await self._refuse(slices, error)
             return
         for part in halves(slices):
-            if part:
-                batch = await self.prepare(part, None)
-                try:
-                    await self.commit(batch)
-                except (LostPositionsError, LostRunsError, RefusedByStoreError) as again:
-                    self.forget(batch)
-                    await self._again(part, again)
+            await self._alone(part)
+
+    async def _alone(self, slices: Sequence[Slice]) -> None:
+        if slices:
+            batch = await self.prepare(slices, None)
+            try:
+                await self.commit(batch)
+            except (LostPositionsError, LostRunsError, RefusedByStoreError) as again:
+                self.forget(batch)
+                await self._again(slices, again)
 
     async def _one_by_one(self, due: Sequence[Due]) -> None:
         """Find among what has fallen due what the store does not take; the rest would be found again anyway."""
-        for route, key in due:
+        for one in due:
+            route, key, *_ = one
             draft = await self.draft(None)
-            await self.extend_due(draft, [(route, key)])
+            await self.extend_due(draft, [one])
             try:
                 await self.commit(self.finish(draft))
             except LostRunsError:

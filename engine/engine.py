@@ -36,6 +36,8 @@ class Engine:
         self.stopping = asyncio.Event()
         self.session: Session | None = None
         self.stopped_partitions: dict[Partition, str] = {}
+        self.homes_partitions = 0
+        """How many the topic of homes has; 0 while that is not known."""
         self.ready = False
         self.away: str | None = None
         """Why there is no session just now; None where there is one, or none yet."""

@@ -21,6 +21,11 @@ def homes_topic(namespace: str) -> str:
     return f"pointsman.{namespace}.homes"
 
 
-def homes_in(partitions: Iterable[Partition], topic: str) -> list[int]:
-    """The homes that are assigned, sorted; a topic with more partitions than there are homes has some for nothing."""
-    return sorted(one.number for one in partitions if one.topic == topic and one.number < HOMES)
+def homes_in(partitions: Iterable[Partition], topic: str, count: int) -> list[int]:
+    """The homes that are assigned, sorted, where the topic has so many partitions.
+
+    Where it has fewer than there are homes (a broker may make topics as it likes), each stands for several homes; where
+    it has more, some stand for none.
+    """
+    mine = {one.number for one in partitions if one.topic == topic}
+    return [home for home in range(HOMES) if home % max(1, min(count, HOMES)) in mine]

@@ -136,6 +136,10 @@ class Ledger:
                 for key in keys:
                     yield route, key
 
+    def rests_on(self, route: Route, key: str) -> bool:
+        """Whether this run is one of them."""
+        return key in self._touched.get(route, ()) or key in self._judged.get(route, ())
+
     def moved(self, route: Route) -> Mapping[str, int]:
         """The runs of a pipeline that this batch moved, by key, and their sequence numbers before."""
         return self._touched.get(route, {})

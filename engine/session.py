@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from connectors.source import Partition
+from connectors.source import Partition, SourceError
 from engine.backlog import Backlog
 from engine.backoff import Backoff
 from engine.claims import CHANNEL, Claim, Slice, by_bytes
@@ -44,6 +44,8 @@ class Session:
         self._parts = parts
         self.store = store
         self.claims: dict[Partition, Claim] = {}
+        self.homes: list[int] = []
+        """Those whose runs' timers, and events from other runs, are served here."""
         self._committer: Committer
         self._topics: dict[str, TopicRoute] = {}
         self._routes: list[Route] = []
@@ -230,8 +232,7 @@ class Session:
         assignment, parts = self._engine.assignment, self._parts
         assignment.changed.clear()
         wanted = frozenset(one for one in assignment.partitions if one.topic != parts.homes)
-        homes = homes_in(assignment.partitions, parts.homes) if parts.homes else list(range(HOMES))
-        self._timers.homes = self._commands.homes = homes
+        self.homes = self._timers.homes = self._commands.homes = await self._homes()
         self._commands.wanted.set()
         fresh = {partition for partition in assignment.fresh if partition in wanted}
         assignment.fresh.clear()
@@ -247,13 +248,27 @@ class Session:
                 self._engine.stopped_partitions.pop(partition, None)
             for route in self._routes:
                 route.cache.clear()
-            self._committer.strikes = await self.store.strikes([c.id for c in self.claims.values()])
+        # What runs take by themselves may have ended the engine that had their homes before.
+        self._committer.strikes = await self.store.strikes([c.id for c in self.claims.values()])
         self._read_from_claims()
         assignment.notice()
         self._engine.ready = True
         self._engine.away = None
         parts.observer.assigned({claim.id: claim.partition for claim in self.claims.values()})
         log.info("partitions: %s", ", ".join(str(partition) for partition in sorted(self.claims)) or "none")
+
+    async def _homes(self) -> list[int]:
+        """Those that are served here."""
+        parts, engine = self._parts, self._engine
+        if not parts.homes:
+            return list(range(HOMES))
+        try:
+            engine.homes_partitions = len(await parts.reader.partitions_of(parts.homes))
+        except SourceError:
+            # What it was before it still is; who has never heard of it cannot serve any.
+            if not engine.homes_partitions:
+                raise
+        return homes_in(engine.assignment.partitions, parts.homes, engine.homes_partitions)
 
     def _read_from_claims(self) -> None:
         self.claims = {partition: claim for partition, claim in self.claims.items() if not claim.lost}

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from engine.backlog import Backlog
+from engine.committer import Due
 from engine.limits import EngineLimits
 from engine.routing import Route
 from engine.store.contract import DueRun, Store
@@ -39,7 +40,7 @@ class Timers:
         self.homes: list[int] = []
         """The homes that are served here."""
 
-    async def due(self) -> list[tuple[Route, str]]:
+    async def due(self) -> list[Due]:
         """Runs for which something has fallen due, and may happen now; looks now and then."""
         if not self.homes or time.monotonic() - self._looked_at < self._limits.timer_poll_seconds:
             return []
@@ -51,7 +52,10 @@ class Timers:
             for number, route in self._routes.items()
         }
         found = await self._store.due_runs(self.homes, until, self._definitions, self._limits.timer_runs_max)
-        return await self._that_may_happen(found)
+        may = await self._that_may_happen(found)
+        if not self._behind:
+            self._backlog.nothing_waits()
+        return may
 
     def close(self) -> None:
         """Give up what is being asked."""
@@ -66,7 +70,7 @@ class Timers:
                 route: (passed[route], must) for route, must in wanted.items() if passed[route] < must
             }
 
-    async def _that_may_happen(self, found: Sequence[DueRun]) -> list[tuple[Route, str]]:
+    async def _that_may_happen(self, found: Sequence[DueRun]) -> list[Due]:
         """Those that no event could still overtake; pipelines of which there are others are behind."""
         latest: dict[Route, datetime] = {}
         for one in found:
@@ -79,4 +83,8 @@ class Timers:
         }
         may = [(self._routes[one.pipeline], one) for one in found]
         # Of those that were behind, only what may happen was asked for.
-        return [(route, one.key) for route, one in may if route not in passed or one.wake_at <= passed[route]]
+        return [
+            Due(route, one.key, one.generation, one.sequence)
+            for route, one in may
+            if route not in passed or one.wake_at <= passed[route]
+        ]

@@ -37,13 +37,16 @@ LOCK_SECONDS = 2.0
 SAY_SECONDS = 2.0
 END_SECONDS = 1.0
 
-_BEAT = struct.Struct("3q")
+_BEAT = struct.Struct("4q")
 _FRAME = re.compile(r'^  File "(?P<file>.*)", line (?P<line>\d+|\?+) in (?P<name>.*)$', re.MULTILINE)
 _CALLS_HANDLERS = re.compile(r"[/\\]statemachines[/\\]handlers\.py$")
 _VALIDATES = re.compile(r"[/\\]engine[/\\]batch\.py$")
 
-Beat = tuple[int, int, int]
-"""Position, offset, and what changes with each batch; 0 there where no handler is being called."""
+Beat = tuple[int, int, int, int]
+"""Position, offset, what changes with each batch, and a run; the third is 0 where no handler is being called.
+
+A position of 0 or less is that of an event without one, and only then the run counts (``Batch`` in ``engine.batch``).
+"""
 
 
 class Patience:
@@ -52,7 +55,7 @@ class Patience:
     def __init__(self, seconds_max: float, look_seconds: float) -> None:
         self._seconds_max = seconds_max
         self._look_seconds = look_seconds
-        self._beat: Beat = (0, 0, 0)
+        self._beat: Beat = (0, 0, 0, 0)
         self._busy = 0.0
         self._looked_at = 0.0
         self._ran = True
@@ -78,6 +81,8 @@ class Strike(NamedTuple):
     """Why."""
     locked: bool = False
     """It may work once the engine is gone."""
+    run: tuple[str, str] | None = None
+    """Of what a run takes by itself: pipeline and key."""
 
 
 class Watchdog:
@@ -99,8 +104,8 @@ class Watchdog:
                 return
 
     def _read_beat(self) -> Beat:
-        position, offset, at = _BEAT.unpack_from(self._beat)
-        return position, offset, at
+        position, offset, at, run = _BEAT.unpack_from(self._beat)
+        return position, offset, at, run
 
     def _ended_within(self, seconds: float) -> bool:
         readable, _, _ = select.select([0], [], [], seconds)
@@ -116,12 +121,11 @@ class Watchdog:
             return True
         if self._read_beat() != beat:
             return False
-        position, offset, _ = beat
-        strike = write_strike(self._spec, position, offset, handler)
+        strike = write_strike(self._spec, beat, handler)
         if strike.locked:
             self._kill()
-            strike = write_strike(self._spec, position, offset, handler)
-        self._say(position, offset, handler, strike)
+            strike = write_strike(self._spec, beat, handler)
+        self._say(beat, handler, strike)
         self._kill()
         return True
 
@@ -145,17 +149,18 @@ class Watchdog:
                 os.kill(self._engine, number)
                 self._ended_within(END_SECONDS)
 
-    def _say(self, position: int, offset: int, handler: str, strike: Strike) -> None:
-        topic, partition = self._place(position)
+    def _say(self, beat: Beat, handler: str, strike: Strike) -> None:
+        what, fields = self._subject(beat, strike)
+        event = "record" if beat[0] > 0 else "event"
         seconds = self._spec["seconds"]
         if strike.number:
             after = self._spec["strikes_max"]
-            times = f"Ends in this record so far: {strike.number}; after {after} it becomes a dead letter."
+            times = f"Ends in this {event} so far: {strike.number}; after {after} it becomes a dead letter."
         else:
-            times = f"This end could not be counted against the record: {strike.lost}"
+            times = f"This end could not be counted against the {event}: {strike.lost}"
         message = (
-            f"{handler} has not returned within {seconds:g} s on {topic}/{partition}, offset {offset}, so the engine "
-            f"is ended; nothing of the record is committed. {times}"
+            f"{handler} has not returned within {seconds:g} s on {what}, so the engine "
+            f"is ended; nothing of the {event} is committed. {times}"
         )
         if self._spec["json"]:
             line = {
@@ -163,9 +168,7 @@ class Watchdog:
                 "level": "critical",
                 "logger": "pointsman.watchdog",
                 "message": message,
-                "topic": topic,
-                "partition": partition,
-                "offset": offset,
+                **fields,
                 "handler": handler,
             }
             text = json.dumps(line)
@@ -174,6 +177,21 @@ class Watchdog:
         # Whoever reads our standard error may have ended or be stuck, too.
         if select.select([], [2], [], SAY_SECONDS)[1]:
             os.write(2, text.encode("utf-8", "backslashreplace") + b"\n")
+
+    def _subject(self, beat: Beat, strike: Strike) -> tuple[str, dict[str, object]]:
+        """What keeps the engine busy, in words and in fields."""
+        position, offset, *_ = beat
+        if position > 0:
+            topic, partition = self._place(position)
+            fields: dict[str, object] = {"topic": topic, "partition": partition, "offset": offset}
+            return f"{topic}/{partition}, offset {offset}", fields
+        what = self._spec["of_inside"][str(position)]
+        if position == 0:
+            return what, {}
+        if strike.run is None:
+            return f"{what} of a run that is not durable yet", {}
+        pipeline, key = strike.run
+        return f"{what} of the {pipeline} {key!r}", {"pipeline": pipeline, "key": key}
 
     def _place(self, position: int) -> tuple[str, str]:
         names: int = self._spec["names"]
@@ -222,8 +240,9 @@ def _said(frame: dict[str, str]) -> str:
     return f"{frame['name']} ({frame['file']}:{frame['line']})"
 
 
-def write_strike(spec: dict[str, Any], position: int, offset: int, handler: str) -> Strike:
-    """Count an end of an engine against a record."""
+def write_strike(spec: dict[str, Any], beat: Beat, handler: str) -> Strike:
+    """Count an end of an engine against a record, or an event that has none."""
+    position, offset, _, run_number = beat
     # Only now is it worth what it weighs.
     sys.path[:] = spec["path"]
     try:
@@ -233,18 +252,20 @@ def write_strike(spec: dict[str, Any], position: int, offset: int, handler: str)
     except ImportError as error:
         return Strike(lost=f"{error}.")
 
-    async def write() -> int:
+    async def write() -> Strike:
         settings = {"application_name": "pointsman watchdog", "lock_timeout": f"{LOCK_SECONDS}s"}
         connection = await asyncpg.connect(spec["postgres"], timeout=STORE_SECONDS, server_settings=settings)
         try:
-            return int(
-                await connection.fetchval(spec["sql"], position, offset, handler, timeout=STORE_SECONDS)
-            )
+            number = await connection.fetchval(spec["sql"], position, offset, handler, timeout=STORE_SECONDS)
+            run = None
+            if position < 0:
+                run = await connection.fetchrow(spec["sql_of_run"], run_number, timeout=STORE_SECONDS)
+            return Strike(number, run=None if run is None else tuple(run))
         finally:
             connection.terminate()
 
     try:
-        return Strike(asyncio.run(write()))
+        return asyncio.run(write())
     except asyncpg.LockNotAvailableError as error:
         return Strike(lost=f"Postgres says {error}.", locked=True)
     except Exception as error:  # noqa: BLE001 - whatever it is, the engine must end

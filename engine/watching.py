@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from connectors.source import Partition
-from engine.batch import STRIKES_MAX
+from engine.batch import OF_DEFERRED, OF_INSIDE, OF_ITSELF, STRIKES_MAX
 from engine.errors import RefusedError
 from engine.observing import Silent
 from engine.store.queries import load
@@ -36,6 +36,9 @@ ASK_TO_END = signal.SIGUSR2
 """Makes the first process of a container end, which cannot be killed from within."""
 MEANT_FOR_THE_ENGINE = (signal.SIGINT, signal.SIGTERM)
 """It may take its time to end in order, and is watched until it has."""
+EVENT_OF_ANOTHER = "an event that a run has sent to another one"
+OF_THE_RUN = "a timer, or an event that the run has sent to itself,"
+WAITED = "an event that was deferred"
 RESTART_SECONDS = 1.0
 CLOSE_SECONDS = 2.0
 
@@ -67,7 +70,7 @@ def watching(postgres: str, seconds_max: float, *, as_json: bool = False) -> Ite
         RefusedError: the watchdog cannot be started.
     """
     if not seconds_max:
-        yield Watched([0, 0, 0])
+        yield Watched([0, 0, 0, 0])
         return
     with contextlib.ExitStack() as stack:
         shared, names, trace = (stack.enter_context(tempfile.TemporaryFile()) for _ in range(3))
@@ -86,6 +89,8 @@ def watching(postgres: str, seconds_max: float, *, as_json: bool = False) -> Ite
             "ask_to_end": _end_by_signal(),
             "postgres": postgres,
             "sql": load("store")["add_strike"],
+            "sql_of_run": load("store")["busy_run"],
+            "of_inside": {OF_INSIDE: EVENT_OF_ANOTHER, OF_ITSELF: OF_THE_RUN, OF_DEFERRED: WAITED},
             "strikes_max": STRIKES_MAX,
             "path": sys.path,
             "json": as_json,

@@ -8,6 +8,7 @@ time.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -41,26 +42,43 @@ class Following(NamedTuple):
         return run.status == Status.COMPLETED and isinstance(self.outcome, Moved | Deferred)
 
 
-def follow(machine: Machine, run: Run, now: datetime) -> Following | None:
+Unseen = Callable[[DeferredEvent | Delayed], str]
+"""Asked before a handler sees one: why none may, which makes it a dead letter; empty where one may."""
+
+
+def _may_be_seen(_: DeferredEvent | Delayed) -> str:
+    return ""
+
+
+def follow(machine: Machine, run: Run, now: datetime, unseen: Unseen = _may_be_seen) -> Following | None:
     """What the run takes next, before any newer event; None: nothing."""
     if run.held:
         return None
     for one in run.deferred:
         if _may_take(machine, run, one):
+            error = unseen(one)
+            if error:
+                return _refuse(machine, run, one, now, error)
             found = _offer_again(machine, run, one, now)
             if not _still_waits(found.outcome, run):
                 return found
     for delayed in read_memory(run.memory).delayed if run.memory else ():
         if delayed.at_once:
-            return _fire(machine, run, delayed, now)
+            return _fire(machine, run, delayed, now, unseen)
     return None
 
 
-def fall_due(machine: Machine, run: Run, now: datetime) -> Following | None:
+def fall_due(machine: Machine, run: Run, now: datetime, unseen: Unseen = _may_be_seen) -> Following | None:
     """The next of what has fallen due by now, in the order of due times, then of creation; None: nothing has."""
     if run.held:
         return None
-    at = microseconds_of(now)
+    first = _first_due(run, microseconds_of(now))
+    if isinstance(first, DeferredEvent):
+        return _expire(run, first, now)
+    return None if first is None else _fire(machine, run, first, now, unseen)
+
+
+def _first_due(run: Run, at: int) -> DeferredEvent | Delayed | None:
     delayed = [one for one in read_memory(run.memory).delayed if one.due <= at]
     expired = [one for one in run.deferred if one.until <= at]
     first = min(delayed, key=lambda one: (one.due, one.sequence, one.number), default=None)
@@ -68,21 +86,25 @@ def fall_due(machine: Machine, run: Run, now: datetime) -> Following | None:
     if oldest is not None and (
         first is None or (oldest.until, oldest.sequence) < (first.due, first.sequence)
     ):
-        return _expire(run, oldest, now)
-    return None if first is None else _fire(machine, run, first, now)
+        return oldest
+    return first
 
 
 def refuse_next(machine: Machine, run: Run, now: datetime, error: str) -> Following | None:
-    """What a run would take next, refused unseen: the handlers that it leads to did not return before."""
-    refused = Refused(Reason.NEVER_RETURNED, error, holds=True)
-    if run.deferred:
-        first = run.deferred[0]
-        occurrence = Occurrence(first.envelope, run.key, first.digest, now, None, data=first.data, again=True)
-        return Following(first, occurrence, refused)
-    for delayed in read_memory(run.memory).delayed:
-        found = _sent_or_own(machine, run, delayed, now)
-        return found._replace(outcome=refused)
+    """What has fallen due first for a run, or else what it would take next, refused unseen."""
+    first = _first_due(run, microseconds_of(now))
+    for one in (first, *run.deferred, *read_memory(run.memory).delayed):
+        if one is not None:
+            return _refuse(machine, run, one, now, error)
     return None
+
+
+def _refuse(machine: Machine, run: Run, one: DeferredEvent | Delayed, now: datetime, error: str) -> Following:
+    refused = Refused(Reason.NEVER_RETURNED, error, holds=True)
+    if isinstance(one, Delayed):
+        return _sent_or_own(machine, run, one, now)._replace(outcome=refused)
+    occurrence = Occurrence(one.envelope, run.key, one.digest, now, None, data=one.data, again=True)
+    return Following(one, occurrence, refused)
 
 
 def wakes_at(run: Run) -> int | None:
@@ -138,10 +160,13 @@ def _expire(run: Run, one: DeferredEvent, now: datetime) -> Following:
     return Following(one, occurrence, Refused(Reason.EXPIRED, error, holds=False, policy=policy))
 
 
-def _fire(machine: Machine, run: Run, delayed: Delayed, now: datetime) -> Following:
+def _fire(machine: Machine, run: Run, delayed: Delayed, now: datetime, unseen: Unseen) -> Following:
     found = _sent_or_own(machine, run, delayed, now)
     if not delayed.is_own:
         return found
+    refusal = unseen(delayed)
+    if refusal:
+        return _refuse(machine, run, delayed, now, refusal)
     event, error = validated(machine, delayed.type, copy.deepcopy(delayed.data))
     occurrence = found.occurrence._replace(event=event, error=error)
     return Following(delayed, occurrence, step(machine, run, occurrence))

@@ -24,7 +24,7 @@ from connectors.source import Partition, RawRecord
 from engine.admission import register
 from engine.claims import Claim, Slice
 from engine.commands import Commands
-from engine.committer import Committer
+from engine.committer import Committer, Due
 from engine.homes import HOMES
 from engine.limits import EngineLimits
 from engine.observing import Silent
@@ -42,6 +42,7 @@ CLUSTER = "test-cluster"
 BEGINS = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 Headers = Sequence[tuple[str, bytes | None]]
+COMMITS_MAX = 100
 _ids = itertools.count(1)
 
 
@@ -166,10 +167,13 @@ class Feeding:
         until = dict.fromkeys(routes, self.clock.now)
         while found := await self.store.due_runs(range(HOMES), until, definitions, 100):
             draft = await self.committer.draft(None)
-            await self.committer.extend_due(draft, [(routes[one.pipeline], one.key) for one in found])
+            await self.committer.extend_due(
+                draft, [Due(routes[one.pipeline], one.key, one.generation, one.sequence) for one in found]
+            )
             batch = self.committer.finish(draft)
             assert await self.committer.settle(self.committer.begin([], batch, draft.due))
             commits += 1
+            assert commits < COMMITS_MAX, f"what is due does not happen: {found}"
         return commits
 
     async def redrive(self, *letters: int, why: str = "mended", who: str = "ana") -> Asked:
@@ -211,7 +215,7 @@ async def feed(
         await store.ask_to_release([one.definition for one in loaded])
         topics = make_routes(loaded, {})
         own_clock = clock if isinstance(clock, Clock) else Clock()
-        committer = Committer(store, topics, cluster, clock or own_clock, Silent(), [0, 0, 0])
+        committer = Committer(store, topics, cluster, clock or own_clock, Silent(), [0, 0, 0, 0])
         committer.strikes = dict(strikes or {})
         routes = list({id(route): route for topic in topics.values() for route in topic.routes}.values())
         inbox = Commands(store, topics, routes, committer, limits or EngineLimits(), Outlet())

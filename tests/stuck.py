@@ -11,16 +11,19 @@ import re
 import signal
 import sys
 import time
+from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
-from pydantic import field_validator
+from pydantic import Field, field_validator
 
 from connectors.encode import STRUCTURED_HEADERS, encode_structured
 from connectors.source import Partition
 from engine.watching import watching
 from statemachines.context import Context
 from statemachines.definition import Pipeline, Topic
+from statemachines.effects import Send
 from statemachines.events import Event
 
 POSITION, OFFSET = 7, 99
@@ -88,7 +91,62 @@ def stuck_on(topic: str) -> Pipeline[Nothing]:
     return pipeline
 
 
+class Put(Event, type="case.put", key="case"):
+    case: str
+
+
+class Wanted(Event, type="case.wanted", key="case"):
+    case: str
+
+
+class Asked(Event, type="case.asked", key="case"):
+    """Sent by a run to another one."""
+
+    case: str
+
+
+class Notes(Context):
+    said: list[str] = Field(default_factory=list)
+
+
+def begin_notes(event: Opened) -> Notes:
+    return Notes()
+
+
+def says(word: str) -> Callable[[Notes, Event], None]:
+    def said(notes: Notes, _: Event) -> None:
+        notes.said.append(word)
+
+    return said
+
+
+def loops_late(notes: Notes, event: Event) -> None:
+    while True:
+        pass
+
+
+def asks(notes: Notes, event: Wanted) -> Send:
+    return Send(Asked(case=event.case), to=f"{event.case}-other")
+
+
+def late_on(topic: str) -> Pipeline[Notes]:
+    """Of two timers the second never returns, nor does what was put too early, nor what a run asks of another one."""
+    pipeline = Pipeline("late", Notes, topics=[Topic(topic)])
+    opened = pipeline.state("opened", initial=True)
+    closed = pipeline.state("closed", final=True)
+    ready = pipeline.state("ready")
+    pipeline.start(Opened, begin_notes)
+    opened.after(timedelta(milliseconds=1), do=says("early"))
+    opened.after(timedelta(milliseconds=2), to=closed, do=loops_late)
+    opened.on(Looped, to=ready)
+    ready.on(Put, to=closed, do=loops_late)
+    pipeline.on(Wanted, do=asks)
+    pipeline.on(Asked, to=closed, do=loops_late)
+    return pipeline
+
+
 stuck = stuck_on(os.environ.get("STUCK_TOPIC", "cases"))
+late = late_on(os.environ.get("STUCK_TOPIC", "cases"))
 
 
 def be_busy(postgres: str, seconds_max: float) -> None:
@@ -113,14 +171,14 @@ def value(type: str, case: str, **data: str) -> bytes:
     )
 
 
-async def publish(bootstrap: str, topic: str, *values: bytes) -> None:
-    """Send these to partition 0, and wait until they are there."""
+async def publish(bootstrap: str, topic: str, *values: bytes, partition: int = 0) -> None:
+    """Send these to one partition, and wait until they are there."""
     made: Any = AIOKafkaProducer  # aiokafka's client is not typed
     producer = made(bootstrap_servers=bootstrap, acks="all")
     await producer.start()
     try:
         for one in values:
-            await producer.send_and_wait(topic, one, partition=0, headers=list(STRUCTURED_HEADERS))
+            await producer.send_and_wait(topic, one, partition=partition, headers=list(STRUCTURED_HEADERS))
     finally:
         await producer.stop()
 

@@ -12,6 +12,7 @@ from connectors.kafka.settings import KafkaSettings
 from connectors.kafka.sink_progress import progress_topic
 from connectors.source import NoSuchTopicError, Partition, SourceError, SourceUnreachableError
 from engine.doctor.check import Report
+from engine.homes import HOMES, homes_topic
 
 FORGETS_MARKERS = (4, 3)
 """With one replica, this release can publish aborted records after a restart (KAFKA-20734)."""
@@ -85,8 +86,8 @@ def _release(report: Report, brokers: list[Broker], told: str) -> None:
 
 
 async def _topics(admin: KafkaAdmin, wanted: Wanted, report: Report) -> None:
-    progress = progress_topic(wanted.namespace)
-    names = [*wanted.sources, *wanted.dead_letters, progress]
+    progress, homes = progress_topic(wanted.namespace), homes_topic(wanted.namespace)
+    names = [*wanted.sources, *wanted.dead_letters, progress, homes]
     exist = dict(zip(names, await asyncio.gather(*(admin.topic_exists(name) for name in names)), strict=True))
     largest = 0
     for topic in wanted.sources:
@@ -120,6 +121,26 @@ async def _topics(admin: KafkaAdmin, wanted: Wanted, report: Report) -> None:
         await _progress(admin, progress, report)
     else:
         report.ok(progress, "Does not exist yet; the relay will make it.")
+    await _homes(admin, homes, report)
+
+
+async def _homes(admin: KafkaAdmin, topic: str, report: Report) -> None:
+    """The topic whose partitions say which engine serves which timers; it holds nothing that could be lost."""
+    partitions = await admin.partitions_of(topic)
+    count = len(partitions)
+    if not count:
+        report.ok(
+            topic,
+            f"Does not exist yet; the engine will make it, with {HOMES} partitions, if it may create topics.",
+        )
+    elif count < HOMES:
+        report.warn(
+            topic,
+            f"{_partitions(partitions)}: no more than {count} of the engines of a group can share the timers.",
+            f"kafka-topics.sh --alter --topic {topic} --partitions {HOMES}",
+        )
+    else:
+        report.ok(topic, f"{_partitions(partitions)}, for timers and what runs send to one another.")
 
 
 async def _progress(admin: KafkaAdmin, topic: str, report: Report) -> None:

@@ -91,6 +91,9 @@ class DueRun(NamedTuple):
     key: str
     id: int
     wake_at: datetime
+    generation: int
+    sequence: int
+    """With the generation: which version of the run was found."""
 
 
 class SentEvent(NamedTuple):

@@ -11,7 +11,7 @@ from typing import Any
 from engine.dispositions import Disposition
 from engine.log import COLUMNS, Kind, LogRow, fold, seal
 from statemachines.run import Run
-from tests.chaos.oracle import FINAL, Found, Oracle
+from tests.chaos.oracle import FINAL, READERS, Found, Oracle
 from tests.chaos.slots import REPOSITORY, World
 
 SHOWN = 12
@@ -104,6 +104,8 @@ async def check_runs(world: World, oracle: Oracle) -> None:
     """Every run is where the oracle says."""
     found = {}
     for row in await world.ask(_RUNS, world.namespace):
+        if row["name"] in ("trip", "station"):
+            continue
         context = json.loads(row["context"])
         assert (row["name"], row["key"]) not in found, f"two runs of {row['name']} {row['key']}"
         found[row["name"], row["key"]] = (
@@ -128,7 +130,7 @@ async def check_runs(world: World, oracle: Oracle) -> None:
     equal("runs", found, expected)
     (waiting,) = await world.ask(
         "select count(*) from pointsman.waiting w join pointsman.runs r on r.id = w.run "
-        "join pointsman.pipelines p on p.id = r.pipeline where p.namespace = $1",
+        "join pointsman.pipelines p on p.id = r.pipeline where p.namespace = $1 and w.until is null",
         world.namespace,
     )
     assert waiting[0] == sum(len(run.waiting) for run in oracle.runs.values())
@@ -142,10 +144,9 @@ async def check_dispositions(world: World, oracle: Oracle, rows: dict[int, list[
     for number, chain in rows.items():
         for (position, offset), words in _words_of(chain).items():
             found[(*places[position], offset), names[number]] += words
-    readers = set(names.values())
     for letter in await world.ask(_LETTERS, world.namespace):
         place = (letter["topic"], letter["partition"], letter["offset"])
-        concerned = [letter["name"]] if letter["name"] else _readers(oracle, place[0], readers)
+        concerned = [letter["name"]] if letter["name"] else READERS[place[0].removesuffix(world.suffix)]
         for name in concerned:
             found[place, name].append(Disposition(letter["disposition"]).word)
     for note in await world.ask(_NOTED, world.namespace):
@@ -165,35 +166,41 @@ async def check_dispositions(world: World, oracle: Oracle, rows: dict[int, list[
     return Counter(oracle.dispositions.values())
 
 
-def _readers(oracle: Oracle, topic: str, readers: set[str]) -> list[str]:
-    return [name for name in readers if name == "ledger" or "chatter" not in topic]
+_WORDS = {
+    Kind.STARTED: "started",
+    Kind.MOVED: "applied",
+    Kind.MOVED_AFTER_WAIT: "applied",
+    Kind.MOVED_DEFERRED: "applied",
+}
+_WAITS = {
+    Kind.WAITED: ("held", 1),
+    Kind.MOVED_AFTER_WAIT: ("held", -1),
+    Kind.HELD_AFTER_WAIT: ("held", -1),
+    Kind.LEFT_WAITING: ("held", -1),
+    Kind.DEFERRED: ("deferred", 1),
+    Kind.MOVED_DEFERRED: ("deferred", -1),
+    Kind.HELD_DEFERRED: ("deferred", -1),
+    Kind.LEFT_DEFERRED: ("deferred", -1),
+}
+"""What begins and ends the time in which a record waits."""
 
 
 def _words_of(chain: list[LogRow]) -> dict[tuple[int, int], list[str]]:
     """By position and offset: what the log says of a record now; a dead letter says so itself."""
     found: dict[tuple[int, int], list[str]] = defaultdict(list)
-    waits: dict[tuple[int, int], int] = Counter()
+    waits: dict[tuple[tuple[int, int], str], int] = Counter()
     for row in chain:
-        if row.position is None or row.offset is None:
+        if not row.position or row.offset is None:
             continue
-        place = (row.position, row.offset)
-        match Kind(row.kind):
-            case Kind.STARTED:
-                found[place].append("started")
-            case Kind.MOVED:
-                found[place].append("applied")
-            case Kind.WAITED:
-                waits[place] += 1
-            case Kind.MOVED_AFTER_WAIT:
-                waits[place] -= 1
-                found[place].append("applied")
-            case Kind.HELD_AFTER_WAIT | Kind.LEFT_WAITING:
-                waits[place] -= 1
-            case Kind.HELD | Kind.RELEASED:
-                pass
-    for place, count in waits.items():
-        assert count in {0, 1}, f"{place} waits {count} times"
-        found[place] += ["held"] * count
+        place, kind = (row.position, row.offset), Kind(row.kind)
+        if kind in _WORDS:
+            found[place].append(_WORDS[kind])
+        if kind in _WAITS:
+            word, change = _WAITS[kind]
+            waits[place, word] += change
+    for (place, word), count in waits.items():
+        assert count in {0, 1}, f"{place} is {word} {count} times"
+        found[place] += [word] * count
     return found
 
 

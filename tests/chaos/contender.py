@@ -92,7 +92,7 @@ async def contender(dsn: str, store_class: type[PostgresStore] = PostgresStore) 
     store = await store_class.open(dsn, namespace="default", group=GROUP, cluster=CLUSTER)
     try:
         topics = make_routes(await register(store, [compile_pipeline(parcel)], strict=True), {})
-        committer = Committer(store, topics, CLUSTER, lambda: datetime.now(UTC), Silent(), [0, 0, 0])
+        committer = Committer(store, topics, CLUSTER, lambda: datetime.now(UTC), Silent(), [0, 0, 0, 0])
         yield Contender(store, committer, topics)
     finally:
         await store.close()

@@ -67,6 +67,8 @@ class Feeder:
             if not batch:
                 self.stopping.wait(max(0.001, plan.sends[at].at - now))
                 continue
+            while batch[-1].with_next:
+                batch.append(plan.sends[at + len(batch)])
             if random.random() < ABORTED_SHARE:
                 self._abort(random, plan, batch)
             self.send(batch)

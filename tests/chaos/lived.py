@@ -95,7 +95,7 @@ async def lived(
             cluster=source.cluster,
             first="earliest",
             observer=observer or Silent(),
-            beat=[0, 0, 0],
+            beat=[0, 0, 0, 0],
             outbox_depth=outbox_depth,
             limits=EngineLimits(reconnect_seconds_max=0.2, **limits),
         )

@@ -12,13 +12,15 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from tests.chaos.parcels import CHATTER, HEAVY_GRAMS, PARCELS
+from tests.chaos.trip_oracle import TripOracle
+from tests.chaos.trips import TRIPS
 
 KNOWN = {
     "parcel": {"parcel.opened", "parcel.weighed", "parcel.stopped", "parcel.resumed", "parcel.closed"},
     "ledger": {"parcel.opened", "parcel.weighed", "parcel.closed"},
     "journey": {"parcel.opened", "parcel.weighed", "parcel.stopped", "parcel.resumed", "parcel.closed"},
 }
-READERS = {PARCELS: ("parcel", "ledger", "journey"), CHATTER: ("ledger",)}
+READERS = {PARCELS: ("parcel", "ledger", "journey"), CHATTER: ("ledger",), TRIPS: ("trip",)}
 MOVES = {
     "parcel": {
         ("going", "parcel.weighed"): "going",
@@ -103,14 +105,23 @@ class Oracle:
     """(place, pipeline, None for all) -> reason."""
     out: dict[tuple[str, str], list[tuple[str, dict[str, Any]]]] = field(default_factory=dict)
     """(pipeline, key) -> (cause, data) of what it publishes, in order."""
+    trips: TripOracle = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.trips = TripOracle(self.dispositions, self.dead)
 
     def read(self, records: Iterable[Found]) -> None:
         """Take records in the order of each partition; echoes came when all others were done."""
         for record in sorted(records, key=lambda one: (one.key or b"").startswith(ECHO)):
             self._take(record, record.topic.removesuffix(self.suffix))
+        self.trips.end()
 
     def _take(self, record: Found, topic: str) -> None:
         event = _event(record.value)
+        if topic == TRIPS:
+            assert event is not None, "none of them is poison"
+            self.trips.take(record.place, event)
+            return
         if event is None or not any(event["type"] in KNOWN[name] for name in READERS[topic]):
             if event is not None and topic == CHATTER:
                 for name in READERS[topic]:

@@ -1,6 +1,6 @@
 """The pipelines that are run while everything around them is killed.
 
-``parcel`` refuses what does not fit (the default policies) and publishes with every move; ``ledger`` reads
+``parcel`` refuses what does not fit and publishes with every move; ``ledger`` reads
 the same topic, ignores what does not fit, and reads a second topic that is full of types nobody knows;
 ``journey`` is a chart over the same events: two regions, an eventless transition, a raised event, and a history.
 """
@@ -109,7 +109,7 @@ def sum_up(ledger: Ledger, _: Closed) -> Publish:
     return Publish(OUT + SUFFIX, Sum(parcel=ledger.parcel, entries=ledger.entries, grams=ledger.grams))
 
 
-parcel = Pipeline("parcel", Parcel, version=1, topics=[PARCELS + SUFFIX])
+parcel = Pipeline("parcel", Parcel, version=1, topics=[PARCELS + SUFFIX], unexpected="dead_letter")
 going = parcel.state("going", initial=True)
 standing = parcel.state("standing")
 done = parcel.state("done", final=True)

@@ -8,6 +8,7 @@ from random import Random
 from typing import Any, NamedTuple
 
 from tests.chaos.parcels import CHATTER, PARCELS
+from tests.chaos.trips import TRIPS
 
 POISON = (
     b'{"specversion": "1.0", "id": "x", "type": "parcel.wei',
@@ -31,6 +32,8 @@ class Send(NamedTuple):
     key: str | None
     value: bytes | None
     headers: list[tuple[str, bytes]]
+    with_next: bool = False
+    """Whether it is in one transaction with the record after it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +93,9 @@ def make_plan(seed: int, runs: int, seconds: float, name: str = "") -> Plan:
         kind = random.choice(["chatter.typing", "chatter.read", "parcel.opened", "parcel.weighed"])
         value = event(f"{name}chat-{number}", kind, key, grams=number)
         sends.append(Send(random.uniform(0, seconds), CHATTER, key, value, EVENT_HEADERS))
+    trips = [_trip(random, f"{name}t{number:04}", seconds, number) for number in range(runs // 4)]
+    sends += [one for life, _ in trips for one in life]
+    released |= {life[0].key for life, is_released in trips if is_released and life[0].key}
     sends.sort(key=lambda one: one.at)
     return Plan(sends, frozenset(released), keys)
 
@@ -139,3 +145,69 @@ def _double(random: Random, life: list[bytes], plain: list[bytes], *, long: bool
         # So late that the run itself has forgotten it.
         life.append(plain[0])
         life.append(plain[1])
+
+
+STATIONS = 5
+GOLDEN = 0.618034
+HOURS = 3_600.0
+IN_TIME = 1.0
+"""To pay within, where the payment comes with the booking."""
+
+
+def trip_event(id: str, kind: str, key: str, **data: Any) -> bytes:
+    return json.dumps(
+        {
+            "specversion": "1.0",
+            "id": f"{key}/{id}",
+            "source": "/chaos",
+            "type": f"trip.{kind}",
+            "data": {"trip": key, **data},
+        }
+    ).encode()
+
+
+def _trip(random: Random, key: str, seconds: float, number: int) -> tuple[list[Send], bool]:
+    """The life of one trip, and whether something holds it that shall be dropped."""
+    # Spread evenly, so that a small plan has some of each.
+    fate = number * GOLDEN % 1
+    station = f"station-{random.randrange(STATIONS)}"
+
+    def book(pay_seconds: float) -> bytes:
+        data = {"number": number, "station": station, "pay_seconds": pay_seconds}
+        return trip_event("book", "booked", key, **data, ride_seconds=random.uniform(0.2, 2.0))
+
+    paid, boarded = trip_event("paid", "paid", key), trip_event("boarded", "boarded", key)
+    left = trip_event("left", "left", key)
+    bags = [trip_event(f"bag{at}", "loaded", key, bags=at + 1) for at in range(random.randrange(4))]
+    together: list[bytes] = []
+    if fate < 0.05:
+        # Nobody ever books it.
+        lost = trip_event("lost", "lost", key)
+        life = [random.choice([paid, boarded]), lost] if fate < 0.03 else [lost]
+    elif fate < 0.25:
+        # Nobody pays it; what is doubled is what it has taken for sure.
+        booking = book(random.uniform(0.5, 2.0))
+        life = [*random.sample([boarded, left], random.randrange(3)), booking, *bags, booking]
+    else:
+        is_bad = fate < 0.30
+        is_raced = fate < 0.6
+        booking = book(IN_TIME if is_raced else HOURS)
+        bad = [trip_event("bad", "loaded", key, bags="much")] if is_bad else []
+        rest = [boarded, *bags]
+        random.shuffle(rest)
+        early = [rest.pop() for _ in range(random.randrange(len(rest) + 1))]
+        if is_raced:
+            together = [booking, *bad, paid]
+            life = [*early, *together, *rest, left]
+        else:
+            # Early in either order: the payment may wait for its booking, too.
+            first = [booking, paid] if random.random() < 0.5 else [paid, booking]
+            life = [*early, *first, *rest, left]
+        if random.random() < 0.4:
+            life.append(random.choice([booking, paid, boarded]))
+    at, sends = random.uniform(0, seconds * 0.8), list[Send]()
+    for value in life:
+        if not sends or not sends[-1].with_next:
+            at += random.uniform(0, seconds * 0.03)
+        sends.append(Send(at, TRIPS, key, value, EVENT_HEADERS, value in together[:-1]))
+    return sends, 0.25 <= fate < 0.30

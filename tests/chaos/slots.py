@@ -9,7 +9,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,8 @@ class World:
     folder: Path
     limits: dict[str, int]
     """Of the engines, by name."""
+    modules: Sequence[str]
+    """Of their pipelines."""
 
     @property
     def namespace(self) -> str:
@@ -112,7 +114,7 @@ class Slot:
         self._expects_end = False
         self.lines.clear()
         self.process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "tests.chaos.engine_process", "run", "tests.chaos.parcels"),
+            *(sys.executable, "-m", "tests.chaos.engine_process", "run", *self.world.modules),
             *("--namespace", self.world.namespace, "--log-format", "text"),
             *(("--instance", self.instance) if self.instance else ()),
             cwd=REPOSITORY,

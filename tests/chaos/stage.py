@@ -43,6 +43,11 @@ _UNSETTLED = """
 select (select count(*) from pointsman.inbox where namespace = $1) as commands,
     (select coalesce(sum(ticket - deleted), 0) from pointsman.lanes where namespace = $1) as rows
 """
+_DUE = """
+select p.name, r.key, r.configuration, r.status, r.waiting, r.wake_at, r.updated, pointsman.home_of(r.key) as home
+from pointsman.runs r join pointsman.pipelines p on p.id = r.pipeline
+where p.namespace = $1 and r.held = 0 and r.wake_at < now() + interval '10 minutes'
+"""
 
 
 @dataclass(slots=True)
@@ -54,6 +59,8 @@ class Stage:
     released: set[str] = field(default_factory=set)
     """Keys of runs whose holds ``keep_releasing`` lifts."""
     drops: int = 0
+    reads: Sequence[str] = (PARCELS, CHATTER)
+    """The topics that are read."""
 
     @property
     def surprises(self) -> list[str]:
@@ -86,7 +93,7 @@ class Stage:
     async def at_rest(self, seconds: float) -> dict[tuple[str, int], int]:
         """Wait until all is read, done and published; returns the ends of the topics."""
         began = time.monotonic()
-        expected = await asyncio.to_thread(ends, self.world.kafka, self.topics(PARCELS, CHATTER))
+        expected = await asyncio.to_thread(ends, self.world.kafka, self.topics(*self.reads))
         state: dict[str, Any] = {}
 
         async def is_at_rest() -> bool:
@@ -103,11 +110,13 @@ class Stage:
             ((state["commands"], state["unpublished"]),) = await self.world.ask(
                 _UNSETTLED, self.world.namespace
             )
+            state["due"] = await self.world.ask(_DUE, self.world.namespace)
             state["held"] = await self.world.ask(_DROPPABLE, self.world.namespace, sorted(self.released))
             assert not self.surprises, "\n".join(self.surprises)
             return (
                 not state["behind"]
                 and state["commands"] == 0
+                and not state["due"]
                 # The last row published is always kept.
                 and state["unpublished"] <= 1
                 and not state["held"]
@@ -130,6 +139,7 @@ async def stage(
     engines: Sequence[str],
     limits: dict[str, int],
     partitions: dict[str, int] | None = None,
+    modules: Sequence[str] = ("tests.chaos.parcels",),
 ) -> AsyncIterator[Stage]:
     """A database, topics, and places for engines, none of them started."""
     database = f"chaos{suffix.replace('-', '_')}"
@@ -145,6 +155,7 @@ async def stage(
         suffix=suffix,
         folder=folder,
         limits=limits,
+        modules=modules,
     )
     async with contextlib.AsyncExitStack() as stack:
         slots = []

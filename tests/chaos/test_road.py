@@ -21,20 +21,23 @@ import pytest
 
 from engine.services.apache_kafka import ApacheKafka
 from engine.services.postgres import EmbeddedPostgres
-from tests.chaos import checks
+from tests.chaos import checks, trip_checks
 from tests.chaos.faults import Faults
 from tests.chaos.feed import Feeder
 from tests.chaos.oracle import ECHO, Found, Oracle
 from tests.chaos.parcels import CHATTER, OUT, PARCELS
 from tests.chaos.reading import read_committed
 from tests.chaos.script import EVENT_HEADERS, Send
-from tests.chaos.stage import Stage, stage
+from tests.chaos.stage import PARTITIONS, Stage, stage
+from tests.chaos.trips import STATIONS, TRIPS, TRIPS_OUT
 from tests.proxy import When
 
 log = logging.getLogger("chaos")
 
 LIMITS = {"batch_records_max": 50, "cache_runs_max": 200}
 """Small batches, so that there are many transactions, and a cache that is too small."""
+MODULES = ("tests.chaos.parcels", "tests.chaos.trips")
+READS = (PARCELS, CHATTER, TRIPS, STATIONS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +110,9 @@ async def _survive(form: Form, postgres: EmbeddedPostgres, kafka: ApacheKafka, f
     seed = int(os.environ.get("POINTSMAN_CHAOS_SEED") or time.time_ns() % 1_000_000)
     print(f"seed: POINTSMAN_CHAOS_SEED={seed}; logs of the engines: {folder}")
     suffix = f"-{seed}"
-    async with stage(postgres, kafka, folder, suffix, ["a", "b", "c"], LIMITS) as scene:
+    partitions = {**PARTITIONS, TRIPS: 4, STATIONS: 1, TRIPS_OUT: 3}
+    async with stage(postgres, kafka, folder, suffix, ["a", "b", "c"], LIMITS, partitions, MODULES) as scene:
+        scene.reads = READS
         feeder = Feeder(kafka.bootstrap, suffix, seed)
         faults = Faults(scene.world, Random(seed), scene.slots[:2], postgres, kafka)
         feeding = asyncio.create_task(asyncio.to_thread(feeder.run, form.runs, form.feed_seconds))
@@ -118,7 +123,10 @@ async def _survive(form: Form, postgres: EmbeddedPostgres, kafka: ApacheKafka, f
             for slot in scene.slots[:2]:
                 slot.instance = slot.name
                 await slot.start()
-            await asyncio.wait({directing, watching}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({directing, watching, feeding}, return_when=asyncio.FIRST_COMPLETED)
+            if feeding.done():
+                # It ends sooner than it is told to only if it fails.
+                feeding.result()
             feeder.enough.set()
             if not directing.done():
                 watching.result()
@@ -211,23 +219,30 @@ async def _check(scene: Stage, ends: dict[tuple[str, int], int]) -> None:
     async def read(topics: list[str]) -> list[Found]:
         return await asyncio.to_thread(read_committed, world.kafka, topics)
 
-    records = await read(scene.topics(PARCELS, CHATTER))
+    records = await read(scene.topics(*READS))
     oracle = Oracle(world.suffix, scene.released)
     oracle.read(records)
     rows = await checks.check_chains(world)
     await checks.check_by_command(world, "verify")
-    await checks.check_by_command(world, "replay", "tests.chaos.parcels")
+    await checks.check_by_command(world, "replay", *MODULES)
     await checks.check_runs(world, oracle)
+    await trip_checks.check_trips(world, oracle.trips, rows)
+    await trip_checks.check_stations(world, oracle.trips, rows)
     words = await checks.check_dispositions(world, oracle, rows)
     await checks.check_positions(world, ends)
     checks.check_output(oracle, await read(scene.topics(OUT)))
-    letters = await read([f"{topic}.dead-letters" for topic in scene.topics(PARCELS, CHATTER)])
+    trip_checks.check_told(oracle.trips, await read(scene.topics(TRIPS_OUT)))
+    letters = await read([f"{topic}.dead-letters" for topic in scene.topics(*READS)])
     await checks.check_dead_letters(world, oracle, records, letters)
     print(
         f"checked: {len(records)} records, {len(oracle.runs)} runs, {sum(map(len, rows.values()))} log rows,"
     )
     print(f"  dispositions {dict(words)}, dead letters {dict(Counter(oracle.dead.values()))}")
-    for word in ("started", "applied", "duplicate", "held", "ignored", "late", "dead-lettered"):
+    fired = sum((trip.fired for trip in oracle.trips.trips.values()), Counter[str]())
+    print(f"  fell due {dict(fired)}, visits {sum(one[0] for one in oracle.trips.stations().values())}")
+    words_wanted = "started", "applied", "duplicate", "held", "ignored", "late", "dead-lettered", "deferred"
+    assert all(fired[what] for what in ("trip.checked", "trip.reminded", "after.booked.0", "after.rolling.0"))
+    for word in words_wanted:
         assert words[word], f"the feed has no record that is {word}: it proves less than it should"
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from connectors.kafka.admin import KafkaAdmin
+from connectors.kafka.settings import KafkaSettings
+from engine.homes import homes_topic
 from tests.cli import pointsman
 from tests.integration.test_cli_run import engine_on, pipeline, publish, rows, run
 from tests.services import Database, Kafka, TopicFactory
@@ -29,6 +32,30 @@ async def test_what_an_engine_runs_on_is_found_well(
     assert found["kafka", "positions"] == "ok"
     assert found["relay", "progress"] == "ok"
     assert found["kafka", name] in ("ok", "warn")
+    assert found["kafka", homes_topic(database.name)] == "ok"
+
+
+async def test_a_topic_of_homes_that_is_missing_or_too_small_is_told(
+    database: Database, kafka: Kafka, topic: TopicFactory, tmp_path: Path
+) -> None:
+    file = pipeline(tmp_path, await topic("orders"))
+    homes = homes_topic(database.name)
+
+    def told() -> dict[str, str]:
+        done = pointsman("doctor", file, "--json", on=engine_on(database, kafka))
+        [one] = [one for one in done.json["checks"] if one["name"] == homes]
+        return {name: str(one[name]) for name in ("verdict", "sentence", "cure")}
+
+    assert told()["sentence"] == (
+        "Does not exist yet; the engine will make it, with 16 partitions, if it may create topics."
+    )
+    async with KafkaAdmin(KafkaSettings(kafka.bootstrap)) as admin:
+        await admin.create_topic(homes, partitions=3)
+    assert told() == {
+        "verdict": "warn",
+        "sentence": "3 partitions: no more than 3 of the engines of a group can share the timers.",
+        "cure": f"kafka-topics.sh --alter --topic {homes} --partitions 16",
+    }
 
 
 async def test_what_breaks_a_promise_fails_with_a_cure(

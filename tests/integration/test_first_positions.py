@@ -82,7 +82,7 @@ async def serving(
             cluster="c",
             first=first,
             observer=Silent(),
-            beat=[0, 0, 0],
+            beat=[0, 0, 0, 0],
             outbox_depth=lambda: 0,
         )
     )

@@ -48,7 +48,7 @@ async def running(database: Database, source: FakeSource) -> AsyncIterator[Engin
             cluster=source.cluster,
             first="earliest",
             observer=Silent(),
-            beat=[0, 0, 0],
+            beat=[0, 0, 0, 0],
             outbox_depth=lambda: 0,
         )
     )

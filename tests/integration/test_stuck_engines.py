@@ -16,8 +16,11 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from engine.reading import replay, verify
+from engine.store.connecting import Connection
+from statemachines.machine import compile_pipeline
 from tests.services import Database, Kafka, TopicFactory
-from tests.stuck import OFFSET, publish, value
+from tests.stuck import OFFSET, late_on, publish, value
 
 REPOSITORY = Path(__file__).parents[2]
 SECONDS_MAX = "1"
@@ -26,8 +29,18 @@ ENGINE_SECONDS = 90.0
 NOBODY = "postgresql://nobody@127.0.0.1:1/nothing"
 
 
-async def run_engine(kafka: Kafka, topic: str, database: Database, *options: str) -> tuple[int, str]:
-    """Run the command until it ends; returns its exit code and what it said."""
+async def run_engine(
+    kafka: Kafka,
+    topic: str,
+    database: Database,
+    *options: str,
+    module: str = "tests.stuck:stuck",
+    enough: str = "",
+) -> tuple[int, str]:
+    """Run the command until it ends; returns its exit code and what it said.
+
+    Where ``enough``, a question to Postgres, has an answer, it is told to stop.
+    """
     environment = {
         **os.environ,
         "STUCK_TOPIC": topic,
@@ -39,13 +52,19 @@ async def run_engine(kafka: Kafka, topic: str, database: Database, *options: str
         "POINTSMAN_INSTANCE": "one",
     }
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "engine.cli", "run", "tests.stuck:stuck", "--log-format", "json", *options),
+        *(sys.executable, "-m", "engine.cli", "run", module, "--log-format", "json", *options),
         stderr=subprocess.PIPE,
         env=environment,
         cwd=REPOSITORY,
     )
     try:
-        _, said = await asyncio.wait_for(process.communicate(), ENGINE_SECONDS)
+        async with asyncio.timeout(ENGINE_SECONDS):
+            ended = asyncio.create_task(process.communicate())
+            while enough and not ended.done() and not await ask(database, enough):
+                await asyncio.wait({ended}, timeout=0.1)
+            if enough and not ended.done():
+                process.terminate()
+            _, said = await ended
     except TimeoutError:
         process.kill()
         await process.wait()
@@ -106,6 +125,74 @@ async def test_a_record_that_ended_two_engines_is_a_dead_letter_for_the_third(
         ("b", False),
     ]
     assert await ask(database, "select * from pointsman.strikes") == []
+
+
+LATE = "tests.stuck:late"
+LETTER = "select d.reason, d.type, r.key, r.held from pointsman.dead_letters d join pointsman.runs r on r.id = d.run"
+
+
+@pytest.mark.parametrize(
+    ("records", "what", "letter", "said"),
+    [
+        pytest.param(
+            [value("case.opened", "a"), value("case.put", "a")],
+            "a timer, or an event that the run has sent to itself, of the late 'a'",
+            ("handler never returned", "after.opened.1", "a"),
+            ["early"],
+            id="a timer, with another one of the same row before it, and a deferred event that waits on",
+        ),
+        pytest.param(
+            [value("case.opened", "a"), value("case.put", "a"), value("case.looped", "a")],
+            "an event that was deferred of a run that is not durable yet",
+            ("handler never returned", "case.put", "a"),
+            [],
+            id="an event that was deferred",
+        ),
+        pytest.param(
+            [
+                *(value("case.opened", "a-other"), value("case.looped", "a-other")),
+                *(value("case.opened", "a"), value("case.looped", "a"), value("case.wanted", "a")),
+            ],
+            "an event that a run has sent to another one",
+            ("handler never returned", "case.asked", "a-other"),
+            [],
+            id="an event that another run has sent",
+        ),
+    ],
+)
+async def test_what_a_run_takes_by_itself_is_a_dead_letter_too_after_it_has_ended_two_engines(
+    kafka: Kafka,
+    topic: TopicFactory,
+    database: Database,
+    reader: Connection,
+    records: list[bytes],
+    what: str,
+    letter: tuple[str, ...],
+    said: list[str],
+) -> None:
+    name = await topic("cases")
+    await publish(kafka.bootstrap, name, *records)
+    for strike in (1, 2):
+        code, spoken = await run_engine(kafka, name, database, module=LATE)
+        assert code == -signal.SIGKILL, spoken
+        words = last_words(spoken)
+        assert re.match(r"loops_late \(.*tests/stuck\.py:\d+\)$", str(words["handler"]))
+        assert re.search(rf" on {what}, so the engine is ended; nothing of the event", str(words["message"]))
+        assert f"so far: {strike};" in str(words["message"])
+    code, spoken = await run_engine(kafka, name, database, module=LATE, enough=LETTER)
+    assert code == 0, spoken
+    reason, kind, key, held = (await ask(database, LETTER))[0]
+    assert (reason, kind, key) == letter
+    assert held, "it holds its run"
+    [(said_so_far,)] = await ask(
+        database,
+        f"select convert_from(context, 'UTF8')::jsonb -> 'said' from pointsman.runs where key = '{letter[2]}'",
+    )
+    assert json.loads(str(said_so_far)) == said
+    assert await ask(database, "select * from pointsman.strikes") == []
+    assert (await verify(reader, name)).is_clean
+    replayed = await replay(reader, name, [compile_pipeline(late_on(name), namespace=name)])
+    assert replayed.is_equal, replayed
 
 
 async def test_an_engine_is_not_ended_in_a_redriven_record_for_ever(

@@ -7,16 +7,19 @@ from typing import Any
 
 import pytest
 
-from connectors.source import RawRecord
+from connectors.source import Partition, RawRecord
+from engine.claims import Slice
+from engine.committer import Due
 from engine.log import Kind
 from engine.reading import history, list_runs, replay, verify
 from engine.store.connecting import Connection
 from statemachines.limits import FOLLOWING_MAX
 from statemachines.machine import compile_pipeline
 from tests import journey
+from tests.chaos.test_refusals import IN_THE_LOG, REFUSE
 from tests.feeding import BEGINS, event, feed
 from tests.journey import LATEST, PAY_WITHIN, REMIND_AFTER, TOPIC, journey_pipeline, ledger_pipeline
-from tests.services import Database
+from tests.services import Database, execute
 from tests.unit.early import door_pipeline
 
 
@@ -79,6 +82,40 @@ async def test_a_timer_fires_once_it_is_due_and_not_when_its_state_was_left(
     [run] = await list_runs(reader, "default")
     assert run.context["notes"][:2] == ["reminded", "paid"]
     assert await reader.fetchval("select count(*) from pointsman.outbox") == 1
+    await check_the_log(reader)
+
+
+async def test_a_timer_fires_also_where_another_engine_has_the_run_s_events(
+    database: Database, reader: Connection
+) -> None:
+    async with feed(database, journey_pipeline()) as home, feed(database, journey_pipeline()) as events:
+        await home.records(told("booked"))
+        # From now on the home knows the run as it was, without the timer of where it is then.
+        await events.records(told("paid"), told("boarded"))
+        assert await home.due(BEGINS + timedelta(hours=2)) == 1
+    assert (await states(reader))[-1] == ("fired", "late")
+    await check_the_log(reader)
+
+
+async def test_a_timer_that_the_store_does_not_take_is_no_fault_of_the_record_beside_it(
+    database: Database, reader: Connection
+) -> None:
+    fired = IN_THE_LOG.replace("new.event_id like 'bad%'", f"new.kind = {int(Kind.FIRED)}")
+    await execute(database.owner_dsn, REFUSE, fired)
+    async with feed(database, journey_pipeline()) as feeding:
+        await feeding.records(told("booked"))
+        feeding.clock.now = BEGINS + PAY_WITHIN + timedelta(minutes=1)
+        claim = await feeding.claim(Partition(TOPIC, 0))
+        record = event("journey.booked", {"journey": "j2"}, topic=TOPIC)._replace(offset=claim.read_to)
+        claim.read_to += 1
+        slices = [Slice(claim, [record], record.offset, claim.read_to)]
+        due = [Due(feeding.topics[TOPIC].routes[0], "j1", 0, 1)]
+        batch = await feeding.committer.prepare(slices, None, due)
+        assert not await feeding.committer.settle(feeding.committer.begin(slices, batch, due))
+    letters = await reader.fetch("select reason, type, key from pointsman.dead_letters")
+    assert [tuple(one) for one in letters] == [("refused by store", "journey.reminded", "j1")]
+    runs = {run.key: (run.status, *run.configuration) for run in await list_runs(reader, "default")}
+    assert runs == {"j1": ("held", "booked"), "j2": ("running", "booked")}
     await check_the_log(reader)
 
 

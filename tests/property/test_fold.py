@@ -99,7 +99,7 @@ def run_batches(given_batches: list[list[tuple[str, str, object, int]]]) -> tupl
     done: list[Batch] = []
     for number, given_events in enumerate(given_batches):
         # The clock goes back now and then; a run's time must not.
-        batch = Batch(START + timedelta(seconds=(number * 7) % 5), ids, "here", [0, 0, 0])
+        batch = Batch(START + timedelta(seconds=(number * 7) % 5), ids, "here", [0, 0, 0, 0])
         if done:
             batch.inherit(done[-1])
         batch.read([record(next(offsets), *one) for one in given_events], 1, topics["sums"])

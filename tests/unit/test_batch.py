@@ -92,7 +92,7 @@ def records(*given: tuple[str, str, bytes], first: int = 0) -> list[RawRecord]:
 
 
 def met(topic: TopicRoute, given: list[RawRecord]) -> Batch:
-    batch = Batch(NOW, itertools.count(1), "here", [0, 0, 0])
+    batch = Batch(NOW, itertools.count(1), "here", [0, 0, 0, 0])
     batch.read(given, 1, topic)
     batch.meet(batch.arrivals)
     batch.finish()
@@ -190,7 +190,7 @@ def test_records_that_nobody_knows_are_one_range_however_they_are_read() -> None
     pipeline.topics = [Topic("numbers", unknown="ignore")]
     topic = route(pipeline)
     given = records(*[("a", "unheard", b"{}")] * 5, ("a", "begun", b"{}"), *[("a", "unheard", b"{}")] * 4)
-    batch = Batch(NOW, itertools.count(1), "here", [0, 0, 0])
+    batch = Batch(NOW, itertools.count(1), "here", [0, 0, 0, 0])
     for portion in (given[:2], given[2:8], given[8:]):
         batch.read(portion, 1, topic)
     batch.meet(batch.arrivals)

@@ -84,7 +84,7 @@ class Serving:
                 cluster="c",
                 first="earliest",
                 observer=Silent(),
-                beat=[0, 0, 0],
+                beat=[0, 0, 0, 0],
                 outbox_depth=lambda: 0,
                 limits=self.limits,
             )
@@ -205,7 +205,9 @@ async def taken_by(store: Store) -> tuple[Committer, Claim]:
     """A committer that has the partition."""
     await store.add_positions({PLACE: 0})
     [(number, _, position, epoch)] = await store.take_positions([PLACE])
-    committer = Committer(store, await routes_on(store), "c", lambda: datetime.now(UTC), Silent(), [0, 0, 0])
+    committer = Committer(
+        store, await routes_on(store), "c", lambda: datetime.now(UTC), Silent(), [0, 0, 0, 0]
+    )
     return committer, Claim(number, PLACE, epoch, position)
 
 

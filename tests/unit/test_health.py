@@ -50,7 +50,7 @@ def outside(source: FakeSource | None = None) -> tuple[Outside, Engine]:
         cluster="c",
         first="earliest",
         observer=Silent(),
-        beat=[0, 0, 0],
+        beat=[0, 0, 0, 0],
         outbox_depth=lambda: 0,
         clock=lambda: datetime.now(UTC),
     )

@@ -193,7 +193,7 @@ def opened(data: Any, offset: int = 0) -> RawRecord:
 
 
 def met(topic: TopicRoute, *records: RawRecord, **strikes: Any) -> Batch:
-    batch = Batch(NOW, itertools.count(1), "here", [0, 0, 0])
+    batch = Batch(NOW, itertools.count(1), "here", [0, 0, 0, 0])
     batch.strikes = strikes.get("strikes", {})
     batch.read(records, 1, topic)
     batch.meet(batch.arrivals)
@@ -242,7 +242,7 @@ def test_an_event_without_a_key_is_a_dead_letter_that_says_why(by: KeyBy, data: 
 
 
 def test_while_a_key_function_is_called_the_watchdog_sees_which_record_it_is() -> None:
-    beat = [0, 0, 0]
+    beat = [0, 0, 0, 0]
     seen: list[list[int]] = []
 
     def looks(data: Any) -> str:

@@ -29,7 +29,7 @@ SETTINGS = EngineSettings("postgresql://db/x", KafkaSettings("kafka:9092"))
 
 def batch() -> Batch:
     """Seven records of two pipelines, one of them a dead letter for both."""
-    made = Batch(AT, iter(()), "cluster", [0, 0, 0])
+    made = Batch(AT, iter(()), "cluster", [0, 0, 0, 0])
     made.records = 7
     made.counts = {
         ("shop", Disposition.STARTED): 2,

@@ -46,7 +46,7 @@ def stepped(outlet: Outlet, *records: RawRecord) -> Commit:
     """What a batch comes to, of a run that begins with it."""
     machine = replace(compile_pipeline(teller()), outlet=outlet.refusal)
     routes = make_routes([Loaded(machine, 1, 1)], {})
-    batch = Batch(AT, iter(range(1, 100)), CLUSTER, [0, 0, 0])
+    batch = Batch(AT, iter(range(1, 100)), CLUSTER, [0, 0, 0, 0])
     placed = [record._replace(offset=at) for at, record in enumerate([begun("r1"), *records])]
     batch.read(placed, 1, routes[TOPIC])
     batch.meet(batch.arrivals)

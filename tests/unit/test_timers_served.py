@@ -32,7 +32,7 @@ class Rows:
         del homes, definitions, limit
         self.asked.append(until)
         return [
-            DueRun(pipeline, f"{pipeline} at {at.minute}", 1, at)
+            DueRun(pipeline, f"{pipeline} at {at.minute}", 1, at, 0, 1)
             for at in (EARLY, LATE)
             for pipeline, time in sorted(until.items())
             if at <= time
@@ -45,6 +45,9 @@ class Come:
     def __init__(self, far: Mapping[str, datetime]) -> None:
         self.far = dict(far)
         self.asked: list[str] = []
+
+    def nothing_waits(self) -> None:
+        pass
 
     async def passed(self, due: Mapping[Route, datetime]) -> dict[Route, datetime]:
         self.asked.extend(route.name for route in due)
@@ -70,7 +73,7 @@ def serving(come: Come, *found: Route) -> tuple[Timers, Rows]:
 
 
 async def keys(timers: Timers) -> list[str]:
-    return [key for _, key in await timers.due()]
+    return [one.key for one in await timers.due()]
 
 
 async def test_what_is_due_waits_until_the_events_of_its_pipeline_have_come_so_far() -> None:

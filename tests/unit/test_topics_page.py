@@ -35,7 +35,7 @@ def test_the_example_follows_what_s3_sends() -> None:
         sent(put("a+b%C3%A4.jpg", "01"), put("c.jpg", "02"), put("c.jpg", "03", name="ObjectTagging:Put")),
         sent(put("a+b%C3%A4.jpg", "01"), removed("c.jpg", "04")),
     ]
-    batch = Batch(datetime(2026, 3, 1, tzinfo=UTC), itertools.count(1), "here", [0, 0, 0])
+    batch = Batch(datetime(2026, 3, 1, tzinfo=UTC), itertools.count(1), "here", [0, 0, 0, 0])
     batch.read([one._replace(offset=offset) for offset, one in enumerate(records)], 1, topic)
     batch.meet(batch.arrivals)
     batch.finish()

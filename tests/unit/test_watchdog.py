@@ -20,8 +20,8 @@ from statemachines.events import Event
 from statemachines.handlers import act, ask
 from statemachines.machine import compile_pipeline
 
-BUSY = (7, 41, 900)
-IDLE = (7, 41, 0)
+BUSY = (7, 41, 900, 0)
+IDLE = (7, 41, 0, 0)
 
 
 def stopped() -> bool:
@@ -39,7 +39,9 @@ class Clock:
         self.patience = Patience(seconds_max, 1.0)
         self.now = 100.0
 
-    def look(self, beat: tuple[int, int, int] = BUSY, *, after: float = 1.0, is_running: bool = True) -> bool:
+    def look(
+        self, beat: tuple[int, int, int, int] = BUSY, *, after: float = 1.0, is_running: bool = True
+    ) -> bool:
         self.now += after
         return self.patience.look(beat, self.now, runs if is_running else stopped)
 
@@ -51,7 +53,7 @@ def test_patience_ends_when_one_record_keeps_the_engine_busy_for_too_long() -> N
 
 def test_patience_begins_anew_with_each_record_and_each_batch() -> None:
     clock = Clock()
-    beats = [BUSY, BUSY, BUSY, (7, 42, 900), (7, 42, 900), (7, 42, 900), (7, 42, 901), (7, 42, 901)]
+    beats = [BUSY, BUSY, BUSY, *[(7, 42, 900, 0)] * 3, *[(7, 42, 901, 0)] * 2]
     assert not any(clock.look(beat) for beat in beats)
 
 
@@ -151,7 +153,7 @@ def test_the_validation_of_an_event_is_named() -> None:
     pipeline.state("quiet", initial=True, final=True)
     pipeline.start(Rang, lambda event: Nothing())
     routes = make_routes([Loaded(compile_pipeline(pipeline), 1, 1)], {})
-    batch = Batch(datetime.now(UTC), iter((1,)), "here", [0, 0, 0])
+    batch = Batch(datetime.now(UTC), iter((1,)), "here", [0, 0, 0, 0])
     value = b'{"text": "x"}'
     batch.read([RawRecord("bells", 0, 0, 0, b"k", value, [("type", b"rang")])], 1, routes["bells"])
     batch.meet(batch.arrivals)

@@ -98,8 +98,8 @@ async def _replay_some(
 ) -> None:
     numbers = [run.id for _, run in runs]
     reasons: dict[int, dict[int, HoldReason]] = {}
-    for number, sequence, reason, error in await connection.fetch(SQL["hold_reasons"], numbers):
-        reasons.setdefault(number, {})[sequence] = HoldReason(reason, error)
+    for number, sequence, *reason in await connection.fetch(SQL["hold_reasons"], numbers):
+        reasons.setdefault(number, {})[sequence] = HoldReason(*reason)
     rows = Rows(connection, numbers)
     for pipeline, run in runs:
         machine = _given_for(catalog.definitions.get(run.definition), given[pipeline], tally)

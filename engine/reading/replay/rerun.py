@@ -18,11 +18,11 @@ from typing import Any, NamedTuple
 from connectors.decode import Decoded, Unreadable, decode
 from connectors.source import RawRecord
 from engine.arrival import Arrival
-from engine.batch import STRIKES_MAX, Batch, identity_of
+from engine.batch import OF_INSIDE, STRIKES_MAX, Batch, identity_of
 from engine.dead_letters import DeadLetterTopic
 from engine.envelope import decode_envelope
 from engine.inside import NO_TOPIC, inner_arrival
-from engine.log import HOLDS, Kind, LogRow, pack, unpack, with_hash
+from engine.log import HOLDS, Kind, LogRow, digest_number, pack, unpack, with_hash
 from engine.reading.catalog import Catalog
 from engine.reading.replay.report import Difference, Mismatch
 from engine.reading.rows import kind_word, raw_record
@@ -50,6 +50,7 @@ class HoldReason(NamedTuple):
 
     reason: str
     error: str
+    event_id: str
 
 
 class Rerun:
@@ -73,6 +74,9 @@ class Rerun:
         self._catalog = catalog
         self._machine = machine
         self._reasons = reasons
+        self._never_returned = {
+            sequence: one.event_id for sequence, one in reasons.items() if one.reason == Reason.NEVER_RETURNED
+        }
         self._given = sorted(given, key=lambda one: one.version, reverse=True)
         self._route = Route(pipeline, machine.name, machine, 0, {}, machine.events, machine.keys)
         first = next(iter(machine.pipeline.read_topics), NO_TOPIC)
@@ -162,9 +166,10 @@ class Rerun:
     def _batch(self, at: datetime, row: LogRow) -> Batch:
         place = self._catalog.positions.get(row.position or 0)
         batch = Batch(
-            at, itertools.chain((row.run,), itertools.count(1)), place.cluster if place else "", [0, 0, 0]
+            at, itertools.chain((row.run,), itertools.count(1)), place.cluster if place else "", [0, 0, 0, 0]
         )
         batch.consumed, batch.waiting = self._consumed, self._waiting
+        batch.never_returned = self._never_returned
         if self._held_for(row) == Reason.NEVER_RETURNED:
             # Offered again it would not return now, either.
             batch.strikes = {(row.position or 0, row.offset or 0): (STRIKES_MAX, "a handler")}
@@ -174,7 +179,10 @@ class Rerun:
         """Let the run meet the event; else why it cannot."""
         record = raw_record(row, self._stored.key, self._catalog)
         if not row.position:
-            batch.meet((inner_arrival(self._route, self._stored.key, record),), _after_wait(row))
+            arrival = inner_arrival(self._route, self._stored.key, record)
+            if batch.strikes:
+                batch.strikes = {(OF_INSIDE, digest_number(arrival.digest)): (STRIKES_MAX, "a handler")}
+            batch.meet((arrival,), _after_wait(row))
             return ""
         topics = self._topics(row, record.topic)
         if not topics:

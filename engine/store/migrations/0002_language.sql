@@ -24,3 +24,6 @@ alter table inbox add column home smallint;
 alter table positions add column record_time bigint not null default 0;
 
 grant execute on function home_of(text) to pointsman_engine, pointsman_reader;
+
+-- What a run takes by itself has no position, and may still keep an engine busy for ever.
+alter table strikes drop constraint strikes_position_fkey;

@@ -82,7 +82,7 @@ where run = any ($1::bigint[]) and sequence is not null and status = 'open'
 
 -- name: hold_reasons
 -- Why events that held one of these runs failed, then and now.
-select run, sequence, reason, error from pointsman.dead_letters
+select run, sequence, reason, error, event_id from pointsman.dead_letters
 where run = any ($1::bigint[]) and sequence is not null
 
 -- name: rows_without_run

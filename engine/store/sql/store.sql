@@ -148,11 +148,11 @@ order by w.run, w.sequence
 -- name: due_runs
 -- The runs for which something has fallen due, of each pipeline until a time, those that waited longest first. A run that
 -- follows a definition that is not loaded waits until it is; one that no event has started follows the newest.
-select due.pipeline, due.key, due.id, due.wake_at
+select due.pipeline, due.key, due.id, due.wake_at, due.generation, due.sequence
 from unnest($1::smallint[]) as homes (home)
 cross join unnest($2::int[], $3::timestamptz[]) as pipelines (id, until)
 cross join lateral (
-    select r.pipeline, r.key, r.id, r.wake_at
+    select r.pipeline, r.key, r.id, r.wake_at, r.generation, r.sequence
     from pointsman.runs r
     where pointsman.home_of(r.key) = homes.home and r.pipeline = pipelines.id and r.wake_at <= pipelines.until
         and r.wake_at is not null and r.held = 0 and (r.definition = any ($4::int[]) or r.status <> 1)
@@ -241,13 +241,17 @@ from pointsman.runs r join pointsman.events e on e.run = r.id and e.sequence = r
 where r.held > 0 and r.definition = any ($2::int[]) and e.kind = any ($3::smallint[])
 
 -- name: strikes_of
-select position, "offset", strikes, handler from pointsman.strikes where position = any ($1::int[])
+-- Those of events without a position, too: whoever holds the homes of their runs may change at any time.
+select position, "offset", strikes, handler from pointsman.strikes where position = any ($1::int[]) or position <= 0
 
 -- name: add_strike
 insert into pointsman.strikes (position, "offset", strikes, handler) values ($1, $2, 1, $3)
 on conflict (position, "offset") do update
 set strikes = strikes.strikes + 1, handler = excluded.handler, at = now()
 returning strikes
+
+-- name: busy_run
+select p.name, r.key from pointsman.runs r join pointsman.pipelines p on p.id = r.pipeline where r.id = $1
 
 -- name: forget_strikes
 delete from pointsman.strikes s using unnest($1::int[], $2::bigint[]) as gone (position, "offset")

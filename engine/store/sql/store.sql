@@ -146,12 +146,19 @@ where w.run = any ($1::bigint[]) and w.until is not null
 order by w.run, w.sequence
 
 -- name: due_runs
--- The runs of these pipelines for which something has fallen due by now, those that waited longest first.
-select r.pipeline, r.key, r.id, r.wake_at
-from pointsman.runs r
-where pointsman.home_of(r.key) = any ($1::smallint[]) and r.wake_at <= $3 and r.wake_at is not null and r.held = 0
-    and r.pipeline = any ($2::int[])
-order by r.wake_at limit $4
+-- The runs of these pipelines for which something has fallen due by now, those that waited longest first. Those of a
+-- pipeline and a home are a range of the index, read from its beginning: however many wait, and however much has fallen
+-- due, no more are looked at than are asked for.
+select due.pipeline, due.key, due.id, due.wake_at
+from unnest($2::int[]) as served (pipeline)
+cross join unnest($1::smallint[]) as home (number)
+cross join lateral (
+    select r.pipeline, r.key, r.id, r.wake_at from pointsman.runs r
+    where r.pipeline = served.pipeline and pointsman.home_of(r.key) = home.number and r.wake_at <= $3
+        and r.wake_at is not null and r.held = 0
+    order by r.wake_at limit $4
+) as due
+order by due.wake_at limit $4
 
 -- name: applied_positions
 select topic, partition, position, record_time from pointsman.positions

@@ -34,6 +34,7 @@ from engine.routing import Route, TopicRoute, bytes_of
 from engine.run_ids import RunIds
 from engine.store.contract import LostPositionsError, LostRunsError, RefusedByStoreError, Store
 from engine.telling import tell_dead_letters
+from engine.timers import Due
 
 T = TypeVar("T")
 
@@ -41,8 +42,6 @@ EVENTS_BETWEEN_BREATHS = 100
 """After reading or stepping as many the event loop gets a turn, so that the commit in flight goes on."""
 EVENTS_LOADED_AT_ONCE = 500
 """The runs of as many events are asked for at once, while those before them are stepped."""
-Due = tuple[Route, str]
-"""A run for which something has fallen due, by its key."""
 EVENT_BYTES = 500
 """What one of several events of a record counts for, beside its value."""
 LOSSES_BEFORE_LOCK = 2

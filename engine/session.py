@@ -105,7 +105,7 @@ class Session:
                         await self._flush()
                         return True
         finally:
-            self._timers.close()
+            await self._timers.close()
             if self._pending is not None:
                 self._pending.task.cancel()
                 with contextlib.suppress(asyncio.CancelledError, Exception):
@@ -127,7 +127,7 @@ class Session:
             if self._draft is None:
                 self._draft = await self._committer.draft(self._pending)
             await self._committer.extend(self._draft, portion)
-        due = await self._timers.due()
+        due = await self._timers.due(wait=self._draft is None and not self._is_in_flight())
         if due:
             if self._draft is None:
                 self._draft = await self._committer.draft(self._pending)

@@ -318,7 +318,10 @@ class Store(Protocol):
     async def due_runs(
         self, homes: Sequence[int], pipelines: Sequence[int], at: datetime, limit: int
     ) -> list[DueRun]:
-        """Runs of these homes that are not held and for which something has fallen due, the longest due first."""
+        """Runs of these homes that are not held and for which something has fallen due, the longest due first.
+
+        This and ``applied`` may be asked while anything else is; not both at once.
+        """
         ...
 
     async def applied(self, topics: Iterable[str]) -> dict[Partition, Applied]:

@@ -237,11 +237,8 @@ class Batch(Moves):
                 moves.append((arrival, machine, run, outcome, at, at_number))
             else:
                 others.append((arrival, run, self._with_reason(arrival, outcome), at, after_wait))
-        self.move(moves, after_wait)
-        for arrival, machine, *_ in moves:
-            run = arrival[0].cache[arrival[1]]
-            if run.memory or run.deferred:
-                self.follow(arrival[0], arrival[1], machine)
+        for route, key, machine in self.move(moves, after_wait):
+            self.follow(route, key, machine)
         for other in others:
             self.settle(*other)
             outcome = other[2]

@@ -207,9 +207,10 @@ def build(machine: Machine, function: Callable[[Any], Any], name: str, event: Ev
 
 def read(machine: Machine, written: bytes) -> Context:
     """The context as it was stored; one that nobody has had yet."""
-    kept = machine.kept.take(written)
-    if kept is not None:
-        return kept
+    if machine.kept.contexts:
+        kept = machine.kept.take(written)
+        if kept is not None:
+            return kept
     try:
         return machine.read_context(written)
     except ValueError as error:

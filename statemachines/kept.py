@@ -21,21 +21,18 @@ WORTH_ONE_IN = 4
 class KeptContexts:
     """Those of one pipeline, by their JSON."""
 
-    __slots__ = ("_contexts", "_read", "pausing")
+    __slots__ = ("_read", "contexts", "pausing")
 
     def __init__(self) -> None:
-        self._contexts: dict[bytes, Context] = {}
+        self.contexts: dict[bytes, Context] = {}
         self._read = 0
         """How many of them were read again."""
         self.pausing = 0
         """So many of the next are not kept."""
 
-    def __len__(self) -> int:
-        return len(self._contexts)
-
     def take(self, written: bytes) -> Context | None:
         """The context that was kept for these bytes, if one was: for whoever takes it, and no other."""
-        context = self._contexts.pop(written, None)
+        context = self.contexts.pop(written, None)
         if context is not None:
             self._read += 1
         return context
@@ -47,10 +44,11 @@ class KeptContexts:
             return
         if len(written) > KEPT_BYTES_MAX:
             return
-        contexts = self._contexts
+        contexts = self.contexts
         if len(contexts) >= KEPT_CONTEXTS_MAX:
             contexts.clear()
-            if self._read * WORTH_ONE_IN < KEPT_CONTEXTS_MAX:
+            worth_it, self._read = self._read * WORTH_ONE_IN >= KEPT_CONTEXTS_MAX, 0
+            if not worth_it:
                 self.pausing = KEPT_PAUSE_CONTEXTS
-            self._read = 0
+                return
         contexts[written] = context

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -17,38 +19,42 @@ from benchmarks.processes import MeasuringError, Process, begin, end, watch
 from benchmarks.report import Figure, Section, shown
 from benchmarks.servers import Servers
 from benchmarks.sizes import Sizes
+from engine.homes import HOMES
 from engine.log import Kind
 
 TOGETHER_GOAL = 0.9
 LATE_GOAL = 250
 MEGABYTES_GOAL = 300
 FAR_SECONDS = 30 * 86_400
-WARM_UP_SECONDS = 1.0
-"""From the first commit of the other work, or a third of it all where that is less: not measured."""
+FIRST_ORDERS = 200
+"""Applied before the rest is put into the topic, so that the engine is at work, and late with no timer."""
+COUNTED = 1 / 3
+"""Of the time that the other work takes, at least; what is done while the topic is filled does not count else."""
 START_SECONDS = 3.0
 """The engine is started so long before the first timer falls due."""
-STARTING_SECONDS_EACH = 300e-6
-"""Enough to start a run whose timer will fall due."""
+STARTING_SLACK = 1.5
+"""Starting the runs whose timers fall due may take so many times as long for each as starting the others took."""
 LONGER = 2.0
 """Timers fall due for so many times as long as the other work takes alone, ..."""
 SLACK_SECONDS = 8.0
-"""... and so much longer: the machine may be slow to start the engine."""
+"""... and so much longer: the machine may be slow to start the engine and to fill the topic."""
 POLL_SECONDS = 0.25
 PATIENCE_SECONDS = 120.0
 APPLIED = "select coalesce(sum(position), 0)::bigint from pointsman.positions where topic = $1"
 LEFT = """
 select exists (
-    select from pointsman.runs where pointsman.home_of(key) = any ($1::smallint[]) and wake_at <= $2 and held = 0
-        and wake_at is not null
+    select from pointsman.runs
+    where pipeline = (select id from pointsman.pipelines where name = 'reminder')
+        and pointsman.home_of(key) = any ($1::smallint[]) and wake_at <= $2 and wake_at is not null and held = 0
 )
 """
-SPAN = """
-select extract(epoch from min(at))::float8 as first, extract(epoch from max(at))::float8 as last from (
-    select distinct pg_xact_commit_timestamp(xmin) as at from pointsman.events
-    where definition = (
-        select d.id from pointsman.definitions d join pointsman.pipelines p on p.id = d.pipeline where p.name = 'order'
-    )
-) as commits
+ALL_HOMES = list(range(HOMES))
+NOT_LATE = timedelta(seconds=0.5)
+LAST = """
+select extract(epoch from max(pg_xact_commit_timestamp(xmin)))::float8 from pointsman.events
+where definition = (
+    select d.id from pointsman.definitions d join pointsman.pipelines p on p.id = d.pipeline where p.name = 'order'
+)
 """
 WITHIN = """
 select count(*) filter (where kind <> $3) as moves, count(*) filter (where kind = $3) as fired from (
@@ -70,11 +76,11 @@ HEADER = (
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Of one run, between the end of its warm-up and the last commit of the other work."""
+    """Of one run, from when all other work was in the topic to its last commit."""
 
     seconds: float
     whole_seconds: float
-    """The warm-up, too."""
+    """From when filling the topic began."""
     moves: int
     fired: int
     cpu_microseconds: float
@@ -90,20 +96,20 @@ class Measured:
 async def timers(bench: Bench) -> Section:
     """The other work alone, on an empty database; then beside timers, on one where many wait."""
     servers, waiting = bench.servers, bench.sizes.timers
-    topic, events = await bench.fill("timers", orders(bench.sizes.orders, now()))
     reminders = await asyncio.to_thread(servers.topics.make, "reminders")
     template = await ENGINE.new_database(servers)
     found: dict[str, list[Measured]] = {"alone": [], "beside timers": []}
     try:
         far = time.time() + FAR_SECONDS
+        began = time.monotonic()
         await start_reminders(servers, template, reminders, (far + n / 3_000 for n in range(waiting)))
+        each = (time.monotonic() - began) / waiting * STARTING_SLACK
         async with servers.connected(template) as connection:
             await connection.execute("vacuum analyze")
         bench.tell(f"  {waiting:,} runs wait for their timers")
-        job = Job(topic, until_idle=False)
         for number in range(bench.sizes.rounds):
-            alone = await _alone(servers, job, events)
-            beside = await _beside(bench, replace(job, reminders=reminders), events, template, alone)
+            alone = await _alone(bench)
+            beside = await _beside(bench, reminders, template, alone, each)
             for name, one in zip(found, (alone, beside), strict=True):
                 found[name].append(one)
                 late = f", p99 {one.late[1]:.0f} ms late" if one.late else ""
@@ -116,72 +122,86 @@ async def timers(bench: Bench) -> Section:
     return _section(found, bench.sizes)
 
 
-async def _alone(servers: Servers, job: Job, events: int) -> Measured:
-    database = await ENGINE.new_database(servers)
+async def _alone(bench: Bench) -> Measured:
+    database = await ENGINE.new_database(bench.servers)
     try:
-        return await _measure(servers, database, job, events, None)
+        return await _measure(bench, database, "", None)
     finally:
-        await servers.drop_database(database)
+        await bench.servers.drop_database(database)
 
 
-async def _beside(bench: Bench, job: Job, events: int, template: str, alone: Measured) -> Measured:
+async def _beside(
+    bench: Bench, reminders: str, template: str, alone: Measured, starting_seconds_each: float
+) -> Measured:
     servers, per_second = bench.servers, bench.sizes.timers_per_second
     database = await servers.new_database(template)
     try:
         number = round(per_second * (LONGER * alone.whole_seconds + START_SECONDS + SLACK_SECONDS))
-        first = time.time() + START_SECONDS + number * STARTING_SECONDS_EACH
+        first = time.time() + START_SECONDS + number * starting_seconds_each
         dues = (first + index / per_second for index in range(number))
-        await start_reminders(servers, database, job.reminders, dues, bench.sizes.timers)
+        await start_reminders(servers, database, reminders, dues, bench.sizes.timers)
         await asyncio.sleep(max(0.0, first - START_SECONDS - time.time()))
-        return await _measure(servers, database, job, events, first + number / per_second)
+        return await _measure(bench, database, reminders, first + number / per_second)
     finally:
         await servers.drop_database(database)
 
 
-async def _measure(
-    servers: Servers, database: str, job: Job, events: int, timers_until: float | None
-) -> Measured:
+async def _measure(bench: Bench, database: str, reminders: str, timers_until: float | None) -> Measured:
     """Let the engine work until all events were applied, and all timers fired that fell due by then."""
+    servers, timed = bench.servers, timers_until is not None
+    topic, first = await bench.fill("timers", orders(FIRST_ORDERS, now()))
+    job = Job(topic, until_idle=False, reminders=reminders)
     async with started(ENGINE, servers, database, job) as processes:
         await begin(processes)
-        watching = asyncio.create_task(watch(processes, 2 * PATIENCE_SECONDS + events / 500))
+        watching = asyncio.create_task(watch(processes, 4 * PATIENCE_SECONDS))
+        until = partial(_until, servers, database, watching)
         try:
-            await _until(servers, database, watching, APPLIED, (job.topic,), events)
+            await until(APPLIED, lambda: (topic,), first)
+            if timed:
+                await until(LEFT, lambda: (ALL_HOMES, datetime.now(UTC) - NOT_LATE), False)
+            filling = time.time()
+            rest = orders(bench.sizes.orders, now(), first=FIRST_ORDERS)
+            events = first + await asyncio.to_thread(servers.topics.fill, topic, rest)
+            filled = time.time()
+            await until(APPLIED, lambda: (topic,), events)
             async with servers.connected(database) as connection:
-                span = await connection.fetchrow(SPAN)
-            assert span is not None
+                last = await connection.fetchval(LAST)
             if timers_until is not None:
-                if timers_until < span["last"]:
+                if timers_until < last:
                     raise MeasuringError("the timers were all due before the other work was done")
-                due = await _time(servers, database, span["last"])
-                await _until(servers, database, watching, LEFT, (list(range(16)), due), False)
+                await until(LEFT, lambda: (ALL_HOMES, datetime.fromtimestamp(last, UTC)), False)
         finally:
             watching.cancel()
             await asyncio.wait([watching])
         await end(processes)
-        return await _read(
-            servers, database, span["first"], span["last"], processes, timers_until is not None
-        )
+        since = min(filled + servers.clock_ahead, last - COUNTED * (last - servers.clock_ahead - filling))
+        return await _read(servers, database, (filling, since, last), processes, timed=timed)
 
 
 async def _read(
-    servers: Servers, database: str, first: float, last: float, processes: Sequence[Process], timed: bool
+    servers: Servers,
+    database: str,
+    moments: tuple[float, float, float],
+    processes: Sequence[Process],
+    *,
+    timed: bool,
 ) -> Measured:
-    since, fired = first + min(WARM_UP_SECONDS, (last - first) / 3), int(Kind.FIRED)
+    began, since, last = moments
+    ahead, fired = servers.clock_ahead, int(Kind.FIRED)
     async with servers.connected(database) as connection:
         counts = await connection.fetchrow(WITHIN, since, last, fired)
         late = await connection.fetchrow(LATENESS, since, last, fired) if timed else None
     assert counts is not None
     if late is not None and not late["count"]:
         raise MeasuringError("no timer fell due while the other work was done")
-    ahead = servers.clock_ahead
+    number = counts["moves"] + counts["fired"]
     cpu = sum(one.cpu_between(since - ahead, last - ahead) for one in processes)
     return Measured(
         last - since,
-        last - first,
+        last - ahead - began,
         counts["moves"],
         counts["fired"],
-        cpu / (counts["moves"] + counts["fired"]) * 1e6,
+        cpu / number * 1e6,
         max(one.peak_bytes for one in processes),
         () if late is None else tuple((one - ahead) * 1_000 for one in late["found"]),
     )
@@ -192,23 +212,18 @@ async def _until(
     database: str,
     watching: asyncio.Task[None],
     query: str,
-    values: tuple[Any, ...],
-    wanted: Any,
+    values: Callable[[], tuple[Any, ...]],
+    wanted: object,
 ) -> None:
     deadline = time.monotonic() + PATIENCE_SECONDS
     async with servers.connected(database) as connection:
-        while (found := await connection.fetchval(query, *values)) != wanted:
+        while (found := await connection.fetchval(query, *values())) != wanted:
             if watching.done():
                 watching.result()
                 raise MeasuringError("the engine ended by itself")
             if time.monotonic() > deadline:
                 raise MeasuringError(f"after {PATIENCE_SECONDS:.0f} s {query!r} is {found}, and not {wanted}")
             await asyncio.sleep(POLL_SECONDS)
-
-
-async def _time(servers: Servers, database: str, seconds: float) -> Any:
-    async with servers.connected(database) as connection:
-        return await connection.fetchval("select to_timestamp($1::float8)", seconds)
 
 
 def _section(found: dict[str, list[Measured]], sizes: Sizes) -> Section:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 
 from engine.backlog import Backlog
@@ -18,6 +18,9 @@ from engine.store.contract import Store
 
 Due = tuple[Route, str]
 """A run for which something has fallen due, by its key."""
+HANDED_MAX = 2
+"""So many times ``timer_runs_max`` are on their way at most: in a commit in flight, and in the draft behind it."""
+DUE_OF_LATE_SECONDS = 1.0
 
 
 class Timers:
@@ -37,9 +40,17 @@ class Timers:
         self._limits = limits
         self._clock = clock
         self._looked_at = 0.0
+        self._found_at = -DUE_OF_LATE_SECONDS
         self._looking: asyncio.Task[list[Due]] | None = None
+        self._handed: set[Due] = set()
+        """Handed to a batch that is not durable yet, so that the store still finds them due."""
         self.homes: list[int] = []
         """The homes that are served here."""
+
+    @property
+    def are_due(self) -> bool:
+        """Whether something has fallen due of late, so that more of it is likely."""
+        return time.monotonic() - self._found_at < DUE_OF_LATE_SECONDS
 
     async def due(self, *, wait: bool) -> list[Due]:
         """Runs for which something has fallen due, and may happen now.
@@ -47,24 +58,37 @@ class Timers:
         It is looked now and then, beside all else; the answer is there when it is asked for the next time. ``wait``:
         there is nothing else to do, so it is waited for.
         """
+        self._begin_to_look()
         if self._looking is None:
-            now = time.monotonic()
-            if not self.homes or now - self._looked_at < self._limits.timer_poll_seconds:
-                return []
+            return []
+        if wait:
+            await asyncio.wait({self._looking})
+        if not self._looking.done():
+            return []
+        looking, self._looking = self._looking, None
+        due = [one for one in looking.result() if one not in self._handed]
+        if due:
+            self._found_at = time.monotonic()
+            self._handed.update(due)
+            self._begin_to_look()
+        return due
+
+    def _begin_to_look(self) -> None:
+        now, limits = time.monotonic(), self._limits
+        if self._looking is not None or not self.homes or now - self._looked_at < limits.timer_poll_seconds:
+            return
+        if len(self._handed) < HANDED_MAX * limits.timer_runs_max:
             self._looked_at = now
             self._looking = asyncio.create_task(self._look(list(self.homes)), name="what has fallen due")
-        looking = self._looking
-        if wait:
-            await asyncio.wait({looking})
-        if not looking.done():
-            return []
-        self._looking = None
-        return looking.result()
+
+    def settle(self, due: Iterable[Due]) -> None:
+        """What was handed out is durable, or is to be found anew."""
+        self._handed.difference_update(due)
 
     async def _look(self, homes: Sequence[int]) -> list[Due]:
-        found = await self._store.due_runs(
-            homes, list(self._routes), self._clock(), self._limits.timer_runs_max
-        )
+        # Those that are on their way are found again; as many more are asked for.
+        limit = self._limits.timer_runs_max + len(self._handed)
+        found = await self._store.due_runs(homes, list(self._routes), self._clock(), limit)
         if not found:
             return []
         latest: dict[Route, datetime] = {}

@@ -30,9 +30,9 @@ FIRST_ORDERS = 200
 """Applied before the rest is put into the topic, so that the engine is at work, and late with no timer."""
 COUNTED = 1 / 3
 """Of the time that the other work takes, at least; what is done while the topic is filled does not count else."""
-START_SECONDS = 3.0
+START_SECONDS = 4.0
 """The engine is started so long before the first timer falls due."""
-STARTING_SLACK = 1.5
+STARTING_SLACK = 3.0
 """Starting the runs whose timers fall due may take so many times as long for each as starting the others took."""
 LONGER = 2.0
 """Timers fall due for so many times as long as the other work takes alone, ..."""

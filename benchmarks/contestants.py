@@ -22,7 +22,7 @@ PIPELINES = Path(__file__).with_name("pipelines.py")
 POINTSMAN = Path(sys.executable).with_name("pointsman")
 GROUP = "benchmark"
 
-Pipeline = Literal["orders", "orders_publishing", "orders_chart", "ledgers"]
+Pipeline = Literal["orders", "orders_publishing", "orders_chart", "orders_early", "ledgers"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,8 @@ class Job:
     """The topic that is published to, if any."""
     namespace: str = "default"
     """Where relays of different databases publish, each must have one of its own: all databases are copies of one."""
+    reminders: str = ""
+    """The topic of the pipeline with timers, if that is run beside the other one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +80,14 @@ class Engine:
     def start(self, servers: Servers, database: str, job: Job) -> list[Process]:
         command = [
             *(str(POINTSMAN), "run", f"{PIPELINES}:{job.pipeline}"),
+            *([f"{PIPELINES}:reminders"] if job.reminders else []),
             *("--postgres", servers.postgres.dsn(ENGINE_ROLE, database), "--kafka", servers.kafka),
             *("--group", GROUP, "--log-format", "text"),
             *(["--until-idle"] if job.until_idle else []),
         ]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("POINTSMAN_")}
         environment |= {"BENCHMARK_TOPIC": job.topic, "BENCHMARK_OUT": job.out}
+        environment |= {"BENCHMARK_REMINDERS": job.reminders or "reminders"}
         environment |= {"POINTSMAN_NAMESPACE": job.namespace}
         environment |= {"POINTSMAN_LIMIT_CACHE_RUNS_MAX": str(job.cache)}
         return [

@@ -14,7 +14,7 @@ from benchmarks.servers import Servers
 
 COMMITS = """
 select extract(epoch from at)::float8 as at, count from (
-    select pg_xact_commit_timestamp(xmin) as at, count(*) as count from {table} group by xmin
+    select pg_xact_commit_timestamp(xmin) as at, count(*) filter (where {counted}) as count from {table} group by xmin
 ) as commits where extract(epoch from at) >= $1 order by at
 """
 SECONDS_MAX = 120.0
@@ -50,12 +50,16 @@ class Outcome:
     cpu_by_process: tuple[float, ...]
 
 
-async def span_of(servers: Servers, database: str, contestant: Contestant, since: float) -> Span:
-    """The commits since a time of ours. Raises MeasuringError where there is only one."""
+async def span_of(
+    servers: Servers, database: str, contestant: Contestant, since: float, counted: str = "true"
+) -> Span:
+    """The commits since a time of ours, and their rows of which ``counted`` is true.
+
+    Raises MeasuringError where there is only one.
+    """
     async with servers.connected(database) as connection:
-        found = await connection.fetch(
-            COMMITS.format(table=contestant.log.table), since + servers.clock_ahead
-        )
+        commits = COMMITS.format(table=contestant.log.table, counted=counted)
+        found = await connection.fetch(commits, since + servers.clock_ahead)
     if len(found) < 2:
         raise MeasuringError(
             f"{contestant.name} made {len(found)} commits, which is no span of time: take a larger --scale"
@@ -66,9 +70,14 @@ async def span_of(servers: Servers, database: str, contestant: Contestant, since
 
 
 async def run_through(
-    contestant: Contestant, servers: Servers, database: str, job: Job, expected: int
+    contestant: Contestant,
+    servers: Servers,
+    database: str,
+    job: Job,
+    expected: int,
+    counted: str = "true",
 ) -> Outcome:
-    """Let a contestant work off what waits in the topic.
+    """Let a contestant work off what waits in the topic. Rows of its log of which ``counted`` is true are transitions.
 
     Raises:
         MeasuringError: it did not make as many transitions as expected.
@@ -78,7 +87,7 @@ async def run_through(
     async with started(contestant, servers, database, job) as processes:
         await begin(processes)
         await watch(processes, SECONDS_MAX + expected / EVENTS_PER_SECOND_MIN)
-        span = await span_of(servers, database, contestant, since)
+        span = await span_of(servers, database, contestant, since, counted)
         cpu = tuple(one.cpu_between(span.first, span.last) for one in processes)
         peak = max(one.peak_bytes for one in processes)
     if span.rows != expected:
@@ -87,14 +96,19 @@ async def run_through(
 
 
 async def run_fresh(
-    contestant: Contestant, servers: Servers, job: Job, expected: int, template: str | None = None
+    contestant: Contestant,
+    servers: Servers,
+    job: Job,
+    expected: int,
+    template: str | None = None,
+    counted: str = "true",
 ) -> Outcome:
     """The same on a database of its own, empty or a copy, which is dropped afterwards."""
     database = await (
         contestant.new_database(servers) if template is None else servers.new_database(template)
     )
     try:
-        return await run_through(contestant, servers, database, job, expected)
+        return await run_through(contestant, servers, database, job, expected, counted)
     finally:
         await servers.drop_database(database)
 

@@ -1,16 +1,20 @@
 """The pipelines that are measured; each move validates its event and changes the run's context.
 
-BENCHMARK_TOPIC names the topic that they read, BENCHMARK_OUT the one that they publish to.
+BENCHMARK_TOPIC names the topic that they read, BENCHMARK_OUT the one that they publish to, BENCHMARK_REMINDERS the one
+that the pipeline with timers reads.
 """
 
 from __future__ import annotations
 
 import os
+from datetime import datetime
 
-from statemachines import Context, Event, Pipeline, Publish, in_state
+from statemachines import After, Context, Event, Pipeline, Publish, in_state
+from statemachines.policies import NoRun
 
 TOPIC = os.environ.get("BENCHMARK_TOPIC", "orders")
 OUT = os.environ.get("BENCHMARK_OUT", "orders-out")
+REMINDERS = os.environ.get("BENCHMARK_REMINDERS", "reminders")
 
 
 class Amounted(Event):
@@ -67,8 +71,8 @@ def note_and_announce(order: Order, event: Amounted) -> Publish:
     return announce(order, event)
 
 
-def order_pipeline(name: str, *, publishing: bool) -> Pipeline[Order]:
-    flow = Pipeline(name, Order, version=1, topics=[TOPIC])
+def order_pipeline(name: str, *, publishing: bool = False, no_run: NoRun = "dead_letter") -> Pipeline[Order]:
+    flow = Pipeline(name, Order, version=1, topics=[TOPIC], no_run=no_run)
     do = note_and_announce if publishing else note
     placed = flow.state("placed", initial=True)
     charged, packed, shipped = flow.state("charged"), flow.state("packed"), flow.state("shipped")
@@ -81,8 +85,9 @@ def order_pipeline(name: str, *, publishing: bool) -> Pipeline[Order]:
     return flow
 
 
-orders = order_pipeline("order", publishing=False)
+orders = order_pipeline("order")
 orders_publishing = order_pipeline("order-publishing", publishing=True)
+orders_early = order_pipeline("order-early", no_run="defer")
 
 
 def order_chart() -> Pipeline[Order]:
@@ -137,3 +142,38 @@ closed = ledgers.state("closed", final=True)
 ledgers.start(Opened, open_ledger)
 opened.on(Entered, do=enter)
 opened.on(Closed, to=closed)
+
+
+class Asked(Event, type="reminder.asked"):
+    due: datetime
+
+
+class Reminder(Context):
+    due: datetime
+    moves: int
+
+
+def ask(event: Asked) -> Reminder:
+    return Reminder(due=event.due, moves=1)
+
+
+def remind(reminder: Reminder, event: After) -> None:
+    del event
+    reminder.moves += 1
+
+
+def when_due(reminder: Reminder) -> datetime:
+    return reminder.due
+
+
+def reminder_pipeline(topic: str) -> Pipeline[Reminder]:
+    """Runs that wait for a time, each for its own, and do something then."""
+    flow = Pipeline("reminder", Reminder, version=1, topics=[topic])
+    pending = flow.state("pending", initial=True)
+    reminded = flow.state("reminded")
+    flow.start(Asked, ask)
+    pending.after(when_due, to=reminded, do=remind)
+    return flow
+
+
+reminders = reminder_pipeline(REMINDERS)

@@ -30,6 +30,12 @@ class Sizes:
     live_cache: int
     backlog: int
     """Events waiting for the live runs; then ten times as many."""
+    timers: int
+    """Runs that wait for a time that is far away."""
+    timers_per_second: int
+    """That fall due while others wait."""
+    deferred: int
+    """Events that come before their runs."""
     latency_seconds: float
     warm_up_seconds: float
     core_turns: int
@@ -51,6 +57,9 @@ class Sizes:
             live_runs=live_runs,
             live_cache=max(CACHE_RUNS_MIN, live_runs // 10),
             backlog=live_runs // 5,
+            timers=max(5_000, round(1_000_000 * scale)),
+            timers_per_second=max(300, round(3_000 * min(1.0, scale * 20))),
+            deferred=max(BATCH_RECORDS + 500, round(10_000 * scale)),
             latency_seconds=max(1.0, 20.0 * min(1.0, scale * 5)),
             warm_up_seconds=max(0.5, 3.0 * min(1.0, scale * 5)),
             core_turns=max(2, round(20 * min(1.0, scale * 5))),

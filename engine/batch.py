@@ -33,7 +33,7 @@ from statemachines.interpreter import Occurrence, step
 from statemachines.keys import How, KeyFunction, key_of, why_no_key
 from statemachines.limits import FOLLOWING_MAX, KEY_BYTES_MAX
 from statemachines.machine import Machine
-from statemachines.memory import Delayed
+from statemachines.memory import NOTHING_LEFT, Delayed
 from statemachines.outcome import DUPLICATE, WAITS, Ignored, Moved, Outcome, Reason, Refused, Waits
 from statemachines.policies import Once
 from statemachines.run import DeferredEvent, Run, Status, has_seen
@@ -245,11 +245,8 @@ class Batch(Moves):
                 moves.append((arrival, machine, run, outcome, at, at_number))
             else:
                 others.append((arrival, run, self._with_reason(arrival, outcome), at, after_wait))
-        self.move(moves, after_wait)
-        for arrival, machine, *_ in moves:
-            run = arrival[0].cache[arrival[1]]
-            if run.memory or run.deferred:
-                self.follow(arrival[0], arrival[1], machine)
+        for route, key, machine in self.move(moves, after_wait):
+            self.follow(route, key, machine)
         for other in others:
             self.settle(*other)
             outcome = other[2]
@@ -349,7 +346,7 @@ class Batch(Moves):
     ) -> Following | None:
         """Have a run take the next thing by itself; None where there is none."""
         run = route.cache.get(key)
-        if run is None or run.held or not (run.memory or run.deferred):
+        if run is None or run.held or not (run.deferred or (run.memory and run.memory != NOTHING_LEFT)):
             return None
         if machine is None:
             machine = route.machines.get(run.definition) if run.status == _RUNNING else route.newest

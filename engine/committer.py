@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, MutableSequence, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from connectors.elements import ELEMENTS_MAX
 from engine.batch import Batch
@@ -34,6 +34,7 @@ from engine.routing import Route, TopicRoute, bytes_of
 from engine.run_ids import RunIds
 from engine.store.contract import LostPositionsError, LostRunsError, RefusedByStoreError, Store
 from engine.telling import tell_dead_letters
+from engine.timers import Due
 
 T = TypeVar("T")
 
@@ -46,15 +47,6 @@ EVENT_BYTES = 500
 LOSSES_BEFORE_LOCK = 2
 LOSSES_MAX = 6
 """Of one batch. Nobody moves runs that are locked: what is lost so often is not lost to another engine."""
-
-
-class Due(NamedTuple):
-    """A run for which something has fallen due, and which version of it was found."""
-
-    route: Route
-    key: str
-    generation: int
-    sequence: int
 
 
 @dataclass(slots=True, eq=False)

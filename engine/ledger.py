@@ -17,7 +17,17 @@ from engine.arrival import Arrival
 from engine.dead_letters import Subject, details_bytes, make_dead_letter, tried_form
 from engine.dispositions import Disposition
 from engine.envelope import encode_envelope
-from engine.log import CONSUMED, Kind, append, digest_number, fold, microseconds, pack, with_hash
+from engine.log import (
+    CONSUMED,
+    Kind,
+    LogRow,
+    digest_number,
+    fold,
+    microseconds,
+    pack,
+    seal_packed,
+    with_hash,
+)
 from engine.routing import RUN_BYTES, Route, TopicRoute
 from engine.store.contract import Commit, IgnoredRange, Noted
 from statemachines.memory import Delayed, lasting, read_memory, write_memory
@@ -452,11 +462,13 @@ class Ledger:
         touched = self._touched.setdefault(route, {})
         touched.setdefault(key, run.sequence)
         self._other_rows[route] = self._other_rows.get(route, 0) + 1
-        row = append(run.hash, fields)
-        self.commit.rows.append(with_hash(pack(fields), row.hash))
+        packed = pack(fields)
+        hashed = seal_packed(run.hash, packed)
+        self.commit.rows.append(with_hash(packed, hashed))
         # Out and in again moves it to the end: the cache's order is the order of use.
         route.cache.pop(key, None)
         # A run that the row begins is there without one, with the number 0.
+        row = LogRow._make((*fields, hashed))
         after = fold(run if run.sequence else None, row, key=key, generation=run.generation)
         route.cache[key] = after
         return after

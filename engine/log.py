@@ -118,9 +118,14 @@ _INTEGERS = {
     "status": 2,
 }
 _FIXED_COLUMNS = COLUMNS.index("envelope")
-_COUNT = len(COLUMNS).to_bytes(2, "big")
-# The columns before the envelope, each behind its length, where none of them is null.
+_COLUMNS = len(COLUMNS)
+_COUNT = _COLUMNS.to_bytes(2, "big")
+# The columns before the envelope, each behind its length: where none of them is null, where nothing was consumed, and
+# where there is no record of Kafka's either.
 _pack_consumed = struct.Struct(">hiqiqiqiqiiiiiiihih").pack
+_pack_not_consumed = struct.Struct(">hiqiiqiqiiiiiiihih").pack
+_pack_inner = struct.Struct(">hiqiiiqiiiiiihih").pack
+_length = struct.Struct(">i").pack
 
 
 def pack(fields: tuple[Any, ...]) -> bytes:
@@ -129,18 +134,32 @@ def pack(fields: tuple[Any, ...]) -> bytes:
     Each is its length in four bytes and then itself, big-endian; a length of -1 stands for null; times are microseconds
     since 2000. Two bytes with the number of columns go before them all.
     """
-    run, digest, offset, at, sequence, position, definition, kind, status = fields[:_FIXED_COLUMNS]
-    if digest is None or offset is None or position is None:
-        parts = [_COUNT, *map(_field, COLUMNS, fields[:_FIXED_COLUMNS])]
+    (
+        run, digest, offset, at, sequence, position, definition, kind, status, envelope, event_type, configuration,
+        event_id, effects, context, memory, payload,
+    ) = fields  # fmt: skip
+    time = (at - POSTGRES_EPOCH) // _MICROSECOND
+    if digest is None and offset is None and position is None:
+        fixed = _pack_inner(
+            _COLUMNS, 8, run, -1, -1, 8, time, 4, sequence, -1, 4, definition, 2, kind, 2, status,
+        )  # fmt: skip
+    elif offset is None or position is None:
+        fixed = b"".join([_COUNT, *map(_field, COLUMNS, fields[:_FIXED_COLUMNS])])
+    elif digest is None:
+        fixed = _pack_not_consumed(
+            _COLUMNS, 8, run, -1, 8, offset, 8, time, 4, sequence, 4, position, 4, definition, 2, kind, 2, status,
+        )  # fmt: skip
     else:
-        parts = [
-            _pack_consumed(
-                len(COLUMNS), 8, run, 8, digest, 8, offset, 8, (at - POSTGRES_EPOCH) // _MICROSECOND,
-                4, sequence, 4, position, 4, definition, 2, kind, 2, status,
-            )
-        ]  # fmt: skip
-    parts += map(_field, COLUMNS[_FIXED_COLUMNS:], fields[_FIXED_COLUMNS:])
-    return b"".join(parts)
+        fixed = _pack_consumed(
+            _COLUMNS, 8, run, 8, digest, 8, offset, 8, time, 4, sequence, 4, position, 4, definition, 2, kind,
+            2, status,
+        )  # fmt: skip
+    name, states, known_as = event_type.encode(), configuration.encode(), event_id.encode()
+    return b"".join((
+        fixed, _length(len(envelope)), envelope, _length(len(name)), name, _length(len(states)), states,
+        _length(len(known_as)), known_as, _length(len(effects)), effects, _length(len(context)), context,
+        _length(len(memory)), memory, *((_NULL,) if payload is None else (_length(len(payload)), payload)),
+    ))  # fmt: skip
 
 
 def unpack(packed: bytes) -> LogRow:
@@ -160,10 +179,6 @@ def _field(name: str, value: Any) -> bytes:
     match value:
         case None:
             return _NULL
-        case bytes():
-            raw = value
-        case str():
-            raw = value.encode()
         case int():
             raw = value.to_bytes(_INTEGERS[name], "big", signed=True)
         case datetime():

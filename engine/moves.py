@@ -18,6 +18,7 @@ from engine.envelope import HEADERS_ARE_USUAL, KEY_IS_RUN_KEY, TIME_MAX, USUAL_H
 from engine.ledger import Ledger
 from engine.log import COLUMNS, HASH_BYTES, HASH_LENGTH, POSTGRES_EPOCH, Kind, digest_number
 from engine.publications import asked_effects, instant_of, publish, sent_value
+from engine.routing import Route
 from engine.store.contract import SentEvent
 from statemachines.effects import Asked, Publication
 from statemachines.events import Address, Envelope
@@ -61,12 +62,14 @@ class Moves(Ledger):
         self._texts: dict[str, bytes] = {}
         self._published_at, self._instant = at, instant_of(at)
 
-    def move(self, moves: Iterable[Move], after_wait: int | None) -> None:
+    def move(self, moves: Iterable[Move], after_wait: int | None) -> list[tuple[Route, str, Machine]]:
         """Log these moves, of a run each, and step the runs ahead in their caches.
 
-        ``after_wait`` is the number of the log row since which the event has waited.
+        ``after_wait`` is the number of the log row since which the event has waited. Returns the runs that may take
+        something by themselves now.
         """
         rows, texts, touched_runs = self.commit.rows, self._texts, self._touched
+        goes_on: list[tuple[Route, str, Machine]] = []
         for arrival, machine, run, moved, at, at_number in moves:
             route, key, record, position, _, decoded, digest, _ = arrival
             begins, configuration, status, context, publications, memory, asked = moved
@@ -136,10 +139,13 @@ class Moves(Ledger):
             ))  # fmt: skip
             hashed = _sha256(previous + packed).digest()[:HASH_BYTES]
             rows.append(packed + HASH_LENGTH + hashed)
+            if memory or memory_before or deferred:
+                goes_on.append((route, key, machine))
             route.cache[key] = _new(Run, (
                 number, key, generation, sequence, status, configuration, new_context or context_before,
                 recent + digest, hashed, definition, held, waiting, started, at, memory or memory_before, deferred,
             ))  # fmt: skip
+        return goes_on
 
     def take_deferred(
         self, arrival: Arrival, machine: Machine, run: Run, item: DeferredEvent, moved: Moved, at: datetime

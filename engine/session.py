@@ -35,6 +35,9 @@ GATHER_SECONDS = 0.002
 """So long what comes while a commit is in flight is gathered, unless there is more than can be taken; or the commit is
 through sooner."""
 
+RECORDS_BETWEEN_LOOKS = 500
+"""So many records are stepped before it is looked what has fallen due, while something is; so that it is not late."""
+
 
 class Session:
     """One connection's life."""
@@ -108,7 +111,7 @@ class Session:
                         await self._flush()
                         return True
         finally:
-            self._timers.close()
+            await self._timers.close()
             if self._pending is not None:
                 self._pending.task.cancel()
                 with contextlib.suppress(asyncio.CancelledError, Exception):
@@ -122,6 +125,8 @@ class Session:
         """
         limits = self._parts.limits
         room = limits.batch_records_max - (0 if self._draft is None else self._draft.records)
+        if self._timers.are_due:
+            room = min(room, RECORDS_BETWEEN_LOOKS)
         slices = await self._fetch(room)
         weigh = self._committer.weight_of
         for portion in by_bytes(slices, limits.batch_bytes_max, weigh):
@@ -131,13 +136,15 @@ class Session:
                 self._draft = await self._committer.draft(self._pending)
             await self._committer.extend(self._draft, portion)
         # What fires may publish, too.
-        due = [] if self._paused else await self._timers.due()
+        idle = self._draft is None and not self._is_in_flight()
+        due = [] if self._paused else await self._timers.due(wait=idle)
         if due:
             if self._draft is None:
                 self._draft = await self._committer.draft(self._pending)
             await self._committer.extend_due(self._draft, due)
             if self._draft.is_empty:
                 # What is due is on its way already, in the commit in flight.
+                self._timers.settle(self._draft.due)
                 self._draft = None
         full = self._draft is not None and self._draft.records >= limits.batch_records_max
         if full or not self._is_in_flight():
@@ -155,10 +162,13 @@ class Session:
         pending, self._pending = self._pending, None
         parts, committer = self._parts, self._committer
         batch = committer.finish(draft)
-        if pending is not None and not await committer.settle(pending, batch):
-            # What was stepped ahead of a commit that came out otherwise is worth nothing.
-            self._let_go_of_lost()
-            batch = await committer.prepare(draft.slices, None, draft.due)
+        if pending is not None:
+            succeeded = await committer.settle(pending, batch)
+            self._timers.settle(pending.due)
+            if not succeeded:
+                # What was stepped ahead of a commit that came out otherwise is worth nothing.
+                self._let_go_of_lost()
+                batch = await committer.prepare(draft.slices, None, draft.due)
         if await parts.outlet.learn(batch.commit):
             # Nothing is in flight now, so what the batch rests on can be loaded again.
             committer.forget(batch)
@@ -179,6 +189,7 @@ class Session:
         pending, self._pending = self._pending, None
         if pending is not None:
             await self._committer.settle(pending)
+            self._timers.settle(pending.due)
         self._let_go_of_lost()
 
     def _let_go_of_lost(self) -> None:

@@ -6,15 +6,29 @@ that wait for a time. Who loses its homes meanwhile does no harm, since whatever
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
+from typing import NamedTuple
 
 from engine.backlog import Backlog
-from engine.committer import Due
 from engine.limits import EngineLimits
 from engine.routing import Route
 from engine.store.contract import DueRun, Store
+
+HANDED_MAX = 2
+"""So many times ``timer_runs_max`` are on their way at most: in a commit in flight, and in the draft behind it."""
+DUE_OF_LATE_SECONDS = 1.0
+
+
+class Due(NamedTuple):
+    """A run for which something has fallen due, and which version of it was found."""
+
+    route: Route
+    key: str
+    generation: int
+    sequence: int
 
 
 class Timers:
@@ -37,29 +51,73 @@ class Timers:
         self._definitions = [number for route in routes for number in route.machines]
         self._behind: dict[Route, tuple[datetime, datetime]] = {}
         """Pipelines whose events have yet to come so far: how far they have come, and how far they must."""
+        self._found_at = -DUE_OF_LATE_SECONDS
+        self._looking: asyncio.Task[list[Due]] | None = None
+        self._handed: set[Due] = set()
+        """Handed to a batch that is not durable yet, so that the store still finds them due."""
         self.homes: list[int] = []
         """The homes that are served here."""
 
-    async def due(self) -> list[Due]:
-        """Runs for which something has fallen due, and may happen now; looks now and then."""
-        if not self.homes or time.monotonic() - self._looked_at < self._limits.timer_poll_seconds:
+    @property
+    def are_due(self) -> bool:
+        """Whether something has fallen due of late, so that more of it is likely."""
+        return time.monotonic() - self._found_at < DUE_OF_LATE_SECONDS
+
+    async def due(self, *, wait: bool) -> list[Due]:
+        """Runs for which something has fallen due, and may happen now.
+
+        It is looked now and then, beside all else; the answer is there when it is asked for the next time. ``wait``:
+        there is nothing else to do, so it is waited for.
+        """
+        self._begin_to_look()
+        if self._looking is None:
             return []
-        self._looked_at = time.monotonic()
+        if wait:
+            await asyncio.wait({self._looking})
+        if not self._looking.done():
+            return []
+        looking, self._looking = self._looking, None
+        due = [one for one in looking.result() if one not in self._handed]
+        if due:
+            self._found_at = time.monotonic()
+            self._handed.update(due)
+            self._begin_to_look()
+        return due
+
+    def settle(self, due: Iterable[Due]) -> None:
+        """What was handed out is durable, or is to be found anew."""
+        self._handed.difference_update(due)
+
+    async def close(self) -> None:
+        """Give up what is being asked."""
+        self._backlog.close()
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.wait({self._looking})
+            self._looking = None
+
+    def _begin_to_look(self) -> None:
+        now, limits = time.monotonic(), self._limits
+        if self._looking is not None or not self.homes or now - self._looked_at < limits.timer_poll_seconds:
+            return
+        if len(self._handed) < HANDED_MAX * limits.timer_runs_max:
+            self._looked_at = now
+            self._looking = asyncio.create_task(self._look(list(self.homes)), name="what has fallen due")
+
+    async def _look(self, homes: Sequence[int]) -> list[Due]:
         await self._follow_backlog()
         now = self._clock()
         until = {
             number: self._behind[route][0] if route in self._behind else now
             for number, route in self._routes.items()
         }
-        found = await self._store.due_runs(self.homes, until, self._definitions, self._limits.timer_runs_max)
+        # Those that are on their way are found again; as many more are asked for.
+        limit = self._limits.timer_runs_max + len(self._handed)
+        found = await self._store.due_runs(homes, until, self._definitions, limit)
         may = await self._that_may_happen(found)
         if not self._behind:
             self._backlog.nothing_waits()
         return may
-
-    def close(self) -> None:
-        """Give up what is being asked."""
-        self._backlog.close()
 
     async def _follow_backlog(self) -> None:
         """See how far the events have come of pipelines that were behind."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import orjson
 
 from statemachines.effects import Asked, Publication
-from statemachines.events import Address, Envelope
+from statemachines.events import Address, Envelope, Event
 from statemachines.handlers import validated
 from statemachines.interpreter import Occurrence, step
 from statemachines.memory import Delayed, microseconds_of, read_memory, time_of, write_memory
@@ -79,10 +79,12 @@ def fall_due(machine: Machine, run: Run, now: datetime, unseen: Unseen = _may_be
 
 
 def _first_due(run: Run, at: int) -> DeferredEvent | Delayed | None:
-    delayed = [one for one in read_memory(run.memory).delayed if one.due <= at]
-    expired = [one for one in run.deferred if one.until <= at]
-    first = min(delayed, key=lambda one: (one.due, one.sequence, one.number), default=None)
-    oldest = min(expired, key=lambda one: (one.until, one.sequence), default=None)
+    # They are in the order in which they fall due.
+    first = next((one for one in read_memory(run.memory).delayed if one.due <= at), None)
+    oldest: DeferredEvent | None = None
+    if run.deferred:
+        expired = [one for one in run.deferred if one.until <= at]
+        oldest = min(expired, key=lambda one: (one.until, one.sequence), default=None)
     if oldest is not None and (
         first is None or (oldest.until, oldest.sequence) < (first.due, first.sequence)
     ):
@@ -102,7 +104,7 @@ def refuse_next(machine: Machine, run: Run, now: datetime, error: str) -> Follow
 def _refuse(machine: Machine, run: Run, one: DeferredEvent | Delayed, now: datetime, error: str) -> Following:
     refused = Refused(Reason.NEVER_RETURNED, error, holds=True)
     if isinstance(one, Delayed):
-        return _sent_or_own(machine, run, one, now)._replace(outcome=refused)
+        return Following(one, _due_occurrence(machine, run, one, now, None, ""), refused)
     occurrence = Occurrence(one.envelope, run.key, one.digest, now, None, data=one.data, again=True)
     return Following(one, occurrence, refused)
 
@@ -161,25 +163,26 @@ def _expire(run: Run, one: DeferredEvent, now: datetime) -> Following:
 
 
 def _fire(machine: Machine, run: Run, delayed: Delayed, now: datetime, unseen: Unseen) -> Following:
-    found = _sent_or_own(machine, run, delayed, now)
     if not delayed.is_own:
-        return found
+        occurrence = _due_occurrence(machine, run, delayed, now, None, "")
+        left = write_memory(read_memory(run.memory).without(delayed))
+        return Following(delayed, occurrence, _sent(run, delayed, left))
     refusal = unseen(delayed)
     if refusal:
         return _refuse(machine, run, delayed, now, refusal)
+    # A copy: what a handler does to it must not be seen when it falls due once more.
     event, error = validated(machine, delayed.type, copy.deepcopy(delayed.data))
-    occurrence = found.occurrence._replace(event=event, error=error)
+    occurrence = _due_occurrence(machine, run, delayed, now, event, error)
     return Following(delayed, occurrence, step(machine, run, occurrence))
 
 
-def _sent_or_own(machine: Machine, run: Run, delayed: Delayed, now: datetime) -> Following:
-    """It leaves as it is; of what is for the run itself, all but what becomes of it."""
+def _due_occurrence(
+    machine: Machine, run: Run, delayed: Delayed, now: datetime, event: Event | None, error: str
+) -> Occurrence:
     source = f"/pointsman/{machine.namespace}/{machine.name}"
     due = time_of(delayed.due)
     envelope = Envelope(id_of(machine, run, delayed), source, delayed.type, run.key, due, run.key)
-    memory = read_memory(run.memory).without(delayed)
-    occurrence = Occurrence(envelope, run.key, b"", now, None, data=delayed.data, delayed=delayed)
-    return Following(delayed, occurrence, _sent(run, delayed, write_memory(memory)))
+    return Occurrence(envelope, run.key, b"", now, event, error, data=delayed.data, delayed=delayed)
 
 
 def _sent(run: Run, delayed: Delayed, memory: bytes) -> Moved:

@@ -23,8 +23,6 @@ from statemachines.limits import (
     CONTEXT_BYTES_MAX,
     EFFECTS_MAX,
     ERROR_CHARACTERS_MAX,
-    KEPT_BYTES_MAX,
-    KEPT_CONTEXTS_MAX,
     KEY_BYTES_MAX,
 )
 from statemachines.outcome import Reason
@@ -209,9 +207,10 @@ def build(machine: Machine, function: Callable[[Any], Any], name: str, event: Ev
 
 def read(machine: Machine, written: bytes) -> Context:
     """The context as it was stored; one that nobody has had yet."""
-    kept = machine.kept.pop(written, None)
-    if kept is not None:
-        return kept
+    if machine.kept.contexts:
+        kept = machine.kept.take(written)
+        if kept is not None:
+            return kept
     try:
         return machine.read_context(written)
     except ValueError as error:
@@ -236,11 +235,7 @@ def write(machine: Machine, context: Context, name: str | None, before: bytes = 
     if len(written) > CONTEXT_BYTES_MAX:
         message = f"the context that {name} left takes {len(written)} bytes, of {CONTEXT_BYTES_MAX} allowed"
         raise HandlerError(Reason.ACTION_FAILED, _printable(message + _growth(before, written)), name or "")
-    if len(written) <= KEPT_BYTES_MAX:
-        kept = machine.kept
-        if len(kept) >= KEPT_CONTEXTS_MAX:
-            kept.clear()
-        kept[written] = survived
+    machine.kept.keep(written, survived)
     return written
 
 

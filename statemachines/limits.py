@@ -37,6 +37,9 @@ CONTEXT_BYTES_MAX: Final = 1_000_000
 KEPT_CONTEXTS_MAX: Final = 256
 """How many contexts of a pipeline are kept as they were read back, for the next who reads them; with more, all go."""
 
+KEPT_PAUSE_CONTEXTS: Final = 10_000
+"""How many contexts of a pipeline are not kept after hardly any of those that were kept was read again."""
+
 KEPT_BYTES_MAX: Final = 10_000
 """How large the JSON of one that is kept may be."""
 

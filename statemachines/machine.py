@@ -14,6 +14,7 @@ from statemachines.chart.tree import Block, plant
 from statemachines.codehash import code_hash
 from statemachines.definition import Move, Pipeline, Start, name_of
 from statemachines.events import After, is_internal
+from statemachines.kept import KeptContexts
 from statemachines.keys import How, how_keyed
 from statemachines.outcome import Moved
 from statemachines.patterns import ByType, is_pattern, takes, takes_failures, widened
@@ -101,8 +102,8 @@ class Machine:
     """The context as JSON."""
     searchable: Mapping[str, Kind]
     """What runs are found by."""
-    kept: dict[bytes, Context] = field(default_factory=dict)
-    """Contexts by their JSON, as they were read back; see ``handlers.write``. No part of the definition."""
+    kept: KeptContexts = field(default_factory=KeptContexts)
+    """Contexts as they were read back. No part of the definition."""
     outlet: Outlet | None = None
     """What is too large for its topic is refused by it. No part of the definition: the engine puts it in."""
 

@@ -24,7 +24,7 @@ from connectors.source import Partition, RawRecord
 from engine.admission import register
 from engine.claims import Claim, Slice
 from engine.commands import Commands
-from engine.committer import Committer, Due
+from engine.committer import Committer
 from engine.homes import HOMES
 from engine.limits import EngineLimits
 from engine.observing import Silent
@@ -33,6 +33,7 @@ from engine.reading import Asked, ask_drop, ask_redrive
 from engine.routing import TopicRoute, make_routes
 from engine.store.connecting import connect
 from engine.store.postgres import PostgresStore
+from engine.timers import Due
 from statemachines.definition import Pipeline
 from statemachines.machine import Machine, compile_pipeline
 from tests.services import Database

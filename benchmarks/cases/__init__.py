@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 
-from benchmarks.cases import core, latency, memory, publishing, throughput
+from benchmarks.cases import core, deferred, latency, memory, publishing, throughput, timers
 from benchmarks.cases.case import Alone, Bench
 from benchmarks.report import Section
 
@@ -21,4 +21,6 @@ CASES: Mapping[str, Callable[[Bench], Awaitable[Section]]] = {
     "latency": latency.latency,
     "memory": memory.memory,
     "publishing": publishing.publishing,
+    "deferred": deferred.deferred,
+    "timers": timers.timers,
 }

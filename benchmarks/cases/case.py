@@ -60,9 +60,11 @@ class Bench(Alone):
                 )
         return found
 
-    def fresh(self, contestant: Contestant, job: Job, expected: int) -> Callable[[], Awaitable[Outcome]]:
+    def fresh(
+        self, contestant: Contestant, job: Job, expected: int, counted: str = "true"
+    ) -> Callable[[], Awaitable[Outcome]]:
         """A run on a database of its own."""
-        return lambda: run_fresh(contestant, self.servers, job, expected)
+        return lambda: run_fresh(contestant, self.servers, job, expected, counted=counted)
 
 
 def now() -> str:

@@ -323,7 +323,8 @@ class Store(Protocol):
     ) -> list[DueRun]:
         """Runs of these homes that are not held and for which something has fallen due, the longest due first.
 
-        ``until`` says by pipeline until when; runs that go on follow one of these ``definitions``.
+        ``until`` says by pipeline until when; runs that go on follow one of these ``definitions``. This and ``applied``
+        may be asked while anything else is; not both at once.
         """
         ...
 

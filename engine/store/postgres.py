@@ -42,17 +42,23 @@ FEW_CHANGES_MAX = 500
 
 
 class PostgresStore:
-    """One writing and one reading connection, for one engine; the contract is ``engine.store.contract.Store``.
+    """Three connections for one engine; the contract is ``engine.store.contract.Store``.
+
+    One writes, one reads what batches need, and one looks beside both for what has fallen due.
 
     Any failure of a connection is final for the object: drop it, open another, and take the positions again, which
     finds out what became of a commit in flight.
     """
 
     def __init__(
-        self, writer: Connection, reader: Connection, namespace: str, group: str, cluster: str, lane: int
+        self,
+        connections: tuple[Connection, Connection, Connection],
+        namespace: str,
+        group: str,
+        cluster: str,
+        lane: int,
     ) -> None:
-        self._writer = writer
-        self._reader = reader
+        self._writer, self._reader, self._looker = connections
         self._namespace = namespace
         self._scope = (namespace, group, cluster)
         self._lane = lane
@@ -62,11 +68,13 @@ class PostgresStore:
 
     @classmethod
     async def open(cls, dsn: str, *, namespace: str, group: str, cluster: str) -> PostgresStore:
-        """Connect twice. The schema must have been checked."""
-        opened = [await connect(dsn, name="pointsman engine, writing")]
+        """Connect. The schema must have been checked."""
+        opened: list[Connection] = []
         try:
-            opened.append(await connect(dsn, name="pointsman engine, reading"))
-            writer, reader = opened
+            for what in ("writing", "reading", "looking"):
+                # One by one, so that those before are closed where one fails.
+                opened.append(await connect(dsn, name=f"pointsman engine, {what}"))  # noqa: PERF401
+            writer, reader, looker = opened
             async with _translated(writer):
                 lane = await outbox.lane_for(writer, namespace, 0)
                 await writer.execute("select pointsman.ensure_partitions()")
@@ -75,7 +83,7 @@ class PostgresStore:
             for connection in opened:
                 connection.terminate()
             raise
-        store = cls(writer, reader, namespace, group, cluster, lane)
+        store = cls((writer, reader, looker), namespace, group, cluster, lane)
         store._dsn = dsn
         return store
 
@@ -94,8 +102,8 @@ class PostgresStore:
         return self._lane
 
     async def close(self) -> None:
-        """Close both connections, politely if they still answer."""
-        for connection in (self._writer, self._reader):
+        """Close the connections, politely if they still answer."""
+        for connection in (self._writer, self._reader, self._looker):
             with contextlib.suppress(Exception):
                 await connection.close(timeout=2)
             connection.terminate()
@@ -176,13 +184,13 @@ class PostgresStore:
         self, homes: Sequence[int], until: Mapping[int, datetime], definitions: Sequence[int], limit: int
     ) -> list[DueRun]:
         pipelines, times = list(until), list(until.values())
-        async with self._translated():
-            rows = await self._reader.fetch(_SQL["due_runs"], homes, pipelines, times, definitions, limit)
+        async with _translated(self._looker):
+            rows = await self._looker.fetch(_SQL["due_runs"], homes, pipelines, times, definitions, limit)
         return [DueRun(*row) for row in rows]
 
     async def applied(self, topics: Iterable[str]) -> dict[Partition, Applied]:
-        async with self._translated():
-            rows = await self._reader.fetch(_SQL["applied_positions"], *self._scope, list(topics))
+        async with _translated(self._looker):
+            rows = await self._looker.fetch(_SQL["applied_positions"], *self._scope, list(topics))
         return {Partition(topic, number): Applied(*how_far) for topic, number, *how_far in rows}
 
     async def waiting_digests(self, runs: Sequence[int]) -> set[tuple[int, int]]:

@@ -12,7 +12,10 @@ from tests.services import Kafka
 
 CHECKOUT = Path(__file__).parents[2]
 SECONDS_MAX = 300
-CASES = {"core", "w1a", "w1c", "chart", "two", "bytes", "latency", "memory", "publishing"}
+CASES = {
+    *("core", "w1a", "w1c", "chart", "two", "bytes", "latency", "memory", "publishing"),
+    *("deferred", "timers"),
+}
 
 
 def test_a_smoke_of_the_benchmarks_measures_every_case(kafka: Kafka, tmp_path: Path) -> None:
@@ -41,6 +44,10 @@ def test_a_smoke_of_the_benchmarks_measures_every_case(kafka: Kafka, tmp_path: P
         ("latency", "p99, engine / baseline"),
         ("memory", "engine's peak"),
         ("publishing", "publishing / not"),
+        ("deferred", "early / in order"),
+        ("timers", "with timers / alone"),
+        ("timers", "p99 of lateness"),
+        ("timers", "engine's peak"),
     }
     assert all(value > 0 for (_, name), value in figures.items() if not name.startswith("change of"))
     assert cases["bytes"]["by_relation"]["events (table)"] > cases["bytes"]["event"] > 150

@@ -9,10 +9,10 @@ import pytest
 
 from connectors.source import Partition, RawRecord
 from engine.claims import Slice
-from engine.committer import Due
 from engine.log import Kind
 from engine.reading import history, list_runs, replay, verify
 from engine.store.connecting import Connection
+from engine.timers import Due
 from statemachines.limits import FOLLOWING_MAX
 from statemachines.machine import compile_pipeline
 from tests import journey

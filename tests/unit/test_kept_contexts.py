@@ -8,7 +8,7 @@ from pydantic import Field
 from statemachines import Context, Pipeline
 from statemachines.handlers import read, write
 from statemachines.interpreter import step
-from statemachines.limits import KEPT_BYTES_MAX, KEPT_CONTEXTS_MAX
+from statemachines.limits import KEPT_BYTES_MAX, KEPT_CONTEXTS_MAX, KEPT_PAUSE_CONTEXTS
 from statemachines.machine import Machine, compile_pipeline
 from statemachines.outcome import Moved
 from statemachines.run import Run
@@ -73,16 +73,38 @@ def test_two_who_read_the_same_bytes_do_not_share_a_context(machine: Machine) ->
 
 
 def test_what_was_read_back_is_read_once(machine: Machine) -> None:
-    written = write(machine, Notes(texts=["a"]), None)
-    [kept] = machine.kept.values()
-    assert read(machine, written) is kept
-    assert read(machine, written) is not kept
+    context = Notes(texts=["a"])
+    machine.kept.keep(b"{}", context)
+    assert read(machine, b"{}") is context
+    assert read(machine, b"{}") is not context
+    written = write(machine, context, None)
+    assert len(machine.kept.contexts) == 1
+    assert read(machine, written) is not context, "it is what was read back, not what was written"
+    assert len(machine.kept.contexts) == 0
 
 
 def test_few_and_small_ones_are_kept(machine: Machine) -> None:
-    for number in range(3 * KEPT_CONTEXTS_MAX):
+    for number in range(KEPT_CONTEXTS_MAX):
         write(machine, Notes(texts=[str(number)]), None)
-        assert 0 < len(machine.kept) <= KEPT_CONTEXTS_MAX
-    machine.kept.clear()
+        assert len(machine.kept.contexts) == number + 1
     write(machine, Notes(texts=["x" * KEPT_BYTES_MAX]), None)
-    assert not machine.kept
+    assert len(machine.kept.contexts) == KEPT_CONTEXTS_MAX
+    write(machine, Notes(texts=["one more"]), None)
+    assert len(machine.kept.contexts) == 0
+
+
+def test_none_are_kept_for_a_while_where_hardly_any_is_read_again(machine: Machine) -> None:
+    for number in range(KEPT_CONTEXTS_MAX + 1 + KEPT_PAUSE_CONTEXTS):
+        write(machine, Notes(texts=[str(number)]), None)
+    assert not machine.kept.contexts
+    for number in range(10):
+        write(machine, Notes(texts=[str(number)]), None)
+    assert len(machine.kept.contexts) == 10
+
+
+def test_they_are_kept_on_where_they_are_read_again(machine: Machine) -> None:
+    for number in range(2 * KEPT_CONTEXTS_MAX):
+        written = write(machine, Notes(texts=[str(number)]), None)
+        if number % 2:
+            read(machine, written)
+    assert not machine.kept.pausing

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
@@ -10,7 +11,7 @@ from engine.backlog import Backlog
 from engine.limits import EngineLimits
 from engine.routing import Loaded, Route, make_routes
 from engine.store.contract import DueRun, Store
-from engine.timers import Timers
+from engine.timers import HANDED_MAX, Due, Timers
 from statemachines.definition import Pipeline
 from statemachines.machine import compile_pipeline
 from tests.unit.machines import Account, Opened, open_account
@@ -49,6 +50,9 @@ class Come:
     def nothing_waits(self) -> None:
         pass
 
+    def close(self) -> None:
+        pass
+
     async def passed(self, due: Mapping[Route, datetime]) -> dict[Route, datetime]:
         self.asked.extend(route.name for route in due)
         return {route: self.far.get(route.name, NOW) for route in due}
@@ -73,7 +77,9 @@ def serving(come: Come, *found: Route) -> tuple[Timers, Rows]:
 
 
 async def keys(timers: Timers) -> list[str]:
-    return [one.key for one in await timers.due()]
+    due = await timers.due(wait=True)
+    timers.settle(due)
+    return [one.key for one in due]
 
 
 async def test_what_is_due_waits_until_the_events_of_its_pipeline_have_come_so_far() -> None:
@@ -99,3 +105,68 @@ async def test_without_homes_nothing_is_asked_for() -> None:
     timers, rows = serving(Come({}), *routes(a="after_backlog"))
     timers.homes = []
     assert (await keys(timers), rows.asked) == ([], [])
+
+
+class Slow:
+    """A store in which these runs are due, however often it is asked; it answers when it may."""
+
+    def __init__(self, *keys: str) -> None:
+        self.keys = keys
+        self.limits: list[int] = []
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
+
+    async def due_runs(
+        self, homes: Sequence[int], until: Mapping[int, datetime], definitions: Sequence[int], limit: int
+    ) -> list[DueRun]:
+        del homes, definitions
+        self.limits.append(limit)
+        await self.may_answer.wait()
+        return [DueRun(1, key, number, until[1], 0, 1) for number, key in enumerate(self.keys[:limit])]
+
+
+def of(store: Slow) -> Timers:
+    limits = EngineLimits(timer_poll_seconds=0.0, timer_runs_max=2)
+    found = Timers(cast("Store", store), routes(a="on_time"), cast("Backlog", Come({})), limits, lambda: NOW)
+    found.homes = [0]
+    return found
+
+
+def names(due: Sequence[Due]) -> list[str]:
+    return [one.key for one in due]
+
+
+async def test_what_is_on_its_way_is_not_handed_out_again_and_does_not_hide_what_is_behind_it() -> None:
+    store = Slow("a", "b", "c", "d", "e")
+    timers = of(store)
+    before = timers.are_due
+    first = await timers.due(wait=True)
+    second = await timers.due(wait=True)
+    assert (names(first), names(second)) == (["a", "b"], ["c", "d"])
+    assert store.limits == [2, 2 + 2]
+    assert len(first) + len(second) == HANDED_MAX * 2
+    assert await timers.due(wait=True) == [], "no more than that is on its way"
+    assert len(store.limits) == 2
+    assert (before, timers.are_due) == (False, True)
+    store.keys = ("b", "c", "d", "e")
+    timers.settle(first)
+    assert names(await timers.due(wait=True)) == ["b", "e"], "what was settled and is still due is found anew"
+    await timers.close()
+
+
+async def test_it_is_waited_for_only_where_there_is_nothing_else_to_do() -> None:
+    store = Slow("a")
+    store.may_answer.clear()
+    timers = of(store)
+    assert await timers.due(wait=False) == []
+    await asyncio.sleep(0)
+    assert len(store.limits) == 1
+    assert await timers.due(wait=False) == []
+    store.may_answer.set()
+    assert names(await timers.due(wait=True)) == ["a"]
+    assert len(store.limits) == 1, "the same look has answered"
+    store.may_answer.clear()
+    await asyncio.sleep(0)
+    assert len(store.limits) == 2, "where something was due, the next look begins at once"
+    assert await timers.due(wait=False) == []
+    await timers.close()

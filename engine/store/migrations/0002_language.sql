@@ -10,9 +10,10 @@ create function home_of(key text) returns smallint
 language sql immutable strict parallel safe
 as $$ select (('x' || substr(md5(key), 1, 4))::bit(16)::int % 16)::smallint $$;
 
--- Only runs for which something falls due are in it, so that those for which nothing does cost nothing.
+-- Only runs for which something falls due are in it, so that those for which nothing does cost nothing. Whoever serves a
+-- pipeline and a home finds theirs side by side, in the order in which they fall due.
 drop index runs_wake_at;
-create index runs_due on runs (home_of(key), pipeline, wake_at) where wake_at is not null and held = 0;
+create index runs_due on runs (pipeline, home_of(key), wake_at) where wake_at is not null and held = 0;
 
 -- Until when a deferred event waits; null: it waits behind what holds its run.
 alter table waiting add column until timestamptz;

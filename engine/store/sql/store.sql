@@ -146,18 +146,20 @@ where w.run = any ($1::bigint[]) and w.until is not null
 order by w.run, w.sequence
 
 -- name: due_runs
--- The runs for which something has fallen due, of each pipeline until a time, those that waited longest first. A run that
--- follows a definition that is not loaded waits until it is; one that no event has started follows the newest.
+-- The runs for which something has fallen due, of each pipeline until a time, those that waited longest first. Those of a
+-- pipeline and a home are a range of the index, read from its beginning: however many wait, and however much has fallen
+-- due, no more are looked at than are asked for. A run that follows a definition that is not loaded waits until it is; one
+-- that no event has started follows the newest.
 select due.pipeline, due.key, due.id, due.wake_at, due.generation, due.sequence
-from unnest($1::smallint[]) as homes (home)
-cross join unnest($2::int[], $3::timestamptz[]) as pipelines (id, until)
+from unnest($2::int[], $3::timestamptz[]) as served (pipeline, until)
+cross join unnest($1::smallint[]) as home (number)
 cross join lateral (
     select r.pipeline, r.key, r.id, r.wake_at, r.generation, r.sequence
     from pointsman.runs r
-    where pointsman.home_of(r.key) = homes.home and r.pipeline = pipelines.id and r.wake_at <= pipelines.until
+    where r.pipeline = served.pipeline and pointsman.home_of(r.key) = home.number and r.wake_at <= served.until
         and r.wake_at is not null and r.held = 0 and (r.definition = any ($4::int[]) or r.status <> 1)
     order by r.wake_at limit $5
-) due
+) as due
 order by due.wake_at limit $5
 
 -- name: applied_positions

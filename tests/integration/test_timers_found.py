@@ -1,0 +1,84 @@
+"""What has fallen due is found by its index: what it takes depends on neither how many wait nor how many are due."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+
+import pytest
+
+from engine.homes import HOMES
+from engine.store.connecting import Connection, connect
+from engine.store.queries import load
+from tests.feeding import BEGINS, event, feed
+from tests.journey import TOPIC, journey_pipeline
+from tests.services import Database
+
+WAIT = 20_000
+LIMIT = 10
+DUE = load("store")["due_runs"]
+COLUMNS = (
+    "started, updated, pipeline, generation, sequence, definition, held, waiting, status, configuration, \
+    recent, hash, context, memory"
+)
+
+
+@pytest.fixture
+async def engine(database: Database) -> AsyncIterator[Connection]:
+    """A connection as the engine has them."""
+    connection = await connect(database.engine_dsn)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def owner(database: Database) -> AsyncIterator[Connection]:
+    connection = await connect(database.owner_dsn, for_engine=False)
+    yield connection
+    await connection.close()
+
+
+async def wait(owner: Connection, first: int, at: str) -> None:
+    """Let many runs wait, each for its own time (an expression of ``number``)."""
+    await owner.execute(
+        f"insert into pointsman.runs (id, key, wake_at, {COLUMNS}) "
+        f"select number, 'many-' || number, {at}, {COLUMNS} "
+        f"from (select * from pointsman.runs where key = 'j1') one, "
+        f"generate_series({first}::bigint, {first + WAIT - 1}) number"
+    )
+
+
+async def explained(engine: Connection, name: str) -> str:
+    homes, now = ",".join(map(str, range(HOMES))), BEGINS.isoformat()
+    await engine.execute(f"prepare {name} (smallint[], int[], timestamptz[], int[], int) as {DUE}")
+    rows = await engine.fetch(
+        f"explain (analyze, buffers off, costs off, timing off, summary off) "
+        f"execute {name} ('{{{homes}}}', '{{1}}', array[timestamptz '{now}'], '{{1}}', {LIMIT})"
+    )
+    return "\n".join(row[0] for row in rows)
+
+
+@pytest.mark.parametrize("analyzed", [True, False])
+async def test_only_as_many_are_looked_at_as_are_taken(
+    database: Database, owner: Connection, engine: Connection, *, analyzed: bool
+) -> None:
+    async with feed(database, journey_pipeline()) as feeding:
+        await feeding.records(event("journey.booked", {"journey": "j1"}, topic=TOPIC))
+    # The plan is made before there is anything, as that of an engine that starts on an empty store.
+    plans = [await explained(engine, "before")]
+    await wait(owner, 1, f"timestamptz '{BEGINS.isoformat()}' + interval '1 day' + number * interval '1 s'")
+    if analyzed:
+        await owner.execute("analyze pointsman.runs")
+    plans.append(await explained(engine, "waiting"))
+    await wait(owner, 1 + WAIT, f"timestamptz '{BEGINS.isoformat()}' - number * interval '1 s'")
+    if analyzed:
+        await owner.execute("analyze pointsman.runs")
+    plans.append(await explained(engine, "due"))
+    for plan in plans:
+        assert "using runs_due" in plan, plan
+        assert "Seq Scan" not in plan, plan
+    [none] = re.findall(r"using runs_due.*rows=([\d.]+) loops=16", plans[1])
+    assert float(none) == 0, "of those that wait, none is looked at"
+    [some] = re.findall(r"using runs_due.*rows=([\d.]+) loops=16", plans[2])
+    assert float(some) <= LIMIT, "of those that are due, no more than are asked for, of each home"
+    assert "Rows Removed" not in plans[2], plans[2]

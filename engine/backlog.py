@@ -22,8 +22,8 @@ from statemachines.memory import time_of
 
 log = logging.getLogger("pointsman.engine")
 
-SURVEY_SECONDS = 0.02
-"""So long an answer of Kafka's is waited for before other things go on."""
+SURVEY_SECONDS = 0.25
+"""So long an answer of Kafka's is waited for before what was known counts."""
 PARTITIONS_SECONDS = 30.0
 """How often it is asked which partitions there are."""
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)

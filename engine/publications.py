@@ -82,7 +82,7 @@ def _asked(one: Asked, address: Address) -> dict[str, Any]:
     if one.what == "cancel":
         return {"cancel": one.id}
     form: dict[str, Any] = {one.what: one.topic or one.type, "type": one.type}
-    form["id"] = str(address.derive(DELAYED_IDS_FROM + one.number))
+    form["id"] = address.derive_text(DELAYED_IDS_FROM + one.number)
     if one.data:
         form["data"] = orjson.Fragment(one.data)
     if one.key is not None:

@@ -147,7 +147,8 @@ class Session:
                 self._timers.settle(self._draft.due)
                 self._draft = None
         full = self._draft is not None and self._draft.records >= limits.batch_records_max
-        if full or not self._is_in_flight():
+        grows = self._timers.are_due and not self._dry
+        if full or not (grows or self._is_in_flight()):
             await self._advance()
 
     def _is_in_flight(self) -> bool:

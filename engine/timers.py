@@ -20,6 +20,8 @@ from engine.store.contract import DueRun, Store
 HANDED_MAX = 2
 """So many times ``timer_runs_max`` are on their way at most: in a commit in flight, and in the draft behind it."""
 DUE_OF_LATE_SECONDS = 1.0
+WAIT_SECONDS = 0.02
+"""So long an answer is waited for where there is nothing else to do, before there may be again."""
 
 
 class Due(NamedTuple):
@@ -67,13 +69,13 @@ class Timers:
         """Runs for which something has fallen due, and may happen now.
 
         It is looked now and then, beside all else; the answer is there when it is asked for the next time. ``wait``:
-        there is nothing else to do, so it is waited for.
+        there is nothing else to do, so it is waited for, though not for long.
         """
         self._begin_to_look()
         if self._looking is None:
             return []
         if wait:
-            await asyncio.wait({self._looking})
+            await asyncio.wait({self._looking}, timeout=WAIT_SECONDS)
         if not self._looking.done():
             return []
         looking, self._looking = self._looking, None

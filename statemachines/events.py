@@ -75,6 +75,10 @@ class Address(NamedTuple):
         """The id of the effect (or of anything else) number ``index`` of this move; equal on every replay."""
         return uuid.UUID(b"".join(self.derive_groups(index)).decode())
 
+    def derive_text(self, index: int) -> str:
+        """The same as text."""
+        return b"-".join(self.derive_groups(index)).decode()
+
     def derive_groups(self, index: int) -> Groups:
         """The same in digits; a UUID costs more than the hash."""
         namespace, pipeline, key, generation, sequence = self

@@ -119,7 +119,7 @@ def wakes_at(run: Run) -> int | None:
 def id_of(machine: Machine, run: Run, delayed: Delayed) -> str:
     """The id of what a run has asked for later: the same after any number of crashes."""
     address = Address(machine.namespace, machine.name, run.key, run.generation, delayed.sequence)
-    return str(address.derive(DELAYED_IDS_FROM + delayed.number))
+    return address.derive_text(DELAYED_IDS_FROM + delayed.number)
 
 
 def _may_take(machine: Machine, run: Run, one: DeferredEvent) -> bool:

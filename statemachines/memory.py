@@ -77,7 +77,8 @@ class Memory(NamedTuple):
 
     def without(self, gone: Delayed) -> Memory:
         """The memory once this has fallen due."""
-        return self._replace(delayed=tuple(one for one in self.delayed if one is not gone and one != gone))
+        left = tuple(one for one in self.delayed if one is not gone and one != gone)
+        return Memory(left, self.marks, self.seen, self.output)
 
 
 EMPTY = Memory()

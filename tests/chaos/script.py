@@ -152,6 +152,8 @@ GOLDEN = 0.618034
 HOURS = 3_600.0
 IN_TIME = 1.0
 """To pay within, where the payment comes with the booking."""
+AT_ONCE = 0.02
+"""The same where it comes with it by another partition, which another engine may have."""
 
 
 def trip_event(id: str, kind: str, key: str, **data: Any) -> bytes:
@@ -189,25 +191,28 @@ def _trip(random: Random, key: str, seconds: float, number: int) -> tuple[list[S
         booking = book(random.uniform(0.5, 2.0))
         life = [*random.sample([boarded, left], random.randrange(3)), booking, *bags, booking]
     else:
-        is_bad = fate < 0.30
-        is_raced = fate < 0.6
-        booking = book(IN_TIME if is_raced else HOURS)
+        is_bad, is_elsewhere, is_raced = fate < 0.30, 0.30 <= fate < 0.5, fate < 0.7
+        booking = book(AT_ONCE if is_elsewhere else IN_TIME if is_raced else HOURS)
         bad = [trip_event("bad", "loaded", key, bags="much")] if is_bad else []
         rest = [boarded, *bags]
         random.shuffle(rest)
         early = [rest.pop() for _ in range(random.randrange(len(rest) + 1))]
-        if is_raced:
+        if is_elsewhere:
+            # Nothing else, or it would matter which of the two is met first.
+            together = life = [booking, paid]
+        elif is_raced:
             together = [booking, *bad, paid]
             life = [*early, *together, *rest, left]
         else:
             # Early in either order: the payment may wait for its booking, too.
             first = [booking, paid] if random.random() < 0.5 else [paid, booking]
             life = [*early, *first, *rest, left]
-        if random.random() < 0.4:
+        if not is_elsewhere and random.random() < 0.4:
             life.append(random.choice([booking, paid, boarded]))
     at, sends = random.uniform(0, seconds * 0.8), list[Send]()
     for value in life:
         if not sends or not sends[-1].with_next:
             at += random.uniform(0, seconds * 0.03)
-        sends.append(Send(at, TRIPS, key, value, EVENT_HEADERS, value in together[:-1]))
+        record_key = f"{key}/{random.random()}" if 0.30 <= fate < 0.5 and value is paid else key
+        sends.append(Send(at, TRIPS, record_key, value, EVENT_HEADERS, value in together[:-1]))
     return sends, 0.25 <= fate < 0.30

@@ -1,7 +1,8 @@
 """What must have become of the events of trips, by a plain dictionary; no code of the engine.
 
 A timer and an event that could meet either way are never in one trip: either no payment comes at all, or it is in Kafka
-before the time is over (it came in one transaction with the booking), or there are hours to pay in.
+before the time is over (it came in one transaction with the booking, perhaps by another partition), or there are hours
+to pay in.
 """
 
 from __future__ import annotations

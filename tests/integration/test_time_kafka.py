@@ -60,10 +60,13 @@ async def test_a_payment_that_waited_in_kafka_beats_a_timeout_that_is_long_past(
 ) -> None:
     name = await topic("orders")
     clock = Clock()
+    # What waits is more than one commit takes.
+    world.limits["batch_records_max"] = 5
+    others = [f"other-{number}" for number in range(100)]
     await publish(kafka.bootstrap, name, told("placed", "paid"), told("placed", "unpaid"))
     async with world.engine(orders_on(name), clock=clock):
         await world.come_to(in_state("placed", ["paid", "unpaid"]))
-    await publish(kafka.bootstrap, name, told("paid", "paid"))
+    await publish(kafka.bootstrap, name, *(told("placed", key) for key in others), told("paid", "paid"))
     clock.shift = 2 * HOUR
     async with world.engine(orders_on(name), clock=clock):
         await world.come_to({"paid": "paid", "unpaid": "lapsed"})

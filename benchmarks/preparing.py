@@ -16,8 +16,9 @@ from benchmarks.servers import ENGINE_ROLE, Servers
 from benchmarks.sizes import BATCH_RECORDS
 from connectors.source import Partition, RawRecord
 from engine.admission import register
+from engine.caches import evict
 from engine.claims import Claim, Slice
-from engine.committer import Committer, evict
+from engine.committer import Committer
 from engine.limits import EngineLimits
 from engine.observing import Silent
 from engine.routing import make_routes

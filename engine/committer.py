@@ -27,10 +27,9 @@ from typing import TypeVar
 from connectors.elements import ELEMENTS_MAX
 from engine.batch import Batch
 from engine.claims import Claim, Slice, bytes_in, halves, moves_of
-from engine.limits import EngineLimits
 from engine.loading import load_for, load_into_cache
 from engine.observing import Observer
-from engine.routing import Route, TopicRoute, bytes_of
+from engine.routing import Route, TopicRoute
 from engine.run_ids import RunIds
 from engine.store.contract import LostPositionsError, LostRunsError, RefusedByStoreError, Store
 from engine.telling import tell_dead_letters
@@ -381,28 +380,3 @@ async def _breathe() -> None:
 def _portions(many: Sequence[T], length: int) -> Iterator[Sequence[T]]:
     for at in range(0, len(many), length):
         yield many[at : at + length]
-
-
-def evict(routes: Sequence[Route], limits: EngineLimits, batch: Batch) -> None:
-    """Bring the caches down to their limits, the least recently moved runs first.
-
-    What ``batch`` moved stays, since it is not durable yet.
-    """
-    bytes_max = limits.cache_bytes_max // max(1, len(routes))
-    for route in routes:
-        cache, moved = route.cache, batch.moved(route)
-        over = 0
-        if route.cache_bytes > bytes_max:
-            route.cache_bytes = sum(map(bytes_of, cache.values()))
-            over = route.cache_bytes - bytes_max
-        surplus = len(cache) - limits.cache_runs_max
-        gone: list[str] = []
-        if surplus > 0 or over > 0:
-            for key, run in cache.items():
-                if (len(gone) >= surplus and over <= 0) or key in moved:
-                    break
-                gone.append(key)
-                over -= bytes_of(run)
-                route.cache_bytes -= bytes_of(run)
-        for key in gone:
-            del cache[key]

@@ -25,7 +25,7 @@ from statemachines.topic import Topic
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from statemachines.interpreter import Occurrence
+    from statemachines.occurrence import Occurrence
 
 NO_TOPIC = Topic("")
 

@@ -9,12 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 
-import orjson
-
 from connectors.decode import Decoded, Unreadable
 from connectors.source import Record
 from engine.arrival import Arrival
-from engine.dead_letters import Subject, details_bytes, make_dead_letter, tried_form
+from engine.dead_letters import Subject, details_bytes, make_dead_letter
 from engine.dispositions import Disposition
 from engine.envelope import encode_envelope
 from engine.log import (
@@ -23,31 +21,20 @@ from engine.log import (
     LogRow,
     digest_number,
     fold,
-    microseconds,
     pack,
     seal_packed,
     with_hash,
 )
 from engine.routing import RUN_BYTES, Route, TopicRoute
 from engine.store.contract import Commit, IgnoredRange, Noted
-from statemachines.memory import Delayed, lasting, read_memory, write_memory
 from statemachines.outcome import (
-    Deferred,
-    Duplicate,
-    Ignored,
     Moved,
-    Outcome,
     Reason,
     Refused,
-    Stale,
-    Waits,
 )
-from statemachines.run import DIGEST_BYTES, DeferredEvent, Run, Status
+from statemachines.run import DIGEST_BYTES, Run
 from statemachines.search import Attributes, attributes_of
-from statemachines.turns import business_key
 
-WAITING_EVENTS_MAX = 1_000
-"""How many events wait behind the hold of one run; the newest beyond that become dead letters."""
 TYPES_LISTED_MAX = 12
 
 Known = set[tuple[int, int]]
@@ -159,117 +146,6 @@ class Ledger:
         key = (route.name, disposition)
         self.counts[key] = self.counts.get(key, 0) + number
 
-    def settle(
-        self, arrival: Arrival, run: Run | None, outcome: Outcome, at: datetime, after_wait: int | None
-    ) -> None:
-        """Note what became of an event that moved nothing."""
-        self._rest_on(arrival, run)
-        match outcome:
-            case Refused():
-                self.refuse(arrival, run, outcome, at, after_wait)
-                return
-            case Waits():
-                assert run is not None, "only a run can be held"
-                self.wait(arrival, run, at)
-                return
-            case Deferred():
-                if after_wait is not None and run is not None:
-                    run = self._leave_waiting(arrival, run, Kind.LEFT_WAITING, at, after_wait)
-                self.defer(arrival, run, outcome, at)
-                return
-            case Duplicate():
-                known_by = _known_by(arrival, run)
-                self.note(arrival, run, Disposition.DUPLICATE, Reason.SEEN_BEFORE, known_by, at)
-            case Stale(why):
-                self.note(arrival, run, Disposition.STALE, Reason.STALE, details_bytes(why=why), at)
-            case Ignored(reason, tried, policy, memory):
-                details = details_bytes(tried, policy)
-                self.note(arrival, run, Disposition.IGNORED, reason, details, at)
-                if memory is not None and run is not None:
-                    run = self.row(arrival, run, Kind.PASSED, at, memory=memory)
-            case _:
-                raise AssertionError("a move is not settled here")
-        if after_wait is not None and run is not None:
-            self._leave_waiting(arrival, run, Kind.LEFT_WAITING, at, after_wait)
-
-    def defer(self, arrival: Arrival, run: Run | None, deferred: Deferred, at: datetime) -> None:
-        """Let an event wait until its run takes it, which may not have begun."""
-        memory = b""
-        if run is None or run.status == Status.COMPLETED:
-            run, memory = self._expect(arrival, run, at), b"" if run is None else lasting(run.memory)
-        until = microseconds(deferred.until)
-        said: dict[str, object] = {"deferred": deferred.reason.value, "why": deferred.why, "until": until}
-        said |= {"then": deferred.then, "policy": deferred.policy, "tried": tried_form(deferred.tried)}
-        item = DeferredEvent(
-            run.sequence + 1,
-            until,
-            deferred.then,
-            deferred.reason.value,
-            arrival.digest,
-            arrival.decoded.envelope,
-            arrival.decoded.data,
-            arrival,
-        )
-        after = self.row(arrival, run, Kind.DEFERRED, at, effects=orjson.dumps([said]), memory=memory)
-        arrival.route.cache[run.key] = after._replace(deferred=(*run.deferred, item))
-        number = digest_number(arrival.digest)
-        self.commit.waiting_added.append((run.id, item.sequence, number, deferred.until))
-        self.waiting.add((run.id, number))
-        self.count(arrival.route, Disposition.DEFERRED)
-
-    def _expect(self, arrival: Arrival, before: Run | None, at: datetime) -> Run:
-        """A run that no event has started yet, for the events that wait for it; of the key's next generation."""
-        raise NotImplementedError
-
-    def leave_for_next(self, arrival: Arrival, run: Run, item: DeferredEvent, at: datetime) -> None:
-        """Note that an event that was deferred waits no longer for this run, which has ended."""
-        after = self.row(arrival, run, Kind.LEFT_DEFERRED, at)
-        arrival.route.cache[run.key] = after._replace(deferred=_without(run.deferred, item))
-        self.commit.waiting_removed.append((run.id, item.sequence))
-        self.waiting.discard((run.id, digest_number(item.digest)))
-
-    def leave_deferral(
-        self, arrival: Arrival, run: Run, item: DeferredEvent, outcome: Outcome, at: datetime
-    ) -> None:
-        """Note what became of an event that was deferred, and moved nothing."""
-        reason, details, disposition = Reason.STALE, b"", Disposition.STALE
-        holds = False
-        match outcome:
-            case Refused():
-                holds = outcome.holds
-            case Ignored(reason, tried, policy):
-                details, disposition = details_bytes(tried, policy), Disposition.IGNORED
-            case Stale(why):
-                details = details_bytes(why=why)
-            case Duplicate():
-                reason, disposition = Reason.SEEN_BEFORE, Disposition.DUPLICATE
-                details = _known_by(arrival, run)
-            case _:
-                raise AssertionError(f"a deferred event does not leave by {outcome}")
-        kind = Kind.HELD_DEFERRED if holds else Kind.LEFT_DEFERRED
-        memory = outcome.memory if isinstance(outcome, Ignored) else None
-        after = self.row(arrival, run, kind, at, memory=memory or b"")
-        arrival.route.cache[run.key] = after._replace(deferred=_without(run.deferred, item))
-        self.commit.waiting_removed.append((run.id, item.sequence))
-        self.waiting.discard((run.id, digest_number(item.digest)))
-        if isinstance(outcome, Refused):
-            self._letter(arrival, run, outcome, at, after.sequence if holds else None)
-        else:
-            self.note(arrival, run, disposition, reason, details, at)
-
-    def refuse(
-        self, arrival: Arrival, run: Run | None, refused: Refused, at: datetime, after_wait: int | None
-    ) -> None:
-        """Make an event a dead letter, and hold its run if that is what the outcome says."""
-        sequence: int | None = None
-        if run is not None and refused.holds:
-            kind = Kind.HELD if after_wait is None else Kind.HELD_AFTER_WAIT
-            self._leave_waiting(arrival, run, kind, at, after_wait)
-            sequence = run.sequence + 1
-        elif run is not None and after_wait is not None:
-            self._leave_waiting(arrival, run, Kind.LEFT_WAITING, at, after_wait)
-        self._letter(arrival, run, refused, at, sequence)
-
     def _letter(
         self, arrival: Arrival, run: Run | None, refused: Refused, at: datetime, sequence: int | None
     ) -> None:
@@ -295,27 +171,6 @@ class Ledger:
         )
         self.commit.dead_letters.append(letter)
         self.count(route, Disposition(letter.disposition))
-
-    def refuse_own(
-        self, arrival: Arrival, run: Run, delayed: Delayed, refused: Refused, at: datetime
-    ) -> None:
-        """Make what a run has asked for, and cannot take, a dead letter that holds it."""
-        memory = write_memory(read_memory(run.memory).without(delayed))
-        kind = Kind.HELD_FIRED if refused.holds else Kind.PASSED
-        after = self.row(arrival, run, kind, at, memory=memory)
-        self._letter(arrival, run, refused, at, after.sequence if refused.holds else None)
-
-    def wait(self, arrival: Arrival, run: Run, at: datetime) -> None:
-        """Let an event wait behind what holds its run, or refuse it where too many wait."""
-        if run.behind >= WAITING_EVENTS_MAX:
-            error = f"{run.behind} events wait already behind what holds the run; this one came on top"
-            self.refuse(arrival, run, Refused(Reason.WAITING_FULL, error, False), at, None)
-            return
-        self.row(arrival, run, Kind.WAITED, at)
-        number = digest_number(arrival.digest)
-        self.commit.waiting_added.append((run.id, run.sequence + 1, number, None))
-        self.waiting.add((run.id, number))
-        self.count(arrival.route, Disposition.HELD)
 
     def note(
         self,
@@ -473,19 +328,6 @@ class Ledger:
         route.cache[key] = after
         return after
 
-    def _rest_on(self, arrival: Arrival, run: Run | None) -> None:
-        if run is not None and arrival.key not in self._touched.get(arrival.route, ()):
-            self._judged.setdefault(arrival.route, {}).setdefault(arrival.key, run)
-
-    def _leave_waiting(
-        self, arrival: Arrival, run: Run, kind: Kind, at: datetime, after_wait: int | None
-    ) -> Run:
-        after = self.row(arrival, run, kind, at)
-        if after_wait is not None:
-            self.commit.waiting_removed.append((run.id, after_wait))
-            self.waiting.discard((run.id, digest_number(arrival.digest)))
-        return after
-
     def row(
         self,
         arrival: Arrival,
@@ -513,19 +355,6 @@ class Ledger:
             run.id, digest, offset, at, run.sequence + 1, position, run.definition, int(kind), status, packed,
             envelope.type, configuration, envelope.id, effects, context, memory, record.value,
         ))  # fmt: skip
-
-
-def _known_by(arrival: Arrival, run: Run | None) -> bytes:
-    """The business key of a duplicate as its note keeps it: what it doubles need not have its id."""
-    route, envelope = arrival.route, arrival.decoded.envelope
-    machine = route.newest if run is None else route.machines.get(run.definition, route.newest)
-    once = machine.onces.get(envelope.type)
-    name = None if once is None else business_key(once, envelope.type, arrival.decoded.data)
-    return b"" if name is None else orjson.dumps({"known_by": name})
-
-
-def _without(deferred: tuple[DeferredEvent, ...], gone: DeferredEvent) -> tuple[DeferredEvent, ...]:
-    return tuple(one for one in deferred if one.sequence != gone.sequence)
 
 
 def _changed_attributes(route: Route, run: Run, before: bytes) -> Iterator[tuple[int, Attributes]]:

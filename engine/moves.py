@@ -15,10 +15,10 @@ from datetime import datetime, timedelta
 from engine.arrival import Arrival
 from engine.dispositions import Disposition
 from engine.envelope import HEADERS_ARE_USUAL, KEY_IS_RUN_KEY, TIME_MAX, USUAL_HEADERS, encode_envelope
-from engine.ledger import Ledger
 from engine.log import COLUMNS, HASH_BYTES, HASH_LENGTH, POSTGRES_EPOCH, Kind, digest_number
 from engine.publications import asked_effects, instant_of, publish, sent_value
 from engine.routing import Route
+from engine.settling import Settling
 from engine.store.contract import SentEvent
 from statemachines.effects import Asked, Publication
 from statemachines.events import Address, Envelope
@@ -53,7 +53,7 @@ Move = tuple[Arrival, Machine, Run | None, Moved, datetime, int]
 """An event, the definition, the run before it (None where it starts), what it does; when, also as Postgres counts."""
 
 
-class Moves(Ledger):
+class Moves(Settling):
     """Gathers moves, beside all else."""
 
     def __init__(self, at: datetime, run_ids: Iterator[int]) -> None:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 from connectors.source import Partition, SourceError
 from engine.backlog import Backlog
 from engine.backoff import Backoff
+from engine.caches import evict
 from engine.claims import CHANNEL, Claim, Slice, by_bytes
 from engine.commands import Commands
-from engine.committer import Committer, Draft, Pending, evict
+from engine.committer import Committer, Draft, Pending
 from engine.homes import HOMES, homes_in
 from engine.parts import Parts, kafka_troubles
 from engine.routing import Route, TopicRoute

@@ -39,7 +39,7 @@ END_SECONDS = 1.0
 
 _BEAT = struct.Struct("4q")
 _FRAME = re.compile(r'^  File "(?P<file>.*)", line (?P<line>\d+|\?+) in (?P<name>.*)$', re.MULTILINE)
-_CALLS_HANDLERS = re.compile(r"[/\\]statemachines[/\\]handlers\.py$")
+_CALLS_HANDLERS = re.compile(r"[/\\]statemachines[/\\](handlers|wishes)\.py$")
 _VALIDATES = re.compile(r"[/\\]engine[/\\]batch\.py$")
 
 Beat = tuple[int, int, int, int]

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from connectors.source import Partition
-from engine.batch import OF_DEFERRED, OF_INSIDE, OF_ITSELF, STRIKES_MAX
+from engine.by_itself import OF_DEFERRED, OF_INSIDE, OF_ITSELF, STRIKES_MAX
 from engine.errors import RefusedError
 from engine.observing import Silent
 from engine.store.queries import load

@@ -17,8 +17,9 @@ import orjson
 from statemachines.effects import Asked, Publication
 from statemachines.events import Address, Envelope, Event
 from statemachines.handlers import validated
-from statemachines.interpreter import Occurrence, step
+from statemachines.interpreter import step
 from statemachines.memory import Delayed, microseconds_of, read_memory, time_of, write_memory
+from statemachines.occurrence import Occurrence
 from statemachines.outcome import Deferred, Ignored, Moved, Outcome, Reason, Refused
 from statemachines.run import DeferredEvent, Run, Status
 from statemachines.turns import in_turn

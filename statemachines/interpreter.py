@@ -32,7 +32,7 @@ past its class's ``__new__``, a meta that is only made when asked for) is there 
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 from statemachines.chart.macrostep import Macrostep, number_of
 from statemachines.chart.spots import Live
@@ -41,6 +41,7 @@ from statemachines.events import Address, Event, Meta, set_origin
 from statemachines.handlers import HandlerError, RaisesError, act, ask, build, read, write
 from statemachines.limits import DEFERRED_MAX, MEMORY_BYTES_MAX
 from statemachines.memory import EMPTY, Memory, read_memory, too_much, write_memory
+from statemachines.occurrence import Occurrence
 from statemachines.outcome import (
     DUPLICATE,
     WAITS,
@@ -65,33 +66,12 @@ if TYPE_CHECKING:
     from statemachines.effects import Publication
     from statemachines.events import Envelope
     from statemachines.machine import Beginning, Candidate, Machine
-    from statemachines.memory import Delayed
     from statemachines.policies import Decided
 
 COMPLETED = int(Status.COMPLETED)
 RUNNING = int(Status.RUNNING)
 EXPECTED = int(Status.EXPECTED)
 _tuple = tuple.__new__
-
-
-class Occurrence(NamedTuple):
-    """An event on its way into a run, with all that the outcome depends on."""
-
-    envelope: Envelope
-    key: str
-    digest: bytes
-    now: datetime
-    event: Event | None
-    """None: the data failed the event's schema, as ``error`` says."""
-    error: str = ""
-    seen: bool = False
-    """The log says that it was consumed before."""
-    data: Any = None
-    """The event's data as it came; asked by what it is in order by."""
-    again: bool = False
-    """It was deferred, and is offered once more."""
-    delayed: Delayed | None = None
-    """It comes from inside: what the run asked for, and what is over with it."""
 
 
 def step(machine: Machine, run: Run | None, occurrence: Occurrence) -> Outcome:

@@ -26,11 +26,12 @@ from statemachines.effects import Asked, Publication, Publish
 from statemachines.events import Envelope, Event, is_internal
 from statemachines.following import Following, fall_due, follow, wakes_at
 from statemachines.handlers import HandlerError
-from statemachines.interpreter import Occurrence, step
+from statemachines.interpreter import step
 from statemachines.keys import how_keyed, key_of, why_no_key
 from statemachines.limits import DEFERRED_MAX, DELAYED_MAX
 from statemachines.machine import Machine, compile_pipeline
 from statemachines.memory import Delayed, lasting, microseconds_of, read_memory, time_of, write_memory
+from statemachines.occurrence import Occurrence
 from statemachines.outcome import Deferred, Ignored, Moved, Outcome, Reason, Refused, Stale
 from statemachines.patterns import is_pattern
 from statemachines.run import DIGEST_BYTES, DeferredEvent, Run, Status, active_in, remember

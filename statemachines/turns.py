@@ -15,8 +15,8 @@ from statemachines.outcome import DUPLICATE, Deferred, Duplicate, Reason, Refuse
 from statemachines.policies import Once
 
 if TYPE_CHECKING:
-    from statemachines.interpreter import Occurrence
     from statemachines.machine import Machine
+    from statemachines.occurrence import Occurrence
 
 
 BUSINESS_KEY_BYTES_MAX = 200

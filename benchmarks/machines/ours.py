@@ -11,8 +11,9 @@ from benchmarks.machines.player import INNERMOST, NESTED_EVENTS, Player, ring
 from benchmarks.processes import MeasuringError
 from statemachines import Context, Event, Pipeline
 from statemachines.events import Envelope
-from statemachines.interpreter import Occurrence, step
+from statemachines.interpreter import step
 from statemachines.machine import compile_pipeline
+from statemachines.occurrence import Occurrence
 from statemachines.outcome import Moved
 from statemachines.run import DIGEST_BYTES, RECENT_DIGESTS_MAX, Run, Status, remember
 

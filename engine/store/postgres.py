@@ -11,9 +11,7 @@ from asyncpg import PostgresError
 
 from connectors.source import Partition
 from engine import outbox
-from engine.dead_letters import numbered
-from engine.log import COLUMNS, Kind
-from engine.store.attributes import write_attributes
+from engine.log import Kind
 from engine.store.connecting import Connection, connect, translate
 from engine.store.contract import (
     Applied,
@@ -21,8 +19,6 @@ from engine.store.contract import (
     Commit,
     DeferredRow,
     DueRun,
-    LostPositionsError,
-    LostRunsError,
     Origin,
     Position,
     StoredDeadLetter,
@@ -30,15 +26,13 @@ from engine.store.contract import (
     StoreUnavailableError,
     WaitingEvent,
 )
-from engine.store.copying import CHANGE_COLUMNS, RUN_COLUMNS, change_columns, copy, pack_changes, pack_runs
 from engine.store.queries import load
 from engine.store.silence import ending_silent_blockers
+from engine.store.writing import Writing
 from statemachines.run import Run
 
 _SQL = load("store")
 RUN_IDS_IN_BLOCK = 4096
-FEW_CHANGES_MAX = 500
-"""So many runs are changed by a statement with arrays; more by COPY and a statement: less work, but one more answer."""
 
 
 class PostgresStore:
@@ -62,6 +56,7 @@ class PostgresStore:
         self._namespace = namespace
         self._scope = (namespace, group, cluster)
         self._lane = lane
+        self._writing = Writing(self._writer, namespace, lane)
         self._dsn = ""
         self._in_transaction = False
         self._origins: dict[int, Origin] = {}
@@ -301,7 +296,8 @@ class PostgresStore:
         writer = self._writer
         async with self._translated(), ending_silent_blockers(writer, self._dsn):
             try:
-                ticket = await self._write(commit)
+                begun, self._in_transaction = self._in_transaction, False
+                ticket = await self._writing.write(commit, begun=begun)
                 await writer.execute("commit")
             except BaseException:
                 # A connection that broke or was cancelled in the middle cannot roll back; the server does it then.
@@ -309,138 +305,6 @@ class PostgresStore:
                     await writer.execute("rollback", timeout=5)
                 raise
         return ticket
-
-    async def _write(self, commit: Commit) -> int | None:
-        begun, self._in_transaction = self._in_transaction, False
-        await self._move_positions(commit, "" if begun else "begin;")
-        await self._consume_commands(commit)
-        await self._change_runs(commit)
-        await self._create_runs(commit)
-        if commit.attributes:
-            await write_attributes(self._writer, commit.attributes)
-        if commit.judged:
-            unmoved = await self._writer.fetchval(_SQL["count_unmoved"], *_columns(commit.judged))
-            if unmoved != len(commit.judged):
-                raise LostRunsError("another engine moved a run that was found not to take an event")
-        if commit.rows:
-            await copy(self._writer, "pointsman.events", commit.rows, COLUMNS)
-        if not _has_extras(commit):
-            return None
-        out = list(commit.out)
-        await self._write_waiting(commit)
-        for letter in commit.dead_letters:
-            number = await self._writer.fetchval(_SQL["add_dead_letter"], self._namespace, *letter[:-1])
-            if letter.out is not None:
-                out.append(numbered(letter.out, number))
-        await self._write_notes(commit)
-        return await outbox.put(self._writer, self._lane, outbox.encode(out)) if out else None
-
-    async def _move_positions(self, commit: Commit, begin: str) -> None:
-        moves = commit.positions
-        if not moves:
-            if begin:
-                await self._writer.execute(begin)
-            return
-        columns = [list(column) for column in zip(*moves, strict=True)]
-        numbers = tuple(",".join(map(_written, column)) for column in columns)
-        status = await self._writer.execute(begin + _SQL["move_positions"] % numbers)
-        if status != f"UPDATE {len(moves)}":
-            ids, epochs, olds, _, _ = columns
-            raise LostPositionsError(await self._which_are_lost(ids, epochs, olds))
-
-    async def _which_are_lost(self, ids: list[int], epochs: list[int], olds: list[int]) -> set[int]:
-        # The transaction has moved those that are ours, so it is asked about after it is gone.
-        await self._writer.execute("rollback")
-        rows = await self._writer.fetch(
-            "select id, epoch, position from pointsman.positions where id = any ($1::int[])", ids
-        )
-        await self._writer.execute("begin")
-        now = {number: (epoch, position) for number, epoch, position in rows}
-        held = zip(ids, epochs, olds, strict=True)
-        lost = {number for number, epoch, old in held if now.get(number) != (epoch, old)}
-        return lost or set(ids)
-
-    async def _consume_commands(self, commit: Commit) -> None:
-        if commit.commands:
-            status = await self._writer.execute(_SQL["take_inbox"], commit.commands)
-            if status != f"DELETE {len(commit.commands)}":
-                raise LostRunsError("another engine consumed a command first")
-        if commit.follow_up is not None:
-            row = await self._writer.fetchrow(_SQL["add_follow_up"], self._namespace, *commit.follow_up)
-            assert row is not None, "an insert returns its row"
-            commit.followed_by = Command(*row)
-        for one in commit.going_on:
-            await self._writer.execute(_SQL["add_follow_up"], self._namespace, *one)
-        if commit.sent:
-            status = await self._writer.execute(_SQL["add_sent"], self._namespace, *_columns(commit.sent))
-            if status != f"INSERT 0 {len(commit.sent)}":
-                raise LostRunsError("another engine made the pipeline that an event is sent to")
-        if commit.going_on or commit.sent:
-            await self._writer.execute("notify pointsman_inbox")
-
-    async def _change_runs(self, commit: Commit) -> None:
-        if not commit.changed:
-            return
-        changed = sorted(commit.changed, key=_by_run_id)
-        if len(changed) <= FEW_CHANGES_MAX:
-            status = await self._writer.execute(_SQL["change_few_runs"], *change_columns(changed))
-        else:
-            await copy(self._writer, "run_changes", pack_changes(changed), CHANGE_COLUMNS)
-            status = await self._writer.execute(_SQL["change_runs"])
-        if status != f"UPDATE {len(changed)}":
-            raise LostRunsError("another engine moved a run first")
-
-    async def _create_runs(self, commit: Commit) -> None:
-        if commit.created:
-            created = sorted(commit.created, key=_by_run_id)
-            await copy(self._writer, "pointsman.runs", pack_runs(created), RUN_COLUMNS)
-
-    async def _write_waiting(self, commit: Commit) -> None:
-        # What came and went in this one commit never waits; and an event may wait anew for another reason.
-        come = {(run, sequence) for run, sequence, _, _ in commit.waiting_added}
-        gone = set(commit.waiting_removed)
-        removed = [one for one in commit.waiting_removed if one not in come]
-        added = [one for one in commit.waiting_added if one[:2] not in gone]
-        if removed:
-            await self._writer.execute(_SQL["remove_waiting"], *_columns(removed))
-        if added:
-            await self._writer.execute(_SQL["add_waiting"], *_columns(added))
-
-    async def _write_notes(self, commit: Commit) -> None:
-        for ended in commit.ended:
-            status = await self._writer.execute(_SQL["end_dead_letter"], *ended, commit.at)
-            if status != "UPDATE 1":
-                raise LostRunsError("another engine ended a dead letter first")
-        if commit.noted:
-            await self._copy("dispositions", commit.noted, type(commit.noted[0])._fields)
-        if commit.ranges:
-            await self._writer.execute(_SQL["add_ignored_range"], *_columns(commit.ranges), commit.at)
-        if commit.strikes_forgotten:
-            await self._writer.execute(_SQL["forget_strikes"], *_columns(commit.strikes_forgotten))
-
-    async def _copy(self, table: str, records: Sequence[tuple[Any, ...]], columns: Sequence[str]) -> None:
-        await self._writer.copy_records_to_table(
-            table, schema_name="pointsman", records=records, columns=list(columns)
-        )
-
-
-def _has_extras(commit: Commit) -> bool:
-    return bool(
-        commit.out or commit.dead_letters or commit.noted or commit.waiting_added or commit.waiting_removed
-        or commit.ended or commit.ranges or commit.strikes_forgotten
-    )  # fmt: skip
-
-
-def _written(number: int | None) -> str:
-    return "null" if number is None else str(int(number))
-
-
-def _by_run_id(item: tuple[int, Run]) -> int:
-    return item[1].id
-
-
-def _columns(rows: Sequence[tuple[Any, ...]]) -> list[list[Any]]:
-    return [list(column) for column in zip(*rows, strict=True)]
 
 
 @contextlib.asynccontextmanager

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from statemachines.effects import Asked
-from statemachines.handlers import HandlerError, Wish, time_asked
+from statemachines.handlers import HandlerError, time_asked
 from statemachines.limits import DELAY_DAYS_MAX, DELAYED_MAX, MEMORY_BYTES_MAX
 from statemachines.memory import Delayed, Memory, microseconds_of, too_much, write_memory
 from statemachines.outcome import Reason
+from statemachines.wishes import Wish
 
 if TYPE_CHECKING:
     from statemachines.chart.tree import Node

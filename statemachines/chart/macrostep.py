@@ -24,9 +24,9 @@ from statemachines.run import Status
 if TYPE_CHECKING:
     from statemachines.context import Context
     from statemachines.effects import Asked, Publication
-    from statemachines.handlers import Wish
     from statemachines.machine import Machine
     from statemachines.run import Run
+    from statemachines.wishes import Wish
 
 
 class Macrostep:

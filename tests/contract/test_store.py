@@ -23,7 +23,8 @@ from engine.store.contract import (
     RefusedByStoreError,
     Store,
 )
-from engine.store.postgres import FEW_CHANGES_MAX, PostgresStore
+from engine.store.postgres import PostgresStore
+from engine.store.writing import FEW_CHANGES_MAX
 from statemachines.run import Run
 from tests.fakes.store import FakeStore, Tables
 from tests.services import Database

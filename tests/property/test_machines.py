@@ -16,8 +16,9 @@ from statemachines.canonical import canonical_bytes
 from statemachines.codehash import code_hash
 from statemachines.diagram import to_mermaid
 from statemachines.events import Envelope
-from statemachines.interpreter import Occurrence, step
+from statemachines.interpreter import step
 from statemachines.machine import Machine, compile_pipeline
+from statemachines.occurrence import Occurrence
 from statemachines.outcome import Deferred, Moved, Reason, Refused
 from statemachines.run import Run, Status
 from statemachines.testkit import run_after

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from statemachines.definition import Pipeline
 from statemachines.events import Envelope
 from statemachines.following import Following
-from statemachines.interpreter import Occurrence
 from statemachines.machine import compile_pipeline
 from statemachines.memory import read_memory, write_memory
+from statemachines.occurrence import Occurrence
 from statemachines.outcome import Deferred, Outcome
 from statemachines.run import DeferredEvent, Run, Status
 from statemachines.testkit import BEGINNING, Case

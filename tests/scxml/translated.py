@@ -17,8 +17,9 @@ from statemachines import Context, Event, Pipeline, Raise, State
 from statemachines import Failed as FailedEvent
 from statemachines.definition import OnError
 from statemachines.events import Envelope
-from statemachines.interpreter import Occurrence, step
+from statemachines.interpreter import step
 from statemachines.machine import Machine, compile_pipeline
+from statemachines.occurrence import Occurrence
 from statemachines.outcome import Moved, Outcome
 from statemachines.run import DIGEST_BYTES, Run, Status
 from statemachines.testkit import run_after

@@ -7,8 +7,9 @@ from typing import Any
 
 from statemachines import Context, Event, Pipeline, Publish
 from statemachines.events import Envelope
-from statemachines.interpreter import Occurrence, step
+from statemachines.interpreter import step
 from statemachines.machine import Machine
+from statemachines.occurrence import Occurrence
 from statemachines.outcome import Moved
 from statemachines.run import Run
 

@@ -12,7 +12,7 @@ import pytest
 
 from connectors.source import RawRecord
 from engine.batch import Batch
-from engine.committer import evict
+from engine.caches import evict
 from engine.dispositions import Disposition
 from engine.limits import EngineLimits
 from engine.routing import RUN_BYTES, Loaded, TopicRoute, bytes_of, make_routes

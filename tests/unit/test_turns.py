@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from statemachines import Context, Defer, Event, OrderBy, Pipeline
-from statemachines.interpreter import Occurrence, step
+from statemachines.interpreter import step
 from statemachines.limits import SEEN_MAX, STREAM_CHARACTERS_MAX, STREAMS_MAX
 from statemachines.memory import Memory, read_memory, write_memory
+from statemachines.occurrence import Occurrence
 from statemachines.ordering import OrderKind
 from statemachines.outcome import DUPLICATE, WAITS, Deferred, Ignored, Moved, Reason, Refused, Stale
 from statemachines.run import DIGEST_BYTES, Status

@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 from connectors.decode import Decoded, Unreadable, decode
 from connectors.source import RawRecord
 from engine.arrival import Arrival
-from engine.batch import OF_INSIDE, STRIKES_MAX, Batch, identity_of
+from engine.batch import Batch, identity_of
+from engine.by_itself import OF_INSIDE, STRIKES_MAX
 from engine.dead_letters import DeadLetterTopic
 from engine.envelope import decode_envelope
 from engine.inside import NO_TOPIC, inner_arrival

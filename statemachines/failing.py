@@ -1,0 +1,53 @@
+"""What user code did wrong, in words."""
+
+from __future__ import annotations
+
+from pydantic import ValidationError
+
+from statemachines.limits import ERROR_CHARACTERS_MAX
+from statemachines.outcome import Reason
+from statemachines.places import place_of
+
+ERRORS_TOLD_MAX = 20
+
+
+class HandlerError(Exception):
+    """User code raised, or returned or left behind what cannot be."""
+
+    def __init__(self, reason: Reason, message: str, handler: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.handler = handler
+
+
+def describe_invalid(raised: BaseException) -> str:
+    """What is wrong with an event's data, by field."""
+    if not isinstance(raised, ValidationError):
+        return describe(raised, "the event's own validation")
+    told = []
+    for one in raised.errors(include_url=False, include_context=False, include_input=False)[:ERRORS_TOLD_MAX]:
+        place = ".".join(str(part) for part in one["loc"]) or "the data"
+        told.append(f"{place}: {one['msg']}")
+    return "; ".join(told)
+
+
+def describe(error: BaseException, name: str | None) -> str:
+    """What happened in user code, in one printable line that names the handler and the place."""
+    try:
+        text = str(error)
+    except BaseException:  # noqa: BLE001 - an exception's own __str__ may raise too
+        text = "(its message cannot be shown)"
+    place = place_of(error)
+    where = f" ({place})" if place.line else ""
+    return printable(f"{name} raised {type(error).__name__}: {text}", room=len(where)) + where
+
+
+def printable(text: str, room: int = 0) -> str:
+    """``text`` without what a text column or a log line cannot hold, and not longer than the limit."""
+    if len(text) > ERROR_CHARACTERS_MAX - room:
+        text = text[: ERROR_CHARACTERS_MAX - room - 3] + "..."
+    if text.isprintable():
+        return text
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text
+    )

@@ -1,0 +1,159 @@
+"""What an action returns, turned into what is logged: publications, raised events, and what is sent or called off."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from statemachines.checks.names import wrong_with_topic
+from statemachines.effects import Asked, Cancel, Publication, Publish, Raise, Send
+from statemachines.events import Event, type_of
+from statemachines.failing import HandlerError, printable
+from statemachines.limits import EFFECTS_MAX, KEY_BYTES_MAX
+from statemachines.outcome import Reason
+from statemachines.patterns import is_pattern
+
+_RETURNS = "an action returns None, an effect (Publish, Raise, Send, Cancel) or several"
+_wrong_with_topic = lru_cache(maxsize=1_000)(wrong_with_topic)
+_new = tuple.__new__
+
+
+class Wish(NamedTuple):
+    """What an action asked for beside publications and raised events, and when it is to come."""
+
+    asked: Asked
+    after: timedelta | None = None
+    at: datetime | None = None
+
+
+class Performed(NamedTuple):
+    """All that an action asked for."""
+
+    publications: tuple[Publication, ...] = ()
+    raised: tuple[Event, ...] = ()
+    wishes: tuple[Wish, ...] = ()
+
+
+NOTHING = Performed()
+
+
+def several(out: Any, name: str | None, key: str) -> Performed:
+    if isinstance(out, Publish | Raise | Send | Cancel):
+        out = (out,)
+    try:
+        several = iter(out)
+    except TypeError:
+        message = f"{name} returned {type(out).__name__}; {_RETURNS}"
+        raise HandlerError(Reason.ACTION_FAILED, message, name or "") from None
+    asked: list[Publication] = []
+    raised: list[Event] = []
+    wishes: list[Wish] = []
+    for number, effect in enumerate(several):
+        if number >= EFFECTS_MAX:
+            message = f"{name} asked for more than {EFFECTS_MAX} effects in one move"
+            raise HandlerError(Reason.ACTION_FAILED, message, name or "")
+        match effect:
+            case Raise():
+                _type_and_data("Raise", effect.event)
+                raised.append(effect.event)
+            case Send():
+                wishes.append(_sent(effect))
+            case Cancel():
+                _check_text("Cancel", "id", effect.id)
+                wishes.append(Wish(Asked("cancel", id=effect.id)))
+            case Publish() if effect.after is not None:
+                wishes.append(_published_later(effect, key))
+            case _:
+                asked.append(publication(effect, key))
+    return Performed(tuple(asked), tuple(raised), tuple(wishes))
+
+
+def publication(effect: Any, run_key: str) -> Publication:
+    if not isinstance(effect, Publish):
+        message = f"{_RETURNS}, not {type(effect).__name__}"
+        raise HandlerError(Reason.ACTION_FAILED, message)
+    topic, event, key, _, _ = effect
+    event_type = type_of(event) if isinstance(event, Event) else ""
+    if not event_type:
+        if isinstance(event, Event) and event.event_type():
+            message = f"Publish to {topic!r} needs an event of one type, {_one_type(event)}"
+            raise HandlerError(Reason.ACTION_FAILED, message)
+        message = f"Publish to {topic!r} needs an event whose class names a type"
+        raise HandlerError(Reason.ACTION_FAILED, f"{message}, not {_called(event)}")
+    key = run_key if key is None else key
+    _check_text("Publish", "topic", topic)
+    _check_text("Publish", "key", key)
+    wrong = _wrong_with_topic(topic)
+    if wrong:
+        message = f"Publish names the topic {topic!r}, which {wrong}: letters, digits, '.', '_' and '-'"
+        raise HandlerError(Reason.ACTION_FAILED, printable(message))
+    data = event.__pydantic_serializer__.to_json(event, warnings=False, by_alias=True)
+    return _new(Publication, (topic, event_type, key, data))
+
+
+def _sent(effect: Send) -> Wish:
+    event_type, data = _type_and_data("Send", effect.event)
+    for word, text in (("to", effect.to), ("pipeline", effect.pipeline), ("id", effect.id)):
+        if text is not None:
+            _check_text("Send", word, text)
+    if effect.pipeline is not None and not effect.to:
+        raise HandlerError(Reason.ACTION_FAILED, "Send to another pipeline needs the key of a run: to=...")
+    if effect.to is not None and (
+        not effect.to or "\0" in effect.to or len(effect.to.encode()) > KEY_BYTES_MAX
+    ):
+        message = (
+            f"Send names a run by {effect.to!r:.100}, which is empty, has a NUL or is too long for a key"
+        )
+        raise HandlerError(Reason.ACTION_FAILED, printable(message))
+    asked = Asked("send", event_type, data, effect.id, effect.pipeline or "", effect.to)
+    return Wish(asked, *_when("Send", effect.after, effect.at))
+
+
+def _published_later(effect: Publish, key: str) -> Wish:
+    one = publication(effect, key)
+    _check_text("Publish", "id", effect.id)
+    asked = Asked("publish", one.type, one.data, effect.id, key=one.key, topic=one.topic)
+    return Wish(asked, *_when("Publish", effect.after, None))
+
+
+def _when(what: str, after: Any, at: Any) -> tuple[timedelta | None, datetime | None]:
+    if after is not None and at is not None:
+        raise HandlerError(Reason.ACTION_FAILED, f"{what} takes after= or at=, not both")
+    if after is not None and not isinstance(after, timedelta):
+        message = f"{what} takes after= as a timedelta, not {type(after).__name__}"
+        raise HandlerError(Reason.ACTION_FAILED, message)
+    if at is not None and (not isinstance(at, datetime) or at.tzinfo is None):
+        raise HandlerError(
+            Reason.ACTION_FAILED, f"{what} takes at= as a datetime with a zone, not {at!r:.100}"
+        )
+    return after, at
+
+
+def _type_and_data(what: str, event: Any) -> tuple[str, bytes]:
+    event_type = event.event_type() if isinstance(event, Event) else ""
+    if not event_type:
+        message = f"{what} needs an event whose class names a type, not {_called(event)}"
+        raise HandlerError(Reason.ACTION_FAILED, message)
+    if is_pattern(event_type):
+        raise HandlerError(Reason.ACTION_FAILED, f"{what} needs an event of one type, {_one_type(event)}")
+    if what == "Raise":
+        return event_type, b""
+    return event_type, event.__pydantic_serializer__.to_json(event, warnings=False, by_alias=True)
+
+
+def _one_type(event: Event) -> str:
+    name, pattern = type(event).__name__, event.event_type()
+    return f"and {name} stands for all of {pattern!r}: make it of {name}.named('the.type')"
+
+
+def _called(event: object) -> str:
+    return f"the class {event.__name__} itself" if isinstance(event, type) else type(event).__name__
+
+
+def _check_text(what: str, word: str, text: Any) -> None:
+    if not isinstance(text, str):
+        message = f"{what} takes {word} as text, not {type(text).__name__}"
+        raise HandlerError(Reason.ACTION_FAILED, message)
+    if not text.isascii():
+        text.encode()  # a lone surrogate is refused here, where it can be told whose it is

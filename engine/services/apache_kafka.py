@@ -149,7 +149,9 @@ class ApacheKafka:
 
     def pause(self) -> None:
         """Stop the broker's time: connections stay, nothing is answered."""
-        self._running().send(signal.SIGSTOP)
+        process = self._running()
+        process.send(signal.SIGSTOP)
+        process.wait_until_stopped()
 
     def resume(self) -> None:
         self._running().send(signal.SIGCONT)

@@ -98,6 +98,19 @@ class ServerProcess:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
+    def wait_until_stopped(self, timeout_seconds: float = 5.0) -> None:
+        """Return once SIGSTOP has taken effect, which takes a moment on a busy machine; where that can be seen."""
+        until = time.monotonic() + timeout_seconds
+        state = Path(f"/proc/{self.pid}/stat")
+        while time.monotonic() < until:
+            try:
+                # Behind the name, which may have anything in it, stands the state; T is stopped.
+                if state.read_text().rpartition(")")[2].split()[0] == "T":
+                    return
+            except OSError:
+                return
+            time.sleep(POLL_SECONDS)
+
     def stop(self, number: signal.Signals, timeout_seconds: float) -> None:
         """End the server by a signal and wait for its end; by SIGKILL where that takes too long."""
         self.send(number)

@@ -64,7 +64,7 @@ async def test_a_deferred_event_tells_why_until_when_and_what_it_was_taken_after
         )
         found = waits.as_json()
         assert (found["reason"], found["until"]) == ("not accepted", "2026-03-02T12:00:01Z")
-        assert found["policy"] == "defer (unexpected of the pipeline)"
+        assert found["policy"] == "defer for 1 day, 0:00:00, then dead_letter (unexpected of the pipeline)"
         await feeding.records(told("paid", "paid"))
     taken = await only(reader, "early")
     assert dispositions(taken) == ["deferred", "applied"]
@@ -333,7 +333,7 @@ async def test_history_and_show_have_what_waits_what_is_due_and_what_was_asked_f
         inner = await show(reader, "default", "journey", "j1", at_sequence=fired[0].sequence)
         assert (inner.command, inner.record is not None and inner.record.topic) == (None, "")
         file = (await show(reader, "default", "file", "f1")).as_json()
-        assert file["marks"] == {"version": 7}
+        assert file["marks"] == {"file.seen": 7}
         assert list(file["seen"]) == ['["file.mentioned","ana"]']
         assert [run.key for run in await list_runs(reader, "default", status="waiting")] == ["f1"]
         [waiting] = await list_runs(reader, "default", status="waiting")
@@ -341,10 +341,9 @@ async def test_history_and_show_have_what_waits_what_is_due_and_what_was_asked_f
         await feeding.records(seen("closed", "closed"))
     ended = await show(reader, "default", "file", "f1", 0)
     assert (ended.status, ended.memory.output) == ("completed", {"lines": 0})
-    [waiting] = await list_runs(reader, "default", status="waiting")
-    assert (waiting.generation, waiting.status) == (1, "expected"), (
-        "what waited goes on to the key's next run"
-    )
+    assert await list_runs(reader, "default", status="waiting") == [], "what waited was too late then"
+    letters = await reader.fetch("select type, reason from pointsman.dead_letters")
+    assert [tuple(one) for one in letters] == [("file.line", "run closed")]
 
 
 async def test_a_run_that_is_only_waited_for_is_listed_as_expected(

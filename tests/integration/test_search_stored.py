@@ -14,7 +14,7 @@ from engine.claims import Slice
 from engine.errors import UsageError
 from engine.reading import list_runs, verify
 from engine.reading.catalog import SQL
-from engine.store import postgres
+from engine.store import writing
 from engine.store.connecting import Connection, connect
 from tests.feeding import TOPIC, Feeding, event, feed
 from tests.services import Database
@@ -86,7 +86,7 @@ async def test_nothing_is_written_for_pipelines_without_attributes(
     async def no_statement(*_: object) -> None:
         raise AssertionError("there is nothing to write")
 
-    monkeypatch.setattr(postgres, "write_attributes", no_statement)
+    monkeypatch.setattr(writing, "write_attributes", no_statement)
     async with feed(database, plain_tickets()) as feeding:
         await feeding.records(opened("t1"))
         await feeding.records(changed("t1", tenant="other"))
@@ -249,6 +249,7 @@ async def test_the_index_is_used_and_holds_nothing_but_attributes(
     await owner.execute("vacuum analyze pointsman.runs, pointsman.run_attributes")
     with pytest.raises(CheckViolationError):
         await owner.execute("update pointsman.run_attributes set attributes = '{}'")
-    filters = (None, None, None, None, None, 100, ['{"tenant": "tenant-7"}', '{"tenant": ["tenant-7"]}'])
+    wanted = ['{"tenant": "tenant-7"}', '{"tenant": ["tenant-7"]}']
+    filters = (None, None, None, None, None, 100, wanted, False)
     plan = await owner.fetch(f"explain {SQL['list_runs']}", "default", *filters)
     assert "run_attributes_values" in "\n".join(row[0] for row in plan), plan

@@ -203,7 +203,8 @@ class Batch(ByItself):
             if machine is None:
                 others.append((arrival, run, self._without_definition(arrival, run), at, None))
                 continue
-            beat[0], beat[1] = _place_of(arrival)
+            beat[0] = arrival[3] or OF_INSIDE
+            beat[1] = arrival[2].offset if arrival[3] else _place_of(arrival)[1]
             outcome = step(machine, run, occurrence)
             if arrival[7] is not None and type(outcome) is not Waits and after_wait is None:
                 assert run is not None, "what comes from inside comes from a run"
@@ -228,7 +229,7 @@ class Batch(ByItself):
         batch_at, batch_number = self._at
         found: list[_Met] = []
         for arrival in wave:
-            route, key, _, _, _, decoded, digest, delayed = arrival
+            route, key, record, position, _, decoded, digest, delayed = arrival
             at, at_number = batch_at, batch_number
             run = route.cache.get(key)
             seen = False
@@ -247,12 +248,12 @@ class Batch(ByItself):
                 if run.held or run.generation or len(run.recent) >= RECENT_BYTES:
                     pair = (run.id, digest_number(digest))
                     seen = pair in consumed or (after_wait is None and pair in waiting)
-            place = _place_of(arrival)
-            beat[0], beat[1] = place
+            beat[0] = position or OF_INSIDE
+            beat[1] = record.offset if position else _place_of(arrival)[1]
             envelope, data, _ = decoded
             event: Event | None = _NO_EVENT
             error = ""
-            struck = self._struck(*place) if strikes else None
+            struck = self._struck(*_place_of(arrival)) if strikes else None
             validate = machine.validators.get(envelope.type)
             if struck is not None:
                 event, error = None, struck

@@ -41,7 +41,6 @@ _pack_usual = struct.Struct(f"{_FIXED}BHI").pack
 _USUAL_ENVELOPE_BYTES = 7
 _lengths = struct.Struct(">ii").pack
 _length = struct.Struct(">i").pack
-_NO_MEMORY = _length(0)
 _COMPLETED = int(Status.COMPLETED)
 _MICROSECOND = timedelta(microseconds=1)
 _COLUMNS = len(COLUMNS)
@@ -132,10 +131,9 @@ class Moves(Settling):
                 address = _new(Address, (machine.namespace, machine.name, key, generation, sequence))
                 effects = self.ask(publications, asked, address, envelope, at)
                 between = _length(len(effects)) + effects + _length(len(new_context))
-            kept = _NO_MEMORY if not memory else _length(len(memory)) + memory
+            kept = _lengths(0, len(payload)) if not memory else _with_memory(memory, len(payload))
             packed = b"".join((
-                fixed, name, states, _length(len(event_id)), event_id, between, new_context, kept,
-                _length(len(payload)), payload,
+                fixed, name, states, _length(len(event_id)), event_id, between, new_context, kept, payload,
             ))  # fmt: skip
             hashed = _sha256(previous + packed).digest()[:HASH_BYTES]
             rows.append(packed + HASH_LENGTH + hashed)
@@ -243,3 +241,7 @@ class Moves(Settling):
         raw = text.encode()
         packed = self._texts[text] = _length(len(raw)) + raw
         return packed
+
+
+def _with_memory(memory: bytes, payload_length: int) -> bytes:
+    return _length(len(memory)) + memory + _length(payload_length)

@@ -20,14 +20,14 @@ import asyncio
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, MutableSequence, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TypeVar
 
 from connectors.elements import ELEMENTS_MAX
 from engine.batch import Batch
 from engine.claims import Claim, Slice, bytes_in, halves, moves_of
-from engine.loading import load_for, load_into_cache
+from engine.loading import keep, load_for, load_into_cache
 from engine.observing import Observer
 from engine.routing import Route, TopicRoute
 from engine.run_ids import RunIds
@@ -106,7 +106,8 @@ class Committer:
         draft = await self.draft(previous)
         await self.extend(draft, slices)
         if due:
-            await self.extend_due(draft, due)
+            # They may have moved since they were found.
+            await self.extend_due(draft, [replace(one, run=None) for one in due])
         return self.finish(draft)
 
     async def draft(self, previous: Pending | None) -> Draft:
@@ -141,21 +142,24 @@ class Committer:
         draft.due.extend(due)
         await self._ids.have(len(due))
         missing: dict[Route, list[str]] = {}
-        for route, key, *version in due:
+        for one in due:
+            route, key = one.route, one.key
             known = route.cache.get(key)
-            if known is not None and (known.generation, known.sequence) < tuple(version):
+            if known is not None and (known.generation, known.sequence) < (one.generation, one.sequence):
                 # Another engine has moved it since, which has its events. What rests on it already will be lost.
                 if batch.rests_on(route, key):
                     continue
                 del route.cache[key]
                 known = None
-            if known is None:
+            if known is None and one.run is not None and not one.run.waiting:
+                keep(route, one.run)
+            elif known is None:
                 missing.setdefault(route, []).append(key)
         for route, keys in missing.items():
             await load_into_cache(route, sorted(keys), self._store, self._topics)
         for portion in _portions(due, EVENTS_BETWEEN_BREATHS):
-            for route, key, *_ in portion:
-                batch.fall_due(route, key)
+            for one in portion:
+                batch.fall_due(one.route, one.key)
             batch.rest()
             await _breathe()
 
@@ -306,9 +310,9 @@ class Committer:
     async def _one_by_one(self, due: Sequence[Due]) -> None:
         """Find among what has fallen due what the store does not take; the rest would be found again anyway."""
         for one in due:
-            route, key, *_ = one
+            route, key = one.route, one.key
             draft = await self.draft(None)
-            await self.extend_due(draft, [one])
+            await self.extend_due(draft, [replace(one, run=None)])
             try:
                 await self.commit(self.finish(draft))
             except LostRunsError:

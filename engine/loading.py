@@ -11,6 +11,7 @@ from engine.moves import RECENT_BYTES
 from engine.routing import Route, TopicRoute, bytes_of
 from engine.store.contract import Store
 from engine.waiting import with_deferred
+from statemachines.run import Run
 
 
 async def load_for(
@@ -37,8 +38,13 @@ async def load_into_cache(
     found = await store.load_runs(route.pipeline, keys)
     for run in await with_deferred(route, found, store, topics):
         if run.key not in route.cache:
-            route.cache[run.key] = run
-            route.cache_bytes += bytes_of(run)
+            keep(route, run)
+
+
+def keep(route: Route, run: Run) -> None:
+    """Have a run in the cache as the store has it."""
+    route.cache[run.key] = run
+    route.cache_bytes += bytes_of(run)
 
 
 async def ask_for_seen(batch: Batch, arrivals: Sequence[Arrival], store: Store) -> None:

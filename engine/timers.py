@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import NamedTuple
 
 from engine.backlog import Backlog
 from engine.limits import EngineLimits
 from engine.routing import Route
 from engine.store.contract import DueRun, Store
+from statemachines.run import Run
 
 HANDED_MAX = 2
 """So many times ``timer_runs_max`` are on their way at most: in a commit in flight, and in the draft behind it."""
@@ -24,13 +25,16 @@ WAIT_SECONDS = 0.02
 """So long an answer is waited for where there is nothing else to do, before there may be again."""
 
 
-class Due(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Due:
     """A run for which something has fallen due, and which version of it was found."""
 
     route: Route
     key: str
     generation: int
     sequence: int
+    run: Run | None = field(default=None, compare=False)
+    """As it was found; None where it has to be loaded."""
 
 
 class Timers:
@@ -144,7 +148,7 @@ class Timers:
         may = [(self._routes[one.pipeline], one) for one in found]
         # Of those that were behind, only what may happen was asked for.
         return [
-            Due(route, one.key, one.generation, one.sequence)
+            Due(route, one.key, one.generation, one.sequence, one.run)
             for route, one in may
             if route not in passed or one.wake_at <= passed[route]
         ]

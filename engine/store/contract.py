@@ -94,6 +94,8 @@ class DueRun(NamedTuple):
     generation: int
     sequence: int
     """With the generation: which version of the run was found."""
+    run: Run | None = None
+    """The run itself, a moment later, without what is deferred for it; None where it is large, or gone."""
 
 
 class SentEvent(NamedTuple):

@@ -181,7 +181,10 @@ class PostgresStore:
         pipelines, times = list(until), list(until.values())
         async with _translated(self._looker):
             rows = await self._looker.fetch(_SQL["due_runs"], homes, pipelines, times, definitions, limit)
-        return [DueRun(*row) for row in rows]
+            found = [DueRun(*row) for row in rows]
+            runs = await self._looker.fetch(_SQL["small_runs"], [one.id for one in found]) if found else ()
+        by_id = {row["id"]: Run(*row) for row in runs}
+        return [one._replace(run=by_id.get(one.id)) for one in found]
 
     async def applied(self, topics: Iterable[str]) -> dict[Partition, Applied]:
         async with _translated(self._looker):

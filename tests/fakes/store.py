@@ -151,7 +151,9 @@ class FakeStore:
             home = int(hashlib.md5(run.key.encode(), usedforsecurity=False).hexdigest()[:4], 16) % HOMES
             loaded = run.definition in definitions or run.status != Status.RUNNING
             if wake is not None and not run.held and home in homes and pipeline in until and loaded:
-                due.append(DueRun(pipeline, run.key, run.id, time_of(wake), run.generation, run.sequence))
+                due.append(
+                    DueRun(pipeline, run.key, run.id, time_of(wake), run.generation, run.sequence, run)
+                )
         due.sort(key=lambda one: one.wake_at)
         return [one for one in due if one.wake_at <= until[one.pipeline]][:limit]
 

@@ -162,6 +162,13 @@ cross join lateral (
 ) as due
 order by due.wake_at limit $5
 
+-- name: small_runs
+-- Those of these runs that are small enough to be loaded before it is known that they are wanted.
+select id, key, generation, sequence, status, configuration, context, recent, hash, definition, held, waiting, started,
+    updated, memory
+from pointsman.runs
+where id = any ($1::bigint[]) and octet_length(context) + octet_length(memory) <= 8192
+
 -- name: applied_positions
 select topic, partition, position, record_time from pointsman.positions
 where namespace = $1 and consumer_group = $2 and cluster = $3 and topic = any ($4::text[])

@@ -28,7 +28,7 @@ from statemachines.keys import How, KeyFunction, key_of, why_no_key
 from statemachines.limits import KEY_BYTES_MAX
 from statemachines.machine import Machine
 from statemachines.occurrence import Occurrence
-from statemachines.outcome import DUPLICATE, WAITS, Ignored, Moved, Outcome, Reason, Refused, Waits
+from statemachines.outcome import DUPLICATE, WAITS, Deferred, Ignored, Moved, Outcome, Reason, Refused, Waits
 from statemachines.policies import Once
 from statemachines.run import Run, Status, has_seen
 from statemachines.turns import business_key
@@ -38,7 +38,7 @@ _NO_EVENT = Event.model_construct()
 _RUNNING = int(Status.RUNNING)
 ENDED_MEANWHILE = Refused(
     Reason.CLOSED,
-    "the run ended while this event waited behind what held it; redriven, it begins the next generation",
+    "the run ended while this event waited behind what held it; redriven, it is for the next generation",
     holds=False,
 )
 """What is offered after a wait is offered to the run that it waited for."""
@@ -209,7 +209,7 @@ class Batch(ByItself):
             if arrival[7] is not None and type(outcome) is not Waits and after_wait is None:
                 assert run is not None, "what comes from inside comes from a run"
                 self._take_own(arrival, machine, run, arrival[7], outcome, at)
-            elif type(outcome) is Moved and after_wait is not None and _restarts(run, outcome):
+            elif after_wait is not None and _is_for_next(run, outcome):
                 others.append((arrival, run, ENDED_MEANWHILE, at, after_wait))
             elif type(outcome) is Moved:
                 moves.append((arrival, machine, run, outcome, at, at_number))
@@ -317,8 +317,9 @@ def _place_of(arrival: Arrival) -> tuple[int, int]:
     return (position, arrival[2].offset) if position else (OF_INSIDE, digest_number(arrival[6]))
 
 
-def _restarts(run: Run | None, moved: Moved) -> bool:
-    return moved.started and run is not None and run.status == Status.COMPLETED
+def _is_for_next(run: Run | None, outcome: Outcome) -> bool:
+    """Whether an event would begin, or wait for, the next generation of its key."""
+    return run is not None and run.status == Status.COMPLETED and isinstance(outcome, Moved | Deferred)
 
 
 def identity_of(once: Once | None, decoded: Decoded) -> bytes:

@@ -48,6 +48,8 @@ class ByItself(Moves):
         self._struck_out: set[tuple[int, int]] = set()
         self.never_returned: Mapping[int, str] = {}
         """For replay: by the number of a log row, the id of the event that no handler may see then."""
+        self.following_max = FOLLOWING_MAX
+        """After how many that a run takes by itself, others have their turn."""
         self._at = (at, postgres_time(at))
         self._onward: dict[tuple[int, str], list[Arrival]] = {}
 
@@ -65,7 +67,7 @@ class ByItself(Moves):
             machine = None
             run = route.cache[key]
             # What waits for a run that has ended leaves it in one commit: what goes on is nowhere else meanwhile.
-            if number >= FOLLOWING_MAX and run.status == _RUNNING:
+            if number >= self.following_max and run.status == _RUNNING:
                 if not run.held:
                     self._hold_for_rest(route, run)
                 return
@@ -108,9 +110,12 @@ class ByItself(Moves):
     ) -> Following | None:
         """Have a run take the next thing by itself; None where there is none."""
         run = route.cache.get(key)
+        if run is not None and run.status == Status.COMPLETED and run.behind:
+            # What waited behind a hold is for this run still, and comes first.
+            return None
         if run is None or run.held or not (run.deferred or (run.memory and run.memory != NOTHING_LEFT)):
             return None
-        if machine is None:
+        if machine is None or run.status != _RUNNING:
             machine = route.machines.get(run.definition) if run.status == _RUNNING else route.newest
         if machine is None:
             return None
@@ -143,9 +148,15 @@ class ByItself(Moves):
         if isinstance(item, DeferredEvent):
             arrival = item.origin
             assert isinstance(arrival, Arrival), "the engine defers what has arrived"
-            if found.goes_onward(run):
+            onward = self._onward.get((route.pipeline, run.key))
+            if found.goes_onward(run) or onward is not None:
+                # What comes behind one that begins the next generation is for that one, too.
                 self.leave_for_next(arrival, run, item, at)
                 self._onward.setdefault((route.pipeline, run.key), []).append(arrival)
+            elif isinstance(outcome, Moved) and outcome.started:
+                # What waited for the run's beginning is its beginning, and the row that says so is counted, too.
+                self.leave_for_next(arrival, run, item, at)
+                self._meet_wave([arrival], None)
             elif isinstance(outcome, Moved):
                 self.take_deferred(arrival, machine, run, item, outcome, at)
             else:

@@ -43,6 +43,7 @@ from engine.store.contract import (
     StoredDeadLetter,
 )
 from engine.waiting import with_deferred
+from statemachines.limits import FOLLOWING_MAX
 from statemachines.outcome import Reason
 from statemachines.run import Run
 
@@ -64,12 +65,21 @@ class Attempt:
     """How many it took with it the last time."""
     refusal: str = ""
     """What the store said of them."""
+    following_max: int = FOLLOWING_MAX
+    """After how many that the run takes by itself it rests. Below 0: the store has refused the next one alone."""
 
     def halve(self, error: RefusedByStoreError) -> bool:
         """Take fewer the next time; False where it is not for them that the store refused it."""
         if not self.offered:
             return False
         self.events_max, self.offered, self.refusal = self.offered // 2, 0, str(error)
+        return True
+
+    def halve_following(self, error: RefusedByStoreError) -> bool:
+        """Have the run take fewer by itself the next time; False where that, too, is not what it is about."""
+        if self.command.command != "release" or self.following_max < 0:
+            return False
+        self.following_max, self.refusal = self.following_max // 2 if self.following_max else -1, str(error)
         return True
 
 
@@ -161,7 +171,7 @@ class Commands:
                     return None
             except RefusedByStoreError as error:
                 self._committer.forget(batch)
-                if not attempt.halve(error):
+                if not attempt.halve(error) and not attempt.halve_following(error):
                     await self._discard(command, error)
                     return None
             else:
@@ -255,6 +265,9 @@ class Commands:
         route.cache[found.key] = found
         if found.definition in route.machines:
             write_row(command, f"pointsman.{command.command}", route, found, batch)
+            batch.following_max = max(attempt.following_max, 0)
+            if attempt.following_max < 0:
+                batch.refuse_due(route, found.key, attempt.refusal)
             if attempt.events_max:
                 await self._drain(attempt, route, found.key, batch)
             else:

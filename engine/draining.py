@@ -41,7 +41,10 @@ class Draining:
             return 0
         offered = await self._offer(route, run, batch, events_max) if events_max else 0
         run = route.cache[key]
-        if run.behind and not run.held:
+        if not run.behind:
+            # What was deferred for a run that has ended meanwhile is for the next generation of its key.
+            batch.follow(route, key)
+        elif not run.held:
             _hold_for_rest(command, route, run, batch)
         return offered
 

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from engine.arrival import Arrival
 from engine.dispositions import Disposition
 from engine.envelope import HEADERS_ARE_USUAL, KEY_IS_RUN_KEY, TIME_MAX, USUAL_HEADERS, encode_envelope
-from engine.log import COLUMNS, HASH_BYTES, HASH_LENGTH, POSTGRES_EPOCH, Kind, digest_number
+from engine.log import COLUMNS, HASH_BYTES, HASH_LENGTH, Kind, digest_number
 from engine.publications import asked_effects, instant_of, publish, sent_value
 from engine.routing import Route
 from engine.settling import Settling
@@ -152,9 +152,6 @@ class Moves(Settling):
         self.commit.waiting_removed.append((run.id, item.sequence))
         self.waiting.discard((run.id, digest_number(item.digest)))
         left = tuple(one for one in run.deferred if one.sequence != item.sequence)
-        if moved.started:
-            self._leave_for_start(arrival, machine, run, left, moved, at)
-            return
         after = self._row_of_move(arrival, machine, run, Kind.MOVED_DEFERRED, moved, at)
         arrival.route.cache[run.key] = after._replace(deferred=left)
         self.count(arrival.route, Disposition.APPLIED)
@@ -179,21 +176,6 @@ class Moves(Settling):
         if machine.searchable and moved.context is not None:
             self.may_be_found_otherwise(arrival.route, run.key, run.context)
         return self.row(arrival, run, kind, at, effects=effects, moved=moved)
-
-    def _leave_for_start(
-        self,
-        arrival: Arrival,
-        machine: Machine,
-        run: Run,
-        left: tuple[DeferredEvent, ...],
-        moved: Moved,
-        at: datetime,
-    ) -> None:
-        # What waited for the run's beginning is its beginning.
-        after = self.row(arrival, run, Kind.LEFT_DEFERRED, at)._replace(deferred=left)
-        arrival.route.cache[run.key] = after
-        number = (at - POSTGRES_EPOCH) // _MICROSECOND
-        self.move(((arrival, machine, after, moved, at, number),), None)
 
     def _expect(self, arrival: Arrival, before: Run | None, at: datetime) -> Run:
         number, definition = next(self._run_ids), arrival.route.newest_definition

@@ -21,7 +21,7 @@ from statemachines.interpreter import step
 from statemachines.memory import Delayed, microseconds_of, read_memory, time_of, write_memory
 from statemachines.occurrence import Occurrence
 from statemachines.outcome import Deferred, Ignored, Moved, Outcome, Reason, Refused
-from statemachines.run import DeferredEvent, Run, Status
+from statemachines.run import DeferredEvent, Run, Status, has_seen
 from statemachines.turns import in_turn
 
 if TYPE_CHECKING:
@@ -126,7 +126,8 @@ def id_of(machine: Machine, run: Run, delayed: Delayed) -> str:
 def _may_take(machine: Machine, run: Run, one: DeferredEvent) -> bool:
     """Whether it is worth to validate it and to ask guards."""
     event_type = one.envelope.type
-    if run.status != Status.RUNNING:
+    if run.status != Status.RUNNING or has_seen(run.recent, one.digest):
+        # The run has taken another event by now that is known by the same business key.
         return True
     if event_type in machine.orders:
         occurrence = Occurrence(

@@ -84,7 +84,7 @@ def step(machine: Machine, run: Run | None, occurrence: Occurrence) -> Outcome:
     if occurrence.seen or (recent.find(digest) >= 0 and has_seen(recent, digest)):
         return DUPLICATE
     if run.held:
-        return WAITS
+        return DUPLICATE if has_deferred(run, digest) else WAITS
     return _offer(machine, run, occurrence, EMPTY)
 
 
@@ -96,7 +96,7 @@ def _step_asking(machine: Machine, run: Run | None, occurrence: Occurrence) -> O
         if run.held:
             return WAITS
         return _offer(machine, run, occurrence, read_memory(run.memory).without(delayed))
-    if run is not None and not occurrence.again:
+    if run is not None:
         recent, digest = run.recent, occurrence.digest
         if occurrence.seen or (recent.find(digest) >= 0 and has_seen(recent, digest)):
             return DUPLICATE
@@ -105,7 +105,7 @@ def _step_asking(machine: Machine, run: Run | None, occurrence: Occurrence) -> O
     if isinstance(asked, Duplicate | Stale):
         return asked
     if run is not None and run.held:
-        return WAITS
+        return DUPLICATE if has_deferred(run, occurrence.digest) else WAITS
     if isinstance(asked, Refused | Deferred):
         return _out_of_turn(machine, run, occurrence, memory, asked)
     if run is None:

@@ -276,7 +276,7 @@ class Case(Generic[C]):
                     self._settle(step(self.machine, self.run, occurrence), occurrence)
                 return
             self._compare_outcomes(first.occurrence.envelope.type, first.outcome, second.outcome)
-            if first.goes_onward(self.run):
+            if first.goes_onward(self.run) or onward:
                 onward.append(first.occurrence._replace(again=False))
             self._follow(first)
             ask = follow

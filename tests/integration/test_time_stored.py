@@ -183,7 +183,9 @@ async def test_a_timer_s_handler_that_fails_holds_the_run_until_it_is_redriven(
         await feeding.redrive(1)
     run = (await list_runs(reader, "default"))[-1]
     assert (run.status, run.context["notes"]) == ("completed", ["reminded", "lapsed"])
-    # What waited behind it came to a run that had ended by then, and waits for the next one.
+    # What waited behind it came to a run that had ended by then, and waits for the next one as soon as it is wanted.
+    async with feed(database, journey_pipeline()) as feeding:
+        await feeding.redrive(2)
     rows = await reader.fetch("select generation, status, waiting from pointsman.runs order by generation")
     assert [tuple(row) for row in rows] == [(0, 2, 0), (1, 0, 1)]
     assert (await verify(reader, "default")).is_clean

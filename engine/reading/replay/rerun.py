@@ -167,7 +167,10 @@ class Rerun:
     def _batch(self, at: datetime, row: LogRow) -> Batch:
         place = self._catalog.positions.get(row.position or 0)
         batch = Batch(
-            at, itertools.chain((row.run,), itertools.count(1)), place.cluster if place else "", [0, 0, 0, 0]
+            at,
+            itertools.chain((row.run,) if row.sequence == 1 else (), itertools.count(1)),
+            place.cluster if place else "",
+            [0, 0, 0, 0],
         )
         batch.consumed, batch.waiting = self._consumed, self._waiting
         batch.never_returned = self._never_returned

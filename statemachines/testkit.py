@@ -32,7 +32,7 @@ from statemachines.limits import DEFERRED_MAX, DELAYED_MAX
 from statemachines.machine import Machine, compile_pipeline
 from statemachines.memory import Delayed, lasting, microseconds_of, read_memory, time_of, write_memory
 from statemachines.occurrence import Occurrence
-from statemachines.outcome import Deferred, Ignored, Moved, Outcome, Reason, Refused, Stale
+from statemachines.outcome import Deferred, Duplicate, Ignored, Moved, Outcome, Reason, Refused, Stale
 from statemachines.patterns import is_pattern
 from statemachines.run import DIGEST_BYTES, DeferredEvent, Run, Status, active_in, remember
 from statemachines.turns import business_key
@@ -206,6 +206,11 @@ class Case(Generic[C]):
     def then_stale(self) -> Case[C]:
         """The last event is older than one of its stream that was applied."""
         assert isinstance(self.outcome, Stale), f"the event is not stale: {_told(self.outcome)}"
+        return self
+
+    def then_duplicate(self) -> Case[C]:
+        """The last event had been taken before."""
+        assert isinstance(self.outcome, Duplicate), f"the event is not a duplicate: {_told(self.outcome)}"
         return self
 
     def _forget(self) -> None:

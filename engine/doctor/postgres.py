@@ -52,7 +52,8 @@ async def examine_postgres(address: str) -> Report:
 
 def _version(connection: Connection, report: Report) -> None:
     version = connection.get_server_version()
-    shown = f"{version.major}.{version.minor}"
+    # Since Postgres 10 the second number counts the corrections; asyncpg has that in the third place.
+    shown = f"{version.major}.{version.micro}"
     if version.major < VERSION_MIN:
         report.fail(
             "version",

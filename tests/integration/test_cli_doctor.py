@@ -8,6 +8,7 @@ from typing import Any
 from connectors.kafka.admin import KafkaAdmin
 from connectors.kafka.settings import KafkaSettings
 from engine.homes import homes_topic
+from engine.store.connecting import Connection
 from tests.cli import pointsman
 from tests.integration.test_cli_run import engine_on, pipeline, publish, rows, run
 from tests.services import Database, Kafka, TopicFactory
@@ -18,7 +19,7 @@ def verdicts(done: Any) -> dict[tuple[str, str], str]:
 
 
 async def test_what_an_engine_runs_on_is_found_well(
-    database: Database, kafka: Kafka, topic: TopicFactory, tmp_path: Path
+    database: Database, kafka: Kafka, topic: TopicFactory, tmp_path: Path, reader: Connection
 ) -> None:
     name = await topic("orders", partitions=2)
     file = pipeline(tmp_path, name)
@@ -29,6 +30,9 @@ async def test_what_an_engine_runs_on_is_found_well(
     found = verdicts(done)
     for check in ("schema", "role", "fsync", "full_page_writes", "synchronous_commit", "pooler"):
         assert found["postgres", check] == "ok"
+    version = str(await reader.fetchval("show server_version")).split()[0]
+    [told] = [one for one in done.json["checks"] if (one["area"], one["name"]) == ("postgres", "version")]
+    assert told["sentence"] == f"Postgres {version}."
     assert found["kafka", "positions"] == "ok"
     assert found["relay", "progress"] == "ok"
     assert found["kafka", name] in ("ok", "warn")

@@ -34,6 +34,12 @@ def test_a_case_tells_state_context_publications_and_outcome() -> None:
     case.when(Closed(name="acme")).then(state="closed", ended=True, publishes=[])
 
 
+def test_an_event_that_comes_twice_is_a_duplicate_and_a_new_one_is_not() -> None:
+    case = given(account_pipeline(), OPENED, ADDED).when_again().then_duplicate()
+    with pytest.raises(AssertionError, match="the event is not a duplicate: the run moved"):
+        case.when(ADDED).then_duplicate()
+
+
 @pytest.mark.parametrize(
     ("expected", "said"),
     [

@@ -8,7 +8,7 @@ from engine.reading.asked import Deferral
 from engine.reading.due import DueView
 from engine.reading.explain.answers import Origin
 from engine.reading.explain.found import FoundRow, LogRowBrief
-from engine.reading.explain.words import moved, run_name, sentence, shown, states
+from engine.reading.explain.words import decided, moved, run_name, sentence, shown, states
 from statemachines.events import Envelope
 
 _FATES = {"dead_letter": "it becomes a dead letter", "ignore": "it is ignored"}
@@ -60,7 +60,7 @@ def deferred(row: FoundRow, pipeline: str, found: Deferral | None, *, still: boo
     if still:
         fate = _FATES.get(found.then, found.then)
         said += f" It waits until the run takes it; if that is not by {shown(found.until)}, {fate}."
-    return said
+    return f"{said} {decided(found.policy)}".rstrip()
 
 
 def taken_later(row: FoundRow, pipeline: str, since: int | None, after: LogRowBrief | None) -> str:

@@ -121,7 +121,8 @@ def _out_of_turn(
     machine: Machine, run: Run | None, occurrence: Occurrence, memory: Memory, asked: Refused | Deferred
 ) -> Outcome:
     if isinstance(asked, Refused):
-        return asked._replace(holds=asked.holds and run is not None)
+        running = run is not None and run.status == RUNNING
+        return asked._replace(holds=asked.holds and running)
     if run is not None and run.status == COMPLETED and not _restarts(machine, occurrence):
         # Nothing will ever fill the gap: what comes before it is for the run that has ended, too.
         return _not_running(machine, run, occurrence, memory)

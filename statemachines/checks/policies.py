@@ -207,11 +207,12 @@ def _streams(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
     first: dict[str, PolicyLine] = {}
     for line in pipeline.policies:
         order: Any = line.order
-        if not isinstance(order, OrderBy) or not order.stream:
+        if not isinstance(order, OrderBy) or not is_event_class(line.event):
             continue
-        other = first.setdefault(repr(order.stream), line)
+        # Without a name the stream goes by the type, and another type may name it.
+        other = first.setdefault(repr(order.stream or line.event.event_type()), line)
         there = other.order
-        if there is not None and _terms(order) != _terms(there):
+        if there is not None and other.event is not line.event and _terms(order) != _terms(there):
             message = (
                 f"order_by{_for(line)} is in one stream with that at {other.place}, and does not say the same "
                 "of kind, scope, contiguous and first"
@@ -220,7 +221,8 @@ def _streams(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
 
 
 def _terms(order: OrderBy) -> tuple[object, ...]:
-    return order.kind, len(order.scope), order.contiguous, order.first
+    scope: Any = order.scope
+    return order.kind, len(scope) if isinstance(scope, list | tuple) else 0, order.contiguous, order.first
 
 
 def _for(line: PolicyLine) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic_core import from_json, to_json
 
@@ -33,8 +33,22 @@ if TYPE_CHECKING:
 _new = tuple.__new__
 
 
+class Acted(NamedTuple):
+    """What handlers have done already, and are not to do once more: they may have changed the event as well."""
+
+    context: Context
+    """As the action has left it."""
+    performed: Performed
+    refusals: int = 0
+    """How many guards were asked before, none of which held; that of the transition itself does."""
+
+
 class RaisesError(Exception):
-    """An action asked for more than publications: what led to it is to be done as a chart does it."""
+    """An action asked for more than publications: what led to it is to be finished as a chart does it."""
+
+    def __init__(self, performed: Performed) -> None:
+        super().__init__()
+        self.performed = performed
 
 
 def ask(guard: Callable[[Any, Any], Any], name: str | None, context: Context, event: Event) -> bool:
@@ -68,15 +82,16 @@ def act(
             asked: tuple[Publication, ...] = (publication(out, key),)
             more = False
         else:
-            asked, raised, wishes = several(out, name, key)
-            more = bool(raised or wishes)
+            performed = several(out, name, key)
+            asked = performed.publications
+            more = bool(performed.raised or performed.wishes)
     except HandlerError as error:
         raise _of(error, name) from None
     except BaseException as error:  # noqa: BLE001 - whatever user code raises ends here; serializers are user code too
         raise HandlerError(Reason.ACTION_FAILED, describe(error, name), name or "") from None
-    if more:
-        raise RaisesError
     _check_outlet(asked, name, event)
+    if more:
+        raise RaisesError(performed)
     return asked
 
 

@@ -16,7 +16,7 @@ from pydantic_core import from_json, to_json
 from statemachines.definition import name_of
 from statemachines.effects import Publication, Publish
 from statemachines.events import Event, machine_of
-from statemachines.failing import HandlerError, describe, describe_invalid, printable
+from statemachines.failing import HandlerError, check_exact, describe, describe_invalid, printable
 from statemachines.limits import (
     CONTEXT_BYTES_MAX,
 )
@@ -118,11 +118,12 @@ def time_asked(
     """When a state's timer falls due: after so long, at this time, or not at all. Raises HandlerError."""
     try:
         found = function(context)
+        zoned = isinstance(found, datetime) and found.utcoffset() is not None
     except BaseException as error:  # noqa: BLE001 - whatever user code raises ends here
         raise HandlerError(Reason.ACTION_FAILED, describe(error, name), name or "") from None
     if found is None or isinstance(found, timedelta):
         return found
-    if isinstance(found, datetime) and found.tzinfo is not None:
+    if isinstance(found, datetime) and zoned:
         return found
     what = "a time without a zone" if isinstance(found, datetime) else type(found).__name__
     message = f"{name} returned {what}; it says when by a timedelta, a datetime with a zone, or None"
@@ -153,7 +154,11 @@ def answer(output: Callable[[Any, Any], Any], context: Context, event: Event) ->
     """What a final state says. Raises HandlerError."""
     try:
         # As it could be stored: what is done to the context later on does not change what was said.
-        return from_json(to_json(output(context, event)))
+        said = to_json(output(context, event), inf_nan_mode="null")
+        check_exact(said, "what it said")
+        return from_json(said)
+    except HandlerError as error:
+        raise _of(error, name_of(output)) from None
     except BaseException as error:  # noqa: BLE001 - whatever user code raises ends here
         name = name_of(output)
         raise HandlerError(Reason.ACTION_FAILED, describe(error, name), name or "") from None

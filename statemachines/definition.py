@@ -361,14 +361,14 @@ class Pipeline(Generic[C]):
                 the runs of its key it is taken once.
             duplicate_for: for how long; None: for ever.
             order_by: how these events are in order: an older one is not applied once a newer one was. The name of
-                a field stands for ``OrderBy(name)``.
+                a field stands for ``OrderBy(name)``. It is not asked of what a run sends to itself, which comes in the
+                order in which it was sent.
         """
         given = {"no_run": no_run, "unexpected": unexpected, "closed": closed}
         decisions = {name: one for name, one in given.items() if one is not None}
         once: Once | None = None
         if duplicate_by is not None or duplicate_for is not None:
-            fields = (duplicate_by,) if isinstance(duplicate_by, str) else tuple(duplicate_by or ())
-            once = Once(fields, duplicate_for)
+            once = Once(_fields(duplicate_by), duplicate_for)
         order = OrderBy(order_by) if isinstance(order_by, str) else order_by
         self.policies.append(PolicyLine(None, event, decisions, once, order, calling_place()))
 
@@ -413,6 +413,13 @@ def _targets(to: Any) -> tuple[State[Any] | str, ...]:
         return ()
     # Whatever else it is: validation says what is wrong with it.
     return tuple(to) if isinstance(to, list | tuple) and to else (to,)
+
+
+def _fields(given: Any) -> tuple[str, ...]:
+    # Whatever else it is: validation says what is wrong with it.
+    if given is None:
+        return ()
+    return tuple(given) if isinstance(given, list | tuple) else (given,)
 
 
 def _tags(given: Any) -> tuple[str, ...]:

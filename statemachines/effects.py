@@ -35,8 +35,8 @@ class Send:
 
     Args:
         event: what is sent.
-        to: the key of the run; None: this run, or with ``pipeline`` the run of this key there.
-        pipeline: the pipeline of the run; None: this one.
+        to: the key of the run; None: this run.
+        pipeline: the pipeline of the run, which needs ``to``, too; None: this one.
         after: how much later; None: now.
         at: at which time instead; it has a time zone.
         id: what ``Cancel`` calls it by. What is sent later is gone when the run that sent it ends.

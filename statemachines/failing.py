@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
+
+import orjson
 from pydantic import ValidationError
+from pydantic_core import from_json
 
 from statemachines.limits import ERROR_CHARACTERS_MAX
 from statemachines.outcome import Reason
 from statemachines.places import place_of
 
 ERRORS_TOLD_MAX = 20
+_LONG_NUMBER = re.compile(rb"[0-9]{19}")
 
 
 class HandlerError(Exception):
@@ -18,6 +23,20 @@ class HandlerError(Exception):
         super().__init__(message)
         self.reason = reason
         self.handler = handler
+
+
+def check_exact(written: bytes, what: str) -> None:
+    """See to it that JSON comes back as it is once it was stored.
+
+    Raises:
+        HandlerError: it would come back as another number: a whole one of more than 64 bits.
+    """
+    if _LONG_NUMBER.search(written):
+        try:
+            orjson.dumps(from_json(written))
+        except TypeError:
+            message = f"{what} has a whole number of more than 64 bits, which would not be kept exactly: make it text"
+            raise HandlerError(Reason.ACTION_FAILED, message) from None
 
 
 def describe_invalid(raised: BaseException) -> str:

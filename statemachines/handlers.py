@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic_core import from_json, to_json
 
 from statemachines.definition import name_of
 from statemachines.effects import Publication, Publish
 from statemachines.events import Event, machine_of
-from statemachines.failing import HandlerError, describe, describe_invalid, printable
+from statemachines.failing import HandlerError, check_exact, describe, describe_invalid, printable
 from statemachines.limits import (
     CONTEXT_BYTES_MAX,
 )
@@ -33,8 +33,22 @@ if TYPE_CHECKING:
 _new = tuple.__new__
 
 
+class Acted(NamedTuple):
+    """What handlers have done already, and are not to do once more: they may have changed the event as well."""
+
+    context: Context
+    """As the action has left it."""
+    performed: Performed
+    refusals: int = 0
+    """How many guards were asked before, none of which held; that of the transition itself does."""
+
+
 class RaisesError(Exception):
-    """An action asked for more than publications: what led to it is to be done as a chart does it."""
+    """An action asked for more than publications: what led to it is to be finished as a chart does it."""
+
+    def __init__(self, performed: Performed) -> None:
+        super().__init__()
+        self.performed = performed
 
 
 def ask(guard: Callable[[Any, Any], Any], name: str | None, context: Context, event: Event) -> bool:
@@ -68,15 +82,16 @@ def act(
             asked: tuple[Publication, ...] = (publication(out, key),)
             more = False
         else:
-            asked, raised, wishes = several(out, name, key)
-            more = bool(raised or wishes)
+            performed = several(out, name, key)
+            asked = performed.publications
+            more = bool(performed.raised or performed.wishes)
     except HandlerError as error:
         raise _of(error, name) from None
     except BaseException as error:  # noqa: BLE001 - whatever user code raises ends here; serializers are user code too
         raise HandlerError(Reason.ACTION_FAILED, describe(error, name), name or "") from None
-    if more:
-        raise RaisesError
     _check_outlet(asked, name, event)
+    if more:
+        raise RaisesError(performed)
     return asked
 
 
@@ -103,11 +118,12 @@ def time_asked(
     """When a state's timer falls due: after so long, at this time, or not at all. Raises HandlerError."""
     try:
         found = function(context)
+        zoned = isinstance(found, datetime) and found.utcoffset() is not None
     except BaseException as error:  # noqa: BLE001 - whatever user code raises ends here
         raise HandlerError(Reason.ACTION_FAILED, describe(error, name), name or "") from None
     if found is None or isinstance(found, timedelta):
         return found
-    if isinstance(found, datetime) and found.tzinfo is not None:
+    if isinstance(found, datetime) and zoned:
         return found
     what = "a time without a zone" if isinstance(found, datetime) else type(found).__name__
     message = f"{name} returned {what}; it says when by a timedelta, a datetime with a zone, or None"
@@ -138,7 +154,11 @@ def answer(output: Callable[[Any, Any], Any], context: Context, event: Event) ->
     """What a final state says. Raises HandlerError."""
     try:
         # As it could be stored: what is done to the context later on does not change what was said.
-        return from_json(to_json(output(context, event)))
+        said = to_json(output(context, event), inf_nan_mode="null")
+        check_exact(said, "what it said")
+        return from_json(said)
+    except HandlerError as error:
+        raise _of(error, name_of(output)) from None
     except BaseException as error:  # noqa: BLE001 - whatever user code raises ends here
         name = name_of(output)
         raise HandlerError(Reason.ACTION_FAILED, describe(error, name), name or "") from None

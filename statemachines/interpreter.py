@@ -31,14 +31,13 @@ past its class's ``__new__``, a meta that is only made when asked for) is there 
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING
 
 from statemachines.chart.macrostep import Macrostep, number_of
 from statemachines.chart.spots import Live
 from statemachines.chart.steps import Spot
 from statemachines.events import Address, Event, Meta, set_origin
-from statemachines.handlers import HandlerError, RaisesError, act, ask, build, read, write
+from statemachines.handlers import Acted, HandlerError, RaisesError, act, ask, build, read, write
 from statemachines.limits import DEFERRED_MAX, MEMORY_BYTES_MAX
 from statemachines.memory import EMPTY, Memory, read_memory, too_much, write_memory
 from statemachines.occurrence import Occurrence
@@ -121,7 +120,8 @@ def _out_of_turn(
     machine: Machine, run: Run | None, occurrence: Occurrence, memory: Memory, asked: Refused | Deferred
 ) -> Outcome:
     if isinstance(asked, Refused):
-        return asked._replace(holds=asked.holds and run is not None)
+        running = run is not None and run.status == RUNNING
+        return asked._replace(holds=asked.holds and running)
     if run is not None and run.status == COMPLETED and not _restarts(machine, occurrence):
         # Nothing will ever fill the gap: what comes before it is for the run that has ended, too.
         return _not_running(machine, run, occurrence, memory)
@@ -158,10 +158,7 @@ def _offer(machine: Machine, run: Run, occurrence: Occurrence, memory: Memory) -
         return moved
     # All but the occurrence itself, which holds the event: a cycle would live until the garbage collector finds it.
     origin = machine, run, envelope, occurrence.key, occurrence.now
-    try:
-        return _move(machine, run, occurrence, configuration, event, candidates, origin)
-    except RaisesError:
-        return _move_in_chart(machine, run, occurrence, event, memory)
+    return _move(machine, run, occurrence, configuration, event, candidates, origin)
 
 
 def _not_running(machine: Machine, run: Run, occurrence: Occurrence, memory: Memory) -> Outcome:
@@ -184,7 +181,12 @@ def _not_accepted(machine: Machine, run: Run, occurrence: Occurrence, configurat
 
 
 def _move_in_chart(
-    machine: Machine, run: Run, occurrence: Occurrence, event: Event, memory: Memory
+    machine: Machine,
+    run: Run,
+    occurrence: Occurrence,
+    event: Event,
+    memory: Memory,
+    acted: Acted | None = None,
 ) -> Outcome:
     if memory is EMPTY:
         memory = read_memory(run.memory)
@@ -193,7 +195,7 @@ def _move_in_chart(
     except KeyError:
         return _without_state(machine, run.configuration)
     envelope = occurrence.envelope
-    macrostep = Macrostep(machine, run, envelope, occurrence.key, occurrence.now, spot, memory)
+    macrostep = Macrostep(machine, run, envelope, occurrence.key, occurrence.now, spot, memory, acted=acted)
     try:
         moved = macrostep.move(event)
     except HandlerError as error:
@@ -249,6 +251,10 @@ def _move(
             written = write(machine, context, action_name, run.context)
             changed = None if written == run.context else written
             return _tuple(Moved, (False, configuration, status, changed, publications, None, ()))
+    except RaisesError as more:
+        assert context is not None, "the action was given it"
+        acted = Acted(context, more.performed, len(tried))
+        return _move_in_chart(machine, run, occurrence, event, EMPTY, acted)
     except HandlerError as error:
         return Refused(error.reason, str(error), holds=True, tried=tried)
     why = f"no condition of the transitions out of {configuration} held"
@@ -272,22 +278,28 @@ def _start(machine: Machine, run: Run | None, occurrence: Occurrence, memory: Me
         return Refused(Reason.INVALID, occurrence.error, holds=False)
     set_origin(event, (_meta, machine, run, occurrence.envelope, occurrence.key, occurrence.now))
     try:
+        acted: Acted | None = None
         if machine.flat and memory is EMPTY:
-            with contextlib.suppress(RaisesError):
-                return _begin(machine, beginning, event, occurrence.key)
-        context = build(machine, beginning.build, beginning.build_name, event)
-        macrostep = _at_the_start(machine, run, occurrence, memory)
+            begun = _begin(machine, beginning, event, occurrence.key)
+            if type(begun) is Moved:
+                return begun
+            assert isinstance(begun, Acted)
+            acted = begun
+        context = acted.context if acted else build(machine, beginning.build, beginning.build_name, event)
+        macrostep = _at_the_start(machine, run, occurrence, memory, acted)
         name = beginning.action_name or beginning.build_name
         return macrostep.start(event, context, name, beginning.plan)
     except HandlerError as error:
         return Refused(error.reason, str(error), holds=False)
 
 
-def _at_the_start(machine: Machine, run: Run | None, occurrence: Occurrence, memory: Memory) -> Macrostep:
+def _at_the_start(
+    machine: Machine, run: Run | None, occurrence: Occurrence, memory: Memory, acted: Acted | None = None
+) -> Macrostep:
     spot = Spot(1, (0,) * len(machine.steps.chart.history))
     anew = run is not None and run.status == COMPLETED
     envelope, key, now = occurrence.envelope, occurrence.key, occurrence.now
-    return Macrostep(machine, run, envelope, key, now, spot, memory, anew=anew)
+    return Macrostep(machine, run, envelope, key, now, spot, memory, anew=anew, acted=acted)
 
 
 def _start_with_defaults(
@@ -309,11 +321,14 @@ def _start_with_defaults(
     return _unexpected(machine, run, occurrence, why, macrostep.tried)
 
 
-def _begin(machine: Machine, beginning: Beginning, event: Event, key: str) -> Moved:
+def _begin(machine: Machine, beginning: Beginning, event: Event, key: str) -> Moved | Acted:
     context = build(machine, beginning.build, beginning.build_name, event)
     publications: tuple[Publication, ...] = ()
     if beginning.action is not None:
-        publications = act(beginning.action, beginning.action_name, context, event, key)
+        try:
+            publications = act(beginning.action, beginning.action_name, context, event, key)
+        except RaisesError as more:
+            return Acted(context, more.performed)
     written = write(machine, context, beginning.action_name or beginning.build_name)
     status = COMPLETED if beginning.target in machine.final else RUNNING
     return Moved(True, beginning.target, status, written, publications)

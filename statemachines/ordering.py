@@ -79,7 +79,10 @@ def place(order: OrderBy, data: Any, marks: Any) -> Placed:
     value = _value(order, data)
     stream = _stream(order, data)
     before = marks.get(stream)
-    if before is None and len(marks) >= STREAMS_MAX:
+    if before is not None and type(before) is not type(value):
+        # An earlier version had its order by another kind of value; there is nothing to compare it with.
+        before = None
+    if stream not in marks and len(marks) >= STREAMS_MAX:
         message = f"the run has {STREAMS_MAX} streams already, as many as it may have"
         raise StreamsFullError(message)
     if order.contiguous:

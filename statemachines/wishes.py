@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from statemachines.checks.names import wrong_with_topic
 from statemachines.effects import Asked, Cancel, Publication, Publish, Raise, Send
 from statemachines.events import Event, type_of
-from statemachines.failing import HandlerError, printable
+from statemachines.failing import HandlerError, check_exact, printable
 from statemachines.limits import EFFECTS_MAX, KEY_BYTES_MAX
 from statemachines.outcome import Reason
 from statemachines.patterns import is_pattern
@@ -106,6 +106,7 @@ def _sent(effect: Send) -> Wish:
             f"Send names a run by {effect.to!r:.100}, which is empty, has a NUL or is too long for a key"
         )
         raise HandlerError(Reason.ACTION_FAILED, printable(message))
+    check_exact(data, f"the {event_type!r} that it is to send")
     asked = Asked("send", event_type, data, effect.id, effect.pipeline or "", effect.to)
     return Wish(asked, *_when("Send", effect.after, effect.at))
 
@@ -113,6 +114,7 @@ def _sent(effect: Send) -> Wish:
 def _published_later(effect: Publish, key: str) -> Wish:
     one = publication(effect, key)
     _check_text("Publish", "id", effect.id)
+    check_exact(one.data, f"the {one.type!r} that it is to publish later")
     asked = Asked("publish", one.type, one.data, effect.id, key=one.key, topic=one.topic)
     return Wish(asked, *_when("Publish", effect.after, None))
 
@@ -123,7 +125,7 @@ def _when(what: str, after: Any, at: Any) -> tuple[timedelta | None, datetime | 
     if after is not None and not isinstance(after, timedelta):
         message = f"{what} takes after= as a timedelta, not {type(after).__name__}"
         raise HandlerError(Reason.ACTION_FAILED, message)
-    if at is not None and (not isinstance(at, datetime) or at.tzinfo is None):
+    if at is not None and (not isinstance(at, datetime) or at.utcoffset() is None):
         raise HandlerError(
             Reason.ACTION_FAILED, f"{what} takes at= as a datetime with a zone, not {at!r:.100}"
         )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from statemachines.effects import Asked
+from statemachines.failing import describe
 from statemachines.handlers import HandlerError, time_asked
 from statemachines.limits import DELAY_DAYS_MAX, DELAYED_MAX, MEMORY_BYTES_MAX
 from statemachines.memory import Delayed, Memory, microseconds_of, too_much, write_memory
@@ -101,11 +102,14 @@ class Agenda:
             at = self._now + when if isinstance(when, timedelta) else when
             assert at is not None
             too_far = at - self._now > _DELAY_MAX
+            due = microseconds_of(max(at, self._now))
         except OverflowError:
             raise HandlerError(Reason.ACTION_FAILED, message) from None
+        except BaseException as error:  # noqa: BLE001 - a time zone may be user code, and is asked here
+            raise HandlerError(Reason.ACTION_FAILED, describe(error, name)) from None
         if too_far:
             raise HandlerError(Reason.ACTION_FAILED, message)
-        return microseconds_of(max(at, self._now))
+        return due
 
     def _add(self, one: Delayed) -> None:
         if len(self._delayed) >= DELAYED_MAX:

@@ -24,6 +24,7 @@ from statemachines.run import Status
 if TYPE_CHECKING:
     from statemachines.context import Context
     from statemachines.effects import Asked, Publication
+    from statemachines.handlers import Acted
     from statemachines.machine import Machine
     from statemachines.run import Run
     from statemachines.wishes import Wish
@@ -43,8 +44,12 @@ class Macrostep:
         memory: Memory = EMPTY,
         *,
         anew: bool = False,
+        acted: Acted | None = None,
     ) -> None:
-        """``anew``: the run has ended, and what begins is the next generation of its key."""
+        """``anew``: the run has ended, and what begins is the next generation of its key.
+
+        ``acted``: what handlers have done already, up to and with the first action; they are not called again.
+        """
         self._machine = machine
         self._steps: Steps = machine.steps
         self._run = run
@@ -55,7 +60,10 @@ class Macrostep:
         self._now = now
         self._spot = spot
         self._live = Live(self._steps.chart, spot.active)
-        self._context: Context | None = None
+        self._context: Context | None = None if acted is None else acted.context
+        self._performed = None if acted is None else acted.performed
+        """What the first action asked for, until it is taken up."""
+        self._refusals = 0 if acted is None else acted.refusals
         self._touched: str | None = None
         """The last handler that was given the context to change."""
         self._event: Event
@@ -232,7 +240,10 @@ class Macrostep:
         context = self._needed_context()
         self._touched = block.name
         try:
-            performed = perform(block.function, block.name, context, self._event, self._key)
+            performed = self._performed
+            if performed is None:
+                performed = perform(block.function, block.name, context, self._event, self._key)
+            self._performed = None
             if self._steps.chart.takes_failures:
                 # What it left behind is looked at now, while it can be undone.
                 self._kept = self._write(context, block.name)
@@ -275,7 +286,11 @@ class Macrostep:
             return False
 
     def _holds_and_notes(self, arc: Arc) -> bool:
-        holds = self._holds(arc)
+        if self._performed is None:
+            holds = self._holds(arc)
+        else:
+            holds = self._refusals == 0
+            self._refusals -= 1
         if not holds:
             nodes = self._steps.chart.nodes
             targets = " ".join(nodes[target].name for target in arc.targets)

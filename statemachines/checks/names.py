@@ -22,6 +22,14 @@ def wrong_with_type(name: object) -> str | None:
     return wrong_with_text(name, EVENT_TYPE_BYTES_MAX)
 
 
+def is_storable(text: object) -> bool:
+    """Whether it is a text that UTF-8 can write: one with a lone surrogate is not."""
+    try:
+        return isinstance(text, str) and text.encode() is not None
+    except UnicodeEncodeError:
+        return False
+
+
 def wrong_with_pattern(event_type: str) -> str | None:
     """What keeps a type with an asterisk in it from being a pattern; None if nothing does."""
     prefix = event_type.removesuffix(".*")

@@ -9,9 +9,10 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from statemachines.checks import unasked
+from statemachines.checks.names import wrong_with_text
 from statemachines.definition import Move, Pipeline, Start
 from statemachines.events import Event, is_event_class, is_internal
-from statemachines.limits import DELAY_DAYS_MAX
+from statemachines.limits import DELAY_DAYS_MAX, STREAM_CHARACTERS_MAX
 from statemachines.mistakes import Mistake
 from statemachines.ordering import OrderBy, OrderKind
 from statemachines.places import Place
@@ -60,7 +61,7 @@ def _line(pipeline: Pipeline[Any], line: PolicyLine) -> Iterator[Mistake]:
     if line.event not in known:
         name, names = (
             line.event.event_type(),
-            sorted(one.event_type() for one in known if not is_internal(one)),
+            sorted(str(one.event_type()) for one in known if not is_internal(one)),
         )
         message = f"a policy is for {name!r}, which no transition of pipeline {pipeline.name!r} takes"
         yield _of(line, message, did_you_mean(name, names))
@@ -151,17 +152,25 @@ def _order(line: PolicyLine, order: OrderBy) -> Iterator[Mistake]:
         message = f"order_by={given!r}{_for(line)} is no order"
         yield _of(line, message, 'Write order_by=OrderBy("field", ...)')
         return
-    yield from _fields(line, "order_by", (order.by, *order.scope))
+    yield from _stream(line, order)
     if order.kind not in KINDS:
         yield _of(line, f"events cannot be in order as {order.kind!r}", did_you_mean(order.kind, KINDS))
-    if order.contiguous:
+    contiguous: Any = order.contiguous
+    if not isinstance(contiguous, bool):
+        message = f"contiguous={contiguous!r}{_for(line)} is neither True nor False"
+        yield _of(line, message, "Write contiguous=True, or leave it out")
+    elif contiguous:
         if order.kind != "int":
             message = (
                 f"contiguous=True{_for(line)} needs numbers that follow one another, not kind={order.kind!r}"
             )
             yield _of(line, message, "Use kind='int', or leave contiguous out")
-        if type(order.first) is not int or order.first < 0:
-            yield _of(line, f"first={order.first!r}{_for(line)} is no number to begin with", "Use 0, 1, ...")
+        if type(order.first) is not int or not 0 <= order.first < 2**63:
+            yield _of(
+                line,
+                f"first={order.first!r}{_for(line)} is no number to begin with",
+                "Use 0, 1, ... below 2^63",
+            )
         gap: Any = order.gap
         if isinstance(gap, Defer):
             yield from _defer(f"gap{_for(line)}", gap, line.place)
@@ -175,14 +184,30 @@ def _order(line: PolicyLine, order: OrderBy) -> Iterator[Mistake]:
                 yield _of(line, message, "Add contiguous=True, or leave it out")
 
 
+def _stream(line: PolicyLine, order: OrderBy) -> Iterator[Mistake]:
+    scope: Any = order.scope
+    if isinstance(scope, list | tuple):
+        yield from _fields(line, "order_by", (order.by, *scope))
+    else:
+        yield from _fields(line, "order_by", (order.by,))
+        message = f"scope={scope!r}{_for(line)} is no list of fields"
+        yield _of(
+            line, message, f"Write scope=({scope!r},)" if isinstance(scope, str) else 'Write scope=("field",)'
+        )
+    if order.stream != "":
+        wrong = wrong_with_text(order.stream, STREAM_CHARACTERS_MAX)
+        if wrong is not None:
+            message = f"stream={order.stream!r:.100}{_for(line)} {wrong}"
+            yield _of(line, message, "Name the stream by a short text, or leave it out")
+
+
 def _fields(line: PolicyLine, setting: str, names: tuple[str, ...]) -> Iterator[Mistake]:
     event = line.event
     if not is_event_class(event):
         return
     known = _names(event)
     for name in names:
-        head = name.partition(".")[0] if isinstance(name, str) else name
-        if name not in known and head not in known:
+        if not isinstance(name, str) or not {name, name.partition(".")[0]} & known:
             message = f"{setting}{_for(line)} names {name!r}, which is no field of {event.__name__}"
             own = event.__pydantic_fields__.get(name) if isinstance(name, str) else None
             alias = None if own is None else own.validation_alias
@@ -207,11 +232,12 @@ def _streams(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
     first: dict[str, PolicyLine] = {}
     for line in pipeline.policies:
         order: Any = line.order
-        if not isinstance(order, OrderBy) or not order.stream:
+        if not isinstance(order, OrderBy) or not is_event_class(line.event):
             continue
-        other = first.setdefault(repr(order.stream), line)
+        # Without a name the stream goes by the type, and another type may name it.
+        other = first.setdefault(repr(order.stream or line.event.event_type()), line)
         there = other.order
-        if there is not None and _terms(order) != _terms(there):
+        if there is not None and other.event is not line.event and _terms(order) != _terms(there):
             message = (
                 f"order_by{_for(line)} is in one stream with that at {other.place}, and does not say the same "
                 "of kind, scope, contiguous and first"
@@ -220,7 +246,8 @@ def _streams(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
 
 
 def _terms(order: OrderBy) -> tuple[object, ...]:
-    return order.kind, len(order.scope), order.contiguous, order.first
+    scope: Any = order.scope
+    return order.kind, len(scope) if isinstance(scope, list | tuple) else 0, order.contiguous, order.first
 
 
 def _for(line: PolicyLine) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeGuard, get_args
 
-from statemachines.checks.names import wrong_with_name, wrong_with_topic, wrong_with_type
+from statemachines.checks.names import is_storable, wrong_with_name, wrong_with_topic, wrong_with_type
 from statemachines.definition import OnError, Pipeline, Policy, TimersFire, Topic
 from statemachines.limits import PIPELINE_NAME_BYTES_MAX, VERSION_MAX
 from statemachines.mistakes import Mistake
@@ -44,7 +44,7 @@ def _version(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
 def _policy(
     pipeline: Pipeline[Any], setting: str, given: object, whose: str, known: Sequence[str] = POLICIES
 ) -> Iterator[Mistake]:
-    if given not in known:
+    if not isinstance(given, str) or given not in known:
         message = f"{setting}={given!r}{whose} is no policy"
         yield Mistake(message, did_you_mean(given, known), pipeline.place)
 
@@ -87,9 +87,11 @@ def _topic(pipeline: Pipeline[Any], topic: Topic) -> Iterator[Mistake]:
             message, "Use up to 249 of the letters a to z, digits, '.', '_' and '-'", pipeline.place
         )
         return
-    wrong = wrong_with_topic(topic.dead_letter_topic)
+    given: Any = topic.dead_letters
+    dead = topic.dead_letter_topic if given is None or given == "" else given
+    wrong = wrong_with_topic(dead)
     if wrong is not None:
-        message = f"the dead-letter topic {topic.dead_letter_topic!r} of {topic.name!r} {wrong}"
+        message = f"the dead-letter topic {dead!r} of {topic.name!r} {wrong}"
         yield Mistake(message, "Name another one with Topic(..., dead_letters=...)", pipeline.place)
     for policy in ("unknown", "each_missing"):
         yield from _policy(pipeline, policy, getattr(topic, policy), f" of topic {topic.name!r}")
@@ -101,7 +103,9 @@ def _topic(pipeline: Pipeline[Any], topic: Topic) -> Iterator[Mistake]:
         yield Mistake(message, "Name the type of records that carry none", pipeline.place)
     for setting in ("type", "id", "key", "time", "each"):
         given = getattr(topic, setting)
-        if (given is None and setting == "type") or given == "" or not isinstance(given, str | None):
+        if given is None and setting != "type":
+            continue
+        if not given or not is_storable(given):
             no = "no field" if setting == "each" else "no header and no field"
             message = f"{setting}={given!r} of topic {topic.name!r} names {no}"
             yield Mistake(message, "Name one, or leave the setting out", pipeline.place)

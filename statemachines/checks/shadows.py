@@ -57,7 +57,8 @@ class _Shadows:
         before: dict[str | None, list[Move]] = {}
         wide: list[str | None] = []
         for move in lane:
-            name = move.event_type
+            # A type that is no text is a mistake of its own, and may be nothing to look up by.
+            name = move.event_type if isinstance(move.event_type, str | None) else repr(move.event_type)
             if name not in before:
                 before[name] = []
                 wide += [name] if isinstance(name, str) and is_pattern(name) else []

@@ -435,3 +435,17 @@ def test_two_versions_do_not_have_one_number() -> None:
         f"pipeline 'right' version 2 is also at {one.place}. Give one of them another name or version"
         in found[0]
     )
+
+
+def test_a_stream_named_like_another_type_that_is_in_order_must_say_the_same() -> None:
+    flow = paying()
+
+    class Other(Event, type="other", key="name"):
+        name: str
+        no: str
+
+    state_of(flow, "open").on(Other, when=yes)
+    flow.policy(Paid, order_by=OrderBy("no", stream="other"))
+    flow.policy(Other, order_by=OrderBy("no", "hex"))
+    mistake = the_mistake(flow)
+    assert mistake.message.startswith("order_by for 'other' is in one stream with that at ")

@@ -29,7 +29,6 @@ from engine.draining import Draining, write_row
 from engine.envelope import decode_headers
 from engine.inside import inner_arrival
 from engine.limits import EngineLimits
-from engine.loading import load_for
 from engine.outlet import Outlet
 from engine.relay.refusals import record_of
 from engine.routing import Route, TopicRoute
@@ -102,7 +101,7 @@ class Commands:
         self._limits = limits
         self._outlet = outlet
         self._draining = Draining(store, topics, committer, limits)
-        self._sent = SentEvents(store, topics, self._routes, committer, outlet)
+        self._sent = SentEvents(store, self._routes, committer, outlet)
         self.homes: list[int] = []
         """The homes whose runs' events are taken here."""
         self.takes_events = True
@@ -299,7 +298,7 @@ class Commands:
         if not letter.position and letter.pipeline is not None and letter.key is not None:
             await self._committer.learn_strikes([])
             arrivals = [inner_arrival(self._routes[letter.pipeline], letter.key, _raw(record))]
-            await load_for(batch, arrivals, self._store, self._topics)
+            await self._committer.load(batch, arrivals, len(arrivals))
             batch.meet(arrivals)
             batch.rest()
             return
@@ -311,9 +310,9 @@ class Commands:
         # Neither the record's partition nor those of the events that wait need be ours.
         await self._committer.learn_strikes([letter.position])
         batch.read_each(record, letter.position, topic, cluster, only)
-        await self._committer.have_ids(batch)
+        await self._committer.have_ids(len(batch.arrivals))
         batch.close_range(letter.position)
-        await load_for(batch, batch.arrivals, self._store, self._topics)
+        await self._committer.load(batch, batch.arrivals, len(batch.arrivals))
         batch.meet(batch.arrivals)
         batch.rest()
 

@@ -25,6 +25,7 @@ from datetime import datetime
 from typing import TypeVar
 
 from connectors.elements import ELEMENTS_MAX
+from engine.arrival import Arrival
 from engine.batch import Batch
 from engine.claims import Claim, Slice, bytes_in, halves, moves_of
 from engine.loading import keep, load_for, load_into_cache
@@ -132,7 +133,7 @@ class Committer:
                 for portion in _portions(records, EVENTS_BETWEEN_BREATHS):
                     batch.read(portion, claim.id, topic)
                     await _breathe()
-        await self.have_ids(batch)
+        await self.have_ids(len(batch.arrivals))
         await self._meet(batch)
 
     async def extend_due(self, draft: Draft, due: Sequence[Due]) -> None:
@@ -140,7 +141,6 @@ class Committer:
         batch = draft.batch
         batch.goes_on(self._clock())
         draft.due.extend(due)
-        await self._ids.have(len(due))
         missing: dict[Route, list[str]] = {}
         for one in due:
             route, key = one.route, one.key
@@ -157,6 +157,8 @@ class Committer:
                 missing.setdefault(route, []).append(key)
         for route, keys in missing.items():
             await load_into_cache(route, sorted(keys), self._store, self._topics)
+        runs = [one.route.cache[one.key] for one in due if one.key in one.route.cache]
+        await self._ids.have(len(due) + sum(len(run.deferred) for run in runs))
         for portion in _portions(due, EVENTS_BETWEEN_BREATHS):
             for one in portion:
                 batch.fall_due(one.route, one.key)
@@ -171,12 +173,14 @@ class Committer:
 
     async def _meet(self, batch: Batch) -> None:
         """Let all events meet their runs, while what the next of them need is loaded."""
-        portions = [*_portions(batch.take_arrivals(), EVENTS_LOADED_AT_ONCE), ()]
-        loading = asyncio.create_task(load_for(batch, portions[0], self._store, self._topics))
+        taken = batch.take_arrivals()
+        number = len(taken)
+        portions = [*_portions(taken, EVENTS_LOADED_AT_ONCE), ()]
+        loading = asyncio.create_task(self.load(batch, portions[0], number))
         try:
             for arrivals, following in itertools.pairwise(portions):
                 await loading
-                loading = asyncio.create_task(load_for(batch, following, self._store, self._topics))
+                loading = asyncio.create_task(self.load(batch, following, number))
                 for some in _portions(arrivals, EVENTS_BETWEEN_BREATHS):
                     batch.meet(some)
                     batch.rest()
@@ -201,9 +205,18 @@ class Committer:
                 weight += EVENT_BYTES * sum(commas)
         return weight
 
-    async def have_ids(self, batch: Batch) -> None:
-        """Be able to start a run for each event that has come, of which a record may hold many."""
-        await self._ids.have(len(batch.arrivals))
+    async def have_ids(self, number: int) -> None:
+        """Be able to start so many runs."""
+        await self._ids.have(number)
+
+    async def load(self, batch: Batch, arrivals: Sequence[Arrival], number: int) -> None:
+        """Bring what is needed for these arrivals, of so many of the batch, to meet their runs.
+
+        What is deferred for a run may begin one of its own, each event one, once the run has ended.
+        """
+        deferred = await load_for(batch, arrivals, self._store, self._topics)
+        if deferred:
+            await self._ids.have(number + deferred)
 
     async def new_batch(self, runs_max: int) -> Batch:
         """An empty batch that may start so many runs."""

@@ -34,6 +34,8 @@ class Draining:
 
     async def go_on(self, command: Command, route: Route, key: str, batch: Batch, events_max: int) -> int:
         """Offer so many events at most, and have the rest wait for the next command; returns how many were offered."""
+        # What is deferred for the run may begin one of its own, each event one, once the run has ended.
+        await self._committer.have_ids(len(route.cache[key].deferred) + events_max)
         # What goes on by itself is older than what waits behind the hold.
         batch.follow(route, key)
         run = route.cache[key]

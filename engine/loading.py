@@ -16,10 +16,10 @@ from statemachines.run import Run
 
 async def load_for(
     batch: Batch, arrivals: Sequence[Arrival], store: Store, topics: Mapping[str, TopicRoute]
-) -> None:
+) -> int:
     """Bring the runs of these arrivals into the caches, and ask the log for events that may have been seen long ago.
 
-    Other arrivals of the batch may meet their runs meanwhile.
+    Other arrivals of the batch may meet their runs meanwhile. Returns how many events are deferred for the runs.
     """
     missing: dict[Route, set[str]] = {}
     for arrival in arrivals:
@@ -28,7 +28,7 @@ async def load_for(
             missing.setdefault(route, set()).add(key)
     for route, keys in missing.items():
         await load_into_cache(route, sorted(keys), store, topics)
-    await ask_for_seen(batch, arrivals, store)
+    return await ask_for_seen(batch, arrivals, store)
 
 
 async def load_into_cache(
@@ -47,24 +47,33 @@ def keep(route: Route, run: Run) -> None:
     route.cache_bytes += bytes_of(run)
 
 
-async def ask_for_seen(batch: Batch, arrivals: Sequence[Arrival], store: Store) -> None:
-    """Ask about events of runs whose own memory of recent events may be too short, and of held runs."""
+async def ask_for_seen(batch: Batch, arrivals: Sequence[Arrival], store: Store) -> int:
+    """Ask about events of runs whose own memory of recent events may be too short, and of held runs.
+
+    Returns how many events are deferred for the runs.
+    """
     asked: list[tuple[int, int]] = []
-    of_generations: list[tuple[int, int]] = []
+    of_generations: dict[tuple[int, str, int], int] = {}
     held: set[int] = set()
+    deferred: dict[int, int] = {}
     for arrival in arrivals:
         run = arrival[0].cache.get(arrival[1])
         if run is None:
             continue
         if run.generation:
-            of_generations.append((run.id, digest_number(arrival.digest)))
+            of_generations[arrival[0].pipeline, run.key, digest_number(arrival.digest)] = run.id
         elif len(run.recent) >= RECENT_BYTES:
             asked.append((run.id, digest_number(arrival.digest)))
         if run.held:
             held.add(run.id)
+        if run.deferred:
+            deferred[run.id] = len(run.deferred)
     if asked:
         batch.consumed |= await store.seen(asked)
     if of_generations:
-        batch.consumed |= await store.seen_by_generations(of_generations)
+        # Its newest generation may not be durable yet, so it goes by the key.
+        seen = await store.seen_by_generations(list(of_generations))
+        batch.consumed |= {(of_generations[one], one[2]) for one in seen}
     if held:
         batch.waiting |= await store.waiting_digests(sorted(held))
+    return sum(deferred.values())

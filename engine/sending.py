@@ -9,9 +9,8 @@ from engine.arrival import Arrival
 from engine.batch import Batch
 from engine.committer import Committer
 from engine.inside import sent_arrival
-from engine.loading import load_for
 from engine.outlet import Outlet
-from engine.routing import Route, TopicRoute
+from engine.routing import Route
 from engine.store.contract import Command, LostRunsError, RefusedByStoreError, Store
 from statemachines.outcome import Reason, Refused
 
@@ -27,13 +26,11 @@ class SentEvents:
     def __init__(
         self,
         store: Store,
-        topics: Mapping[str, TopicRoute],
         routes: Mapping[int, Route],
         committer: Committer,
         outlet: Outlet,
     ) -> None:
         self._store = store
-        self._topics = topics
         self._routes = routes
         self._committer = committer
         self._outlet = outlet
@@ -63,7 +60,7 @@ class SentEvents:
         batch.commit.commands.extend(one.id for one in commands)
         try:
             arrivals = [one for one in self._arrivals(commands) if not _is_unknown(one, batch)]
-            await load_for(batch, arrivals, self._store, self._topics)
+            await self._committer.load(batch, arrivals, len(arrivals))
             batch.meet(arrivals)
             batch.rest()
             if await self._outlet.learn(batch.commit):

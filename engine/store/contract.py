@@ -312,8 +312,8 @@ class Store(Protocol):
         """Which of these (run, digest) were consumed."""
         ...
 
-    async def seen_by_generations(self, asked: Sequence[tuple[int, int]]) -> set[tuple[int, int]]:
-        """The same for runs whose key had others before them, which are asked, too."""
+    async def seen_by_generations(self, asked: Sequence[tuple[int, str, int]]) -> set[tuple[int, str, int]]:
+        """Which of these (pipeline, key, digest) were consumed by any run of the key."""
         ...
 
     async def deferred_events(self, runs: Sequence[int]) -> list[DeferredRow]:

@@ -164,11 +164,11 @@ class PostgresStore:
         async with self._translated():
             return {(run, digest) for run, digest in await self._reader.fetch(_SQL["seen_digests"], *columns)}
 
-    async def seen_by_generations(self, asked: Sequence[tuple[int, int]]) -> set[tuple[int, int]]:
-        columns = ([run for run, _ in asked], [digest for _, digest in asked])
+    async def seen_by_generations(self, asked: Sequence[tuple[int, str, int]]) -> set[tuple[int, str, int]]:
+        columns = [list(column) for column in zip(*asked, strict=True)]
         async with self._translated():
             rows = await self._reader.fetch(_SQL["seen_by_generations"], *columns)
-        return {(run, digest) for run, digest in rows}
+        return {(pipeline, key, digest) for pipeline, key, digest in rows}
 
     async def deferred_events(self, runs: Sequence[int]) -> list[DeferredRow]:
         async with self._translated():

@@ -121,17 +121,16 @@ class FakeStore:
     async def waiting_digests(self, runs: Sequence[int]) -> set[tuple[int, int]]:
         return {(run, digest) for (run, _), (digest, _) in self.tables.waiting.items() if run in runs}
 
-    async def seen_by_generations(self, asked: Sequence[tuple[int, int]]) -> set[tuple[int, int]]:
+    async def seen_by_generations(self, asked: Sequence[tuple[int, str, int]]) -> set[tuple[int, str, int]]:
         found = set()
-        for number, digest in asked:
-            owner, run = self.tables.runs[number]
-            older = [
+        for owner, key, digest in asked:
+            runs = [
                 each
                 for each, (pipeline, one) in self.tables.runs.items()
-                if (pipeline, one.key) == (owner, run.key)
+                if (pipeline, one.key) == (owner, key)
             ]
-            if any(row.digest == digest and row.run in older for row in self.tables.rows.values()):
-                found.add((number, digest))
+            if any(row.digest == digest and row.run in runs for row in self.tables.rows.values()):
+                found.add((owner, key, digest))
         return found
 
     async def deferred_events(self, runs: Sequence[int]) -> list[DeferredRow]:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from typing import Any, Literal
 
 import pytest
 from pydantic import Field
 
-from connectors.source import RawRecord
+from connectors.source import Partition, RawRecord
+from engine.claims import Slice
+from engine.committer import Pending
 from engine.log import Kind
+from engine.moves import RECENT_BYTES
 from engine.reading import history, list_dead_letters, list_runs, replay, verify
 from engine.store.connecting import Connection
 from statemachines import Context, Defer, Event, OrderBy, Pipeline, Send
 from statemachines.machine import compile_pipeline
+from statemachines.run import DIGEST_BYTES
 from tests.feeding import BEGINS, event, feed
 from tests.services import Database, execute
 
@@ -278,5 +283,73 @@ async def test_what_a_release_goes_on_with_and_the_store_refuses_is_a_dead_lette
     assert (run.held, run.context["orders"]) == (run.sequence, [REFUSED_SEND - 1])
     rows = await history(reader, "default", "visits", "ana")
     assert [row.event.kind for row in rows].count(str(Kind.DRAINING.name).lower()) >= 1
+    verified = await verify(reader, "default")
+    assert verified.is_clean, verified
+
+
+async def test_an_event_that_the_ended_run_took_is_a_duplicate_while_the_next_run_is_not_durable_yet(
+    database: Database, reader: Connection
+) -> None:
+    pipeline = visits()
+    first = told("ordered", number=1, id="first")
+    others = [told("ordered", number=number) for number in range(2, 2 + RECENT_BYTES // DIGEST_BYTES + 1)]
+    async with feed(database, pipeline) as feeding:
+        await feeding.records(told("came"), first, *others)
+        claim = feeding.claims[Partition(TOPIC, 0)]
+
+        def one_slice(*records: RawRecord) -> list[Slice]:
+            start = claim.read_to
+            claim.read_to += len(records)
+            placed = [record._replace(offset=start + number) for number, record in enumerate(records)]
+            return [Slice(claim, placed, start, claim.read_to)]
+
+        gate = asyncio.Event()
+        slices = one_slice(told("left"), told("came"))
+        batch = await feeding.committer.prepare(slices, None)
+
+        async def commit() -> Any:
+            await gate.wait()
+            return await feeding.store.commit(batch.commit)
+
+        pending = Pending(slices, [], batch, asyncio.create_task(commit()))
+        slices = one_slice(first)
+        following = await feeding.committer.prepare(slices, pending)
+        gate.set()
+        assert await feeding.committer.settle(pending, following)
+        assert await feeding.committer.settle(feeding.committer.begin(slices, following))
+    runs = {run.generation: run for run in await list_runs(reader, "default")}
+    assert runs[0].context["orders"][0] == 1
+    assert (runs[1].status, runs[1].context["orders"]) == ("running", [])
+    await check_the_log(reader, pipeline)
+
+
+@pytest.mark.parametrize("is_held", [True, False])
+async def test_as_many_runs_as_events_have_waited_begin_at_the_end_of_one(
+    database: Database, reader: Connection, *, is_held: bool
+) -> None:
+    flow = Pipeline("visits", Visit, topics=[TOPIC], closed="restart")
+    here, gone = flow.state("here", initial=True), flow.state("gone", final=True)
+    flow.start(Came, lambda came: Visit())
+    flow.start(Ordered, lambda ordered: Visit(orders=[ordered.number]), to=gone)
+    mended = Mended()
+    here.on(Broke, do=mended)
+    here.on(Left, to=gone)
+    waiting = 40
+    async with feed(database, flow) as feeding:
+        await feeding.records(told("came"), *[told("ordered", number=number) for number in range(waiting)])
+        # So that there are none to spare.
+        ids = feeding.committer._ids
+        while len(ids._numbers) > 1:
+            next(ids)
+        if is_held:
+            await feeding.records(told("broke"), told("left"))
+            mended.yes = True
+            await feeding.redrive(*[letter.id for letter in await list_dead_letters(reader, "default")])
+        else:
+            await feeding.records(told("left"))
+    runs = await list_runs(reader, "default")
+    assert {run.generation: run.context["orders"] for run in runs if run.generation} == {
+        number + 1: [number] for number in range(waiting)
+    }
     verified = await verify(reader, "default")
     assert verified.is_clean, verified

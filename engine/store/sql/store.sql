@@ -113,12 +113,11 @@ from unnest($1::bigint[], $2::bigint[]) as asked (run, digest)
 join pointsman.events e on e.run = asked.run and e.digest = asked.digest
 
 -- name: seen_by_generations
--- The same for runs whose key had others before them.
-select asked.run, asked.digest
-from unnest($1::bigint[], $2::bigint[]) as asked (run, digest)
-join pointsman.runs r on r.id = asked.run
-join pointsman.runs p on p.pipeline = r.pipeline and p.key = r.key
-join pointsman.events e on e.run = p.id and e.digest = asked.digest
+-- The same by any run of a key.
+select asked.pipeline, asked.key, asked.digest
+from unnest($1::int[], $2::text[], $3::bigint[]) as asked (pipeline, key, digest)
+join pointsman.runs r on r.pipeline = asked.pipeline and r.key = asked.key
+join pointsman.events e on e.run = r.id and e.digest = asked.digest
 
 -- name: waiting_digests
 select run, digest from pointsman.waiting where run = any ($1::bigint[])

@@ -25,7 +25,7 @@ from engine.log import (
     seal_packed,
     with_hash,
 )
-from engine.routing import RUN_BYTES, Route, TopicRoute
+from engine.routing import RUN_BYTES, Route, TopicRoute, bytes_of
 from engine.store.contract import Commit, IgnoredRange, Noted
 from statemachines.outcome import (
     Moved,
@@ -82,6 +82,8 @@ class Ledger:
                 run = cache[key]
                 moves += run.sequence - old
                 context_bytes += len(run.context)
+                if run.deferred or run.memory:
+                    context_bytes += bytes_of(run) - RUN_BYTES - len(run.context)
                 if old:
                     commit.changed.append((old, run))
                 else:

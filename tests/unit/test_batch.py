@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import itertools
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -17,7 +17,7 @@ from engine.dispositions import Disposition
 from engine.limits import EngineLimits
 from engine.routing import RUN_BYTES, Loaded, TopicRoute, bytes_of, make_routes
 from engine.store.contract import IgnoredRange
-from statemachines import Context, Event, Pipeline, Topic
+from statemachines import Context, Event, Pipeline, Send, Topic
 from statemachines.machine import compile_pipeline
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -183,6 +183,27 @@ def test_large_contexts_lower_the_number_of_runs_in_a_cache_whatever_came_last()
         f"large-{number}" for number in range(11, 20)
     ]
     assert len(topic.routes[1].cache) == 40 < 1_000_000 // RUN_BYTES
+
+
+def test_what_is_deferred_and_delayed_counts_for_what_a_cache_takes() -> None:
+    pipeline = Pipeline("waits", Sum, topics=["numbers"])
+    first = pipeline.state("first", initial=True)
+    pipeline.start(Begun, lambda event: Sum())
+    first.on(Closed, to=(second := pipeline.state("second")))
+    first.on(Added, do=lambda total, event: Send(Noted(text="x" * 20_000), after=timedelta(days=1)))
+    second.on(Noted)
+    topic = route(pipeline)
+    large = b'{"text": "%s"}' % (b"x" * 100_000)
+    [one] = topic.routes
+    met(topic, records(("delayed", "begun", b"{}"), ("delayed", "added", b'{"amount": 1}')))
+    assert 20_000 < bytes_of(one.cache["delayed"]) <= one.cache_bytes
+    limits = EngineLimits(cache_bytes_max=1_000_000)
+    for number in range(20):
+        key = f"deferred-{number}"
+        batch = met(topic, records((key, "begun", b"{}"), (key, "noted", large), first=10 + 10 * number))
+        assert len(one.cache[key].deferred) == 1
+        evict(topic.routes, limits, batch)
+        assert sum(map(bytes_of, one.cache.values())) <= min(one.cache_bytes, 1_000_000)
 
 
 def test_records_that_nobody_knows_are_one_range_however_they_are_read() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping, MutableSequence
 from datetime import datetime
+from functools import partial
 
 import orjson
 
@@ -72,13 +73,17 @@ class ByItself(Moves):
                     self._hold_for_rest(route, run)
                 return
 
-    def fall_due(self, route: Route, key: str) -> bool:
-        """Let what has fallen due for a run happen, each with what follows from it; whether there was anything."""
-        for number in range(FOLLOWING_MAX):
-            if self._next(fall_due, route, key, None) is None:
-                return number > 0
+    def fall_due(self, route: Route, key: str, until: datetime) -> None:
+        """Let what has fallen due for a run until then happen now, each with what follows from it."""
+        for _ in range(FOLLOWING_MAX):
+            if self._next(partial(fall_due, until=until), route, key, None) is None:
+                return
             self.follow(route, key)
-        return True
+
+    def fall_due_again(self, route: Route, key: str, event_id: str) -> None:
+        """For replay: let the one with this id happen, of what has fallen due, with what follows from it."""
+        if self._next(partial(fall_due, event_id=event_id), route, key, None) is not None:
+            self.follow(route, key)
 
     def refuse_due(self, route: Route, key: str, error: str) -> None:
         """Make what has fallen due first for a run, and the store does not take, a dead letter that holds the run."""

@@ -161,7 +161,7 @@ class Committer:
         await self._ids.have(len(due) + sum(len(run.deferred) for run in runs))
         for portion in _portions(due, EVENTS_BETWEEN_BREATHS):
             for one in portion:
-                batch.fall_due(one.route, one.key)
+                batch.fall_due(one.route, one.key, one.until)
             batch.rest()
             await _breathe()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -33,6 +33,8 @@ class Due:
     key: str
     generation: int
     sequence: int
+    until: datetime = field(compare=False)
+    """What has fallen due until then may happen; what did so later could still be overtaken by an event."""
     run: Run | None = field(default=None, compare=False)
     """As it was found; None where it has to be loaded."""
 
@@ -120,7 +122,7 @@ class Timers:
         # Those that are on their way are found again; as many more are asked for.
         limit = self._limits.timer_runs_max + len(self._handed)
         found = await self._store.due_runs(homes, until, self._definitions, limit)
-        may = await self._that_may_happen(found)
+        may = await self._that_may_happen(found, until)
         if not self._behind:
             self._backlog.nothing_waits()
         return may
@@ -134,8 +136,11 @@ class Timers:
                 route: (passed[route], must) for route, must in wanted.items() if passed[route] < must
             }
 
-    async def _that_may_happen(self, found: Sequence[DueRun]) -> list[Due]:
-        """Those that no event could still overtake; pipelines of which there are others are behind."""
+    async def _that_may_happen(self, found: Sequence[DueRun], until: Mapping[int, datetime]) -> list[Due]:
+        """Those that no event could still overtake; pipelines of which there are others are behind.
+
+        ``until`` says by pipeline until when was asked for.
+        """
         latest: dict[Route, datetime] = {}
         for one in found:
             route = self._routes[one.pipeline]
@@ -148,7 +153,7 @@ class Timers:
         may = [(self._routes[one.pipeline], one) for one in found]
         # Of those that were behind, only what may happen was asked for.
         return [
-            Due(route, one.key, one.generation, one.sequence, one.run)
+            Due(route, one.key, one.generation, one.sequence, may_until, one.run)
             for route, one in may
-            if route not in passed or one.wake_at <= passed[route]
+            if one.wake_at <= (may_until := passed.get(route, until[one.pipeline]))
         ]

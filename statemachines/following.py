@@ -69,22 +69,45 @@ def follow(machine: Machine, run: Run, now: datetime, unseen: Unseen = _may_be_s
     return None
 
 
-def fall_due(machine: Machine, run: Run, now: datetime, unseen: Unseen = _may_be_seen) -> Following | None:
-    """The next of what has fallen due by now, in the order of due times, then of creation; None: nothing has."""
+def fall_due(
+    machine: Machine,
+    run: Run,
+    now: datetime,
+    unseen: Unseen = _may_be_seen,
+    *,
+    until: datetime | None = None,
+    event_id: str | None = None,
+) -> Following | None:
+    """The next of what has fallen due by now, in the order of due times, then of creation; None: nothing has.
+
+    Of what has fallen due after ``until`` nothing happens yet. ``event_id`` names the one that is asked for.
+    """
     if run.held:
         return None
-    first = _first_due(run, microseconds_of(now))
+
+    def is_asked_for(one: DeferredEvent | Delayed) -> bool:
+        found = one.envelope.id if isinstance(one, DeferredEvent) else id_of(machine, run, one)
+        return found == event_id
+
+    at = microseconds_of(now if until is None else min(now, until))
+    first = _first_due(run, at, None if event_id is None else is_asked_for)
     if isinstance(first, DeferredEvent):
         return _expire(run, first, now)
     return None if first is None else _fire(machine, run, first, now, unseen)
 
 
-def _first_due(run: Run, at: int) -> DeferredEvent | Delayed | None:
+def _first_due(
+    run: Run, at: int, is_meant: Callable[[DeferredEvent | Delayed], bool] | None = None
+) -> DeferredEvent | Delayed | None:
+    """The first of what has fallen due, or of that which is meant."""
+    delayed = [one for one in read_memory(run.memory).delayed if one.due <= at]
+    if is_meant is not None:
+        delayed = [one for one in delayed if is_meant(one)]
     # They are in the order in which they fall due.
-    first = next((one for one in read_memory(run.memory).delayed if one.due <= at), None)
+    first = delayed[0] if delayed else None
     oldest: DeferredEvent | None = None
     if run.deferred:
-        expired = [one for one in run.deferred if one.until <= at]
+        expired = [one for one in run.deferred if one.until <= at and (is_meant is None or is_meant(one))]
         oldest = min(expired, key=lambda one: (one.until, one.sequence), default=None)
     if oldest is not None and (
         first is None or (oldest.until, oldest.sequence) < (first.due, first.sequence)

@@ -169,7 +169,11 @@ class Feeding:
         while found := await self.store.due_runs(range(HOMES), until, definitions, 100):
             draft = await self.committer.draft(None)
             await self.committer.extend_due(
-                draft, [Due(routes[one.pipeline], one.key, *one[4:]) for one in found]
+                draft,
+                [
+                    Due(routes[one.pipeline], one.key, one.generation, one.sequence, self.clock.now, one.run)
+                    for one in found
+                ],
             )
             batch = self.committer.finish(draft)
             assert await self.committer.settle(self.committer.begin([], batch, draft.due))

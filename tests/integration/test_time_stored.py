@@ -109,7 +109,7 @@ async def test_a_timer_that_the_store_does_not_take_is_no_fault_of_the_record_be
         record = event("journey.booked", {"journey": "j2"}, topic=TOPIC)._replace(offset=claim.read_to)
         claim.read_to += 1
         slices = [Slice(claim, [record], record.offset, claim.read_to)]
-        due = [Due(feeding.topics[TOPIC].routes[0], "j1", 0, 1)]
+        due = [Due(feeding.topics[TOPIC].routes[0], "j1", 0, 1, feeding.clock.now)]
         batch = await feeding.committer.prepare(slices, None, due)
         assert not await feeding.committer.settle(feeding.committer.begin(slices, batch, due))
     letters = await reader.fetch("select reason, type, key from pointsman.dead_letters")

@@ -101,6 +101,18 @@ async def test_a_pipeline_whose_timers_fire_on_time_waits_for_nothing() -> None:
     assert set(come.asked) == {"b"}
 
 
+async def test_what_is_handed_out_says_until_when_it_may_happen() -> None:
+    timers, _ = serving(Come({"a": EARLY}), *routes(a="after_backlog", b="on_time", c="after_backlog"))
+    found = [(one.key, one.until) for one in await timers.due(wait=True)]
+    assert found == [
+        ("1 at 58", EARLY),
+        ("2 at 58", NOW),
+        ("3 at 58", NOW),
+        ("2 at 59", NOW),
+        ("3 at 59", NOW),
+    ]
+
+
 async def test_without_homes_nothing_is_asked_for() -> None:
     timers, rows = serving(Come({}), *routes(a="after_backlog"))
     timers.homes = []

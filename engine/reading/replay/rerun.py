@@ -29,9 +29,11 @@ from engine.reading.replay.report import Difference, Mismatch
 from engine.reading.rows import kind_word, raw_record
 from engine.reading.values import json_of, printable, states_of
 from engine.routing import Route, TopicRoute, once_for_ever
+from statemachines.following import id_of
 from statemachines.handlers import HandlerError
 from statemachines.keys import key_of
 from statemachines.machine import Machine
+from statemachines.memory import read_memory
 from statemachines.outcome import Reason, Refused
 from statemachines.run import BETWEEN, Run, Status
 from statemachines.topic import Topic
@@ -139,13 +141,20 @@ class Rerun:
         if run is not None and self._held_for(row) == Reason.REFUSED_BY_STORE:
             batch.refuse_due(self._route, key, self._reasons[row.sequence].error)
             return
-        batch.follow(self._route, key)
-        if not batch.commit.rows:
-            batch.fall_due(self._route, key)
-        if not batch.commit.rows and row.kind in _BY_ITSELF:
-            # It was put back after it had failed; it is in the run's memory no more.
+        if row.kind in _BY_ITSELF and not self._is_to_come(run, row.event_id):
+            # It was put back after it had failed, or came from another run, whatever else has fallen due by then.
             record = raw_record(row, key, self._catalog)
             batch.meet((inner_arrival(self._route, key, record),))
+            return
+        batch.follow(self._route, key)
+        if not batch.commit.rows:
+            # What else had fallen due may not have been allowed to happen yet.
+            batch.fall_due_again(self._route, key, row.event_id)
+
+    def _is_to_come(self, run: Run | None, event_id: str) -> bool:
+        """Whether it is still in the run's memory."""
+        delayed = read_memory(run.memory).delayed if run is not None and run.memory else ()
+        return run is not None and any(id_of(self._machine, run, one) == event_id for one in delayed)
 
     def _follow(self, row: LogRow) -> None:
         """Let the recorded number stand for the given definition: the hash is over it."""

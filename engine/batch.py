@@ -18,6 +18,7 @@ from connectors.decode import Decoded, Unreadable, decode, decode_each
 from connectors.source import Record
 from engine.arrival import Arrival
 from engine.by_itself import OF_INSIDE, ByItself, postgres_time
+from engine.identity import identity_of
 from engine.log import digest_number, digest_of
 from engine.moves import RECENT_BYTES, Move
 from engine.routing import Reader, TopicRoute
@@ -29,9 +30,7 @@ from statemachines.limits import KEY_BYTES_MAX
 from statemachines.machine import Machine
 from statemachines.occurrence import Occurrence
 from statemachines.outcome import DUPLICATE, WAITS, Deferred, Ignored, Moved, Outcome, Reason, Refused, Waits
-from statemachines.policies import Once
 from statemachines.run import Run, Status, has_seen
-from statemachines.turns import business_key
 
 _new = tuple.__new__
 _NO_EVENT = Event.model_construct()
@@ -320,13 +319,6 @@ def _place_of(arrival: Arrival) -> tuple[int, int]:
 def _is_for_next(run: Run | None, outcome: Outcome) -> bool:
     """Whether an event would begin, or wait for, the next generation of its key."""
     return run is not None and run.status == Status.COMPLETED and isinstance(outcome, Moved | Deferred)
-
-
-def identity_of(once: Once | None, decoded: Decoded) -> bytes:
-    """The digest of what an event is known by for ever: a business key, where its data tells one, or source and id."""
-    envelope = decoded.envelope
-    name = None if once is None else business_key(once, envelope.type, decoded.data)
-    return digest_of(envelope.source, envelope.id) if name is None else digest_of("business key", name)
 
 
 def _is_fit(key: str) -> bool:

@@ -15,9 +15,10 @@ from connectors.decode import Decoded, decode
 from connectors.encode import STRUCTURED_HEADERS, encode_structured
 from connectors.source import RawRecord
 from engine.arrival import Arrival
+from engine.identity import identity_of
 from engine.log import digest_of, microseconds
 from engine.publications import source_of
-from engine.routing import Route, TopicRoute
+from engine.routing import Route, TopicRoute, once_for_ever
 from statemachines.memory import Delayed, microseconds_of
 from statemachines.run import Run
 from statemachines.topic import Topic
@@ -58,7 +59,9 @@ def inner_arrival(route: Route, key: str, record: RawRecord, digest: bytes | Non
         due = record.timestamp * 1_000 if envelope.time is None else microseconds_of(envelope.time)
         # It is in no run's memory any more, and only says where the event comes from.
         delayed = Delayed(due, 0, 0, envelope.type, decoded.data)
-    if digest is None:
+    if digest is None and delayed is None:
+        digest = identity_of(once_for_ever(route.newest, envelope.type), decoded)
+    elif digest is None:
         digest = digest_of(envelope.source, envelope.id)
     return Arrival(route, key, record, None, inner_topic(route), decoded, digest, delayed)
 

@@ -152,3 +152,21 @@ async def test_a_timer_that_is_put_back_is_replayed_as_itself_while_another_one_
     kinds = [row.event.kind for row in rows]
     assert kinds == ["started", "held fired", "released", "held fired", "released", "fired"]
     await check_the_log(reader, flow)
+
+
+async def test_what_another_run_sends_again_is_known_by_its_business_key(
+    database: Database, reader: Connection
+) -> None:
+    flow = Pipeline("payments", Order, topics=[TOPIC])
+    placed = flow.state("placed", initial=True)
+    flow.start(Placed, lambda _event: Order())
+    placed.on(Gave, do=lambda _order, _event: Send(Got(order="o2", number=7), to="o2"))
+    placed.on(Got, do=lambda order, got: order.notes.append(got.number))
+    flow.policy(Got, duplicate_by="number")
+    async with feed(database, flow) as feeding:
+        await feeding.records(told("placed"), told("placed", "o2"), told("gave"), told("gave"))
+        await feeding.commands()
+        await feeding.records(told("got", "o2", number=7), told("got", "o2", number=8))
+    runs = {run.key: run for run in await list_runs(reader, "default")}
+    assert runs["o2"].context["notes"] == [7, 8]
+    await check_the_log(reader, flow)

@@ -18,10 +18,11 @@ from typing import Any, NamedTuple
 from connectors.decode import Decoded, Unreadable, decode
 from connectors.source import RawRecord
 from engine.arrival import Arrival
-from engine.batch import Batch, identity_of
+from engine.batch import Batch
 from engine.by_itself import OF_INSIDE, STRIKES_MAX
 from engine.dead_letters import DeadLetterTopic
 from engine.envelope import decode_envelope
+from engine.identity import identity_of
 from engine.inside import NO_TOPIC, inner_arrival
 from engine.log import HOLDS, Kind, LogRow, digest_number, pack, unpack, with_hash
 from engine.reading.catalog import Catalog

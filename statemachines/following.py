@@ -99,16 +99,12 @@ def fall_due(
 def _first_due(
     run: Run, at: int, is_meant: Callable[[DeferredEvent | Delayed], bool] | None = None
 ) -> DeferredEvent | Delayed | None:
-    """The first of what has fallen due, or of that which is meant."""
-    delayed = [one for one in read_memory(run.memory).delayed if one.due <= at]
-    if is_meant is not None:
-        delayed = [one for one in delayed if is_meant(one)]
-    # They are in the order in which they fall due.
-    first = delayed[0] if delayed else None
-    oldest: DeferredEvent | None = None
-    if run.deferred:
-        expired = [one for one in run.deferred if one.until <= at and (is_meant is None or is_meant(one))]
-        oldest = min(expired, key=lambda one: (one.until, one.sequence), default=None)
+    """The first of what has fallen due, or with ``is_meant`` of that which is meant."""
+    delayed = (one for one in read_memory(run.memory).delayed if one.due <= at)
+    expired = (one for one in run.deferred if one.until <= at)
+    # What is delayed is in the order in which it falls due.
+    first = next(filter(is_meant, delayed), None)
+    oldest = min(filter(is_meant, expired), key=lambda one: (one.until, one.sequence), default=None)
     if oldest is not None and (
         first is None or (oldest.until, oldest.sequence) < (first.due, first.sequence)
     ):

@@ -6,7 +6,6 @@ import gc
 from typing import Any
 
 import pytest
-from pydantic import Field
 
 from statemachines import Context, Event, Failed, Pipeline, Publish, Raise
 from statemachines.effects import Publication
@@ -28,17 +27,10 @@ from tests.incident import (
     Told,
     incident_pipeline,
 )
+from tests.unit.careful import Careful, Go, Ping
 
 BEGUN = "active repair queued customer waiting"
 AT_WORK = "active repair work looking customer waiting"
-
-
-class Go(Event, type="go"):
-    pass
-
-
-class Ping(Event, type="ping"):
-    count: int = 0
 
 
 class Count(Context):
@@ -173,18 +165,6 @@ def up(count: Count, event: Event) -> None:
     count.count += 1
 
 
-def test_what_fails_on_the_way_of_a_circle_is_told() -> None:
-    flow = failing_pipeline(handled=True)
-    flow.states[0].always(to="second", when=broken_always)
-    case = given(flow).when(Go())
-    case.then_refused(Reason.NEVER_SETTLES, saying="broken_always raised KeyError")
-
-
-def broken_always(careful: Careful, event: Event) -> bool:
-    del event
-    raise KeyError(len(careful.notes))
-
-
 def test_raised_events_that_nothing_takes_are_no_circle() -> None:
     flow, only = counting()
     only.on(Go, do=lambda _count, _event: [Raise(Ping()) for _ in range(EFFECTS_MAX)])
@@ -287,22 +267,6 @@ def test_what_the_final_state_of_a_run_says_is_kept_of_it() -> None:
     assert read_memory(case.run.memory).output == {"notes": 1}
 
 
-@pytest.mark.parametrize("where", ["output", "guard"])
-def test_a_guard_or_an_output_that_fails_is_undone_too(where: str) -> None:
-    def broken(careful: Careful, _event: Event) -> Any:
-        careful.notes.append("half done")
-        raise LookupError(where)
-
-    flow = Pipeline("undone", Careful, topics=["careful"])
-    around = flow.state("around", initial=True)
-    first = around.state("first", initial=True)
-    last = around.state("last", final=True, output=broken if where == "output" else None)
-    first.on(Ping, to=last, when=broken if where == "guard" else None)
-    flow.on(Failed, do=lambda careful, _event: careful.notes.append("handled"))
-    flow.start(Go, lambda _event: Careful())
-    given(flow, Go(), Ping()).then(context={"notes": ["handled"]})
-
-
 def test_what_comes_from_inside_of_a_run_is_not_given_to_it_from_outside() -> None:
     with pytest.raises(AssertionError, match="comes from inside of a run"):
         given(incident_pipeline(), Reported(incident="i"), Failed(handler="h", error="e"))
@@ -314,63 +278,6 @@ def test_all_that_one_move_publishes_counts_together() -> None:
     only.on(Go, do=lambda _count, _event: [Raise(Ping()), *many])
     only.on(Ping, do=lambda _count, _event: many)
     given(flow, Go()).when(Go()).then_refused(Reason.ACTION_FAILED, saying=f"more than {EFFECTS_MAX} effects")
-
-
-class Careful(Context):
-    notes: list[str] = Field(default_factory=list)
-
-
-def failing_pipeline(*, handled: bool, guard: bool = False) -> Pipeline[Careful]:
-    flow = Pipeline("careful", Careful, topics=["careful"])
-    first, second = flow.state("first", initial=True), flow.state("second")
-    flow.start(Go, lambda _event: Careful())
-    first.entry(lambda careful, _event: careful.notes.append("entry"))
-    if guard:
-        first.on(Ping, to=second, when=broken_guard)
-    else:
-        first.on(Ping, to=second, do=broken_action)
-    if handled:
-        flow.on(Failed, do=lambda careful, event: careful.notes.append(event.handler))
-    return flow
-
-
-def broken_action(careful: Careful, event: Ping) -> None:
-    careful.notes.append("half done")
-    raise LookupError(f"no {event.count}")
-
-
-def broken_guard(careful: Careful, event: Ping) -> bool:
-    raise LookupError(f"no {event.count} in {careful.notes}")
-
-
-def test_a_failure_that_is_dealt_with_keeps_the_rest_of_the_move() -> None:
-    case = given(failing_pipeline(handled=True), Go()).when(Ping())
-    case.then(state="second", context={"notes": ["entry", "broken_action"]})
-
-
-def test_a_failure_that_nothing_takes_refuses_the_event_and_keeps_nothing() -> None:
-    case = given(failing_pipeline(handled=False), Go())
-    case.when(Ping()).then_refused(Reason.ACTION_FAILED, saying="LookupError: no 0", holds=True)
-    assert case.state == "first"
-
-
-def test_a_guard_that_fails_does_not_hold_and_can_be_dealt_with() -> None:
-    case = given(failing_pipeline(handled=True, guard=True), Go()).when(Ping())
-    case.then(state="first", context={"notes": ["entry", "broken_guard"]})
-    case = given(failing_pipeline(handled=False, guard=True), Go())
-    case.when(Ping()).then_refused(Reason.GUARD_FAILED, saying="LookupError", holds=True)
-
-
-def test_a_context_that_does_not_survive_is_a_failure_of_the_handler_that_left_it() -> None:
-    flow = failing_pipeline(handled=True)
-    flow.on(Go, do=leave_nonsense)
-    case = given(flow, Go()).when(Go())
-    case.then(state="first", context={"notes": ["entry", "leave_nonsense"]})
-
-
-def leave_nonsense(careful: Careful, event: Event) -> None:
-    del event
-    careful.__dict__["notes"] = object()
 
 
 def test_a_state_that_there_is_not_is_no_guess() -> None:

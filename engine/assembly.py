@@ -86,6 +86,7 @@ async def assemble(
         outbox_depth=outbox_depth,
         outlet=outlet,
         limits=settings.limits,
+        instance=settings.instance,
         homes=homes_topic(settings.namespace),
     )
     return Engine(parts)

@@ -28,6 +28,7 @@ from connectors.elements import ELEMENTS_MAX
 from engine.arrival import Arrival
 from engine.batch import Batch
 from engine.claims import Claim, Slice, bytes_in, halves, moves_of
+from engine.executions import StepResult
 from engine.loading import keep, load_for, load_into_cache
 from engine.observing import Observer
 from engine.routing import Route, TopicRoute
@@ -59,11 +60,12 @@ class Draft:
     bytes: int = 0
     """Of values, as ``weight_of`` counts them."""
     due: list[Due] = field(default_factory=list)
+    results: list[StepResult] = field(default_factory=list)
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing would be durable by it that is not so already."""
-        return not self.slices and not self.batch.commit.rows
+        return not (self.slices or self.results or self.batch.commit.rows)
 
 
 @dataclass(slots=True, eq=False)
@@ -72,9 +74,12 @@ class Pending:
 
     slices: Sequence[Slice]
     due: Sequence[Due]
+    results: Sequence[StepResult]
     batch: Batch
     task: asyncio.Task[int | None]
     began: float = field(default_factory=time.perf_counter)
+    refused: bool = False
+    """Whether the store did not take the data."""
 
 
 class Committer:
@@ -101,7 +106,11 @@ class Committer:
         self.last_ticket = 0
 
     async def prepare(
-        self, slices: Sequence[Slice], previous: Pending | None, due: Sequence[Due] = ()
+        self,
+        slices: Sequence[Slice],
+        previous: Pending | None,
+        due: Sequence[Due] = (),
+        results: Sequence[StepResult] = (),
     ) -> Batch:
         """A batch of all these records, stepped on runs that may be ahead of the store by the commit in flight."""
         draft = await self.draft(previous)
@@ -109,6 +118,8 @@ class Committer:
         if due:
             # They may have moved since they were found.
             await self.extend_due(draft, [replace(one, run=None) for one in due])
+        if results:
+            await self.extend_results(draft, results)
         return self.finish(draft)
 
     async def draft(self, previous: Pending | None) -> Draft:
@@ -162,6 +173,25 @@ class Committer:
         for portion in _portions(due, EVENTS_BETWEEN_BREATHS):
             for one in portion:
                 batch.fall_due(one.route, one.key, one.until)
+            batch.rest()
+            await _breathe()
+
+    async def extend_results(self, draft: Draft, results: Sequence[StepResult]) -> None:
+        """Have runs take what became of their steps, after all that the draft has."""
+        batch = draft.batch
+        batch.goes_on(self._clock())
+        draft.results.extend(results)
+        missing: dict[Route, list[str]] = {}
+        for one in results:
+            if one.key not in one.route.cache:
+                missing.setdefault(one.route, []).append(one.key)
+        for route, keys in missing.items():
+            await load_into_cache(route, sorted(set(keys)), self._store, self._topics)
+        runs = [one.route.cache[one.key] for one in results if one.key in one.route.cache]
+        await self._ids.have(len(results) + sum(len(run.deferred) for run in runs))
+        for portion in _portions(results, EVENTS_BETWEEN_BREATHS):
+            for one in portion:
+                batch.meet_result(one)
             batch.rest()
             await _breathe()
 
@@ -225,9 +255,15 @@ class Committer:
         batch.strikes = self.strikes
         return batch
 
-    def begin(self, slices: Sequence[Slice], batch: Batch, due: Sequence[Due] = ()) -> Pending:
+    def begin(
+        self,
+        slices: Sequence[Slice],
+        batch: Batch,
+        due: Sequence[Due] = (),
+        results: Sequence[StepResult] = (),
+    ) -> Pending:
         """Send a batch on its way; ``settle`` waits for it."""
-        return Pending(slices, due, batch, asyncio.create_task(self._store.commit(batch.commit)))
+        return Pending(slices, due, results, batch, asyncio.create_task(self._store.commit(batch.commit)))
 
     async def settle(self, pending: Pending, ahead: Batch | None = None) -> bool:
         """Wait until the commit is durable; False where it had to be computed again.
@@ -244,8 +280,9 @@ class Committer:
             if ahead is not None:
                 # First of all, or the batch would be computed again on runs that have seen its successors.
                 self.forget(ahead)
-            if isinstance(error, RefusedByStoreError) and pending.due:
-                # The records may be taken without what has fallen due.
+            pending.refused = isinstance(error, RefusedByStoreError)
+            if pending.refused and (pending.due or pending.results):
+                # The records may be taken without what has fallen due, and without what became of steps.
                 await self._alone(pending.slices)
                 await self._one_by_one(pending.due)
             else:

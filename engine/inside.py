@@ -7,7 +7,8 @@ subject.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -19,7 +20,8 @@ from engine.identity import identity_of
 from engine.log import digest_of, microseconds
 from engine.publications import source_of
 from engine.routing import Route, TopicRoute, once_for_ever
-from statemachines.memory import Delayed, microseconds_of
+from statemachines.memory import Delayed, Execution, microseconds_of
+from statemachines.results import is_result
 from statemachines.run import Run
 from statemachines.topic import Topic
 
@@ -54,8 +56,11 @@ def inner_arrival(route: Route, key: str, record: RawRecord, digest: bytes | Non
     decoded = decode(record, NO_TOPIC, "")
     assert isinstance(decoded, Decoded), "it was written by an engine"
     envelope = decoded.envelope
-    delayed: Delayed | None = None
-    if envelope.subject == key and envelope.source == source_of(route.newest.namespace, route.name):
+    delayed: Delayed | Execution | None = None
+    own = envelope.subject == key and envelope.source == source_of(route.newest.namespace, route.name)
+    if own and is_result(envelope.type):
+        delayed = execution_of(decoded.data)
+    elif own:
         due = record.timestamp * 1_000 if envelope.time is None else microseconds_of(envelope.time)
         # It is in no run's memory any more, and only says where the event comes from.
         delayed = Delayed(due, 0, 0, envelope.type, decoded.data)
@@ -64,6 +69,28 @@ def inner_arrival(route: Route, key: str, record: RawRecord, digest: bytes | Non
     elif digest is None:
         digest = digest_of(envelope.source, envelope.id)
     return Arrival(route, key, record, None, inner_topic(route), decoded, digest, delayed)
+
+
+def result_arrival(
+    route: Route, key: str, event_id: str, event_type: str, data: Mapping[str, Any], at: datetime
+) -> Arrival:
+    """What became of an attempt of a step."""
+    value = encode_structured(
+        id=event_id,
+        source=source_of(route.newest.namespace, route.name),
+        type=event_type,
+        subject=key,
+        time=at,
+        data=orjson.dumps(data),
+    )
+    record = RawRecord("", 0, 0, microseconds(at) // 1_000, key.encode(), value, STRUCTURED_HEADERS)
+    return inner_arrival(route, key, record)
+
+
+def execution_of(data: Any) -> Execution:
+    """What names the execution in the data of what became of it; the run knows the rest."""
+    sequence, _, number = str(data["execution"]).partition(".")
+    return Execution(int(sequence), int(number), "", "", int(data["attempt"]))
 
 
 def sent_arrival(route: Route, body: bytes, at: datetime) -> Arrival:

@@ -26,6 +26,7 @@ from engine.log import (
     with_hash,
 )
 from engine.routing import RUN_BYTES, Route, TopicRoute, bytes_of
+from engine.executions import note_executions
 from engine.store.contract import Commit, IgnoredRange, Noted
 from statemachines.outcome import (
     Moved,
@@ -64,6 +65,8 @@ class Ledger:
         """Rows of runs whose key has begun its next generation in this batch."""
         self._searched: dict[Route, dict[str, bytes]] = {}
         """The contexts before, of runs with searchable fields whose contexts changed."""
+        self._worked: dict[Route, dict[str, bytes]] = {}
+        """What runs of pipelines with steps remembered before, where that changed."""
         self._ranges: dict[int, IgnoredRange] = {}
         self._inherited: Known = set()
         self._inherited_waiting: Known = set()
@@ -96,6 +99,9 @@ class Ledger:
         for route, contexts in self._searched.items():
             for key, before_it in contexts.items():
                 commit.attributes.extend(_changed_attributes(route, route.cache[key], before_it))
+        for route, memories in self._worked.items():
+            for key, memory in memories.items():
+                note_executions(commit, route.pipeline, route.cache[key], memory)
         return commit
 
     def retire(self, route: Route, run: Run, successor: int) -> None:
@@ -112,6 +118,9 @@ class Ledger:
         searched = self._searched.get(route, {}).pop(run.key, None)
         if searched is not None:
             self.commit.attributes.extend(_changed_attributes(route, run, searched))
+        worked = self._worked.get(route, {}).pop(run.key, None)
+        if worked is not None:
+            note_executions(self.commit, route.pipeline, run, worked)
         if before is None:
             self.commit.judged.append((run.id, run.sequence))
             return
@@ -306,6 +315,10 @@ class Ledger:
         """Note that a run with searchable fields has another context now; ``context`` is the one before."""
         self._searched.setdefault(route, {}).setdefault(key, context)
 
+    def may_work_otherwise(self, route: Route, key: str, memory: bytes) -> None:
+        """Note that a run of a pipeline with steps remembers something else now; ``memory`` is the one before."""
+        self._worked.setdefault(route, {}).setdefault(key, memory)
+
     def close_range(self, position: int | None) -> None:
         """A record that is not ignored ends the range of those before it."""
         if position is not None and self._ranges:
@@ -316,6 +329,8 @@ class Ledger:
     def write(self, route: Route, run: Run, fields: tuple[object, ...]) -> Run:
         """Log a row that is no ordinary move; ``fields`` are its columns without the hash. Returns the run after it."""
         key = run.key
+        if route.works:
+            self.may_work_otherwise(route, key, run.memory)
         touched = self._touched.setdefault(route, {})
         touched.setdefault(key, run.sequence)
         self._other_rows[route] = self._other_rows.get(route, 0) + 1

@@ -23,7 +23,7 @@ from engine.store.contract import SentEvent
 from statemachines.effects import Asked, Publication
 from statemachines.events import Address, Envelope
 from statemachines.machine import Machine
-from statemachines.memory import time_of
+from statemachines.memory import Delayed, time_of
 from statemachines.outcome import Moved
 from statemachines.run import DIGEST_BYTES, RECENT_DIGESTS_MAX, DeferredEvent, Run, Status
 
@@ -107,6 +107,8 @@ class Moves(Settling):
             except KeyError:
                 touched = touched_runs[route] = {}
             touched.setdefault(key, before)
+            if memory and route.works:
+                self.may_work_otherwise(route, key, memory_before)
             if machine.searchable and context is not None:
                 self.may_be_found_otherwise(route, key, context_before)
             name = texts.get(envelope.type) or self._text(envelope.type)
@@ -161,7 +163,7 @@ class Moves(Settling):
         self._row_of_move(arrival, machine, run, Kind.FIRED, moved, at)
         name, delayed = arrival.route.name, arrival.delayed
         self.fired[name] = self.fired.get(name, 0) + 1
-        if delayed is not None and not delayed.at_once:
+        if isinstance(delayed, Delayed) and not delayed.at_once:
             late = (at - time_of(delayed.due)).total_seconds()
             self.lateness = late if self.lateness is None else max(late, self.lateness)
 

@@ -226,6 +226,48 @@ class FollowUp(NamedTuple):
     why: str
 
 
+class AskedExecution(NamedTuple):
+    """An execution that waits for its next attempt."""
+
+    pipeline: int
+    key: str
+    run: int
+    sequence: int
+    number: int
+    step: str
+    attempt: int
+    again: datetime
+    """From when on."""
+    error: str
+    """Of the attempt before."""
+
+
+class BegunExecution(NamedTuple):
+    """An attempt that somebody has begun."""
+
+    id: int
+    """The store's number of the execution."""
+    pipeline: int
+    key: str
+    generation: int
+    run: int
+    definition: int
+    home: int
+    sequence: int
+    number: int
+    step: str
+    attempt: int
+    error: str
+    """Of the attempt before."""
+    input: bytes
+    """The context after the row that asked for it; empty where it is not needed."""
+
+    @property
+    def address(self) -> tuple[int, int, int]:
+        """What the row is known by that holds it: (run, sequence, number)."""
+        return self.run, self.sequence, self.number
+
+
 class EndedDeadLetter(NamedTuple):
     """A dead letter that a command redrove or dropped."""
 
@@ -270,6 +312,10 @@ class Commit:
     sent: list[SentEvent] = field(default_factory=list)
     attributes: list[tuple[int, Attributes]] = field(default_factory=list)
     """(run, search attributes) of runs whose attributes this changes."""
+    executions_asked: list[AskedExecution] = field(default_factory=list)
+    """New ones, and those that are to be tried again."""
+    executions_over: list[tuple[int, int, int]] = field(default_factory=list)
+    """(run, sequence, number) of those that their runs wait for no more."""
     strikes_forgotten: list[tuple[int, int]] = field(default_factory=list)
     """(position, offset)"""
     out: list[OutRecord] = field(default_factory=list)
@@ -328,6 +374,50 @@ class Store(Protocol):
         ``until`` says by pipeline until when; runs that go on follow one of these ``definitions``. This and ``applied``
         may be asked while anything else is; not both at once.
         """
+        ...
+
+    async def begin_executions(
+        self,
+        rooms: Mapping[tuple[int, str], int],
+        until: datetime,
+        homes: Sequence[int],
+        definitions: Sequence[int],
+        but: Sequence[int],
+        holder: int,
+    ) -> list[BegunExecution]:
+        """Begin the next attempts, of runs of these homes, and remember that this ``holder`` has.
+
+        ``rooms`` says how many by (pipeline, step); ``until`` which time has come; ``but`` which are left alone. May be
+        asked while anything else is.
+        """
+        ...
+
+    async def begun_by_others(
+        self,
+        homes: Sequence[int],
+        pipelines: Sequence[int],
+        definitions: Sequence[int],
+        but: Sequence[int],
+        silent_seconds: float,
+        limit: int,
+    ) -> list[BegunExecution]:
+        """Attempts for runs of these homes whose holders have been silent for so long; none of ``but``, which go on here."""
+        ...
+
+    async def hold(self, holder: int, instance: str | None) -> None:
+        """Say that this holder of attempts is there; one of the same instance that was there before is not."""
+        ...
+
+    async def let_go(self, holder: int) -> None:
+        """Say that it is not there any more: its attempts are lost."""
+        ...
+
+    async def executions_there(self, numbers: Sequence[int]) -> set[int]:
+        """Which of these executions are still waited for by their runs."""
+        ...
+
+    async def has_executions(self, pipelines: Sequence[int], definitions: Sequence[int]) -> bool:
+        """Whether any run of these pipelines that follows one of these definitions, and is not held, waits for a step."""
         ...
 
     async def applied(self, topics: Iterable[str]) -> dict[Partition, Applied]:

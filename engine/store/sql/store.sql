@@ -275,3 +275,83 @@ from pointsman.runs where id = $1
 
 -- name: origin_of
 select cluster, topic, partition from pointsman.positions where id = $1
+
+-- name: add_executions
+-- New ones, and those whose next attempt is to wait for its turn.
+insert into pointsman.executions (pipeline, home, run, sequence, number, step, attempt, again, error)
+select new.pipeline, pointsman.home_of(new.key), new.run, new.sequence, new.number, new.step, new.attempt, new.again,
+    new.error
+from unnest(
+    $1::int[], $2::text[], $3::bigint[], $4::int[], $5::int[], $6::text[], $7::int[], $8::timestamptz[], $9::text[]
+) as new (pipeline, key, run, sequence, number, step, attempt, again, error)
+on conflict (run, sequence, number) do update
+set attempt = excluded.attempt, again = excluded.again, error = excluded.error, holder = null
+
+-- name: remove_executions
+delete from pointsman.executions e
+using unnest($1::bigint[], $2::int[], $3::int[]) as gone (run, sequence, number)
+where e.run = gone.run and e.sequence = gone.sequence and e.number = gone.number
+
+-- name: begin_executions
+-- The next of each step, so many at most, in the order in which they were asked for or are to be tried again: whoever
+-- finds one has it. A step's input is the context after the row that asked for it, whatever the run's is by now.
+with wanted as (
+    select * from unnest($1::int[], $2::text[], $3::int[]) as wanted (pipeline, step, room)
+), found as (
+    select next.id
+    from wanted cross join lateral (
+        select e.id
+        from pointsman.executions e
+        where e.pipeline = wanted.pipeline and e.step = wanted.step and e.holder is null and e.again <= $4
+            and e.home = any ($5::smallint[]) and e.id <> all ($6::bigint[])
+            and exists (select from pointsman.runs r where r.id = e.run and r.definition = any ($7::int[]))
+        order by e.again, e.id limit wanted.room for update skip locked
+    ) next
+), begun as (
+    update pointsman.executions e set holder = $8 from found where e.id = found.id returning e.*
+)
+select b.id, b.pipeline, r.key, r.generation, b.run, r.definition, b.home, b.sequence, b.number, b.step, b.attempt,
+    b.error,
+    case when r.sequence = b.sequence then r.context else (
+        select e.context from pointsman.events e
+        where e.run = b.run and e.sequence <= b.sequence and e.context <> ''
+        order by e.sequence desc limit 1
+    ) end as input
+from begun b join pointsman.runs r on r.id = b.run
+order by b.again, b.id
+
+-- name: hold
+-- This engine is there. One that was started with the same name before is not, and one that is silent for long is forgotten.
+with gone as (
+    delete from pointsman.holders
+    where id <> $1 and namespace = $2 and (instance = $3 or seen < clock_timestamp() - interval '1 day')
+)
+insert into pointsman.holders (id, namespace, instance, seen) values ($1, $2, $3, clock_timestamp())
+on conflict (id) do update set seen = excluded.seen
+
+-- name: let_go
+delete from pointsman.holders where id = $1
+
+-- name: begun_by_others
+-- Attempts that engines have begun who are not heard of any more.
+select e.id, e.pipeline, r.key, r.generation, e.run, r.definition, e.home, e.sequence, e.number, e.step, e.attempt,
+    e.error, ''::bytea as input
+from pointsman.executions e join pointsman.runs r on r.id = e.run
+where e.holder is not null and e.home = any ($1::smallint[]) and e.pipeline = any ($2::int[])
+    and r.definition = any ($3::int[]) and e.id <> all ($4::bigint[])
+    and not exists (
+        select from pointsman.holders h
+        where h.id = e.holder and h.seen >= clock_timestamp() - make_interval(secs => $5)
+    )
+order by e.id limit $6
+
+-- name: executions_there
+-- Which of these are still wanted.
+select id from pointsman.executions where id = any ($1::bigint[])
+
+-- name: has_executions
+-- What a run waits for that is held waits for a person, too.
+select exists (
+    select from pointsman.executions e join pointsman.runs r on r.id = e.run
+    where e.pipeline = any ($1::int[]) and r.held = 0 and r.definition = any ($2::int[])
+)

@@ -1,0 +1,184 @@
+"""One attempt of a step that is a function: async ones in the loop, plain ones in a thread each.
+
+Whatever a step does ends here: what it raises, ``BaseException`` included, becomes an ``Ended``; one that is not done in
+time is told of in time, though it may go on, and keeps its place until it is done. A thread cannot be stopped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable, Coroutine, Generator
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from engine.limits import EngineLimits
+from statemachines.failing import HandlerError, check_exact, describe, describe_invalid
+from statemachines.step import Call, Step
+
+log = logging.getLogger("pointsman.engine")
+
+RESULT_BYTES_MAX = 1_000_000
+"""How large a step's result may be as JSON: it is written to the log. More belongs into a file or a table of its own."""
+BLOCKS_SECONDS = 0.25
+"""An async step that keeps the loop busy for longer at a stretch delays all else, and is named."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What became of an attempt."""
+
+    error: str = ""
+    """The class of what it raised, or a word for why it failed; empty: it succeeded."""
+    message: str = ""
+    data: Any = None
+    """Its result, as JSON."""
+    raised: BaseException | None = None
+    timed_out: bool = False
+    final: bool = False
+    """Whether another attempt would fail in the same way."""
+
+
+class Attempt:
+    """One of them, begun as it is made; to be made in the loop.
+
+    ``ended`` is done with what became of it; ``released`` once nothing of it goes on any more, which may be later.
+    """
+
+    def __init__(self, step: Step[Any, Any], context: Any, call: Call, limits: EngineLimits) -> None:
+        self._step = step
+        self._limits = limits
+        loop = asyncio.get_running_loop()
+        self.released: asyncio.Future[None] = loop.create_future()
+        self._work: asyncio.Future[Ended]
+        if step.is_async:
+            work = asyncio.create_task(self._run(step.function, context, call), name=f"step {step.name}")
+            self._work = work
+        else:
+            self._work = loop.create_future()
+            target = (step.function, context, call, loop)
+            threading.Thread(target=self._run_in_thread, args=target, name=f"step {step.name}", daemon=True).start()
+        self._work.add_done_callback(lambda _: self._release())
+        self.ended: asyncio.Task[Ended] = asyncio.create_task(self._watch(), name=f"attempt of {step.name}")
+
+    def cancel(self) -> None:
+        """Have it end; what becomes of it does not matter any more."""
+        self.ended.cancel()
+        if self._step.is_async:
+            self._work.cancel()
+
+    async def _watch(self) -> Ended:
+        timeout = None if self._step.timeout is None else self._step.timeout.total_seconds()
+        await asyncio.wait({self._work}, timeout=timeout)
+        if not self._work.done() and self._step.is_async:
+            # What it does about it is its own business, for a while.
+            self._work.cancel()
+            await asyncio.wait({self._work}, timeout=self._limits.step_cancel_seconds)
+            if not self._work.done():
+                log.error("the step %s does not end though it was cancelled; it keeps its place", self._step.name)
+        if timeout is not None and (not self._work.done() or self._work.cancelled()):
+            return Ended("TimedOut", f"it was not done within {timeout:g} seconds", timed_out=True)
+        if self._work.cancelled():
+            return Ended("Cancelled", "it has cancelled itself")
+        return self._work.result()
+
+    def _release(self) -> None:
+        if not self.released.done():
+            self.released.set_result(None)
+
+    async def _run(self, function: Callable[..., Any], context: Any, call: Call) -> Ended:
+        try:
+            value = await _Measured(function(context, call), self._step.name)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever user code raises ends here, SystemExit too
+            return _failed(self._step, error)
+        return _succeeded(self._step, value)
+
+    def _run_in_thread(
+        self, function: Callable[..., Any], context: Any, call: Call, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        try:
+            value = function(context, call)
+        except BaseException as error:  # noqa: BLE001 - whatever user code raises ends here, SystemExit too
+            ended = _failed(self._step, error)
+        else:
+            ended = _succeeded(self._step, value)
+        try:
+            loop.call_soon_threadsafe(self._take, ended)
+        except RuntimeError:  # the loop is closed: the engine has ended, and the attempt is lost with it
+            return
+
+    def _take(self, ended: Ended) -> None:
+        if not self._work.done():
+            self._work.set_result(ended)
+
+
+class _Measured:
+    """Awaits a coroutine, and speaks of it where it keeps the loop busy for long at a stretch."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], name: str) -> None:
+        self._coroutine = coroutine
+        self._name = name
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        coroutine = self._coroutine
+        resume: Callable[[], Any] = lambda: coroutine.send(None)  # noqa: E731 - one of two ways to go on
+        while True:
+            began = time.perf_counter()
+            try:
+                waits_for = resume()
+            except StopIteration as done:
+                return done.value
+            finally:
+                self._tell(time.perf_counter() - began)
+            try:
+                value = yield waits_for
+                resume = _sending(coroutine, value)
+            except BaseException as error:  # noqa: BLE001 - a cancellation, which is the coroutine's to deal with
+                resume = _throwing(coroutine, error)
+
+    def _tell(self, seconds: float) -> None:
+        if seconds >= BLOCKS_SECONDS:
+            log.warning(
+                "the step %s kept the engine's loop busy for %.1f seconds, and with it all that the engine does; "
+                "what waits or computes for long belongs into a plain function, which has a thread of its own",
+                self._name,
+                seconds,
+            )
+
+
+def _sending(coroutine: Coroutine[Any, Any, Any], value: Any) -> Callable[[], Any]:
+    return lambda: coroutine.send(value)
+
+
+def _throwing(coroutine: Coroutine[Any, Any, Any], error: BaseException) -> Callable[[], Any]:
+    return lambda: coroutine.throw(error)
+
+
+def _failed(step: Step[Any, Any], error: BaseException) -> Ended:
+    return Ended(type(error).__name__, describe(error, step.name), raised=error)
+
+
+def _succeeded(step: Step[Any, Any], value: Any) -> Ended:
+    """The result as JSON; what it returned by mistake it would return again."""
+    name, wanted = step.name, step.result_type
+    try:
+        written = step.adapter.dump_json(step.adapter.validate_python(value, strict=True))
+        if len(written) > RESULT_BYTES_MAX:
+            message = (
+                f"{name} returned {len(written)} bytes, of {RESULT_BYTES_MAX} allowed: put it where it belongs, and return "
+                "what names it"
+            )
+            return Ended("TooLarge", message, final=True)
+        check_exact(written, f"what {name} returned")
+        return Ended(data=orjson.Fragment(written))
+    except HandlerError as error:
+        return Ended("WrongResult", str(error), final=True)
+    except BaseException as error:  # noqa: BLE001 - a result's validators and serializers are user code
+        message = f"{name} returned {type(value).__name__}, which is no {wanted}: {describe_invalid(error)}"
+        return Ended("WrongResult", message, final=True)

@@ -86,12 +86,13 @@ class Asked(NamedTuple):
     """What a transition asked for beside publications, as it is logged."""
 
     what: str
-    """``send``, ``timer`` or ``cancel``; or ``publish``, later."""
+    """``send``, ``timer``, ``step``, ``stop`` or ``cancel``; or ``publish``, later."""
     type: str = ""
+    """Of an event; or the name of a step."""
     data: bytes = b""
     """JSON."""
     id: str = ""
-    """What ``Cancel`` calls it by."""
+    """What ``Cancel`` calls it by; of ``stop``: the id of the execution."""
     pipeline: str = ""
     """Empty: that of the run that sends it."""
     key: str | None = None

@@ -16,7 +16,9 @@ An event meets these questions in this order, and the first that has an answer d
 8. the action              -> Refused, and the run is held, if it raises or leaves nonsense
 
 What comes from inside (a timer, an event that a run sent to itself) is asked the last three only, and where nothing
-takes it, it is noted and gone. An event that was deferred is offered again by the same function.
+takes it, it is noted and gone. An event that was deferred is offered again by the same function. How a step ended is
+for the state that asked for it, and for those around it; where that was left, it is noted, and where nothing takes that
+the step has failed, the run is held.
 
 A pipeline that has nothing but states and transitions on events is looked up in a table. All that charts have besides
 goes through ``chart``, and so does an event on which an action of a flat pipeline raises another.
@@ -36,10 +38,19 @@ from typing import TYPE_CHECKING
 from statemachines.chart.macrostep import Macrostep, number_of
 from statemachines.chart.spots import Live
 from statemachines.chart.steps import Spot
-from statemachines.events import Address, Event, Meta, set_origin
+from statemachines.events import (
+    OUTCOMES,
+    STEP_DONE,
+    STEP_FAILED,
+    STEP_TRIED,
+    Address,
+    Event,
+    Meta,
+    set_origin,
+)
 from statemachines.handlers import Acted, HandlerError, RaisesError, act, ask, build, read, write
-from statemachines.limits import DEFERRED_MAX, MEMORY_BYTES_MAX
-from statemachines.memory import EMPTY, Memory, read_memory, too_much, write_memory
+from statemachines.limits import DEFERRED_MAX, LAST_ERROR_CHARACTERS_MAX, MEMORY_BYTES_MAX
+from statemachines.memory import EMPTY, Execution, Memory, read_memory, too_much, write_memory
 from statemachines.occurrence import Occurrence
 from statemachines.outcome import (
     DUPLICATE,
@@ -94,7 +105,10 @@ def _step_asking(machine: Machine, run: Run | None, occurrence: Occurrence) -> O
         assert run is not None, "what comes from inside comes from a run"
         if run.held:
             return WAITS
-        return _offer(machine, run, occurrence, read_memory(run.memory).without(delayed))
+        memory = read_memory(run.memory)
+        if occurrence.envelope.type.startswith(OUTCOMES):
+            return _end(machine, run, occurrence, memory)
+        return _offer(machine, run, occurrence, memory.without(delayed))
     if run is not None:
         recent, digest = run.recent, occurrence.digest
         if occurrence.seen or (recent.find(digest) >= 0 and has_seen(recent, digest)):
@@ -114,6 +128,34 @@ def _step_asking(machine: Machine, run: Run | None, occurrence: Occurrence) -> O
         # It had its turn, though it changed nothing else.
         return _remembering(asked, outcome)
     return outcome
+
+
+def _end(machine: Machine, run: Run, occurrence: Occurrence, memory: Memory) -> Outcome:
+    """What becomes of how an attempt at a step ended."""
+    said = occurrence.data if isinstance(occurrence.data, dict) else {}
+    execution = memory.execution(str(said.get("execution")))
+    if execution is None or run.status != RUNNING:
+        return Ignored(Reason.VOID)
+    event_type = occurrence.envelope.type
+    # What was done was done, whichever attempt says so; that one failed matters only as long as none came after it.
+    if not event_type.startswith(STEP_DONE) and said.get("attempt") != execution.attempt:
+        return Ignored(Reason.VOID)
+    if event_type.startswith(STEP_TRIED):
+        error = f"{said.get('error')}: {said.get('message')}"[:LAST_ERROR_CHARACTERS_MAX]
+        again = execution._replace(attempt=execution.attempt + 1, again=said.get("again", 0), error=error)
+        return Ignored(Reason.RETRYING, memory=write_memory(memory.instead(again)))
+    return _offer(machine, run, occurrence._replace(delayed=execution), memory.without(execution))
+
+
+def _not_taken(occurrence: Occurrence, execution: Execution, tried: tuple[Tried, ...]) -> Refused:
+    """That a step has failed, and nothing takes it."""
+    said = occurrence.data
+    attempts = said.get("attempts", execution.attempt)
+    error = (
+        f"{execution.step} failed after {attempts} attempt{'' if attempts == 1 else 's'}, "
+        f"and no transition takes it: {said.get('error')}: {said.get('message')}"
+    )
+    return Refused(Reason.STEP_FAILED, error, holds=True, tried=tried)
 
 
 def _out_of_turn(
@@ -194,10 +236,11 @@ def _move_in_chart(
         spot = machine.spots.spot_of(run.configuration)
     except KeyError:
         return _without_state(machine, run.configuration)
-    envelope = occurrence.envelope
+    envelope, delayed = occurrence.envelope, occurrence.delayed
     macrostep = Macrostep(machine, run, envelope, occurrence.key, occurrence.now, spot, memory, acted=acted)
+    state = machine.steps.chart.numbers.get(delayed.state, 0) if isinstance(delayed, Execution) else None
     try:
-        moved = macrostep.move(event)
+        moved = macrostep.move(event, state)
     except HandlerError as error:
         return Refused(error.reason, str(error), holds=True, tried=macrostep.tried)
     if moved is not None:
@@ -206,7 +249,9 @@ def _move_in_chart(
     why = f"{states} has no transition for it"
     if tried:
         why = f"no condition of the transitions out of {states} held"
-    if occurrence.delayed is not None:
+    if isinstance(delayed, Execution) and envelope.type.startswith(STEP_FAILED):
+        return _not_taken(occurrence, delayed, tried)
+    if delayed is not None:
         return Ignored(Reason.UNEXPECTED, tried, memory=write_memory(memory))
     return _unexpected(machine, run, occurrence, why, tried)
 

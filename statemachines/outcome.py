@@ -36,6 +36,9 @@ class Reason(enum.StrEnum):
     DEFERRED_FULL = "deferral limit reached"
     MEMORY_FULL = "memory limit reached"
     NO_EVENTS = "no events"
+    STEP_FAILED = "step failed"
+    RETRYING = "to be tried again"
+    VOID = "void"
 
 
 class Tried(NamedTuple):

@@ -76,7 +76,7 @@ def publish(
     all rows: --type activity, --type =order.placed. A file that is published again gives the same ids, so that an
     engine takes each event once. Ends with 1 where a row was refused; others are published all the same.
     """
-    require("publish", "aiokafka", "tenacity")
+    require("publish", "aiokafka")
     from connectors.files import FileOptions  # noqa: PLC0415 - needs an extra to be installed
 
     if format not in (None, "jsonl", "csv"):

@@ -1,4 +1,4 @@
-"""What a transition changes of what falls due later: timers of states that it entered and left, and what it sent."""
+"""What a transition changes of what comes later: timers and steps of states entered and left, and what it sent."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import orjson
 from statemachines.effects import Asked
 from statemachines.failing import describe
 from statemachines.handlers import HandlerError, time_asked
-from statemachines.limits import DELAY_DAYS_MAX, DELAYED_MAX, MEMORY_BYTES_MAX
-from statemachines.memory import Delayed, Memory, microseconds_of, too_much, write_memory
+from statemachines.limits import DELAY_DAYS_MAX, DELAYED_MAX, EXECUTIONS_MAX, MEMORY_BYTES_MAX
+from statemachines.memory import EMPTY, Delayed, Execution, Memory, microseconds_of, too_much, write_memory
 from statemachines.outcome import Reason
 from statemachines.wishes import Wish
 
@@ -29,6 +29,7 @@ class Agenda:
     def __init__(self, memory: Memory, now: datetime, sequence: int) -> None:
         self._memory = memory
         self._delayed = list(memory.delayed)
+        self._executions = list(memory.executions)
         self._now = now
         self._sequence = sequence
         self.asked: list[Asked] = []
@@ -36,15 +37,17 @@ class Agenda:
     def end(self, output: Any) -> None:
         """The run has ended: nothing of it comes later any more."""
         self._delayed.clear()
+        self._stop(self._executions)
         self._memory = self._memory._replace(output=output)
 
     def leave(self, states: Collection[str]) -> None:
-        """Stop the timers of states that were left."""
+        """Stop the timers and the steps of states that were left."""
         if states:
             self._delayed = [one for one in self._delayed if not one.state or one.state not in states]
+            self._stop([one for one in self._executions if one.state in states])
 
     def enter(self, node: Node, context: Callable[[], Context]) -> None:
-        """Set the timers of a state that was entered. Raises HandlerError."""
+        """Set the timers of a state that was entered, and ask for its step. Raises HandlerError."""
         for timer in node.timers:
             delay: Any = timer.delay
             when = delay if isinstance(delay, timedelta) else time_asked(delay, timer.name, context())
@@ -54,6 +57,8 @@ class Agenda:
                 # The pipeline's own have no state that they end with; the empty name would be none of a state.
                 self._add(Delayed(due, self._sequence, number, timer.event_type, None, node.name))
                 self.asked.append(Asked("timer", timer.event_type, due=due, number=number))
+        if node.step:
+            self._run(node)
 
     def wish(self, wish: Wish, *, ended: bool) -> None:
         """Send what an action has asked for, now or later, or call it off. Raises HandlerError."""
@@ -87,13 +92,26 @@ class Agenda:
 
     def written(self, before: bytes) -> bytes | None:
         """The memory as it is stored; None where it is as before. Raises HandlerError."""
-        memory = self._memory._replace(delayed=tuple(self._delayed))
-        if not before and not any(memory[:-1]) and memory.output is None:
+        memory = self._memory._replace(delayed=tuple(self._delayed), executions=tuple(self._executions))
+        if not before and memory == EMPTY:
             return None
         written = write_memory(memory)
         if len(written) > MEMORY_BYTES_MAX:
             raise HandlerError(Reason.ACTION_FAILED, too_much(memory, len(written)))
         return None if written == before else written
+
+    def _run(self, node: Node) -> None:
+        if len(self._executions) >= EXECUTIONS_MAX:
+            message = f"the run has {EXECUTIONS_MAX} steps going on already, as many as it may have"
+            raise HandlerError(Reason.ACTION_FAILED, message)
+        number = len(self.asked)
+        self._executions.append(Execution(self._sequence, number, node.step, node.name))
+        self.asked.append(Asked("step", node.step, number=number))
+
+    def _stop(self, executions: list[Execution]) -> None:
+        for one in executions:
+            self.asked.append(Asked("stop", one.step, id=one.id, number=len(self.asked)))
+        self._executions = [one for one in self._executions if one not in executions]
 
     def _due(self, when: timedelta | datetime | None, name: str) -> int:
         message = f"{name} is to fall due in more than {DELAY_DAYS_MAX} days"

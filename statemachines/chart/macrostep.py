@@ -86,10 +86,16 @@ class Macrostep:
         self.tried: tuple[Tried, ...] = ()
         """Transitions whose guards did not hold, on the event from outside."""
 
-    def move(self, event: Event) -> Moved | None:
-        """Take an event; None where no transition is enabled. Raises HandlerError."""
+    def move(self, event: Event, state: int | None = None) -> Moved | None:
+        """Take an event; None where no transition is enabled. Raises HandlerError.
+
+        ``state``: the only one that it is for, and those around it.
+        """
         self._set_event(event, self._envelope.type)
-        arcs = self._steps.select(self._spot, self._envelope.type, self._holds_and_notes)
+        if state is None:
+            arcs = self._steps.select(self._spot, self._envelope.type, self._holds_and_notes)
+        else:
+            arcs = self._steps.select_of(state, self._envelope.type, self._holds_and_notes)
         if not arcs and not self._queue:
             return None
         if arcs:
@@ -132,22 +138,22 @@ class Macrostep:
         configuration = self._machine.spots.text_of(self._spot)
         publications = tuple(self._publications)
         if not (
-            self._steps.chart.timed or self._wishes or self._memory is not EMPTY or self._output is not None
+            self._steps.chart.asking or self._wishes or self._memory is not EMPTY or self._output is not None
         ):
             return Moved(started, configuration, int(status), context, publications)
         memory, asked = self._remember()
         return Moved(started, configuration, int(status), context, publications, memory, asked)
 
     def _remember(self) -> tuple[bytes | None, tuple[Asked, ...]]:
-        """What falls due later, as it is after all this."""
+        """What falls due later, and which steps go on, as it is after all this."""
         run, anew = self._run, self._number[1] == 1
         agenda = Agenda(self._memory, self._now, self._number[1])
         if self._ended:
             agenda.end(self._output)
         else:
             chart = self._steps.chart
-            agenda.leave(chart.names(self._left & chart.timed & ~1))
-            for number in numbers_of(self._entered & chart.timed & (self._spot.active | 1)):
+            agenda.leave(chart.names(self._left & chart.asking & ~1))
+            for number in numbers_of(self._entered & chart.asking & (self._spot.active | 1)):
                 agenda.enter(chart.nodes[number], self._needed_context)
         for wish in self._wishes:
             agenda.wish(self._addressed(wish), ended=bool(self._ended))

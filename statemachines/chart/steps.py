@@ -7,10 +7,11 @@ are, over sets that are integers. Nothing here calls user code; what a microstep
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from typing import NamedTuple
 
 from statemachines.chart.tree import EVENTLESS, Arc, Block, Chart, Kind, Node, numbers_of
+from statemachines.patterns import covers
 
 PLANS_MAX = 20_000
 """Plans and selections that are kept, of one machine; beyond it all are forgotten, and made again as needed."""
@@ -63,6 +64,8 @@ class Steps:
         self._certain: dict[tuple[Spot, str], tuple[Arc, ...]] = {}
         """What is selected whatever guards may say, since none is asked."""
         self._plans: dict[tuple[Spot, tuple[int, ...]], Plan] = {}
+        self._chains: dict[tuple[int, str], tuple[Arc, ...]] = {}
+        """By state and type of event, what takes it of that state and of those around it."""
 
     def select(self, spot: Spot, event_type: str, holds: Callable[[Arc], bool]) -> tuple[Arc, ...]:
         """The optimally enabled set, without conflicts: of each atomic state's chain the first that holds."""
@@ -97,6 +100,24 @@ class Steps:
     def select_eventless(self, spot: Spot, holds: Callable[[Arc], bool]) -> tuple[Arc, ...]:
         """The same for transitions that wait for no event."""
         return self.select(spot, EVENTLESS, holds)
+
+    def select_of(self, number: int, event_type: str, holds: Callable[[Arc], bool]) -> tuple[Arc, ...]:
+        """For an event that is one state's own: the first that holds, of that state or else of those around it."""
+        chain = self._chains.get((number, event_type))
+        if chain is None:
+            if len(self._chains) >= PLANS_MAX:
+                self._chains.clear()
+            chain = self._chains[number, event_type] = tuple(self._make_chain(number, event_type))
+        for arc in chain:
+            if arc.guard is None or holds(arc):
+                return (arc,)
+        return ()
+
+    def _make_chain(self, number: int, event_type: str) -> Iterator[Arc]:
+        nodes = self.chart.nodes
+        for one in (number, *nodes[number].ancestors):
+            taking = (arcs for name, arcs in nodes[one].arcs.items() if name and covers(name, event_type))
+            yield from sorted((arc for arcs in taking for arc in arcs), key=lambda arc: arc.number)
 
     def is_awaited(self, active: int, event_type: str) -> bool:
         """Whether any transition out of these states is on events of this type, whatever its guard may say."""

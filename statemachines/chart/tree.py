@@ -86,6 +86,8 @@ class Node:
     deep: bool = False
     state: State[Any] | None = None
     timers: list[Timer] = field(default_factory=list)
+    step: str = ""
+    """The name of the step that is done while it is active; empty: none is."""
 
 
 @dataclass(slots=True, eq=False)
@@ -100,8 +102,8 @@ class Chart:
     """The nodes that are histories."""
     atomic: int = 0
     """The set of states that have none inside."""
-    timed: int = 0
-    """The set of states that have timers."""
+    asking: int = 0
+    """The set of states that have timers, or run steps."""
     drops_failures: bool = False
     """Whether the event that says that a handler failed is gone where no transition takes it."""
     tags: dict[str, int] = field(default_factory=dict)
@@ -165,7 +167,7 @@ def plant(pipeline: Pipeline[Any]) -> Chart:
         drops or any(takes_failures(name) for node in nodes for name in node.arcs),
         tuple(node.number for node in nodes if node.kind is Kind.HISTORY),
         sum(1 << node.number for node in nodes if node.kind in (Kind.ATOMIC, Kind.FINAL)),
-        sum(1 << node.number for node in nodes if node.timers),
+        sum(1 << node.number for node in nodes if node.timers or node.step),
         drops,
         _tagged(nodes),
         _names(pipeline),
@@ -201,6 +203,7 @@ def _grow(
         node.entries = tuple(Block(function, _named(function)) for function, _ in child.entries)
         node.exits = tuple(Block(function, _named(function)) for function, _ in child.exits)
         node.deep = child.deep
+        node.step = "" if child.run is None else child.run.name
         nodes.append(node)
         if node.kind is not Kind.HISTORY:
             parent.children.append(node.number)

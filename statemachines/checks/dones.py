@@ -22,7 +22,7 @@ def find(move: Move, tree: Tree) -> Iterator[Mistake]:
     if issubclass(event, Failed) and event is not Failed:
         message = f"{event.__name__} is a subclass of Failed, and no such event is ever raised"
         yield mistake(message, "Take Failed itself, and look at what it says")
-    if not issubclass(event, Done):
+    if not issubclass(event, Done) or event in tree.steps:
         return
     whose = tree.done.get(event)
     if whose is None:

@@ -13,6 +13,7 @@ from statemachines.definition import Kind, Move, Pipeline, State
 from statemachines.events import Event, is_event_class
 from statemachines.guards import has_tag, in_state
 from statemachines.limits import STATE_DEPTH_MAX
+from statemachines.step import steps_by_event
 
 Some = State[Any]
 KINDS: tuple[str, ...] = get_args(Kind)
@@ -42,6 +43,8 @@ class Tree:
             state.done_class: state for state in pipeline.states if state.done_class is not None
         }
         """The states by the events that say that they are done."""
+        self.steps = steps_by_event(pipeline.steps)
+        """The steps by the events that say how they ended."""
         self.tagged: dict[str, list[Some]] = {}
         """The states that have each tag."""
         for state in self.named.values():

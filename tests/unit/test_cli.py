@@ -333,7 +333,6 @@ def test_every_failure_of_a_service_is_3() -> None:
 NEEDED_BY_EXTRAS = (
     "aiokafka",
     "asyncpg",
-    "tenacity",
     "aiohttp",
     "opentelemetry",
     "uvloop",

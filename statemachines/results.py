@@ -1,0 +1,137 @@
+"""How steps ended, as the events that tell their runs; and what who does them is to know.
+
+The engine does the steps, and puts what comes of them into the inbox of the run. All that makes such an event, and that
+must be the same after any number of crashes, is here.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, TypeVar, cast
+
+from pydantic_core import from_json
+
+from statemachines.context import Context
+from statemachines.events import OUTCOMES, STEP_DONE, STEP_FAILED, STEP_TRIED, Address
+from statemachines.failing import check_exact, printable
+from statemachines.following import DELAYED_IDS_FROM
+from statemachines.machine import Machine
+from statemachines.memory import Execution
+from statemachines.run import Run
+from statemachines.step import TIMED_OUT, Step
+
+C = TypeVar("C", bound=Context)
+FROZEN_KEPT_MAX = 1_000
+"""How many classes of contexts are kept as those that cannot be changed."""
+
+
+class ResultError(ValueError):
+    """What a step returned is not what it says that it returns, or does not survive being stored."""
+
+
+def is_result(event_type: str) -> bool:
+    """Whether events of this type say how an attempt at a step ended."""
+    return event_type.startswith(OUTCOMES)
+
+
+def done_event(
+    step: Step[Any, Any], execution: Execution, attempt: int, data: Any
+) -> tuple[str, dict[str, Any]]:
+    """Type and data of the event that says that a step is done; ``data`` is what it returned.
+
+    Raises:
+        ResultError: it is not what the step's annotation says, or does not come back as that once it was stored.
+    """
+    try:
+        written = step.adapter.dump_json(data, by_alias=True, warnings="error")
+        check_exact(written, "what it returned")
+        result = from_json(written)
+        step.adapter.validate_python(result)
+    except BaseException as error:  # noqa: BLE001 - serializers and annotations are user code
+        message = f"{step.name} returned what does not survive being stored: {type(error).__name__}: {error}"
+        raise ResultError(printable(message)) from None
+    return f"{STEP_DONE}{step.name}", {"execution": execution.id, "attempt": attempt, "data": result}
+
+
+def failed_event(
+    step: Step[Any, Any],
+    execution: Execution,
+    error: BaseException | str,
+    *,
+    timed_out: bool = False,
+    attempts: int,
+) -> tuple[str, dict[str, Any]]:
+    """Type and data of the event that says that a step has failed for good, after so many attempts.
+
+    The type names the most specific of the exceptions that ``failed_with`` was asked for, if it is any of them.
+    """
+    end = f".{TIMED_OUT}" if timed_out else _declared(step, error)
+    said = {"execution": execution.id, "attempt": execution.attempt, **_told(error, timed_out=timed_out)}
+    return f"{STEP_FAILED}{step.name}{end}", {**said, "attempts": attempts}
+
+
+def tried_event(
+    step: Step[Any, Any],
+    execution: Execution,
+    error: BaseException | str,
+    *,
+    timed_out: bool = False,
+    again: int,
+) -> tuple[str, dict[str, Any]]:
+    """Type and data of the event that says that an attempt failed, and when the next one may begin.
+
+    ``again`` is in microseconds since 1970.
+    """
+    said = {"execution": execution.id, "attempt": execution.attempt, **_told(error, timed_out=timed_out)}
+    return f"{STEP_TRIED}{step.name}", {**said, "again": again}
+
+
+def event_id(machine: Machine, run: Run, execution: Execution, attempt: int, kind: str) -> str:
+    """The id of the event that says how an attempt ended: the same whoever says so, and after any number of crashes.
+
+    ``kind`` is ``done``, ``failed`` or ``tried``. Of the last two an attempt is never both; but where two engines made
+    the same attempt, it may be done as well.
+    """
+    made = idempotency_key(machine, run.key, run.generation, execution)
+    return f"{made}/{attempt}/done" if kind == "done" else f"{made}/{attempt}"
+
+
+def idempotency_key(machine: Machine, key: str, generation: int, execution: Execution) -> str:
+    """What all attempts at one execution are known by, and nothing else; the id of the effect that asked for it."""
+    address = Address(machine.namespace, machine.name, key, generation, execution.sequence)
+    return address.derive_text(DELAYED_IDS_FROM + execution.number)
+
+
+@lru_cache(maxsize=FROZEN_KEPT_MAX)
+def frozen(context_class: type[C]) -> type[C]:
+    """A class of contexts that cannot be changed, under the same name; its instances are contexts of the class given.
+
+    What is within a field, such as a list, can be changed, and it is of no use.
+    """
+    body = {"__module__": context_class.__module__, "__qualname__": context_class.__qualname__}
+    return cast("type[C]", _subclass(context_class, body))
+
+
+def _subclass(base: type[Any], body: dict[str, Any]) -> type[Any]:
+    meta: Any = type(base)
+    made: type[Any] = meta(base.__name__, (base,), body, frozen=True)
+    return made
+
+
+def _declared(step: Step[Any, Any], error: BaseException | str) -> str:
+    if isinstance(error, str):
+        return ""
+    above = type(error).__mro__
+    found = [one for one in step.declared if one in above]
+    return f".{min(found, key=above.index).__name__}" if found else ""
+
+
+def _told(error: BaseException | str, *, timed_out: bool) -> dict[str, str]:
+    """What is said of an error: the name of its class, and its message."""
+    if isinstance(error, str):
+        return {"error": "TimeoutError" if timed_out else "Error", "message": printable(error)}
+    try:
+        text = str(error)
+    except BaseException:  # noqa: BLE001 - an exception's own __str__ may raise too
+        text = "(its message cannot be shown)"
+    return {"error": type(error).__name__, "message": printable(text)}

@@ -1,0 +1,273 @@
+"""Steps: work with side effects, which is done while a state is active.
+
+    @flow.step(timeout=timedelta(seconds=30), retry=Retry(attempts=5, unless=CardRefused))
+    async def charge(order: Order, call: Call) -> Charge:
+        return await payments.charge(order.amount, idempotency_key=call.idempotency_key)
+
+    charging = flow.state("charging", run=charge, initial=True)
+    charging.on(charge.done, to=paid, do=note)
+    charging.on(charge.failed_with(CardRefused), to=refused)
+
+A step is given the context as it was when its state had been entered, which it cannot change, and what it is to know
+of the attempt. How it ended comes back as an event: what it returned, or that it failed for good. A unit test calls it
+like the function that it is.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import types
+import typing
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, Generic, TypeVar, cast, overload
+
+from pydantic import TypeAdapter
+from tenacity.wait import wait_base, wait_exponential
+
+from statemachines.context import Context
+from statemachines.done import Done, make_step_done, make_step_failed
+from statemachines.events import STEP_FAILED, Event, StepFailed
+from statemachines.failing import describe_invalid
+from statemachines.places import Place
+
+C = TypeVar("C", bound=Context)
+R = TypeVar("R")
+
+TIMED_OUT = "timed_out"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What a step is to know beside the context: which attempt this is, at what."""
+
+    idempotency_key: str
+    """To be given to whoever does the work: equal for all attempts at one execution, and for nothing else."""
+    attempt: int
+    """The first is 1."""
+    key: str
+    """The run's."""
+    step: str
+    last_error: str = ""
+    """How the attempt before this one failed, as in ``Class: message``; empty where there is none."""
+
+
+def exponential(first: float, most: float) -> wait_base:
+    """Wait ``first`` seconds before the second attempt, twice as long before each further one, at most ``most``."""
+    return wait_exponential(multiplier=first, max=most)
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """How often a step is tried, and how long is waited in between."""
+
+    attempts: int = 5
+    """At most, the first among them."""
+    wait: wait_base = field(default_factory=lambda: exponential(1, 60))
+    """A wait strategy of ``tenacity``."""
+    unless: type[BaseException] | tuple[type[BaseException], ...] = ()
+    """Exceptions after which it is not tried again."""
+
+
+@dataclass(slots=True, eq=False)
+class Step(Generic[C, R]):
+    """A step of a pipeline; made by ``Pipeline.step``, and asked for by the states that are given it with ``run=``.
+
+    It is called like its function.
+    """
+
+    name: str
+    function: Callable[[C, Call], Any]
+    timeout: timedelta | None
+    """How long one attempt may take; None: as long as it does."""
+    retry: Retry
+    at_once: int | None
+    """How many of it may go on at once in one engine; None: it has no limit of its own."""
+    place: Place
+    declared: list[type[BaseException]] = field(default_factory=list, init=False)
+    """The exceptions that ``failed_with`` was asked for, in that order."""
+    done_class: type[Done] | None = field(default=None, init=False)
+    failed_class: type[StepFailed] | None = field(default=None, init=False)
+    """The classes that ``done`` and ``failed`` return, once they were asked for."""
+    failed_classes: dict[str, type[StepFailed]] = field(default_factory=dict, init=False)
+    """By the end of its type, what a failure comes as."""
+    _adapter: TypeAdapter[R] | None = field(default=None, init=False)
+
+    def __call__(self, context: C, call: Call) -> R | Awaitable[R]:
+        """Do it, as a unit test does."""
+        done: R | Awaitable[R] = self.function(context, call)
+        return done
+
+    @property
+    def is_async(self) -> bool:
+        """Whether its function is to be awaited."""
+        return _is_async(self.function)
+
+    @property
+    def done(self) -> type[Done[R]]:
+        """The event that says that it is done; ``result`` is what it returned."""
+        if self.done_class is None:
+            self.done_class = make_step_done(self.name, self._validated)
+        return cast("type[Done[R]]", self.done_class)
+
+    @property
+    def failed(self) -> type[StepFailed]:
+        """The event that says that it has failed for good, for whatever reason: took too long, too."""
+        if self.failed_class is None:
+            self.failed_class = make_step_failed(self.name)
+        return self.failed_class
+
+    @property
+    def timed_out(self) -> type[StepFailed]:
+        """The event that says that its last attempt took longer than it may."""
+        return self._failed_by(TIMED_OUT)
+
+    def failed_with(self, error: type[BaseException]) -> type[StepFailed]:
+        """The event that says that its last attempt raised an exception of this class, or of one below it.
+
+        Of several classes that are asked for, the most specific one has it.
+        """
+        if error not in self.declared:
+            self.declared.append(error)
+        return self._failed_by(getattr(error, "__name__", "") or repr(error))
+
+    @property
+    def events(self) -> dict[str, type[Event]]:
+        """By type, the classes that its outcomes come as."""
+        ends = dict.fromkeys([TIMED_OUT, *(error.__name__ for error in self.declared)])
+        classes = [self.done, self._failed_by(""), *map(self._failed_by, ends)]
+        return {one.event_type(): one for one in classes}
+
+    @property
+    def result_type(self) -> Any:
+        """What it returns, as its annotation says.
+
+        Raises:
+            TypeError: there is none.
+            Exception: whatever comes of an annotation that cannot be resolved.
+        """
+        bare = _bare(self.function)
+        annotations = inspect.get_annotations(bare)
+        if "return" not in annotations:
+            message = f"{self.name} does not say what it returns"
+            raise TypeError(message)
+        only = types.SimpleNamespace(__annotations__={"return": annotations["return"]})
+        names = getattr(bare, "__globals__", {}), dict(_closure(bare))
+        return typing.get_type_hints(only, *names, include_extras=True)["return"]
+
+    @property
+    def adapter(self) -> TypeAdapter[R]:
+        """What reads and writes its result. Raises what ``result_type`` does, and what pydantic does."""
+        if self._adapter is None:
+            self._adapter = TypeAdapter(self.result_type)
+        return self._adapter
+
+    def _validated(self, data: Any) -> R:
+        try:
+            return self.adapter.validate_python(data)
+        except BaseException as error:  # noqa: BLE001 - validators and annotations are user code
+            raise ValueError(describe_invalid(error)) from None
+
+    def _failed_by(self, end: str) -> type[StepFailed]:
+        if end not in self.failed_classes:
+            event_type = f"{STEP_FAILED}{self.name}.{end}".removesuffix(".")
+            self.failed_classes[end] = self.failed.named(event_type)
+        return self.failed_classes[end]
+
+    def __str__(self) -> str:
+        """The step's name."""
+        return self.name
+
+
+class PlainStep(Step[C, R]):
+    """A step whose function does the work itself."""
+
+    __slots__ = ()
+
+    def __call__(self, context: C, call: Call) -> R:
+        """What it returns."""
+        done: R = self.function(context, call)
+        return done
+
+
+class AsyncStep(Step[C, R]):
+    """A step whose function is to be awaited."""
+
+    __slots__ = ()
+
+    def __call__(self, context: C, call: Call) -> Awaitable[R]:
+        """What comes to what it returns once it is awaited."""
+        done: Awaitable[R] = self.function(context, call)
+        return done
+
+
+@dataclass(frozen=True, slots=True)
+class StepMaker(Generic[C]):
+    """What ``@flow.step(...)`` is: it makes a step of a function."""
+
+    add: Callable[[Step[C, Any]], None]
+    timeout: timedelta | None
+    retry: Retry
+    at_once: int | None
+    place: Place
+
+    @overload
+    def __call__(  # type: ignore[overload-overlap]  # what is awaitable comes first
+        self, function: Callable[[C, Call], Awaitable[R]]
+    ) -> AsyncStep[C, R]: ...
+
+    @overload
+    def __call__(self, function: Callable[[C, Call], R]) -> PlainStep[C, R]: ...
+
+    def __call__(self, function: Callable[[C, Call], Any]) -> Step[C, Any]:
+        """The step, which is one of its pipeline from now on."""
+        made = AsyncStep if _is_async(function) else PlainStep
+        name = getattr(_bare(function), "__name__", "") or type(function).__name__
+        step: Step[C, Any] = made(name, function, self.timeout, self.retry, self.at_once, self.place)
+        self.add(step)
+        return step
+
+
+def _is_async(function: Any) -> bool:
+    return any(map(inspect.iscoroutinefunction, _layers(function)))
+
+
+def _bare(function: Any) -> Any:
+    """The function itself, where it is wrapped, has arguments already, or is an object that is called."""
+    *_, innermost = _layers(function)
+    return innermost
+
+
+def _layers(function: Any) -> Iterator[Any]:
+    while True:
+        if not (inspect.isroutine(function) or isinstance(function, functools.partial | type)):
+            function = type(function).__call__
+        yield function
+        if isinstance(function, functools.partial):
+            function = function.func
+        elif hasattr(function, "__wrapped__"):
+            function = function.__wrapped__
+        else:
+            return
+
+
+def _closure(function: Any) -> Iterator[tuple[str, Any]]:
+    """What a function has of the scopes around it."""
+    code: types.CodeType | None = getattr(function, "__code__", None)
+    cells: tuple[types.CellType, ...] = getattr(function, "__closure__", None) or ()
+    for name, cell in zip(() if code is None else code.co_freevars, cells, strict=True):
+        try:
+            yield name, cell.cell_contents
+        except ValueError:  # nothing was assigned to it yet
+            continue
+
+
+def steps_by_event(steps: list[Step[Any, Any]]) -> Mapping[type[Event], Step[Any, Any]]:
+    """By each class of events that was asked for, the step that it is of."""
+    found: dict[type[Event], Step[Any, Any]] = {}
+    for step in steps:
+        classes = (step.done_class, step.failed_class, *step.failed_classes.values())
+        found |= {one: step for one in classes if one is not None}
+    return found

@@ -1,7 +1,7 @@
 """One attempt of a step that is a function: async ones in the loop, plain ones in a thread each.
 
-Whatever a step does ends here: what it raises, ``BaseException`` included, becomes an ``Ended``; one that is not done in
-time is told of in time, though it may go on, and keeps its place until it is done. A thread cannot be stopped.
+Whatever a step does ends here: what it raises, ``BaseException`` included, becomes an ``Ended``; one that is not done
+in time is told of in time, though it may go on, and keeps its place until it is done. A thread cannot be stopped.
 """
 
 from __future__ import annotations
@@ -14,30 +14,31 @@ from collections.abc import Callable, Coroutine, Generator
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
 from engine.limits import EngineLimits
-from statemachines.failing import HandlerError, check_exact, describe, describe_invalid
 from statemachines.step import Call, Step
 
 log = logging.getLogger("pointsman.engine")
 
-RESULT_BYTES_MAX = 1_000_000
-"""How large a step's result may be as JSON: it is written to the log. More belongs into a file or a table of its own."""
 BLOCKS_SECONDS = 0.25
 """An async step that keeps the loop busy for longer at a stretch delays all else, and is named."""
+
+
+class LostError(Exception):
+    """The engine that made an attempt ended, or was stopped, before it was known what became of it."""
+
+
+class CancelledError(Exception):
+    """A step has cancelled itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
     """What became of an attempt."""
 
-    error: str = ""
-    """The class of what it raised, or a word for why it failed; empty: it succeeded."""
-    message: str = ""
-    data: Any = None
-    """Its result, as JSON."""
-    raised: BaseException | None = None
+    result: Any = None
+    """What it returned."""
+    error: BaseException | None = None
+    """Why it failed; None: it did not."""
     timed_out: bool = False
     final: bool = False
     """Whether another attempt would fail in the same way."""
@@ -61,7 +62,9 @@ class Attempt:
         else:
             self._work = loop.create_future()
             target = (step.function, context, call, loop)
-            threading.Thread(target=self._run_in_thread, args=target, name=f"step {step.name}", daemon=True).start()
+            threading.Thread(
+                target=self._run_in_thread, args=target, name=f"step {step.name}", daemon=True
+            ).start()
         self._work.add_done_callback(lambda _: self._release())
         self.ended: asyncio.Task[Ended] = asyncio.create_task(self._watch(), name=f"attempt of {step.name}")
 
@@ -79,11 +82,13 @@ class Attempt:
             self._work.cancel()
             await asyncio.wait({self._work}, timeout=self._limits.step_cancel_seconds)
             if not self._work.done():
-                log.error("the step %s does not end though it was cancelled; it keeps its place", self._step.name)
+                log.error(
+                    "the step %s does not end though it was cancelled; it keeps its place", self._step.name
+                )
         if timeout is not None and (not self._work.done() or self._work.cancelled()):
-            return Ended("TimedOut", f"it was not done within {timeout:g} seconds", timed_out=True)
+            return Ended(error=TimeoutError(f"it was not done within {timeout:g} seconds"), timed_out=True)
         if self._work.cancelled():
-            return Ended("Cancelled", "it has cancelled itself")
+            return Ended(error=CancelledError("it has cancelled itself"))
         return self._work.result()
 
     def _release(self) -> None:
@@ -96,8 +101,8 @@ class Attempt:
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # noqa: BLE001 - whatever user code raises ends here, SystemExit too
-            return _failed(self._step, error)
-        return _succeeded(self._step, value)
+            return Ended(error=error)
+        return Ended(value)
 
     def _run_in_thread(
         self, function: Callable[..., Any], context: Any, call: Call, loop: asyncio.AbstractEventLoop
@@ -105,9 +110,9 @@ class Attempt:
         try:
             value = function(context, call)
         except BaseException as error:  # noqa: BLE001 - whatever user code raises ends here, SystemExit too
-            ended = _failed(self._step, error)
+            ended = Ended(error=error)
         else:
-            ended = _succeeded(self._step, value)
+            ended = Ended(value)
         try:
             loop.call_soon_threadsafe(self._take, ended)
         except RuntimeError:  # the loop is closed: the engine has ended, and the attempt is lost with it
@@ -158,27 +163,3 @@ def _sending(coroutine: Coroutine[Any, Any, Any], value: Any) -> Callable[[], An
 
 def _throwing(coroutine: Coroutine[Any, Any, Any], error: BaseException) -> Callable[[], Any]:
     return lambda: coroutine.throw(error)
-
-
-def _failed(step: Step[Any, Any], error: BaseException) -> Ended:
-    return Ended(type(error).__name__, describe(error, step.name), raised=error)
-
-
-def _succeeded(step: Step[Any, Any], value: Any) -> Ended:
-    """The result as JSON; what it returned by mistake it would return again."""
-    name, wanted = step.name, step.result_type
-    try:
-        written = step.adapter.dump_json(step.adapter.validate_python(value, strict=True))
-        if len(written) > RESULT_BYTES_MAX:
-            message = (
-                f"{name} returned {len(written)} bytes, of {RESULT_BYTES_MAX} allowed: put it where it belongs, and return "
-                "what names it"
-            )
-            return Ended("TooLarge", message, final=True)
-        check_exact(written, f"what {name} returned")
-        return Ended(data=orjson.Fragment(written))
-    except HandlerError as error:
-        return Ended("WrongResult", str(error), final=True)
-    except BaseException as error:  # noqa: BLE001 - a result's validators and serializers are user code
-        message = f"{name} returned {type(value).__name__}, which is no {wanted}: {describe_invalid(error)}"
-        return Ended("WrongResult", message, final=True)

@@ -12,6 +12,7 @@ from engine.store.contract import AskedExecution, BegunExecution, Commit
 from statemachines.memory import Execution, read_memory, time_of, write_memory
 from statemachines.run import Run
 
+
 @dataclass(frozen=True, slots=True)
 class StepResult:
     """What became of an attempt, as the event that the run takes."""
@@ -64,7 +65,5 @@ def asked_execution(pipeline: int, run: Run, one: Execution, at: datetime) -> As
 def given_up(memory: bytes, execution: Execution) -> bytes:
     """The memory of a run whose execution has failed for good, and nothing has taken that."""
     found = read_memory(memory)
-    left = tuple(
-        one._replace(again=OVER) if one.id == execution.id else one for one in found.executions
-    )
+    left = tuple(one._replace(again=OVER) if one.id == execution.id else one for one in found.executions)
     return write_memory(found._replace(executions=left))

@@ -15,6 +15,7 @@ from engine.arrival import Arrival
 from engine.dead_letters import Subject, details_bytes, make_dead_letter
 from engine.dispositions import Disposition
 from engine.envelope import encode_envelope
+from engine.executions import note_executions
 from engine.log import (
     CONSUMED,
     Kind,
@@ -26,7 +27,6 @@ from engine.log import (
     with_hash,
 )
 from engine.routing import RUN_BYTES, Route, TopicRoute, bytes_of
-from engine.executions import note_executions
 from engine.store.contract import Commit, IgnoredRange, Noted
 from statemachines.outcome import (
     Moved,

@@ -107,10 +107,8 @@ class Moves(Settling):
             except KeyError:
                 touched = touched_runs[route] = {}
             touched.setdefault(key, before)
-            if memory and route.works:
-                self.may_work_otherwise(route, key, memory_before)
-            if machine.searchable and context is not None:
-                self.may_be_found_otherwise(route, key, context_before)
+            if machine.searchable or route.works:
+                self._note_before(machine, route, key, moved, context_before, memory_before)
             name = texts.get(envelope.type) or self._text(envelope.type)
             states = texts.get(configuration) or self._text(configuration)
             run_key, headers = key.encode(), record.headers
@@ -146,6 +144,14 @@ class Moves(Settling):
                 recent + digest, hashed, definition, held, waiting, started, at, memory or memory_before, deferred,
             ))  # fmt: skip
         return goes_on
+
+    def _note_before(
+        self, machine: Machine, route: Route, key: str, moved: Moved, context: bytes, memory: bytes
+    ) -> None:
+        if machine.searchable and moved.context is not None:
+            self.may_be_found_otherwise(route, key, context)
+        if route.works and moved.memory is not None:
+            self.may_work_otherwise(route, key, memory)
 
     def take_deferred(
         self, arrival: Arrival, machine: Machine, run: Run, item: DeferredEvent, moved: Moved, at: datetime

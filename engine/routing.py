@@ -137,7 +137,14 @@ def _route(versions: list[Loaded]) -> Route:
     machines = {one.definition: one.machine for one in ordered}
     works = any(one.pipeline.steps for one in machines.values())
     return Route(
-        newest.pipeline, newest.machine.name, newest.machine, newest.definition, machines, events, keys, works=works
+        newest.pipeline,
+        newest.machine.name,
+        newest.machine,
+        newest.definition,
+        machines,
+        events,
+        keys,
+        works=works,
     )
 
 

@@ -21,8 +21,8 @@ from engine.homes import HOMES, homes_in
 from engine.parts import Parts, kafka_troubles
 from engine.routing import Route, TopicRoute
 from engine.starting import first_positions
-from engine.store.contract import Store
 from engine.steps import Steps
+from engine.store.contract import Store
 from engine.timers import Timers
 
 if TYPE_CHECKING:
@@ -198,11 +198,10 @@ class Session:
         pending, self._pending = self._pending, None
         parts, committer = self._parts, self._committer
         batch = committer.finish(draft)
-        if pending is not None:
-            if not await self._settled(pending, batch):
-                # What was stepped ahead of a commit that came out otherwise is worth nothing.
-                self._let_go_of_lost()
-                batch = await committer.prepare(draft.slices, None, draft.due, draft.results)
+        if pending is not None and not await self._settled(pending, batch):
+            # What was stepped ahead of a commit that came out otherwise is worth nothing.
+            self._let_go_of_lost()
+            batch = await committer.prepare(draft.slices, None, draft.due, draft.results)
         if await parts.outlet.learn(batch.commit):
             # Nothing is in flight now, so what the batch rests on can be loaded again.
             committer.forget(batch)

@@ -1,9 +1,9 @@
-"""Steps: begins their attempts for the runs whose homes are served here, and keeps what became of them until it is durable.
+"""Steps: their attempts for the runs whose homes are served here, and what became of them until it is durable.
 
 An attempt is begun once its row of ``executions`` says so (``Store.begin_executions``), which only one engine can have
 it say. Its end is an event on the one road: it is handed to a draft, and forgotten here once the commit is durable. So
-what is lost with an engine is an attempt, and never an execution: whoever has the home next finds the row, and logs that
-the attempt was lost.
+what is lost with an engine is an attempt, and never an execution: whoever has the home next finds the row, and has it
+logged that the attempt was lost.
 
 All of it outlives a session: where Postgres breaks away, attempts go on, and what became of them is kept until there is
 another connection.
@@ -12,6 +12,7 @@ another connection.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 import time
@@ -22,28 +23,33 @@ from typing import Any
 
 from tenacity import RetryCallState
 
-from engine.attempts import Attempt, Ended
+from engine.attempts import Attempt, Ended, LostError
 from engine.executions import StepResult
 from engine.limits import EngineLimits
 from engine.routing import Route
 from engine.store.contract import BegunExecution, Commit, Store
-from statemachines.failing import describe
 from statemachines.machine import Machine
 from statemachines.memory import Execution, microseconds_of
-from statemachines.results import done_event, event_id, failed_event, frozen, idempotency_key, tried_event
+from statemachines.results import (
+    ResultError,
+    done_event,
+    event_id,
+    failed_event,
+    frozen,
+    idempotency_key,
+    tried_event,
+)
 from statemachines.step import Call, Step
 
 log = logging.getLogger("pointsman.engine")
 
 CHANNEL = "pointsman_steps"
-LOST = "Lost"
-"""What stands for the class of an error where the engine that made the attempt has ended, or lost the run's home."""
 LOST_AT_ONCE_MAX = 1_000
 """So many attempts that were lost are logged at a time."""
 SPEAK_SECONDS = 2.0
 """How often an engine with steps says that it is there, and looks for others that do not any more."""
 SILENT_SECONDS = 10.0
-"""After so long without a word the attempts of an engine are lost; as long as its membership in the group lasts without one."""
+"""After so long without a word the attempts of an engine are lost: as long as its membership in the group lasts."""
 LOOK_AFTER_SECONDS = 1.0
 """How often it is asked whether runs still wait for the attempts that go on here."""
 RESULTS_AT_ONCE_MAX = 500
@@ -102,7 +108,7 @@ class Steps:
     @property
     def are_going(self) -> bool:
         """Whether results are to be expected, or are there."""
-        return bool(self._going or self._results)
+        return bool(self._results) or any(not one.told for one in self._going.values())
 
     @property
     def has_results(self) -> bool:
@@ -142,7 +148,7 @@ class Steps:
         for one in [*self._going.values()]:
             if not one.told:
                 one.attempt.cancel()
-                self._tell(one, Ended(LOST, "the engine was stopped"))
+                self._tell(one, Ended(error=LostError("the engine was stopped")))
 
     def take(self) -> list[StepResult]:
         """What became of attempts, and is in no draft yet. Raises StoreError: the store broke away."""
@@ -178,6 +184,8 @@ class Steps:
     def give_back(self, results: Sequence[StepResult], *, refused: bool) -> None:
         """These are to be taken again, one at a time where the store has ``refused`` them."""
         self._handed.difference_update(one.begun.id for one in results)
+        if results:
+            self.arrived.set()
         if refused and len(results) == 1:
             self._refuse(results[0])
         elif refused:
@@ -185,10 +193,10 @@ class Steps:
 
     async def _serve(self) -> None:
         while True:
-            try:
-                await asyncio.wait_for(self._wanted.wait(), self._limits.step_poll_seconds)
-            except TimeoutError:
-                pass
+            # Not by wait_for, which forgets before Python 3.12 that it was cancelled where both come at once.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._limits.step_poll_seconds):
+                    await self._wanted.wait()
             self._wanted.clear()
             if not self._stopping:
                 await self._look()
@@ -278,8 +286,7 @@ class Steps:
         try:
             context = frozen(machine.context_class).__pydantic_validator__.validate_json(begun.input)
         except BaseException as error:  # noqa: BLE001 - a context's validators are user code
-            told = Ended(type(error).__name__, describe(error, begun.step), final=True)
-            self._keep(self._failure(begun, told))
+            self._keep(self._failure(begun, Ended(error=error, final=True)))
             return
         attempt = Attempt(step, context, call, self._limits)
         going = self._going[begun.id] = _Going(begun, step, attempt)
@@ -298,7 +305,8 @@ class Steps:
         going.told = True
         begun = going.begun
         if not going.unwanted:
-            self._keep(self._failure(begun, ended) if ended.error else self._success(begun, ended))
+            failed = ended.error is not None
+            self._keep(self._failure(begun, ended) if failed else self._success(begun, ended.result))
 
     def _keep(self, result: StepResult) -> None:
         self._results[result.begun.id] = result
@@ -314,30 +322,32 @@ class Steps:
 
     def _lose(self, begun: BegunExecution) -> None:
         said = "the engine that made the attempt ended, or does not serve the run any more"
-        self._keep(self._failure(begun, Ended(LOST, said)))
+        self._keep(self._failure(begun, Ended(error=LostError(said))))
 
-    def _success(self, begun: BegunExecution, ended: Ended) -> StepResult:
+    def _success(self, begun: BegunExecution, result: Any) -> StepResult:
         machine, step = self._meant(begun)
         execution = _execution(begun)
-        event_type, data = done_event(step, execution, begun.attempt, ended.data)
-        return self._result(begun, event_id(machine, begun.key, begun.generation, execution, begun.attempt), event_type, data)
+        try:
+            event_type, data = done_event(step, execution, begun.attempt, result)
+        except ResultError as error:
+            # What it returned by mistake it would return again.
+            return self._failure(begun, Ended(error=error, final=True))
+        known_as = event_id(machine, begun.key, begun.generation, execution, begun.attempt, "done")
+        return self._result(begun, known_as, event_type, data)
 
     def _failure(self, begun: BegunExecution, ended: Ended) -> StepResult:
         machine, step = self._meant(begun)
-        execution = _execution(begun)
-        known_as = event_id(machine, begun.key, begun.generation, execution, begun.attempt)
-        if ended.final or begun.attempt >= step.retry.attempts or ended.is_any_of(step.retry.unless):
+        execution, error, retry = _execution(begun), ended.error, step.retry
+        assert error is not None, "it failed"
+        if ended.final or begun.attempt >= retry.attempts or isinstance(error, retry.unless):
+            kind, attempts = "failed", begun.attempt
             event_type, data = failed_event(
-                step,
-                execution,
-                ended.raised or ended.error,
-                message=ended.message,
-                timed_out=ended.timed_out,
-                attempts=begun.attempt,
+                step, execution, error, timed_out=ended.timed_out, attempts=attempts
             )
         else:
-            again = microseconds_of(self._clock() + _pause(step, begun.attempt, ended))
-            event_type, data = tried_event(step, execution, ended.error, ended.message, again=again)
+            kind, again = "tried", microseconds_of(self._clock() + _pause(step, begun.attempt, error))
+            event_type, data = tried_event(step, execution, error, timed_out=ended.timed_out, again=again)
+        known_as = event_id(machine, begun.key, begun.generation, execution, begun.attempt, kind)
         return self._result(begun, known_as, event_type, data)
 
     def _result(
@@ -354,7 +364,7 @@ class Steps:
             log.error("nor is its failure taken; it is tried again when an engine takes over the run")
             self._results.pop(begun.id, None)
             return
-        failed = self._failure(begun, Ended("Refused", said, final=True))
+        failed = self._failure(begun, Ended(error=ResultError(said), final=True))
         self._keep(replace(failed, is_refused=True))
 
 
@@ -362,10 +372,9 @@ def _execution(begun: BegunExecution) -> Execution:
     return Execution(begun.sequence, begun.number, begun.step, "", begun.attempt)
 
 
-def _pause(step: Step[Any, Any], attempt: int, ended: Ended) -> timedelta:
+def _pause(step: Step[Any, Any], attempt: int, error: BaseException) -> timedelta:
     """How long to wait before the next attempt, by the step's strategy."""
-    state = RetryCallState(retry_object=None, fn=None, args=(), kwargs={})  # type: ignore[arg-type]  # none is asked for
+    state = RetryCallState(retry_object=None, fn=None, args=(), kwargs={})  # type: ignore[arg-type]  # none is asked
     state.attempt_number = attempt
-    if ended.raised is not None:
-        state.set_exception((type(ended.raised), ended.raised, None))
+    state.set_exception((type(error), error, error.__traceback__))
     return timedelta(seconds=max(0.0, float(step.retry.wait(state))))

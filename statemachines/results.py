@@ -17,12 +17,15 @@ from statemachines.failing import check_exact, printable
 from statemachines.following import DELAYED_IDS_FROM
 from statemachines.machine import Machine
 from statemachines.memory import Execution
-from statemachines.run import Run
 from statemachines.step import TIMED_OUT, Step
 
 C = TypeVar("C", bound=Context)
 FROZEN_KEPT_MAX = 1_000
 """How many classes of contexts are kept as those that cannot be changed."""
+
+
+RESULT_BYTES_MAX = 1_000_000
+"""How large a step's result may be as JSON: it is written to the log."""
 
 
 class ResultError(ValueError):
@@ -45,8 +48,11 @@ def done_event(
     try:
         written = step.adapter.dump_json(data, by_alias=True, warnings="error")
         check_exact(written, "what it returned")
+        _check_size(step.name, len(written))
         result = from_json(written)
         step.adapter.validate_python(result)
+    except ResultError:
+        raise
     except BaseException as error:  # noqa: BLE001 - serializers and annotations are user code
         message = f"{step.name} returned what does not survive being stored: {type(error).__name__}: {error}"
         raise ResultError(printable(message)) from None
@@ -86,13 +92,15 @@ def tried_event(
     return f"{STEP_TRIED}{step.name}", {**said, "again": again}
 
 
-def event_id(machine: Machine, run: Run, execution: Execution, attempt: int, kind: str) -> str:
+def event_id(
+    machine: Machine, key: str, generation: int, execution: Execution, attempt: int, kind: str
+) -> str:
     """The id of the event that says how an attempt ended: the same whoever says so, and after any number of crashes.
 
     ``kind`` is ``done``, ``failed`` or ``tried``. Of the last two an attempt is never both; but where two engines made
     the same attempt, it may be done as well.
     """
-    made = idempotency_key(machine, run.key, run.generation, execution)
+    made = idempotency_key(machine, key, generation, execution)
     return f"{made}/{attempt}/done" if kind == "done" else f"{made}/{attempt}"
 
 
@@ -116,6 +124,15 @@ def _subclass(base: type[Any], body: dict[str, Any]) -> type[Any]:
     meta: Any = type(base)
     made: type[Any] = meta(base.__name__, (base,), body, frozen=True)
     return made
+
+
+def _check_size(name: str, size: int) -> None:
+    if size > RESULT_BYTES_MAX:
+        message = (
+            f"{name} returned {size} bytes, of {RESULT_BYTES_MAX} allowed, for it is written to the log: put it where "
+            "it belongs, and return what names it"
+        )
+        raise ResultError(message)
 
 
 def _declared(step: Step[Any, Any], error: BaseException | str) -> str:

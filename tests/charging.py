@@ -61,7 +61,7 @@ class World:
 
     calls: list[tuple[str, Call, Order]] = field(default_factory=list)
     script: dict[str, list[Any]] = field(default_factory=dict)
-    """By step: what it does in turn, a value to return, an exception to raise, or a function to call; then it succeeds."""
+    """By step: what it does in turn: raises an exception, or returns what a function returns; then it succeeds."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def next(self, step: str, order: Order, call: Call) -> Any:
@@ -106,7 +106,11 @@ def note_failure(order: Order, failed: StepFailed) -> None:
 
 
 def charging_pipeline(
-    *, attempts: int = 3, timeout: timedelta | None = None, at_once: int | None = None, takes_failures: bool = True
+    *,
+    attempts: int = 3,
+    timeout: timedelta | None = None,
+    at_once: int | None = None,
+    takes_failures: bool = True,
 ) -> Pipeline[Order]:
     """Charged, then packed; refused where the card is, failed for any other reason."""
     flow = Pipeline("charging", Order, topics=[TOPIC], closed="restart")
@@ -134,20 +138,19 @@ def charging_pipeline(
             raise asked
         if isinstance(asked, Callable):  # type: ignore[arg-type]  # it is a class of the standard library
             asked = asked()
-        return 1 if asked is None else asked  # type: ignore[no-any-return]  # the same
+        return 1 if asked is None else asked
 
     charging = flow.state("charging", run=charge, initial=True)
     packing = flow.state("packing", run=pack)
     shipped = flow.state("shipped", final=True)
     refused = flow.state("refused", final=True)
-    failed = flow.state("failed", final=True)
     cancelled = flow.state("cancelled", final=True)
     flow.start(Placed, placed)
     charging.on(charge.done, to=packing, do=note_charge)
     charging.on(charge.failed_with(CardRefusedError), to=refused, do=note_failure)
     packing.on(pack.done, to=shipped, do=note_parcels)
     if takes_failures:
-        flow.on(StepFailed, to=failed, do=note_failure)
+        flow.on_failure(to=flow.state("failed", final=True), do=note_failure)
     flow.on(Noted, do=note)
     flow.on(Cancelled, to=cancelled)
     return flow

@@ -191,7 +191,10 @@ class Feeding:
         A time that a next attempt waits for comes at once.
         """
         routes = {id(route): route for topic in self.topics.values() for route in topic.routes}.values()
-        asked = [route.pipeline for route in routes], [number for route in routes for number in route.machines]
+        asked = (
+            [route.pipeline for route in routes],
+            [number for route in routes for number in route.machines],
+        )
         commits = 0
         await self.begin_steps()
         try:

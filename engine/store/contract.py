@@ -401,7 +401,7 @@ class Store(Protocol):
         silent_seconds: float,
         limit: int,
     ) -> list[BegunExecution]:
-        """Attempts for runs of these homes whose holders have been silent for so long; none of ``but``, which go on here."""
+        """Attempts for runs of these homes whose holders have been silent for so long, but for some."""
         ...
 
     async def hold(self, holder: int, instance: str | None) -> None:
@@ -417,7 +417,7 @@ class Store(Protocol):
         ...
 
     async def has_executions(self, pipelines: Sequence[int], definitions: Sequence[int]) -> bool:
-        """Whether any run of these pipelines that follows one of these definitions, and is not held, waits for a step."""
+        """Whether a run of these pipelines and definitions that is not held waits for a step."""
         ...
 
     async def applied(self, topics: Iterable[str]) -> dict[Partition, Applied]:

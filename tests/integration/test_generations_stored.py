@@ -311,7 +311,7 @@ async def test_an_event_that_the_ended_run_took_is_a_duplicate_while_the_next_ru
             await gate.wait()
             return await feeding.store.commit(batch.commit)
 
-        pending = Pending(slices, [], batch, asyncio.create_task(commit()))
+        pending = Pending(slices, [], [], batch, asyncio.create_task(commit()))
         slices = one_slice(first)
         following = await feeding.committer.prepare(slices, pending)
         gate.set()

@@ -23,7 +23,10 @@ def origin(found: Origin) -> str:
             said = f"a timer of {run}, set in row {found.sequence} ({shown(found.at)}){due}"
             return f"It is {said}."
         case "step":
-            said = f"{run} asked for the step {found.step} in row {found.sequence} ({shown(found.at)}), and this is what became of it"
+            said = (
+                f"it is what became of the step {found.step}, which {run} asked for in row {found.sequence} "
+            )
+            said += f"({shown(found.at)})"
         case "publish":
             said = f"{run} asked in row {found.sequence} ({shown(found.at)}) to publish it to {found.to_topic}{due}"
         case _:

@@ -50,8 +50,8 @@ def _told(meant: Execution | None, found: StoredExecution | None) -> str:
         return f"of the step {meant.step} is asked for by the run's log, and waits nowhere for its turn"
     if (meant.step, meant.attempt, meant.error) != (found.step, found.attempt, found.error):
         return (
-            f"is attempt {found.attempt} of {found.step} ({found.error!r:.80}) in its table, and attempt {meant.attempt} of "
-            f"{meant.step} ({meant.error!r:.80}) by the run's log"
+            f"is attempt {found.attempt} of {found.step} ({found.error!r:.80}) in its table, "
+            f"and attempt {meant.attempt} of {meant.step} ({meant.error!r:.80}) by the run's log"
         )
     if meant.again and time_of(meant.again) != found.again:
         return f"is to go on at {shown_time(found.again)}, and by the run's log at {shown_time(time_of(meant.again))}"

@@ -18,7 +18,7 @@ from statemachines.following import DELAYED_IDS_FROM
 from statemachines.machine import Machine
 from statemachines.memory import Execution
 from statemachines.run import Run
-from statemachines.step import TIMED_OUT, Step
+from statemachines.step import TIMED_OUT, Step, error_name
 
 C = TypeVar("C", bound=Context)
 FROZEN_KEPT_MAX = 1_000
@@ -123,7 +123,7 @@ def _declared(step: Step[Any, Any], error: BaseException | str) -> str:
         return ""
     above = type(error).__mro__
     found = [one for one in step.declared if one in above]
-    return f".{min(found, key=above.index).__name__}" if found else ""
+    return f".{error_name(min(found, key=above.index))}" if found else ""
 
 
 def _told(error: BaseException | str, *, timed_out: bool) -> dict[str, str]:

@@ -48,7 +48,8 @@ def done_event(
         result = from_json(written)
         step.adapter.validate_python(result)
     except BaseException as error:  # noqa: BLE001 - serializers and annotations are user code
-        message = f"{step.name} returned what does not survive being stored: {type(error).__name__}: {error}"
+        why = " ".join(f"{type(error).__name__}: {error}".split())
+        message = f"{step.name} returned {type(data).__name__}, which does not survive being stored: {why}"
         raise ResultError(printable(message)) from None
     return f"{STEP_DONE}{step.name}", {"execution": execution.id, "attempt": attempt, "data": result}
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any, TypeVar, cast
 
+from pydantic import ModelWrapValidatorHandler, model_validator
 from pydantic_core import from_json
 
 from statemachines.context import Context
@@ -105,18 +106,48 @@ def idempotency_key(machine: Machine, key: str, generation: int, execution: Exec
 
 @lru_cache(maxsize=FROZEN_KEPT_MAX)
 def frozen(context_class: type[C]) -> type[C]:
-    """A class of contexts that cannot be changed, under the same name; its instances are contexts of the class given.
+    """A class of contexts to which nothing can be assigned once they were read; they are contexts of the class given.
 
-    What is within a field, such as a list, can be changed, and it is of no use.
+    It has the same name. What is within a field, such as a list, can be changed, but nobody sees that.
     """
-    body = {"__module__": context_class.__module__, "__qualname__": context_class.__qualname__}
-    return cast("type[C]", _subclass(context_class, body))
+    seal: Any = classmethod(_sealed)
+    body: dict[str, Any] = {
+        "__module__": context_class.__module__,
+        "__qualname__": context_class.__qualname__,
+        "__slots__": ("__sealed__",),
+        "__setattr__": _set,
+        "__delattr__": _delete,
+        "_sealed_when_read": model_validator(mode="wrap")(seal),
+    }
+    meta: Any = type(context_class)
+    return cast("type[C]", meta(context_class.__name__, (context_class,), body))
 
 
-def _subclass(base: type[Any], body: dict[str, Any]) -> type[Any]:
-    meta: Any = type(base)
-    made: type[Any] = meta(base.__name__, (base,), body, frozen=True)
+def _sealed(cls: type[Context], data: Any, read: ModelWrapValidatorHandler[Context]) -> Context:
+    """A context that can be changed no more: by its own validators it could be, until here."""
+    del cls
+    made = read(data)
+    object.__setattr__(made, "__sealed__", True)
     return made
+
+
+def _set(context: Context, name: str, value: Any) -> None:
+    _refuse_sealed(context, name)
+    super(type(context), context).__setattr__(name, value)
+
+
+def _delete(context: Context, name: str) -> None:
+    _refuse_sealed(context, name)
+    super(type(context), context).__delattr__(name)
+
+
+def _refuse_sealed(context: Context, name: str) -> None:
+    if hasattr(context, "__sealed__"):
+        message = (
+            f"a step cannot change the context, such as its {name!r}: nobody would see it. Let it return what is new, "
+            "and change the context in the action that takes its done"
+        )
+        raise AttributeError(message)
 
 
 def _declared(step: Step[Any, Any], error: BaseException | str) -> str:

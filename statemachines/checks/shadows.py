@@ -96,8 +96,8 @@ class _Shadows:
     def _beside(self, move: Move, leaf: Some) -> _Blocker | None:
         """A transition inside another region of its source, or of a state inside that, is preferred to it."""
         chain = self._tree.chain(leaf)
-        if not move.targets:
-            return None  # nothing is left, so that nothing is in conflict
+        if not move.targets or (move.event is not None and is_outcome(move.event)):
+            return None  # nothing is left, so that nothing is in conflict; or no other region is asked
         for region in chain:
             if region.name == move.source:
                 break

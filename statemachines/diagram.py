@@ -208,7 +208,7 @@ class _Drawing:
                 continue
             for source in (state.name, None) if state.parent is None else (state.name,):
                 for move in self._pipeline.moves:
-                    if move.source == source and self._is_right(move):
+                    if move.source == source and self._is_right(move) and self._may_come(move, state):
                         by_event.setdefault(move.event_type, []).append((state, move))
         forks = 0
         for edges in by_event.values():
@@ -226,6 +226,16 @@ class _Drawing:
     def _is_right(self, move: Move) -> bool:
         known = all(target in self._ids for target in move.targets)
         return known and (move.event is None or is_event_class(move.event))
+
+    def _may_come(self, move: Move, state: State[Any]) -> bool:
+        """Whether the event comes while a state is active: how a step ended does where it runs, or inside of that."""
+        if move.source is not None or move.event is None or not is_outcome(move.event):
+            return True
+        step = str(move.event_type).split(".")[2]
+        running = (
+            one for one in self._states.values() if one.run is not None and step in ("*", str(one.run))
+        )
+        return any(self._is_within(one.name, state.name) for one in running)
 
     def _label(self, move: Move) -> str:
         """As people write them: ``event [guard]``."""

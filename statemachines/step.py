@@ -8,9 +8,8 @@
     charging.on(charge.done, to=paid, do=note)
     charging.on(charge.failed_with(CardRefused), to=refused)
 
-A step is given the context as it was when its state had been entered, which it cannot change, and what it is to know
-of the attempt. How it ended comes back as an event: what it returned, or that it failed for good. A unit test calls it
-like the function that it is.
+A step is given the context, which it cannot change, and what it is to know of the attempt. How it ended comes back as
+an event: what it returned, or that it failed for good. A unit test calls it like the function that it is.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from statemachines import Event, StepFailed
+from statemachines import Call, Event, StepFailed
 from statemachines.diagram import to_mermaid
 from statemachines.outcome import Moved
 from statemachines.results import done_event
@@ -12,9 +12,14 @@ from statemachines.testkit import given
 from statemachines.way import Passage, Way, find_way
 from tests.unit.mistaken import right, state_of
 from tests.unit.test_way import row, told
-from tests.unit.working import Charge, Noted, PaymentError, Placed, Shop, keep, shop
+from tests.unit.working import Charge, Noted, Order, PaymentError, Placed, Shop, keep, shop
 
 OK = Charge(id="c")
+
+
+def pack(_order: Order, _call: Call) -> int:
+    return 1
+
 
 SHOP = """\
 ---
@@ -64,6 +69,20 @@ def test_how_it_ended_is_told_in_words(event: object, label: str) -> None:
     assert callable(event)
     made.charging.on(event(made), to=made.paid)
     assert f"  charging --> paid: {label}\n" in to_mermaid(made.flow)
+
+
+def test_what_the_pipeline_takes_of_a_step_is_drawn_where_that_runs() -> None:
+    made = shop()
+    around = made.flow.state("around")
+    around.state("in", initial=True, run=made.flow.step()(pack))
+    made.flow.on(made.charge.failed, to=made.paid)
+    made.flow.on_failure(to=made.refused)
+    drawn = to_mermaid(made.flow).splitlines()
+    assert [one for one in drawn if one.endswith(("charge failed", "any step failed"))] == [
+        "  charging --> paid: charge failed",
+        "  charging --> refused: any step failed",
+        "  around --> refused: any step failed",
+    ]
 
 
 def test_what_is_no_step_is_drawn_all_the_same() -> None:

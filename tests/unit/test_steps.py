@@ -209,6 +209,7 @@ def test_done_of_a_state_carries_anything_and_nothing() -> None:
     assert state.done(data=5).result == 5
     assert state.done().data is None
     assert issubclass(state.done, Done)
+    assert Done[int] is Done
 
 
 def test_a_step_that_returns_nothing_says_none() -> None:

@@ -332,7 +332,7 @@ class Steps:
         except ResultError as error:
             # What it returned by mistake it would return again.
             return self._failure(begun, Ended(error=error, final=True))
-        known_as = event_id(machine, begun.key, begun.generation, execution, begun.attempt, "done")
+        known_as = event_id(machine, begun, execution, begun.attempt, "done")
         return self._result(begun, known_as, event_type, data)
 
     def _failure(self, begun: BegunExecution, ended: Ended) -> StepResult:
@@ -347,7 +347,7 @@ class Steps:
         else:
             kind, again = "tried", microseconds_of(self._clock() + _pause(step, begun.attempt, error))
             event_type, data = tried_event(step, execution, error, timed_out=ended.timed_out, again=again)
-        known_as = event_id(machine, begun.key, begun.generation, execution, begun.attempt, kind)
+        known_as = event_id(machine, begun, execution, begun.attempt, kind)
         return self._result(begun, known_as, event_type, data)
 
     def _result(

@@ -27,7 +27,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from statemachines.definition import Pipeline, name_of
-from statemachines.events import OUTCOMES
+from statemachines.events import is_outcome
 from statemachines.reach import Reach, module_of
 from statemachines.source import definitions
 from statemachines.syntax import constant, encode
@@ -51,7 +51,7 @@ def _subjects(pipeline: Pipeline[Any]) -> Iterator[tuple[str, Any]]:
         yield from (("event", start.event), ("build", start.build), ("action", start.action))
     for move in pipeline.moves:
         # How a step ended comes as a class that is made here, of a type that the structure has.
-        event = None if move.event is None or move.event.event_type().startswith(OUTCOMES) else move.event
+        event = None if move.event is None or is_outcome(move.event) else move.event
         yield from (("event", event), ("guard", move.guard), ("action", move.action))
         if callable(move.delay):
             yield "delay", move.delay

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from statemachines.definition import Initial, Move, Pipeline, Start, State, name_of
-from statemachines.events import is_event_class
+from statemachines.events import is_event_class, is_outcome
 from statemachines.policies import Defer
 
 _PLAIN_ID = re.compile(r"(?!(state|begin|fork)_\d)(?!.*_(start|end)$)[A-Za-z][A-Za-z0-9_]*", re.IGNORECASE)
@@ -77,8 +77,9 @@ def to_mermaid(pipeline: Pipeline[Any], marks: Marks = NO_MARKS) -> str:
 
     A transition that waits for no event says ``always``; one that stays in its state ``[internal]``; and one that
     leaves its state where others would stay in it ``[reenter]``. A timer says ``after 5 min``, or the name of the
-    function that is asked. What a state defers or ignores is said in it. Several targets are behind a fork. A history
-    says ``H``, or ``H*`` where it is deep. Of a pipeline with mistakes, the part that is right is drawn.
+    function that is asked. What a state defers or ignores is said in it, and the step that it runs; how that ended is
+    said in words: ``charge failed with CardRefused``. Several targets are behind a fork. A history says ``H``, or
+    ``H*`` where it is deep. Of a pipeline with mistakes, the part that is right is drawn.
 
     What ``marks`` has of states and transitions is said behind them; the states where a run is are of the class
     ``here``, and those where it was of the class ``passed``.
@@ -207,7 +208,7 @@ class _Drawing:
                 continue
             for source in (state.name, None) if state.parent is None else (state.name,):
                 for move in self._pipeline.moves:
-                    if move.source == source and self._is_right(move):
+                    if move.source == source and self._is_right(move) and self._may_come(move, state):
                         by_event.setdefault(move.event_type, []).append((state, move))
         forks = 0
         for edges in by_event.values():
@@ -225,6 +226,16 @@ class _Drawing:
     def _is_right(self, move: Move) -> bool:
         known = all(target in self._ids for target in move.targets)
         return known and (move.event is None or is_event_class(move.event))
+
+    def _may_come(self, move: Move, state: State[Any]) -> bool:
+        """Whether the event comes while a state is active: how a step ended does where it runs, or inside of that."""
+        if move.source is not None or move.event is None or not is_outcome(move.event):
+            return True
+        step = str(move.event_type).split(".")[2]
+        running = (
+            one for one in self._states.values() if one.run is not None and step in ("*", str(one.run))
+        )
+        return any(self._is_within(one.name, state.name) for one in running)
 
     def _label(self, move: Move) -> str:
         """As people write them: ``event [guard]``."""
@@ -249,6 +260,8 @@ class _Drawing:
 def _notes(state: State[Any]) -> Iterator[tuple[str, str]]:
     if state.tags:
         yield "tags", ", ".join(map(str, state.tags))
+    if state.run is not None:
+        yield "run", str(state.run)
     yield from (("entry", name_of(do) or "") for do, _ in state.entries)
     yield from (("exit", name_of(do) or "") for do, _ in state.exits)
     if state.output is not None:
@@ -272,7 +285,23 @@ def _what(move: Move) -> str:
     if move.delay is not None:
         delay = move.delay
         return f"after {_duration(delay) if isinstance(delay, timedelta) else name_of(delay)}"
+    if move.event is not None and is_outcome(move.event):
+        return _ending(str(move.event_type))
     return "always" if move.event_type is None else move.event_type
+
+
+def _ending(event_type: str) -> str:
+    """How a step ended, in words: ``charge done``, ``charge failed with CardRefused``."""
+    ended, _, step, *more = event_type.split(".")
+    match [step, *more]:
+        case ["*"]:
+            return "any step failed"
+        case [_, "timed_out"]:
+            return f"{step} timed out"
+        case [_, error] if error != "*":
+            return f"{step} {ended} with {error}"
+        case _:
+            return f"{step} {ended}"
 
 
 def _duration(delay: timedelta) -> str:

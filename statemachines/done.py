@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable
-from typing import Annotated, Any, Generic, cast
+from typing import TYPE_CHECKING, Annotated, Any, Generic, cast
 
 from pydantic import Field, PlainValidator, create_model
 from typing_extensions import TypeVar
@@ -25,6 +25,13 @@ class Done(events.Done, Generic[R]):
     def result(self) -> R:
         """The same, as one says of a step."""
         return self.data
+
+    if not TYPE_CHECKING:
+
+        def __class_getitem__(cls, result: Any) -> type[Done]:
+            """``Done[Charge]`` is for type checkers; what is checked when an event comes is what its step says."""
+            del result
+            return cls
 
 
 def make_done(state: str) -> type[Done]:

@@ -276,6 +276,11 @@ def is_internal(event: type[Event]) -> bool:
     return issubclass(event, Done | Failed | After | StepFailed)
 
 
+def is_outcome(event: type[Event]) -> bool:
+    """Whether such events say how a step ended."""
+    return issubclass(event, Done | StepFailed) and str(event.event_type()).startswith(OUTCOMES)
+
+
 # A slot, written past the frozen model's __setattr__. It holds a function and its arguments, because a Meta
 # costs a microsecond to make and most handlers never look at it.
 set_origin = Event.__event_origin__.__set__  # type: ignore[attr-defined]  # slots have no declared type

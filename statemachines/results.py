@@ -7,8 +7,9 @@ must be the same after any number of crashes, is here.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
+from pydantic import ModelWrapValidatorHandler, model_validator
 from pydantic_core import from_json
 
 from statemachines.context import Context
@@ -17,13 +18,11 @@ from statemachines.failing import check_exact, printable
 from statemachines.following import DELAYED_IDS_FROM
 from statemachines.machine import Machine
 from statemachines.memory import Execution
-from statemachines.step import TIMED_OUT, Step
+from statemachines.step import TIMED_OUT, Step, error_name
 
 C = TypeVar("C", bound=Context)
 FROZEN_KEPT_MAX = 1_000
 """How many classes of contexts are kept as those that cannot be changed."""
-
-
 RESULT_BYTES_MAX = 1_000_000
 """How large a step's result may be as JSON: it is written to the log."""
 
@@ -54,7 +53,8 @@ def done_event(
     except ResultError:
         raise
     except BaseException as error:  # noqa: BLE001 - serializers and annotations are user code
-        message = f"{step.name} returned what does not survive being stored: {type(error).__name__}: {error}"
+        why = " ".join(f"{type(error).__name__}: {error}".split())
+        message = f"{step.name} returned {type(data).__name__}, which does not survive being stored: {why}"
         raise ResultError(printable(message)) from None
     return f"{STEP_DONE}{step.name}", {"execution": execution.id, "attempt": attempt, "data": result}
 
@@ -92,15 +92,22 @@ def tried_event(
     return f"{STEP_TRIED}{step.name}", {**said, "again": again}
 
 
-def event_id(
-    machine: Machine, key: str, generation: int, execution: Execution, attempt: int, kind: str
-) -> str:
+class Addressed(Protocol):
+    """A run, or what names one."""
+
+    @property
+    def key(self) -> str: ...
+    @property
+    def generation(self) -> int: ...
+
+
+def event_id(machine: Machine, run: Addressed, execution: Execution, attempt: int, kind: str) -> str:
     """The id of the event that says how an attempt ended: the same whoever says so, and after any number of crashes.
 
     ``kind`` is ``done``, ``failed`` or ``tried``. Of the last two an attempt is never both; but where two engines made
     the same attempt, it may be done as well.
     """
-    made = idempotency_key(machine, key, generation, execution)
+    made = idempotency_key(machine, run.key, run.generation, execution)
     return f"{made}/{attempt}/done" if kind == "done" else f"{made}/{attempt}"
 
 
@@ -112,17 +119,28 @@ def idempotency_key(machine: Machine, key: str, generation: int, execution: Exec
 
 @lru_cache(maxsize=FROZEN_KEPT_MAX)
 def frozen(context_class: type[C]) -> type[C]:
-    """A class of contexts that cannot be changed, under the same name; its instances are contexts of the class given.
+    """A class of contexts to which nothing can be assigned once they were read; they are contexts of the class given.
 
-    What is within a field, such as a list, can be changed, and it is of no use.
+    It has the same name. What is within a field, such as a list, can be changed, but nobody sees that.
     """
-    body = {"__module__": context_class.__module__, "__qualname__": context_class.__qualname__}
-    return cast("type[C]", _subclass(context_class, body))
+    seal: Any = classmethod(_sealed)
+    body: dict[str, Any] = {
+        "__module__": context_class.__module__,
+        "__qualname__": context_class.__qualname__,
+        "__slots__": ("__sealed__",),
+        "__setattr__": _set,
+        "__delattr__": _delete,
+        "_sealed_when_read": model_validator(mode="wrap")(seal),
+    }
+    meta: Any = type(context_class)
+    return cast("type[C]", meta(context_class.__name__, (context_class,), body))
 
 
-def _subclass(base: type[Any], body: dict[str, Any]) -> type[Any]:
-    meta: Any = type(base)
-    made: type[Any] = meta(base.__name__, (base,), body, frozen=True)
+def _sealed(cls: type[Context], data: Any, read: ModelWrapValidatorHandler[Context]) -> Context:
+    """A context that can be changed no more: by its own validators it could be, until here."""
+    del cls
+    made = read(data)
+    object.__setattr__(made, "__sealed__", True)
     return made
 
 
@@ -135,12 +153,31 @@ def _check_size(name: str, size: int) -> None:
         raise ResultError(message)
 
 
+def _set(context: Context, name: str, value: Any) -> None:
+    _refuse_sealed(context, name)
+    super(type(context), context).__setattr__(name, value)
+
+
+def _delete(context: Context, name: str) -> None:
+    _refuse_sealed(context, name)
+    super(type(context), context).__delattr__(name)
+
+
+def _refuse_sealed(context: Context, name: str) -> None:
+    if hasattr(context, "__sealed__"):
+        message = (
+            f"a step cannot change the context, such as its {name!r}: nobody would see it. Let it return what is new, "
+            "and change the context in the action that takes its done"
+        )
+        raise AttributeError(message)
+
+
 def _declared(step: Step[Any, Any], error: BaseException | str) -> str:
     if isinstance(error, str):
         return ""
     above = type(error).__mro__
     found = [one for one in step.declared if one in above]
-    return f".{min(found, key=above.index).__name__}" if found else ""
+    return f".{error_name(min(found, key=above.index))}" if found else ""
 
 
 def _told(error: BaseException | str, *, timed_out: bool) -> dict[str, str]:

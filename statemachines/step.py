@@ -8,9 +8,8 @@
     charging.on(charge.done, to=paid, do=note)
     charging.on(charge.failed_with(CardRefused), to=refused)
 
-A step is given the context as it was when its state had been entered, which it cannot change, and what it is to know
-of the attempt. How it ended comes back as an event: what it returned, or that it failed for good. A unit test calls it
-like the function that it is.
+A step is given the context, which it cannot change, and what it is to know of the attempt. How it ended comes back as
+an event: what it returned, or that it failed for good. A unit test calls it like the function that it is.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ import functools
 import inspect
 import types
 import typing
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Generic, TypeVar, cast, overload
@@ -127,18 +126,24 @@ class Step(Generic[C, R]):
     def failed_with(self, error: type[BaseException]) -> type[StepFailed]:
         """The event that says that its last attempt raised an exception of this class, or of one below it.
 
-        Of several classes that are asked for, the most specific one has it.
+        Its type names the most specific class that was asked for. Transitions on the classes above that take it, too,
+        so that they belong behind, as with ``except``.
         """
         if error not in self.declared:
             self.declared.append(error)
-        return self._failed_by(getattr(error, "__name__", "") or repr(error))
+        return self._failed_by(error_name(error))
 
     @property
     def events(self) -> dict[str, type[Event]]:
         """By type, the classes that its outcomes come as."""
-        ends = dict.fromkeys([TIMED_OUT, *(error.__name__ for error in self.declared)])
+        ends = dict.fromkeys([TIMED_OUT, *map(error_name, self.declared)])
         classes = [self.done, self._failed_by(""), *map(self._failed_by, ends)]
         return {one.event_type(): one for one in classes}
+
+    @property
+    def says_result(self) -> bool:
+        """Whether its function has an annotation of what it returns."""
+        return "return" in inspect.get_annotations(bare_function(self.function))
 
     @property
     def result_type(self) -> Any:
@@ -148,12 +153,11 @@ class Step(Generic[C, R]):
             TypeError: there is none.
             Exception: whatever comes of an annotation that cannot be resolved.
         """
-        bare = _bare(self.function)
-        annotations = inspect.get_annotations(bare)
-        if "return" not in annotations:
+        if not self.says_result:
             message = f"{self.name} does not say what it returns"
             raise TypeError(message)
-        only = types.SimpleNamespace(__annotations__={"return": annotations["return"]})
+        bare = bare_function(self.function)
+        only = types.SimpleNamespace(__annotations__={"return": inspect.get_annotations(bare)["return"]})
         names = getattr(bare, "__globals__", {}), dict(_closure(bare))
         return typing.get_type_hints(only, *names, include_extras=True)["return"]
 
@@ -224,26 +228,37 @@ class StepMaker(Generic[C]):
     def __call__(self, function: Callable[[C, Call], Any]) -> Step[C, Any]:
         """The step, which is one of its pipeline from now on."""
         made = AsyncStep if _is_async(function) else PlainStep
-        name = getattr(_bare(function), "__name__", "") or type(function).__name__
+        name = _name_of(function)
         step: Step[C, Any] = made(name, function, self.timeout, self.retry, self.at_once, self.place)
         self.add(step)
         return step
+
+
+def bare_function(function: Any) -> Any:
+    """The function itself, where it is wrapped, has arguments already, or is an object that is called."""
+    *_, innermost = _layers(function)
+    return innermost
+
+
+def error_name(error: Any) -> str:
+    """What an exception is called in the types of events; whatever it is, which validation looks at."""
+    return str(getattr(error, "__name__", error))
 
 
 def _is_async(function: Any) -> bool:
     return any(map(inspect.iscoroutinefunction, _layers(function)))
 
 
-def _bare(function: Any) -> Any:
-    """The function itself, where it is wrapped, has arguments already, or is an object that is called."""
-    *_, innermost = _layers(function)
-    return innermost
+def _name_of(function: Any) -> str:
+    while isinstance(function, functools.partial):
+        function = function.func
+    return str(getattr(function, "__name__", type(function).__name__))
 
 
 def _layers(function: Any) -> Iterator[Any]:
     while True:
-        if not (inspect.isroutine(function) or isinstance(function, functools.partial | type)):
-            function = type(function).__call__
+        if callable(function) and not isinstance(function, functools.partial | type | types.FunctionType):
+            function = function if inspect.isroutine(function) else type(function).__call__
         yield function
         if isinstance(function, functools.partial):
             function = function.func
@@ -264,7 +279,20 @@ def _closure(function: Any) -> Iterator[tuple[str, Any]]:
             continue
 
 
-def steps_by_event(steps: list[Step[Any, Any]]) -> Mapping[type[Event], Step[Any, Any]]:
+def kin_of(steps: Iterable[Step[Any, Any]]) -> dict[str, tuple[str, ...]]:
+    """By the type of a failure with an exception, the types of those with the exceptions above that."""
+    found: dict[str, tuple[str, ...]] = {}
+    for step in steps:
+        classes = [one for one in step.declared if isinstance(one, type)]
+        for one in classes:
+            above = (other for other in classes if other is not one and issubclass(one, other))
+            types_above = tuple(f"{STEP_FAILED}{step.name}.{error_name(other)}" for other in above)
+            if types_above:
+                found[f"{STEP_FAILED}{step.name}.{error_name(one)}"] = types_above
+    return found
+
+
+def steps_by_event(steps: Iterable[Step[Any, Any]]) -> Mapping[type[Event], Step[Any, Any]]:
     """By each class of events that was asked for, the step that it is of."""
     found: dict[type[Event], Step[Any, Any]] = {}
     for step in steps:

@@ -35,6 +35,7 @@ from statemachines.occurrence import Occurrence
 from statemachines.outcome import Deferred, Duplicate, Ignored, Moved, Outcome, Reason, Refused, Stale
 from statemachines.patterns import is_pattern
 from statemachines.run import DIGEST_BYTES, DeferredEvent, Run, Status, active_in, remember
+from statemachines.stepkit import StepCase
 from statemachines.turns import business_key
 
 C = TypeVar("C", bound=Context)
@@ -70,7 +71,7 @@ def given(pipeline: Pipeline[C], *events: Event, key: str = "test", now: datetim
     return case
 
 
-class Case(Generic[C]):
+class Case(StepCase, Generic[C]):
     """One run, and what became of the last event."""
 
     def __init__(self, pipeline: Pipeline[C], key: str, now: datetime) -> None:

@@ -6,7 +6,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from typing import Any
 
-from statemachines.checks import contexts, events, handlers, keys, paths, policies, settings, states, timers
+from statemachines.checks import (
+    contexts,
+    events,
+    handlers,
+    keys,
+    paths,
+    policies,
+    settings,
+    states,
+    steps,
+    timers,
+)
 from statemachines.definition import Pipeline, Topic
 from statemachines.mistakes import DefinitionError, Mistake
 
@@ -18,6 +29,7 @@ _CHECKS = (
     events.find,
     keys.find,
     timers.find,
+    steps.find,
     handlers.find,
     paths.find,
 )

@@ -10,7 +10,7 @@ log, and none here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
@@ -18,6 +18,7 @@ from typing import NamedTuple
 from statemachines.chart.steps import Spot
 from statemachines.chart.tree import Arc, numbers_of
 from statemachines.definition import Move, Start
+from statemachines.events import OUTCOMES
 from statemachines.machine import Machine
 from statemachines.run import active_in
 
@@ -125,7 +126,8 @@ class _Search:
         types = {one: None for node in machine.steps.chart.nodes for one in node.arcs}
         events = machine.events
         timers = {timer.event_type for node in machine.steps.chart.nodes for timer in node.timers}
-        self._by_itself = [one for one in types if one not in events and one not in timers]
+        inside = [one for one in types if one not in events and one not in timers]
+        self._by_itself = [one for one in inside if not one.startswith(OUTCOMES)]
         """What follows by itself: transitions that wait for nothing, and on done states and failures."""
         self._raised = [*self._by_itself, *(one for one in types if one in events)]
 
@@ -188,12 +190,23 @@ class _Search:
 
     def _selections(self, spot: Spot, event_type: str) -> Iterator[tuple[Arc, ...]]:
         """What may be taken on an event, for all answers that guards may give; never nothing."""
+        if not event_type.startswith(OUTCOMES):
+            yield from self._answered(partial(self._steps.select, spot, event_type))
+            return
+        for node in self._steps.chart.nodes:
+            # How a step ended is for one of the states that run it, and the row does not say for which.
+            if spot.active >> node.number & 1 and node.step == event_type.split(".")[2]:
+                yield from self._answered(partial(self._steps.select_of, node.number, event_type))
+
+    def _answered(
+        self, select: Callable[[Callable[[Arc], bool]], tuple[Arc, ...]]
+    ) -> Iterator[tuple[Arc, ...]]:
         open_: list[dict[Arc, bool]] = [{}]
         known: set[tuple[Arc, ...]] = {()}
         while open_ and len(known) < _SELECTIONS_MAX:
             answers = open_.pop()
             try:
-                arcs = self._steps.select(spot, event_type, partial(_answer, answers))
+                arcs = select(partial(_answer, answers))
             except _AskedError as asked:
                 open_ += [{**answers, asked.arc: False}, {**answers, asked.arc: True}]
                 continue

@@ -126,9 +126,9 @@ def _when(what: str, after: Any, at: Any) -> tuple[timedelta | None, datetime | 
         message = f"{what} takes after= as a timedelta, not {type(after).__name__}"
         raise HandlerError(Reason.ACTION_FAILED, message)
     if at is not None and (not isinstance(at, datetime) or at.utcoffset() is None):
-        raise HandlerError(
-            Reason.ACTION_FAILED, f"{what} takes at= as a datetime with a zone, not {at!r:.100}"
-        )
+        given = "one without" if isinstance(at, datetime) else type(at).__name__
+        message = f"{what} takes at= as a datetime with a zone, not {given}"
+        raise HandlerError(Reason.ACTION_FAILED, message)
     return after, at
 
 

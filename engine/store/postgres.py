@@ -205,7 +205,8 @@ class PostgresStore:
         holder: int,
     ) -> list[BegunExecution]:
         wanted = [[pipeline for pipeline, _ in rooms], [step for _, step in rooms], list(rooms.values())]
-        return await self._executions("begin_executions", *wanted, until, homes, but, definitions, holder)
+        sql = _SQL["begin_executions"]
+        return await self._executions(sql, *wanted, until, homes, but, definitions, holder)
 
     async def begun_by_others(
         self,
@@ -217,7 +218,7 @@ class PostgresStore:
         limit: int,
     ) -> list[BegunExecution]:
         asked = homes, pipelines, definitions, but, silent_seconds, limit
-        return await self._executions("begun_by_others", *asked)
+        return await self._executions(_SQL["begun_by_others"], *asked)
 
     async def hold(self, holder: int, instance: str | None) -> None:
         async with self._looking, _translated(self._looker):
@@ -227,9 +228,9 @@ class PostgresStore:
         async with self._looking, _translated(self._looker):
             await self._looker.execute(_SQL["let_go"], holder)
 
-    async def _executions(self, name: str, *values: Any) -> list[BegunExecution]:
+    async def _executions(self, sql: str, *values: Any) -> list[BegunExecution]:
         async with self._looking, _translated(self._looker):
-            return [BegunExecution(*row) for row in await self._looker.fetch(_SQL[name], *values)]
+            return [BegunExecution(*row) for row in await self._looker.fetch(sql, *values)]
 
     async def executions_there(self, numbers: Sequence[int]) -> set[int]:
         async with self._looking, _translated(self._looker):

@@ -116,8 +116,12 @@ class Steps:
     def _make_chain(self, number: int, event_type: str) -> Iterator[Arc]:
         nodes = self.chart.nodes
         for one in (number, *nodes[number].ancestors):
-            taking = (arcs for name, arcs in nodes[one].arcs.items() if name and covers(name, event_type))
+            taking = (arcs for name, arcs in nodes[one].arcs.items() if self._takes(name, event_type))
             yield from sorted((arc for arcs in taking for arc in arcs), key=lambda arc: arc.number)
+
+    def _takes(self, name: str, event_type: str) -> bool:
+        kinds = (event_type, *self.chart.kin.get(event_type, ()))
+        return name != EVENTLESS and any(covers(name, one) for one in kinds)
 
     def is_awaited(self, active: int, event_type: str) -> bool:
         """Whether any transition out of these states is on events of this type, whatever its guard may say."""

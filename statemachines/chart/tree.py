@@ -14,6 +14,7 @@ from typing import Any
 
 from statemachines.definition import Delay, Move, Pipeline, State, name_of
 from statemachines.patterns import Names, is_pattern, takes, takes_failures
+from statemachines.step import kin_of
 
 
 class Kind(enum.Enum):
@@ -110,6 +111,8 @@ class Chart:
     """The sets of states that have each tag."""
     patterns: Names | None = None
     """By which name of the definition the type of an event goes; None where none of its names is a pattern."""
+    kin: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """By the type of a step's failure, those that are taken to be of it as well: with the exceptions above its own."""
 
     def arcs_on(self, number: int, name: str) -> list[Arc]:
         """The transitions of a state on the events that go by a name, in document order."""
@@ -171,6 +174,7 @@ def plant(pipeline: Pipeline[Any]) -> Chart:
         drops,
         _tagged(nodes),
         _names(pipeline),
+        kin_of(pipeline.steps),
     )
 
 

@@ -106,7 +106,7 @@ def _step_asking(machine: Machine, run: Run | None, occurrence: Occurrence) -> O
         if run.held:
             return WAITS
         memory = read_memory(run.memory)
-        if occurrence.envelope.type.startswith(OUTCOMES):
+        if occurrence.envelope.type.startswith(OUTCOMES) and delayed not in memory.delayed:
             return _end(machine, run, occurrence, memory)
         return _offer(machine, run, occurrence, memory.without(delayed))
     if run is not None:

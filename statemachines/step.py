@@ -18,7 +18,7 @@ import functools
 import inspect
 import types
 import typing
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Generic, TypeVar, cast, overload
@@ -94,9 +94,9 @@ class Step(Generic[C, R]):
     """By the end of its type, what a failure comes as."""
     _adapter: TypeAdapter[R] | None = field(default=None, init=False)
 
-    def __call__(self, context: C, call: Call) -> R | Awaitable[R]:
+    def __call__(self, context: C, call: Call) -> R | Coroutine[Any, Any, R]:
         """Do it, as a unit test does."""
-        done: R | Awaitable[R] = self.function(context, call)
+        done: R | Coroutine[Any, Any, R] = self.function(context, call)
         return done
 
     @property
@@ -201,9 +201,9 @@ class AsyncStep(Step[C, R]):
 
     __slots__ = ()
 
-    def __call__(self, context: C, call: Call) -> Awaitable[R]:
+    def __call__(self, context: C, call: Call) -> Coroutine[Any, Any, R]:
         """What comes to what it returns once it is awaited."""
-        done: Awaitable[R] = self.function(context, call)
+        done: Coroutine[Any, Any, R] = self.function(context, call)
         return done
 
 
@@ -219,7 +219,7 @@ class StepMaker(Generic[C]):
 
     @overload
     def __call__(  # type: ignore[overload-overlap]  # what is awaitable comes first
-        self, function: Callable[[C, Call], Awaitable[R]]
+        self, function: Callable[[C, Call], Coroutine[Any, Any, R]]
     ) -> AsyncStep[C, R]: ...
 
     @overload

@@ -13,9 +13,22 @@ import pytest
 
 from statemachines import Call, Retry, exponential
 from statemachines.canonical import canonical_bytes
-from statemachines.codehash import code_hash
+from statemachines.codehash import _subjects, code_hash
 from statemachines.loading import find_pipelines
-from tests.unit.working import CardStolen, Order, PaymentError, Shop, keep, shop
+from tests.unit.working import (
+    Again,
+    Cancelled,
+    CardStolen,
+    Noted,
+    Order,
+    Paid,
+    PaymentError,
+    Placed,
+    Refused,
+    Shop,
+    keep,
+    shop,
+)
 
 
 def pack(_order: Order, _call: Call) -> int:
@@ -87,6 +100,13 @@ def test_what_is_done_last_is_last_wherever_it_stands() -> None:
             made.flow.on_failure(to=made.refused)
         forms.append(canonical_bytes(made.flow))
     assert forms[0] == forms[1]
+
+
+def test_classes_of_events_that_are_made_here_are_no_code_of_the_pipeline() -> None:
+    made = shop()
+    made.flow.on_failure(to=made.paid)
+    events = [subject for role, subject in _subjects(made.flow) if role == "event" and subject is not None]
+    assert events == [Placed, Cancelled, Again, Paid, Refused, Noted]
 
 
 WORKING = """

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from statemachines import Call, Done, Event, Raise, StepFailed
+from statemachines import Call, Done, Event, Raise, Send, StepFailed
 from statemachines.limits import LAST_ERROR_CHARACTERS_MAX
 from statemachines.memory import Execution, Memory, read_memory, write_memory
 from statemachines.outcome import WAITS, Ignored, Moved, Outcome, Reason
@@ -360,6 +360,19 @@ def test_what_its_action_raises_and_publishes_is_of_the_same_transition() -> Non
     case.then(state="charging").then_runs(made.charge)
     assert [one.what for one in case.sent] == ["step"]
     assert first_of(case).id == "2.0"
+
+
+def test_what_a_run_sends_to_itself_is_no_outcome_of_a_step_though_it_is_called_so() -> None:
+    made, tell = Shop(), Event.named("tell")
+    made.charging.on(made.charge.done, to=made.cancelled, do=keep)
+    for state in (made.charging, made.cancelled):
+        state.on(tell, do=lambda _order, _event: Send(made.charge.done(data=OK)))
+    case = given(made.flow, Placed()).when(tell()).then(state="cancelled", context={"charge": OK})
+    assert case.run is not None
+    assert (case.run.memory, case.executions) == (b"{}", ())
+    case.when(tell())
+    assert [(one, type(outcome)) for one, outcome in case.followed] == [("done.step.charge", Ignored)]
+    assert case.run.memory == b"{}"
 
 
 def test_an_action_on_a_result_that_raises_holds_the_run_with_the_step_still_asked_for() -> None:

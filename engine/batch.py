@@ -275,6 +275,8 @@ class Batch(ByItself):
         """Have a run take what became of a step that it asked for, if it waits for it."""
         route, key, at = result.route, result.begun.key, self._at[0]
         arrival = result_arrival(route, key, result.event_id, result.event_type, result.data, at)
+        outcome = route.name, result.begun.step, result.event_type.partition(".")[0]
+        self.attempts[outcome] = self.attempts.get(outcome, 0) + 1
         run = route.cache.get(key)
         if run is None or run.id != result.begun.run:
             # Another run of the key has begun meanwhile.

@@ -51,6 +51,8 @@ class Ledger:
         self.counts: dict[tuple[str, Disposition], int] = {}
         self.fired: dict[str, int] = {}
         """How many timers and events of runs to themselves happened, by pipeline."""
+        self.attempts: dict[tuple[str, str, str], int] = {}
+        """What became of attempts of steps: (pipeline, step, ``done``, ``failed`` or ``tried``)."""
         self.lateness: float | None = None
         """How many seconds the latest of the timers among them was late."""
         self.consumed: Known = set()

@@ -168,8 +168,10 @@ class Moves(Settling):
         """Log what a run did by itself: a timer fell due, or what it sent to itself; or something of it leaves."""
         self._row_of_move(arrival, machine, run, Kind.FIRED, moved, at)
         name, delayed = arrival.route.name, arrival.delayed
+        if not isinstance(delayed, Delayed):
+            return
         self.fired[name] = self.fired.get(name, 0) + 1
-        if isinstance(delayed, Delayed) and not delayed.at_once:
+        if not delayed.at_once:
             late = (at - time_of(delayed.due)).total_seconds()
             self.lateness = late if self.lateness is None else max(late, self.lateness)
 

@@ -166,6 +166,8 @@ class Steps:
             if len(taken) >= number:
                 break
         self._alone -= bool(self._alone and taken)
+        if self.has_results:
+            self.arrived.set()
         return taken
 
     def settle(self, results: Iterable[StepResult], commit: Commit) -> None:

@@ -1,0 +1,87 @@
+"""What a user's own trigger refuses, and refuses once more as a dead letter, is told once and harms nobody else."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from engine.log import Kind
+from engine.reading import history, list_dead_letters, list_runs, verify
+from engine.store.connecting import Connection
+from engine.timers import Due
+from tests.chaos.test_refusals import REFUSE
+from tests.feeding import BEGINS, event, feed
+from tests.journey import PAY_WITHIN, REMIND_AFTER, TOPIC, journey_pipeline, ledger_pipeline
+from tests.services import Database, execute
+
+COUNTED_OF_J1 = """
+    create trigger refuse_it before insert on pointsman.events for each row
+    when (new.type = 'ledger.counted' and position('"j1"' in encode(new.payload, 'escape')) > 0)
+    execute function public.refuse()
+"""
+FIRED = f"""
+    create trigger refuse_it before insert on pointsman.events for each row
+    when (new.kind = {int(Kind.FIRED)}) execute function public.refuse()
+"""
+AS_DEAD_LETTER = """
+    create trigger refuse_it before insert on pointsman.dead_letters for each row
+    when (new.reason = 'refused by store') execute function public.refuse()
+"""
+MENDED = "drop trigger refuse_it on pointsman.events"
+
+
+def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+
+
+async def test_an_event_to_another_run_is_dropped_and_those_behind_it_come(
+    database: Database, reader: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    await execute(database.owner_dsn, REFUSE, COUNTED_OF_J1, AS_DEAD_LETTER)
+    async with feed(database, journey_pipeline(), ledger_pipeline()) as feeding:
+        for journey in ("j1", "j2"):
+            kinds = ("booked", "paid", "boarded", "arrived")
+            await feeding.records(
+                *(event(f"journey.{kind}", {"journey": journey}, topic=TOPIC) for kind in kinds)
+            )
+        await feeding.commands()
+    runs = {run.key: run for run in await list_runs(reader, "default")}
+    assert runs["all"].context == {"journeys": ["j2"]}
+    assert await reader.fetchval("select count(*) from pointsman.inbox") == 0
+    assert await list_dead_letters(reader, "default") == []
+    [said] = errors(caplog)
+    assert (
+        "(ledger.counted), which the run 'j1' of /pointsman/default/journey has sent to the run 'all'" in said
+    )
+    event_id = said.split("'")[1]
+    sent = [one for row in await history(reader, "default", "journey", "j1") for one in row.effects]
+    assert [one["data"] for one in sent if one["id"] == event_id] == [{"ledger": "all", "journey": "j1"}]
+    assert (await verify(reader, "default")).is_clean
+
+
+async def test_what_has_fallen_due_is_left_alone_until_something_else_moves_its_run(
+    database: Database, reader: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    await execute(database.owner_dsn, REFUSE, FIRED, AS_DEAD_LETTER)
+    async with feed(database, journey_pipeline()) as feeding:
+        await feeding.records(event("journey.booked", {"journey": "j1"}, topic=TOPIC))
+        feeding.clock.now = BEGINS + REMIND_AFTER + timedelta(minutes=1)
+        route = feeding.topics[TOPIC].routes[0]
+        due = Due(route, "j1", 0, 1, feeding.clock.now)
+        committer = feeding.committer
+        batch = await committer.prepare([], None, [due])
+        assert not await committer.settle(committer.begin([], batch, [due]))
+        assert committer.left_alone == {(route, "j1"): due}
+        [said] = errors(caplog)
+        assert said.startswith(
+            "what has fallen due for the run 'j1' of journey does not happen: Postgres refuses it"
+        )
+        # The run itself goes on, and with it what falls due later.
+        await execute(database.owner_dsn, MENDED)
+        await feeding.records(event("journey.paid", {"journey": "j1"}, topic=TOPIC))
+        assert await feeding.due(BEGINS + PAY_WITHIN + timedelta(minutes=1)) == 0, "its state was left"
+    [run] = await list_runs(reader, "default")
+    assert (run.status, run.configuration, run.context["notes"][0]) == ("running", ["ready"], "paid")
+    assert await list_dead_letters(reader, "default") == []
+    assert (await verify(reader, "default")).is_clean

@@ -362,9 +362,9 @@ class Committer:
     def _leave_alone(self, due: Due, error: RefusedByStoreError) -> None:
         self.left_alone[due.route, due.key] = due
         log.error(
-            "what has fallen due for the run %r of %s does not happen: Postgres refuses it, and the dead letter that it "
-            "then becomes (%s). It is tried again once an event has moved the run, or when the engine connects anew; "
-            "mend what refuses it, a trigger on the tables of Pointsman for instance",
+            "what has fallen due for the run %r of %s does not happen: Postgres refuses it, and the dead letter that "
+            "it then becomes (%s). It is tried again once an event has moved the run, or when the engine connects "
+            "anew; mend what refuses it, a trigger on the tables of Pointsman for instance",
             due.key,
             due.route.name,
             kind_of(error),

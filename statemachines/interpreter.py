@@ -36,6 +36,7 @@ from typing import TYPE_CHECKING
 from statemachines.chart.macrostep import Macrostep, number_of
 from statemachines.chart.spots import Live
 from statemachines.chart.steps import Spot
+from statemachines.departing import departed
 from statemachines.events import Address, Event, Meta, set_origin
 from statemachines.handlers import Acted, HandlerError, RaisesError, act, ask, build, read, write
 from statemachines.limits import DEFERRED_MAX, MEMORY_BYTES_MAX
@@ -94,7 +95,10 @@ def _step_asking(machine: Machine, run: Run | None, occurrence: Occurrence) -> O
         assert run is not None, "what comes from inside comes from a run"
         if run.held:
             return WAITS
-        return _offer(machine, run, occurrence, read_memory(run.memory).without(delayed))
+        memory = read_memory(run.memory).without(delayed)
+        if not delayed.is_own and run.status == RUNNING:
+            return departed(run, delayed, write_memory(memory))
+        return _offer(machine, run, occurrence, memory)
     if run is not None:
         recent, digest = run.recent, occurrence.digest
         if occurrence.seen or (recent.find(digest) >= 0 and has_seen(recent, digest)):

@@ -5,11 +5,15 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+from pydantic import Field
 
 from engine.log import Kind
-from engine.reading import history, list_dead_letters, list_runs, verify
+from engine.reading import history, list_dead_letters, list_runs, replay, verify
 from engine.store.connecting import Connection
 from engine.timers import Due
+from statemachines import Context, Event, Pipeline, Publish, Send
+from statemachines.effects import Effect
+from statemachines.machine import compile_pipeline
 from tests.chaos.test_refusals import REFUSE
 from tests.feeding import BEGINS, event, feed
 from tests.journey import PAY_WITHIN, REMIND_AFTER, TOPIC, journey_pipeline, ledger_pipeline
@@ -85,3 +89,75 @@ async def test_what_has_fallen_due_is_left_alone_until_something_else_moves_its_
     assert (run.status, run.configuration, run.context["notes"][0]) == ("running", ["ready"], "paid")
     assert await list_dead_letters(reader, "default") == []
     assert (await verify(reader, "default")).is_clean
+
+
+class Visited(Event, type="visited", key="guest"):
+    guest: str
+
+
+class Thanked(Event, type="thanked", key="guest"):
+    guest: str
+
+
+class Visit(Context):
+    thanks: list[str] = Field(default_factory=list)
+
+
+def thank(visit: Visit, event: Thanked) -> None:
+    visit.thanks.append(event.guest)
+
+
+def thanking(later: Effect) -> Pipeline[Visit]:
+    """What a visit asks for later leaves it after an hour."""
+    flow = Pipeline("visits", Visit, topics=[TOPIC])
+    here = flow.state("here", initial=True)
+    flow.start(Visited, lambda _: Visit(), do=lambda _visit, _event: later)
+    here.on(Thanked, do=thank)
+    return flow
+
+
+HOUR = timedelta(hours=1)
+
+
+@pytest.mark.parametrize(
+    "later",
+    [
+        Send(Thanked(guest="ana"), to="bo", after=HOUR),
+        Send(Thanked(guest="ana"), to="bo", pipeline="visits", after=HOUR),
+        Publish("thanks", Thanked(guest="ana"), key="bo", after=HOUR),
+    ],
+    ids=["to a run", "to a run of a pipeline", "to a topic"],
+)
+async def test_what_was_to_leave_leaves_once_it_is_redriven(
+    database: Database, reader: Connection, later: Effect
+) -> None:
+    flow = thanking(later)
+    others = [event("visited", {"guest": "bo"}, topic=TOPIC)] if isinstance(later, Send) else []
+    await execute(database.owner_dsn, REFUSE, FIRED)
+    async with feed(database, flow) as feeding:
+        await feeding.records(event("visited", {"guest": "ana"}, topic=TOPIC))
+        feeding.clock.now = BEGINS + 2 * HOUR
+        due = [Due(feeding.topics[TOPIC].routes[0], "ana", 0, 1, feeding.clock.now)]
+        committer = feeding.committer
+        batch = await committer.prepare([], None, due)
+        assert not await committer.settle(committer.begin([], batch, due))
+        await execute(database.owner_dsn, MENDED)
+        await feeding.records(*others)
+        [letter] = await list_dead_letters(reader, "default")
+        await feeding.redrive(letter.id)
+        await feeding.commands()
+    rows = await history(reader, "default", "visits", "ana")
+    assert [row.event.kind for row in rows] == ["started", "held fired", "released", "fired"]
+    runs = {run.key: run for run in await list_runs(reader, "default")}
+    assert runs["ana"].context == {"thanks": []}, "it was not for the run itself"
+    [left] = rows[-1].effects
+    assert (left["what"], left["key"], left["data"]) == (
+        "send" if isinstance(later, Send) else "publish",
+        "bo",
+        {"guest": "ana"},
+    )
+    if isinstance(later, Send):
+        assert runs["bo"].context == {"thanks": ["ana"]}
+    assert (await verify(reader, "default")).is_clean
+    replayed = await replay(reader, "default", [compile_pipeline(flow)])
+    assert replayed.is_equal, replayed

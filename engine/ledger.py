@@ -32,10 +32,11 @@ from statemachines.outcome import (
     Reason,
     Refused,
 )
-from statemachines.run import DIGEST_BYTES, Run
+from statemachines.run import DIGEST_BYTES, Run, Status
 from statemachines.search import Attributes, attributes_of
 
 TYPES_LISTED_MAX = 12
+_COMPLETED = int(Status.COMPLETED)
 
 Known = set[tuple[int, int]]
 """(run, digest) pairs."""
@@ -75,7 +76,11 @@ class Ledger:
         self._ranges.clear()
         for route, judged in self._judged.items():
             moved = self._touched.get(route, {})
-            commit.judged.extend((run.id, run.sequence) for key, run in judged.items() if key not in moved)
+            for key, run in judged.items():
+                if key not in moved:
+                    commit.judged.append((run.id, run.sequence))
+                    if run.status == _COMPLETED:
+                        commit.last.append((route.pipeline, key, run.generation))
         for route, keys in self._touched.items():
             cache, moves, context_bytes = route.cache, self._rows_of_ended.get(route, 0), 0
             for key, old in keys.items():
@@ -113,7 +118,7 @@ class Ledger:
         if searched is not None:
             self.commit.attributes.extend(_changed_attributes(route, run, searched))
         if before is None:
-            self.commit.judged.append((run.id, run.sequence))
+            self.commit.retired.append((run.id, run.sequence))
             return
         self._rows_of_ended[route] = self._rows_of_ended.get(route, 0) + run.sequence - before
         if before:
@@ -317,6 +322,9 @@ class Ledger:
         """Log a row that is no ordinary move; ``fields`` are its columns without the hash. Returns the run after it."""
         key = run.key
         touched = self._touched.setdefault(route, {})
+        if run.status == _COMPLETED and key not in touched:
+            # Its row is as it was; whether its key has another run by now it does not tell.
+            self.commit.last.append((route.pipeline, key, run.generation))
         touched.setdefault(key, run.sequence)
         self._other_rows[route] = self._other_rows.get(route, 0) + 1
         packed = pack(fields)

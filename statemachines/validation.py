@@ -6,7 +6,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from typing import Any
 
-from statemachines.checks import contexts, events, handlers, keys, paths, policies, settings, states, timers
+from statemachines.checks import (
+    annotated,
+    contexts,
+    events,
+    handlers,
+    keys,
+    paths,
+    policies,
+    settings,
+    states,
+    timers,
+)
 from statemachines.checks.comparing import are_equal
 from statemachines.definition import Pipeline, Topic
 from statemachines.mistakes import DefinitionError, Mistake
@@ -20,6 +31,7 @@ _CHECKS = (
     keys.find,
     timers.find,
     handlers.find,
+    annotated.find,
     paths.find,
 )
 

@@ -14,6 +14,10 @@ from engine.timers import Due
 from statemachines import Context, Event, Pipeline, Publish, Send
 from statemachines.effects import Effect
 from statemachines.machine import compile_pipeline
+from tests.chaos.contender import told as parcel_told
+from tests.chaos.contender import weighed
+from tests.chaos.lived import lived
+from tests.chaos.parcels import PARCELS, Opened, Weighed
 from tests.chaos.test_refusals import REFUSE
 from tests.feeding import BEGINS, event, feed
 from tests.journey import PAY_WITHIN, REMIND_AFTER, TOPIC, journey_pipeline, ledger_pipeline
@@ -161,3 +165,30 @@ async def test_what_was_to_leave_leaves_once_it_is_redriven(
     assert (await verify(reader, "default")).is_clean
     replayed = await replay(reader, "default", [compile_pipeline(flow)])
     assert replayed.is_equal, replayed
+
+
+async def test_an_engine_says_it_once_and_lets_the_time_of_others_come(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    flow = Pipeline("ticking", Visit, topics=[PARCELS], timers="on_time")
+    here = flow.state("here", initial=True)
+    flow.start(Opened, lambda _: Visit())
+    here.on(Weighed)
+    here.after(timedelta(milliseconds=1), do=lambda _visit, _event: None)
+    of_p = """position('"subject":"p"' in encode(new.payload, 'escape')) > 0 and new.kind ="""
+    await execute(database.owner_dsn, REFUSE, FIRED.replace("new.kind =", of_p), AS_DEAD_LETTER)
+    async with lived(database, flow=flow, timer_poll_seconds=0) as one:
+        await one.append(parcel_told("opened", "p"))
+        await one.append(parcel_told("opened", "q"))
+        await one.moves(3)
+        # It is looked again and again meanwhile what has fallen due.
+        for rows in range(4, 14):
+            await one.append(weighed("q"))
+            await one.moves(rows)
+        assert one.engine.troubles() == []
+        fired = await one.ask(
+            "select r.key from pointsman.events e join pointsman.runs r on r.id = e.run where e.kind = 14"
+        )
+        assert [row["key"] for row in fired] == ["q"]
+        [said] = errors(caplog)
+        assert said.startswith("what has fallen due for the run 'p' of ticking does not happen")

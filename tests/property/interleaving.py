@@ -90,6 +90,7 @@ def story_from(draw: Random) -> list[Moment]:
     numbers = dict.fromkeys(KINDS, 0)
     so_far: list[Told] = []
     moments: list[Moment] = []
+    calm = draw.randint(0, 2) == 0
     for at in range(draw.randint(3, 6)):
         told: list[Told] = []
         for _ in range(draw.randint(1, 7)):
@@ -107,7 +108,7 @@ def story_from(draw: Random) -> list[Moment]:
             told.append(one)
         asked = [Asked(draw.randint(0, 2) == 0, draw.randint(0, 9)) for _ in range(draw.randint(0, 3))]
         passed = MINUTE * draw.randint(0, 20) if at else timedelta(0)
-        stuck, due_first = draw.randint(0, 2) == 0, draw.choice([True, False])
+        stuck, due_first = not calm and draw.randint(0, 2) == 0, draw.choice([True, False])
         moments.append(Moment(passed, stuck, due_first, tuple(told), tuple(asked)))
     # In the end all can be mended, and all that was to come may have come.
     asked = [Asked(drops=False, which=number) for number in range(6)]

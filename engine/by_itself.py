@@ -167,7 +167,7 @@ class ByItself(Moves):
             else:
                 self.leave_deferral(arrival, run, item, outcome, at)
             return
-        arrival = own_arrival(route, run, found.occurrence, item)
+        arrival = own_arrival(route, run, found.occurrence, item, refused=isinstance(outcome, Refused))
         self._take_own(arrival, machine, run, item, outcome, at)
 
     def _take_own(

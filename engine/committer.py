@@ -8,7 +8,7 @@ lost runs              the runs are loaded again and the batch is computed again
                        first; after a few more it is passed on, and the engine begins anew after a pause
 refused by the store   the batch is halved until the one record is found, which becomes a dead letter (one for each
                        event that it holds); where even that is refused, its partition is stopped and waits for a
-                       person
+                       person. What has fallen due is left alone then, until the run is moved by something else
 fault of the store     no record's: it is passed on, and the engine begins anew on a new connection
 unavailable            the outcome is unknown: it is passed on, and the engine begins anew on a new connection
 =====================  =========================================================================================
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, MutableSequence, Sequence
 from dataclasses import dataclass, field, replace
@@ -37,6 +38,8 @@ from engine.store.contract import LostPositionsError, LostRunsError, RefusedBySt
 from engine.telling import tell_dead_letters
 from engine.timers import Due
 
+log = logging.getLogger("pointsman.engine")
+
 T = TypeVar("T")
 
 EVENTS_BETWEEN_BREATHS = 100
@@ -48,6 +51,9 @@ EVENT_BYTES = 500
 LOSSES_BEFORE_LOCK = 2
 LOSSES_MAX = 6
 """Of one batch. Nobody moves runs that are locked: what is lost so often is not lost to another engine."""
+LEFT_ALONE_MAX = 10_000
+"""Of as many runs it is known that the store takes in no way what has fallen due; with one more the engine begins anew,
+as it does when the store takes nothing at all."""
 
 
 @dataclass(slots=True, eq=False)
@@ -103,6 +109,8 @@ class Committer:
         self._ids = RunIds(store)
         self._routes_per_topic = max((len(topic.routes) for topic in topics.values()), default=1)
         self.strikes: dict[tuple[int, int], tuple[int, str]] = {}
+        self.left_alone: dict[tuple[Route, str], Due] = {}
+        """By run, as it was then: what has fallen due, and the store takes neither as a move nor as a dead letter."""
         self.last_ticket = 0
 
     async def prepare(
@@ -360,7 +368,6 @@ class Committer:
     async def _one_by_one(self, due: Sequence[Due]) -> None:
         """Find among what has fallen due what the store does not take; the rest would be found again anyway."""
         for one in due:
-            route, key = one.route, one.key
             draft = await self.draft(None)
             await self.extend_due(draft, [replace(one, run=None)])
             try:
@@ -369,11 +376,36 @@ class Committer:
                 self.forget(draft.batch)
             except RefusedByStoreError as error:
                 self.forget(draft.batch)
-                await load_into_cache(route, [key], self._store, self._topics)
-                batch = await self.new_batch(0)
-                batch.refuse_due(route, key, str(error))
-                batch.finish()
-                await self.commit(batch)
+                await self._refuse_due(one.route, one.key, error)
+
+    async def _refuse_due(self, route: Route, key: str, error: RefusedByStoreError) -> None:
+        """Make what has fallen due first for a run a dead letter; where that is refused, too, leave it alone."""
+        await load_into_cache(route, [key], self._store, self._topics)
+        run = route.cache.get(key)
+        batch = await self.new_batch(0)
+        batch.refuse_due(route, key, str(error))
+        batch.finish()
+        try:
+            await self.commit(batch)
+        except LostRunsError:
+            # It is found again, as it is by now.
+            self.forget(batch)
+        except RefusedByStoreError as again:
+            self.forget(batch)
+            if run is None or len(self.left_alone) >= LEFT_ALONE_MAX:
+                raise
+            self._leave_alone(Due(route, key, run.generation, run.sequence, batch.commit.at), again)
+
+    def _leave_alone(self, due: Due, error: RefusedByStoreError) -> None:
+        self.left_alone[due.route, due.key] = due
+        log.error(
+            "what has fallen due for the run %r of %s does not happen: Postgres refuses it, and the dead letter that "
+            "it then becomes (%s). It is tried again once an event has moved the run, or when the engine connects "
+            "anew; mend what refuses it, a trigger on the tables of Pointsman for instance",
+            due.key,
+            due.route.name,
+            kind_of(error),
+        )
 
     async def _refuse(self, slices: Sequence[Slice], error: RefusedByStoreError) -> None:
         batch = await self.new_batch(0)
@@ -391,8 +423,7 @@ class Committer:
 
     async def _stop(self, slices: Sequence[Slice], error: RefusedByStoreError) -> None:
         """Give up the partition of a record that cannot even be a dead letter; the others move on."""
-        # What Postgres says of data that it refuses may quote it.
-        kind = type(error.__cause__ or error).__name__
+        kind = kind_of(error)
         for one in [one for one in slices if one.records] or slices:
             if not one.claim.lost:
                 one.claim.lost = True
@@ -414,6 +445,11 @@ class Committer:
         if batch.commit.dead_letters:
             tell_dead_letters(batch.commit.dead_letters)
         self._observer.committed(batch, seconds)
+
+
+def kind_of(error: RefusedByStoreError) -> str:
+    """What a log may say of it: the sentence of Postgres may quote the data that it refuses."""
+    return type(error.__cause__ or error).__name__
 
 
 def _cannot_pass(one: Slice, kind: str) -> str:

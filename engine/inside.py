@@ -31,10 +31,14 @@ if TYPE_CHECKING:
     from statemachines.occurrence import Occurrence
 
 NO_TOPIC = Topic("")
+DEPARTURE = "pointsman-departure"
+"""The header that says where what is not for the run itself is to go: topic, key and pipeline."""
 
 
-def own_arrival(route: Route, run: Run, occurrence: Occurrence, delayed: Delayed) -> Arrival:
-    """What a run asked for, as it falls due."""
+def own_arrival(
+    route: Route, run: Run, occurrence: Occurrence, delayed: Delayed, *, refused: bool = False
+) -> Arrival:
+    """What a run asked for, as it falls due; ``refused``: its record must tell all that it is, to be redriven."""
     envelope = occurrence.envelope
     data = None if delayed.data is None else orjson.dumps(delayed.data)
     value = encode_structured(
@@ -45,7 +49,10 @@ def own_arrival(route: Route, run: Run, occurrence: Occurrence, delayed: Delayed
         time=envelope.time,
         data=data,
     )
-    record = RawRecord("", 0, 0, delayed.due // 1_000, run.key.encode(), value, STRUCTURED_HEADERS)
+    headers: tuple[tuple[str, bytes], ...] = STRUCTURED_HEADERS
+    if refused and not delayed.is_own:
+        headers += ((DEPARTURE, orjson.dumps([delayed.topic, delayed.key, delayed.pipeline])),)
+    record = RawRecord("", 0, 0, delayed.due // 1_000, run.key.encode(), value, headers)
     decoded = Decoded(envelope, delayed.data, "")
     digest = digest_of(envelope.source, envelope.id)
     return Arrival(route, run.key, record, None, inner_topic(route), decoded, digest, delayed)
@@ -63,7 +70,8 @@ def inner_arrival(route: Route, key: str, record: RawRecord, digest: bytes | Non
     elif own:
         due = record.timestamp * 1_000 if envelope.time is None else microseconds_of(envelope.time)
         # It is in no run's memory any more, and only says where the event comes from.
-        delayed = Delayed(due, 0, 0, envelope.type, decoded.data)
+        topic, other, pipeline = orjson.loads(dict(record.headers).get(DEPARTURE) or b'["","",""]')
+        delayed = Delayed(due, 0, 0, envelope.type, decoded.data, pipeline=pipeline, key=other, topic=topic)
     if digest is None and delayed is None:
         digest = identity_of(once_for_ever(route.newest, envelope.type), decoded)
     elif digest is None:

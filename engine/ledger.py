@@ -33,10 +33,11 @@ from statemachines.outcome import (
     Reason,
     Refused,
 )
-from statemachines.run import DIGEST_BYTES, Run
+from statemachines.run import DIGEST_BYTES, Run, Status
 from statemachines.search import Attributes, attributes_of
 
 TYPES_LISTED_MAX = 12
+_COMPLETED = int(Status.COMPLETED)
 
 Known = set[tuple[int, int]]
 """(run, digest) pairs."""
@@ -78,9 +79,7 @@ class Ledger:
         commit = self.commit
         commit.ranges.extend(self._ranges.values())
         self._ranges.clear()
-        for route, judged in self._judged.items():
-            moved = self._touched.get(route, {})
-            commit.judged.extend((run.id, run.sequence) for key, run in judged.items() if key not in moved)
+        self._note_judged()
         for route, keys in self._touched.items():
             cache, moves, context_bytes = route.cache, self._rows_of_ended.get(route, 0), 0
             for key, old in keys.items():
@@ -106,6 +105,15 @@ class Ledger:
                 note_executions(commit, route.pipeline, route.cache[key], memory)
         return commit
 
+    def _note_judged(self) -> None:
+        for route, judged in self._judged.items():
+            moved = self._touched.get(route, {})
+            for key, run in judged.items():
+                if key not in moved:
+                    self.commit.judged.append((run.id, run.sequence))
+                    if run.status == _COMPLETED:
+                        self.commit.last.append((route.pipeline, key, run.generation))
+
     def retire(self, route: Route, run: Run, successor: int) -> None:
         """Have a run done with, since its key begins its next generation: it must still be as it is.
 
@@ -124,7 +132,7 @@ class Ledger:
         if worked is not None:
             note_executions(self.commit, route.pipeline, run, worked)
         if before is None:
-            self.commit.judged.append((run.id, run.sequence))
+            self.commit.retired.append((run.id, run.sequence))
             return
         self._rows_of_ended[route] = self._rows_of_ended.get(route, 0) + run.sequence - before
         if before:
@@ -334,6 +342,9 @@ class Ledger:
         if route.works:
             self.may_work_otherwise(route, key, run.memory)
         touched = self._touched.setdefault(route, {})
+        if run.status == _COMPLETED and key not in touched:
+            # Its row is as it was; whether its key has another run by now it does not tell.
+            self.commit.last.append((route.pipeline, key, run.generation))
         touched.setdefault(key, run.sequence)
         self._other_rows[route] = self._other_rows.get(route, 0) + 1
         packed = pack(fields)

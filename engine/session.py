@@ -96,6 +96,7 @@ class Session:
         )
         backlog = Backlog(parts.reader, self.store, self._topics, parts.limits, parts.clock)
         self._timers = Timers(self.store, self._routes, backlog, parts.limits, parts.clock)
+        self._timers.left_alone = self._committer.left_alone
         await self._steps.open(self.store, self._routes)
         await self._commands.listen()
         await self.store.listen(CHANNEL, engine.assignment.take_all_again)

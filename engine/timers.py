@@ -65,6 +65,8 @@ class Timers:
         """Handed to a batch that is not durable yet, so that the store still finds them due."""
         self.homes: list[int] = []
         """The homes that are served here."""
+        self.left_alone: Mapping[tuple[Route, str], Due] = {}
+        """By run: what the store takes in no way (``Committer.left_alone``)."""
 
     @property
     def are_due(self) -> bool:
@@ -85,7 +87,11 @@ class Timers:
         if not self._looking.done():
             return []
         looking, self._looking = self._looking, None
-        due = [one for one in looking.result() if one not in self._handed]
+        due = [
+            one
+            for one in looking.result()
+            if one not in self._handed and self.left_alone.get((one.route, one.key)) != one
+        ]
         if due:
             self._found_at = time.monotonic()
             self._handed.update(due)
@@ -119,8 +125,8 @@ class Timers:
             number: self._behind[route][0] if route in self._behind else now
             for number, route in self._routes.items()
         }
-        # Those that are on their way are found again; as many more are asked for.
-        limit = self._limits.timer_runs_max + len(self._handed)
+        # Those that are on their way, or left alone, are found again; as many more are asked for.
+        limit = self._limits.timer_runs_max + len(self._handed) + len(self.left_alone)
         found = await self._store.due_runs(homes, until, self._definitions, limit)
         may = await self._that_may_happen(found, until)
         if not self._behind:

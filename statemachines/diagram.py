@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 
 from statemachines.definition import Initial, Move, Pipeline, Start, State, name_of
+from statemachines.durations import told_duration
 from statemachines.events import is_event_class, is_outcome
 from statemachines.policies import Defer
 
@@ -276,7 +277,7 @@ def _decision(decision: Any) -> str:
     """What becomes of an event, as UML says it of those that a state defers: ``order.paid / defer 5 min``."""
     if not isinstance(decision, Defer):
         return str(decision)
-    duration = _duration(decision.ttl) if isinstance(decision.ttl, timedelta) else str(decision.ttl)
+    duration = told_duration(decision.ttl) if isinstance(decision.ttl, timedelta) else str(decision.ttl)
     return f"defer {duration}" + ("" if decision.then == "dead_letter" else f", then {decision.then}")
 
 
@@ -284,7 +285,7 @@ def _what(move: Move) -> str:
     """What the transition waits for."""
     if move.delay is not None:
         delay = move.delay
-        return f"after {_duration(delay) if isinstance(delay, timedelta) else name_of(delay)}"
+        return f"after {told_duration(delay) if isinstance(delay, timedelta) else name_of(delay)}"
     if move.event is not None and is_outcome(move.event):
         return _ending(str(move.event_type))
     return "always" if move.event_type is None else move.event_type
@@ -302,19 +303,6 @@ def _ending(event_type: str) -> str:
             return f"{step} {ended} with {error}"
         case _:
             return f"{step} {ended}"
-
-
-def _duration(delay: timedelta) -> str:
-    """As in ``1 d 2 h 30 min``."""
-    seconds, micros = delay.days * 86_400 + delay.seconds, delay.microseconds
-    parts = []
-    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
-        whole, seconds = divmod(seconds, length)
-        if whole:
-            parts.append(f"{whole} {unit}")
-    if seconds or micros or not parts:
-        parts.append(f"{seconds + micros / 1_000_000:g} s")
-    return " ".join(parts)
 
 
 def _told(text: str, said: str | None) -> str:

@@ -12,9 +12,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-import orjson
-
-from statemachines.effects import Asked, Publication
+from statemachines.departing import departed
 from statemachines.events import Address, Envelope, Event
 from statemachines.handlers import validated
 from statemachines.interpreter import step
@@ -187,7 +185,7 @@ def _fire(machine: Machine, run: Run, delayed: Delayed, now: datetime, unseen: U
     if not delayed.is_own:
         occurrence = _due_occurrence(machine, run, delayed, now, None, "")
         left = write_memory(read_memory(run.memory).without(delayed))
-        return Following(delayed, occurrence, _sent(run, delayed, left))
+        return Following(delayed, occurrence, departed(run, delayed, left))
     refusal = unseen(delayed)
     if refusal:
         return _refuse(machine, run, delayed, now, refusal)
@@ -204,15 +202,3 @@ def _due_occurrence(
     due = time_of(delayed.due)
     envelope = Envelope(id_of(machine, run, delayed), source, delayed.type, run.key, due, run.key)
     return Occurrence(envelope, run.key, b"", now, event, error, data=delayed.data, delayed=delayed)
-
-
-def _sent(run: Run, delayed: Delayed, memory: bytes) -> Moved:
-    """It leaves; the run stays as it is."""
-    data = orjson.dumps(delayed.data)
-    publications: tuple[Publication, ...] = ()
-    asked: tuple[Asked, ...] = ()
-    if delayed.topic:
-        publications = (Publication(delayed.topic, delayed.type, delayed.key, data),)
-    else:
-        asked = (Asked("send", delayed.type, data, "", delayed.pipeline, delayed.key),)
-    return Moved(False, run.configuration, run.status, None, publications, memory, asked)

@@ -38,6 +38,7 @@ from typing import TYPE_CHECKING
 from statemachines.chart.macrostep import Macrostep, number_of
 from statemachines.chart.spots import Live
 from statemachines.chart.steps import Spot
+from statemachines.departing import departed
 from statemachines.events import (
     OUTCOMES,
     STEP_DONE,
@@ -50,7 +51,7 @@ from statemachines.events import (
 )
 from statemachines.handlers import Acted, HandlerError, RaisesError, act, ask, build, read, write
 from statemachines.limits import DEFERRED_MAX, LAST_ERROR_CHARACTERS_MAX, MEMORY_BYTES_MAX
-from statemachines.memory import EMPTY, Execution, Memory, read_memory, too_much, write_memory
+from statemachines.memory import EMPTY, Delayed, Execution, Memory, read_memory, too_much, write_memory
 from statemachines.occurrence import Occurrence
 from statemachines.outcome import (
     DUPLICATE,
@@ -100,15 +101,9 @@ def step(machine: Machine, run: Run | None, occurrence: Occurrence) -> Outcome:
 
 def _step_asking(machine: Machine, run: Run | None, occurrence: Occurrence) -> Outcome:
     """The same where order and business keys are asked for, or the event comes from inside."""
-    delayed = occurrence.delayed
-    if delayed is not None:
+    if occurrence.delayed is not None:
         assert run is not None, "what comes from inside comes from a run"
-        if run.held:
-            return WAITS
-        memory = read_memory(run.memory)
-        if occurrence.envelope.type.startswith(OUTCOMES) and delayed not in memory.delayed:
-            return _end(machine, run, occurrence, memory)
-        return _offer(machine, run, occurrence, memory.without(delayed))
+        return WAITS if run.held else _take_inner(machine, run, occurrence, occurrence.delayed)
     if run is not None:
         recent, digest = run.recent, occurrence.digest
         if occurrence.seen or (recent.find(digest) >= 0 and has_seen(recent, digest)):
@@ -128,6 +123,17 @@ def _step_asking(machine: Machine, run: Run | None, occurrence: Occurrence) -> O
         # It had its turn, though it changed nothing else.
         return _remembering(asked, outcome)
     return outcome
+
+
+def _take_inner(machine: Machine, run: Run, occurrence: Occurrence, delayed: Delayed | Execution) -> Outcome:
+    """What becomes of what the run itself has asked for."""
+    memory = read_memory(run.memory)
+    if occurrence.envelope.type.startswith(OUTCOMES) and delayed not in memory.delayed:
+        return _end(machine, run, occurrence, memory)
+    memory = memory.without(delayed)
+    if isinstance(delayed, Delayed) and not delayed.is_own and run.status == RUNNING:
+        return departed(run, delayed, write_memory(memory))
+    return _offer(machine, run, occurrence, memory)
 
 
 def _end(machine: Machine, run: Run, occurrence: Occurrence, memory: Memory) -> Outcome:

@@ -293,6 +293,10 @@ class Commit:
     """(sequence number before, run) of runs that were there."""
     judged: list[tuple[int, int]] = field(default_factory=list)
     """(run, sequence number) of runs that were found not to take an event, and that must still be there."""
+    retired: list[tuple[int, int]] = field(default_factory=list)
+    """The same of runs that have ended, and whose keys begin their next ones with this."""
+    last: list[tuple[int, str, int]] = field(default_factory=list)
+    """(pipeline, key, generation) of runs that had ended, and must still be the last of their keys."""
     dead_letters: list[DeadLetter] = field(default_factory=list)
     ended: list[EndedDeadLetter] = field(default_factory=list)
     noted: list[Noted] = field(default_factory=list)

@@ -44,6 +44,8 @@ class Writing:
         await self._move_positions(commit, "" if begun else "begin;")
         await self._consume_commands(commit)
         await self._change_runs(commit)
+        if commit.last and await self._writer.fetchval(_SQL["count_succeeded"], *_columns(commit.last)):
+            raise LostRunsError("another engine began the next run of a key first")
         await self._create_runs(commit)
         if commit.attributes:
             await write_attributes(self._writer, commit.attributes)
@@ -52,6 +54,10 @@ class Writing:
             unmoved = await self._writer.fetchval(_SQL["count_unmoved"], *_columns(commit.judged))
             if unmoved != len(commit.judged):
                 raise LostRunsError("another engine moved a run that was found not to take an event")
+        if commit.retired:
+            unmoved = await self._writer.fetchval(_SQL["lock_unmoved"], *_columns(sorted(commit.retired)))
+            if unmoved != len(commit.retired):
+                raise LostRunsError("another engine moved a run that had ended first")
         if commit.rows:
             await copy(self._writer, "pointsman.events", commit.rows, COLUMNS)
         if not _has_extras(commit):

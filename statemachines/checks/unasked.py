@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from statemachines.checks.comparing import are_equal
 from statemachines.definition import Move, Pipeline
 from statemachines.events import is_event_class
 from statemachines.mistakes import Mistake
@@ -19,7 +20,7 @@ def find(pipeline: Pipeline[Any], line: PolicyLine) -> Iterator[Mistake]:
     event_type = line.event.event_type()
     if "unexpected" in line.decisions:
         yield from _always_taken(pipeline, line, event_type)
-    if line.decisions.get("closed") == "restart":
+    if are_equal(line.decisions.get("closed"), "restart"):
         yield from _begins_nothing(pipeline, line, event_type)
 
 

@@ -370,7 +370,8 @@ class FakeStore:
 
     def _change_runs(self, commit: Commit) -> None:
         runs = self.tables.runs
-        expected = [(old, run.id) for old, run in commit.changed] + [(at, run) for run, at in commit.judged]
+        expected = [(old, run.id) for old, run in commit.changed]
+        expected += [(at, run) for run, at in (*commit.judged, *commit.retired)]
         for old, number in expected:
             if number not in runs or runs[number][1].sequence != old:
                 raise LostRunsError("another engine moved a run first")
@@ -378,6 +379,8 @@ class FakeStore:
             # What is deferred is in the rows, and read from there.
             runs[run.id] = (runs[run.id][0], run)
         taken = {(owner, run.key, run.generation) for owner, run in runs.values()}
+        if any((owner, key, generation + 1) in taken for owner, key, generation in commit.last):
+            raise LostRunsError("another engine began the next run of a key first")
         for pipeline, run in commit.created:
             if (pipeline, run.key, run.generation) in taken or run.id in runs:
                 raise LostRunsError("another engine started the run first")

@@ -100,6 +100,19 @@ delete from pointsman.run_attributes where run = any ($1::bigint[])
 select count(*) from unnest($1::bigint[], $2::int[]) as judged (id, sequence)
 join pointsman.runs r on r.id = judged.id and r.sequence = judged.sequence
 
+-- name: lock_unmoved
+-- Locked, since what they remember goes on in their successors: whoever changes one finds its successor then.
+select count(*) from (
+    select r.id from unnest($1::bigint[], $2::int[]) as retired (id, sequence)
+    join pointsman.runs r on r.id = retired.id and r.sequence = retired.sequence
+    for share of r
+) as unmoved
+
+-- name: count_succeeded
+-- Behind the changes of runs: who has waited for a lock of one sees what began meanwhile.
+select count(*) from unnest($1::int[], $2::text[], $3::int[]) as ended (pipeline, key, generation)
+join pointsman.runs r on r.pipeline = ended.pipeline and r.key = ended.key and r.generation = ended.generation + 1
+
 -- name: end_silent_blockers
 -- Whoever keeps this backend waiting and has itself not been heard of: an engine that was stopped in its tracks, say.
 select a.pid, pg_terminate_backend(a.pid)

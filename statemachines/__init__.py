@@ -3,19 +3,21 @@
 from statemachines.context import Context
 from statemachines.definition import Pipeline, State, Topic
 from statemachines.done import Done
-from statemachines.effects import Cancel, Effect, Out, Publish, Raise, Send
+from statemachines.effects import Cancel, Compensate, Effect, Out, Publish, Raise, Send
 from statemachines.events import After, Event, Failed, StepFailed
 from statemachines.guards import has_tag, in_state
 from statemachines.mistakes import DefinitionError, Mistake
 from statemachines.ordering import OrderBy
 from statemachines.policies import Defer
 from statemachines.search import Searchable
-from statemachines.step import Call, Retry, Step, exponential
+from statemachines.step import Call, Compensation, Retry, Step, exponential
 
 __all__ = [
     "After",
     "Call",
     "Cancel",
+    "Compensate",
+    "Compensation",
     "Context",
     "Defer",
     "DefinitionError",

@@ -3,7 +3,7 @@
 It is JSON with sorted keys, and says which format it has. In it: name, version, the context's class by name,
 the states and the transitions in order (what is tried first matters), start events, functions by name, event
 types and patterns with their keys, policies, tags, topics with their settings, sorted by name, search attributes with
-what they are, and the names of steps, and which state runs which.
+what they are, the names of steps and of what undoes them, and which state runs which.
 
 Not in it: what functions and classes do, which the code hash stands for; the JSON schema of the context,
 which changes with pydantic's version; how often steps are tried, how long they may take and how many at once, which is
@@ -62,6 +62,11 @@ def canonical_bytes(pipeline: Pipeline[Any]) -> bytes:
         form["keys"] = {keyed.event.event_type(): _key(keyed.by) for keyed in pipeline.keys}
     if pipeline.steps:
         form["steps"] = [step.name for step in pipeline.steps]
+    compensations = {step.name: step.compensation for step in pipeline.steps}
+    if any(compensations.values()):
+        form["compensations"] = {
+            step: [one.name, one.on_error] for step, one in compensations.items() if one is not None
+        }
     if searchable := kinds_of(pipeline.context):
         form["searchable"] = searchable
     return orjson.dumps(form, option=orjson.OPT_SORT_KEYS)
@@ -142,6 +147,8 @@ def _move(move: Move) -> dict[str, Any]:
         form["targets"] = list(move.targets)
     if move.reenter:
         form["reenter"] = True
+    if move.compensate:
+        form["compensate"] = True
     if move.delay is not None:
         form["delay"] = (
             _microseconds(move.delay) if isinstance(move.delay, timedelta) else name_of(move.delay)

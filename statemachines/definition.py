@@ -350,9 +350,14 @@ class Pipeline(Generic[C]):
         to: State[C] | str | Sequence[State[C] | str] | None = None,
         when: Callable[[C, E], bool] | None = None,
         do: Callable[[C, E], Out] | None = None,
+        compensate: bool = False,
     ) -> None:
-        """Add a transition out of any state that is not final; a state's own transitions come first."""
-        self.add_move(None, event, to, when, do)
+        """Add a transition out of any state that is not final; a state's own transitions come first.
+
+        With ``compensate`` all that steps of the run have done, and that can be undone, is undone after ``do`` and
+        before the target is entered; so of the next two.
+        """
+        self.add_move(None, event, to, when, do, compensate=compensate)
 
     def on_failure(
         self,
@@ -360,9 +365,10 @@ class Pipeline(Generic[C]):
         to: State[C] | str | Sequence[State[C] | str] | None = None,
         when: Callable[[C, StepFailed], bool] | None = None,
         do: Callable[[C, StepFailed], Out] | None = None,
+        compensate: bool = False,
     ) -> None:
         """Add a transition on the failures of steps that no other one takes, wherever in the file it stands."""
-        self.add_move(None, StepFailed, to, when, do, last=True)
+        self.add_move(None, StepFailed, to, when, do, last=True, compensate=compensate)
 
     def after(
         self,
@@ -371,9 +377,10 @@ class Pipeline(Generic[C]):
         to: State[C] | str | Sequence[State[C] | str] | None = None,
         when: Callable[[C, After], bool] | None = None,
         do: Callable[[C, After], Out] | None = None,
+        compensate: bool = False,
     ) -> None:
         """Add a transition that is taken once the run has been going on for so long, whatever its state."""
-        self.add_timer(None, delay, to, when, do)
+        self.add_timer(None, delay, to, when, do, compensate=compensate)
 
     def policy(
         self,
@@ -417,10 +424,12 @@ class Pipeline(Generic[C]):
         do: Callable[..., Out] | None,
         *,
         reenter: bool = False,
+        compensate: bool = False,
     ) -> None:
         """Add a timer and the transition on it; ``after`` is the way to say it."""
         number = sum(1 for move in self.moves if move.delay is not None and move.source == source)
-        self.add_move(source, make_after(source, number), to, when, do, reenter=reenter, delay=delay)
+        event = make_after(source, number)
+        self.add_move(source, event, to, when, do, reenter=reenter, delay=delay, compensate=compensate)
 
     def add_move(
         self,
@@ -433,6 +442,7 @@ class Pipeline(Generic[C]):
         reenter: bool = False,
         delay: Delay | None = None,
         last: bool = False,
+        compensate: bool = False,
     ) -> None:
         """Add a line to the table; ``on``, ``always``, ``after`` and ``on_failure`` are the ways to say it."""
         place, targets = calling_place(), _targets(to)
@@ -440,7 +450,13 @@ class Pipeline(Generic[C]):
         at = len(self.moves)
         while at and self.moves[at - 1].last and not last:
             at -= 1
-        self.moves.insert(at, Move(source, event, names, when, do, place, reenter, stranger, delay, last))
+        made = Move(source, event, names, when, do, place, reenter, stranger, delay, last, compensate)
+        self.moves.insert(at, made)
+
+    @property
+    def works(self) -> list[Step[C, Any]]:
+        """The steps and their compensations: all that has a name, and is done by the engine."""
+        return [*self.steps, *(one for step in self.steps for one in step.compensations)]
 
     @property
     def read_topics(self) -> tuple[Topic, ...]:

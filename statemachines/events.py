@@ -37,8 +37,10 @@ DONE_PREFIX = "done.state."
 STEP_DONE = "done.step."
 STEP_FAILED = "failed.step."
 STEP_TRIED = "tried.step."
-"""How the types of events begin that say how an attempt at a step ended: well, for good, or to be tried again."""
-OUTCOMES = (STEP_DONE, STEP_FAILED, STEP_TRIED)
+STEP_STOPPED = "stopped.step."
+"""How the types of events begin that say how an attempt at a step ended: well, for good, or to be tried again; or what
+became of it once its state was left."""
+OUTCOMES = (STEP_DONE, STEP_FAILED, STEP_TRIED, STEP_STOPPED)
 KeyBy = str | Sequence[str] | Callable[[dict[str, Any]], str | int | None]
 """What names the run's key: a field (``a.b`` for one within a field), several of them, or a function of the data."""
 
@@ -258,6 +260,10 @@ class StepFailed(Event, type=f"{STEP_FAILED}*"):
     """How often it was tried."""
 
 
+class Compensated(Event, type="done.compensation"):
+    """Says that all is undone that was to be; what is done where the run goes then is given it."""
+
+
 class After(Event):
     """Says that a timer of a state, or of the whole run, fell due."""
 
@@ -273,7 +279,7 @@ def make_after(state: str | None, number: int) -> type[After]:
 
 def is_internal(event: type[Event]) -> bool:
     """Whether only the interpreter makes such events; from outside they are of an unknown type."""
-    return issubclass(event, Done | Failed | After | StepFailed)
+    return issubclass(event, Done | Failed | After | StepFailed | Compensated)
 
 
 def is_outcome(event: type[Event]) -> bool:

@@ -41,8 +41,8 @@ from statemachines.chart.steps import Spot
 from statemachines.departing import departed
 from statemachines.events import (
     OUTCOMES,
-    STEP_DONE,
     STEP_FAILED,
+    STEP_STOPPED,
     STEP_TRIED,
     Address,
     Event,
@@ -69,6 +69,7 @@ from statemachines.outcome import (
 from statemachines.policies import as_defer, told
 from statemachines.run import Run, Status, has_deferred, has_seen
 from statemachines.turns import in_turn
+from statemachines.undoing import ENDED, UNKNOWN, how_ended, settle, undone
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -138,28 +139,75 @@ def _take_inner(machine: Machine, run: Run, occurrence: Occurrence, delayed: Del
 
 def _end(machine: Machine, run: Run, occurrence: Occurrence, memory: Memory) -> Outcome:
     """What becomes of how an attempt at a step ended."""
-    said = occurrence.data if isinstance(occurrence.data, dict) else {}
+    said, by = occurrence.data if isinstance(occurrence.data, dict) else {}, machine.compensations
     execution = memory.execution(str(said.get("execution")))
     if execution is None or run.status != RUNNING:
         return Ignored(Reason.VOID)
     event_type = occurrence.envelope.type
+    how = how_ended(event_type, said, execution.step)
     # What was done was done, whichever attempt says so; that one failed matters only as long as none came after it.
-    if not event_type.startswith(STEP_DONE) and said.get("attempt") != execution.attempt:
+    if how != ENDED and said.get("attempt") != execution.attempt:
+        return Ignored(Reason.VOID)
+    if execution.stopping:
+        return _stopped(machine, run, occurrence, settle(memory, execution, how, run.sequence + 1, by))
+    if event_type.startswith(STEP_STOPPED):
         return Ignored(Reason.VOID)
     if event_type.startswith(STEP_TRIED):
         error = f"{said.get('error')}: {said.get('message')}"[:LAST_ERROR_CHARACTERS_MAX]
         again = execution._replace(attempt=execution.attempt + 1, again=said.get("again", 0), error=error)
+        if how == UNKNOWN and execution.step in by:
+            again = again._replace(unknown=1)
         return Ignored(Reason.RETRYING, memory=write_memory(memory.instead(again)))
-    return _offer(machine, run, occurrence._replace(delayed=execution), memory.without(execution))
+    if execution.of:
+        return _undo(machine, run, occurrence, memory, execution)
+    left = settle(memory, execution, how, run.sequence + 1, by)
+    return _offer(machine, run, occurrence._replace(delayed=execution), left)
+
+
+def _stopped(machine: Machine, run: Run, occurrence: Occurrence, memory: Memory) -> Outcome:
+    """What becomes of a run that has heard of a step whose state was left."""
+    if memory.undoing < 0 or any(one.stopping for one in memory.executions):
+        return Ignored(Reason.STOPPED, memory=write_memory(memory))
+    return _go_on(machine, run, occurrence, memory)
+
+
+def _undo(
+    machine: Machine, run: Run, occurrence: Occurrence, memory: Memory, execution: Execution
+) -> Outcome:
+    """What becomes of a run by how a compensation ended, for good."""
+    if occurrence.event is None:
+        return Refused(Reason.INVALID, occurrence.error, holds=True)
+    if not occurrence.envelope.type.startswith(STEP_FAILED):
+        return _go_on(machine, run, occurrence, undone(memory, execution))
+    step = next((one.step for one in memory.owed if one.id == execution.of), "a step")
+    return _failed(occurrence, execution, f"so that {step} ({execution.of}) is not undone")
+
+
+def _go_on(machine: Machine, run: Run, occurrence: Occurrence, memory: Memory) -> Outcome:
+    """Go on with undoing a run."""
+    try:
+        spot = machine.spots.spot_of(run.configuration)
+    except KeyError:
+        return _without_state(machine, run.configuration)
+    macrostep = Macrostep(machine, run, occurrence.envelope, occurrence.key, occurrence.now, spot, memory)
+    try:
+        return macrostep.go_on()
+    except HandlerError as error:
+        return Refused(error.reason, str(error), holds=True)
 
 
 def _not_taken(occurrence: Occurrence, execution: Execution, tried: tuple[Tried, ...]) -> Refused:
     """That a step has failed, and nothing takes it."""
+    return _failed(occurrence, execution, "and no transition takes it", tried)
+
+
+def _failed(occurrence: Occurrence, execution: Execution, so: str, tried: tuple[Tried, ...] = ()) -> Refused:
     said = occurrence.data
     attempts = said.get("attempts", execution.attempt)
+    what = f"the compensation {execution.step}" if execution.of else execution.step
     error = (
-        f"{execution.step} failed after {attempts} attempt{'' if attempts == 1 else 's'}, "
-        f"and no transition takes it: {said.get('error')}: {said.get('message')}"
+        f"{what} failed after {attempts} attempt{'' if attempts == 1 else 's'}, "
+        f"{so}: {said.get('error')}: {said.get('message')}"
     )
     return Refused(Reason.STEP_FAILED, error, holds=True, tried=tried)
 

@@ -22,6 +22,7 @@ from statemachines.patterns import ByType, is_pattern, takes, takes_failures, wi
 from statemachines.policies import Policies, policies_of
 from statemachines.run import Status
 from statemachines.search import Kind, kinds_of
+from statemachines.step import Compensation
 from statemachines.validation import check
 
 if TYPE_CHECKING:
@@ -80,6 +81,8 @@ class Machine:
     """The class that events of a type from outside come as: its own, else that of the most specific pattern."""
     keys: Mapping[str, How]
     """How the run's key is read, by event type; of others the record has it."""
+    compensations: Mapping[str, Compensation[Any, Any]]
+    """By the name of the step that each of them undoes."""
     validators: Mapping[str, Callable[[Any], Event]]
     """By event type, those of timers and of the outcomes of steps among them: the event from its data; raises what a
     user's validator may raise."""
@@ -135,7 +138,7 @@ def compile_pipeline(pipeline: Pipeline[Any], *, namespace: str = "default") -> 
     lines: list[Start | Move] = [*pipeline.starts, *pipeline.moves]
     classes = [line.event for line in lines if line.event is not None]
     inside: dict[str, type[Event]] = {one.event_type(): one for one in classes if issubclass(one, After)}
-    for one in pipeline.steps:
+    for one in pipeline.works:
         inside |= one.events
     events: dict[str, type[Event]] = {one.event_type(): one for one in classes if not is_internal(one)}
     of_types = [(line, line.event.event_type()) for line in pipeline.policies if line.event is not None]
@@ -166,6 +169,7 @@ def compile_pipeline(pipeline: Pipeline[Any], *, namespace: str = "default") -> 
         beginnings={start.event.event_type(): _beginning(start, initial, steps) for start in pipeline.starts},
         events=by_type(events),
         keys=by_type(_keys(pipeline, events)),
+        compensations={one.name: one.compensation for one in pipeline.steps if one.compensation is not None},
         validators=by_type(_validators(events), _validators(inside)),
         final=final,
         policies=policies_of(pipeline),
@@ -191,7 +195,7 @@ def _is_flat(pipeline: Pipeline[Any]) -> bool:
 
     What becomes of failures is the business of a chart, too.
     """
-    if pipeline.on_error != "refuse":
+    if pipeline.on_error != "refuse" or any(step.compensation for step in pipeline.steps):
         return False
     plain = all(
         state.parent is None

@@ -60,7 +60,7 @@ class Delayed(NamedTuple):
 
 
 class Execution(NamedTuple):
-    """A step that a state has asked for, and whose outcome has not come yet."""
+    """A step that a state has asked for, or a compensation, whose outcome has not come yet."""
 
     sequence: int
     """The number of the log row that asked for it."""
@@ -72,13 +72,37 @@ class Execution(NamedTuple):
     attempt: int = 1
     """The one that goes on or is to begin; the first is 1."""
     again: int = 0
-    """When it may begin, in microseconds since 1970; 0: at once."""
+    """When it may begin, in microseconds since 1970; 0: at once; below: never, it has failed for good."""
     error: str = ""
     """How the one before it failed, as in ``Class: message``."""
+    of: str = ""
+    """Of a compensation: the id of the execution that it undoes; empty: it is of a step."""
+    made: int = 0
+    """Of a compensation: the number of the log row whose event holds what that has returned; 0: that is not known."""
+    stopping: int = 0
+    """1: its state was left, and the run waits to hear what became of it."""
+    unknown: int = 0
+    """1: it is not known what an attempt before this one did."""
 
     @property
     def id(self) -> str:
         """What tells it from all others of its run."""
+        return f"{self.sequence}.{self.number}"
+
+
+class Owed(NamedTuple):
+    """An execution of a step that is to be undone if the run is."""
+
+    sequence: int
+    number: int
+    """Those of the execution."""
+    step: str
+    made: int = 0
+    """The number of the log row whose event holds what it returned; 0: it is not known what it did."""
+
+    @property
+    def id(self) -> str:
+        """That of the execution."""
         return f"{self.sequence}.{self.number}"
 
 
@@ -95,6 +119,10 @@ class Memory(NamedTuple):
     """What the final state that completed the run has said."""
     executions: tuple[Execution, ...] = ()
     """In the order in which they were asked for."""
+    owed: tuple[Owed, ...] = ()
+    """What is to be undone if the run is, in the order in which it was done."""
+    undoing: int = -1
+    """While the run is undone, which of the pipeline's lines says where it goes then; -1: it is not."""
 
     @property
     def due(self) -> int | None:
@@ -136,6 +164,8 @@ def _read(written: bytes) -> Memory:
         form.get("seen", {}),
         form.get("output"),
         tuple(Execution(*one) for one in form.get("executions", ())),
+        tuple(Owed(*one) for one in form.get("owed", ())),
+        form.get("undoing", -1),
     )
 
 
@@ -155,12 +185,17 @@ def write_memory(memory: Memory) -> bytes:
         form["output"] = memory.output
     if memory.executions:
         form["executions"] = [_trimmed(one) for one in memory.executions]
+    if memory.owed:
+        form["owed"] = [_trimmed(one) for one in memory.owed]
+    if memory.undoing >= 0:
+        form["undoing"] = memory.undoing
     return orjson.dumps(form, option=orjson.OPT_SORT_KEYS) if form else NOTHING_LEFT
 
 
 def too_much(memory: Memory, size: int) -> str:
     """What of a memory makes it so large, in a sentence."""
     steps = f", {len(memory.executions)} steps" if memory.executions else ""
+    steps += f", {len(memory.owed)} steps that may have to be undone" if memory.owed else ""
     return (
         f"what the run is to remember takes {size} bytes, of {MEMORY_BYTES_MAX} allowed: "
         f"{len(memory.delayed)} timers and delayed events, {len(memory.marks)} streams, "
@@ -189,7 +224,7 @@ def _order(one: Delayed) -> tuple[int, int, int]:
     return one.due, one.sequence, one.number
 
 
-def _trimmed(one: Delayed | Execution) -> list[Any]:
+def _trimmed(one: Delayed | Execution | Owed) -> list[Any]:
     """Without what is as usual at the end, which most have a lot of."""
     form, usual = list(one), one._field_defaults
     for name in reversed(usual):

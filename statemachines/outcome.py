@@ -39,6 +39,7 @@ class Reason(enum.StrEnum):
     STEP_FAILED = "step failed"
     RETRYING = "to be tried again"
     VOID = "void"
+    STOPPED = "its state was left"
 
 
 class Tried(NamedTuple):

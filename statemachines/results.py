@@ -13,12 +13,13 @@ from pydantic import ModelWrapValidatorHandler, model_validator
 from pydantic_core import from_json
 
 from statemachines.context import Context
-from statemachines.events import OUTCOMES, STEP_DONE, STEP_FAILED, STEP_TRIED, Address
+from statemachines.events import OUTCOMES, STEP_DONE, STEP_FAILED, STEP_STOPPED, STEP_TRIED, Address
 from statemachines.failing import check_exact, printable
 from statemachines.following import DELAYED_IDS_FROM
 from statemachines.machine import Machine
 from statemachines.memory import Execution
 from statemachines.step import TIMED_OUT, Step, error_name
+from statemachines.undoing import ENDED
 
 C = TypeVar("C", bound=Context)
 FROZEN_KEPT_MAX = 1_000
@@ -32,7 +33,7 @@ class ResultError(ValueError):
 
 
 def is_result(event_type: str) -> bool:
-    """Whether events of this type say how an attempt at a step ended."""
+    """Whether events of this type say how an attempt at a step ended, or what became of it once it was stopped."""
     return event_type.startswith(OUTCOMES)
 
 
@@ -44,6 +45,30 @@ def done_event(
     Raises:
         ResultError: it is not what the step's annotation says, or does not come back as that once it was stored.
     """
+    said = {"execution": execution.id, "attempt": attempt, "data": _stored(step, data)}
+    return f"{STEP_DONE}{step.name}", said
+
+
+def stopped_event(
+    step: Step[Any, Any], execution: Execution, how: str, data: Any = None
+) -> tuple[str, dict[str, Any]]:
+    """Type and data of the event that says what became of a step with a compensation once its state was left.
+
+    ``how`` is one of ``statemachines.undoing.HOWS``: ``never`` where the attempt was not begun, ``ended`` where it was
+    done all the same, ``failed`` where it raised, ``unknown`` where nobody knows. ``data`` is what it returned, where
+    it has ended.
+
+    Raises:
+        ResultError: as of ``done_event``.
+    """
+    said = {"execution": execution.id, "attempt": execution.attempt, "how": how}
+    if how == ENDED:
+        said["data"] = _stored(step, data)
+    return f"{STEP_STOPPED}{step.name}", said
+
+
+def _stored(step: Step[Any, Any], data: Any) -> Any:
+    """What a step returned, as the log has it. Raises ResultError."""
     try:
         written = step.adapter.dump_json(data, by_alias=True, warnings="error")
         check_exact(written, "what it returned")
@@ -56,7 +81,7 @@ def done_event(
         why = " ".join(f"{type(error).__name__}: {error}".split())
         message = f"{step.name} returned {type(data).__name__}, which does not survive being stored: {why}"
         raise ResultError(printable(message)) from None
-    return f"{STEP_DONE}{step.name}", {"execution": execution.id, "attempt": attempt, "data": result}
+    return result
 
 
 def failed_event(
@@ -65,14 +90,17 @@ def failed_event(
     error: BaseException | str,
     *,
     timed_out: bool = False,
+    lost: bool = False,
     attempts: int,
 ) -> tuple[str, dict[str, Any]]:
     """Type and data of the event that says that a step has failed for good, after so many attempts.
 
-    The type names the most specific of the exceptions that ``failed_with`` was asked for, if it is any of them.
+    ``lost``: nobody knows what the last of them did. The type names the most specific of the exceptions that
+    ``failed_with`` was asked for, if it is any of them.
     """
     end = f".{TIMED_OUT}" if timed_out else _declared(step, error)
-    said = {"execution": execution.id, "attempt": execution.attempt, **_told(error, timed_out=timed_out)}
+    said: dict[str, Any] = {"execution": execution.id, "attempt": execution.attempt}
+    said |= _told(error, timed_out=timed_out) | _unseen(lost=lost)
     return f"{STEP_FAILED}{step.name}{end}", {**said, "attempts": attempts}
 
 
@@ -82,13 +110,17 @@ def tried_event(
     error: BaseException | str,
     *,
     timed_out: bool = False,
+    lost: bool = False,
     again: int,
 ) -> tuple[str, dict[str, Any]]:
     """Type and data of the event that says that an attempt failed, and when the next one may begin.
 
-    ``again`` is in microseconds since 1970.
+    ``lost``: nobody knows what it did; so it is where it timed out, which is said where it matters. ``again`` is in
+    microseconds since 1970.
     """
-    said = {"execution": execution.id, "attempt": execution.attempt, **_told(error, timed_out=timed_out)}
+    unseen = lost or (timed_out and step.compensation is not None)
+    said: dict[str, Any] = {"execution": execution.id, "attempt": execution.attempt}
+    said |= _told(error, timed_out=timed_out) | _unseen(lost=unseen)
     return f"{STEP_TRIED}{step.name}", {**said, "again": again}
 
 
@@ -104,11 +136,11 @@ class Addressed(Protocol):
 def event_id(machine: Machine, run: Addressed, execution: Execution, attempt: int, kind: str) -> str:
     """The id of the event that says how an attempt ended: the same whoever says so, and after any number of crashes.
 
-    ``kind`` is ``done``, ``failed`` or ``tried``. Of the last two an attempt is never both; but where two engines made
-    the same attempt, it may be done as well.
+    ``kind`` is ``done``, ``failed``, ``tried`` or ``stopped``. An attempt has never both failed and been tried; but
+    where two engines made it, it may be done as well, or stopped.
     """
     made = idempotency_key(machine, run.key, run.generation, execution)
-    return f"{made}/{attempt}/done" if kind == "done" else f"{made}/{attempt}"
+    return f"{made}/{attempt}/{kind}" if kind in ("done", "stopped") else f"{made}/{attempt}"
 
 
 def idempotency_key(machine: Machine, key: str, generation: int, execution: Execution) -> str:
@@ -178,6 +210,10 @@ def _declared(step: Step[Any, Any], error: BaseException | str) -> str:
     above = type(error).__mro__
     found = [one for one in step.declared if one in above]
     return f".{error_name(min(found, key=above.index))}" if found else ""
+
+
+def _unseen(*, lost: bool) -> dict[str, bool]:
+    return {"lost": True} if lost else {}
 
 
 def _told(error: BaseException | str, *, timed_out: bool) -> dict[str, str]:

@@ -30,7 +30,7 @@ from statemachines.context import Context
 from statemachines.done import Done, make_step_done, make_step_failed
 from statemachines.events import STEP_FAILED, Event, StepFailed
 from statemachines.failing import describe_invalid
-from statemachines.places import Place
+from statemachines.places import Place, calling_place
 
 C = TypeVar("C", bound=Context)
 R = TypeVar("R")
@@ -51,6 +51,8 @@ class Call:
     step: str
     last_error: str = ""
     """How the attempt before this one failed, as in ``Class: message``; empty where there is none."""
+    of: Call | None = None
+    """Of a compensation: the last call of what it undoes."""
 
 
 def exponential(first: float, most: float) -> wait_base:
@@ -78,7 +80,8 @@ class Step(Generic[C, R]):
     """
 
     name: str
-    function: Callable[[C, Call], Any]
+    function: Callable[..., Any]
+    """Of (context, call); of a compensation: of (context, made, call)."""
     timeout: timedelta | None
     """How long one attempt may take; None: as long as it does."""
     retry: Retry
@@ -92,12 +95,41 @@ class Step(Generic[C, R]):
     """The classes that ``done`` and ``failed`` return, once they were asked for."""
     failed_classes: dict[str, type[StepFailed]] = field(default_factory=dict, init=False)
     """By the end of its type, what a failure comes as."""
+    compensations: list[Compensation[C, R]] = field(default_factory=list, init=False)
+    """Those that were made of it; more than one is a mistake."""
     _adapter: TypeAdapter[R] | None = field(default=None, init=False)
 
     def __call__(self, context: C, call: Call) -> R | Coroutine[Any, Any, R]:
         """Do it, as a unit test does."""
         done: R | Coroutine[Any, Any, R] = self.function(context, call)
         return done
+
+    def compensate(
+        self,
+        *,
+        timeout: timedelta | None = None,
+        retry: Retry | None = None,
+        at_once: int | None = None,
+        on_error: bool = False,
+    ) -> CompensationMaker[C, R]:
+        """Make a compensation of a function of (context, made, call), sync or async: it undoes what this step did.
+
+        It is done once for each time that this step was, where the run is undone. ``made`` is what the step returned;
+        None where it is not known what it did. ``call.of`` is the call that is undone.
+
+        Args:
+            timeout: how long one attempt may take; None: as long as it does.
+            retry: how often it is tried, and how long is waited in between; None: as ``Retry()`` says.
+            at_once: how many of it may go on at once in one engine; None: it has no limit of its own.
+            on_error: whether it is done for a step that failed, too, all of whose attempts have raised.
+        """
+        tried = Retry() if retry is None else retry
+        return CompensationMaker(self, timeout, tried, at_once, on_error, calling_place())
+
+    @property
+    def compensation(self) -> Compensation[C, R] | None:
+        """What undoes it; None: nothing does."""
+        return self.compensations[0] if self.compensations else None
 
     @property
     def is_async(self) -> bool:
@@ -232,6 +264,85 @@ class StepMaker(Generic[C]):
         step: Step[C, Any] = made(name, function, self.timeout, self.retry, self.at_once, self.place)
         self.add(step)
         return step
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Compensation(Step[C, None], Generic[C, R]):
+    """The work that undoes a step; made by ``Step.compensate``, and asked for where the run is undone.
+
+    It is called like its function.
+    """
+
+    of: Step[C, R]
+    """What it undoes."""
+    on_error: bool
+    """Whether it is done for a step that failed, too, all of whose attempts have raised."""
+
+    def __call__(  # type: ignore[override]  # it is told what the step made
+        self, context: C, made: R | None, call: Call
+    ) -> Awaitable[None] | None:
+        """Do it, as a unit test does."""
+        done: Awaitable[None] | None = self.function(context, made, call)
+        return done
+
+
+class PlainCompensation(Compensation[C, R]):
+    """A compensation whose function does the work itself."""
+
+    __slots__ = ()
+
+    def __call__(self, context: C, made: R | None, call: Call) -> None:  # type: ignore[override]  # as above
+        """Do it."""
+        self.function(context, made, call)
+
+
+class AsyncCompensation(Compensation[C, R]):
+    """A compensation whose function is to be awaited."""
+
+    __slots__ = ()
+
+    def __call__(  # type: ignore[override]  # as above
+        self, context: C, made: R | None, call: Call
+    ) -> Awaitable[None]:
+        """What is to be awaited."""
+        done: Awaitable[None] = self.function(context, made, call)
+        return done
+
+
+@dataclass(frozen=True, slots=True)
+class CompensationMaker(Generic[C, R]):
+    """What ``@charge.compensate(...)`` is: it makes a compensation of a function."""
+
+    of: Step[C, R]
+    timeout: timedelta | None
+    retry: Retry
+    at_once: int | None
+    on_error: bool
+    place: Place
+
+    @overload
+    def __call__(
+        self, function: Callable[[C, R | None, Call], Awaitable[None]]
+    ) -> AsyncCompensation[C, R]: ...
+
+    @overload
+    def __call__(self, function: Callable[[C, R | None, Call], None]) -> PlainCompensation[C, R]: ...
+
+    def __call__(self, function: Callable[[C, R | None, Call], Any]) -> Compensation[C, R]:
+        """The compensation, which is that of its step from now on."""
+        made = AsyncCompensation if _is_async(function) else PlainCompensation
+        compensation: Compensation[C, R] = made(
+            name=_name_of(function),
+            function=function,
+            timeout=self.timeout,
+            retry=self.retry,
+            at_once=self.at_once,
+            place=self.place,
+            of=self.of,
+            on_error=self.on_error,
+        )
+        self.of.compensations.append(compensation)
+        return compensation
 
 
 def bare_function(function: Any) -> Any:

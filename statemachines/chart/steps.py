@@ -53,6 +53,8 @@ class Plan(NamedTuple):
     """The final state of the pipeline itself that was entered, so that the run has ended; 0: none was."""
     left: int = 0
     entered: int = 0
+    undoing: int = -1
+    """Which line of the definition says where the run goes once it is undone, which now begins; -1: it does not."""
 
 
 class Steps:
@@ -213,7 +215,8 @@ class Steps:
                     ends = number
                 else:
                     acts.append(SayDone(active, number, tuple(self._done_by(node, active))))
-        return Plan(tuple(acts), Spot(active, history), ends, leaving, entering.states)
+        undoing = max((arc.undoing for arc in arcs), default=-1)
+        return Plan(tuple(acts), Spot(active, history), ends, leaving, entering.states, undoing)
 
     def _done_by(self, node: Node, active: int) -> list[int]:
         nodes = self.chart.nodes

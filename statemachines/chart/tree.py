@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
@@ -25,6 +25,8 @@ class Kind(enum.Enum):
     PARALLEL = enum.auto()
     FINAL = enum.auto()
     HISTORY = enum.auto()
+    COMPENSATING = enum.auto()
+    """Where a run is while it is undone: it takes nothing, and is left by its own end."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,6 +52,10 @@ class Arc:
     block: Block | None
     move: Move | None = None
     """The line of the definition; None: a run's beginning."""
+    undoing: int = -1
+    """Which line of the definition it is, where it leads to ``$compensating`` first; -1: it does not."""
+    undone: Arc | None = None
+    """What is taken instead where the action asks to compensate; None: it may not."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,6 +119,8 @@ class Chart:
     """By which name of the definition the type of an event goes; None where none of its names is a pattern."""
     kin: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """By the type of a step's failure, those that are taken to be of it as well: with the exceptions above its own."""
+    ways_on: dict[int, Arc] = field(default_factory=dict)
+    """By line of the definition, what leads from ``$compensating`` to its targets."""
 
     def arcs_on(self, number: int, name: str) -> list[Arc]:
         """The transitions of a state on the events that go by a name, in document order."""
@@ -135,6 +143,8 @@ class Chart:
 
 
 EVENTLESS = ""
+COMPENSATING = "$compensating"
+"""The name of the state where a run is while it is undone, which no other state may have."""
 
 
 def numbers_of(states: int) -> Iterator[int]:
@@ -152,13 +162,21 @@ def plant(pipeline: Pipeline[Any]) -> Chart:
     for state in pipeline.states:
         inside.setdefault(state.parent, []).append(state)
     _grow(inside, nodes, nodes[0], None)
+    if any(step.compensation for step in pipeline.steps):
+        nodes[0].children.append(len(nodes))
+        nodes.append(Node(len(nodes), COMPENSATING, Kind.COMPENSATING, 0, ancestors=(0,)))
     numbers = {node.name: node.number for node in nodes[1:]}
     for node in reversed(nodes):
         if node.parent >= 0:
             nodes[node.parent].inside |= node.inside | 1 << node.number
     _begin(pipeline, nodes, numbers)
+    lines = {move: line for line, move in enumerate(pipeline.moves)}
+    ways_on: dict[int, Arc] = {}
     for number, move in enumerate(_in_document_order(pipeline, numbers)):
         arc = _arc(number, move, nodes, numbers)
+        if COMPENSATING in numbers and move.source is None and move.targets:
+            line = lines[move]
+            arc, ways_on[line] = _by_undoing(arc, line, len(lines), numbers[COMPENSATING])
         nodes[arc.source].arcs.setdefault(move.event_type or EVENTLESS, []).append(arc)
         if move.delay is not None and move.event_type is not None:
             name = None if isinstance(move.delay, timedelta) else name_of(move.delay)
@@ -175,6 +193,7 @@ def plant(pipeline: Pipeline[Any]) -> Chart:
         _tagged(nodes),
         _names(pipeline),
         kin_of(pipeline.steps),
+        ways_on,
     )
 
 
@@ -260,6 +279,15 @@ def _arc(number: int, move: Move, nodes: list[Node], numbers: dict[str, int]) ->
         block=None if move.action is None else Block(move.action, _named(move.action)),
         move=move,
     )
+
+
+def _by_undoing(arc: Arc, line: int, lines: int, compensating: int) -> tuple[Arc, Arc]:
+    """A transition that undoes the run first, or may; and what leads on once it is undone."""
+    on = Arc(2 * lines + line, compensating, arc.targets, False, None, None, None, arc.move)
+    by = replace(arc, targets=(compensating,), undoing=line)
+    if arc.move is not None and arc.move.compensate:
+        return by, on
+    return replace(arc, undone=replace(by, number=lines + line)), on
 
 
 def _named(function: Callable[..., Any]) -> str:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.limits import EngineLimits
-from statemachines.step import Call, Step
+from statemachines.step import Step
 
 log = logging.getLogger("pointsman.engine")
 
@@ -40,6 +40,8 @@ class Ended:
     error: BaseException | None = None
     """Why it failed; None: it did not."""
     timed_out: bool = False
+    lost: bool = False
+    """Whether nobody knows what it did."""
     final: bool = False
     """Whether another attempt would fail in the same way."""
 
@@ -50,21 +52,20 @@ class Attempt:
     ``ended`` is done with what became of it; ``released`` once nothing of it goes on any more, which may be later.
     """
 
-    def __init__(self, step: Step[Any, Any], context: Any, call: Call, limits: EngineLimits) -> None:
+    def __init__(self, step: Step[Any, Any], arguments: tuple[Any, ...], limits: EngineLimits) -> None:
         self._step = step
         self._limits = limits
         loop = asyncio.get_running_loop()
         self.released: asyncio.Future[None] = loop.create_future()
         self._work: asyncio.Future[Ended]
+        self._stopping: asyncio.Future[None] = loop.create_future()
         if step.is_async:
-            work = asyncio.create_task(self._run(step.function, context, call), name=f"step {step.name}")
-            self._work = work
+            self._work = asyncio.create_task(self._run(step.function, arguments), name=f"step {step.name}")
         else:
             self._work = loop.create_future()
-            target = (step.function, context, call, loop)
-            threading.Thread(
-                target=self._run_in_thread, args=target, name=f"step {step.name}", daemon=True
-            ).start()
+            of_thread = step.function, arguments, loop
+            name = f"step {step.name}"
+            threading.Thread(target=self._run_in_thread, args=of_thread, name=name, daemon=True).start()
         self._work.add_done_callback(lambda _: self._release())
         self.ended: asyncio.Task[Ended] = asyncio.create_task(self._watch(), name=f"attempt of {step.name}")
 
@@ -74,30 +75,51 @@ class Attempt:
         if self._step.is_async:
             self._work.cancel()
 
+    def stop(self) -> None:
+        """Have it end; what becomes of it is to be told."""
+        if not self._stopping.done():
+            self._stopping.set_result(None)
+
     async def _watch(self) -> Ended:
         timeout = None if self._step.timeout is None else self._step.timeout.total_seconds()
-        await asyncio.wait({self._work}, timeout=timeout)
-        if not self._work.done() and self._step.is_async:
-            # What it does about it is its own business, for a while.
-            self._work.cancel()
-            await asyncio.wait({self._work}, timeout=self._limits.step_cancel_seconds)
-            if not self._work.done():
-                log.error(
-                    "the step %s does not end though it was cancelled; it keeps its place", self._step.name
-                )
-        if timeout is not None and (not self._work.done() or self._work.cancelled()):
-            return Ended(error=TimeoutError(f"it was not done within {timeout:g} seconds"), timed_out=True)
-        if self._work.cancelled():
-            return Ended(error=CancelledError("it has cancelled itself"))
-        return self._work.result()
+        began = time.monotonic()
+        either: set[asyncio.Future[Any]] = {self._work, self._stopping}
+        await asyncio.wait(either, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        if self._work.done():
+            return self._seen() or Ended(error=CancelledError("it has cancelled itself"))
+        if self._step.is_async:
+            await self._cancel()
+        elif self._stopping.done():
+            # Nothing stops a thread: it has the time that it may take, and a while.
+            left = 0.0 if timeout is None else max(0.0, began + timeout - time.monotonic())
+            await asyncio.wait({self._work}, timeout=left + self._limits.step_cancel_seconds)
+        seen = self._seen()
+        # What an async step raises once it was cancelled does not say what it has done until then.
+        if seen is not None and (seen.error is None or not self._step.is_async):
+            return seen
+        if self._stopping.done():
+            return Ended(error=LostError("its state was left before it was known what it did"), lost=True)
+        assert timeout is not None, "it was stopped, or is over in time"
+        return Ended(error=TimeoutError(f"it was not done within {timeout:g} seconds"), timed_out=True)
+
+    async def _cancel(self) -> None:
+        """Have an async step end, which is its own business for a while."""
+        self._work.cancel()
+        await asyncio.wait({self._work}, timeout=self._limits.step_cancel_seconds)
+        if not self._work.done():
+            log.error("the step %s does not end though it was cancelled; it keeps its place", self._step.name)
+
+    def _seen(self) -> Ended | None:
+        """How it ended, if it has, and not by being cancelled."""
+        return self._work.result() if self._work.done() and not self._work.cancelled() else None
 
     def _release(self) -> None:
         if not self.released.done():
             self.released.set_result(None)
 
-    async def _run(self, function: Callable[..., Any], context: Any, call: Call) -> Ended:
+    async def _run(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Ended:
         try:
-            value = await _Measured(function(context, call), self._step.name)
+            value = await _Measured(function(*arguments), self._step.name)
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # noqa: BLE001 - whatever user code raises ends here, SystemExit too
@@ -105,10 +127,10 @@ class Attempt:
         return Ended(value)
 
     def _run_in_thread(
-        self, function: Callable[..., Any], context: Any, call: Call, loop: asyncio.AbstractEventLoop
+        self, function: Callable[..., Any], arguments: tuple[Any, ...], loop: asyncio.AbstractEventLoop
     ) -> None:
         try:
-            value = function(context, call)
+            value = function(*arguments)
         except BaseException as error:  # noqa: BLE001 - whatever user code raises ends here, SystemExit too
             ended = Ended(error=error)
         else:

@@ -56,10 +56,10 @@ def open_executions(memory: bytes) -> dict[tuple[int, int], Execution]:
 
 def asked_execution(pipeline: int, run: Run, one: Execution, at: datetime) -> AskedExecution:
     """As the store keeps it; ``at`` is when it may begin at once."""
-    again = time_of(one.again) if one.again else at
-    return AskedExecution(
-        pipeline, run.key, run.id, one.sequence, one.number, one.step, one.attempt, again, one.error
-    )
+    again = time_of(one.again) if one.again and not one.stopping else at
+    named = run.key, run.id, one.sequence, one.number
+    rest = one.of, one.made, bool(one.stopping)
+    return AskedExecution(pipeline, *named, one.step, one.attempt, again, one.error, *rest)
 
 
 def given_up(memory: bytes, execution: Execution) -> bytes:

@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
+import orjson
 from tenacity import RetryCallState
 
 from engine.attempts import Attempt, Ended, LostError
@@ -37,9 +38,11 @@ from statemachines.results import (
     failed_event,
     frozen,
     idempotency_key,
+    stopped_event,
     tried_event,
 )
-from statemachines.step import Call, Step
+from statemachines.step import Call, Compensation, Step
+from statemachines.undoing import ENDED, FAILED, NEVER, UNKNOWN
 
 log = logging.getLogger("pointsman.engine")
 
@@ -67,6 +70,8 @@ class _Going:
     """Whether what became of it has been told; it may still keep a thread."""
     unwanted: bool = False
     """Whether nobody waits for it any more."""
+    stopping: bool = False
+    """Whether its state was left, and the run waits to hear what became of it."""
 
 
 class Steps:
@@ -148,7 +153,7 @@ class Steps:
         for one in [*self._going.values()]:
             if not one.told:
                 one.attempt.cancel()
-                self._tell(one, Ended(error=LostError("the engine was stopped")))
+                self._tell(one, Ended(error=LostError("the engine was stopped"), lost=True))
 
     def take(self) -> list[StepResult]:
         """What became of attempts, and is in no draft yet. Raises StoreError: the store broke away."""
@@ -175,11 +180,14 @@ class Steps:
         for one in results:
             self._results.pop(one.begun.id, None)
             self._handed.discard(one.begun.id)
-        if commit.executions_over:
-            over = set(commit.executions_over)
+        over = set(commit.executions_over)
+        stopping = {one.address for one in commit.executions_asked if one.stopping}
+        if over or stopping:
             for going in self._going.values():
                 if going.begun.address in over and not going.told:
                     self._unwanted(going)
+                elif going.begun.address in stopping:
+                    self._stop(going)
         if commit.executions_asked or commit.executions_over:
             self._wanted.set()
 
@@ -194,6 +202,9 @@ class Steps:
             self._alone = len(results)
 
     async def _serve(self) -> None:
+        assert self._store is not None, "it was opened"
+        # The session before may have ended while it was asked what may begin.
+        await self._store.put_back(self._holder, [*self._going, *self._results])
         while True:
             # Not by wait_for, which forgets before Python 3.12 that it was cancelled where both come at once.
             with contextlib.suppress(TimeoutError):
@@ -236,15 +247,19 @@ class Steps:
             self._spoke_at = -SPEAK_SECONDS
 
     async def _look_after(self, store: Store) -> None:
-        """Cancel what runs wait for no more, by moves of other engines."""
+        """Stop what runs wait for no more, or whose states they have left, by moves of other engines."""
         going = [id_ for id_, one in self._going.items() if not one.told]
         if going and time.monotonic() - self._looked_after >= LOOK_AFTER_SECONDS:
             self._looked_after = time.monotonic()
             there = await store.executions_there(going)
             for id_ in going:
                 one = self._going.get(id_)
-                if id_ not in there and one is not None and id_ not in self._results:
+                if one is None or one.told:
+                    continue
+                if id_ not in there:
                     self._unwanted(one)
+                elif there[id_]:
+                    self._stop(one)
 
     def _rooms(self) -> dict[tuple[int, str], int]:
         """How many attempts may begin, by pipeline and step."""
@@ -258,7 +273,7 @@ class Steps:
             (route.pipeline, step.name): step
             for route in self._routes.values()
             for machine in route.machines.values()
-            for step in machine.pipeline.steps
+            for step in machine.pipeline.works
         }
         free = self._limits.steps_at_once_max - len(self._going)
         free_threads = self._limits.step_threads_max - threads
@@ -278,26 +293,22 @@ class Steps:
 
     def _begin(self, begun: BegunExecution) -> None:
         machine, step = self._meant(begun)
-        call = Call(
-            idempotency_key(machine, begun.key, begun.generation, _execution(begun)),
-            begun.attempt,
-            begun.key,
-            begun.step,
-            begun.error,
-        )
+        if begun.stopping:
+            self._keep(self._stopped(begun, NEVER))
+            return
         try:
-            context = frozen(machine.context_class).__pydantic_validator__.validate_json(begun.input)
-        except BaseException as error:  # noqa: BLE001 - a context's validators are user code
+            arguments = _arguments(begun, machine, step)
+        except BaseException as error:  # noqa: BLE001 - the validators of contexts and results are user code
             self._keep(self._failure(begun, Ended(error=error, final=True)))
             return
-        attempt = Attempt(step, context, call, self._limits)
+        attempt = Attempt(step, arguments, self._limits)
         going = self._going[begun.id] = _Going(begun, step, attempt)
         attempt.ended.add_done_callback(lambda _: self._end(going))
         attempt.released.add_done_callback(lambda _: self._release(begun.id))
 
     def _meant(self, begun: BegunExecution) -> tuple[Machine, Step[Any, Any]]:
         machine = self._routes[begun.pipeline].machines[begun.definition]
-        return machine, next(one for one in machine.pipeline.steps if one.name == begun.step)
+        return machine, next(one for one in machine.pipeline.works if one.name == begun.step)
 
     def _end(self, going: _Going) -> None:
         if not going.told and not going.attempt.ended.cancelled():
@@ -306,9 +317,15 @@ class Steps:
     def _tell(self, going: _Going, ended: Ended) -> None:
         going.told = True
         begun = going.begun
-        if not going.unwanted:
-            failed = ended.error is not None
-            self._keep(self._failure(begun, ended) if failed else self._success(begun, ended.result))
+        if going.unwanted:
+            return
+        if going.stopping:
+            how = ENDED if ended.error is None else UNKNOWN if ended.lost or ended.timed_out else FAILED
+            self._keep(self._stopped(begun, how, ended.result))
+        elif ended.error is None:
+            self._keep(self._success(begun, ended.result))
+        else:
+            self._keep(self._failure(begun, ended))
 
     def _keep(self, result: StepResult) -> None:
         self._results[result.begun.id] = result
@@ -322,9 +339,27 @@ class Steps:
         going.unwanted = True
         going.attempt.cancel()
 
+    def _stop(self, going: _Going) -> None:
+        going.stopping = True
+        going.attempt.stop()
+
     def _lose(self, begun: BegunExecution) -> None:
-        said = "the engine that made the attempt ended, or does not serve the run any more"
-        self._keep(self._failure(begun, Ended(error=LostError(said))))
+        if begun.stopping:
+            self._keep(self._stopped(begun, UNKNOWN))
+            return
+        said = "the engine that made the attempt ended before it was known what became of it"
+        self._keep(self._failure(begun, Ended(error=LostError(said), lost=True)))
+
+    def _stopped(self, begun: BegunExecution, how: str, result: Any = None) -> StepResult:
+        machine, step = self._meant(begun)
+        execution = _execution(begun)
+        try:
+            event_type, data = stopped_event(step, execution, how, result)
+        except ResultError:
+            # It was done, and what it returned cannot be kept.
+            event_type, data = stopped_event(step, execution, UNKNOWN)
+        known_as = event_id(machine, begun, execution, begun.attempt, "stopped")
+        return self._result(begun, known_as, event_type, data)
 
     def _success(self, begun: BegunExecution, result: Any) -> StepResult:
         machine, step = self._meant(begun)
@@ -344,11 +379,13 @@ class Steps:
         if ended.final or begun.attempt >= retry.attempts or isinstance(error, retry.unless):
             kind, attempts = "failed", begun.attempt
             event_type, data = failed_event(
-                step, execution, error, timed_out=ended.timed_out, attempts=attempts
+                step, execution, error, timed_out=ended.timed_out, lost=ended.lost, attempts=attempts
             )
         else:
             kind, again = "tried", microseconds_of(self._clock() + _pause(step, begun.attempt, error))
-            event_type, data = tried_event(step, execution, error, timed_out=ended.timed_out, again=again)
+            event_type, data = tried_event(
+                step, execution, error, timed_out=ended.timed_out, lost=ended.lost, again=again
+            )
         known_as = event_id(machine, begun, execution, begun.attempt, kind)
         return self._result(begun, known_as, event_type, data)
 
@@ -371,7 +408,23 @@ class Steps:
 
 
 def _execution(begun: BegunExecution) -> Execution:
-    return Execution(begun.sequence, begun.number, begun.step, "", begun.attempt)
+    return Execution(begun.sequence, begun.number, begun.step, "", begun.attempt, of=begun.of)
+
+
+def _arguments(begun: BegunExecution, machine: Machine, step: Step[Any, Any]) -> tuple[Any, ...]:
+    """What a step is given, or a compensation. Raises what the validators of users raise."""
+    context = frozen(machine.context_class).__pydantic_validator__.validate_json(begun.input)
+    key = idempotency_key(machine, begun.key, begun.generation, _execution(begun))
+    call = Call(key, begun.attempt, begun.key, begun.step, begun.error)
+    if not isinstance(step, Compensation):
+        return context, call
+    sequence, _, number = begun.of.partition(".")
+    undone = Execution(int(sequence), int(number), step.of.name, "")
+    undone_key = idempotency_key(machine, begun.key, begun.generation, undone)
+    made = None
+    if begun.made is not None:
+        made = step.of.adapter.validate_python(orjson.loads(begun.made)["data"]["data"])
+    return context, made, replace(call, of=Call(undone_key, 0, begun.key, step.of.name))
 
 
 def _pause(step: Step[Any, Any], attempt: int, error: BaseException) -> timedelta:

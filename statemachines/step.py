@@ -45,14 +45,14 @@ class Call:
     idempotency_key: str
     """To be given to whoever does the work: equal for all attempts at one execution, and for nothing else."""
     attempt: int
-    """The first is 1."""
+    """The first is 1; of a call that is undone it is 0, since it is for all attempts of it."""
     key: str
     """The run's."""
     step: str
     last_error: str = ""
     """How the attempt before this one failed, as in ``Class: message``; empty where there is none."""
     of: Call | None = None
-    """Of a compensation: the last call of what it undoes."""
+    """Of a compensation: what it undoes."""
 
 
 def exponential(first: float, most: float) -> wait_base:
@@ -280,9 +280,9 @@ class Compensation(Step[C, None], Generic[C, R]):
 
     def __call__(  # type: ignore[override]  # it is told what the step made
         self, context: C, made: R | None, call: Call
-    ) -> Awaitable[None] | None:
+    ) -> Coroutine[Any, Any, None] | None:
         """Do it, as a unit test does."""
-        done: Awaitable[None] | None = self.function(context, made, call)
+        done: Coroutine[Any, Any, None] | None = self.function(context, made, call)
         return done
 
 
@@ -303,9 +303,9 @@ class AsyncCompensation(Compensation[C, R]):
 
     def __call__(  # type: ignore[override]  # as above
         self, context: C, made: R | None, call: Call
-    ) -> Awaitable[None]:
+    ) -> Coroutine[Any, Any, None]:
         """What is to be awaited."""
-        done: Awaitable[None] = self.function(context, made, call)
+        done: Coroutine[Any, Any, None] = self.function(context, made, call)
         return done
 
 
@@ -322,7 +322,7 @@ class CompensationMaker(Generic[C, R]):
 
     @overload
     def __call__(
-        self, function: Callable[[C, R | None, Call], Awaitable[None]]
+        self, function: Callable[[C, R | None, Call], Coroutine[Any, Any, None]]
     ) -> AsyncCompensation[C, R]: ...
 
     @overload

@@ -240,6 +240,17 @@ class AskedExecution(NamedTuple):
     """From when on."""
     error: str
     """Of the attempt before."""
+    of: str = ""
+    """Of a compensation: the execution that it undoes."""
+    made: int = 0
+    """The number of the row that has what that returned; 0: it is not known."""
+    stopping: bool = False
+    """Whether its state was left, and the run waits to hear what became of it."""
+
+    @property
+    def address(self) -> tuple[int, int, int]:
+        """What the row is known by that holds it: (run, sequence, number)."""
+        return self.run, self.sequence, self.number
 
 
 class BegunExecution(NamedTuple):
@@ -261,6 +272,12 @@ class BegunExecution(NamedTuple):
     """Of the attempt before."""
     input: bytes
     """The context after the row that asked for it; empty where it is not needed."""
+    of: str = ""
+    """Of a compensation: the execution that it undoes."""
+    stopping: bool = False
+    """Whether its state was left before it began, and it is only to be said that it has not."""
+    made: bytes | None = None
+    """The event that has what the undone execution returned; None: it is not known, or none."""
 
     @property
     def address(self) -> tuple[int, int, int]:
@@ -396,6 +413,10 @@ class Store(Protocol):
         """
         ...
 
+    async def put_back(self, holder: int, but: Sequence[int]) -> None:
+        """Have what is marked as begun by this holder, and was not, wait again; ``but`` these, which were."""
+        ...
+
     async def begun_by_others(
         self,
         homes: Sequence[int],
@@ -416,8 +437,8 @@ class Store(Protocol):
         """Say that it is not there any more: its attempts are lost."""
         ...
 
-    async def executions_there(self, numbers: Sequence[int]) -> set[int]:
-        """Which of these executions are still waited for by their runs."""
+    async def executions_there(self, numbers: Sequence[int]) -> dict[int, bool]:
+        """Those of these executions that runs still wait for, and whether they are to be stopped."""
         ...
 
     async def has_executions(self, pipelines: Sequence[int], definitions: Sequence[int]) -> bool:

@@ -208,6 +208,10 @@ class PostgresStore:
         sql = _SQL["begin_executions"]
         return await self._executions(sql, *wanted, until, homes, but, definitions, holder)
 
+    async def put_back(self, holder: int, but: Sequence[int]) -> None:
+        async with self._looking, _translated(self._looker):
+            await self._looker.execute(_SQL["put_back"], holder, but)
+
     async def begun_by_others(
         self,
         homes: Sequence[int],
@@ -232,9 +236,9 @@ class PostgresStore:
         async with self._looking, _translated(self._looker):
             return [BegunExecution(*row) for row in await self._looker.fetch(sql, *values)]
 
-    async def executions_there(self, numbers: Sequence[int]) -> set[int]:
+    async def executions_there(self, numbers: Sequence[int]) -> dict[int, bool]:
         async with self._looking, _translated(self._looker):
-            return {number for (number,) in await self._looker.fetch(_SQL["executions_there"], numbers)}
+            return dict(await self._looker.fetch(_SQL["executions_there"], numbers))
 
     async def has_executions(self, pipelines: Sequence[int], definitions: Sequence[int]) -> bool:
         async with self._translated():

@@ -93,13 +93,14 @@ async def test_what_its_run_waits_for_no_more_is_gone(world: World) -> None:
     run = await started(store)
     after = await ask(store, run, asked(run), asked(run, 1))
     [first, second] = await begin(store)
-    assert await store.executions_there([first.id, second.id]) == {first.id, second.id}
+    there = {first.id: False, second.id: False}
+    assert await store.executions_there([first.id, second.id]) == there
     assert await store.has_executions([1], [1])
     _, commit = moved(after)
     await store.commit(
         replace(commit, executions_over=[(run.id, run.sequence, 0), (run.id, run.sequence, 1)])
     )
-    assert await store.executions_there([first.id, second.id]) == set()
+    assert await store.executions_there([first.id, second.id]) == {}
     assert not await store.has_executions([1], [1])
 
 
@@ -141,3 +142,43 @@ async def test_holders_do_not_end_those_of_other_names(world: World, instance: s
     assert await lost(store) == []
     await store.let_go(1)
     assert await lost(store) == [("k", 1)]
+
+
+async def test_what_is_to_be_stopped_is_left_to_who_has_begun_it_and_else_begins_only_to_be_told_of(
+    world: World,
+) -> None:
+    store = await world.open()
+    run = await started(store)
+    after = await ask(store, run, asked(run), asked(run, 1, again=AT + timedelta(hours=1)))
+    [first] = await begin(store, 1)
+    await ask(store, after, asked(run, stopping=True), asked(run, 1, stopping=True))
+    [second] = await begin(store, 2)
+    assert (second.number, second.stopping, first.stopping) == (1, True, False)
+    assert await store.executions_there([first.id, second.id]) == {first.id: True, second.id: True}
+    assert [
+        (one.number, one.stopping)
+        for one in await store.begun_by_others(HOMES_ALL, [1], [1], (), SILENT, LIMIT)
+    ] == [
+        (0, True),
+        (1, True),
+    ]
+
+
+async def test_a_compensation_is_given_the_event_that_has_what_it_undoes(world: World) -> None:
+    store = await world.open()
+    run = await started(store)
+    after = await ask(store, run, asked(run, of="1.0", made=1), asked(run, 1, of="1.1"))
+    begun = await begin(store)
+    assert [(one.of, one.made) for one in begun] == [("1.0", b"{}"), ("1.1", None)]
+    assert after.sequence == 2
+
+
+async def test_what_was_given_and_not_heard_of_is_put_back(world: World) -> None:
+    store = await world.open()
+    run = await started(store)
+    await ask(store, run, asked(run), asked(run, 1))
+    [first, second] = await begin(store, 1)
+    await store.put_back(2, [])
+    assert await begin(store, 1) == []
+    await store.put_back(1, [first.id])
+    assert [one.id for one in await begin(store, 1)] == [second.id]

@@ -43,7 +43,8 @@ class Executions:
             before = self.rows.get(address)
             if before is None:
                 self.given += 1
-            self.rows[address] = Waiting(self.given if before is None else before.id, asked)
+            holder = before.holder if before is not None and asked.stopping else None
+            self.rows[address] = Waiting(self.given if before is None else before.id, asked, holder)
 
     def begin(
         self,
@@ -78,10 +79,10 @@ class Executions:
         ]
 
 
-def as_begun(one: Waiting, run: Run, input: bytes) -> BegunExecution:
+def as_begun(one: Waiting, run: Run, input: bytes, made: bytes | None = None) -> BegunExecution:
     """As the store answers."""
     asked = one.asked
     return BegunExecution(
         one.id, asked.pipeline, asked.key, run.generation, asked.run, run.definition, home_of(asked.key),
-        asked.sequence, asked.number, asked.step, asked.attempt, asked.error, input,
+        asked.sequence, asked.number, asked.step, asked.attempt, asked.error, input, asked.of, asked.stopping, made,
     )  # fmt: skip

@@ -172,7 +172,12 @@ class FakeStore:
             return tables.runs[run][1].definition in definitions
 
         begun = tables.executions.begin(rooms, until, homes, but, holder, is_loaded)
-        return [self._begun(one, self._input_of(one)) for one in begun]
+        return [self._begun(one, self._input_of(one), self._made_of(one)) for one in begun]
+
+    async def put_back(self, holder: int, but: Sequence[int]) -> None:
+        for one in self.tables.executions.rows.values():
+            if one.holder == holder and one.id not in but:
+                one.holder = None
 
     async def begun_by_others(
         self,
@@ -187,8 +192,11 @@ class FakeStore:
         lost = [self._begun(one, b"") for one in self.tables.executions.lost(homes, pipelines, but)]
         return [one for one in lost if one.definition in definitions][:limit]
 
-    def _begun(self, one: Waiting, input: bytes) -> BegunExecution:
-        return as_begun(one, self.tables.runs[one.asked.run][1], input)
+    def _begun(self, one: Waiting, input: bytes, made: bytes | None = None) -> BegunExecution:
+        return as_begun(one, self.tables.runs[one.asked.run][1], input, made)
+
+    def _made_of(self, one: Waiting) -> bytes | None:
+        return self.tables.rows[one.asked.run, one.asked.made].payload if one.asked.made else None
 
     def _input_of(self, one: Waiting) -> bytes:
         asked, rows = one.asked, self.tables.rows
@@ -204,8 +212,9 @@ class FakeStore:
     async def let_go(self, holder: int) -> None:
         self.tables.executions.holders.pop(holder, None)
 
-    async def executions_there(self, numbers: Sequence[int]) -> set[int]:
-        return {one.id for one in self.tables.executions.rows.values()} & set(numbers)
+    async def executions_there(self, numbers: Sequence[int]) -> dict[int, bool]:
+        rows = self.tables.executions.rows.values()
+        return {one.id: one.asked.stopping for one in rows if one.id in numbers}
 
     async def has_executions(self, pipelines: Sequence[int], definitions: Sequence[int]) -> bool:
         waiting = [one.asked for one in self.tables.executions.rows.values()]

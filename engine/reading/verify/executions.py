@@ -24,6 +24,9 @@ class StoredExecution(NamedTuple):
     attempt: int
     again: datetime
     error: str
+    of: str
+    made: int
+    stopping: bool
 
 
 def check_executions(
@@ -53,6 +56,8 @@ def _told(meant: Execution | None, found: StoredExecution | None) -> str:
             f"is attempt {found.attempt} of {found.step} ({found.error!r:.80}) in its table, "
             f"and attempt {meant.attempt} of {meant.step} ({meant.error!r:.80}) by the run's log"
         )
-    if meant.again and time_of(meant.again) != found.again:
+    if (meant.of, meant.made, bool(meant.stopping)) != (found.of, found.made, found.stopping):
+        return "does not say what it undoes, or that it is to be stopped, as the run's log does"
+    if meant.again and not meant.stopping and time_of(meant.again) != found.again:
         return f"is to go on at {shown_time(found.again)}, and by the run's log at {shown_time(time_of(meant.again))}"
     return ""

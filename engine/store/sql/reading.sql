@@ -70,7 +70,7 @@ order by id limit $4
 select run, attributes from pointsman.run_attributes where run = any ($1::bigint[])
 
 -- name: executions_of_runs
-select run, sequence, number, step, attempt, again, error from pointsman.executions
+select run, sequence, number, step, attempt, again, error, of, made, stopping from pointsman.executions
 where run = any ($1::bigint[]) order by run, sequence, number
 
 -- name: waiting_of_runs

@@ -290,15 +290,18 @@ from pointsman.runs where id = $1
 select cluster, topic, partition from pointsman.positions where id = $1
 
 -- name: add_executions
--- New ones, and those whose next attempt is to wait for its turn.
-insert into pointsman.executions (pipeline, home, run, sequence, number, step, attempt, again, error)
+-- New ones, those whose next attempt is to wait for its turn, and those that are to be stopped.
+insert into pointsman.executions (pipeline, home, run, sequence, number, step, attempt, again, error, of, made, stopping)
 select new.pipeline, pointsman.home_of(new.key), new.run, new.sequence, new.number, new.step, new.attempt, new.again,
-    new.error
+    new.error, new.of, new.made, new.stopping
 from unnest(
-    $1::int[], $2::text[], $3::bigint[], $4::int[], $5::int[], $6::text[], $7::int[], $8::timestamptz[], $9::text[]
-) as new (pipeline, key, run, sequence, number, step, attempt, again, error)
+    $1::int[], $2::text[], $3::bigint[], $4::int[], $5::int[], $6::text[], $7::int[], $8::timestamptz[], $9::text[],
+    $10::text[], $11::int[], $12::boolean[]
+) as new (pipeline, key, run, sequence, number, step, attempt, again, error, of, made, stopping)
 on conflict (run, sequence, number) do update
-set attempt = excluded.attempt, again = excluded.again, error = excluded.error, holder = null
+-- Who has begun an attempt of what is to be stopped has to say what became of it.
+set attempt = excluded.attempt, again = excluded.again, error = excluded.error, stopping = excluded.stopping,
+    holder = case when excluded.stopping then executions.holder end
 
 -- name: remove_executions
 delete from pointsman.executions e
@@ -329,7 +332,11 @@ select b.id, b.pipeline, r.key, r.generation, b.run, r.definition, b.home, b.seq
         select e.context from pointsman.events e
         where e.run = b.run and e.sequence <= b.sequence and e.context <> ''
         order by e.sequence desc limit 1
-    ) end as input
+    ) end as input,
+    b.of, b.stopping,
+    case when b.made > 0 then (
+        select e.payload from pointsman.events e where e.run = b.run and e.sequence = b.made
+    ) end as made
 from begun b join pointsman.runs r on r.id = b.run
 order by b.again, b.id
 
@@ -345,10 +352,14 @@ on conflict (id) do update set seen = excluded.seen
 -- name: let_go
 delete from pointsman.holders where id = $1
 
+-- name: put_back
+-- What this engine was given, and does not know of: it was cancelled, or lost the connection, before it heard the answer.
+update pointsman.executions set holder = null where holder = $1 and id <> all ($2::bigint[])
+
 -- name: begun_by_others
 -- Attempts that engines have begun who are not heard of any more.
 select e.id, e.pipeline, r.key, r.generation, e.run, r.definition, e.home, e.sequence, e.number, e.step, e.attempt,
-    e.error, ''::bytea as input
+    e.error, ''::bytea as input, e.of, e.stopping, null::bytea as made
 from pointsman.executions e join pointsman.runs r on r.id = e.run
 where e.holder is not null and e.home = any ($1::smallint[]) and e.pipeline = any ($2::int[])
     and r.definition = any ($3::int[]) and e.id <> all ($4::bigint[])
@@ -359,8 +370,8 @@ where e.holder is not null and e.home = any ($1::smallint[]) and e.pipeline = an
 order by e.id limit $6
 
 -- name: executions_there
--- Which of these are still wanted.
-select id from pointsman.executions where id = any ($1::bigint[])
+-- Which of these are still wanted, and whether their states were left.
+select id, stopping from pointsman.executions where id = any ($1::bigint[])
 
 -- name: has_executions
 -- What a run waits for that is held waits for a person, too.

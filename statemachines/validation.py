@@ -7,6 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 from statemachines.checks import (
+    compensations,
     contexts,
     events,
     handlers,
@@ -30,6 +31,7 @@ _CHECKS = (
     keys.find,
     timers.find,
     steps.find,
+    compensations.find,
     handlers.find,
     paths.find,
 )

@@ -63,7 +63,9 @@ def _made(one: Compensation[Any, Any]) -> Iterator[Mistake]:
     try:
         name = list(inspect.signature(one.function).parameters)[1]
         said, result = one.annotation_of(name), one.of.result_type
-        fits = all(_is_among(part, _parts(said)) for part in (*_parts(result), types.NoneType))
+        fits = all(
+            any(_may_be(part, one) for one in _parts(said)) for part in (*_parts(result), types.NoneType)
+        )
     except Exception:  # noqa: BLE001 - it says nothing, or what it says is a mistake of its own
         return
     wanted = _named(result) if types.NoneType in _parts(result) else f"{_named(result)} | None"
@@ -84,17 +86,14 @@ def _parts(annotation: Any) -> list[Any]:
     return [types.NoneType if annotation is None else annotation]
 
 
-def _is_among(part: Any, parts: list[Any]) -> bool:
-    """Whether a value of this type may be one of these; in doubt it may."""
-    for one in parts:
-        if one in (Any, object, part) or isinstance(one, TypeVar):
-            return True
-        both = isinstance(one, type) and isinstance(part, type)
-        if both and (issubclass(part, one) or (part, one) == (int, float)):
-            return True
-        if not both and types.NoneType not in (one, part) and get_origin(one) in (get_origin(part), part):
-            return True
-    return False
+def _may_be(part: Any, one: Any) -> bool:
+    """Whether a value of the first type may be one of the second; in doubt it may."""
+    if part in (one, Any) or one in (Any, object) or isinstance(one, TypeVar):
+        return True
+    narrow, wide = (get_origin(annotation) or annotation for annotation in (part, one))
+    if not (isinstance(narrow, type) and isinstance(wide, type)):
+        return types.NoneType not in (part, one)
+    return issubclass(narrow, wide) or (narrow, wide) == (int, float)
 
 
 def _move(move: Move, *, has_any: bool) -> Iterator[Mistake]:

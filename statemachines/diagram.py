@@ -6,15 +6,18 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from itertools import count
 from types import MappingProxyType
 from typing import Any
 
 import orjson
 
+from statemachines.chart.tree import COMPENSATING
 from statemachines.definition import Initial, Move, Pipeline, Start, State, name_of
 from statemachines.durations import told_duration
 from statemachines.events import is_event_class, is_outcome
 from statemachines.policies import Defer
+from statemachines.step import Step
 
 _PLAIN_ID = re.compile(r"(?!(state|begin|fork)_\d)(?!.*_(start|end)$)[A-Za-z][A-Za-z0-9_]*", re.IGNORECASE)
 """Not what is made up here, nor what Mermaid makes up itself for where a state begins and ends."""
@@ -79,8 +82,9 @@ def to_mermaid(pipeline: Pipeline[Any], marks: Marks = NO_MARKS) -> str:
     A transition that waits for no event says ``always``; one that stays in its state ``[internal]``; and one that
     leaves its state where others would stay in it ``[reenter]``. A timer says ``after 5 min``, or the name of the
     function that is asked. What a state defers or ignores is said in it, and the step that it runs; how that ended is
-    said in words: ``charge failed with CardRefused``. Several targets are behind a fork. A history says ``H``, or
-    ``H*`` where it is deep. Of a pipeline with mistakes, the part that is right is drawn.
+    said in words: ``charge failed with CardRefused``. Where steps can be undone, their states say what does it, and
+    runs that are undone are in ``compensating``. Several targets are behind a fork. A history says ``H``, or ``H*``
+    where it is deep. Of a pipeline with mistakes, the part that is right is drawn.
 
     What ``marks`` has of states and transitions is said behind them; the states where a run is are of the class
     ``here``, and those where it was of the class ``passed``.
@@ -101,6 +105,8 @@ class _Drawing:
         for state in pipeline.states:
             if isinstance(state.name, str):
                 self._states.setdefault(state.name, state)
+        if any(step.compensation for step in pipeline.steps):
+            self._states[COMPENSATING] = State(pipeline, COMPENSATING, False, False, "", pipeline.place)
         self._numbers = {name: at for at, name in enumerate(self._states)}
         self._ids = {name: _id(name, at) for name, at in self._numbers.items()}
         self._inner: dict[int, list[State[Any]]] = {}
@@ -129,7 +135,8 @@ class _Drawing:
 
     def _node(self, state: State[Any]) -> Iterator[str]:
         mark = {True: "H* ", False: "H "}[bool(state.deep)] if state.kind == "history" else ""
-        name = _escaped(_told(mark + state.name, self._marks.states.get(state.name)), _BRACKETS)
+        called = "compensating" if state.name == COMPENSATING else state.name
+        name = _escaped(_told(mark + called, self._marks.states.get(state.name)), _BRACKETS)
         of_state = self._ids[state.name]
         does = [f"{word} / {_escaped(text, _BRACKETS)}" for word, text in _notes(state)]
         inside = self._inner.get(id(state), [])
@@ -205,24 +212,38 @@ class _Drawing:
         """All on one event together; what any state takes is drawn from each of the outermost ones."""
         by_event: dict[str | None, list[tuple[State[Any], Move]]] = {}
         for state in self._states.values():
-            if state.final or state.kind == "history":
+            if state.final or state.kind == "history" or state.name == COMPENSATING:
                 continue
             for source in (state.name, None) if state.parent is None else (state.name,):
                 for move in self._pipeline.moves:
                     if move.source == source and self._is_right(move) and self._may_come(move, state):
                         by_event.setdefault(move.event_type, []).append((state, move))
-        forks = 0
+        forks = count()
         for edges in by_event.values():
             for state, move in edges:
-                said = self._marks.moves.get((state.name, move))
-                source, label = self._ids[state.name], _escaped(_told(self._label(move), said))
-                if len(move.targets) > 1:
-                    fork, forks = f"fork_{forks}", forks + 1
-                    yield f"state {fork} <<fork>>"
-                    yield f"{source} --> {fork}: {label}"
-                    yield from (f"{fork} --> {self._ids[target]}" for target in move.targets)
+                label = self._label(move)
+                if move.compensate and COMPENSATING in self._ids:
+                    yield from self._edge(state.name, move, (COMPENSATING,), label, forks)
                 else:
-                    yield f"{source} --> {self._ids[move.target or state.name]}: {label}"
+                    yield from self._edge(state.name, move, move.targets, label, forks)
+        for move in self._pipeline.moves:
+            is_taken = move.compensate or (COMPENSATING, move) in self._marks.moves
+            if COMPENSATING in self._ids and is_taken and self._is_right(move):
+                label = f"undone after {_what(move)}"
+                yield from self._edge(COMPENSATING, move, move.targets, label, forks)
+
+    def _edge(
+        self, source: str, move: Move, targets: tuple[str, ...], label: str, forks: Iterator[int]
+    ) -> Iterator[str]:
+        text = _escaped(_told(label, self._marks.moves.get((source, move))))
+        if len(targets) > 1:
+            fork = f"fork_{next(forks)}"
+            yield f"state {fork} <<fork>>"
+            yield f"{self._ids[source]} --> {fork}: {text}"
+            yield from (f"{fork} --> {self._ids[target]}" for target in targets)
+        else:
+            target = targets[0] if targets else source
+            yield f"{self._ids[source]} --> {self._ids[target]}: {text}"
 
     def _is_right(self, move: Move) -> bool:
         known = all(target in self._ids for target in move.targets)
@@ -263,6 +284,8 @@ def _notes(state: State[Any]) -> Iterator[tuple[str, str]]:
         yield "tags", ", ".join(map(str, state.tags))
     if state.run is not None:
         yield "run", str(state.run)
+    if isinstance(state.run, Step) and state.run.compensation is not None:
+        yield "undo", str(state.run.compensation)
     yield from (("entry", name_of(do) or "") for do, _ in state.entries)
     yield from (("exit", name_of(do) or "") for do, _ in state.exits)
     if state.output is not None:

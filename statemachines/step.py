@@ -188,10 +188,19 @@ class Step(Generic[C, R]):
         if not self.says_result:
             message = f"{self.name} does not say what it returns"
             raise TypeError(message)
+        return self.annotation_of("return")
+
+    def annotation_of(self, name: str) -> Any:
+        """What its function says of a parameter, or as ``return`` of what it returns.
+
+        Raises:
+            KeyError: nothing.
+            Exception: whatever comes of an annotation that cannot be resolved.
+        """
         bare = bare_function(self.function)
-        only = types.SimpleNamespace(__annotations__={"return": inspect.get_annotations(bare)["return"]})
+        only = types.SimpleNamespace(__annotations__={name: inspect.get_annotations(bare)[name]})
         names = getattr(bare, "__globals__", {}), dict(_closure(bare))
-        return typing.get_type_hints(only, *names, include_extras=True)["return"]
+        return typing.get_type_hints(only, *names, include_extras=True)[name]
 
     @property
     def adapter(self) -> TypeAdapter[R]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from statemachines.checks import (
     annotated,
+    compensations,
     contexts,
     events,
     handlers,
@@ -32,6 +33,7 @@ _CHECKS = (
     keys.find,
     timers.find,
     steps.find,
+    compensations.find,
     handlers.find,
     annotated.find,
     paths.find,

@@ -16,7 +16,7 @@ from statemachines.definition import Pipeline, name_of
 from statemachines.limits import DELAY_DAYS_MAX
 from statemachines.mistakes import Mistake
 from statemachines.patterns import covers
-from statemachines.step import TIMED_OUT, Retry, Step, bare_function, error_name
+from statemachines.step import TIMED_OUT, Compensation, Retry, Step, bare_function, error_name
 
 _DELAY_MAX = timedelta(days=DELAY_DAYS_MAX)
 Severity = Literal["error", "warning"]
@@ -25,10 +25,12 @@ Severity = Literal["error", "warning"]
 def find(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
     """All mistakes with steps; how they ended is looked at with the other events from inside."""
     first: dict[str, Step[Any, Any]] = {}
-    for step in pipeline.steps:
+    for step in pipeline.works:
         other = first.setdefault(step.name, step)
         if other is not step:
-            message = f"the step {step.name!r} was already made at {other.place}"
+            message = f"{called(step)} was already made at {other.place}"
+            if kind_of(step) != kind_of(other):
+                message = f"{called(step)} has the name of the {kind_of(other)} at {other.place}"
             yield _of(step, message, "Give one of the two functions another name")
         yield from _name(step)
         yield from _function(step)
@@ -44,34 +46,48 @@ def find(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
         yield from _failures_that_nothing_takes(tree)
 
 
+def kind_of(step: Step[Any, Any]) -> str:
+    """What it is, in a word."""
+    return "compensation" if isinstance(step, Compensation) else "step"
+
+
+def called(step: Step[Any, Any]) -> str:
+    """The same with its name."""
+    return f"the {kind_of(step)} {step.name!r}"
+
+
 def _name(step: Step[Any, Any]) -> Iterator[Mistake]:
     longest = max(step.events, key=lambda event_type: len(event_type.encode("utf-8", "replace")))
     if not step.name.isidentifier():
-        message = f"the step {step.name!r} has no name that events could be called by"
+        message = f"{called(step)} has no name that events could be called by"
         yield _of(step, message, "Write a function with def, and give it a name")
     elif (wrong := wrong_with_type(longest)) is not None:
-        message = f"the type {longest!r} of events of the step {step.name!r} {wrong}"
+        message = f"the type {longest!r} of events of {called(step)} {wrong}"
         yield _of(step, message, "Give the step or the exception a shorter name")
 
 
 def _function(step: Step[Any, Any]) -> Iterator[Mistake]:
     function: Any = step.function
     if not callable(function):
-        yield _of(step, f"a step is a function, and not {function!r}", "Write @flow.step() above a function")
+        cure = (
+            f"Write @{step.of.name}.compensate()" if isinstance(step, Compensation) else "Write @flow.step()"
+        )
+        yield _of(step, f"a {kind_of(step)} is a function, and not {function!r}", f"{cure} above a function")
         return
     bare = bare_function(function)
     if inspect.isgeneratorfunction(bare) or inspect.isasyncgenfunction(bare):
-        message = f"the step {step.name!r} is a generator, which does nothing by itself"
+        message = f"{called(step)} is a generator, which does nothing by itself"
         yield _of(step, message, "Let it return its result, without yield")
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):
         return  # built-in functions that do not tell
+    wanted = "(context, made, call)" if isinstance(step, Compensation) else "(context, call)"
     try:
-        signature.bind(None, None)
+        signature.bind(*[None] * len(wanted.split(",")))
     except TypeError:
-        message = f"the step {name_of(function)}{signature} cannot be called with (context, call)"
-        yield _of(step, message, "Let it take (context, call)")
+        message = f"the {kind_of(step)} {name_of(function)}{signature} cannot be called with {wanted}"
+        yield _of(step, message, f"Let it take {wanted}")
 
 
 def _result(step: Step[Any, Any]) -> Iterator[Mistake]:
@@ -79,14 +95,14 @@ def _result(step: Step[Any, Any]) -> Iterator[Mistake]:
     if not callable(function):
         return  # which is a mistake of its own
     if not step.says_result:
-        message = f"the step {step.name!r} does not say what it returns"
+        message = f"{called(step)} does not say what it returns"
         yield _of(step, message, "Write -> and the type of its result behind its parameters, as in -> None")
         return
     try:
         TypeAdapter(step.result_type).rebuild()
     except Exception as error:  # noqa: BLE001 - annotations are user code
         why = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-        message = f"the result of the step {step.name!r} could not be read back: {why}"
+        message = f"the result of {called(step)} could not be read back: {why}"
         cure = "Return what JSON has words for, or a model of that, and define it in the file outside of functions"
         yield _of(step, message, cure)
 
@@ -94,26 +110,26 @@ def _result(step: Step[Any, Any]) -> Iterator[Mistake]:
 def _settings(step: Step[Any, Any]) -> Iterator[Mistake]:
     timeout: Any = step.timeout
     if timeout is not None and not (isinstance(timeout, timedelta) and timedelta(0) < timeout <= _DELAY_MAX):
-        message = f"timeout={timeout!r} of the step {step.name!r} is no time that an attempt may take"
+        message = f"timeout={timeout!r} of {called(step)} is no time that an attempt may take"
         yield _of(step, message, "Write timeout=timedelta(seconds=30), or leave it out")
     at_once: Any = step.at_once
     if at_once is not None and not _is_count(at_once):
-        message = f"at_once={at_once!r} of the step {step.name!r} is not how many of it may go on at once"
+        message = f"at_once={at_once!r} of {called(step)} is not how many of it may go on at once"
         yield _of(step, message, "Write a whole number from 1 on, or leave it out")
 
 
 def _retry(step: Step[Any, Any]) -> Iterator[Mistake]:
     retry: Any = step.retry
     if not isinstance(retry, Retry):
-        message = f"retry={retry!r} of the step {step.name!r} does not say how it is tried again"
+        message = f"retry={retry!r} of {called(step)} does not say how it is tried again"
         yield _of(step, message, "Write retry=Retry(attempts=5), or leave it out")
         return
     attempts, wait, unless = [getattr(retry, name) for name in ("attempts", "wait", "unless")]
     if not _is_count(attempts):
-        message = f"attempts={attempts!r} of the step {step.name!r} is not how often it is tried"
+        message = f"attempts={attempts!r} of {called(step)} is not how often it is tried"
         yield _of(step, message, "Write a whole number from 1 on: the first attempt counts, too")
     if not isinstance(wait, wait_base):
-        message = f"wait={wait!r} of the step {step.name!r} does not say how long is waited"
+        message = f"wait={wait!r} of {called(step)} does not say how long is waited"
         yield _of(
             step,
             message,
@@ -121,7 +137,7 @@ def _retry(step: Step[Any, Any]) -> Iterator[Mistake]:
         )
     for error in unless if isinstance(unless, tuple) else (unless,):
         if not _is_exception(error):
-            message = f"unless={error!r} of the step {step.name!r} is no class of exceptions"
+            message = f"unless={error!r} of {called(step)} is no class of exceptions"
             yield _of(step, message, "Name a class, or several in a tuple")
 
 
@@ -149,6 +165,10 @@ def _run(state: Some, pipeline: Pipeline[Any]) -> Iterator[Mistake]:
     if not isinstance(given, Step):
         message = f"the state {name!r} is to run {given!r}, which is no step"
         yield Mistake(message, "Write @flow.step() above its function", state.place, state=name)
+    elif isinstance(given, Compensation):
+        message = f"the state {name!r} is to run {given.name!r}, which undoes the step {given.of.name!r}"
+        cure = "Let a transition of the pipeline undo the run, with compensate=True"
+        yield Mistake(message, cure, state.place, state=name)
     elif given not in pipeline.steps:
         message = f"the state {name!r} is to run {given.name!r}, which is a step of another pipeline"
         cure = f"Make it with .step of {pipeline.name!r}"

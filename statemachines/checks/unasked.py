@@ -25,6 +25,8 @@ def find(pipeline: Pipeline[Any], line: PolicyLine) -> Iterator[Mistake]:
 
 
 def _always_taken(pipeline: Pipeline[Any], line: PolicyLine, event_type: str) -> Iterator[Mistake]:
+    if line.state is None and any(step.compensation for step in pipeline.steps):
+        return  # it is asked while a run is undone, where no transition takes anything
     around = {None, *_chain(pipeline, line.state)}
     taken = next(
         (move for move in pipeline.moves if move.source in around and _takes(move, event_type)), None

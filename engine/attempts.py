@@ -56,66 +56,75 @@ class Attempt:
         self._step = step
         self._limits = limits
         loop = asyncio.get_running_loop()
+        self.ended: asyncio.Future[Ended] = loop.create_future()
         self.released: asyncio.Future[None] = loop.create_future()
+        self._stopped = False
+        self._ending: asyncio.Task[None] | None = None
+        """What ends it before it does so itself."""
         self._work: asyncio.Future[Ended]
-        self._stopping: asyncio.Future[None] = loop.create_future()
+        name = f"step {step.name}"
         if step.is_async:
-            self._work = asyncio.create_task(self._run(step.function, arguments), name=f"step {step.name}")
+            self._work = asyncio.create_task(self._run(step.function, arguments), name=name)
         else:
             self._work = loop.create_future()
             of_thread = step.function, arguments, loop
-            name = f"step {step.name}"
             threading.Thread(target=self._run_in_thread, args=of_thread, name=name, daemon=True).start()
-        self._work.add_done_callback(lambda _: self._release())
-        self.ended: asyncio.Task[Ended] = asyncio.create_task(self._watch(), name=f"attempt of {step.name}")
+        self._work.add_done_callback(self._note_end)
+        self._timeout = None if step.timeout is None else step.timeout.total_seconds()
+        self._over_at = None if self._timeout is None else loop.time() + self._timeout
+        self._alarm = None if self._timeout is None else loop.call_later(self._timeout, self._end)
 
     def cancel(self) -> None:
         """Have it end; what becomes of it does not matter any more."""
         self.ended.cancel()
+        if self._alarm is not None:
+            self._alarm.cancel()
         if self._step.is_async:
             self._work.cancel()
 
     def stop(self) -> None:
         """Have it end; what becomes of it is to be told."""
-        if not self._stopping.done():
-            self._stopping.set_result(None)
+        self._stopped = True
+        self._end()
 
-    async def _watch(self) -> Ended:
-        timeout = None if self._step.timeout is None else self._step.timeout.total_seconds()
-        began = time.monotonic()
-        either: set[asyncio.Future[Any]] = {self._work, self._stopping}
-        await asyncio.wait(either, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-        if self._work.done():
-            return self._seen() or Ended(error=CancelledError("it has cancelled itself"))
+    def _note_end(self, work: asyncio.Future[Ended]) -> None:
+        if not self.released.done():
+            self.released.set_result(None)
+        if self._alarm is not None:
+            self._alarm.cancel()
+        if self._ending is None and not self.ended.done():
+            self.ended.set_result(_seen(work) or Ended(error=CancelledError("it has cancelled itself")))
+
+    def _end(self) -> None:
+        if self._ending is None and not self.ended.done():
+            self._ending = asyncio.create_task(self._end_in_time(), name=f"end of {self._step.name}")
+
+    async def _end_in_time(self) -> None:
+        """Have it end, and tell what became of it, also if it goes on."""
+        work, grace = self._work, self._limits.step_cancel_seconds
         if self._step.is_async:
-            await self._cancel()
-        elif self._stopping.done():
+            # What it does about it is its own business, for a while.
+            work.cancel()
+            await asyncio.wait({work}, timeout=grace)
+            if not work.done():
+                log.error(
+                    "the step %s does not end though it was cancelled; it keeps its place", self._step.name
+                )
+        elif self._stopped:
             # Nothing stops a thread: it has the time that it may take, and a while.
-            left = 0.0 if timeout is None else max(0.0, began + timeout - time.monotonic())
-            await asyncio.wait({self._work}, timeout=left + self._limits.step_cancel_seconds)
-        seen = self._seen()
+            now = asyncio.get_running_loop().time()
+            left = 0.0 if self._over_at is None else max(0.0, self._over_at - now)
+            await asyncio.wait({work}, timeout=left + grace)
+        if not self.ended.done():
+            self.ended.set_result(self._as_told(_seen(work)))
+
+    def _as_told(self, seen: Ended | None) -> Ended:
         # What an async step raises once it was cancelled does not say what it has done until then.
         if seen is not None and (seen.error is None or not self._step.is_async):
             return seen
-        if self._stopping.done():
+        if self._stopped:
             return Ended(error=LostError("its state was left before it was known what it did"), lost=True)
-        assert timeout is not None, "it was stopped, or is over in time"
-        return Ended(error=TimeoutError(f"it was not done within {timeout:g} seconds"), timed_out=True)
-
-    async def _cancel(self) -> None:
-        """Have an async step end, which is its own business for a while."""
-        self._work.cancel()
-        await asyncio.wait({self._work}, timeout=self._limits.step_cancel_seconds)
-        if not self._work.done():
-            log.error("the step %s does not end though it was cancelled; it keeps its place", self._step.name)
-
-    def _seen(self) -> Ended | None:
-        """How it ended, if it has, and not by being cancelled."""
-        return self._work.result() if self._work.done() and not self._work.cancelled() else None
-
-    def _release(self) -> None:
-        if not self.released.done():
-            self.released.set_result(None)
+        return Ended(error=TimeoutError(f"it was not done within {self._timeout:g} seconds"), timed_out=True)
 
     async def _run(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Ended:
         try:
@@ -143,6 +152,11 @@ class Attempt:
     def _take(self, ended: Ended) -> None:
         if not self._work.done():
             self._work.set_result(ended)
+
+
+def _seen(work: asyncio.Future[Ended]) -> Ended | None:
+    """How it ended, if it has, and not by being cancelled."""
+    return work.result() if work.done() and not work.cancelled() else None
 
 
 class _Measured:

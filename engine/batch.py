@@ -271,18 +271,21 @@ class Batch(ByItself):
             found.append((arrival, machine, run, occurrence, at, at_number))
         return found
 
-    def meet_result(self, result: StepResult) -> None:
-        """Have a run take what became of a step that it asked for, if it waits for it."""
-        route, key, at = result.route, result.begun.key, self._at[0]
-        arrival = result_arrival(route, key, result.event_id, result.event_type, result.data, at)
-        outcome = route.name, result.begun.step, result.event_type.partition(".")[0]
-        self.attempts[outcome] = self.attempts.get(outcome, 0) + 1
-        run = route.cache.get(key)
-        if run is None or run.id != result.begun.run:
-            # Another run of the key has begun meanwhile.
-            self.note(arrival, None, Disposition.VOID, Reason.VOID, b"", at)
-        else:
-            self.meet((arrival,))
+    def meet_results(self, results: Iterable[StepResult]) -> None:
+        """Have runs take what became of steps that they asked for, if they wait for it."""
+        at = self._at[0]
+        arrivals: list[Arrival] = []
+        for begun, route, event_id, event_type, data, _ in results:
+            arrival = result_arrival(route, begun.key, event_id, event_type, data, at)
+            outcome = route.name, begun.step, event_type.partition(".")[0]
+            self.attempts[outcome] = self.attempts.get(outcome, 0) + 1
+            run = route.cache.get(begun.key)
+            if run is None or run.id != begun.run:
+                # Another run of the key has begun meanwhile.
+                self.note(arrival, None, Disposition.VOID, Reason.VOID, b"", at)
+            else:
+                arrivals.append(arrival)
+        self.meet(arrivals)
 
     def refuse_by_store(self, record: Record, position: int | None, topic: TopicRoute, error: str) -> None:
         """Settle a record that the store cannot take: every event that it holds, whichever the store meant."""

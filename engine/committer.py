@@ -198,8 +198,7 @@ class Committer:
         runs = [one.route.cache[one.key] for one in results if one.key in one.route.cache]
         await self._ids.have(len(results) + sum(len(run.deferred) for run in runs))
         for portion in _portions(results, EVENTS_BETWEEN_BREATHS):
-            for one in portion:
-                batch.meet_result(one)
+            batch.meet_results(portion)
             batch.rest()
             await _breathe()
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from engine.routing import Route
 from engine.store.contract import AskedExecution, BegunExecution, Commit
@@ -13,8 +12,7 @@ from statemachines.memory import Execution, read_memory, time_of, write_memory
 from statemachines.run import Run
 
 
-@dataclass(frozen=True, slots=True)
-class StepResult:
+class StepResult(NamedTuple):
     """What became of an attempt, as the event that the run takes."""
 
     begun: BegunExecution

@@ -96,6 +96,10 @@ class Steps:
         self._store: Store | None = None
         self._routes: dict[int, Route] = {}
         self._works = False
+        self._meanings: dict[tuple[int, str], tuple[Machine, Step[Any, Any]]] = {}
+        """By definition and name."""
+        self._kinds: dict[tuple[int, str], Step[Any, Any]] = {}
+        """By pipeline and name; of versions, the newest counts."""
         self._serving: asyncio.Task[None] | None = None
         self._looked_after = -LOOK_AFTER_SECONDS
         self._spoke_at = -SPEAK_SECONDS
@@ -125,6 +129,18 @@ class Steps:
         self._store = store
         self._routes = {route.pipeline: route for route in routes}
         self._works = any(route.works for route in routes)
+        self._meanings = {
+            (number, one.name): (machine, one)
+            for route in routes
+            for number, machine in route.machines.items()
+            for one in machine.pipeline.works
+        }
+        self._kinds = {
+            (route.pipeline, one.name): one
+            for route in routes
+            for machine in route.machines.values()
+            for one in machine.pipeline.works
+        }
         self._handed.clear()
         self._spoke_at = -SPEAK_SECONDS
         if self._works:
@@ -166,7 +182,7 @@ class Steps:
         taken: list[StepResult] = []
         for id_, result in self._results.items():
             if id_ not in self._handed:
-                taken.append(replace(result, route=self._routes[result.begun.pipeline]))
+                taken.append(result._replace(route=self._routes[result.begun.pipeline]))
                 self._handed.add(id_)
             if len(taken) >= number:
                 break
@@ -269,12 +285,7 @@ class Steps:
             place = one.begun.pipeline, one.begun.step
             running[place] = running.get(place, 0) + 1
             threads += not one.step.is_async
-        steps = {
-            (route.pipeline, step.name): step
-            for route in self._routes.values()
-            for machine in route.machines.values()
-            for step in machine.pipeline.works
-        }
+        steps = self._kinds
         free = self._limits.steps_at_once_max - len(self._going)
         free_threads = self._limits.step_threads_max - threads
         rooms: dict[tuple[int, str], int] = {}
@@ -307,8 +318,7 @@ class Steps:
         attempt.released.add_done_callback(lambda _: self._release(begun.id))
 
     def _meant(self, begun: BegunExecution) -> tuple[Machine, Step[Any, Any]]:
-        machine = self._routes[begun.pipeline].machines[begun.definition]
-        return machine, next(one for one in machine.pipeline.works if one.name == begun.step)
+        return self._meanings[begun.definition, begun.step]
 
     def _end(self, going: _Going) -> None:
         if not going.told and not going.attempt.ended.cancelled():
@@ -404,7 +414,7 @@ class Steps:
             self._results.pop(begun.id, None)
             return
         failed = self._failure(begun, Ended(error=ResultError(said), final=True))
-        self._keep(replace(failed, is_refused=True))
+        self._keep(failed._replace(is_refused=True))
 
 
 def _execution(begun: BegunExecution) -> Execution:

@@ -172,6 +172,7 @@ class Session:
 
     async def _take_results(self) -> None:
         """Step what became of steps; what follows from it may publish, too."""
+        self._steps.check()
         results = [] if self._paused else self._steps.take()
         if results:
             if self._draft is None:

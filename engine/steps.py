@@ -53,6 +53,7 @@ SPEAK_SECONDS = 2.0
 """How often an engine with steps says that it is there, and looks for others that do not any more."""
 SILENT_SECONDS = 10.0
 """After so long without a word the attempts of an engine are lost: as long as its membership in the group lasts."""
+FOR_EVER_SECONDS = 1e9
 LOOK_AFTER_SECONDS = 1.0
 """How often it is asked whether runs still wait for the attempts that go on here."""
 RESULTS_AT_ONCE_MAX = 500
@@ -103,6 +104,7 @@ class Steps:
         self._serving: asyncio.Task[None] | None = None
         self._looked_after = -LOOK_AFTER_SECONDS
         self._spoke_at = -SPEAK_SECONDS
+        self._opened_at = 0.0
         self._wanted = asyncio.Event()
         self.arrived = asyncio.Event()
         """Set whenever something has become of an attempt."""
@@ -143,6 +145,7 @@ class Steps:
         }
         self._handed.clear()
         self._spoke_at = -SPEAK_SECONDS
+        self._opened_at = time.monotonic()
         if self._works:
             await store.listen(CHANNEL, self._wanted.set)
             self._wanted.set()
@@ -171,10 +174,13 @@ class Steps:
                 one.attempt.cancel()
                 self._tell(one, Ended(error=LostError("the engine was stopped"), lost=True))
 
-    def take(self) -> list[StepResult]:
-        """What became of attempts, and is in no draft yet. Raises StoreError: the store broke away."""
+    def check(self) -> None:
+        """See to it that attempts are begun. Raises StoreError: the store broke away."""
         if self._serving is not None and self._serving.done() and not self._serving.cancelled():
             self._serving.result()
+
+    def take(self) -> list[StepResult]:
+        """What became of attempts, and is in no draft yet."""
         number = 1 if self._alone else RESULTS_AT_ONCE_MAX
         self.arrived.clear()
         if not self.has_results:
@@ -234,10 +240,11 @@ class Steps:
         assert self._store is not None, "it was opened"
         store, homes = self._store, self._homes
         definitions = [number for route in self._routes.values() for number in route.machines]
-        if time.monotonic() - self._spoke_at >= SPEAK_SECONDS and len(self._results) < LOST_AT_ONCE_MAX:
+        if time.monotonic() - self._spoke_at >= SPEAK_SECONDS:
             self._spoke_at = time.monotonic()
             await store.hold(self._holder, self._instance)
-            await self._take_over(store, definitions)
+            if len(self._results) < LOST_AT_ONCE_MAX:
+                await self._take_over(store, definitions)
         await self._look_after(store)
         rooms = self._rooms() if homes else {}
         if rooms:
@@ -250,11 +257,17 @@ class Steps:
         self.turned.set()
 
     async def _take_over(self, store: Store, definitions: Sequence[int]) -> None:
-        """Take for lost what engines have begun of which nothing is heard any more."""
+        """Take for lost what engines have begun of which nothing is heard any more.
+
+        Those whose mark is gone at once; silent ones only once they could have been heard of again: where Postgres was
+        away, all were silent.
+        """
+        has_listened = time.monotonic() - self._opened_at >= SILENT_SECONDS
+        silent = SILENT_SECONDS if has_listened else FOR_EVER_SECONDS
         pipelines = [route.pipeline for route in self._routes.values() if route.works]
         ours = [*self._going, *self._results]
         lost = await store.begun_by_others(
-            self._homes, pipelines, definitions, ours, SILENT_SECONDS, LOST_AT_ONCE_MAX
+            self._homes, pipelines, definitions, ours, silent, LOST_AT_ONCE_MAX
         )
         for one in lost:
             self._lose(one)

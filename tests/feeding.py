@@ -213,6 +213,7 @@ class Feeding:
 
     async def take_results(self) -> bool:
         """Have runs take what became of attempts so far, in one commit; whether there was anything."""
+        self.steps.check()
         results = self.steps.take()
         if not results:
             return False
@@ -270,6 +271,7 @@ async def feed(
         inbox = Commands(store, topics, routes, committer, limits or EngineLimits(), Outlet())
         inbox.homes = list(range(HOMES))
         own_limits = limits or EngineLimits(step_poll_seconds=0.01)
+        # By its name it is known that the one before is not there any more.
         steps = Steps(own_limits, own_clock, "feeding")
         yield Feeding(database, namespace, store, topics, committer, inbox, machines, own_clock, steps)
         await steps.close()

@@ -11,12 +11,11 @@ import pytest
 
 from connectors.source import RawRecord
 from engine.reading import history, list_runs, replay, verify
-from engine.steps import SILENT_SECONDS
 from engine.store.connecting import Connection
 from statemachines.machine import compile_pipeline
 from tests.feeding import Feeding, event, feed
 from tests.saga import TOPIC, OutOfStockError, World, clear, forever, saga_pipeline
-from tests.services import Database, execute
+from tests.services import Database
 
 
 @pytest.fixture
@@ -187,8 +186,6 @@ async def test_engines_that_are_killed_while_they_undo_leave_nothing_undone_or_u
         await feeding.records(told("placed"))
         await feeding.begin_steps()
         await until_going(feeding, "release", reader)
-        silent = f"update pointsman.holders set seen = now() - interval '{SILENT_SECONDS + 1} seconds'"
-        await execute(database.owner_dsn, silent)
     async with feed(database, saga_pipeline()) as feeding:
         await feeding.work()
     assert world.steps() == ["charge", "reserve", "release", "refund"]
@@ -205,8 +202,6 @@ async def test_an_attempt_that_was_lost_may_have_done_it_so_that_it_is_undone(
         await feeding.records(told("placed"))
         await feeding.begin_steps()
         await until_going(feeding, "reserve", reader)
-        silent = f"update pointsman.holders set seen = now() - interval '{SILENT_SECONDS + 1} seconds'"
-        await execute(database.owner_dsn, silent)
     async with feed(database, saga_pipeline(**options)) as feeding:
         await feeding.work()
     assert world.steps() == ["charge", "release", "refund"]

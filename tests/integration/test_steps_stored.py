@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from connectors.source import RawRecord
+from engine.homes import HOMES
 from engine.reading import history, list_runs, replay, verify
 from engine.steps import SILENT_SECONDS
 from engine.store.connecting import Connection
@@ -310,11 +311,7 @@ async def test_attempts_of_an_engine_that_is_silent_are_lost_and_count(
                 if await feeding.take_results():
                     continue
                 await turn(feeding)
-            # It is killed: its mark is there, and it is heard of no more.
-            await execute(
-                database.owner_dsn,
-                f"update pointsman.holders set seen = now() - interval '{SILENT_SECONDS + 1} seconds'",
-            )
+            # It is killed; the next one has its name.
     async with feed(database, charging_pipeline()) as feeding:
         await feeding.work()
     assert world.attempts("charge") == [("o1", 1), ("o1", 2), ("o1", 3)]
@@ -327,6 +324,24 @@ async def test_attempts_of_an_engine_that_is_silent_are_lost_and_count(
     [run] = await list_runs(reader, "default")
     assert run.context["notes"][0].startswith("LostError after 3: ")
     await check_the_log(reader)
+
+
+async def test_an_engine_is_heard_of_as_long_as_its_mark_is_not_older_than_is_asked_for(
+    database: Database, reader: Connection, world: World
+) -> None:
+    world.script["charge"] = [asyncio.Event().wait]
+    async with feed(database, charging_pipeline()) as feeding:
+        await feeding.records(told("placed"))
+        await feeding.begin_steps()
+        while not world.attempts("charge"):
+            await turn(feeding)
+        asked: tuple[Any, ...] = range(HOMES), [1], [1], []
+        assert await feeding.store.begun_by_others(*asked, SILENT_SECONDS, 10) == []
+        older = f"update pointsman.holders set seen = now() - interval '{SILENT_SECONDS + 5} seconds'"
+        await feeding.steps.close()
+        await execute(database.owner_dsn, older)
+        assert [one.key for one in await feeding.store.begun_by_others(*asked, SILENT_SECONDS, 10)] == ["o1"]
+        assert await feeding.store.begun_by_others(*asked, SILENT_SECONDS + 60, 10) == []
 
 
 async def test_results_of_a_held_run_wait_behind_what_holds_it(

@@ -335,7 +335,7 @@ async def test_an_engine_is_heard_of_as_long_as_its_mark_is_not_older_than_is_as
         await feeding.begin_steps()
         while not world.attempts("charge"):
             await turn(feeding)
-        asked: tuple[Any, ...] = range(HOMES), [1], [1], []
+        asked = (range(HOMES), [1], [1], list[int]())
         assert await feeding.store.begun_by_others(*asked, SILENT_SECONDS, 10) == []
         older = f"update pointsman.holders set seen = now() - interval '{SILENT_SECONDS + 5} seconds'"
         await feeding.steps.close()

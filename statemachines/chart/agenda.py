@@ -12,7 +12,7 @@ from statemachines.effects import Asked
 from statemachines.failing import describe
 from statemachines.handlers import HandlerError, time_asked
 from statemachines.limits import DELAY_DAYS_MAX, DELAYED_MAX, MEMORY_BYTES_MAX
-from statemachines.memory import Delayed, Memory, microseconds_of, too_much, write_memory
+from statemachines.memory import NOTHING_LEFT, Delayed, Memory, microseconds_of, too_much, write_memory
 from statemachines.outcome import Reason
 from statemachines.wishes import Wish
 
@@ -40,7 +40,7 @@ class Agenda:
 
     def leave(self, states: Collection[str]) -> None:
         """Stop the timers of states that were left."""
-        if states:
+        if self._delayed:
             self._delayed = [one for one in self._delayed if not one.state or one.state not in states]
 
     def enter(self, node: Node, context: Callable[[], Context]) -> None:
@@ -87,9 +87,10 @@ class Agenda:
 
     def written(self, before: bytes) -> bytes | None:
         """The memory as it is stored; None where it is as before. Raises HandlerError."""
-        memory = self._memory._replace(delayed=tuple(self._delayed))
-        if not before and not any(memory[:-1]) and memory.output is None:
-            return None
+        _, marks, seen, output = self._memory
+        if not (self._delayed or marks or seen) and output is None:
+            return NOTHING_LEFT if before not in (b"", NOTHING_LEFT) else None
+        memory = Memory(tuple(self._delayed), marks, seen, output)
         written = write_memory(memory)
         if len(written) > MEMORY_BYTES_MAX:
             raise HandlerError(Reason.ACTION_FAILED, too_much(memory, len(written)))

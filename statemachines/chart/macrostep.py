@@ -146,7 +146,9 @@ class Macrostep:
             agenda.end(self._output)
         else:
             chart = self._steps.chart
-            agenda.leave(chart.names(self._left & chart.timed & ~1))
+            left = self._left & chart.timed & ~1
+            if left:
+                agenda.leave(chart.names(left))
             for number in numbers_of(self._entered & chart.timed & (self._spot.active | 1)):
                 agenda.enter(chart.nodes[number], self._needed_context)
         for wish in self._wishes:

@@ -62,7 +62,7 @@ class Steps:
         self._lanes: dict[tuple[int, str], tuple[tuple[Arc, ...], ...]] = {}
         self._certain: dict[tuple[Spot, str], tuple[Arc, ...]] = {}
         """What is selected whatever guards may say, since none is asked."""
-        self._plans: dict[tuple[Spot, tuple[int, ...]], Plan] = {}
+        self._plans: dict[tuple[Spot, tuple[Arc, ...]], Plan] = {}
 
     def select(self, spot: Spot, event_type: str, holds: Callable[[Arc], bool]) -> tuple[Arc, ...]:
         """The optimally enabled set, without conflicts: of each atomic state's chain the first that holds."""
@@ -142,7 +142,7 @@ class Steps:
 
     def plan(self, spot: Spot, arcs: tuple[Arc, ...]) -> Plan:
         """What taking these transitions does."""
-        key = (spot, tuple(arc.number for arc in arcs))
+        key = (spot, arcs)
         found = self._plans.get(key)
         if found is None:
             if len(self._plans) >= PLANS_MAX:

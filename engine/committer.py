@@ -40,10 +40,10 @@ T = TypeVar("T")
 
 EVENTS_BETWEEN_BREATHS = 100
 """After reading or stepping as many the event loop gets a turn, so that the commit in flight goes on."""
-FEW_EVENTS = 500
+FEW_EVENTS = 200
 FEW_BETWEEN_BREATHS = 25
-"""Where no more than ``FEW_EVENTS`` are at hand, so many are stepped until it gets one: then hearing an answer at once is
-worth more than doing one thing for many events."""
+"""Where no more than ``FEW_EVENTS`` are at hand, so many are stepped until it gets one: hearing an answer at once is
+worth more then than doing one thing for many events."""
 EVENTS_LOADED_AT_ONCE = 500
 """The runs of as many events are asked for at once, while those before them are stepped."""
 EVENT_BYTES = 500

@@ -22,7 +22,7 @@ PIPELINES = Path(__file__).with_name("pipelines.py")
 POINTSMAN = Path(sys.executable).with_name("pointsman")
 GROUP = "benchmark"
 
-Pipeline = Literal["orders", "orders_publishing", "orders_chart", "orders_early", "ledgers"]
+Pipeline = Literal["orders", "orders_publishing", "orders_chart", "orders_early", "orders_steps", "ledgers"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from datetime import datetime
 
-from statemachines import After, Context, Event, Pipeline, Publish, in_state
+from statemachines import After, Call, Context, Done, Event, Pipeline, Publish, in_state
 from statemachines.policies import NoRun
 
 TOPIC = os.environ.get("BENCHMARK_TOPIC", "orders")
@@ -108,6 +108,44 @@ def order_chart() -> Pipeline[Order]:
 
 
 orders_chart = order_chart()
+
+
+def order_steps() -> Pipeline[Order]:
+    """Started by an event; then each step leads to the next."""
+    flow = Pipeline("order-steps", Order, version=1, topics=[TOPIC])
+
+    @flow.step()
+    async def charge(order: Order, call: Call) -> int:
+        del call
+        return order.amount
+
+    @flow.step()
+    async def pack(order: Order, call: Call) -> int:
+        del call
+        return order.amount + 1
+
+    @flow.step()
+    async def ship(order: Order, call: Call) -> int:
+        del call
+        return order.amount + 2
+
+    placed = flow.state("placed", run=charge, initial=True)
+    charged, packed = flow.state("charged", run=pack), flow.state("packed", run=ship)
+    shipped = flow.state("shipped", final=True)
+    flow.start(Placed, begin)
+    placed.on(charge.done, to=charged, do=note_result)
+    charged.on(pack.done, to=packed, do=note_result)
+    packed.on(ship.done, to=shipped, do=note_result)
+    flow.on_failure(to=flow.state("failed", final=True))
+    return flow
+
+
+def note_result(order: Order, got: Done[int]) -> None:
+    order.amount = got.result
+    order.moves += 1
+
+
+orders_steps = order_steps()
 
 
 class Opened(Amounted, type="ledger.opened"):

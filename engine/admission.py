@@ -46,8 +46,10 @@ async def check_role(connection: asyncpg.Connection[Any]) -> None:
 
 async def join_set(
     connection: asyncpg.Connection[Any], namespace: str, group: str, machines: Sequence[Machine]
-) -> None:
+) -> int:
     """Take the place of an engine that loads these pipelines, for as long as the connection lasts.
+
+    Returns how many others of the group do the same.
 
     Raises:
         RefusedError: another engine of the group has loaded other ones, and each would dead-letter the other's types.
@@ -67,7 +69,9 @@ async def join_set(
                 f"{description}. Engines of one group load the same: stop the others, or give this one a "
                 "--group of its own."
             )
+        others = await connection.fetchval(_SQL["others_of_set"], lock_class, lock_object)
         await connection.execute("select pg_advisory_lock_shared($1, $2)", lock_class, lock_object)
+    return int(others)
 
 
 async def register(store: PostgresStore, machines: Sequence[Machine], *, strict: bool) -> list[Loaded]:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from connectors.decode import Decoded
 from connectors.source import Record
 from engine.routing import Route, TopicRoute
-from statemachines.memory import Delayed
+from statemachines.memory import Delayed, Execution
 
 
 class Arrival(NamedTuple):
@@ -21,5 +21,5 @@ class Arrival(NamedTuple):
     topic: TopicRoute
     decoded: Decoded
     digest: bytes
-    delayed: Delayed | None = None
-    """It comes from inside: what the run asked for, that falls due now."""
+    delayed: Delayed | Execution | None = None
+    """It comes from inside: what the run asked for, that falls due now, or a step whose result it is."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, MutableSequence, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -23,6 +24,8 @@ from engine.store.contract import Store, StoreUnavailableError
 from engine.store.migrations import check_schema
 from engine.store.postgres import PostgresStore
 from statemachines.machine import Machine
+
+log = logging.getLogger("pointsman.engine")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +89,7 @@ async def assemble(
         outbox_depth=outbox_depth,
         outlet=outlet,
         limits=settings.limits,
+        instance=settings.instance,
         homes=homes_topic(settings.namespace),
     )
     return Engine(parts)
@@ -117,11 +121,23 @@ def _opener(settings: EngineSettings, cluster: str) -> Callable[[], Awaitable[St
 def _preparer(
     settings: EngineSettings, machines: Sequence[Machine], record_bytes_max: dict[str, int]
 ) -> Callable[[Store], Awaitable[dict[str, TopicRoute]]]:
+    prepared = False
+
     async def prepare_store(store: Store) -> dict[str, TopicRoute]:
+        nonlocal prepared
         assert isinstance(store, PostgresStore)
         async with store.connection() as connection:
             await check_schema(connection)
-            await join_set(connection, settings.namespace, settings.group_name, machines)
+            others = await join_set(connection, settings.namespace, settings.group_name, machines)
+        if others and not prepared:
+            # Later on it may be this one's own old connection that is not gone yet.
+            log.info(
+                "the group %r has %s already, which this one shares the partitions with; to have one that reads all of "
+                "them by itself, stop the others",
+                settings.group_name,
+                "another engine" if others == 1 else f"{others} other engines",
+            )
+        prepared = True
         loaded = await register(store, machines, strict=settings.strict)
         await store.ask_to_release([one.definition for one in loaded])
         return make_routes(loaded, record_bytes_max)

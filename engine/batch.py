@@ -18,7 +18,10 @@ from connectors.decode import Decoded, Unreadable, decode, decode_each
 from connectors.source import Record
 from engine.arrival import Arrival
 from engine.by_itself import OF_INSIDE, ByItself
+from engine.dispositions import Disposition
+from engine.executions import StepResult
 from engine.identity import identity_of
+from engine.inside import result_arrival
 from engine.log import digest_number, digest_of, postgres_time
 from engine.moves import RECENT_BYTES, Move
 from engine.routing import Reader, TopicRoute
@@ -208,6 +211,7 @@ class Batch(ByItself):
             if arrival[7] is not None and type(outcome) is not Waits and after_wait is None:
                 assert run is not None, "what comes from inside comes from a run"
                 self._take_own(arrival, machine, run, arrival[7], outcome, at)
+                self.follow(arrival[0], arrival[1])
             elif after_wait is not None and _is_for_next(run, outcome):
                 others.append((arrival, run, ENDED_MEANWHILE, at, after_wait))
             elif type(outcome) is Moved:
@@ -266,6 +270,19 @@ class Batch(ByItself):
             )
             found.append((arrival, machine, run, occurrence, at, at_number))
         return found
+
+    def meet_result(self, result: StepResult) -> None:
+        """Have a run take what became of a step that it asked for, if it waits for it."""
+        route, key, at = result.route, result.begun.key, self._at[0]
+        arrival = result_arrival(route, key, result.event_id, result.event_type, result.data, at)
+        outcome = route.name, result.begun.step, result.event_type.partition(".")[0]
+        self.attempts[outcome] = self.attempts.get(outcome, 0) + 1
+        run = route.cache.get(key)
+        if run is None or run.id != result.begun.run:
+            # Another run of the key has begun meanwhile.
+            self.note(arrival, None, Disposition.VOID, Reason.VOID, b"", at)
+        else:
+            self.meet((arrival,))
 
     def refuse_by_store(self, record: Record, position: int | None, topic: TopicRoute, error: str) -> None:
         """Settle a record that the store cannot take: every event that it holds, whichever the store meant."""

@@ -19,7 +19,7 @@ from engine.store.contract import FollowUp
 from statemachines.following import Following, Unseen, fall_due, follow, refuse_next
 from statemachines.limits import FOLLOWING_MAX
 from statemachines.machine import Machine
-from statemachines.memory import NOTHING_LEFT, Delayed
+from statemachines.memory import NOTHING_LEFT, Delayed, Execution
 from statemachines.outcome import Ignored, Moved, Outcome, Reason, Refused
 from statemachines.run import DeferredEvent, Run, Status
 
@@ -167,7 +167,7 @@ class ByItself(Moves):
             else:
                 self.leave_deferral(arrival, run, item, outcome, at)
             return
-        arrival = own_arrival(route, run, found.occurrence, item)
+        arrival = own_arrival(route, run, found.occurrence, item, refused=isinstance(outcome, Refused))
         self._take_own(arrival, machine, run, item, outcome, at)
 
     def _take_own(
@@ -175,7 +175,7 @@ class ByItself(Moves):
         arrival: Arrival,
         machine: Machine,
         run: Run,
-        item: Delayed,
+        item: Delayed | Execution,
         outcome: Outcome,
         at: datetime,
     ) -> None:
@@ -184,6 +184,8 @@ class ByItself(Moves):
                 self.fire(arrival, machine, run, outcome, at)
             case Refused():
                 self.refuse_own(arrival, run, item, outcome, at)
+            case Ignored(memory=None):
+                self.settle(arrival, run, outcome, at, None)
             case Ignored():
                 self.row(arrival, run, Kind.PASSED, at, memory=outcome.memory or b"")
             case _:

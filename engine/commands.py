@@ -24,7 +24,7 @@ import orjson
 
 from connectors.source import RawRecord, Record
 from engine.batch import Batch
-from engine.committer import Committer
+from engine.committer import Committer, kind_of
 from engine.draining import Draining, write_row
 from engine.envelope import decode_headers
 from engine.inside import inner_arrival
@@ -178,9 +178,7 @@ class Commands:
         return None
 
     async def _discard(self, command: Command, error: RefusedByStoreError) -> None:
-        # What Postgres says of data that it refuses may quote it.
-        kind = type(error.__cause__ or error).__name__
-        log.error("command %s (%s) is refused by the store: %s", command.id, command.command, kind)
+        log.error("command %s (%s) is refused by the store: %s", command.id, command.command, kind_of(error))
         batch = await self._committer.new_batch(0)
         batch.commit.commands.append(command.id)
         await self._committer.commit(batch)

@@ -8,7 +8,7 @@ lost runs              the runs are loaded again and the batch is computed again
                        first; after a few more it is passed on, and the engine begins anew after a pause
 refused by the store   the batch is halved until the one record is found, which becomes a dead letter (one for each
                        event that it holds); where even that is refused, its partition is stopped and waits for a
-                       person
+                       person. What has fallen due is left alone then, until the run is moved by something else
 fault of the store     no record's: it is passed on, and the engine begins anew on a new connection
 unavailable            the outcome is unknown: it is passed on, and the engine begins anew on a new connection
 =====================  =========================================================================================
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, MutableSequence, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,6 +29,7 @@ from connectors.elements import ELEMENTS_MAX
 from engine.arrival import Arrival
 from engine.batch import Batch
 from engine.claims import Claim, Slice, bytes_in, halves, moves_of
+from engine.executions import StepResult
 from engine.loading import keep, load_for, load_into_cache
 from engine.observing import Observer
 from engine.routing import Route, TopicRoute
@@ -35,6 +37,8 @@ from engine.run_ids import RunIds
 from engine.store.contract import LostPositionsError, LostRunsError, RefusedByStoreError, Store
 from engine.telling import tell_dead_letters
 from engine.timers import Due
+
+log = logging.getLogger("pointsman.engine")
 
 T = TypeVar("T")
 
@@ -51,6 +55,9 @@ EVENT_BYTES = 500
 LOSSES_BEFORE_LOCK = 2
 LOSSES_MAX = 6
 """Of one batch. Nobody moves runs that are locked: what is lost so often is not lost to another engine."""
+LEFT_ALONE_MAX = 10_000
+"""Of as many runs it is known that the store takes in no way what has fallen due; with one more the engine begins anew,
+as it does when the store takes nothing at all."""
 
 
 @dataclass(slots=True, eq=False)
@@ -63,11 +70,12 @@ class Draft:
     bytes: int = 0
     """Of values, as ``weight_of`` counts them."""
     due: list[Due] = field(default_factory=list)
+    results: list[StepResult] = field(default_factory=list)
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing would be durable by it that is not so already."""
-        return not self.slices and not self.batch.commit.rows
+        return not (self.slices or self.results or self.batch.commit.rows)
 
 
 @dataclass(slots=True, eq=False)
@@ -76,9 +84,12 @@ class Pending:
 
     slices: Sequence[Slice]
     due: Sequence[Due]
+    results: Sequence[StepResult]
     batch: Batch
     task: asyncio.Task[int | None]
     began: float = field(default_factory=time.perf_counter)
+    refused: bool = False
+    """Whether the store did not take the data."""
 
 
 class Committer:
@@ -102,10 +113,16 @@ class Committer:
         self._ids = RunIds(store)
         self._routes_per_topic = max((len(topic.routes) for topic in topics.values()), default=1)
         self.strikes: dict[tuple[int, int], tuple[int, str]] = {}
+        self.left_alone: dict[tuple[Route, str], Due] = {}
+        """By run, as it was then: what has fallen due, and the store takes neither as a move nor as a dead letter."""
         self.last_ticket = 0
 
     async def prepare(
-        self, slices: Sequence[Slice], previous: Pending | None, due: Sequence[Due] = ()
+        self,
+        slices: Sequence[Slice],
+        previous: Pending | None,
+        due: Sequence[Due] = (),
+        results: Sequence[StepResult] = (),
     ) -> Batch:
         """A batch of all these records, stepped on runs that may be ahead of the store by the commit in flight."""
         draft = await self.draft(previous)
@@ -113,6 +130,8 @@ class Committer:
         if due:
             # They may have moved since they were found.
             await self.extend_due(draft, [replace(one, run=None) for one in due])
+        if results:
+            await self.extend_results(draft, results)
         return self.finish(draft)
 
     async def draft(self, previous: Pending | None) -> Draft:
@@ -166,6 +185,25 @@ class Committer:
         for portion in _portions(due, EVENTS_BETWEEN_BREATHS):
             for one in portion:
                 batch.fall_due(one.route, one.key, one.until)
+            batch.rest()
+            await _breathe()
+
+    async def extend_results(self, draft: Draft, results: Sequence[StepResult]) -> None:
+        """Have runs take what became of their steps, after all that the draft has."""
+        batch = draft.batch
+        batch.goes_on(self._clock())
+        draft.results.extend(results)
+        missing: dict[Route, list[str]] = {}
+        for one in results:
+            if one.key not in one.route.cache:
+                missing.setdefault(one.route, []).append(one.key)
+        for route, keys in missing.items():
+            await load_into_cache(route, sorted(set(keys)), self._store, self._topics)
+        runs = [one.route.cache[one.key] for one in results if one.key in one.route.cache]
+        await self._ids.have(len(results) + sum(len(run.deferred) for run in runs))
+        for portion in _portions(results, EVENTS_BETWEEN_BREATHS):
+            for one in portion:
+                batch.meet_result(one)
             batch.rest()
             await _breathe()
 
@@ -230,9 +268,15 @@ class Committer:
         batch.strikes = self.strikes
         return batch
 
-    def begin(self, slices: Sequence[Slice], batch: Batch, due: Sequence[Due] = ()) -> Pending:
+    def begin(
+        self,
+        slices: Sequence[Slice],
+        batch: Batch,
+        due: Sequence[Due] = (),
+        results: Sequence[StepResult] = (),
+    ) -> Pending:
         """Send a batch on its way; ``settle`` waits for it."""
-        return Pending(slices, due, batch, asyncio.create_task(self._store.commit(batch.commit)))
+        return Pending(slices, due, results, batch, asyncio.create_task(self._store.commit(batch.commit)))
 
     async def settle(self, pending: Pending, ahead: Batch | None = None) -> bool:
         """Wait until the commit is durable; False where it had to be computed again.
@@ -249,8 +293,9 @@ class Committer:
             if ahead is not None:
                 # First of all, or the batch would be computed again on runs that have seen its successors.
                 self.forget(ahead)
-            if isinstance(error, RefusedByStoreError) and pending.due:
-                # The records may be taken without what has fallen due.
+            pending.refused = isinstance(error, RefusedByStoreError)
+            if pending.refused and (pending.due or pending.results):
+                # The records may be taken without what has fallen due, and without what became of steps.
                 await self._alone(pending.slices)
                 await self._one_by_one(pending.due)
             else:
@@ -328,7 +373,6 @@ class Committer:
     async def _one_by_one(self, due: Sequence[Due]) -> None:
         """Find among what has fallen due what the store does not take; the rest would be found again anyway."""
         for one in due:
-            route, key = one.route, one.key
             draft = await self.draft(None)
             await self.extend_due(draft, [replace(one, run=None)])
             try:
@@ -337,11 +381,36 @@ class Committer:
                 self.forget(draft.batch)
             except RefusedByStoreError as error:
                 self.forget(draft.batch)
-                await load_into_cache(route, [key], self._store, self._topics)
-                batch = await self.new_batch(0)
-                batch.refuse_due(route, key, str(error))
-                batch.finish()
-                await self.commit(batch)
+                await self._refuse_due(one.route, one.key, error)
+
+    async def _refuse_due(self, route: Route, key: str, error: RefusedByStoreError) -> None:
+        """Make what has fallen due first for a run a dead letter; where that is refused, too, leave it alone."""
+        await load_into_cache(route, [key], self._store, self._topics)
+        run = route.cache.get(key)
+        batch = await self.new_batch(0)
+        batch.refuse_due(route, key, str(error))
+        batch.finish()
+        try:
+            await self.commit(batch)
+        except LostRunsError:
+            # It is found again, as it is by now.
+            self.forget(batch)
+        except RefusedByStoreError as again:
+            self.forget(batch)
+            if run is None or len(self.left_alone) >= LEFT_ALONE_MAX:
+                raise
+            self._leave_alone(Due(route, key, run.generation, run.sequence, batch.commit.at), again)
+
+    def _leave_alone(self, due: Due, error: RefusedByStoreError) -> None:
+        self.left_alone[due.route, due.key] = due
+        log.error(
+            "what has fallen due for the run %r of %s does not happen: Postgres refuses it, and the dead letter that "
+            "it then becomes (%s). It is tried again once an event has moved the run, or when the engine connects "
+            "anew; mend what refuses it, a trigger on the tables of Pointsman for instance",
+            due.key,
+            due.route.name,
+            kind_of(error),
+        )
 
     async def _refuse(self, slices: Sequence[Slice], error: RefusedByStoreError) -> None:
         batch = await self.new_batch(0)
@@ -359,8 +428,7 @@ class Committer:
 
     async def _stop(self, slices: Sequence[Slice], error: RefusedByStoreError) -> None:
         """Give up the partition of a record that cannot even be a dead letter; the others move on."""
-        # What Postgres says of data that it refuses may quote it.
-        kind = type(error.__cause__ or error).__name__
+        kind = kind_of(error)
         for one in [one for one in slices if one.records] or slices:
             if not one.claim.lost:
                 one.claim.lost = True
@@ -382,6 +450,11 @@ class Committer:
         if batch.commit.dead_letters:
             tell_dead_letters(batch.commit.dead_letters)
         self._observer.committed(batch, seconds)
+
+
+def kind_of(error: RefusedByStoreError) -> str:
+    """What a log may say of it: the sentence of Postgres may quote the data that it refuses."""
+    return type(error.__cause__ or error).__name__
 
 
 def _cannot_pass(one: Slice, kind: str) -> str:

@@ -17,6 +17,8 @@ class Disposition(enum.IntEnum):
     DEAD_LETTERED = 7
     DEFERRED = 8
     STALE = 9
+    VOID = 10
+    """Of the result of a step: nothing waits for it any more."""
 
     @property
     def word(self) -> str:

@@ -17,6 +17,7 @@ from engine.assignment import Assignment
 from engine.backoff import Backoff
 from engine.parts import Parts, kafka_troubles
 from engine.session import Session
+from engine.steps import Steps
 from engine.store.contract import (
     LostPositionsError,
     LostRunsError,
@@ -35,6 +36,7 @@ class Engine:
         self.assignment = Assignment()
         self.stopping = asyncio.Event()
         self.session: Session | None = None
+        self.steps = Steps(parts.limits, parts.clock, parts.instance)
         self.stopped_partitions: dict[Partition, str] = {}
         self.homes_partitions = 0
         """How many the topic of homes has; 0 while that is not known."""

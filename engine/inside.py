@@ -7,20 +7,22 @@ subject.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from connectors.decode import Decoded, decode
-from connectors.encode import STRUCTURED_HEADERS
+from connectors.encode import STRUCTURED_HEADERS, encode_structured
 from connectors.source import RawRecord
 from engine.arrival import Arrival
 from engine.identity import identity_of
 from engine.log import digest_of, microseconds
 from engine.publications import source_of
 from engine.routing import Route, TopicRoute, once_for_ever
-from statemachines.memory import Delayed, microseconds_of
+from statemachines.memory import Delayed, Execution, microseconds_of
+from statemachines.results import is_result
 from statemachines.run import Run
 from statemachines.topic import Topic
 
@@ -31,10 +33,14 @@ if TYPE_CHECKING:
 
 NO_TOPIC = Topic("")
 FRAMES_MAX = 1_000
+DEPARTURE = "pointsman-departure"
+"""The header that says where what is not for the run itself is to go: topic, key and pipeline."""
 
 
-def own_arrival(route: Route, run: Run, occurrence: Occurrence, delayed: Delayed) -> Arrival:
-    """What a run asked for, as it falls due."""
+def own_arrival(
+    route: Route, run: Run, occurrence: Occurrence, delayed: Delayed, *, refused: bool = False
+) -> Arrival:
+    """What a run asked for, as it falls due; ``refused``: its record must tell all that it is, to be redriven."""
     envelope = occurrence.envelope
     data = b"" if delayed.data is None else b',"data":' + orjson.dumps(delayed.data)
     time = orjson.dumps(envelope.time, option=orjson.OPT_UTC_Z)
@@ -43,7 +49,10 @@ def own_arrival(route: Route, run: Run, occurrence: Occurrence, delayed: Delayed
         b'{"specversion":"1.0","id":"', envelope.id.encode(), _frame(envelope.source, envelope.type),
         orjson.dumps(run.key), b',"time":', time, data, b"}",
     ))  # fmt: skip
-    record = RawRecord("", 0, 0, delayed.due // 1_000, run.key.encode(), value, STRUCTURED_HEADERS)
+    headers: tuple[tuple[str, bytes], ...] = STRUCTURED_HEADERS
+    if refused and not delayed.is_own:
+        headers += ((DEPARTURE, orjson.dumps([delayed.topic, delayed.key, delayed.pipeline])),)
+    record = RawRecord("", 0, 0, delayed.due // 1_000, run.key.encode(), value, headers)
     decoded = Decoded(envelope, delayed.data, "")
     digest = digest_of(envelope.source, envelope.id)
     return Arrival(route, run.key, record, None, inner_topic(route), decoded, digest, delayed)
@@ -60,16 +69,42 @@ def inner_arrival(route: Route, key: str, record: RawRecord, digest: bytes | Non
     decoded = decode(record, NO_TOPIC, "")
     assert isinstance(decoded, Decoded), "it was written by an engine"
     envelope = decoded.envelope
-    delayed: Delayed | None = None
-    if envelope.subject == key and envelope.source == source_of(route.newest.namespace, route.name):
+    delayed: Delayed | Execution | None = None
+    own = envelope.subject == key and envelope.source == source_of(route.newest.namespace, route.name)
+    if own and is_result(envelope.type):
+        delayed = execution_of(decoded.data)
+    elif own:
         due = record.timestamp * 1_000 if envelope.time is None else microseconds_of(envelope.time)
         # It is in no run's memory any more, and only says where the event comes from.
-        delayed = Delayed(due, 0, 0, envelope.type, decoded.data)
+        topic, other, pipeline = orjson.loads(dict(record.headers).get(DEPARTURE) or b'["","",""]')
+        delayed = Delayed(due, 0, 0, envelope.type, decoded.data, pipeline=pipeline, key=other, topic=topic)
     if digest is None and delayed is None:
         digest = identity_of(once_for_ever(route.newest, envelope.type), decoded)
     elif digest is None:
         digest = digest_of(envelope.source, envelope.id)
     return Arrival(route, key, record, None, inner_topic(route), decoded, digest, delayed)
+
+
+def result_arrival(
+    route: Route, key: str, event_id: str, event_type: str, data: Mapping[str, Any], at: datetime
+) -> Arrival:
+    """What became of an attempt of a step."""
+    value = encode_structured(
+        id=event_id,
+        source=source_of(route.newest.namespace, route.name),
+        type=event_type,
+        subject=key,
+        time=at,
+        data=orjson.dumps(data),
+    )
+    record = RawRecord("", 0, 0, microseconds(at) // 1_000, key.encode(), value, STRUCTURED_HEADERS)
+    return inner_arrival(route, key, record)
+
+
+def execution_of(data: Any) -> Execution:
+    """What names the execution in the data of what became of it; the run knows the rest."""
+    sequence, _, number = str(data["execution"]).partition(".")
+    return Execution(int(sequence), int(number), "", "", int(data["attempt"]))
 
 
 def sent_arrival(route: Route, body: bytes, at: datetime) -> Arrival:

@@ -15,6 +15,7 @@ from engine.arrival import Arrival
 from engine.dead_letters import Subject, details_bytes, make_dead_letter
 from engine.dispositions import Disposition
 from engine.envelope import encode_envelope
+from engine.executions import note_executions
 from engine.log import (
     CONSUMED,
     Kind,
@@ -32,10 +33,11 @@ from statemachines.outcome import (
     Reason,
     Refused,
 )
-from statemachines.run import DIGEST_BYTES, Run
+from statemachines.run import DIGEST_BYTES, Run, Status
 from statemachines.search import Attributes, attributes_of
 
 TYPES_LISTED_MAX = 12
+_COMPLETED = int(Status.COMPLETED)
 
 Known = set[tuple[int, int]]
 """(run, digest) pairs."""
@@ -50,6 +52,8 @@ class Ledger:
         self.counts: dict[tuple[str, Disposition], int] = {}
         self.fired: dict[str, int] = {}
         """How many timers and events of runs to themselves happened, by pipeline."""
+        self.attempts: dict[tuple[str, str, str], int] = {}
+        """What became of attempts of steps: (pipeline, step, ``done``, ``failed`` or ``tried``)."""
         self.lateness: float | None = None
         """How many seconds the latest of the timers among them was late."""
         self.consumed: Known = set()
@@ -64,6 +68,8 @@ class Ledger:
         """Rows of runs whose key has begun its next generation in this batch."""
         self._searched: dict[Route, dict[str, bytes]] = {}
         """The contexts before, of runs with searchable fields whose contexts changed."""
+        self._worked: dict[Route, dict[str, bytes]] = {}
+        """What runs of pipelines with steps remembered before, where that changed."""
         self._ranges: dict[int, IgnoredRange] = {}
         self._inherited: Known = set()
         self._inherited_waiting: Known = set()
@@ -73,9 +79,7 @@ class Ledger:
         commit = self.commit
         commit.ranges.extend(self._ranges.values())
         self._ranges.clear()
-        for route, judged in self._judged.items():
-            moved = self._touched.get(route, {})
-            commit.judged.extend((run.id, run.sequence) for key, run in judged.items() if key not in moved)
+        self._note_judged()
         for route, keys in self._touched.items():
             cache, moves, context_bytes = route.cache, self._rows_of_ended.get(route, 0), 0
             for key, old in keys.items():
@@ -96,7 +100,19 @@ class Ledger:
         for route, contexts in self._searched.items():
             for key, before_it in contexts.items():
                 commit.attributes.extend(_changed_attributes(route, route.cache[key], before_it))
+        for route, memories in self._worked.items():
+            for key, memory in memories.items():
+                note_executions(commit, route.pipeline, route.cache[key], memory)
         return commit
+
+    def _note_judged(self) -> None:
+        for route, judged in self._judged.items():
+            moved = self._touched.get(route, {})
+            for key, run in judged.items():
+                if key not in moved:
+                    self.commit.judged.append((run.id, run.sequence))
+                    if run.status == _COMPLETED:
+                        self.commit.last.append((route.pipeline, key, run.generation))
 
     def retire(self, route: Route, run: Run, successor: int) -> None:
         """Have a run done with, since its key begins its next generation: it must still be as it is.
@@ -112,8 +128,11 @@ class Ledger:
         searched = self._searched.get(route, {}).pop(run.key, None)
         if searched is not None:
             self.commit.attributes.extend(_changed_attributes(route, run, searched))
+        worked = self._worked.get(route, {}).pop(run.key, None)
+        if worked is not None:
+            note_executions(self.commit, route.pipeline, run, worked)
         if before is None:
-            self.commit.judged.append((run.id, run.sequence))
+            self.commit.retired.append((run.id, run.sequence))
             return
         self._rows_of_ended[route] = self._rows_of_ended.get(route, 0) + run.sequence - before
         if before:
@@ -306,6 +325,10 @@ class Ledger:
         """Note that a run with searchable fields has another context now; ``context`` is the one before."""
         self._searched.setdefault(route, {}).setdefault(key, context)
 
+    def may_work_otherwise(self, route: Route, key: str, memory: bytes) -> None:
+        """Note that a run of a pipeline with steps remembers something else now; ``memory`` is the one before."""
+        self._worked.setdefault(route, {}).setdefault(key, memory)
+
     def close_range(self, position: int | None) -> None:
         """A record that is not ignored ends the range of those before it."""
         if position is not None and self._ranges:
@@ -315,11 +338,8 @@ class Ledger:
 
     def write(self, route: Route, run: Run, fields: tuple[object, ...]) -> Run:
         """Log a row that is no ordinary move; ``fields`` are its columns without the hash. Returns the run after it."""
-        key = run.key
-        touched = self._touched.setdefault(route, {})
-        touched.setdefault(key, run.sequence)
-        self._other_rows[route] = self._other_rows.get(route, 0) + 1
-        packed = pack(fields)
+        self._note_row(route, run)
+        key, packed = run.key, pack(fields)
         hashed = seal_packed(run.hash, packed)
         self.commit.rows.append(with_hash(packed, hashed))
         # Out and in again moves it to the end: the cache's order is the order of use.
@@ -329,6 +349,18 @@ class Ledger:
         after = fold(run if run.sequence else None, row, key=key, generation=run.generation)
         route.cache[key] = after
         return after
+
+    def _note_row(self, route: Route, run: Run) -> None:
+        """Note that a run gets a row that is no ordinary move, and how it is before that."""
+        key = run.key
+        if route.works:
+            self.may_work_otherwise(route, key, run.memory)
+        touched = self._touched.setdefault(route, {})
+        if run.status == _COMPLETED and key not in touched:
+            # Its row is as it was; whether its key has another run by now it does not tell.
+            self.commit.last.append((route.pipeline, key, run.generation))
+        touched.setdefault(key, run.sequence)
+        self._other_rows[route] = self._other_rows.get(route, 0) + 1
 
     def row(
         self,

@@ -38,6 +38,16 @@ class EngineLimits:
     """How often it is looked what has fallen due."""
     timer_runs_max: int = 1_000
     """Runs for which something has fallen due, taken up at once; then the next ones."""
+    steps_at_once_max: int = 1_000
+    """Attempts of steps that go on at once; more wait in their table, in order."""
+    step_threads_max: int = 40
+    """How many of them are plain functions, which have a thread each."""
+    step_poll_seconds: float = 0.2
+    """How often it is looked which attempts have come due, beside all that is announced."""
+    step_cancel_seconds: float = 1.0
+    """How long an async step may take to end once it was cancelled; then it is told of as timed out all the same."""
+    step_stop_seconds: float = 3.0
+    """How long attempts may go on once the engine is to stop; then they are cancelled, and count as lost."""
     backlog_seconds_max: float = 60.0
     """How long a partition that does not get on may delay the timers of pipelines that read it; then that is logged."""
     take_again_seconds: float = 5.0

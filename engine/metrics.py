@@ -64,7 +64,8 @@ DISPOSITIONS = Metric(
     "{event}",
     ("pipeline", "disposition"),
     "What became of events, each counted once for each pipeline that reads it: started, applied, ignored, duplicate, "
-    "late, held, dead-lettered, deferred, stale; one that was deferred counts once more for what becomes of it then.",
+    "late, held, dead-lettered, deferred, stale, void; one that was deferred counts once more for what becomes of it "
+    "then.",
 )
 DEAD_LETTERS = Metric(
     "pointsman.dead_letters",
@@ -79,6 +80,13 @@ FIRED = Metric(
     "{event}",
     ("pipeline",),
     "Timers and delayed events that fell due and happened, and events that runs sent to themselves.",
+)
+ATTEMPTS = Metric(
+    "pointsman.steps.attempts",
+    Instrument.COUNTER,
+    "{attempt}",
+    ("pipeline", "step", "outcome"),
+    "Attempts of steps whose end is durable: done, failed (for good) or tried (and to be tried again).",
 )
 LATENESS = Metric(
     "pointsman.timers.lateness",
@@ -161,6 +169,7 @@ CATALOGUE: tuple[Metric, ...] = (
     DISPOSITIONS,
     DEAD_LETTERS,
     FIRED,
+    ATTEMPTS,
     LATENESS,
     BATCH_SIZE,
     BATCH_SECONDS,
@@ -193,6 +202,7 @@ class Metrics:
         self._lost_comparisons = 0
         self._lost_partitions = 0
         self._fired: dict[str, int] = {}
+        self._attempts: dict[tuple[str, str, str], int] = {}
         self._lateness = _histogram(meter, LATENESS)
         self._batch_size = _histogram(meter, BATCH_SIZE)
         self._batch_seconds = _histogram(meter, BATCH_SECONDS)
@@ -213,6 +223,14 @@ class Metrics:
             FIRED,
             lambda: [Observation(many, {"pipeline": name}) for name, many in list(self._fired.items())],
         )
+        _counter(
+            meter,
+            ATTEMPTS,
+            lambda: [
+                Observation(many, {"pipeline": pipeline, "step": step, "outcome": outcome})
+                for (pipeline, step, outcome), many in list(self._attempts.items())
+            ],
+        )
         _counter(meter, LOST_COMPARISONS, lambda: [Observation(self._lost_comparisons)])
         _counter(meter, LOST_PARTITIONS, lambda: [Observation(self._lost_partitions)])
         _gauge(meter, PAUSED, lambda: [Observation(self._paused)])
@@ -232,6 +250,8 @@ class Metrics:
             dispositions[what] = dispositions.get(what, 0) + number
         for name, many in batch.fired.items():
             self._fired[name] = self._fired.get(name, 0) + many
+        for attempt, many in batch.attempts.items():
+            self._attempts[attempt] = self._attempts.get(attempt, 0) + many
         if batch.lateness is not None:
             self._lateness.record(batch.lateness)
         for letter in batch.commit.dead_letters:

@@ -23,7 +23,7 @@ from engine.store.contract import SentEvent
 from statemachines.effects import Asked, Publication
 from statemachines.events import Address, Envelope
 from statemachines.machine import Machine
-from statemachines.memory import time_of
+from statemachines.memory import Delayed, time_of
 from statemachines.outcome import Moved
 from statemachines.run import DIGEST_BYTES, RECENT_DIGESTS_MAX, DeferredEvent, Run, Status
 
@@ -111,8 +111,8 @@ class Moves(Settling):
             except KeyError:
                 touched = touched_runs[route] = {}
             touched.setdefault(key, before)
-            if machine.searchable and context is not None:
-                self.may_be_found_otherwise(route, key, context_before)
+            if machine.searchable or route.works:
+                self._note_before(machine, route, key, moved, context_before, memory_before)
             name = texts.get(envelope.type) or self._text(envelope.type)
             states = texts.get(configuration) or self._text(configuration)
             run_key, headers = key.encode(), record.headers
@@ -149,6 +149,14 @@ class Moves(Settling):
             ))  # fmt: skip
         return goes_on
 
+    def _note_before(
+        self, machine: Machine, route: Route, key: str, moved: Moved, context: bytes, memory: bytes
+    ) -> None:
+        if machine.searchable and moved.context is not None:
+            self.may_be_found_otherwise(route, key, context)
+        if route.works and moved.memory is not None:
+            self.may_work_otherwise(route, key, memory)
+
     def take_deferred(
         self, arrival: Arrival, machine: Machine, run: Run, item: DeferredEvent, moved: Moved, at: datetime
     ) -> None:
@@ -161,12 +169,14 @@ class Moves(Settling):
         self.count(arrival.route, Disposition.APPLIED)
 
     def fire(self, arrival: Arrival, machine: Machine, run: Run, moved: Moved, at: datetime) -> None:
-        """Log what a run did by itself: a timer fell due, or what it sent to itself; or something of it leaves."""
+        """Log what a run did by a timer, what it sent to itself, or how a step ended; or that something leaves it."""
         effects = self._effects(arrival, machine, run, moved, at)
         self._row_of_fired(arrival, run, moved, effects, at)
         name, delayed = arrival.route.name, arrival.delayed
+        if not isinstance(delayed, Delayed):
+            return
         self.fired[name] = self.fired.get(name, 0) + 1
-        if delayed is not None and not delayed.at_once:
+        if not delayed.at_once:
             late = (at - time_of(delayed.due)).total_seconds()
             self.lateness = late if self.lateness is None else max(late, self.lateness)
 
@@ -180,8 +190,7 @@ class Moves(Settling):
         ) = run  # fmt: skip
         if at is not self._fired_at:
             self._fired_at, self._fired_number = at, postgres_time(at)
-        self._touched.setdefault(route, {}).setdefault(key, before)
-        self._other_rows[route] = self._other_rows.get(route, 0) + 1
+        self._note_row(route, run)
         envelope, texts = decoded[0], self._texts
         kept = encode_envelope(record.timestamp, record.key, record.headers, key.encode())
         fixed = _pack_inner(

@@ -34,6 +34,8 @@ class Parts:
     """What the machines that ``prepare_store`` routes to refuse to publish by."""
     limits: EngineLimits = field(default_factory=EngineLimits)
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    instance: str | None = None
+    """The engine's name, which it keeps when it is restarted."""
     homes: str = ""
     """The topic whose partitions say which runs' timers are served here; empty: all are."""
 

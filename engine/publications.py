@@ -81,6 +81,8 @@ def asked_effects(effects: bytes, asked: Iterable[Asked], address: Address) -> b
 def _asked(one: Asked, address: Address) -> dict[str, Any]:
     if one.what == "cancel":
         return {"cancel": one.id}
+    if one.what == "stop":
+        return {"stop": one.type, "type": one.type, "id": execution_id(one.id, address)}
     form: dict[str, Any] = {one.what: one.topic or one.type, "type": one.type}
     form["id"] = address.derive_text(DELAYED_IDS_FROM + one.number)
     if one.data:
@@ -94,6 +96,15 @@ def _asked(one: Asked, address: Address) -> dict[str, Any]:
     if one.due:
         form["due"] = time_of(one.due)
     return form
+
+
+def execution_id(execution: str, address: Address) -> str:
+    """The id of a step that a run has asked for: that of the effect that asked for it.
+
+    ``execution`` is ``sequence.number``, ``address`` that of any move of the run.
+    """
+    sequence, number = map(int, execution.split("."))
+    return address._replace(sequence=sequence).derive_text(DELAYED_IDS_FROM + number)
 
 
 def sent_value(one: Asked, address: Address, cause: Envelope, at: Instant) -> bytes:

@@ -39,6 +39,8 @@ class Route:
     """Hot runs by key, the least recently moved first."""
     cache_bytes: int = 0
     """The cache takes so many bytes at most, roughly; it may be fewer."""
+    works: bool = False
+    """Whether any version has steps."""
     inner: TopicRoute | None = None
     """What stands for the topic of events that come from inside of runs."""
 
@@ -133,8 +135,16 @@ def _route(versions: list[Loaded]) -> Route:
     events = _events_of([one.machine for one in ordered])
     keys = _keys_of([one.machine for one in ordered])
     machines = {one.definition: one.machine for one in ordered}
+    works = any(one.pipeline.steps for one in machines.values())
     return Route(
-        newest.pipeline, newest.machine.name, newest.machine, newest.definition, machines, events, keys
+        newest.pipeline,
+        newest.machine.name,
+        newest.machine,
+        newest.definition,
+        machines,
+        events,
+        keys,
+        works=works,
     )
 
 

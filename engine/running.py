@@ -158,7 +158,7 @@ class Goal:
         known = await session.store.known_positions(self._ends)
         stopped = self._engine.stopped_partitions
         open_ones = [one for one, end in self._ends.items() if known.get(one, 0) < end and one not in stopped]
-        if open_ones:
+        if open_ones or await session.works():
             return False
         await self._find_beyond({one: at for one, at in known.items() if at > self._ends[one]})
         return True

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from engine.arrival import Arrival
 from engine.batch import Batch
-from engine.committer import Committer
+from engine.committer import Committer, kind_of
 from engine.inside import sent_arrival
 from engine.outlet import Outlet
 from engine.routing import Route
@@ -77,13 +77,36 @@ class SentEvents:
         return [sent_arrival(self._routes[one.pipeline or 0], one.body, one.at) for one in commands]
 
     async def _refuse(self, command: Command, error: str) -> None:
-        """Make an event that the store does not take as a move a dead letter."""
+        """Make an event that the store does not take as a move a dead letter; where that is refused, too, drop it."""
         batch = await self._committer.new_batch(0)
         batch.commit.commands.append(command.id)
         [arrival] = self._arrivals([command])
         refused = Refused(Reason.REFUSED_BY_STORE, error, holds=False)
         batch.refuse(arrival, None, refused, batch.commit.at, None)
         batch.finish()
+        try:
+            await self._committer.commit(batch)
+        except RefusedByStoreError as again:
+            await self._drop(command, arrival, again)
+
+    async def _drop(self, command: Command, arrival: Arrival, error: RefusedByStoreError) -> None:
+        # It would come back for ever, and the commands behind it with it; its sender's log has it with its data.
+        envelope = arrival.decoded.envelope
+        log.error(
+            "the event %r (%s), which the run %r of %s has sent to the run %r of %s, is dropped: Postgres refuses it, "
+            "and the dead letter that it then becomes (%s). The history of its sender has its data still (pointsman "
+            "history --json). Mend what refuses it, a trigger on the tables of Pointsman for instance, and publish the "
+            "event if it is still wanted",
+            envelope.id,
+            envelope.type,
+            envelope.subject,
+            envelope.source,
+            arrival.key,
+            arrival.route.name,
+            kind_of(error),
+        )
+        batch = await self._committer.new_batch(0)
+        batch.commit.commands.append(command.id)
         await self._committer.commit(batch)
 
 

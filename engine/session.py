@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from connectors.source import Partition, SourceError
 from engine.backlog import Backlog
 from engine.backoff import Backoff
+from engine.batch import Batch
 from engine.caches import evict
 from engine.claims import CHANNEL, Claim, Slice, by_bytes
 from engine.commands import Commands
@@ -20,6 +21,7 @@ from engine.homes import HOMES, homes_in
 from engine.parts import Parts, kafka_troubles
 from engine.routing import Route, TopicRoute
 from engine.starting import first_positions
+from engine.steps import Steps
 from engine.store.contract import Store
 from engine.timers import Timers
 
@@ -39,6 +41,8 @@ through sooner."""
 RECORDS_BESIDE_DUE = 1_000
 """A draft with so many records, and something that has fallen due, goes on its way as soon as the store is free, though
 it could take more; so that it is not late."""
+STEP_WAIT_SECONDS = 0.005
+"""So long records are waited for while steps go on, whose results come meanwhile."""
 RECORDS_BETWEEN_LOOKS = 500
 """So many records are stepped before it is looked what has fallen due, while something is; so that it is not late."""
 
@@ -58,6 +62,7 @@ class Session:
         self._routes: list[Route] = []
         self._commands: Commands
         self._timers: Timers
+        self._steps: Steps = engine.steps
         self._pending: Pending | None = None
         self._draft: Draft | None = None
         self._dry = True
@@ -69,6 +74,15 @@ class Session:
     def last_ticket(self) -> int:
         """The number of the last commit of this session that publishes."""
         return self._committer.last_ticket
+
+    async def works(self) -> bool:
+        """Whether a run waits for a step, or what became of one is not durable yet."""
+        working = [route for route in self._routes if route.works]
+        definitions = [number for route in working for number in route.machines]
+        return bool(working) and (
+            self._steps.has_results
+            or await self.store.has_executions([route.pipeline for route in working], definitions)
+        )
 
     async def serve(
         self, until: Callable[[Session], Awaitable[bool]] | None, began: Callable[[], None]
@@ -85,6 +99,8 @@ class Session:
         )
         backlog = Backlog(parts.reader, self.store, self._topics, parts.limits, parts.clock)
         self._timers = Timers(self.store, self._routes, backlog, parts.limits, parts.clock)
+        self._timers.left_alone = self._committer.left_alone
+        await self._steps.open(self.store, self._routes)
         await self._commands.listen()
         await self.store.listen(CHANNEL, engine.assignment.take_all_again)
         engine.assignment.serving = True
@@ -98,7 +114,7 @@ class Session:
                     await self._flush()
                     await self._take_assignment()
                 if engine.stopping.is_set():
-                    await self._flush()
+                    await self._wind_up()
                     return True
                 await self._go_on()
                 idle = self._draft is None and not self._is_in_flight()
@@ -116,6 +132,7 @@ class Session:
                         return True
         finally:
             await self._timers.close()
+            await self._steps.close()
             if self._pending is not None:
                 self._pending.task.cancel()
                 with contextlib.suppress(asyncio.CancelledError, Exception):
@@ -150,6 +167,7 @@ class Session:
                 # What is due is on its way already, in the commit in flight.
                 self._timers.settle(self._draft.due)
                 self._draft = None
+        await self._take_results()
         if self._is_full(limits.batch_records_max) or not (self._grows() or self._is_in_flight()):
             await self._advance()
 
@@ -161,6 +179,23 @@ class Session:
         if self._dry or not self._timers.are_due:
             return False
         return self._draft is None or not self._draft.due or self._draft.records < RECORDS_BESIDE_DUE
+
+    async def _take_results(self) -> None:
+        """Step what became of steps; what follows from it may publish, too."""
+        results = [] if self._paused else self._steps.take()
+        if results:
+            if self._draft is None:
+                self._draft = await self._committer.draft(self._pending)
+            await self._committer.extend_results(self._draft, results)
+
+    async def _wind_up(self) -> None:
+        """Make all durable that was read, and what becomes of the steps that go on."""
+        await self._flush()
+        await self._steps.stop()
+        while self._steps.has_results and not self._paused:
+            await self._take_results()
+            await self._flush()
+        await self._steps.let_go()
 
     def _is_in_flight(self) -> bool:
         return self._pending is not None and not self._pending.task.done()
@@ -174,23 +209,20 @@ class Session:
         pending, self._pending = self._pending, None
         parts, committer = self._parts, self._committer
         batch = committer.finish(draft)
-        if pending is not None:
-            succeeded = await committer.settle(pending, batch)
-            self._timers.settle(pending.due)
-            if not succeeded:
-                # What was stepped ahead of a commit that came out otherwise is worth nothing.
-                self._let_go_of_lost()
-                batch = await committer.prepare(draft.slices, None, draft.due)
+        if pending is not None and not await self._settled(pending, batch):
+            # What was stepped ahead of a commit that came out otherwise is worth nothing.
+            self._let_go_of_lost()
+            batch = await committer.prepare(draft.slices, None, draft.due, draft.results)
         if await parts.outlet.learn(batch.commit):
             # Nothing is in flight now, so what the batch rests on can be loaded again.
             committer.forget(batch)
-            batch = await committer.prepare(draft.slices, None, draft.due)
+            batch = await committer.prepare(draft.slices, None, draft.due, draft.results)
         evict(self._routes, parts.limits, batch)
         if time.monotonic() >= self._upkeep_at:
             # From now on: an engine that was idle for days owes nothing.
             self._upkeep_at = time.monotonic() + UPKEEP_SECONDS
             await self.store.keep_up()
-        self._pending = committer.begin(draft.slices, batch, draft.due)
+        self._pending = committer.begin(draft.slices, batch, draft.due, draft.results)
 
     async def _flush(self) -> None:
         """Make all durable that was read."""
@@ -200,9 +232,18 @@ class Session:
     async def _settle(self) -> None:
         pending, self._pending = self._pending, None
         if pending is not None:
-            await self._committer.settle(pending)
-            self._timers.settle(pending.due)
+            await self._settled(pending)
         self._let_go_of_lost()
+
+    async def _settled(self, pending: Pending, ahead: Batch | None = None) -> bool:
+        """Wait for a commit; False where it had to be computed again."""
+        succeeded = await self._committer.settle(pending, ahead)
+        self._timers.settle(pending.due)
+        if succeeded:
+            self._steps.settle(pending.results, pending.batch.commit)
+        else:
+            self._steps.give_back(pending.results, refused=pending.refused)
+        return succeeded
 
     def _let_go_of_lost(self) -> None:
         lost = [claim for claim in self.claims.values() if claim.lost]
@@ -225,6 +266,8 @@ class Session:
         wait = self._parts.limits.fetch_wait_milliseconds / 1000
         if self._timers.are_due:
             wait = min(wait, self._timers.seconds_until_look())
+        if self._steps.are_going:
+            wait = min(wait, STEP_WAIT_SECONDS)
         if self._pending is not None:
             # So that the commit is on its way before the next records keep us busy.
             await asyncio.sleep(0)
@@ -258,6 +301,7 @@ class Session:
         assignment.changed.clear()
         wanted = frozenset(one for one in assignment.partitions if one.topic != parts.homes)
         self.homes = self._timers.homes = self._commands.homes = await self._homes()
+        self._steps.serve_homes(self.homes)
         self._commands.wanted.set()
         fresh = {partition for partition in assignment.fresh if partition in wanted}
         assignment.fresh.clear()

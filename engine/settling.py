@@ -9,9 +9,10 @@ import orjson
 from engine.arrival import Arrival
 from engine.dead_letters import details_bytes, tried_form
 from engine.dispositions import Disposition
+from engine.executions import given_up
 from engine.ledger import Ledger
 from engine.log import Kind, digest_number, microseconds
-from statemachines.memory import Delayed, lasting, read_memory, write_memory
+from statemachines.memory import Delayed, Execution, lasting, read_memory, write_memory
 from statemachines.outcome import Deferred, Duplicate, Ignored, Outcome, Reason, Refused, Stale, Waits
 from statemachines.run import DeferredEvent, Run, Status
 from statemachines.turns import business_key
@@ -48,7 +49,8 @@ class Settling(Ledger):
                 self.note(arrival, run, Disposition.STALE, Reason.STALE, details_bytes(why=why), at)
             case Ignored(reason, tried, policy, memory):
                 details = details_bytes(tried, policy)
-                self.note(arrival, run, Disposition.IGNORED, reason, details, at)
+                disposition = Disposition.VOID if reason is Reason.VOID else Disposition.IGNORED
+                self.note(arrival, run, disposition, reason, details, at)
                 if memory is not None and run is not None:
                     run = self.row(arrival, run, Kind.PASSED, at, memory=memory)
             case _:
@@ -124,17 +126,18 @@ class Settling(Ledger):
         sequence: int | None = None
         if run is not None and refused.holds:
             kind = Kind.HELD if after_wait is None else Kind.HELD_AFTER_WAIT
-            self._leave_waiting(arrival, run, kind, at, after_wait)
+            memory = _given_up(run, arrival.delayed)
+            self._leave_waiting(arrival, run, kind, at, after_wait, memory)
             sequence = run.sequence + 1
         elif run is not None and after_wait is not None:
             self._leave_waiting(arrival, run, Kind.LEFT_WAITING, at, after_wait)
         self._letter(arrival, run, refused, at, sequence)
 
     def refuse_own(
-        self, arrival: Arrival, run: Run, delayed: Delayed, refused: Refused, at: datetime
+        self, arrival: Arrival, run: Run, delayed: Delayed | Execution, refused: Refused, at: datetime
     ) -> None:
         """Make what a run has asked for, and cannot take, a dead letter that holds it."""
-        memory = write_memory(read_memory(run.memory).without(delayed))
+        memory = _given_up(run, delayed) or write_memory(read_memory(run.memory).without(delayed))
         kind = Kind.HELD_FIRED if refused.holds else Kind.PASSED
         after = self.row(arrival, run, kind, at, memory=memory)
         self._letter(arrival, run, refused, at, after.sequence if refused.holds else None)
@@ -160,13 +163,24 @@ class Settling(Ledger):
             self._judged.setdefault(arrival.route, {}).setdefault(arrival.key, run)
 
     def _leave_waiting(
-        self, arrival: Arrival, run: Run, kind: Kind, at: datetime, after_wait: int | None
+        self,
+        arrival: Arrival,
+        run: Run,
+        kind: Kind,
+        at: datetime,
+        after_wait: int | None,
+        memory: bytes = b"",
     ) -> Run:
-        after = self.row(arrival, run, kind, at)
+        after = self.row(arrival, run, kind, at, memory=memory)
         if after_wait is not None:
             self.commit.waiting_removed.append((run.id, after_wait))
             self.waiting.discard((run.id, digest_number(arrival.digest)))
         return after
+
+
+def _given_up(run: Run, delayed: Delayed | Execution | None) -> bytes:
+    """What a run remembers once nothing takes the failure of a step; empty where it is about none."""
+    return given_up(run.memory, delayed) if isinstance(delayed, Execution) and run.memory else b""
 
 
 def _without(deferred: tuple[DeferredEvent, ...], gone: DeferredEvent) -> tuple[DeferredEvent, ...]:

@@ -67,6 +67,8 @@ class Timers:
         """Runs that were handed to a batch that is not durable yet, so that the store would still find them due."""
         self.homes: list[int] = []
         """The homes that are served here."""
+        self.left_alone: Mapping[tuple[Route, str], Due] = {}
+        """By run: what the store takes in no way (``Committer.left_alone``)."""
 
     @property
     def are_due(self) -> bool:
@@ -91,7 +93,7 @@ class Timers:
         if not self._looking.done():
             return []
         looking, self._looking = self._looking, None
-        due = looking.result()
+        due = [one for one in looking.result() if self.left_alone.get((one.route, one.key)) != one]
         if due:
             self._found_at = time.monotonic()
             self._handed.update(one.id for one in due)
@@ -126,8 +128,8 @@ class Timers:
             number: self._behind[route][0] if route in self._behind else now
             for number, route in self._routes.items()
         }
-        limit = self._limits.timer_runs_max
-        # Those that are on their way are not asked for again.
+        # Those that are on their way are not asked for; those that are left alone are found, and as many more.
+        limit = self._limits.timer_runs_max + len(self.left_alone)
         found = await self._store.due_runs(homes, until, self._definitions, limit, list(self._handed))
         may = await self._that_may_happen(found, until)
         if not self._behind:

@@ -2,17 +2,22 @@
 
 from statemachines.context import Context
 from statemachines.definition import Pipeline, State, Topic
-from statemachines.effects import Cancel, Effect, Out, Publish, Raise, Send
-from statemachines.events import After, Done, Event, Failed
+from statemachines.done import Done
+from statemachines.effects import Cancel, Compensate, Effect, Out, Publish, Raise, Send
+from statemachines.events import After, Event, Failed, StepFailed
 from statemachines.guards import has_tag, in_state
 from statemachines.mistakes import DefinitionError, Mistake
 from statemachines.ordering import OrderBy
 from statemachines.policies import Defer
 from statemachines.search import Searchable
+from statemachines.step import Call, Compensation, Retry, Step, exponential
 
 __all__ = [
     "After",
+    "Call",
     "Cancel",
+    "Compensate",
+    "Compensation",
     "Context",
     "Defer",
     "DefinitionError",
@@ -26,10 +31,14 @@ __all__ = [
     "Pipeline",
     "Publish",
     "Raise",
+    "Retry",
     "Searchable",
     "Send",
     "State",
+    "Step",
+    "StepFailed",
     "Topic",
+    "exponential",
     "has_tag",
     "in_state",
 ]

@@ -2,11 +2,12 @@
 
 It is JSON with sorted keys, and says which format it has. In it: name, version, the context's class by name,
 the states and the transitions in order (what is tried first matters), start events, functions by name, event
-types and patterns with their keys, policies, tags, topics with their settings, sorted by name, and search attributes
-with what they are.
+types and patterns with their keys, policies, tags, topics with their settings, sorted by name, search attributes with
+what they are, the names of steps and of what undoes them, and which state runs which.
 
 Not in it: what functions and classes do, which the code hash stands for; the JSON schema of the context,
-which changes with pydantic's version; descriptions and places, which change nothing.
+which changes with pydantic's version; how often steps are tried, how long they may take and how many at once, which is
+asked when they are done and never again; descriptions and places, which change nothing.
 """
 
 from __future__ import annotations
@@ -59,6 +60,13 @@ def canonical_bytes(pipeline: Pipeline[Any]) -> bytes:
     }
     if pipeline.keys:
         form["keys"] = {keyed.event.event_type(): _key(keyed.by) for keyed in pipeline.keys}
+    if pipeline.steps:
+        form["steps"] = [step.name for step in pipeline.steps]
+    compensations = {step.name: step.compensation for step in pipeline.steps}
+    if any(compensations.values()):
+        form["compensations"] = {
+            step: [one.name, one.on_error] for step, one in compensations.items() if one is not None
+        }
     if searchable := kinds_of(pipeline.context):
         form["searchable"] = searchable
     return orjson.dumps(form, option=orjson.OPT_SORT_KEYS)
@@ -119,6 +127,7 @@ def _state(state: State[Any]) -> dict[str, Any]:
         "entries": [name_of(function) for function, _ in state.entries] or None,
         "exits": [name_of(function) for function, _ in state.exits] or None,
         "output": name_of(state.output),
+        "run": None if state.run is None else state.run.name,
         "tags": sorted(state.tags) or None,
         "initially": None if beginning is None else [[*beginning.targets], name_of(beginning.action)],
     }
@@ -138,6 +147,8 @@ def _move(move: Move) -> dict[str, Any]:
         form["targets"] = list(move.targets)
     if move.reenter:
         form["reenter"] = True
+    if move.compensate:
+        form["compensate"] = True
     if move.delay is not None:
         form["delay"] = (
             _microseconds(move.delay) if isinstance(move.delay, timedelta) else name_of(move.delay)

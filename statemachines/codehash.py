@@ -8,6 +8,9 @@ their names count.
 Values that a function carries with it count where they are plain (numbers, texts, lists of them ...): those
 in its closure, its defaults, the arguments of a ``functools.partial``, the attributes of a callable object.
 
+What steps do is not in it: they are not done again when a run is replayed, so a run may go on with another way of doing
+them. What they return is: the classes that are named there.
+
 Where there is no source (built-ins, a REPL, classes made by ``Event.named``) the name counts, and the
 fields of a class; a change within is then not seen.
 """
@@ -19,11 +22,12 @@ import functools
 import hashlib
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel
 
 from statemachines.definition import Pipeline, name_of
+from statemachines.events import is_outcome
 from statemachines.reach import Reach, module_of
 from statemachines.source import definitions
 from statemachines.syntax import constant, encode
@@ -46,10 +50,14 @@ def _subjects(pipeline: Pipeline[Any]) -> Iterator[tuple[str, Any]]:
     for start in pipeline.starts:
         yield from (("event", start.event), ("build", start.build), ("action", start.action))
     for move in pipeline.moves:
-        yield from (("event", move.event), ("guard", move.guard), ("action", move.action))
+        # How a step ended comes as a class that is made here, of a type that the structure has.
+        event = None if move.event is None or is_outcome(move.event) else move.event
+        yield from (("event", event), ("guard", move.guard), ("action", move.action))
         if callable(move.delay):
             yield "delay", move.delay
     classes = [*(start.event for start in pipeline.starts), *(move.event for move in pipeline.moves)]
+    for step in pipeline.steps:
+        yield from (("result", one) for one in _classes_in(step.result_type))
     events = dict.fromkeys(event for event in classes if event is not None)
     keys = [*(event.event_key() for event in events), *(keyed.by for keyed in pipeline.keys)]
     yield from (("key", by) for by in keys if callable(by))
@@ -60,6 +68,14 @@ def _subjects(pipeline: Pipeline[Any]) -> Iterator[tuple[str, Any]]:
             yield "output", state.output
         if state.beginning is not None:
             yield "initially", state.beginning.action
+
+
+def _classes_in(annotation: Any) -> Iterator[type]:
+    """The classes that an annotation names, in its order."""
+    if isinstance(annotation, type) and not get_args(annotation):
+        yield annotation
+    for one in get_args(annotation):
+        yield from _classes_in(one)
 
 
 class _Reading:

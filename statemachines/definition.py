@@ -12,12 +12,14 @@ from datetime import datetime, timedelta
 from typing import Any, Generic, Literal, TypeVar
 
 from statemachines.context import Context
+from statemachines.done import Done, make_done
 from statemachines.effects import Out
-from statemachines.events import After, Done, Event, KeyBy, make_after, make_done
+from statemachines.events import After, Event, KeyBy, StepFailed, make_after
 from statemachines.lines import Delay, Handler, Initial, Keyed, Kind, Move, Start, name_of
 from statemachines.ordering import OrderBy
 from statemachines.places import Place, calling_place
 from statemachines.policies import Closed, NoRun, Once, PolicyLine, Unexpected
+from statemachines.step import Retry, Step, StepMaker
 from statemachines.topic import Policy, Topic
 
 __all__ = [
@@ -70,6 +72,8 @@ class State(Generic[C]):
     done_class: type[Done] | None = None
     """The class that ``done`` returns, once it was asked for."""
     tags: tuple[str, ...] = ()
+    run: Step[C, Any] | None = None
+    """The step that is done while it is active."""
 
     @property
     def done(self) -> type[Done]:
@@ -87,6 +91,7 @@ class State(Generic[C]):
         initial: bool = False,
         final: bool = False,
         output: Callable[[C, Any], Any] | None = None,
+        run: Step[C, Any] | None = None,
         tags: Sequence[str] = (),
         description: str = "",
     ) -> State[C]:
@@ -97,13 +102,14 @@ class State(Generic[C]):
             initial: whether it is entered when this state is.
             final: whether this state is done when it is entered.
             output: of a final state: returns, from (context, event), what ``done.data`` is to be.
+            run: the step that is done while it is active.
             tags: words that guards may ask for instead of the states that have them.
             description: a sentence for people.
         """
         place, words = calling_place(), _tags(tags)
-        return self.pipeline.add_state(
-            State(self.pipeline, name, initial, final, description, place, self, output=output, tags=words)
-        )
+        made = State(self.pipeline, name, initial, final, description, place, self, output=output, tags=words)
+        made.run = run
+        return self.pipeline.add_state(made)
 
     def region(self, name: str, *, tags: Sequence[str] = (), description: str = "") -> State[C]:
         """Add a region: this state is parallel, and all its regions are active while it is."""
@@ -273,6 +279,7 @@ class Pipeline(Generic[C]):
     policies: list[PolicyLine] = field(default_factory=list, init=False)
     """What is said of single event types and states."""
     keys: list[Keyed] = field(default_factory=list, init=False)
+    steps: list[Step[C, Any]] = field(default_factory=list, init=False)
     place: Place = field(default_factory=calling_place, init=False)
 
     def state(
@@ -282,23 +289,42 @@ class Pipeline(Generic[C]):
         initial: bool = False,
         final: bool = False,
         output: Callable[[C, Any], Any] | None = None,
+        run: Step[C, Any] | None = None,
         tags: Sequence[str] = (),
         description: str = "",
     ) -> State[C]:
         """Add a state. One is ``initial``; a run that reaches a ``final`` one is completed.
 
         The ``output`` of a final one returns, from (context, event), what the run says at its end.
-        Guards may ask for ``tags`` instead of the states that have them.
+        The step ``run`` is done while the state is active. Guards may ask for ``tags`` instead of the states that have
+        them.
         """
         place, words = calling_place(), _tags(tags)
         return self.add_state(
-            State(self, name, initial, final, description, place, output=output, tags=words)
+            State(self, name, initial, final, description, place, output=output, tags=words, run=run)
         )
 
     def add_state(self, made: State[C]) -> State[C]:
         """Add a state that was made; ``state``, ``region`` and ``history`` are the ways to say it."""
         self.states.append(made)
         return made
+
+    def step(
+        self, *, timeout: timedelta | None = None, retry: Retry | None = None, at_once: int | None = None
+    ) -> StepMaker[C]:
+        """Make a step of a function of (context, call), sync or async, which does work with side effects.
+
+        It is done while a state is active that is given it with ``run=``, outside of any transition, and is given a
+        context that it cannot change. What it returns, as its annotation says, comes back as its ``done``.
+
+        Args:
+            timeout: how long one attempt may take; None: as long as it does.
+            retry: how often it is tried, and how long is waited in between; None: as ``Retry()`` says.
+            at_once: how many of it may go on at once in one engine; None: it has no limit of its own.
+        """
+        return StepMaker(
+            self.steps.append, timeout, Retry() if retry is None else retry, at_once, calling_place()
+        )
 
     def start(
         self,
@@ -324,9 +350,25 @@ class Pipeline(Generic[C]):
         to: State[C] | str | Sequence[State[C] | str] | None = None,
         when: Callable[[C, E], bool] | None = None,
         do: Callable[[C, E], Out] | None = None,
+        compensate: bool = False,
     ) -> None:
-        """Add a transition out of any state that is not final; a state's own transitions come first."""
-        self.add_move(None, event, to, when, do)
+        """Add a transition out of any state that is not final; a state's own transitions come first.
+
+        With ``compensate`` all that steps of the run have done, and that can be undone, is undone after ``do`` and
+        before the target is entered; so of the next two.
+        """
+        self.add_move(None, event, to, when, do, compensate=compensate)
+
+    def on_failure(
+        self,
+        *,
+        to: State[C] | str | Sequence[State[C] | str] | None = None,
+        when: Callable[[C, StepFailed], bool] | None = None,
+        do: Callable[[C, StepFailed], Out] | None = None,
+        compensate: bool = False,
+    ) -> None:
+        """Add a transition on the failures of steps that no other one takes, wherever in the file it stands."""
+        self.add_move(None, StepFailed, to, when, do, last=True, compensate=compensate)
 
     def after(
         self,
@@ -335,9 +377,10 @@ class Pipeline(Generic[C]):
         to: State[C] | str | Sequence[State[C] | str] | None = None,
         when: Callable[[C, After], bool] | None = None,
         do: Callable[[C, After], Out] | None = None,
+        compensate: bool = False,
     ) -> None:
         """Add a transition that is taken once the run has been going on for so long, whatever its state."""
-        self.add_timer(None, delay, to, when, do)
+        self.add_timer(None, delay, to, when, do, compensate=compensate)
 
     def policy(
         self,
@@ -381,10 +424,12 @@ class Pipeline(Generic[C]):
         do: Callable[..., Out] | None,
         *,
         reenter: bool = False,
+        compensate: bool = False,
     ) -> None:
         """Add a timer and the transition on it; ``after`` is the way to say it."""
         number = sum(1 for move in self.moves if move.delay is not None and move.source == source)
-        self.add_move(source, make_after(source, number), to, when, do, reenter=reenter, delay=delay)
+        event = make_after(source, number)
+        self.add_move(source, event, to, when, do, reenter=reenter, delay=delay, compensate=compensate)
 
     def add_move(
         self,
@@ -396,11 +441,22 @@ class Pipeline(Generic[C]):
         *,
         reenter: bool = False,
         delay: Delay | None = None,
+        last: bool = False,
+        compensate: bool = False,
     ) -> None:
-        """Add a line to the table; ``on``, ``always`` and ``after`` are the ways to say it."""
+        """Add a line to the table; ``on``, ``always``, ``after`` and ``on_failure`` are the ways to say it."""
         place, targets = calling_place(), _targets(to)
         names, stranger = tuple(map(str, targets)), _first_stranger(targets, self)
-        self.moves.append(Move(source, event, names, when, do, place, reenter, stranger, delay))
+        at = len(self.moves)
+        while at and self.moves[at - 1].last and not last:
+            at -= 1
+        made = Move(source, event, names, when, do, place, reenter, stranger, delay, last, compensate)
+        self.moves.insert(at, made)
+
+    @property
+    def works(self) -> list[Step[C, Any]]:
+        """The steps and their compensations: all that has a name, and is done by the engine."""
+        return [*self.steps, *(one for step in self.steps for one in step.compensations)]
 
     @property
     def read_topics(self) -> tuple[Topic, ...]:

@@ -6,14 +6,18 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from itertools import count
 from types import MappingProxyType
 from typing import Any
 
 import orjson
 
+from statemachines.chart.tree import COMPENSATING
 from statemachines.definition import Initial, Move, Pipeline, Start, State, name_of
-from statemachines.events import is_event_class
+from statemachines.durations import told_duration
+from statemachines.events import is_event_class, is_outcome
 from statemachines.policies import Defer
+from statemachines.step import Step
 
 _PLAIN_ID = re.compile(r"(?!(state|begin|fork)_\d)(?!.*_(start|end)$)[A-Za-z][A-Za-z0-9_]*", re.IGNORECASE)
 """Not what is made up here, nor what Mermaid makes up itself for where a state begins and ends."""
@@ -77,8 +81,10 @@ def to_mermaid(pipeline: Pipeline[Any], marks: Marks = NO_MARKS) -> str:
 
     A transition that waits for no event says ``always``; one that stays in its state ``[internal]``; and one that
     leaves its state where others would stay in it ``[reenter]``. A timer says ``after 5 min``, or the name of the
-    function that is asked. What a state defers or ignores is said in it. Several targets are behind a fork. A history
-    says ``H``, or ``H*`` where it is deep. Of a pipeline with mistakes, the part that is right is drawn.
+    function that is asked. What a state defers or ignores is said in it, and the step that it runs; how that ended is
+    said in words: ``charge failed with CardRefused``. Where steps can be undone, their states say what does it, and
+    runs that are undone are in ``compensating``. Several targets are behind a fork. A history says ``H``, or ``H*``
+    where it is deep. Of a pipeline with mistakes, the part that is right is drawn.
 
     What ``marks`` has of states and transitions is said behind them; the states where a run is are of the class
     ``here``, and those where it was of the class ``passed``.
@@ -99,6 +105,8 @@ class _Drawing:
         for state in pipeline.states:
             if isinstance(state.name, str):
                 self._states.setdefault(state.name, state)
+        if any(step.compensation for step in pipeline.steps):
+            self._states[COMPENSATING] = State(pipeline, COMPENSATING, False, False, "", pipeline.place)
         self._numbers = {name: at for at, name in enumerate(self._states)}
         self._ids = {name: _id(name, at) for name, at in self._numbers.items()}
         self._inner: dict[int, list[State[Any]]] = {}
@@ -127,7 +135,8 @@ class _Drawing:
 
     def _node(self, state: State[Any]) -> Iterator[str]:
         mark = {True: "H* ", False: "H "}[bool(state.deep)] if state.kind == "history" else ""
-        name = _escaped(_told(mark + state.name, self._marks.states.get(state.name)), _BRACKETS)
+        called = "compensating" if state.name == COMPENSATING else state.name
+        name = _escaped(_told(mark + called, self._marks.states.get(state.name)), _BRACKETS)
         of_state = self._ids[state.name]
         does = [f"{word} / {_escaped(text, _BRACKETS)}" for word, text in _notes(state)]
         inside = self._inner.get(id(state), [])
@@ -203,28 +212,52 @@ class _Drawing:
         """All on one event together; what any state takes is drawn from each of the outermost ones."""
         by_event: dict[str | None, list[tuple[State[Any], Move]]] = {}
         for state in self._states.values():
-            if state.final or state.kind == "history":
+            if state.final or state.kind == "history" or state.name == COMPENSATING:
                 continue
             for source in (state.name, None) if state.parent is None else (state.name,):
                 for move in self._pipeline.moves:
-                    if move.source == source and self._is_right(move):
+                    if move.source == source and self._is_right(move) and self._may_come(move, state):
                         by_event.setdefault(move.event_type, []).append((state, move))
-        forks = 0
+        forks = count()
         for edges in by_event.values():
             for state, move in edges:
-                said = self._marks.moves.get((state.name, move))
-                source, label = self._ids[state.name], _escaped(_told(self._label(move), said))
-                if len(move.targets) > 1:
-                    fork, forks = f"fork_{forks}", forks + 1
-                    yield f"state {fork} <<fork>>"
-                    yield f"{source} --> {fork}: {label}"
-                    yield from (f"{fork} --> {self._ids[target]}" for target in move.targets)
+                label = self._label(move)
+                if move.compensate and COMPENSATING in self._ids:
+                    yield from self._edge(state.name, move, (COMPENSATING,), label, forks)
                 else:
-                    yield f"{source} --> {self._ids[move.target or state.name]}: {label}"
+                    yield from self._edge(state.name, move, move.targets, label, forks)
+        for move in self._pipeline.moves:
+            is_taken = move.compensate or (COMPENSATING, move) in self._marks.moves
+            if COMPENSATING in self._ids and is_taken and self._is_right(move):
+                label = f"undone after {_what(move)}"
+                yield from self._edge(COMPENSATING, move, move.targets, label, forks)
+
+    def _edge(
+        self, source: str, move: Move, targets: tuple[str, ...], label: str, forks: Iterator[int]
+    ) -> Iterator[str]:
+        text = _escaped(_told(label, self._marks.moves.get((source, move))))
+        if len(targets) > 1:
+            fork = f"fork_{next(forks)}"
+            yield f"state {fork} <<fork>>"
+            yield f"{self._ids[source]} --> {fork}: {text}"
+            yield from (f"{fork} --> {self._ids[target]}" for target in targets)
+        else:
+            target = targets[0] if targets else source
+            yield f"{self._ids[source]} --> {self._ids[target]}: {text}"
 
     def _is_right(self, move: Move) -> bool:
         known = all(target in self._ids for target in move.targets)
         return known and (move.event is None or is_event_class(move.event))
+
+    def _may_come(self, move: Move, state: State[Any]) -> bool:
+        """Whether the event comes while a state is active: how a step ended does where it runs, or inside of that."""
+        if move.source is not None or move.event is None or not is_outcome(move.event):
+            return True
+        step = str(move.event_type).split(".")[2]
+        running = (
+            one for one in self._states.values() if one.run is not None and step in ("*", str(one.run))
+        )
+        return any(self._is_within(one.name, state.name) for one in running)
 
     def _label(self, move: Move) -> str:
         """As people write them: ``event [guard]``."""
@@ -249,6 +282,10 @@ class _Drawing:
 def _notes(state: State[Any]) -> Iterator[tuple[str, str]]:
     if state.tags:
         yield "tags", ", ".join(map(str, state.tags))
+    if state.run is not None:
+        yield "run", str(state.run)
+    if isinstance(state.run, Step) and state.run.compensation is not None:
+        yield "undo", str(state.run.compensation)
     yield from (("entry", name_of(do) or "") for do, _ in state.entries)
     yield from (("exit", name_of(do) or "") for do, _ in state.exits)
     if state.output is not None:
@@ -263,7 +300,7 @@ def _decision(decision: Any) -> str:
     """What becomes of an event, as UML says it of those that a state defers: ``order.paid / defer 5 min``."""
     if not isinstance(decision, Defer):
         return str(decision)
-    duration = _duration(decision.ttl) if isinstance(decision.ttl, timedelta) else str(decision.ttl)
+    duration = told_duration(decision.ttl) if isinstance(decision.ttl, timedelta) else str(decision.ttl)
     return f"defer {duration}" + ("" if decision.then == "dead_letter" else f", then {decision.then}")
 
 
@@ -271,21 +308,24 @@ def _what(move: Move) -> str:
     """What the transition waits for."""
     if move.delay is not None:
         delay = move.delay
-        return f"after {_duration(delay) if isinstance(delay, timedelta) else name_of(delay)}"
+        return f"after {told_duration(delay) if isinstance(delay, timedelta) else name_of(delay)}"
+    if move.event is not None and is_outcome(move.event):
+        return _ending(str(move.event_type))
     return "always" if move.event_type is None else move.event_type
 
 
-def _duration(delay: timedelta) -> str:
-    """As in ``1 d 2 h 30 min``."""
-    seconds, micros = delay.days * 86_400 + delay.seconds, delay.microseconds
-    parts = []
-    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
-        whole, seconds = divmod(seconds, length)
-        if whole:
-            parts.append(f"{whole} {unit}")
-    if seconds or micros or not parts:
-        parts.append(f"{seconds + micros / 1_000_000:g} s")
-    return " ".join(parts)
+def _ending(event_type: str) -> str:
+    """How a step ended, in words: ``charge done``, ``charge failed with CardRefused``."""
+    ended, _, step, *more = event_type.split(".")
+    match [step, *more]:
+        case ["*"]:
+            return "any step failed"
+        case [_, "timed_out"]:
+            return f"{step} timed out"
+        case [_, error] if error != "*":
+            return f"{step} {ended} with {error}"
+        case _:
+            return f"{step} {ended}"
 
 
 def _told(text: str, said: str | None) -> str:

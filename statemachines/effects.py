@@ -68,7 +68,16 @@ class Raise:
     event: Event
 
 
-Effect = Publish | Raise | Send | Cancel
+@dataclass(frozen=True, slots=True)
+class Compensate:
+    """Undo what steps of the run have done before it goes where this transition leads.
+
+    It is for the actions of the pipeline's own transitions that have a target; ``compensate=True`` says the same of a
+    transition once and for all.
+    """
+
+
+Effect = Publish | Raise | Send | Cancel | Compensate
 Out = None | Effect | Iterable[Effect]
 """What an action returns: nothing, one effect, or several."""
 
@@ -86,12 +95,13 @@ class Asked(NamedTuple):
     """What a transition asked for beside publications, as it is logged."""
 
     what: str
-    """``send``, ``timer`` or ``cancel``; or ``publish``, later."""
+    """``send``, ``timer``, ``step``, ``stop`` or ``cancel``; or ``publish``, later."""
     type: str = ""
+    """Of an event; or the name of a step, or of a compensation."""
     data: bytes = b""
     """JSON."""
     id: str = ""
-    """What ``Cancel`` calls it by."""
+    """What ``Cancel`` calls it by; of ``stop``: the id of the execution; of a compensation: that of what it undoes."""
     pipeline: str = ""
     """Empty: that of the run that sends it."""
     key: str | None = None

@@ -34,6 +34,13 @@ E = TypeVar("E", bound="Event")
 
 DONE_PREFIX = "done.state."
 """How the types of events begin that say that a state is done."""
+STEP_DONE = "done.step."
+STEP_FAILED = "failed.step."
+STEP_TRIED = "tried.step."
+STEP_STOPPED = "stopped.step."
+"""How the types of events begin that say how an attempt at a step ended: well, for good, or to be tried again; or what
+became of it once its state was left."""
+OUTCOMES = (STEP_DONE, STEP_FAILED, STEP_TRIED, STEP_STOPPED)
 KeyBy = str | Sequence[str] | Callable[[dict[str, Any]], str | int | None]
 """What names the run's key: a field (``a.b`` for one within a field), several of them, or a function of the data."""
 
@@ -225,10 +232,12 @@ class Event(BaseModel):
 
 
 class Done(Event):
-    """Says that a state is done; ``State.done`` is the class of such events of one state."""
+    """What ``statemachines.done.Done`` is made of, which says of what type the data is.
+
+    The trees of this class are in the code hashes of pipelines, so that it stays as it is.
+    """
 
     data: Any = None
-    """What the final state's ``output`` returned."""
 
 
 class Failed(Event, type="error.execution"):
@@ -239,6 +248,20 @@ class Failed(Event, type="error.execution"):
 
     handler: str
     error: str
+
+
+class StepFailed(Event, type=f"{STEP_FAILED}*"):
+    """Says that a step has failed, and is not tried again; this class itself takes the failures of all steps."""
+
+    error: str
+    """The name of the exception's class."""
+    message: str = ""
+    attempts: int = 1
+    """How often it was tried."""
+
+
+class Compensated(Event, type="done.compensation"):
+    """Says that all is undone that was to be; what is done where the run goes then is given it."""
 
 
 class After(Event):
@@ -254,14 +277,14 @@ def make_after(state: str | None, number: int) -> type[After]:
     return _new_class("After", After, f"{AFTER_PREFIX}{where}", None)
 
 
-def make_done(state: str) -> type[Done]:
-    """The class of the events that say that a state is done."""
-    return _new_class("Done", Done, f"{DONE_PREFIX}{state}", None)
-
-
 def is_internal(event: type[Event]) -> bool:
     """Whether only the interpreter makes such events; from outside they are of an unknown type."""
-    return issubclass(event, Done | Failed | After)
+    return issubclass(event, Done | Failed | After | StepFailed | Compensated)
+
+
+def is_outcome(event: type[Event]) -> bool:
+    """Whether such events say how a step ended."""
+    return issubclass(event, Done | StepFailed) and str(event.event_type()).startswith(OUTCOMES)
 
 
 # A slot, written past the frozen model's __setattr__. It holds a function and its arguments, because a Meta

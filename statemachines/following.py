@@ -12,9 +12,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-import orjson
-
-from statemachines.effects import Asked, Publication
+from statemachines.departing import departed
 from statemachines.events import Address, Envelope, Event
 from statemachines.handlers import validated
 from statemachines.interpreter import step
@@ -188,7 +186,7 @@ def _fire(machine: Machine, run: Run, delayed: Delayed, now: datetime, unseen: U
     envelope = _due_envelope(machine, run, delayed)
     if not delayed.is_own:
         left = write_memory(read_memory(run.memory).without(delayed))
-        return Following(delayed, _falls_due(envelope, run, delayed, now), _sent(run, delayed, left))
+        return Following(delayed, _falls_due(envelope, run, delayed, now), departed(run, delayed, left))
     refusal = unseen(delayed, envelope.id)
     if refusal:
         return _refuse(machine, run, delayed, now, refusal)
@@ -210,15 +208,3 @@ def _falls_due(
     envelope: Envelope, run: Run, delayed: Delayed, now: datetime, event: Event | None = None, error: str = ""
 ) -> Occurrence:
     return Occurrence(envelope, run.key, b"", now, event, error, False, delayed.data, False, delayed)
-
-
-def _sent(run: Run, delayed: Delayed, memory: bytes) -> Moved:
-    """It leaves; the run stays as it is."""
-    data = orjson.dumps(delayed.data)
-    publications: tuple[Publication, ...] = ()
-    asked: tuple[Asked, ...] = ()
-    if delayed.topic:
-        publications = (Publication(delayed.topic, delayed.type, delayed.key, data),)
-    else:
-        asked = (Asked("send", delayed.type, data, "", delayed.pipeline, delayed.key),)
-    return Moved(False, run.configuration, run.status, None, publications, memory, asked)

@@ -16,7 +16,9 @@ An event meets these questions in this order, and the first that has an answer d
 8. the action              -> Refused, and the run is held, if it raises or leaves nonsense
 
 What comes from inside (a timer, an event that a run sent to itself) is asked the last three only, and where nothing
-takes it, it is noted and gone. An event that was deferred is offered again by the same function.
+takes it, it is noted and gone. An event that was deferred is offered again by the same function. How a step ended is
+for the state that asked for it, and for those around it; where that was left, it is noted, and where nothing takes that
+the step has failed, the run is held.
 
 A pipeline that has nothing but states and transitions on events is looked up in a table. All that charts have besides
 goes through ``chart``, and so does an event on which an action of a flat pipeline raises another.
@@ -36,10 +38,20 @@ from typing import TYPE_CHECKING
 from statemachines.chart.macrostep import Macrostep, number_of
 from statemachines.chart.spots import Live
 from statemachines.chart.steps import Spot
-from statemachines.events import Address, Event, Meta, set_origin
+from statemachines.departing import departed
+from statemachines.events import (
+    OUTCOMES,
+    STEP_FAILED,
+    STEP_STOPPED,
+    STEP_TRIED,
+    Address,
+    Event,
+    Meta,
+    set_origin,
+)
 from statemachines.handlers import Acted, HandlerError, RaisesError, act, ask, build, read, write
-from statemachines.limits import DEFERRED_MAX, MEMORY_BYTES_MAX
-from statemachines.memory import EMPTY, Memory, read_memory, too_much, write_memory
+from statemachines.limits import DEFERRED_MAX, LAST_ERROR_CHARACTERS_MAX, MEMORY_BYTES_MAX
+from statemachines.memory import EMPTY, Delayed, Execution, Memory, read_memory, too_much, write_memory
 from statemachines.occurrence import Occurrence
 from statemachines.outcome import (
     DUPLICATE,
@@ -57,6 +69,7 @@ from statemachines.outcome import (
 from statemachines.policies import as_defer, told
 from statemachines.run import Run, Status, has_deferred, has_seen
 from statemachines.turns import in_turn
+from statemachines.undoing import ENDED, UNKNOWN, how_ended, settle, undone
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -89,12 +102,9 @@ def step(machine: Machine, run: Run | None, occurrence: Occurrence) -> Outcome:
 
 def _step_asking(machine: Machine, run: Run | None, occurrence: Occurrence) -> Outcome:
     """The same where order and business keys are asked for, or the event comes from inside."""
-    delayed = occurrence.delayed
-    if delayed is not None:
+    if occurrence.delayed is not None:
         assert run is not None, "what comes from inside comes from a run"
-        if run.held:
-            return WAITS
-        return _offer(machine, run, occurrence, read_memory(run.memory).without(delayed))
+        return WAITS if run.held else _take_inner(machine, run, occurrence, occurrence.delayed)
     if run is not None:
         recent, digest = run.recent, occurrence.digest
         if occurrence.seen or (recent.find(digest) >= 0 and has_seen(recent, digest)):
@@ -114,6 +124,92 @@ def _step_asking(machine: Machine, run: Run | None, occurrence: Occurrence) -> O
         # It had its turn, though it changed nothing else.
         return _remembering(asked, outcome)
     return outcome
+
+
+def _take_inner(machine: Machine, run: Run, occurrence: Occurrence, delayed: Delayed | Execution) -> Outcome:
+    """What becomes of what the run itself has asked for."""
+    memory = read_memory(run.memory)
+    if occurrence.envelope.type.startswith(OUTCOMES) and delayed not in memory.delayed:
+        return _end(machine, run, occurrence, memory)
+    memory = memory.without(delayed)
+    if isinstance(delayed, Delayed) and not delayed.is_own and run.status == RUNNING:
+        return departed(run, delayed, write_memory(memory))
+    return _offer(machine, run, occurrence, memory)
+
+
+def _end(machine: Machine, run: Run, occurrence: Occurrence, memory: Memory) -> Outcome:
+    """What becomes of how an attempt at a step ended."""
+    said, by = occurrence.data if isinstance(occurrence.data, dict) else {}, machine.compensations
+    execution = memory.execution(str(said.get("execution")))
+    if execution is None or run.status != RUNNING:
+        return Ignored(Reason.VOID)
+    event_type = occurrence.envelope.type
+    how = how_ended(event_type, said, execution.step)
+    # What was done was done, whichever attempt says so; that one failed matters only as long as none came after it.
+    if how != ENDED and said.get("attempt") != execution.attempt:
+        return Ignored(Reason.VOID)
+    if execution.stopping:
+        return _stopped(machine, run, occurrence, settle(memory, execution, how, run.sequence + 1, by))
+    if event_type.startswith(STEP_STOPPED):
+        return Ignored(Reason.VOID)
+    if event_type.startswith(STEP_TRIED):
+        error = f"{said.get('error')}: {said.get('message')}"[:LAST_ERROR_CHARACTERS_MAX]
+        again = execution._replace(attempt=execution.attempt + 1, again=said.get("again", 0), error=error)
+        if how == UNKNOWN and execution.step in by:
+            again = again._replace(unknown=1)
+        return Ignored(Reason.RETRYING, memory=write_memory(memory.instead(again)))
+    if execution.of:
+        return _undo(machine, run, occurrence, memory, execution)
+    left = settle(memory, execution, how, run.sequence + 1, by)
+    return _offer(machine, run, occurrence._replace(delayed=execution), left)
+
+
+def _stopped(machine: Machine, run: Run, occurrence: Occurrence, memory: Memory) -> Outcome:
+    """What becomes of a run that has heard of a step whose state was left."""
+    if memory.undoing < 0 or any(one.stopping for one in memory.executions):
+        return Ignored(Reason.STOPPED, memory=write_memory(memory))
+    return _go_on(machine, run, occurrence, memory)
+
+
+def _undo(
+    machine: Machine, run: Run, occurrence: Occurrence, memory: Memory, execution: Execution
+) -> Outcome:
+    """What becomes of a run by how a compensation ended, for good."""
+    if occurrence.event is None:
+        return Refused(Reason.INVALID, occurrence.error, holds=True)
+    if not occurrence.envelope.type.startswith(STEP_FAILED):
+        return _go_on(machine, run, occurrence, undone(memory, execution))
+    step = next((one.step for one in memory.owed if one.id == execution.of), "a step")
+    return _failed(occurrence, execution, f"so that {step} ({execution.of}) is not undone")
+
+
+def _go_on(machine: Machine, run: Run, occurrence: Occurrence, memory: Memory) -> Outcome:
+    """Go on with undoing a run."""
+    try:
+        spot = machine.spots.spot_of(run.configuration)
+    except KeyError:
+        return _without_state(machine, run.configuration)
+    macrostep = Macrostep(machine, run, occurrence.envelope, occurrence.key, occurrence.now, spot, memory)
+    try:
+        return macrostep.go_on()
+    except HandlerError as error:
+        return Refused(error.reason, str(error), holds=True)
+
+
+def _not_taken(occurrence: Occurrence, execution: Execution, tried: tuple[Tried, ...]) -> Refused:
+    """That a step has failed, and nothing takes it."""
+    return _failed(occurrence, execution, "and no transition takes it", tried)
+
+
+def _failed(occurrence: Occurrence, execution: Execution, so: str, tried: tuple[Tried, ...] = ()) -> Refused:
+    said = occurrence.data
+    attempts = said.get("attempts", execution.attempt)
+    what = f"the compensation {execution.step}" if execution.of else execution.step
+    error = (
+        f"{what} failed after {attempts} attempt{'' if attempts == 1 else 's'}, "
+        f"{so}: {said.get('error')}: {said.get('message')}"
+    )
+    return Refused(Reason.STEP_FAILED, error, holds=True, tried=tried)
 
 
 def _out_of_turn(
@@ -194,10 +290,11 @@ def _move_in_chart(
         spot = machine.spots.spot_of(run.configuration)
     except KeyError:
         return _without_state(machine, run.configuration)
-    envelope = occurrence.envelope
+    envelope, delayed = occurrence.envelope, occurrence.delayed
     macrostep = Macrostep(machine, run, envelope, occurrence.key, occurrence.now, spot, memory, acted=acted)
+    state = machine.steps.chart.numbers.get(delayed.state, 0) if isinstance(delayed, Execution) else None
     try:
-        moved = macrostep.move(event)
+        moved = macrostep.move(event, state)
     except HandlerError as error:
         return Refused(error.reason, str(error), holds=True, tried=macrostep.tried)
     if moved is not None:
@@ -206,7 +303,9 @@ def _move_in_chart(
     why = f"{states} has no transition for it"
     if tried:
         why = f"no condition of the transitions out of {states} held"
-    if occurrence.delayed is not None:
+    if isinstance(delayed, Execution) and envelope.type.startswith(STEP_FAILED):
+        return _not_taken(occurrence, delayed, tried)
+    if delayed is not None:
         return Ignored(Reason.UNEXPECTED, tried, memory=write_memory(memory))
     return _unexpected(machine, run, occurrence, why, tried)
 

@@ -52,6 +52,12 @@ KEY_BYTES_MAX: Final = 1_024
 DELAYED_MAX: Final = 1_000
 """How many timers, delayed events and delayed publications one run may have; what asks for more is refused."""
 
+EXECUTIONS_MAX: Final = 1_000
+"""How many steps one run may have going on at once; what asks for more is refused."""
+
+LAST_ERROR_CHARACTERS_MAX: Final = 500
+"""How much a run remembers of how the last attempt at a step ended; all of it is in the log."""
+
 DEFERRED_MAX: Final = 1_000
 """How many deferred events wait for one run; more of them are dead letters."""
 

@@ -42,6 +42,10 @@ class Move:
     """The pipeline that a target is a state of, where that is another one; a mistake."""
     delay: Delay | None = None
     """When the timer falls due that it waits for; ``event`` is the class of the timer's events."""
+    last: bool = False
+    """Whether it is tried after all others, wherever in the file it stands; so it is behind them in the table."""
+    compensate: bool = False
+    """Whether what steps of the run have done is undone before the target is entered."""
 
     @property
     def target(self) -> str | None:

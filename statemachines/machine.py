@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from statemachines.canonical import canonical_bytes
@@ -21,6 +22,7 @@ from statemachines.patterns import ByType, is_pattern, takes, takes_failures, wi
 from statemachines.policies import Policies, policies_of
 from statemachines.run import Status
 from statemachines.search import Kind, kinds_of
+from statemachines.step import Compensation
 from statemachines.validation import check
 
 if TYPE_CHECKING:
@@ -79,8 +81,11 @@ class Machine:
     """The class that events of a type from outside come as: its own, else that of the most specific pattern."""
     keys: Mapping[str, How]
     """How the run's key is read, by event type; of others the record has it."""
+    compensations: Mapping[str, Compensation[Any, Any]]
+    """By the name of the step that each of them undoes."""
     validators: Mapping[str, Callable[[Any], Event]]
-    """By event type, timers' among them: the event from its data; raises what a user's validator may raise."""
+    """By event type, those of timers and of the outcomes of steps among them: the event from its data; raises what a
+    user's validator may raise."""
     final: frozenset[str]
     policies: Policies
     orders: Mapping[str, OrderBy]
@@ -132,7 +137,9 @@ def compile_pipeline(pipeline: Pipeline[Any], *, namespace: str = "default") -> 
     initial = chart.nodes[chart.nodes[0].begins[0]].name
     lines: list[Start | Move] = [*pipeline.starts, *pipeline.moves]
     classes = [line.event for line in lines if line.event is not None]
-    timers = {one.event_type(): one for one in classes if issubclass(one, After)}
+    inside: dict[str, type[Event]] = {one.event_type(): one for one in classes if issubclass(one, After)}
+    for one in pipeline.works:
+        inside |= one.events
     events: dict[str, type[Event]] = {one.event_type(): one for one in classes if not is_internal(one)}
     of_types = [(line, line.event.event_type()) for line in pipeline.policies if line.event is not None]
     orders = {
@@ -145,10 +152,9 @@ def compile_pipeline(pipeline: Pipeline[Any], *, namespace: str = "default") -> 
         state.name: {} if state.final else _moves_of(pipeline, state.name, events, final)
         for state in (pipeline.states if flat else ())
     }
-    validators = {name: one.__pydantic_validator__.validate_python for name, one in (events | timers).items()}
 
-    def by_type(values: Mapping[str, T]) -> Mapping[str, T]:
-        return values if chart.patterns is None else ByType(chart.patterns, values)
+    def by_type(values: Mapping[str, T], inside: Mapping[str, T] = MappingProxyType({})) -> Mapping[str, T]:
+        return {**values, **inside} if chart.patterns is None else ByType(chart.patterns, values, inside)
 
     return Machine(
         pipeline=pipeline,
@@ -163,7 +169,8 @@ def compile_pipeline(pipeline: Pipeline[Any], *, namespace: str = "default") -> 
         beginnings={start.event.event_type(): _beginning(start, initial, steps) for start in pipeline.starts},
         events=by_type(events),
         keys=by_type(_keys(pipeline, events)),
-        validators=by_type(validators),
+        compensations={one.name: one.compensation for one in pipeline.steps if one.compensation is not None},
+        validators=by_type(_validators(events), _validators(inside)),
         final=final,
         policies=policies_of(pipeline),
         orders=widened(orders),
@@ -179,15 +186,20 @@ def compile_pipeline(pipeline: Pipeline[Any], *, namespace: str = "default") -> 
     )
 
 
+def _validators(events: Mapping[str, type[Event]]) -> dict[str, Callable[[Any], Event]]:
+    return {name: event.__pydantic_validator__.validate_python for name, event in events.items()}
+
+
 def _is_flat(pipeline: Pipeline[Any]) -> bool:
     """Whether it has states and transitions on events, and nothing else that a statechart may have.
 
     What becomes of failures is the business of a chart, too.
     """
-    if pipeline.on_error != "refuse":
+    if pipeline.on_error != "refuse" or any(step.compensation for step in pipeline.steps):
         return False
     plain = all(
-        state.parent is None and not (state.entries or state.exits or state.beginning or state.output)
+        state.parent is None
+        and not (state.entries or state.exits or state.beginning or state.output or state.run)
         for state in pipeline.states
     )
     return plain and all(len(move.targets) <= 1 and _is_from_outside(move.event) for move in pipeline.moves)

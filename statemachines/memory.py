@@ -1,4 +1,5 @@
-"""What a run keeps beside configuration and context: what falls due later, and how far its ordered events have come.
+"""What a run keeps beside configuration and context: what falls due later, the steps that it has asked for, and how far
+its ordered events have come.
 
 It is JSON, in the run's row and in each log row that changes it. Empty bytes stand for nothing at all; ``{}`` says in a
 log row that nothing is left.
@@ -58,6 +59,53 @@ class Delayed(NamedTuple):
         return not self.key and not self.topic
 
 
+class Execution(NamedTuple):
+    """A step that a state has asked for, or a compensation, whose outcome has not come yet."""
+
+    sequence: int
+    """The number of the log row that asked for it."""
+    number: int
+    """Which one of what that row asked for; its id comes from both."""
+    step: str
+    state: str
+    """The state that it ends with."""
+    attempt: int = 1
+    """The one that goes on or is to begin; the first is 1."""
+    again: int = 0
+    """When it may begin, in microseconds since 1970; 0: at once; below: never, it has failed for good."""
+    error: str = ""
+    """How the one before it failed, as in ``Class: message``."""
+    of: str = ""
+    """Of a compensation: the id of the execution that it undoes; empty: it is of a step."""
+    made: int = 0
+    """Of a compensation: the number of the log row whose event holds what that has returned; 0: that is not known."""
+    stopping: int = 0
+    """1: its state was left, and the run waits to hear what became of it."""
+    unknown: int = 0
+    """1: it is not known what an attempt before this one did."""
+
+    @property
+    def id(self) -> str:
+        """What tells it from all others of its run."""
+        return f"{self.sequence}.{self.number}"
+
+
+class Owed(NamedTuple):
+    """An execution of a step that is to be undone if the run is."""
+
+    sequence: int
+    number: int
+    """Those of the execution."""
+    step: str
+    made: int = 0
+    """The number of the log row whose event holds what it returned; 0: it is not known what it did."""
+
+    @property
+    def id(self) -> str:
+        """That of the execution."""
+        return f"{self.sequence}.{self.number}"
+
+
 class Memory(NamedTuple):
     """All of it."""
 
@@ -69,16 +117,33 @@ class Memory(NamedTuple):
     """Business keys that count for a time only, and until when, in microseconds since 1970."""
     output: Any = None
     """What the final state that completed the run has said."""
+    executions: tuple[Execution, ...] = ()
+    """In the order in which they were asked for."""
+    owed: tuple[Owed, ...] = ()
+    """What is to be undone if the run is, in the order in which it was done."""
+    undoing: int = -1
+    """While the run is undone, which of the pipeline's lines says where it goes then; -1: it is not."""
 
     @property
     def due(self) -> int | None:
         """When the next of what is delayed falls due, in microseconds since 1970."""
         return self.delayed[0].due if self.delayed else None
 
-    def without(self, gone: Delayed) -> Memory:
-        """The memory once this has fallen due."""
-        left = tuple(one for one in self.delayed if one is not gone and one != gone)
-        return Memory(left, self.marks, self.seen, self.output)
+    def without(self, gone: Delayed | Execution) -> Memory:
+        """The memory once this has fallen due, or the outcome of this step has come."""
+        if isinstance(gone, Execution):
+            return self._replace(executions=tuple(one for one in self.executions if one.id != gone.id))
+        return self._replace(delayed=tuple(one for one in self.delayed if one is not gone and one != gone))
+
+    def execution(self, id: str) -> Execution | None:
+        """The execution of a step by its id; None where there is none, or no more."""
+        return next((one for one in self.executions if one.id == id), None)
+
+    def instead(self, execution: Execution) -> Memory:
+        """The memory with this in the place of what has its id."""
+        return self._replace(
+            executions=tuple(execution if one.id == execution.id else one for one in self.executions)
+        )
 
 
 EMPTY = Memory()
@@ -98,6 +163,9 @@ def _read(written: bytes) -> Memory:
         form.get("marks", {}),
         form.get("seen", {}),
         form.get("output"),
+        tuple(Execution(*one) for one in form.get("executions", ())),
+        tuple(Owed(*one) for one in form.get("owed", ())),
+        form.get("undoing", -1),
     )
 
 
@@ -115,15 +183,23 @@ def write_memory(memory: Memory) -> bytes:
         form["seen"] = dict(memory.seen)
     if memory.output is not None:
         form["output"] = memory.output
+    if memory.executions:
+        form["executions"] = [_trimmed(one) for one in memory.executions]
+    if memory.owed:
+        form["owed"] = [_trimmed(one) for one in memory.owed]
+    if memory.undoing >= 0:
+        form["undoing"] = memory.undoing
     return orjson.dumps(form, option=orjson.OPT_SORT_KEYS) if form else NOTHING_LEFT
 
 
 def too_much(memory: Memory, size: int) -> str:
     """What of a memory makes it so large, in a sentence."""
+    steps = f", {len(memory.executions)} steps" if memory.executions else ""
+    steps += f", {len(memory.owed)} steps that may have to be undone" if memory.owed else ""
     return (
         f"what the run is to remember takes {size} bytes, of {MEMORY_BYTES_MAX} allowed: "
         f"{len(memory.delayed)} timers and delayed events, {len(memory.marks)} streams, "
-        f"{len(memory.seen)} business keys"
+        f"{len(memory.seen)} business keys{steps}"
     )
 
 
@@ -148,13 +224,11 @@ def _order(one: Delayed) -> tuple[int, int, int]:
     return one.due, one.sequence, one.number
 
 
-_DEFAULTS = tuple(Delayed._field_defaults.values())
-_REQUIRED = len(Delayed._fields) - len(_DEFAULTS)
-
-
-def _trimmed(one: Delayed) -> list[Any]:
+def _trimmed(one: Delayed | Execution | Owed) -> list[Any]:
     """Without what is as usual at the end, which most have a lot of."""
-    form = list(one)
-    while len(form) > _REQUIRED and form[-1] == _DEFAULTS[len(form) - 1 - _REQUIRED]:
+    form, usual = list(one), one._field_defaults
+    for name in reversed(usual):
+        if form[-1] != usual[name]:
+            break
         form.pop()
     return form

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from statemachines.events import Envelope, Event
-    from statemachines.memory import Delayed
+    from statemachines.memory import Delayed, Execution
 
 
 class Occurrence(NamedTuple):
@@ -27,5 +27,6 @@ class Occurrence(NamedTuple):
     """The event's data as it came; asked by what it is in order by."""
     again: bool = False
     """It was deferred, and is offered once more."""
-    delayed: Delayed | None = None
-    """It comes from inside: what the run asked for, and what is over with it."""
+    delayed: Delayed | Execution | None = None
+    """It comes from inside: what the run asked for, and what is over with it. Of the outcome of a step it may be
+    anything: the run's own memory is asked for what it is the outcome of."""

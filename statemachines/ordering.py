@@ -9,14 +9,13 @@ from __future__ import annotations
 import enum
 import re
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 
 import orjson
 
 from statemachines.fields import field_of
 from statemachines.limits import STREAM_CHARACTERS_MAX, STREAMS_MAX
-from statemachines.memory import microseconds_of
 from statemachines.policies import Defer
 
 OrderKind = Literal["int", "lsn", "hex", "time"]
@@ -79,7 +78,7 @@ def place(order: OrderBy, data: Any, marks: Any) -> Placed:
     value = _value(order, data)
     stream = _stream(order, data)
     before = marks.get(stream)
-    if before is not None and type(before) is not type(value):
+    if before is not None and _kind_of(before) != order.kind:
         # An earlier version had its order by another kind of value; there is nothing to compare it with.
         before = None
     if stream not in marks and len(marks) >= STREAMS_MAX:
@@ -117,7 +116,17 @@ def _stream(order: OrderBy, data: Any) -> str:
     return stream
 
 
+def _kind_of(mark: int | str) -> OrderKind:
+    """The kind of order that a mark was left by: those of each look otherwise than those of all others."""
+    if isinstance(mark, int):
+        return "int"
+    if "/" in mark:
+        return "lsn"
+    return "time" if "T" in mark else "hex"
+
+
 def _value(order: OrderBy, data: Any) -> Any:
+    """Where the event stands, in a form that is compared as it is, and tells its kind."""
     found = field_of(order.by, data)
     if order.kind == "time":
         return _time(order, found)
@@ -129,7 +138,7 @@ def _value(order: OrderBy, data: Any) -> Any:
     number = found if isinstance(found, int) and not isinstance(found, bool) else _number(order, found)
     if not 0 <= number < 2**63:
         raise OrderError(_no(order, found))
-    return number
+    return f"{number >> 32:08X}/{number & 0xFFFFFFFF:08X}" if order.kind == "lsn" else number
 
 
 def _number(order: OrderBy, found: Any) -> int:
@@ -142,11 +151,11 @@ def _number(order: OrderBy, found: Any) -> int:
     raise OrderError(_no(order, found))
 
 
-def _time(order: OrderBy, found: Any) -> int:
+def _time(order: OrderBy, found: Any) -> str:
     try:
         at = datetime.fromisoformat(found)
         if at.tzinfo is not None:
-            return microseconds_of(at)
+            return at.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
     except (TypeError, ValueError, OverflowError):
         pass
     raise OrderError(_no(order, found))

@@ -36,6 +36,10 @@ class Reason(enum.StrEnum):
     DEFERRED_FULL = "deferral limit reached"
     MEMORY_FULL = "memory limit reached"
     NO_EVENTS = "no events"
+    STEP_FAILED = "step failed"
+    RETRYING = "to be tried again"
+    VOID = "void"
+    STOPPED = "its state was left"
 
 
 class Tried(NamedTuple):

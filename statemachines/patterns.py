@@ -1,7 +1,8 @@
 """Patterns of event types: ``order.*`` stands for ``order`` and all types below it, ``*`` for every type.
 
 By the text (SCXML, 3.12.1), where a pattern ends with ``.*`` or is ``*``; types are compared by their dotted parts. But
-``*`` does not stand for a failure, which only who names it deals with.
+``*`` does not stand for a failure, which only who names it deals with; nor for timers and for how steps ended, which
+are for the states that asked for them.
 
 Each type that comes goes by one name: itself where the definition has it or it is that of a failure, else the most
 specific pattern that stands for it. The other patterns that do are the same for all types that go by that name. So all
@@ -13,11 +14,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeVar
 
-from statemachines.events import AFTER_PREFIX, DONE_PREFIX, Failed
+from statemachines.events import AFTER_PREFIX, DONE_PREFIX, OUTCOMES, Failed
 from statemachines.limits import TYPES_KEPT_MAX
 
 ANY = "*"
 FAILURE = Failed.event_type()
+_ASKED_FOR = (AFTER_PREFIX, *OUTCOMES)
+"""How the types begin of what comes because a state has asked for it."""
 
 T = TypeVar("T")
 
@@ -32,17 +35,17 @@ def covers(name: str, event_type: str) -> bool:
     if name == event_type:
         return True
     if name == ANY:
-        return not takes_failures(event_type) and not event_type.startswith(AFTER_PREFIX)
+        return not takes_failures(event_type) and not event_type.startswith(_ASKED_FOR)
     return is_pattern(name) and _below(event_type).startswith(name[:-1])
 
 
 def takes(name: str, going_by: str) -> bool:
     """Whether a type or pattern stands for the types that go by a name, of which a failure is never one of several.
 
-    Timers are nobody's but their own states'.
+    Timers and steps are nobody's but their own states'.
     """
     if name == ANY:
-        return going_by != FAILURE and not going_by.startswith(AFTER_PREFIX)
+        return going_by != FAILURE and not going_by.startswith(_ASKED_FOR)
     return covers(name, going_by)
 
 
@@ -59,7 +62,7 @@ def takes_failures(name: str) -> bool:
 
 def is_from_inside(event_type: str) -> bool:
     """Whether only runs themselves raise events of a type; from outside they are of an unknown type."""
-    return event_type == FAILURE or event_type.startswith((DONE_PREFIX, AFTER_PREFIX))
+    return event_type == FAILURE or event_type.startswith((DONE_PREFIX, *_ASKED_FOR))
 
 
 def narrowing(event_type: str) -> Iterator[str]:
@@ -100,27 +103,30 @@ class Names:
 class ByType(Mapping[str, T]):
     """What there is for the types of events from outside, where patterns are among the names.
 
-    Where none is, a ``dict`` does.
+    Where none is, a ``dict`` does. What there is for the types of those from inside is said of each type.
     """
 
-    def __init__(self, names: Names, values: Mapping[str, T]) -> None:
+    def __init__(self, names: Names, values: Mapping[str, T], inside: Mapping[str, T]) -> None:
         self._names = names
         self._values = values
+        self._inside = inside
 
     def __getitem__(self, event_type: str) -> T:
         """What there is for the name that a type goes by. Raises KeyError."""
-        name = None if is_from_inside(event_type) else self._names.of(event_type)
+        if is_from_inside(event_type):
+            return self._inside[event_type]
+        name = self._names.of(event_type)
         if name is None:
             raise KeyError(event_type)
         return self._values[name]
 
     def __iter__(self) -> Iterator[str]:
         """The names, patterns among them."""
-        return iter(self._values)
+        return iter((*self._values, *self._inside))
 
     def __len__(self) -> int:
         """How many names there are."""
-        return len(self._values)
+        return len(self._values) + len(self._inside)
 
 
 class Found(Mapping[str, T]):

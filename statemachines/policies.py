@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
+from statemachines.durations import told_duration
 from statemachines.patterns import widened
 from statemachines.places import Place
 
@@ -161,10 +162,10 @@ def _inside_out(pipeline: Pipeline[Any]) -> dict[str, int]:
 
 
 def told(decided: Decided) -> str:
-    """In words: ``defer for 1 day, 0:00:00, then dead_letter (unexpected of the pipeline)``."""
+    """In words: ``defer for 1 d, then dead_letter (unexpected of the pipeline)``."""
     defer = as_defer(decided.decision)
     if defer is not None:
-        return f"defer for {defer.ttl}, then {defer.then} ({decided.whose})"
+        return f"defer for {told_duration(defer.ttl)}, then {defer.then} ({decided.whose})"
     return f"{decided.decision} ({decided.whose})"
 
 

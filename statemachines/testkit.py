@@ -21,7 +21,7 @@ import orjson
 from pydantic import ValidationError
 
 from statemachines.context import Context
-from statemachines.definition import Pipeline
+from statemachines.definition import Pipeline, State
 from statemachines.effects import Asked, Publication, Publish
 from statemachines.events import Envelope, Event, is_internal
 from statemachines.following import Following, fall_due, follow, wakes_at
@@ -32,9 +32,22 @@ from statemachines.limits import DEFERRED_MAX, DELAYED_MAX
 from statemachines.machine import Machine, compile_pipeline
 from statemachines.memory import Delayed, lasting, microseconds_of, read_memory, time_of, write_memory
 from statemachines.occurrence import Occurrence
-from statemachines.outcome import Deferred, Duplicate, Ignored, Moved, Outcome, Reason, Refused, Stale
+from statemachines.outcome import (
+    Deferred,
+    Duplicate,
+    Ignored,
+    Moved,
+    Outcome,
+    Reason,
+    Refused,
+    Stale,
+    Tried,
+    Waits,
+)
 from statemachines.patterns import is_pattern
 from statemachines.run import DIGEST_BYTES, DeferredEvent, Run, Status, active_in, remember
+from statemachines.stepkit import StepCase
+from statemachines.suggest import did_you_mean
 from statemachines.turns import business_key
 
 C = TypeVar("C", bound=Context)
@@ -70,7 +83,7 @@ def given(pipeline: Pipeline[C], *events: Event, key: str = "test", now: datetim
     return case
 
 
-class Case(Generic[C]):
+class Case(StepCase, Generic[C]):
     """One run, and what became of the last event."""
 
     def __init__(self, pipeline: Pipeline[C], key: str, now: datetime) -> None:
@@ -149,6 +162,7 @@ class Case(Generic[C]):
         self,
         *,
         state: str | None = None,
+        is_in: str | State[Any] | Sequence[str | State[Any]] = (),
         context: Mapping[str, Any] | None = None,
         publishes: Sequence[Event | Publish] | None = None,
         ended: bool | None = None,
@@ -156,7 +170,8 @@ class Case(Generic[C]):
         """The last event was taken; and each of these that is given holds.
 
         Args:
-            state: the configuration.
+            state: the configuration: all active states, outermost first, separated by spaces.
+            is_in: a state that is active, or several, whatever else is.
             context: some fields of the context with their values.
             publishes: what was published since ``when``, in order; an event alone may go to any topic.
             ended: whether the run is completed.
@@ -166,6 +181,8 @@ class Case(Generic[C]):
             failed = isinstance(outcome, Refused) and outcome.holds
             assert not failed, f"the run is held by {event_type}, which it took by itself: {_told(outcome)}"
         assert state in (None, self.state), f"the run is in {self.state!r}, not in {state!r}"
+        for one in [is_in] if isinstance(is_in, str | State) else is_in:
+            self._check_in(one if isinstance(one, str) else one.name)
         for name, value in (context or {}).items():
             found = getattr(self.context, name)
             assert found == value, f"the context's {name} is {found!r}, not {value!r}"
@@ -337,6 +354,12 @@ class Case(Generic[C]):
         assert key is not None, f"the event has no key: {'' if how is None else why_no_key(how, name)}"
         return key
 
+    def _check_in(self, name: str) -> None:
+        names = [state.name for state in self.machine.pipeline.states]
+        assert name in names, f"the pipeline has no state {name!r}. {did_you_mean(name, names)}"
+        assert self.run is not None
+        assert name in self.run.states, f"the run is in {self.state!r}, and {name!r} is not active"
+
     def _compare(self, expected: Sequence[Event | Publish]) -> None:
         found = [(one.topic, one.type, orjson.loads(one.data)) for one in self.published]
         wanted = []
@@ -397,12 +420,26 @@ def _told(outcome: Outcome | None) -> str:
             states = " ".join(active_in(outcome.configuration))
             return f"the run moved to {states!r} with {outcome.context!r}"
         case Refused():
-            return f"{outcome.reason.value!r}: {outcome.error}"
+            held = "; the run is held by it" if outcome.holds else ""
+            return f"{outcome.reason.value!r}: {outcome.error}{_because(outcome.policy, outcome.tried)}{held}"
         case Ignored():
-            return f"ignored: {outcome.reason.value!r}"
+            return f"ignored: {outcome.reason.value!r}{_because(outcome.policy, outcome.tried)}"
         case Deferred():
-            return f"deferred: {outcome.reason.value!r}: {outcome.why}"
+            why = _because(outcome.policy, outcome.tried)
+            return f"deferred: {outcome.reason.value!r}: {outcome.why}{why}"
         case Stale():
             return f"stale: {outcome.why}"
-        case _:
-            return type(outcome).__name__
+        case Duplicate():
+            return "a duplicate: an event with its id, or its business key, was taken before"
+        case Waits():
+            return "it waits: the run is held by what failed before"
+
+
+def _because(policy: str, tried: Sequence[Tried]) -> str:
+    """What decided, and the transitions that were considered."""
+    considered = (
+        f"{one.source or 'any state'} -> {one.target or 'stay'}" + (f" [{one.guard}]" if one.guard else "")
+        for one in tried
+    )
+    said = {"by the policy": policy, "tried, and not enabled": ", ".join(considered)}
+    return "".join(f"; {word}: {text}" for word, text in said.items() if text)

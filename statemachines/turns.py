@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from statemachines.durations import told_duration
 from statemachines.fields import field_of
 from statemachines.limits import SEEN_MAX
 from statemachines.memory import Memory, microseconds_of
@@ -67,7 +68,8 @@ def _place(order: OrderBy, memory: Memory, occurrence: Occurrence) -> Memory | S
         case Place.EARLY:
             expected = order.first if placed.before is None else int(placed.before) + 1
             why = f"{order.by}{stream} is {placed.value}, and {expected} has not come yet"
-            policy = f"order_by={order.by}, contiguous, gap={order.gap.ttl}, then {order.gap.then}"
+            gap = told_duration(order.gap.ttl)
+            policy = f"order_by={order.by}, contiguous, gap={gap}, then {order.gap.then}"
             until = occurrence.now + order.gap.ttl
             return Deferred(Reason.GAP, why, until, order.gap.then, policy=policy)
         case Place.NEXT:

@@ -6,7 +6,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from typing import Any
 
-from statemachines.checks import contexts, events, handlers, keys, paths, policies, settings, states, timers
+from statemachines.checks import (
+    annotated,
+    compensations,
+    contexts,
+    events,
+    handlers,
+    keys,
+    paths,
+    policies,
+    settings,
+    states,
+    steps,
+    timers,
+)
+from statemachines.checks.comparing import are_equal
 from statemachines.definition import Pipeline, Topic
 from statemachines.mistakes import DefinitionError, Mistake
 
@@ -18,7 +32,10 @@ _CHECKS = (
     events.find,
     keys.find,
     timers.find,
+    steps.find,
+    compensations.find,
     handlers.find,
+    annotated.find,
     paths.find,
 )
 
@@ -67,7 +84,7 @@ def _conflicting_topics(pipelines: Sequence[Pipeline[Any]]) -> Iterator[Mistake]
         topic, newest = max(versions, key=_version)
         yield from _overruled_topics(topic, newest, versions)
         other, owner = first.setdefault(name, (topic, newest))
-        if other != topic and owner is not newest:
+        if not are_equal(other, topic) and owner is not newest:
             here, there = _differences(topic, other)
             message = f"the topic {topic.name!r} is read with {here}, but with {there} by {owner.name!r}"
             cure = f"Use one Topic object for both; the other is at {owner.place}"
@@ -78,7 +95,7 @@ def _overruled_topics(
     topic: Topic, newest: Pipeline[Any], versions: Sequence[tuple[Topic, Pipeline[Any]]]
 ) -> Iterator[Mistake]:
     for other, pipeline in versions:
-        if other != topic and pipeline.version != newest.version:
+        if not are_equal(other, topic) and not are_equal(pipeline.version, newest.version):
             here, there = _differences(topic, other)
             message = (
                 f"the topic {topic.name!r} is read with {here}, and no more with {there}, as version "
@@ -95,6 +112,8 @@ def _version(read: tuple[Topic, Pipeline[Any]]) -> int:
 
 def _differences(topic: Topic, other: Topic) -> tuple[str, str]:
     """Where the settings differ, as they are here and there."""
-    names = [one.name for one in fields(Topic) if getattr(other, one.name) != getattr(topic, one.name)]
+    names = [
+        one.name for one in fields(Topic) if not are_equal(getattr(other, one.name), getattr(topic, one.name))
+    ]
     here, there = (", ".join(f"{name}={getattr(one, name)!r}" for name in names) for one in (topic, other))
     return here, there

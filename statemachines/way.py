@@ -10,14 +10,15 @@ log, and none here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
 from statemachines.chart.steps import Spot
-from statemachines.chart.tree import Arc, numbers_of
+from statemachines.chart.tree import COMPENSATING, EVENTLESS, Arc, numbers_of
 from statemachines.definition import Move, Start
+from statemachines.events import OUTCOMES
 from statemachines.machine import Machine
 from statemachines.run import active_in
 
@@ -123,9 +124,13 @@ class _Search:
         self._machine = machine
         self._steps = machine.steps
         types = {one: None for node in machine.steps.chart.nodes for one in node.arcs}
+        self._compensating = 1 << machine.steps.chart.numbers.get(COMPENSATING, 0) & ~1
+        if self._compensating:
+            types[EVENTLESS] = None
         events = machine.events
         timers = {timer.event_type for node in machine.steps.chart.nodes for timer in node.timers}
-        self._by_itself = [one for one in types if one not in events and one not in timers]
+        inside = [one for one in types if one not in events and one not in timers]
+        self._by_itself = [one for one in inside if not one.startswith(OUTCOMES)]
         """What follows by itself: transitions that wait for nothing, and on done states and failures."""
         self._raised = [*self._by_itself, *(one for one in types if one in events)]
 
@@ -176,7 +181,7 @@ class _Search:
         found: dict[Spot, _Found] = {}
         for spot, way in level.items():
             for event_type in types:
-                for arcs in self._selections(spot, event_type):
+                for arcs in self._selections(spot, event_type, way):
                     edges = frozenset(self._edge(arc, spot) for arc in arcs)
                     made = _Found(way.all | edges, way.any | edges)
                     there = self._steps.plan(spot, arcs).after
@@ -186,14 +191,45 @@ class _Search:
                     )
         return found
 
-    def _selections(self, spot: Spot, event_type: str) -> Iterator[tuple[Arc, ...]]:
-        """What may be taken on an event, for all answers that guards may give; never nothing."""
+    def _selections(self, spot: Spot, event_type: str, way: _Found) -> Iterator[tuple[Arc, ...]]:
+        """What may be taken on an event, for all answers that guards and actions may give."""
+        if spot.active & self._compensating:
+            yield from self._undone(event_type, way)
+            return
+        for arcs in self._taken(spot, event_type):
+            yield arcs
+            for one in arcs:
+                if one.undone is not None and one.block is not None:
+                    yield tuple(one.undone if other is one else other for other in arcs)
+
+    def _undone(self, event_type: str, way: _Found) -> Iterator[tuple[Arc, ...]]:
+        """What a run that is undone does: how a step ended may change nothing, or lead on."""
+        if event_type.startswith(OUTCOMES):
+            yield ()
+        if event_type == EVENTLESS or event_type.startswith(OUTCOMES):
+            known = {move for _, move in way.any}
+            arcs = self._steps.chart.ways_on.values()
+            yield from ((one,) for one in arcs if not known or one.move in known)
+
+    def _taken(self, spot: Spot, event_type: str) -> Iterator[tuple[Arc, ...]]:
+        """What may be taken where nothing is undone; never nothing."""
+        if not event_type.startswith(OUTCOMES):
+            yield from self._answered(partial(self._steps.select, spot, event_type))
+            return
+        for node in self._steps.chart.nodes:
+            # How a step ended is for one of the states that run it, and the row does not say for which.
+            if spot.active >> node.number & 1 and node.step == event_type.split(".")[2]:
+                yield from self._answered(partial(self._steps.select_of, node.number, event_type))
+
+    def _answered(
+        self, select: Callable[[Callable[[Arc], bool]], tuple[Arc, ...]]
+    ) -> Iterator[tuple[Arc, ...]]:
         open_: list[dict[Arc, bool]] = [{}]
         known: set[tuple[Arc, ...]] = {()}
         while open_ and len(known) < _SELECTIONS_MAX:
             answers = open_.pop()
             try:
-                arcs = self._steps.select(spot, event_type, partial(_answer, answers))
+                arcs = select(partial(_answer, answers))
             except _AskedError as asked:
                 open_ += [{**answers, asked.arc: False}, {**answers, asked.arc: True}]
                 continue

@@ -7,14 +7,14 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from statemachines.checks.names import wrong_with_topic
-from statemachines.effects import Asked, Cancel, Publication, Publish, Raise, Send
+from statemachines.effects import Asked, Cancel, Compensate, Publication, Publish, Raise, Send
 from statemachines.events import Event, type_of
 from statemachines.failing import HandlerError, check_exact, printable
 from statemachines.limits import EFFECTS_MAX, KEY_BYTES_MAX
 from statemachines.outcome import Reason
 from statemachines.patterns import is_pattern
 
-_RETURNS = "an action returns None, an effect (Publish, Raise, Send, Cancel) or several"
+_RETURNS = "an action returns None, an effect (Publish, Raise, Send, Cancel, Compensate) or several"
 _wrong_with_topic = lru_cache(maxsize=1_000)(wrong_with_topic)
 _new = tuple.__new__
 
@@ -33,13 +33,15 @@ class Performed(NamedTuple):
     publications: tuple[Publication, ...] = ()
     raised: tuple[Event, ...] = ()
     wishes: tuple[Wish, ...] = ()
+    compensates: bool = False
+    """Whether the run is to be undone."""
 
 
 NOTHING = Performed()
 
 
 def several(out: Any, name: str | None, key: str) -> Performed:
-    if isinstance(out, Publish | Raise | Send | Cancel):
+    if isinstance(out, Publish | Raise | Send | Cancel | Compensate):
         out = (out,)
     try:
         several = iter(out)
@@ -49,6 +51,7 @@ def several(out: Any, name: str | None, key: str) -> Performed:
     asked: list[Publication] = []
     raised: list[Event] = []
     wishes: list[Wish] = []
+    compensates = False
     for number, effect in enumerate(several):
         if number >= EFFECTS_MAX:
             message = f"{name} asked for more than {EFFECTS_MAX} effects in one move"
@@ -62,11 +65,13 @@ def several(out: Any, name: str | None, key: str) -> Performed:
             case Cancel():
                 _check_text("Cancel", "id", effect.id)
                 wishes.append(Wish(Asked("cancel", id=effect.id)))
+            case Compensate():
+                compensates = True
             case Publish() if effect.after is not None:
                 wishes.append(_published_later(effect, key))
             case _:
                 asked.append(publication(effect, key))
-    return Performed(tuple(asked), tuple(raised), tuple(wishes))
+    return Performed(tuple(asked), tuple(raised), tuple(wishes), compensates)
 
 
 def publication(effect: Any, run_key: str) -> Publication:
@@ -126,9 +131,9 @@ def _when(what: str, after: Any, at: Any) -> tuple[timedelta | None, datetime | 
         message = f"{what} takes after= as a timedelta, not {type(after).__name__}"
         raise HandlerError(Reason.ACTION_FAILED, message)
     if at is not None and (not isinstance(at, datetime) or at.utcoffset() is None):
-        raise HandlerError(
-            Reason.ACTION_FAILED, f"{what} takes at= as a datetime with a zone, not {at!r:.100}"
-        )
+        given = "one without" if isinstance(at, datetime) else type(at).__name__
+        message = f"{what} takes at= as a datetime with a zone, not {given}"
+        raise HandlerError(Reason.ACTION_FAILED, message)
     return after, at
 
 

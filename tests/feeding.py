@@ -10,6 +10,7 @@ on by a second with each batch, from the same moment in every test.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -31,6 +32,7 @@ from engine.observing import Silent
 from engine.outlet import Outlet
 from engine.reading import Asked, ask_drop, ask_redrive
 from engine.routing import TopicRoute, make_routes
+from engine.steps import Steps
 from engine.store.connecting import connect
 from engine.store.postgres import PostgresStore
 from engine.timers import Due
@@ -44,6 +46,7 @@ BEGINS = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 Headers = Sequence[tuple[str, bytes | None]]
 COMMITS_MAX = 100
+STEP_SECONDS_MAX = 20
 _ids = itertools.count(1)
 
 
@@ -111,6 +114,7 @@ class Feeding:
     inbox: Commands
     machines: Sequence[Machine]
     clock: Clock
+    steps: Steps
     claims: dict[Partition, Claim] = field(default_factory=dict)
 
     async def records(self, *records: RawRecord) -> list[RawRecord]:
@@ -181,6 +185,46 @@ class Feeding:
             assert commits < COMMITS_MAX, f"what is due does not happen: {found}"
         return commits
 
+    async def work(self) -> int:
+        """Have the steps that runs wait for be done, one attempt after the other; returns in how many commits.
+
+        A time that a next attempt waits for comes at once.
+        """
+        routes = {id(route): route for topic in self.topics.values() for route in topic.routes}.values()
+        asked = (
+            [route.pipeline for route in routes],
+            [number for route in routes for number in route.machines],
+        )
+        commits = 0
+        await self.begin_steps()
+        try:
+            while self.steps.are_going or await self.store.has_executions(*asked):
+                await asyncio.wait_for(self.steps.arrived.wait(), STEP_SECONDS_MAX)
+                commits += await self.take_results()
+        finally:
+            await self.steps.close()
+        return commits
+
+    async def begin_steps(self) -> None:
+        """Begin attempts from now on, as an engine does beside all else."""
+        routes = list({id(route): route for topic in self.topics.values() for route in topic.routes}.values())
+        await self.steps.open(self.store, routes)
+        self.steps.serve_homes(range(HOMES))
+
+    async def take_results(self) -> bool:
+        """Have runs take what became of attempts so far, in one commit; whether there was anything."""
+        results = self.steps.take()
+        if not results:
+            return False
+        draft = await self.committer.draft(None)
+        await self.committer.extend_results(draft, results)
+        pending = self.committer.begin([], self.committer.finish(draft), (), draft.results)
+        if await self.committer.settle(pending):
+            self.steps.settle(pending.results, pending.batch.commit)
+        else:
+            self.steps.give_back(pending.results, refused=pending.refused)
+        return True
+
     async def redrive(self, *letters: int, why: str = "mended", who: str = "ana") -> Asked:
         """Ask for dead letters to be put back, and take that up."""
         return await self._ask(ask_redrive, letters, why, who)
@@ -225,6 +269,9 @@ async def feed(
         routes = list({id(route): route for topic in topics.values() for route in topic.routes}.values())
         inbox = Commands(store, topics, routes, committer, limits or EngineLimits(), Outlet())
         inbox.homes = list(range(HOMES))
-        yield Feeding(database, namespace, store, topics, committer, inbox, machines, own_clock)
+        own_limits = limits or EngineLimits(step_poll_seconds=0.01)
+        steps = Steps(own_limits, own_clock, "feeding")
+        yield Feeding(database, namespace, store, topics, committer, inbox, machines, own_clock, steps)
+        await steps.close()
     finally:
         await store.close()

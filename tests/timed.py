@@ -191,7 +191,9 @@ class World:
             await asyncio.wait([running])
         running.result()
 
-    async def process(self, topic: str, name: str) -> asyncio.subprocess.Process:
+    async def process(
+        self, topic: str, name: str, module: str = "tests.timed:orders", **more: str
+    ) -> asyncio.subprocess.Process:
         """``pointsman run`` of the orders, until it is killed; ``name`` is its static membership."""
         environment = {
             **os.environ,
@@ -200,9 +202,10 @@ class World:
             "POINTSMAN_KAFKA": self.kafka.bootstrap,
             "POINTSMAN_POSTGRES": self.postgres,
             "POINTSMAN_INSTANCE": name,
+            **more,
         }
         return await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "engine.cli", "run", "tests.timed:orders"),
+            *(sys.executable, "-m", "engine.cli", "run", module),
             stderr=subprocess.DEVNULL,
             env=environment,
             cwd=REPOSITORY,

@@ -41,7 +41,7 @@ def verify(
     namespace: Namespace = None,
     json: Json = False,
 ) -> int:
-    """Check the books: hash chains, gaps, folds, positions, what waits to leave. Runs nobody's code.
+    """Check the books: hash chains, gaps, folds, timers, positions, what waits to leave. Runs nobody's code.
 
     Ends with 1 where something is not as it must be.
     """

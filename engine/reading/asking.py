@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from engine.commands import CHANNEL
+from engine.dispositions import Disposition
 from engine.errors import UsageError
 from engine.reading.catalog import SQL
 from engine.reading.explain import Answer, explain
@@ -18,6 +19,7 @@ from statemachines.outcome import Reason
 _LOOK_SECONDS = 0.05
 _LOOK_SECONDS_MAX = 0.5
 _WHO_CHARACTERS_MAX = 1_000
+_DEAD = (Disposition.DEAD_LETTERED.word, Disposition.LATE.word)
 _PUT_BACK = (
     "It is in the outbox again, as it was, and behind all that was committed before: it is published after what its "
     "run has published since. If the broker refuses it again, that is another dead letter."
@@ -55,12 +57,15 @@ class Became:
     disposition: str | None
     """What its event is now."""
     sentence: str
+    failed: bool = False
+    """Whether an engine took it up, and could not carry it out, or the event is a dead letter again."""
 
     def as_json(self) -> dict[str, Any]:
         """The documented fields."""
         return {
             "id": self.id,
             "taken": self.taken,
+            "failed": self.failed,
             "status": self.status,
             "disposition": self.disposition,
             "sentence": self.sentence,
@@ -162,13 +167,17 @@ async def _became(
             f"An engine took the {command} up and could not carry it out, as its log says; the dead letter "
             "is still open."
         )
-        return Became(letter, taken=True, status=status, disposition=None, sentence=sentence)
+        return Became(letter, taken=True, status=status, disposition=None, sentence=sentence, failed=True)
     if row["reason"] == Reason.REFUSED_BY_BROKER and status == "redriven":
         return Became(letter, taken=True, status=status, disposition=None, sentence=_PUT_BACK)
     if not answers:
         return Became(letter, taken=True, status=status, disposition=None, sentence=f"It is {status}.")
     said = " ".join(answer.current.sentence for answer in answers)
-    return Became(letter, True, status, answers[0].current.disposition, said)
+    again = [one for one in answers if one.current.disposition in _DEAD] if status == "redriven" else []
+    word = (again or answers)[0].current.disposition
+    return Became(
+        letter, True, status, word, f"{'It failed again. ' if again else ''}{said}", failed=bool(again)
+    )
 
 
 async def _answers(connection: Connection, namespace: str, row: Any) -> list[Answer]:

@@ -110,9 +110,10 @@ async def connect(dsn: str, *, name: str = "pointsman", for_engine: bool = True)
     """A connection with the engine's settings; ``for_engine=False`` leaves the planner free, for reading.
 
     Raises:
+        UsageError: it is no address, or has a password in it.
         ServiceUnreachableError: nobody answers there, or not as asked; the message has no password.
     """
-    refuse_password(dsn)
+    check_address(dsn)
     settings = {"application_name": name} | (_SETTINGS if for_engine else {})
     try:
         connection = await asyncpg.connect(
@@ -141,6 +142,19 @@ def refuse_password(dsn: str) -> None:
             "The Postgres address has a password in it, which others could read in process lists and logs. "
             "Put it into a passfile (~/.pgpass or ?passfile=...) or into PGPASSWORD. Where it is none: a colon "
             "in a name is written %3A, and an @ in what follows the host %40."
+        )
+
+
+def check_address(dsn: str) -> None:
+    """Refuse what is no address of a Postgres, or has a password in it.
+
+    Raises:
+        UsageError: with what an address looks like.
+    """
+    refuse_password(dsn)
+    if not dsn.startswith(("postgresql://", "postgres://")):
+        raise UsageError(
+            f"{dsn!r} is no address of a Postgres. One looks like postgresql://user@host:5432/database."
         )
 
 

@@ -226,6 +226,65 @@ class FollowUp(NamedTuple):
     why: str
 
 
+class AskedExecution(NamedTuple):
+    """An execution that waits for its next attempt."""
+
+    pipeline: int
+    key: str
+    run: int
+    sequence: int
+    number: int
+    step: str
+    attempt: int
+    again: datetime
+    """From when on."""
+    error: str
+    """Of the attempt before."""
+    of: str = ""
+    """Of a compensation: the execution that it undoes."""
+    made: int = 0
+    """The number of the row that has what that returned; 0: it is not known."""
+    stopping: bool = False
+    """Whether its state was left, and the run waits to hear what became of it."""
+
+    @property
+    def address(self) -> tuple[int, int, int]:
+        """What the row is known by that holds it: (run, sequence, number)."""
+        return self.run, self.sequence, self.number
+
+
+class BegunExecution(NamedTuple):
+    """An attempt that somebody has begun."""
+
+    id: int
+    """The store's number of the execution."""
+    pipeline: int
+    key: str
+    generation: int
+    run: int
+    definition: int
+    home: int
+    sequence: int
+    number: int
+    step: str
+    attempt: int
+    error: str
+    """Of the attempt before."""
+    input: bytes
+    """The context after the row that asked for it; empty where it is not needed."""
+    of: str = ""
+    """Of a compensation: the execution that it undoes."""
+    stopping: bool = False
+    """Whether its state was left before it began, and it is only to be said that it has not."""
+    made: bytes | None = None
+    """The event that has what the undone execution returned; None: it is not known, or none."""
+
+    @property
+    def address(self) -> tuple[int, int, int]:
+        """What the row is known by that holds it: (run, sequence, number)."""
+        return self.run, self.sequence, self.number
+
+
 class EndedDeadLetter(NamedTuple):
     """A dead letter that a command redrove or dropped."""
 
@@ -251,6 +310,10 @@ class Commit:
     """(sequence number before, run) of runs that were there."""
     judged: list[tuple[int, int]] = field(default_factory=list)
     """(run, sequence number) of runs that were found not to take an event, and that must still be there."""
+    retired: list[tuple[int, int]] = field(default_factory=list)
+    """The same of runs that have ended, and whose keys begin their next ones with this."""
+    last: list[tuple[int, str, int]] = field(default_factory=list)
+    """(pipeline, key, generation) of runs that had ended, and must still be the last of their keys."""
     dead_letters: list[DeadLetter] = field(default_factory=list)
     ended: list[EndedDeadLetter] = field(default_factory=list)
     noted: list[Noted] = field(default_factory=list)
@@ -270,6 +333,10 @@ class Commit:
     sent: list[SentEvent] = field(default_factory=list)
     attributes: list[tuple[int, Attributes]] = field(default_factory=list)
     """(run, search attributes) of runs whose attributes this changes."""
+    executions_asked: list[AskedExecution] = field(default_factory=list)
+    """New ones, and those that are to be tried again."""
+    executions_over: list[tuple[int, int, int]] = field(default_factory=list)
+    """(run, sequence, number) of those that their runs wait for no more."""
     strikes_forgotten: list[tuple[int, int]] = field(default_factory=list)
     """(position, offset)"""
     out: list[OutRecord] = field(default_factory=list)
@@ -333,6 +400,54 @@ class Store(Protocol):
         ``until`` says by pipeline until when; runs that go on follow one of these ``definitions``. Those with the ids
         ``but`` are left out. This and ``applied`` may be asked while anything else is; not both at once.
         """
+        ...
+
+    async def begin_executions(
+        self,
+        rooms: Mapping[tuple[int, str], int],
+        until: datetime,
+        homes: Sequence[int],
+        definitions: Sequence[int],
+        but: Sequence[int],
+        holder: int,
+    ) -> list[BegunExecution]:
+        """Begin the next attempts, of runs of these homes, and remember that this ``holder`` has.
+
+        ``rooms`` says how many by (pipeline, step); ``until`` which time has come; ``but`` which are left alone. May be
+        asked while anything else is.
+        """
+        ...
+
+    async def put_back(self, holder: int, but: Sequence[int]) -> None:
+        """Have what is marked as begun by this holder, and was not, wait again; ``but`` these, which were."""
+        ...
+
+    async def begun_by_others(
+        self,
+        homes: Sequence[int],
+        pipelines: Sequence[int],
+        definitions: Sequence[int],
+        but: Sequence[int],
+        silent_seconds: float,
+        limit: int,
+    ) -> list[BegunExecution]:
+        """Attempts for runs of these homes whose holders have been silent for so long, but for some."""
+        ...
+
+    async def hold(self, holder: int, instance: str | None) -> None:
+        """Say that this holder of attempts is there; one of the same instance that was there before is not."""
+        ...
+
+    async def let_go(self, holder: int) -> None:
+        """Say that it is not there any more: its attempts are lost."""
+        ...
+
+    async def executions_there(self, numbers: Sequence[int]) -> dict[int, bool]:
+        """Those of these executions that runs still wait for, and whether they are to be stopped."""
+        ...
+
+    async def has_executions(self, pipelines: Sequence[int], definitions: Sequence[int]) -> bool:
+        """Whether a run of these pipelines and definitions that is not held waits for a step."""
         ...
 
     async def applied(self, topics: Iterable[str]) -> dict[Partition, Applied]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
@@ -15,6 +16,7 @@ from engine.log import Kind
 from engine.store.connecting import Connection, connect, translate
 from engine.store.contract import (
     Applied,
+    BegunExecution,
     Command,
     Commit,
     DeferredRow,
@@ -58,6 +60,8 @@ class PostgresStore:
         self._scope = (namespace, group, cluster)
         self._lane = lane
         self._writing = Writing(self._writer, namespace, lane)
+        self._looking = asyncio.Lock()
+        """One at a time looks for what has fallen due, or begins steps."""
         self._dsn = ""
         self._in_transaction = False
         self._origins: dict[int, Origin] = {}
@@ -185,14 +189,63 @@ class PostgresStore:
         but: Collection[int] = (),
     ) -> list[DueRun]:
         asked = (homes, list(until), list(until.values()), definitions, limit, list(but))
-        async with _translated(self._looker):
+        async with self._looking, _translated(self._looker):
             rows = await self._looker.fetch(_SQL["due_runs"], *asked)
         return [_due_run(*row) for row in rows]
 
     async def applied(self, topics: Iterable[str]) -> dict[Partition, Applied]:
-        async with _translated(self._looker):
+        async with self._looking, _translated(self._looker):
             rows = await self._looker.fetch(_SQL["applied_positions"], *self._scope, list(topics))
         return {Partition(topic, number): Applied(*how_far) for topic, number, *how_far in rows}
+
+    async def begin_executions(
+        self,
+        rooms: Mapping[tuple[int, str], int],
+        until: datetime,
+        homes: Sequence[int],
+        definitions: Sequence[int],
+        but: Sequence[int],
+        holder: int,
+    ) -> list[BegunExecution]:
+        wanted = [[pipeline for pipeline, _ in rooms], [step for _, step in rooms], list(rooms.values())]
+        sql = _SQL["begin_executions"]
+        return await self._executions(sql, *wanted, until, homes, but, definitions, holder)
+
+    async def put_back(self, holder: int, but: Sequence[int]) -> None:
+        async with self._looking, _translated(self._looker):
+            await self._looker.execute(_SQL["put_back"], holder, but)
+
+    async def begun_by_others(
+        self,
+        homes: Sequence[int],
+        pipelines: Sequence[int],
+        definitions: Sequence[int],
+        but: Sequence[int],
+        silent_seconds: float,
+        limit: int,
+    ) -> list[BegunExecution]:
+        asked = homes, pipelines, definitions, but, silent_seconds, limit
+        return await self._executions(_SQL["begun_by_others"], *asked)
+
+    async def hold(self, holder: int, instance: str | None) -> None:
+        async with self._looking, _translated(self._looker):
+            await self._looker.execute(_SQL["hold"], holder, self._namespace, instance)
+
+    async def let_go(self, holder: int) -> None:
+        async with self._looking, _translated(self._looker):
+            await self._looker.execute(_SQL["let_go"], holder)
+
+    async def _executions(self, sql: str, *values: Any) -> list[BegunExecution]:
+        async with self._looking, _translated(self._looker):
+            return [BegunExecution(*row) for row in await self._looker.fetch(sql, *values)]
+
+    async def executions_there(self, numbers: Sequence[int]) -> dict[int, bool]:
+        async with self._looking, _translated(self._looker):
+            return dict(await self._looker.fetch(_SQL["executions_there"], numbers))
+
+    async def has_executions(self, pipelines: Sequence[int], definitions: Sequence[int]) -> bool:
+        async with self._translated():
+            return bool(await self._reader.fetchval(_SQL["has_executions"], pipelines, definitions))
 
     async def waiting_digests(self, runs: Sequence[int]) -> set[tuple[int, int]]:
         async with self._translated():

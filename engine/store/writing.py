@@ -44,13 +44,20 @@ class Writing:
         await self._move_positions(commit, "" if begun else "begin;")
         await self._consume_commands(commit)
         await self._change_runs(commit)
+        if commit.last and await self._writer.fetchval(_SQL["count_succeeded"], *_columns(commit.last)):
+            raise LostRunsError("another engine began the next run of a key first")
         await self._create_runs(commit)
         if commit.attributes:
             await write_attributes(self._writer, commit.attributes)
+        await self._write_executions(commit)
         if commit.judged:
             unmoved = await self._writer.fetchval(_SQL["count_unmoved"], *_columns(commit.judged))
             if unmoved != len(commit.judged):
                 raise LostRunsError("another engine moved a run that was found not to take an event")
+        if commit.retired:
+            unmoved = await self._writer.fetchval(_SQL["lock_unmoved"], *_columns(sorted(commit.retired)))
+            if unmoved != len(commit.retired):
+                raise LostRunsError("another engine moved a run that had ended first")
         if commit.rows:
             await copy(self._writer, "pointsman.events", commit.rows, COLUMNS)
         if not _has_extras(commit):
@@ -123,6 +130,16 @@ class Writing:
         if commit.created:
             created = sorted(commit.created, key=_by_run_id)
             await copy(self._writer, "pointsman.runs", pack_runs(created), RUN_COLUMNS)
+
+    async def _write_executions(self, commit: Commit) -> None:
+        # The rows of their runs are locked already, by the statements that moved them.
+        if commit.executions_over:
+            await self._writer.execute(_SQL["remove_executions"], *_columns(commit.executions_over))
+        if commit.executions_asked:
+            await self._writer.execute(_SQL["add_executions"], *_columns(commit.executions_asked))
+        if commit.executions_over or commit.executions_asked:
+            # Whoever serves their homes need not be who commits this.
+            await self._writer.execute("notify pointsman_steps")
 
     async def _write_waiting(self, commit: Commit) -> None:
         # What came and went in this one commit never waits; and an event may wait anew for another reason.

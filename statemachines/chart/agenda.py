@@ -1,19 +1,30 @@
-"""What a transition changes of what falls due later: timers of states that it entered and left, and what it sent."""
+"""What a transition changes of what comes later: timers and steps of states entered and left, and what it sent."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from statemachines.chart.tree import COMPENSATING
 from statemachines.effects import Asked
 from statemachines.failing import describe
 from statemachines.handlers import HandlerError, time_asked
-from statemachines.limits import DELAY_DAYS_MAX, DELAYED_MAX, MEMORY_BYTES_MAX
-from statemachines.memory import NOTHING_LEFT, Delayed, Memory, microseconds_of, too_much, write_memory
+from statemachines.limits import DELAY_DAYS_MAX, DELAYED_MAX, EXECUTIONS_MAX, MEMORY_BYTES_MAX
+from statemachines.memory import (
+    EMPTY,
+    NOTHING_LEFT,
+    Delayed,
+    Execution,
+    Memory,
+    microseconds_of,
+    too_much,
+    write_memory,
+)
 from statemachines.outcome import Reason
+from statemachines.undoing import By, leave, next_owed
 from statemachines.wishes import Wish
 
 if TYPE_CHECKING:
@@ -26,9 +37,10 @@ _DELAY_MAX = timedelta(days=DELAY_DAYS_MAX)
 class Agenda:
     """The memory of a run while one transition changes it."""
 
-    def __init__(self, memory: Memory, now: datetime, sequence: int) -> None:
+    def __init__(self, memory: Memory, now: datetime, sequence: int, compensations: By) -> None:
         self._memory = memory
         self._delayed = list(memory.delayed)
+        self._compensations = compensations
         self._now = now
         self._sequence = sequence
         self.asked: list[Asked] = []
@@ -36,15 +48,20 @@ class Agenda:
     def end(self, output: Any) -> None:
         """The run has ended: nothing of it comes later any more."""
         self._delayed.clear()
-        self._memory = self._memory._replace(output=output)
+        self._stop(one for one in self._memory.executions if not one.stopping)
+        self._memory = self._memory._replace(output=output, executions=(), owed=(), undoing=-1)
 
     def leave(self, states: Collection[str]) -> None:
-        """Stop the timers of states that were left."""
+        """Stop the timers and the steps of states that were left."""
         if self._delayed:
             self._delayed = [one for one in self._delayed if not one.state or one.state not in states]
+        if self._memory.executions:
+            left = leave(self._memory, states, self._sequence, self._compensations)
+            self._memory = left.memory
+            self._stop(left.stopped)
 
     def enter(self, node: Node, context: Callable[[], Context]) -> None:
-        """Set the timers of a state that was entered. Raises HandlerError."""
+        """Set the timers of a state that was entered, and ask for its step. Raises HandlerError."""
         for timer in node.timers:
             delay: Any = timer.delay
             when = delay if isinstance(delay, timedelta) else time_asked(delay, timer.name, context())
@@ -54,6 +71,27 @@ class Agenda:
                 # The pipeline's own have no state that they end with; the empty name would be none of a state.
                 self._add(Delayed(due, self._sequence, number, timer.event_type, None, node.name))
                 self.asked.append(Asked("timer", timer.event_type, due=due, number=number))
+        if node.step:
+            number = len(self.asked)
+            self._run(Execution(self._sequence, number, node.step, node.name))
+
+    def undo(self, line: int) -> None:
+        """Ask for what is to be undone next, if anything is by now. Raises HandlerError.
+
+        ``line`` is that of the definition that says where the run goes once it is undone; -1: it is not undone.
+        """
+        if line != self._memory.undoing:
+            self._memory = self._memory._replace(undoing=line)
+        owed = None if line < 0 else next_owed(self._memory)
+        if owed is not None:
+            compensation = self._compensations.get(owed.step)
+            if compensation is None:
+                message = f"the run is to undo the step {owed.step!r}, which has no compensation any more"
+                raise HandlerError(Reason.DEFINITION_MISSING, message)
+            number = len(self.asked)
+            self._run(
+                Execution(self._sequence, number, compensation.name, COMPENSATING, of=owed.id, made=owed.made)
+            )
 
     def wish(self, wish: Wish, *, ended: bool) -> None:
         """Send what an action has asked for, now or later, or call it off. Raises HandlerError."""
@@ -87,14 +125,25 @@ class Agenda:
 
     def written(self, before: bytes) -> bytes | None:
         """The memory as it is stored; None where it is as before. Raises HandlerError."""
-        _, marks, seen, output = self._memory
-        if not (self._delayed or marks or seen) and output is None:
+        memory = Memory(tuple(self._delayed), *self._memory[1:])
+        if memory == EMPTY:
             return NOTHING_LEFT if before not in (b"", NOTHING_LEFT) else None
-        memory = Memory(tuple(self._delayed), marks, seen, output)
         written = write_memory(memory)
         if len(written) > MEMORY_BYTES_MAX:
             raise HandlerError(Reason.ACTION_FAILED, too_much(memory, len(written)))
         return None if written == before else written
+
+    def _run(self, execution: Execution) -> None:
+        executions = self._memory.executions
+        if len(executions) >= EXECUTIONS_MAX:
+            message = f"the run has {EXECUTIONS_MAX} steps going on already, as many as it may have"
+            raise HandlerError(Reason.ACTION_FAILED, message)
+        self._memory = self._memory._replace(executions=(*executions, execution))
+        self.asked.append(Asked("step", execution.step, id=execution.of, number=execution.number))
+
+    def _stop(self, executions: Iterable[Execution]) -> None:
+        for one in executions:
+            self.asked.append(Asked("stop", one.step, id=one.id, number=len(self.asked)))
 
     def _due(self, when: timedelta | datetime | None, name: str) -> int:
         message = f"{name} is to fall due in more than {DELAY_DAYS_MAX} days"

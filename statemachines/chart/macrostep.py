@@ -14,12 +14,13 @@ from statemachines.chart.agenda import Agenda
 from statemachines.chart.spots import Live
 from statemachines.chart.steps import Do, Plan, SayDone, Spot, Steps
 from statemachines.chart.tree import Arc, Block, numbers_of
-from statemachines.events import Address, Envelope, Event, Failed, Meta, set_origin
+from statemachines.events import Address, Compensated, Envelope, Event, Failed, Meta, set_origin
 from statemachines.handlers import HandlerError, answer, ask, perform, read, write
 from statemachines.limits import EFFECTS_MAX, MICROSTEPS_MAX, RAISED_MAX
 from statemachines.memory import EMPTY, Memory
 from statemachines.outcome import Moved, Reason, Tried
 from statemachines.run import Status
+from statemachines.undoing import is_undone
 
 if TYPE_CHECKING:
     from statemachines.context import Context
@@ -78,6 +79,8 @@ class Macrostep:
         self._publications: list[Publication] = []
         self._wishes: list[Wish] = []
         self._memory = memory
+        self._undoing = memory.undoing
+        """As of the memory, and at once where it changes."""
         self._begun = False
         self._left = 0
         self._entered = 0
@@ -86,14 +89,20 @@ class Macrostep:
         self.tried: tuple[Tried, ...] = ()
         """Transitions whose guards did not hold, on the event from outside."""
 
-    def move(self, event: Event) -> Moved | None:
-        """Take an event; None where no transition is enabled. Raises HandlerError."""
+    def move(self, event: Event, state: int | None = None) -> Moved | None:
+        """Take an event; None where no transition is enabled. Raises HandlerError.
+
+        ``state``: the only one that it is for, and those around it.
+        """
         self._set_event(event, self._envelope.type)
-        arcs = self._steps.select(self._spot, self._envelope.type, self._holds_and_notes)
+        if state is None:
+            arcs = self._steps.select(self._spot, self._envelope.type, self._holds_and_notes)
+        else:
+            arcs = self._steps.select_of(state, self._envelope.type, self._holds_and_notes)
         if not arcs and not self._queue:
             return None
         if arcs:
-            self._carry_out(self._steps.plan(self._spot, arcs))
+            self._carry_out(arcs)
         self._settle()
         # Where a guard failed, and nothing takes the failure either, the event is not taken.
         return self._moved() if self._moves else None
@@ -111,13 +120,18 @@ class Macrostep:
         self._moves = False
         return self.move(event)
 
+    def go_on(self) -> Moved:
+        """Go on with undoing the run, since the memory has changed. Raises HandlerError."""
+        self._settle()
+        return self._moved()
+
     def _begin(self, event: Event, context: Context, name: str, plan: Plan) -> None:
         self._context, self._touched = context, name
         self._begun, self._entered = True, 1
         if self._steps.chart.takes_failures:
             self._kept = self._write(context, name)
         self._set_event(event, self._envelope.type)
-        self._carry_out(plan)
+        self._follow(plan)
         self._settle()
 
     def _moved(self) -> Moved:
@@ -132,25 +146,26 @@ class Macrostep:
         configuration = self._machine.spots.text_of(self._spot)
         publications = tuple(self._publications)
         if not (
-            self._steps.chart.timed or self._wishes or self._memory is not EMPTY or self._output is not None
+            self._steps.chart.asking or self._wishes or self._memory is not EMPTY or self._output is not None
         ):
             return Moved(started, configuration, int(status), context, publications)
         memory, asked = self._remember()
         return Moved(started, configuration, int(status), context, publications, memory, asked)
 
     def _remember(self) -> tuple[bytes | None, tuple[Asked, ...]]:
-        """What falls due later, as it is after all this."""
+        """What falls due later, and which steps go on, as it is after all this."""
         run, anew = self._run, self._number[1] == 1
-        agenda = Agenda(self._memory, self._now, self._number[1])
+        agenda = Agenda(self._memory, self._now, self._number[1], self._machine.compensations)
         if self._ended:
             agenda.end(self._output)
         else:
             chart = self._steps.chart
-            left = self._left & chart.timed & ~1
+            left = self._left & chart.asking & ~1
             if left:
                 agenda.leave(chart.names(left))
-            for number in numbers_of(self._entered & chart.timed & (self._spot.active | 1)):
+            for number in numbers_of(self._entered & chart.asking & (self._spot.active | 1)):
                 agenda.enter(chart.nodes[number], self._needed_context)
+            agenda.undo(self._undoing)
         for wish in self._wishes:
             agenda.wish(self._addressed(wish), ended=bool(self._ended))
         return agenda.written(b"" if run is None or anew else run.memory), tuple(agenda.asked)
@@ -166,7 +181,7 @@ class Macrostep:
         steps = 1
         as_before = False
         while not self._ended:
-            arcs = () if as_before else self._steps.select_eventless(self._spot, self._holds)
+            arcs = () if as_before else self._select_eventless()
             if not arcs:
                 if not self._queue:
                     break
@@ -184,10 +199,17 @@ class Macrostep:
             steps += 1
             if steps > MICROSTEPS_MAX:
                 raise HandlerError(Reason.NEVER_SETTLES, self._circle())
-            self._carry_out(self._steps.plan(self._spot, arcs))
+            self._carry_out(arcs)
         for _, failure in self._queue:
             if failure is not None:
                 raise failure
+
+    def _select_eventless(self) -> tuple[Arc, ...]:
+        if self._undoing >= 0 and is_undone(self._memory, self._machine.compensations):
+            event = Compensated()
+            self._set_event(event, event.event_type())
+            return (self._steps.chart.ways_on[self._undoing],)
+        return self._steps.select_eventless(self._spot, self._holds)
 
     def _circle(self) -> str:
         states = " ".join(self._steps.chart.names(self._spot.active & ~1))
@@ -197,16 +219,26 @@ class Macrostep:
             f"transitions that wait for no event, or raised events, lead to one another again and again{failed}"
         )
 
-    def _carry_out(self, plan: Plan) -> None:
+    def _carry_out(self, arcs: tuple[Arc, ...]) -> None:
+        self._follow(self._steps.plan(self._spot, arcs), arcs)
+
+    def _follow(self, plan: Plan, arcs: tuple[Arc, ...] = ()) -> None:
+        """Do what is planned for these transitions."""
         self._moves = True
         live = self._live
-        for act in plan.acts:
+        at = 0
+        while at < len(plan.acts):
+            act = plan.acts[at]
+            at += 1
             live.active = act.active
             if type(act) is Do:
-                self._do(act.block)
+                if self._do(act.block, arcs):
+                    # What was done so far that one would have done, too: it leaves the same states.
+                    plan = self._steps.plan(self._spot, _undoing(act.block, arcs))
             else:
                 assert isinstance(act, SayDone)
                 self._say_done(act.final, act.done)
+        self._undoing = plan.undoing
         self._spot = plan.after
         live.active = plan.after.active
         self._left |= plan.left
@@ -238,7 +270,8 @@ class Macrostep:
             self._fail(error)
             return None
 
-    def _do(self, block: Block) -> None:
+    def _do(self, block: Block, arcs: tuple[Arc, ...] = ()) -> bool:
+        """Do it; whether the run is to be undone, for these transitions."""
         context = self._needed_context()
         self._touched = block.name
         try:
@@ -246,12 +279,14 @@ class Macrostep:
             if performed is None:
                 performed = perform(block.function, block.name, context, self._event, self._key)
             self._performed = None
+            if performed.compensates:
+                _check_may_compensate(block, arcs)
             if self._steps.chart.takes_failures:
                 # What it left behind is looked at now, while it can be undone.
                 self._kept = self._write(context, block.name)
         except HandlerError as error:
             self._fail(error)
-            return
+            return False
         self._publications.extend(performed.publications)
         self._wishes.extend(performed.wishes)
         if len(self._publications) + len(self._wishes) > EFFECTS_MAX:
@@ -259,6 +294,7 @@ class Macrostep:
             raise HandlerError(Reason.ACTION_FAILED, message)
         for event in performed.raised:
             self._enqueue(event)
+        return performed.compensates
 
     def _fail(self, error: HandlerError) -> None:
         """Undo it and let the chart deal with it, where it has a transition for that."""
@@ -316,6 +352,20 @@ class Macrostep:
             envelope = envelope._replace(type=event_type)
         # Nothing that holds the event: a cycle would live until the garbage collector finds it.
         set_origin(event, (_meta, self._machine, self._number, envelope, self._key, self._now, self._live))
+
+
+def _undoing(block: Block, arcs: tuple[Arc, ...]) -> tuple[Arc, ...]:
+    """The transitions that are taken where the action of one of them asks to compensate."""
+    return tuple(one.undone if one.block is block and one.undone is not None else one for one in arcs)
+
+
+def _check_may_compensate(block: Block, arcs: tuple[Arc, ...]) -> None:
+    if not any(one.block is block and (one.undone is not None or one.undoing >= 0) for one in arcs):
+        message = (
+            f"{block.name} returned Compensate(), which only the action of a transition of the pipeline itself may "
+            "that has a target; and a step has to have a compensation"
+        )
+        raise HandlerError(Reason.ACTION_FAILED, message, block.name)
 
 
 def number_of(run: Run | None, *, anew: bool = False) -> tuple[int, int]:

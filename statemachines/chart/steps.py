@@ -7,10 +7,11 @@ are, over sets that are integers. Nothing here calls user code; what a microstep
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from typing import NamedTuple
 
 from statemachines.chart.tree import EVENTLESS, Arc, Block, Chart, Kind, Node, numbers_of
+from statemachines.patterns import covers
 
 PLANS_MAX = 20_000
 """Plans and selections that are kept, of one machine; beyond it all are forgotten, and made again as needed."""
@@ -52,6 +53,8 @@ class Plan(NamedTuple):
     """The final state of the pipeline itself that was entered, so that the run has ended; 0: none was."""
     left: int = 0
     entered: int = 0
+    undoing: int = -1
+    """Which line of the definition says where the run goes once it is undone, which now begins; -1: it does not."""
 
 
 class Steps:
@@ -63,6 +66,8 @@ class Steps:
         self._certain: dict[tuple[Spot, str], tuple[Arc, ...]] = {}
         """What is selected whatever guards may say, since none is asked."""
         self._plans: dict[tuple[Spot, tuple[Arc, ...]], Plan] = {}
+        self._chains: dict[tuple[int, str], tuple[Arc, ...]] = {}
+        """By state and type of event, what takes it of that state and of those around it."""
 
     def select(self, spot: Spot, event_type: str, holds: Callable[[Arc], bool]) -> tuple[Arc, ...]:
         """The optimally enabled set, without conflicts: of each atomic state's chain the first that holds."""
@@ -97,6 +102,28 @@ class Steps:
     def select_eventless(self, spot: Spot, holds: Callable[[Arc], bool]) -> tuple[Arc, ...]:
         """The same for transitions that wait for no event."""
         return self.select(spot, EVENTLESS, holds)
+
+    def select_of(self, number: int, event_type: str, holds: Callable[[Arc], bool]) -> tuple[Arc, ...]:
+        """For an event that is one state's own: the first that holds, of that state or else of those around it."""
+        chain = self._chains.get((number, event_type))
+        if chain is None:
+            if len(self._chains) >= PLANS_MAX:
+                self._chains.clear()
+            chain = self._chains[number, event_type] = tuple(self._make_chain(number, event_type))
+        for arc in chain:
+            if arc.guard is None or holds(arc):
+                return (arc,)
+        return ()
+
+    def _make_chain(self, number: int, event_type: str) -> Iterator[Arc]:
+        nodes = self.chart.nodes
+        for one in (number, *nodes[number].ancestors):
+            taking = (arcs for name, arcs in nodes[one].arcs.items() if self._takes(name, event_type))
+            yield from sorted((arc for arcs in taking for arc in arcs), key=lambda arc: arc.number)
+
+    def _takes(self, name: str, event_type: str) -> bool:
+        kinds = (event_type, *self.chart.kin.get(event_type, ()))
+        return name != EVENTLESS and any(covers(name, one) for one in kinds)
 
     def is_awaited(self, active: int, event_type: str) -> bool:
         """Whether any transition out of these states is on events of this type, whatever its guard may say."""
@@ -188,7 +215,8 @@ class Steps:
                     ends = number
                 else:
                     acts.append(SayDone(active, number, tuple(self._done_by(node, active))))
-        return Plan(tuple(acts), Spot(active, history), ends, leaving, entering.states)
+        undoing = max((arc.undoing for arc in arcs), default=-1)
+        return Plan(tuple(acts), Spot(active, history), ends, leaving, entering.states, undoing)
 
     def _done_by(self, node: Node, active: int) -> list[int]:
         nodes = self.chart.nodes

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
 from statemachines.definition import Delay, Move, Pipeline, State, name_of
 from statemachines.patterns import Names, is_pattern, takes, takes_failures
+from statemachines.step import kin_of
 
 
 class Kind(enum.Enum):
@@ -24,6 +25,8 @@ class Kind(enum.Enum):
     PARALLEL = enum.auto()
     FINAL = enum.auto()
     HISTORY = enum.auto()
+    COMPENSATING = enum.auto()
+    """Where a run is while it is undone: it takes nothing, and is left by its own end."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,6 +52,10 @@ class Arc:
     block: Block | None
     move: Move | None = None
     """The line of the definition; None: a run's beginning."""
+    undoing: int = -1
+    """Which line of the definition it is, where it leads to ``$compensating`` first; -1: it does not."""
+    undone: Arc | None = None
+    """What is taken instead where the action asks to compensate; None: it may not."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,6 +93,8 @@ class Node:
     deep: bool = False
     state: State[Any] | None = None
     timers: list[Timer] = field(default_factory=list)
+    step: str = ""
+    """The name of the step that is done while it is active; empty: none is."""
 
 
 @dataclass(slots=True, eq=False)
@@ -100,14 +109,18 @@ class Chart:
     """The nodes that are histories."""
     atomic: int = 0
     """The set of states that have none inside."""
-    timed: int = 0
-    """The set of states that have timers."""
+    asking: int = 0
+    """The set of states that have timers, or run steps."""
     drops_failures: bool = False
     """Whether the event that says that a handler failed is gone where no transition takes it."""
     tags: dict[str, int] = field(default_factory=dict)
     """The sets of states that have each tag."""
     patterns: Names | None = None
     """By which name of the definition the type of an event goes; None where none of its names is a pattern."""
+    kin: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """By the type of a step's failure, those that are taken to be of it as well: with the exceptions above its own."""
+    ways_on: dict[int, Arc] = field(default_factory=dict)
+    """By line of the definition, what leads from ``$compensating`` to its targets."""
 
     def arcs_on(self, number: int, name: str) -> list[Arc]:
         """The transitions of a state on the events that go by a name, in document order."""
@@ -130,6 +143,8 @@ class Chart:
 
 
 EVENTLESS = ""
+COMPENSATING = "$compensating"
+"""The name of the state where a run is while it is undone, which no other state may have."""
 
 
 def numbers_of(states: int) -> Iterator[int]:
@@ -147,13 +162,21 @@ def plant(pipeline: Pipeline[Any]) -> Chart:
     for state in pipeline.states:
         inside.setdefault(state.parent, []).append(state)
     _grow(inside, nodes, nodes[0], None)
+    if any(step.compensation for step in pipeline.steps):
+        nodes[0].children.append(len(nodes))
+        nodes.append(Node(len(nodes), COMPENSATING, Kind.COMPENSATING, 0, ancestors=(0,)))
     numbers = {node.name: node.number for node in nodes[1:]}
     for node in reversed(nodes):
         if node.parent >= 0:
             nodes[node.parent].inside |= node.inside | 1 << node.number
     _begin(pipeline, nodes, numbers)
+    lines = {move: line for line, move in enumerate(pipeline.moves)}
+    ways_on: dict[int, Arc] = {}
     for number, move in enumerate(_in_document_order(pipeline, numbers)):
         arc = _arc(number, move, nodes, numbers)
+        if COMPENSATING in numbers and move.source is None and move.targets:
+            line = lines[move]
+            arc, ways_on[line] = _by_undoing(arc, line, len(lines), numbers[COMPENSATING])
         nodes[arc.source].arcs.setdefault(move.event_type or EVENTLESS, []).append(arc)
         if move.delay is not None and move.event_type is not None:
             name = None if isinstance(move.delay, timedelta) else name_of(move.delay)
@@ -165,10 +188,12 @@ def plant(pipeline: Pipeline[Any]) -> Chart:
         drops or any(takes_failures(name) for node in nodes for name in node.arcs),
         tuple(node.number for node in nodes if node.kind is Kind.HISTORY),
         sum(1 << node.number for node in nodes if node.kind in (Kind.ATOMIC, Kind.FINAL)),
-        sum(1 << node.number for node in nodes if node.timers),
+        sum(1 << node.number for node in nodes if node.timers or node.step),
         drops,
         _tagged(nodes),
         _names(pipeline),
+        kin_of(pipeline.steps),
+        ways_on,
     )
 
 
@@ -201,6 +226,7 @@ def _grow(
         node.entries = tuple(Block(function, _named(function)) for function, _ in child.entries)
         node.exits = tuple(Block(function, _named(function)) for function, _ in child.exits)
         node.deep = child.deep
+        node.step = "" if child.run is None else child.run.name
         nodes.append(node)
         if node.kind is not Kind.HISTORY:
             parent.children.append(node.number)
@@ -253,6 +279,15 @@ def _arc(number: int, move: Move, nodes: list[Node], numbers: dict[str, int]) ->
         block=None if move.action is None else Block(move.action, _named(move.action)),
         move=move,
     )
+
+
+def _by_undoing(arc: Arc, line: int, lines: int, compensating: int) -> tuple[Arc, Arc]:
+    """A transition that undoes the run first, or may; and what leads on once it is undone."""
+    on = Arc(2 * lines + line, compensating, arc.targets, False, None, None, None, arc.move)
+    by = replace(arc, targets=(compensating,), undoing=line)
+    if arc.move is not None and arc.move.compensate:
+        return by, on
+    return replace(arc, undone=replace(by, number=lines + line)), on
 
 
 def _named(function: Callable[..., Any]) -> str:

@@ -1,4 +1,4 @@
-"""Mistakes with events that come from inside of a run: those of states that are done, and of handlers that failed."""
+"""Mistakes with events that come from inside of a run: of states that are done, of handlers that failed, of steps."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 from statemachines.checks.tree import Some, Tree
 from statemachines.definition import Move
-from statemachines.events import Done, Failed, is_event_class
+from statemachines.events import Done, Event, Failed, StepFailed, is_event_class, is_outcome
 from statemachines.mistakes import Mistake
+from statemachines.suggest import listed
 
 
 def find(move: Move, tree: Tree) -> Iterator[Mistake]:
@@ -22,6 +23,9 @@ def find(move: Move, tree: Tree) -> Iterator[Mistake]:
     if issubclass(event, Failed) and event is not Failed:
         message = f"{event.__name__} is a subclass of Failed, and no such event is ever raised"
         yield mistake(message, "Take Failed itself, and look at what it says")
+    if is_outcome(event):
+        yield from _of_step(move, event, tree)
+        return
     if not issubclass(event, Done):
         return
     whose = tree.done.get(event)
@@ -44,6 +48,34 @@ def find(move: Move, tree: Tree) -> Iterator[Mistake]:
         message = f"{move.source!r} is not active when {whose.name!r} is done"
         found = mistake(message, f"Put the transition on {whose.name!r} or on a state around it")
         yield Mistake(found.message, found.cure, found.place, found.state, found.event, "warning")
+
+
+def _of_step(move: Move, event: type[Event], tree: Tree) -> Iterator[Mistake]:
+    """How a step ended is for the state that runs it, and for those around it."""
+    step = tree.steps.get(event)
+    cure = ""
+    if tree.asking_for(move):
+        return
+    if event is StepFailed:
+        message = "no state in which this transition is looked for runs a step, so that it never fires"
+        cure = "Put it on a state that runs one with run=, or on a state around it"
+    elif step is None:
+        message = f"the event {event.event_type()!r} is of no step of pipeline {tree.pipeline.name!r}"
+        cure = "Use the done, failed, timed_out or failed_with(...) of a step of this pipeline"
+    else:
+        runners = [state.name for state, one in tree.runners.items() if one is step]
+        where = (
+            "no state runs"
+            if move.source is None
+            else f"{move.source!r} neither runs nor is around what runs"
+        )
+        message = f"{where} the step {step.name!r}, so that this transition never fires"
+        cure = (
+            f"Put it on {listed(runners)}, or on a state around it"
+            if runners
+            else "Give it to a state with run="
+        )
+    yield Mistake(message, cure, move.place, state=move.source, event=event.event_type())
 
 
 def _may_be_done(state: Some, tree: Tree) -> bool:

@@ -92,7 +92,10 @@ def _type(event: type[Event], claimed: dict[str, type[Event]]) -> Iterator[Mista
         return
     if is_from_inside(event_type) and not is_pattern(event_type):
         message = f"the event type {event_type!r} of {event.__name__} is one that only runs themselves raise"
-        cure = "Take the done of a state, Failed, or a timer (after); or give the class another type"
+        cure = (
+            "Take the done of a state or a step, failed of a step, Failed, or a timer (after); "
+            "or give the class another type"
+        )
         yield Mistake(message, cure, place, event=event_type)
     other = claimed.setdefault(event_type, event)
     if other is not event:

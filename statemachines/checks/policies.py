@@ -9,6 +9,7 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from statemachines.checks import unasked
+from statemachines.checks.comparing import are_equal
 from statemachines.checks.names import wrong_with_text
 from statemachines.definition import Move, Pipeline, Start
 from statemachines.events import Event, is_event_class, is_internal
@@ -101,7 +102,7 @@ def _defer(name: str, defer: Defer, place: Place) -> Iterator[Mistake]:
         message = f"{name} defers for {ttl!r}"
         cure = f"Give a timedelta of more than nothing and at most {DELAY_DAYS_MAX} days"
         yield Mistake(message, cure, place)
-    if defer.then not in FATES:
+    if not isinstance(defer.then, str) or defer.then not in FATES:
         message = f"{name} defers, and then={defer.then!r} is nothing that becomes of an event"
         yield Mistake(message, did_you_mean(defer.then, FATES), place)
 
@@ -153,14 +154,14 @@ def _order(line: PolicyLine, order: OrderBy) -> Iterator[Mistake]:
         yield _of(line, message, 'Write order_by=OrderBy("field", ...)')
         return
     yield from _stream(line, order)
-    if order.kind not in KINDS:
+    if not isinstance(order.kind, str) or order.kind not in KINDS:
         yield _of(line, f"events cannot be in order as {order.kind!r}", did_you_mean(order.kind, KINDS))
     contiguous: Any = order.contiguous
     if not isinstance(contiguous, bool):
         message = f"contiguous={contiguous!r}{_for(line)} is neither True nor False"
         yield _of(line, message, "Write contiguous=True, or leave it out")
     elif contiguous:
-        if order.kind != "int":
+        if not are_equal(order.kind, "int"):
             message = (
                 f"contiguous=True{_for(line)} needs numbers that follow one another, not kind={order.kind!r}"
             )
@@ -179,7 +180,7 @@ def _order(line: PolicyLine, order: OrderBy) -> Iterator[Mistake]:
     else:
         plain = OrderBy(order.by)
         for name in ("first", "gap"):
-            if getattr(order, name) != getattr(plain, name):
+            if not are_equal(getattr(order, name), getattr(plain, name)):
                 message = f"{name}={getattr(order, name)!r}{_for(line)} says nothing without contiguous=True"
                 yield _of(line, message, "Add contiguous=True, or leave it out")
 
@@ -194,7 +195,7 @@ def _stream(line: PolicyLine, order: OrderBy) -> Iterator[Mistake]:
         yield _of(
             line, message, f"Write scope=({scope!r},)" if isinstance(scope, str) else 'Write scope=("field",)'
         )
-    if order.stream != "":
+    if not are_equal(order.stream, ""):
         wrong = wrong_with_text(order.stream, STREAM_CHARACTERS_MAX)
         if wrong is not None:
             message = f"stream={order.stream!r:.100}{_for(line)} {wrong}"
@@ -237,7 +238,11 @@ def _streams(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
         # Without a name the stream goes by the type, and another type may name it.
         other = first.setdefault(repr(order.stream or line.event.event_type()), line)
         there = other.order
-        if there is not None and other.event is not line.event and _terms(order) != _terms(there):
+        if (
+            there is not None
+            and other.event is not line.event
+            and not are_equal(_terms(order), _terms(there))
+        ):
             message = (
                 f"order_by{_for(line)} is in one stream with that at {other.place}, and does not say the same "
                 "of kind, scope, contiguous and first"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeGuard, get_args
 
+from statemachines.checks.comparing import are_equal
 from statemachines.checks.names import is_storable, wrong_with_name, wrong_with_topic, wrong_with_type
 from statemachines.definition import OnError, Pipeline, Policy, TimersFire, Topic
 from statemachines.limits import PIPELINE_NAME_BYTES_MAX, VERSION_MAX
@@ -68,7 +69,7 @@ def _topics(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
     read = pipeline.read_topics
     for at, topic in enumerate(read):
         yield from _topic(pipeline, topic)
-        if topic.name in [other.name for other in read[:at]]:
+        if any(are_equal(topic.name, other.name) for other in read[:at]):
             message = f"the topic {topic.name!r} is named twice"
             yield Mistake(message, "Name it once, with one set of settings", pipeline.place)
     yield from _read_back(pipeline, read)
@@ -88,14 +89,14 @@ def _topic(pipeline: Pipeline[Any], topic: Topic) -> Iterator[Mistake]:
         )
         return
     given: Any = topic.dead_letters
-    dead = topic.dead_letter_topic if given is None or given == "" else given
+    dead = topic.dead_letter_topic if given is None or are_equal(given, "") else given
     wrong = wrong_with_topic(dead)
     if wrong is not None:
         message = f"the dead-letter topic {dead!r} of {topic.name!r} {wrong}"
         yield Mistake(message, "Name another one with Topic(..., dead_letters=...)", pipeline.place)
     for policy in ("unknown", "each_missing"):
         yield from _policy(pipeline, policy, getattr(topic, policy), f" of topic {topic.name!r}")
-    if topic.each is None and topic.each_missing != "dead_letter":
+    if topic.each is None and not are_equal(topic.each_missing, "dead_letter"):
         message = f"each_missing={topic.each_missing!r} of topic {topic.name!r} says nothing without each"
         yield Mistake(message, 'Name the list of events with each="...", or leave it out', pipeline.place)
     if topic.type_default is not None and wrong_with_type(topic.type_default) is not None:
@@ -105,15 +106,16 @@ def _topic(pipeline: Pipeline[Any], topic: Topic) -> Iterator[Mistake]:
         given = getattr(topic, setting)
         if given is None and setting != "type":
             continue
-        if not given or not is_storable(given):
+        if not is_storable(given) or not given:
             no = "no field" if setting == "each" else "no header and no field"
             message = f"{setting}={given!r} of topic {topic.name!r} names {no}"
             yield Mistake(message, "Name one, or leave the setting out", pipeline.place)
 
 
 def _read_back(pipeline: Pipeline[Any], read: Sequence[Topic]) -> Iterator[Mistake]:
-    names = [topic.name for topic in read]
-    again = sorted({topic.dead_letter_topic for topic in read if topic.dead_letter_topic in names})
+    names = [topic.name for topic in read if isinstance(topic.name, str)]
+    dead = [topic.dead_letter_topic for topic in read if isinstance(topic.dead_letter_topic, str)]
+    again = sorted({name for name in dead if name in names})
     if again:
         message = f"pipeline {pipeline.name!r} reads {listed(again)}, to which its own dead letters go"
         yield Mistake(

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from statemachines.checks.circles import circles
 from statemachines.checks.tree import Some, Tree
 from statemachines.definition import Move, name_of
+from statemachines.events import is_outcome
 from statemachines.mistakes import Mistake
 from statemachines.patterns import covers, is_pattern, overlaps
 
@@ -27,6 +28,12 @@ def find(tree: Tree) -> Iterator[Mistake]:
     for leaf in tree.named.values():
         if tree.is_leaf(leaf) and not (leaf.final and leaf.parent is None):
             for move, blocker in shadows.of(leaf):
+                if move.event is None or not is_outcome(move.event):
+                    blockers.setdefault(move, []).append(blocker)
+    # How a step ended is for the state that runs it, and for those around it, whatever is inside or beside it.
+    for state in tree.runners:
+        for move, blocker in shadows.of(state):
+            if state in tree.asking_for(move):
                 blockers.setdefault(move, []).append(blocker)
     for move, found in blockers.items():
         first = found[0]
@@ -62,7 +69,8 @@ class _Shadows:
             if name not in before:
                 before[name] = []
                 wide += [name] if isinstance(name, str) and is_pattern(name) else []
-            names = (name, *(one for one in wide if one != name and _covers(one, name)))
+            above = (one for one in self._tree.kin.get(name or "", ()) if one in before)
+            names = (name, *(one for one in wide if one != name and _covers(one, name)), *above)
             earlier = [one for other in names for one in before[other]]
             if hurry is not None and move.event is not None:
                 cure = "Give the other one a guard, or remove this one: the state is left as soon as it is entered"
@@ -88,8 +96,8 @@ class _Shadows:
     def _beside(self, move: Move, leaf: Some) -> _Blocker | None:
         """A transition inside another region of its source, or of a state inside that, is preferred to it."""
         chain = self._tree.chain(leaf)
-        if not move.targets:
-            return None  # nothing is left, so that nothing is in conflict
+        if not move.targets or (move.event is not None and is_outcome(move.event)):
+            return None  # nothing is left, so that nothing is in conflict; or no other region is asked
         for region in chain:
             if region.name == move.source:
                 break

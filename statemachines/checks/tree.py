@@ -7,12 +7,13 @@ state of the pipeline, are strays; with them nothing can be said of the rest.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 from statemachines.definition import Kind, Move, Pipeline, State
-from statemachines.events import Event, is_event_class
+from statemachines.events import Event, StepFailed, is_event_class
 from statemachines.guards import has_tag, in_state
 from statemachines.limits import STATE_DEPTH_MAX
+from statemachines.step import Step, kin_of, steps_by_event
 
 Some = State[Any]
 KINDS: tuple[str, ...] = get_args(Kind)
@@ -42,6 +43,13 @@ class Tree:
             state.done_class: state for state in pipeline.states if state.done_class is not None
         }
         """The states by the events that say that they are done."""
+        self.steps = steps_by_event(pipeline.steps)
+        """The steps by the events that say how they ended."""
+        self.kin = kin_of(pipeline.steps)
+        self.runners: dict[Some, Step[Any, Any]] = {
+            state: state.run for state in self.named.values() if isinstance(state.run, Step)
+        }
+        """The states that run steps."""
         self.tagged: dict[str, list[Some]] = {}
         """The states that have each tag."""
         for state in self.named.values():
@@ -90,6 +98,16 @@ class Tree:
     def finals_in(self, state: Some) -> list[Some]:
         """The final states inside, one of which is entered when the state is done."""
         return [one for one in self.depth if one.final and self.is_within(one, state)]
+
+    def asking_for(self, move: Move) -> list[Some]:
+        """Of a move on how a step ended, the states whose steps it may be about: its source, or those inside it."""
+        source = None if move.source is None else self.named[move.source]
+        return [
+            state
+            for state, step in self.runners.items()
+            if (move.event is StepFailed or self.steps.get(cast("type[Event]", move.event)) is step)
+            and (source is None or source in self.chain(state))
+        ]
 
     def is_leaf(self, state: Some) -> bool:
         """Whether it is active without a state inside it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from statemachines.checks.comparing import are_equal
 from statemachines.definition import Move, Pipeline
 from statemachines.events import is_event_class
 from statemachines.mistakes import Mistake
@@ -19,11 +20,13 @@ def find(pipeline: Pipeline[Any], line: PolicyLine) -> Iterator[Mistake]:
     event_type = line.event.event_type()
     if "unexpected" in line.decisions:
         yield from _always_taken(pipeline, line, event_type)
-    if line.decisions.get("closed") == "restart":
+    if are_equal(line.decisions.get("closed"), "restart"):
         yield from _begins_nothing(pipeline, line, event_type)
 
 
 def _always_taken(pipeline: Pipeline[Any], line: PolicyLine, event_type: str) -> Iterator[Mistake]:
+    if line.state is None and any(step.compensation for step in pipeline.steps):
+        return  # it is asked while a run is undone, where no transition takes anything
     around = {None, *_chain(pipeline, line.state)}
     taken = next(
         (move for move in pipeline.moves if move.source in around and _takes(move, event_type)), None

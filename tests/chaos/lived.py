@@ -20,6 +20,7 @@ from engine.routing import TopicRoute, make_routes
 from engine.session import Session
 from engine.store.contract import Store
 from engine.store.postgres import PostgresStore
+from statemachines.definition import Pipeline
 from statemachines.machine import compile_pipeline
 from tests.chaos.contender import GROUP
 from tests.chaos.parcels import PARCELS, parcel
@@ -67,6 +68,7 @@ async def lived(
     reader_class: type[FakeReader] = FakeReader,
     goal: Callable[[Session], Awaitable[bool]] | None = None,
     *,
+    flow: Pipeline[Any] = parcel,
     partitions: int = 1,
     outbox_depth: Callable[[], int] = lambda: 0,
     observer: Observer | None = None,
@@ -74,7 +76,7 @@ async def lived(
 ) -> AsyncIterator[Lived]:
     source = FakeSource()
     source.create_topic(PARCELS, partitions)
-    machines = [compile_pipeline(parcel)]
+    machines = [compile_pipeline(flow)]
 
     async def open_store() -> Store:
         return await PostgresStore.open(

@@ -183,6 +183,56 @@ async def test_a_verdict_on_a_run_that_has_moved_loses(world: World) -> None:
     await store.commit(Commit(AT, judged=[(run.id, run.sequence + 1)]))
 
 
+async def next_of(store: Store, run: Run) -> tuple[Run, Commit]:
+    """The next run of the key, and the commit that begins it."""
+    pipeline = await store.register_pipeline("sum")
+    row = row_of(None, (await store.run_ids())[0], kind=Kind.STARTED)
+    following = fold(None, row, key=run.key, generation=run.generation + 1)
+    retired = [(run.id, run.sequence)]
+    return following, Commit(AT, rows=[packed(row)], created=[(pipeline, following)], retired=retired)
+
+
+async def test_a_verdict_on_a_run_whose_key_has_begun_the_next_one_loses(world: World) -> None:
+    store = await world.open()
+    run, pipeline = await started(store), await store.register_pipeline("sum")
+    await store.commit(Commit(AT, last=[(pipeline, run.key, 0), (pipeline, "unknown", 0)]))
+    _, commit = await next_of(store, run)
+    await store.commit(commit)
+    after, late = moved(run)
+    late.last = [(pipeline, run.key, 0)]
+    with pytest.raises(LostRunsError):
+        await store.commit(late)
+    assert await store.run_by_id(after.id) == run
+    await store.commit(Commit(AT, last=[(pipeline, run.key, 1)]))
+
+
+async def test_the_next_run_of_a_key_begins_only_behind_the_last_one_as_it_was_found(world: World) -> None:
+    store = await world.open()
+    run = await started(store)
+    following, late = await next_of(store, run)
+    _, commit = moved(run)
+    await store.commit(commit)
+    with pytest.raises(LostRunsError):
+        await store.commit(late)
+    assert await store.run_by_id(following.id) is None
+
+
+async def test_who_begins_the_next_run_of_a_key_waits_for_who_changes_the_last_one(
+    postgres_world: World,
+) -> None:
+    first, second = await postgres_world.open(), await postgres_world.open()
+    run = await started(first)
+    _, commit = moved(run)
+    following, late = await next_of(second, run)
+    await first.lock([], [run.id])
+    waiting = asyncio.create_task(second.commit(late))
+    assert await first.seen([(run.id, 1)]) == set(), "so that the other one has come to the lock"
+    await first.commit(commit)
+    with pytest.raises(LostRunsError):
+        await waiting
+    assert await first.run_by_id(following.id) is None
+
+
 async def test_two_who_start_one_run_cannot_both(world: World) -> None:
     first, second = await world.open(), await world.open()
     run = await started(first)

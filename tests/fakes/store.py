@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from connectors.source import Partition
-from engine.homes import HOMES
 from engine.log import LogRow, unpack
 from engine.store.contract import (
     Applied,
+    BegunExecution,
     Command,
     Commit,
     DeadLetter,
@@ -31,6 +30,7 @@ from statemachines.following import wakes_at
 from statemachines.memory import time_of
 from statemachines.run import Run, Status
 from statemachines.search import Attributes
+from tests.fakes.executions import Executions, Waiting, as_begun, home_of
 
 CLUSTER = "c"
 """The cluster of all positions here."""
@@ -63,6 +63,7 @@ class Tables:
     """The number of the last command that was put into the inbox."""
     attributes: dict[int, Attributes] = field(default_factory=dict)
     """Empty ones, too."""
+    executions: Executions = field(default_factory=Executions)
     next_run: int = 1
     ticket: int = 0
 
@@ -152,7 +153,7 @@ class FakeStore:
         due = []
         for pipeline, run in self.tables.runs.values():
             wake = wakes_at(run)
-            home = int(hashlib.md5(run.key.encode(), usedforsecurity=False).hexdigest()[:4], 16) % HOMES
+            home = home_of(run.key)
             loaded = run.definition in definitions or run.status != Status.RUNNING
             asked = home in homes and pipeline in until and run.id not in but
             if wake is not None and not run.held and asked and loaded:
@@ -161,6 +162,70 @@ class FakeStore:
                 )
         due.sort(key=lambda one: one.wake_at)
         return [one for one in due if one.wake_at <= until[one.pipeline]][:limit]
+
+    async def begin_executions(
+        self,
+        rooms: Mapping[tuple[int, str], int],
+        until: datetime,
+        homes: Sequence[int],
+        definitions: Sequence[int],
+        but: Sequence[int],
+        holder: int,
+    ) -> list[BegunExecution]:
+        tables = self.tables
+
+        def is_loaded(run: int) -> bool:
+            return tables.runs[run][1].definition in definitions
+
+        begun = tables.executions.begin(rooms, until, homes, but, holder, is_loaded)
+        return [self._begun(one, self._input_of(one), self._made_of(one)) for one in begun]
+
+    async def put_back(self, holder: int, but: Sequence[int]) -> None:
+        for one in self.tables.executions.rows.values():
+            if one.holder == holder and one.id not in but:
+                one.holder = None
+
+    async def begun_by_others(
+        self,
+        homes: Sequence[int],
+        pipelines: Sequence[int],
+        definitions: Sequence[int],
+        but: Sequence[int],
+        silent_seconds: float,
+        limit: int,
+    ) -> list[BegunExecution]:
+        del silent_seconds
+        lost = [self._begun(one, b"") for one in self.tables.executions.lost(homes, pipelines, but)]
+        return [one for one in lost if one.definition in definitions][:limit]
+
+    def _begun(self, one: Waiting, input: bytes, made: bytes | None = None) -> BegunExecution:
+        return as_begun(one, self.tables.runs[one.asked.run][1], input, made)
+
+    def _made_of(self, one: Waiting) -> bytes | None:
+        return self.tables.rows[one.asked.run, one.asked.made].payload if one.asked.made else None
+
+    def _input_of(self, one: Waiting) -> bytes:
+        asked, rows = one.asked, self.tables.rows
+        contexts = (rows[asked.run, number].context for number in range(asked.sequence, 0, -1))
+        return next(context for context in contexts if context)
+
+    async def hold(self, holder: int, instance: str | None) -> None:
+        holders = self.tables.executions.holders
+        for other in [one for one, name in holders.items() if instance is not None and name == instance]:
+            del holders[other]
+        holders[holder] = instance
+
+    async def let_go(self, holder: int) -> None:
+        self.tables.executions.holders.pop(holder, None)
+
+    async def executions_there(self, numbers: Sequence[int]) -> dict[int, bool]:
+        rows = self.tables.executions.rows.values()
+        return {one.id: one.asked.stopping for one in rows if one.id in numbers}
+
+    async def has_executions(self, pipelines: Sequence[int], definitions: Sequence[int]) -> bool:
+        waiting = [one.asked for one in self.tables.executions.rows.values()]
+        runs = [self.tables.runs[one.run][1] for one in waiting if one.pipeline in pipelines]
+        return any(not run.held and run.definition in definitions for run in runs)
 
     async def applied(self, topics: Iterable[str]) -> dict[Partition, Applied]:
         wanted = set(topics)
@@ -265,6 +330,7 @@ class FakeStore:
         self._fill_inbox(commit)
         self._change_runs(commit)
         tables.attributes.update(commit.attributes)
+        tables.executions.write(commit)
         rows = [unpack(packed) for packed in commit.rows]
         for row in rows:
             self._add_row(row)
@@ -319,7 +385,8 @@ class FakeStore:
 
     def _change_runs(self, commit: Commit) -> None:
         runs = self.tables.runs
-        expected = [(old, run.id) for old, run in commit.changed] + [(at, run) for run, at in commit.judged]
+        expected = [(old, run.id) for old, run in commit.changed]
+        expected += [(at, run) for run, at in (*commit.judged, *commit.retired)]
         for old, number in expected:
             if number not in runs or runs[number][1].sequence != old:
                 raise LostRunsError("another engine moved a run first")
@@ -327,6 +394,8 @@ class FakeStore:
             # What is deferred is in the rows, and read from there.
             runs[run.id] = (runs[run.id][0], run)
         taken = {(owner, run.key, run.generation) for owner, run in runs.values()}
+        if any((owner, key, generation + 1) in taken for owner, key, generation in commit.last):
+            raise LostRunsError("another engine began the next run of a key first")
         for pipeline, run in commit.created:
             if (pipeline, run.key, run.generation) in taken or run.id in runs:
                 raise LostRunsError("another engine started the run first")

@@ -159,13 +159,16 @@ async def test_dead_letters_are_redriven_and_dropped_by_an_engine_once(shop: Sho
     words = ("run", shop.file)
     with started(*words, on=engine_on(shop.database, shop.kafka)) as engine:
         engine.wait_for("partitions: ")
+        failed = shop.decide("dead-letters", "redrive", letters["broken"], "--wait", "30")
+        assert failed.code == 1
+        assert f"{letters['broken']}: It failed again. " in failed.out
         dropped = shop.decide(
             "dead-letters", "drop", "--key", "o-2", "--reason", "not worth it", "--wait", "30"
         )
         assert dropped.code == 0, dropped.err
         again = shop.decide("dead-letters", "drop", letters["broken"], "--json")
         assert again.code == 0
-        assert again.json["skipped"] == [{"id": letters["broken"], "reason": "it is dropped already"}]
+        assert again.json["skipped"] == [{"id": letters["broken"], "reason": "it is redriven already"}]
         unknown = shop.decide("dead-letters", "redrive", "77")
         assert unknown.code == 1
         engine.process.send_signal(signal.SIGTERM)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.cli.dev import alone_in
 from tests.cli import COMMAND, environment, pointsman, started
 from tests.documented import Page
 from tests.integration.test_cli_run import rows
@@ -62,6 +64,18 @@ def test_dev_refuses_what_cannot_be_before_it_starts_anything(tmp_path: Path) ->
         done = pointsman("dev", *words, cwd=tmp_path)
         assert done.code == 2
     assert not (tmp_path / ".pointsman").exists()
+
+
+def test_a_second_dev_in_one_folder_says_where_the_first_one_runs(tmp_path: Path) -> None:
+    folder = tmp_path / ".pointsman"
+    folder.mkdir()
+    with alone_in(folder):
+        done = pointsman("dev", "statemachines.shipped.orders", cwd=tmp_path)
+        assert (done.code, done.out) == (2, ""), done.err
+        assert f"runs in {folder} already (process {os.getpid()})" in done.err
+        assert ".pointsman/env" in done.err
+    with alone_in(folder):
+        assert not (folder / "postgres").exists()
 
 
 def test_the_demo_shows_everything_and_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -263,5 +263,8 @@ async def test_engines_of_a_group_load_the_same_pipelines(
         done = run(changed, database, kafka)
         assert done.code == 2
         assert "has loaded other pipelines" in done.err
+        same = run(file, database, kafka)
+        assert same.code == 0, same.err
+        assert "has another engine already, which this one shares the partitions with" in same.err
         engine.process.send_signal(signal.SIGTERM)
         assert engine.end(STOP_SECONDS).code == 0

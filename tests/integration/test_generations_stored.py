@@ -311,7 +311,7 @@ async def test_an_event_that_the_ended_run_took_is_a_duplicate_while_the_next_ru
             await gate.wait()
             return await feeding.store.commit(batch.commit)
 
-        pending = Pending(slices, [], batch, asyncio.create_task(commit()))
+        pending = Pending(slices, [], [], batch, asyncio.create_task(commit()))
         slices = one_slice(first)
         following = await feeding.committer.prepare(slices, pending)
         gate.set()
@@ -353,3 +353,26 @@ async def test_as_many_runs_as_events_have_waited_begin_at_the_end_of_one(
     }
     verified = await verify(reader, "default")
     assert verified.is_clean, verified
+
+
+@pytest.mark.parametrize("no_run", ["dead_letter", Defer(WHILE_ANOTHER_HOUR)], ids=["refused", "deferred"])
+async def test_who_knows_only_the_run_that_has_ended_learns_that_the_next_one_has_begun(
+    database: Database, reader: Connection, no_run: Defer | Literal["dead_letter"]
+) -> None:
+    pipeline = visits(no_run=no_run)
+    async with feed(database, pipeline) as one, feed(database, pipeline) as other:
+        await other.records(told("came"), told("left"))
+        await one.claim(Partition(TOPIC, 1))
+        came, ordered = told("came"), told("ordered", number=7)
+        await one.records(came._replace(partition=1))
+        # As it reads another partition, or serves the home of the run.
+        claim = other.claims[Partition(TOPIC, 0)]
+        record = ordered._replace(offset=claim.read_to)
+        claim.read_to += 1
+        slices = [Slice(claim, [record], record.offset, claim.read_to)]
+        batch = await other.committer.prepare(slices, None)
+        assert not await other.committer.settle(other.committer.begin(slices, batch)), "it has lost"
+    assert await letters_of(reader) == []
+    [second, _] = await list_runs(reader, "default")
+    assert (second.generation, second.context["orders"]) == (1, [7])
+    await check_the_log(reader, pipeline)

@@ -61,17 +61,17 @@ async def test_a_deferred_event_tells_why_until_when_and_what_it_was_taken_after
         assert waits.current.sentence == (
             "It was deferred (row 2 of the run 'j1' of journey, not accepted): booked has no transition for it. "
             "It waits until the run takes it; if that is not by 2026-03-02T12:00:01Z, it becomes a dead letter. "
-            "The policy that decided: defer for 1 day, 0:00:00, then dead_letter (unexpected of the pipeline)."
+            "The policy that decided: defer for 1 d, then dead_letter (unexpected of the pipeline)."
         )
         found = waits.as_json()
         assert (found["reason"], found["until"]) == ("not accepted", "2026-03-02T12:00:01Z")
-        assert found["policy"] == "defer for 1 day, 0:00:00, then dead_letter (unexpected of the pipeline)"
+        assert found["policy"] == "defer for 1 d, then dead_letter (unexpected of the pipeline)"
         await feeding.records(told("paid", "paid"))
     taken = await only(reader, "early")
     assert dispositions(taken) == ["deferred", "applied"]
     assert taken.earlier[0].sentence == (
         "It was deferred (row 2 of the run 'j1' of journey, not accepted): booked has no transition for it. "
-        "The policy that decided: defer for 1 day, 0:00:00, then dead_letter (unexpected of the pipeline)."
+        "The policy that decided: defer for 1 d, then dead_letter (unexpected of the pipeline)."
     )
     checked = await effect_id(reader, "send", "journey.checked")
     assert taken.current.sentence == (

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from connectors.source import RawRecord
+from engine.log import Kind, LogRow, append
 from engine.reading import verify
+from engine.reading.catalog import load_catalog
+from engine.reading.verify.chains import Chain
+from engine.reading.walking import Rows, runs_in_order
 from engine.store.connecting import Connection, connect
+from tests import journey
 from tests.feeding import BEGINS, event, feed
 from tests.journey import PAY_WITHIN, TOPIC, journey_pipeline, ledger_pipeline
 from tests.services import Database
@@ -117,3 +122,85 @@ async def test_an_event_that_two_generations_consumed_is_found(
     """)
     found = await sentences(reader)
     assert any("which generation 0 had consumed in row 1." in said for said in found), found
+
+
+async def chained(reader: Connection, key: str, change: Callable[[list[LogRow]], list[LogRow]]) -> list[str]:
+    """What is found in the log of a run that someone has changed, and sealed anew from its beginning."""
+    async with reader.transaction(readonly=True):
+        catalog = await load_catalog(reader, "default")
+        found = [
+            (pipeline, run, [row async for row in Rows(reader, [run.id]).of(run.id)])
+            async for some in runs_in_order(reader, list(catalog.pipelines), None)
+            for pipeline, run in some
+            if run.key == key
+        ]
+    pipeline, run, rows = found[0]
+    chain, previous, said = Chain(pipeline, run, catalog), b"", []
+    for sequence, row in enumerate(change(rows), 1):
+        sealed = append(previous, row._replace(sequence=sequence)[:-1])
+        previous = sealed.hash
+        said += [finding.sentence for finding in chain.take(sealed)]
+    return said
+
+
+def fired(rows: list[LogRow]) -> LogRow:
+    return next(row for row in rows if row.kind == Kind.FIRED)
+
+
+async def test_what_happened_twice_is_found_in_the_log_alone(database: Database, reader: Connection) -> None:
+    await fill(database)
+    assert await chained(reader, "j1", lambda rows: rows) == []
+    assert await chained(reader, "j3", lambda rows: rows) == []
+
+    def twice(rows: list[LogRow]) -> list[LogRow]:
+        at = rows.index(fired(rows))
+        return [*rows[: at + 1], *rows[at:]]
+
+    for key in ("j1", "j3"):
+        said = await chained(reader, key, twice)
+        assert any("was not to come: the run never asked for it, or it had come." in one for one in said), (
+            said
+        )
+
+
+async def test_what_happened_and_is_still_to_come_is_found(database: Database, reader: Connection) -> None:
+    await fill(database)
+
+    def kept(rows: list[LogRow]) -> list[LogRow]:
+        at = rows.index(fired(rows))
+        return [*rows[:at], rows[at]._replace(memory=b""), *rows[at + 1 :]]
+
+    said = await chained(reader, "j1", kept)
+    assert "to come once more, which has happened with it." in said[0]
+
+
+async def test_what_nobody_asked_for_is_found(database: Database, reader: Connection) -> None:
+    await fill(database)
+
+    def another(rows: list[LogRow]) -> list[LogRow]:
+        at = rows.index(fired(rows))
+        return [*rows[:at], rows[at]._replace(event_id="another"), *rows[at + 1 :]]
+
+    def comes_again(rows: list[LogRow]) -> list[LogRow]:
+        # As it was before it happened.
+        at = rows.index(fired(rows))
+        return [*rows[: at + 1], rows[at + 1]._replace(memory=rows[at - 1].memory), *rows[at + 2 :]]
+
+    assert "(fired) tells of 'another', which was not to come" in (await chained(reader, "j1", another))[0]
+    said = await chained(reader, "j1", comes_again)
+    assert any("it says that row 1 asked for it." in one for one in said), said
+
+
+async def test_what_failed_and_was_put_back_is_clean(
+    database: Database, reader: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with feed(database, journey_pipeline()) as feeding:
+        await feeding.records(told("booked"))
+        monkeypatch.setattr(journey, "NOTED", None)
+        await feeding.due(BEGINS + PAY_WITHIN + timedelta(minutes=1))
+        await feeding.redrive(1)
+        monkeypatch.setattr(journey, "NOTED", "noted")
+        await feeding.redrive(2)
+    assert await sentences(reader) == []
+    kinds = [row["kind"] for row in await reader.fetch("select kind from pointsman.events order by sequence")]
+    assert kinds[-5:] == [Kind.HELD_FIRED, Kind.RELEASED, Kind.HELD_FIRED, Kind.RELEASED, Kind.FIRED]

@@ -45,8 +45,17 @@ def begin(event: Begun) -> Log:
     return Log(lines=[f"begun {event.number}"])
 
 
-def action(word: str, effects: tuple[Any, ...]) -> Callable[[Log, Event], Out]:
+Trouble = Callable[[Log], None]
+"""What each action begins with; it may raise."""
+
+
+def no_trouble(_log: Log) -> None:
+    """All goes well."""
+
+
+def action(word: str, effects: tuple[Any, ...], trouble: Trouble = no_trouble) -> Callable[[Log, Event], Out]:
     def act(log: Log, event: Event) -> Out:
+        trouble(log)
         log.lines.append(f"{word} {event.meta.type} {(event.meta.now.minute, event.meta.now.second)}")
         # Once in a while only, else runs that send to themselves would never come to rest.
         return list(effects) if len(log.lines) % 3 == 0 else None
@@ -117,13 +126,13 @@ def policies(draw: Random, flow: Pipeline[Log], names: list[str]) -> None:
             )
 
 
-def transitions(draw: Random, flow: Pipeline[Log], names: list[str], final: str) -> None:
+def transitions(draw: Random, flow: Pipeline[Log], names: list[str], final: str, trouble: Trouble) -> None:
     for name in names:
         state = next(one for one in flow.states if one.name == name)
         for _ in range(draw.randint(1, 3)):
             to = draw.choice([None, *names, final])
             when = guard(draw.randint(0, 3))
-            do = action(name, effects(draw))
+            do = action(name, effects(draw), trouble)
             if draw.choice([True, False]):
                 reenter = to is not None and draw.choice([True, False])
                 state.on(draw.choice(KINDS), to=to, when=when, do=do, reenter=reenter)
@@ -133,10 +142,10 @@ def transitions(draw: Random, flow: Pipeline[Log], names: list[str], final: str)
     # Whatever else there is, each state is reached, and each event is taken somewhere.
     for at, name in enumerate(names):
         state = next(one for one in flow.states if one.name == name)
-        state.on(KINDS[1 + at % 3], to=[*names, final][at + 1], when=guard(3), do=action(name, ()))
+        state.on(KINDS[1 + at % 3], to=[*names, final][at + 1], when=guard(3), do=action(name, (), trouble))
 
 
-def pipeline_from(draw: Random) -> Pipeline[Log]:
+def pipeline_from(draw: Random, trouble: Trouble = no_trouble) -> Pipeline[Log]:
     """A pipeline without mistakes; states in states and regions among its states.
 
     Not drawn by hypothesis, which would rather have small ones, in which nothing happens.
@@ -163,9 +172,9 @@ def pipeline_from(draw: Random) -> Pipeline[Log]:
                 own = [f"{around.name}-{end}" for end in "ab"]
                 for at, inside in enumerate(own):
                     around.state(inside, initial=at == 0)
-                transitions(draw, flow, own, own[0])
+                transitions(draw, flow, own, own[0], trouble)
     flow.state("end", final=True, output=lambda log, _event: len(log.lines))
-    transitions(draw, flow, names, "end")
+    transitions(draw, flow, names, "end", trouble)
     if draw.choice([True, False]):
         flow.after(MINUTE * draw.randint(1, 60), to="end", do=action("all", ()))
     for kind in KINDS[1:]:

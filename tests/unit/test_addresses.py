@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import UsageError
-from engine.store.connecting import masked, refuse_password
+from engine.store.connecting import check_address, masked, refuse_password
 
 
 @pytest.mark.parametrize(
@@ -63,3 +63,14 @@ def test_any_text_is_known_as_a_password(user: str, password: str) -> None:
     assert masked(address) == f"postgresql://{user}:***@db.example.org:5432/shop"
     with pytest.raises(UsageError):
         refuse_password(address)
+
+
+@pytest.mark.parametrize("address", ["localhost", "127.0.0.1:5432", "http://db/x", "host=db user=me", ""])
+def test_what_is_no_address_is_refused_with_what_one_looks_like(address: str) -> None:
+    with pytest.raises(UsageError, match="postgresql://user@host:5432/database"):
+        check_address(address)
+
+
+@pytest.mark.parametrize("address", ["postgresql://me@db/x", "postgres://db", "postgresql:///x?host=/tmp"])
+def test_an_address_is_taken(address: str) -> None:
+    check_address(address)

@@ -7,10 +7,13 @@ from datetime import UTC, datetime
 
 from engine.cli.looking import due_words, effect_words, place
 from engine.log import Kind
+from engine.publications import asked_effects
 from engine.reading.asked import deferral_of, shown_effects
 from engine.reading.due import DueView, memory_of
 from engine.reading.values import RecordView
+from statemachines.effects import Asked
 from statemachines.events import Address
+from statemachines.following import DELAYED_IDS_FROM
 
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
 ADDRESS = Address("default", "shop", "o1", 0, 3)
@@ -43,6 +46,23 @@ def test_effects_have_all_fields_and_keep_the_ids_of_their_own() -> None:
         "cancel reminder",
     ]
     assert shown_effects(ADDRESS, Kind.DEFERRED, b'[{"deferred":"no run"}]') == []
+
+
+def test_steps_that_a_run_asked_for_and_stopped_are_told_apart_and_known_by_one_id() -> None:
+    first = ADDRESS._replace(sequence=2)
+    asking = asked_effects(b"", (Asked("step", "charge", number=1),), first)
+    stopping = asked_effects(
+        b"", (Asked("stop", "charge", id="2.1"), Asked("step", "pack", number=1)), ADDRESS
+    )
+    [asked], [stopped, other] = (
+        shown_effects(address, Kind.MOVED, effects)
+        for address, effects in ((first, asking), (ADDRESS, stopping))
+    )
+    assert len({frozenset(one) for one in (asked, stopped, other)}) == 1
+    assert [one["what"] for one in (asked, stopped, other)] == ["step", "stop", "step"]
+    assert [one["type"] for one in (asked, stopped, other)] == ["charge", "charge", "pack"]
+    assert asked["id"] == stopped["id"] == first.derive_text(DELAYED_IDS_FROM + 1) != other["id"]
+    assert [effect_words(one) for one in (asked, stopped)] == ["run charge", "stop charge"]
 
 
 def test_what_was_tampered_with_is_shown_as_far_as_it_can_be() -> None:

@@ -118,7 +118,9 @@ def test_endless_recursion_ends_as_a_refusal() -> None:
 @pytest.mark.parametrize("nonsense", [1, "text", {"a": 1}, object(), [Publish], ["text"], [None]])
 def test_an_action_that_returns_nonsense_is_refused(nonsense: Any) -> None:
     message = refused(acting(lambda _context, _event: nonsense))
-    assert "an action returns None, an effect (Publish, Raise, Send, Cancel) or several" in message
+    assert (
+        "an action returns None, an effect (Publish, Raise, Send, Cancel, Compensate) or several" in message
+    )
 
 
 @pytest.mark.parametrize("nonsense", [None, 1, 0, "yes", object()])

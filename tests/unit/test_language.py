@@ -41,7 +41,7 @@ def test_an_example_runs_and_its_picture_is_its_own(name: str) -> None:
 
 
 def test_there_is_an_example_of_every_construct() -> None:
-    assert len(SHOWN) == 19
+    assert len(SHOWN) == 20
     shown = "".join(SECTIONS[name] for name in SHOWN)
     for word in (
         "region(",
@@ -60,6 +60,12 @@ def test_there_is_an_example_of_every_construct() -> None:
         "flow.key(",
         "Searchable()",
         ".after(",
+        "run=",
+        "@flow.step(",
+        ".failed_with(",
+        ".timed_out",
+        "on_failure(",
+        "then_runs(",
         "Send(",
         "Cancel(",
         "Defer(",
@@ -88,6 +94,7 @@ def test_the_table_of_limits_has_their_numbers() -> None:
     named = [(name, row) for row in rows for name in re.findall(r"`([A-Z_]+_MAX)`", row)]
     assert {
         "DELAYED_MAX",
+        "EXECUTIONS_MAX",
         "DEFERRED_MAX",
         "SEEN_MAX",
         "STREAMS_MAX",

@@ -44,6 +44,7 @@ def batch() -> Batch:
     )
     made.commit.dead_letters.append(letter)
     made.fired = {"shop": 2}
+    made.attempts = {("shop", "charge", "done"): 3}
     made.lateness = 0.125
     return made
 
@@ -128,6 +129,7 @@ def test_a_batch_is_counted_by_pipeline_and_by_what_became_of_its_events() -> No
     assert points(told["pointsman.runs.held"]) == {("shop",): 1, ("mail",): 0}
     assert points(told["pointsman.outbox.depth"]) == {(): 4}
     assert points(told["pointsman.timers.fired"]) == {("shop",): 2}
+    assert points(told["pointsman.steps.attempts"]) == {("shop", "charge", "done"): 3}
     assert points(told["pointsman.timers.lateness"]) == {(): 0.125}
     assert points(told["pointsman.partitions.paused"]) == {(): 2}
     assert points(told["pointsman.partitions.assigned"]) == {(): 3}

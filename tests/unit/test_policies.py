@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from statemachines import Defer, Event, Pipeline
+from statemachines.durations import told_duration
 from statemachines.limits import DEFERRED_MAX
 from statemachines.outcome import DUPLICATE, Deferred, Ignored, Moved, Reason, Refused
 from statemachines.policies import DEFER_TTL
@@ -16,8 +17,8 @@ from statemachines.testkit import BEGINNING, Case, given
 from tests.unit.early import Made, Opened, Painted, Rung, Shut, door_pipeline, gallery, state_of
 
 HOUR = timedelta(hours=1)
-FOR_A_DAY = "defer for 1 day, 0:00:00, then dead_letter"
-FOR_AN_HOUR = "defer for 1:00:00, then ignore"
+FOR_A_DAY = "defer for 1 d, then dead_letter"
+FOR_AN_HOUR = "defer for 1 h, then ignore"
 
 
 def policy_of(case: Case[Any]) -> str:
@@ -39,7 +40,7 @@ def check(case: Case[Any], decision: Any, reason: Reason, whose: str) -> None:
             case.then_deferred(reason)
             assert isinstance(case.outcome, Deferred)
             assert (case.outcome.until, case.outcome.then) == (case.now + defer.ttl, defer.then)
-            assert policy_of(case) == f"defer for {defer.ttl}, then {defer.then} ({whose})"
+            assert policy_of(case) == f"defer for {told_duration(defer.ttl)}, then {defer.then} ({whose})"
 
 
 NOT_TAKEN = ["dead_letter", "ignore", "defer", Defer(HOUR, then="ignore")]

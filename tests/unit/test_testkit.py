@@ -44,6 +44,9 @@ def test_an_event_that_comes_twice_is_a_duplicate_and_a_new_one_is_not() -> None
     ("expected", "said"),
     [
         ({"state": "full"}, "the run is in 'active', not in 'full'"),
+        ({"is_in": "full"}, "the run is in 'active', and 'full' is not active"),
+        ({"is_in": ["active", "full"]}, "the run is in 'active', and 'full' is not active"),
+        ({"is_in": "fall"}, "the pipeline has no state 'fall'. Did you mean 'full'?"),
         ({"context": {"total": 5}}, "the context's total is 4, not 5"),
         ({"ended": True}, "the run in 'active' has not ended"),
         ({"publishes": []}, "what was published is"),
@@ -158,3 +161,42 @@ def test_a_handler_that_changes_the_event_s_data_is_not_seen_by_the_next_one() -
     event = Noted(text=["one"])
     case.when(event).then(context={"note": ["one", "more"]})
     assert event.text == ["one"]
+
+
+def test_a_state_that_is_active_among_others_is_asked_for_by_name_or_as_itself() -> None:
+    flow = account_pipeline()
+    active, full = flow.states[0], flow.states[1]
+    case = (
+        given(flow, OPENED).when(ADDED).then(is_in="active").then(is_in=active).then(is_in=["active", active])
+    )
+    case.when(ADDED, ADDED).then(is_in=full, state="full")
+
+
+def test_what_became_of_an_event_that_was_not_taken_is_said_with_its_reason() -> None:
+    ignored = given(account_pipeline(unexpected="ignore"), OPENED).when(Dropped())
+    with pytest.raises(AssertionError) as said:
+        ignored.then(state="active")
+    assert str(said.value) == (
+        "the event was not taken: ignored: 'not accepted'; by the policy: ignore (unexpected of the pipeline)"
+    )
+    with pytest.raises(
+        AssertionError, match="taken: a duplicate: an event with its id, or its business key, was"
+    ):
+        given(account_pipeline(), OPENED, ADDED).when_again().then()
+
+    def never(_account: Account, _event: Dropped) -> bool:
+        return False
+
+    flow = account_pipeline()
+    flow.states[0].on(Dropped, to="full", when=never)
+    with pytest.raises(AssertionError, match=r"tried, and not enabled: active -> full \[.*never\]"):
+        given(flow, OPENED).when(Dropped()).then()
+
+    def fails(_account: Account, _event: Dropped) -> None:
+        raise LookupError("nowhere")
+
+    held = given(with_action(fails), OPENED).when(Dropped())
+    with pytest.raises(AssertionError, match=r"LookupError: nowhere.*; the run is held by it"):
+        held.then()
+    with pytest.raises(AssertionError, match="it waits: the run is held by what failed before"):
+        held.when(ADDED).then()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
@@ -196,3 +197,14 @@ async def test_it_is_waited_for_only_where_there_is_nothing_else_to_do() -> None
     assert len(store.limits) == 2, "where something was due, the next look begins at once"
     assert await timers.due(wait=False) == []
     await timers.close()
+
+
+async def test_what_is_left_alone_is_not_handed_out_until_its_run_has_moved() -> None:
+    [route] = routes(a="on_time")
+    timers, _ = serving(Come({}), route)
+    first = Due(route, "1 at 58", 0, 1, NOW)
+    timers.left_alone = {
+        (route, "1 at 58"): first,
+        (route, "1 at 59"): replace(first, key="1 at 59", sequence=0),
+    }
+    assert await keys(timers) == ["1 at 59"]

@@ -123,7 +123,7 @@ def test_what_leaves_a_gap_waits_for_what_is_missing() -> None:
     case = given(painting(), Made(), Opened()).when(Painted(coat=3)).then_deferred(Reason.GAP)
     assert isinstance(case.outcome, Deferred)
     assert case.outcome.why == "coat is 3, and 1 has not come yet"
-    assert case.outcome.policy == "order_by=coat, contiguous, gap=1:00:00, then dead_letter"
+    assert case.outcome.policy == "order_by=coat, contiguous, gap=1 h, then dead_letter"
     case.when(Painted(coat=2)).then_deferred(Reason.GAP)
     case.when(Painted(coat=1)).then(context={"coats": [1, 2, 3]})
     assert case.deferred == []

@@ -62,7 +62,7 @@ class Origin:
     """The row of a run that asked for an event."""
 
     what: str
-    """timer, send or publish."""
+    """timer, send, publish or step."""
     pipeline: str
     key: str
     generation: int
@@ -75,6 +75,7 @@ class Origin:
     to_key: str | None
     """Of another run, or of the record."""
     to_topic: str | None
+    step: str | None = None
     sentence: str = ""
 
     def as_json(self) -> dict[str, Any]:

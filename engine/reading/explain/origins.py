@@ -20,6 +20,7 @@ from engine.reading.explain.answers import Origin
 from engine.reading.values import askable
 from engine.store.connecting import Connection
 from statemachines.events import Address, Envelope
+from statemachines.results import is_result
 from statemachines.run import Run
 
 _SOURCE = "/pointsman/"
@@ -49,10 +50,12 @@ async def origin_of(connection: Connection, namespace: str, envelope: Envelope) 
     sender = sender_of(namespace, envelope)
     if sender is None:
         return None
+    # Of a step, each attempt has an id of its own, which begins with that of the execution.
+    asked = envelope.id.partition("/")[0] if is_result(envelope.type) else envelope.id
     row = await connection.fetchrow(
-        SQL["asking_row"], namespace, sender.pipeline, askable(sender.key), sender.cause, envelope.id
+        SQL["asking_row"], namespace, sender.pipeline, askable(sender.key), sender.cause, asked
     )
-    return None if row is None else _origin(namespace, row, row["sequence"], envelope.id)
+    return None if row is None else _origin(namespace, row, row["sequence"], asked)
 
 
 def _origin(namespace: str, row: Mapping[str, Any], sequence: int, event_id: str) -> Origin | None:
@@ -70,6 +73,7 @@ def _origin(namespace: str, row: Mapping[str, Any], sequence: int, event_id: str
                 to_pipeline=one["pipeline"],
                 to_key=one["key"],
                 to_topic=one["publish"],
+                step=one["type"] if one["what"] == "step" else None,
             )
             return replace(found, sentence=inner_words.origin(found))
     return None

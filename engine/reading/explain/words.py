@@ -161,6 +161,8 @@ def noted(
         return f"{begin} is a duplicate: {_seen(run, seen, known_by)}."
     if note.disposition == Disposition.STALE:
         return f"{begin} is stale, and was not applied to {run}: {why}."
+    if note.disposition == Disposition.VOID:
+        return f"{begin} is void, and changed nothing: {run} did not wait for it any more."
     state = f" in {states(configuration)}" if configuration else ""
     match note.reason:
         case Reason.NO_EVENTS:

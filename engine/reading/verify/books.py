@@ -28,6 +28,11 @@ async def check_strays(connection: Connection, namespace: str) -> AsyncIterator[
         )
     for row in await connection.fetch(SQL["attributes_without_run"]):
         yield Finding(f"There are search attributes of run number {row['run']}, and there is no such run.")
+    for row in await connection.fetch(SQL["executions_without_run"]):
+        yield Finding(
+            f"A step waits for its turn in run number {row['run']}, and there is no such run.",
+            sequence=row["sequence"],
+        )
     for row in await connection.fetch(SQL["changed_definitions"], namespace):
         yield Finding(
             f"Definition {row['id']} ({row['name']} version {row['version']}) was changed: its structure "

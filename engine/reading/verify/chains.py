@@ -1,4 +1,4 @@
-"""One run's rows checked in order: their hashes, their numbers, and that they fold to the run's row. Pure."""
+"""One run's rows in order: hashes, numbers, that what it did by itself was to come, and their fold. Pure."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from engine.reading.asked import Deferrals, deferral_in
 from engine.reading.catalog import Catalog
 from engine.reading.rows import kind_word
 from engine.reading.values import shown_time
+from engine.reading.verify.coming import Coming
 from engine.reading.verify.report import Finding
 from statemachines.memory import read_memory, time_of
 from statemachines.run import Run, Status
@@ -39,6 +40,7 @@ class Chain:
         self._waiting: deque[int] = deque()
         """The rows of events that wait, oldest first."""
         self._deferred = Deferrals()
+        self._coming = Coming(catalog.namespace, self._name, stored)
         self._holding_kind: int | None = None
 
     def take(self, row: LogRow) -> Iterator[Finding]:
@@ -59,6 +61,8 @@ class Chain:
             except (ValueError, IndexError, OverflowError) as error:
                 self._lost = True
                 yield self._found(f"row {row.sequence} cannot be folded: {error}", row.sequence)
+        for wrong in self._coming.take(row):
+            yield self._found(wrong, row.sequence)
 
     def _check(self, row: LogRow) -> Iterator[Finding]:
         definition = self._catalog.definitions.get(row.definition)

@@ -18,6 +18,7 @@ from engine.reading.verify.books import (
     check_strays,
 )
 from engine.reading.verify.chains import Chain
+from engine.reading.verify.executions import StoredExecution, check_executions
 from engine.reading.verify.report import Finding, Findings, VerifyReport
 from engine.reading.walking import Rows, runs_in_order
 from engine.store.connecting import Connection
@@ -102,6 +103,7 @@ class _Checking:
         holders = await self._holders(numbers)
         attributes = dict(await self._connection.fetch(SQL["attributes_of_runs"], numbers))
         wakes = dict(await self._connection.fetch(SQL["wakes_of_runs"], numbers))
+        executions = await self._executions(numbers)
         rows = Rows(self._connection, numbers)
         for pipeline, run in runs:
             chain = Chain(pipeline, run, self._catalog)
@@ -110,6 +112,7 @@ class _Checking:
                 self.rows += 1
             self._add(chain.end(waiting.get(run.id, {}), holders.get(run.id, {}), wakes[run.id]))
             self._add(check_attributes(self._catalog, pipeline, run, attributes.get(run.id)))
+            self._add(check_executions(self._catalog, pipeline, run, executions.get(run.id, ())))
             self.runs += 1
         if self._progress is not None:
             self._progress(self.runs, self.rows)
@@ -118,6 +121,12 @@ class _Checking:
         found: dict[int, dict[int, datetime | None]] = {}
         for run, sequence, until in await self._connection.fetch(SQL["waiting_of_runs"], numbers):
             found.setdefault(run, {})[sequence] = until
+        return found
+
+    async def _executions(self, numbers: list[int]) -> dict[int, list[StoredExecution]]:
+        found: dict[int, list[StoredExecution]] = {}
+        for run, *columns in await self._connection.fetch(SQL["executions_of_runs"], numbers):
+            found.setdefault(run, []).append(StoredExecution(*columns))
         return found
 
     async def _holders(self, numbers: list[int]) -> dict[int, Counter[int]]:

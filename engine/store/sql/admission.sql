@@ -21,6 +21,13 @@ from pg_roles where rolname = current_user
 -- name: describe_set
 insert into pointsman.engine_sets (lock_class, lock_object, description) values ($1, $2, $3) on conflict do nothing
 
+-- name: others_of_set
+select count(*)
+from pg_locks
+where locktype = 'advisory' and granted and objsubid = 2 and mode = 'ShareLock'
+    and database = (select oid from pg_database where datname = current_database())
+    and classid::bigint = ($1::int::bigint & 4294967295) and objid::bigint = ($2::int::bigint & 4294967295)
+
 -- name: other_set
 select coalesce(s.description, 'unknown')
 from pg_locks l

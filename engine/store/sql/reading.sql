@@ -69,6 +69,10 @@ order by id limit $4
 -- name: attributes_of_runs
 select run, attributes from pointsman.run_attributes where run = any ($1::bigint[])
 
+-- name: executions_of_runs
+select run, sequence, number, step, attempt, again, error, of, made, stopping from pointsman.executions
+where run = any ($1::bigint[]) order by run, sequence, number
+
 -- name: waiting_of_runs
 select run, sequence, until from pointsman.waiting where run = any ($1::bigint[]) order by run, sequence
 
@@ -99,6 +103,11 @@ group by e.run order by e.run
 select a.run from pointsman.run_attributes a
 where not exists (select from pointsman.runs r where r.id = a.run)
 order by a.run
+
+-- name: executions_without_run
+select e.run, e.sequence from pointsman.executions e
+where not exists (select from pointsman.runs r where r.id = e.run)
+order by e.run, e.sequence
 
 -- name: waiting_without_run
 select w.run, w.sequence from pointsman.waiting w

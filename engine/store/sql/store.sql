@@ -100,6 +100,19 @@ delete from pointsman.run_attributes where run = any ($1::bigint[])
 select count(*) from unnest($1::bigint[], $2::int[]) as judged (id, sequence)
 join pointsman.runs r on r.id = judged.id and r.sequence = judged.sequence
 
+-- name: lock_unmoved
+-- Locked, since what they remember goes on in their successors: whoever changes one finds its successor then.
+select count(*) from (
+    select r.id from unnest($1::bigint[], $2::int[]) as retired (id, sequence)
+    join pointsman.runs r on r.id = retired.id and r.sequence = retired.sequence
+    for share of r
+) as unmoved
+
+-- name: count_succeeded
+-- Behind the changes of runs: who has waited for a lock of one sees what began meanwhile.
+select count(*) from unnest($1::int[], $2::text[], $3::int[]) as ended (pipeline, key, generation)
+join pointsman.runs r on r.pipeline = ended.pipeline and r.key = ended.key and r.generation = ended.generation + 1
+
 -- name: end_silent_blockers
 -- Whoever keeps this backend waiting and has itself not been heard of: an engine that was stopped in its tracks, say.
 select a.pid, pg_terminate_backend(a.pid)
@@ -273,3 +286,94 @@ from pointsman.runs where id = $1
 
 -- name: origin_of
 select cluster, topic, partition from pointsman.positions where id = $1
+
+-- name: add_executions
+-- New ones, those whose next attempt is to wait for its turn, and those that are to be stopped.
+insert into pointsman.executions (pipeline, home, run, sequence, number, step, attempt, again, error, of, made, stopping)
+select new.pipeline, pointsman.home_of(new.key), new.run, new.sequence, new.number, new.step, new.attempt, new.again,
+    new.error, new.of, new.made, new.stopping
+from unnest(
+    $1::int[], $2::text[], $3::bigint[], $4::int[], $5::int[], $6::text[], $7::int[], $8::timestamptz[], $9::text[],
+    $10::text[], $11::int[], $12::boolean[]
+) as new (pipeline, key, run, sequence, number, step, attempt, again, error, of, made, stopping)
+on conflict (run, sequence, number) do update
+-- Who has begun an attempt of what is to be stopped has to say what became of it.
+set attempt = excluded.attempt, again = excluded.again, error = excluded.error, stopping = excluded.stopping,
+    holder = case when excluded.stopping then executions.holder end
+
+-- name: remove_executions
+delete from pointsman.executions e
+using unnest($1::bigint[], $2::int[], $3::int[]) as gone (run, sequence, number)
+where e.run = gone.run and e.sequence = gone.sequence and e.number = gone.number
+
+-- name: begin_executions
+-- The next of each step, so many at most, in the order in which they were asked for or are to be tried again: whoever
+-- finds one has it. A step's input is the context after the row that asked for it, whatever the run's is by now.
+with wanted as (
+    select * from unnest($1::int[], $2::text[], $3::int[]) as wanted (pipeline, step, room)
+), found as (
+    select next.id
+    from wanted cross join lateral (
+        select e.id
+        from pointsman.executions e
+        where e.pipeline = wanted.pipeline and e.step = wanted.step and e.holder is null and e.again <= $4
+            and e.home = any ($5::smallint[]) and e.id <> all ($6::bigint[])
+            and exists (select from pointsman.runs r where r.id = e.run and r.definition = any ($7::int[]))
+        order by e.again, e.id limit wanted.room for update skip locked
+    ) next
+), begun as (
+    update pointsman.executions e set holder = $8 from found where e.id = found.id returning e.*
+)
+select b.id, b.pipeline, r.key, r.generation, b.run, r.definition, b.home, b.sequence, b.number, b.step, b.attempt,
+    b.error,
+    case when r.sequence = b.sequence then r.context else (
+        select e.context from pointsman.events e
+        where e.run = b.run and e.sequence <= b.sequence and e.context <> ''
+        order by e.sequence desc limit 1
+    ) end as input,
+    b.of, b.stopping,
+    case when b.made > 0 then (
+        select e.payload from pointsman.events e where e.run = b.run and e.sequence = b.made
+    ) end as made
+from begun b join pointsman.runs r on r.id = b.run
+order by b.again, b.id
+
+-- name: hold
+-- This engine is there. One that was started with the same name before is not, and one that is silent for long is forgotten.
+with gone as (
+    delete from pointsman.holders
+    where id <> $1 and namespace = $2 and (instance = $3 or seen < clock_timestamp() - interval '1 day')
+)
+insert into pointsman.holders (id, namespace, instance, seen) values ($1, $2, $3, clock_timestamp())
+on conflict (id) do update set seen = excluded.seen
+
+-- name: let_go
+delete from pointsman.holders where id = $1
+
+-- name: put_back
+-- What this engine was given, and does not know of: it was cancelled, or lost the connection, before it heard the answer.
+update pointsman.executions set holder = null where holder = $1 and id <> all ($2::bigint[])
+
+-- name: begun_by_others
+-- Attempts that engines have begun who are not heard of any more.
+select e.id, e.pipeline, r.key, r.generation, e.run, r.definition, e.home, e.sequence, e.number, e.step, e.attempt,
+    e.error, ''::bytea as input, e.of, e.stopping, null::bytea as made
+from pointsman.executions e join pointsman.runs r on r.id = e.run
+where e.holder is not null and e.home = any ($1::smallint[]) and e.pipeline = any ($2::int[])
+    and r.definition = any ($3::int[]) and e.id <> all ($4::bigint[])
+    and not exists (
+        select from pointsman.holders h
+        where h.id = e.holder and h.seen >= clock_timestamp() - make_interval(secs => $5)
+    )
+order by e.id limit $6
+
+-- name: executions_there
+-- Which of these are still wanted, and whether their states were left.
+select id, stopping from pointsman.executions where id = any ($1::bigint[])
+
+-- name: has_executions
+-- What a run waits for that is held waits for a person, too.
+select exists (
+    select from pointsman.executions e join pointsman.runs r on r.id = e.run
+    where e.pipeline = any ($1::int[]) and r.held = 0 and r.definition = any ($2::int[])
+)

@@ -1,0 +1,435 @@
+"""Steps: their attempts for the runs whose homes are served here, and what became of them until it is durable.
+
+An attempt is begun once its row of ``executions`` says so (``Store.begin_executions``), which only one engine can have
+it say. Its end is an event on the one road: it is handed to a draft, and forgotten here once the commit is durable. So
+what is lost with an engine is an attempt, and never an execution: whoever has the home next finds the row, and has it
+logged that the attempt was lost.
+
+All of it outlives a session: where Postgres breaks away, attempts go on, and what became of them is kept until there is
+another connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import orjson
+from tenacity import RetryCallState
+
+from engine.attempts import Attempt, Ended, LostError
+from engine.executions import StepResult
+from engine.limits import EngineLimits
+from engine.routing import Route
+from engine.store.contract import BegunExecution, Commit, Store
+from statemachines.machine import Machine
+from statemachines.memory import Execution, microseconds_of
+from statemachines.results import (
+    ResultError,
+    done_event,
+    event_id,
+    failed_event,
+    frozen,
+    idempotency_key,
+    stopped_event,
+    tried_event,
+)
+from statemachines.step import Call, Compensation, Step
+from statemachines.undoing import ENDED, FAILED, NEVER, UNKNOWN
+
+log = logging.getLogger("pointsman.engine")
+
+CHANNEL = "pointsman_steps"
+LOST_AT_ONCE_MAX = 1_000
+"""So many attempts that were lost are logged at a time."""
+SPEAK_SECONDS = 2.0
+"""How often an engine with steps says that it is there, and looks for others that do not any more."""
+SILENT_SECONDS = 10.0
+"""After so long without a word the attempts of an engine are lost: as long as its membership in the group lasts."""
+LOOK_AFTER_SECONDS = 1.0
+"""How often it is asked whether runs still wait for the attempts that go on here."""
+RESULTS_AT_ONCE_MAX = 500
+"""So many results go into a draft at a time."""
+
+
+@dataclass(slots=True)
+class _Going:
+    """An attempt that goes on here."""
+
+    begun: BegunExecution
+    step: Step[Any, Any]
+    attempt: Attempt
+    told: bool = False
+    """Whether what became of it has been told; it may still keep a thread."""
+    unwanted: bool = False
+    """Whether nobody waits for it any more."""
+    stopping: bool = False
+    """Whether its state was left, and the run waits to hear what became of it."""
+
+
+class Steps:
+    """The steps of one engine."""
+
+    def __init__(
+        self, limits: EngineLimits, clock: Callable[[], datetime], instance: str | None = None
+    ) -> None:
+        self._limits = limits
+        self._clock = clock
+        self._instance = instance
+        self._holder = secrets.randbits(62)
+        self._going: dict[int, _Going] = {}
+        """By the store's number of the execution."""
+        self._results: dict[int, StepResult] = {}
+        """What became of attempts, until it is durable; by the same number."""
+        self._handed: set[int] = set()
+        self._alone = 0
+        """So many are handed out one at a time: the store did not take them together."""
+        self._homes: list[int] = []
+        self._stopping = False
+        self._store: Store | None = None
+        self._routes: dict[int, Route] = {}
+        self._works = False
+        self._serving: asyncio.Task[None] | None = None
+        self._looked_after = -LOOK_AFTER_SECONDS
+        self._spoke_at = -SPEAK_SECONDS
+        self._wanted = asyncio.Event()
+        self.arrived = asyncio.Event()
+        """Set whenever something has become of an attempt."""
+        self.turned = asyncio.Event()
+        """Set whenever it was looked what may begin."""
+
+    def serve_homes(self, homes: Iterable[int]) -> None:
+        """Begin attempts for the runs of these homes; those that go on for others go on."""
+        self._homes = sorted(homes)
+        self._wanted.set()
+
+    @property
+    def are_going(self) -> bool:
+        """Whether results are to be expected, or are there."""
+        return bool(self._results) or any(not one.told for one in self._going.values())
+
+    @property
+    def has_results(self) -> bool:
+        """Whether results are in no draft yet."""
+        return len(self._results) > len(self._handed)
+
+    async def open(self, store: Store, routes: Sequence[Route]) -> None:
+        """Work with this store, and these pipelines, from now on."""
+        self._store = store
+        self._routes = {route.pipeline: route for route in routes}
+        self._works = any(route.works for route in routes)
+        self._handed.clear()
+        self._spoke_at = -SPEAK_SECONDS
+        if self._works:
+            await store.listen(CHANNEL, self._wanted.set)
+            self._wanted.set()
+            self._serving = asyncio.create_task(self._serve(), name="steps")
+
+    async def close(self) -> None:
+        """Let go of the store; attempts go on."""
+        if self._serving is not None:
+            self._serving.cancel()
+            await asyncio.wait({self._serving})
+            self._serving = None
+
+    async def let_go(self) -> None:
+        """Say that nothing goes on here any more."""
+        if self._works and self._store is not None:
+            await self._store.let_go(self._holder)
+
+    async def stop(self) -> None:
+        """Begin no more; wait a while for what goes on, and then cancel it. What became of all of it is to be taken."""
+        self._stopping = True
+        tasks = {one.attempt.ended for one in self._going.values() if not one.told}
+        if tasks:
+            await asyncio.wait(tasks, timeout=self._limits.step_stop_seconds)
+        for one in [*self._going.values()]:
+            if not one.told:
+                one.attempt.cancel()
+                self._tell(one, Ended(error=LostError("the engine was stopped"), lost=True))
+
+    def take(self) -> list[StepResult]:
+        """What became of attempts, and is in no draft yet. Raises StoreError: the store broke away."""
+        if self._serving is not None and self._serving.done() and not self._serving.cancelled():
+            self._serving.result()
+        number = 1 if self._alone else RESULTS_AT_ONCE_MAX
+        self.arrived.clear()
+        if not self.has_results:
+            return []
+        taken: list[StepResult] = []
+        for id_, result in self._results.items():
+            if id_ not in self._handed:
+                taken.append(replace(result, route=self._routes[result.begun.pipeline]))
+                self._handed.add(id_)
+            if len(taken) >= number:
+                break
+        self._alone -= bool(self._alone and taken)
+        if self.has_results:
+            self.arrived.set()
+        return taken
+
+    def settle(self, results: Iterable[StepResult], commit: Commit) -> None:
+        """These are durable, and so is all else of this commit."""
+        for one in results:
+            self._results.pop(one.begun.id, None)
+            self._handed.discard(one.begun.id)
+        over = set(commit.executions_over)
+        stopping = {one.address for one in commit.executions_asked if one.stopping}
+        if over or stopping:
+            for going in self._going.values():
+                if going.begun.address in over and not going.told:
+                    self._unwanted(going)
+                elif going.begun.address in stopping:
+                    self._stop(going)
+        if commit.executions_asked or commit.executions_over:
+            self._wanted.set()
+
+    def give_back(self, results: Sequence[StepResult], *, refused: bool) -> None:
+        """These are to be taken again, one at a time where the store has ``refused`` them."""
+        self._handed.difference_update(one.begun.id for one in results)
+        if results:
+            self.arrived.set()
+        if refused and len(results) == 1:
+            self._refuse(results[0])
+        elif refused:
+            self._alone = len(results)
+
+    async def _serve(self) -> None:
+        assert self._store is not None, "it was opened"
+        # The session before may have ended while it was asked what may begin.
+        await self._store.put_back(self._holder, [*self._going, *self._results])
+        while True:
+            # Not by wait_for, which forgets before Python 3.12 that it was cancelled where both come at once.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._limits.step_poll_seconds):
+                    await self._wanted.wait()
+            self._wanted.clear()
+            if not self._stopping:
+                await self._look()
+
+    async def _look(self) -> None:
+        assert self._store is not None, "it was opened"
+        store, homes = self._store, self._homes
+        definitions = [number for route in self._routes.values() for number in route.machines]
+        if time.monotonic() - self._spoke_at >= SPEAK_SECONDS and len(self._results) < LOST_AT_ONCE_MAX:
+            self._spoke_at = time.monotonic()
+            await store.hold(self._holder, self._instance)
+            await self._take_over(store, definitions)
+        await self._look_after(store)
+        rooms = self._rooms() if homes else {}
+        if rooms:
+            kept = [id_ for id_, one in self._going.items() if one.told]
+            begun = await store.begin_executions(
+                rooms, self._clock(), homes, definitions, [*kept, *self._results], self._holder
+            )
+            for one in begun:
+                self._begin(one)
+        self.turned.set()
+
+    async def _take_over(self, store: Store, definitions: Sequence[int]) -> None:
+        """Take for lost what engines have begun of which nothing is heard any more."""
+        pipelines = [route.pipeline for route in self._routes.values() if route.works]
+        ours = [*self._going, *self._results]
+        lost = await store.begun_by_others(
+            self._homes, pipelines, definitions, ours, SILENT_SECONDS, LOST_AT_ONCE_MAX
+        )
+        for one in lost:
+            self._lose(one)
+        if len(lost) >= LOST_AT_ONCE_MAX:
+            # The others as soon as these are on their way.
+            self._spoke_at = -SPEAK_SECONDS
+
+    async def _look_after(self, store: Store) -> None:
+        """Stop what runs wait for no more, or whose states they have left, by moves of other engines."""
+        going = [id_ for id_, one in self._going.items() if not one.told]
+        if going and time.monotonic() - self._looked_after >= LOOK_AFTER_SECONDS:
+            self._looked_after = time.monotonic()
+            there = await store.executions_there(going)
+            for id_ in going:
+                one = self._going.get(id_)
+                if one is None or one.told:
+                    continue
+                if id_ not in there:
+                    self._unwanted(one)
+                elif there[id_]:
+                    self._stop(one)
+
+    def _rooms(self) -> dict[tuple[int, str], int]:
+        """How many attempts may begin, by pipeline and step."""
+        running: dict[tuple[int, str], int] = {}
+        threads = 0
+        for one in self._going.values():
+            place = one.begun.pipeline, one.begun.step
+            running[place] = running.get(place, 0) + 1
+            threads += not one.step.is_async
+        steps = {
+            (route.pipeline, step.name): step
+            for route in self._routes.values()
+            for machine in route.machines.values()
+            for step in machine.pipeline.works
+        }
+        free = self._limits.steps_at_once_max - len(self._going)
+        free_threads = self._limits.step_threads_max - threads
+        rooms: dict[tuple[int, str], int] = {}
+        for number, (place, step) in enumerate(steps.items()):
+            # What is free is for all alike, so that a step of which many wait leaves something for the others.
+            share = -(-free // (len(steps) - number))
+            if not step.is_async:
+                share = min(share, free_threads)
+            limit = self._limits.steps_at_once_max if step.at_once is None else step.at_once
+            room = min(share, limit - running.get(place, 0))
+            if room > 0:
+                rooms[place] = room
+                free -= room
+                free_threads -= 0 if step.is_async else room
+        return rooms
+
+    def _begin(self, begun: BegunExecution) -> None:
+        machine, step = self._meant(begun)
+        if begun.stopping:
+            self._keep(self._stopped(begun, NEVER))
+            return
+        try:
+            arguments = _arguments(begun, machine, step)
+        except BaseException as error:  # noqa: BLE001 - the validators of contexts and results are user code
+            self._keep(self._failure(begun, Ended(error=error, final=True)))
+            return
+        attempt = Attempt(step, arguments, self._limits)
+        going = self._going[begun.id] = _Going(begun, step, attempt)
+        attempt.ended.add_done_callback(lambda _: self._end(going))
+        attempt.released.add_done_callback(lambda _: self._release(begun.id))
+
+    def _meant(self, begun: BegunExecution) -> tuple[Machine, Step[Any, Any]]:
+        machine = self._routes[begun.pipeline].machines[begun.definition]
+        return machine, next(one for one in machine.pipeline.works if one.name == begun.step)
+
+    def _end(self, going: _Going) -> None:
+        if not going.told and not going.attempt.ended.cancelled():
+            self._tell(going, going.attempt.ended.result())
+
+    def _tell(self, going: _Going, ended: Ended) -> None:
+        going.told = True
+        begun = going.begun
+        if going.unwanted:
+            return
+        if going.stopping:
+            how = ENDED if ended.error is None else UNKNOWN if ended.lost or ended.timed_out else FAILED
+            self._keep(self._stopped(begun, how, ended.result))
+        elif ended.error is None:
+            self._keep(self._success(begun, ended.result))
+        else:
+            self._keep(self._failure(begun, ended))
+
+    def _keep(self, result: StepResult) -> None:
+        self._results[result.begun.id] = result
+        self.arrived.set()
+
+    def _release(self, number: int) -> None:
+        self._going.pop(number, None)
+        self._wanted.set()
+
+    def _unwanted(self, going: _Going) -> None:
+        going.unwanted = True
+        going.attempt.cancel()
+
+    def _stop(self, going: _Going) -> None:
+        going.stopping = True
+        going.attempt.stop()
+
+    def _lose(self, begun: BegunExecution) -> None:
+        if begun.stopping:
+            self._keep(self._stopped(begun, UNKNOWN))
+            return
+        said = "the engine that made the attempt ended before it was known what became of it"
+        self._keep(self._failure(begun, Ended(error=LostError(said), lost=True)))
+
+    def _stopped(self, begun: BegunExecution, how: str, result: Any = None) -> StepResult:
+        machine, step = self._meant(begun)
+        execution = _execution(begun)
+        try:
+            event_type, data = stopped_event(step, execution, how, result)
+        except ResultError:
+            # It was done, and what it returned cannot be kept.
+            event_type, data = stopped_event(step, execution, UNKNOWN)
+        known_as = event_id(machine, begun, execution, begun.attempt, "stopped")
+        return self._result(begun, known_as, event_type, data)
+
+    def _success(self, begun: BegunExecution, result: Any) -> StepResult:
+        machine, step = self._meant(begun)
+        execution = _execution(begun)
+        try:
+            event_type, data = done_event(step, execution, begun.attempt, result)
+        except ResultError as error:
+            # What it returned by mistake it would return again.
+            return self._failure(begun, Ended(error=error, final=True))
+        known_as = event_id(machine, begun, execution, begun.attempt, "done")
+        return self._result(begun, known_as, event_type, data)
+
+    def _failure(self, begun: BegunExecution, ended: Ended) -> StepResult:
+        machine, step = self._meant(begun)
+        execution, error, retry = _execution(begun), ended.error, step.retry
+        assert error is not None, "it failed"
+        if ended.final or begun.attempt >= retry.attempts or isinstance(error, retry.unless):
+            kind, attempts = "failed", begun.attempt
+            event_type, data = failed_event(
+                step, execution, error, timed_out=ended.timed_out, lost=ended.lost, attempts=attempts
+            )
+        else:
+            kind, again = "tried", microseconds_of(self._clock() + _pause(step, begun.attempt, error))
+            event_type, data = tried_event(
+                step, execution, error, timed_out=ended.timed_out, lost=ended.lost, again=again
+            )
+        known_as = event_id(machine, begun, execution, begun.attempt, kind)
+        return self._result(begun, known_as, event_type, data)
+
+    def _result(
+        self, begun: BegunExecution, known_as: str, event_type: str, data: Mapping[str, Any]
+    ) -> StepResult:
+        return StepResult(begun, self._routes[begun.pipeline], known_as, event_type, data)
+
+    def _refuse(self, result: StepResult) -> None:
+        """Have a step fail whose result the store does not take."""
+        begun, said = result.begun, "Postgres refuses what the run makes of the result"
+        log.error("the result of the step %s of the run %r is refused by the store", begun.step, begun.key)
+        if result.is_refused:
+            # It cannot even fail. The attempt is lost once the engine is.
+            log.error("nor is its failure taken; it is tried again when an engine takes over the run")
+            self._results.pop(begun.id, None)
+            return
+        failed = self._failure(begun, Ended(error=ResultError(said), final=True))
+        self._keep(replace(failed, is_refused=True))
+
+
+def _execution(begun: BegunExecution) -> Execution:
+    return Execution(begun.sequence, begun.number, begun.step, "", begun.attempt, of=begun.of)
+
+
+def _arguments(begun: BegunExecution, machine: Machine, step: Step[Any, Any]) -> tuple[Any, ...]:
+    """What a step is given, or a compensation. Raises what the validators of users raise."""
+    context = frozen(machine.context_class).__pydantic_validator__.validate_json(begun.input)
+    key = idempotency_key(machine, begun.key, begun.generation, _execution(begun))
+    call = Call(key, begun.attempt, begun.key, begun.step, begun.error)
+    if not isinstance(step, Compensation):
+        return context, call
+    sequence, _, number = begun.of.partition(".")
+    undone = Execution(int(sequence), int(number), step.of.name, "")
+    undone_key = idempotency_key(machine, begun.key, begun.generation, undone)
+    made = None
+    if begun.made is not None:
+        made = step.of.adapter.validate_python(orjson.loads(begun.made)["data"]["data"])
+    return context, made, replace(call, of=Call(undone_key, 0, begun.key, step.of.name))
+
+
+def _pause(step: Step[Any, Any], attempt: int, error: BaseException) -> timedelta:
+    """How long to wait before the next attempt, by the step's strategy."""
+    state = RetryCallState(retry_object=None, fn=None, args=(), kwargs={})  # type: ignore[arg-type]  # none is asked
+    state.attempt_number = attempt
+    state.set_exception((type(error), error, error.__traceback__))
+    return timedelta(seconds=max(0.0, float(step.retry.wait(state))))

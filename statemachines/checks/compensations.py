@@ -1,0 +1,133 @@
+"""Mistakes with what undoes steps, and with the transitions that ask for that."""
+
+from __future__ import annotations
+
+import inspect
+import types
+from collections.abc import Iterator
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+
+from statemachines.chart.tree import COMPENSATING
+from statemachines.checks.moves import of as of_move
+from statemachines.definition import Move, Pipeline
+from statemachines.mistakes import Mistake
+from statemachines.step import Compensation, Step
+
+
+def find(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
+    """All mistakes with compensations but those that a step may have as well."""
+    compensations = [one for one in pipeline.works if isinstance(one, Compensation)]
+    for one in compensations:
+        yield from _of_one_step(one)
+        yield from _result(one)
+        yield from _made(one)
+    for move in pipeline.moves:
+        yield from _move(move, has_any=bool(compensations))
+    yield from _reserved(pipeline)
+    if compensations and not any(_may_compensate(move) for move in pipeline.moves):
+        for one in compensations:
+            message = f"nothing compensates, so that the step {one.of.name!r} is never undone"
+            cure = (
+                "Add compensate=True to a transition of the pipeline, or let its action return Compensate()"
+            )
+            yield Mistake(message, cure, one.place, severity="warning")
+
+
+def _of_one_step(one: Compensation[Any, Any]) -> Iterator[Mistake]:
+    first = one.of.compensation
+    on_error: object = one.on_error
+    if first is not None and first is not one:
+        message = f"the step {one.of.name!r} has a compensation already, {first.name!r} at {first.place}"
+        yield _mistake(one, message, "Let one function do both, or make two steps of the step")
+    for other in one.compensations:
+        message = f"{one.name!r} is a compensation itself, and is never undone"
+        yield _mistake(other, message, "Take it away, or let it be one of a step")
+    if type(on_error) is not bool:
+        message = f"on_error={on_error!r} of the compensation {one.name!r} is neither True nor False"
+        yield _mistake(one, message, "Write one of them, or leave it out")
+
+
+def _result(one: Compensation[Any, Any]) -> Iterator[Mistake]:
+    if callable(one.function) and one.says_result:
+        try:
+            result = one.result_type
+        except Exception:  # noqa: BLE001 - annotations are user code; the check of steps says so
+            return
+        if result is not types.NoneType:
+            message = f"the compensation {one.name!r} returns {_named(result)}, of which nothing is made"
+            yield _mistake(one, message, "Let it return None, and write -> None behind its parameters")
+
+
+def _made(one: Compensation[Any, Any]) -> Iterator[Mistake]:
+    """What it says of what the step has made is to be what that returns, or None."""
+    try:
+        name = list(inspect.signature(one.function).parameters)[1]
+        said, result = one.annotation_of(name), one.of.result_type
+        fits = all(
+            any(_may_be(part, one) for one in _parts(said)) for part in (*_parts(result), types.NoneType)
+        )
+    except Exception:  # noqa: BLE001 - it says nothing, or what it says is a mistake of its own
+        return
+    wanted = _named(result) if types.NoneType in _parts(result) else f"{_named(result)} | None"
+    if not fits:
+        message = (
+            f"{name!r} of the compensation {one.name!r} is {_named(said)}, "
+            f"but is given what the step {one.of.name!r} returned, or None where that is not known"
+        )
+        yield _mistake(one, message, f"Write {name}: {wanted}")
+
+
+def _parts(annotation: Any) -> list[Any]:
+    """What a union is made of; of anything else itself."""
+    if get_origin(annotation) is Annotated:
+        return _parts(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, types.UnionType):
+        return [part for one in get_args(annotation) for part in _parts(one)]
+    return [types.NoneType if annotation is None else annotation]
+
+
+def _may_be(part: Any, one: Any) -> bool:
+    """Whether a value of the first type may be one of the second; in doubt it may."""
+    if part in (one, Any) or one in (Any, object) or isinstance(one, TypeVar):
+        return True
+    narrow, wide = (get_origin(annotation) or annotation for annotation in (part, one))
+    if not (isinstance(narrow, type) and isinstance(wide, type)):
+        return types.NoneType not in (part, one)
+    return issubclass(narrow, wide) or (narrow, wide) == (int, float)
+
+
+def _move(move: Move, *, has_any: bool) -> Iterator[Mistake]:
+    given: object = move.compensate
+    if type(given) is not bool:
+        message = f"compensate={given!r} is neither True nor False"
+        yield of_move(move, message, "Write one of them, or leave it out")
+    elif given and move.source is not None:
+        message = (
+            f"the transition out of {move.source!r} is to undo the run, which only the pipeline's own may"
+        )
+        yield of_move(move, message, "Put it on the pipeline, with a guard where it is for this state only")
+    elif given and not move.targets:
+        message = "compensate=True needs a target: where the run goes once all is undone"
+        yield of_move(move, message, "Name it with to=...")
+    elif given and not has_any:
+        message = "compensate=True undoes nothing: no step of the pipeline has a compensation"
+        yield of_move(move, message, "Write @step.compensate() above a function that undoes it")
+
+
+def _reserved(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
+    for state in pipeline.states:
+        if state.name == COMPENSATING:
+            message = f"the state name {COMPENSATING!r} is that of the state of runs that are undone"
+            yield Mistake(message, "Give it another name", state.place, state=COMPENSATING)
+
+
+def _may_compensate(move: Move) -> bool:
+    return bool(move.source is None and move.targets and (move.compensate or move.action is not None))
+
+
+def _mistake(one: Step[Any, Any], message: str, cure: str) -> Mistake:
+    return Mistake(message, cure, one.place)
+
+
+def _named(annotation: Any) -> str:
+    return annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")

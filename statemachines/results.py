@@ -1,0 +1,227 @@
+"""How steps ended, as the events that tell their runs; and what who does them is to know.
+
+The engine does the steps, and puts what comes of them into the inbox of the run. All that makes such an event, and that
+must be the same after any number of crashes, is here.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, Protocol, TypeVar, cast
+
+from pydantic import ModelWrapValidatorHandler, model_validator
+from pydantic_core import from_json
+
+from statemachines.context import Context
+from statemachines.events import OUTCOMES, STEP_DONE, STEP_FAILED, STEP_STOPPED, STEP_TRIED, Address
+from statemachines.failing import check_exact, printable
+from statemachines.following import DELAYED_IDS_FROM
+from statemachines.machine import Machine
+from statemachines.memory import Execution
+from statemachines.step import TIMED_OUT, Step, error_name
+from statemachines.undoing import ENDED
+
+C = TypeVar("C", bound=Context)
+FROZEN_KEPT_MAX = 1_000
+"""How many classes of contexts are kept as those that cannot be changed."""
+RESULT_BYTES_MAX = 1_000_000
+"""How large a step's result may be as JSON: it is written to the log."""
+
+
+class ResultError(ValueError):
+    """What a step returned is not what it says that it returns, or does not survive being stored."""
+
+
+def is_result(event_type: str) -> bool:
+    """Whether events of this type say how an attempt at a step ended, or what became of it once it was stopped."""
+    return event_type.startswith(OUTCOMES)
+
+
+def done_event(
+    step: Step[Any, Any], execution: Execution, attempt: int, data: Any
+) -> tuple[str, dict[str, Any]]:
+    """Type and data of the event that says that a step is done; ``data`` is what it returned.
+
+    Raises:
+        ResultError: it is not what the step's annotation says, or does not come back as that once it was stored.
+    """
+    said = {"execution": execution.id, "attempt": attempt, "data": _stored(step, data)}
+    return f"{STEP_DONE}{step.name}", said
+
+
+def stopped_event(
+    step: Step[Any, Any], execution: Execution, how: str, data: Any = None
+) -> tuple[str, dict[str, Any]]:
+    """Type and data of the event that says what became of a step with a compensation once its state was left.
+
+    ``how`` is one of ``statemachines.undoing.HOWS``: ``never`` where the attempt was not begun, ``ended`` where it was
+    done all the same, ``failed`` where it raised, ``unknown`` where nobody knows. ``data`` is what it returned, where
+    it has ended.
+
+    Raises:
+        ResultError: as of ``done_event``.
+    """
+    said = {"execution": execution.id, "attempt": execution.attempt, "how": how}
+    if how == ENDED:
+        said["data"] = _stored(step, data)
+    return f"{STEP_STOPPED}{step.name}", said
+
+
+def _stored(step: Step[Any, Any], data: Any) -> Any:
+    """What a step returned, as the log has it. Raises ResultError."""
+    try:
+        written = step.adapter.dump_json(data, by_alias=True, warnings="error")
+        check_exact(written, "what it returned")
+        _check_size(step.name, len(written))
+        result = from_json(written)
+        step.adapter.validate_python(result)
+    except ResultError:
+        raise
+    except BaseException as error:  # noqa: BLE001 - serializers and annotations are user code
+        why = " ".join(f"{type(error).__name__}: {error}".split())
+        message = f"{step.name} returned {type(data).__name__}, which does not survive being stored: {why}"
+        raise ResultError(printable(message)) from None
+    return result
+
+
+def failed_event(
+    step: Step[Any, Any],
+    execution: Execution,
+    error: BaseException | str,
+    *,
+    timed_out: bool = False,
+    lost: bool = False,
+    attempts: int,
+) -> tuple[str, dict[str, Any]]:
+    """Type and data of the event that says that a step has failed for good, after so many attempts.
+
+    ``lost``: nobody knows what the last of them did. The type names the most specific of the exceptions that
+    ``failed_with`` was asked for, if it is any of them.
+    """
+    end = f".{TIMED_OUT}" if timed_out else _declared(step, error)
+    said: dict[str, Any] = {"execution": execution.id, "attempt": execution.attempt}
+    said |= _told(error, timed_out=timed_out) | _unseen(lost=lost)
+    return f"{STEP_FAILED}{step.name}{end}", {**said, "attempts": attempts}
+
+
+def tried_event(
+    step: Step[Any, Any],
+    execution: Execution,
+    error: BaseException | str,
+    *,
+    timed_out: bool = False,
+    lost: bool = False,
+    again: int,
+) -> tuple[str, dict[str, Any]]:
+    """Type and data of the event that says that an attempt failed, and when the next one may begin.
+
+    ``lost``: nobody knows what it did; so it is where it timed out, which is said where it matters. ``again`` is in
+    microseconds since 1970.
+    """
+    unseen = lost or (timed_out and step.compensation is not None)
+    said: dict[str, Any] = {"execution": execution.id, "attempt": execution.attempt}
+    said |= _told(error, timed_out=timed_out) | _unseen(lost=unseen)
+    return f"{STEP_TRIED}{step.name}", {**said, "again": again}
+
+
+class Addressed(Protocol):
+    """A run, or what names one."""
+
+    @property
+    def key(self) -> str: ...
+    @property
+    def generation(self) -> int: ...
+
+
+def event_id(machine: Machine, run: Addressed, execution: Execution, attempt: int, kind: str) -> str:
+    """The id of the event that says how an attempt ended: the same whoever says so, and after any number of crashes.
+
+    ``kind`` is ``done``, ``failed``, ``tried`` or ``stopped``. An attempt has never both failed and been tried; but
+    where two engines made it, it may be done as well, or stopped.
+    """
+    made = idempotency_key(machine, run.key, run.generation, execution)
+    return f"{made}/{attempt}/{kind}" if kind in ("done", "stopped") else f"{made}/{attempt}"
+
+
+def idempotency_key(machine: Machine, key: str, generation: int, execution: Execution) -> str:
+    """What all attempts at one execution are known by, and nothing else; the id of the effect that asked for it."""
+    address = Address(machine.namespace, machine.name, key, generation, execution.sequence)
+    return address.derive_text(DELAYED_IDS_FROM + execution.number)
+
+
+@lru_cache(maxsize=FROZEN_KEPT_MAX)
+def frozen(context_class: type[C]) -> type[C]:
+    """A class of contexts to which nothing can be assigned once they were read; they are contexts of the class given.
+
+    It has the same name. What is within a field, such as a list, can be changed, but nobody sees that.
+    """
+    seal: Any = classmethod(_sealed)
+    body: dict[str, Any] = {
+        "__module__": context_class.__module__,
+        "__qualname__": context_class.__qualname__,
+        "__slots__": ("__sealed__",),
+        "__setattr__": _set,
+        "__delattr__": _delete,
+        "_sealed_when_read": model_validator(mode="wrap")(seal),
+    }
+    meta: Any = type(context_class)
+    return cast("type[C]", meta(context_class.__name__, (context_class,), body))
+
+
+def _sealed(cls: type[Context], data: Any, read: ModelWrapValidatorHandler[Context]) -> Context:
+    """A context that can be changed no more: by its own validators it could be, until here."""
+    del cls
+    made = read(data)
+    object.__setattr__(made, "__sealed__", True)
+    return made
+
+
+def _check_size(name: str, size: int) -> None:
+    if size > RESULT_BYTES_MAX:
+        message = (
+            f"{name} returned {size} bytes, of {RESULT_BYTES_MAX} allowed, for it is written to the log: put it where "
+            "it belongs, and return what names it"
+        )
+        raise ResultError(message)
+
+
+def _set(context: Context, name: str, value: Any) -> None:
+    _refuse_sealed(context, name)
+    super(type(context), context).__setattr__(name, value)
+
+
+def _delete(context: Context, name: str) -> None:
+    _refuse_sealed(context, name)
+    super(type(context), context).__delattr__(name)
+
+
+def _refuse_sealed(context: Context, name: str) -> None:
+    if hasattr(context, "__sealed__"):
+        message = (
+            f"a step cannot change the context, such as its {name!r}: nobody would see it. Let it return what is new, "
+            "and change the context in the action that takes its done"
+        )
+        raise AttributeError(message)
+
+
+def _declared(step: Step[Any, Any], error: BaseException | str) -> str:
+    if isinstance(error, str):
+        return ""
+    above = type(error).__mro__
+    found = [one for one in step.declared if one in above]
+    return f".{error_name(min(found, key=above.index))}" if found else ""
+
+
+def _unseen(*, lost: bool) -> dict[str, bool]:
+    return {"lost": True} if lost else {}
+
+
+def _told(error: BaseException | str, *, timed_out: bool) -> dict[str, str]:
+    """What is said of an error: the name of its class, and its message."""
+    if isinstance(error, str):
+        return {"error": "TimeoutError" if timed_out else "Error", "message": printable(error)}
+    try:
+        text = str(error)
+    except BaseException:  # noqa: BLE001 - an exception's own __str__ may raise too
+        text = "(its message cannot be shown)"
+    return {"error": type(error).__name__, "message": printable(text)}

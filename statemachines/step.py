@@ -1,0 +1,421 @@
+"""Steps: work with side effects, which is done while a state is active.
+
+    @flow.step(timeout=timedelta(seconds=30), retry=Retry(attempts=5, unless=CardRefused))
+    async def charge(order: Order, call: Call) -> Charge:
+        return await payments.charge(order.amount, idempotency_key=call.idempotency_key)
+
+    charging = flow.state("charging", run=charge, initial=True)
+    charging.on(charge.done, to=paid, do=note)
+    charging.on(charge.failed_with(CardRefused), to=refused)
+
+A step is given the context, which it cannot change, and what it is to know of the attempt. How it ended comes back as
+an event: what it returned, or that it failed for good. A unit test calls it like the function that it is.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import types
+import typing
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, Generic, TypeVar, cast, overload
+
+from pydantic import TypeAdapter
+from tenacity.wait import wait_base, wait_exponential
+
+from statemachines.context import Context
+from statemachines.done import Done, make_step_done, make_step_failed
+from statemachines.events import STEP_FAILED, Event, StepFailed
+from statemachines.failing import describe_invalid
+from statemachines.places import Place, calling_place
+
+C = TypeVar("C", bound=Context)
+R = TypeVar("R")
+
+TIMED_OUT = "timed_out"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What a step is to know beside the context: which attempt this is, at what."""
+
+    idempotency_key: str
+    """To be given to whoever does the work: equal for all attempts at one execution, and for nothing else."""
+    attempt: int
+    """The first is 1; of a call that is undone it is 0, since it is for all attempts of it."""
+    key: str
+    """The run's."""
+    step: str
+    last_error: str = ""
+    """How the attempt before this one failed, as in ``Class: message``; empty where there is none."""
+    of: Call | None = None
+    """Of a compensation: what it undoes."""
+
+
+def exponential(first: float, most: float) -> wait_base:
+    """Wait ``first`` seconds before the second attempt, twice as long before each further one, at most ``most``."""
+    return wait_exponential(multiplier=first, max=most)
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """How often a step is tried, and how long is waited in between."""
+
+    attempts: int = 5
+    """At most, the first among them."""
+    wait: wait_base = field(default_factory=lambda: exponential(1, 60))
+    """A wait strategy of ``tenacity``."""
+    unless: type[BaseException] | tuple[type[BaseException], ...] = ()
+    """Exceptions after which it is not tried again."""
+
+
+@dataclass(slots=True, eq=False)
+class Step(Generic[C, R]):
+    """A step of a pipeline; made by ``Pipeline.step``, and asked for by the states that are given it with ``run=``.
+
+    It is called like its function.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    """Of (context, call); of a compensation: of (context, made, call)."""
+    timeout: timedelta | None
+    """How long one attempt may take; None: as long as it does."""
+    retry: Retry
+    at_once: int | None
+    """How many of it may go on at once in one engine; None: it has no limit of its own."""
+    place: Place
+    declared: list[type[BaseException]] = field(default_factory=list, init=False)
+    """The exceptions that ``failed_with`` was asked for, in that order."""
+    done_class: type[Done] | None = field(default=None, init=False)
+    failed_class: type[StepFailed] | None = field(default=None, init=False)
+    """The classes that ``done`` and ``failed`` return, once they were asked for."""
+    failed_classes: dict[str, type[StepFailed]] = field(default_factory=dict, init=False)
+    """By the end of its type, what a failure comes as."""
+    compensations: list[Compensation[C, R]] = field(default_factory=list, init=False)
+    """Those that were made of it; more than one is a mistake."""
+    _adapter: TypeAdapter[R] | None = field(default=None, init=False)
+
+    def __call__(self, context: C, call: Call) -> R | Coroutine[Any, Any, R]:
+        """Do it, as a unit test does."""
+        done: R | Coroutine[Any, Any, R] = self.function(context, call)
+        return done
+
+    def compensate(
+        self,
+        *,
+        timeout: timedelta | None = None,
+        retry: Retry | None = None,
+        at_once: int | None = None,
+        on_error: bool = False,
+    ) -> CompensationMaker[C, R]:
+        """Make a compensation of a function of (context, made, call), sync or async: it undoes what this step did.
+
+        It is done once for each time that this step was, where the run is undone. ``made`` is what the step returned;
+        None where it is not known what it did. ``call.of`` is the call that is undone.
+
+        Args:
+            timeout: how long one attempt may take; None: as long as it does.
+            retry: how often it is tried, and how long is waited in between; None: as ``Retry()`` says.
+            at_once: how many of it may go on at once in one engine; None: it has no limit of its own.
+            on_error: whether it is done for a step that failed, too, all of whose attempts have raised.
+        """
+        tried = Retry() if retry is None else retry
+        return CompensationMaker(self, timeout, tried, at_once, on_error, calling_place())
+
+    @property
+    def compensation(self) -> Compensation[C, R] | None:
+        """What undoes it; None: nothing does."""
+        return self.compensations[0] if self.compensations else None
+
+    @property
+    def is_async(self) -> bool:
+        """Whether its function is to be awaited."""
+        return _is_async(self.function)
+
+    @property
+    def done(self) -> type[Done[R]]:
+        """The event that says that it is done; ``result`` is what it returned."""
+        if self.done_class is None:
+            self.done_class = make_step_done(self.name, self._validated)
+        return cast("type[Done[R]]", self.done_class)
+
+    @property
+    def failed(self) -> type[StepFailed]:
+        """The event that says that it has failed for good, for whatever reason: took too long, too."""
+        if self.failed_class is None:
+            self.failed_class = make_step_failed(self.name)
+        return self.failed_class
+
+    @property
+    def timed_out(self) -> type[StepFailed]:
+        """The event that says that its last attempt took longer than it may."""
+        return self._failed_by(TIMED_OUT)
+
+    def failed_with(self, error: type[BaseException]) -> type[StepFailed]:
+        """The event that says that its last attempt raised an exception of this class, or of one below it.
+
+        Its type names the most specific class that was asked for. Transitions on the classes above that take it, too,
+        so that they belong behind, as with ``except``.
+        """
+        if error not in self.declared:
+            self.declared.append(error)
+        return self._failed_by(error_name(error))
+
+    @property
+    def events(self) -> dict[str, type[Event]]:
+        """By type, the classes that its outcomes come as."""
+        ends = dict.fromkeys([TIMED_OUT, *map(error_name, self.declared)])
+        classes = [self.done, self._failed_by(""), *map(self._failed_by, ends)]
+        return {one.event_type(): one for one in classes}
+
+    @property
+    def says_result(self) -> bool:
+        """Whether its function has an annotation of what it returns."""
+        return "return" in inspect.get_annotations(bare_function(self.function))
+
+    @property
+    def result_type(self) -> Any:
+        """What it returns, as its annotation says.
+
+        Raises:
+            TypeError: there is none.
+            Exception: whatever comes of an annotation that cannot be resolved.
+        """
+        if not self.says_result:
+            message = f"{self.name} does not say what it returns"
+            raise TypeError(message)
+        return self.annotation_of("return")
+
+    def annotation_of(self, name: str) -> Any:
+        """What its function says of a parameter, or as ``return`` of what it returns.
+
+        Raises:
+            KeyError: nothing.
+            Exception: whatever comes of an annotation that cannot be resolved.
+        """
+        bare = bare_function(self.function)
+        only = types.SimpleNamespace(__annotations__={name: inspect.get_annotations(bare)[name]})
+        names = getattr(bare, "__globals__", {}), dict(_closure(bare))
+        return typing.get_type_hints(only, *names, include_extras=True)[name]
+
+    @property
+    def adapter(self) -> TypeAdapter[R]:
+        """What reads and writes its result. Raises what ``result_type`` does, and what pydantic does."""
+        if self._adapter is None:
+            self._adapter = TypeAdapter(self.result_type)
+        return self._adapter
+
+    def _validated(self, data: Any) -> R:
+        try:
+            return self.adapter.validate_python(data)
+        except BaseException as error:  # noqa: BLE001 - validators and annotations are user code
+            raise ValueError(describe_invalid(error)) from None
+
+    def _failed_by(self, end: str) -> type[StepFailed]:
+        if end not in self.failed_classes:
+            event_type = f"{STEP_FAILED}{self.name}.{end}".removesuffix(".")
+            self.failed_classes[end] = self.failed.named(event_type)
+        return self.failed_classes[end]
+
+    def __str__(self) -> str:
+        """The step's name."""
+        return self.name
+
+
+class PlainStep(Step[C, R]):
+    """A step whose function does the work itself."""
+
+    __slots__ = ()
+
+    def __call__(self, context: C, call: Call) -> R:
+        """What it returns."""
+        done: R = self.function(context, call)
+        return done
+
+
+class AsyncStep(Step[C, R]):
+    """A step whose function is to be awaited."""
+
+    __slots__ = ()
+
+    def __call__(self, context: C, call: Call) -> Coroutine[Any, Any, R]:
+        """What comes to what it returns once it is awaited."""
+        done: Coroutine[Any, Any, R] = self.function(context, call)
+        return done
+
+
+@dataclass(frozen=True, slots=True)
+class StepMaker(Generic[C]):
+    """What ``@flow.step(...)`` is: it makes a step of a function."""
+
+    add: Callable[[Step[C, Any]], None]
+    timeout: timedelta | None
+    retry: Retry
+    at_once: int | None
+    place: Place
+
+    @overload
+    def __call__(  # type: ignore[overload-overlap]  # what is awaitable comes first
+        self, function: Callable[[C, Call], Coroutine[Any, Any, R]]
+    ) -> AsyncStep[C, R]: ...
+
+    @overload
+    def __call__(self, function: Callable[[C, Call], R]) -> PlainStep[C, R]: ...
+
+    def __call__(self, function: Callable[[C, Call], Any]) -> Step[C, Any]:
+        """The step, which is one of its pipeline from now on."""
+        made = AsyncStep if _is_async(function) else PlainStep
+        name = _name_of(function)
+        step: Step[C, Any] = made(name, function, self.timeout, self.retry, self.at_once, self.place)
+        self.add(step)
+        return step
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Compensation(Step[C, None], Generic[C, R]):
+    """The work that undoes a step; made by ``Step.compensate``, and asked for where the run is undone.
+
+    It is called like its function.
+    """
+
+    of: Step[C, R]
+    """What it undoes."""
+    on_error: bool
+    """Whether it is done for a step that failed, too, all of whose attempts have raised."""
+
+    def __call__(  # type: ignore[override]  # it is told what the step made
+        self, context: C, made: R | None, call: Call
+    ) -> Coroutine[Any, Any, None] | None:
+        """Do it, as a unit test does."""
+        done: Coroutine[Any, Any, None] | None = self.function(context, made, call)
+        return done
+
+
+class PlainCompensation(Compensation[C, R]):
+    """A compensation whose function does the work itself."""
+
+    __slots__ = ()
+
+    def __call__(self, context: C, made: R | None, call: Call) -> None:  # type: ignore[override]  # as above
+        """Do it."""
+        self.function(context, made, call)
+
+
+class AsyncCompensation(Compensation[C, R]):
+    """A compensation whose function is to be awaited."""
+
+    __slots__ = ()
+
+    def __call__(  # type: ignore[override]  # as above
+        self, context: C, made: R | None, call: Call
+    ) -> Coroutine[Any, Any, None]:
+        """What is to be awaited."""
+        done: Coroutine[Any, Any, None] = self.function(context, made, call)
+        return done
+
+
+@dataclass(frozen=True, slots=True)
+class CompensationMaker(Generic[C, R]):
+    """What ``@charge.compensate(...)`` is: it makes a compensation of a function."""
+
+    of: Step[C, R]
+    timeout: timedelta | None
+    retry: Retry
+    at_once: int | None
+    on_error: bool
+    place: Place
+
+    @overload
+    def __call__(
+        self, function: Callable[[C, R | None, Call], Coroutine[Any, Any, None]]
+    ) -> AsyncCompensation[C, R]: ...
+
+    @overload
+    def __call__(self, function: Callable[[C, R | None, Call], None]) -> PlainCompensation[C, R]: ...
+
+    def __call__(self, function: Callable[[C, R | None, Call], Any]) -> Compensation[C, R]:
+        """The compensation, which is that of its step from now on."""
+        made = AsyncCompensation if _is_async(function) else PlainCompensation
+        compensation: Compensation[C, R] = made(
+            name=_name_of(function),
+            function=function,
+            timeout=self.timeout,
+            retry=self.retry,
+            at_once=self.at_once,
+            place=self.place,
+            of=self.of,
+            on_error=self.on_error,
+        )
+        self.of.compensations.append(compensation)
+        return compensation
+
+
+def bare_function(function: Any) -> Any:
+    """The function itself, where it is wrapped, has arguments already, or is an object that is called."""
+    *_, innermost = _layers(function)
+    return innermost
+
+
+def error_name(error: Any) -> str:
+    """What an exception is called in the types of events; whatever it is, which validation looks at."""
+    return str(getattr(error, "__name__", error))
+
+
+def _is_async(function: Any) -> bool:
+    return any(map(inspect.iscoroutinefunction, _layers(function)))
+
+
+def _name_of(function: Any) -> str:
+    while isinstance(function, functools.partial):
+        function = function.func
+    return str(getattr(function, "__name__", type(function).__name__))
+
+
+def _layers(function: Any) -> Iterator[Any]:
+    while True:
+        if callable(function) and not isinstance(function, functools.partial | type | types.FunctionType):
+            function = function if inspect.isroutine(function) else type(function).__call__
+        yield function
+        if isinstance(function, functools.partial):
+            function = function.func
+        elif hasattr(function, "__wrapped__"):
+            function = function.__wrapped__
+        else:
+            return
+
+
+def _closure(function: Any) -> Iterator[tuple[str, Any]]:
+    """What a function has of the scopes around it."""
+    code: types.CodeType | None = getattr(function, "__code__", None)
+    cells: tuple[types.CellType, ...] = getattr(function, "__closure__", None) or ()
+    for name, cell in zip(() if code is None else code.co_freevars, cells, strict=True):
+        try:
+            yield name, cell.cell_contents
+        except ValueError:  # nothing was assigned to it yet
+            continue
+
+
+def kin_of(steps: Iterable[Step[Any, Any]]) -> dict[str, tuple[str, ...]]:
+    """By the type of a failure with an exception, the types of those with the exceptions above that."""
+    found: dict[str, tuple[str, ...]] = {}
+    for step in steps:
+        classes = [one for one in step.declared if isinstance(one, type)]
+        for one in classes:
+            above = (other for other in classes if other is not one and issubclass(one, other))
+            types_above = tuple(f"{STEP_FAILED}{step.name}.{error_name(other)}" for other in above)
+            if types_above:
+                found[f"{STEP_FAILED}{step.name}.{error_name(one)}"] = types_above
+    return found
+
+
+def steps_by_event(steps: Iterable[Step[Any, Any]]) -> Mapping[type[Event], Step[Any, Any]]:
+    """By each class of events that was asked for, the step that it is of."""
+    found: dict[type[Event], Step[Any, Any]] = {}
+    for step in steps:
+        classes = (step.done_class, step.failed_class, *step.failed_classes.values())
+        found |= {one: step for one in classes if one is not None}
+    return found

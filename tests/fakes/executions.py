@@ -1,0 +1,88 @@
+"""The executions of the store in memory."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from engine.homes import HOMES
+from engine.store.contract import AskedExecution, BegunExecution, Commit
+from statemachines.run import Run
+
+
+def home_of(key: str) -> int:
+    """As Postgres has it (``pointsman.home_of``)."""
+    return int(hashlib.md5(key.encode(), usedforsecurity=False).hexdigest()[:4], 16) % HOMES
+
+
+@dataclass(slots=True)
+class Waiting:
+    """A row of executions."""
+
+    id: int
+    asked: AskedExecution
+    holder: int | None = None
+
+
+@dataclass(slots=True)
+class Executions:
+    """Their table, and that of their holders."""
+
+    rows: dict[tuple[int, int, int], Waiting] = field(default_factory=dict)
+    given: int = 0
+    holders: dict[int, str | None] = field(default_factory=dict)
+
+    def write(self, commit: Commit) -> None:
+        """What a commit changes of them."""
+        for address in commit.executions_over:
+            self.rows.pop(address, None)
+        for asked in commit.executions_asked:
+            address = asked.run, asked.sequence, asked.number
+            before = self.rows.get(address)
+            if before is None:
+                self.given += 1
+            holder = before.holder if before is not None and asked.stopping else None
+            self.rows[address] = Waiting(self.given if before is None else before.id, asked, holder)
+
+    def begin(
+        self,
+        rooms: Mapping[tuple[int, str], int],
+        until: datetime,
+        homes: Sequence[int],
+        but: Sequence[int],
+        holder: int,
+        is_loaded: Callable[[int], bool],
+    ) -> list[Waiting]:
+        """Those that begin now."""
+        left, begun = dict(rooms), []
+        for one in sorted(self.rows.values(), key=lambda one: (one.asked.again, one.id)):
+            place = one.asked.pipeline, one.asked.step
+            may = one.holder is None and one.asked.again <= until and one.id not in but
+            if may and left.get(place, 0) and home_of(one.asked.key) in homes and is_loaded(one.asked.run):
+                left[place] -= 1
+                one.holder = holder
+                begun.append(one)
+        return begun
+
+    def lost(self, homes: Sequence[int], pipelines: Sequence[int], but: Sequence[int]) -> list[Waiting]:
+        """Those whose holders are not there."""
+        return [
+            one
+            for one in self.rows.values()
+            if one.holder is not None
+            and one.holder not in self.holders
+            and one.id not in but
+            and one.asked.pipeline in pipelines
+            and home_of(one.asked.key) in homes
+        ]
+
+
+def as_begun(one: Waiting, run: Run, input: bytes, made: bytes | None = None) -> BegunExecution:
+    """As the store answers."""
+    asked = one.asked
+    return BegunExecution(
+        one.id, asked.pipeline, asked.key, run.generation, asked.run, run.definition, home_of(asked.key),
+        asked.sequence, asked.number, asked.step, asked.attempt, asked.error, input, asked.of, asked.stopping, made,
+    )  # fmt: skip

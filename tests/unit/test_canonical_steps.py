@@ -1,0 +1,223 @@
+"""The identity of a pipeline with steps: which runs what is part of it, and how it is done is not."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from statemachines import Call, Retry, exponential
+from statemachines.canonical import canonical_bytes
+from statemachines.codehash import _subjects, code_hash
+from statemachines.loading import find_pipelines
+from tests.unit.working import (
+    Again,
+    Cancelled,
+    CardStolen,
+    Noted,
+    Order,
+    Paid,
+    PaymentError,
+    Placed,
+    Refused,
+    Shop,
+    keep,
+    shop,
+)
+
+
+def pack(_order: Order, _call: Call) -> int:
+    return 1
+
+
+def test_the_canonical_form_has_the_names_of_steps_and_who_runs_them() -> None:
+    form = orjson.loads(canonical_bytes(shop().flow))
+    assert form["steps"] == ["charge"]
+    assert {one["name"]: one.get("run") for one in form["states"]} == {
+        "charging": "charge",
+        "paid": None,
+        "refused": None,
+        "cancelled": None,
+    }
+    assert "failed.step.charge.CardRefused" in form["events"]
+
+
+def without_run(made: Shop) -> None:
+    made.charging.run = None
+
+
+def runs_elsewhere(made: Shop) -> None:
+    made.cancelled.run = made.charge
+
+
+CHANGES: dict[str, Callable[[Shop], Any]] = {
+    "one more step": lambda made: made.flow.step()(pack),
+    "no step is run": without_run,
+    "a step is run elsewhere": runs_elsewhere,
+    "another name": lambda made: setattr(made.charge, "name", "debit"),
+    "one more failure is taken": lambda made: made.charging.on(made.charge.failed, to=made.paid),
+    "one more exception is taken": lambda made: made.charging.on(made.charge.failed_with(PaymentError)),
+    "failures of any step are taken": lambda made: made.flow.on_failure(to=made.paid),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_the_structure_shows_every_change(change: Callable[[Shop], Any]) -> None:
+    made = shop()
+    change(made)
+    assert canonical_bytes(made.flow) != canonical_bytes(shop().flow)
+
+
+UNSEEN: dict[str, Callable[[Shop], Any]] = {
+    "retry": lambda made: setattr(made.charge, "retry", Retry(9, exponential(5, 6), KeyError)),
+    "timeout": lambda made: setattr(made.charge, "timeout", timedelta(1)),
+    "at_once": lambda made: setattr(made.charge, "at_once", None),
+    "an exception that no transition takes": lambda made: made.charge.failed_with(CardStolen),
+}
+
+
+@pytest.mark.parametrize("change", UNSEEN.values(), ids=UNSEEN)
+def test_how_a_step_is_tried_is_not_part_of_it(change: Callable[[Shop], Any]) -> None:
+    made = shop()
+    change(made)
+    assert canonical_bytes(made.flow) == canonical_bytes(shop().flow)
+    assert code_hash(made.flow) == code_hash(shop().flow)
+
+
+def test_what_is_done_last_is_last_wherever_it_stands() -> None:
+    forms = []
+    for first in (True, False):
+        made = Shop()
+        if first:
+            made.flow.on_failure(to=made.refused)
+        made.charging.on(made.charge.done, to=made.paid, do=keep)
+        if not first:
+            made.flow.on_failure(to=made.refused)
+        forms.append(canonical_bytes(made.flow))
+    assert forms[0] == forms[1]
+
+
+def test_classes_of_events_that_are_made_here_are_no_code_of_the_pipeline() -> None:
+    made = shop()
+    made.flow.on_failure(to=made.paid)
+    events = [subject for role, subject in _subjects(made.flow) if role == "event" and subject is not None]
+    assert events == [Placed, Cancelled, Again, Paid, Refused, Noted]
+
+
+WORKING = """
+from pydantic import BaseModel
+from statemachines import Call, Context, Done, Event, Pipeline
+
+class Begun(Event, type="begun", key="name"):
+    name: str
+
+class Charge(BaseModel):
+    id: str
+
+class More(BaseModel):
+    id: str
+
+class Order(Context):
+    id: str = ""
+
+flow = Pipeline("working", Order, topics=["t"])
+
+def helper(order):
+    return "1"
+
+@flow.step()
+def charge(order: Order, call: Call) -> list[Charge | None]:
+    return [Charge(id=helper(order))]
+
+def keep(order: Order, got: Done[list[Charge | None]]) -> None:
+    order.id = str(got.result)
+
+def build(event):
+    return Order()
+
+charging = flow.state("charging", initial=True, run=charge)
+over = flow.state("over", final=True)
+flow.start(Begun, build)
+charging.on(charge.done, to=over, do=keep)
+flow.on_failure(to=over)
+"""
+
+
+def hash_of(folder: Path, text: str) -> bytes:
+    folder.mkdir()
+    (folder / "working.py").write_text(text)
+    [pipeline] = find_pipelines(str(folder / "working.py"))
+    return code_hash(pipeline)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "is_seen"),
+    [
+        ("helper(order))]", 'helper(order) + "!")]', False),
+        ('return "1"', 'return "2"', False),
+        ("def charge(order", "async def charge(order", False),
+        (
+            "class Charge(BaseModel):\n    id: str",
+            "class Charge(BaseModel):\n    id: str\n    more: int = 0",
+            True,
+        ),
+        ("list[Charge | None]:", "list[Charge | More]:", True),
+        ("str(got.result)", "repr(got.result)", True),
+    ],
+)
+def test_the_code_hash_sees_what_is_replayed(
+    tmp_path: Path, before: str, after: str, *, is_seen: bool
+) -> None:
+    assert before in WORKING
+    unchanged = hash_of(tmp_path / "one", WORKING)
+    assert unchanged == hash_of(tmp_path / "two", WORKING)
+    assert (hash_of(tmp_path / "three", WORKING.replace(before, after)) != unchanged) == is_seen
+
+
+OLDER = """
+from __future__ import annotations
+from datetime import timedelta
+from statemachines import After, Context, Done, Event, Failed, Pipeline
+
+class Begun(Event, type="begun", key="name"):
+    name: str
+
+class Box(Context):
+    log: list[str] = []
+
+def build(event):
+    return Box()
+
+def note(box: Box, event: Done | After | Failed) -> None:
+    box.log.append(event.meta.type)
+
+def later(box: Box):
+    return timedelta(hours=len(box.log))
+
+flow = Pipeline("older", Box, topics=["b"], timers="on_time")
+box = flow.state("box", initial=True)
+inside = box.state("inside", initial=True)
+over = box.state("over", final=True)
+end = flow.state("end", final=True)
+flow.start(Begun, build)
+inside.after(timedelta(minutes=5), to=over, do=note)
+inside.after(later, to=over)
+box.on(box.done, to=end, do=note)
+flow.on(Failed, to=end, do=note)
+"""
+
+
+STRUCTURE = "9006f6e3056d011d4a1e99c37ad04132ff49352695e041fa1dd4722000f6ec1d"
+CODE = "5716862e6ad646d174ab0f864f99ea3c4a517de6c0abf6229b6d30293e4f357a"
+
+
+def test_pipelines_without_steps_are_what_they_were_before_there_were_any(tmp_path: Path) -> None:
+    (tmp_path / "older.py").write_text(OLDER)
+    [pipeline] = find_pipelines(str(tmp_path / "older.py"))
+    assert hashlib.sha256(canonical_bytes(pipeline)).hexdigest() == STRUCTURE
+    assert code_hash(pipeline).hex() == CODE

@@ -1,0 +1,129 @@
+"""What the test kit has for steps: outcomes are said, and what goes on is asked."""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import Any
+
+import pytest
+
+from statemachines import Call, DefinitionError, Pipeline
+from statemachines.outcome import WAITS, Reason
+from statemachines.testkit import ImpureHandlerError, given
+from tests.unit.working import (
+    Cancelled,
+    CardRefused,
+    Charge,
+    Noted,
+    Order,
+    PaymentError,
+    Placed,
+    Shop,
+    note_type,
+    say_why,
+    shop,
+)
+
+OK = Charge(id="c-1")
+
+
+def pack(_order: Order, _call: Call) -> int:
+    return 1
+
+
+def test_a_run_is_told_how_its_step_ended() -> None:
+    made = shop()
+    case = given(made.flow, Placed()).then_runs(made.charge)
+    case.step_done(made.charge, OK).then(state="paid", context={"charge": OK}, ended=True).then_runs_nothing()
+    case = given(made.flow, Placed()).step_failed(made.charge, CardRefused("no"), attempts=3)
+    assert case.context.said == ["CardRefused: no after 3 as failed.step.charge.CardRefused"]
+    case = given(made.flow, Placed()).step_timed_out(made.charge).then(state="cancelled")
+    assert case.context.said == [
+        "TimeoutError: it took longer than 0:00:30 after 1 as failed.step.charge.timed_out"
+    ]
+
+
+def test_a_step_without_a_limit_may_take_too_long_all_the_same() -> None:
+    made = Shop()
+    packing = made.flow.step()(pack)
+    made.cancelled.run = packing
+    made.cancelled.on(packing.timed_out, to=made.refused, do=say_why)
+    case = given(made.flow, Placed(), Cancelled()).step_timed_out(packing)
+    assert case.context.said == ["TimeoutError: it took too long after 1 as failed.step.pack.timed_out"]
+
+
+def test_what_is_published_and_raised_is_seen_as_of_other_events() -> None:
+    made = Shop()
+    made.charging.on(made.charge.done, do=note_type)
+    case = given(made.flow, Placed()).step_done(made.charge, OK).when(Noted())
+    case.then(context={"said": ["done.step.charge", "order.noted"]}).then_runs_nothing()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (lambda case, made: case.then_runs_nothing(), "the run does 'charge', not no step"),
+        (lambda case, made: case.then_runs(made.charge, made.charge), "not 'charge' and 'charge'"),
+        (
+            lambda case, made: case.when(Cancelled()).then_runs(made.charge),
+            "the run does no step, not 'charge'",
+        ),
+        (
+            lambda case, made: case.when(Cancelled()).step_done(made.charge, OK),
+            "does not do 'charge', but no step",
+        ),
+        (lambda case, made: case.step_done(made.charge, {"id": "c"}), "charge returned dict, which does not"),
+        (
+            lambda case, made: case.step_done(made.charge, OK, state="paid"),
+            "not done for 'paid', but for 'charging'",
+        ),
+    ],
+)
+def test_what_does_not_hold_is_said(wrong: Any, said: str) -> None:
+    made = shop()
+    with pytest.raises(AssertionError, match=said):
+        wrong(given(made.flow, Placed()), made)
+
+
+def test_of_several_states_one_is_named() -> None:
+    made = Shop()
+    wide = made.flow.state("wide")
+    left, right = (
+        wide.region(name).state(f"in-{name}", initial=True, run=made.charge) for name in ("a", "b")
+    )
+    left.on(made.charge.done, to=made.paid)
+    right.on(made.charge.failed_with(PaymentError), to=made.refused)
+    made.charging.on(Noted, to=wide)
+    case = given(made.flow, Placed(), Noted()).then_runs(made.charge, made.charge)
+    with pytest.raises(AssertionError, match="'charge' is done for 'in-a' and 'in-b': name one of them"):
+        case.step_done(made.charge, OK)
+    case.step_done(made.charge, OK, state=right).then_ignored(Reason.UNEXPECTED).then_runs(made.charge)
+    case.step_done(made.charge, OK).then(state="paid")
+
+
+def test_without_a_run_nothing_goes_on() -> None:
+    made = shop()
+    given(made.flow).then_runs_nothing()
+
+
+def test_the_outcome_of_a_step_waits_for_a_run_that_is_held() -> None:
+    made = shop()
+    case = given(made.flow, Placed()).step_failed(made.charge, KeyError())
+    case.then_refused(Reason.STEP_FAILED, holds=True)
+    assert case.step_done(made.charge, OK).outcome is WAITS
+
+
+def test_an_action_that_answers_differently_is_found() -> None:
+    made = Shop()
+    numbers = count()
+    made.charging.on(made.charge.done, do=lambda order, _got: order.said.append(str(next(numbers))))
+    with pytest.raises(ImpureHandlerError, match=r"on done\.step\.charge"):
+        given(made.flow, Placed()).step_done(made.charge, OK)
+
+
+def test_a_pipeline_with_mistakes_in_its_steps_is_not_tested() -> None:
+    flow: Pipeline[Any] = Shop().flow
+    idle: Any = lambda: 5  # noqa: E731 - the mistake
+    flow.step()(idle)
+    with pytest.raises(DefinitionError, match="cannot be called with"):
+        given(flow)

@@ -1,0 +1,287 @@
+"""Mistakes with what undoes steps: each with what it is, its place, and its cure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from functools import partial
+from typing import Annotated, Any, Literal, TypeVar
+
+import pytest
+from pydantic import BaseModel
+
+from statemachines import Call, Compensate, Event, Mistake, Retry
+from statemachines.validation import find_mistakes
+from tests.unit.mistaken import Asked, Empty, Flow, right, state_of, the_mistake, yes
+
+T = TypeVar("T")
+
+
+class Made(BaseModel):
+    id: str
+
+
+class MadeMore(Made):
+    more: str
+
+
+def work(_context: Empty, _call: Call) -> Made:
+    return Made(id="1")
+
+
+def undo(_context: Empty, _made: Made | None, _call: Call) -> None: ...
+
+
+def undoing(function: Any = undo, of: Any = work, **settings: Any) -> tuple[Flow, Any, Any]:
+    """``open`` runs a step, which is undone where the pipeline goes to ``done``."""
+    flow = right()
+    step: Any = flow.step()(of)
+    compensation = step.compensate(**settings)(function)
+    state_of(flow, "open").run = step
+    flow.on(step.done, to="done")
+    flow.on_failure(to="done", compensate=True)
+    return flow, step, compensation
+
+
+def test_a_compensation_without_mistakes_has_none() -> None:
+    assert find_mistakes(undoing()[0]) == []
+    settings: dict[str, Any] = {"timeout": timedelta(1), "retry": Retry(9), "at_once": 2, "on_error": True}
+    assert find_mistakes(undoing(**settings)[0]) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"timeout": 30}, "timeout=30 of the compensation 'undo' is no time"),
+        ({"retry": 5}, "retry=5 of the compensation 'undo' does not say"),
+        ({"at_once": 0}, "at_once=0 of the compensation 'undo' is not how many"),
+        ({"on_error": 1}, "on_error=1 of the compensation 'undo' is neither True nor False"),
+    ],
+)
+def test_its_settings_make_sense(settings: dict[str, Any], message: str) -> None:
+    assert message in the_mistake(undoing(**settings)[0]).message
+
+
+def without(_context: Empty, _call: Call) -> None: ...
+
+
+def generating(_context: Empty, _made: Made | None, _call: Call) -> Any:
+    yield 1
+
+
+def silent(_context: Empty, _made: Made | None, _call: Call):  # type: ignore[no-untyped-def]  # noqa: ANN201
+    ...
+
+
+def returning(_context: Empty, _made: Made | None, _call: Call) -> int:
+    return 1
+
+
+@pytest.mark.parametrize(
+    ("function", "message", "cure"),
+    [
+        (without, "cannot be called with (context, made, call)", "Let it take (context, made, call)"),
+        (silent, "the compensation 'silent' does not say what it returns", "as in -> None"),
+        (returning, "the compensation 'returning' returns int, of which nothing is made", "return None"),
+        (5, "a compensation is a function, and not 5", "Write @work.compensate() above a function"),
+    ],
+)
+def test_it_is_a_function_of_three_that_returns_nothing(function: Any, message: str, cure: str) -> None:
+    found = [one for one in find_mistakes(undoing(function)[0]) if message in one.message]
+    assert len(found) == 1
+    assert cure in found[0].cure
+
+
+def test_it_is_no_generator() -> None:
+    found = find_mistakes(undoing(generating)[0])
+    assert "the compensation 'generating' is a generator" in found[0].message
+
+
+class Undoing:
+    def method(self, _context: Empty, made: Made | None, _call: Call) -> None: ...
+
+    def wrong(self, _context: Empty, made: int, _call: Call) -> None: ...
+
+
+def with_any(_context: Empty, made: Any, _call: Call) -> None: ...
+def with_object(_context: Empty, made: object, _call: Call) -> None: ...
+def with_above(_context: Empty, made: BaseModel | None, _call: Call) -> None: ...
+def with_more(_context: Empty, made: Made | str | None, _call: Call) -> None: ...
+def with_nothing(_context: Empty, made, _call: Call) -> None: ...  # type: ignore[no-untyped-def]  # noqa: ANN001
+def with_annotated(_context: Empty, made: Annotated[Made | None, "x"], _call: Call) -> None: ...
+def with_variable(_context: Empty, made: T, _call: Call) -> None: ...
+def with_unknown(_context: Empty, made: Nowhere, _call: Call) -> None: ...  # type: ignore[name-defined] # noqa: F821
+def without_none(_context: Empty, made: Made, _call: Call) -> None: ...
+def with_other(_context: Empty, made: int | None, _call: Call) -> None: ...
+def with_below(_context: Empty, made: MadeMore | None, _call: Call) -> None: ...
+def with_none(_context: Empty, made: None, _call: Call) -> None: ...
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        with_any,
+        with_object,
+        with_above,
+        with_more,
+        with_nothing,
+        with_annotated,
+        with_variable,
+        with_unknown,
+        Undoing().method,
+        partial(Undoing.method, Undoing()),
+    ],
+)
+def test_what_it_says_of_what_was_made_may_be_so(function: Any) -> None:
+    assert find_mistakes(undoing(function)[0]) == []
+
+
+@pytest.mark.parametrize("function", [without_none, with_other, with_below, with_none, Undoing().wrong])
+def test_what_it_says_of_what_was_made_cannot_be_so(function: Any) -> None:
+    found = the_mistake(undoing(function)[0])
+    assert f"'made' of the compensation {function.__name__!r} is " in found.message
+    assert "given what the step 'work' returned, or None where that is not known" in found.message
+    assert found.cure == "Write made: Made | None"
+
+
+def numbers(_context: Empty, _call: Call) -> list[int]:
+    return [1]
+
+
+def nothing(_context: Empty, _call: Call) -> None: ...
+def anything(_context: Empty, _call: Call) -> Any: ...
+def one_of_two(_context: Empty, _call: Call) -> Literal["a", "b"]: ...  # type: ignore[empty-body]
+def with_sequence(_context: Empty, made: Sequence[int] | None, _call: Call) -> None: ...
+def whole(_context: Empty, _call: Call) -> int: ...  # type: ignore[empty-body]
+def with_list(_context: Empty, made: list[int] | None, _call: Call) -> None: ...
+def with_bare_list(_context: Empty, made: list | None, _call: Call) -> None: ...  # type: ignore[type-arg]
+def with_float(_context: Empty, made: float | None, _call: Call) -> None: ...
+def with_text(_context: Empty, made: str | None, _call: Call) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("of", "function", "is_right"),
+    [
+        (numbers, with_list, True),
+        (numbers, with_bare_list, True),
+        (numbers, with_text, False),
+        (numbers, with_sequence, True),
+        (anything, with_text, True),
+        (one_of_two, with_text, True),
+        (nothing, with_none, True),
+        (nothing, with_text, True),
+        (whole, with_float, True),
+        (whole, with_list, False),
+    ],
+)
+def test_what_the_step_returns_may_be_anything(of: Any, function: Any, *, is_right: bool) -> None:
+    assert (find_mistakes(undoing(function, of)[0]) == []) is is_right
+
+
+def test_a_step_has_one_compensation_and_that_has_none() -> None:
+    flow, step, _ = undoing()
+    step.compensate()(with_any)
+    found = the_mistake(flow)
+    assert "the step 'work' has a compensation already, 'undo' at " in found.message
+    flow, _, compensation = undoing()
+    compensation.compensate()(with_any)
+    assert the_mistake(flow).message == "'undo' is a compensation itself, and is never undone"
+
+
+def test_names_are_unique_among_both() -> None:
+    def other(_context: Empty, _call: Call) -> None: ...
+
+    other.__name__ = "undo"
+    flow, _, _ = undoing()
+    state_of(flow, "done").final = False
+    state_of(flow, "done").run = flow.step()(other)
+    flow.on(Asked, to=flow.state("over", final=True))
+    found = [one for one in find_mistakes(flow) if one.severity == "error"]
+    assert ["the compensation 'undo' has the name of the step at" in one.message for one in found] == [True]
+
+
+def test_a_state_does_not_run_one() -> None:
+    flow, step, compensation = undoing()
+    state_of(flow, "done").final = False
+    state_of(flow, "done").run = compensation
+    flow.on(Asked, to=flow.state("over", final=True))
+    found = [one for one in find_mistakes(flow) if one.severity == "error"]
+    assert [one.message for one in found] == [
+        "the state 'done' is to run 'undo', which undoes the step 'work'"
+    ]
+    assert step.compensation is compensation
+
+
+def test_one_that_nothing_asks_for_is_told() -> None:
+    flow, _, compensation = undoing()
+    flow.moves[-1] = replace(flow.moves[-1], compensate=False)
+    found = the_mistake(flow, "warning")
+    assert found.message == "nothing compensates, so that the step 'work' is never undone"
+    assert found.place == compensation.place
+    flow.on(Asked, to="done", do=lambda _context, _event: Compensate())
+    assert find_mistakes(flow) == []
+
+
+def of_a_state(flow: Flow) -> None:
+    flow.add_move("open", Asked, "done", None, None, compensate=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "message", "cure"),
+    [
+        (of_a_state, "the transition out of 'open' is to undo the run, which only the", "Put it on the pip"),
+        (lambda flow: flow.on(Asked, compensate=True), "compensate=True needs a target", "with to="),
+        (
+            lambda flow: flow.on(Asked, to="done", compensate=1),
+            "compensate=1 is neither True nor",
+            "leave it",
+        ),
+        (
+            lambda flow: flow.on(Asked, to="$compensating", compensate=True),
+            "no state '$compensating' to go to",
+            "",
+        ),
+        (
+            lambda flow: flow.on(Asked, to=flow.state("$compensating"), when=yes),
+            "the state name '$compensating' is that of the state of runs that are undone",
+            "another name",
+        ),
+    ],
+)
+def test_transitions_that_undo_are_the_pipelines_and_lead_somewhere(
+    change: Callable[[Flow], Any], message: str, cure: str
+) -> None:
+    flow = undoing()[0]
+    change(flow)
+    found: list[Mistake] = [one for one in find_mistakes(flow) if one.severity == "error"]
+    assert len(found) == 1, found
+    assert message in found[0].message
+    assert cure in found[0].cure
+
+
+def test_nothing_is_undone_without_a_compensation() -> None:
+    flow = right()
+    flow.on(Asked, to="done", compensate=True)
+    found = the_mistake(flow)
+    assert found.message == "compensate=True undoes nothing: no step of the pipeline has a compensation"
+    assert found.event == "asked"
+
+
+def test_what_is_unexpected_while_a_run_is_undone_may_be_said() -> None:
+    flow, _, _ = undoing()
+    flow.on(Asked, to="done")
+    flow.policy(Asked, unexpected="ignore")
+    assert find_mistakes(flow) == []
+
+
+def test_the_end_of_a_compensation_is_no_event_for_transitions() -> None:
+    flow, _, compensation = undoing()
+    flow.on(compensation.done, to="done")
+    assert "is of no step of pipeline 'right'" in the_mistake(flow).message
+
+
+def test_the_events_of_stopped_steps_are_not_for_topics() -> None:
+    flow = right()
+    flow.on(Event.named("stopped.step.work"), to="done")
+    assert "is one that only runs themselves raise" in the_mistake(flow).message

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
@@ -24,6 +24,8 @@ log = logging.getLogger("pointsman.engine")
 
 SURVEY_SECONDS = 0.25
 """So long an answer of Kafka's is waited for before what was known counts."""
+FORESEEN_SECONDS = 1.0
+"""So long after timers had to wait for ends, these are asked for before it is known whether any timer does again."""
 PARTITIONS_SECONDS = 30.0
 """How often it is asked which partitions there are."""
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
@@ -65,14 +67,30 @@ class Backlog:
         self._behind: dict[tuple[int, Partition], _Behind] = {}
         """By pipeline: where partitions are that its timers wait for, and since when they have not got on."""
         self._told: dict[Partition, float] = {}
+        self._asked_for: dict[Route, float] = {}
+        """Pipelines whose timers had to wait for ends of late, and when."""
+        self._applied: Mapping[Partition, Applied] = {}
+
+    def foresee(self) -> None:
+        """Begin to ask for the ends that timers are likely to wait for, so that the answer is there when they do."""
+        latest = time.monotonic() - FORESEEN_SECONDS
+        self._asked_for = {route: at for route, at in self._asked_for.items() if at >= latest}
+        if self._asked_for:
+            self._begin_to_ask(self._asked_for, self._applied)
 
     async def passed(self, due: Mapping[Route, datetime]) -> dict[Route, datetime]:
         """Until when all events of each pipeline were applied; ``due``: how far it would have to be."""
-        applied = await self._store.applied(self._topics)
+        now = time.monotonic()
+        self._hear()
+        applied = self._applied = await self._store.applied(self._topics)
         passed = self._measure(due, applied)
         behind = [route for route, at in passed.items() if at < due[route]]
-        if behind and await self._ask(behind, applied):
-            passed = self._measure(due, await self._store.applied(self._topics))
+        self._asked_for |= dict.fromkeys([*behind, *(self._asked_for.keys() & due.keys())], now)
+        if behind:
+            self._begin_to_ask(behind, applied)
+            if await self._answer():
+                self._applied = await self._store.applied(self._topics)
+                passed = self._measure(due, self._applied)
         return passed
 
     def nothing_waits(self) -> None:
@@ -142,13 +160,22 @@ class Backlog:
             )
         return True
 
-    async def _ask(self, behind: list[Route], applied: Mapping[Partition, Applied]) -> bool:
-        """Ask for the ends of what has come to the ones that are known; whether there is an answer already."""
+    def _begin_to_ask(self, behind: Iterable[Route], applied: Mapping[Partition, Applied]) -> None:
+        """Ask for the ends of what has come to the ones that are known, if nothing is being asked."""
         if self._survey is None:
-            self._survey = asyncio.create_task(self._look(behind, applied), name="ends of partitions")
+            looking = self._look(list(behind), applied)
+            self._survey = asyncio.create_task(looking, name="ends of partitions")
+
+    async def _answer(self) -> bool:
+        """Whether there is an answer already."""
+        if self._survey is not None:
+            await asyncio.wait({self._survey}, timeout=SURVEY_SECONDS)
+        return self._hear()
+
+    def _hear(self) -> bool:
+        """Whether there is an answer, so that there may be another question."""
         survey = self._survey
-        await asyncio.wait({survey}, timeout=SURVEY_SECONDS)
-        if not survey.done():
+        if survey is None or not survey.done():
             return False
         self._survey = None
         survey.result()

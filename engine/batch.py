@@ -17,12 +17,12 @@ from datetime import datetime
 from connectors.decode import Decoded, Unreadable, decode, decode_each
 from connectors.source import Record
 from engine.arrival import Arrival
-from engine.by_itself import OF_INSIDE, ByItself, postgres_time
+from engine.by_itself import OF_INSIDE, ByItself
 from engine.dispositions import Disposition
 from engine.executions import StepResult
 from engine.identity import identity_of
 from engine.inside import result_arrival
-from engine.log import digest_number, digest_of
+from engine.log import digest_number, digest_of, postgres_time
 from engine.moves import RECENT_BYTES, Move
 from engine.routing import Reader, TopicRoute
 from statemachines.events import Event

@@ -11,12 +11,12 @@ import orjson
 
 from engine.arrival import Arrival
 from engine.inside import own_arrival
-from engine.log import POSTGRES_EPOCH, Kind, digest_number, digest_of, microseconds
+from engine.log import Kind, digest_number, digest_of, microseconds, postgres_time
 from engine.moves import Moves
 from engine.publications import source_of
 from engine.routing import Route
 from engine.store.contract import FollowUp
-from statemachines.following import Following, Unseen, fall_due, follow, id_of, refuse_next
+from statemachines.following import Following, Unseen, fall_due, follow, refuse_next
 from statemachines.limits import FOLLOWING_MAX
 from statemachines.machine import Machine
 from statemachines.memory import NOTHING_LEFT, Delayed, Execution
@@ -75,8 +75,9 @@ class ByItself(Moves):
 
     def fall_due(self, route: Route, key: str, until: datetime) -> None:
         """Let what has fallen due for a run until then happen now, each with what follows from it."""
+        ask = partial(fall_due, until=until)
         for _ in range(FOLLOWING_MAX):
-            if self._next(partial(fall_due, until=until), route, key, None) is None:
+            if self._next(ask, route, key, None) is None or not _has_more(route.cache[key]):
                 return
             self.follow(route, key)
 
@@ -118,7 +119,7 @@ class ByItself(Moves):
         if run is not None and run.status == Status.COMPLETED and run.behind:
             # What waited behind a hold is for this run still, and comes first.
             return None
-        if run is None or run.held or not (run.deferred or (run.memory and run.memory != NOTHING_LEFT)):
+        if run is None or run.held or not _has_more(run):
             return None
         if machine is None or run.status != _RUNNING:
             machine = route.machines.get(run.definition) if run.status == _RUNNING else route.newest
@@ -127,21 +128,20 @@ class ByItself(Moves):
         at = max(self._at[0], run.updated)
         route_machine, own_run = machine, run
 
-        def unseen(item: DeferredEvent | Delayed) -> str:
-            return self._notice(route_machine, own_run, item)
+        def unseen(item: DeferredEvent | Delayed, own_id: str) -> str:
+            return self._notice(route_machine, own_run, item, own_id)
 
         found = ask(machine, run, at, unseen)
         if found is not None:
             self._take(route, run, machine, found, at)
         return found
 
-    def _notice(self, machine: Machine, run: Run, item: DeferredEvent | Delayed) -> str:
+    def _notice(self, machine: Machine, run: Run, item: DeferredEvent | Delayed, own_id: str) -> str:
         """Tell the watchdog what the run takes by itself; why no handler may see it, if so."""
         beat = self._beat
         if isinstance(item, DeferredEvent):
-            own_id, place = item.envelope.id, (OF_DEFERRED, digest_number(item.digest))
+            place = OF_DEFERRED, digest_number(item.digest)
         else:
-            own_id = id_of(machine, run, item)
             place = OF_ITSELF, digest_number(digest_of(source_of(machine.namespace, machine.name), own_id))
         beat[0], beat[1], beat[2], beat[3] = *place, self._at[1], run.id
         if self.never_returned and self.never_returned.get(run.sequence + 1) == own_id:
@@ -214,7 +214,6 @@ class ByItself(Moves):
         raise NotImplementedError
 
 
-def postgres_time(at: datetime) -> int:
-    """Microseconds as Postgres counts them."""
-    elapsed = at - POSTGRES_EPOCH
-    return (elapsed.days * 86_400 + elapsed.seconds) * 1_000_000 + elapsed.microseconds
+def _has_more(run: Run) -> bool:
+    """Whether there is anything that a run may take by itself, now or later."""
+    return bool(run.deferred) or run.memory not in (b"", NOTHING_LEFT)

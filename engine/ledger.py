@@ -338,16 +338,8 @@ class Ledger:
 
     def write(self, route: Route, run: Run, fields: tuple[object, ...]) -> Run:
         """Log a row that is no ordinary move; ``fields`` are its columns without the hash. Returns the run after it."""
-        key = run.key
-        if route.works:
-            self.may_work_otherwise(route, key, run.memory)
-        touched = self._touched.setdefault(route, {})
-        if run.status == _COMPLETED and key not in touched:
-            # Its row is as it was; whether its key has another run by now it does not tell.
-            self.commit.last.append((route.pipeline, key, run.generation))
-        touched.setdefault(key, run.sequence)
-        self._other_rows[route] = self._other_rows.get(route, 0) + 1
-        packed = pack(fields)
+        self._note_row(route, run)
+        key, packed = run.key, pack(fields)
         hashed = seal_packed(run.hash, packed)
         self.commit.rows.append(with_hash(packed, hashed))
         # Out and in again moves it to the end: the cache's order is the order of use.
@@ -357,6 +349,18 @@ class Ledger:
         after = fold(run if run.sequence else None, row, key=key, generation=run.generation)
         route.cache[key] = after
         return after
+
+    def _note_row(self, route: Route, run: Run) -> None:
+        """Note that a run gets a row that is no ordinary move, and how it is before that."""
+        key = run.key
+        if route.works:
+            self.may_work_otherwise(route, key, run.memory)
+        touched = self._touched.setdefault(route, {})
+        if run.status == _COMPLETED and key not in touched:
+            # Its row is as it was; whether its key has another run by now it does not tell.
+            self.commit.last.append((route.pipeline, key, run.generation))
+        touched.setdefault(key, run.sequence)
+        self._other_rows[route] = self._other_rows.get(route, 0) + 1
 
     def row(
         self,

@@ -223,6 +223,12 @@ def microseconds(at: datetime) -> int:
     return (at - _UNIX_EPOCH) // _MICROSECOND
 
 
+def postgres_time(at: datetime) -> int:
+    """Microseconds as Postgres counts them."""
+    elapsed = at - POSTGRES_EPOCH
+    return (elapsed.days * 86_400 + elapsed.seconds) * 1_000_000 + elapsed.microseconds
+
+
 def digest_of(source: str, event_id: str) -> bytes:
     """What an event is known by when it comes again: BLAKE2b of both, 8 bytes."""
     return _blake2b(f"{source}\0{event_id}".encode(), digest_size=8).digest()

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from engine.arrival import Arrival
 from engine.dispositions import Disposition
 from engine.envelope import HEADERS_ARE_USUAL, KEY_IS_RUN_KEY, TIME_MAX, USUAL_HEADERS, encode_envelope
-from engine.log import COLUMNS, HASH_BYTES, HASH_LENGTH, Kind, digest_number
+from engine.log import COLUMNS, HASH_BYTES, HASH_LENGTH, Kind, digest_number, postgres_time
 from engine.publications import asked_effects, instant_of, publish, sent_value
 from engine.routing import Route
 from engine.settling import Settling
@@ -31,6 +31,7 @@ RECENT_BYTES = RECENT_DIGESTS_MAX * DIGEST_BYTES
 """Of a run's recent digests, once it has forgotten some."""
 
 _STARTED, _MOVED, _MOVED_AFTER_WAIT = int(Kind.STARTED), int(Kind.MOVED), int(Kind.MOVED_AFTER_WAIT)
+_FIRED = int(Kind.FIRED)
 _ALL_AS_USUAL = KEY_IS_RUN_KEY | HEADERS_ARE_USUAL
 _USUAL = [*USUAL_HEADERS]
 # The columns of a move from ``run`` to ``status``, each behind its length, and the length of the envelope.
@@ -39,6 +40,8 @@ _pack_fixed = struct.Struct(_FIXED).pack
 # The same with an envelope of seven bytes behind it, which is what nearly all have.
 _pack_usual = struct.Struct(f"{_FIXED}BHI").pack
 _USUAL_ENVELOPE_BYTES = 7
+# The same of what comes from inside: without digest, offset and position.
+_pack_inner = struct.Struct(">hiqiiiqiiiiiihihi").pack
 _lengths = struct.Struct(">ii").pack
 _length = struct.Struct(">i").pack
 _COMPLETED = int(Status.COMPLETED)
@@ -60,6 +63,7 @@ class Moves(Settling):
         self._run_ids = run_ids
         self._texts: dict[str, bytes] = {}
         self._published_at, self._instant = at, instant_of(at)
+        self._fired_at, self._fired_number = at, postgres_time(at)
 
     def move(self, moves: Iterable[Move], after_wait: int | None) -> list[tuple[Route, str, Machine]]:
         """Log these moves, of a run each, and step the runs ahead in their caches.
@@ -165,8 +169,9 @@ class Moves(Settling):
         self.count(arrival.route, Disposition.APPLIED)
 
     def fire(self, arrival: Arrival, machine: Machine, run: Run, moved: Moved, at: datetime) -> None:
-        """Log what a run did by itself: a timer fell due, or what it sent to itself; or something of it leaves."""
-        self._row_of_move(arrival, machine, run, Kind.FIRED, moved, at)
+        """Log what a run did by a timer, what it sent to itself, or how a step ended; or that something leaves it."""
+        effects = self._effects(arrival, machine, run, moved, at)
+        self._row_of_fired(arrival, run, moved, effects, at)
         name, delayed = arrival.route.name, arrival.delayed
         if not isinstance(delayed, Delayed):
             return
@@ -175,17 +180,55 @@ class Moves(Settling):
             late = (at - time_of(delayed.due)).total_seconds()
             self.lateness = late if self.lateness is None else max(late, self.lateness)
 
+    def _row_of_fired(self, arrival: Arrival, run: Run, moved: Moved, effects: bytes, at: datetime) -> None:
+        """What ``row`` does, for the one kind of row of which there may be thousands a second."""
+        route, key, record, _, _, decoded, _, _ = arrival
+        _, configuration, status, context, _, memory, _ = moved
+        (
+            number, _, generation, before, _, _, context_before, recent, previous, definition, held, waiting, started,
+            _, memory_before, deferred,
+        ) = run  # fmt: skip
+        if at is not self._fired_at:
+            self._fired_at, self._fired_number = at, postgres_time(at)
+        self._note_row(route, run)
+        envelope, texts = decoded[0], self._texts
+        kept = encode_envelope(record.timestamp, record.key, record.headers, key.encode())
+        fixed = _pack_inner(
+            _COLUMNS, 8, number, -1, -1, 8, self._fired_number, 4, before + 1, -1, 4, definition, 2, _FIRED, 2, status,
+            len(kept),
+        )  # fmt: skip
+        event_id, payload, new_context, new_memory = (
+            envelope.id.encode(), record.value or b"", context or b"", memory or b"",
+        )  # fmt: skip
+        packed = b"".join((
+            fixed, kept, texts.get(envelope.type) or self._text(envelope.type),
+            texts.get(configuration) or self._text(configuration), _length(len(event_id)), event_id,
+            _length(len(effects)), effects, _length(len(new_context)), new_context,
+            _length(len(new_memory)), new_memory, _length(len(payload)), payload,
+        ))  # fmt: skip
+        hashed = _sha256(previous + packed).digest()[:HASH_BYTES]
+        self.commit.rows.append(packed + HASH_LENGTH + hashed)
+        # Out and in again moves it to the end: the cache's order is the order of use.
+        route.cache.pop(key, None)
+        route.cache[key] = _new(Run, (
+            number, key, generation, before + 1, status, configuration, new_context or context_before, recent, hashed,
+            definition, held, waiting, started, at, new_memory or memory_before, deferred,
+        ))  # fmt: skip
+
     def _row_of_move(
         self, arrival: Arrival, machine: Machine, run: Run, kind: Kind, moved: Moved, at: datetime
     ) -> Run:
-        address = Address(machine.namespace, machine.name, run.key, run.generation, run.sequence + 1)
-        effects = b""
-        if moved.publications or moved.asked:
-            envelope = arrival.decoded.envelope
-            effects = self.ask(moved.publications, moved.asked, address, envelope, at)
+        effects = self._effects(arrival, machine, run, moved, at)
+        return self.row(arrival, run, kind, at, effects=effects, moved=moved)
+
+    def _effects(self, arrival: Arrival, machine: Machine, run: Run, moved: Moved, at: datetime) -> bytes:
+        """What a move that no event from outside asked for has for the log and the outbox, beside its row."""
         if machine.searchable and moved.context is not None:
             self.may_be_found_otherwise(arrival.route, run.key, run.context)
-        return self.row(arrival, run, kind, at, effects=effects, moved=moved)
+        if not moved.publications and not moved.asked:
+            return b""
+        address = Address(machine.namespace, machine.name, run.key, run.generation, run.sequence + 1)
+        return self.ask(moved.publications, moved.asked, address, arrival.decoded.envelope, at)
 
     def _expect(self, arrival: Arrival, before: Run | None, at: datetime) -> Run:
         number, definition = next(self._run_ids), arrival.route.newest_definition

@@ -38,6 +38,9 @@ GATHER_SECONDS = 0.002
 """So long what comes while a commit is in flight is gathered, unless there is more than can be taken; or the commit is
 through sooner."""
 
+RECORDS_BESIDE_DUE = 1_000
+"""A draft with so many records, and something that has fallen due, goes on its way as soon as the store is free, though
+it could take more; so that it is not late."""
 STEP_WAIT_SECONDS = 0.005
 """So long records are waited for while steps go on, whose results come meanwhile."""
 RECORDS_BETWEEN_LOOKS = 500
@@ -165,10 +168,17 @@ class Session:
                 self._timers.settle(self._draft.due)
                 self._draft = None
         await self._take_results()
-        full = self._draft is not None and self._draft.records >= limits.batch_records_max
-        grows = self._timers.are_due and not self._dry
-        if full or not (grows or self._is_in_flight()):
+        if self._is_full(limits.batch_records_max) or not (self._grows() or self._is_in_flight()):
             await self._advance()
+
+    def _is_full(self, records_max: int) -> bool:
+        return self._draft is not None and self._draft.records >= records_max
+
+    def _grows(self) -> bool:
+        """Whether there is more at hand, of which only a part was taken, since something may fall due meanwhile."""
+        if self._dry or not self._timers.are_due:
+            return False
+        return self._draft is None or not self._draft.due or self._draft.records < RECORDS_BESIDE_DUE
 
     async def _take_results(self) -> None:
         """Step what became of steps; what follows from it may publish, too."""
@@ -255,6 +265,8 @@ class Session:
     async def _fetch(self, records_max: int) -> list[Slice]:
         self._pause_where_full()
         wait = self._parts.limits.fetch_wait_milliseconds / 1000
+        if self._timers.are_due:
+            wait = min(wait, self._timers.seconds_until_look())
         if self._steps.are_going:
             wait = min(wait, STEP_WAIT_SECONDS)
         if self._pending is not None:

@@ -37,6 +37,8 @@ class Due:
     """What has fallen due until then may happen; what did so later could still be overtaken by an event."""
     run: Run | None = field(default=None, compare=False)
     """As it was found; None where it has to be loaded."""
+    id: int = field(default=0, compare=False)
+    """The number of the run."""
 
 
 class Timers:
@@ -61,8 +63,8 @@ class Timers:
         """Pipelines whose events have yet to come so far: how far they have come, and how far they must."""
         self._found_at = -DUE_OF_LATE_SECONDS
         self._looking: asyncio.Task[list[Due]] | None = None
-        self._handed: set[Due] = set()
-        """Handed to a batch that is not durable yet, so that the store still finds them due."""
+        self._handed: set[int] = set()
+        """Runs that were handed to a batch that is not durable yet, so that the store would still find them due."""
         self.homes: list[int] = []
         """The homes that are served here."""
         self.left_alone: Mapping[tuple[Route, str], Due] = {}
@@ -72,6 +74,10 @@ class Timers:
     def are_due(self) -> bool:
         """Whether something has fallen due of late, so that more of it is likely."""
         return time.monotonic() - self._found_at < DUE_OF_LATE_SECONDS
+
+    def seconds_until_look(self) -> float:
+        """In how many seconds it is to be looked again."""
+        return max(0.0, self._looked_at + self._limits.timer_poll_seconds - time.monotonic())
 
     async def due(self, *, wait: bool) -> list[Due]:
         """Runs for which something has fallen due, and may happen now.
@@ -87,20 +93,16 @@ class Timers:
         if not self._looking.done():
             return []
         looking, self._looking = self._looking, None
-        due = [
-            one
-            for one in looking.result()
-            if one not in self._handed and self.left_alone.get((one.route, one.key)) != one
-        ]
+        due = [one for one in looking.result() if self.left_alone.get((one.route, one.key)) != one]
         if due:
             self._found_at = time.monotonic()
-            self._handed.update(due)
+            self._handed.update(one.id for one in due)
             self._begin_to_look()
         return due
 
     def settle(self, due: Iterable[Due]) -> None:
         """What was handed out is durable, or is to be found anew."""
-        self._handed.difference_update(due)
+        self._handed.difference_update(one.id for one in due)
 
     async def close(self) -> None:
         """Give up what is being asked."""
@@ -119,15 +121,16 @@ class Timers:
             self._looking = asyncio.create_task(self._look(list(self.homes)), name="what has fallen due")
 
     async def _look(self, homes: Sequence[int]) -> list[Due]:
-        await self._follow_backlog()
         now = self._clock()
+        self._backlog.foresee()
+        await self._follow_backlog()
         until = {
             number: self._behind[route][0] if route in self._behind else now
             for number, route in self._routes.items()
         }
-        # Those that are on their way, or left alone, are found again; as many more are asked for.
-        limit = self._limits.timer_runs_max + len(self._handed) + len(self.left_alone)
-        found = await self._store.due_runs(homes, until, self._definitions, limit)
+        # Those that are on their way are not asked for; those that are left alone are found, and as many more.
+        limit = self._limits.timer_runs_max + len(self.left_alone)
+        found = await self._store.due_runs(homes, until, self._definitions, limit, list(self._handed))
         may = await self._that_may_happen(found, until)
         if not self._behind:
             self._backlog.nothing_waits()
@@ -159,7 +162,7 @@ class Timers:
         may = [(self._routes[one.pipeline], one) for one in found]
         # Of those that were behind, only what may happen was asked for.
         return [
-            Due(route, one.key, one.generation, one.sequence, may_until, one.run)
+            Due(route, one.key, one.generation, one.sequence, may_until, one.run, one.id)
             for route, one in may
             if one.wake_at <= (may_until := passed.get(route, until[one.pipeline]))
         ]

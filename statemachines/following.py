@@ -8,7 +8,7 @@ time.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -41,11 +41,11 @@ class Following(NamedTuple):
         return run.status == Status.COMPLETED and isinstance(self.outcome, Moved | Deferred)
 
 
-Unseen = Callable[[DeferredEvent | Delayed], str]
-"""Asked before a handler sees one: why none may, which makes it a dead letter; empty where one may."""
+Unseen = Callable[[DeferredEvent | Delayed, str], str]
+"""Asked before a handler sees one with this id: why none may, which makes it a dead letter; empty where one may."""
 
 
-def _may_be_seen(_: DeferredEvent | Delayed) -> str:
+def _may_be_seen(_: DeferredEvent | Delayed, __: str) -> str:
     return ""
 
 
@@ -55,7 +55,7 @@ def follow(machine: Machine, run: Run, now: datetime, unseen: Unseen = _may_be_s
         return None
     for one in run.deferred:
         if _may_take(machine, run, one):
-            error = unseen(one)
+            error = unseen(one, one.envelope.id)
             if error:
                 return _refuse(machine, run, one, now, error)
             found = _offer_again(machine, run, one, now)
@@ -82,27 +82,27 @@ def fall_due(
     """
     if run.held:
         return None
-
-    def is_asked_for(one: DeferredEvent | Delayed) -> bool:
-        found = one.envelope.id if isinstance(one, DeferredEvent) else id_of(machine, run, one)
-        return found == event_id
-
-    at = microseconds_of(now if until is None else min(now, until))
-    first = _first_due(run, at, None if event_id is None else is_asked_for)
+    at = microseconds_of(now if until is None or until > now else until)
+    if event_id is None:
+        first = _first_due(run.deferred, read_memory(run.memory).delayed, at)
+    else:
+        deferred = [one for one in run.deferred if one.envelope.id == event_id]
+        delayed = [one for one in read_memory(run.memory).delayed if id_of(machine, run, one) == event_id]
+        first = _first_due(deferred, delayed, at)
     if isinstance(first, DeferredEvent):
         return _expire(run, first, now)
     return None if first is None else _fire(machine, run, first, now, unseen)
 
 
 def _first_due(
-    run: Run, at: int, is_meant: Callable[[DeferredEvent | Delayed], bool] | None = None
+    deferred: Sequence[DeferredEvent], delayed: Sequence[Delayed], at: int
 ) -> DeferredEvent | Delayed | None:
-    """The first of what has fallen due, or with ``is_meant`` of that which is meant."""
-    delayed = (one for one in read_memory(run.memory).delayed if one.due <= at)
-    expired = (one for one in run.deferred if one.until <= at)
-    # What is delayed is in the order in which it falls due.
-    first = next(filter(is_meant, delayed), None)
-    oldest = min(filter(is_meant, expired), key=lambda one: (one.until, one.sequence), default=None)
+    """The first of what has fallen due; what is delayed is in the order in which it falls due."""
+    first = delayed[0] if delayed and delayed[0].due <= at else None
+    if not deferred:
+        return first
+    expired = (one for one in deferred if one.until <= at)
+    oldest = min(expired, key=lambda one: (one.until, one.sequence), default=None)
     if oldest is not None and (
         first is None or (oldest.until, oldest.sequence) < (first.due, first.sequence)
     ):
@@ -112,8 +112,9 @@ def _first_due(
 
 def refuse_next(machine: Machine, run: Run, now: datetime, error: str) -> Following | None:
     """What has fallen due first for a run, or else what it would take next, refused unseen."""
-    first = _first_due(run, microseconds_of(now))
-    for one in (first, *run.deferred, *read_memory(run.memory).delayed):
+    delayed = read_memory(run.memory).delayed
+    first = _first_due(run.deferred, delayed, microseconds_of(now))
+    for one in (first, *run.deferred, *delayed):
         if one is not None:
             return _refuse(machine, run, one, now, error)
     return None
@@ -122,7 +123,7 @@ def refuse_next(machine: Machine, run: Run, now: datetime, error: str) -> Follow
 def _refuse(machine: Machine, run: Run, one: DeferredEvent | Delayed, now: datetime, error: str) -> Following:
     refused = Refused(Reason.NEVER_RETURNED, error, holds=True)
     if isinstance(one, Delayed):
-        return Following(one, _due_occurrence(machine, run, one, now, None, ""), refused)
+        return Following(one, _falls_due(_due_envelope(machine, run, one), run, one, now), refused)
     occurrence = Occurrence(one.envelope, run.key, one.digest, now, None, data=one.data, again=True)
     return Following(one, occurrence, refused)
 
@@ -182,23 +183,28 @@ def _expire(run: Run, one: DeferredEvent, now: datetime) -> Following:
 
 
 def _fire(machine: Machine, run: Run, delayed: Delayed, now: datetime, unseen: Unseen) -> Following:
+    envelope = _due_envelope(machine, run, delayed)
     if not delayed.is_own:
-        occurrence = _due_occurrence(machine, run, delayed, now, None, "")
         left = write_memory(read_memory(run.memory).without(delayed))
-        return Following(delayed, occurrence, departed(run, delayed, left))
-    refusal = unseen(delayed)
+        return Following(delayed, _falls_due(envelope, run, delayed, now), departed(run, delayed, left))
+    refusal = unseen(delayed, envelope.id)
     if refusal:
         return _refuse(machine, run, delayed, now, refusal)
     # A copy: what a handler does to it must not be seen when it falls due once more.
-    event, error = validated(machine, delayed.type, copy.deepcopy(delayed.data))
-    occurrence = _due_occurrence(machine, run, delayed, now, event, error)
+    data = None if delayed.data is None else copy.deepcopy(delayed.data)
+    event, error = validated(machine, delayed.type, data)
+    occurrence = _falls_due(envelope, run, delayed, now, event, error)
     return Following(delayed, occurrence, step(machine, run, occurrence))
 
 
-def _due_occurrence(
-    machine: Machine, run: Run, delayed: Delayed, now: datetime, event: Event | None, error: str
-) -> Occurrence:
+def _due_envelope(machine: Machine, run: Run, delayed: Delayed) -> Envelope:
     source = f"/pointsman/{machine.namespace}/{machine.name}"
-    due = time_of(delayed.due)
-    envelope = Envelope(id_of(machine, run, delayed), source, delayed.type, run.key, due, run.key)
-    return Occurrence(envelope, run.key, b"", now, event, error, data=delayed.data, delayed=delayed)
+    return Envelope(
+        id_of(machine, run, delayed), source, delayed.type, run.key, time_of(delayed.due), run.key
+    )
+
+
+def _falls_due(
+    envelope: Envelope, run: Run, delayed: Delayed, now: datetime, event: Event | None = None, error: str = ""
+) -> Occurrence:
+    return Occurrence(envelope, run.key, b"", now, event, error, False, delayed.data, False, delayed)

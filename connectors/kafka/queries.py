@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
-from aiokafka.client import AIOKafkaClient
+from aiokafka.client import AIOKafkaClient, ConnectionGroup
 from aiokafka.errors import (
     IncompatibleBrokerVersion,
     KafkaError,
@@ -62,11 +62,18 @@ class Queries:
     """Questions over a client that is connected; each is repeated while the cluster is busy with itself."""
 
     def __init__(
-        self, client: Any, settings: KafkaSettings, *, patience_seconds: float = PATIENCE_SECONDS
+        self,
+        client: Any,
+        settings: KafkaSettings,
+        *,
+        patience_seconds: float = PATIENCE_SECONDS,
+        group: int = ConnectionGroup.DEFAULT,
     ) -> None:
+        """``group`` tells the client's connections to one broker apart, which answers those of each in their order."""
         self._client = client
         self._settings = settings
         self._patience_seconds = patience_seconds
+        self._group = group
 
     async def cluster_id(self) -> str:
         return str((await self.metadata([])).cluster_id)
@@ -82,7 +89,7 @@ class Queries:
             node = self._client.get_random_node() if broker is None else broker
             if node is None:
                 raise StaleMetadata
-            return await self._client.send(node, request)
+            return await self._send(node, request)
 
         return await self._patiently(ask)
 
@@ -92,7 +99,7 @@ class Queries:
         async def ask() -> Any:
             controller = self._client.cluster.controller
             node = self._client.get_random_node() if controller is None else controller.nodeId
-            answer = await self._client.send(node, request)
+            answer = await self._send(node, request)
             if any(code == NotControllerError.errno for _, code, *_ in answer.topic_errors):
                 raise NotControllerError
             return answer
@@ -144,7 +151,7 @@ class Queries:
         by_leader = await self._by_leader(timestamps)
         answers = await asyncio.gather(
             *(
-                self._client.send(leader, OffsetRequest(-1, READ_COMMITTED, list(topics.items())))
+                self._send(leader, OffsetRequest(-1, READ_COMMITTED, list(topics.items())))
                 for leader, topics in by_leader.items()
             )
         )
@@ -181,7 +188,10 @@ class Queries:
         if node is None:
             raise StaleMetadata
         # Asking about a topic must not create it.
-        return await self._client.send(node, MetadataRequest(list(topics), allow_auto_topic_creation=False))
+        return await self._send(node, MetadataRequest(list(topics), allow_auto_topic_creation=False))
+
+    async def _send(self, node: Any, request: Any) -> Any:
+        return await self._client.send(node, request, group=self._group)
 
     async def _patiently(self, ask: Callable[[], Awaitable[Answer]]) -> Answer:
         began = time.monotonic()

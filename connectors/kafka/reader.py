@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from aiokafka.client import ConnectionGroup
+
 from connectors.kafka.fetching import Fetching
 from connectors.kafka.lane import Lane
 from connectors.kafka.queries import EARLIEST, LATEST, NOT_FOUND, Queries, connect
@@ -43,7 +45,8 @@ class KafkaReader:
             request_timeout_ms=round(REQUEST_SECONDS * 1000),
             metadata_max_age_ms=round(METADATA_SECONDS * 1000),
         )
-        self._queries = Queries(self._client, self._settings)
+        # A broker answers what comes on one connection in order, and fetches wait there for records.
+        self._queries = Queries(self._client, self._settings, group=ConnectionGroup.COORDINATION)
         self._fetching = Fetching(self._client, self._queries, self._on_arrival)
         self._fetching.start()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple, Protocol
@@ -95,7 +95,7 @@ class DueRun(NamedTuple):
     sequence: int
     """With the generation: which version of the run was found."""
     run: Run | None = None
-    """The run itself, a moment later, without what is deferred for it; None where it is large, or gone."""
+    """The run itself, without what is deferred for it; None where it is large."""
 
 
 class SentEvent(NamedTuple):
@@ -388,12 +388,17 @@ class Store(Protocol):
         ...
 
     async def due_runs(
-        self, homes: Sequence[int], until: Mapping[int, datetime], definitions: Sequence[int], limit: int
+        self,
+        homes: Sequence[int],
+        until: Mapping[int, datetime],
+        definitions: Sequence[int],
+        limit: int,
+        but: Collection[int] = (),
     ) -> list[DueRun]:
         """Runs of these homes that are not held and for which something has fallen due, the longest due first.
 
-        ``until`` says by pipeline until when; runs that go on follow one of these ``definitions``. This and ``applied``
-        may be asked while anything else is; not both at once.
+        ``until`` says by pipeline until when; runs that go on follow one of these ``definitions``. Those with the ids
+        ``but`` are left out. This and ``applied`` may be asked while anything else is; not both at once.
         """
         ...
 

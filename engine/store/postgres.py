@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -35,6 +35,7 @@ from statemachines.run import Run
 
 _SQL = load("store")
 RUN_IDS_IN_BLOCK = 4096
+_CONTEXT = Run._fields.index("context")
 
 
 class PostgresStore:
@@ -180,15 +181,17 @@ class PostgresStore:
         return [DeferredRow(run, WaitingEvent(*event), effects) for run, *event, effects in rows]
 
     async def due_runs(
-        self, homes: Sequence[int], until: Mapping[int, datetime], definitions: Sequence[int], limit: int
+        self,
+        homes: Sequence[int],
+        until: Mapping[int, datetime],
+        definitions: Sequence[int],
+        limit: int,
+        but: Collection[int] = (),
     ) -> list[DueRun]:
-        pipelines, times = list(until), list(until.values())
+        asked = (homes, list(until), list(until.values()), definitions, limit, list(but))
         async with self._looking, _translated(self._looker):
-            rows = await self._looker.fetch(_SQL["due_runs"], homes, pipelines, times, definitions, limit)
-            found = [DueRun(*row) for row in rows]
-            runs = await self._looker.fetch(_SQL["small_runs"], [one.id for one in found]) if found else ()
-        by_id = {row["id"]: Run(*row) for row in runs}
-        return [one._replace(run=by_id.get(one.id)) for one in found]
+            rows = await self._looker.fetch(_SQL["due_runs"], *asked)
+        return [_due_run(*row) for row in rows]
 
     async def applied(self, topics: Iterable[str]) -> dict[Partition, Applied]:
         async with self._looking, _translated(self._looker):
@@ -361,6 +364,13 @@ class PostgresStore:
                     await writer.execute("rollback", timeout=5)
                 raise
         return ticket
+
+
+def _due_run(pipeline: int, wake_at: datetime, *columns: Any) -> DueRun:
+    run = Run(*columns)
+    # Its context is there where it is small.
+    whole = run if columns[_CONTEXT] is not None else None
+    return DueRun(pipeline, run.key, run.id, wake_at, run.generation, run.sequence, whole)
 
 
 @contextlib.asynccontextmanager

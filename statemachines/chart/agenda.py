@@ -13,7 +13,16 @@ from statemachines.effects import Asked
 from statemachines.failing import describe
 from statemachines.handlers import HandlerError, time_asked
 from statemachines.limits import DELAY_DAYS_MAX, DELAYED_MAX, EXECUTIONS_MAX, MEMORY_BYTES_MAX
-from statemachines.memory import EMPTY, Delayed, Execution, Memory, microseconds_of, too_much, write_memory
+from statemachines.memory import (
+    EMPTY,
+    NOTHING_LEFT,
+    Delayed,
+    Execution,
+    Memory,
+    microseconds_of,
+    too_much,
+    write_memory,
+)
 from statemachines.outcome import Reason
 from statemachines.undoing import By, leave, next_owed
 from statemachines.wishes import Wish
@@ -44,8 +53,9 @@ class Agenda:
 
     def leave(self, states: Collection[str]) -> None:
         """Stop the timers and the steps of states that were left."""
-        if states:
+        if self._delayed:
             self._delayed = [one for one in self._delayed if not one.state or one.state not in states]
+        if self._memory.executions:
             left = leave(self._memory, states, self._sequence, self._compensations)
             self._memory = left.memory
             self._stop(left.stopped)
@@ -115,9 +125,9 @@ class Agenda:
 
     def written(self, before: bytes) -> bytes | None:
         """The memory as it is stored; None where it is as before. Raises HandlerError."""
-        memory = self._memory._replace(delayed=tuple(self._delayed))
-        if not before and memory == EMPTY:
-            return None
+        memory = Memory(tuple(self._delayed), *self._memory[1:])
+        if memory == EMPTY:
+            return NOTHING_LEFT if before not in (b"", NOTHING_LEFT) else None
         written = write_memory(memory)
         if len(written) > MEMORY_BYTES_MAX:
             raise HandlerError(Reason.ACTION_FAILED, too_much(memory, len(written)))

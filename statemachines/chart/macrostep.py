@@ -160,7 +160,9 @@ class Macrostep:
             agenda.end(self._output)
         else:
             chart = self._steps.chart
-            agenda.leave(chart.names(self._left & chart.asking & ~1))
+            left = self._left & chart.asking & ~1
+            if left:
+                agenda.leave(chart.names(left))
             for number in numbers_of(self._entered & chart.asking & (self._spot.active | 1)):
                 agenda.enter(chart.nodes[number], self._needed_context)
             agenda.undo(self._undoing)

@@ -65,7 +65,7 @@ class Steps:
         self._lanes: dict[tuple[int, str], tuple[tuple[Arc, ...], ...]] = {}
         self._certain: dict[tuple[Spot, str], tuple[Arc, ...]] = {}
         """What is selected whatever guards may say, since none is asked."""
-        self._plans: dict[tuple[Spot, tuple[int, ...]], Plan] = {}
+        self._plans: dict[tuple[Spot, tuple[Arc, ...]], Plan] = {}
         self._chains: dict[tuple[int, str], tuple[Arc, ...]] = {}
         """By state and type of event, what takes it of that state and of those around it."""
 
@@ -169,7 +169,7 @@ class Steps:
 
     def plan(self, spot: Spot, arcs: tuple[Arc, ...]) -> Plan:
         """What taking these transitions does."""
-        key = (spot, tuple(arc.number for arc in arcs))
+        key = (spot, arcs)
         found = self._plans.get(key)
         if found is None:
             if len(self._plans) >= PLANS_MAX:

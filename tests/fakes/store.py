@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -143,14 +143,20 @@ class FakeStore:
         return found
 
     async def due_runs(
-        self, homes: Sequence[int], until: Mapping[int, datetime], definitions: Sequence[int], limit: int
+        self,
+        homes: Sequence[int],
+        until: Mapping[int, datetime],
+        definitions: Sequence[int],
+        limit: int,
+        but: Collection[int] = (),
     ) -> list[DueRun]:
         due = []
         for pipeline, run in self.tables.runs.values():
             wake = wakes_at(run)
             home = home_of(run.key)
             loaded = run.definition in definitions or run.status != Status.RUNNING
-            if wake is not None and not run.held and home in homes and pipeline in until and loaded:
+            asked = home in homes and pipeline in until and run.id not in but
+            if wake is not None and not run.held and asked and loaded:
                 due.append(
                     DueRun(pipeline, run.key, run.id, time_of(wake), run.generation, run.sequence, run)
                 )

@@ -75,6 +75,9 @@ class Come:
     def __init__(self, far: datetime) -> None:
         self.far = far
 
+    def foresee(self) -> None:
+        pass
+
     def nothing_waits(self) -> None:
         pass
 

@@ -50,10 +50,10 @@ async def wait(owner: Connection, first: int, at: str) -> None:
 
 async def explained(engine: Connection, name: str) -> str:
     homes, now = ",".join(map(str, range(HOMES))), BEGINS.isoformat()
-    await engine.execute(f"prepare {name} (smallint[], int[], timestamptz[], int[], int) as {DUE}")
+    await engine.execute(f"prepare {name} (smallint[], int[], timestamptz[], int[], int, bigint[]) as {DUE}")
     rows = await engine.fetch(
         f"explain (analyze, buffers off, costs off, timing off, summary off) "
-        f"execute {name} ('{{{homes}}}', '{{1}}', array[timestamptz '{now}'], '{{1}}', {LIMIT})"
+        f"execute {name} ('{{{homes}}}', '{{1}}', array[timestamptz '{now}'], '{{1}}', {LIMIT}, '{{}}')"
     )
     return "\n".join(row[0] for row in rows)
 

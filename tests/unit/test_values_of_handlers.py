@@ -29,6 +29,10 @@ class Log(Context):
 
 
 class WithoutOffset(tzinfo):
+    def __repr__(self) -> str:
+        # Without its address, which is another one when the action is done once more.
+        return type(self).__name__
+
     def utcoffset(self, _at: datetime | None) -> None:
         return None
 

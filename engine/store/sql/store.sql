@@ -160,26 +160,24 @@ order by w.run, w.sequence
 -- name: due_runs
 -- The runs for which something has fallen due, of each pipeline until a time, those that waited longest first. Those of a
 -- pipeline and a home are a range of the index, read from its beginning: however many wait, and however much has fallen
--- due, no more are looked at than are asked for. A run that follows a definition that is not loaded waits until it is; one
--- that no event has started follows the newest.
-select due.pipeline, due.key, due.id, due.wake_at, due.generation, due.sequence
+-- due, no more are looked at than are asked for, beside those that are passed over. A run that follows a definition that is
+-- not loaded waits until it is; one that no event has started follows the newest. Context and memory are there where they
+-- are small enough to be loaded before it is known that they are wanted.
+select due.*
 from unnest($2::int[], $3::timestamptz[]) as served (pipeline, until)
 cross join unnest($1::smallint[]) as home (number)
 cross join lateral (
-    select r.pipeline, r.key, r.id, r.wake_at, r.generation, r.sequence
+    select r.pipeline, r.wake_at, r.id, r.key, r.generation, r.sequence, r.status, r.configuration,
+        case when octet_length(r.context) + octet_length(r.memory) <= 8192 then r.context end as context,
+        r.recent, r.hash, r.definition, r.held, r.waiting, r.started, r.updated,
+        case when octet_length(r.context) + octet_length(r.memory) <= 8192 then r.memory end as memory
     from pointsman.runs r
     where r.pipeline = served.pipeline and pointsman.home_of(r.key) = home.number and r.wake_at <= served.until
         and r.wake_at is not null and r.held = 0 and (r.definition = any ($4::int[]) or r.status <> 1)
+        and r.id <> all ($6::bigint[])
     order by r.wake_at limit $5
 ) as due
 order by due.wake_at limit $5
-
--- name: small_runs
--- Those of these runs that are small enough to be loaded before it is known that they are wanted.
-select id, key, generation, sequence, status, configuration, context, recent, hash, definition, held, waiting, started,
-    updated, memory
-from pointsman.runs
-where id = any ($1::bigint[]) and octet_length(context) + octet_length(memory) <= 8192
 
 -- name: applied_positions
 select topic, partition, position, record_time from pointsman.positions

@@ -50,6 +50,8 @@ _CODES = {
 }
 _BRACKETS = {"[": "#91;", "]": "#93;"}
 _INDENT = "  "
+_COMPENSATING = "compensating"
+"""What the state is called where runs are while they are undone."""
 
 
 _CLASSES = (
@@ -109,6 +111,8 @@ class _Drawing:
             self._states[COMPENSATING] = State(pipeline, COMPENSATING, False, False, "", pipeline.place)
         self._numbers = {name: at for at, name in enumerate(self._states)}
         self._ids = {name: _id(name, at) for name, at in self._numbers.items()}
+        if COMPENSATING in self._states and _COMPENSATING not in self._states:
+            self._ids[COMPENSATING] = _COMPENSATING
         self._inner: dict[int, list[State[Any]]] = {}
         for state in self._states.values():
             self._inner.setdefault(id(state.parent), []).append(state)
@@ -135,7 +139,7 @@ class _Drawing:
 
     def _node(self, state: State[Any]) -> Iterator[str]:
         mark = {True: "H* ", False: "H "}[bool(state.deep)] if state.kind == "history" else ""
-        called = "compensating" if state.name == COMPENSATING else state.name
+        called = _COMPENSATING if state.name == COMPENSATING else state.name
         name = _escaped(_told(mark + called, self._marks.states.get(state.name)), _BRACKETS)
         of_state = self._ids[state.name]
         does = [f"{word} / {_escaped(text, _BRACKETS)}" for word, text in _notes(state)]

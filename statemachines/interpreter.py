@@ -18,7 +18,8 @@ An event meets these questions in this order, and the first that has an answer d
 What comes from inside (a timer, an event that a run sent to itself) is asked the last three only, and where nothing
 takes it, it is noted and gone. An event that was deferred is offered again by the same function. How a step ended is
 for the state that asked for it, and for those around it; where that was left, it is noted, and where nothing takes that
-the step has failed, the run is held.
+the step has failed, the run is held. No transition is asked about how a compensation ended, nor about what became of a
+step that was stopped: that changes what the run owes, and once that is nothing, a run that is undone goes on.
 
 A pipeline that has nothing but states and transitions on events is looked up in a table. All that charts have besides
 goes through ``chart``, and so does an event on which an action of a flat pipeline raises another.

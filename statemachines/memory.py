@@ -224,11 +224,15 @@ def _order(one: Delayed) -> tuple[int, int, int]:
     return one.due, one.sequence, one.number
 
 
-def _trimmed(one: Delayed | Execution | Owed) -> list[Any]:
+def _trimmed(one: Delayed | Execution | Owed) -> tuple[Any, ...]:
     """Without what is as usual at the end, which most have a lot of."""
-    form, usual = list(one), one._field_defaults
-    for name in reversed(usual):
-        if form[-1] != usual[name]:
+    end = len(one)
+    for usual in _USUAL[type(one)]:
+        if one[end - 1] != usual:
             break
-        form.pop()
-    return form
+        end -= 1
+    return one[:end]
+
+
+_USUAL = {one: tuple(reversed(one._field_defaults.values())) for one in (Delayed, Execution, Owed)}
+"""What is usual, from the end on."""

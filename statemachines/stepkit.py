@@ -122,7 +122,7 @@ class StepCase:
 
         While the run is undone, the first of them is what the compensation undoes that goes on.
         """
-        owed = [] if self.run is None else in_order(read_memory(self.run.memory))
+        owed = [] if self.run is None else in_order(read_memory(self.run.memory).owed)
         found, wanted = [one.step for one in owed], [one.name for one in steps]
         assert found == wanted, f"what the run has to undo is {_said(found)}, not {_said(wanted)}"
         return self

@@ -7,8 +7,8 @@ step is left meanwhile, the run waits to hear what became of it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from statemachines.events import STEP_DONE, STEP_FAILED, STEP_STOPPED
 from statemachines.memory import Execution, Memory, Owed
@@ -19,14 +19,6 @@ NEVER, ENDED, FAILED, UNKNOWN = "never", "ended", "failed", "unknown"
 HOWS = (NEVER, ENDED, FAILED, UNKNOWN)
 By = Mapping[str, Compensation[Any, Any]]
 """The compensations, by the names of the steps that they undo."""
-
-
-class Left(NamedTuple):
-    """What a run remembers once states were left."""
-
-    memory: Memory
-    stopped: tuple[Execution, ...]
-    """What went on in them, and is to be stopped."""
 
 
 def how_ended(event_type: str, said: Mapping[str, Any], step: str) -> str:
@@ -48,41 +40,51 @@ def settle(memory: Memory, execution: Execution, how: str, row: int, by: By) -> 
 
     ``row`` is the number of the log row that says so.
     """
-    left, made = memory.without(execution), _made(execution, how, row, by.get(execution.step))
-    if made is None:
-        return left
-    return left._replace(owed=(*left.owed, Owed(execution.sequence, execution.number, execution.step, made)))
+    left = memory.without(execution)
+    owed = _owed(execution, how, row, by)
+    return left._replace(owed=(*left.owed, *owed)) if owed else left
 
 
-def _made(execution: Execution, how: str, row: int, by: Compensation[Any, Any] | None) -> int | None:
-    """The number of the row with what it has returned, 0 where that is not known; None: there is nothing to undo."""
-    if by is None or (how == NEVER and execution.attempt == 1):
-        return None
-    if how == ENDED:
-        return row
-    has_raised = how != UNKNOWN and not execution.unknown
-    return None if has_raised and not by.on_error else 0
+def _owed(execution: Execution, how: str, row: int, by: By) -> tuple[Owed, ...]:
+    """What is owed for it: once, or not at all."""
+    compensation = by.get(execution.step)
+    if compensation is None or (how == NEVER and execution.attempt == 1):
+        return ()
+    has_raised = how in (NEVER, FAILED) and not execution.unknown
+    if has_raised and not compensation.on_error:
+        return ()
+    made = row if how == ENDED else 0
+    return (Owed(execution.sequence, execution.number, execution.step, made),)
 
 
-def leave(memory: Memory, states: Collection[str], row: int, by: By) -> Left:
-    """The memory once these states were left: what goes on in them is dropped, or the run waits to hear of it."""
-    stopped = tuple(one for one in memory.executions if one.state in states and not one.stopping)
-    for one in stopped:
-        if one.step not in by:
-            memory = memory.without(one)
-        elif one.again < 0:
-            memory = settle(memory, one, FAILED, row, by)
-        else:
-            memory = memory.instead(one._replace(stopping=1))
-    return Left(memory, stopped)
+def leave(
+    executions: Sequence[Execution], states: Collection[str], by: By
+) -> tuple[list[Execution], list[Execution], tuple[Owed, ...]]:
+    """What becomes of what goes on where these states are left.
+
+    Returns:
+        what the run still remembers: what it waits to hear of is among it; what is to be stopped; and what is owed for
+        that at once, for it had failed for good.
+    """
+    kept: list[Execution] = []
+    stopped: list[Execution] = []
+    owed: tuple[Owed, ...] = ()
+    for one in executions:
+        if one.stopping or one.state not in states:
+            kept.append(one)
+            continue
+        stopped.append(one)
+        if one.again < 0:
+            owed += _owed(one, FAILED, 0, by)
+        elif one.step in by:
+            kept.append(one._replace(stopping=1))
+    return kept, stopped, owed
 
 
 def is_undone(memory: Memory, by: By) -> bool:
     """Whether a run all of whose states were left has nothing to undo, and none to hear of."""
-    if memory.owed:
-        return False
-    left = leave(memory, {one.state for one in memory.executions}, 0, by).memory
-    return not left.owed and not left.executions
+    kept, _, owed = leave(memory.executions, {one.state for one in memory.executions}, by)
+    return not (memory.owed or kept or owed)
 
 
 def undone(memory: Memory, execution: Execution) -> Memory:
@@ -91,14 +93,7 @@ def undone(memory: Memory, execution: Execution) -> Memory:
     return memory.without(execution)._replace(owed=owed)
 
 
-def next_owed(memory: Memory) -> Owed | None:
-    """What a run undoes next: first what is not known, then what was done last; None as long as anything goes on."""
-    if memory.executions:
-        return None
-    return next(iter(in_order(memory)), None)
-
-
-def in_order(memory: Memory) -> list[Owed]:
-    """All that is owed, as it would be undone."""
-    unknown, known = ([one for one in memory.owed if bool(one.made) is made] for made in (False, True))
+def in_order(owed: Sequence[Owed]) -> list[Owed]:
+    """How it is undone: first that of which nobody knows what it did, then what was done, each from the last on."""
+    unknown, known = ([one for one in owed if bool(one.made) is made] for made in (False, True))
     return [*reversed(unknown), *reversed(known)]

@@ -24,7 +24,7 @@ from statemachines.memory import (
     write_memory,
 )
 from statemachines.outcome import Reason
-from statemachines.undoing import By, leave, next_owed
+from statemachines.undoing import By, in_order, leave
 from statemachines.wishes import Wish
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ class Agenda:
     def __init__(self, memory: Memory, now: datetime, sequence: int, compensations: By) -> None:
         self._memory = memory
         self._delayed = list(memory.delayed)
+        self._executions = list(memory.executions)
+        self._owed = memory.owed
         self._compensations = compensations
         self._now = now
         self._sequence = sequence
@@ -48,17 +50,18 @@ class Agenda:
     def end(self, output: Any) -> None:
         """The run has ended: nothing of it comes later any more."""
         self._delayed.clear()
-        self._stop(one for one in self._memory.executions if not one.stopping)
-        self._memory = self._memory._replace(output=output, executions=(), owed=(), undoing=-1)
+        self._stop(one for one in self._executions if not one.stopping)
+        self._executions, self._owed = [], ()
+        self._memory = self._memory._replace(output=output, undoing=-1)
 
     def leave(self, states: Collection[str]) -> None:
         """Stop the timers and the steps of states that were left."""
         if self._delayed:
             self._delayed = [one for one in self._delayed if not one.state or one.state not in states]
-        if self._memory.executions:
-            left = leave(self._memory, states, self._sequence, self._compensations)
-            self._memory = left.memory
-            self._stop(left.stopped)
+        if self._executions:
+            self._executions, stopped, owed = leave(self._executions, states, self._compensations)
+            self._owed += owed
+            self._stop(stopped)
 
     def enter(self, node: Node, context: Callable[[], Context]) -> None:
         """Set the timers of a state that was entered, and ask for its step. Raises HandlerError."""
@@ -82,8 +85,8 @@ class Agenda:
         """
         if line != self._memory.undoing:
             self._memory = self._memory._replace(undoing=line)
-        owed = None if line < 0 else next_owed(self._memory)
-        if owed is not None:
+        if line >= 0 and self._owed and not self._executions:
+            owed = in_order(self._owed)[0]
             compensation = self._compensations.get(owed.step)
             if compensation is None:
                 message = f"the run is to undo the step {owed.step!r}, which has no compensation any more"
@@ -125,7 +128,16 @@ class Agenda:
 
     def written(self, before: bytes) -> bytes | None:
         """The memory as it is stored; None where it is as before. Raises HandlerError."""
-        memory = Memory(tuple(self._delayed), *self._memory[1:])
+        rest = self._memory
+        memory = Memory(
+            tuple(self._delayed),
+            rest.marks,
+            rest.seen,
+            rest.output,
+            tuple(self._executions),
+            self._owed,
+            rest.undoing,
+        )
         if memory == EMPTY:
             return NOTHING_LEFT if before not in (b"", NOTHING_LEFT) else None
         written = write_memory(memory)
@@ -134,11 +146,10 @@ class Agenda:
         return None if written == before else written
 
     def _run(self, execution: Execution) -> None:
-        executions = self._memory.executions
-        if len(executions) >= EXECUTIONS_MAX:
+        if len(self._executions) >= EXECUTIONS_MAX:
             message = f"the run has {EXECUTIONS_MAX} steps going on already, as many as it may have"
             raise HandlerError(Reason.ACTION_FAILED, message)
-        self._memory = self._memory._replace(executions=(*executions, execution))
+        self._executions.append(execution)
         self.asked.append(Asked("step", execution.step, id=execution.of, number=execution.number))
 
     def _stop(self, executions: Iterable[Execution]) -> None:

@@ -181,7 +181,9 @@ class Macrostep:
         steps = 1
         as_before = False
         while not self._ended:
-            arcs = () if as_before else self._select_eventless()
+            arcs = () if as_before else self._steps.select_eventless(self._spot, self._holds)
+            if not arcs and self._undoing >= 0:
+                arcs = self._way_on()
             if not arcs:
                 if not self._queue:
                     break
@@ -204,12 +206,13 @@ class Macrostep:
             if failure is not None:
                 raise failure
 
-    def _select_eventless(self) -> tuple[Arc, ...]:
-        if self._undoing >= 0 and is_undone(self._memory, self._machine.compensations):
-            event = Compensated()
-            self._set_event(event, event.event_type())
-            return (self._steps.chart.ways_on[self._undoing],)
-        return self._steps.select_eventless(self._spot, self._holds)
+    def _way_on(self) -> tuple[Arc, ...]:
+        """Where a run goes that is undone by now; nowhere as long as it is not."""
+        if not is_undone(self._memory, self._machine.compensations):
+            return ()
+        event = Compensated()
+        self._set_event(event, event.event_type())
+        return (self._steps.chart.ways_on[self._undoing],)
 
     def _circle(self) -> str:
         states = " ".join(self._steps.chart.names(self._spot.active & ~1))
@@ -222,19 +225,18 @@ class Macrostep:
     def _carry_out(self, arcs: tuple[Arc, ...]) -> None:
         self._follow(self._steps.plan(self._spot, arcs), arcs)
 
-    def _follow(self, plan: Plan, arcs: tuple[Arc, ...] = ()) -> None:
-        """Do what is planned for these transitions."""
+    def _follow(self, plan: Plan, arcs: tuple[Arc, ...] = (), begin: int = 0) -> None:
+        """Do what is planned for these transitions, but for so much that is done already."""
         self._moves = True
         live = self._live
-        at = 0
-        while at < len(plan.acts):
-            act = plan.acts[at]
-            at += 1
+        for at, act in enumerate(plan.acts[begin:], begin + 1):
             live.active = act.active
             if type(act) is Do:
-                if self._do(act.block, arcs):
-                    # What was done so far that one would have done, too: it leaves the same states.
-                    plan = self._steps.plan(self._spot, _undoing(act.block, arcs))
+                undone = _undoing(act.block, arcs) if self._do(act.block, arcs) else arcs
+                if undone is not arcs:
+                    # What was done so far that plan would have done, too: it leaves the same states.
+                    self._follow(self._steps.plan(self._spot, undone), undone, at)
+                    return
             else:
                 assert isinstance(act, SayDone)
                 self._say_done(act.final, act.done)
@@ -355,7 +357,9 @@ class Macrostep:
 
 
 def _undoing(block: Block, arcs: tuple[Arc, ...]) -> tuple[Arc, ...]:
-    """The transitions that are taken where the action of one of them asks to compensate."""
+    """The transitions that are taken where the action of one of them asks to compensate, which it may."""
+    if any(one.block is block and one.undoing >= 0 for one in arcs):
+        return arcs  # that is taken already
     return tuple(one.undone if one.block is block and one.undone is not None else one for one in arcs)
 
 

@@ -81,10 +81,11 @@ ON_ERROR = {"one": False, "two": True}
 """Whether a step that has raised is undone; those that are never undone are not in it."""
 
 outsiders = st.sampled_from(["go", "back", "in", "go", "back", "in", "cancel", "undo", "close", "end"])
-WAYS = ["done", "done", "done", "failed", "lost", "late", "tried", "tried lost", "tried late"]
+WAYS = ["done", "done", "failed", "lost", "late", "tried", "tried lost", "tried late", "ended"]
 STOPS = ["never", "ended", "failed", "unknown"]
-endings = st.tuples(st.integers(0, 7), st.sampled_from([*WAYS, *STOPS]), st.integers(0, 9))
-"""Of which execution, the latest first; what becomes of it; and a number."""
+STOPPED = [*STOPS, "done", "lost", "late", "tried", "tried lost"]
+endings = st.tuples(st.integers(0, 7), st.integers(0, 8), st.integers(0, 9))
+"""Of which execution; what becomes of it, of ``WAYS`` or of ``STOPPED``; and a number."""
 
 
 def occurrence(
@@ -100,11 +101,11 @@ def occurrence(
 def ending(execution: Execution, how: str, value: int) -> tuple[str, Any]:
     step, lost = BY_NAME[execution.step], how.endswith("lost")
     late = how.endswith("late")
+    result = value if step.name in ON_ERROR else None
     if how == "done":
-        result = None if step.name not in ON_ERROR else value
         return done_event(step, execution, execution.attempt, result)
-    if how in STOPS and step.name in ON_ERROR:
-        return stopped_event(step, execution, how, value)
+    if how in STOPS and (execution.stopping or how == "ended"):
+        return stopped_event(step, execution, how, result)
     if how.startswith("tried"):
         return tried_event(step, execution, KeyError("k"), timed_out=late, lost=lost, again=value)
     return failed_event(step, execution, KeyError("k"), timed_out=late, lost=lost, attempts=value)
@@ -137,7 +138,7 @@ class Known:
         """What was done, or may have been, and the row that says so; in order."""
         self.undone: list[str] = []
 
-    def ends(self, execution: Execution, event_type: str, how: str, row: int) -> None:
+    def ends(self, execution: Execution, how: str, row: int) -> None:
         """What this says, which the run took."""
         if how.startswith("tried") and execution.id not in self.stopped:
             self.unseen |= {execution.id} if how != "tried" else set()
@@ -149,9 +150,9 @@ class Known:
             self.undone.append(self.undoes[execution.id])
             return
         on_error = ON_ERROR.get(execution.step)
-        is_done = how in ("done", "ended") and not event_type.startswith("failed")
-        unseen = how in ("lost", "late", "tried lost", "tried late", "unknown") or execution.id in self.unseen
-        was_begun = execution.attempt > 1 or how != "never" or event_type.startswith("failed")
+        is_done = how in ("done", "ended")
+        unseen = how in ("lost", "late", "tried lost", "unknown") or execution.id in self.unseen
+        was_begun = execution.attempt > 1 or how != "never"
         if is_done and on_error is not None:
             self.did.append((execution.id, row))
         elif on_error is not None and was_begun and (unseen or on_error):
@@ -189,9 +190,13 @@ def changed(thing: Any, known: Known, run: Run) -> tuple[str, Any, Execution | N
     """The event: its type and data, of which execution it is, and how that ended."""
     if isinstance(thing, str):
         return thing, None, None, ""
-    at, how, value = thing
-    ever = list(known.ever.values())
-    chosen = ever[-1 - at % len(ever)]
+    at, number, value = thing
+    # Mostly of one that the run waits for.
+    some = [one for one in known.ever.values() if one.id in known.waits or at == 0]
+    if not some:
+        return "in", None, None, ""
+    chosen = some[-at % len(some)]
+    how = (STOPPED if chosen.id in known.stopped else WAYS)[number]
     found = read_memory(run.memory).execution(chosen.id) or chosen
     return *ending(found, how, value), found, how
 
@@ -219,7 +224,7 @@ def test_a_run_undoes_what_it_did(things: list[Any]) -> None:
             continue
         void = isinstance(outcome, Refused | Ignored) and outcome.reason in (Reason.VOID, Reason.STEP_FAILED)
         if execution is not None and not void:
-            known.ends(execution, event_type, how, before.sequence + 1)
+            known.ends(execution, how, before.sequence + 1)
         if run.status == Status.COMPLETED and not was_undone and before.status == Status.RUNNING:
             # It ended as it does, or had nothing to undo.
             known.forgets()

@@ -41,7 +41,7 @@ def test_an_example_runs_and_its_picture_is_its_own(name: str) -> None:
 
 
 def test_there_is_an_example_of_every_construct() -> None:
-    assert len(SHOWN) == 20
+    assert len(SHOWN) == 21
     shown = "".join(SECTIONS[name] for name in SHOWN)
     for word in (
         "region(",
@@ -66,6 +66,13 @@ def test_there_is_an_example_of_every_construct() -> None:
         ".timed_out",
         "on_failure(",
         "then_runs(",
+        ".compensate(",
+        "compensate=True",
+        "Compensate()",
+        ".undone(",
+        ".undoing_failed(",
+        ".step_stopped(",
+        ".then_owes(",
         "Send(",
         "Cancel(",
         "Defer(",

@@ -187,7 +187,7 @@ def test_with_it_comes_what_it_changes_of_steps_and_of_what_runs_are_found_by(ke
     assert (asked.key, asked.step, asked.address, asked.again) == (key, "mend", (1, 2, 0), START + UNTIL)
     assert (commit.attributes, commit.executions_over) == ([(1, {"place": "bench"})], [])
     assert (second.fired, second.lateness) == ({"mending": 1}, timedelta(days=1).total_seconds())
-    third.meet_result(done(route, asked, result))
+    third.meet_results([done(route, asked, result)])
     commit = third.finish()
     assert (commit.executions_asked, commit.executions_over) == ([], [asked.address])
     assert commit.attributes == [(1, {"place": result})]

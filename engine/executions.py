@@ -60,8 +60,15 @@ def asked_execution(pipeline: int, run: Run, one: Execution, at: datetime) -> As
     return AskedExecution(pipeline, *named, one.step, one.attempt, again, one.error, *rest)
 
 
-def given_up(memory: bytes, execution: Execution) -> bytes:
-    """The memory of a run whose execution has failed for good, and nothing has taken that."""
+def given_up(memory: bytes, execution: Execution, *, unknown: bool) -> bytes:
+    """The memory of a run whose execution has failed for good, and nothing has taken that.
+
+    ``unknown``: what its last attempt did is not known, so that it may have to be undone.
+    """
     found = read_memory(memory)
-    left = tuple(one._replace(again=OVER) if one.id == execution.id else one for one in found.executions)
+    left = tuple(_over(one, unknown=unknown) if one.id == execution.id else one for one in found.executions)
     return write_memory(found._replace(executions=left))
+
+
+def _over(one: Execution, *, unknown: bool) -> Execution:
+    return one._replace(again=OVER, unknown=int(unknown or one.unknown))

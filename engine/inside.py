@@ -72,7 +72,7 @@ def inner_arrival(route: Route, key: str, record: RawRecord, digest: bytes | Non
     delayed: Delayed | Execution | None = None
     own = envelope.subject == key and envelope.source == source_of(route.newest.namespace, route.name)
     if own and is_result(envelope.type):
-        delayed = execution_of(decoded.data)
+        delayed = execution_of(envelope.type, decoded.data)
     elif own:
         due = record.timestamp * 1_000 if envelope.time is None else microseconds_of(envelope.time)
         # It is in no run's memory any more, and only says where the event comes from.
@@ -101,10 +101,10 @@ def result_arrival(
     return inner_arrival(route, key, record)
 
 
-def execution_of(data: Any) -> Execution:
-    """What names the execution in the data of what became of it; the run knows the rest."""
+def execution_of(event_type: str, data: Any) -> Execution:
+    """What names the execution in what became of it; the run knows the rest."""
     sequence, _, number = str(data["execution"]).partition(".")
-    return Execution(int(sequence), int(number), "", "", int(data["attempt"]))
+    return Execution(int(sequence), int(number), event_type.split(".")[2], "", int(data["attempt"]))
 
 
 def sent_arrival(route: Route, body: bytes, at: datetime) -> Arrival:

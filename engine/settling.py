@@ -16,6 +16,7 @@ from statemachines.memory import Delayed, Execution, lasting, read_memory, write
 from statemachines.outcome import Deferred, Duplicate, Ignored, Outcome, Reason, Refused, Stale, Waits
 from statemachines.run import DeferredEvent, Run, Status
 from statemachines.turns import business_key
+from statemachines.undoing import UNKNOWN, how_ended
 
 WAITING_EVENTS_MAX = 1_000
 """How many events wait behind the hold of one run; the newest beyond that become dead letters."""
@@ -126,7 +127,7 @@ class Settling(Ledger):
         sequence: int | None = None
         if run is not None and refused.holds:
             kind = Kind.HELD if after_wait is None else Kind.HELD_AFTER_WAIT
-            memory = _given_up(run, arrival.delayed)
+            memory = _given_up(run, arrival)
             self._leave_waiting(arrival, run, kind, at, after_wait, memory)
             sequence = run.sequence + 1
         elif run is not None and after_wait is not None:
@@ -137,7 +138,7 @@ class Settling(Ledger):
         self, arrival: Arrival, run: Run, delayed: Delayed | Execution, refused: Refused, at: datetime
     ) -> None:
         """Make what a run has asked for, and cannot take, a dead letter that holds it."""
-        memory = _given_up(run, delayed) or write_memory(read_memory(run.memory).without(delayed))
+        memory = _given_up(run, arrival) or write_memory(read_memory(run.memory).without(delayed))
         kind = Kind.HELD_FIRED if refused.holds else Kind.PASSED
         after = self.row(arrival, run, kind, at, memory=memory)
         self._letter(arrival, run, refused, at, after.sequence if refused.holds else None)
@@ -178,9 +179,13 @@ class Settling(Ledger):
         return after
 
 
-def _given_up(run: Run, delayed: Delayed | Execution | None) -> bytes:
+def _given_up(run: Run, arrival: Arrival) -> bytes:
     """What a run remembers once nothing takes the failure of a step; empty where it is about none."""
-    return given_up(run.memory, delayed) if isinstance(delayed, Execution) and run.memory else b""
+    envelope, data, _ = arrival.decoded
+    if not isinstance(arrival.delayed, Execution) or not run.memory:
+        return b""
+    unknown = how_ended(envelope.type, data, arrival.delayed.step) == UNKNOWN
+    return given_up(run.memory, arrival.delayed, unknown=unknown)
 
 
 def _without(deferred: tuple[DeferredEvent, ...], gone: DeferredEvent) -> tuple[DeferredEvent, ...]:

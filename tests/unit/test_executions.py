@@ -1,0 +1,70 @@
+"""What a commit changes of executions, by the memories of a run before and after it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from engine.executions import given_up, note_executions, open_executions
+from engine.store.contract import Commit
+from statemachines.memory import Execution, Memory, read_memory, time_of, write_memory
+from statemachines.run import Run, Status
+
+AT = datetime(2026, 3, 1, tzinfo=UTC)
+ASKED = Execution(1, 0, "charge", "charging")
+
+
+def memory_of(*executions: Execution) -> bytes:
+    return write_memory(Memory(executions=executions))
+
+
+def run_with(*executions: Execution) -> Run:
+    named = 7, "o1", 0, 3, int(Status.RUNNING), "charging", b"{}", b"", b"", 1, 0, 0, AT, AT
+    return Run(*named, memory_of(*executions))
+
+
+def noted(before: bytes, *after: Execution) -> Commit:
+    commit = Commit(AT)
+    note_executions(commit, 5, run_with(*after), before)
+    return commit
+
+
+def test_what_is_new_is_asked_for_at_once() -> None:
+    [asked] = noted(b"", ASKED).executions_asked
+    assert asked[:9] == (5, "o1", 7, 1, 0, "charge", 1, AT, "")
+
+
+def test_what_is_as_before_is_not_touched() -> None:
+    commit = noted(memory_of(ASKED), ASKED)
+    assert (commit.executions_asked, commit.executions_over) == ([], [])
+
+
+def test_what_is_gone_is_over() -> None:
+    assert noted(memory_of(ASKED)).executions_over == [(7, 1, 0)]
+
+
+def test_what_is_to_be_tried_again_waits_for_its_time() -> None:
+    again = ASKED._replace(attempt=2, again=1_800_000_000_000_000, error="Away: no")
+    commit = noted(memory_of(ASKED), again)
+    [asked] = commit.executions_asked
+    assert (asked.attempt, asked.again, asked.error) == (2, time_of(again.again), "Away: no")
+    assert commit.executions_over == []
+
+
+def test_what_is_to_be_stopped_waits_for_no_time() -> None:
+    [asked] = noted(
+        memory_of(ASKED), ASKED._replace(again=1_800_000_000_000_000, stopping=1)
+    ).executions_asked
+    assert (asked.stopping, asked.again) == (True, AT)
+
+
+@pytest.mark.parametrize(("before", "unknown", "after"), [(0, False, 0), (0, True, 1), (1, False, 1)])
+def test_what_was_given_up_is_over_and_stays_in_the_memory_with_what_is_not_known_of_it(
+    before: int, unknown: bool, after: int
+) -> None:
+    asked = ASKED._replace(unknown=before)
+    memory = given_up(memory_of(asked), ASKED, unknown=unknown)
+    assert open_executions(memory) == {}
+    [left] = read_memory(memory).executions
+    assert (left.again, left.unknown, left.id) == (-1, after, ASKED.id)

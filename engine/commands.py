@@ -4,6 +4,7 @@
               where the broker refused what a run publishes, back into the outbox, behind all that is there by now
 ``drop``      give a dead letter up: where it holds its run, those that wait go on without it
 ``event``     an event that a run has sent to another one (``engine.sending``)
+``send`` ...  what operators ask of runs (``engine.operating``)
 ``release``   a definition that a run's events waited for is loaded again; or more events waited than one of the others
               could take with it (``engine.draining``)
 
@@ -29,6 +30,7 @@ from engine.draining import Draining, write_row
 from engine.envelope import decode_headers
 from engine.inside import inner_arrival
 from engine.limits import EngineLimits
+from engine.operating import WHATS, Operating
 from engine.outlet import Outlet
 from engine.relay.refusals import record_of
 from engine.routing import Route, TopicRoute
@@ -102,6 +104,7 @@ class Commands:
         self._outlet = outlet
         self._draining = Draining(store, topics, committer, limits)
         self._sent = SentEvents(store, self._routes, committer, outlet)
+        self._operating = Operating(self._routes, committer)
         self.homes: list[int] = []
         """The homes whose runs' events are taken here."""
         self.takes_events = True
@@ -183,6 +186,9 @@ class Commands:
         log.error("command %s (%s) is refused by the store: %s", command.id, command.command, kind)
         batch = await self._committer.new_batch(0)
         batch.commit.commands.append(command.id)
+        if command.command in WHATS:
+            self._operating.refuse(command, batch, str(error))
+            batch.finish()
         await self._committer.commit(batch)
 
     async def _apply(self, attempt: Attempt, batch: Batch) -> None:
@@ -195,6 +201,8 @@ class Commands:
                     await self._end_dead_letter(attempt, letter, batch)
             case "release":
                 await self._release(attempt, int(body["run"]), int(body["held"]), batch)
+            case what if what in WHATS:
+                await self._operating.take(command, batch)
             case unknown:
                 log.error(
                     "the inbox has a command %r that this version does not know; it is dropped", unknown

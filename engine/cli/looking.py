@@ -275,8 +275,9 @@ def print_explanation(found: Explanation) -> None:
     """In sentences."""
     for answer in found.answers:
         say(_subject(answer))
-        if answer.origin is not None:
-            say(f"  {answer.origin.sentence}")
+        for whence in (answer.origin, answer.sender):
+            if whence is not None:
+                say(f"  {whence.sentence}")
         for change in (*answer.earlier, answer.current):
             say(f"  {short_time(change.at)}  {change.sentence}")
     for sentence in found.notes:
@@ -292,7 +293,7 @@ def _subject(answer: Answer) -> str:
 def place(record: RecordView) -> str:
     """Where a record is; what was never taken by a topic has no place in it."""
     if not record.topic:
-        return "none: it came from inside of a run"
+        return "none: it came from a run, or from an operator"
     return (
         record.topic if record.offset is None else f"{record.topic}/{record.partition} offset {record.offset}"
     )

@@ -16,6 +16,7 @@ from engine.reading.dead_letters import (
 from engine.reading.errors import NotFoundError
 from engine.reading.explain import Answer, Change, Explanation, explain
 from engine.reading.history import EventView, HistoryRow, history
+from engine.reading.operating import AskedOfRun, Done, ask_send, wait_until_done
 from engine.reading.positions import PositionSet, PositionView, list_positions, set_position
 from engine.reading.replay import Mismatch, ReplayReport, RunReplayed, replay
 from engine.reading.runs import RunView, list_runs
@@ -26,10 +27,12 @@ from engine.reading.verify import Finding, VerifyReport, verify
 __all__ = [
     "Answer",
     "Asked",
+    "AskedOfRun",
     "Became",
     "Change",
     "DeadLetterDetails",
     "DeadLetterView",
+    "Done",
     "EventView",
     "Explanation",
     "Finding",
@@ -46,6 +49,7 @@ __all__ = [
     "VerifyReport",
     "ask_drop",
     "ask_redrive",
+    "ask_send",
     "explain",
     "history",
     "list_dead_letters",
@@ -56,5 +60,6 @@ __all__ = [
     "show",
     "show_dead_letter",
     "verify",
+    "wait_until_done",
     "wait_until_taken",
 ]

@@ -237,6 +237,27 @@ class EndedDeadLetter(NamedTuple):
     """Whether it is published, from now on; None: as before."""
 
 
+class Operation(NamedTuple):
+    """What became of what an operator asked of a run."""
+
+    command: int
+    """The row of the inbox."""
+    pipeline: int
+    key: str
+    what: str
+    event_id: str | None
+    """Of what was sent."""
+    run: int | None
+    """That it was done to, or asked of."""
+    done: bool
+    answer: str
+    """A sentence; empty where what became of the event tells."""
+    who: str
+    why: str
+    asked: datetime
+    at: datetime
+
+
 @dataclass(slots=True)
 class Commit:
     """Everything that becomes durable together or not at all."""
@@ -270,6 +291,7 @@ class Commit:
     sent: list[SentEvent] = field(default_factory=list)
     attributes: list[tuple[int, Attributes]] = field(default_factory=list)
     """(run, search attributes) of runs whose attributes this changes."""
+    operations: list[Operation] = field(default_factory=list)
     strikes_forgotten: list[tuple[int, int]] = field(default_factory=list)
     """(position, offset)"""
     out: list[OutRecord] = field(default_factory=list)

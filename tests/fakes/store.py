@@ -21,6 +21,7 @@ from engine.store.contract import (
     LostPositionsError,
     LostRunsError,
     Noted,
+    Operation,
     Origin,
     Position,
     RefusedByStoreError,
@@ -58,6 +59,7 @@ class Tables:
     waiting: dict[tuple[int, int], tuple[int, datetime | None]] = field(default_factory=dict)
     letters: dict[int, tuple[DeadLetter, str]] = field(default_factory=dict)
     noted: list[Noted] = field(default_factory=list)
+    operations: list[Operation] = field(default_factory=list)
     inbox: dict[int, Command] = field(default_factory=dict)
     commands: int = 0
     """The number of the last command that was put into the inbox."""
@@ -276,6 +278,7 @@ class FakeStore:
             letter, status = tables.letters[ended.id]
             tables.letters[ended.id] = (letter, ended.status if status == "open" else status)
         tables.noted.extend(commit.noted)
+        tables.operations.extend(commit.operations)
         if not published:
             return None
         tables.ticket += 1

@@ -54,7 +54,7 @@ def test_help_lists_every_command(runner: CliRunner) -> None:
     shown = runner.invoke(app, ["--help"]).stdout
     for command in (
         "demo", "dev", "run", "validate", "diagram", "publish", "runs", "history", "show", "explain", "verify",
-        "replay", "dead-letters", "relay", "positions", "migrate", "config", "doctor",
+        "replay", "dead-letters", "send", "relay", "positions", "migrate", "config", "doctor",
     ):  # fmt: skip
         assert f" {command} " in shown
 
@@ -133,6 +133,7 @@ WORDS: dict[str, list[str]] = {
     "replay": ["statemachines.shipped.orders"],
     "run": ["statemachines.shipped.orders"],
     "runs": [],
+    "send": ["order", "o-1", "order.paid", "{}", "--reason", "a test"],
     "show": ["o-1"],
     "verify": [],
 }
@@ -158,7 +159,7 @@ def test_these_are_all_commands_that_go_to_postgres() -> None:
 
 
 def test_the_text_that_is_kept_with_a_decision_has_one_name_and_no_filter_has_it() -> None:
-    decisions = ["dead-letters drop", "dead-letters redrive", "positions set", "relay accept"]
+    decisions = ["dead-letters drop", "dead-letters redrive", "positions set", "relay accept", "send"]
     assert commands_with("--reason") == decisions
     assert commands_with("--with-reason") == [
         "dead-letters drop",

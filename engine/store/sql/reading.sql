@@ -348,3 +348,27 @@ join pointsman.pipelines p on p.id = r.pipeline
 join pointsman.definitions d on d.id = r.definition
 where p.namespace = $1 and p.name = any ($2::text[])
 group by 1, 2, 3
+
+-- name: structures_of
+-- Of all versions of a pipeline, the newest first.
+select d.structure from pointsman.definitions d join pointsman.pipelines p on p.id = d.pipeline
+where p.namespace = $1 and p.name = $2 order by d.version desc, d.id desc
+
+-- name: ask_of_run
+insert into pointsman.inbox (namespace, pipeline, command, body, who, why) values ($1, $2, $3, $4, $5, $6) returning id
+
+-- name: operations
+select command, what, key, event_id, run, done, answer, who, why, asked, at from pointsman.operations
+where command = any ($1::bigint[]) order by command
+
+-- name: operation_of_event
+-- Who has sent an event to a run of a pipeline first, and why.
+select who, why, asked from pointsman.operations where event_id = $1 and pipeline = $2 and key = $3 and what = 'send'
+order by command limit 1
+
+-- name: asked_and_not_taken
+-- Events that operators have sent, and no engine has taken up.
+select i.who, i.why, i.at, p.name, convert_from(i.body, 'UTF8')::json ->> 'key' as key
+from pointsman.inbox i join pointsman.pipelines p on p.id = i.pipeline
+where i.namespace = $1 and i.command = 'send' and convert_from(i.body, 'UTF8')::json ->> 'event_id' = $2
+order by i.id

@@ -1,0 +1,46 @@
+"""The commands that do something to runs, while an engine runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.cli import pointsman, started
+from tests.integration.test_cli_run import engine_on, pipeline, publish, reader_on, rows
+from tests.services import Database, Kafka, TopicFactory
+
+
+async def test_events_are_sent_by_an_operator(
+    database: Database, kafka: Kafka, topic: TopicFactory, tmp_path: Path
+) -> None:
+    name = await topic("orders")
+    publish(kafka, name, rows("o-1"))
+    settings, looking = engine_on(database, kafka), reader_on(database)
+    with started("run", pipeline(tmp_path, name), on=settings) as engine:
+        engine.wait_for("partitions: ")
+        why = ("--reason", "paid in cash", "--who", "ana", "--wait", "60")
+        placed = '{"order_id": "o-2", "customer": "Ada", "amount": 5, "items": []}'
+        begun = pointsman("send", "order", "o-2", "order.placed", placed, *why, on=settings)
+        assert begun.code == 0, begun.err
+        assert "It started the run 'o-2' of order, in placed (row 1)." in begun.out
+        data = '{"order_id": "o-2", "amount": 5}'
+        moved = pointsman(
+            "send", "order", "o-2", "order.paid", "-", "--id", "cash", *why, "--json", input=data, on=settings
+        )
+        assert (moved.code, moved.json["disposition"], moved.json["event_id"]) == (0, "applied", "cash")
+        failed = pointsman(
+            "send", "order", "o-2", "order.paid", '{"order_id": "o-2", "amount": "much"}', *why, on=settings
+        )
+        assert (failed.code, "invalid data" in failed.out) == (1, True)
+    told = pointsman("explain", "cash", on=looking)
+    assert "ana sent it at 20" in told.out
+    assert "paid in cash." in told.out
+    for words in (
+        ["send", "order", "o-2", "order.payd", "--reason", "x"],
+        ["send", "order", "o-2", "order.paid", "{", "--reason", "x"],
+        ["send", "order", "o-2", "order.paid"],
+        ["send", "order", "o-2", "order.paid", "--reason", " "],
+    ):
+        refused = pointsman(*words, on=settings)
+        assert (refused.code, refused.out) == (2, ""), (words, refused)
+    unknown = pointsman("send", "ordr", "o-2", "order.paid", "--reason", "x", on=settings)
+    assert (unknown.code, "Did you mean 'order'?" in unknown.err) == (1, True)

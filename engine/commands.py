@@ -104,7 +104,7 @@ class Commands:
         self._outlet = outlet
         self._draining = Draining(store, topics, committer, limits)
         self._sent = SentEvents(store, self._routes, committer, outlet)
-        self._operating = Operating(self._routes, committer)
+        self._operating = Operating(store, topics, self._routes, committer, self._draining)
         self.homes: list[int] = []
         """The homes whose runs' events are taken here."""
         self.takes_events = True
@@ -202,7 +202,7 @@ class Commands:
             case "release":
                 await self._release(attempt, int(body["run"]), int(body["held"]), batch)
             case what if what in WHATS:
-                await self._operating.take(command, batch)
+                attempt.offered = await self._operating.take(command, batch, attempt.events_max)
             case unknown:
                 log.error(
                     "the inbox has a command %r that this version does not know; it is dropped", unknown

@@ -7,7 +7,8 @@ from typing import Any
 
 import orjson
 
-from engine.reading import AskedOfRun, Done, ask_send, wait_until_done
+from engine.reading import AskedOfRun, Done, ask_of_run, ask_send, wait_until_done
+from engine.reading.operating import What
 from engine.store.connecting import Connection, connect
 from tests.feeding import Feeding
 
@@ -27,12 +28,21 @@ async def send(
     """Send an event."""
     given = None if data is None else orjson.dumps(data)
 
-    async def ask(connection: Connection) -> AskedOfRun:
+    async def question(connection: Connection) -> AskedOfRun:
         return await ask_send(
             connection, feeding.namespace, pipeline, key, event_type, given, who=WHO, why=why, event_id=id
         )
 
-    return await _done(feeding, ask)
+    return await _done(feeding, question)
+
+
+async def ask(feeding: Feeding, what: What, pipeline: str, key: str, *, why: str = WHY) -> Done:
+    """Have a run paused or resumed."""
+
+    async def question(connection: Connection) -> AskedOfRun:
+        return await ask_of_run(connection, feeding.namespace, what, pipeline, key, who=WHO, why=why)
+
+    return await _done(feeding, question)
 
 
 async def _done(feeding: Feeding, ask: Callable[[Connection], Awaitable[AskedOfRun]]) -> Done:

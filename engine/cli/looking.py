@@ -45,7 +45,7 @@ def runs(
         str | None,
         typer.Option(
             "--status",
-            metavar="expected|running|completed|held|waiting",
+            metavar="expected|running|completed|held|paused|waiting",
             help="Only of this status; waiting: events are deferred for them.",
         ),
     ] = None,
@@ -174,6 +174,7 @@ def show(
             "definition": f"version {found.version}, {(found.definition or '')[:12]}",
             "event": f"{found.row.event.type} {found.row.event.id} ({found.row.event.kind})",
             **({"record": place(found.record)} if found.record else {}),
+            **({"asked": _asked_for(found.command)} if found.command else {}),
         }
     )
     say("context:")
@@ -181,6 +182,13 @@ def show(
     print_memory(found)
     if found.record:
         print_record(found.record)
+
+
+def _asked_for(command: Any) -> str:
+    """Who asked for a command, and why."""
+    said = command if isinstance(command, dict) else {}
+    who = f" by {said['who']}" if said.get("who") else ""
+    return f"{said.get('command')}{who}: {said.get('why')}"
 
 
 def explain(

@@ -1,14 +1,14 @@
-"""``send``: what an operator does to runs, as events in their logs."""
+"""``send``, ``pause``, ``resume``: what an operator does to runs, as events in their logs."""
 
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from engine.cli.arguments import check_text
-from engine.cli.asking import ask_store, whoever
+from engine.cli.arguments import check_run, check_text
+from engine.cli.asking import RunWords, ask_store, find_address, whoever
 from engine.cli.failures import FAILED
 from engine.cli.options import Json, Namespace, Postgres, Who
 from engine.cli.output import print_json, say
@@ -30,7 +30,7 @@ Wait = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (send,):
+    for command in (send, pause, resume):
         app.command(rich_help_panel=PANEL)(command)
 
 
@@ -95,3 +95,70 @@ def send(
     else:
         say(f"{found.asked.event_id}: {found.sentence}")
     return FAILED if found.failed else 0
+
+
+def pause(
+    run: RunWords,
+    *,
+    reason: Reason,
+    who: Who = None,
+    wait: Wait = 10.0,
+    postgres: Postgres = None,
+    namespace: Namespace = None,
+    json: Json = False,
+) -> int:
+    """Hold a run: what comes for it waits, in its order, and its timers do not fire, until it is resumed.
+
+    Of one run at most 1,000 events wait; what comes beyond that is a dead letter. Ends with 1 where the run cannot be
+    paused, as one that a dead letter holds.
+    """
+    return _ask("pause", run, reason, whoever(who), wait, postgres, namespace, json)
+
+
+def resume(
+    run: RunWords,
+    *,
+    reason: Reason,
+    who: Who = None,
+    wait: Wait = 10.0,
+    postgres: Postgres = None,
+    namespace: Namespace = None,
+    json: Json = False,
+) -> int:
+    """Let a run go on that is paused: first with what waited, then with what has fallen due.
+
+    Ends with 1 where something else holds the run, as a dead letter does.
+    """
+    return _ask("resume", run, reason, whoever(who), wait, postgres, namespace, json)
+
+
+def _ask(
+    what: Literal["pause", "resume"],
+    words: list[str],
+    reason: str,
+    who: str,
+    wait: float,
+    postgres: str | None,
+    namespace: str | None,
+    json: bool,
+) -> int:
+    check_run(words)
+    check_text("--reason", reason)
+    check_text("--who", who)
+
+    async def question(connection: Connection, namespace: str) -> list[Done]:
+        from engine.reading import ask_of_run, wait_until_done  # noqa: PLC0415 - needs an extra to be installed
+
+        address = await find_address(connection, namespace, words)
+        asked = await ask_of_run(connection, namespace, what, *address, who=who, why=reason)
+        return await wait_until_done(connection, namespace, [asked], seconds=wait)
+
+    became = ask_store({"postgres": postgres, "namespace": namespace}, question)
+    if json:
+        print_json(
+            {"command": what, "runs": len(became), "done": sum(one.done for one in became), "became": became}
+        )
+    else:
+        for one in became:
+            say(one.sentence)
+    return FAILED if any(one.failed for one in became) else 0

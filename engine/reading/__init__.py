@@ -16,7 +16,7 @@ from engine.reading.dead_letters import (
 from engine.reading.errors import NotFoundError
 from engine.reading.explain import Answer, Change, Explanation, explain
 from engine.reading.history import EventView, HistoryRow, history
-from engine.reading.operating import AskedOfRun, Done, ask_send, wait_until_done
+from engine.reading.operating import AskedOfRun, Done, ask_of_run, ask_send, wait_until_done
 from engine.reading.positions import PositionSet, PositionView, list_positions, set_position
 from engine.reading.replay import Mismatch, ReplayReport, RunReplayed, replay
 from engine.reading.runs import RunView, list_runs
@@ -48,6 +48,7 @@ __all__ = [
     "RunView",
     "VerifyReport",
     "ask_drop",
+    "ask_of_run",
     "ask_redrive",
     "ask_send",
     "explain",

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 
@@ -19,12 +19,14 @@ from engine.reading.asking import check_said, wait_for
 from engine.reading.catalog import SQL
 from engine.reading.errors import NotFoundError
 from engine.reading.explain import Change, explain
+from engine.reading.runs import find_run
 from engine.reading.values import askable, json_of
 from engine.store.connecting import Connection
 from statemachines.limits import KEY_BYTES_MAX
 from statemachines.patterns import covers, is_from_inside
 from statemachines.suggest import did_you_mean
 
+What = Literal["pause", "resume"]
 DATA_BYTES_MAX = 1_000_000
 """As much as a record of Kafka has where nothing else is said."""
 
@@ -113,10 +115,25 @@ async def ask_send(
     if isinstance(found, Unreadable):
         raise UsageError(f"That is no event: {found.error}. Nothing was sent.")
     body = {"key": key, "event_id": own_id, "event": event}
-    return await put(connection, namespace, AskedOfRun(0, "send", pipeline, key, own_id), body, who, why)
+    return await _put(connection, namespace, AskedOfRun(0, "send", pipeline, key, own_id), body, who, why)
 
 
-async def put(
+async def ask_of_run(
+    connection: Connection, namespace: str, what: What, pipeline: str, key: str, *, who: str, why: str
+) -> AskedOfRun:
+    """Ask for a run to be paused or resumed. Needs the engine's role.
+
+    Raises:
+        NotFoundError: there is no such run.
+        UsageError: it is not said who asks, or why.
+    """
+    check_said("who asks", who)
+    check_said("why", why)
+    await find_run(connection, namespace, pipeline, key)
+    return await _put(connection, namespace, AskedOfRun(0, what, pipeline, key), {"key": key}, who, why)
+
+
+async def _put(
     connection: Connection,
     namespace: str,
     asked: AskedOfRun,

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from engine.errors import UsageError
+from engine.log import Kind
 from engine.reading.catalog import SQL
 from engine.reading.due import MemoryView, memory_view
 from engine.reading.errors import NotFoundError
@@ -19,15 +20,17 @@ from statemachines.run import Run, Status
 from statemachines.search import Attributes
 from statemachines.suggest import did_you_mean
 
-RunStatus = Literal["expected", "running", "completed", "held"]
-_FILTERS: dict[str, tuple[int | None, bool | None, bool]] = {
-    "expected": (int(Status.EXPECTED), False, False),
-    "running": (int(Status.RUNNING), False, False),
-    "completed": (int(Status.COMPLETED), False, False),
-    "held": (None, True, False),
-    "waiting": (None, None, True),
+RunStatus = Literal["expected", "running", "completed", "held", "paused"]
+_FILTERS: dict[str, tuple[int | None, bool | None, bool, bool | None]] = {
+    "expected": (int(Status.EXPECTED), False, False, None),
+    "running": (int(Status.RUNNING), False, False, None),
+    "completed": (int(Status.COMPLETED), False, False, None),
+    "held": (None, True, False, False),
+    "paused": (None, True, False, True),
+    "waiting": (None, None, True, None),
 }
-"""What each means for the columns ``status`` and ``held``, and whether events must be deferred for the run."""
+"""What each means for the columns ``status`` and ``held``, whether events must be deferred for the run, and whether it
+must be an operator who holds it."""
 STATUSES = tuple(_FILTERS)
 _RUN_COLUMNS = tuple(name for name in Run._fields if name != "deferred")
 _WORDS: dict[int, RunStatus] = {
@@ -46,7 +49,7 @@ class RunView:
     key: str
     generation: int
     status: str
-    """expected, running, completed or held."""
+    """expected, running, completed, held or paused."""
     configuration: list[str]
     """The active states, outermost first."""
     sequence: int
@@ -103,9 +106,20 @@ async def list_runs(
     """
     if status is not None and status not in _FILTERS:
         raise UsageError(f"There is no status {status!r}. {did_you_mean(status, _FILTERS)}")
-    number, held, deferred = (None, None, False) if status is None else _FILTERS[status]
+    number, held, deferred, paused = (None, None, False, None) if status is None else _FILTERS[status]
     asked = await asked_attributes(connection, namespace, pipeline, where) if where else None
-    filters = (askable(pipeline), askable(key), number, held, askable(state), limit, asked, deferred)
+    filters = (
+        askable(pipeline),
+        askable(key),
+        number,
+        held,
+        askable(state),
+        limit,
+        asked,
+        deferred,
+        paused,
+        int(Kind.PAUSED),
+    )
     rows = await connection.fetch(SQL["list_runs"], namespace, *filters)
     return [
         RunView(
@@ -113,7 +127,7 @@ async def list_runs(
             pipeline=row["name"],
             key=row["key"],
             generation=row["generation"],
-            status=word_for(row["status"], row["held"]),
+            status=word_for(row["status"], row["holding"]),
             configuration=states_of(row["configuration"]),
             sequence=row["sequence"],
             context=json_of(row["context"]),
@@ -128,10 +142,10 @@ async def list_runs(
     ]
 
 
-def word_for(status: int, held: int) -> RunStatus:
-    """The status as people see it."""
-    if held:
-        return "held"
+def word_for(status: int, holding: int | None) -> RunStatus:
+    """The status as people see it; ``holding`` is the kind of the row that holds the run, None where none does."""
+    if holding is not None:
+        return "paused" if holding == Kind.PAUSED else "held"
     return _WORDS[status]
 
 

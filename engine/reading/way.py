@@ -48,7 +48,9 @@ async def passages_of(
         found: dict[Passage, Rows] = {}
         before: str | None = None
         memory = b""
+        holding: int | None = None
         async for row in connection.cursor(SQL["way_of_run"], run.id, prefetch=ROWS_AHEAD):
+            holding = row["kind"] if row["sequence"] == run.held else holding
             fired = row["kind"] == Kind.FIRED and not _leaves(
                 namespace, pipeline, run, memory, row["event_id"]
             )
@@ -61,7 +63,7 @@ async def passages_of(
         pipeline=pipeline,
         key=run.key,
         generation=run.generation,
-        status=word_for(run.status, run.held),
+        status=word_for(run.status, holding),
         configuration=states_of(run.configuration),
         sequence=run.sequence,
         version=None if definition is None else definition.version,

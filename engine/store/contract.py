@@ -237,6 +237,20 @@ class EndedDeadLetter(NamedTuple):
     """Whether it is published, from now on; None: as before."""
 
 
+class Hold(NamedTuple):
+    """What holds a run."""
+
+    kind: int
+    """Of the row (``engine.log.Kind``)."""
+    at: datetime
+    payload: bytes | None
+    """Of a command's: who asked for it, and why."""
+    letter: int | None
+    """The open dead letter that holds it."""
+    reason: str | None
+    """Of that."""
+
+
 class Operation(NamedTuple):
     """What became of what an operator asked of a run."""
 
@@ -372,6 +386,10 @@ class Store(Protocol):
         self, pipelines: Sequence[int], limit: int, homes: Sequence[int] = ()
     ) -> list[Command]:
         """The oldest commands for these pipelines; events of runs only for those of these homes."""
+        ...
+
+    async def hold_of(self, run: int, sequence: int) -> Hold | None:
+        """What the row of this number says, which holds the run."""
         ...
 
     async def load_dead_letter(self, number: int) -> StoredDeadLetter | None:

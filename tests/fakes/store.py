@@ -18,6 +18,7 @@ from engine.store.contract import (
     DeadLetter,
     DeferredRow,
     DueRun,
+    Hold,
     LostPositionsError,
     LostRunsError,
     Noted,
@@ -189,6 +190,19 @@ class FakeStore:
         del homes
         mine = [c for c in self.tables.inbox.values() if c.pipeline is None or c.pipeline in pipelines]
         return sorted(mine)[:limit]
+
+    async def hold_of(self, run: int, sequence: int) -> Hold | None:
+        row = self.tables.rows.get((run, sequence))
+        if row is None:
+            return None
+        letters = self.tables.letters.items()
+        held = [
+            (number, one.reason)
+            for number, (one, status) in letters
+            if (one.run, one.sequence, status) == (run, sequence, "open")
+        ]
+        letter, reason = held[0] if held else (None, None)
+        return Hold(row.kind, row.at, row.payload, letter, reason)
 
     async def load_dead_letter(self, number: int) -> StoredDeadLetter | None:
         found = self.tables.letters.get(number)

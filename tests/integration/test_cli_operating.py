@@ -31,6 +31,22 @@ async def test_events_are_sent_by_an_operator(
             "send", "order", "o-2", "order.paid", '{"order_id": "o-2", "amount": "much"}', *why, on=settings
         )
         assert (failed.code, "invalid data" in failed.out) == (1, True)
+        paused = pointsman("pause", "o-1", *why, on=settings)
+        assert (paused.code, "is paused (row 3)" in paused.out) == (0, True), paused
+        data = '{"order_id": "o-1", "package": "p-1"}'
+        waits = pointsman("send", "order", "o-1", "order.packed", data, *why, on=settings)
+        assert (waits.code, "It waits (row 4) behind a pause by ana" in waits.out) == (0, True), waits
+        assert [one["key"] for one in pointsman("runs", "--status", "paused", "--json", on=looking).json] == [
+            "o-1"
+        ]
+        shown = pointsman("show", "o-1", "--at", "3", on=looking).out
+        assert "pause by ana: paid in cash" in shown
+        resumed = pointsman("resume", "order", "o-1", *why, "--json", on=settings)
+        assert (resumed.code, resumed.json["done"]) == (0, 1)
+        held = pointsman("pause", "order", "o-2", *why, on=settings)
+        assert (held.code, "held by dead letter 1 (invalid data)" in held.out) == (1, True), held
+        assert pointsman("pause", "order", "o-77", *why, on=settings).code == 1
+        assert pointsman("pause", "o-1", on=settings).code == 2
     told = pointsman("explain", "cash", on=looking)
     assert "ana sent it at 20" in told.out
     assert "paid in cash." in told.out

@@ -8,6 +8,7 @@ import pytest
 
 from engine.errors import UsageError
 from engine.limits import EngineLimits
+from engine.log import digest_number, digest_of
 from engine.reading import (
     Answer,
     NotFoundError,
@@ -25,7 +26,7 @@ from statemachines.machine import compile_pipeline
 from tests.errand import errand
 from tests.feeding import event, feed
 from tests.operators import send
-from tests.services import Database
+from tests.services import Database, execute
 from tests.shop import shop
 
 PLACED = {"order_id": "o1", "amount": 5}
@@ -167,6 +168,19 @@ async def test_what_an_engine_that_is_loaded_does_not_know_is_a_dead_letter(
     assert "shop knows no type 'order.noted'; ana has sent the event" in unknown.sentence
     (letter,) = await list_dead_letters(reader, "default")
     assert letter.reason == "unknown type"
+
+
+async def test_what_ended_an_engine_twice_is_a_dead_letter(database: Database, reader: Connection) -> None:
+    digest = digest_number(digest_of("/pointsman/default/operators", "stuck"))
+    async with feed(database, shop()) as feeding:
+        await send(feeding, "shop", "o1", "order.placed", PLACED)
+        await execute(
+            database.owner_dsn, f"insert into pointsman.strikes values (0, {digest}, 2, 'pay', now())"
+        )
+        stuck = await send(feeding, "shop", "o1", "order.paid", PLACED, id="stuck")
+    assert stuck.failed
+    assert "handler never returned" in stuck.sentence
+    await check_books(reader)
 
 
 async def test_what_no_engine_took_up_waits_and_says_so(

@@ -66,6 +66,13 @@ def released(row: FoundRow, pipeline: str) -> str:
     return sentence(f"this is {what}; it lifted the hold of {run} (row {row.sequence}).")
 
 
+def paused(row: FoundRow, pipeline: str) -> str:
+    """What the row of a command says that holds its run."""
+    run = run_name(pipeline, row.key, row.generation)
+    what = _released(LogRowBrief(row.kind, row.at, row.type, row.event_id, row.payload))
+    return sentence(f"this is {what}; it holds {run} (row {row.sequence}).")
+
+
 def waits(
     row: FoundRow, pipeline: str, version: int | None, hold: int | None, holder: Holder | None, *, still: bool
 ) -> str:
@@ -99,6 +106,15 @@ def waits_for_rest(row: FoundRow, pipeline: str, *, still: bool) -> str:
         f"It {wait} (row {row.sequence}): the hold of {run} {since} lifted, and those that waited before it are taken "
         "first."
     )
+
+
+def waits_for_resume(row: FoundRow, pipeline: str, pause: LogRowBrief, *, still: bool) -> str:
+    """What a row says of an event that waits, or waited, for its run to be resumed."""
+    run = run_name(pipeline, row.key, row.generation)
+    behind = f"behind {_released(pause)}, which {'holds' if still else 'held'} {run}"
+    if not still:
+        return f"It waited (row {row.sequence}) {behind}."
+    return f"It waits (row {row.sequence}) {behind}. To let the run go on: pointsman resume {pipeline} {row.key}."
 
 
 def left_waiting(row: FoundRow, pipeline: str) -> str:

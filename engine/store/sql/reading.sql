@@ -15,7 +15,8 @@ order by p.topic, p.partition, p.consumer_group, p.cluster
 
 -- name: list_runs
 select p.name, r.id, r.key, r.generation, r.sequence, r.status, r.configuration, r.context, r.recent, r.hash,
-    r.definition, r.held, r.waiting, r.started, r.updated, r.memory, a.attributes
+    r.definition, r.held, r.waiting, r.started, r.updated, r.memory, a.attributes,
+    (select h.kind from pointsman.events h where r.held > 0 and h.run = r.id and h.sequence = r.held) as holding
 from pointsman.runs r
 join pointsman.pipelines p on p.id = r.pipeline
 left join pointsman.run_attributes a on a.run = r.id
@@ -27,6 +28,9 @@ where p.namespace = $1
     and ($6::text is null or $6 = any (string_to_array(split_part(r.configuration, '  ', 1), ' ')))
     and ($8::jsonb[] is null or a.attributes @> any ($8))
     and (not $9::boolean or exists (select from pointsman.waiting w where w.run = r.id and w.until is not null))
+    and ($10::boolean is null or $10 = exists (
+        select from pointsman.events h where h.run = r.id and h.sequence = r.held and h.kind = $11::smallint
+    ))
 order by r.started desc, r.id desc
 limit nullif($7::int, 0)
 

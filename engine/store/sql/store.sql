@@ -197,6 +197,12 @@ select id, pipeline, run, sequence, key, event_id, type, position, "offset", rec
     record_headers, status, reason, dead_letter_topic, details
 from pointsman.dead_letters where id = $1
 
+-- name: hold_of
+select e.kind, e.at, e.payload, d.id, d.reason
+from pointsman.events e
+left join pointsman.dead_letters d on d.run = e.run and d.sequence = e.sequence and d.status = 'open'
+where e.run = $1 and e.sequence = $2
+
 -- name: add_ignored_range
 insert into pointsman.ignored_ranges (position, first, last, records, at)
 select new.position, new.first, new.last, new.records, $5

@@ -25,6 +25,7 @@ import orjson
 
 from connectors.source import RawRecord, Record
 from engine.batch import Batch
+from engine.cancelling import CANCEL
 from engine.committer import Committer
 from engine.draining import Draining, write_row
 from engine.envelope import decode_headers
@@ -217,9 +218,10 @@ class Commands:
         status = "redriven" if redriven else "dropped"
         run = await self._run_of(letter)
         holder = run is not None and letter.sequence is not None and run.held == letter.sequence
-        if holder and run is not None and self._is_not_loaded(letter.pipeline, run):
+        cancels = redriven and letter.type == CANCEL and letter.position is None
+        if (holder or cancels) and run is not None and self._is_not_loaded(letter.pipeline, run):
             log.error(
-                "dead letter %s holds the run %r, which follows a version of its pipeline that is not loaded here; "
+                "dead letter %s is of the run %r, which follows a version of its pipeline that is not loaded here; "
                 "it stays open",
                 letter.id,
                 run.key,
@@ -241,7 +243,7 @@ class Commands:
             write_row(command, f"pointsman.{command.command}", self._routes[letter.pipeline], run, batch)
         if redriven and topic is not None:
             await self._offer(record, letter, topic, batch)
-        if holder and run is not None and letter.pipeline is not None:
+        if (holder or cancels) and run is not None and letter.pipeline is not None:
             await self._drain(attempt, self._routes[letter.pipeline], run.key, batch)
 
     def _publish_again(self, command: Command, letter: StoredDeadLetter, batch: Batch) -> None:
@@ -307,7 +309,10 @@ class Commands:
             await self._committer.learn_strikes([])
             arrivals = [inner_arrival(self._routes[letter.pipeline], letter.key, _raw(record))]
             await self._committer.load(batch, arrivals, len(arrivals))
-            batch.meet(arrivals)
+            if batch.can_cancel(arrivals[0]):
+                batch.cancel(arrivals[0])
+            else:
+                batch.meet(arrivals)
             batch.rest()
             return
         # Its id may be made of where it came from, which need not be the cluster that is read now.

@@ -3,6 +3,7 @@
 ``send``     an event, as if from a topic
 ``pause``    hold the run: what comes for it waits, and nothing of it falls due
 ``resume``   lift that hold; what waited goes on
+``cancel``   end the run, or have it go where its pipeline says, whatever holds it
 
 What became of each is kept beside what it did, in the same transaction (``Operation``): whoever asked reads it there.
 """
@@ -19,14 +20,17 @@ from engine.batch import Batch
 from engine.committer import Committer
 from engine.draining import Draining, write_row
 from engine.log import Kind
-from engine.operators import operators_arrival
+from engine.operators import cancellation, command_id, operators_arrival
 from engine.routing import Route, TopicRoute
 from engine.store.contract import Command, Hold, Operation, Store
 from engine.waiting import with_deferred
 from statemachines.outcome import Reason, Refused
 from statemachines.run import Run, Status
 
-WHATS = frozenset({"send", "pause", "resume"})
+WHATS = frozenset({"send", "pause", "resume", "cancel"})
+
+
+_NOT_LOADED = "it follows a version of its pipeline that is not loaded here. Load that, too, and ask again."
 
 
 class Answer(NamedTuple):
@@ -38,6 +42,8 @@ class Answer(NamedTuple):
     """Empty: what became of the event that was sent tells."""
     offered: int = 0
     """How many events that waited it took with it."""
+    event_id: str | None = None
+    """Of the event that tells what became of it."""
 
 
 class Operating:
@@ -67,7 +73,7 @@ class Operating:
         elif (run := await self._run_of(route, key)) is None:
             answer = Answer(done=False, sentence=f"{route.name} has no run with the key {key!r}.")
         else:
-            do = self._pause if command.command == "pause" else self._resume
+            do = {"pause": self._pause, "resume": self._resume, "cancel": self._cancel}[command.command]
             answer = await do(Asked(command, route, run, batch, events_max))
         _note(command, body, run, batch, answer)
         return answer.offered
@@ -82,6 +88,7 @@ class Operating:
             arrival = self._arrival(command, body)
             refused = Refused(Reason.REFUSED_BY_STORE, error, holds=False)
             batch.refuse(arrival, None, refused, batch.commit.at, None)
+            answer = answer._replace(event_id=body["event_id"])
         _note(command, body, None, batch, answer)
 
     async def _send(self, command: Command, body: dict[str, Any], batch: Batch) -> Answer:
@@ -96,7 +103,7 @@ class Operating:
             error = f"{route.name} knows no type {event_type!r}; {command.who} has sent the event"
             refused = Refused(Reason.UNKNOWN_TYPE, error, holds=False)
             batch.refuse(arrival, None, refused, batch.commit.at, None)
-        return Answer(done=True, sentence="")
+        return Answer(done=True, sentence="", event_id=body["event_id"])
 
     async def _pause(self, asked: Asked) -> Answer:
         name, run = asked.name, asked.run
@@ -126,14 +133,27 @@ class Operating:
         if hold.kind != Kind.PAUSED:
             return Answer(done=False, sentence=f"{name} is not paused: {_held_by(asked, hold)}")
         if run.definition not in route.machines:
-            version = "follows a version of its pipeline that no engine of this group has loaded"
-            return Answer(
-                done=False, sentence=f"{name} {version}, and stays paused. Load that, too, and ask again."
-            )
+            return Answer(done=False, sentence=f"{name} stays paused: {_NOT_LOADED}")
         write_row(asked.command, "pointsman.resume", route, run, asked.batch)
         offered = await self._draining.go_on(asked.command, route, run.key, asked.batch, asked.events_max)
         waited = f"; {run.behind} events had waited" if run.behind else ""
         return Answer(True, f"{name} goes on (row {run.sequence + 1}){waited}.", offered)
+
+    async def _cancel(self, asked: Asked) -> Answer:
+        name, run, route, batch = asked.name, asked.run, asked.route, asked.batch
+        if run.has_ended:
+            row = await self._store.cancellation_of(run.id)
+            cancelled = "" if row is None else f" It was cancelled {_told(row)}."
+            return Answer(row is not None, f"{_not_running(asked)}{cancelled}")
+        if run.status != Status.RUNNING:
+            return Answer(done=False, sentence=_not_running(asked))
+        if run.definition not in route.machines:
+            return Answer(done=False, sentence=f"{name} is not cancelled: {_NOT_LOADED}")
+        await self._committer.learn_strikes([])
+        batch.cancel(operators_arrival(route, run.key, cancellation(asked.command, route), asked.command.at))
+        batch.rest()
+        offered = await self._draining.go_on(asked.command, route, run.key, batch, asked.events_max)
+        return Answer(True, "", offered, command_id(asked.command))
 
     async def _run_of(self, route: Route, key: str) -> Run | None:
         """The run as the store has it now, in the cache: what is answered rests on it."""
@@ -203,7 +223,7 @@ def _note(command: Command, body: dict[str, Any], run: Run | None, batch: Batch,
             pipeline=command.pipeline or 0,
             key=body["key"],
             what=command.command,
-            event_id=body.get("event_id"),
+            event_id=answer.event_id,
             run=None if run is None else run.id,
             done=answer.done,
             answer=answer.sentence,

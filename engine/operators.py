@@ -13,6 +13,8 @@ from engine.arrival import Arrival
 from engine.inside import inner_arrival
 from engine.log import microseconds
 from engine.routing import Route
+from engine.store.contract import Command
+from statemachines.events import Cancelled
 
 
 def operators_source(namespace: str) -> str:
@@ -39,6 +41,24 @@ def operators_event(
     if data is not None:
         event["data"] = orjson.Fragment(data)
     return orjson.dumps(event, option=orjson.OPT_UTC_Z).decode()
+
+
+def command_id(command: Command) -> str:
+    """The id of the event that a command is in the log of a run."""
+    return f"command/{command.id}"
+
+
+def cancellation(command: Command, route: Route) -> str:
+    """The event that cancels a run."""
+    return operators_event(
+        route.newest.namespace,
+        id=command_id(command),
+        type=Cancelled.event_type(),
+        data=None,
+        who=command.who,
+        why=command.why,
+        time=command.at,
+    )
 
 
 def operators_record(key: str, event: str, at: datetime) -> RawRecord:

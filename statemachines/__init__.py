@@ -3,7 +3,7 @@
 from statemachines.context import Context
 from statemachines.definition import Pipeline, State, Topic
 from statemachines.effects import Cancel, Effect, Out, Publish, Raise, Send
-from statemachines.events import After, Done, Event, Failed
+from statemachines.events import After, Cancelled, Done, Event, Failed
 from statemachines.guards import has_tag, in_state
 from statemachines.mistakes import DefinitionError, Mistake
 from statemachines.ordering import OrderBy
@@ -13,6 +13,7 @@ from statemachines.search import Searchable
 __all__ = [
     "After",
     "Cancel",
+    "Cancelled",
     "Context",
     "Defer",
     "DefinitionError",

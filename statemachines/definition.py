@@ -13,7 +13,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from statemachines.context import Context
 from statemachines.effects import Out
-from statemachines.events import After, Done, Event, KeyBy, make_after, make_done
+from statemachines.events import After, Cancelled, Done, Event, KeyBy, make_after, make_done
 from statemachines.lines import Delay, Handler, Initial, Keyed, Kind, Move, Start, name_of
 from statemachines.ordering import OrderBy
 from statemachines.places import Place, calling_place
@@ -327,6 +327,22 @@ class Pipeline(Generic[C]):
     ) -> None:
         """Add a transition out of any state that is not final; a state's own transitions come first."""
         self.add_move(None, event, to, when, do)
+
+    def on_cancel(
+        self,
+        *,
+        to: State[C] | str | Sequence[State[C] | str],
+        do: Callable[[C, Cancelled], Out] | None = None,
+    ) -> None:
+        """Say where a run goes that an operator cancels, whatever its state; without this, it ends where it is.
+
+        It is a transition of the whole pipeline: what a state says by ``on(Cancelled, ...)`` comes first.
+
+        Args:
+            to: the target; a final one ends the run.
+            do: changes the context that it is given, and may return effects.
+        """
+        self.add_move(None, Cancelled, to, None, do)
 
     def after(
         self,

@@ -241,6 +241,16 @@ class Failed(Event, type="error.execution"):
     error: str
 
 
+class Cancelled(Event, type="cancel.run"):
+    """Says that an operator cancels the run; what takes it says what becomes of the run.
+
+    Where no transition does, the run ends where it is.
+    """
+
+    who: str
+    why: str
+
+
 class After(Event):
     """Says that a timer of a state, or of the whole run, fell due."""
 
@@ -261,7 +271,7 @@ def make_done(state: str) -> type[Done]:
 
 def is_internal(event: type[Event]) -> bool:
     """Whether only the interpreter makes such events; from outside they are of an unknown type."""
-    return issubclass(event, Done | Failed | After)
+    return issubclass(event, Done | Failed | After | Cancelled)
 
 
 # A slot, written past the frozen model's __setattr__. It holds a function and its arguments, because a Meta

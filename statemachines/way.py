@@ -18,6 +18,7 @@ from typing import NamedTuple
 from statemachines.chart.steps import Spot
 from statemachines.chart.tree import Arc, numbers_of
 from statemachines.definition import Move, Start
+from statemachines.events import Cancelled
 from statemachines.machine import Machine
 from statemachines.run import active_in
 
@@ -125,7 +126,8 @@ class _Search:
         types = {one: None for node in machine.steps.chart.nodes for one in node.arcs}
         events = machine.events
         timers = {timer.event_type for node in machine.steps.chart.nodes for timer in node.timers}
-        self._by_itself = [one for one in types if one not in events and one not in timers]
+        alone = {*timers, Cancelled.event_type()}
+        self._by_itself = [one for one in types if one not in events and one not in alone]
         """What follows by itself: transitions that wait for nothing, and on done states and failures."""
         self._raised = [*self._by_itself, *(one for one in types if one in events)]
 

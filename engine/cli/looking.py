@@ -45,7 +45,7 @@ def runs(
         str | None,
         typer.Option(
             "--status",
-            metavar="expected|running|completed|held|paused|waiting",
+            metavar="expected|running|completed|cancelled|held|paused|waiting",
             help="Only of this status; waiting: events are deferred for them.",
         ),
     ] = None,

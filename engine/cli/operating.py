@@ -1,9 +1,9 @@
-"""``send``, ``pause``, ``resume``: what an operator does to runs, as events in their logs."""
+"""``send``, ``pause``, ``resume``, ``cancel``: what an operator does to runs, as events in their logs."""
 
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +15,7 @@ from engine.cli.output import print_json, say
 
 if TYPE_CHECKING:
     from engine.reading import Done
+    from engine.reading.operating import What
     from engine.store.connecting import Connection
 
 PANEL = "Decisions"
@@ -30,7 +31,7 @@ Wait = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (send, pause, resume):
+    for command in (send, pause, resume, cancel):
         app.command(rich_help_panel=PANEL)(command)
 
 
@@ -132,8 +133,26 @@ def resume(
     return _ask("resume", run, reason, whoever(who), wait, postgres, namespace, json)
 
 
+def cancel(
+    run: RunWords,
+    *,
+    reason: Reason,
+    who: Who = None,
+    wait: Wait = 10.0,
+    postgres: Postgres = None,
+    namespace: Namespace = None,
+    json: Json = False,
+) -> int:
+    """End a run, whatever holds it: by the transition that its pipeline has for that, or where it is.
+
+    What fell due for it does not come any more, and what waited for it meets the policy for events of ended runs. Ends
+    with 1 where the run has ended already, other than by being cancelled, and where an action of the transition fails.
+    """
+    return _ask("cancel", run, reason, whoever(who), wait, postgres, namespace, json)
+
+
 def _ask(
-    what: Literal["pause", "resume"],
+    what: What,
     words: list[str],
     reason: str,
     who: str,

@@ -26,7 +26,7 @@ from statemachines.limits import KEY_BYTES_MAX
 from statemachines.patterns import covers, is_from_inside
 from statemachines.suggest import did_you_mean
 
-What = Literal["pause", "resume"]
+What = Literal["pause", "resume", "cancel"]
 DATA_BYTES_MAX = 1_000_000
 """As much as a record of Kafka has where nothing else is said."""
 
@@ -121,7 +121,7 @@ async def ask_send(
 async def ask_of_run(
     connection: Connection, namespace: str, what: What, pipeline: str, key: str, *, who: str, why: str
 ) -> AskedOfRun:
-    """Ask for a run to be paused or resumed. Needs the engine's role.
+    """Ask for a run to be paused, resumed or cancelled. Needs the engine's role.
 
     Raises:
         NotFoundError: there is no such run.
@@ -169,7 +169,7 @@ async def _done(connection: Connection, namespace: str, asked: AskedOfRun, row: 
             f"{asked.pipeline} loaded; nothing need be done again."
         )
         return Done(asked, taken=False, done=False, disposition=None, dead_letter=None, sentence=sentence)
-    changes = [] if asked.event_id is None else await _changes(connection, namespace, asked, row["at"])
+    changes = [] if row["event_id"] is None else await _changes(connection, namespace, asked, row)
     if not changes:
         return Done(asked, True, row["done"], None, None, row["answer"] or "It is done.")
     last = changes[-1]
@@ -178,14 +178,12 @@ async def _done(connection: Connection, namespace: str, asked: AskedOfRun, row: 
     return Done(asked, True, done, last.disposition, last.dead_letter, said)
 
 
-async def _changes(
-    connection: Connection, namespace: str, asked: AskedOfRun, since: datetime
-) -> list[Change]:
+async def _changes(connection: Connection, namespace: str, asked: AskedOfRun, row: Any) -> list[Change]:
     """What became of an event that was sent, since the command was taken up: its id may have come before."""
-    found = await explain(connection, namespace, event_id=asked.event_id, source=operators_source(namespace))
+    found = await explain(connection, namespace, event_id=row["event_id"], source=operators_source(namespace))
     for answer in found.answers:
         if (answer.pipeline, answer.key, answer.topic) == (asked.pipeline, asked.key, None):
-            return [one for one in (*answer.earlier, answer.current) if one.at >= since]
+            return [one for one in (*answer.earlier, answer.current) if one.at >= row["at"]]
     return []
 
 

@@ -20,11 +20,12 @@ from statemachines.run import Run, Status
 from statemachines.search import Attributes
 from statemachines.suggest import did_you_mean
 
-RunStatus = Literal["expected", "running", "completed", "held", "paused"]
+RunStatus = Literal["expected", "running", "completed", "cancelled", "held", "paused"]
 _FILTERS: dict[str, tuple[int | None, bool | None, bool, bool | None]] = {
     "expected": (int(Status.EXPECTED), False, False, None),
     "running": (int(Status.RUNNING), False, False, None),
     "completed": (int(Status.COMPLETED), False, False, None),
+    "cancelled": (int(Status.CANCELLED), False, False, None),
     "held": (None, True, False, False),
     "paused": (None, True, False, True),
     "waiting": (None, None, True, None),
@@ -37,6 +38,7 @@ _WORDS: dict[int, RunStatus] = {
     int(Status.EXPECTED): "expected",
     int(Status.RUNNING): "running",
     int(Status.COMPLETED): "completed",
+    int(Status.CANCELLED): "cancelled",
 }
 
 
@@ -49,7 +51,7 @@ class RunView:
     key: str
     generation: int
     status: str
-    """expected, running, completed, held or paused."""
+    """expected, running, completed, cancelled, held or paused."""
     configuration: list[str]
     """The active states, outermost first."""
     sequence: int

@@ -12,7 +12,7 @@ from engine.reading.rows import ROWS_AHEAD
 from engine.reading.runs import RunStatus, find_run, word_for
 from engine.reading.values import states_of
 from engine.store.connecting import Connection
-from statemachines.run import Run, active_in
+from statemachines.run import Run, Status, active_in
 from statemachines.way import Passage, Rows
 
 
@@ -54,7 +54,9 @@ async def passages_of(
             fired = row["kind"] == Kind.FIRED and not _leaves(
                 namespace, pipeline, run, memory, row["event_id"]
             )
-            if fired or row["kind"] in CONSUMED:
+            # Where no transition took it, the run has ended where it was.
+            cancelled = row["kind"] == Kind.CANCELLED and row["status"] != Status.CANCELLED
+            if fired or cancelled or row["kind"] in CONSUMED:
                 passage = Passage(row["type"], before, row["configuration"])
                 found.setdefault(passage, Rows()).add_row(row["sequence"])
             # A run that no event has started yet is nowhere.
@@ -84,15 +86,21 @@ class StateCounts:
 
     runs: int
     states: dict[str, int]
-    """How many are in each state that any is in; a completed run is in the final state that it reached."""
+    """How many are in each state that any is in; a completed run is in the final state that it reached, and one that
+    was cancelled in none."""
 
 
 async def count_states(
     connection: Connection, namespace: str, pipelines: Sequence[str]
 ) -> dict[tuple[str, int], StateCounts]:
-    """How many runs are in each state, by pipeline and version: exact, by one pass over these pipelines' runs."""
+    """How many runs are in each state, by pipeline and version: exact, by one pass over these pipelines' runs.
+
+    Without those that were cancelled, which are in none.
+    """
     found: dict[tuple[str, int], StateCounts] = {}
-    for row in await connection.fetch(SQL["count_states"], namespace, sorted(set(pipelines))):
+    for row in await connection.fetch(
+        SQL["count_states"], namespace, sorted(set(pipelines)), int(Status.CANCELLED)
+    ):
         counts = found.setdefault((row["name"], row["version"]), StateCounts(0, {}))
         counts.runs += row["runs"]
         for state in active_in(row["configuration"]):

@@ -238,16 +238,16 @@ class EndedDeadLetter(NamedTuple):
 
 
 class Hold(NamedTuple):
-    """What holds a run."""
+    """A row that holds a run, or lifted a hold."""
 
     kind: int
     """Of the row (``engine.log.Kind``)."""
     at: datetime
     payload: bytes | None
-    """Of a command's: who asked for it, and why."""
-    letter: int | None
+    """Of what an operator did: who, and why."""
+    letter: int | None = None
     """The open dead letter that holds it."""
-    reason: str | None
+    reason: str | None = None
     """Of that."""
 
 
@@ -390,6 +390,10 @@ class Store(Protocol):
 
     async def hold_of(self, run: int, sequence: int) -> Hold | None:
         """What the row of this number says, which holds the run."""
+        ...
+
+    async def cancellation_of(self, run: int) -> Hold | None:
+        """The row that cancelled a run last; None where none did."""
         ...
 
     async def load_dead_letter(self, number: int) -> StoredDeadLetter | None:

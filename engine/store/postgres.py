@@ -222,6 +222,11 @@ class PostgresStore:
             row = await self._reader.fetchrow(_SQL["hold_of"], run, sequence)
         return None if row is None else Hold(*row)
 
+    async def cancellation_of(self, run: int) -> Hold | None:
+        async with self._translated():
+            row = await self._reader.fetchrow(_SQL["cancellation_of"], run, int(Kind.CANCELLED))
+        return None if row is None else Hold(*row)
+
     async def load_dead_letter(self, number: int) -> StoredDeadLetter | None:
         async with self._translated():
             row = await self._reader.fetchrow(_SQL["load_dead_letter"], number)

@@ -10,7 +10,7 @@ from datetime import datetime
 
 from connectors.source import Partition
 from engine.homes import HOMES
-from engine.log import LogRow, unpack
+from engine.log import Kind, LogRow, unpack
 from engine.store.contract import (
     Applied,
     Command,
@@ -203,6 +203,11 @@ class FakeStore:
         ]
         letter, reason = held[0] if held else (None, None)
         return Hold(row.kind, row.at, row.payload, letter, reason)
+
+    async def cancellation_of(self, run: int) -> Hold | None:
+        rows = [row for row in self.tables.rows.values() if (row.run, row.kind) == (run, Kind.CANCELLED)]
+        found = max(rows, key=lambda row: row.sequence, default=None)
+        return None if found is None else Hold(found.kind, found.at, found.payload, None, None)
 
     async def load_dead_letter(self, number: int) -> StoredDeadLetter | None:
         found = self.tables.letters.get(number)

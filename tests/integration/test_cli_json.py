@@ -176,7 +176,7 @@ def ask_of_operators(ask: Callable[..., Any]) -> None:
     ask("relay accept", "--after", "1", "--reason", "a test")
     why = ("--wait", "0", "--reason", "asked")
     assert not ask("send", "case", "c-4", "case.opened", '{"id": "c-4"}', "--id", "begin-4", *why)["taken"]
-    for what in ("pause", "resume"):
+    for what in ("pause", "resume", "cancel"):
         assert ask(what, "c-3", *why)["became"][0]["command"] == what
 
 

@@ -45,6 +45,13 @@ async def test_events_are_sent_by_an_operator(
         assert (resumed.code, resumed.json["done"]) == (0, 1)
         held = pointsman("pause", "order", "o-2", *why, on=settings)
         assert (held.code, "held by dead letter 1 (invalid data)" in held.out) == (1, True), held
+        cancelled = pointsman("cancel", "order", "o-2", *why, on=settings)
+        assert (cancelled.code, "the run 'o-2' of order ended where it was" in cancelled.out) == (0, True), (
+            cancelled
+        )
+        again = pointsman("cancel", "order", "o-2", *why, on=settings)
+        assert (again.code, "It was cancelled by ana" in again.out) == (0, True), again
+        assert pointsman("runs", "--status", "cancelled", "--json", on=looking).json[0]["key"] == "o-2"
         assert pointsman("pause", "order", "o-77", *why, on=settings).code == 1
         assert pointsman("pause", "o-1", on=settings).code == 2
     told = pointsman("explain", "cash", on=looking)

@@ -236,7 +236,7 @@ async def test_a_paused_run_whose_version_is_not_loaded_stays_paused(
         await feeding.records(noted("later"))
         refused = await ask(feeding, "resume", "shop", "o1")
     assert refused.failed
-    assert "stays paused. Load that, too, and ask again." in refused.sentence
+    assert "stays paused: it follows a version of its pipeline that is not loaded here." in refused.sentence
     async with feed(database, shop(), shop(version=2)) as feeding:
         await feeding.commands()
         assert await status(reader) == "paused"

@@ -119,6 +119,7 @@ async def test_every_kind_of_row_comes_out_equal(database: Database, reader: Con
         await feeding.drop(4)
         await by_itself(feeding)
         await ask(feeding, "pause", "shop", "o3")
+        await ask(feeding, "cancel", "shop", "o3")
     kinds = {row[0] for row in await reader.fetch("select distinct kind from pointsman.events")}
     assert kinds == {int(kind) for kind in Kind}
     report = await replayed(reader, shop(unexpected="ignore"), errand())

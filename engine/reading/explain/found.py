@@ -17,7 +17,7 @@ from engine.store.connecting import Connection
 FOUND_MAX = 1_000
 """Of each kind; an event that was doubled more often is told of in part, and it is said so."""
 
-_RELEASES = [int(Kind.RELEASED)]
+_RELEASES = [int(Kind.RELEASED), int(Kind.CANCELLED)]
 _HOLDS = sorted(int(kind) for kind in {*HOLDS, Kind.DRAINING, Kind.PAUSED})
 _CONSUMED = sorted(int(kind) for kind in CONSUMED)
 _KEPT = sorted({*_CONSUMED, int(Kind.WAITED), int(Kind.DEFERRED)})

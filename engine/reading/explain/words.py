@@ -9,6 +9,7 @@ from datetime import datetime
 import orjson
 
 from engine.dispositions import Disposition
+from engine.log import Kind
 from engine.reading.explain.answers import Tried
 from engine.reading.explain.found import (
     FoundLetter,
@@ -71,6 +72,16 @@ def paused(row: FoundRow, pipeline: str) -> str:
     run = run_name(pipeline, row.key, row.generation)
     what = _released(LogRowBrief(row.kind, row.at, row.type, row.event_id, row.payload))
     return sentence(f"this is {what}; it holds {run} (row {row.sequence}).")
+
+
+def cancelled(row: FoundRow, pipeline: str) -> str:
+    """What a row says of the event that cancelled its run."""
+    run = run_name(pipeline, row.key, row.generation)
+    what = _released(LogRowBrief(row.kind, row.at, row.type, row.event_id, row.payload))
+    if row.status == Status.CANCELLED:
+        became = f"{run} ended where it was, in {states(row.configuration)} (row {row.sequence})."
+        return sentence(f"this is {what}: {became}")
+    return sentence(f"this is {what}. {moved(row, pipeline, None)}")
 
 
 def waits(
@@ -258,7 +269,8 @@ def _asked_for(effects: bytes) -> str:
 
 
 def _released(release: LogRowBrief) -> str:
-    said = {"command": release.type.removeprefix("pointsman."), "who": "", "why": ""}
+    command = "cancellation" if release.kind == Kind.CANCELLED else release.type.removeprefix("pointsman.")
+    said = {"command": command, "who": "", "why": ""}
     with contextlib.suppress(ValueError, TypeError):
         said |= orjson.loads(release.payload or b"{}")
     why = f": {said['why']}" if said["why"] else ""
@@ -293,7 +305,8 @@ def _of_whom(letter: FoundLetter, pipeline: str | None, readers: Sequence[str]) 
             behind = f"{_count(waiting, 'event')} {'waits' if waiting == 1 else 'wait'} behind it"
             hold = f"It holds {run} since row {letter.sequence}, and {behind}."
         else:
-            hold = f"It held {run} from row {letter.sequence} until {shown(letter.ended)}."
+            until = "the run was cancelled" if letter.status == "open" else shown(letter.ended)
+            hold = f"It held {run} from row {letter.sequence} until {until}."
     elif letter.key is None:
         hold = "No key could be read, so there is no order to keep, and it holds no run."
     else:

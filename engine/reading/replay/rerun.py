@@ -196,7 +196,10 @@ class Rerun:
             arrival = inner_arrival(self._route, self._stored.key, record)
             if batch.strikes:
                 batch.strikes = {(OF_INSIDE, digest_number(arrival.digest)): (STRIKES_MAX, "a handler")}
-            batch.meet((arrival,), _after_wait(row))
+            if batch.can_cancel(arrival):
+                batch.cancel(arrival)
+            else:
+                batch.meet((arrival,), _after_wait(row))
             return ""
         topics = self._topics(row, record.topic)
         if not topics:

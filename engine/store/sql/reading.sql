@@ -137,7 +137,7 @@ select r.pipeline, r.key, r.generation, b.generation as before, b.status, b.held
 from pointsman.runs r
 left join pointsman.runs b on b.pipeline = r.pipeline and b.key = r.key and b.generation = r.generation - 1
 where r.pipeline = any ($1::int[]) and ($2::bigint is null or r.id = $2) and r.generation > 0
-    and (b.id is null or b.status <> $3::smallint or b.held > 0 or b.updated > r.started)
+    and (b.id is null or b.status < $3::smallint or b.held > 0 or b.updated > r.started)
 order by r.pipeline, r.key, r.generation
 
 -- name: consumed_by_generations
@@ -151,12 +151,16 @@ where r.pipeline = any ($1::int[]) and ($2::bigint is null or r.id = $2) and r.g
 order by r.pipeline, r.key, r.generation, e.sequence
 
 -- name: letters_without_hold
+-- That of a run that was cancelled stays open, and holds nothing.
 select d.id, d.run, d.sequence, d.key, p.name as pipeline
 from pointsman.dead_letters d
 left join pointsman.pipelines p on p.id = d.pipeline
 where d.namespace = $1 and d.status = 'open' and d.sequence is not null
     and ($2::bigint is null or d.run = $2)
     and not exists (select from pointsman.runs r where r.id = d.run and r.held = d.sequence)
+    and not exists (
+        select from pointsman.events e where e.run = d.run and e.sequence > d.sequence and e.kind = $3::smallint
+    )
 order by d.id
 
 -- name: lanes
@@ -342,15 +346,16 @@ insert into pointsman.position_changes (position, old, new, who, why) values ($1
 select topic, partition, consumer_group from pointsman.positions where id = $1
 
 -- name: way_of_run
-select sequence, kind, type, configuration, event_id, memory from pointsman.events where run = $1 order by sequence
+select sequence, kind, status, type, configuration, event_id, memory from pointsman.events
+where run = $1 order by sequence
 
 -- name: count_states
--- How many runs are where, by version; exact, and one pass over the runs of these pipelines.
+-- How many runs are where, by version, without those that were cancelled; exact, and one pass over the runs of these pipelines.
 select p.name, d.version, split_part(r.configuration, '  ', 1) as configuration, count(*) as runs
 from pointsman.runs r
 join pointsman.pipelines p on p.id = r.pipeline
 join pointsman.definitions d on d.id = r.definition
-where p.namespace = $1 and p.name = any ($2::text[])
+where p.namespace = $1 and p.name = any ($2::text[]) and r.status <> $3::smallint
 group by 1, 2, 3
 
 -- name: structures_of

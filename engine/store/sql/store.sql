@@ -203,6 +203,9 @@ from pointsman.events e
 left join pointsman.dead_letters d on d.run = e.run and d.sequence = e.sequence and d.status = 'open'
 where e.run = $1 and e.sequence = $2
 
+-- name: cancellation_of
+select kind, at, payload from pointsman.events where run = $1 and kind = $2::smallint order by sequence desc limit 1
+
 -- name: add_ignored_range
 insert into pointsman.ignored_ranges (position, first, last, records, at)
 select new.position, new.first, new.last, new.records, $5

@@ -72,6 +72,10 @@ class Operating:
             answer = await self._send(command, body, batch)
         elif (run := await self._run_of(route, key)) is None:
             answer = Answer(done=False, sentence=f"{route.name} has no run with the key {key!r}.")
+        elif body.get("as_of", [run.generation, run.sequence]) != [run.generation, run.sequence]:
+            # It was chosen by what it was then.
+            name = Asked(command, route, run, batch, events_max).name
+            answer = Answer(done=False, sentence=f"{name} has moved since it was chosen. Choose again.")
         else:
             do = {"pause": self._pause, "resume": self._resume, "cancel": self._cancel}[command.command]
             answer = await do(Asked(command, route, run, batch, events_max))
@@ -153,7 +157,7 @@ class Operating:
         batch.cancel(operators_arrival(route, run.key, cancellation(asked.command, route), asked.command.at))
         batch.rest()
         offered = await self._draining.go_on(asked.command, route, run.key, batch, asked.events_max)
-        return Answer(True, "", offered, command_id(asked.command))
+        return Answer(*_cancelled(asked), offered, command_id(asked.command))
 
     async def _run_of(self, route: Route, key: str) -> Run | None:
         """The run as the store has it now, in the cache: what is answered rests on it."""
@@ -186,6 +190,15 @@ class Asked(NamedTuple):
     def name(self) -> str:
         """The run, at the beginning of a sentence."""
         return f"The run {self.run.key!r} of {self.route.name}"
+
+
+def _cancelled(asked: Asked) -> tuple[bool, str]:
+    """Whether a run is cancelled by now, and what became of it, before what had waited."""
+    event_id = command_id(asked.command)
+    for letter in asked.batch.commit.dead_letters:
+        if letter.event_id == event_id:
+            return False, f"{asked.name} is not cancelled ({letter.reason}): {letter.error}"
+    return True, f"{asked.name} is cancelled (row {asked.run.sequence + 1})."
 
 
 def _not_running(asked: Asked) -> str:

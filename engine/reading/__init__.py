@@ -7,6 +7,7 @@ Reading needs the reader's role only. No pipeline's code is run, but by ``replay
 """
 
 from engine.reading.asking import Asked, Became, ask_drop, ask_redrive, wait_until_taken
+from engine.reading.choosing import Chosen, ask_of_runs, choose_runs
 from engine.reading.dead_letters import (
     DeadLetterDetails,
     DeadLetterView,
@@ -30,6 +31,7 @@ __all__ = [
     "AskedOfRun",
     "Became",
     "Change",
+    "Chosen",
     "DeadLetterDetails",
     "DeadLetterView",
     "Done",
@@ -49,8 +51,10 @@ __all__ = [
     "VerifyReport",
     "ask_drop",
     "ask_of_run",
+    "ask_of_runs",
     "ask_redrive",
     "ask_send",
+    "choose_runs",
     "explain",
     "history",
     "list_dead_letters",

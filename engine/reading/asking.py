@@ -135,15 +135,19 @@ async def wait_until_taken(
     ]
 
 
-async def wait_for(connection: Connection, commands: Sequence[int], *, seconds: float) -> set[int]:
-    """Those of these rows of the inbox that no engine took up within so many seconds."""
+async def wait_for(
+    connection: Connection, commands: Sequence[int], *, seconds: float, each: bool = False
+) -> set[int]:
+    """Those of these rows of the inbox that no engine took up within so many seconds; with ``each``, after the last."""
     deadline = time.monotonic() + seconds
     pause = _LOOK_SECONDS
     left = await _left(connection, commands)
     while left and (remaining := deadline - time.monotonic()) > 0:
         await asyncio.sleep(min(pause, remaining))
         pause = min(pause * 1.5, _LOOK_SECONDS_MAX)
-        left = await _left(connection, commands)
+        before, left = left, await _left(connection, list(left))
+        if each and len(left) < len(before):
+            deadline = time.monotonic() + seconds
     return left
 
 

@@ -27,6 +27,7 @@ from statemachines.patterns import covers, is_from_inside
 from statemachines.suggest import did_you_mean
 
 What = Literal["pause", "resume", "cancel"]
+EXPLAINED_MAX = 20
 DATA_BYTES_MAX = 1_000_000
 """As much as a record of Kafka has where nothing else is said."""
 
@@ -142,7 +143,7 @@ async def _put(
     why: str,
 ) -> AskedOfRun:
     """Put a command into the inbox. Raises NotFoundError: no such pipeline was ever run."""
-    number = await _number_of(connection, namespace, asked.pipeline)
+    number = await number_of(connection, namespace, asked.pipeline)
     async with connection.transaction():
         command = await connection.fetchval(
             SQL["ask_of_run"], namespace, number, asked.command, orjson.dumps(body), who, why
@@ -154,24 +155,39 @@ async def _put(
 async def wait_until_done(
     connection: Connection, namespace: str, asked: Iterable[AskedOfRun], *, seconds: float
 ) -> list[Done]:
-    """What became of each once engines took the commands up, or after so many seconds."""
+    """What became of each once engines took the commands up, or none of them for so many seconds.
+
+    Of many, events are not explained each: there is told what the engine said.
+    """
     commands = list(asked)
-    left = await wait_for(connection, [one.id for one in commands], seconds=seconds)
+    left = await wait_for(connection, [one.id for one in commands], seconds=seconds, each=True)
     taken = [one.id for one in commands if one.id not in left]
-    answers = {row["command"]: row for row in await connection.fetch(SQL["operations"], taken)}
-    return [await _done(connection, namespace, one, answers.get(one.id)) for one in commands]
+    rows = {row["command"]: row for row in await connection.fetch(SQL["operations"], taken)}
+    if len(commands) <= EXPLAINED_MAX:
+        return [await _done(connection, namespace, one, rows.get(one.id)) for one in commands]
+    return [_briefly(one, rows.get(one.id)) for one in commands]
+
+
+def _briefly(asked: AskedOfRun, row: Any) -> Done:
+    if row is None:
+        return _not_taken(asked)
+    return Done(asked, True, row["done"], None, row["dead_letter"], row["answer"] or "It is done.")
+
+
+def _not_taken(asked: AskedOfRun) -> Done:
+    sentence = (
+        f"No engine took the {asked.command} up yet. It waits in the inbox until one runs that has "
+        f"{asked.pipeline} loaded; nothing need be done again."
+    )
+    return Done(asked, taken=False, done=False, disposition=None, dead_letter=None, sentence=sentence)
 
 
 async def _done(connection: Connection, namespace: str, asked: AskedOfRun, row: Any) -> Done:
     if row is None:
-        sentence = (
-            f"No engine took the {asked.command} up yet. It waits in the inbox until one runs that has "
-            f"{asked.pipeline} loaded; nothing need be done again."
-        )
-        return Done(asked, taken=False, done=False, disposition=None, dead_letter=None, sentence=sentence)
+        return _not_taken(asked)
     changes = [] if row["event_id"] is None else await _changes(connection, namespace, asked, row)
     if not changes:
-        return Done(asked, True, row["done"], None, None, row["answer"] or "It is done.")
+        return _briefly(asked, row)
     last = changes[-1]
     said = " ".join(one.sentence for one in changes)
     done = last.dead_letter is None
@@ -213,7 +229,8 @@ def json_data(data: bytes | None) -> Any:
         raise UsageError(f"The data is no JSON: {error}. Nothing was sent.") from None
 
 
-async def _number_of(connection: Connection, namespace: str, pipeline: str) -> int:
+async def number_of(connection: Connection, namespace: str, pipeline: str) -> int:
+    """The store's number of a pipeline. Raises NotFoundError: no such one was ever run."""
     rows = await connection.fetch(SQL["pipelines"], namespace)
     numbers = {row["name"]: int(row["id"]) for row in rows}
     if pipeline not in numbers:
@@ -226,7 +243,7 @@ async def _number_of(connection: Connection, namespace: str, pipeline: str) -> i
 
 async def _structures(connection: Connection, namespace: str, pipeline: str) -> list[Mapping[str, Any]]:
     """What versions of a pipeline were registered as, the newest first."""
-    await _number_of(connection, namespace, pipeline)
+    await number_of(connection, namespace, pipeline)
     rows = await connection.fetch(SQL["structures_of"], namespace, askable(pipeline))
     found = [json_of(row["structure"]) for row in rows]
     # A structure that was tampered with is what verify finds.

@@ -106,21 +106,15 @@ async def list_runs(
     Raises:
         UsageError: there is no such status or attribute, or no such value of it.
     """
-    if status is not None and status not in _FILTERS:
-        raise UsageError(f"There is no status {status!r}. {did_you_mean(status, _FILTERS)}")
-    number, held, deferred, paused = (None, None, False, None) if status is None else _FILTERS[status]
-    asked = await asked_attributes(connection, namespace, pipeline, where) if where else None
-    filters = (
-        askable(pipeline),
-        askable(key),
-        number,
-        held,
-        askable(state),
-        limit,
-        asked,
-        deferred,
-        paused,
-        int(Kind.PAUSED),
+    filters = await asked_filters(
+        connection,
+        namespace,
+        pipeline=pipeline,
+        key=key,
+        status=status,
+        state=state,
+        where=where,
+        limit=limit,
     )
     rows = await connection.fetch(SQL["list_runs"], namespace, *filters)
     return [
@@ -142,6 +136,26 @@ async def list_runs(
         )
         for row in rows
     ]
+
+
+async def asked_filters(
+    connection: Connection,
+    namespace: str,
+    *,
+    pipeline: str | None = None,
+    key: str | None = None,
+    status: str | None = None,
+    state: str | None = None,
+    where: Sequence[tuple[str, str]] = (),
+    limit: int = 0,
+) -> tuple[object, ...]:
+    """What the statement ``list_runs`` is asked with. Raises UsageError, as ``list_runs`` does."""
+    if status is not None and status not in _FILTERS:
+        raise UsageError(f"There is no status {status!r}. {did_you_mean(status, _FILTERS)}")
+    number, held, deferred, paused = (None, None, False, None) if status is None else _FILTERS[status]
+    asked = await asked_attributes(connection, namespace, pipeline, where) if where else None
+    named = askable(pipeline), askable(key)
+    return *named, number, held, askable(state), limit, asked, deferred, paused, int(Kind.PAUSED)
 
 
 def word_for(status: int, holding: int | None) -> RunStatus:

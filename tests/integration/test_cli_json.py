@@ -178,6 +178,7 @@ def ask_of_operators(ask: Callable[..., Any]) -> None:
     assert not ask("send", "case", "c-4", "case.opened", '{"id": "c-4"}', "--id", "begin-4", *why)["taken"]
     for what in ("pause", "resume", "cancel"):
         assert ask(what, "c-3", *why)["became"][0]["command"] == what
+        assert ask(what, "--pipeline", "case", "--dry-run", *why)["dry_run"]
 
 
 def asked_for_by(commands: list[Any]) -> str:

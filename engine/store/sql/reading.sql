@@ -366,9 +366,20 @@ where p.namespace = $1 and p.name = $2 order by d.version desc, d.id desc
 -- name: ask_of_run
 insert into pointsman.inbox (namespace, pipeline, command, body, who, why) values ($1, $2, $3, $4, $5, $6) returning id
 
+-- name: ask_of_runs
+insert into pointsman.inbox (namespace, pipeline, command, body, who, why)
+select $1, asked.pipeline, $2, asked.body, $5, $6
+from unnest($3::int[], $4::bytea[]) with ordinality as asked (pipeline, body, number)
+order by asked.number
+returning id
+
 -- name: operations
-select command, what, key, event_id, run, done, answer, who, why, asked, at from pointsman.operations
-where command = any ($1::bigint[]) order by command
+-- With the dead letter that the event of one that was not done has become.
+select o.command, o.event_id, o.done, o.answer, o.at,
+    case when not o.done then (
+        select max(d.id) from pointsman.dead_letters d where d.event_id = o.event_id and d.pipeline = o.pipeline
+    ) end as dead_letter
+from pointsman.operations o where o.command = any ($1::bigint[]) order by o.command
 
 -- name: operation_of_event
 -- Who has sent an event to a run of a pipeline first, and why.

@@ -3,6 +3,7 @@
 ``redrive``   put a dead letter's event back: where it holds its run, in its place before those that wait behind it;
               where the broker refused what a run publishes, back into the outbox, behind all that is there by now
 ``drop``      give a dead letter up: where it holds its run, those that wait go on without it
+``edit``      the same as redrive, with other data in the event
 ``event``     an event that a run has sent to another one (``engine.sending``)
 ``send`` ...  what operators ask of runs (``engine.operating``)
 ``release``   a definition that a run's events waited for is loaded again; or more events waited than one of the others
@@ -15,6 +16,7 @@ open any more is left alone: doing it twice changes nothing the second time.
 from __future__ import annotations
 
 import asyncio
+import base64
 import logging
 import time
 from collections.abc import Sequence
@@ -196,7 +198,7 @@ class Commands:
         command = attempt.command
         body: dict[str, Any] = orjson.loads(command.body)
         match command.command:
-            case "redrive" | "drop":
+            case "redrive" | "drop" | "edit":
                 letter = await self._store.load_dead_letter(int(body["dead_letter"]))
                 if letter is not None and letter.status == "open":
                     await self._end_dead_letter(attempt, letter, batch)
@@ -211,7 +213,7 @@ class Commands:
 
     async def _end_dead_letter(self, attempt: Attempt, letter: StoredDeadLetter, batch: Batch) -> None:
         command = attempt.command
-        redriven = command.command == "redrive"
+        redriven = command.command != "drop"
         if redriven and letter.reason == Reason.REFUSED_BY_BROKER:
             self._publish_again(command, letter, batch)
             return
@@ -228,6 +230,9 @@ class Commands:
             )
             return
         record = await self._record_of(letter)
+        edited = edited_value(command)
+        if edited is not None:
+            record = record._replace(value=edited)
         topic = self._topics.get(record.topic)
         if not letter.position and letter.pipeline in self._routes:
             topic = self._routes[letter.pipeline].inner
@@ -238,7 +243,7 @@ class Commands:
                 record.topic,
             )
             return
-        batch.commit.ended.append(EndedDeadLetter(letter.id, status, command.who, command.why))
+        batch.commit.ended.append(EndedDeadLetter(letter.id, status, command.who, command.why, edited=edited))
         if holder and run is not None and letter.pipeline is not None:
             write_row(command, f"pointsman.{command.command}", self._routes[letter.pipeline], run, batch)
         if redriven and topic is not None:
@@ -328,6 +333,12 @@ class Commands:
         await self._committer.load(batch, batch.arrivals, len(batch.arrivals))
         batch.meet(batch.arrivals)
         batch.rest()
+
+
+def edited_value(command: Command) -> bytes | None:
+    """What a dead letter's record is to be offered with instead of its own value."""
+    value = orjson.loads(command.body).get("value")
+    return None if value is None else base64.b64decode(value)
 
 
 def _raw(record: Record) -> RawRecord:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from engine.cli.arguments import check_conditions, check_one_of, check_run, check_text
+from engine.cli.arguments import check_conditions, check_one_of, check_run, check_text, read_data
 from engine.cli.asking import Pipeline, ask_store, find_address, whoever
 from engine.cli.failures import FAILED
 from engine.cli.options import Json, Namespace, Postgres, Who
@@ -99,9 +99,7 @@ def send(
     """
     check_text("--reason", reason)
     check_text("--who", who)
-    given = (
-        sys.stdin.buffer.read() if data == "-" else None if data is None else data.encode("utf-8", "replace")
-    )
+    given = None if data is None else read_data(data)
 
     async def question(connection: Connection, namespace: str) -> Done:
         from engine.reading import ask_send, wait_until_done  # noqa: PLC0415 - needs an extra to be installed

@@ -14,6 +14,7 @@ from engine.reading.dead_letters import (
     list_dead_letters,
     show_dead_letter,
 )
+from engine.reading.editing import ask_edit
 from engine.reading.errors import NotFoundError
 from engine.reading.explain import Answer, Change, Explanation, explain
 from engine.reading.history import EventView, HistoryRow, history
@@ -50,6 +51,7 @@ __all__ = [
     "RunView",
     "VerifyReport",
     "ask_drop",
+    "ask_edit",
     "ask_of_run",
     "ask_of_runs",
     "ask_redrive",

@@ -107,9 +107,9 @@ async def ask_send(
     check_key(key)
     own_id = str(uuid.uuid4()) if event_id is None else event_id
     form = json_data(data)
-    structures = await _structures(connection, namespace, pipeline)
+    structures = await structures_of(connection, namespace, pipeline)
     _check_type(pipeline, event_type, structures)
-    _check_run(key, event_type, form, structures)
+    check_run(key, event_type, form, structures)
     now = datetime.now(UTC)
     event = operators_event(namespace, id=own_id, type=event_type, data=data, who=who, why=why, time=now)
     found = decode(operators_record(key, event, now), NO_TOPIC, "")
@@ -241,7 +241,7 @@ async def number_of(connection: Connection, namespace: str, pipeline: str) -> in
     return numbers[pipeline]
 
 
-async def _structures(connection: Connection, namespace: str, pipeline: str) -> list[Mapping[str, Any]]:
+async def structures_of(connection: Connection, namespace: str, pipeline: str) -> list[Mapping[str, Any]]:
     """What versions of a pipeline were registered as, the newest first."""
     await number_of(connection, namespace, pipeline)
     rows = await connection.fetch(SQL["structures_of"], namespace, askable(pipeline))
@@ -260,8 +260,8 @@ def _check_type(pipeline: str, event_type: str, structures: list[Mapping[str, An
     )
 
 
-def _check_run(key: str, event_type: str, data: Any, structures: list[Mapping[str, Any]]) -> None:
-    """Refuse data that names another run, where its key is a field that is there."""
+def check_run(key: str, event_type: str, data: Any, structures: list[Mapping[str, Any]]) -> None:
+    """Refuse data that names another run, where its key is a field that is there. Raises UsageError."""
     known = next((one for one in structures if event_type in one["events"]), None)
     if known is None:
         return

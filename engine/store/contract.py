@@ -235,6 +235,8 @@ class EndedDeadLetter(NamedTuple):
     why: str
     publishing: str | None = None
     """Whether it is published, from now on; None: as before."""
+    edited: bytes | None = None
+    """The value that its record was offered with instead of its own."""
 
 
 class Hold(NamedTuple):

@@ -134,10 +134,13 @@ async def test_every_answer_has_the_documented_fields_and_no_others(
     assert differs["differences"]
 
     ask("doctor", file)
+    nothing = ask(
+        "dead-letters edit", letters["light"], "--set", "grams=1", "--wait", "0", "--reason", "a try"
+    )
+    assert nothing["command"] == "edit"
     asked_for = ask("dead-letters drop", letters["broken"], "77", "--wait", "0", "--reason", "not worth it")
-    assert asked_for["became"]
-    assert asked_for["skipped"]
-    ask_of_operators(ask)
+    assert [len(asked_for[name]) for name in ("became", "skipped")] == [1, 1]
+    ask_of_operators(ask, letters["light"])
     ask("positions set", read, "0", "0", "--reason", "to read it again")
     assert run(file, database, kafka).code == 0
     ask("dead-letters redrive", letters["broken"])
@@ -170,12 +173,13 @@ def ask_of_what_waits(ask: Callable[..., Any], looking: dict[str, str]) -> None:
     assert ask("explain", waiting["due"][0]["id"], on=looking)["notes"]
 
 
-def ask_of_operators(ask: Callable[..., Any]) -> None:
+def ask_of_operators(ask: Callable[..., Any], letter: int) -> None:
     """What is decided without an engine, and what none takes up before the next one runs."""
     ask("relay status")
     ask("relay accept", "--after", "1", "--reason", "a test")
     why = ("--wait", "0", "--reason", "asked")
     assert not ask("send", "case", "c-4", "case.opened", '{"id": "c-4"}', "--id", "begin-4", *why)["taken"]
+    assert ask("dead-letters edit", letter, "--set", "grams=1", *why)["command"] == "edit"
     for what in ("pause", "resume", "cancel"):
         assert ask(what, "c-3", *why)["became"][0]["command"] == what
         assert ask(what, "--pipeline", "case", "--dry-run", *why)["dry_run"]

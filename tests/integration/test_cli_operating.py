@@ -36,6 +36,12 @@ async def test_events_are_sent_by_an_operator(
             "send", "order", "o-2", "order.paid", '{"order_id": "o-2", "amount": "much"}', *why, on=settings
         )
         assert (failed.code, "invalid data" in failed.out) == (1, True)
+        wrong = '{"order_id": "o-3", "customer": "Ada", "amount": "much", "items": []}'
+        pointsman("send", "order", "o-3", "order.placed", wrong, *why, on=settings)
+        edited = pointsman("dead-letters", "edit", 2, "--set", "amount=5", *why, on=settings)
+        assert (edited.code, "It started the run 'o-3' of order" in edited.out) == (0, True), edited
+        again = pointsman("dead-letters", "edit", 2, "--data", "-", *why, input="{}", on=settings)
+        assert (again.code, again.out) == (1, "2: left alone, it is redriven already\n"), again
         paused = pointsman("pause", "o-1", *why, on=settings)
         assert (paused.code, "is paused (row 3)" in paused.out) == (0, True), paused
         data = '{"order_id": "o-1", "package": "p-1"}'
@@ -98,7 +104,7 @@ def decide_of_many(settings: dict[str, str], looking: dict[str, str], topic: str
     assert keys("paused") == {"o-4", "o-5", "o-6"}
     done = pointsman("cancel", "--pipeline", "order", "--status", "paused", "--yes", *why, on=settings)
     assert (done.code, "cancel: done of 3 of 3 runs." in done.out) == (0, True), done
-    assert keys("cancelled") == {"o-4", "o-5", "o-6"}
+    assert keys("cancelled") == {"o-2", "o-4", "o-5", "o-6"}
     nothing = pointsman("cancel", "--status", "paused", "--yes", *why, on=settings)
     assert (nothing.code, "No runs." in nothing.err) == (0, True), nothing
     for words in (["cancel", "o-1", "--state", "paid"], ["cancel"], ["cancel", "o-1", "--dry-run"]):

@@ -120,6 +120,7 @@ WORDS: dict[str, list[str]] = {
     "cancel": ["o-1", "--reason", "a test"],
     "config": [],
     "dead-letters drop": ["1"],
+    "dead-letters edit": ["1", "--data", "{}", "--reason", "a test"],
     "dead-letters list": [],
     "dead-letters redrive": ["1"],
     "dead-letters show": ["1"],
@@ -166,6 +167,7 @@ def test_the_text_that_is_kept_with_a_decision_has_one_name_and_no_filter_has_it
     decisions = [
         "cancel",
         "dead-letters drop",
+        "dead-letters edit",
         "dead-letters redrive",
         "pause",
         "positions set",

@@ -82,6 +82,8 @@ class FoundLetter(NamedTuple):
     generation: int | None
     held: int | None
     waiting: int | None
+    edited: bool = False
+    """Whether its event was offered with other data."""
 
 
 class FoundNote(NamedTuple):

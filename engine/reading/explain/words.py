@@ -330,7 +330,8 @@ def _published(letter: FoundLetter) -> str:
 def _end_of(letter: FoundLetter) -> str:
     if letter.status != "open":
         why = f": {_ended(letter.why)}" if letter.why else "."
-        ended = f"{letter.status.capitalize()} by {letter.who or 'somebody'} at {shown(letter.ended)}{why}"
+        how = f"{letter.status.capitalize()}{', with other data,' if letter.edited else ''}"
+        ended = f"{how} by {letter.who or 'somebody'} at {shown(letter.ended)}{why}"
         return f"{ended} {_published_again(letter)}".strip()
     if letter.held is not None and letter.held == letter.sequence:
         return f"To let the run go on: pointsman dead-letters redrive {letter.id} (or drop)."

@@ -20,5 +20,8 @@ create table operations (
 create index operations_event on operations (event_id) where event_id is not null;
 create index operations_run on operations (run) where run is not null;
 
+-- What was offered instead of a dead letter's record, where an operator changed its data; the record stays what it was.
+alter table dead_letters add column edited bytea;
+
 grant select on operations to pointsman_engine, pointsman_reader;
 grant insert on operations to pointsman_engine;

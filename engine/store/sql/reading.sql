@@ -200,7 +200,8 @@ select kind, at, type, event_id, payload from pointsman.events where run = $1 an
 -- name: letters_to_explain
 select d.id, d.pipeline, d.run, d.sequence, d.key, d.event_id, d.type, d.disposition, d.reason, d.error, d.details,
     d.position, d."offset", d.record_time, d.record_key, d.record_value, d.record_headers, d.dead_letter_topic,
-    d.publishing, d.publishing_error, d.status, d.who, d.why, d.at, d.ended, r.generation, r.held, r.waiting
+    d.publishing, d.publishing_error, d.status, d.who, d.why, d.at, d.ended, r.generation, r.held, r.waiting,
+    d.edited is not null
 from pointsman.dead_letters d left join pointsman.runs r on r.id = d.run
 where d.namespace = $1 and (
     d.event_id = $2
@@ -301,7 +302,7 @@ order by d.id desc limit nullif($8::int, 0)
 -- name: show_dead_letter
 select d.id, d.reason, d.error, coalesce(p.topic, '') as topic, p.partition, d."offset", l.name as pipeline, d.key,
     d.event_id, d.type, d.status, d.publishing, d.at, d.details, d.publishing_error, d.dead_letter_topic, d.sequence,
-    d.who, d.why, d.ended, d.record_time, d.record_key, d.record_value, d.record_headers, r.generation,
+    d.who, d.why, d.ended, d.edited, d.record_time, d.record_key, d.record_value, d.record_headers, r.generation,
     coalesce(r.held = d.sequence, false) as holds, coalesce(r.waiting, 0) as waiting
 from pointsman.dead_letters d
 left join pointsman.positions p on p.id = d.position

@@ -188,7 +188,7 @@ returning id
 
 -- name: end_dead_letter
 update pointsman.dead_letters
-set status = $2, who = $3, why = $4, ended = $6, publishing = coalesce($5, publishing),
+set status = $2, who = $3, why = $4, ended = $7, edited = $6, publishing = coalesce($5, publishing),
     publishing_error = case when $5 is null then publishing_error else '' end
 where id = $1 and status = 'open'
 

@@ -17,7 +17,8 @@ from datetime import datetime
 from connectors.decode import Decoded, Unreadable, decode, decode_each
 from connectors.source import Record
 from engine.arrival import Arrival
-from engine.by_itself import OF_INSIDE, ByItself
+from engine.by_itself import OF_INSIDE
+from engine.cancelling import Cancelling
 from engine.dispositions import Disposition
 from engine.executions import StepResult
 from engine.identity import identity_of
@@ -50,7 +51,7 @@ _Met = tuple[Arrival, Machine | None, Run | None, Occurrence, datetime, int]
 """An event that has met its run; the definition that the run follows, if it is loaded; when, and that as a number."""
 
 
-class Batch(ByItself):
+class Batch(Cancelling):
     """Steps events."""
 
     def __init__(
@@ -338,7 +339,7 @@ def _place_of(arrival: Arrival) -> tuple[int, int]:
 
 def _is_for_next(run: Run | None, outcome: Outcome) -> bool:
     """Whether an event would begin, or wait for, the next generation of its key."""
-    return run is not None and run.status == Status.COMPLETED and isinstance(outcome, Moved | Deferred)
+    return run is not None and run.has_ended and isinstance(outcome, Moved | Deferred)
 
 
 def _is_fit(key: str) -> bool:

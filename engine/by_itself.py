@@ -116,7 +116,7 @@ class ByItself(Moves):
     ) -> Following | None:
         """Have a run take the next thing by itself; None where there is none."""
         run = route.cache.get(key)
-        if run is not None and run.status == Status.COMPLETED and run.behind:
+        if run is not None and run.has_ended and run.behind:
             # What waited behind a hold is for this run still, and comes first.
             return None
         if run is None or run.held or not _has_more(run):

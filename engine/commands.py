@@ -3,7 +3,9 @@
 ``redrive``   put a dead letter's event back: where it holds its run, in its place before those that wait behind it;
               where the broker refused what a run publishes, back into the outbox, behind all that is there by now
 ``drop``      give a dead letter up: where it holds its run, those that wait go on without it
+``edit``      the same as redrive, with other data in the event
 ``event``     an event that a run has sent to another one (``engine.sending``)
+``send`` ...  what operators ask of runs (``engine.operating``)
 ``release``   a definition that a run's events waited for is loaded again; or more events waited than one of the others
               could take with it (``engine.draining``)
 
@@ -14,6 +16,7 @@ open any more is left alone: doing it twice changes nothing the second time.
 from __future__ import annotations
 
 import asyncio
+import base64
 import logging
 import time
 from collections.abc import Sequence
@@ -24,11 +27,13 @@ import orjson
 
 from connectors.source import RawRecord, Record
 from engine.batch import Batch
+from engine.cancelling import CANCEL
 from engine.committer import Committer, kind_of
 from engine.draining import Draining, write_row
 from engine.envelope import decode_headers
 from engine.inside import inner_arrival
 from engine.limits import EngineLimits
+from engine.operating import WHATS, Operating
 from engine.outlet import Outlet
 from engine.relay.refusals import record_of
 from engine.routing import Route, TopicRoute
@@ -102,6 +107,7 @@ class Commands:
         self._outlet = outlet
         self._draining = Draining(store, topics, committer, limits)
         self._sent = SentEvents(store, self._routes, committer, outlet)
+        self._operating = Operating(store, topics, self._routes, committer, self._draining)
         self.homes: list[int] = []
         """The homes whose runs' events are taken here."""
         self.takes_events = True
@@ -181,18 +187,23 @@ class Commands:
         log.error("command %s (%s) is refused by the store: %s", command.id, command.command, kind_of(error))
         batch = await self._committer.new_batch(0)
         batch.commit.commands.append(command.id)
+        if command.command in WHATS:
+            self._operating.refuse(command, batch, str(error))
+            batch.finish()
         await self._committer.commit(batch)
 
     async def _apply(self, attempt: Attempt, batch: Batch) -> None:
         command = attempt.command
         body: dict[str, Any] = orjson.loads(command.body)
         match command.command:
-            case "redrive" | "drop":
+            case "redrive" | "drop" | "edit":
                 letter = await self._store.load_dead_letter(int(body["dead_letter"]))
                 if letter is not None and letter.status == "open":
                     await self._end_dead_letter(attempt, letter, batch)
             case "release":
                 await self._release(attempt, int(body["run"]), int(body["held"]), batch)
+            case what if what in WHATS:
+                attempt.offered = await self._operating.take(command, batch, attempt.events_max)
             case unknown:
                 log.error(
                     "the inbox has a command %r that this version does not know; it is dropped", unknown
@@ -200,22 +211,26 @@ class Commands:
 
     async def _end_dead_letter(self, attempt: Attempt, letter: StoredDeadLetter, batch: Batch) -> None:
         command = attempt.command
-        redriven = command.command == "redrive"
+        redriven = command.command != "drop"
         if redriven and letter.reason == Reason.REFUSED_BY_BROKER:
             self._publish_again(command, letter, batch)
             return
         status = "redriven" if redriven else "dropped"
         run = await self._run_of(letter)
         holder = run is not None and letter.sequence is not None and run.held == letter.sequence
-        if holder and run is not None and self._is_not_loaded(letter.pipeline, run):
+        cancels = redriven and letter.type == CANCEL and letter.position is None
+        if (holder or cancels) and run is not None and self._is_not_loaded(letter.pipeline, run):
             log.error(
-                "dead letter %s holds the run %r, which follows a version of its pipeline that is not loaded here; "
+                "dead letter %s is of the run %r, which follows a version of its pipeline that is not loaded here; "
                 "it stays open",
                 letter.id,
                 run.key,
             )
             return
         record = await self._record_of(letter)
+        edited = edited_value(command)
+        if edited is not None:
+            record = record._replace(value=edited)
         topic = self._topics.get(record.topic)
         if not letter.position and letter.pipeline in self._routes:
             topic = self._routes[letter.pipeline].inner
@@ -226,12 +241,12 @@ class Commands:
                 record.topic,
             )
             return
-        batch.commit.ended.append(EndedDeadLetter(letter.id, status, command.who, command.why))
+        batch.commit.ended.append(EndedDeadLetter(letter.id, status, command.who, command.why, edited=edited))
         if holder and run is not None and letter.pipeline is not None:
             write_row(command, f"pointsman.{command.command}", self._routes[letter.pipeline], run, batch)
         if redriven and topic is not None:
             await self._offer(record, letter, topic, batch)
-        if holder and run is not None and letter.pipeline is not None:
+        if (holder or cancels) and run is not None and letter.pipeline is not None:
             await self._drain(attempt, self._routes[letter.pipeline], run.key, batch)
 
     def _publish_again(self, command: Command, letter: StoredDeadLetter, batch: Batch) -> None:
@@ -297,7 +312,10 @@ class Commands:
             await self._committer.learn_strikes([])
             arrivals = [inner_arrival(self._routes[letter.pipeline], letter.key, _raw(record))]
             await self._committer.load(batch, arrivals, len(arrivals))
-            batch.meet(arrivals)
+            if batch.can_cancel(arrivals[0]):
+                batch.cancel(arrivals[0])
+            else:
+                batch.meet(arrivals)
             batch.rest()
             return
         # Its id may be made of where it came from, which need not be the cluster that is read now.
@@ -313,6 +331,12 @@ class Commands:
         await self._committer.load(batch, batch.arrivals, len(batch.arrivals))
         batch.meet(batch.arrivals)
         batch.rest()
+
+
+def edited_value(command: Command) -> bytes | None:
+    """What a dead letter's record is to be offered with instead of its own value."""
+    value = orjson.loads(command.body).get("value")
+    return None if value is None else base64.b64decode(value)
 
 
 def _raw(record: Record) -> RawRecord:

@@ -14,6 +14,7 @@ from engine.committer import Committer
 from engine.limits import EngineLimits
 from engine.loading import ask_for_seen
 from engine.log import Kind, microseconds
+from engine.operators import command_id
 from engine.routing import Route, TopicRoute
 from engine.store.contract import Command, Commit, FollowUp, Store
 from engine.waiting import arrival_of
@@ -90,7 +91,7 @@ def write_row(
     """Log what a command does to the hold of a run."""
     payload = orjson.dumps({"command": command.command, "who": command.who, "why": command.why})
     milliseconds = microseconds(command.at) // 1000
-    batch.command_row(route, run, event_type, f"command/{command.id}", payload, milliseconds, kind)
+    batch.command_row(route, run, event_type, command_id(command), payload, milliseconds, kind)
 
 
 def _bytes_of(commit: Commit) -> int:

@@ -21,6 +21,8 @@ LEFT_DEFERRED       an event that was deferred changed nothing, or waited too lo
 FIRED               a timer fell due, or an event that the run sent to itself: the run moved, or something of it left
 HELD_FIRED          one of those failed, and holds the run
 PASSED              the event, or one of those, changed nothing but what the run remembers
+CANCELLED           an operator cancelled the run: it moved, or ended where it was; nothing holds it any more
+PAUSED              an operator holds the run: what comes for it waits, and nothing of it falls due
 ==================  ============================================================================================
 """
 
@@ -67,6 +69,8 @@ class Kind(enum.IntEnum):
     FIRED = 14
     HELD_FIRED = 15
     PASSED = 16
+    PAUSED = 17
+    CANCELLED = 18
 
 
 CONSUMED = frozenset({Kind.STARTED, Kind.MOVED, Kind.MOVED_AFTER_WAIT, Kind.MOVED_DEFERRED})
@@ -271,11 +275,11 @@ def fold(run: Run | None, row: LogRow, *, key: str = "", generation: int = 0) ->
 
 def _holding(run: Run, row: LogRow) -> tuple[int, int]:
     match Kind(row.kind):
-        case Kind.HELD | Kind.DRAINING | Kind.HELD_FIRED:
+        case Kind.HELD | Kind.DRAINING | Kind.HELD_FIRED | Kind.PAUSED:
             return row.sequence, run.waiting
         case Kind.WAITED:
             return run.held or row.sequence, run.waiting + 1
-        case Kind.RELEASED:
+        case Kind.RELEASED | Kind.CANCELLED:
             return 0, run.waiting
         case Kind.MOVED_AFTER_WAIT | Kind.LEFT_WAITING:
             return run.held, run.waiting - 1

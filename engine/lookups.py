@@ -21,6 +21,7 @@ from connectors.kafka.settings import KafkaSettings
 from connectors.source import Partition, SourceError
 from engine.claims import Claim
 from engine.errors import PointsmanError
+from engine.log import Kind
 from engine.metrics import Metrics
 from engine.store.connecting import connect as connect_postgres
 from engine.store.queries import load
@@ -96,17 +97,17 @@ async def _held_runs(metrics: Sequence[Metrics], postgres: str, namespace: str) 
     connection = await connect_postgres(postgres, name="pointsman engine, counting", for_engine=False)
 
     async def look() -> None:
-        rows = await connection.fetch(_SQL["held_runs"], namespace)
-        held_runs = {str(pipeline): int(runs) for pipeline, runs in rows}
+        rows = await connection.fetch(_SQL["held_runs"], namespace, int(Kind.PAUSED))
         for one in metrics:
-            one.held_runs = held_runs
+            one.held_runs = {str(pipeline): int(runs - paused) for pipeline, runs, paused in rows}
+            one.paused_runs = {str(pipeline): int(paused) for pipeline, _, paused in rows}
 
     try:
         await connection.execute(f"set statement_timeout = '{PATIENCE_SECONDS}s'")
         yield look
     finally:
         for one in metrics:
-            one.held_runs = {}
+            one.held_runs = one.paused_runs = {}
         with contextlib.suppress(Exception):
             await connection.close(timeout=CLOSE_SECONDS)
         connection.terminate()

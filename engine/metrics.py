@@ -162,6 +162,13 @@ HELD_RUNS = Metric(
     "Runs of the namespace that wait for a person; all its engines say the same. Absent while Postgres does not "
     "answer. Looked up every few seconds.",
 )
+PAUSED_RUNS = Metric(
+    "pointsman.runs.paused",
+    Instrument.GAUGE,
+    "{run}",
+    ("pipeline",),
+    "Runs of the namespace that an operator has paused, and that are not counted as held; else as those.",
+)
 
 CATALOGUE: tuple[Metric, ...] = (
     CONSUMED,
@@ -181,6 +188,7 @@ CATALOGUE: tuple[Metric, ...] = (
     OUTBOX,
     LAG,
     HELD_RUNS,
+    PAUSED_RUNS,
 )
 """Every metric that there is."""
 
@@ -214,6 +222,8 @@ class Metrics:
         """By partition; empty where they are not known."""
         self.held_runs: Mapping[str, int] = {}
         """By pipeline; empty where they are not known."""
+        self.paused_runs: Mapping[str, int] = {}
+        """As those."""
         _counter(meter, CONSUMED, lambda: [Observation(self._consumed)])
         _counter(meter, TRANSITIONS, self._observe_transitions)
         _counter(meter, DISPOSITIONS, self._observe_dispositions)
@@ -237,7 +247,8 @@ class Metrics:
         _gauge(meter, ASSIGNED, lambda: [Observation(self._assigned)])
         _gauge(meter, OUTBOX, lambda: [Observation(self.outbox_depth())])
         _gauge(meter, LAG, self._observe_lags)
-        _gauge(meter, HELD_RUNS, self._observe_held_runs)
+        _gauge(meter, HELD_RUNS, lambda: _by_pipeline(self.held_runs))
+        _gauge(meter, PAUSED_RUNS, lambda: _by_pipeline(self.paused_runs))
 
     def committed(self, batch: Batch, seconds: float) -> None:
         """See Observer."""
@@ -298,11 +309,12 @@ class Metrics:
             for (topic, number), records in self.lags.items()
         ]
 
-    def _observe_held_runs(self) -> list[Observation]:
-        return [Observation(runs, {"pipeline": pipeline}) for pipeline, runs in self.held_runs.items()]
-
 
 Observe = Callable[[], Iterable[Observation]]
+
+
+def _by_pipeline(counted: Mapping[str, int]) -> list[Observation]:
+    return [Observation(number, {"pipeline": pipeline}) for pipeline, number in counted.items()]
 
 
 def _counter(meter: Meter, metric: Metric, observe: Observe) -> None:

@@ -77,7 +77,7 @@ class Moves(Settling):
             route, key, record, position, _, decoded, digest, _ = arrival
             begins, configuration, status, context, publications, memory, asked = moved
             envelope = decoded[0]
-            if run is None or (begins and run.status == _COMPLETED):
+            if run is None or (begins and run.status >= _COMPLETED):
                 number, sequence, kind = next(self._run_ids), 1, _STARTED
                 context_before = previous = recent = memory_before = b""
                 definition, held, waiting, started = route.newest_definition, 0, 0, at

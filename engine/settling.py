@@ -14,7 +14,7 @@ from engine.ledger import Ledger
 from engine.log import Kind, digest_number, microseconds
 from statemachines.memory import Delayed, Execution, lasting, read_memory, write_memory
 from statemachines.outcome import Deferred, Duplicate, Ignored, Outcome, Reason, Refused, Stale, Waits
-from statemachines.run import DeferredEvent, Run, Status
+from statemachines.run import DeferredEvent, Run
 from statemachines.turns import business_key
 from statemachines.undoing import UNKNOWN, how_ended
 
@@ -62,7 +62,7 @@ class Settling(Ledger):
     def defer(self, arrival: Arrival, run: Run | None, deferred: Deferred, at: datetime) -> None:
         """Let an event wait until its run takes it, which may not have begun."""
         memory = b""
-        if run is None or run.status == Status.COMPLETED:
+        if run is None or run.has_ended:
             run, memory = self._expect(arrival, run, at), b"" if run is None else lasting(run.memory)
         until = microseconds(deferred.until)
         said: dict[str, object] = {"deferred": deferred.reason.value, "why": deferred.why, "until": until}

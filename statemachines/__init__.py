@@ -4,7 +4,7 @@ from statemachines.context import Context
 from statemachines.definition import Pipeline, State, Topic
 from statemachines.done import Done
 from statemachines.effects import Cancel, Compensate, Effect, Out, Publish, Raise, Send
-from statemachines.events import After, Event, Failed, StepFailed
+from statemachines.events import After, Cancelled, Event, Failed, StepFailed
 from statemachines.guards import has_tag, in_state
 from statemachines.mistakes import DefinitionError, Mistake
 from statemachines.ordering import OrderBy
@@ -16,6 +16,7 @@ __all__ = [
     "After",
     "Call",
     "Cancel",
+    "Cancelled",
     "Compensate",
     "Compensation",
     "Context",

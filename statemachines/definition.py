@@ -14,7 +14,7 @@ from typing import Any, Generic, Literal, TypeVar
 from statemachines.context import Context
 from statemachines.done import Done, make_done
 from statemachines.effects import Out
-from statemachines.events import After, Event, KeyBy, StepFailed, make_after
+from statemachines.events import After, Cancelled, Event, KeyBy, StepFailed, make_after
 from statemachines.lines import Delay, Handler, Initial, Keyed, Kind, Move, Start, name_of
 from statemachines.ordering import OrderBy
 from statemachines.places import Place, calling_place
@@ -369,6 +369,24 @@ class Pipeline(Generic[C]):
     ) -> None:
         """Add a transition on the failures of steps that no other one takes, wherever in the file it stands."""
         self.add_move(None, StepFailed, to, when, do, last=True, compensate=compensate)
+
+    def on_cancel(
+        self,
+        *,
+        to: State[C] | str | Sequence[State[C] | str],
+        do: Callable[[C, Cancelled], Out] | None = None,
+        compensate: bool = False,
+    ) -> None:
+        """Say where a run goes that an operator cancels, whatever its state; without this, it ends where it is.
+
+        It is a transition of the whole pipeline: what a state says by ``on(Cancelled, ...)`` comes first.
+
+        Args:
+            to: the target; a final one ends the run.
+            do: changes the context that it is given, and may return effects.
+            compensate: whether what its steps have done is undone before it goes there.
+        """
+        self.add_move(None, Cancelled, to, None, do, compensate=compensate)
 
     def after(
         self,

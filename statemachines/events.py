@@ -264,6 +264,16 @@ class Compensated(Event, type="done.compensation"):
     """Says that all is undone that was to be; what is done where the run goes then is given it."""
 
 
+class Cancelled(Event, type="cancel.run"):
+    """Says that an operator cancels the run; what takes it says what becomes of the run.
+
+    Where no transition does, the run ends where it is.
+    """
+
+    who: str
+    why: str
+
+
 class After(Event):
     """Says that a timer of a state, or of the whole run, fell due."""
 
@@ -279,7 +289,7 @@ def make_after(state: str | None, number: int) -> type[After]:
 
 def is_internal(event: type[Event]) -> bool:
     """Whether only the interpreter makes such events; from outside they are of an unknown type."""
-    return issubclass(event, Done | Failed | After | StepFailed | Compensated)
+    return issubclass(event, Done | Failed | After | StepFailed | Compensated | Cancelled)
 
 
 def is_outcome(event: type[Event]) -> bool:

@@ -38,7 +38,7 @@ class Following(NamedTuple):
 
     def goes_onward(self, run: Run) -> bool:
         """Whether it is for the next generation of the key: the run that it waited for has ended."""
-        return run.status == Status.COMPLETED and isinstance(self.outcome, Moved | Deferred)
+        return run.has_ended and isinstance(self.outcome, Moved | Deferred)
 
 
 Unseen = Callable[[DeferredEvent | Delayed, str], str]
@@ -164,7 +164,7 @@ def _offer_again(machine: Machine, run: Run, one: DeferredEvent, now: datetime) 
 
 def _still_waits(outcome: Outcome, run: Run) -> bool:
     """Whether nothing takes it yet. What another state's policy says of new events is not for it."""
-    if run.status == Status.COMPLETED:
+    if run.has_ended:
         # Nothing waits for a run that has ended; the event may still be for the next generation of the key.
         return False
     if isinstance(outcome, Deferred):

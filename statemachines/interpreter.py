@@ -219,7 +219,7 @@ def _out_of_turn(
     if isinstance(asked, Refused):
         running = run is not None and run.status == RUNNING
         return asked._replace(holds=asked.holds and running)
-    if run is not None and run.status == COMPLETED and not _restarts(machine, occurrence):
+    if run is not None and run.has_ended and not _restarts(machine, occurrence):
         # Nothing will ever fill the gap: what comes before it is for the run that has ended, too.
         return _not_running(machine, run, occurrence, memory)
     return _may_defer(run, occurrence, asked)
@@ -370,7 +370,7 @@ def _start(machine: Machine, run: Run | None, occurrence: Occurrence, memory: Me
         if decided.decision == "start":
             return _start_with_defaults(machine, run, occurrence, memory)
         why = f"no run has the key {occurrence.key!r}"
-        if run is not None and run.status == COMPLETED:
+        if run is not None and run.has_ended:
             why = f"the run of the key {occurrence.key!r} has ended, and no other one has begun"
         return _by_policy(run, occurrence, decided, Reason.NO_RUN, why)
     event = occurrence.event
@@ -397,7 +397,7 @@ def _at_the_start(
     machine: Machine, run: Run | None, occurrence: Occurrence, memory: Memory, acted: Acted | None = None
 ) -> Macrostep:
     spot = Spot(1, (0,) * len(machine.steps.chart.history))
-    anew = run is not None and run.status == COMPLETED
+    anew = run is not None and run.has_ended
     envelope, key, now = occurrence.envelope, occurrence.key, occurrence.now
     return Macrostep(machine, run, envelope, key, now, spot, memory, anew=anew, acted=acted)
 
@@ -475,7 +475,7 @@ def _meta(machine: Machine, run: Run | None, envelope: Envelope, key: str, now: 
     chart = machine.steps.chart
     running = run is not None and run.status == RUNNING
     live = Live(chart, 1 << chart.numbers.get(run.configuration, 0) if run is not None and running else 0)
-    generation, sequence = number_of(run, anew=run is not None and run.status == COMPLETED)
+    generation, sequence = number_of(run, anew=run is not None and run.has_ended)
     address = Address(machine.namespace, machine.name, key, generation, sequence)
     return Meta(envelope, now, address, live.is_active, live.has_tag)
 

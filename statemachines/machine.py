@@ -14,7 +14,7 @@ from statemachines.chart.steps import Plan, Steps
 from statemachines.chart.tree import Block, plant
 from statemachines.codehash import code_hash
 from statemachines.definition import Move, Pipeline, Start, name_of
-from statemachines.events import After, is_internal
+from statemachines.events import After, Cancelled, is_internal
 from statemachines.kept import KeptContexts
 from statemachines.keys import How, how_keyed
 from statemachines.outcome import Moved
@@ -206,7 +206,10 @@ def _is_flat(pipeline: Pipeline[Any]) -> bool:
 
 
 def _is_from_outside(event: type[Event] | None) -> bool:
-    return event is not None and not is_internal(event) and not takes_failures(event.event_type())
+    """Whether a transition is on an event that comes by itself, and not on what others of its run lead to."""
+    if event is None or event is Cancelled:
+        return event is not None
+    return not is_internal(event) and not takes_failures(event.event_type())
 
 
 def _keys(pipeline: Pipeline[Any], events: Mapping[str, type[Event]]) -> dict[str, How]:

@@ -2,7 +2,7 @@
 
 By the text (SCXML, 3.12.1), where a pattern ends with ``.*`` or is ``*``; types are compared by their dotted parts. But
 ``*`` does not stand for a failure, which only who names it deals with; nor for timers and for how steps ended, which
-are for the states that asked for them.
+are for the states that asked for them. No pattern stands for the event that says that the run is cancelled.
 
 Each type that comes goes by one name: itself where the definition has it or it is that of a failure, else the most
 specific pattern that stands for it. The other patterns that do are the same for all types that go by that name. So all
@@ -14,11 +14,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeVar
 
-from statemachines.events import AFTER_PREFIX, DONE_PREFIX, OUTCOMES, Failed
+from statemachines.events import AFTER_PREFIX, DONE_PREFIX, OUTCOMES, Cancelled, Failed
 from statemachines.limits import TYPES_KEPT_MAX
 
 ANY = "*"
 FAILURE = Failed.event_type()
+CANCEL = Cancelled.event_type()
 _ASKED_FOR = (AFTER_PREFIX, *OUTCOMES)
 """How the types begin of what comes because a state has asked for it."""
 
@@ -34,6 +35,8 @@ def covers(name: str, event_type: str) -> bool:
     """Whether a type or pattern stands for a type; or, where that is a pattern, for all types that it stands for."""
     if name == event_type:
         return True
+    if event_type == CANCEL:
+        return False
     if name == ANY:
         return not takes_failures(event_type) and not event_type.startswith(_ASKED_FOR)
     return is_pattern(name) and _below(event_type).startswith(name[:-1])
@@ -45,14 +48,14 @@ def takes(name: str, going_by: str) -> bool:
     Timers and steps are nobody's but their own states'.
     """
     if name == ANY:
-        return going_by != FAILURE and not going_by.startswith(_ASKED_FOR)
+        return going_by not in (FAILURE, CANCEL) and not going_by.startswith(_ASKED_FOR)
     return covers(name, going_by)
 
 
 def overlaps(one: str, other: str) -> bool:
     """Whether there is a type that both of these types or patterns stand for."""
     both = (one, other)
-    return (ANY in both and FAILURE not in both) or covers(one, other) or covers(other, one)
+    return (ANY in both and not {FAILURE, CANCEL} & {*both}) or covers(one, other) or covers(other, one)
 
 
 def takes_failures(name: str) -> bool:
@@ -61,8 +64,8 @@ def takes_failures(name: str) -> bool:
 
 
 def is_from_inside(event_type: str) -> bool:
-    """Whether only runs themselves raise events of a type; from outside they are of an unknown type."""
-    return event_type == FAILURE or event_type.startswith((DONE_PREFIX, *_ASKED_FOR))
+    """Whether no topic has events of a type, but runs raise them, or operators; from topics it is an unknown type."""
+    return event_type in (FAILURE, CANCEL) or event_type.startswith((DONE_PREFIX, *_ASKED_FOR))
 
 
 def narrowing(event_type: str) -> Iterator[str]:
@@ -88,7 +91,7 @@ class Names:
 
     def of(self, event_type: str) -> str | None:
         """The name that a type goes by; None where nothing stands for it."""
-        if event_type in self._names or event_type == FAILURE:
+        if event_type in self._names or event_type in (FAILURE, CANCEL):
             return event_type
         try:
             return self._found[event_type]

@@ -20,12 +20,14 @@ BETWEEN = "  "
 
 
 class Status(enum.IntEnum):
-    """Whether a run still takes events."""
+    """Whether a run still takes events; from ``COMPLETED`` on it has ended."""
 
     EXPECTED = 0
     """Events for it have come and wait; none has started it yet."""
     RUNNING = 1
     COMPLETED = 2
+    CANCELLED = 3
+    """It ended where it was, since an operator cancelled it."""
 
 
 class DeferredEvent(NamedTuple):
@@ -81,6 +83,11 @@ class Run(NamedTuple):
     """What falls due later, and how far ordered events have come (``statemachines.memory``)."""
     deferred: tuple[DeferredEvent, ...] = ()
     """The oldest first."""
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it takes no events any more."""
+        return self.status >= Status.COMPLETED
 
     @property
     def behind(self) -> int:

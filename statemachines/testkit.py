@@ -20,10 +20,11 @@ from typing import Any, Generic, TypeVar, cast
 import orjson
 from pydantic import ValidationError
 
+from statemachines.cancelling import cancel
 from statemachines.context import Context
 from statemachines.definition import Pipeline, State
 from statemachines.effects import Asked, Publication, Publish
-from statemachines.events import Envelope, Event, is_internal
+from statemachines.events import Cancelled, Envelope, Event, is_internal
 from statemachines.following import Following, fall_due, follow, wakes_at
 from statemachines.handlers import HandlerError
 from statemachines.interpreter import step
@@ -158,6 +159,24 @@ class Case(StepCase, Generic[C]):
         self._take(self._last)
         return self
 
+    def when_cancelled(self, *, who: str = "an operator", why: str = "a test") -> Case[C]:
+        """An operator cancels the run, whatever holds it; it must be one that goes on."""
+        assert self.run is not None, "there is no run yet that could be cancelled"
+        assert self.run.status == Status.RUNNING, f"the run in {self.state!r} has ended, or was not begun yet"
+        self._forget()
+        self._events += 1
+        event_type = Cancelled.event_type()
+        envelope = Envelope(f"event-{self._events}", "testkit", event_type, self.key, self.now)
+        event = Cancelled(who=who, why=why)
+        occurrence = Occurrence(envelope, self.key, b"", self.now, event)
+        first, second = (cancel(self.machine, self.run, occurrence) for _ in range(2))
+        self._compare_outcomes(event_type, first, second)
+        self.outcome = first
+        if isinstance(first, Moved):
+            self.run = self.run._replace(held=0)
+        self._settle(first, occurrence)
+        return self
+
     def then(
         self,
         *,
@@ -174,7 +193,7 @@ class Case(StepCase, Generic[C]):
             is_in: a state that is active, or several, whatever else is.
             context: some fields of the context with their values.
             publishes: what was published since ``when``, in order; an event alone may go to any topic.
-            ended: whether the run is completed.
+            ended: whether the run is completed, or was cancelled.
         """
         assert isinstance(self.outcome, Moved), f"the event was not taken: {_told(self.outcome)}"
         for event_type, outcome in self.followed:
@@ -190,7 +209,7 @@ class Case(StepCase, Generic[C]):
             self._compare(publishes)
         if ended is not None:
             assert self.run is not None
-            assert (self.run.status == Status.COMPLETED) == ended, (
+            assert self.run.has_ended == ended, (
                 f"the run in {self.state!r} has {'not ' if ended else ''}ended"
             )
         return self
@@ -375,7 +394,7 @@ def run_after(before: Run | None, moved: Moved, key: str, digest: bytes, now: da
     """The run after a move, but for what only a store knows."""
     if before is None:
         before = _new_run(key, 0, moved.status, now)
-    elif moved.started and before.status == Status.COMPLETED:
+    elif moved.started and before.has_ended:
         before = _new_run(key, before.generation + 1, moved.status, now)
     return before._replace(
         sequence=before.sequence + 1,
@@ -391,7 +410,7 @@ def run_after(before: Run | None, moved: Moved, key: str, digest: bytes, now: da
 def run_deferring(before: Run | None, deferred: Deferred, occurrence: Occurrence) -> Run:
     """The run, which may be there for that only, with an event that waits for it."""
     run = before or _new_run(occurrence.key, 0, Status.EXPECTED, occurrence.now)
-    if run.status == Status.COMPLETED:
+    if run.has_ended:
         generation = run.generation + 1
         run = _new_run(run.key, generation, Status.EXPECTED, occurrence.now)._replace(
             memory=lasting(run.memory)

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from statemachines.chart.steps import Spot
 from statemachines.chart.tree import COMPENSATING, EVENTLESS, Arc, numbers_of
 from statemachines.definition import Move, Start
-from statemachines.events import OUTCOMES
+from statemachines.events import OUTCOMES, Cancelled
 from statemachines.machine import Machine
 from statemachines.run import active_in
 
@@ -129,7 +129,8 @@ class _Search:
             types[EVENTLESS] = None
         events = machine.events
         timers = {timer.event_type for node in machine.steps.chart.nodes for timer in node.timers}
-        inside = [one for one in types if one not in events and one not in timers]
+        alone = {*timers, Cancelled.event_type()}
+        inside = [one for one in types if one not in events and one not in alone]
         self._by_itself = [one for one in inside if not one.startswith(OUTCOMES)]
         """What follows by itself: transitions that wait for nothing, and on done states and failures."""
         self._raised = [*self._by_itself, *(one for one in types if one in events)]

@@ -9,6 +9,7 @@ from datetime import timedelta
 
 from pydantic import Field
 
+from statemachines import events as operators
 from statemachines.context import Context
 from statemachines.definition import Pipeline
 from statemachines.done import Done
@@ -90,11 +91,17 @@ def note_cancel(order: Order, event: Cancelled) -> Out:
     return None
 
 
+def note_who(order: Order, event: operators.Cancelled) -> None:
+    order.notes.append(f"cancelled by {event.who}: {event.why}")
+
+
 def note_failure(order: Order, failed: StepFailed) -> None:
     order.notes.append(f"{failed.error} after {failed.attempts}")
 
 
-def saga_pipeline(*, timeout: timedelta | None = None, attempts: int = 3) -> Pipeline[Order]:
+def saga_pipeline(
+    *, timeout: timedelta | None = None, attempts: int = 3, takes_cancel: bool = True
+) -> Pipeline[Order]:
     """Charged, reserved, shipped; cancelled, with all of it undone, for any reason."""
     flow = Pipeline("saga", Order, topics=[TOPIC])
     retry = Retry(attempts=attempts, wait=RETRY.wait, unless=RETRY.unless)
@@ -137,6 +144,8 @@ def saga_pipeline(*, timeout: timedelta | None = None, attempts: int = 3) -> Pip
     shipping.on(ship.done, to=shipped)
     flow.on(Cancelled, to=cancelled, do=note_cancel, compensate=True)
     flow.on_failure(to=cancelled, do=note_failure, compensate=True)
+    if takes_cancel:
+        flow.on_cancel(to=cancelled, do=note_who, compensate=True)
     return flow
 
 

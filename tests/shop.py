@@ -5,9 +5,10 @@ from __future__ import annotations
 from pydantic import Field
 
 from statemachines.context import Context
-from statemachines.definition import Pipeline, Policy, Topic
+from statemachines.definition import Pipeline, Topic
 from statemachines.effects import Publish
 from statemachines.events import Event
+from statemachines.policies import Closed, NoRun, Unexpected
 
 
 class OrderPlaced(Event, type="order.placed", key="order_id"):
@@ -88,9 +89,9 @@ def shop(
     name: str = "shop",
     version: int = 1,
     topic: Topic | None = None,
-    unexpected: Policy = "dead_letter",
-    no_run: Policy = "dead_letter",
-    closed: Policy = "dead_letter",
+    unexpected: Unexpected = "dead_letter",
+    no_run: NoRun = "dead_letter",
+    closed: Closed = "dead_letter",
 ) -> Pipeline[OrderContext]:
     """placed -> paid -> shipped, with notes in any state, and an event whose action raises."""
     pipeline = Pipeline(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import typer
 
@@ -54,6 +56,25 @@ def check_conditions(given: Iterable[str]) -> list[tuple[str, str]]:
             raise UsageError(f"--where takes NAME=VALUE, such as tenant=acme; {one!r} is none.")
         found.append((name, value))
     return found
+
+
+def check_fields(given: Iterable[str]) -> dict[str, Any]:
+    """Fields with their values, which are JSON or else text, of what is given as ``FIELD=VALUE``. Raises UsageError."""
+    found: dict[str, Any] = {}
+    for one in given:
+        name, equals, value = one.partition("=")
+        if not name or not equals:
+            raise UsageError(f"--set takes FIELD=VALUE, such as amount=5; {one!r} is none.")
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            found[name] = value
+    return found
+
+
+def read_data(given: str) -> bytes:
+    """Data as it is given, or from standard input where that is ``-``."""
+    return sys.stdin.buffer.read() if given == "-" else given.encode("utf-8", "replace")
 
 
 def check_text(option: str, text: str | None) -> None:

@@ -45,7 +45,7 @@ def runs(
         str | None,
         typer.Option(
             "--status",
-            metavar="expected|running|completed|held|waiting",
+            metavar="expected|running|completed|cancelled|held|paused|waiting",
             help="Only of this status; waiting: events are deferred for them.",
         ),
     ] = None,
@@ -174,6 +174,7 @@ def show(
             "definition": f"version {found.version}, {(found.definition or '')[:12]}",
             "event": f"{found.row.event.type} {found.row.event.id} ({found.row.event.kind})",
             **({"record": place(found.record)} if found.record else {}),
+            **({"asked": _asked_for(found.command)} if found.command else {}),
         }
     )
     say("context:")
@@ -181,6 +182,13 @@ def show(
     print_memory(found)
     if found.record:
         print_record(found.record)
+
+
+def _asked_for(command: Any) -> str:
+    """Who asked for a command, and why."""
+    said = command if isinstance(command, dict) else {}
+    who = f" by {said['who']}" if said.get("who") else ""
+    return f"{said.get('command')}{who}: {said.get('why')}"
 
 
 def explain(
@@ -277,8 +285,9 @@ def print_explanation(found: Explanation) -> None:
     """In sentences."""
     for answer in found.answers:
         say(_subject(answer))
-        if answer.origin is not None:
-            say(f"  {answer.origin.sentence}")
+        for whence in (answer.origin, answer.sender):
+            if whence is not None:
+                say(f"  {whence.sentence}")
         for change in (*answer.earlier, answer.current):
             say(f"  {short_time(change.at)}  {change.sentence}")
     for sentence in found.notes:
@@ -294,7 +303,7 @@ def _subject(answer: Answer) -> str:
 def place(record: RecordView) -> str:
     """Where a record is; what was never taken by a topic has no place in it."""
     if not record.topic:
-        return "none: it came from inside of a run"
+        return "none: it came from a run, or from an operator"
     return (
         record.topic if record.offset is None else f"{record.topic}/{record.partition} offset {record.offset}"
     )

@@ -7,15 +7,18 @@ Reading needs the reader's role only. No pipeline's code is run, but by ``replay
 """
 
 from engine.reading.asking import Asked, Became, ask_drop, ask_redrive, wait_until_taken
+from engine.reading.choosing import Chosen, ask_of_runs, choose_runs
 from engine.reading.dead_letters import (
     DeadLetterDetails,
     DeadLetterView,
     list_dead_letters,
     show_dead_letter,
 )
+from engine.reading.editing import ask_edit
 from engine.reading.errors import NotFoundError
 from engine.reading.explain import Answer, Change, Explanation, explain
 from engine.reading.history import EventView, HistoryRow, history
+from engine.reading.operating import AskedOfRun, Done, ask_of_run, ask_send, wait_until_done
 from engine.reading.positions import PositionSet, PositionView, list_positions, set_position
 from engine.reading.replay import Mismatch, ReplayReport, RunReplayed, replay
 from engine.reading.runs import RunView, list_runs
@@ -26,10 +29,13 @@ from engine.reading.verify import Finding, VerifyReport, verify
 __all__ = [
     "Answer",
     "Asked",
+    "AskedOfRun",
     "Became",
     "Change",
+    "Chosen",
     "DeadLetterDetails",
     "DeadLetterView",
+    "Done",
     "EventView",
     "Explanation",
     "Finding",
@@ -45,7 +51,12 @@ __all__ = [
     "RunView",
     "VerifyReport",
     "ask_drop",
+    "ask_edit",
+    "ask_of_run",
+    "ask_of_runs",
     "ask_redrive",
+    "ask_send",
+    "choose_runs",
     "explain",
     "history",
     "list_dead_letters",
@@ -56,5 +67,6 @@ __all__ = [
     "show",
     "show_dead_letter",
     "verify",
+    "wait_until_done",
     "wait_until_taken",
 ]

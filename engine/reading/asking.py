@@ -102,8 +102,8 @@ async def _ask(
     who: str,
     why: str,
 ) -> Asked:
-    _check_text("who asks", who)
-    _check_text("why", why)
+    check_said("who asks", who)
+    check_said("why", why)
     wanted = sorted(set(numbers))
     async with connection.transaction():
         found = {
@@ -131,20 +131,29 @@ async def wait_until_taken(
     connection: Connection, namespace: str, asked: Asked, *, seconds: float
 ) -> list[Became]:
     """What became of each once engines took the commands up, or after so many seconds."""
-    deadline = time.monotonic() + seconds
-    commands = [command for _, command in asked.commands]
-    pause = _LOOK_SECONDS
-    left = await _left(connection, commands)
-    while left and (remaining := deadline - time.monotonic()) > 0:
-        await asyncio.sleep(min(pause, remaining))
-        pause = min(pause * 1.5, _LOOK_SECONDS_MAX)
-        left = await _left(connection, commands)
+    left = await wait_for(connection, [command for _, command in asked.commands], seconds=seconds)
     letters = [letter for letter, _ in asked.commands]
     found = {row["id"]: row for row in await connection.fetch(SQL["records_of_letters"], letters)}
     return [
         await _became(connection, namespace, asked.command, letter, found[letter], taken=command not in left)
         for letter, command in asked.commands
     ]
+
+
+async def wait_for(
+    connection: Connection, commands: Sequence[int], *, seconds: float, each: bool = False
+) -> set[int]:
+    """Those of these rows of the inbox that no engine took up within so many seconds; with ``each``, after the last."""
+    deadline = time.monotonic() + seconds
+    pause = _LOOK_SECONDS
+    left = await _left(connection, commands)
+    while left and (remaining := deadline - time.monotonic()) > 0:
+        await asyncio.sleep(min(pause, remaining))
+        pause = min(pause * 1.5, _LOOK_SECONDS_MAX)
+        before, left = left, await _left(connection, list(left))
+        if each and len(left) < len(before):
+            deadline = time.monotonic() + seconds
+    return left
 
 
 async def _left(connection: Connection, commands: Sequence[int]) -> set[int]:
@@ -211,8 +220,7 @@ def _why_not(row: Any) -> str:
     return ""
 
 
-def _check_text(what: str, text: str) -> None:
+def check_said(what: str, text: str) -> None:
+    """Refuse what cannot be kept of who asks, and why. Raises UsageError."""
     if not text.strip() or len(text) > _WHO_CHARACTERS_MAX or "\0" in text:
-        raise UsageError(
-            f"Say {what}, in a line of at most {_WHO_CHARACTERS_MAX} characters: it is kept with the letter."
-        )
+        raise UsageError(f"Say {what}, in a line of at most {_WHO_CHARACTERS_MAX} characters: it is kept.")

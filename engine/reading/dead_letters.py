@@ -11,7 +11,7 @@ from engine.envelope import decode_headers
 from engine.errors import UsageError
 from engine.reading.catalog import SQL
 from engine.reading.errors import NotFoundError
-from engine.reading.values import RecordView, askable, json_of, shown_time
+from engine.reading.values import RecordView, askable, json_of, shown_time, text_or_base64
 from engine.store.connecting import Connection
 from statemachines.outcome import Reason
 from statemachines.suggest import did_you_mean
@@ -85,6 +85,8 @@ class DeadLetterDetails:
     """Who ended it, why and when; empty while it is open."""
     why: str
     ended: datetime | None
+    edited: bytes | None
+    """The value that its record was offered with instead of its own."""
     record: RecordView
 
     def as_json(self) -> dict[str, Any]:
@@ -102,6 +104,7 @@ class DeadLetterDetails:
             "ended_by": self.who,
             "ended_reason": self.why,
             "ended": shown_time(self.ended),
+            **text_or_base64("edited", self.edited),
             "record": self.record.as_json(),
         }
 
@@ -165,6 +168,7 @@ async def show_dead_letter(connection: Connection, namespace: str, number: int) 
         who=row["who"],
         why=row["why"],
         ended=row["ended"],
+        edited=row["edited"],
         record=RecordView(
             letter.topic,
             letter.partition,

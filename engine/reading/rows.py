@@ -17,7 +17,7 @@ from engine.store.connecting import Connection
 from statemachines.run import Run
 
 _columns = itemgetter(*COLUMNS)
-_OF_COMMANDS = frozenset({Kind.RELEASED, Kind.DRAINING})
+_OF_COMMANDS = frozenset({Kind.RELEASED, Kind.DRAINING, Kind.PAUSED})
 ROWS_AHEAD = 500
 """How many rows a cursor fetches at once: memory does not grow with the length of a run."""
 
@@ -48,6 +48,14 @@ async def folded_rows(
         after = fold(state, row, key=run.key, generation=run.generation)
         yield Folded(state, row, after)
         state = after
+
+
+def holding_after(folded: Folded, before: int | None) -> int | None:
+    """The kind of the row that holds the run after a row, where it was this one ``before``; None where none does."""
+    held = folded.after.held
+    if not held:
+        return None
+    return folded.row.kind if held == folded.row.sequence else before
 
 
 def has_record(row: LogRow) -> bool:

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from engine.errors import UsageError
+from engine.log import Kind
 from engine.reading.catalog import SQL
 from engine.reading.due import MemoryView, memory_view
 from engine.reading.errors import NotFoundError
@@ -19,21 +20,25 @@ from statemachines.run import Run, Status
 from statemachines.search import Attributes
 from statemachines.suggest import did_you_mean
 
-RunStatus = Literal["expected", "running", "completed", "held"]
-_FILTERS: dict[str, tuple[int | None, bool | None, bool]] = {
-    "expected": (int(Status.EXPECTED), False, False),
-    "running": (int(Status.RUNNING), False, False),
-    "completed": (int(Status.COMPLETED), False, False),
-    "held": (None, True, False),
-    "waiting": (None, None, True),
+RunStatus = Literal["expected", "running", "completed", "cancelled", "held", "paused"]
+_FILTERS: dict[str, tuple[int | None, bool | None, bool, bool | None]] = {
+    "expected": (int(Status.EXPECTED), False, False, None),
+    "running": (int(Status.RUNNING), False, False, None),
+    "completed": (int(Status.COMPLETED), False, False, None),
+    "cancelled": (int(Status.CANCELLED), False, False, None),
+    "held": (None, True, False, False),
+    "paused": (None, True, False, True),
+    "waiting": (None, None, True, None),
 }
-"""What each means for the columns ``status`` and ``held``, and whether events must be deferred for the run."""
+"""What each means for the columns ``status`` and ``held``, whether events must be deferred for the run, and whether it
+must be an operator who holds it."""
 STATUSES = tuple(_FILTERS)
 _RUN_COLUMNS = tuple(name for name in Run._fields if name != "deferred")
 _WORDS: dict[int, RunStatus] = {
     int(Status.EXPECTED): "expected",
     int(Status.RUNNING): "running",
     int(Status.COMPLETED): "completed",
+    int(Status.CANCELLED): "cancelled",
 }
 
 
@@ -46,7 +51,7 @@ class RunView:
     key: str
     generation: int
     status: str
-    """expected, running, completed or held."""
+    """expected, running, completed, cancelled, held or paused."""
     configuration: list[str]
     """The active states, outermost first."""
     sequence: int
@@ -101,11 +106,16 @@ async def list_runs(
     Raises:
         UsageError: there is no such status or attribute, or no such value of it.
     """
-    if status is not None and status not in _FILTERS:
-        raise UsageError(f"There is no status {status!r}. {did_you_mean(status, _FILTERS)}")
-    number, held, deferred = (None, None, False) if status is None else _FILTERS[status]
-    asked = await asked_attributes(connection, namespace, pipeline, where) if where else None
-    filters = (askable(pipeline), askable(key), number, held, askable(state), limit, asked, deferred)
+    filters = await asked_filters(
+        connection,
+        namespace,
+        pipeline=pipeline,
+        key=key,
+        status=status,
+        state=state,
+        where=where,
+        limit=limit,
+    )
     rows = await connection.fetch(SQL["list_runs"], namespace, *filters)
     return [
         RunView(
@@ -113,7 +123,7 @@ async def list_runs(
             pipeline=row["name"],
             key=row["key"],
             generation=row["generation"],
-            status=word_for(row["status"], row["held"]),
+            status=word_for(row["status"], row["holding"]),
             configuration=states_of(row["configuration"]),
             sequence=row["sequence"],
             context=json_of(row["context"]),
@@ -128,10 +138,30 @@ async def list_runs(
     ]
 
 
-def word_for(status: int, held: int) -> RunStatus:
-    """The status as people see it."""
-    if held:
-        return "held"
+async def asked_filters(
+    connection: Connection,
+    namespace: str,
+    *,
+    pipeline: str | None = None,
+    key: str | None = None,
+    status: str | None = None,
+    state: str | None = None,
+    where: Sequence[tuple[str, str]] = (),
+    limit: int = 0,
+) -> tuple[object, ...]:
+    """What the statement ``list_runs`` is asked with. Raises UsageError, as ``list_runs`` does."""
+    if status is not None and status not in _FILTERS:
+        raise UsageError(f"There is no status {status!r}. {did_you_mean(status, _FILTERS)}")
+    number, held, deferred, paused = (None, None, False, None) if status is None else _FILTERS[status]
+    asked = await asked_attributes(connection, namespace, pipeline, where) if where else None
+    named = askable(pipeline), askable(key)
+    return *named, number, held, askable(state), limit, asked, deferred, paused, int(Kind.PAUSED)
+
+
+def word_for(status: int, holding: int | None) -> RunStatus:
+    """The status as people see it; ``holding`` is the kind of the row that holds the run, None where none does."""
+    if holding is not None:
+        return "paused" if holding == Kind.PAUSED else "held"
     return _WORDS[status]
 
 

@@ -11,7 +11,7 @@ from engine.reading.catalog import load_catalog
 from engine.reading.due import MemoryView, memory_view
 from engine.reading.errors import NotFoundError
 from engine.reading.history import HistoryRow, history_row
-from engine.reading.rows import Folded, folded_rows, is_command, raw_record, record_view
+from engine.reading.rows import Folded, folded_rows, holding_after, is_command, raw_record, record_view
 from engine.reading.runs import find_run, word_for
 from engine.reading.values import RecordView, json_of, shown_time, states_of
 from engine.store.connecting import Connection
@@ -108,9 +108,11 @@ async def show(
         wanted = run.sequence if at_sequence is None else at_sequence
         found: Folded | None = None
         deferred = Deferrals()
+        holding: int | None = None
         async for folded in folded_rows(connection, run, wanted):
             found = folded
             deferred.take(folded.row)
+            holding = holding_after(folded, holding)
     if found is None or found.row.sequence != wanted:
         raise NotFoundError(
             f"The run {key!r} of {pipeline!r} has no row {wanted}; its rows are 1 to {run.sequence}."
@@ -125,7 +127,7 @@ async def show(
         generation=run.generation,
         sequence=row.sequence,
         latest=run.sequence,
-        status=word_for(after.status, after.held),
+        status=word_for(after.status, holding),
         configuration=states_of(after.configuration),
         context=json_of(after.context),
         held=after.held or None,

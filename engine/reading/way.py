@@ -12,7 +12,7 @@ from engine.reading.rows import ROWS_AHEAD
 from engine.reading.runs import RunStatus, find_run, word_for
 from engine.reading.values import states_of
 from engine.store.connecting import Connection
-from statemachines.run import Run, active_in
+from statemachines.run import Run, Status, active_in
 from statemachines.way import Passage, Rows
 
 
@@ -48,11 +48,15 @@ async def passages_of(
         found: dict[Passage, Rows] = {}
         before: str | None = None
         memory = b""
+        holding: int | None = None
         async for row in connection.cursor(SQL["way_of_run"], run.id, prefetch=ROWS_AHEAD):
+            holding = row["kind"] if row["sequence"] == run.held else holding
             fired = row["kind"] == Kind.FIRED and not _leaves(
                 namespace, pipeline, run, memory, row["event_id"]
             )
-            if fired or row["kind"] in CONSUMED:
+            # Where no transition took it, the run has ended where it was.
+            cancelled = row["kind"] == Kind.CANCELLED and row["status"] != Status.CANCELLED
+            if fired or cancelled or row["kind"] in CONSUMED:
                 passage = Passage(row["type"], before, row["configuration"])
                 found.setdefault(passage, Rows()).add_row(row["sequence"])
             # A run that no event has started yet is nowhere.
@@ -61,7 +65,7 @@ async def passages_of(
         pipeline=pipeline,
         key=run.key,
         generation=run.generation,
-        status=word_for(run.status, run.held),
+        status=word_for(run.status, holding),
         configuration=states_of(run.configuration),
         sequence=run.sequence,
         version=None if definition is None else definition.version,
@@ -82,15 +86,21 @@ class StateCounts:
 
     runs: int
     states: dict[str, int]
-    """How many are in each state that any is in; a completed run is in the final state that it reached."""
+    """How many are in each state that any is in; a completed run is in the final state that it reached, and one that
+    was cancelled in none."""
 
 
 async def count_states(
     connection: Connection, namespace: str, pipelines: Sequence[str]
 ) -> dict[tuple[str, int], StateCounts]:
-    """How many runs are in each state, by pipeline and version: exact, by one pass over these pipelines' runs."""
+    """How many runs are in each state, by pipeline and version: exact, by one pass over these pipelines' runs.
+
+    Without those that were cancelled, which are in none.
+    """
     found: dict[tuple[str, int], StateCounts] = {}
-    for row in await connection.fetch(SQL["count_states"], namespace, sorted(set(pipelines))):
+    for row in await connection.fetch(
+        SQL["count_states"], namespace, sorted(set(pipelines)), int(Status.CANCELLED)
+    ):
         counts = found.setdefault((row["name"], row["version"]), StateCounts(0, {}))
         counts.runs += row["runs"]
         for state in active_in(row["configuration"]):

@@ -294,6 +294,43 @@ class EndedDeadLetter(NamedTuple):
     why: str
     publishing: str | None = None
     """Whether it is published, from now on; None: as before."""
+    edited: bytes | None = None
+    """The value that its record was offered with instead of its own."""
+
+
+class Hold(NamedTuple):
+    """A row that holds a run, or lifted a hold."""
+
+    kind: int
+    """Of the row (``engine.log.Kind``)."""
+    at: datetime
+    payload: bytes | None
+    """Of what an operator did: who, and why."""
+    letter: int | None = None
+    """The open dead letter that holds it."""
+    reason: str | None = None
+    """Of that."""
+
+
+class Operation(NamedTuple):
+    """What became of what an operator asked of a run."""
+
+    command: int
+    """The row of the inbox."""
+    pipeline: int
+    key: str
+    what: str
+    event_id: str | None
+    """Of what was sent."""
+    run: int | None
+    """That it was done to, or asked of."""
+    done: bool
+    answer: str
+    """A sentence; empty where what became of the event tells."""
+    who: str
+    why: str
+    asked: datetime
+    at: datetime
 
 
 @dataclass(slots=True)
@@ -333,6 +370,7 @@ class Commit:
     sent: list[SentEvent] = field(default_factory=list)
     attributes: list[tuple[int, Attributes]] = field(default_factory=list)
     """(run, search attributes) of runs whose attributes this changes."""
+    operations: list[Operation] = field(default_factory=list)
     executions_asked: list[AskedExecution] = field(default_factory=list)
     """New ones, and those that are to be tried again."""
     executions_over: list[tuple[int, int, int]] = field(default_factory=list)
@@ -470,6 +508,14 @@ class Store(Protocol):
         self, pipelines: Sequence[int], limit: int, homes: Sequence[int] = ()
     ) -> list[Command]:
         """The oldest commands for these pipelines; events of runs only for those of these homes."""
+        ...
+
+    async def hold_of(self, run: int, sequence: int) -> Hold | None:
+        """What the row of this number says, which holds the run."""
+        ...
+
+    async def cancellation_of(self, run: int) -> Hold | None:
+        """The row that cancelled a run last; None where none did."""
         ...
 
     async def load_dead_letter(self, number: int) -> StoredDeadLetter | None:

@@ -21,6 +21,7 @@ from engine.store.contract import (
     Commit,
     DeferredRow,
     DueRun,
+    Hold,
     Origin,
     Position,
     StoredDeadLetter,
@@ -271,6 +272,16 @@ class PostgresStore:
                 _SQL["read_inbox"], self._namespace, pipelines, limit, group, homes
             )
         return [Command(*row) for row in rows]
+
+    async def hold_of(self, run: int, sequence: int) -> Hold | None:
+        async with self._translated():
+            row = await self._reader.fetchrow(_SQL["hold_of"], run, sequence)
+        return None if row is None else Hold(*row)
+
+    async def cancellation_of(self, run: int) -> Hold | None:
+        async with self._translated():
+            row = await self._reader.fetchrow(_SQL["cancellation_of"], run, int(Kind.CANCELLED))
+        return None if row is None else Hold(*row)
 
     async def load_dead_letter(self, number: int) -> StoredDeadLetter | None:
         async with self._translated():

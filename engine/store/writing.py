@@ -10,7 +10,7 @@ from engine.dead_letters import numbered
 from engine.log import COLUMNS
 from engine.store.attributes import write_attributes
 from engine.store.connecting import Connection
-from engine.store.contract import Command, Commit, LostPositionsError, LostRunsError
+from engine.store.contract import Command, Commit, LostPositionsError, LostRunsError, Operation
 from engine.store.copying import (
     CHANGE_COLUMNS,
     RUN_COLUMNS,
@@ -157,6 +157,8 @@ class Writing:
             status = await self._writer.execute(_SQL["end_dead_letter"], *ended, commit.at)
             if status != "UPDATE 1":
                 raise LostRunsError("another engine ended a dead letter first")
+        if commit.operations:
+            await self._copy("operations", commit.operations, Operation._fields)
         if commit.noted:
             await self._copy("dispositions", commit.noted, type(commit.noted[0])._fields)
         if commit.ranges:
@@ -173,7 +175,7 @@ class Writing:
 def _has_extras(commit: Commit) -> bool:
     return bool(
         commit.out or commit.dead_letters or commit.noted or commit.waiting_added or commit.waiting_removed
-        or commit.ended or commit.ranges or commit.strikes_forgotten
+        or commit.ended or commit.ranges or commit.strikes_forgotten or commit.operations
     )  # fmt: skip
 
 

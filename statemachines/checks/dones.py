@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from statemachines.checks.tree import Some, Tree
 from statemachines.definition import Move
-from statemachines.events import Done, Event, Failed, StepFailed, is_event_class, is_outcome
+from statemachines.events import Cancelled, Done, Event, Failed, StepFailed, is_event_class, is_outcome
 from statemachines.mistakes import Mistake
 from statemachines.suggest import listed
 
@@ -20,9 +20,10 @@ def find(move: Move, tree: Tree) -> Iterator[Mistake]:
     def mistake(message: str, cure: str) -> Mistake:
         return Mistake(message, cure, move.place, state=move.source, event=event.event_type())
 
-    if issubclass(event, Failed) and event is not Failed:
-        message = f"{event.__name__} is a subclass of Failed, and no such event is ever raised"
-        yield mistake(message, "Take Failed itself, and look at what it says")
+    for known in (Failed, Cancelled):
+        if issubclass(event, known) and event is not known:
+            message = f"{event.__name__} is a subclass of {known.__name__}, and no such event is ever raised"
+            yield mistake(message, f"Take {known.__name__} itself, and look at what it says")
     if is_outcome(event):
         yield from _of_step(move, event, tree)
         return

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from connectors.source import Partition
-from engine.log import LogRow, unpack
+from engine.log import Kind, LogRow, unpack
 from engine.store.contract import (
     Applied,
     BegunExecution,
@@ -17,9 +17,11 @@ from engine.store.contract import (
     DeadLetter,
     DeferredRow,
     DueRun,
+    Hold,
     LostPositionsError,
     LostRunsError,
     Noted,
+    Operation,
     Origin,
     Position,
     RefusedByStoreError,
@@ -58,6 +60,7 @@ class Tables:
     waiting: dict[tuple[int, int], tuple[int, datetime | None]] = field(default_factory=dict)
     letters: dict[int, tuple[DeadLetter, str]] = field(default_factory=dict)
     noted: list[Noted] = field(default_factory=list)
+    operations: list[Operation] = field(default_factory=list)
     inbox: dict[int, Command] = field(default_factory=dict)
     commands: int = 0
     """The number of the last command that was put into the inbox."""
@@ -259,6 +262,24 @@ class FakeStore:
         mine = [c for c in self.tables.inbox.values() if c.pipeline is None or c.pipeline in pipelines]
         return sorted(mine)[:limit]
 
+    async def hold_of(self, run: int, sequence: int) -> Hold | None:
+        row = self.tables.rows.get((run, sequence))
+        if row is None:
+            return None
+        letters = self.tables.letters.items()
+        held = [
+            (number, one.reason)
+            for number, (one, status) in letters
+            if (one.run, one.sequence, status) == (run, sequence, "open")
+        ]
+        letter, reason = held[0] if held else (None, None)
+        return Hold(row.kind, row.at, row.payload, letter, reason)
+
+    async def cancellation_of(self, run: int) -> Hold | None:
+        rows = [row for row in self.tables.rows.values() if (row.run, row.kind) == (run, Kind.CANCELLED)]
+        found = max(rows, key=lambda row: row.sequence, default=None)
+        return None if found is None else Hold(found.kind, found.at, found.payload, None, None)
+
     async def load_dead_letter(self, number: int) -> StoredDeadLetter | None:
         found = self.tables.letters.get(number)
         if found is None:
@@ -348,6 +369,7 @@ class FakeStore:
             letter, status = tables.letters[ended.id]
             tables.letters[ended.id] = (letter, ended.status if status == "open" else status)
         tables.noted.extend(commit.noted)
+        tables.operations.extend(commit.operations)
         if not published:
             return None
         tables.ticket += 1

@@ -134,11 +134,13 @@ async def test_every_answer_has_the_documented_fields_and_no_others(
     assert differs["differences"]
 
     ask("doctor", file)
-    ask("relay status")
-    ask("relay accept", "--after", "1", "--reason", "a test")
+    nothing = ask(
+        "dead-letters edit", letters["light"], "--set", "grams=1", "--wait", "0", "--reason", "a try"
+    )
+    assert nothing["command"] == "edit"
     asked_for = ask("dead-letters drop", letters["broken"], "77", "--wait", "0", "--reason", "not worth it")
-    assert asked_for["became"]
-    assert asked_for["skipped"]
+    assert [len(asked_for[name]) for name in ("became", "skipped")] == [1, 1]
+    ask_of_operators(ask, letters["light"])
     ask("positions set", read, "0", "0", "--reason", "to read it again")
     assert run(file, database, kafka).code == 0
     ask("dead-letters redrive", letters["broken"])
@@ -146,6 +148,7 @@ async def test_every_answer_has_the_documented_fields_and_no_others(
     rows = ask("history", "c-2", on=looking)
     commands = [ask("show", "c-2", "--at", row["sequence"], on=looking)["command"] for row in rows]
     assert {"command": "drop", "who": asked_for_by(commands), "reason": "not worth it"} in commands
+    assert ask("explain", "begin-4", on=looking)["answers"][0]["sent_by"]["reason"] == "asked"
     (behind,) = ask("explain", "behind", on=looking)["answers"]
     assert behind["earlier"]
     await execute(database.owner_dsn, "update pointsman.runs set context = '{}' where key = 'c-1'")
@@ -168,6 +171,18 @@ def ask_of_what_waits(ask: Callable[..., Any], looking: dict[str, str]) -> None:
     (greeting,) = ask("explain", greeted, on=looking)["answers"]
     assert greeting["origin"]["key"] == "c-3"
     assert ask("explain", waiting["due"][0]["id"], on=looking)["notes"]
+
+
+def ask_of_operators(ask: Callable[..., Any], letter: int) -> None:
+    """What is decided without an engine, and what none takes up before the next one runs."""
+    ask("relay status")
+    ask("relay accept", "--after", "1", "--reason", "a test")
+    why = ("--wait", "0", "--reason", "asked")
+    assert not ask("send", "case", "c-4", "case.opened", '{"id": "c-4"}', "--id", "begin-4", *why)["taken"]
+    assert ask("dead-letters edit", letter, "--set", "grams=1", *why)["command"] == "edit"
+    for what in ("pause", "resume", "cancel"):
+        assert ask(what, "c-3", *why)["became"][0]["command"] == what
+        assert ask(what, "--pipeline", "case", "--dry-run", *why)["dry_run"]
 
 
 def asked_for_by(commands: list[Any]) -> str:

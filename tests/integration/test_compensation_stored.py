@@ -14,6 +14,7 @@ from engine.reading import history, list_runs, replay, verify
 from engine.store.connecting import Connection
 from statemachines.machine import compile_pipeline
 from tests.feeding import Feeding, event, feed
+from tests.operators import ask
 from tests.saga import TOPIC, OutOfStockError, World, clear, forever, saga_pipeline
 from tests.services import Database
 
@@ -254,3 +255,40 @@ async def test_a_second_cancel_and_other_events_change_nothing_while_a_run_is_un
         ["cancelled"],
     )
     await check_the_log(reader)
+
+
+async def test_an_operator_s_cancel_undoes_the_run_and_a_second_one_changes_nothing(
+    database: Database, reader: Connection, world: World
+) -> None:
+    world.script["reserve"] = [forever]
+    async with feed(database, saga_pipeline()) as feeding:
+        await feeding.records(told("placed"))
+        await feeding.begin_steps()
+        await until_going(feeding, "reserve", reader)
+        await feeding.steps.close()
+        assert (await ask(feeding, "cancel", "saga", "o1", why="nobody wants it")).done
+        again = await ask(feeding, "cancel", "saga", "o1")
+        assert again.done
+        assert "is being undone already" in again.sentence
+        await feeding.work()
+    assert world.steps() == ["charge", "release", "refund"]
+    [run] = await list_runs(reader, "default")
+    assert (run.configuration, run.context["notes"]) == (["cancelled"], ["cancelled by ana: nobody wants it"])
+    await check_the_log(reader)
+
+
+async def test_a_run_that_owes_something_is_not_cancelled_where_its_pipeline_does_not_say_how(
+    database: Database, reader: Connection, world: World
+) -> None:
+    options: dict[str, Any] = {"takes_cancel": False}
+    world.script["reserve"] = [forever]
+    async with feed(database, saga_pipeline(**options)) as feeding:
+        await feeding.records(told("placed"))
+        await feeding.begin_steps()
+        await until_going(feeding, "reserve", reader)
+        answer = await ask(feeding, "cancel", "saga", "o1")
+        assert not answer.done
+        assert "on_cancel(to=..., compensate=True)" in answer.sentence
+        [run] = await list_runs(reader, "default")
+        assert (run.status, run.configuration) == ("running", ["reserving"])
+    await check_the_log(reader, **options)

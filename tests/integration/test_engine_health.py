@@ -143,6 +143,7 @@ async def test_an_engine_tells_what_it_did(
                 'pointsman_dead_letters_total{reason="invalid data"}': 1,
                 'pointsman_dead_letters_total{reason="unreadable"}': 1,
                 'pointsman_runs_held{pipeline="stuck"}': 1,
+                'pointsman_runs_paused{pipeline="stuck"}': 0,
                 f'pointsman_lag{{partition="0",topic="{name}"}}': 0,
                 "pointsman_partitions_assigned": 1,
                 "pointsman_partitions_paused": 0,

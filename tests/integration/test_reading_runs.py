@@ -6,6 +6,7 @@ import pytest
 
 from connectors.source import RawRecord
 from engine.errors import UsageError
+from engine.log import Kind
 from engine.reading import NotFoundError, history, list_runs, show
 from engine.reading.catalog import SQL
 from engine.store.connecting import Connection
@@ -108,7 +109,8 @@ async def test_the_newest_of_many_runs_are_found_by_an_index(database: Database,
     """
     await execute(database.owner_dsn, many, "analyze pointsman.runs")
     filters = ("default", None, None, None, None, None)
-    plan = await reader.fetch(f"explain (analyze, timing off) {SQL['list_runs']}", *filters, 10, None, False)
+    rest = (10, None, False, None, int(Kind.PAUSED))
+    plan = await reader.fetch(f"explain (analyze, timing off) {SQL['list_runs']}", *filters, *rest)
     told = "\n".join(row[0] for row in plan)
     assert "using runs_started on runs" in told, told
     assert "Seq Scan on runs" not in told, told

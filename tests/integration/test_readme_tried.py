@@ -25,6 +25,7 @@ SAYS = {
     "dead-letters list": "order o2",
     "publish orders late.jsonl": "1 event confirmed",
     "dead-letters redrive 1": "It moved the run 'o2'",
+    "send order o3": "It started the run 'o3'",
 }
 
 

@@ -27,6 +27,7 @@ from statemachines.machine import compile_pipeline
 from tests.errand import TOPIC as ERRANDS
 from tests.errand import errand
 from tests.feeding import Feeding, event, feed, raw
+from tests.operators import ask
 from tests.services import Database
 from tests.shop import OrderContext, OrderNoted, OrderPaid, OrderPlaced, begin, shop
 
@@ -117,6 +118,8 @@ async def test_every_kind_of_row_comes_out_equal(database: Database, reader: Con
         await feeding.records(noted("o2"))
         await feeding.drop(4)
         await by_itself(feeding)
+        await ask(feeding, "pause", "shop", "o3")
+        await ask(feeding, "cancel", "shop", "o3")
     kinds = {row[0] for row in await reader.fetch("select distinct kind from pointsman.events")}
     assert kinds == {int(kind) for kind in Kind}
     report = await replayed(reader, shop(unexpected="ignore"), errand())

@@ -12,6 +12,7 @@ from asyncpg import CheckViolationError
 from connectors.source import Partition, RawRecord
 from engine.claims import Slice
 from engine.errors import UsageError
+from engine.log import Kind
 from engine.reading import list_runs, verify
 from engine.reading.catalog import SQL
 from engine.store import writing
@@ -250,6 +251,6 @@ async def test_the_index_is_used_and_holds_nothing_but_attributes(
     with pytest.raises(CheckViolationError):
         await owner.execute("update pointsman.run_attributes set attributes = '{}'")
     wanted = ['{"tenant": "tenant-7"}', '{"tenant": ["tenant-7"]}']
-    filters = (None, None, None, None, None, 100, wanted, False)
+    filters = (None, None, None, None, None, 100, wanted, False, None, int(Kind.PAUSED))
     plan = await owner.fetch(f"explain {SQL['list_runs']}", "default", *filters)
     assert "run_attributes_values" in "\n".join(row[0] for row in plan), plan

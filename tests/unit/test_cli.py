@@ -54,7 +54,8 @@ def test_help_lists_every_command(runner: CliRunner) -> None:
     shown = runner.invoke(app, ["--help"]).stdout
     for command in (
         "demo", "dev", "run", "validate", "diagram", "publish", "runs", "history", "show", "explain", "verify",
-        "replay", "dead-letters", "relay", "positions", "migrate", "config", "doctor",
+        "replay", "dead-letters", "send", "pause", "resume", "cancel", "relay", "positions", "migrate", "config",
+        "doctor",
     ):  # fmt: skip
         assert f" {command} " in shown
 
@@ -116,8 +117,10 @@ def test_an_address_that_is_not_given_is_bad_usage(runner: CliRunner) -> None:
 
 
 WORDS: dict[str, list[str]] = {
+    "cancel": ["o-1", "--reason", "a test"],
     "config": [],
     "dead-letters drop": ["1"],
+    "dead-letters edit": ["1", "--data", "{}", "--reason", "a test"],
     "dead-letters list": [],
     "dead-letters redrive": ["1"],
     "dead-letters show": ["1"],
@@ -126,13 +129,16 @@ WORDS: dict[str, list[str]] = {
     "explain": ["e-1"],
     "history": ["o-1"],
     "migrate": [],
+    "pause": ["o-1", "--reason", "a test"],
     "positions list": [],
     "positions set": ["orders", "0", "5", "--reason", "a test"],
     "relay accept": ["--reason", "a test"],
     "relay status": [],
     "replay": ["statemachines.shipped.orders"],
+    "resume": ["o-1", "--reason", "a test"],
     "run": ["statemachines.shipped.orders"],
     "runs": [],
+    "send": ["order", "o-1", "order.paid", "{}", "--reason", "a test"],
     "show": ["o-1"],
     "verify": [],
 }
@@ -158,7 +164,17 @@ def test_these_are_all_commands_that_go_to_postgres() -> None:
 
 
 def test_the_text_that_is_kept_with_a_decision_has_one_name_and_no_filter_has_it() -> None:
-    decisions = ["dead-letters drop", "dead-letters redrive", "positions set", "relay accept"]
+    decisions = [
+        "cancel",
+        "dead-letters drop",
+        "dead-letters edit",
+        "dead-letters redrive",
+        "pause",
+        "positions set",
+        "relay accept",
+        "resume",
+        "send",
+    ]
     assert commands_with("--reason") == decisions
     assert commands_with("--with-reason") == [
         "dead-letters drop",

@@ -75,5 +75,5 @@ def test_what_was_tampered_with_is_shown_as_far_as_it_can_be() -> None:
 
 def test_a_record_that_came_from_inside_of_a_run_has_no_place() -> None:
     inner = RecordView("", None, None, 0, None, (), b"")
-    assert place(inner) == "none: it came from inside of a run"
+    assert place(inner) == "none: it came from a run, or from an operator"
     assert place(replace(inner, topic="orders", partition=0, offset=7)) == "orders/0 offset 7"

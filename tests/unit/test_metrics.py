@@ -60,6 +60,7 @@ def everything_happens(provider: Provider) -> Metrics:
     metrics.outbox_depth = lambda: 4
     metrics.lags = {Partition("orders", 0): 17}
     metrics.held_runs = {"shop": 1, "mail": 0}
+    metrics.paused_runs = {"shop": 2}
     return metrics
 
 
@@ -127,6 +128,7 @@ def test_a_batch_is_counted_by_pipeline_and_by_what_became_of_its_events() -> No
     assert points(told["pointsman.commit.duration"]) == {(): 0.02}
     assert points(told["pointsman.lag"]) == {("orders", 0): 17}
     assert points(told["pointsman.runs.held"]) == {("shop",): 1, ("mail",): 0}
+    assert points(told["pointsman.runs.paused"]) == {("shop",): 2}
     assert points(told["pointsman.outbox.depth"]) == {(): 4}
     assert points(told["pointsman.timers.fired"]) == {("shop",): 2}
     assert points(told["pointsman.steps.attempts"]) == {("shop", "charge", "done"): 3}
@@ -141,7 +143,7 @@ def test_prometheus_is_told_every_metric_of_the_catalogue() -> None:
     metrics.lost_comparison()
     metrics.lost_partition("orders/0")
     metrics.lags = {Partition("orders", 0): 17}
-    metrics.held_runs = {"shop": 1}
+    metrics.held_runs = metrics.paused_runs = {"shop": 1}
     text = generate_latest(registry).decode()
     provider.shutdown()
     for one in CATALOGUE:

@@ -93,6 +93,25 @@ class Origin:
 
 
 @dataclass(frozen=True, slots=True)
+class Sender:
+    """The operator who has sent an event."""
+
+    who: str
+    why: str
+    at: datetime
+
+    @property
+    def sentence(self) -> str:
+        """The same in words."""
+        why = self.why if self.why.endswith((".", "!", "?")) else f"{self.why}."
+        return f"{self.who} sent it at {shown_time(self.at)}: {why}"
+
+    def as_json(self) -> dict[str, Any]:
+        """The documented fields."""
+        return {"who": self.who, "reason": self.why, "at": shown_time(self.at)}
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """What became of one event of one record for one pipeline."""
 
@@ -111,6 +130,8 @@ class Answer:
     """The consumer group that read the record."""
     origin: Origin | None
     """Where it comes from, where no topic had it."""
+    sender: Sender | None
+    """Who has sent it, where that was an operator."""
     current: Change
     earlier: tuple[Change, ...]
     """What it was before, oldest first; and what was noted of it later without changing it."""
@@ -118,7 +139,7 @@ class Answer:
     @property
     def sentences(self) -> tuple[str, ...]:
         """All that there is to say, in order."""
-        begin = () if self.origin is None else (self.origin.sentence,)
+        begin = [one.sentence for one in (self.origin, self.sender) if one is not None]
         return (*begin, *(one.sentence for one in (*self.earlier, self.current)))
 
     def as_json(self) -> dict[str, Any]:
@@ -135,6 +156,7 @@ class Answer:
             "offset": self.offset,
             "group": self.group,
             "origin": None if self.origin is None else self.origin.as_json(),
+            "sent_by": None if self.sender is None else self.sender.as_json(),
             **self.current.as_json(),
             "earlier": [one.as_json() for one in self.earlier],
         }

@@ -9,8 +9,9 @@ from connectors.source import RawRecord
 from engine.envelope import decode_envelope, decode_headers
 from engine.errors import UsageError
 from engine.inside import NO_TOPIC
-from engine.reading.catalog import Catalog, load_catalog
-from engine.reading.explain.answers import Answer, Change, Explanation, Origin
+from engine.operators import operators_source
+from engine.reading.catalog import SQL, Catalog, load_catalog
+from engine.reading.explain.answers import Answer, Change, Explanation, Origin, Sender
 from engine.reading.explain.changes import Rank, Records, Teller
 from engine.reading.explain.found import (
     FOUND_MAX,
@@ -83,7 +84,9 @@ async def explain(
             # An event that came with a record has its place there, whoever has published it.
             inner = envelope if group.position is None and not group.number else None
             origin = None if inner is None else await origin_of(connection, namespace, inner)
-            answers.append(_answer(group, records, await teller.tell(records, origin), catalog, origin))
+            sender = await _sender(connection, namespace, group, envelope, records)
+            told = await teller.tell(records, origin)
+            answers.append(_answer(group, records, told, catalog, origin, sender))
         answers = [
             one for one in answers if _is_asked(one, event_id, source, topic, partition, by_place=by_place)
         ]
@@ -156,6 +159,7 @@ def _answer(
     told: list[tuple[Rank, Change]],
     catalog: Catalog,
     origin: Origin | None,
+    sender: Sender | None,
 ) -> Answer:
     current = max(range(len(told)), key=lambda index: (told[index][0].weight, index))
     place = catalog.positions.get(group.position or 0)
@@ -169,6 +173,7 @@ def _answer(
         type=best.type if best else None,
         source=_source(records, catalog),
         origin=origin,
+        sender=sender,
         topic=None if place is None else place.topic,
         partition=None if place is None else place.partition,
         offset=offset,
@@ -176,6 +181,19 @@ def _answer(
         current=told[current][1],
         earlier=tuple(change for index, (_, change) in enumerate(told) if index != current),
     )
+
+
+async def _sender(
+    connection: Connection, namespace: str, group: Group, envelope: Envelope | None, records: Records
+) -> Sender | None:
+    """The operator who has sent an event that no topic had; what was noted alone is known by its id."""
+    best = _best(records)
+    from_operators = envelope is None or envelope.source == operators_source(namespace)
+    if group.position is not None or best is None or not from_operators:
+        return None
+    asked = best.event_id, group.pipeline, best.key
+    row = await connection.fetchrow(SQL["operation_of_event"], *asked)
+    return None if row is None else Sender(*row)
 
 
 def _best(records: Records) -> FoundRow | FoundLetter | FoundNote | None:

@@ -22,7 +22,6 @@ from engine.reading.explain.found import (
     FoundRow,
     configuration_before,
     holder_at,
-    is_draining,
     row_of,
     seen_first,
 )
@@ -91,6 +90,12 @@ class Teller:
             case Kind.RELEASED:
                 disposition, weight = Disposition.APPLIED, _CONSUMED
                 sentence = words.released(row, pipeline)
+            case Kind.PAUSED:
+                disposition, weight = Disposition.APPLIED, _CONSUMED
+                sentence = words.paused(row, pipeline)
+            case Kind.CANCELLED:
+                disposition, weight, stage = Disposition.APPLIED, _CONSUMED, 3
+                sentence = words.cancelled(row, pipeline)
             case Kind.DRAINING:
                 disposition, weight, stage = Disposition.APPLIED, _CONSUMED, 3
                 sentence = words.drains(row, pipeline)
@@ -135,8 +140,13 @@ class Teller:
 
     async def _waits(self, row: FoundRow, pipeline: str, *, still: bool) -> str:
         hold, holder = await holder_at(self._connection, row, now=still)
-        if hold is not None and holder is None and await is_draining(self._connection, row.run, hold):
+        held_by = (
+            None if hold is None or holder is not None else await row_of(self._connection, row.run, hold)
+        )
+        if held_by is not None and held_by.kind == Kind.DRAINING:
             return words.waits_for_rest(row, pipeline, still=still)
+        if held_by is not None and held_by.kind == Kind.PAUSED:
+            return words.waits_for_resume(row, pipeline, held_by, still=still)
         definition = self._catalog.definitions.get(row.definition)
         version = None if definition is None else definition.version
         return words.waits(row, pipeline, version, hold, holder, still=still)

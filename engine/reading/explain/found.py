@@ -17,8 +17,8 @@ from engine.store.connecting import Connection
 FOUND_MAX = 1_000
 """Of each kind; an event that was doubled more often is told of in part, and it is said so."""
 
-_RELEASES = [int(Kind.RELEASED)]
-_HOLDS = sorted(int(kind) for kind in {*HOLDS, Kind.DRAINING})
+_RELEASES = [int(Kind.RELEASED), int(Kind.CANCELLED)]
+_HOLDS = sorted(int(kind) for kind in {*HOLDS, Kind.DRAINING, Kind.PAUSED})
 _CONSUMED = sorted(int(kind) for kind in CONSUMED)
 _KEPT = sorted({*_CONSUMED, int(Kind.WAITED), int(Kind.DEFERRED)})
 
@@ -82,6 +82,8 @@ class FoundLetter(NamedTuple):
     generation: int | None
     held: int | None
     waiting: int | None
+    edited: bool = False
+    """Whether its event was offered with other data."""
 
 
 class FoundNote(NamedTuple):
@@ -256,12 +258,6 @@ async def holder_at(connection: Connection, row: FoundRow, *, now: bool) -> tupl
         return None, None
     letter = await connection.fetchrow(SQL["letter_of_hold"], row.run, held)
     return held, None if letter is None else Holder(*letter)
-
-
-async def is_draining(connection: Connection, run: int, sequence: int) -> bool:
-    """Whether a row holds its run for the events that waited, of which some are taken already."""
-    row = await row_of(connection, run, sequence)
-    return row is not None and row.kind == Kind.DRAINING
 
 
 async def row_of(connection: Connection, run: int, sequence: int) -> LogRowBrief | None:

@@ -10,7 +10,7 @@ import orjson
 
 from engine.reading.asked import Deferral
 from engine.reading.due import DueView
-from engine.reading.explain.answers import Origin
+from engine.reading.explain.answers import Origin, Sender
 from engine.reading.explain.found import FoundRow, LogRowBrief
 from engine.reading.explain.words import decided, moved, run_name, sentence, shown, states
 from statemachines.events import STEP_TRIED, Envelope
@@ -140,4 +140,12 @@ def in_inbox(pipeline: str, key: str, envelope: Envelope, found: Origin | None, 
     return (
         f"{who} It waits in the inbox since {shown(at)} for {run_name(pipeline, key, None)}, until an engine takes it "
         f"that has {pipeline} loaded."
+    )
+
+
+def sent_and_waits(who: str, why: str, at: datetime, pipeline: str, key: str) -> str:
+    """Of an event that an operator has sent, and no engine has taken up."""
+    return (
+        f"{Sender(who, why, at).sentence} It waits in the inbox for {run_name(pipeline, key, None)}, until an engine "
+        f"takes it that has {pipeline} loaded."
     )

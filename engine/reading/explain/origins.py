@@ -80,10 +80,12 @@ def _origin(namespace: str, row: Mapping[str, Any], sequence: int, event_id: str
 
 
 async def pending(connection: Connection, namespace: str, event_id: str) -> list[str]:
-    """What is known of an id under which nothing has come yet: a timer, or an event that a run has sent."""
+    """What is known of an id under which nothing has come yet: a timer, or an event that was sent."""
+    by_operators = await connection.fetch(SQL["asked_and_not_taken"], namespace, askable(event_id))
+    said = [inner_words.sent_and_waits(*row) for row in by_operators]
     if not _is_derived(event_id):
-        return []
-    said = [
+        return said
+    said += [
         await _in_inbox(connection, namespace, row, event_id)
         for row in await connection.fetch(SQL["sent_and_not_taken"], namespace, event_id)
     ]

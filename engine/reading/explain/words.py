@@ -9,6 +9,7 @@ from datetime import datetime
 import orjson
 
 from engine.dispositions import Disposition
+from engine.log import Kind
 from engine.reading.explain.answers import Tried
 from engine.reading.explain.found import (
     FoundLetter,
@@ -66,6 +67,23 @@ def released(row: FoundRow, pipeline: str) -> str:
     return sentence(f"this is {what}; it lifted the hold of {run} (row {row.sequence}).")
 
 
+def paused(row: FoundRow, pipeline: str) -> str:
+    """What the row of a command says that holds its run."""
+    run = run_name(pipeline, row.key, row.generation)
+    what = _released(LogRowBrief(row.kind, row.at, row.type, row.event_id, row.payload))
+    return sentence(f"this is {what}; it holds {run} (row {row.sequence}).")
+
+
+def cancelled(row: FoundRow, pipeline: str) -> str:
+    """What a row says of the event that cancelled its run."""
+    run = run_name(pipeline, row.key, row.generation)
+    what = _released(LogRowBrief(row.kind, row.at, row.type, row.event_id, row.payload))
+    if row.status == Status.CANCELLED:
+        became = f"{run} ended where it was, in {states(row.configuration)} (row {row.sequence})."
+        return sentence(f"this is {what}: {became}")
+    return sentence(f"this is {what}. {moved(row, pipeline, None)}")
+
+
 def waits(
     row: FoundRow, pipeline: str, version: int | None, hold: int | None, holder: Holder | None, *, still: bool
 ) -> str:
@@ -99,6 +117,15 @@ def waits_for_rest(row: FoundRow, pipeline: str, *, still: bool) -> str:
         f"It {wait} (row {row.sequence}): the hold of {run} {since} lifted, and those that waited before it are taken "
         "first."
     )
+
+
+def waits_for_resume(row: FoundRow, pipeline: str, pause: LogRowBrief, *, still: bool) -> str:
+    """What a row says of an event that waits, or waited, for its run to be resumed."""
+    run = run_name(pipeline, row.key, row.generation)
+    behind = f"behind {_released(pause)}, which {'holds' if still else 'held'} {run}"
+    if not still:
+        return f"It waited (row {row.sequence}) {behind}."
+    return f"It waits (row {row.sequence}) {behind}. To let the run go on: pointsman resume {pipeline} {row.key}."
 
 
 def left_waiting(row: FoundRow, pipeline: str) -> str:
@@ -244,7 +271,8 @@ def _asked_for(effects: bytes) -> str:
 
 
 def _released(release: LogRowBrief) -> str:
-    said = {"command": release.type.removeprefix("pointsman."), "who": "", "why": ""}
+    command = "cancellation" if release.kind == Kind.CANCELLED else release.type.removeprefix("pointsman.")
+    said = {"command": command, "who": "", "why": ""}
     with contextlib.suppress(ValueError, TypeError):
         said |= orjson.loads(release.payload or b"{}")
     why = f": {said['why']}" if said["why"] else ""
@@ -279,7 +307,8 @@ def _of_whom(letter: FoundLetter, pipeline: str | None, readers: Sequence[str]) 
             behind = f"{_count(waiting, 'event')} {'waits' if waiting == 1 else 'wait'} behind it"
             hold = f"It holds {run} since row {letter.sequence}, and {behind}."
         else:
-            hold = f"It held {run} from row {letter.sequence} until {shown(letter.ended)}."
+            until = "the run was cancelled" if letter.status == "open" else shown(letter.ended)
+            hold = f"It held {run} from row {letter.sequence} until {until}."
     elif letter.key is None:
         hold = "No key could be read, so there is no order to keep, and it holds no run."
     else:
@@ -303,7 +332,8 @@ def _published(letter: FoundLetter) -> str:
 def _end_of(letter: FoundLetter) -> str:
     if letter.status != "open":
         why = f": {_ended(letter.why)}" if letter.why else "."
-        ended = f"{letter.status.capitalize()} by {letter.who or 'somebody'} at {shown(letter.ended)}{why}"
+        how = f"{letter.status.capitalize()}{', with other data,' if letter.edited else ''}"
+        ended = f"{how} by {letter.who or 'somebody'} at {shown(letter.ended)}{why}"
         return f"{ended} {_published_again(letter)}".strip()
     if letter.held is not None and letter.held == letter.sequence:
         return f"To let the run go on: pointsman dead-letters redrive {letter.id} (or drop)."

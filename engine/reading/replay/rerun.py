@@ -42,7 +42,7 @@ from statemachines.topic import Topic
 _AFTER_WAIT = frozenset({Kind.MOVED_AFTER_WAIT, Kind.HELD_AFTER_WAIT, Kind.LEFT_WAITING})
 _BY_ITSELF = frozenset({Kind.FIRED, Kind.HELD_FIRED, Kind.PASSED})
 _OF_DEFERRED = frozenset({Kind.MOVED_DEFERRED, Kind.HELD_DEFERRED, Kind.LEFT_DEFERRED})
-_OF_COMMANDS = frozenset({Kind.RELEASED, Kind.DRAINING})
+_OF_COMMANDS = frozenset({Kind.RELEASED, Kind.DRAINING, Kind.PAUSED})
 _SHOWN_FIELDS = (
     "kind", "status", "configuration", "context", "effects", "memory", "type", "event_id", "digest",
 )  # fmt: skip
@@ -196,7 +196,10 @@ class Rerun:
             arrival = inner_arrival(self._route, self._stored.key, record)
             if batch.strikes:
                 batch.strikes = {(OF_INSIDE, digest_number(arrival.digest)): (STRIKES_MAX, "a handler")}
-            batch.meet((arrival,), _after_wait(row))
+            if batch.can_cancel(arrival):
+                batch.cancel(arrival)
+            else:
+                batch.meet((arrival,), _after_wait(row))
             return ""
         topics = self._topics(row, record.topic)
         if not topics:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 
-from engine.log import CONSUMED
+from engine.log import CONSUMED, Kind
 from engine.outbox import CorruptBlobError, decode
 from engine.reading.catalog import SQL, Catalog
 from engine.reading.verify.report import Finding
@@ -87,7 +87,7 @@ async def check_generations(
 
 async def check_letters(connection: Connection, namespace: str, run: int | None) -> AsyncIterator[Finding]:
     """A dead letter that holds a run is ended with the hold, and not before."""
-    for row in await connection.fetch(SQL["letters_without_hold"], namespace, run):
+    for row in await connection.fetch(SQL["letters_without_hold"], namespace, run, int(Kind.CANCELLED)):
         yield Finding(
             f"Dead letter {row['id']} is open and should hold the run {row['key']!r} of {row['pipeline']} "
             f"since row {row['sequence']}, and does not.",

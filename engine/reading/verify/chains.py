@@ -103,7 +103,7 @@ class Chain:
             )
 
     def _fold(self, row: LogRow) -> None:
-        if row.kind == Kind.RELEASED:
+        if row.kind in (Kind.RELEASED, Kind.CANCELLED):
             self._holding_kind = None
         elif row.kind in HOLDS:
             self._holding_kind = row.kind

@@ -15,7 +15,8 @@ order by p.topic, p.partition, p.consumer_group, p.cluster
 
 -- name: list_runs
 select p.name, r.id, r.key, r.generation, r.sequence, r.status, r.configuration, r.context, r.recent, r.hash,
-    r.definition, r.held, r.waiting, r.started, r.updated, r.memory, a.attributes
+    r.definition, r.held, r.waiting, r.started, r.updated, r.memory, a.attributes,
+    (select h.kind from pointsman.events h where r.held > 0 and h.run = r.id and h.sequence = r.held) as holding
 from pointsman.runs r
 join pointsman.pipelines p on p.id = r.pipeline
 left join pointsman.run_attributes a on a.run = r.id
@@ -27,6 +28,9 @@ where p.namespace = $1
     and ($6::text is null or $6 = any (string_to_array(split_part(r.configuration, '  ', 1), ' ')))
     and ($8::jsonb[] is null or a.attributes @> any ($8))
     and (not $9::boolean or exists (select from pointsman.waiting w where w.run = r.id and w.until is not null))
+    and ($10::boolean is null or $10 = exists (
+        select from pointsman.events h where h.run = r.id and h.sequence = r.held and h.kind = $11::smallint
+    ))
 order by r.started desc, r.id desc
 limit nullif($7::int, 0)
 
@@ -142,7 +146,7 @@ select r.pipeline, r.key, r.generation, b.generation as before, b.status, b.held
 from pointsman.runs r
 left join pointsman.runs b on b.pipeline = r.pipeline and b.key = r.key and b.generation = r.generation - 1
 where r.pipeline = any ($1::int[]) and ($2::bigint is null or r.id = $2) and r.generation > 0
-    and (b.id is null or b.status <> $3::smallint or b.held > 0 or b.updated > r.started)
+    and (b.id is null or b.status < $3::smallint or b.held > 0 or b.updated > r.started)
 order by r.pipeline, r.key, r.generation
 
 -- name: consumed_by_generations
@@ -156,12 +160,16 @@ where r.pipeline = any ($1::int[]) and ($2::bigint is null or r.id = $2) and r.g
 order by r.pipeline, r.key, r.generation, e.sequence
 
 -- name: letters_without_hold
+-- That of a run that was cancelled stays open, and holds nothing.
 select d.id, d.run, d.sequence, d.key, p.name as pipeline
 from pointsman.dead_letters d
 left join pointsman.pipelines p on p.id = d.pipeline
 where d.namespace = $1 and d.status = 'open' and d.sequence is not null
     and ($2::bigint is null or d.run = $2)
     and not exists (select from pointsman.runs r where r.id = d.run and r.held = d.sequence)
+    and not exists (
+        select from pointsman.events e where e.run = d.run and e.sequence > d.sequence and e.kind = $3::smallint
+    )
 order by d.id
 
 -- name: lanes
@@ -201,7 +209,8 @@ select kind, at, type, event_id, payload from pointsman.events where run = $1 an
 -- name: letters_to_explain
 select d.id, d.pipeline, d.run, d.sequence, d.key, d.event_id, d.type, d.disposition, d.reason, d.error, d.details,
     d.position, d."offset", d.record_time, d.record_key, d.record_value, d.record_headers, d.dead_letter_topic,
-    d.publishing, d.publishing_error, d.status, d.who, d.why, d.at, d.ended, r.generation, r.held, r.waiting
+    d.publishing, d.publishing_error, d.status, d.who, d.why, d.at, d.ended, r.generation, r.held, r.waiting,
+    d.edited is not null
 from pointsman.dead_letters d left join pointsman.runs r on r.id = d.run
 where d.namespace = $1 and (
     d.event_id = $2
@@ -302,7 +311,7 @@ order by d.id desc limit nullif($8::int, 0)
 -- name: show_dead_letter
 select d.id, d.reason, d.error, coalesce(p.topic, '') as topic, p.partition, d."offset", l.name as pipeline, d.key,
     d.event_id, d.type, d.status, d.publishing, d.at, d.details, d.publishing_error, d.dead_letter_topic, d.sequence,
-    d.who, d.why, d.ended, d.record_time, d.record_key, d.record_value, d.record_headers, r.generation,
+    d.who, d.why, d.ended, d.edited, d.record_time, d.record_key, d.record_value, d.record_headers, r.generation,
     coalesce(r.held = d.sequence, false) as holds, coalesce(r.waiting, 0) as waiting
 from pointsman.dead_letters d
 left join pointsman.positions p on p.id = d.position
@@ -347,13 +356,49 @@ insert into pointsman.position_changes (position, old, new, who, why) values ($1
 select topic, partition, consumer_group from pointsman.positions where id = $1
 
 -- name: way_of_run
-select sequence, kind, type, configuration, event_id, memory from pointsman.events where run = $1 order by sequence
+select sequence, kind, status, type, configuration, event_id, memory from pointsman.events
+where run = $1 order by sequence
 
 -- name: count_states
--- How many runs are where, by version; exact, and one pass over the runs of these pipelines.
+-- How many runs are where, by version, without those that were cancelled; exact, and one pass over the runs of these pipelines.
 select p.name, d.version, split_part(r.configuration, '  ', 1) as configuration, count(*) as runs
 from pointsman.runs r
 join pointsman.pipelines p on p.id = r.pipeline
 join pointsman.definitions d on d.id = r.definition
-where p.namespace = $1 and p.name = any ($2::text[])
+where p.namespace = $1 and p.name = any ($2::text[]) and r.status <> $3::smallint
 group by 1, 2, 3
+
+-- name: structures_of
+-- Of all versions of a pipeline, the newest first.
+select d.structure from pointsman.definitions d join pointsman.pipelines p on p.id = d.pipeline
+where p.namespace = $1 and p.name = $2 order by d.version desc, d.id desc
+
+-- name: ask_of_run
+insert into pointsman.inbox (namespace, pipeline, command, body, who, why) values ($1, $2, $3, $4, $5, $6) returning id
+
+-- name: ask_of_runs
+insert into pointsman.inbox (namespace, pipeline, command, body, who, why)
+select $1, asked.pipeline, $2, asked.body, $5, $6
+from unnest($3::int[], $4::bytea[]) with ordinality as asked (pipeline, body, number)
+order by asked.number
+returning id
+
+-- name: operations
+-- With the dead letter that the event of one that was not done has become.
+select o.command, o.event_id, o.done, o.answer, o.at,
+    case when not o.done then (
+        select max(d.id) from pointsman.dead_letters d where d.event_id = o.event_id and d.pipeline = o.pipeline
+    ) end as dead_letter
+from pointsman.operations o where o.command = any ($1::bigint[]) order by o.command
+
+-- name: operation_of_event
+-- Who has sent an event to a run of a pipeline first, and why.
+select who, why, asked from pointsman.operations where event_id = $1 and pipeline = $2 and key = $3 and what = 'send'
+order by command limit 1
+
+-- name: asked_and_not_taken
+-- Events that operators have sent, and no engine has taken up.
+select i.who, i.why, i.at, p.name, convert_from(i.body, 'UTF8')::json ->> 'key' as key
+from pointsman.inbox i join pointsman.pipelines p on p.id = i.pipeline
+where i.namespace = $1 and i.command = 'send' and convert_from(i.body, 'UTF8')::json ->> 'event_id' = $2
+order by i.id

@@ -199,7 +199,7 @@ returning id
 
 -- name: end_dead_letter
 update pointsman.dead_letters
-set status = $2, who = $3, why = $4, ended = $6, publishing = coalesce($5, publishing),
+set status = $2, who = $3, why = $4, ended = $7, edited = $6, publishing = coalesce($5, publishing),
     publishing_error = case when $5 is null then publishing_error else '' end
 where id = $1 and status = 'open'
 
@@ -207,6 +207,15 @@ where id = $1 and status = 'open'
 select id, pipeline, run, sequence, key, event_id, type, position, "offset", record_time, record_key, record_value,
     record_headers, status, reason, dead_letter_topic, details
 from pointsman.dead_letters where id = $1
+
+-- name: hold_of
+select e.kind, e.at, e.payload, d.id, d.reason
+from pointsman.events e
+left join pointsman.dead_letters d on d.run = e.run and d.sequence = e.sequence and d.status = 'open'
+where e.run = $1 and e.sequence = $2
+
+-- name: cancellation_of
+select kind, at, payload from pointsman.events where run = $1 and kind = $2::smallint order by sequence desc limit 1
 
 -- name: add_ignored_range
 insert into pointsman.ignored_ranges (position, first, last, records, at)

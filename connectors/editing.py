@@ -1,0 +1,34 @@
+"""A record with other data in it: in the place where its event has its data, all else being as it came."""
+
+from __future__ import annotations
+
+import orjson
+
+from connectors.source import RawRecord
+
+_BINARY = frozenset(("ce_specversion", "ce_id", "ce_source", "ce_type"))
+"""A record with one of these headers has its data as its value."""
+
+
+def with_data(record: RawRecord, data: bytes) -> RawRecord:
+    """The record with this JSON as its event's data: in a structured CloudEvent its ``data``, else the whole value."""
+    event = _structured(record)
+    if event is None:
+        return record._replace(value=data)
+    event.pop("data_base64", None)
+    event["data"] = orjson.Fragment(data)
+    return record._replace(value=orjson.dumps(event))
+
+
+def _structured(record: RawRecord) -> dict[str, object] | None:
+    """The CloudEvent that is the record's value; None where the value is data alone (``connectors.decode``)."""
+    headers = {name.lower(): value or b"" for name, value in record.headers}
+    content_type = headers.get("content-type")
+    told = content_type is not None and content_type.startswith(b"application/cloudevents")
+    if not told and (content_type is not None or not headers.keys().isdisjoint(_BINARY)):
+        return None
+    try:
+        found = orjson.loads(record.value or b"")
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) and "specversion" in found else None

@@ -1,0 +1,332 @@
+"""``send``, ``pause``, ``resume``, ``cancel``: what an operator does to runs, as events in their logs."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from engine.cli.arguments import check_conditions, check_one_of, check_run, check_text, read_data
+from engine.cli.asking import Pipeline, ask_store, find_address, whoever
+from engine.cli.failures import FAILED
+from engine.cli.options import Json, Namespace, Postgres, Who
+from engine.cli.output import counted, note, print_json, print_rows, say
+from engine.errors import UsageError
+
+if TYPE_CHECKING:
+    from engine.reading import Chosen, Done
+    from engine.reading.operating import What
+    from engine.store.connecting import Connection
+
+PANEL = "Decisions"
+
+Reason = Annotated[
+    str,
+    typer.Option("--reason", metavar="TEXT", help="Why; it is kept in the run's log.", show_default=False),
+]
+Wait = Annotated[
+    float, typer.Option("--wait", metavar="SECONDS", min=0, help="How long to wait for an engine to do it.")
+]
+
+Run = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[PIPELINE] KEY",
+        help="The run; its pipeline must be named where several have a run of that key.",
+        show_default=False,
+    ),
+]
+Status = Annotated[
+    str | None, typer.Option("--status", metavar="NAME", help="Only of this status, as of runs.")
+]
+State = Annotated[
+    str | None, typer.Option("--state", metavar="NAME", help="Only those that are in this state.")
+]
+Where = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--where",
+        metavar="NAME=VALUE",
+        help="Only with this value of a search attribute; given several times, all must hold.",
+    ),
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Count the runs that filters choose, and do nothing.")
+]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask before it is done to all that filters choose.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    for command in (send, pause, resume, cancel):
+        app.command(rich_help_panel=PANEL)(command)
+
+
+def send(
+    pipeline: Annotated[str, typer.Argument(metavar="PIPELINE", help="The run's pipeline.")],
+    key: Annotated[str, typer.Argument(metavar="KEY", help="The run's key; it need not have a run yet.")],
+    event_type: Annotated[str, typer.Argument(metavar="TYPE", help="The event's type.")],
+    data: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[DATA]", help="The event's data, in JSON; - reads standard input.", show_default=False
+        ),
+    ] = None,
+    *,
+    reason: Reason,
+    event_id: Annotated[
+        str | None,
+        typer.Option(
+            "--id",
+            metavar="ID",
+            help="The event's id: sent again under it, it is a duplicate. [default: one of its own]",
+            show_default=False,
+        ),
+    ] = None,
+    who: Who = None,
+    wait: Wait = 10.0,
+    postgres: Postgres = None,
+    namespace: Namespace = None,
+    json: Json = False,
+) -> int:
+    """Send an event to a run, or one that begins a run, as if it came from a topic; and tell what became of it.
+
+    Its source is /pointsman/NAMESPACE/operators. What the run does not take meets the pipeline's policies, and what
+    fails holds the run, like any event. Ends with 1 where it became a dead letter.
+    """
+    check_text("--reason", reason)
+    check_text("--who", who)
+    given = None if data is None else read_data(data)
+
+    async def question(connection: Connection, namespace: str) -> Done:
+        from engine.reading import ask_send, wait_until_done  # noqa: PLC0415 - needs an extra to be installed
+
+        asked = await ask_send(
+            connection,
+            namespace,
+            pipeline,
+            key,
+            event_type,
+            given,
+            who=whoever(who),
+            why=reason,
+            event_id=event_id,
+        )
+        (done,) = await wait_until_done(connection, namespace, [asked], seconds=wait)
+        return done
+
+    found = ask_store({"postgres": postgres, "namespace": namespace}, question)
+    if json:
+        print_json(found)
+    else:
+        say(f"{found.asked.event_id}: {found.sentence}")
+    return FAILED if found.failed else 0
+
+
+def pause(
+    run: Run = None,
+    *,
+    reason: Reason,
+    pipeline: Pipeline = None,
+    status: Status = None,
+    state: State = None,
+    where: Where = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    who: Who = None,
+    wait: Wait = 10.0,
+    postgres: Postgres = None,
+    namespace: Namespace = None,
+    json: Json = False,
+) -> int:
+    """Hold a run: what comes for it waits, in its order, and its timers do not fire, until it is resumed.
+
+    Of one run at most 1,000 events wait; what comes beyond that is a dead letter. Ends with 1 where the run cannot be
+    paused, as one that a dead letter holds. Instead of one run, filters choose all that are running.
+    """
+    options = {"postgres": postgres, "namespace": namespace}
+    filters = Filters(pipeline, status, state, where or [], dry_run=dry_run, yes=yes)
+    return _ask("pause", run or [], filters, reason, whoever(who), wait, options, json)
+
+
+def resume(
+    run: Run = None,
+    *,
+    reason: Reason,
+    pipeline: Pipeline = None,
+    status: Status = None,
+    state: State = None,
+    where: Where = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    who: Who = None,
+    wait: Wait = 10.0,
+    postgres: Postgres = None,
+    namespace: Namespace = None,
+    json: Json = False,
+) -> int:
+    """Let a run go on that is paused: first with what waited, then with what has fallen due.
+
+    Ends with 1 where something else holds the run, as a dead letter does. Instead of one run, filters choose all that
+    are paused.
+    """
+    options = {"postgres": postgres, "namespace": namespace}
+    filters = Filters(pipeline, status, state, where or [], dry_run=dry_run, yes=yes)
+    return _ask("resume", run or [], filters, reason, whoever(who), wait, options, json)
+
+
+def cancel(
+    run: Run = None,
+    *,
+    reason: Reason,
+    pipeline: Pipeline = None,
+    status: Status = None,
+    state: State = None,
+    where: Where = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    who: Who = None,
+    wait: Wait = 10.0,
+    postgres: Postgres = None,
+    namespace: Namespace = None,
+    json: Json = False,
+) -> int:
+    """End a run, whatever holds it: by the transition that its pipeline has for that, or where it is.
+
+    What fell due for it does not come any more, and what waited for it meets the policy for events of ended runs. Ends
+    with 1 where the run has ended already, other than by being cancelled, and where an action of the transition fails.
+    Instead of one run, filters choose all that have not ended.
+    """
+    options = {"postgres": postgres, "namespace": namespace}
+    filters = Filters(pipeline, status, state, where or [], dry_run=dry_run, yes=yes)
+    return _ask("cancel", run or [], filters, reason, whoever(who), wait, options, json)
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """By what runs are chosen, and whether it is only counted, or asked before."""
+
+    pipeline: str | None
+    status: str | None
+    state: str | None
+    where: list[str]
+    dry_run: bool
+    yes: bool
+
+    @property
+    def are_given(self) -> bool:
+        """Whether any of them is."""
+        return bool(self.where) or any(one is not None for one in (self.pipeline, self.status, self.state))
+
+
+def _ask(
+    what: What,
+    words: list[str],
+    filters: Filters,
+    reason: str,
+    who: str,
+    wait: float,
+    options: dict[str, str | None],
+    json: bool,
+) -> int:
+    check_text("--reason", reason)
+    check_text("--who", who)
+    if filters.are_given and words:
+        raise UsageError("Give a run or filters, not both.")
+    if filters.are_given:
+        return _ask_of_many(what, filters, reason, who, wait, options, json)
+    if not words:
+        raise UsageError(f"Say which to {what}: [PIPELINE] KEY, or a filter such as --state.")
+    check_run(words)
+    if filters.dry_run or filters.yes:
+        raise UsageError("--dry-run and --yes are for runs that filters choose.")
+
+    async def question(connection: Connection, namespace: str) -> list[Done]:
+        from engine.reading import ask_of_run, wait_until_done  # noqa: PLC0415 - needs an extra to be installed
+
+        address = await find_address(connection, namespace, words)
+        asked = await ask_of_run(connection, namespace, what, *address, who=who, why=reason)
+        return await wait_until_done(connection, namespace, [asked], seconds=wait)
+
+    became = ask_store(options, question)
+    if json:
+        _print_many(what, len(became), became, dry_run=False)
+    else:
+        for one in became:
+            say(one.sentence)
+    return FAILED if any(one.failed for one in became) else 0
+
+
+def _ask_of_many(
+    what: What,
+    filters: Filters,
+    reason: str,
+    who: str,
+    wait: float,
+    options: dict[str, str | None],
+    json: bool,
+) -> int:
+    from engine.reading.runs import STATUSES  # noqa: PLC0415 - needs an extra to be installed
+
+    if not (filters.dry_run or filters.yes or sys.stdin.isatty()):
+        raise UsageError(
+            f"There is no terminal to ask on whether to {what} runs. Say --yes, or --dry-run to look first."
+        )
+    check_one_of("status", filters.status, STATUSES)
+    conditions = check_conditions(filters.where)
+
+    async def choose(connection: Connection, namespace: str) -> list[Chosen]:
+        from engine.reading import choose_runs  # noqa: PLC0415 - needs an extra to be installed
+
+        asked = {"pipeline": filters.pipeline, "status": filters.status, "state": filters.state}
+        return await choose_runs(connection, namespace, what, **asked, where=conditions)
+
+    async def question(connection: Connection, namespace: str) -> list[Done]:
+        from engine.reading import ask_of_runs, wait_until_done  # noqa: PLC0415 - needs an extra to be installed
+
+        asked = await ask_of_runs(connection, namespace, what, chosen, who=who, why=reason)
+        return await wait_until_done(connection, namespace, asked, seconds=wait)
+
+    chosen = ask_store(options, choose)
+    if not json:
+        _print_chosen(chosen)
+    if filters.dry_run or not chosen:
+        if json:
+            _print_many(what, len(chosen), [], dry_run=filters.dry_run)
+        return 0
+    sure = filters.yes or typer.confirm(f"{what.capitalize()} {counted(len(chosen), 'run')}?", err=True)
+    if not sure:
+        note("Nothing was done.")
+        return FAILED
+    became = ask_store(options, question)
+    if json:
+        _print_many(what, len(chosen), became, dry_run=False)
+    else:
+        _tell_many(what, became)
+    return FAILED if any(one.failed for one in became) else 0
+
+
+def _print_many(what: What, runs: int, became: list[Done], *, dry_run: bool) -> None:
+    done = sum(one.done for one in became)
+    print_json({"command": what, "dry_run": dry_run, "runs": runs, "done": done, "became": became})
+
+
+def _print_chosen(chosen: list[Chosen]) -> None:
+    """How many are where."""
+    counts = Counter((one.pipeline, one.status, " ".join(one.states)) for one in chosen)
+    rows = [(*where, number) for where, number in sorted(counts.items())]
+    print_rows(("pipeline", "status", "state", "runs"), rows, right=("runs",))
+    note(f"{counted(len(chosen), 'run')}." if chosen else "No runs.")
+
+
+def _tell_many(what: What, became: list[Done]) -> None:
+    done, waiting = sum(one.done for one in became), sum(not one.taken for one in became)
+    say(f"{what}: done of {done:,} of {counted(len(became), 'run')}.")
+    if waiting:
+        say(f"{waiting:,} wait in the inbox until an engine takes them up; nothing need be done again.")
+    for one in became:
+        if one.failed:
+            say(one.sentence)

@@ -1,0 +1,251 @@
+"""What operators ask of runs, by pipeline and key, taken up out of the inbox as events along the one road.
+
+``send``     an event, as if from a topic
+``pause``    hold the run: what comes for it waits, and nothing of it falls due
+``resume``   lift that hold; what waited goes on
+``cancel``   end the run, or have it go where its pipeline says, whatever holds it
+
+What became of each is kept beside what it did, in the same transaction (``Operation``): whoever asked reads it there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import orjson
+
+from engine.arrival import Arrival
+from engine.batch import Batch
+from engine.committer import Committer
+from engine.draining import Draining, write_row
+from engine.log import Kind
+from engine.operators import cancellation, command_id, operators_arrival
+from engine.routing import Route, TopicRoute
+from engine.store.contract import Command, Hold, Operation, Store
+from engine.waiting import with_deferred
+from statemachines.memory import read_memory
+from statemachines.outcome import Reason, Refused
+from statemachines.run import Run, Status
+
+WHATS = frozenset({"send", "pause", "resume", "cancel"})
+
+
+_NOT_LOADED = "it follows a version of its pipeline that is not loaded here. Load that, too, and ask again."
+
+
+class Answer(NamedTuple):
+    """What became of a command."""
+
+    done: bool
+    """Whether the run is as was asked."""
+    sentence: str
+    """Empty: what became of the event that was sent tells."""
+    offered: int = 0
+    """How many events that waited it took with it."""
+    event_id: str | None = None
+    """Of the event that tells what became of it."""
+
+
+class Operating:
+    """Does them."""
+
+    def __init__(
+        self,
+        store: Store,
+        topics: Mapping[str, TopicRoute],
+        routes: Mapping[int, Route],
+        committer: Committer,
+        draining: Draining,
+    ) -> None:
+        self._store = store
+        self._topics = topics
+        self._routes = routes
+        self._committer = committer
+        self._draining = draining
+
+    async def take(self, command: Command, batch: Batch, events_max: int) -> int:
+        """Have a batch do what a command asks, with so many events that waited; returns how many it took."""
+        body: dict[str, Any] = orjson.loads(command.body)
+        route, key = self._routes[command.pipeline or 0], str(body["key"])
+        run: Run | None = None
+        if command.command == "send":
+            answer = await self._send(command, body, batch)
+        elif (run := await self._run_of(route, key)) is None:
+            answer = Answer(done=False, sentence=f"{route.name} has no run with the key {key!r}.")
+        elif body.get("as_of", [run.generation, run.sequence]) != [run.generation, run.sequence]:
+            # It was chosen by what it was then.
+            name = Asked(command, route, run, batch, events_max).name
+            answer = Answer(done=False, sentence=f"{name} has moved since it was chosen. Choose again.")
+        else:
+            do = {"pause": self._pause, "resume": self._resume, "cancel": self._cancel}[command.command]
+            answer = await do(Asked(command, route, run, batch, events_max))
+        _note(command, body, run, batch, answer)
+        return answer.offered
+
+    def refuse(self, command: Command, batch: Batch, error: str) -> None:
+        """Say of what the store does not take that it is not done; of an event, by a dead letter."""
+        body: dict[str, Any] = orjson.loads(command.body)
+        answer = Answer(
+            done=False, sentence="The store does not take what it does, as the engine's log says."
+        )
+        if command.command == "send":
+            arrival = self._arrival(command, body)
+            refused = Refused(Reason.REFUSED_BY_STORE, error, holds=False)
+            batch.refuse(arrival, None, refused, batch.commit.at, None)
+            answer = answer._replace(event_id=body["event_id"])
+        _note(command, body, None, batch, answer)
+
+    async def _send(self, command: Command, body: dict[str, Any], batch: Batch) -> Answer:
+        arrival = self._arrival(command, body)
+        route, event_type = arrival.route, arrival.decoded.envelope.type
+        if event_type in route.events:
+            await self._committer.learn_strikes([])
+            await self._committer.load(batch, [arrival], 1)
+            batch.meet([arrival])
+            batch.rest()
+        else:
+            error = f"{route.name} knows no type {event_type!r}; {command.who} has sent the event"
+            refused = Refused(Reason.UNKNOWN_TYPE, error, holds=False)
+            batch.refuse(arrival, None, refused, batch.commit.at, None)
+        return Answer(done=True, sentence="", event_id=body["event_id"])
+
+    async def _pause(self, asked: Asked) -> Answer:
+        name, run = asked.name, asked.run
+        if run.status != Status.RUNNING:
+            return Answer(done=False, sentence=_not_running(asked))
+        if run.held:
+            hold = await self._hold(run)
+            if hold.kind == Kind.PAUSED:
+                return Answer(
+                    done=True, sentence=f"{name} is paused already: {_told(hold)} (row {run.held})."
+                )
+            return Answer(done=False, sentence=f"{name} is not paused: {_held_by(asked, hold)}")
+        write_row(asked.command, "pointsman.pause", asked.route, run, asked.batch, Kind.PAUSED)
+        sentence = (
+            f"{name} is paused (row {run.sequence + 1}): what comes for it waits, and its timers do not fire. To let "
+            f"it go on: pointsman resume {asked.route.name} {run.key}."
+        )
+        return Answer(done=True, sentence=sentence)
+
+    async def _resume(self, asked: Asked) -> Answer:
+        name, run, route = asked.name, asked.run, asked.route
+        if not run.held:
+            if run.status != Status.RUNNING:
+                return Answer(done=False, sentence=_not_running(asked))
+            return Answer(done=True, sentence=f"{name} is not paused: nothing was to be done.")
+        hold = await self._hold(run)
+        if hold.kind != Kind.PAUSED:
+            return Answer(done=False, sentence=f"{name} is not paused: {_held_by(asked, hold)}")
+        if run.definition not in route.machines:
+            return Answer(done=False, sentence=f"{name} stays paused: {_NOT_LOADED}")
+        write_row(asked.command, "pointsman.resume", route, run, asked.batch)
+        offered = await self._draining.go_on(asked.command, route, run.key, asked.batch, asked.events_max)
+        waited = f"; {run.behind} events had waited" if run.behind else ""
+        return Answer(True, f"{name} goes on (row {run.sequence + 1}){waited}.", offered)
+
+    async def _cancel(self, asked: Asked) -> Answer:
+        name, run, route, batch = asked.name, asked.run, asked.route, asked.batch
+        if run.has_ended:
+            row = await self._store.cancellation_of(run.id)
+            cancelled = "" if row is None else f" It was cancelled {_told(row)}."
+            return Answer(row is not None, f"{_not_running(asked)}{cancelled}")
+        if run.status != Status.RUNNING:
+            return Answer(done=False, sentence=_not_running(asked))
+        if run.definition not in route.machines:
+            return Answer(done=False, sentence=f"{name} is not cancelled: {_NOT_LOADED}")
+        if read_memory(run.memory).undoing >= 0:
+            return Answer(done=True, sentence=f"{name} is being undone already, and nothing cuts that short.")
+        await self._committer.learn_strikes([])
+        batch.cancel(operators_arrival(route, run.key, cancellation(asked.command, route), asked.command.at))
+        batch.rest()
+        offered = await self._draining.go_on(asked.command, route, run.key, batch, asked.events_max)
+        return Answer(*_cancelled(asked), offered, command_id(asked.command))
+
+    async def _run_of(self, route: Route, key: str) -> Run | None:
+        """The run as the store has it now, in the cache: what is answered rests on it."""
+        found = await self._store.load_runs(route.pipeline, [key])
+        for run in await with_deferred(route, found, self._store, self._topics):
+            route.cache[key] = run
+            return run
+        return None
+
+    async def _hold(self, run: Run) -> Hold:
+        hold = await self._store.hold_of(run.id, run.held)
+        assert hold is not None, "a run is held by a row of its log"
+        return hold
+
+    def _arrival(self, command: Command, body: dict[str, Any]) -> Arrival:
+        return operators_arrival(self._routes[command.pipeline or 0], body["key"], body["event"], command.at)
+
+
+class Asked(NamedTuple):
+    """A command, and the run that it is for."""
+
+    command: Command
+    route: Route
+    run: Run
+    batch: Batch
+    events_max: int
+    """How many events that waited it may take with it."""
+
+    @property
+    def name(self) -> str:
+        """The run, at the beginning of a sentence."""
+        return f"The run {self.run.key!r} of {self.route.name}"
+
+
+def _cancelled(asked: Asked) -> tuple[bool, str]:
+    """Whether a run is cancelled by now, and what became of it, before what had waited."""
+    event_id = command_id(asked.command)
+    for letter in asked.batch.commit.dead_letters:
+        if letter.event_id == event_id:
+            return False, f"{asked.name} is not cancelled ({letter.reason}): {letter.error}"
+    return True, f"{asked.name} is cancelled (row {asked.run.sequence + 1})."
+
+
+def _not_running(asked: Asked) -> str:
+    if asked.run.status == Status.EXPECTED:
+        return f"{asked.name} was not begun yet: events wait for the one that begins it."
+    return f"{asked.name} has ended in {' '.join(asked.run.states)}."
+
+
+def _told(hold: Hold) -> str:
+    """Who did it, when and why, by the row of a command."""
+    said = orjson.loads(hold.payload or b"{}")
+    return f"by {said.get('who')} at {hold.at.isoformat(timespec='seconds')}, {said.get('why')}"
+
+
+def _held_by(asked: Asked, hold: Hold) -> str:
+    """What holds a run that no operator does, and what to do."""
+    since = f"since row {asked.run.held}"
+    if hold.letter is not None:
+        return (
+            f"it is held by dead letter {hold.letter} ({hold.reason}) {since}, and what comes for it waits. Redrive or "
+            f"drop that one: pointsman dead-letters redrive {hold.letter}."
+        )
+    if hold.kind == Kind.WAITED:
+        return (
+            f"it is held {since} because it follows a version of its pipeline that was not loaded. It goes on once an "
+            "engine has that loaded."
+        )
+    return f"what waited for it is taken just now (row {asked.run.held}). Ask again in a moment."
+
+
+def _note(command: Command, body: dict[str, Any], run: Run | None, batch: Batch, answer: Answer) -> None:
+    batch.commit.operations.append(
+        Operation(
+            command=command.id,
+            pipeline=command.pipeline or 0,
+            key=body["key"],
+            what=command.command,
+            event_id=answer.event_id,
+            run=None if run is None else run.id,
+            done=answer.done,
+            answer=answer.sentence,
+            who=command.who,
+            why=command.why,
+            asked=command.at,
+            at=batch.commit.at,
+        )
+    )

@@ -1,0 +1,97 @@
+"""Dead letters whose events are offered with other data: what an operator asks, and what is looked at before."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from connectors.decode import Decoded, decode
+from connectors.editing import with_data
+from connectors.source import RawRecord
+from engine.commands import CHANNEL
+from engine.errors import UsageError
+from engine.inside import NO_TOPIC
+from engine.reading.asking import Asked, check_said
+from engine.reading.catalog import SQL, load_catalog
+from engine.reading.dead_letters import show_dead_letter
+from engine.reading.operating import check_run, json_data, structures_of
+from engine.store.connecting import Connection
+from statemachines.outcome import Reason
+
+
+async def ask_edit(
+    connection: Connection,
+    namespace: str,
+    number: int,
+    *,
+    data: bytes | None = None,
+    changes: Mapping[str, Any] | None = None,
+    who: str,
+    why: str,
+) -> Asked:
+    """Ask for the event of an open dead letter to be offered with other data, in its place and under its id.
+
+    ``data`` is all of it, as JSON; or ``changes`` are fields with other values. Needs the engine's role.
+
+    Raises:
+        NotFoundError: there is no such dead letter.
+        UsageError: its event has no data that could be changed, or would be another event; or it is not said who asks,
+            or why.
+    """
+    check_said("who asks", who)
+    check_said("why", why)
+    letter = await show_dead_letter(connection, namespace, number)
+    (row,) = await connection.fetch(SQL["letters_to_ask_of"], namespace, [number])
+    if letter.letter.status != "open":
+        return Asked("edit", (), ((number, f"it is {letter.letter.status} already"),))
+    if letter.letter.reason == Reason.REFUSED_BY_BROKER:
+        raise UsageError(
+            f"Dead letter {number} is what a run published, and no event of one: redrive or drop it."
+        )
+    view, position = letter.record, row["position"]
+    record = RawRecord(
+        view.topic, view.partition or 0, view.offset or 0, view.time, view.key, view.value, view.headers
+    )
+    catalog = await load_catalog(connection, namespace)
+
+    def read(one: RawRecord) -> Decoded | None:
+        found = decode(one, NO_TOPIC, "") if position is None else catalog.decode(one, position)
+        return found if isinstance(found, Decoded) else None
+
+    before = None if catalog.holds_several(position) else read(record)
+    if before is None:
+        raise UsageError(
+            f"The record of dead letter {number} cannot be changed: it cannot be read as one event. Drop it, and send "
+            "the event anew: pointsman send."
+        )
+    given = _changed(number, before.data, changes or {}) if data is None else data
+    form = json_data(given)
+    edited = with_data(record, given)
+    after = read(edited)
+    if after is None or after.envelope != before.envelope:
+        raise UsageError(
+            f"With that data it would be another event than {before.envelope.id!r}: its topic's settings read more of "
+            "the event from there. Nothing was changed."
+        )
+    if letter.letter.pipeline is not None and letter.letter.key is not None:
+        structures = await structures_of(connection, namespace, letter.letter.pipeline)
+        check_run(letter.letter.key, before.envelope.type, form, structures)
+    value = base64.b64encode(edited.value or b"").decode()
+    body = orjson.dumps({"dead_letter": number, "value": value})
+    async with connection.transaction():
+        command = await connection.fetchval(
+            SQL["ask_of_run"], namespace, row["pipeline"], "edit", body, who, why
+        )
+        await connection.execute(SQL["notify"], CHANNEL)
+    return Asked("edit", ((number, command),), ())
+
+
+def _changed(number: int, data: Any, changes: Mapping[str, Any]) -> bytes:
+    if not isinstance(data, dict):
+        raise UsageError(
+            f"The data of dead letter {number} is no object with fields: give all of it with --data."
+        )
+    return orjson.dumps({**data, **changes})

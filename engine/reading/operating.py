@@ -1,0 +1,280 @@
+"""What operators ask of runs: put into the inbox, where an engine takes it up like any event; and what became of it."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import orjson
+
+from connectors.decode import Unreadable, decode
+from engine.commands import CHANNEL
+from engine.errors import UsageError
+from engine.inside import NO_TOPIC
+from engine.operators import operators_event, operators_record, operators_source
+from engine.reading.asking import check_said, wait_for
+from engine.reading.catalog import SQL
+from engine.reading.errors import NotFoundError
+from engine.reading.explain import Change, explain
+from engine.reading.runs import find_run
+from engine.reading.values import askable, json_of
+from engine.store.connecting import Connection
+from statemachines.limits import KEY_BYTES_MAX
+from statemachines.patterns import covers, is_from_inside
+from statemachines.suggest import did_you_mean
+
+What = Literal["pause", "resume", "cancel"]
+EXPLAINED_MAX = 20
+DATA_BYTES_MAX = 1_000_000
+"""As much as a record of Kafka has where nothing else is said."""
+
+
+@dataclass(frozen=True, slots=True)
+class AskedOfRun:
+    """A command that was put into the inbox."""
+
+    id: int
+    command: str
+    pipeline: str
+    key: str
+    event_id: str | None = None
+    """Of what was sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What became of it."""
+
+    asked: AskedOfRun
+    taken: bool
+    """Whether an engine took it up; else it waits in the inbox."""
+    done: bool
+    """Whether the run is as was asked; of an event, that it is no dead letter. What waits in the inbox is not."""
+    disposition: str | None
+    """What an event that was sent is now."""
+    dead_letter: int | None
+    """The dead letter that it became."""
+    sentence: str
+
+    @property
+    def failed(self) -> bool:
+        """Whether it was taken up and could not be done."""
+        return self.taken and not self.done
+
+    def as_json(self) -> dict[str, Any]:
+        """The documented fields."""
+        form = {
+            "command": self.asked.command,
+            "pipeline": self.asked.pipeline,
+            "key": self.asked.key,
+            "taken": self.taken,
+            "done": self.done,
+            "dead_letter": self.dead_letter,
+            "sentence": self.sentence,
+        }
+        if self.asked.event_id is None:
+            return form
+        return {**form, "event_id": self.asked.event_id, "disposition": self.disposition}
+
+
+async def ask_send(
+    connection: Connection,
+    namespace: str,
+    pipeline: str,
+    key: str,
+    event_type: str,
+    data: bytes | None,
+    *,
+    who: str,
+    why: str,
+    event_id: str | None = None,
+) -> AskedOfRun:
+    """Ask for an event to be sent to a run, or to begin one, as if it came from a topic. Needs the engine's role.
+
+    ``data`` is JSON; without an ``event_id`` the event gets one of its own. What the registered structures of the
+    pipeline tell is looked at here; whether the data is valid is seen by the engine.
+
+    Raises:
+        NotFoundError: no such pipeline was ever run.
+        UsageError: the pipeline knows no such type; the event cannot be, or is for another run; or it is not said who
+            asks, or why.
+    """
+    check_said("who asks", who)
+    check_said("why", why)
+    check_key(key)
+    own_id = str(uuid.uuid4()) if event_id is None else event_id
+    form = json_data(data)
+    structures = await structures_of(connection, namespace, pipeline)
+    _check_type(pipeline, event_type, structures)
+    check_run(key, event_type, form, structures)
+    now = datetime.now(UTC)
+    event = operators_event(namespace, id=own_id, type=event_type, data=data, who=who, why=why, time=now)
+    found = decode(operators_record(key, event, now), NO_TOPIC, "")
+    if isinstance(found, Unreadable):
+        raise UsageError(f"That is no event: {found.error}. Nothing was sent.")
+    body = {"key": key, "event_id": own_id, "event": event}
+    return await _put(connection, namespace, AskedOfRun(0, "send", pipeline, key, own_id), body, who, why)
+
+
+async def ask_of_run(
+    connection: Connection, namespace: str, what: What, pipeline: str, key: str, *, who: str, why: str
+) -> AskedOfRun:
+    """Ask for a run to be paused, resumed or cancelled. Needs the engine's role.
+
+    Raises:
+        NotFoundError: there is no such run.
+        UsageError: it is not said who asks, or why.
+    """
+    check_said("who asks", who)
+    check_said("why", why)
+    await find_run(connection, namespace, pipeline, key)
+    return await _put(connection, namespace, AskedOfRun(0, what, pipeline, key), {"key": key}, who, why)
+
+
+async def _put(
+    connection: Connection,
+    namespace: str,
+    asked: AskedOfRun,
+    body: Mapping[str, Any],
+    who: str,
+    why: str,
+) -> AskedOfRun:
+    """Put a command into the inbox. Raises NotFoundError: no such pipeline was ever run."""
+    number = await number_of(connection, namespace, asked.pipeline)
+    async with connection.transaction():
+        command = await connection.fetchval(
+            SQL["ask_of_run"], namespace, number, asked.command, orjson.dumps(body), who, why
+        )
+        await connection.execute(SQL["notify"], CHANNEL)
+    return AskedOfRun(command, asked.command, asked.pipeline, asked.key, asked.event_id)
+
+
+async def wait_until_done(
+    connection: Connection, namespace: str, asked: Iterable[AskedOfRun], *, seconds: float
+) -> list[Done]:
+    """What became of each once engines took the commands up, or none of them for so many seconds.
+
+    Of many, events are not explained each: there is told what the engine said.
+    """
+    commands = list(asked)
+    left = await wait_for(connection, [one.id for one in commands], seconds=seconds, each=True)
+    taken = [one.id for one in commands if one.id not in left]
+    rows = {row["command"]: row for row in await connection.fetch(SQL["operations"], taken)}
+    if len(commands) <= EXPLAINED_MAX:
+        return [await _done(connection, namespace, one, rows.get(one.id)) for one in commands]
+    return [_briefly(one, rows.get(one.id)) for one in commands]
+
+
+def _briefly(asked: AskedOfRun, row: Any) -> Done:
+    if row is None:
+        return _not_taken(asked)
+    return Done(asked, True, row["done"], None, row["dead_letter"], row["answer"] or "It is done.")
+
+
+def _not_taken(asked: AskedOfRun) -> Done:
+    sentence = (
+        f"No engine took the {asked.command} up yet. It waits in the inbox until one runs that has "
+        f"{asked.pipeline} loaded; nothing need be done again."
+    )
+    return Done(asked, taken=False, done=False, disposition=None, dead_letter=None, sentence=sentence)
+
+
+async def _done(connection: Connection, namespace: str, asked: AskedOfRun, row: Any) -> Done:
+    if row is None:
+        return _not_taken(asked)
+    changes = [] if row["event_id"] is None else await _changes(connection, namespace, asked, row)
+    if not changes:
+        return _briefly(asked, row)
+    last = changes[-1]
+    said = " ".join(one.sentence for one in changes)
+    done = last.dead_letter is None
+    return Done(asked, True, done, last.disposition, last.dead_letter, said)
+
+
+async def _changes(connection: Connection, namespace: str, asked: AskedOfRun, row: Any) -> list[Change]:
+    """What became of an event that was sent, since the command was taken up: its id may have come before."""
+    found = await explain(connection, namespace, event_id=row["event_id"], source=operators_source(namespace))
+    for answer in found.answers:
+        if (answer.pipeline, answer.key, answer.topic) == (asked.pipeline, asked.key, None):
+            return [one for one in (*answer.earlier, answer.current) if one.at >= row["at"]]
+    return []
+
+
+def check_key(key: str) -> None:
+    """Refuse what is no run's key. Raises UsageError."""
+    try:
+        fits = 0 < len(key.encode()) <= KEY_BYTES_MAX and "\0" not in key
+    except UnicodeEncodeError:
+        fits = False
+    if not fits:
+        raise UsageError(
+            f"{key!r} is no run's key: that is a text of at most {KEY_BYTES_MAX:,} bytes, and not empty."
+        )
+
+
+def json_data(data: bytes | None) -> Any:
+    """What is given as an event's data. Raises UsageError: it is no JSON, or too much."""
+    if data is None:
+        return None
+    if len(data) > DATA_BYTES_MAX:
+        raise UsageError(
+            f"The data has {len(data):,} bytes, of {DATA_BYTES_MAX:,} at most. Nothing was sent."
+        )
+    try:
+        return orjson.loads(data)
+    except ValueError as error:
+        raise UsageError(f"The data is no JSON: {error}. Nothing was sent.") from None
+
+
+async def number_of(connection: Connection, namespace: str, pipeline: str) -> int:
+    """The store's number of a pipeline. Raises NotFoundError: no such one was ever run."""
+    rows = await connection.fetch(SQL["pipelines"], namespace)
+    numbers = {row["name"]: int(row["id"]) for row in rows}
+    if pipeline not in numbers:
+        raise NotFoundError(
+            f"No pipeline {pipeline!r} was ever run in the namespace {namespace!r}. "
+            f"{did_you_mean(pipeline, numbers)}"
+        )
+    return numbers[pipeline]
+
+
+async def structures_of(connection: Connection, namespace: str, pipeline: str) -> list[Mapping[str, Any]]:
+    """What versions of a pipeline were registered as, the newest first."""
+    await number_of(connection, namespace, pipeline)
+    rows = await connection.fetch(SQL["structures_of"], namespace, askable(pipeline))
+    found = [json_of(row["structure"]) for row in rows]
+    # A structure that was tampered with is what verify finds.
+    return [one for one in found if isinstance(one, dict) and isinstance(one.get("events"), dict)]
+
+
+def _check_type(pipeline: str, event_type: str, structures: list[Mapping[str, Any]]) -> None:
+    types = {one: None for structure in structures for one in structure["events"] if not is_from_inside(one)}
+    if not structures or (not is_from_inside(event_type) and any(covers(one, event_type) for one in types)):
+        return
+    raise UsageError(
+        f"No version of {pipeline} that was ever run knows the type {event_type!r}. "
+        f"{did_you_mean(event_type, types)} Nothing was sent."
+    )
+
+
+def check_run(key: str, event_type: str, data: Any, structures: list[Mapping[str, Any]]) -> None:
+    """Refuse data that names another run, where its key is a field that is there. Raises UsageError."""
+    known = next((one for one in structures if event_type in one["events"]), None)
+    if known is None:
+        return
+    named = known.get("keys", {}).get(event_type, known["events"][event_type])
+    found = _field(data, named) if isinstance(named, str) else None
+    if isinstance(found, str | int) and not isinstance(found, bool) and str(found) != key:
+        raise UsageError(
+            f"The data is for the run {str(found)!r}, by its field {named!r}, and not for {key!r}. Nothing was sent."
+        )
+
+
+def _field(data: Any, name: str) -> Any:
+    if isinstance(data, dict) and name in data:
+        return data[name]
+    first, dot, rest = name.partition(".")
+    return _field(data[first], rest) if dot and isinstance(data, dict) and first in data else None

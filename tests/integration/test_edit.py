@@ -1,0 +1,147 @@
+"""Dead letters whose events are offered with other data."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import orjson
+import pytest
+
+from engine.errors import UsageError
+from engine.reading import (
+    Became,
+    NotFoundError,
+    ask_edit,
+    explain,
+    history,
+    list_dead_letters,
+    list_runs,
+    replay,
+    show,
+    show_dead_letter,
+    verify,
+    wait_until_taken,
+)
+from engine.store.connecting import Connection, connect
+from statemachines.definition import Topic
+from statemachines.machine import compile_pipeline
+from tests.feeding import Feeding, event, feed, raw
+from tests.operators import send
+from tests.services import Database
+from tests.shop import shop
+
+PLACED = {"order_id": "o1", "amount": 5}
+MUCH = {"order_id": "o1", "amount": "much"}
+WHO: dict[str, Any] = {"who": "ana", "why": "they meant five"}
+
+
+@pytest.fixture
+async def engine(database: Database) -> AsyncIterator[Connection]:
+    connection = await connect(database.engine_dsn, for_engine=False)
+    yield connection
+    await connection.close()
+
+
+async def edited(feeding: Feeding, engine: Connection, number: int, **how: Any) -> Became:
+    asked = await ask_edit(engine, "default", number, **(WHO | how))
+    await feeding.commands()
+    (became,) = await wait_until_taken(engine, "default", asked, seconds=0)
+    return became
+
+
+async def check_books(reader: Connection, topic: Topic | None = None) -> None:
+    found = await verify(reader, "default")
+    assert found.is_clean, found.findings
+    replayed = await replay(reader, "default", [compile_pipeline(shop(topic=topic))])
+    assert replayed.is_equal, replayed.mismatches
+
+
+async def test_an_event_is_offered_with_other_data_in_its_place_and_under_its_id(
+    database: Database, reader: Connection, engine: Connection
+) -> None:
+    async with feed(database, shop()) as feeding:
+        await feeding.records(event("order.placed", PLACED), event("order.paid", MUCH, id="paid-1"))
+        await feeding.records(event("order.shipped", {"order_id": "o1"}, id="behind"))
+        became = await edited(feeding, engine, 1, data=orjson.dumps(PLACED))
+        await feeding.records(event("order.paid", PLACED, id="paid-1"))
+    assert (became.status, became.disposition) == ("redriven", "applied")
+    (run,) = await list_runs(reader, "default")
+    assert (run.status, run.configuration) == ("completed", ["shipped"])
+    rows = await history(reader, "default", "shop", "o1")
+    assert [row.event.kind for row in rows] == [
+        "started",
+        "held",
+        "waited",
+        "released",
+        "moved",
+        "moved after wait",
+    ]
+    released = await show(reader, "default", "shop", "o1", at_sequence=4)
+    assert released.command == {"command": "edit", "who": "ana", "why": "they meant five"}
+    letter = await show_dead_letter(reader, "default", 1)
+    assert (letter.who, letter.why) == ("ana", "they meant five")
+    assert b'"much"' in (letter.record.value or b"")
+    assert orjson.loads(letter.edited or b"")["data"] == PLACED
+    answer, again = (await explain(reader, "default", event_id="paid-1")).answers
+    told = " ".join(answer.sentences)
+    assert "Redriven, with other data, by ana at 2026-03-01" in told
+    assert "they meant five." in told
+    assert (answer.current.disposition, again.current.disposition) == ("applied", "duplicate")
+    await check_books(reader)
+
+
+async def test_what_fails_again_is_another_dead_letter_that_can_be_edited_too(
+    database: Database, reader: Connection, engine: Connection
+) -> None:
+    async with feed(database, shop()) as feeding:
+        await feeding.records(event("order.placed", PLACED), event("order.paid", MUCH, id="paid-1"))
+        again = await edited(feeding, engine, 1, changes={"amount": "more"})
+        assert again.disposition == "dead-lettered"
+        assert b'"more"' in ((await show_dead_letter(reader, "default", 2)).record.value or b"")
+        assert (await edited(feeding, engine, 2, changes={"amount": 5})).disposition == "applied"
+        over = await ask_edit(engine, "default", 2, changes={"amount": 6}, **WHO)
+    assert over.skipped == ((2, "it is redriven already"),)
+    await check_books(reader)
+
+
+async def test_plain_records_and_what_operators_have_sent_can_be_edited(
+    database: Database, reader: Connection, engine: Connection
+) -> None:
+    topic = Topic("orders", id="id", type="type")
+    async with feed(database, shop(topic=topic)) as feeding:
+        await feeding.records(event("order.placed", PLACED))
+        plain = {"id": "paid-1", "type": "order.paid"}
+        await feeding.records(raw(orjson.dumps(plain | MUCH)))
+        with pytest.raises(UsageError, match="another event than 'paid-1'"):
+            await ask_edit(engine, "default", 1, data=orjson.dumps(PLACED), **WHO)
+        with pytest.raises(UsageError, match="another event than 'paid-1'"):
+            await ask_edit(engine, "default", 1, changes={"id": "paid-2", "amount": 4}, **WHO)
+        assert (await edited(feeding, engine, 1, changes={"amount": 4})).disposition == "applied"
+        sent = await send(feeding, "shop", "o1", "order.noted", {"order_id": "o1", "text": 7})
+        assert sent.dead_letter == 2
+        assert (await edited(feeding, engine, 2, changes={"text": "seven"})).disposition == "applied"
+    (run,) = await list_runs(reader, "default")
+    assert (run.context["paid"], run.context["notes"]) == (4, ["seven"])
+    await check_books(reader, topic)
+
+
+async def test_what_cannot_be_edited_says_why(
+    database: Database, reader: Connection, engine: Connection
+) -> None:
+    async with feed(database, shop()) as feeding:
+        await feeding.records(event("order.placed", PLACED), event("order.paid", MUCH))
+        await feeding.records(raw(b"\xff"))
+        (first, second) = [one.reason for one in await list_dead_letters(reader, "default")]
+    assert (first, second) == ("unreadable", "invalid data")
+    with pytest.raises(UsageError, match="is for the run 'o2', by its field 'order_id', and not for 'o1'"):
+        await ask_edit(engine, "default", 1, changes={"order_id": "o2"}, **WHO)
+    with pytest.raises(UsageError, match="no JSON"):
+        await ask_edit(engine, "default", 1, data=b"{", **WHO)
+    with pytest.raises(UsageError, match="cannot be read as one event"):
+        await ask_edit(engine, "default", 2, data=b"{}", **WHO)
+    with pytest.raises(NotFoundError):
+        await ask_edit(engine, "default", 77, data=b"{}", **WHO)
+    with pytest.raises(UsageError, match="Say why"):
+        await ask_edit(engine, "default", 1, data=b"{}", who="ana", why="")
+    assert await reader.fetchval("select count(*) from pointsman.inbox") == 0

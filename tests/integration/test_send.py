@@ -1,0 +1,258 @@
+"""Events that operators send to runs."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from engine.errors import UsageError
+from engine.limits import EngineLimits
+from engine.log import digest_number, digest_of
+from engine.reading import (
+    Answer,
+    NotFoundError,
+    ask_send,
+    explain,
+    history,
+    list_dead_letters,
+    list_runs,
+    replay,
+    show,
+    verify,
+)
+from engine.store.connecting import Connection, connect
+from statemachines.machine import compile_pipeline
+from tests.errand import errand
+from tests.feeding import event, feed
+from tests.operators import send
+from tests.services import Database, execute
+from tests.shop import shop
+
+PLACED = {"order_id": "o1", "amount": 5}
+WHO = {"who": "ana", "why": "the customer called"}
+
+
+@pytest.fixture
+async def engine(database: Database) -> AsyncIterator[Connection]:
+    connection = await connect(database.engine_dsn, for_engine=False)
+    yield connection
+    await connection.close()
+
+
+async def check_books(reader: Connection) -> None:
+    """Nothing is wrong with what is stored, and replayed it comes out equal."""
+    found = await verify(reader, "default")
+    assert found.is_clean, found.findings
+    replayed = await replay(reader, "default", [compile_pipeline(shop())])
+    assert replayed.is_equal, replayed.mismatches
+
+
+async def explained(reader: Connection, event_id: str) -> Answer:
+    (answer,) = (await explain(reader, "default", event_id=event_id)).answers
+    return answer
+
+
+async def test_an_event_that_is_sent_begins_and_moves_a_run_as_one_from_a_topic(
+    database: Database, reader: Connection
+) -> None:
+    async with feed(database, shop()) as feeding:
+        begun = await send(feeding, "shop", "o1", "order.placed", PLACED)
+        moved = await send(feeding, "shop", "o1", "order.paid", PLACED, id="paid-1", why="paid in cash.")
+    assert begun.as_json() == {
+        "command": "send",
+        "pipeline": "shop",
+        "key": "o1",
+        "event_id": begun.asked.event_id,
+        "taken": True,
+        "done": True,
+        "disposition": "started",
+        "dead_letter": None,
+        "sentence": "It started the run 'o1' of shop, in placed (row 1).",
+    }
+    assert moved.disposition == "applied"
+    assert moved.sentence.startswith("It moved the run 'o1' of shop from placed to paid (row 2).")
+    answer = await explained(reader, "paid-1")
+    assert answer.source == "/pointsman/default/operators"
+    assert answer.sender is not None
+    assert answer.sender.sentence.startswith("ana sent it at 20")
+    assert answer.sender.sentence.endswith(": paid in cash.")
+    assert answer.sentences[0] == answer.sender.sentence
+    shown = await show(reader, "default", "shop", "o1")
+    assert shown.record is not None
+    assert b'"who":"ana","why":"paid in cash."' in (shown.record.value or b"")
+    assert [row.event.kind for row in await history(reader, "default", "shop", "o1")] == ["started", "moved"]
+    await check_books(reader)
+
+
+async def test_the_same_id_is_a_duplicate_and_what_it_was_first_is_not_told_again(
+    database: Database, reader: Connection
+) -> None:
+    async with feed(database, shop()) as feeding:
+        await send(feeding, "shop", "o1", "order.placed", PLACED, id="once")
+        again = await send(feeding, "shop", "o1", "order.placed", PLACED, id="once")
+        other = await feeding.records(event("order.placed", PLACED, id="once"))
+    assert other
+    assert (again.disposition, again.failed) == ("duplicate", False)
+    assert (
+        "It is a duplicate: the run 'o1' of shop has an event of this source and id since row 1"
+        in again.sentence
+    )
+    assert "started" not in again.sentence
+    answers = (
+        await explain(reader, "default", event_id="once", source="/pointsman/default/operators")
+    ).answers
+    assert [one.disposition for one in (answers[0].current,)] == ["started"]
+    await check_books(reader)
+
+
+async def test_what_fails_is_a_dead_letter_that_holds_the_run_and_can_be_redriven(
+    database: Database, reader: Connection, broken: set[str]
+) -> None:
+    async with feed(database, shop()) as feeding:
+        await send(feeding, "shop", "o1", "order.placed", PLACED)
+        failed = await send(feeding, "shop", "o1", "order.broken", {"order_id": "o1"}, id="b1")
+        waits = await send(feeding, "shop", "o1", "order.paid", PLACED, id="p1")
+        await check_books(reader)
+        broken.clear()
+        await feeding.redrive(1)
+    assert (failed.disposition, failed.dead_letter, failed.failed) == ("dead-lettered", 1, True)
+    assert "dead letter 1, action raised" in failed.sentence
+    assert (waits.disposition, waits.failed) == ("held", False)
+    assert "behind event 'b1'" in waits.sentence
+    (run,) = await list_runs(reader, "default")
+    assert (run.configuration, run.context["notes"], run.waiting) == (["paid"], ["mended"], 0)
+    sender = (await explained(reader, "b1")).sender
+    assert sender is not None
+    assert (sender.who, sender.why) == ("ana", "the customer called")
+    assert (await verify(reader, "default")).is_clean
+
+
+async def test_what_no_run_takes_meets_the_policies_and_what_is_invalid_is_a_dead_letter(
+    database: Database, reader: Connection
+) -> None:
+    async with feed(database, shop(), errand()) as feeding:
+        no_run = await send(feeding, "shop", "o1", "order.paid", PLACED)
+        invalid = await send(feeding, "shop", "o2", "order.placed", {"order_id": "o2", "amount": "much"})
+        await send(feeding, "errand", "e1", "errand.given", {"errand": "e1"})
+        early = await send(feeding, "errand", "e1", "errand.forgotten", {"errand": "e1"}, id="early")
+    assert (no_run.disposition, no_run.failed) == ("dead-lettered", True)
+    assert "no run" in no_run.sentence
+    assert (invalid.failed, "invalid data" in invalid.sentence) == (True, True)
+    assert (early.disposition, early.failed) == ("deferred", False)
+    assert [one.reason for one in await list_dead_letters(reader, "default")] == ["invalid data", "no run"]
+    assert (await verify(reader, "default")).is_clean
+
+
+async def test_what_was_ignored_says_who_has_sent_it(database: Database, reader: Connection) -> None:
+    async with feed(database, shop(unexpected="ignore")) as feeding:
+        await send(feeding, "shop", "o1", "order.placed", PLACED)
+        ignored = await send(feeding, "shop", "o1", "order.shipped", {"order_id": "o1"}, id="early")
+    assert ignored.disposition == "ignored"
+    sender = (await explained(reader, "early")).sender
+    assert sender is not None
+    assert (sender.who, sender.why) == ("ana", "the customer called")
+
+
+async def test_what_an_engine_that_is_loaded_does_not_know_is_a_dead_letter(
+    database: Database, reader: Connection
+) -> None:
+    async with feed(database, shop(version=2)):
+        pass
+    older = shop()
+    older.moves = [one for one in older.moves if one.event_type != "order.noted"]
+    async with feed(database, older) as feeding:
+        await send(feeding, "shop", "o1", "order.placed", PLACED)
+        unknown = await send(feeding, "shop", "o1", "order.noted", {"order_id": "o1"})
+    assert (unknown.disposition, unknown.failed) == ("dead-lettered", True)
+    assert "shop knows no type 'order.noted'; ana has sent the event" in unknown.sentence
+    (letter,) = await list_dead_letters(reader, "default")
+    assert letter.reason == "unknown type"
+
+
+async def test_what_ended_an_engine_twice_is_a_dead_letter(database: Database, reader: Connection) -> None:
+    digest = digest_number(digest_of("/pointsman/default/operators", "stuck"))
+    async with feed(database, shop()) as feeding:
+        await send(feeding, "shop", "o1", "order.placed", PLACED)
+        await execute(
+            database.owner_dsn, f"insert into pointsman.strikes values (0, {digest}, 2, 'pay', now())"
+        )
+        stuck = await send(feeding, "shop", "o1", "order.paid", PLACED, id="stuck")
+    assert stuck.failed
+    assert "handler never returned" in stuck.sentence
+    await check_books(reader)
+
+
+async def test_what_no_engine_took_up_waits_and_says_so(
+    database: Database, reader: Connection, engine: Connection
+) -> None:
+    async with feed(database, shop()) as feeding:
+        asked = await ask_send(
+            engine,
+            "default",
+            "shop",
+            "o1",
+            "order.placed",
+            b'{"order_id":"o1","amount":5}',
+            event_id="e1",
+            **WHO,
+        )
+        pending = await explain(reader, "default", event_id="e1")
+        assert pending.known
+        (sentence,) = pending.notes
+        assert sentence.startswith("ana sent it at 20")
+        assert sentence.endswith(
+            "It waits in the inbox for the run 'o1' of shop, until an engine takes it that has shop loaded."
+        )
+        await feeding.commands()
+        await feeding.commands()
+    assert asked.event_id == "e1"
+    assert (await explained(reader, "e1")).current.disposition == "started"
+
+
+async def test_what_cannot_be_sent_is_refused_before_anything_is_done(
+    database: Database, reader: Connection, engine: Connection
+) -> None:
+    async with feed(database, shop()):
+        pass
+
+    async def refused(pipeline: str, key: str, event_type: str, data: bytes | None, **more: str) -> str:
+        with pytest.raises((UsageError, NotFoundError)) as raised:
+            await ask_send(engine, "default", pipeline, key, event_type, data, **(WHO | more))
+        return str(raised.value)
+
+    assert "Did you mean 'shop'?" in await refused("shp", "o1", "order.paid", None)
+    assert "knows the type 'order.paidd'. Did you mean 'order.paid'?" in await refused(
+        "shop", "o1", "order.paidd", None
+    )
+    assert "knows the type 'error.execution'" in await refused("shop", "o1", "error.execution", None)
+    assert "no JSON" in await refused("shop", "o1", "order.paid", b"{")
+    assert "1,000,002 bytes" in await refused("shop", "o1", "order.paid", b'"' + b"x" * 1_000_000 + b'"')
+    assert "is for the run 'o2', by its field 'order_id', and not for 'o1'" in await refused(
+        "shop", "o1", "order.paid", b'{"order_id": "o2"}'
+    )
+    assert "no run's key" in await refused("shop", "", "order.paid", None)
+    assert "no run's key" in await refused("shop", "x\0", "order.paid", None)
+    assert "no event: " in await refused("shop", "o1", "order.paid", None, event_id="x" * 600)
+    assert "Say why" in await refused("shop", "o1", "order.paid", None, why=" ")
+    assert await reader.fetchval("select count(*) from pointsman.inbox") == 0
+
+
+async def test_what_the_store_does_not_take_is_a_dead_letter(
+    database: Database, reader: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with feed(database, shop(), limits=EngineLimits()) as feeding:
+        commit, calls = feeding.store.commit, 0
+        from engine.store.contract import Commit, RefusedByStoreError  # noqa: PLC0415 - beside what is patched
+
+        async def refuse_first(one: Commit) -> int | None:
+            nonlocal calls
+            calls += 1
+            if calls == 1:
+                raise RefusedByStoreError("it has no place for it")
+            return await commit(one)
+
+        monkeypatch.setattr(feeding.store, "commit", refuse_first)
+        refused = await send(feeding, "shop", "o1", "order.placed", PLACED)
+    assert (refused.failed, "refused by store" in refused.sentence) == (True, True)
+    assert await list_runs(reader, "default") == []

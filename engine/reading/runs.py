@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from engine.errors import UsageError
 from engine.reading.catalog import SQL
@@ -15,19 +15,33 @@ from engine.reading.errors import NotFoundError
 from engine.reading.searching import asked_attributes
 from engine.reading.values import askable, json_of, shown_time, states_of
 from engine.store.connecting import Connection
+from statemachines.chart.tree import COMPENSATING
 from statemachines.run import Run, Status
 from statemachines.search import Attributes
 from statemachines.suggest import did_you_mean
 
 RunStatus = Literal["expected", "running", "completed", "held"]
-_FILTERS: dict[str, tuple[int | None, bool | None, bool]] = {
-    "expected": (int(Status.EXPECTED), False, False),
-    "running": (int(Status.RUNNING), False, False),
-    "completed": (int(Status.COMPLETED), False, False),
-    "held": (None, True, False),
-    "waiting": (None, None, True),
+
+
+class _Filter(NamedTuple):
+    """What a status means for the columns of a run."""
+
+    status: int | None = None
+    held: bool | None = None
+    deferred: bool = False
+    """Whether events must be deferred for it."""
+    state: str | None = None
+    """What it must be in."""
+
+
+_FILTERS = {
+    "expected": _Filter(int(Status.EXPECTED), held=False),
+    "running": _Filter(int(Status.RUNNING), held=False),
+    "completed": _Filter(int(Status.COMPLETED), held=False),
+    "held": _Filter(held=True),
+    "waiting": _Filter(deferred=True),
+    "compensating": _Filter(int(Status.RUNNING), held=False, state=COMPENSATING),
 }
-"""What each means for the columns ``status`` and ``held``, and whether events must be deferred for the run."""
 STATUSES = tuple(_FILTERS)
 _RUN_COLUMNS = tuple(name for name in Run._fields if name != "deferred")
 _WORDS: dict[int, RunStatus] = {
@@ -95,18 +109,19 @@ async def list_runs(
 ) -> list[RunView]:
     """Runs, those that started last first; ``limit`` 0 gives all of them.
 
-    The status ``waiting`` asks for those that events are deferred for, whatever else they are. ``where`` are search
-    attributes with the values that a run must have, all of them.
+    The status ``waiting`` asks for those that events are deferred for, whatever else they are; ``compensating`` for
+    running ones that are being undone. ``where`` are search attributes with the values that a run must have, all of
+    them.
 
     Raises:
         UsageError: there is no such status or attribute, or no such value of it.
     """
     if status is not None and status not in _FILTERS:
         raise UsageError(f"There is no status {status!r}. {did_you_mean(status, _FILTERS)}")
-    number, held, deferred = (None, None, False) if status is None else _FILTERS[status]
+    meant = _Filter() if status is None else _FILTERS[status]
     asked = await asked_attributes(connection, namespace, pipeline, where) if where else None
-    filters = (askable(pipeline), askable(key), number, held, askable(state), limit, asked, deferred)
-    rows = await connection.fetch(SQL["list_runs"], namespace, *filters)
+    filters = (askable(pipeline), askable(key), meant.status, meant.held, askable(state), limit, asked)
+    rows = await connection.fetch(SQL["list_runs"], namespace, *filters, meant.deferred, meant.state)
     return [
         RunView(
             namespace=namespace,

@@ -108,7 +108,9 @@ async def test_the_newest_of_many_runs_are_found_by_an_index(database: Database,
     """
     await execute(database.owner_dsn, many, "analyze pointsman.runs")
     filters = ("default", None, None, None, None, None)
-    plan = await reader.fetch(f"explain (analyze, timing off) {SQL['list_runs']}", *filters, 10, None, False)
+    plan = await reader.fetch(
+        f"explain (analyze, timing off) {SQL['list_runs']}", *filters, 10, None, False, None
+    )
     told = "\n".join(row[0] for row in plan)
     assert "using runs_started on runs" in told, told
     assert "Seq Scan on runs" not in told, told

@@ -27,6 +27,7 @@ where p.namespace = $1
     and ($6::text is null or $6 = any (string_to_array(split_part(r.configuration, '  ', 1), ' ')))
     and ($8::jsonb[] is null or a.attributes @> any ($8))
     and (not $9::boolean or exists (select from pointsman.waiting w where w.run = r.id and w.until is not null))
+    and ($10::text is null or $10 = any (string_to_array(split_part(r.configuration, '  ', 1), ' ')))
 order by r.started desc, r.id desc
 limit nullif($7::int, 0)
 
@@ -72,6 +73,10 @@ select run, attributes from pointsman.run_attributes where run = any ($1::bigint
 -- name: executions_of_runs
 select run, sequence, number, step, attempt, again, error, of, made, stopping from pointsman.executions
 where run = any ($1::bigint[]) order by run, sequence, number
+
+-- name: executions_going
+-- Of a run, those of which an attempt has begun.
+select sequence, number from pointsman.executions where run = $1 and holder is not null
 
 -- name: waiting_of_runs
 select run, sequence, until from pointsman.waiting where run = any ($1::bigint[]) order by run, sequence

@@ -83,7 +83,7 @@ def compensation_words(found: CompensationView) -> str:
     error = f"; {shortened(found.error, ERROR_CHARACTERS)}" if found.error else ""
     match found.status:
         case "none":
-            return f"{name}nothing to undo"
+            return f"{name}not owed"
         case "undone":
             return f"{name}undone{row}"
         case "failed":

@@ -104,13 +104,16 @@ class Heard:
 
 def heard_in(row: LogRow, before: bytes, run: Address) -> Heard | None:
     """What a row says of a step; None: nothing. ``before`` is what the run remembered before it."""
-    return heard_of(row.type, row.payload, memory_of(before), run) if is_result(row.type) else None
+    # What came with a record only has such a name.
+    if row.position or not is_result(row.type):
+        return None
+    return heard_of(row.type, row.payload, memory_of(before), run)
 
 
 def heard_of(event_type: str, payload: bytes | None, before: Memory, run: Address) -> Heard | None:
     """What an event says of a step; None: it is not about one, or cannot be read."""
     said = said_in(payload)
-    execution = execution_in(event_type, said, before)
+    execution = execution_in(event_type, said, before) if is_result(event_type) else None
     if execution is None:
         return None
     outcome = _outcome(event_type, said, execution.step)
@@ -141,7 +144,7 @@ def execution_in(event_type: str, said: dict[str, Any], before: Memory) -> Execu
     """The execution that an event tells of, as the run remembered it; if it did not, as far as the event says."""
     asked = str(said.get("execution"))
     known = before.execution(asked)
-    if known is not None or not is_result(event_type):
+    if known is not None:
         return known
     sequence, _, number = asked.partition(".")
     step = event_type.split(".", 2)[2].partition(".")[0]

@@ -133,7 +133,9 @@ async def test_history_tells_each_row_with_the_context_after_it(
     ]
     assert [row.context["notes"] for row in rows] == [[], ["a gift"], ["a gift"]]
     last = rows[2].as_json()
-    assert list(last) == ["sequence", "event", "from", "to", "at", "effects", "deferral", "context", "hash"]
+    assert list(last) == [
+        "sequence", "event", "from", "to", "at", "effects", "deferral", "attempt", "context", "hash",
+    ]  # fmt: skip
     assert last["event"] == {
         "id": "paid-1",
         "type": "order.paid",

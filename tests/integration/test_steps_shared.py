@@ -41,9 +41,7 @@ def errand_pipeline() -> Pipeline[Errand]:
     for number in range(STEPS):
         work.__name__ = f"step_{number}"
         steps.append(flow.step()(work))
-    states = [
-        flow.state(f"at_{number}", run=step, initial=number == 0) for number, step in enumerate(steps)
-    ]
+    states = [flow.state(f"at_{number}", run=step, initial=number == 0) for number, step in enumerate(steps)]
     over = flow.state("over", final=True)
     flow.start(Begun, begin)
     for state, step, target in zip(states, steps, [*states[1:], over], strict=True):

@@ -102,6 +102,8 @@ class Steps:
         self._kinds: dict[tuple[int, str], Step[Any, Any]] = {}
         """By pipeline and name; of versions, the newest counts."""
         self._serving: asyncio.Task[None] | None = None
+        self._turn = -1
+        """How often it was looked what may begin."""
         self._looked_after = -LOOK_AFTER_SECONDS
         self._spoke_at = -SPEAK_SECONDS
         self._opened_at = 0.0
@@ -298,7 +300,8 @@ class Steps:
             place = one.begun.pipeline, one.begun.step
             running[place] = running.get(place, 0) + 1
             threads += not one.step.is_async
-        steps = self._kinds
+        steps = self._in_turn()
+        plain = sum(not step.is_async for step in steps.values())
         free = self._limits.steps_at_once_max - len(self._going)
         free_threads = self._limits.step_threads_max - threads
         rooms: dict[tuple[int, str], int] = {}
@@ -306,7 +309,7 @@ class Steps:
             # What is free is for all alike, so that a step of which many wait leaves something for the others.
             share = -(-free // (len(steps) - number))
             if not step.is_async:
-                share = min(share, free_threads)
+                share, plain = min(share, -(-free_threads // plain)), plain - 1
             limit = self._limits.steps_at_once_max if step.at_once is None else step.at_once
             room = min(share, limit - running.get(place, 0))
             if room > 0:
@@ -314,6 +317,13 @@ class Steps:
                 free -= room
                 free_threads -= 0 if step.is_async else room
         return rooms
+
+    def _in_turn(self) -> dict[tuple[int, str], Step[Any, Any]]:
+        """All steps, each time another one first: where there are more of them than places, none waits for ever."""
+        self._turn += 1
+        kinds = [*self._kinds.items()]
+        first = self._turn % len(kinds) if kinds else 0
+        return dict(kinds[first:] + kinds[:first])
 
     def _begin(self, begun: BegunExecution) -> None:
         machine, step = self._meant(begun)

@@ -20,6 +20,7 @@ from engine.cli.asking import Generation, Key, Pipeline, RunWords, ask_store, fi
 from engine.cli.failures import FAILED
 from engine.cli.options import Json, Limit, Namespace, Postgres
 from engine.cli.output import note, print_facts, print_json, print_rows, say, short_time
+from engine.cli.working import ERROR_CHARACTERS, print_steps
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,8 +46,8 @@ def runs(
         str | None,
         typer.Option(
             "--status",
-            metavar="expected|running|completed|cancelled|held|paused|waiting",
-            help="Only of this status; waiting: events are deferred for them.",
+            metavar="expected|running|compensating|completed|cancelled|held|paused|waiting",
+            help="Only of this status; waiting: events are deferred for them; compensating: they are being undone.",
         ),
     ] = None,
     state: Annotated[
@@ -179,6 +180,7 @@ def show(
     )
     say("context:")
     say(json_module.dumps(found.context, indent=2, ensure_ascii=False))
+    print_steps(found.steps)
     print_memory(found)
     if found.record:
         print_record(found.record)
@@ -246,16 +248,24 @@ def print_history(rows: list[HistoryRow]) -> None:
                 row.sequence,
                 short_time(row.at),
                 row.event.type,
-                row.event.kind,
+                row_words(row),
                 move_of(row),
                 ", ".join(effect_words(effect) for effect in row.effects),
             )
             for row in rows
         ],
         right=("row",),
-        fold=("move",),
+        fold=("what", "move"),
         optional=("asked for",),
     )
+
+
+def row_words(row: HistoryRow) -> str:
+    """What a row says of its event; of how an attempt ended, that."""
+    if row.heard is None:
+        return row.event.kind
+    words = row.heard.words(ERROR_CHARACTERS)
+    return words if row.event.kind == "passed" else f"{row.event.kind}: {words}"
 
 
 def effect_words(effect: Mapping[str, Any]) -> str:
@@ -263,7 +273,8 @@ def effect_words(effect: Mapping[str, Any]) -> str:
     if effect["what"] == "cancel":
         return f"cancel {effect['name']}"
     if effect["what"] in ("step", "stop"):
-        return f"{'run' if effect['what'] == 'step' else 'stop'} {effect['type']}"
+        undoes = "" if effect["undoes"] is None else f" to undo {effect['undoes']['name']}"
+        return f"{'run' if effect['what'] == 'step' else 'stop'} {effect['type']}{undoes}"
     due = "" if effect["due"] is None else f" at {effect['due']}"
     return f"{effect['type']}{due}"
 

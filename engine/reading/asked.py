@@ -8,6 +8,8 @@ from datetime import datetime
 from typing import Any
 
 from engine.log import Kind, LogRow
+from engine.reading.due import memory_of
+from engine.reading.heard import step_owed
 from engine.reading.values import effects_of, shown_time
 from statemachines.events import Address
 from statemachines.memory import time_of
@@ -15,19 +17,24 @@ from statemachines.memory import time_of
 WHATS = ("publish", "send", "timer", "step", "stop", "cancel")
 
 
-def shown_effects(address: Address, kind: int, effects: bytes) -> list[Mapping[str, Any]]:
-    """The effects of a row with the documented fields, in order.
+def shown_effects(
+    address: Address, kind: int, effects: bytes, memory: bytes = b""
+) -> list[Mapping[str, Any]]:
+    """The effects of a row with the documented fields, in order; ``memory`` is what the run remembers after it.
 
     What is published at once has an id by its number; what comes later, and what is sent, has its own in the log.
     """
     if kind == Kind.DEFERRED:
         return []
-    return [_shown(address, index, one) for index, one in enumerate(effects_of(effects))]
+    return [_shown(address, index, one, memory) for index, one in enumerate(effects_of(effects))]
 
 
-def _shown(address: Address, index: int, effect: Mapping[str, Any]) -> dict[str, Any]:
+def _shown(address: Address, index: int, effect: Mapping[str, Any], memory: bytes) -> dict[str, Any]:
     what = next((one for one in WHATS if one in effect), "publish")
     own = None if what == "cancel" else str(address.derive(index))
+    undoes = (
+        step_owed(address, effect["name"], memory_of(memory)) if what == "step" and "name" in effect else None
+    )
     return {
         "id": effect.get("id", own),
         "what": what,
@@ -38,6 +45,7 @@ def _shown(address: Address, index: int, effect: Mapping[str, Any]) -> dict[str,
         "pipeline": effect.get("pipeline"),
         "due": _as_shown(effect.get("due")),
         "name": effect.get("cancel", effect.get("name")),
+        "undoes": None if undoes is None else undoes.as_json(),
     }
 
 

@@ -50,6 +50,8 @@ class StoredDefinition:
     """What it reads, with the settings that say how type, id, key and time are found."""
     searchable: Mapping[str, Kind]
     """What its runs are found by."""
+    compensations: Mapping[str, str]
+    """By step, the name of what undoes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +141,8 @@ def _definition(
     registered: datetime,
     structure: bytes,
 ) -> StoredDefinition:
-    topics, searchable = _topics(structure), _searchable(structure)
-    return StoredDefinition(number, pipeline, name, version, hash_, code, registered, topics, searchable)
+    read = _topics(structure), _searchable(structure), _compensations(structure)
+    return StoredDefinition(number, pipeline, name, version, hash_, code, registered, *read)
 
 
 def _topics(structure: bytes) -> dict[str, Topic]:
@@ -160,4 +162,12 @@ def _searchable(structure: bytes) -> dict[str, Kind]:
         listed: dict[str, Kind] = orjson.loads(structure).get("searchable", {})
         return {name: kind for name, kind in listed.items() if kind in WORDS}
     except (ValueError, TypeError, AttributeError):  # as above
+        return {}
+
+
+def _compensations(structure: bytes) -> dict[str, str]:
+    try:
+        listed: dict[str, list[Any]] = orjson.loads(structure).get("compensations", {})
+        return {step: str(said[0]) for step, said in listed.items()}
+    except (ValueError, LookupError, TypeError, AttributeError):  # as above
         return {}

@@ -10,6 +10,7 @@ from typing import Any
 
 from engine.reading.asked import Deferral, deferral_in, shown_effects
 from engine.reading.catalog import Catalog, load_catalog
+from engine.reading.heard import Heard, heard_in
 from engine.reading.rows import Folded, event_in, folded_rows, kind_word
 from engine.reading.runs import find_run
 from engine.reading.values import json_of, shown_time, states_of
@@ -61,6 +62,8 @@ class HistoryRow:
     """What it asked for: what is published, sent, timed and called off, each with its id."""
     deferral: Deferral | None
     """Why its event waits, where it does."""
+    heard: Heard | None
+    """Of a step or a compensation: which attempt its event tells of, and how that ended."""
     context: Any
     """All of it, as it was after this row."""
     hash: str
@@ -75,6 +78,7 @@ class HistoryRow:
             "at": shown_time(self.at),
             "effects": self.effects,
             "deferral": None if self.deferral is None else self.deferral.as_json(),
+            "attempt": None if self.heard is None else self.heard.as_json(),
             "context": self.context,
             "hash": self.hash,
         }
@@ -112,8 +116,9 @@ def history_row(folded: Folded, pipeline: str, catalog: Catalog) -> HistoryRow:
         from_states=None if before is None else states_of(before.configuration),
         to_states=states_of(row.configuration),
         at=row.at,
-        effects=shown_effects(address, row.kind, row.effects),
+        effects=shown_effects(address, row.kind, row.effects, after.memory),
         deferral=deferral_in(row),
+        heard=heard_in(row, b"" if before is None else before.memory, address),
         context=json_of(after.context),
         hash=row.hash.hex(),
     )

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from engine.errors import UsageError
 from engine.log import Kind
@@ -16,22 +16,37 @@ from engine.reading.errors import NotFoundError
 from engine.reading.searching import asked_attributes
 from engine.reading.values import askable, json_of, shown_time, states_of
 from engine.store.connecting import Connection
+from statemachines.chart.tree import COMPENSATING
 from statemachines.run import Run, Status
 from statemachines.search import Attributes
 from statemachines.suggest import did_you_mean
 
 RunStatus = Literal["expected", "running", "completed", "cancelled", "held", "paused"]
-_FILTERS: dict[str, tuple[int | None, bool | None, bool, bool | None]] = {
-    "expected": (int(Status.EXPECTED), False, False, None),
-    "running": (int(Status.RUNNING), False, False, None),
-    "completed": (int(Status.COMPLETED), False, False, None),
-    "cancelled": (int(Status.CANCELLED), False, False, None),
-    "held": (None, True, False, False),
-    "paused": (None, True, False, True),
-    "waiting": (None, None, True, None),
+
+
+class _Filter(NamedTuple):
+    """What a status means for the columns of a run."""
+
+    status: int | None = None
+    held: bool | None = None
+    deferred: bool = False
+    """Whether events must be deferred for it."""
+    paused: bool | None = None
+    """Whether it must be an operator who holds it."""
+    state: str | None = None
+    """What it must be in."""
+
+
+_FILTERS = {
+    "expected": _Filter(int(Status.EXPECTED), held=False),
+    "running": _Filter(int(Status.RUNNING), held=False),
+    "completed": _Filter(int(Status.COMPLETED), held=False),
+    "cancelled": _Filter(int(Status.CANCELLED), held=False),
+    "held": _Filter(held=True, paused=False),
+    "paused": _Filter(held=True, paused=True),
+    "waiting": _Filter(deferred=True),
+    "compensating": _Filter(int(Status.RUNNING), held=False, state=COMPENSATING),
 }
-"""What each means for the columns ``status`` and ``held``, whether events must be deferred for the run, and whether it
-must be an operator who holds it."""
 STATUSES = tuple(_FILTERS)
 _RUN_COLUMNS = tuple(name for name in Run._fields if name != "deferred")
 _WORDS: dict[int, RunStatus] = {
@@ -100,8 +115,9 @@ async def list_runs(
 ) -> list[RunView]:
     """Runs, those that started last first; ``limit`` 0 gives all of them.
 
-    The status ``waiting`` asks for those that events are deferred for, whatever else they are. ``where`` are search
-    attributes with the values that a run must have, all of them.
+    The status ``waiting`` asks for those that events are deferred for, whatever else they are; ``compensating`` for
+    running ones that are being undone. ``where`` are search attributes with the values that a run must have, all of
+    them.
 
     Raises:
         UsageError: there is no such status or attribute, or no such value of it.
@@ -152,10 +168,10 @@ async def asked_filters(
     """What the statement ``list_runs`` is asked with. Raises UsageError, as ``list_runs`` does."""
     if status is not None and status not in _FILTERS:
         raise UsageError(f"There is no status {status!r}. {did_you_mean(status, _FILTERS)}")
-    number, held, deferred, paused = (None, None, False, None) if status is None else _FILTERS[status]
+    meant = _Filter() if status is None else _FILTERS[status]
     asked = await asked_attributes(connection, namespace, pipeline, where) if where else None
-    named = askable(pipeline), askable(key)
-    return *named, number, held, askable(state), limit, asked, deferred, paused, int(Kind.PAUSED)
+    named = askable(pipeline), askable(key), meant.status, meant.held, askable(state)
+    return *named, limit, asked, meant.deferred, meant.paused, int(Kind.PAUSED), meant.state
 
 
 def word_for(status: int, holding: int | None) -> RunStatus:

@@ -7,14 +7,16 @@ from datetime import datetime
 from typing import Any
 
 from engine.reading.asked import Deferral, Deferrals, deferral_in
-from engine.reading.catalog import load_catalog
+from engine.reading.catalog import SQL, load_catalog
 from engine.reading.due import MemoryView, memory_view
 from engine.reading.errors import NotFoundError
 from engine.reading.history import HistoryRow, history_row
 from engine.reading.rows import Folded, folded_rows, holding_after, is_command, raw_record, record_view
 from engine.reading.runs import find_run, word_for
 from engine.reading.values import RecordView, json_of, shown_time, states_of
+from engine.reading.working import StepView, Working
 from engine.store.connecting import Connection
+from statemachines.events import Address
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,8 @@ class RunAt:
     memory: MemoryView
     deferred: list[Deferral]
     """Events that wait for the run to take them, the oldest first."""
+    steps: list[StepView]
+    """In the order in which they were asked for."""
     started: datetime
     at: datetime
     version: int | None
@@ -64,6 +68,7 @@ class RunAt:
             "waiting": self.waiting,
             "deferred": [one.as_json() for one in self.deferred],
             "due": [one.as_json() for one in self.memory.due],
+            "steps": [one.as_json() for one in self.steps],
             "marks": dict(self.memory.marks),
             "seen": dict(self.memory.seen),
             "output": self.memory.output,
@@ -73,6 +78,7 @@ class RunAt:
             "definition": self.definition,
             "from": self.row.from_states,
             "effects": self.row.effects,
+            "attempt": None if self.row.heard is None else self.row.heard.as_json(),
             "deferral": None if self.row.deferral is None else self.row.deferral.as_json(),
             "hash": self.row.hash,
             "event": self.row.event.as_json(),
@@ -107,12 +113,18 @@ async def show(
         catalog = await load_catalog(connection, namespace)
         wanted = run.sequence if at_sequence is None else at_sequence
         found: Folded | None = None
+        known = catalog.definitions.get(run.definition)
         deferred = Deferrals()
         holding: int | None = None
+        working = Working(
+            Address(namespace, pipeline, run.key, run.generation, 0), known.compensations if known else {}
+        )
         async for folded in folded_rows(connection, run, wanted):
             found = folded
             deferred.take(folded.row)
             holding = holding_after(folded, holding)
+            working.take(folded)
+        going = await connection.fetch(SQL["executions_going"], run.id) if wanted == run.sequence else ()
     if found is None or found.row.sequence != wanted:
         raise NotFoundError(
             f"The run {key!r} of {pipeline!r} has no row {wanted}; its rows are 1 to {run.sequence}."
@@ -134,6 +146,7 @@ async def show(
         waiting=after.waiting,
         memory=memory_view(namespace, pipeline, after),
         deferred=[one for one in map(deferral_in, deferred) if one is not None],
+        steps=working.steps([tuple(one) for one in going]),
         started=after.started,
         at=row.at,
         version=None if definition is None else definition.version,

@@ -109,7 +109,7 @@ async def test_the_newest_of_many_runs_are_found_by_an_index(database: Database,
     """
     await execute(database.owner_dsn, many, "analyze pointsman.runs")
     filters = ("default", None, None, None, None, None)
-    rest = (10, None, False, None, int(Kind.PAUSED))
+    rest = (10, None, False, None, int(Kind.PAUSED), None)
     plan = await reader.fetch(f"explain (analyze, timing off) {SQL['list_runs']}", *filters, *rest)
     told = "\n".join(row[0] for row in plan)
     assert "using runs_started on runs" in told, told
@@ -133,7 +133,9 @@ async def test_history_tells_each_row_with_the_context_after_it(
     ]
     assert [row.context["notes"] for row in rows] == [[], ["a gift"], ["a gift"]]
     last = rows[2].as_json()
-    assert list(last) == ["sequence", "event", "from", "to", "at", "effects", "deferral", "context", "hash"]
+    assert list(last) == [
+        "sequence", "event", "from", "to", "at", "effects", "deferral", "attempt", "context", "hash",
+    ]  # fmt: skip
     assert last["event"] == {
         "id": "paid-1",
         "type": "order.paid",

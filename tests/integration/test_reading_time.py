@@ -206,6 +206,8 @@ async def test_a_timer_is_explained_before_it_fires_after_it_and_where_it_was_ca
         "sequence": 1,
         "at": "2026-03-01T12:00:01Z",
         "due": "2026-03-03T12:00:01Z",
+        "step": None,
+        "undoes": None,
     }
     assert "moved the run 'j1' of journey from ready to lapsed" in fired.current.sentence
 

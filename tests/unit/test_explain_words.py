@@ -61,6 +61,7 @@ ROW = FoundRow(
     generation=2,
     held=0,
     waiting=0,
+    memory=None,
     before="placed",
     last_release=None,
     last_hold=None,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from engine.reading.heard import Named
 from engine.reading.values import shown_time
 
 
@@ -75,7 +76,10 @@ class Origin:
     to_key: str | None
     """Of another run, or of the record."""
     to_topic: str | None
-    step: str | None = None
+    step: Named | None = None
+    """Of what became of an attempt: the step or compensation that was asked for."""
+    undoes: Named | None = None
+    """Of a compensation: what it undoes."""
     sentence: str = ""
 
     def as_json(self) -> dict[str, Any]:
@@ -89,6 +93,8 @@ class Origin:
             "sequence": self.sequence,
             "at": shown_time(self.at),
             "due": self.due,
+            "step": None if self.step is None else self.step.as_json(),
+            "undoes": None if self.undoes is None else self.undoes.as_json(),
         }
 
 

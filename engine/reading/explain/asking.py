@@ -13,6 +13,7 @@ from engine.operators import operators_source
 from engine.reading.catalog import SQL, Catalog, load_catalog
 from engine.reading.explain.answers import Answer, Change, Explanation, Origin, Sender
 from engine.reading.explain.changes import Rank, Records, Teller
+from engine.reading.explain.executions import executions_told
 from engine.reading.explain.found import (
     FOUND_MAX,
     Found,
@@ -22,13 +23,14 @@ from engine.reading.explain.found import (
     find_by_id,
     find_by_record,
 )
-from engine.reading.explain.origins import origin_of, pending
+from engine.reading.explain.origins import origin_in, origin_of, pending
 from engine.reading.explain.places import without_answer
 from engine.reading.rows import is_command
 from engine.reading.values import askable
 from engine.store.connecting import Connection
 from statemachines.events import Envelope
 from statemachines.outcome import Reason
+from statemachines.results import is_result
 
 
 class Group(NamedTuple):
@@ -80,11 +82,10 @@ async def explain(
         teller = Teller(connection, catalog)
         answers = []
         for group, records in groups.items():
-            envelope = _envelope(records, catalog)
             # An event that came with a record has its place there, whoever has published it.
-            inner = envelope if group.position is None and not group.number else None
-            origin = None if inner is None else await origin_of(connection, namespace, inner)
-            sender = await _sender(connection, namespace, group, envelope, records)
+            is_inner = group.position is None and not group.number
+            origin = await _origin_of(connection, catalog, records) if is_inner else None
+            sender = await _sender(connection, namespace, group, _envelope(records, catalog), records)
             told = await teller.tell(records, origin)
             answers.append(_answer(group, records, told, catalog, origin, sender))
         answers = [
@@ -97,7 +98,9 @@ async def explain(
                 connection, catalog, places, topic or "", partition or 0, offset
             )
         elif not answers:
-            notes = await pending(connection, namespace, event_id or "")
+            asked = event_id or ""
+            notes = await executions_told(connection, catalog, asked)
+            notes = notes or await pending(connection, namespace, asked)
             known = bool(notes)
             notes = notes or [_unknown_id(event_id or "", source, namespace)]
     if found.is_cut:
@@ -105,6 +108,19 @@ async def explain(
     return Explanation(
         namespace, event_id, source, topic, partition, offset, known, tuple(notes), tuple(answers)
     )
+
+
+async def _origin_of(connection: Connection, catalog: Catalog, records: Records) -> Origin | None:
+    """Where an event comes from that came from inside of a run."""
+    envelope = _envelope(records, catalog)
+    if envelope is not None:
+        return await origin_of(connection, catalog.namespace, envelope)
+    # Of what is noted only, neither source nor data is kept.
+    for note in records.notes:
+        if is_result(note.type) and note.key is not None:
+            pipeline, asked = catalog.pipelines[note.pipeline], note.event_id.partition("/")[0]
+            return await origin_in(connection, catalog.namespace, pipeline, note.key, asked)
+    return None
 
 
 def _grouped(found: Found, catalog: Catalog) -> dict[Group, Records]:

@@ -13,8 +13,9 @@ from engine.dispositions import Disposition
 from engine.log import HOLDS, Kind
 from engine.reading.asked import LEAVES_DEFERRAL, deferral_of
 from engine.reading.catalog import Catalog
-from engine.reading.explain import inner_words, words
+from engine.reading.explain import inner_words, step_words, words
 from engine.reading.explain.answers import Change, Origin, Tried
+from engine.reading.explain.executions import why_void
 from engine.reading.explain.found import (
     FoundLetter,
     FoundNote,
@@ -26,6 +27,7 @@ from engine.reading.explain.found import (
     seen_first,
 )
 from engine.store.connecting import Connection
+from statemachines.outcome import Reason
 
 _AFTER_WAIT = frozenset({Kind.MOVED_AFTER_WAIT, Kind.HELD_AFTER_WAIT, Kind.LEFT_WAITING})
 _LEFT = frozenset({Kind.LEFT_WAITING, Kind.LEFT_DEFERRED, Kind.PASSED})
@@ -72,7 +74,7 @@ class Teller:
                 if not _is_told_elsewhere(row, records)
             ],
             *[await self._letter(letter, records) for letter in records.letters],
-            *[await self._note(note, records) for note in records.notes],
+            *[await self._note(note, records, origin) for note in records.notes if not _is_beside(note)],
             *[self._range(found) for found in records.ranges],
         ]
         return sorted(told, key=lambda one: one[0][1:])
@@ -110,8 +112,8 @@ class Teller:
                 left = inner_words.left_for_next if onward else inner_words.left_deferral
                 sentence = left(row, pipeline)
             case Kind.PASSED:
-                disposition, weight, stage = Disposition.IGNORED, _CONSUMED, 3
-                sentence = inner_words.passed(row, pipeline)
+                disposition, sentence = self._passed(row, pipeline)
+                weight, stage = _CONSUMED, 3
             case held if held in HOLDS:
                 disposition, weight = Disposition.DEAD_LETTERED, _OPEN
                 sentence = words.held_without_letter(row, pipeline)
@@ -122,7 +124,19 @@ class Teller:
         rank = Rank(weight, row.at, stage, _number(row))
         return rank, Change(disposition.word, row.at, sentence, sequence=row.sequence)
 
+    def _passed(self, row: FoundRow, pipeline: str) -> tuple[Disposition, str]:
+        heard = step_words.heard_of_row(row, self._catalog.namespace, pipeline)
+        if heard is None:
+            return Disposition.IGNORED, inner_words.passed(row, pipeline)
+        counts = step_words.is_noted_only(heard)
+        return Disposition.APPLIED if counts else Disposition.IGNORED, step_words.passed(row, pipeline, heard)
+
     async def _moved(self, row: FoundRow, pipeline: str, records: Records, origin: Origin | None) -> str:
+        said = await self._how_moved(row, pipeline, records, origin)
+        heard = step_words.heard_of_row(row, self._catalog.namespace, pipeline)
+        return said if heard is None else step_words.took(heard, said)
+
+    async def _how_moved(self, row: FoundRow, pipeline: str, records: Records, origin: Origin | None) -> str:
         since = _deferred_in(row, records)
         match row.kind:
             case Kind.FIRED:
@@ -171,13 +185,16 @@ class Teller:
             tried=tried,
         )
 
-    async def _note(self, note: FoundNote, records: Records) -> tuple[Rank, Change]:
+    async def _note(self, note: FoundNote, records: Records, origin: Origin | None) -> tuple[Rank, Change]:
         seen = configuration = None
         known_by, policy = _said(note.details, "known_by"), _said(note.details, "policy")
         if note.disposition == Disposition.DUPLICATE:
             seen = await seen_first(self._connection, note, known_by)
         elif note.run is not None:
             configuration = await configuration_before(self._connection, note.run, note.at)
+        why = _said(note.details, "why")
+        if note.disposition == Disposition.VOID:
+            why = await why_void(self._connection, self._catalog.namespace, note, origin)
         tried = _tried(note.details)
         sentence = words.noted(
             note,
@@ -187,7 +204,7 @@ class Teller:
             seen=seen,
             waited=_waited(next((row for row in records.rows if _left(row, note)), None), records),
             policy=policy,
-            why=_said(note.details, "why"),
+            why=why,
             known_by=known_by,
         )
         rank = Rank(_NOTED, note.at, 4, note.id)
@@ -239,8 +256,14 @@ def _is_told_elsewhere(row: FoundRow, records: Records) -> bool:
         and other.kind in (Kind.STARTED, Kind.DEFERRED)
         for other in records.rows
     )
-    noted = any(_left(row, note) for note in records.notes)
+    is_beside = row.kind == Kind.PASSED and any(map(_is_beside, records.notes))
+    noted = not is_beside and any(_left(row, note) for note in records.notes)
     return goes_on or noted or any(_left(row, letter) for letter in records.letters)
+
+
+def _is_beside(note: FoundNote) -> bool:
+    """Whether a note says no more than the row beside it: of a step that is tried again, or whose state was left."""
+    return note.reason in (Reason.RETRYING, Reason.STOPPED)
 
 
 def _left(row: FoundRow, told: FoundNote | FoundLetter) -> bool:

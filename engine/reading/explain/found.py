@@ -45,6 +45,8 @@ class FoundRow(NamedTuple):
     generation: int
     held: int
     waiting: int
+    memory: bytes | None
+    """Of a row that tells of a step: what the run remembered before it."""
     before: str | None
     """The configuration before it."""
     last_release: int | None

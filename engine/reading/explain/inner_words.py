@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 from datetime import datetime
-from typing import Any
-
-import orjson
 
 from engine.reading.asked import Deferral
 from engine.reading.due import DueView
 from engine.reading.explain.answers import Origin, Sender
 from engine.reading.explain.found import FoundRow, LogRowBrief
+from engine.reading.explain.step_words import asked_for
 from engine.reading.explain.words import decided, moved, run_name, sentence, shown, states
-from statemachines.events import STEP_TRIED, Envelope
-from statemachines.memory import time_of
+from statemachines.events import Envelope
 
 _FATES = {"dead_letter": "it becomes a dead letter", "ignore": "it is ignored"}
 
@@ -28,10 +24,7 @@ def origin(found: Origin) -> str:
             said = f"a timer of {run}, set in row {found.sequence} ({shown(found.at)}){due}"
             return f"It is {said}."
         case "step":
-            said = (
-                f"it is what became of the step {found.step}, which {run} asked for in row {found.sequence} "
-            )
-            said += f"({shown(found.at)})"
+            said = f"it is what became of {asked_for(found)}"
         case "publish":
             said = f"{run} asked in row {found.sequence} ({shown(found.at)}) to publish it to {found.to_topic}{due}"
         case _:
@@ -57,24 +50,8 @@ def fired(row: FoundRow, pipeline: str, found: Origin | None) -> str:
 def passed(row: FoundRow, pipeline: str) -> str:
     """What a row says of such an event that nothing took."""
     run = run_name(pipeline, row.key, row.generation)
-    if row.type.startswith(STEP_TRIED):
-        return sentence(f"{_tried(row)} (row {row.sequence} of {run}).")
     where = f" in {states(row.configuration)}" if row.configuration else ""
     return f"Nothing took it: {run} had no transition for it{where}, so it is noted and gone (row {row.sequence})."
-
-
-def _tried(row: FoundRow) -> str:
-    """Which attempt of a step failed, and how."""
-    said: dict[str, Any] = {}
-    with contextlib.suppress(ValueError):
-        said = orjson.loads(row.payload or b"").get("data") or {}
-    step = row.type.removeprefix(STEP_TRIED)
-    again = said.get("again")
-    when = f" from {shown(time_of(again))} on" if isinstance(again, int) else ""
-    why = f"{said.get('error')}: {said.get('message')}"
-    return (
-        f"attempt {said.get('attempt')} of the step {step} failed ({why}), and it is to be tried again{when}"
-    )
 
 
 def deferred(row: FoundRow, pipeline: str, found: Deferral | None, *, still: bool) -> str:

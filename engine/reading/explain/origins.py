@@ -14,12 +14,14 @@ from connectors.source import RawRecord
 from engine.inside import NO_TOPIC
 from engine.reading.asked import shown_effects
 from engine.reading.catalog import SQL
-from engine.reading.due import memory_view
+from engine.reading.due import memory_of, memory_view
 from engine.reading.explain import inner_words
 from engine.reading.explain.answers import Origin
+from engine.reading.heard import key_of, named, undone_by
 from engine.reading.values import askable
 from engine.store.connecting import Connection
 from statemachines.events import Address, Envelope
+from statemachines.memory import Memory
 from statemachines.results import is_result
 from statemachines.run import Run
 
@@ -52,16 +54,21 @@ async def origin_of(connection: Connection, namespace: str, envelope: Envelope) 
         return None
     # Of a step, each attempt has an id of its own, which begins with that of the execution.
     asked = envelope.id.partition("/")[0] if is_result(envelope.type) else envelope.id
-    row = await connection.fetchrow(
-        SQL["asking_row"], namespace, sender.pipeline, askable(sender.key), sender.cause, asked
-    )
+    return await origin_in(connection, namespace, sender.pipeline, sender.key, asked, sender.cause)
+
+
+async def origin_in(
+    connection: Connection, namespace: str, pipeline: str, key: str, asked: str, cause: str | None = None
+) -> Origin | None:
+    """Which row of a run of this key asked for what has this id; ``cause`` is the event on which it did, if known."""
+    row = await connection.fetchrow(SQL["asking_row"], namespace, pipeline, askable(key), cause, asked)
     return None if row is None else _origin(namespace, row, row["sequence"], asked)
 
 
 def _origin(namespace: str, row: Mapping[str, Any], sequence: int, event_id: str) -> Origin | None:
     address = Address(namespace, row["name"], row["key"], row["generation"], sequence)
     for one in shown_effects(address, row["kind"], row["effects"]):
-        if one["id"] == event_id:
+        if one["id"] == event_id and one["what"] != "stop":
             found = Origin(
                 what=one["what"],
                 pipeline=row["name"],
@@ -73,24 +80,34 @@ def _origin(namespace: str, row: Mapping[str, Any], sequence: int, event_id: str
                 to_pipeline=one["pipeline"],
                 to_key=one["key"],
                 to_topic=one["publish"],
-                step=one["type"] if one["what"] == "step" else None,
             )
+            if one["what"] == "step":
+                found = _of_step(found, address, event_id, memory_of(row["remembered"]))
             return replace(found, sentence=inner_words.origin(found))
     return None
+
+
+def _of_step(found: Origin, address: Address, key: str, memory: Memory) -> Origin:
+    """With the execution that was asked for; ``memory`` is what the run remembered then."""
+    asked = next((one for one in memory.executions if key_of(address, one.id) == key), None)
+    if asked is None:
+        return found
+    return replace(found, step=named(address, asked), undoes=undone_by(address, asked, memory))
 
 
 async def pending(connection: Connection, namespace: str, event_id: str) -> list[str]:
     """What is known of an id under which nothing has come yet: a timer, or an event that was sent."""
     by_operators = await connection.fetch(SQL["asked_and_not_taken"], namespace, askable(event_id))
     said = [inner_words.sent_and_waits(*row) for row in by_operators]
-    if not _is_derived(event_id):
+    if not is_derived(event_id):
         return said
     said += [
         await _in_inbox(connection, namespace, row, event_id)
         for row in await connection.fetch(SQL["sent_and_not_taken"], namespace, event_id)
     ]
     row = await connection.fetchrow(SQL["asked_of_waking_run"], namespace, event_id)
-    if row is not None and (origin := _origin(namespace, row, row["asked_in"], event_id)) is not None:
+    origin = None if row is None else _origin(namespace, row, row["asked_in"], event_id)
+    if row is not None and origin is not None and origin.what != "step":
         columns = (row[name] for name in Run._fields if name not in _OTHERS)
         run = Run(*columns)
         said.append(_to_come(namespace, origin, run, event_id))
@@ -115,7 +132,8 @@ async def _in_inbox(connection: Connection, namespace: str, row: Mapping[str, An
     return inner_words.in_inbox(row["name"], key.decode(), decoded.envelope, origin, row["at"])
 
 
-def _is_derived(event_id: str) -> bool:
+def is_derived(event_id: str) -> bool:
+    """Whether an id was made of the row that asked for what has it, as all are that engines make."""
     try:
         return uuid.UUID(event_id).version == _DERIVED_VERSION
     except ValueError:

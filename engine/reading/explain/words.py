@@ -189,7 +189,8 @@ def noted(
     if note.disposition == Disposition.STALE:
         return f"{begin} is stale, and was not applied to {run}: {why}."
     if note.disposition == Disposition.VOID:
-        return f"{begin} is void, and changed nothing: {run} did not wait for it any more."
+        because = f", for {why}" if why else ""
+        return f"{begin} is void, and changed nothing: {run} did not wait for it any more{because}."
     state = f" in {states(configuration)}" if configuration else ""
     match note.reason:
         case Reason.NO_EVENTS:
@@ -267,6 +268,12 @@ def _asked_for(effects: bytes) -> str:
             where = ", ".join(dict.fromkeys(str(one[what]) for one in found))
             told = f"published to {where}" if what == "publish" else f"sent: {where}"
             said += f" It asked for {_count(len(found), 'event')} to be {told}."
+    for one in asked:
+        if "step" in one:
+            what = "compensation" if "name" in one else "step"
+            said += f" It asked for the {what} {one['step']}."
+        elif "stop" in one:
+            said += f" It stopped the step {one['stop']}."
     return said
 
 

@@ -31,6 +31,7 @@ where p.namespace = $1
     and ($10::boolean is null or $10 = exists (
         select from pointsman.events h where h.run = r.id and h.sequence = r.held and h.kind = $11::smallint
     ))
+    and ($12::text is null or $12 = any (string_to_array(split_part(r.configuration, '  ', 1), ' ')))
 order by r.started desc, r.id desc
 limit nullif($7::int, 0)
 
@@ -76,6 +77,10 @@ select run, attributes from pointsman.run_attributes where run = any ($1::bigint
 -- name: executions_of_runs
 select run, sequence, number, step, attempt, again, error, of, made, stopping from pointsman.executions
 where run = any ($1::bigint[]) order by run, sequence, number
+
+-- name: executions_going
+-- Of a run, those of which an attempt has begun.
+select sequence, number from pointsman.executions where run = $1 and holder is not null
 
 -- name: waiting_of_runs
 select run, sequence, until from pointsman.waiting where run = any ($1::bigint[]) order by run, sequence
@@ -191,6 +196,10 @@ where "offset" = any ($2::bigint[]) and position = any ($1::int[]) order by run,
 -- name: rows_to_explain
 select e.run, e.sequence, e.kind, e.status, e.at, e.position, e."offset", e.definition, e.type, e.event_id,
     e.configuration, e.effects, e.envelope, e.payload, r.pipeline, r.key, r.generation, r.held, r.waiting,
+    case when split_part(e.type, '.', 2) = 'step' then (
+        select b.memory from pointsman.events b where b.run = e.run and b.sequence < e.sequence and b.memory <> ''
+        order by b.sequence desc limit 1
+    ) end as memory,
     (select b.configuration from pointsman.events b where b.run = e.run and b.sequence = e.sequence - 1) as before,
     (select max(b.sequence) from pointsman.events b
         where b.run = e.run and b.sequence < e.sequence and b.kind = any ($4::smallint[])) as last_release,
@@ -259,7 +268,7 @@ order by r.generation, e.sequence
 
 -- name: asking_row
 -- The row of a run that asked for an event, which is in its effects by the id that it has.
-select e.sequence, e.kind, e.at, e.effects, r.key, r.generation, p.name
+select e.sequence, e.kind, e.at, e.effects, e.memory as remembered, r.key, r.generation, p.name
 from pointsman.pipelines p
 join pointsman.runs r on r.pipeline = p.id
 join pointsman.events e on e.run = r.id
@@ -269,13 +278,47 @@ order by r.generation, e.sequence limit 1
 
 -- name: asked_of_waking_run
 -- The same where only the id is known, among the runs for which something falls due.
-select e.sequence as asked_in, e.kind, e.at, e.effects, p.name, r.id, r.key, r.generation, r.sequence, r.status,
+select e.sequence as asked_in, e.kind, e.at, e.effects, e.memory as remembered, p.name, r.id, r.key, r.generation, r.sequence, r.status,
     r.configuration, r.context, r.recent, r.hash, r.definition, r.held, r.waiting, r.started, r.updated, r.memory
 from pointsman.pipelines p
 join pointsman.runs r on r.pipeline = p.id and r.wake_at is not null
 join pointsman.events e on e.run = r.id
 where p.namespace = $1 and position(convert_to($2, 'UTF8') in e.effects) > 0
 limit 1
+
+-- name: run_with_outcome
+-- The run that has heard how an attempt ended, by the ids that such an event may have.
+select p.name, r.key
+from (select run from pointsman.events where event_id = any ($2::text[]) limit 1) found
+join pointsman.runs r on r.id = found.run
+join pointsman.pipelines p on p.id = r.pipeline
+where p.namespace = $1
+
+-- name: run_with_void_outcome
+select p.name, n.key
+from pointsman.dispositions n join pointsman.pipelines p on p.id = n.pipeline
+where p.namespace = $1 and n.event_id = any ($2::text[]) and n.key is not null
+limit 1
+
+-- name: run_with_execution
+-- The run that waits for an execution, by the id of the effect that asked for it.
+select p.name, r.key
+from pointsman.executions x
+join pointsman.events e on e.run = x.run and e.sequence = x.sequence
+join pointsman.runs r on r.id = x.run
+join pointsman.pipelines p on p.id = x.pipeline
+where p.namespace = $1 and position(convert_to($2, 'UTF8') in e.effects) > 0
+limit 1
+
+-- name: ends_of_execution
+-- The last row until a time that has to do with an execution, after the one that asked for it.
+select e.sequence, e.at, e.type, e.event_id
+from pointsman.pipelines p
+join pointsman.runs r on r.pipeline = p.id
+join pointsman.events e on e.run = r.id
+where p.namespace = $1 and p.name = $2 and r.key = $3 and r.generation = $4 and e.sequence > $5 and e.at <= $6
+    and (starts_with(e.event_id, $7 || '/') or position(convert_to($7, 'UTF8') in e.effects) > 0)
+order by e.sequence desc limit 1
 
 -- name: sent_and_not_taken
 select i.body, i.at, p.name

@@ -173,7 +173,7 @@ async def test_every_answer_has_the_documented_fields_and_no_others(
     rows = ask("history", "c-2", on=looking)
     commands = [ask("show", "c-2", "--at", row["sequence"], on=looking)["command"] for row in rows]
     assert {"command": "drop", "who": asked_for_by(commands), "reason": "not worth it"} in commands
-    assert ask("explain", "begin-4", on=looking)["answers"][0]["sent_by"]["reason"] == "asked"
+    assert ask("explain", "begin-9", on=looking)["answers"][0]["sent_by"]["reason"] == "asked"
     (behind,) = ask("explain", "behind", on=looking)["answers"]
     assert behind["earlier"]
     await execute(database.owner_dsn, "update pointsman.runs set context = '{}' where key = 'c-1'")
@@ -203,7 +203,7 @@ def ask_of_operators(ask: Callable[..., Any], letter: int) -> None:
     ask("relay status")
     ask("relay accept", "--after", "1", "--reason", "a test")
     why = ("--wait", "0", "--reason", "asked")
-    assert not ask("send", "case", "c-4", "case.opened", '{"id": "c-4"}', "--id", "begin-4", *why)["taken"]
+    assert not ask("send", "case", "c-9", "case.opened", '{"id": "c-9"}', "--id", "begin-9", *why)["taken"]
     assert ask("dead-letters edit", letter, "--set", "grams=1", *why)["command"] == "edit"
     for what in ("pause", "resume", "cancel"):
         assert ask(what, "c-3", *why)["became"][0]["command"] == what

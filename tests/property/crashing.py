@@ -49,6 +49,8 @@ ENOUGH = 5
 """So many attempts that a crash does not decide what becomes of an order."""
 WORK_SECONDS = 0.02
 """From the beginning of an attempt to its effect, and from there to its end."""
+SLOW = 50.0
+"""Sometimes all takes so many times as long: then it takes longer than others are silent."""
 LATE_SECONDS = 0.1
 """So late what happens meanwhile may come, with a draw."""
 BEGUN, DONE, RAISED, CUT = "begun", "done", "raised", "cut"
@@ -96,6 +98,8 @@ class Outside:
     """Where the work is done: it keeps a ledger, and outlives every engine."""
 
     world: Simulated
+    pace: float = 1.0
+    """How many times as long as usual all takes here."""
     ledger: list[Entry] = field(default_factory=list)
 
     async def do(self, order: Order, call: Call, made: str | None = None) -> str:
@@ -128,12 +132,13 @@ class Outside:
         draw = self.world.draw
         kind = {"cancelled": "cancelled", "stubborn": "cancelled", "changed": "changed"}.get(call.key)
         if call.step == "reserve" and kind is not None:
-            after = 0.0 if draw is None else draw.uniform(0, LATE_SECONDS)
+            after = 0.0 if draw is None else draw.uniform(0, LATE_SECONDS * self.pace)
             self.world.source.append(told(kind, call.key), after=after)
 
     async def _work(self) -> None:
         draw = self.world.draw
-        await asyncio.sleep(WORK_SECONDS if draw is None else draw.uniform(0, 2 * WORK_SECONDS))
+        seconds = WORK_SECONDS if draw is None else draw.uniform(0, 2 * WORK_SECONDS)
+        await asyncio.sleep(seconds * self.pace)
         check_alive()
 
     def _write(self, what: str, order: Order, call: Call, made: str | None) -> None:
@@ -285,6 +290,7 @@ def live(
     outside = Outside(world)
     orders = [*ORDERS]
     if draw is not None:
+        outside.pace = draw.choice([1.0, 1.0, SLOW])
         draw.shuffle(orders)
     for order in orders:
         world.source.append(told("placed", order))

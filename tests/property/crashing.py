@@ -3,7 +3,7 @@
 ``good``        is shipped
 ``changed``     is changed while it is reserved, the first attempt of which raises; and is shipped
 ``refused``     cannot be shipped; what undoes its reservation raises at first
-``cancelled``   is cancelled while it is reserved
+``cancelled``   is cancelled while it is reserved, which does not end before its attempt is stopped
 ``stubborn``    is cancelled, too, and its reservation ends with success although its attempt is stopped
 ``hopeless``    cannot be charged, however often that is tried
 """
@@ -41,8 +41,8 @@ from tests.simulated import Fate, Simulated, check_alive
 TOPIC = "sagas"
 ORDERS = ("good", "changed", "refused", "cancelled", "stubborn", "hopeless")
 SHIPPED = ("good", "changed")
-CANCELLED = ("refused", "hopeless")
-"""The others may be shipped before their cancellation comes."""
+CANCELLED = ("refused", "cancelled", "hopeless")
+"""The other one may be shipped before its cancellation comes."""
 UNDOING = "$compensating"
 NOTHING: Mapping[int, Fate] = {}
 ENOUGH = 5
@@ -116,6 +116,8 @@ class Outside:
             self._write(DONE, order, call, made)
             await self.world.point(f"{call.step} is done")
             await self._work()
+            if (call.key, call.step) == ("cancelled", "reserve"):
+                await asyncio.Event().wait()
         except asyncio.CancelledError:
             check_alive()
             if (call.key, call.step) != ("stubborn", "reserve"):

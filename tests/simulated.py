@@ -7,7 +7,7 @@
 An engine here is the real one, with all that belongs to it, over a store in memory. Each question to the store has two
 *points*: before it takes effect, and before the answer is heard; work outside has some of its own. They are counted,
 and ``fates`` says at which of them the engine that has come there crashes, or its connection breaks. Between two points
-nothing changes that lasts, so a crash at any other await would be a crash at one of these.
+nothing changes that lasts. All engines can crash at any turn of the loop, too (``crash_turn``), and so at any await.
 
 Who crashes does nothing more that counts: its tasks are dropped with all that it knew, and its mark among the holders
 stays, and is silent from then on. Another engine takes its place.
@@ -77,13 +77,17 @@ class _Jumping(selectors.SelectSelector):
     def __init__(self, now: float) -> None:
         super().__init__()
         self.now = now
-        self._turns = 0
+        self.turns = 0
+        self.at_turn: Callable[[int], None] = lambda _number: None
+        self._idle_turns = 0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         assert timeout is not None, "everything waits, and nothing would ever happen"
-        self._turns = 0 if timeout > 0 else self._turns + 1
-        assert self._turns < TURNS_MAX, "somebody is busy with nothing, and time does not go on"
+        self._idle_turns = 0 if timeout > 0 else self._idle_turns + 1
+        assert self._idle_turns < TURNS_MAX, "somebody is busy with nothing, and time does not go on"
         self.now += max(0.0, timeout)
+        self.turns += 1
+        self.at_turn(self.turns)
         return []
 
 
@@ -97,6 +101,15 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         """Of the world."""
         return self._jumping.now
+
+    @property
+    def turns(self) -> int:
+        """How many there were: whoever awaits something that takes its time goes on in another one."""
+        return self._jumping.turns
+
+    def at_turn(self, call: Callable[[int], None]) -> None:
+        """Have this called before each."""
+        self._jumping.at_turn = call
 
 
 class Source:
@@ -296,6 +309,8 @@ class Simulated:
     """How many live at the same time."""
     instance: str | None = None
     """The engine's name."""
+    crash_turn: int = 0
+    """The turn of the loop before which all engines crash; 0: they do not."""
     tables: Tables = field(default_factory=Tables)
     passed: list[str] = field(default_factory=list)
     """All points so far."""
@@ -304,7 +319,14 @@ class Simulated:
     def __post_init__(self) -> None:
         self._loop = VirtualLoop(BEGINS_SECONDS)
         self._loop.set_task_factory(_make_task)
+        self._loop.at_turn(self._turn)
+        self._lives: list[Life] = []
         self.source = Source(self._loop.time, self.topic)
+
+    @property
+    def turns(self) -> int:
+        """How many the loop has made."""
+        return self._loop.turns
 
     def seconds(self) -> float:
         """The world's time."""
@@ -350,6 +372,7 @@ class Simulated:
     async def _live_on(self, is_over: Callable[[], bool]) -> None:
         while True:
             life = Life(SourceReader(self.source))
+            self._lives.append(life)
             one = asyncio.create_task(self._run(life, is_over))
             life.tasks.add(one)
             await asyncio.wait({one})
@@ -357,12 +380,18 @@ class Simulated:
                 one.result()
                 return
             self.deaths += 1
+            self._lives.remove(life)
             await self.source.leave(life.reader)
             while left := {task for task in life.tasks if not task.done()}:
                 life.end()
                 await asyncio.wait(left)
             if self.draw is not None:
                 await asyncio.sleep(self.draw.choice([0.0, self.draw.uniform(0, AWAY_SECONDS)]))
+
+    def _turn(self, number: int) -> None:
+        if number == self.crash_turn:
+            for life in self._lives:
+                life.end()
 
     async def _run(self, life: Life, is_over: Callable[[], bool]) -> None:
         _LIFE.set(life)

@@ -286,9 +286,10 @@ def live(
     engines: int = 1,
     instance: str | None = None,
     draw: random.Random | None = None,
+    crash_turn: int = 0,
 ) -> Lived:
     """All orders, from the beginning to the end, with this in between."""
-    world = Simulated(saga(attempts), TOPIC, fates, draw, engines, instance)
+    world = Simulated(saga(attempts), TOPIC, fates, draw, engines, instance, crash_turn)
     outside = Outside(world)
     orders = [*ORDERS]
     if draw is not None:

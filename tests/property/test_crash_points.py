@@ -1,7 +1,7 @@
 """Whenever engines crash or lose their connections, each order is shipped once or undone once, and its log says so.
 
-A failure names the point, or the seed, with which it can be lived again: ``lived_with(57, Fate.CRASH)``, or
-``lived_by(17)``.
+A failure names the point, the turn, or the seed, with which it can be lived again: ``lived_with(57, Fate.CRASH)``,
+``lived_to(123)`` or ``lived_by(17)``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from tests.simulated import Fate
 
 SHARE = 5
 """One of so many points is tried each time, another one for each way; all of them in the long form."""
-SEEDS = 70
+SHARE_OF_TURNS = 13
+SEEDS = 60
 SEEDS_LONG = 2_000
 FAULTS_MAX = 6
 FEW_POINTS, MANY_POINTS = 20, 150
@@ -59,6 +60,13 @@ def lived_with(point: int, fate: Fate, instance: str | None = None) -> None:
     check_the_stories(lived, usual())
 
 
+def lived_to(turn: int) -> None:
+    """Before this turn of its loop the engine crashes."""
+    lived = live(crash_turn=turn)
+    check(lived)
+    check_the_stories(lived, usual())
+
+
 def lived_by(seed: int) -> Lived:
     """As the seed has it: what happens and where, how many engines there are, and how long everything takes."""
     draw = random.Random(seed)
@@ -81,6 +89,14 @@ def try_points(numbers: Iterable[int], fate: Fate, instance: str | None) -> None
             name = usual().world.passed[number - 1]
             message = f"lived_with({number}, {fate}, {instance!r}), where {name}: {error}"
             raise AssertionError(message) from error
+
+
+def try_turns(numbers: Iterable[int]) -> None:
+    for number in numbers:
+        try:
+            lived_to(number)
+        except Exception as error:
+            raise AssertionError(f"lived_to({number}): {error}") from error
 
 
 def try_seeds(seeds: Iterable[int]) -> None:
@@ -117,6 +133,15 @@ def test_a_fault_at_any_point_leaves_nothing_undone_or_done_twice(
     fate: Fate, instance: str | None, which: int
 ) -> None:
     try_points(range(1, points() + 1), fate, instance)
+
+
+def test_a_crash_at_some_awaits_leaves_nothing_undone_or_done_twice() -> None:
+    try_turns(range(1, usual().world.turns, SHARE_OF_TURNS))
+
+
+@pytest.mark.long
+def test_a_crash_at_any_await_leaves_nothing_undone_or_done_twice() -> None:
+    try_turns(range(1, usual().world.turns))
 
 
 def test_several_faults_leave_nothing_undone_or_done_twice() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from datetime import timedelta
 
@@ -49,8 +50,8 @@ async def begin(
     return await store.begin_executions({(1, "charge"): room}, until, HOMES_ALL, [1], but, holder)
 
 
-async def lost(store: Store, but: tuple[int, ...] = ()) -> list[tuple[str, int]]:
-    found = await store.begun_by_others(HOMES_ALL, [1], [1], but, SILENT, LIMIT)
+async def lost(store: Store, but: tuple[int, ...] = (), *, silent: float = SILENT) -> list[tuple[str, int]]:
+    found = await store.begun_by_others(HOMES_ALL, [1], [1], but, silent, LIMIT)
     return [(one.key, one.attempt) for one in found]
 
 
@@ -142,6 +143,19 @@ async def test_holders_do_not_end_those_of_other_names(world: World, instance: s
     assert await lost(store) == []
     await store.let_go(1)
     assert await lost(store) == [("k", 1)]
+
+
+async def test_attempts_of_a_holder_that_is_silent_are_lost_until_it_is_heard_of_again(world: World) -> None:
+    store = await world.open()
+    run = await started(store)
+    await ask(store, run, asked(run))
+    await store.hold(1, None)
+    await begin(store, 1)
+    await asyncio.sleep(0.2)
+    assert await lost(store, silent=0.1) == [("k", 1)]
+    assert await lost(store) == []
+    await store.hold(1, None)
+    assert await lost(store, silent=0.1) == []
 
 
 async def test_what_is_to_be_stopped_is_left_to_who_has_begun_it_and_else_begins_only_to_be_told_of(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,12 +28,27 @@ class Waiting:
 
 
 @dataclass(slots=True)
+class Holder:
+    """A row of holders."""
+
+    instance: str | None
+    seen: float
+    """When it last said that it is there, in seconds."""
+
+
+@dataclass(slots=True)
 class Executions:
     """Their table, and that of their holders."""
 
     rows: dict[tuple[int, int, int], Waiting] = field(default_factory=dict)
     given: int = 0
-    holders: dict[int, str | None] = field(default_factory=dict)
+    holders: dict[int, Holder] = field(default_factory=dict)
+
+    def copied(self) -> Executions:
+        """As they are now."""
+        rows = {address: copy.copy(one) for address, one in self.rows.items()}
+        holders = {number: copy.copy(one) for number, one in self.holders.items()}
+        return Executions(rows, self.given, holders)
 
     def write(self, commit: Commit) -> None:
         """What a commit changes of them."""
@@ -66,13 +82,24 @@ class Executions:
                 begun.append(one)
         return begun
 
-    def lost(self, homes: Sequence[int], pipelines: Sequence[int], but: Sequence[int]) -> list[Waiting]:
-        """Those whose holders are not there."""
+    def hold(self, holder: int, instance: str | None, now: float) -> None:
+        """A holder is there; one of the same instance that was there before is not."""
+        held = self.holders.items()
+        gone = [one for one, other in held if instance is not None and other.instance == instance]
+        for one in gone:
+            del self.holders[one]
+        self.holders[holder] = Holder(instance, now)
+
+    def lost(
+        self, homes: Sequence[int], pipelines: Sequence[int], but: Sequence[int], since: float
+    ) -> list[Waiting]:
+        """Those whose holders are not there, or have been silent since then."""
+        there = {number for number, one in self.holders.items() if one.seen >= since}
         return [
             one
             for one in self.rows.values()
             if one.holder is not None
-            and one.holder not in self.holders
+            and one.holder not in there
             and one.id not in but
             and one.asked.pipeline in pipelines
             and home_of(one.asked.key) in homes

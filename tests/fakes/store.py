@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -70,12 +71,23 @@ class Tables:
     next_run: int = 1
     ticket: int = 0
 
+    def copied(self) -> Tables:
+        """As they are now, whatever is written to them from then on."""
+        copied = copy.copy(self)
+        for name in Tables.__slots__:
+            setattr(copied, name, copy.copy(getattr(self, name)))
+        copied.places = {partition: copy.copy(one) for partition, one in self.places.items()}
+        copied.executions = self.executions.copied()
+        return copied
+
 
 class FakeStore:
     """One engine's view of ``tables``; locks are not needed, since nothing here awaits."""
 
-    def __init__(self, tables: Tables) -> None:
+    def __init__(self, tables: Tables, clock: Callable[[], float] = time.monotonic) -> None:
         self.tables = tables
+        self._clock = clock
+        """The database's, in seconds."""
 
     async def register_pipeline(self, name: str) -> int:
         return self.tables.pipelines.setdefault(name, len(self.tables.pipelines) + 1)
@@ -197,8 +209,8 @@ class FakeStore:
         silent_seconds: float,
         limit: int,
     ) -> list[BegunExecution]:
-        del silent_seconds
-        lost = [self._begun(one, b"") for one in self.tables.executions.lost(homes, pipelines, but)]
+        found = self.tables.executions.lost(homes, pipelines, but, self._clock() - silent_seconds)
+        lost = [self._begun(one, b"") for one in found]
         return [one for one in lost if one.definition in definitions][:limit]
 
     def _begun(self, one: Waiting, input: bytes, made: bytes | None = None) -> BegunExecution:
@@ -213,10 +225,7 @@ class FakeStore:
         return next(context for context in contexts if context)
 
     async def hold(self, holder: int, instance: str | None) -> None:
-        holders = self.tables.executions.holders
-        for other in [one for one, name in holders.items() if instance is not None and name == instance]:
-            del holders[other]
-        holders[holder] = instance
+        self.tables.executions.hold(holder, instance, self._clock())
 
     async def let_go(self, holder: int) -> None:
         self.tables.executions.holders.pop(holder, None)
@@ -334,7 +343,7 @@ class FakeStore:
         pass
 
     async def commit(self, commit: Commit) -> int | None:
-        before = copy.deepcopy(self.tables)
+        before = self.tables.copied()
         try:
             return self._write(commit)
         except BaseException:

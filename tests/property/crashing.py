@@ -1,0 +1,422 @@
+"""Orders that are charged, reserved and shipped in a simulated world, what becomes of each, and what must hold then.
+
+``good``        is shipped
+``changed``     is changed while it is reserved, the first attempt of which raises; and is shipped
+``refused``     cannot be shipped; what undoes its reservation raises at first
+``cancelled``   is cancelled while it is reserved, which does not end before its attempt is stopped
+``stubborn``    is cancelled, too, and its reservation ends with success although its attempt is stopped
+``hopeless``    cannot be charged, however often that is tried
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import NamedTuple
+
+import orjson
+from pydantic import Field
+
+from connectors.source import RawRecord
+from engine.dispositions import Disposition
+from engine.log import LogRow, fold
+from statemachines.context import Context
+from statemachines.definition import Pipeline
+from statemachines.done import Done
+from statemachines.effects import Out
+from statemachines.events import STEP_TRIED, Event, StepFailed
+from statemachines.machine import Machine, compile_pipeline
+from statemachines.memory import EMPTY, read_memory
+from statemachines.results import is_result
+from statemachines.run import Run, Status
+from statemachines.step import Call, Retry, exponential
+from tests.feeding import event
+from tests.simulated import Fate, Simulated, check_alive
+
+TOPIC = "sagas"
+ORDERS = ("good", "changed", "refused", "cancelled", "stubborn", "hopeless")
+SHIPPED = ("good", "changed")
+CANCELLED = ("refused", "cancelled", "hopeless")
+"""The other one may be shipped before its cancellation comes."""
+UNDOING = "$compensating"
+NOTHING: Mapping[int, Fate] = {}
+ENOUGH = 5
+"""So many attempts that a crash does not decide what becomes of an order."""
+WORK_SECONDS = 0.02
+"""From the beginning of an attempt to its effect, and from there to its end."""
+SLOW = 50.0
+"""Sometimes all takes so many times as long: then it takes longer than others are silent."""
+LATE_SECONDS = 0.1
+"""So late what happens meanwhile may come, with a draw."""
+BEGUN, DONE, RAISED, CUT = "begun", "done", "raised", "cut"
+
+
+class Placed(Event, type="order.placed", key="order"):
+    order: str
+
+
+class Changed(Event, type="order.changed", key="order"):
+    order: str
+
+
+class Cancelled(Event, type="order.cancelled", key="order"):
+    order: str
+
+
+class Order(Context):
+    order: str
+    amount: int = 1
+    charge: str = ""
+    notes: list[str] = Field(default_factory=list)
+
+
+class OutOfStockError(Exception):
+    """There is none."""
+
+
+class Entry(NamedTuple):
+    """A line of the ledger that is kept outside."""
+
+    what: str
+    step: str
+    order: str
+    key: str
+    of: str
+    """Of a compensation: the key of what it undoes."""
+    attempt: int
+    amount: int
+    made: str | None
+
+
+@dataclass
+class Outside:
+    """Where the work is done: it keeps a ledger, and outlives every engine."""
+
+    world: Simulated
+    pace: float = 1.0
+    """How many times as long as usual all takes here."""
+    ledger: list[Entry] = field(default_factory=list)
+
+    async def do(self, order: Order, call: Call, made: str | None = None) -> str:
+        """An attempt at a step or a compensation."""
+        check_alive()
+        first = not any(one.step == call.step and one.order == call.key for one in self.ledger)
+        self._write(BEGUN, order, call, made)
+        if first:
+            self._tell(call)
+        try:
+            await self.world.point(f"{call.step} has begun")
+            await self._work()
+            raise_what_it_must(call, first=first)
+            self._write(DONE, order, call, made)
+            await self.world.point(f"{call.step} is done")
+            await self._work()
+            if (call.key, call.step) == ("cancelled", "reserve"):
+                await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            check_alive()
+            if (call.key, call.step) != ("stubborn", "reserve"):
+                self._write(CUT, order, call, made)
+                raise
+            self._write(DONE, order, call, made)
+        except Exception:
+            self._write(RAISED, order, call, made)
+            raise
+        return call.idempotency_key
+
+    def _tell(self, call: Call) -> None:
+        """What happens while a step is at work."""
+        draw = self.world.draw
+        kind = {"cancelled": "cancelled", "stubborn": "cancelled", "changed": "changed"}.get(call.key)
+        if call.step == "reserve" and kind is not None:
+            after = 0.0 if draw is None else draw.uniform(0, LATE_SECONDS * self.pace)
+            self.world.source.append(told(kind, call.key), after=after)
+
+    async def _work(self) -> None:
+        draw = self.world.draw
+        seconds = WORK_SECONDS if draw is None else draw.uniform(0, 2 * WORK_SECONDS)
+        await asyncio.sleep(seconds * self.pace)
+        check_alive()
+
+    def _write(self, what: str, order: Order, call: Call, made: str | None) -> None:
+        of = "" if call.of is None else call.of.idempotency_key
+        entry = Entry(what, call.step, call.key, call.idempotency_key, of, call.attempt, order.amount, made)
+        self.ledger.append(entry)
+
+
+def raise_what_it_must(call: Call, *, first: bool) -> None:
+    """As the order has it; ``first``: whether its step has not been begun before."""
+    match call.key, call.step:
+        case "refused", "ship":
+            raise OutOfStockError("none left")
+        case "hopeless", "charge":
+            raise RuntimeError("away")
+        case ("changed", "reserve") | ("refused", "release") if first:
+            raise RuntimeError("away for a moment")
+
+
+def told(kind: str, order: str) -> RawRecord:
+    """A record that says this of an order."""
+    return event(f"order.{kind}", {"order": order}, id=f"{kind} {order}", topic=TOPIC)
+
+
+OUTSIDE: list[Outside] = []
+"""The one that the steps work in, last."""
+
+
+def place(event: Placed) -> Order:
+    return Order(order=event.order)
+
+
+def note_charge(order: Order, got: Done[str]) -> None:
+    order.charge = got.result
+
+
+def note_change(order: Order, event: Changed) -> Out:
+    del event
+    order.amount += 1
+    return None
+
+
+def note_cancel(order: Order, event: Cancelled) -> Out:
+    del event
+    order.notes.append("cancelled")
+    return None
+
+
+def note_failure(order: Order, failed: StepFailed) -> None:
+    order.notes.append(f"failed with {failed.error}")
+
+
+@lru_cache
+def saga(attempts: int) -> Machine:
+    """Charged, reserved, shipped; cancelled, with all of it undone, for any reason."""
+    flow = Pipeline("saga", Order, topics=[TOPIC], closed="ignore")
+    wait = exponential(0.05, 1)
+    retry = Retry(attempts=attempts, wait=wait, unless=OutOfStockError)
+    stubborn = Retry(attempts=1_000, wait=wait)
+
+    @flow.step(retry=retry)
+    async def charge(order: Order, call: Call) -> str:
+        return await OUTSIDE[-1].do(order, call)
+
+    @charge.compensate(retry=stubborn)
+    async def refund(order: Order, made: str | None, call: Call) -> None:
+        await OUTSIDE[-1].do(order, call, made)
+
+    @flow.step(retry=retry)
+    async def reserve(order: Order, call: Call) -> str:
+        return await OUTSIDE[-1].do(order, call)
+
+    @reserve.compensate(retry=stubborn)
+    async def release(order: Order, made: str | None, call: Call) -> None:
+        await OUTSIDE[-1].do(order, call, made)
+
+    @flow.step(retry=retry)
+    async def ship(order: Order, call: Call) -> str:
+        return await OUTSIDE[-1].do(order, call)
+
+    charging = flow.state("charging", run=charge, initial=True)
+    reserving = flow.state("reserving", run=reserve)
+    shipping = flow.state("shipping", run=ship)
+    shipped = flow.state("shipped", final=True)
+    cancelled = flow.state("cancelled", final=True)
+    flow.start(Placed, place)
+    charging.on(charge.done, to=reserving, do=note_charge)
+    reserving.on(reserve.done, to=shipping)
+    shipping.on(ship.done, to=shipped)
+    flow.on(Changed, do=note_change)
+    flow.on(Cancelled, to=cancelled, do=note_cancel, compensate=True)
+    flow.on_failure(to=cancelled, do=note_failure, compensate=True)
+    return compile_pipeline(flow, namespace="default")
+
+
+@dataclass
+class Lived:
+    """What there is once all is over."""
+
+    world: Simulated
+    ledger: list[Entry]
+
+    @property
+    def runs(self) -> dict[str, Run]:
+        """By order."""
+        return {run.key: run for _, run in self.world.tables.runs.values()}
+
+    def rows(self, order: str) -> list[LogRow]:
+        """Of an order, as they were written."""
+        number = self.runs[order].id
+        found = ((sequence, row) for (run, sequence), row in self.world.tables.rows.items() if run == number)
+        return [row for _, row in sorted(found)]
+
+    def story(self, order: str) -> list[tuple[str, str]]:
+        """What happened to an order and where it led, but for attempts, and for what became of one that was stopped."""
+        rows = [(row.type, row.configuration) for row in self.rows(order)]
+        return [
+            (event_type, state)
+            for event_type, state in rows
+            if not event_type.startswith(STEP_TRIED)
+            and not (event_type.endswith(".step.reserve") and state == UNDOING)
+        ]
+
+    def notes(self, order: str) -> list[str]:
+        """What is noted of it in the end."""
+        notes: list[str] = orjson.loads(self.runs[order].context)["notes"]
+        return notes
+
+    def has_lost(self, order: str, step: str) -> bool:
+        """Whether it is not known what an attempt at this step of an order did."""
+        rows = [row for row in self.rows(order) if row.type.endswith(f".step.{step}")]
+        return any(orjson.loads(row.payload or b"")["data"].get("lost") for row in rows)
+
+    def is_shipped(self, order: str) -> bool:
+        """Or it was cancelled."""
+        return self.runs[order].configuration == "shipped"
+
+
+def live(
+    fates: Mapping[int, Fate] = NOTHING,
+    *,
+    attempts: int = ENOUGH,
+    engines: int = 1,
+    instance: str | None = None,
+    draw: random.Random | None = None,
+    crash_turn: int = 0,
+) -> Lived:
+    """All orders, from the beginning to the end, with this in between."""
+    world = Simulated(saga(attempts), TOPIC, fates, draw, engines, instance, crash_turn)
+    outside = Outside(world)
+    orders = [*ORDERS]
+    if draw is not None:
+        outside.pace = draw.choice([1.0, 1.0, SLOW])
+        draw.shuffle(orders)
+    for order in orders:
+        world.source.append(told("placed", order))
+    OUTSIDE.append(outside)
+    try:
+        world.live(lambda: is_over(world))
+    finally:
+        OUTSIDE.pop()
+    return Lived(world, outside.ledger)
+
+
+def is_over(world: Simulated) -> bool:
+    """Whether all that was to come has come, and all orders are shipped or cancelled."""
+    tables = world.tables
+    runs = [run for _, run in tables.runs.values()]
+    place = tables.places.get(world.source.partition)
+    return (
+        place is not None
+        and place.position == len(world.source.come())
+        and world.source.next_at() is None
+        and len(runs) == len(ORDERS)
+        and all(run.status == Status.COMPLETED for run in runs)
+    )
+
+
+def check(lived: Lived, attempts: int = ENOUGH) -> None:
+    """All that must hold, whatever has happened in between."""
+    deaths = lived.world.deaths
+    check_the_tables(lived)
+    for order in ORDERS:
+        check_the_log(lived, order)
+        entries = [one for one in lived.ledger if one.order == order]
+        check_attempts(entries, attempts)
+        if lived.is_shipped(order):
+            check_what_was_done(entries)
+        else:
+            check_what_was_undone(entries)
+    shipped = {order for order in ORDERS if lived.is_shipped(order)}
+    assert not shipped.intersection(CANCELLED)
+    # One raises by itself, and each crash may lose one.
+    if attempts > deaths + 1:
+        assert shipped.issuperset(SHIPPED)
+
+
+def check_the_stories(lived: Lived, usual: Lived) -> None:
+    """They are the usual ones, but for attempts, and for what is undone since nobody knows what it did."""
+    for order in ORDERS:
+        story = usual.story(order)
+        if lived.has_lost(order, "charge") and order == "hopeless":
+            story = [*story[:-1], ("failed.step.charge", UNDOING), ("done.step.refund", "cancelled")]
+        assert lived.story(order) == story, order
+        assert len(lived.notes(order)) == len(usual.notes(order))
+
+
+def check_the_tables(lived: Lived) -> None:
+    """Nothing is left of anything, and each record was taken once."""
+    tables, source = lived.world.tables, lived.world.source
+    assert not tables.executions.rows
+    assert not tables.letters
+    assert not tables.inbox
+    assert not tables.waiting
+    runs = lived.runs
+    assert len(runs) == len(tables.runs) == len(ORDERS)
+    for run in runs.values():
+        assert run.status == Status.COMPLETED
+        assert run.configuration in {"shipped", "cancelled"}
+        assert read_memory(run.memory) == EMPTY
+        assert not run.held
+    noted = Counter(one.disposition for one in tables.noted)
+    assert not noted.keys() - {Disposition.VOID, Disposition.IGNORED}, noted
+    moved = Counter(row.offset for row in tables.rows.values() if row.position and row.digest is not None)
+    moved.update(one.offset for one in tables.noted if one.position)
+    assert moved == dict.fromkeys(range(len(source.records)), 1)
+
+
+def check_the_log(lived: Lived, order: str) -> None:
+    """It folds to the run, and no execution has ended twice."""
+    folded: Run | None = None
+    ended: list[str] = []
+    for row in lived.rows(order):
+        folded = fold(folded, row, key=order)
+        if is_result(row.type) and not row.type.startswith(STEP_TRIED):
+            ended.append(orjson.loads(row.payload or b"")["data"]["execution"])
+    assert folded == lived.runs[order]
+    assert len(ended) == len(set(ended)), ended
+
+
+def check_attempts(entries: list[Entry], attempts: int) -> None:
+    """Each step is asked for once, with one input; its attempts are counted, and end before it is undone."""
+    for name, several in by_step(entries):
+        assert len({one.key for one in several}) == 1, f"{name} has several keys"
+        numbers = [one.attempt for one in several if one.what == BEGUN]
+        assert numbers == sorted(set(numbers)), f"{name} has begun an attempt twice: {numbers}"
+        assert len({(one.amount, one.made) for one in several}) == 1, f"{name} was given different input"
+        if not several[0].of:
+            assert max(numbers) <= attempts, f"{name} was tried too often"
+    for at, one in enumerate(entries):
+        if one.of:
+            after = [other for other in entries[at:] if other.key == one.of]
+            assert not after, f"{after} while it is undone"
+
+
+def check_what_was_done(entries: list[Entry]) -> None:
+    """Each step under one key, in order, and nothing is undone."""
+    done = list(dict.fromkeys(one.step for one in entries if one.what == DONE))
+    assert done == ["charge", "reserve", "ship"], done
+    assert not [one for one in entries if one.of]
+
+
+def check_what_was_undone(entries: list[Entry]) -> None:
+    """All that was done and can be undone, under one key each, the last first."""
+    done = {one.key: one.step for one in entries if one.what == DONE and not one.of}
+    undone = {one.of: one.key for one in entries if one.what == DONE and one.of}
+    owed = {key for key, step in done.items() if step != "ship"}
+    assert owed <= undone.keys(), f"{owed - undone.keys()} is not undone"
+    compensations = {(one.of, one.key) for one in entries if one.of}
+    assert len(compensations) == len(undone), "something is undone under several keys, or not to its end"
+    order = [one.step for one in entries if one.of]
+    assert order == sorted(order, key=["release", "refund"].index), order
+
+
+def by_step(entries: list[Entry]) -> Iterator[tuple[str, list[Entry]]]:
+    """The entries of each step and compensation."""
+    ordered = sorted(entries, key=lambda one: one.step)
+    for name, several in itertools.groupby(ordered, key=lambda one: one.step):
+        yield name, [*several]

@@ -1,0 +1,154 @@
+"""Whenever engines crash or lose their connections, each order is shipped once or undone once, and its log says so.
+
+A failure names the point, the turn, or the seed, with which it can be lived again: ``lived_with(57, Fate.CRASH)``,
+``lived_to(123)`` or ``lived_by(17)``.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import random
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+
+import pytest
+
+from tests.property.crashing import ENOUGH, Lived, check, check_the_stories, live
+from tests.simulated import Fate
+
+SHARE = 5
+"""One of so many points is tried each time, another one for each way; all of them in the long form."""
+SHARE_OF_TURNS = 13
+SEEDS = 60
+SEEDS_LONG = 2_000
+FAULTS_MAX = 6
+FEW_POINTS, MANY_POINTS = 20, 150
+"""At most so many are between two faults; either they come in quick succession or they do not."""
+WAYS = [
+    pytest.param(Fate.CRASH, None, 0, id="crash, missed once it is silent"),
+    pytest.param(Fate.CRASH, "one", 1, id="crash, and started anew under its name"),
+    pytest.param(Fate.BREAK, None, 2, id="break"),
+]
+"""What happens, how the engine is called, and which share it is."""
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """What engines say of connections that break is as it should be."""
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
+
+
+@lru_cache(maxsize=1)
+def usual() -> Lived:
+    """Nothing happens in between."""
+    return live()
+
+
+def points() -> int:
+    """How many there are where nothing happens."""
+    return len(usual().world.passed)
+
+
+def lived_with(point: int, fate: Fate, instance: str | None = None) -> None:
+    """This happens at this point."""
+    lived = live({point: fate}, instance=instance)
+    assert lived.world.deaths == (fate is Fate.CRASH)
+    check(lived)
+    check_the_stories(lived, usual())
+
+
+def lived_to(turn: int) -> None:
+    """Before this turn of its loop the engine crashes."""
+    lived = live(crash_turn=turn)
+    check(lived)
+    check_the_stories(lived, usual())
+
+
+def lived_by(seed: int) -> Lived:
+    """As the seed has it: what happens and where, how many engines there are, and how long everything takes."""
+    draw = random.Random(seed)
+    lengths = [draw.choice([FEW_POINTS, MANY_POINTS]) for _ in range(draw.randint(1, FAULTS_MAX))]
+    faults = itertools.accumulate(draw.randint(1, length) for length in lengths)
+    fates = {point: draw.choice([Fate.CRASH, Fate.CRASH, Fate.BREAK]) for point in faults}
+    engines = draw.choice([1, 2])
+    instance = draw.choice([None, "one"]) if engines == 1 else None
+    attempts = draw.choice([1, 2, ENOUGH, FAULTS_MAX + ENOUGH])
+    lived = live(fates, attempts=attempts, engines=engines, instance=instance, draw=draw)
+    check(lived, attempts)
+    return lived
+
+
+def try_points(numbers: Iterable[int], fate: Fate, instance: str | None) -> None:
+    for number in numbers:
+        try:
+            lived_with(number, fate, instance)
+        except Exception as error:
+            name = usual().world.passed[number - 1]
+            message = f"lived_with({number}, {fate}, {instance!r}), where {name}: {error}"
+            raise AssertionError(message) from error
+
+
+def try_turns(numbers: Iterable[int]) -> None:
+    for number in numbers:
+        try:
+            lived_to(number)
+        except Exception as error:
+            raise AssertionError(f"lived_to({number}): {error}") from error
+
+
+def try_seeds(seeds: Iterable[int]) -> None:
+    for seed in seeds:
+        try:
+            lived_by(seed)
+        except Exception as error:
+            raise AssertionError(f"lived_by({seed}): {error}") from error
+
+
+def test_without_any_fault_all_is_well() -> None:
+    check(usual())
+    check_the_stories(usual(), usual())
+    assert usual().world.deaths == 0
+
+
+def test_the_same_is_lived_again() -> None:
+    again = live()
+    assert again.world.passed == usual().world.passed
+    assert again.ledger == usual().ledger
+    assert lived_by(1).world.passed == lived_by(1).world.passed
+
+
+@pytest.mark.parametrize(("fate", "instance", "which"), WAYS)
+def test_a_fault_at_some_points_leaves_nothing_undone_or_done_twice(
+    fate: Fate, instance: str | None, which: int
+) -> None:
+    try_points(range(1 + which, points() + 1, SHARE), fate, instance)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("fate", "instance", "which"), WAYS)
+def test_a_fault_at_any_point_leaves_nothing_undone_or_done_twice(
+    fate: Fate, instance: str | None, which: int
+) -> None:
+    try_points(range(1, points() + 1), fate, instance)
+
+
+def test_a_crash_at_some_awaits_leaves_nothing_undone_or_done_twice() -> None:
+    try_turns(range(1, usual().world.turns, SHARE_OF_TURNS))
+
+
+@pytest.mark.long
+def test_a_crash_at_any_await_leaves_nothing_undone_or_done_twice() -> None:
+    try_turns(range(1, usual().world.turns))
+
+
+def test_several_faults_leave_nothing_undone_or_done_twice() -> None:
+    try_seeds(range(SEEDS))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("part", range(10))
+def test_many_faults_leave_nothing_undone_or_done_twice(part: int) -> None:
+    try_seeds(range(SEEDS + part, SEEDS_LONG, 10))

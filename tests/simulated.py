@@ -1,0 +1,460 @@
+"""A world in which engines live without services and end at any moment: a loop whose time jumps, and tables that stay.
+
+    world = Simulated(machine, topic, fates={17: Fate.CRASH})
+    world.source.append(record)
+    world.live(is_over)
+
+An engine here is the real one, with all that belongs to it, over a store in memory. Each question to the store has two
+*points*: before it takes effect, and before the answer is heard; work outside has some of its own. They are counted,
+and ``fates`` says at which of them the engine that has come there crashes, or its connection breaks. Between two points
+nothing changes that lasts. All engines can crash at any turn of the loop, too (``crash_turn``), and so at any await.
+
+Who crashes does nothing more that counts: its tasks are dropped with all that it knew, and its mark among the holders
+stays, and is silent from then on. Another engine takes its place.
+
+Time is that of the loop, which jumps to the next moment at which there is something to do; the engine's clock, and the
+``time.monotonic`` of its modules, are the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import enum
+import heapq
+import random
+import selectors
+import sys
+import time
+import types
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+from unittest import mock
+
+from connectors.source import Changed, Chunk, OutOfRange, Partition, RawRecord, Trouble, Unreadable
+from engine.engine import Engine
+from engine.limits import EngineLimits
+from engine.observing import Silent
+from engine.parts import Parts
+from engine.routing import Loaded, TopicRoute, make_routes
+from engine.session import Session
+from engine.store.contract import Store, StoreUnavailableError
+from statemachines.machine import Machine
+from tests.fakes.store import CLUSTER, FakeStore, Tables
+
+BEGINS = datetime(2026, 3, 1, 12, tzinfo=UTC)
+BEGINS_SECONDS = 1_000.0
+SECONDS_MAX = 1_200.0
+"""Whatever is not over by then never will be."""
+TURNS_MAX = 100_000
+"""So many turns of the loop take no time at most."""
+AWAY_SECONDS = 15.0
+"""So long after a crash it may take until there is another engine, with a draw."""
+ANSWER_SECONDS = 0.000_5
+"""How long it takes from one point to the next, without a draw."""
+SLOW_SECONDS = 0.005
+"""The longest, with one."""
+LIMITS = EngineLimits(
+    step_cancel_seconds=0.5, fetch_wait_milliseconds=500, timer_poll_seconds=1.0, inbox_poll_seconds=5.0
+)
+"""There are no timers and commands to be looked for."""
+
+
+class Fate(enum.Enum):
+    """What happens at a point."""
+
+    CRASH = "crash"
+    BREAK = "break"
+    """The connection to the store breaks; whether what was asked has taken effect, the engine is not told."""
+
+
+class _Jumping(selectors.SelectSelector):
+    """Waits for nothing: the time that would pass has passed."""
+
+    def __init__(self, now: float) -> None:
+        super().__init__()
+        self.now = now
+        self.turns = 0
+        self.at_turn: Callable[[int], None] = lambda _number: None
+        self._idle_turns = 0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        assert timeout is not None, "everything waits, and nothing would ever happen"
+        self._idle_turns = 0 if timeout > 0 else self._idle_turns + 1
+        assert self._idle_turns < TURNS_MAX, "somebody is busy with nothing, and time does not go on"
+        self.now += max(0.0, timeout)
+        self.turns += 1
+        self.at_turn(self.turns)
+        return []
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """A loop whose time jumps to the next timer when there is nothing to do."""
+
+    def __init__(self, now: float) -> None:
+        self._jumping = _Jumping(now)
+        super().__init__(self._jumping)
+
+    def time(self) -> float:
+        """Of the world."""
+        return self._jumping.now
+
+    @property
+    def turns(self) -> int:
+        """How many there were: whoever awaits something that takes its time goes on in another one."""
+        return self._jumping.turns
+
+    def at_turn(self, call: Callable[[int], None]) -> None:
+        """Have this called before each."""
+        self._jumping.at_turn = call
+
+
+class Source:
+    """One partition in memory: what comes, and when."""
+
+    def __init__(self, now: Callable[[], float], topic: str) -> None:
+        self.partition = Partition(topic, 0)
+        self.records: list[RawRecord] = []
+        self._now = now
+        self._expected: list[tuple[float, int, RawRecord]] = []
+        self._given = 0
+        self.changed = asyncio.Event()
+        self.members: list[SourceReader] = []
+        """The first has the partition."""
+
+    def append(self, record: RawRecord, *, after: float = 0.0) -> None:
+        """Have this come, so many seconds from now."""
+        self._given += 1
+        heapq.heappush(self._expected, (self._now() + after, self._given, record))
+        self.changed.set()
+
+    def come(self) -> list[RawRecord]:
+        """All that has come by now, with their offsets."""
+        while self._expected and self._expected[0][0] <= self._now():
+            at, _, record = heapq.heappop(self._expected)
+            milliseconds = round((BEGINS.timestamp() + at - BEGINS_SECONDS) * 1000)
+            self.records.append(record._replace(offset=len(self.records), timestamp=milliseconds))
+        return self.records
+
+    async def leave(self, member: SourceReader) -> None:
+        """Who has crashed is missed at once."""
+        if member in self.members:
+            had = self.members[0] is member
+            self.members.remove(member)
+            if had and self.members:
+                await self.members[0].take()
+
+    def next_at(self) -> float | None:
+        """When the next record comes; None: there is none on its way."""
+        return self._expected[0][0] if self._expected else None
+
+
+class SourceReader:
+    """Reads it, and is a member of its group, in which one has it all."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._positions: dict[Partition, int] = {}
+        self._stopped = asyncio.Event()
+        self._assigned: Changed
+
+    async def start(
+        self,
+        topics: Iterable[str] = (),
+        on_assigned: Changed | None = None,
+        on_revoked: Changed | None = None,
+    ) -> None:
+        del topics, on_revoked
+        if on_assigned is not None:
+            self._assigned = on_assigned
+            self._source.members.append(self)
+            if self._source.members[0] is self:
+                await self.take()
+
+    async def take(self) -> None:
+        """Be given the partition."""
+        await self._assigned(frozenset({self._source.partition}))
+
+    async def stop(self) -> None:
+        self._stopped.set()
+
+    async def watch(self) -> None:
+        await self._stopped.wait()
+
+    def trouble(self) -> Trouble | None:
+        return None
+
+    async def cluster_id(self) -> str:
+        return CLUSTER
+
+    def assign(self, positions: Mapping[Partition, int]) -> None:
+        self._positions = dict(positions)
+
+    def pause(self, partitions: Iterable[Partition]) -> None:
+        raise AssertionError("nothing publishes so much")
+
+    resume = pause
+
+    async def fetch(self, *, records_max: int, wait_seconds: float) -> Chunk:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + wait_seconds
+        while True:
+            self._source.changed.clear()
+            chunk = self._take(records_max)
+            if chunk.positions or loop.time() >= until:
+                return chunk
+            comes = self._source.next_at()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(until if comes is None else min(comes, until)):
+                    await self._source.changed.wait()
+
+    def _take(self, records_max: int) -> Chunk:
+        partition, come = self._source.partition, self._source.come()
+        at = self._positions.get(partition)
+        taken = [] if at is None else come[at : at + records_max]
+        if not taken or at is None:
+            return Chunk({}, {})
+        self._positions[partition] = at + len(taken)
+        return Chunk({partition: taken}, {partition: at + len(taken)})
+
+    def out_of_range(self) -> list[OutOfRange]:
+        return []
+
+    def unreadable(self) -> list[Unreadable]:
+        return []
+
+    def troubles(self) -> dict[Partition, Trouble]:
+        return {}
+
+    async def earliest(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
+        return dict.fromkeys(partitions, 0)
+
+    async def ends(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
+        return dict.fromkeys(partitions, len(self._source.come()))
+
+    async def at_time(self, partitions: Iterable[Partition], milliseconds: int) -> dict[Partition, int]:
+        raise NotImplementedError
+
+    async def partitions_of(self, topic: str) -> set[Partition]:
+        return {self._source.partition} if topic == self._source.partition.topic else set()
+
+
+class Connection:
+    """The store in memory, as it is seen through a connection that takes its time, and may break."""
+
+    def __init__(self, world: Simulated) -> None:
+        self._world = world
+        self._store = FakeStore(world.tables, world.seconds)
+        self.is_broken = False
+
+    def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
+        method = getattr(self._store, name)
+
+        async def ask(*given: Any) -> Any:
+            await self._world.point(f"{name} is asked", self)
+            self._check()
+            answer = await method(*given)
+            await self._world.point(f"{name} has answered", self)
+            self._check()
+            return answer
+
+        return ask
+
+    async def listen(self, channel: str, heard: Callable[[], None]) -> None:
+        """Nobody else is there to be heard of."""
+
+    async def close(self) -> None:
+        """Whatever is asked meanwhile is not answered."""
+        self.is_broken = True
+
+    def _check(self) -> None:
+        if self.is_broken:
+            raise StoreUnavailableError("the connection broke")
+
+
+@dataclass(eq=False)
+class Life:
+    """An engine, from its start to its crash, or until all is over."""
+
+    reader: SourceReader
+    is_dead: bool = False
+    tasks: set[asyncio.Task[Any]] = field(default_factory=set)
+    """All that it has begun."""
+
+    def end(self) -> None:
+        """Crash."""
+        self.is_dead = True
+        for one in self.tasks:
+            one.cancel()
+
+
+_LIFE: ContextVar[Life | None] = ContextVar("life", default=None)
+"""That of whose task this is."""
+
+
+@dataclass(eq=False)
+class Simulated:
+    """A world: what lasts, and who lives in it."""
+
+    machine: Machine
+    topic: str
+    fates: Mapping[int, Fate] = field(default_factory=dict)
+    """By the number of the point, from 1 on."""
+    draw: random.Random | None = None
+    """Says how long things take; None: always the same."""
+    engines: int = 1
+    """How many live at the same time."""
+    instance: str | None = None
+    """The engine's name."""
+    crash_turn: int = 0
+    """The turn of the loop before which all engines crash; 0: they do not."""
+    tables: Tables = field(default_factory=Tables)
+    passed: list[str] = field(default_factory=list)
+    """All points so far."""
+    deaths: int = 0
+
+    def __post_init__(self) -> None:
+        self._loop = VirtualLoop(BEGINS_SECONDS)
+        self._loop.set_task_factory(_make_task)
+        self._loop.at_turn(self._turn)
+        self._lives: list[Life] = []
+        self.source = Source(self._loop.time, self.topic)
+
+    @property
+    def turns(self) -> int:
+        """How many the loop has made."""
+        return self._loop.turns
+
+    def seconds(self) -> float:
+        """The world's time."""
+        return self._loop.time()
+
+    def clock(self) -> datetime:
+        """The same as a date."""
+        return BEGINS + timedelta(seconds=self.seconds() - BEGINS_SECONDS)
+
+    async def point(self, name: str, connection: Connection | None = None) -> None:
+        """Something has changed that lasts, or is about to, or a question is on its way."""
+        check_alive()
+        self.passed.append(name)
+        fate, life = self.fates.get(len(self.passed)), _LIFE.get()
+        if fate is Fate.CRASH and life is not None:
+            life.end()
+            raise asyncio.CancelledError
+        if fate is Fate.BREAK and connection is not None:
+            connection.is_broken = True
+        draw = self.draw
+        await asyncio.sleep(ANSWER_SECONDS if draw is None else draw.uniform(0, SLOW_SECONDS))
+        check_alive()
+
+    def live(self, is_over: Callable[[], bool]) -> None:
+        """Have engines live until all is over; where one crashes, another takes its place."""
+        loop = self._loop
+        try:
+            with _virtual_time(loop.time, self.draw):
+                lives = asyncio.gather(
+                    *(loop.create_task(self._live_on(is_over)) for _ in range(self.engines))
+                )
+                loop.call_later(SECONDS_MAX, lives.cancel)
+                loop.run_until_complete(lives)
+        except asyncio.CancelledError:
+            raise AssertionError(f"nothing comes to an end; in the end: {self.passed[-20:]}") from None
+        finally:
+            while left := asyncio.all_tasks(loop):
+                for one in left:
+                    one.cancel()
+                loop.run_until_complete(asyncio.wait(left))
+            loop.close()
+
+    async def _live_on(self, is_over: Callable[[], bool]) -> None:
+        while True:
+            life = Life(SourceReader(self.source))
+            self._lives.append(life)
+            one = asyncio.create_task(self._run(life, is_over))
+            life.tasks.add(one)
+            await asyncio.wait({one})
+            if not life.is_dead:
+                one.result()
+                return
+            self.deaths += 1
+            self._lives.remove(life)
+            await self.source.leave(life.reader)
+            while left := {task for task in life.tasks if not task.done()}:
+                life.end()
+                await asyncio.wait(left)
+            if self.draw is not None:
+                await asyncio.sleep(self.draw.choice([0.0, self.draw.uniform(0, AWAY_SECONDS)]))
+
+    def _turn(self, number: int) -> None:
+        if number == self.crash_turn:
+            for life in self._lives:
+                life.end()
+
+    async def _run(self, life: Life, is_over: Callable[[], bool]) -> None:
+        _LIFE.set(life)
+
+        async def open_store() -> Store:
+            await self.point("connecting")
+            return cast("Store", Connection(self))
+
+        async def until(session: Session) -> bool:
+            del session
+            return is_over()
+
+        parts = Parts(
+            membership=life.reader,
+            reader=life.reader,
+            open_store=open_store,
+            prepare_store=self._prepare,
+            topics=frozenset({self.topic}),
+            cluster=CLUSTER,
+            first="earliest",
+            observer=Silent(),
+            beat=[0, 0, 0, 0],
+            outbox_depth=lambda: 0,
+            limits=LIMITS,
+            clock=self.clock,
+            instance=self.instance,
+        )
+        await Engine(parts).run(until)
+
+    async def _prepare(self, store: Store) -> dict[str, TopicRoute]:
+        machine = self.machine
+        pipeline = await store.register_pipeline(machine.name)
+        number = await store.register_definition(
+            pipeline, machine.version, machine.hash, machine.code, machine.structure
+        )
+        return make_routes([Loaded(machine, pipeline, number)], {})
+
+
+def check_alive() -> None:
+    """Nothing that an engine does counts once it has crashed."""
+    life = _LIFE.get()
+    if life is not None and life.is_dead:
+        raise asyncio.CancelledError
+
+
+def _make_task(loop: asyncio.AbstractEventLoop, work: Any, **more: Any) -> asyncio.Task[Any]:
+    made: asyncio.Task[Any] = asyncio.Task(work, loop=loop, **more)
+    life = _LIFE.get()
+    if life is not None:
+        life.tasks.add(made)
+        made.add_done_callback(life.tasks.discard)
+    return made
+
+
+@contextlib.contextmanager
+def _virtual_time(now: Callable[[], float], draw: random.Random | None) -> Iterator[None]:
+    """The engine's modules have the world's time, and pauses of random length are the same each time."""
+    stand_in = types.SimpleNamespace(**{**vars(time), "monotonic": now})
+    modules = [one for name, one in sys.modules.items() if name.startswith("engine.")]
+    with contextlib.ExitStack() as stack:
+        stack.callback(random.setstate, random.getstate())
+        random.seed(0 if draw is None else draw.random())
+        for module in modules:
+            if getattr(module, "time", None) is time:
+                stack.enter_context(mock.patch.object(module, "time", stand_in))
+        yield

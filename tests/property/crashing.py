@@ -344,7 +344,7 @@ def check_the_stories(lived: Lived, usual: Lived) -> None:
         story = usual.story(order)
         if lived.has_lost(order, "charge") and order == "hopeless":
             story = [*story[:-1], ("failed.step.charge", UNDOING), ("done.step.refund", "cancelled")]
-        assert lived.story(order) == story, order
+        assert lived.story(order) == story, f"the story of {order} is {lived.story(order)}"
         assert len(lived.notes(order)) == len(usual.notes(order))
 
 
@@ -378,7 +378,7 @@ def check_the_log(lived: Lived, order: str) -> None:
         if is_result(row.type) and not row.type.startswith(STEP_TRIED):
             ended.append(orjson.loads(row.payload or b"")["data"]["execution"])
     assert folded == lived.runs[order]
-    assert len(ended) == len(set(ended)), ended
+    assert len(ended) == len(set(ended)), f"an execution has ended twice: {ended}"
 
 
 def check_attempts(entries: list[Entry], attempts: int) -> None:
@@ -399,7 +399,7 @@ def check_attempts(entries: list[Entry], attempts: int) -> None:
 def check_what_was_done(entries: list[Entry]) -> None:
     """Each step under one key, in order, and nothing is undone."""
     done = list(dict.fromkeys(one.step for one in entries if one.what == DONE))
-    assert done == ["charge", "reserve", "ship"], done
+    assert done == ["charge", "reserve", "ship"], f"done were {done}"
     assert not [one for one in entries if one.of]
 
 
@@ -412,7 +412,7 @@ def check_what_was_undone(entries: list[Entry]) -> None:
     compensations = {(one.of, one.key) for one in entries if one.of}
     assert len(compensations) == len(undone), "something is undone under several keys, or not to its end"
     order = [one.step for one in entries if one.of]
-    assert order == sorted(order, key=["release", "refund"].index), order
+    assert order == sorted(order, key=["release", "refund"].index), f"undone were {order}"
 
 
 def by_step(entries: list[Entry]) -> Iterator[tuple[str, list[Entry]]]:

@@ -281,9 +281,14 @@ class Batch(Cancelling):
             outcome = route.name, begun.step, event_type.partition(".")[0]
             self.attempts[outcome] = self.attempts.get(outcome, 0) + 1
             run = route.cache.get(begun.key)
-            if run is None or run.id != begun.run:
+            if run is not None and run.generation < begun.generation:
+                # It is not the last one of its key any more, which the commit will find.
+                self._rest_on(arrival, run)
+            elif run is None or run.id != begun.run:
                 # Another run of the key has begun meanwhile.
                 self.note(arrival, None, Disposition.VOID, Reason.VOID, b"", at)
+            elif run.held and (run.id, digest_number(arrival.digest)) in self.waiting:
+                self._rest_on(arrival, run)
             else:
                 arrivals.append(arrival)
         self.meet(arrivals)

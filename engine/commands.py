@@ -48,6 +48,7 @@ from engine.store.contract import (
 )
 from engine.waiting import with_deferred
 from statemachines.limits import FOLLOWING_MAX
+from statemachines.memory import read_memory
 from statemachines.outcome import Reason
 from statemachines.run import Run
 
@@ -223,6 +224,14 @@ class Commands:
             log.error(
                 "dead letter %s is of the run %r, which follows a version of its pipeline that is not loaded here; "
                 "it stays open",
+                letter.id,
+                run.key,
+            )
+            return
+        if holder and run is not None and not redriven and read_memory(run.memory).undoing >= 0:
+            log.error(
+                "dead letter %s holds the run %r, which is being undone and could not go on without it; it stays open. "
+                "Redrive it, and it is tried once more",
                 letter.id,
                 run.key,
             )

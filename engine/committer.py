@@ -195,12 +195,26 @@ class Committer:
         draft.results.extend(results)
         missing: dict[Route, list[str]] = {}
         for one in results:
-            if one.key not in one.route.cache:
-                missing.setdefault(one.route, []).append(one.key)
+            route, key = one.route, one.key
+            known = route.cache.get(key)
+            if (
+                known is not None
+                and known.generation < one.begun.generation
+                and not batch.rests_on(route, key)
+            ):
+                # Another engine has begun the next run of the key. What rests on this one already will be lost.
+                del route.cache[key]
+                known = None
+            if known is None:
+                missing.setdefault(route, []).append(key)
         for route, keys in missing.items():
             await load_into_cache(route, sorted(set(keys)), self._store, self._topics)
         runs = [one.route.cache[one.key] for one in results if one.key in one.route.cache]
         await self._ids.have(len(results) + sum(len(run.deferred) for run in runs))
+        held = sorted({run.id for run in runs if run.held})
+        if held:
+            # What became of an attempt may wait behind the hold already, if it was not heard that it does.
+            batch.waiting |= await self._store.waiting_digests(held)
         for portion in _portions(results, EVENTS_BETWEEN_BREATHS):
             batch.meet_results(portion)
             batch.rest()

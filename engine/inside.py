@@ -103,8 +103,13 @@ def result_arrival(
 
 def execution_of(event_type: str, data: Any) -> Execution:
     """What names the execution in what became of it; the run knows the rest."""
-    sequence, _, number = str(data["execution"]).partition(".")
-    return Execution(int(sequence), int(number), event_type.split(".")[2], "", int(data["attempt"]))
+    said = data if isinstance(data, dict) else {}
+    sequence, _, number = str(said.get("execution")).partition(".")
+    step, attempt = event_type.split(".")[2], said.get("attempt")
+    if not (sequence.isdecimal() and number.isdecimal() and isinstance(attempt, int)):
+        # No run waits for such a one.
+        return Execution(0, 0, step, "")
+    return Execution(int(sequence), int(number), step, "", attempt)
 
 
 def sent_arrival(route: Route, body: bytes, at: datetime) -> Arrival:

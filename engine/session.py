@@ -183,11 +183,16 @@ class Session:
     async def _take_results(self) -> None:
         """Step what became of steps; what follows from it may publish, too."""
         self._steps.check()
+        alone = self._steps.are_alone
+        if alone:
+            await self._flush()
         results = [] if self._paused else self._steps.take()
         if results:
             if self._draft is None:
                 self._draft = await self._committer.draft(self._pending)
             await self._committer.extend_results(self._draft, results)
+        if alone:
+            await self._flush()
 
     async def _wind_up(self) -> None:
         """Make all durable that was read, and what becomes of the steps that go on."""
@@ -243,7 +248,8 @@ class Session:
         if succeeded:
             self._steps.settle(pending.results, pending.batch.commit)
         else:
-            self._steps.give_back(pending.results, refused=pending.refused)
+            alone = not (pending.slices or pending.due)
+            self._steps.give_back(pending.results, refused=pending.refused, alone=alone)
         return succeeded
 
     def _let_go_of_lost(self) -> None:

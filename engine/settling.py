@@ -16,7 +16,7 @@ from statemachines.memory import Delayed, Execution, lasting, read_memory, write
 from statemachines.outcome import Deferred, Duplicate, Ignored, Outcome, Reason, Refused, Stale, Waits
 from statemachines.run import DeferredEvent, Run
 from statemachines.turns import business_key
-from statemachines.undoing import UNKNOWN, how_ended
+from statemachines.undoing import ENDED, UNKNOWN, how_ended
 
 WAITING_EVENTS_MAX = 1_000
 """How many events wait behind the hold of one run; the newest beyond that become dead letters."""
@@ -184,7 +184,8 @@ def _given_up(run: Run, arrival: Arrival) -> bytes:
     envelope, data, _ = arrival.decoded
     if not isinstance(arrival.delayed, Execution) or not run.memory:
         return b""
-    unknown = how_ended(envelope.type, data, arrival.delayed.step) == UNKNOWN
+    # It was done, too, where it is its done that is refused.
+    unknown = how_ended(envelope.type, data, arrival.delayed.step) in (ENDED, UNKNOWN)
     return given_up(run.memory, arrival.delayed, unknown=unknown)
 
 

@@ -29,6 +29,8 @@ from engine.executions import StepResult
 from engine.limits import EngineLimits
 from engine.routing import Route
 from engine.store.contract import BegunExecution, Commit, Store
+from statemachines.events import STEP_STOPPED
+from statemachines.failing import describe
 from statemachines.machine import Machine
 from statemachines.memory import Execution, microseconds_of
 from statemachines.results import (
@@ -41,7 +43,7 @@ from statemachines.results import (
     stopped_event,
     tried_event,
 )
-from statemachines.step import Call, Compensation, Step
+from statemachines.step import Call, Compensation, Retry, Step
 from statemachines.undoing import ENDED, FAILED, NEVER, UNKNOWN
 
 log = logging.getLogger("pointsman.engine")
@@ -54,6 +56,8 @@ SPEAK_SECONDS = 2.0
 SILENT_SECONDS = 10.0
 """After so long without a word the attempts of an engine are lost: as long as its membership in the group lasts."""
 FOR_EVER_SECONDS = 1e9
+PAUSE_SECONDS_MAX = 30 * 24 * 3_600.0
+"""So long at most an attempt waits for the one before it."""
 LOOK_AFTER_SECONDS = 1.0
 """How often it is asked whether runs still wait for the attempts that go on here."""
 RESULTS_AT_ONCE_MAX = 500
@@ -202,7 +206,9 @@ class Steps:
     def settle(self, results: Iterable[StepResult], commit: Commit) -> None:
         """These are durable, and so is all else of this commit."""
         for one in results:
-            self._results.pop(one.begun.id, None)
+            kept = self._results.get(one.begun.id)
+            if kept is not None and kept.event_id == one.event_id:
+                del self._results[one.begun.id]
             self._handed.discard(one.begun.id)
         over = set(commit.executions_over)
         stopping = {one.address for one in commit.executions_asked if one.stopping}
@@ -215,12 +221,20 @@ class Steps:
         if commit.executions_asked or commit.executions_over:
             self._wanted.set()
 
-    def give_back(self, results: Sequence[StepResult], *, refused: bool) -> None:
-        """These are to be taken again, one at a time where the store has ``refused`` them."""
+    @property
+    def are_alone(self) -> bool:
+        """Whether each result is to have a commit of its own: the store did not take one that had several."""
+        return bool(self._alone)
+
+    def give_back(self, results: Sequence[StepResult], *, refused: bool, alone: bool = False) -> None:
+        """These are to be taken again, one at a time where the store has ``refused`` them.
+
+        ``alone``: nothing else was in the commit, so that what the store refused is this.
+        """
         self._handed.difference_update(one.begun.id for one in results)
         if results:
             self.arrived.set()
-        if refused and len(results) == 1:
+        if refused and alone and len(results) == 1:
             self._refuse(results[0])
         elif refused:
             self._alone = len(results)
@@ -250,10 +264,8 @@ class Steps:
         await self._look_after(store)
         rooms = self._rooms() if homes else {}
         if rooms:
-            kept = [id_ for id_, one in self._going.items() if one.told]
-            begun = await store.begin_executions(
-                rooms, self._clock(), homes, definitions, [*kept, *self._results], self._holder
-            )
+            ours = [*self._going, *self._results]
+            begun = await store.begin_executions(rooms, self._clock(), homes, definitions, ours, self._holder)
             for one in begun:
                 self._begin(one)
         self.turned.set()
@@ -302,7 +314,8 @@ class Steps:
             threads += not one.step.is_async
         steps = self._in_turn()
         plain = sum(not step.is_async for step in steps.values())
-        free = self._limits.steps_at_once_max - len(self._going)
+        # What has ended and is not durable yet counts, too: where commits do not get on, no more is begun.
+        free = self._limits.steps_at_once_max - len(self._going.keys() | self._results.keys())
         free_threads = self._limits.step_threads_max - threads
         rooms: dict[tuple[int, str], int] = {}
         for number, (place, step) in enumerate(steps.items()):
@@ -338,7 +351,7 @@ class Steps:
         attempt = Attempt(step, arguments, self._limits)
         going = self._going[begun.id] = _Going(begun, step, attempt)
         attempt.ended.add_done_callback(lambda _: self._end(going))
-        attempt.released.add_done_callback(lambda _: self._release(begun.id))
+        attempt.released.add_done_callback(lambda _: self._release(going))
 
     def _meant(self, begun: BegunExecution) -> tuple[Machine, Step[Any, Any]]:
         return self._meanings[begun.definition, begun.step]
@@ -364,8 +377,9 @@ class Steps:
         self._results[result.begun.id] = result
         self.arrived.set()
 
-    def _release(self, number: int) -> None:
-        self._going.pop(number, None)
+    def _release(self, going: _Going) -> None:
+        if self._going.get(going.begun.id) is going:
+            del self._going[going.begun.id]
         self._wanted.set()
 
     def _unwanted(self, going: _Going) -> None:
@@ -401,7 +415,7 @@ class Steps:
             event_type, data = done_event(step, execution, begun.attempt, result)
         except ResultError as error:
             # What it returned by mistake it would return again.
-            return self._failure(begun, Ended(error=error, final=True))
+            return self._failure(begun, Ended(error=error, final=True, lost=step.compensation is not None))
         known_as = event_id(machine, begun, execution, begun.attempt, "done")
         return self._result(begun, known_as, event_type, data)
 
@@ -436,7 +450,12 @@ class Steps:
             log.error("nor is its failure taken; it is tried again when an engine takes over the run")
             self._results.pop(begun.id, None)
             return
-        failed = self._failure(begun, Ended(error=ResultError(said), final=True))
+        _, step = self._meant(begun)
+        lost = step.compensation is not None
+        if result.event_type.startswith(STEP_STOPPED):
+            failed = self._stopped(begun, UNKNOWN)
+        else:
+            failed = self._failure(begun, Ended(error=ResultError(said), final=True, lost=lost))
         self._keep(failed._replace(is_refused=True))
 
 
@@ -461,8 +480,16 @@ def _arguments(begun: BegunExecution, machine: Machine, step: Step[Any, Any]) ->
 
 
 def _pause(step: Step[Any, Any], attempt: int, error: BaseException) -> timedelta:
-    """How long to wait before the next attempt, by the step's strategy."""
+    """How long to wait before the next attempt, by the step's strategy, which may be a user's."""
     state = RetryCallState(retry_object=None, fn=None, args=(), kwargs={})  # type: ignore[arg-type]  # none is asked
     state.attempt_number = attempt
     state.set_exception((type(error), error, error.__traceback__))
-    return timedelta(seconds=max(0.0, float(step.retry.wait(state))))
+    try:
+        return timedelta(seconds=min(max(0.0, float(step.retry.wait(state))), PAUSE_SECONDS_MAX))
+    except BaseException as raised:  # noqa: BLE001 - whatever user code raises ends here
+        log.warning(
+            "the wait strategy of the step %s failed (%s); it waits as is usual",
+            step.name,
+            describe(raised, "it"),
+        )
+        return timedelta(seconds=float(Retry().wait(state)))

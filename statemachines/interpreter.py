@@ -180,6 +180,10 @@ def _undo(
         return Refused(Reason.INVALID, occurrence.error, holds=True)
     if not occurrence.envelope.type.startswith(STEP_FAILED):
         return _go_on(machine, run, occurrence, undone(memory, execution))
+    if execution.again < 0:
+        # It was given up, and is offered again: somebody wants it to be tried once more.
+        anew = execution._replace(attempt=execution.attempt + 1, again=0)
+        return Ignored(Reason.RETRYING, memory=write_memory(memory.instead(anew)))
     step = next((one.step for one in memory.owed if one.id == execution.of), "a step")
     return _failed(occurrence, execution, f"so that {step} ({execution.of}) is not undone")
 

@@ -223,7 +223,7 @@ class Feeding:
         if await self.committer.settle(pending):
             self.steps.settle(pending.results, pending.batch.commit)
         else:
-            self.steps.give_back(pending.results, refused=pending.refused)
+            self.steps.give_back(pending.results, refused=pending.refused, alone=True)
         return True
 
     async def redrive(self, *letters: int, why: str = "mended", who: str = "ana") -> Asked:

@@ -49,6 +49,10 @@ class World:
     made: list[tuple[str, str | None]] = field(default_factory=list)
     """What each compensation was told that its step had made."""
     script: dict[str, list[Script]] = field(default_factory=dict)
+    odd: bool = False
+    """Whether the action on a charge raises."""
+    wrong: bool = False
+    """Whether the next step returns what it should not."""
 
     async def do(self, call: Call) -> str:
         script = self.script.get(call.step)
@@ -59,6 +63,9 @@ class World:
             await asked()
         undone = "" if call.of is None else call.of.idempotency_key
         self.ledger.append((call.step, call.key, call.idempotency_key, undone))
+        if self.wrong:
+            self.wrong = False
+            return 7  # type: ignore[return-value]  # that is the mistake
         return call.idempotency_key
 
     def steps(self) -> list[str]:
@@ -74,6 +81,7 @@ def clear() -> World:
     WORLD.ledger.clear()
     WORLD.made.clear()
     WORLD.script.clear()
+    WORLD.odd = WORLD.wrong = False
     return WORLD
 
 
@@ -82,6 +90,8 @@ def place(event: Placed) -> Order:
 
 
 def note_charge(order: Order, got: Done[str]) -> None:
+    if WORLD.odd:
+        raise RuntimeError("odd")
     order.charge = got.result
 
 

@@ -20,6 +20,7 @@ from engine.reading.dead_letters import show_dead_letter
 from engine.reading.operating import check_run, json_data, structures_of
 from engine.store.connecting import Connection
 from statemachines.outcome import Reason
+from statemachines.results import is_result
 
 
 async def ask_edit(
@@ -66,6 +67,11 @@ async def ask_edit(
         raise UsageError(
             f"The record of dead letter {number} cannot be changed: it cannot be read as one event. Drop it, and send "
             "the event anew: pointsman send."
+        )
+    if is_result(before.envelope.type):
+        raise UsageError(
+            f"Dead letter {number} tells how a step ended, which nobody can change: redrive or drop it, or have the "
+            "run go on by an event: pointsman send."
         )
     given = _changed(number, before.data, changes or {}) if data is None else data
     form = json_data(given)

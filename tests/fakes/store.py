@@ -190,7 +190,8 @@ class FakeStore:
         tables = self.tables
 
         def is_loaded(run: int) -> bool:
-            return tables.runs[run][1].definition in definitions
+            found = tables.runs[run][1]
+            return found.definition in definitions and not found.held
 
         begun = tables.executions.begin(rooms, until, homes, but, holder, is_loaded)
         return [self._begun(one, self._input_of(one), self._made_of(one)) for one in begun]
@@ -210,7 +211,7 @@ class FakeStore:
         limit: int,
     ) -> list[BegunExecution]:
         found = self.tables.executions.lost(homes, pipelines, but, self._clock() - silent_seconds)
-        lost = [self._begun(one, b"") for one in found]
+        lost = [self._begun(one, b"") for one in found if not self.tables.runs[one.asked.run][1].held]
         return [one for one in lost if one.definition in definitions][:limit]
 
     def _begun(self, one: Waiting, input: bytes, made: bytes | None = None) -> BegunExecution:

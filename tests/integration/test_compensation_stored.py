@@ -164,17 +164,30 @@ async def test_a_compensation_is_tried_again_and_one_that_fails_for_good_holds_t
 ) -> None:
     world.script["ship"] = [OutOfStockError("none left")]
     world.script["release"] = [RuntimeError("away"), RuntimeError("away")]
-    world.script["refund"] = [RuntimeError(f"bank {number}") for number in range(3)]
+    world.script["refund"] = [RuntimeError(f"bank {number}") for number in range(4)]
+    still_open = "select id, reason, error from pointsman.dead_letters where status = 'open'"
     async with feed(database, saga_pipeline()) as feeding:
         await feeding.records(told("placed"))
         await feeding.work()
-    assert world.steps() == ["charge", "reserve", "release"]
-    [run] = await list_runs(reader, "default")
-    assert (run.status, run.configuration) == ("held", ["$compensating"])
-    [letter] = await reader.fetch("select reason, error from pointsman.dead_letters where status = 'open'")
-    assert letter["reason"] == "step failed"
-    assert "the compensation refund failed after 3 attempts" in letter["error"]
-    assert "bank 2" in letter["error"]
+        assert world.steps() == ["charge", "reserve", "release"]
+        [run] = await list_runs(reader, "default")
+        assert (run.status, run.configuration) == ("held", ["$compensating"])
+        [letter] = await reader.fetch(still_open)
+        assert letter["reason"] == "step failed"
+        assert "the compensation refund failed after 3 attempts" in letter["error"]
+        assert "bank 2" in letter["error"]
+        await check_the_log(reader)
+        # Without it the run would never end; put back, it is tried once more, and fails, and once more.
+        await feeding.drop(letter["id"])
+        assert [one["id"] for one in await reader.fetch(still_open)] == [letter["id"]]
+        await feeding.redrive(letter["id"])
+        await feeding.work()
+        [again] = await reader.fetch(still_open)
+        assert "refund failed after 4 attempts" in again["error"]
+        await feeding.redrive(again["id"])
+        await feeding.work()
+    assert world.steps() == ["charge", "reserve", "release", "refund"]
+    assert (await rows(reader))[-1] == ("done.step.refund", "cancelled")
     await check_the_log(reader)
 
 
@@ -292,3 +305,62 @@ async def test_a_run_that_owes_something_is_not_cancelled_where_its_pipeline_doe
         [run] = await list_runs(reader, "default")
         assert (run.status, run.configuration) == ("running", ["reserving"])
     await check_the_log(reader, **options)
+
+
+async def test_a_step_that_was_done_is_undone_also_where_its_end_was_refused(
+    database: Database, reader: Connection, world: World
+) -> None:
+    async def odd() -> None:
+        world.odd = True
+
+    world.script["charge"] = [odd]
+    async with feed(database, saga_pipeline()) as feeding:
+        await feeding.records(told("placed"))
+        await feeding.work()
+        [run] = await list_runs(reader, "default")
+        assert (run.status, run.configuration) == ("held", ["charging"]), "its action raised"
+        assert (await ask(feeding, "cancel", "saga", "o1")).done
+        await feeding.work()
+    assert world.steps() == ["charge", "refund"]
+    assert world.made == [("refund", None)]
+    await check_the_log(reader)
+
+
+async def test_what_a_step_returned_by_mistake_may_have_been_done_so_that_it_is_undone(
+    database: Database, reader: Connection, world: World
+) -> None:
+    async def wrong() -> None:
+        world.wrong = True
+
+    world.script["reserve"] = [wrong]
+    async with feed(database, saga_pipeline()) as feeding:
+        await feeding.records(told("placed"))
+        await feeding.work()
+    assert world.steps() == ["charge", "reserve", "release", "refund"]
+    assert world.made[0] == ("release", None)
+    await check_the_log(reader)
+
+
+async def test_what_waits_behind_a_hold_is_not_begun_again_nor_taken_for_lost(
+    database: Database, reader: Connection, world: World
+) -> None:
+    async with feed(database, saga_pipeline()) as feeding:
+        await feeding.records(told("placed"))
+        await feeding.begin_steps()
+        await asyncio.wait_for(feeding.steps.arrived.wait(), 10)
+        assert (await ask(feeding, "pause", "saga", "o1")).done
+        assert await feeding.take_results()
+        await feeding.steps.close()
+        assert [type_ for type_, _ in await rows(reader)][-1] == "done.step.charge"
+    async with feed(database, saga_pipeline()) as feeding:
+        # By the same name: what the one before had begun is lost, but for that.
+        await feeding.begin_steps()
+        await turn(feeding)
+        await turn(feeding)
+        assert not await feeding.take_results()
+        await feeding.steps.close()
+        assert world.steps() == ["charge"]
+        assert (await ask(feeding, "resume", "saga", "o1")).done
+        await feeding.work()
+    assert world.steps() == ["charge", "reserve", "ship"]
+    await check_the_log(reader)

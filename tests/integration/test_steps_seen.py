@@ -341,9 +341,10 @@ async def test_a_result_that_waits_behind_a_hold_says_so_and_counts_once_that_is
 ) -> None:
     charged.script["charge"] = [AwayError("first")]
     async with feed(database, charging_pipeline()) as feeding:
-        await feeding.records(told("placed", charging.TOPIC), told("noted", charging.TOPIC, word=7))
+        await feeding.records(told("placed", charging.TOPIC))
         await feeding.begin_steps()
         await asyncio.wait_for(feeding.steps.arrived.wait(), 10)
+        await feeding.records(told("noted", charging.TOPIC, word=7))
         assert await feeding.take_results()
         await feeding.steps.close()
         charge = (await steps_of(reader, "charging"))["charge"]

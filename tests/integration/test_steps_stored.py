@@ -9,6 +9,8 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from tenacity import RetryCallState
+from tenacity.wait import wait_base
 
 from connectors.source import RawRecord
 from engine.homes import HOMES
@@ -348,11 +350,12 @@ async def test_results_of_a_held_run_wait_behind_what_holds_it(
     database: Database, reader: Connection, world: World
 ) -> None:
     async with feed(database, charging_pipeline()) as feeding:
-        await feeding.records(told("placed"), told("noted", word=7))
-        [run] = await list_runs(reader, "default")
-        assert run.status == "held"
+        await feeding.records(told("placed"))
         await feeding.begin_steps()
         await asyncio.wait_for(feeding.steps.arrived.wait(), 10)
+        await feeding.records(told("noted", word=7))
+        [run] = await list_runs(reader, "default")
+        assert run.status == "held"
         assert await feeding.take_results()
         await feeding.steps.close()
         assert (await rows(reader))[-1] == ("done.step.charge", "waited", "charging")
@@ -388,3 +391,40 @@ async def test_a_limit_is_never_exceeded_and_those_that_wait_go_in_order(
     assert [key for key, _ in world.attempts("charge")] == orders
     assert set((await ended(reader)).values()) == {"shipped"}
     await check_the_log(reader, at_once=4)
+
+
+async def test_a_result_of_a_generation_that_is_not_known_here_yet_is_not_thrown_away(
+    database: Database, reader: Connection, world: World
+) -> None:
+    async with feed(database, charging_pipeline()) as home, feed(database, charging_pipeline()) as events:
+        await home.records(told("placed"), told("cancelled"))
+        # The home knows of the run that has ended; the next one of its key is begun by another engine.
+        await events.records(told("placed"))
+        await home.begin_steps()
+        await asyncio.wait_for(home.steps.arrived.wait(), 10)
+        await home.steps.close()
+        await home.work()
+    assert await ended(reader) == {"o1": "shipped"}
+    assert await reader.fetchval("select count(*) from pointsman.dispositions") == 0
+    await check_the_log(reader)
+
+
+async def test_a_wait_strategy_that_raises_is_a_usual_wait(
+    database: Database, reader: Connection, world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    class ByError(wait_base):
+        """As long as the error says, which not each does."""
+
+        def __call__(self, retry_state: RetryCallState) -> float:
+            assert retry_state.outcome is not None
+            return float(retry_state.outcome.exception().retry_after)  # type: ignore[union-attr]  # that is it
+
+    world.script["charge"] = [AwayError("down")]
+    flow = charging_pipeline()
+    object.__setattr__(flow.steps[0].retry, "wait", ByError())
+    async with feed(database, flow) as feeding:
+        await feeding.records(told("placed"))
+        await feeding.work()
+    assert await ended(reader) == {"o1": "shipped"}
+    assert "the wait strategy of the step charge failed" in caplog.text
+    await check_the_log(reader)

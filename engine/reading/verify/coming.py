@@ -64,7 +64,12 @@ class Coming:
         what, asked = f"row {row.sequence} ({kind_word(row.kind)})", _execution_of(row)
         if asked not in (one.id for one in self._executions):
             yield f"{what} tells of the execution {asked} of a step, for which the run did not wait"
-        elif row.type.startswith(STEP_DONE) and asked in (one.id for one in left):
+        elif (
+            row.type.startswith(STEP_DONE)
+            # Where the run could not take it, it is a dead letter that may be put back.
+            and row.kind != Kind.HELD_FIRED
+            and asked in (one.id for one in left)
+        ):
             yield f"{what} leaves the execution {asked} of a step to end once more, which has ended with it"
 
     def _strangers(self, row: LogRow, executions: tuple[Execution, ...]) -> Iterator[str]:

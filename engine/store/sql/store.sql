@@ -316,7 +316,8 @@ using unnest($1::bigint[], $2::int[], $3::int[]) as gone (run, sequence, number)
 where e.run = gone.run and e.sequence = gone.sequence and e.number = gone.number
 
 -- name: begin_executions
--- The next of each step, so many at most, in the order in which they were asked for or are to be tried again: whoever
+-- The next of each step, so many at most, in the order in which they were asked for or are to be tried again; those of
+-- held runs once they go on, for what became of the last attempt may wait behind the hold: whoever
 -- finds one has it. A step's input is the context after the row that asked for it, whatever the run's is by now.
 with wanted as (
     select * from unnest($1::int[], $2::text[], $3::int[]) as wanted (pipeline, step, room)
@@ -327,7 +328,9 @@ with wanted as (
         from pointsman.executions e
         where e.pipeline = wanted.pipeline and e.step = wanted.step and e.holder is null and e.again <= $4
             and e.home = any ($5::smallint[]) and e.id <> all ($6::bigint[])
-            and exists (select from pointsman.runs r where r.id = e.run and r.definition = any ($7::int[]))
+            and exists (
+                select from pointsman.runs r where r.id = e.run and r.definition = any ($7::int[]) and r.held = 0
+            )
         order by e.again, e.id limit wanted.room for update skip locked
     ) next
 ), begun as (
@@ -369,7 +372,7 @@ select e.id, e.pipeline, r.key, r.generation, e.run, r.definition, e.home, e.seq
     e.error, ''::bytea as input, e.of, e.stopping, null::bytea as made
 from pointsman.executions e join pointsman.runs r on r.id = e.run
 where e.holder is not null and e.home = any ($1::smallint[]) and e.pipeline = any ($2::int[])
-    and r.definition = any ($3::int[]) and e.id <> all ($4::bigint[])
+    and r.definition = any ($3::int[]) and r.held = 0 and e.id <> all ($4::bigint[])
     and not exists (
         select from pointsman.holders h
         where h.id = e.holder and h.seen >= clock_timestamp() - make_interval(secs => $5)

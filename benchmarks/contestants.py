@@ -21,6 +21,7 @@ from engine.services.process import tail
 PIPELINES = Path(__file__).with_name("pipelines.py")
 POINTSMAN = Path(sys.executable).with_name("pointsman")
 GROUP = "benchmark"
+"""Of each database its own: the homes of runs are shared within one."""
 
 Pipeline = Literal["orders", "orders_publishing", "orders_chart", "orders_early", "orders_steps", "ledgers"]
 
@@ -82,7 +83,7 @@ class Engine:
             *(str(POINTSMAN), "run", f"{PIPELINES}:{job.pipeline}"),
             *([f"{PIPELINES}:reminders"] if job.reminders else []),
             *("--postgres", servers.postgres.dsn(ENGINE_ROLE, database), "--kafka", servers.kafka),
-            *("--group", GROUP, "--log-format", "text"),
+            *("--group", f"{GROUP}-{database}", "--log-format", "text"),
             *(["--until-idle"] if job.until_idle else []),
         ]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("POINTSMAN_")}

@@ -44,10 +44,6 @@ T = TypeVar("T")
 
 EVENTS_BETWEEN_BREATHS = 100
 """After reading or stepping as many the event loop gets a turn, so that the commit in flight goes on."""
-FEW_EVENTS = 200
-FEW_BETWEEN_BREATHS = 25
-"""Where no more than ``FEW_EVENTS`` are at hand, so many are stepped until it gets one: hearing an answer at once is
-worth more then than doing one thing for many events."""
 EVENTS_LOADED_AT_ONCE = 500
 """The runs of as many events are asked for at once, while those before them are stepped."""
 EVENT_BYTES = 500
@@ -230,14 +226,13 @@ class Committer:
         """Let all events meet their runs, while what the next of them need is loaded."""
         taken = batch.take_arrivals()
         number = len(taken)
-        between = EVENTS_BETWEEN_BREATHS if number > FEW_EVENTS else FEW_BETWEEN_BREATHS
         portions = [*_portions(taken, EVENTS_LOADED_AT_ONCE), ()]
         loading = asyncio.create_task(self.load(batch, portions[0], number))
         try:
             for arrivals, following in itertools.pairwise(portions):
                 await loading
                 loading = asyncio.create_task(self.load(batch, following, number))
-                for some in _portions(arrivals, between):
+                for some in _portions(arrivals, EVENTS_BETWEEN_BREATHS):
                     batch.meet(some)
                     batch.rest()
                     await _breathe()

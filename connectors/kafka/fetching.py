@@ -41,8 +41,7 @@ BUSY_WAIT_MILLISECONDS = 10
 FLOW_BYTES_MIN = 4 * 1024
 FLOW_BYTES = 64 * 1024
 """Where an answer brings less than this, and more than FLOW_BYTES_MIN, the next one is to bring as much, or what comes
-in FLOW_WAIT_MILLISECONDS: answers with a few records each cost both sides more than the records do."""
-FLOW_WAIT_MILLISECONDS = 4
+in BUSY_WAIT_MILLISECONDS: answers with a few records each cost both sides more than the records do."""
 LOOK_SECONDS = 1.0
 """So often lanes are looked at even if nothing happens."""
 TIMER_GRAIN_SECONDS = 0.001
@@ -162,7 +161,7 @@ class Fetching:
         wait = BUSY_WAIT_MILLISECONDS if others else IDLE_WAIT_MILLISECONDS
         bytes_min = 1
         if node in self._flowing:
-            wait, bytes_min = FLOW_WAIT_MILLISECONDS, FLOW_BYTES
+            wait, bytes_min = BUSY_WAIT_MILLISECONDS, FLOW_BYTES
         return FetchRequest(wait, bytes_min, FETCH_BYTES_MAX, READ_COMMITTED, list(by_topic.items()))
 
     def _receive(self, answer: Any, asked: Mapping[Any, tuple[Lane, int]]) -> None:

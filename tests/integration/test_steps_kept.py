@@ -1,0 +1,208 @@
+"""What an engine keeps of attempts until it is durable, and what it does where that goes wrong, on a real Postgres."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from connectors.source import RawRecord
+from engine.errors import UsageError
+from engine.executions import StepResult
+from engine.inside import execution_of
+from engine.limits import EngineLimits
+from engine.reading import ask_edit, history, list_runs, replay, verify
+from engine.steps import SILENT_SECONDS, SPEAK_SECONDS
+from engine.store.connecting import Connection, connect
+from statemachines.machine import compile_pipeline
+from tests.charging import TOPIC, AwayError, Charge, World, charging_pipeline, clear
+from tests.feeding import Feeding, event, feed
+from tests.services import Database, execute
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    yield clear()
+    clear()
+
+
+def told(kind: str, order: str = "o1", **data: Any) -> RawRecord:
+    return event(f"order.{kind}", {"order": order, **data}, topic=TOPIC)
+
+
+async def check_the_log(reader: Connection, **options: Any) -> None:
+    verified = await verify(reader, "default")
+    assert verified.is_clean, verified
+    replayed = await replay(reader, "default", [compile_pipeline(charging_pipeline(**options))])
+    assert replayed.is_equal, replayed
+
+
+async def turn(feeding: Feeding) -> None:
+    """Wait until it was looked once more what may begin."""
+    feeding.steps.turned.clear()
+    await asyncio.wait_for(feeding.steps.turned.wait(), 10)
+
+
+async def result_of(feeding: Feeding) -> StepResult:
+    """What became of the one attempt that is made, handed out."""
+    await feeding.begin_steps()
+    await asyncio.wait_for(feeding.steps.arrived.wait(), 10)
+    [result] = feeding.steps.take()
+    return result
+
+
+async def test_a_result_that_waits_behind_a_hold_already_waits_once(
+    database: Database, reader: Connection, world: World
+) -> None:
+    async with feed(database, charging_pipeline()) as feeding:
+        await feeding.records(told("placed"))
+        result = await result_of(feeding)
+        await feeding.records(told("noted", word=7))
+        draft = await feeding.committer.draft(None)
+        await feeding.committer.extend_results(draft, [result])
+        await feeding.committer.commit(feeding.committer.finish(draft))
+        # It was never heard that this is durable.
+        feeding.let_go()
+        for topic in feeding.topics.values():
+            for route in topic.routes:
+                route.cache.clear()
+        feeding.steps.give_back([result], refused=False)
+        assert await feeding.take_results()
+        assert not feeding.steps.has_results
+        await feeding.steps.close()
+    rows = [(row.event.type, row.event.kind) for row in await history(reader, "default", "charging", "o1")]
+    assert rows[-1] == ("done.step.charge", "waited")
+    assert [type_ for type_, _ in rows].count("done.step.charge") == 1
+    await check_the_log(reader)
+
+
+async def test_where_results_do_not_become_durable_no_more_is_begun(
+    database: Database, reader: Connection, world: World
+) -> None:
+    limits = EngineLimits(step_poll_seconds=0.01, steps_at_once_max=2)
+    async with feed(database, charging_pipeline(), limits=limits) as feeding:
+        await feeding.records(*(told("placed", f"o{number}") for number in range(5)))
+        await feeding.begin_steps()
+        while len(world.attempts("charge")) < 2:
+            await turn(feeding)
+        for _ in range(5):
+            await turn(feeding)
+        assert len(world.attempts("charge")) == 2
+        await feeding.steps.close()
+        await feeding.work()
+    assert {" ".join(run.configuration) for run in await list_runs(reader, "default")} == {"shipped"}
+
+
+async def test_a_later_result_is_not_forgotten_with_an_earlier_one(
+    database: Database, reader: Connection, world: World
+) -> None:
+    async with feed(database, charging_pipeline()) as feeding:
+        await feeding.records(told("placed"))
+        result = await result_of(feeding)
+        earlier = result._replace(event_id=f"{result.event_id}/before")
+        draft = await feeding.committer.draft(None)
+        feeding.steps.settle([earlier], draft.batch.commit)
+        assert feeding.steps.has_results
+        [again] = feeding.steps.take()
+        assert again.event_id == result.event_id
+        await feeding.steps.close()
+
+
+async def test_only_a_result_that_was_alone_is_taken_for_what_the_store_refuses(
+    database: Database, reader: Connection, world: World
+) -> None:
+    async with feed(database, charging_pipeline()) as feeding:
+        await feeding.records(told("placed"))
+        result = await result_of(feeding)
+        feeding.steps.give_back([result], refused=True, alone=False)
+        assert feeding.steps.are_alone
+        [again] = feeding.steps.take()
+        assert again.event_type == "done.step.charge"
+        feeding.steps.give_back([again], refused=True, alone=True)
+        [refused] = feeding.steps.take()
+        assert refused.event_type == "failed.step.charge"
+        assert "Postgres refuses" in refused.data["message"]
+        await feeding.steps.close()
+
+
+async def test_an_engine_that_was_away_itself_waits_to_hear_of_silent_ones(
+    database: Database, reader: Connection, world: World
+) -> None:
+    world.script["charge"] = [asyncio.Event().wait]
+    async with feed(database, charging_pipeline()) as other, feed(database, charging_pipeline()) as feeding:
+        other.steps._instance, feeding.steps._instance = "other", "ours"
+        await other.records(told("placed"))
+        await other.begin_steps()
+        while not world.attempts("charge"):
+            await turn(other)
+        await other.steps.close()
+        silent = f"update pointsman.holders set seen = now() - interval '{SILENT_SECONDS + 1} seconds'"
+        await execute(database.owner_dsn, silent)
+        await feeding.begin_steps()
+        await turn(feeding)
+        assert not feeding.steps.has_results, "Postgres may have been away for all"
+        feeding.steps._opened_at -= SILENT_SECONDS
+        feeding.steps._spoke_at -= SPEAK_SECONDS
+        await asyncio.wait_for(feeding.steps.arrived.wait(), 10)
+        [lost] = feeding.steps.take()
+        assert (lost.event_type, lost.data["error"]) == ("tried.step.charge", "LostError")
+        await feeding.steps.close()
+
+
+async def test_an_attempt_that_was_told_of_keeps_its_place_until_it_is_done(
+    database: Database, reader: Connection, world: World
+) -> None:
+    going, released = 0, asyncio.Event()
+
+    async def stubborn() -> Charge:
+        nonlocal going
+        going += 1
+        assert going == 1, "two attempts at once"
+        while not released.is_set():
+            try:
+                await released.wait()
+            except asyncio.CancelledError:
+                continue
+        going -= 1
+        return Charge(id="late", amount=0)
+
+    world.script["charge"] = [stubborn]
+    options: dict[str, Any] = {"timeout": timedelta(seconds=0.05)}
+    limits = EngineLimits(step_poll_seconds=0.01, step_cancel_seconds=0.05)
+    async with feed(database, charging_pipeline(**options), limits=limits) as feeding:
+        await feeding.records(told("placed"))
+        await feeding.begin_steps()
+        await asyncio.wait_for(feeding.steps.arrived.wait(), 10)
+        assert await feeding.take_results()
+        for _ in range(10):
+            await turn(feeding)
+        assert world.attempts("charge") == [("o1", 1)]
+        released.set()
+        await feeding.steps.close()
+        await feeding.work()
+    assert world.attempts("charge") == [("o1", 1), ("o1", 2)]
+    await check_the_log(reader, **options)
+
+
+async def test_how_a_step_ended_is_not_edited(database: Database, reader: Connection, world: World) -> None:
+    world.script["charge"] = [AwayError("down")] * 3
+    async with feed(database, charging_pipeline(takes_failures=False)) as feeding:
+        await feeding.records(told("placed"))
+        await feeding.work()
+    [number] = [one["id"] for one in await reader.fetch("select id from pointsman.dead_letters")]
+    connection = await connect(database.engine_dsn, for_engine=False)
+    try:
+        with pytest.raises(UsageError, match="tells how a step ended, which nobody can change"):
+            await ask_edit(connection, "default", number, data=b'{"place": "shop"}', who="ana", why="a try")
+    finally:
+        await connection.close()
+
+
+@pytest.mark.parametrize(
+    "data", [None, {}, {"execution": "1"}, {"execution": "1.0"}, {"execution": 5, "attempt": 1}]
+)
+def test_what_names_no_execution_is_for_none(data: Any) -> None:
+    assert execution_of("failed.step.charge", data)[:3] == (0, 0, "charge")

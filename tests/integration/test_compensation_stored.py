@@ -352,6 +352,12 @@ async def test_what_waits_behind_a_hold_is_not_begun_again_nor_taken_for_lost(
         assert await feeding.take_results()
         await feeding.steps.close()
         assert [type_ for type_, _ in await rows(reader)][-1] == "done.step.charge"
+        # The same engine with another connection, which puts back what it does not know of.
+        await feeding.begin_steps()
+        await turn(feeding)
+        await turn(feeding)
+        await feeding.steps.close()
+        assert world.steps() == ["charge"]
     async with feed(database, saga_pipeline()) as feeding:
         # By the same name: what the one before had begun is lost, but for that.
         await feeding.begin_steps()

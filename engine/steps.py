@@ -16,34 +16,22 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
-
-import orjson
-from tenacity import RetryCallState
 
 from engine.attempts import Attempt, Ended, LostError
 from engine.executions import StepResult
 from engine.limits import EngineLimits
+from engine.outcomes import Outcomes
 from engine.routing import Route
 from engine.store.contract import BegunExecution, Commit, Store
 from statemachines.events import STEP_STOPPED
-from statemachines.failing import describe
-from statemachines.machine import Machine
-from statemachines.memory import Execution, microseconds_of
 from statemachines.results import (
     ResultError,
-    done_event,
-    event_id,
-    failed_event,
-    frozen,
-    idempotency_key,
-    stopped_event,
-    tried_event,
 )
-from statemachines.step import Call, Compensation, Retry, Step
+from statemachines.step import Step
 from statemachines.undoing import ENDED, FAILED, NEVER, UNKNOWN
 
 log = logging.getLogger("pointsman.engine")
@@ -56,8 +44,6 @@ SPEAK_SECONDS = 2.0
 SILENT_SECONDS = 10.0
 """After so long without a word the attempts of an engine are lost: as long as its membership in the group lasts."""
 FOR_EVER_SECONDS = 1e9
-PAUSE_SECONDS_MAX = 30 * 24 * 3_600.0
-"""So long at most an attempt waits for the one before it."""
 LOOK_AFTER_SECONDS = 1.0
 """How often it is asked whether runs still wait for the attempts that go on here."""
 RESULTS_AT_ONCE_MAX = 500
@@ -101,8 +87,7 @@ class Steps:
         self._store: Store | None = None
         self._routes: dict[int, Route] = {}
         self._works = False
-        self._meanings: dict[tuple[int, str], tuple[Machine, Step[Any, Any]]] = {}
-        """By definition and name."""
+        self._outcomes = Outcomes(clock)
         self._kinds: dict[tuple[int, str], Step[Any, Any]] = {}
         """By pipeline and name; of versions, the newest counts."""
         self._serving: asyncio.Task[None] | None = None
@@ -137,12 +122,7 @@ class Steps:
         self._store = store
         self._routes = {route.pipeline: route for route in routes}
         self._works = any(route.works for route in routes)
-        self._meanings = {
-            (number, one.name): (machine, one)
-            for route in routes
-            for number, machine in route.machines.items()
-            for one in machine.pipeline.works
-        }
+        self._outcomes.load(routes)
         self._kinds = {
             (route.pipeline, one.name): one
             for route in routes
@@ -339,22 +319,19 @@ class Steps:
         return dict(kinds[first:] + kinds[:first])
 
     def _begin(self, begun: BegunExecution) -> None:
-        machine, step = self._meant(begun)
         if begun.stopping:
-            self._keep(self._stopped(begun, NEVER))
+            self._keep(self._outcomes.stopped(begun, NEVER))
             return
+        _, step = self._outcomes.meant(begun)
         try:
-            arguments = _arguments(begun, machine, step)
+            arguments = self._outcomes.arguments(begun)
         except BaseException as error:  # noqa: BLE001 - the validators of contexts and results are user code
-            self._keep(self._failure(begun, Ended(error=error, final=True)))
+            self._keep(self._outcomes.failure(begun, Ended(error=error, final=True)))
             return
         attempt = Attempt(step, arguments, self._limits)
         going = self._going[begun.id] = _Going(begun, step, attempt)
         attempt.ended.add_done_callback(lambda _: self._end(going))
         attempt.released.add_done_callback(lambda _: self._release(going))
-
-    def _meant(self, begun: BegunExecution) -> tuple[Machine, Step[Any, Any]]:
-        return self._meanings[begun.definition, begun.step]
 
     def _end(self, going: _Going) -> None:
         if not going.told and not going.attempt.ended.cancelled():
@@ -367,11 +344,11 @@ class Steps:
             return
         if going.stopping:
             how = ENDED if ended.error is None else UNKNOWN if ended.lost or ended.timed_out else FAILED
-            self._keep(self._stopped(begun, how, ended.result))
+            self._keep(self._outcomes.stopped(begun, how, ended.result))
         elif ended.error is None:
-            self._keep(self._success(begun, ended.result))
+            self._keep(self._outcomes.success(begun, ended.result))
         else:
-            self._keep(self._failure(begun, ended))
+            self._keep(self._outcomes.failure(begun, ended))
 
     def _keep(self, result: StepResult) -> None:
         self._results[result.begun.id] = result
@@ -392,54 +369,10 @@ class Steps:
 
     def _lose(self, begun: BegunExecution) -> None:
         if begun.stopping:
-            self._keep(self._stopped(begun, UNKNOWN))
+            self._keep(self._outcomes.stopped(begun, UNKNOWN))
             return
         said = "the engine that made the attempt ended before it was known what became of it"
-        self._keep(self._failure(begun, Ended(error=LostError(said), lost=True)))
-
-    def _stopped(self, begun: BegunExecution, how: str, result: Any = None) -> StepResult:
-        machine, step = self._meant(begun)
-        execution = _execution(begun)
-        try:
-            event_type, data = stopped_event(step, execution, how, result)
-        except ResultError:
-            # It was done, and what it returned cannot be kept.
-            event_type, data = stopped_event(step, execution, UNKNOWN)
-        known_as = event_id(machine, begun, execution, begun.attempt, "stopped")
-        return self._result(begun, known_as, event_type, data)
-
-    def _success(self, begun: BegunExecution, result: Any) -> StepResult:
-        machine, step = self._meant(begun)
-        execution = _execution(begun)
-        try:
-            event_type, data = done_event(step, execution, begun.attempt, result)
-        except ResultError as error:
-            # What it returned by mistake it would return again.
-            return self._failure(begun, Ended(error=error, final=True, lost=step.compensation is not None))
-        known_as = event_id(machine, begun, execution, begun.attempt, "done")
-        return self._result(begun, known_as, event_type, data)
-
-    def _failure(self, begun: BegunExecution, ended: Ended) -> StepResult:
-        machine, step = self._meant(begun)
-        execution, error, retry = _execution(begun), ended.error, step.retry
-        assert error is not None, "it failed"
-        if ended.final or begun.attempt >= retry.attempts or isinstance(error, retry.unless):
-            kind, attempts = "failed", begun.attempt
-            event_type, data = failed_event(
-                step, execution, error, timed_out=ended.timed_out, lost=ended.lost, attempts=attempts
-            )
-        else:
-            kind, again = "tried", microseconds_of(self._clock() + _pause(step, begun.attempt, error))
-            event_type, data = tried_event(
-                step, execution, error, timed_out=ended.timed_out, lost=ended.lost, again=again
-            )
-        known_as = event_id(machine, begun, execution, begun.attempt, kind)
-        return self._result(begun, known_as, event_type, data)
-
-    def _result(
-        self, begun: BegunExecution, known_as: str, event_type: str, data: Mapping[str, Any]
-    ) -> StepResult:
-        return StepResult(begun, self._routes[begun.pipeline], known_as, event_type, data)
+        self._keep(self._outcomes.failure(begun, Ended(error=LostError(said), lost=True)))
 
     def _refuse(self, result: StepResult) -> None:
         """Have a step fail whose result the store does not take."""
@@ -450,46 +383,10 @@ class Steps:
             log.error("nor is its failure taken; it is tried again when an engine takes over the run")
             self._results.pop(begun.id, None)
             return
-        _, step = self._meant(begun)
+        _, step = self._outcomes.meant(begun)
         lost = step.compensation is not None
         if result.event_type.startswith(STEP_STOPPED):
-            failed = self._stopped(begun, UNKNOWN)
+            failed = self._outcomes.stopped(begun, UNKNOWN)
         else:
-            failed = self._failure(begun, Ended(error=ResultError(said), final=True, lost=lost))
+            failed = self._outcomes.failure(begun, Ended(error=ResultError(said), final=True, lost=lost))
         self._keep(failed._replace(is_refused=True))
-
-
-def _execution(begun: BegunExecution) -> Execution:
-    return Execution(begun.sequence, begun.number, begun.step, "", begun.attempt, of=begun.of)
-
-
-def _arguments(begun: BegunExecution, machine: Machine, step: Step[Any, Any]) -> tuple[Any, ...]:
-    """What a step is given, or a compensation. Raises what the validators of users raise."""
-    context = frozen(machine.context_class).__pydantic_validator__.validate_json(begun.input)
-    key = idempotency_key(machine, begun.key, begun.generation, _execution(begun))
-    call = Call(key, begun.attempt, begun.key, begun.step, begun.error)
-    if not isinstance(step, Compensation):
-        return context, call
-    sequence, _, number = begun.of.partition(".")
-    undone = Execution(int(sequence), int(number), step.of.name, "")
-    undone_key = idempotency_key(machine, begun.key, begun.generation, undone)
-    made = None
-    if begun.made is not None:
-        made = step.of.adapter.validate_python(orjson.loads(begun.made)["data"]["data"])
-    return context, made, replace(call, of=Call(undone_key, 0, begun.key, step.of.name))
-
-
-def _pause(step: Step[Any, Any], attempt: int, error: BaseException) -> timedelta:
-    """How long to wait before the next attempt, by the step's strategy, which may be a user's."""
-    state = RetryCallState(retry_object=None, fn=None, args=(), kwargs={})  # type: ignore[arg-type]  # none is asked
-    state.attempt_number = attempt
-    state.set_exception((type(error), error, error.__traceback__))
-    try:
-        return timedelta(seconds=min(max(0.0, float(step.retry.wait(state))), PAUSE_SECONDS_MAX))
-    except BaseException as raised:  # noqa: BLE001 - whatever user code raises ends here
-        log.warning(
-            "the wait strategy of the step %s failed (%s); it waits as is usual",
-            step.name,
-            describe(raised, "it"),
-        )
-        return timedelta(seconds=float(Retry().wait(state)))

@@ -1,0 +1,144 @@
+"""What became of attempts of steps, as the events that tell their runs; and what steps are given."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import orjson
+from tenacity import RetryCallState
+
+from engine.attempts import Ended
+from engine.executions import StepResult
+from engine.routing import Route
+from engine.store.contract import BegunExecution
+from statemachines.failing import describe
+from statemachines.machine import Machine
+from statemachines.memory import Execution, microseconds_of
+from statemachines.results import (
+    ResultError,
+    done_event,
+    event_id,
+    failed_event,
+    frozen,
+    idempotency_key,
+    stopped_event,
+    tried_event,
+)
+from statemachines.step import Call, Compensation, Retry, Step
+from statemachines.undoing import UNKNOWN
+
+log = logging.getLogger("pointsman.engine")
+
+PAUSE_SECONDS_MAX = 30 * 24 * 3_600.0
+"""So long at most an attempt waits for the one before it."""
+
+
+class Outcomes:
+    """Makes them, for the pipelines that are loaded."""
+
+    def __init__(self, clock: Callable[[], datetime]) -> None:
+        self._clock = clock
+        self._routes: dict[int, Route] = {}
+        self._meanings: dict[tuple[int, str], tuple[Machine, Step[Any, Any]]] = {}
+        """By definition and name."""
+
+    def load(self, routes: Iterable[Route]) -> None:
+        """Know these pipelines, and no others."""
+        self._routes = {route.pipeline: route for route in routes}
+        self._meanings = {
+            (number, one.name): (machine, one)
+            for route in self._routes.values()
+            for number, machine in route.machines.items()
+            for one in machine.pipeline.works
+        }
+
+    def meant(self, begun: BegunExecution) -> tuple[Machine, Step[Any, Any]]:
+        """The definition and the step that an attempt is of."""
+        return self._meanings[begun.definition, begun.step]
+
+    def arguments(self, begun: BegunExecution) -> tuple[Any, ...]:
+        """What the step is given, or the compensation. Raises what the validators of users raise."""
+        machine, step = self.meant(begun)
+        context = frozen(machine.context_class).__pydantic_validator__.validate_json(begun.input)
+        key = idempotency_key(machine, begun.key, begun.generation, _execution(begun))
+        call = Call(key, begun.attempt, begun.key, begun.step, begun.error)
+        if not isinstance(step, Compensation):
+            return context, call
+        sequence, _, number = begun.of.partition(".")
+        undone = Execution(int(sequence), int(number), step.of.name, "")
+        undone_key = idempotency_key(machine, begun.key, begun.generation, undone)
+        made = None
+        if begun.made is not None:
+            made = step.of.adapter.validate_python(orjson.loads(begun.made)["data"]["data"])
+        return context, made, replace(call, of=Call(undone_key, 0, begun.key, step.of.name))
+
+    def success(self, begun: BegunExecution, result: Any) -> StepResult:
+        """Of one that was done, unless what it returned cannot be kept."""
+        machine, step = self.meant(begun)
+        execution = _execution(begun)
+        try:
+            event_type, data = done_event(step, execution, begun.attempt, result)
+        except ResultError as error:
+            # What it returned by mistake it would return again.
+            return self.failure(begun, Ended(error=error, final=True, lost=step.compensation is not None))
+        known_as = event_id(machine, begun, execution, begun.attempt, "done")
+        return self._result(begun, known_as, event_type, data)
+
+    def failure(self, begun: BegunExecution, ended: Ended) -> StepResult:
+        """Of one that failed: for good, or to be tried again when the step's strategy says."""
+        machine, step = self.meant(begun)
+        execution, error, retry = _execution(begun), ended.error, step.retry
+        assert error is not None, "it failed"
+        if ended.final or begun.attempt >= retry.attempts or isinstance(error, retry.unless):
+            kind, attempts = "failed", begun.attempt
+            event_type, data = failed_event(
+                step, execution, error, timed_out=ended.timed_out, lost=ended.lost, attempts=attempts
+            )
+        else:
+            kind, again = "tried", microseconds_of(self._clock() + _pause(step, begun.attempt, error))
+            event_type, data = tried_event(
+                step, execution, error, timed_out=ended.timed_out, lost=ended.lost, again=again
+            )
+        known_as = event_id(machine, begun, execution, begun.attempt, kind)
+        return self._result(begun, known_as, event_type, data)
+
+    def stopped(self, begun: BegunExecution, how: str, result: Any = None) -> StepResult:
+        """Of one whose state was left: ``how`` it ended, as the core says it, and what it returned."""
+        machine, step = self.meant(begun)
+        execution = _execution(begun)
+        try:
+            event_type, data = stopped_event(step, execution, how, result)
+        except ResultError:
+            # It was done, and what it returned cannot be kept.
+            event_type, data = stopped_event(step, execution, UNKNOWN)
+        known_as = event_id(machine, begun, execution, begun.attempt, "stopped")
+        return self._result(begun, known_as, event_type, data)
+
+    def _result(
+        self, begun: BegunExecution, known_as: str, event_type: str, data: Mapping[str, Any]
+    ) -> StepResult:
+        return StepResult(begun, self._routes[begun.pipeline], known_as, event_type, data)
+
+
+def _execution(begun: BegunExecution) -> Execution:
+    return Execution(begun.sequence, begun.number, begun.step, "", begun.attempt, of=begun.of)
+
+
+def _pause(step: Step[Any, Any], attempt: int, error: BaseException) -> timedelta:
+    """How long to wait before the next attempt, by the step's strategy, which may be a user's."""
+    state = RetryCallState(retry_object=None, fn=None, args=(), kwargs={})  # type: ignore[arg-type]  # none is asked
+    state.attempt_number = attempt
+    state.set_exception((type(error), error, error.__traceback__))
+    try:
+        return timedelta(seconds=min(max(0.0, float(step.retry.wait(state))), PAUSE_SECONDS_MAX))
+    except BaseException as raised:  # noqa: BLE001 - whatever user code raises ends here
+        log.warning(
+            "the wait strategy of the step %s failed (%s); it waits as is usual",
+            step.name,
+            describe(raised, "it"),
+        )
+        return timedelta(seconds=float(Retry().wait(state)))

@@ -12,6 +12,7 @@ from engine.commands import CHANNEL
 from engine.dispositions import Disposition
 from engine.errors import UsageError
 from engine.reading.catalog import SQL
+from engine.reading.due import memory_of
 from engine.reading.explain import Answer, explain
 from engine.store.connecting import Connection
 from statemachines.outcome import Reason
@@ -109,7 +110,7 @@ async def _ask(
         found = {
             row["id"]: row for row in await connection.fetch(SQL["letters_to_ask_of"], namespace, wanted)
         }
-        skipped = [(number, _why_not(found.get(number))) for number in wanted]
+        skipped = [(number, _why_not(command, found.get(number))) for number in wanted]
         chosen = [number for number, reason in skipped if not reason]
         # What is only to be published needs no pipeline to be loaded: any engine of the namespace may do it.
         pipelines = [
@@ -212,11 +213,13 @@ async def _answers(connection: Connection, namespace: str, row: Any) -> list[Ans
     return [answer for answer in answers if answer.event_id == row["event_id"]] or answers
 
 
-def _why_not(row: Any) -> str:
+def _why_not(command: str, row: Any) -> str:
     if row is None:
         return "there is no such dead letter"
     if row["status"] != "open":
         return f"it is {row['status']} already"
+    if command == "drop" and row["memory"] and memory_of(row["memory"]).undoing >= 0:
+        return "it holds a run that is being undone, and could not go on without it: redrive it, to have it tried again"
     return ""
 
 

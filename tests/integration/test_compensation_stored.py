@@ -16,7 +16,7 @@ from statemachines.machine import compile_pipeline
 from tests.feeding import Feeding, event, feed
 from tests.operators import ask
 from tests.saga import TOPIC, OutOfStockError, World, clear, forever, saga_pipeline
-from tests.services import Database
+from tests.services import Database, execute
 
 
 @pytest.fixture
@@ -178,7 +178,16 @@ async def test_a_compensation_is_tried_again_and_one_that_fails_for_good_holds_t
         assert "bank 2" in letter["error"]
         await check_the_log(reader)
         # Without it the run would never end; put back, it is tried once more, and fails, and once more.
-        await feeding.drop(letter["id"])
+        dropped = await feeding.drop(letter["id"])
+        assert (dropped.commands, [number for number, _ in dropped.skipped]) == ((), [letter["id"]])
+        assert "redrive it, to have it tried again" in dropped.skipped[0][1]
+        # Nor where it was asked for before that.
+        asked = "insert into pointsman.inbox (namespace, pipeline, command, body, who, why) "
+        body = f"""'{{"dead_letter": {letter["id"]}}}'"""
+        await execute(
+            database.owner_dsn, asked + f"values ('default', 1, 'drop', {body}, 'ana', 'not wanted')"
+        )
+        await feeding.commands()
         assert [one["id"] for one in await reader.fetch(still_open)] == [letter["id"]]
         await feeding.redrive(letter["id"])
         await feeding.work()

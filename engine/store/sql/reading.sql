@@ -363,8 +363,10 @@ left join pointsman.runs r on r.id = d.run
 where d.namespace = $1 and d.id = $2
 
 -- name: letters_to_ask_of
-select id, pipeline, status, reason, position from pointsman.dead_letters
-where namespace = $1 and id = any ($2::bigint[]) order by id
+-- With what the run remembers that each of them holds.
+select d.id, d.pipeline, d.status, d.reason, d.position, r.memory
+from pointsman.dead_letters d left join pointsman.runs r on r.id = d.run and r.held = d.sequence
+where d.namespace = $1 and d.id = any ($2::bigint[]) order by d.id
 
 -- name: ask
 insert into pointsman.inbox (namespace, pipeline, command, body, who, why)

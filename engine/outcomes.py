@@ -74,7 +74,7 @@ class Outcomes:
         made = None
         if begun.made is not None:
             made = step.of.adapter.validate_python(orjson.loads(begun.made)["data"]["data"])
-        return context, made, replace(call, of=Call(undone_key, 0, begun.key, step.of.name))
+        return context, made, replace(call, undone=Call(undone_key, 0, begun.key, step.of.name))
 
     def success(self, begun: BegunExecution, result: Any) -> StepResult:
         """Of one that was done, unless what it returned cannot be kept."""

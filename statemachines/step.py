@@ -51,8 +51,19 @@ class Call:
     step: str
     last_error: str = ""
     """How the attempt before this one failed, as in ``Class: message``; empty where there is none."""
-    of: Call | None = None
-    """Of a compensation: what it undoes."""
+    undone: Call | None = None
+    """Of a compensation: the call that it undoes."""
+
+    @property
+    def of(self) -> Call:
+        """The call that a compensation undoes.
+
+        Raises:
+            LookupError: it is the call of a step, which undoes nothing.
+        """
+        if self.undone is None:
+            raise LookupError(f"{self.step} is no compensation: its call is of none that it undoes")
+        return self.undone
 
 
 def exponential(first: float, most: float) -> wait_base:

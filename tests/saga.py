@@ -61,7 +61,7 @@ class World:
             raise asked
         if asked is not None:
             await asked()
-        undone = "" if call.of is None else call.of.idempotency_key
+        undone = "" if call.undone is None else call.of.idempotency_key
         self.ledger.append((call.step, call.key, call.idempotency_key, undone))
         if self.wrong:
             self.wrong = False

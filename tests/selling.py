@@ -61,7 +61,7 @@ def lines_of(ledger: Path) -> list[Line]:
 
 
 def _write(call: Call, what: str) -> None:
-    of = "" if call.of is None else call.of.idempotency_key
+    of = "" if call.undone is None else call.of.idempotency_key
     line = "\t".join((call.step, call.key, call.idempotency_key, of, str(call.attempt), what))
     file = os.open(os.environ[LEDGER], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     try:
@@ -93,7 +93,6 @@ def orders_on(topic: str) -> Pipeline[Order]:
 
     @pay.compensate(retry=patient)
     async def refund(order: Order, made: str | None, call: Call) -> None:
-        assert call.of is not None
         assert made in (None, call.of.idempotency_key)
         await _work(order, call)
 
@@ -104,7 +103,6 @@ def orders_on(topic: str) -> Pipeline[Order]:
 
     @reserve.compensate(retry=patient)
     async def release(order: Order, made: str | None, call: Call) -> None:
-        assert call.of is not None
         assert made in (None, call.of.idempotency_key)
         await _work(order, call)
 

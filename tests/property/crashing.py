@@ -144,7 +144,7 @@ class Outside:
         check_alive()
 
     def _write(self, what: str, order: Order, call: Call, made: str | None) -> None:
-        of = "" if call.of is None else call.of.idempotency_key
+        of = "" if call.undone is None else call.of.idempotency_key
         entry = Entry(what, call.step, call.key, call.idempotency_key, of, call.attempt, order.amount, made)
         self.ledger.append(entry)
 

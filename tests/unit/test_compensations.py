@@ -59,7 +59,7 @@ def sent(made: Trade) -> Case[Any]:
 
 def test_a_compensation_is_called_like_its_function() -> None:
     made, order = Trade(), Order()
-    call = Call("key", 1, "k", "refund", of=Call("charged", 1, "k", "charge"))
+    call = Call("key", 1, "k", "refund", undone=Call("charged", 1, "k", "charge"))
     assert asyncio.run(made.refund(order, OK, call)) is None  # type: ignore[arg-type]
     made.unpack(order, None, Call("key", 1, "k", "unpack"))
     assert order.said == ["refund of id='c-1'", "unpack of None"]
@@ -564,3 +564,8 @@ def test_a_pipeline_without_compensations_remembers_what_it_did() -> None:
     case = sent(made)
     assert memory_of(case) == Memory(executions=(Execution(3, 0, "tell", "sent"),))
     assert "$compensating" not in case.machine.steps.chart.numbers
+
+
+def test_the_call_of_a_step_undoes_nothing_and_says_so() -> None:
+    with pytest.raises(LookupError, match="charge is no compensation"):
+        _ = Call("key", 1, "k", "charge").of

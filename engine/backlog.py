@@ -17,7 +17,8 @@ from typing import NamedTuple
 from connectors.source import Partition, Reader, SourceError
 from engine.limits import EngineLimits
 from engine.routing import Route, TopicRoute
-from engine.store.contract import Applied, Store
+from engine.store.contract import Store
+from engine.store.values import Applied
 from statemachines.memory import time_of
 
 log = logging.getLogger("pointsman.engine")

@@ -15,7 +15,7 @@ from engine.log import Kind, digest_number, digest_of, microseconds, postgres_ti
 from engine.moves import Moves
 from engine.publications import source_of
 from engine.routing import Route
-from engine.store.contract import FollowUp
+from engine.store.values import FollowUp
 from statemachines.following import Following, Unseen, fall_due, follow, refuse_next
 from statemachines.limits import FOLLOWING_MAX
 from statemachines.machine import Machine

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from connectors.source import Partition, Record
-from engine.store.contract import PositionMove
+from engine.store.values import PositionMove
 
 CHANNEL = "pointsman_positions"
 """Postgres notifies here when a person set a position."""

@@ -38,14 +38,8 @@ from engine.outlet import Outlet
 from engine.relay.refusals import record_of
 from engine.routing import Route, TopicRoute
 from engine.sending import SentEvents
-from engine.store.contract import (
-    Command,
-    EndedDeadLetter,
-    LostRunsError,
-    RefusedByStoreError,
-    Store,
-    StoredDeadLetter,
-)
+from engine.store.contract import LostRunsError, RefusedByStoreError, Store
+from engine.store.values import Command, EndedDeadLetter, StoredDeadLetter
 from engine.waiting import with_deferred
 from statemachines.limits import FOLLOWING_MAX
 from statemachines.memory import read_memory

@@ -11,7 +11,7 @@ from connectors.source import Record
 from engine.dispositions import Disposition
 from engine.envelope import encode_headers
 from engine.outbox import OutRecord
-from engine.store.contract import DeadLetter
+from engine.store.values import DeadLetter
 from statemachines.outcome import Reason, Tried
 
 TEXT_BYTES_MAX = 8_000

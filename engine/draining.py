@@ -16,7 +16,8 @@ from engine.loading import ask_for_seen
 from engine.log import Kind, microseconds
 from engine.operators import command_id
 from engine.routing import Route, TopicRoute
-from engine.store.contract import Command, Commit, FollowUp, Store
+from engine.store.contract import Store
+from engine.store.values import Command, Commit, FollowUp
 from engine.waiting import arrival_of
 from statemachines.outcome import Reason, Refused
 from statemachines.run import Run

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from engine.routing import Route
-from engine.store.contract import AskedExecution, BegunExecution, Commit
+from engine.store.values import AskedExecution, BegunExecution, Commit
 from statemachines.memory import Execution, read_memory, time_of, write_memory
 from statemachines.run import Run
 

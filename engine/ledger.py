@@ -27,7 +27,7 @@ from engine.log import (
     with_hash,
 )
 from engine.routing import RUN_BYTES, Route, TopicRoute, bytes_of
-from engine.store.contract import Commit, IgnoredRange, Noted
+from engine.store.values import Commit, IgnoredRange, Noted
 from statemachines.outcome import (
     Moved,
     Reason,

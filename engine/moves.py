@@ -19,7 +19,7 @@ from engine.log import COLUMNS, HASH_BYTES, HASH_LENGTH, Kind, digest_number, po
 from engine.publications import asked_effects, instant_of, publish, sent_value
 from engine.routing import Route
 from engine.settling import Settling
-from engine.store.contract import SentEvent
+from engine.store.values import SentEvent
 from statemachines.effects import Asked, Publication
 from statemachines.events import Address, Envelope
 from statemachines.machine import Machine

@@ -22,7 +22,8 @@ from engine.draining import Draining, write_row
 from engine.log import Kind
 from engine.operators import cancellation, command_id, operators_arrival
 from engine.routing import Route, TopicRoute
-from engine.store.contract import Command, Hold, Operation, Store
+from engine.store.contract import Store
+from engine.store.values import Command, Hold, Operation
 from engine.waiting import with_deferred
 from statemachines.memory import read_memory
 from statemachines.outcome import Reason, Refused

@@ -13,7 +13,7 @@ from engine.arrival import Arrival
 from engine.inside import inner_arrival
 from engine.log import microseconds
 from engine.routing import Route
-from engine.store.contract import Command
+from engine.store.values import Command
 from statemachines.events import Cancelled
 
 

@@ -14,7 +14,7 @@ from tenacity import RetryCallState
 from engine.attempts import Ended
 from engine.executions import StepResult
 from engine.routing import Route
-from engine.store.contract import BegunExecution
+from engine.store.values import BegunExecution
 from statemachines.failing import describe
 from statemachines.machine import Machine
 from statemachines.memory import Execution, microseconds_of

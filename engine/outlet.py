@@ -23,7 +23,7 @@ from connectors.kafka.sink_limits import SinkLimits
 from connectors.source import NoSuchTopicError, SourceError, SourceUnreachableError
 from engine.outbox import OutRecord
 from engine.publications import instant_of, publish
-from engine.store.contract import Commit
+from engine.store.values import Commit
 from statemachines.effects import Publication
 from statemachines.events import Event
 

@@ -11,7 +11,8 @@ from engine.committer import Committer, kind_of
 from engine.inside import sent_arrival
 from engine.outlet import Outlet
 from engine.routing import Route
-from engine.store.contract import Command, LostRunsError, RefusedByStoreError, Store
+from engine.store.contract import LostRunsError, RefusedByStoreError, Store
+from engine.store.values import Command
 from statemachines.outcome import Reason, Refused
 
 log = logging.getLogger("pointsman.engine")

@@ -26,7 +26,8 @@ from engine.executions import StepResult
 from engine.limits import EngineLimits
 from engine.outcomes import Outcomes
 from engine.routing import Route
-from engine.store.contract import BegunExecution, Commit, Store
+from engine.store.contract import Store
+from engine.store.values import BegunExecution, Commit
 from statemachines.events import STEP_STOPPED
 from statemachines.results import (
     ResultError,

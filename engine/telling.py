@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import islice
 
-from engine.store.contract import DeadLetter
+from engine.store.values import DeadLetter
 
 log = logging.getLogger("pointsman.engine")
 

@@ -15,7 +15,8 @@ from datetime import datetime
 from engine.backlog import Backlog
 from engine.limits import EngineLimits
 from engine.routing import Route
-from engine.store.contract import DueRun, Store
+from engine.store.contract import Store
+from engine.store.values import DueRun
 from statemachines.run import Run
 
 HANDED_MAX = 2

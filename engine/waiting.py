@@ -13,7 +13,8 @@ from engine.envelope import decode_envelope
 from engine.inside import inner_arrival
 from engine.log import digest_bytes
 from engine.routing import Route, TopicRoute
-from engine.store.contract import Store, WaitingEvent
+from engine.store.contract import Store
+from engine.store.values import WaitingEvent
 from statemachines.run import DeferredEvent, Run
 from statemachines.topic import Topic
 

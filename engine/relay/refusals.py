@@ -18,7 +18,7 @@ from engine.envelope import decode_headers, encode_headers
 from engine.outbox import OutRecord
 from engine.relay.rows import Connection, Load
 from engine.store import queries
-from engine.store.contract import StoredDeadLetter
+from engine.store.values import StoredDeadLetter
 from statemachines.outcome import Reason
 
 _SQL = queries.load("relay")

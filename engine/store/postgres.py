@@ -14,7 +14,10 @@ from connectors.source import Partition
 from engine import outbox
 from engine.log import Kind
 from engine.store.connecting import Connection, connect, translate
-from engine.store.contract import (
+from engine.store.contract import StoreError, StoreUnavailableError
+from engine.store.queries import load
+from engine.store.silence import ending_silent_blockers
+from engine.store.values import (
     Applied,
     BegunExecution,
     Command,
@@ -25,12 +28,8 @@ from engine.store.contract import (
     Origin,
     Position,
     StoredDeadLetter,
-    StoreError,
-    StoreUnavailableError,
     WaitingEvent,
 )
-from engine.store.queries import load
-from engine.store.silence import ending_silent_blockers
 from engine.store.writing import Writing
 from statemachines.run import Run
 

@@ -10,7 +10,7 @@ from engine.dead_letters import numbered
 from engine.log import COLUMNS
 from engine.store.attributes import write_attributes
 from engine.store.connecting import Connection
-from engine.store.contract import Command, Commit, LostPositionsError, LostRunsError, Operation
+from engine.store.contract import LostPositionsError, LostRunsError
 from engine.store.copying import (
     CHANGE_COLUMNS,
     RUN_COLUMNS,
@@ -20,6 +20,7 @@ from engine.store.copying import (
     pack_runs,
 )
 from engine.store.queries import load
+from engine.store.values import Command, Commit, Operation
 from statemachines.run import Run
 
 _SQL = load("store")

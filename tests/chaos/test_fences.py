@@ -14,15 +14,13 @@ from connectors.source import Partition
 from engine import run_ids
 from engine.store import connecting, silence
 from engine.store.contract import (
-    Commit,
-    EndedDeadLetter,
     LostPositionsError,
     LostRunsError,
-    PositionMove,
     RefusedByStoreError,
     StoreUnavailableError,
 )
 from engine.store.postgres import PostgresStore
+from engine.store.values import Commit, EndedDeadLetter, PositionMove
 from tests.chaos.contender import CLUSTER, GROUP, Contender, contender, told, weighed
 from tests.chaos.faults import is_engine_commit
 from tests.chaos.parcels import PARCELS

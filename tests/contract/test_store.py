@@ -12,18 +12,9 @@ import pytest
 
 from connectors.source import Partition
 from engine.log import Kind, LogRow, append, digest_number, digest_of, fold, pack, with_hash
-from engine.store.contract import (
-    Commit,
-    DeadLetter,
-    FollowUp,
-    LostPositionsError,
-    LostRunsError,
-    Origin,
-    PositionMove,
-    RefusedByStoreError,
-    Store,
-)
+from engine.store.contract import LostPositionsError, LostRunsError, RefusedByStoreError, Store
 from engine.store.postgres import PostgresStore
+from engine.store.values import Commit, DeadLetter, FollowUp, Origin, PositionMove
 from engine.store.writing import FEW_CHANGES_MAX
 from statemachines.run import Run
 from tests.fakes.store import FakeStore, Tables

@@ -10,7 +10,8 @@ import pytest
 
 from engine.homes import HOMES
 from engine.log import append, fold
-from engine.store.contract import AskedExecution, BegunExecution, Commit, Store
+from engine.store.contract import Store
+from engine.store.values import AskedExecution, BegunExecution, Commit
 from statemachines.run import Run
 from tests.contract.test_store import (
     AT,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from engine.homes import HOMES
-from engine.store.contract import AskedExecution, BegunExecution, Commit
+from engine.store.values import AskedExecution, BegunExecution, Commit
 from statemachines.run import Run
 
 

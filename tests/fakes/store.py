@@ -10,7 +10,8 @@ from datetime import datetime
 
 from connectors.source import Partition
 from engine.log import Kind, LogRow, unpack
-from engine.store.contract import (
+from engine.store.contract import LostPositionsError, LostRunsError, RefusedByStoreError
+from engine.store.values import (
     Applied,
     BegunExecution,
     Command,
@@ -19,13 +20,10 @@ from engine.store.contract import (
     DeferredRow,
     DueRun,
     Hold,
-    LostPositionsError,
-    LostRunsError,
     Noted,
     Operation,
     Origin,
     Position,
-    RefusedByStoreError,
     StoredDeadLetter,
     WaitingEvent,
 )

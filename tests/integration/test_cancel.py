@@ -24,7 +24,7 @@ from engine.reading import (
 )
 from engine.reading.way import count_states, passages_of
 from engine.store.connecting import Connection
-from engine.store.contract import Commit
+from engine.store.values import Commit
 from statemachines import Cancelled, Context, Event, Pipeline, Send
 from statemachines.machine import compile_pipeline
 from statemachines.way import find_way

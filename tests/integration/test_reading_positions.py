@@ -10,7 +10,8 @@ from connectors.source import Partition
 from engine.errors import UsageError
 from engine.reading import NotFoundError, list_positions, set_position
 from engine.store.connecting import Connection, connect
-from engine.store.contract import LostPositionsError, PositionMove
+from engine.store.contract import LostPositionsError
+from engine.store.values import PositionMove
 from tests.feeding import CLUSTER, event, feed
 from tests.services import Database
 from tests.shop import shop

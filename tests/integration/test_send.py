@@ -22,6 +22,8 @@ from engine.reading import (
     verify,
 )
 from engine.store.connecting import Connection, connect
+from engine.store.contract import RefusedByStoreError
+from engine.store.values import Commit
 from statemachines.machine import compile_pipeline
 from tests.errand import errand
 from tests.feeding import event, feed
@@ -243,7 +245,6 @@ async def test_what_the_store_does_not_take_is_a_dead_letter(
 ) -> None:
     async with feed(database, shop(), limits=EngineLimits()) as feeding:
         commit, calls = feeding.store.commit, 0
-        from engine.store.contract import Commit, RefusedByStoreError  # noqa: PLC0415 - beside what is patched
 
         async def refuse_first(one: Commit) -> int | None:
             nonlocal calls

@@ -17,7 +17,7 @@ from engine.envelope import decode_envelope
 from engine.executions import StepResult
 from engine.log import Kind, LogRow, fold, pack, seal, unpack
 from engine.routing import Loaded, Route, make_routes
-from engine.store.contract import AskedExecution, BegunExecution
+from engine.store.values import AskedExecution, BegunExecution
 from statemachines import After, Call, Context, Done, Event, Pipeline, Publish, Searchable, Send
 from statemachines.machine import compile_pipeline
 from statemachines.memory import read_memory, time_of

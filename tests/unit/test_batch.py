@@ -16,7 +16,7 @@ from engine.caches import evict
 from engine.dispositions import Disposition
 from engine.limits import EngineLimits
 from engine.routing import RUN_BYTES, Loaded, TopicRoute, bytes_of, make_routes
-from engine.store.contract import IgnoredRange
+from engine.store.values import IgnoredRange
 from statemachines import Context, Event, Pipeline, Send, Topic
 from statemachines.machine import compile_pipeline
 

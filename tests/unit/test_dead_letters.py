@@ -11,7 +11,7 @@ from connectors.source import RawRecord
 from engine.dead_letters import DeadLetterTopic, Subject, fit_text, make_dead_letter, numbered
 from engine.envelope import decode_envelope, decode_headers, encode_envelope
 from engine.outbox import OutRecord
-from engine.store.contract import DeadLetter
+from engine.store.values import DeadLetter
 from statemachines.outcome import Reason
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)

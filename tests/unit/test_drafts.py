@@ -18,7 +18,8 @@ from engine.limits import EngineLimits
 from engine.observing import Silent
 from engine.parts import Parts
 from engine.routing import Loaded, TopicRoute, make_routes
-from engine.store.contract import Commit, LostRunsError, RefusedByStoreError, Store
+from engine.store.contract import LostRunsError, RefusedByStoreError, Store
+from engine.store.values import Commit
 from statemachines.machine import compile_pipeline
 from tests.chaos.contender import told, weighed
 from tests.chaos.parcels import PARCELS, parcel

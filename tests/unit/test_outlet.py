@@ -13,7 +13,7 @@ from connectors.source import RawRecord
 from engine.batch import Batch
 from engine.outlet import BYTES_DEFAULT, KNOWN_SECONDS, UNKNOWN_SECONDS, Outlet, Room, Rooms
 from engine.routing import Loaded, make_routes
-from engine.store.contract import Commit
+from engine.store.values import Commit
 from statemachines.machine import compile_pipeline
 from statemachines.outcome import Reason
 from tests.feeding import CLUSTER, TOPIC

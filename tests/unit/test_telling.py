@@ -12,7 +12,7 @@ import pytest
 from connectors.source import RawRecord
 from engine.cli.logs import JsonLines, Lines
 from engine.dead_letters import DeadLetterTopic, Subject, make_dead_letter
-from engine.store.contract import DeadLetter
+from engine.store.values import DeadLetter
 from engine.telling import TOLD_MAX, tell_dead_letters
 from statemachines.outcome import Reason
 

@@ -11,7 +11,8 @@ from typing import Any, cast
 from engine.backlog import Backlog
 from engine.limits import EngineLimits
 from engine.routing import Loaded, Route, make_routes
-from engine.store.contract import DueRun, Store
+from engine.store.contract import Store
+from engine.store.values import DueRun
 from engine.timers import HANDED_MAX, Due, Timers
 from statemachines.definition import Pipeline
 from statemachines.machine import compile_pipeline

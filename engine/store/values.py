@@ -1,0 +1,344 @@
+"""What the store is given and gives back: the values of its contract (``engine.store.contract``)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import NamedTuple
+
+from connectors.source import Partition
+from engine.outbox import OutRecord
+from statemachines.run import Run
+from statemachines.search import Attributes
+
+
+class Position(NamedTuple):
+    """A partition's position as it was taken: whoever holds the epoch may move it."""
+
+    id: int
+    partition: Partition
+    position: int
+    epoch: int
+
+
+class Origin(NamedTuple):
+    """Where a record came from; all of it may be part of its event's id."""
+
+    cluster: str
+    topic: str
+    partition: int
+
+
+class PositionMove(NamedTuple):
+    """From where to where; only if nothing else moved it or took it."""
+
+    id: int
+    epoch: int
+    old: int
+    new: int
+    record_time: int | None = None
+    """Kafka's time of the last record, in milliseconds since 1970; None: there was no record."""
+
+
+class Applied(NamedTuple):
+    """How far a partition was applied, by whoever holds it."""
+
+    position: int
+    record_time: int
+    """Kafka's time of the last record that was applied, in milliseconds since 1970; 0: there was none."""
+
+
+class DueRun(NamedTuple):
+    """A run for which something has fallen due."""
+
+    pipeline: int
+    key: str
+    id: int
+    wake_at: datetime
+    generation: int
+    sequence: int
+    """With the generation: which version of the run was found."""
+    run: Run | None = None
+    """The run itself, without what is deferred for it; None where it is large."""
+
+
+class SentEvent(NamedTuple):
+    """An event from a run to another one."""
+
+    pipeline: str
+    key: str
+    body: bytes
+    """The key, a NUL, and a structured CloudEvent."""
+
+
+class DeadLetter(NamedTuple):
+    """A dead letter to be written, with its record as it came."""
+
+    pipeline: int | None
+    """None: it concerns all pipelines that read the topic."""
+    run: int | None
+    sequence: int | None
+    """The log row that holds the run because of it."""
+    key: str | None
+    event_id: str | None
+    type: str | None
+    disposition: int
+    reason: str
+    error: str
+    details: bytes
+    position: int | None
+    offset: int | None
+    record_time: int
+    record_key: bytes | None
+    record_value: bytes | None
+    record_headers: bytes
+    topic: str | None
+    """The topic it is published to."""
+    at: datetime
+    out: OutRecord | None
+    """How it is published; the store adds its number."""
+
+
+class StoredDeadLetter(NamedTuple):
+    """A dead letter as a command finds it."""
+
+    id: int
+    pipeline: int | None
+    run: int | None
+    sequence: int | None
+    key: str | None
+    event_id: str | None
+    type: str | None
+    position: int | None
+    offset: int | None
+    record_time: int
+    record_key: bytes | None
+    record_value: bytes | None
+    record_headers: bytes
+    status: str
+    reason: str
+    topic: str | None
+    details: bytes
+
+
+class Noted(NamedTuple):
+    """A disposition that neither the log nor the dead letters show."""
+
+    position: int | None
+    offset: int | None
+    pipeline: int
+    run: int | None
+    key: str | None
+    event_id: str
+    type: str
+    disposition: int
+    reason: str
+    details: bytes
+    at: datetime
+
+
+class IgnoredRange(NamedTuple):
+    """Offsets of records whose type nobody knows, on a topic that says to ignore them."""
+
+    position: int
+    first: int
+    last: int
+    records: int
+
+
+class WaitingEvent(NamedTuple):
+    """An event that waits behind a hold, as its log row has it."""
+
+    sequence: int
+    type: str
+    event_id: str
+    position: int | None
+    offset: int | None
+    payload: bytes | None
+    envelope: bytes
+    digest: int
+
+
+class DeferredRow(NamedTuple):
+    """A deferred event, as its log row has it, and the run that it waits for."""
+
+    run: int
+    event: WaitingEvent
+    effects: bytes
+    """Why, until when, and what becomes of it then."""
+
+
+class Command(NamedTuple):
+    """A row of the inbox."""
+
+    id: int
+    pipeline: int | None
+    command: str
+    body: bytes
+    who: str
+    why: str
+    at: datetime
+
+
+class FollowUp(NamedTuple):
+    """A command that goes on with what the one before it has begun."""
+
+    pipeline: int
+    command: str
+    body: bytes
+    who: str
+    why: str
+
+
+class AskedExecution(NamedTuple):
+    """An execution that waits for its next attempt."""
+
+    pipeline: int
+    key: str
+    run: int
+    sequence: int
+    number: int
+    step: str
+    attempt: int
+    again: datetime
+    """From when on."""
+    error: str
+    """Of the attempt before."""
+    of: str = ""
+    """Of a compensation: the execution that it undoes."""
+    made: int = 0
+    """The number of the row that has what that returned; 0: it is not known."""
+    stopping: bool = False
+    """Whether its state was left, and the run waits to hear what became of it."""
+
+    @property
+    def address(self) -> tuple[int, int, int]:
+        """What the row is known by that holds it: (run, sequence, number)."""
+        return self.run, self.sequence, self.number
+
+
+class BegunExecution(NamedTuple):
+    """An attempt that somebody has begun."""
+
+    id: int
+    """The store's number of the execution."""
+    pipeline: int
+    key: str
+    generation: int
+    run: int
+    definition: int
+    home: int
+    sequence: int
+    number: int
+    step: str
+    attempt: int
+    error: str
+    """Of the attempt before."""
+    input: bytes
+    """The context after the row that asked for it; empty where it is not needed."""
+    of: str = ""
+    """Of a compensation: the execution that it undoes."""
+    stopping: bool = False
+    """Whether its state was left before it began, and it is only to be said that it has not."""
+    made: bytes | None = None
+    """The event that has what the undone execution returned; None: it is not known, or none."""
+
+    @property
+    def address(self) -> tuple[int, int, int]:
+        """What the row is known by that holds it: (run, sequence, number)."""
+        return self.run, self.sequence, self.number
+
+
+class EndedDeadLetter(NamedTuple):
+    """A dead letter that a command redrove or dropped."""
+
+    id: int
+    status: str
+    who: str
+    why: str
+    publishing: str | None = None
+    """Whether it is published, from now on; None: as before."""
+    edited: bytes | None = None
+    """The value that its record was offered with instead of its own."""
+
+
+class Hold(NamedTuple):
+    """A row that holds a run, or lifted a hold."""
+
+    kind: int
+    """Of the row (``engine.log.Kind``)."""
+    at: datetime
+    payload: bytes | None
+    """Of what an operator did: who, and why."""
+    letter: int | None = None
+    """The open dead letter that holds it."""
+    reason: str | None = None
+    """Of that."""
+
+
+class Operation(NamedTuple):
+    """What became of what an operator asked of a run."""
+
+    command: int
+    """The row of the inbox."""
+    pipeline: int
+    key: str
+    what: str
+    event_id: str | None
+    """Of what was sent."""
+    run: int | None
+    """That it was done to, or asked of."""
+    done: bool
+    answer: str
+    """A sentence; empty where what became of the event tells."""
+    who: str
+    why: str
+    asked: datetime
+    at: datetime
+
+
+@dataclass(slots=True)
+class Commit:
+    """Everything that becomes durable together or not at all."""
+
+    at: datetime
+    positions: list[PositionMove] = field(default_factory=list)
+    rows: list[bytes] = field(default_factory=list)
+    """Log rows, packed (``engine.log``)."""
+    created: list[tuple[int, Run]] = field(default_factory=list)
+    """(pipeline, run) of new runs."""
+    changed: list[tuple[int, Run]] = field(default_factory=list)
+    """(sequence number before, run) of runs that were there."""
+    judged: list[tuple[int, int]] = field(default_factory=list)
+    """(run, sequence number) of runs that were found not to take an event, and that must still be there."""
+    retired: list[tuple[int, int]] = field(default_factory=list)
+    """The same of runs that have ended, and whose keys begin their next ones with this."""
+    last: list[tuple[int, str, int]] = field(default_factory=list)
+    """(pipeline, key, generation) of runs that had ended, and must still be the last of their keys."""
+    dead_letters: list[DeadLetter] = field(default_factory=list)
+    ended: list[EndedDeadLetter] = field(default_factory=list)
+    noted: list[Noted] = field(default_factory=list)
+    ranges: list[IgnoredRange] = field(default_factory=list)
+    waiting_added: list[tuple[int, int, int, datetime | None]] = field(default_factory=list)
+    """(run, sequence, digest, until when; None: behind what holds the run)"""
+    waiting_removed: list[tuple[int, int]] = field(default_factory=list)
+    """(run, sequence)"""
+    commands: list[int] = field(default_factory=list)
+    """Rows of the inbox that this consumes."""
+    follow_up: FollowUp | None = None
+    """Put into the inbox."""
+    followed_by: Command | None = None
+    """The same as the inbox has it, once the store has committed."""
+    going_on: list[FollowUp] = field(default_factory=list)
+    """Put into the inbox, too; whoever takes them up."""
+    sent: list[SentEvent] = field(default_factory=list)
+    attributes: list[tuple[int, Attributes]] = field(default_factory=list)
+    """(run, search attributes) of runs whose attributes this changes."""
+    operations: list[Operation] = field(default_factory=list)
+    executions_asked: list[AskedExecution] = field(default_factory=list)
+    """New ones, and those that are to be tried again."""
+    executions_over: list[tuple[int, int, int]] = field(default_factory=list)
+    """(run, sequence, number) of those that their runs wait for no more."""
+    strikes_forgotten: list[tuple[int, int]] = field(default_factory=list)
+    """(position, offset)"""
+    out: list[OutRecord] = field(default_factory=list)

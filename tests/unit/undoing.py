@@ -9,7 +9,7 @@ from pydantic import Field
 
 from statemachines import Call, Compensation, Context, Event, Pipeline, Retry, Step
 from statemachines.memory import Execution, Memory, read_memory
-from statemachines.testkit import Case
+from statemachines.testkit import Case, given
 from tests.unit.working import CardRefused, Charge
 
 
@@ -104,3 +104,15 @@ def doing(case: Case[Any]) -> Execution:
     """The one execution that the run waits for."""
     [found] = memory_of(case).executions
     return found
+
+
+class Gone(Event, type="order.gone"):
+    pass
+
+
+def packing(made: Trade) -> Case[Any]:
+    return given(made.flow, Placed()).step_done(made.charge, OK)
+
+
+def sent(made: Trade) -> Case[Any]:
+    return packing(made).step_done(made.pack, 3)

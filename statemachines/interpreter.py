@@ -37,8 +37,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from statemachines.chart.macrostep import Macrostep, number_of
+from statemachines.chart.microsteps import Spot
 from statemachines.chart.spots import Live
-from statemachines.chart.steps import Spot
 from statemachines.departing import departed
 from statemachines.events import (
     OUTCOMES,
@@ -297,7 +297,7 @@ def _move_in_chart(
         return _without_state(machine, run.configuration)
     envelope, delayed = occurrence.envelope, occurrence.delayed
     macrostep = Macrostep(machine, run, envelope, occurrence.key, occurrence.now, spot, memory, acted=acted)
-    state = machine.steps.chart.numbers.get(delayed.state, 0) if isinstance(delayed, Execution) else None
+    state = machine.microsteps.chart.numbers.get(delayed.state, 0) if isinstance(delayed, Execution) else None
     try:
         moved = macrostep.move(event, state)
     except HandlerError as error:
@@ -400,7 +400,7 @@ def _start(machine: Machine, run: Run | None, occurrence: Occurrence, memory: Me
 def _at_the_start(
     machine: Machine, run: Run | None, occurrence: Occurrence, memory: Memory, acted: Acted | None = None
 ) -> Macrostep:
-    spot = Spot(1, (0,) * len(machine.steps.chart.history))
+    spot = Spot(1, (0,) * len(machine.microsteps.chart.history))
     anew = run is not None and run.has_ended
     envelope, key, now = occurrence.envelope, occurrence.key, occurrence.now
     return Macrostep(machine, run, envelope, key, now, spot, memory, anew=anew, acted=acted)
@@ -476,7 +476,7 @@ def _may_defer(run: Run | None, occurrence: Occurrence, deferred: Deferred) -> O
 
 
 def _meta(machine: Machine, run: Run | None, envelope: Envelope, key: str, now: datetime) -> Meta:
-    chart = machine.steps.chart
+    chart = machine.microsteps.chart
     running = run is not None and run.status == RUNNING
     live = Live(chart, 1 << chart.numbers.get(run.configuration, 0) if run is not None and running else 0)
     generation, sequence = number_of(run, anew=run is not None and run.has_ended)
@@ -485,5 +485,5 @@ def _meta(machine: Machine, run: Run | None, envelope: Envelope, key: str, now: 
 
 
 def _meta_between(machine: Machine, run: Run | None, envelope: Envelope, key: str, now: datetime) -> Meta:
-    nothing = Live(machine.steps.chart, 0)
+    nothing = Live(machine.microsteps.chart, 0)
     return _meta(machine, run, envelope, key, now)._replace(active=nothing.is_active, tagged=nothing.has_tag)

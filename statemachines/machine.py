@@ -9,8 +9,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from statemachines.canonical import canonical_bytes
+from statemachines.chart.microsteps import Microsteps, Plan
 from statemachines.chart.spots import Spots
-from statemachines.chart.steps import Plan, Steps
 from statemachines.chart.tree import Block, plant
 from statemachines.codehash import code_hash
 from statemachines.definition import Move, Pipeline, Start, name_of
@@ -74,7 +74,7 @@ class Machine:
     """Whether ``table`` says all, so that no chart is needed but for events that actions raise."""
     table: Mapping[str, Mapping[str, tuple[Candidate, ...]]]
     """Of a flat machine by configuration, then by event type: the candidates in the order they are tried."""
-    steps: Steps
+    microsteps: Microsteps
     spots: Spots
     beginnings: Mapping[str, Beginning]
     events: Mapping[str, type[Event]]
@@ -120,7 +120,7 @@ class Machine:
             active = self.spots.spot_of(configuration).active
         except KeyError:
             return True
-        return self.steps.is_awaited(active, event_type)
+        return self.microsteps.is_awaited(active, event_type)
 
 
 def compile_pipeline(pipeline: Pipeline[Any], *, namespace: str = "default") -> Machine:
@@ -132,7 +132,7 @@ def compile_pipeline(pipeline: Pipeline[Any], *, namespace: str = "default") -> 
     check(pipeline)
     structure = canonical_bytes(pipeline)
     chart = plant(pipeline)
-    steps, flat = Steps(chart), _is_flat(pipeline)
+    microsteps, flat = Microsteps(chart), _is_flat(pipeline)
     final = frozenset(state.name for state in pipeline.states if state.final and state.parent is None)
     initial = chart.nodes[chart.nodes[0].begins[0]].name
     lines: list[Start | Move] = [*pipeline.starts, *pipeline.moves]
@@ -164,9 +164,11 @@ def compile_pipeline(pipeline: Pipeline[Any], *, namespace: str = "default") -> 
         context_class=pipeline.context,
         flat=flat,
         table={name: by_type(moves) for name, moves in table.items()},
-        steps=steps,
+        microsteps=microsteps,
         spots=Spots(chart),
-        beginnings={start.event.event_type(): _beginning(start, initial, steps) for start in pipeline.starts},
+        beginnings={
+            start.event.event_type(): _beginning(start, initial, microsteps) for start in pipeline.starts
+        },
         events=by_type(events),
         keys=by_type(_keys(pipeline, events)),
         compensations={one.name: one.compensation for one in pipeline.steps if one.compensation is not None},
@@ -176,7 +178,7 @@ def compile_pipeline(pipeline: Pipeline[Any], *, namespace: str = "default") -> 
         orders=widened(orders),
         onces=widened(onces),
         asks_more=bool(orders) or any(once.within is not None for once in onces.values()),
-        default_plan=steps.begin(chart.nodes[0].begins, None),
+        default_plan=microsteps.begin(chart.nodes[0].begins, None),
         structure=structure,
         hash=hashlib.sha256(structure).digest(),
         code=code_hash(pipeline),
@@ -218,10 +220,10 @@ def _keys(pipeline: Pipeline[Any], events: Mapping[str, type[Event]]) -> dict[st
     return {event_type: how for event_type, how in found.items() if how is not None}
 
 
-def _beginning(start: Start, initial: str, steps: Steps) -> Beginning:
+def _beginning(start: Start, initial: str, microsteps: Microsteps) -> Beginning:
     target, action, action_name = start.target or initial, start.action, name_of(start.action)
     block = None if action is None else Block(action, action_name or "")
-    plan = steps.begin((steps.chart.numbers[target],), block)
+    plan = microsteps.begin((microsteps.chart.numbers[target],), block)
     return Beginning(target, start.build, name_of(start.build) or "", action, action_name, plan)
 
 

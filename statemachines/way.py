@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
-from statemachines.chart.steps import Spot
+from statemachines.chart.microsteps import Spot
 from statemachines.chart.tree import COMPENSATING, EVENTLESS, Arc, numbers_of
 from statemachines.definition import Move, Start
 from statemachines.events import OUTCOMES, Cancelled
@@ -122,13 +122,13 @@ class _AskedError(Exception):
 class _Search:
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
-        self._steps = machine.steps
-        types = {one: None for node in machine.steps.chart.nodes for one in node.arcs}
-        self._compensating = 1 << machine.steps.chart.numbers.get(COMPENSATING, 0) & ~1
+        self._steps = machine.microsteps
+        types = {one: None for node in machine.microsteps.chart.nodes for one in node.arcs}
+        self._compensating = 1 << machine.microsteps.chart.numbers.get(COMPENSATING, 0) & ~1
         if self._compensating:
             types[EVENTLESS] = None
         events = machine.events
-        timers = {timer.event_type for node in machine.steps.chart.nodes for timer in node.timers}
+        timers = {timer.event_type for node in machine.microsteps.chart.nodes for timer in node.timers}
         alone = {*timers, Cancelled.event_type()}
         inside = [one for one in types if one not in events and one not in alone]
         self._by_itself = [one for one in inside if not one.startswith(OUTCOMES)]

@@ -11,8 +11,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from statemachines.chart.agenda import Agenda
+from statemachines.chart.microsteps import Do, Microsteps, Plan, SayDone, Spot
 from statemachines.chart.spots import Live
-from statemachines.chart.steps import Do, Plan, SayDone, Spot, Steps
 from statemachines.chart.tree import Arc, Block, numbers_of
 from statemachines.events import Address, Compensated, Envelope, Event, Failed, Meta, set_origin
 from statemachines.handlers import HandlerError, answer, ask, perform, read, write
@@ -52,7 +52,7 @@ class Macrostep:
         ``acted``: what handlers have done already, up to and with the first action; they are not called again.
         """
         self._machine = machine
-        self._steps: Steps = machine.steps
+        self._steps: Microsteps = machine.microsteps
         self._run = run
         self._number = number_of(run, anew=anew)
         """Generation and sequence number of the transition."""

@@ -6,7 +6,7 @@ spaces follow, and for each of them its name, how many states it remembers, and 
 
 from __future__ import annotations
 
-from statemachines.chart.steps import PLANS_MAX, History, Spot
+from statemachines.chart.microsteps import PLANS_MAX, History, Spot
 from statemachines.chart.tree import Chart
 from statemachines.run import BETWEEN
 from statemachines.suggest import did_you_mean

@@ -243,7 +243,7 @@ class Driven:
         after = self._told()
         if self.run is None:
             return Shown(outcome, frozenset(), {}, (), {}, finished=False)
-        spot, chart = machine.spots.spot_of(self.run.configuration), machine.steps.chart
+        spot, chart = machine.spots.spot_of(self.run.configuration), machine.microsteps.chart
         history = {
             chart.nodes[number].name: frozenset(chart.names(states))
             for number, states in zip(chart.history, spot.history, strict=True)

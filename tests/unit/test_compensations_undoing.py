@@ -390,4 +390,4 @@ def test_a_pipeline_without_compensations_remembers_what_it_did() -> None:
     made.flow.moves[:] = [replace(move, compensate=False) for move in made.flow.moves]
     case = sent(made)
     assert memory_of(case) == Memory(executions=(Execution(3, 0, "tell", "sent"),))
-    assert "$compensating" not in case.machine.steps.chart.numbers
+    assert "$compensating" not in case.machine.microsteps.chart.numbers

@@ -283,17 +283,17 @@ def test_what_is_kept_of_types_that_come_is_bounded(monkeypatch: pytest.MonkeyPa
     for number in range(200):
         assert isinstance(taken_by(machine, f"order.{number}"), Moved)
         assert f"other.{number}" not in machine.events
-    patterns = machine.steps.chart.patterns
+    patterns = machine.microsteps.chart.patterns
     assert patterns is not None
     assert len(patterns._found) <= 50
-    assert {name for _, name in (*machine.steps._lanes, *machine.steps._certain)} <= {"", "order.*"}
+    assert {name for _, name in (*machine.microsteps._lanes, *machine.microsteps._certain)} <= {"", "order.*"}
 
 
 def test_a_machine_without_patterns_looks_types_up_in_plain_tables() -> None:
     flow, state = orders()
     state.on(Paid, do=see())
     machine = compile_pipeline(flow)
-    assert machine.steps.chart.patterns is None
+    assert machine.microsteps.chart.patterns is None
     assert [type(one) for one in (machine.events, machine.validators, *machine.table.values())] == [dict] * 4
 
 

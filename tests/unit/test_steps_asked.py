@@ -182,7 +182,7 @@ def test_a_pipeline_is_flat_as_long_as_no_state_runs_a_step() -> None:
     assert compile_pipeline(plain).flat
     plain.step()(pack)
     assert compile_pipeline(plain).flat
-    assert compile_pipeline(plain).steps.chart.asking == 0
+    assert compile_pipeline(plain).microsteps.chart.asking == 0
 
 
 def test_the_context_that_entry_actions_leave_is_what_the_step_is_asked_with() -> None:

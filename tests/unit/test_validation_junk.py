@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
 from statemachines import in_state
-from statemachines.chart.steps import Plan, Spot, Steps
+from statemachines.chart.microsteps import Microsteps, Plan, Spot
 from statemachines.chart.tree import Arc
 from statemachines.run import Status
 from statemachines.validation import find_mistakes
@@ -151,14 +151,14 @@ def test_what_is_said_of_a_random_chart_holds_for_its_runs(scenario: tuple[Docum
     unreached = {one.state for one in found if one.message.startswith("no run ever reaches")}
     idle = {(one.place, one.state, one.event) for one in found if " never fires: " in one.message}
     taken: list[Arc] = []
-    plan = Steps.plan
+    plan = Microsteps.plan
 
-    def noting(steps: Steps, spot: Spot, arcs: tuple[Arc, ...]) -> Plan:
+    def noting(steps: Microsteps, spot: Spot, arcs: tuple[Arc, ...]) -> Plan:
         taken.extend(arcs)
         return plan(steps, spot, arcs)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Steps, "plan", noting)
+        patch.setattr(Microsteps, "plan", noting)
         driven = Driven(translation)
         active = set(driven.start().active)
         for event in events:

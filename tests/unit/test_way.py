@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from statemachines import Event, Pipeline
-from statemachines.chart.steps import Plan, Spot
+from statemachines.chart.microsteps import Plan, Spot
 from statemachines.chart.tree import Arc
 from statemachines.machine import Machine
 from statemachines.testkit import Case, given
@@ -56,7 +56,9 @@ def told(way: Way) -> dict[str, list[str]]:
 def test_a_timer_is_taken_when_it_fires_and_not_by_itself() -> None:
     flow = journey_pipeline()
     machine = given(flow).machine
-    timer = next(node for node in machine.steps.chart.nodes if node.name == "booked").timers[0].event_type
+    timer = (
+        next(node for node in machine.microsteps.chart.nodes if node.name == "booked").timers[0].event_type
+    )
     lapsed = find_way(machine, [(Passage(timer, "booked", "lapsed"), row(2))])
     assert told(lapsed) == {f"booked -{timer}-> lapsed": ["2"]}
     other = find_way(machine, [(Passage("journey.paid", "booked", "lapsed"), row(2))])
@@ -220,8 +222,8 @@ class Recorded:
 
     def __init__(self, machine: Machine) -> None:
         self.arcs: set[tuple[str, str | None]] = set()
-        self._steps = machine.steps
-        self._nodes = machine.steps.chart.nodes
+        self._steps = machine.microsteps
+        self._nodes = machine.microsteps.chart.nodes
 
     def __enter__(self) -> Self:
         plan = self._steps.plan

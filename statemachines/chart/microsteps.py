@@ -57,7 +57,7 @@ class Plan(NamedTuple):
     """Which line of the definition says where the run goes once it is undone, which now begins; -1: it does not."""
 
 
-class Steps:
+class Microsteps:
     """The algorithm on one chart."""
 
     def __init__(self, chart: Chart) -> None:

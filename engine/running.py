@@ -22,6 +22,7 @@ from engine.assembly import EngineSettings, assemble
 from engine.engine import Engine
 from engine.errors import RefusedError
 from engine.homes import homes_topic
+from engine.left_behind import tell_left_behind
 from engine.observing import Observer
 from engine.outside import seen_from_outside
 from engine.relay import Relay
@@ -112,7 +113,10 @@ async def run(
         )
         outside.show(engine, relay)
         running = Running(engine, relay)
-        async with _relaying(running):
+        async with (
+            _beside(tell_left_behind(settings.postgres, settings.namespace, machines)),
+            _relaying(running),
+        ):
             if not until_idle:
                 began(running)
                 await _serve(running, settings.limits.stop_seconds, engine.run())
@@ -180,6 +184,17 @@ class Goal:
                     "the topic was made anew, or lost its end. Decide where to go on: "
                     f"pointsman positions set {partition.topic} {partition.number} POSITION --reason TEXT"
                 )
+
+
+@contextlib.asynccontextmanager
+async def _beside(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    """Do this meanwhile; what is not done at the end is let be."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
 
 
 @contextlib.asynccontextmanager

@@ -22,7 +22,7 @@ class Check:
     """What was found, and what to do."""
 
     area: str
-    """settings, postgres, kafka or relay."""
+    """settings, postgres, kafka, pipelines or relay."""
     name: str
     verdict: Verdict
     sentence: str

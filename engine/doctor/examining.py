@@ -9,10 +9,11 @@ from typing import TypeVar
 from connectors.kafka.admin import KafkaAdmin
 from connectors.kafka.settings import KafkaSettings
 from connectors.source import Partition, SourceError
-from engine.doctor.check import Check, Report
+from engine.doctor.check import Check, Report, Verdict
 from engine.doctor.kafka import Wanted, examine_kafka
 from engine.doctor.postgres import examine_postgres
 from engine.errors import PointsmanError, ServiceUnreachableError
+from engine.left_behind import find_left_behind
 from engine.reading import list_positions
 from engine.relay import relay_status
 from engine.settings import Settings
@@ -43,6 +44,8 @@ async def examine(settings: Settings, machines: Sequence[Machine]) -> list[Check
         sources = source_topics(machines) or sorted({one.topic for one in positions})
         wanted = Wanted(settings.namespace, sources, dead_letter_topics(machines), positions, cluster)
         checks += (await examine_kafka(kafka, wanted)).checks
+    if postgres is not None and machines and not any(one.verdict is Verdict.FAIL for one in checks):
+        checks += (await _versions(postgres, settings.namespace, machines)).checks
     if postgres is not None and kafka is not None and not any(one.unreachable for one in checks):
         checks += (await _relay(postgres, kafka, settings.namespace)).checks
     return checks
@@ -77,6 +80,26 @@ async def _positions(
     group = settings.value("group") or f"pointsman.{settings.namespace}"
     ours = [one for one in found if one.group == group and one.cluster == cluster]
     return cluster, {Partition(one.topic, one.partition): one.position for one in ours}
+
+
+async def _versions(postgres: str, namespace: str, machines: Sequence[Machine]) -> Report:
+    report = Report("pipelines")
+    try:
+        connection = await connect(postgres, name="pointsman doctor", for_engine=False)
+        try:
+            found = await find_left_behind(connection, namespace, machines)
+        finally:
+            await connection.close()
+    except Exception as error:  # noqa: BLE001 - told as a finding, like any other
+        report.fail(
+            "versions", f"It cannot be seen which runs follow others: {type(error).__name__}: {error}."
+        )
+        return report
+    for one in found:
+        report.warn("versions", str(one), one.cure)
+    if not found:
+        report.ok("versions", "Every open run follows a version that is loaded.")
+    return report
 
 
 async def _relay(postgres: str, kafka: KafkaSettings, namespace: str) -> Report:

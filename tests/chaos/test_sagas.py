@@ -26,6 +26,7 @@ import orjson
 import pytest
 
 from connectors.encode import encode_structured
+from engine.errors import PointsmanError
 from engine.reading.operating import ask_of_run
 from engine.services.apache_kafka import ApacheKafka
 from engine.services.postgres import EmbeddedPostgres
@@ -42,6 +43,7 @@ from tests.proxy import When
 
 log = logging.getLogger("chaos")
 
+_AWAY = (PointsmanError, OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
 LIMITS = {"batch_records_max": 50, "cache_runs_max": 200}
 MODULE = "tests.chaos.sales:flow"
 
@@ -225,7 +227,7 @@ async def _cancel(form: Form, scene: Stage, chance: random.Random) -> None:
     cancelled = 0
     while cancelled < form.cancelled:
         await asyncio.sleep(chance.uniform(0.1, 0.8))
-        with contextlib.suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        with contextlib.suppress(*_AWAY):
             rows = await scene.world.ask(
                 "select key from pointsman.runs where status = 1 order by started desc limit 20"
             )

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli import Done, pointsman
+from tests.cli import Done, pointsman, started
 from tests.integration.test_brokers import producer
-from tests.integration.test_cli_run import reader_on, run
+from tests.integration.test_cli_run import engine_on, reader_on, run
 from tests.services import Database, Kafka, TopicFactory
 
 PARCELS = """
@@ -138,3 +138,44 @@ async def test_two_versions_that_read_a_topic_differently_run_side_by_side_with_
     assert runs(database) == [("p-1", 2)]
     validated = pointsman("validate", old, new)
     assert (validated.code, "0 errors, 1 warning" in validated.out) == (0, True)
+
+
+async def test_runs_of_a_version_that_is_not_loaded_are_told_of_at_once(
+    database: Database, kafka: Kafka, topic: TopicFactory, tmp_path: Path
+) -> None:
+    name = await topic("parcels")
+    old, new = parcels(tmp_path, name), parcels(tmp_path, name, version=2, step=10)
+    on = engine_on(database, kafka)
+    await send(kafka, name, "sent")
+    assert run(old, database, kafka).code == 0
+
+    def looked(*files: Path) -> tuple[str, str, str]:
+        done = pointsman("doctor", *files, "--json", on=on)
+        [one] = [
+            one for one in done.json["checks"] if (one["area"], one["name"]) == ("pipelines", "versions")
+        ]
+        return one["verdict"], one["sentence"], one["cure"]
+
+    assert (
+        looked(old)[:2] == looked(old, new)[:2] == ("ok", "Every open run follows a version that is loaded.")
+    )
+    told = (
+        "Open runs of parcel that follow version 1, which is not loaded: 1. Their events wait, and until it is loaded "
+        "no timer of theirs fires and no step of theirs begins."
+    )
+    cure = "Load that version, too: name both modules."
+    assert looked(new) == ("warn", told, cure)
+    with started("run", new, "--log-format", "text", on=on) as engine:
+        engine.wait_for(f"warning: {told} {cure}")
+    changed = parcels(tmp_path, name, step=2)
+    _, said, cure = looked(changed)
+    assert said.startswith(
+        "Open runs of parcel that follow version 1 as it was before it changed, which is not loaded: 1."
+    )
+    assert cure.startswith(
+        "Give the changed definition a new version, and load the one that they began with, too"
+    )
+    await send(kafka, name, "kept")
+    parcels(tmp_path, name)
+    assert run(old, database, kafka, str(new)).code == 0
+    assert looked(new)[0] == "ok", "it has ended"

@@ -1,0 +1,90 @@
+"""Open runs that follow versions of their pipelines that are not loaded: they wait, and somebody should know.
+
+An event for such a run holds it until the version is loaded. Until one comes nothing else says so: none of its timers
+fires, and none of its steps begins.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import asyncpg
+
+from engine.errors import PointsmanError
+from engine.store.connecting import Connection, connect
+from engine.store.queries import load
+from statemachines.machine import Machine
+from statemachines.run import Status
+
+log = logging.getLogger("pointsman.engine")
+
+_SQL = load("observing")
+COUNTED_MAX = 10_000
+"""So many runs of a version are counted: whoever has more has enough to know."""
+PATIENCE_SECONDS = 60.0
+CURE = "Load that version, too: name both modules."
+CURE_OF_CHANGED = (
+    "Give the changed definition a new version, and load the one that they began with, too, as it was then."
+)
+
+
+class LeftBehind(NamedTuple):
+    """Open runs of one definition."""
+
+    pipeline: str
+    version: int
+    changed: bool
+    """Whether this version is loaded, but with another structure or other code."""
+    runs: int
+
+    def __str__(self) -> str:
+        """What of them, and what it means."""
+        many = f"more than {COUNTED_MAX:,}" if self.runs > COUNTED_MAX else f"{self.runs:,}"
+        before = " as it was before it changed" if self.changed else ""
+        return (
+            f"Open runs of {self.pipeline} that follow version {self.version}{before}, which is not loaded: {many}. "
+            "Their events wait, and until it is loaded no timer of theirs fires and no step of theirs begins."
+        )
+
+    @property
+    def cure(self) -> str:
+        """What to do."""
+        return CURE_OF_CHANGED if self.changed else CURE
+
+
+async def find_left_behind(
+    connection: Connection, namespace: str, machines: Sequence[Machine]
+) -> list[LeftBehind]:
+    """Those of the pipelines of these machines, by pipeline and version."""
+    rows = await connection.fetch(
+        _SQL["runs_of_other_versions"],
+        namespace,
+        sorted({one.name for one in machines}),
+        [one.name for one in machines],
+        [one.version for one in machines],
+        [one.hash for one in machines],
+        [one.code for one in machines],
+        COUNTED_MAX + 1,
+        Status.RUNNING,
+    )
+    return [LeftBehind(*row) for row in rows]
+
+
+async def tell_left_behind(postgres: str, namespace: str, machines: Sequence[Machine]) -> None:
+    """Warn of them in the log."""
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            connection = await connect(postgres, name="pointsman engine, versions", for_engine=False)
+            try:
+                found = await find_left_behind(connection, namespace, machines)
+            finally:
+                await connection.close()
+    except (PointsmanError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+        # The engine itself says that a service is away.
+        log.debug("it cannot be told which runs follow other versions: %s", error)
+        return
+    for one in found:
+        log.warning("%s %s", one, one.cure)

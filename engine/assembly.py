@@ -6,9 +6,11 @@ import logging
 from collections.abc import Awaitable, Callable, MutableSequence, Sequence
 from dataclasses import dataclass, field, replace
 
+from connectors.kafka.alone import AloneMembership
 from connectors.kafka.membership import KafkaMembership
 from connectors.kafka.reader import KafkaReader
 from connectors.kafka.settings import KafkaSettings
+from connectors.source import Membership
 from engine.admission import check_role, join_set, register
 from engine.engine import Engine
 from engine.errors import ServiceUnreachableError
@@ -42,6 +44,8 @@ class EngineSettings:
     first: FirstPosition = "earliest"
     strict: bool = True
     """Refuse what breaks a promise (``run``) instead of warning (``dev``)."""
+    alone: bool = False
+    """Take all partitions without a group: for a broker without static members, which no other engine reads."""
     limits: EngineLimits = field(default_factory=EngineLimits)
     listen: tuple[str, int] | None = None
     """Host and port of ``/healthz``, ``/readyz`` and ``/metrics``; port 0 takes a free one. None: not served."""
@@ -77,7 +81,7 @@ async def assemble(
     outlet = Outlet(ask_kafka(settings.kafka))
     machines = [replace(machine, outlet=outlet.refusal) for machine in machines]
     parts = Parts(
-        membership=KafkaMembership(settings.kafka, settings.group_name, instance=settings.instance),
+        membership=_membership(settings),
         reader=KafkaReader(settings.kafka),
         open_store=_opener(settings, cluster),
         prepare_store=_preparer(settings, machines, record_bytes_max or {}),
@@ -93,6 +97,12 @@ async def assemble(
         homes=homes_topic(settings.namespace),
     )
     return Engine(parts)
+
+
+def _membership(settings: EngineSettings) -> Membership:
+    if settings.alone:
+        return AloneMembership(settings.kafka)
+    return KafkaMembership(settings.kafka, settings.group_name, instance=settings.instance)
 
 
 async def check_store(settings: EngineSettings) -> None:

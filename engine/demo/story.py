@@ -1,7 +1,7 @@
 """What happens in the demo: a little shop's orders, in the order and at the pace in which they are published.
 
-Most go well. Some events come twice, as they do where a producer tries again. And five are not as they should be, each
-in a way of its own.
+Most go well. Some are undone: cards are refused, customers think better of it, a parcel is lost. Some events come
+twice, as they do where a producer tries again. And five are not as they should be, each in a way of its own.
 """
 
 from __future__ import annotations
@@ -15,7 +15,11 @@ from connectors.encode import STRUCTURED_HEADERS, encode_structured
 from connectors.publishing import Outgoing
 from statemachines.events import Event
 from statemachines.shipped import orders
+from statemachines.shipped.outside import REFUSED_CARD, SLOW_CARD
 
+PIPELINES = "statemachines.shipped.orders"
+NAMESPACE = "demo"
+INSTANCE = "demo-1"
 TOPIC = "orders"
 OUT = "orders-out"
 TOPICS = (TOPIC, OUT, f"{TOPIC}.dead-letters")
@@ -23,25 +27,35 @@ SOURCE = "/demo/shop"
 
 ORDERS = 48
 SECONDS_BETWEEN_ORDERS = 0.16
-SECONDS_BETWEEN_EVENTS = (0.4, 1.5)
-DOUBLED = 0.12
+SECONDS_UNTIL_DELIVERED = (0.4, 1.5)
+SECONDS_UNTIL_CANCELLED = 0.3
+DOUBLED = 0.25
 """Which part of the events comes twice."""
+REFUSED_EVERY = 16
 CANCELLED_EVERY = 9
-PAID_IN_PARTS_EVERY = 6
 FIRST = 1001
 SEED = 2
 
 EARLY = "o-1011"
-"""Its payment comes before it was placed."""
-UNREADABLE_AMOUNT = "o-1017"
-"""Its payment has words where the amount should be."""
-TORN = "o-1021"
+"""Its parcel is delivered before it was placed: the record of the order was late."""
+UNREADABLE = "o-1014"
+"""The carrier tells of its delivery, signed by nobody; and then again, as it should."""
+LOST = "o-1017"
+"""Its parcel is lost, long after the card was charged."""
+KILLED = "o-1020"
+"""The bank has taken its money, and the engine is killed before it hears of that."""
+TORN = "o-1022"
 """A record about it is cut off in the middle."""
-TOO_SOON = "o-1025"
-"""Said to be shipped before it was packed."""
+TOO_LATE = "o-1025"
+"""Called off when the parcel had left the house."""
 UNKNOWN = "o-1030"
 """Something happens to it that no pipeline has heard of."""
-SPECIAL = (EARLY, UNREADABLE_AMOUNT, TORN, TOO_SOON, UNKNOWN)
+HASTY = "o-1033"
+"""Its parcel is delivered before the carrier has it, by the order of events; so that waits."""
+SPECIAL = (EARLY, UNREADABLE, LOST, KILLED, TORN, TOO_LATE, UNKNOWN, HASTY)
+
+EXPLAINED = f"{TOO_LATE}-cancelled"
+UNDER_WAY = orders.under_way.name
 
 _CUSTOMERS = (
     "Ada",
@@ -68,88 +82,89 @@ _THINGS = (
 
 
 class Post(NamedTuple):
-    """A record, and when it is published: in seconds from the start."""
+    """A record, and when it is published."""
 
-    at: float
+    after: float
+    """Seconds after the one before it of the same order, or after ``state``."""
     record: Outgoing
+    state: str | None = None
+    """The state that the order must be in before: the carrier tells of a parcel once it has it."""
 
 
-def tell(now: datetime | None = None) -> list[Post]:
-    """All records, in the order in which they are published; the same in every demo but for their times."""
+class Life(NamedTuple):
+    """What is published of one order."""
+
+    order: str
+    at: float
+    """Seconds from the start."""
+    posts: list[Post]
+
+
+def tell(now: datetime | None = None) -> list[Life]:
+    """All that is published; the same in every demo but for its times."""
     now = now or datetime.now(UTC)
     dice = random.Random(SEED)  # noqa: S311 - a story, not a secret
-    posts: list[Post] = []
+    lives = []
     for number in range(ORDERS):
         order = f"o-{FIRST + number}"
+        posts = []
         for post in _life(order, number, dice, now):
             posts.append(post)
             if order not in SPECIAL and dice.random() < DOUBLED:
-                posts.append(Post(post.at + dice.uniform(0.05, 0.3), post.record))
-    return sorted(posts, key=lambda post: post.at)
+                posts.append(Post(dice.uniform(0.05, 0.2), post.record))
+        lives.append(Life(order, number * SECONDS_BETWEEN_ORDERS, posts))
+    return lives
 
 
 def _life(order: str, number: int, dice: random.Random, now: datetime) -> Iterator[Post]:
-    at = number * SECONDS_BETWEEN_ORDERS
-    amount = dice.randrange(15, 200) * 100
+    ordinary = order not in SPECIAL
+    refused = ordinary and number % REFUSED_EVERY == REFUSED_EVERY - 1
+    cancelled = ordinary and number % CANCELLED_EVERY == CANCELLED_EVERY - 1
     placed = orders.OrderPlaced(
-        order_id=order, customer=dice.choice(_CUSTOMERS), amount=amount, items=[dice.choice(_THINGS)]
+        order_id=order,
+        customer=dice.choice(_CUSTOMERS),
+        card=REFUSED_CARD if refused else SLOW_CARD if cancelled or order == KILLED else "card-good",
+        amount=dice.randrange(15, 200) * 100,
+        items=[dice.choice(_THINGS)],
     )
+    delivered = _record(orders.ParcelDelivered(order_id=order, signed_by=placed.customer), "delivered", now)
+    later = dice.uniform(*SECONDS_UNTIL_DELIVERED)
     if order == EARLY:
-        yield Post(at, _record(orders.OrderPaid(order_id=order, amount=amount), "paid", now))
-        yield Post(at + 2.0, _record(placed, "placed", now))
+        yield Post(0.0, delivered)
+        yield Post(1.0, _record(placed, "placed", now))
         return
-    yield Post(at, _record(placed, "placed", now))
-    events: list[tuple[str, Event]] = [*_payments(order, number, amount), *_delivery(order)]
-    if number % CANCELLED_EVERY == CANCELLED_EVERY - 1:
-        events = [*events[:1], ("cancelled", orders.OrderCancelled(order_id=order, why="found it cheaper"))]
-    for name, event in events:
-        at += dice.uniform(*SECONDS_BETWEEN_EVENTS)
-        yield Post(at, _broken_amount(order, now) if _is_broken(order, name) else _record(event, name, now))
-        if order == TOO_SOON and name == "paid":
-            early = orders.OrderShipped(order_id=order, tracking="T-0000")
-            yield Post(at + 0.2, _record(early, "shipped-too-soon", now))
-        if order == TORN and name == "paid":
-            whole = _record(event, "torn", now)
-            yield Post(at + 0.2, whole._replace(value=whole.value[: len(whole.value) // 2]))
-        if order == UNKNOWN and name == "paid":
-            yield Post(at + 0.2, _gift_wrapped(order, now))
+    yield Post(0.0, _record(placed, "placed", now))
+    yield from _oddities(order, now)
+    if cancelled:
+        event = orders.OrderCancelled(order_id=order, why="found it cheaper")
+        yield Post(SECONDS_UNTIL_CANCELLED, _record(event, "cancelled", now))
+    elif order == LOST:
+        lost = orders.ParcelLost(order_id=order, where="Crewe")
+        yield Post(later, _record(lost, "lost", now), UNDER_WAY)
+    elif order == HASTY:
+        yield Post(0.0, delivered)
+    elif not refused:
+        yield Post(later, delivered, UNDER_WAY)
 
 
-def _payments(order: str, number: int, amount: int) -> list[tuple[str, Event]]:
-    if number % PAID_IN_PARTS_EVERY or order in SPECIAL:
-        return [("paid", orders.OrderPaid(order_id=order, amount=amount))]
-    half = amount // 2
-    return [
-        ("paid-half", orders.OrderPaid(order_id=order, amount=half)),
-        ("paid-rest", orders.OrderPaid(order_id=order, amount=amount - half)),
-    ]
-
-
-def _delivery(order: str) -> list[tuple[str, Event]]:
-    return [
-        ("packed", orders.OrderPacked(order_id=order)),
-        ("shipped", orders.OrderShipped(order_id=order, tracking=f"T-{order[2:]}")),
-        ("delivered", orders.OrderDelivered(order_id=order)),
-    ]
-
-
-def _is_broken(order: str, name: str) -> bool:
-    return order == UNREADABLE_AMOUNT and name == "paid"
+def _oddities(order: str, now: datetime) -> Iterator[Post]:
+    """What comes between an order and its delivery, and should not."""
+    if order == UNREADABLE:
+        unsigned = b'{"order_id":"%s","signed_by":null}' % order.encode()
+        yield Post(0.1, _raw(order, "unsigned", "parcel.delivered", unsigned, now), UNDER_WAY)
+    elif order == TORN:
+        whole = _record(orders.ParcelDelivered(order_id=order, signed_by="?"), "torn", now)
+        yield Post(0.2, whole._replace(value=whole.value[: len(whole.value) // 2]))
+    elif order == TOO_LATE:
+        late = orders.OrderCancelled(order_id=order, why="never mind")
+        yield Post(0.1, _record(late, "cancelled", now), UNDER_WAY)
+    elif order == UNKNOWN:
+        yield Post(0.2, _raw(order, "gift-wrapped", "order.gift_wrapped", b'{"paper":"striped"}', now))
 
 
 def _record(event: Event, name: str, now: datetime) -> Outgoing:
     data = event.__pydantic_serializer__.to_json(event)
     return _raw(str(event.order_id), name, type(event).event_type(), data, now)  # type: ignore[attr-defined]  # all have one
-
-
-def _broken_amount(order: str, now: datetime) -> Outgoing:
-    data = b'{"order_id":"%s","amount":"forty-two euros"}' % order.encode()
-    return _raw(order, "paid", "order.paid", data, now)
-
-
-def _gift_wrapped(order: str, now: datetime) -> Outgoing:
-    data = b'{"order_id":"%s","paper":"striped"}' % order.encode()
-    return _raw(order, "gift-wrapped", "order.gift_wrapped", data, now)
 
 
 def _raw(order: str, name: str, event_type: str, data: bytes, now: datetime) -> Outgoing:

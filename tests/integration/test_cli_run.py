@@ -19,12 +19,13 @@ from tests.cli import Done, pointsman, started
 from tests.services import Database, Kafka, TopicFactory, execute
 
 STOP_SECONDS = 10.0
+PLAIN_ORDERS = Path(__file__).parents[1] / "plain_orders.py"
 
 
 def pipeline(folder: Path, topic: str, *, more: str = "") -> Path:
-    """The shipped pipeline, reading a topic of the test's own."""
+    """Plain orders, reading a topic of the test's own."""
     file = folder / "pipeline.py"
-    file.write_text(f"from statemachines.shipped.orders import flow\nflow.topics = [{topic!r}]\n{more}")
+    file.write_text(f"{PLAIN_ORDERS.read_text()}\nflow.topics = [{topic!r}]\n{more}")
     return file
 
 

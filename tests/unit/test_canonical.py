@@ -18,6 +18,7 @@ from statemachines.canonical import canonical_bytes
 from statemachines.codehash import code_hash
 from statemachines.loading import find_pipelines
 from statemachines.shipped.orders import flow as orders
+from tests.plain_orders import flow as plain_orders
 from tests.unit.machines import Account, Added, Noted, account_pipeline, below_limit
 
 ROOT = Path(__file__).parents[2]
@@ -151,12 +152,15 @@ def test_hashes_are_equal_on_other_versions_of_python(python: Path, tricky: Path
     assert found == hashes(Path(sys.executable), tricky, "0")
 
 
-def test_the_hashes_of_the_shipped_pipeline_are_those_in_the_golden_file() -> None:
+@pytest.mark.parametrize(("name", "pipeline"), [("plain", plain_orders), ("shipped", orders)])
+def test_the_hashes_of_known_pipelines_are_those_in_the_golden_file(
+    name: str, pipeline: Pipeline[Any]
+) -> None:
     golden = orjson.loads((Path(__file__).parent / "golden_hashes.json").read_bytes())
     assert {
-        "structure": hashlib.sha256(canonical_bytes(orders)).hexdigest(),
-        "code": code_hash(orders).hex(),
-    } == golden, (
+        "structure": hashlib.sha256(canonical_bytes(pipeline)).hexdigest(),
+        "code": code_hash(pipeline).hex(),
+    } == golden[name], (
         "the orders pipeline or the format has changed: runs in flight would not fit; if meant, renew this"
     )
 

@@ -63,11 +63,11 @@ def test_help_lists_every_command(runner: CliRunner) -> None:
 def test_a_sound_pipeline_is_valid(runner: CliRunner) -> None:
     done = runner.invoke(app, ["validate", "statemachines.shipped.orders"])
     assert done.exit_code == 0
-    assert "order version 1: 6 states, 7 moves, reads orders" in done.stdout
+    assert "order version 1: 9 states, 10 moves, reads orders" in done.stdout
     as_json = json.loads(runner.invoke(app, ["validate", "statemachines.shipped.orders", "--json"]).stdout)
     assert as_json["valid"] is True
     assert as_json["mistakes"] == []
-    assert as_json["pipelines"][0]["states"][0] == "placed"
+    assert as_json["pipelines"][0]["states"][0] == "charging"
 
 
 def test_mistakes_end_with_1_each_with_its_place_and_its_cure(runner: CliRunner, mistaken: Path) -> None:
@@ -93,7 +93,7 @@ def test_a_diagram_is_mermaid_alone_on_standard_output(runner: CliRunner) -> Non
     done = runner.invoke(app, ["diagram", "statemachines.shipped.orders:flow"])
     assert done.exit_code == 0
     assert "stateDiagram-v2" in done.stdout
-    assert "[*] --> placed: order.placed" in done.stdout
+    assert "[*] --> charging: order.placed" in done.stdout
     (only,) = json.loads(runner.invoke(app, ["diagram", "statemachines.shipped.orders", "--json"]).stdout)
     assert only["pipeline"] == "order"
     assert only["mermaid"].strip() == done.stdout.strip()
@@ -191,7 +191,7 @@ def test_the_fields_of_every_command_with_json_are_documented_and_every_link_lea
     told = [text for one in sections for text in (*one.fields.values(), f"(#{one.items or one.base})")]
     linked = set(re.findall(r"\(#([\w-]+)\)", " ".join(told))) - {"None"}
     assert page.parts.keys() <= linked
-    assert linked - page.parts.keys() == {"explain", "verify"}
+    assert linked - page.parts.keys() == {"explain", "show", "verify"}
 
 
 @pytest.mark.parametrize("password", ["hunter2", "hun/ter2", "hun@t?er#2"])

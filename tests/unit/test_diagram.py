@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from statemachines import Event, Pipeline
 from statemachines.diagram import Marks, to_mermaid
-from statemachines.shipped.orders import flow as orders
+from tests.plain_orders import flow as orders
 from tests.unit.machines import Account, Opened, open_account
 
 ORDERS = """\

@@ -1,4 +1,4 @@
-"""The life of an order, told with the test kit."""
+"""The life of an order, told with the test kit, and the ledger of those who do its work."""
 
 from __future__ import annotations
 
@@ -8,103 +8,141 @@ from pathlib import Path
 
 import pytest
 
-from statemachines import Publish
+from statemachines import Call, Publish
 from statemachines.outcome import Reason
+from statemachines.shipped import outside
 from statemachines.shipped.orders import (
     Order,
+    OrderCalledOff,
     OrderCancelled,
     OrderCompleted,
-    OrderDelivered,
-    OrderPacked,
-    OrderPaid,
     OrderPlaced,
-    OrderShipped,
-    RefundDue,
-    covers_amount,
+    ParcelDelivered,
+    ParcelLost,
+    Payment,
+    charge,
     flow,
+    is_with_us,
+    refund,
+    release,
+    reserve,
+    ship,
 )
-from statemachines.testkit import given
+from statemachines.shipped.outside import LEDGER_VARIABLE, REFUSED_CARD, CardRefused, entries
+from statemachines.testkit import Case, given
 
-PLACED = OrderPlaced(order_id="o-1", customer="Ada", amount=500, items=["lamp", "bulb"])
-PAID = OrderPaid(order_id="o-1", amount=500)
-PACKED = OrderPacked(order_id="o-1")
-SHIPPED = OrderShipped(order_id="o-1", tracking="T-77")
-DELIVERED = OrderDelivered(order_id="o-1")
-CANCELLED = OrderCancelled(order_id="o-1", why="changed my mind")
+ORDER = "o-1"
+PLACED = OrderPlaced(order_id=ORDER, customer="Ada", card="good", amount=500, items=["lamp", "bulb"])
+DELIVERED = ParcelDelivered(order_id=ORDER, signed_by="Ada")
+CANCELLED = OrderCancelled(order_id=ORDER, why="changed my mind")
+LOST = ParcelLost(order_id=ORDER, where="Crewe")
+PAYMENT = Payment(number="pay-1", amount=500)
 
 
-def test_a_placed_order_waits_for_its_money() -> None:
-    given(flow).when(PLACED).then(
-        state="placed", context={"amount": 500, "received": 0, "items": ["lamp", "bulb"]}, publishes=[]
-    )
+def called_off(why: str) -> list[Publish]:
+    return [Publish("orders-out", OrderCalledOff(order_id=ORDER, customer="Ada", why=why))]
+
+
+def reserving() -> Case[Order]:
+    return given(flow, PLACED).step_done(charge, PAYMENT)
+
+
+def under_way() -> Case[Order]:
+    return reserving().step_done(reserve, "shelf-1").step_done(ship, "T-77")
 
 
 def test_an_order_goes_its_way_and_others_hear_of_its_end() -> None:
-    order = given(flow, PLACED, PAID, PACKED, SHIPPED)
-    completed = OrderCompleted(order_id="o-1", customer="Ada", amount=500, tracking="T-77")
+    order = given(flow, PLACED).then(state="charging").then_runs(charge)
+    order.step_done(charge, PAYMENT).then(state="reserving", context={"payment": "pay-1"}).then_runs(reserve)
+    order.step_done(reserve, "shelf-1").then(state="shipping").then_runs(ship)
+    order.step_done(ship, "T-77").then(state="under_way", context={"tracking": "T-77"}).then_runs_nothing()
+    completed = OrderCompleted(order_id=ORDER, customer="Ada", amount=500, tracking="T-77")
     order.when(DELIVERED).then(state="delivered", ended=True, publishes=[Publish("orders-out", completed)])
 
 
-def test_part_payments_add_up() -> None:
-    order = given(flow, PLACED)
-    order.when(OrderPaid(order_id="o-1", amount=200)).then(state="placed", context={"received": 200})
-    order.when(OrderPaid(order_id="o-1", amount=299)).then(state="placed", context={"received": 499})
-    order.when(OrderPaid(order_id="o-1", amount=1)).then(state="paid", context={"received": 500})
+def test_a_refused_card_ends_the_order_and_leaves_nothing_to_undo() -> None:
+    order = given(flow, PLACED).step_failed(charge, CardRefused("no money"))
+    order.then(state="refused", ended=True, publishes=called_off("no money")).then_runs_nothing()
 
 
-def test_an_order_cancelled_before_any_payment_owes_nothing() -> None:
-    given(flow, PLACED).when(CANCELLED).then(state="cancelled", ended=True, publishes=[])
+def test_a_lost_parcel_is_undone_in_reverse_before_others_hear_of_it() -> None:
+    order = under_way().then_owes(reserve, charge).when(LOST)
+    order.then(publishes=[]).then_runs(release).undone(release).then_runs(refund)
+    order.undone(refund).then(state="lost", ended=True, publishes=called_off("the parcel was lost in Crewe"))
 
 
-@pytest.mark.parametrize("before", [[PAID], [PAID, PACKED], [PAID, PACKED, SHIPPED]])
-def test_an_order_cancelled_after_payment_owes_a_refund(before: list[OrderPaid]) -> None:
-    due = RefundDue(order_id="o-1", customer="Ada", amount=500, why="changed my mind")
-    order = given(flow, PLACED, *before)
-    order.when(CANCELLED).then(state="cancelled", publishes=[Publish("orders-out", due)])
+def test_goods_that_cannot_be_had_give_the_money_back() -> None:
+    order = reserving().step_failed(reserve, OSError("no shelf")).then_runs(refund)
+    order.undone(refund).then(state="failed", publishes=called_off("no shelf"))
 
 
-def test_a_part_payment_is_given_back_too() -> None:
-    order = given(flow, PLACED, OrderPaid(order_id="o-1", amount=200)).when(CANCELLED)
-    order.then(publishes=[RefundDue(order_id="o-1", customer="Ada", amount=200, why="changed my mind")])
+def test_who_cancels_while_the_bank_is_asked_gets_back_what_nobody_knows_of() -> None:
+    order = given(flow, PLACED).when(CANCELLED).then_runs_nothing()
+    order.step_stopped(charge, "unknown").then_runs(refund)
+    order.undone(refund).then(state="cancelled", publishes=called_off("changed my mind"))
 
 
-def test_an_order_is_not_packed_before_it_is_paid() -> None:
-    given(flow, PLACED).when(PACKED).then_refused(Reason.UNEXPECTED, saying="placed has no transition for it")
+def test_an_operator_cancels_with_all_undone() -> None:
+    order = under_way().when_cancelled(who="eve", why="a fraud").then_runs(release)
+    order.undone(release).undone(refund).then(state="cancelled", publishes=called_off("eve: a fraud"))
 
 
-def test_an_order_that_has_ended_takes_nothing_more() -> None:
-    order = given(flow, PLACED, CANCELLED)
-    order.when(PAID).then_refused(Reason.CLOSED, saying="ended in cancelled", holds=False)
+def test_an_order_is_not_cancelled_once_its_parcel_has_left() -> None:
+    under_way().when(CANCELLED).then_refused(Reason.UNEXPECTED, saying="no condition", holds=False)
+    order = Order(order_id=ORDER, customer="Ada", card="good", amount=5, items=[])
+    assert is_with_us(order, CANCELLED)
 
 
-TELL = """
-from statemachines.testkit import given
-from tests.unit.test_orders import *
-order = given(flow, PLACED)
-for event in (OrderPaid(order_id="o-1", amount=1), PACKED, PAID, PACKED, SHIPPED, DELIVERED, CANCELLED):
-    order.when(event)
-    print(order.run, order.published, order.outcome)
-"""
+def test_a_delivery_that_is_told_early_waits_for_its_turn() -> None:
+    order = given(flow, PLACED).when(DELIVERED).then_deferred(Reason.UNEXPECTED)
+    order.step_done(charge, PAYMENT).step_done(reserve, "shelf-1").step_done(ship, "T-77")
+    order.then(state="delivered", ended=True)
 
 
-def test_the_same_events_give_the_same_outcomes_in_any_process() -> None:
-    def told(seed: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-c", TELL],
-            env={"PYTHONHASHSEED": seed, "PYTHONDONTWRITEBYTECODE": "1"},
-            cwd=Path(__file__).parents[2],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        return done.stdout
-
-    first = told("0")
-    assert first.count("delivered") > 0
-    assert [told(seed) for seed in ("1", "4711")] == [first, first]
+@pytest.fixture
+def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv(LEDGER_VARIABLE, str(tmp_path / "ledger"))
+    monkeypatch.setattr(outside, "ANSWER_SECONDS", 0.0)
+    return tmp_path / "ledger"
 
 
-def test_a_rule_is_called_as_it_is() -> None:
-    order = Order(order_id="o-1", customer="Ada", amount=500, items=[], received=100)
-    assert covers_amount(order, OrderPaid(order_id="o-1", amount=400))
-    assert not covers_amount(order, OrderPaid(order_id="o-1", amount=399))
+def call(step: str, key: str, *, undone: Call | None = None) -> Call:
+    return Call(idempotency_key=key, attempt=1, key=ORDER, step=step, undone=undone)
+
+
+async def test_the_bank_charges_once_for_a_key_however_often_it_is_asked(ledger: Path) -> None:
+    order = Order(order_id=ORDER, customer="Ada", card="good", amount=500, items=[])
+    first, second = [await charge(order, call("charge", "key-1")) for _ in range(2)]
+    other = await charge(order, call("charge", "key-2"))
+    assert first == second != other
+    assert [(one.service, one.key, one.answer) for one in entries(ledger)] == [
+        ("charge", "key-1", first.number),
+        ("charge", "key-1", first.number),
+        ("charge", "key-2", other.number),
+    ]
+
+
+async def test_what_was_never_charged_is_not_refunded(ledger: Path) -> None:
+    order = Order(order_id=ORDER, customer="Ada", card="good", amount=500, items=[])
+    of = call("charge", "key-1")
+    await refund(order, None, call("refund", "back-1", undone=of))
+    await charge(order, of)
+    await refund(order, None, call("refund", "back-2", undone=of))
+    assert [(one.service, bool(one.answer)) for one in entries(ledger)] == [
+        ("refund", False),
+        ("charge", True),
+        ("refund", True),
+    ]
+
+
+async def test_a_refused_card_is_written_down_and_charged_nothing(ledger: Path) -> None:
+    order = Order(order_id=ORDER, customer="Ada", card=REFUSED_CARD, amount=500, items=[])
+    with pytest.raises(CardRefused, match=r"refuses 5\.00"):
+        await charge(order, call("charge", "key-1"))
+    assert [(one.service, one.answer) for one in entries(ledger)] == [("charge", "")]
+
+
+def test_importing_the_example_does_nothing(tmp_path: Path) -> None:
+    words = [sys.executable, "-c", "import statemachines.shipped.orders"]
+    subprocess.run(words, cwd=tmp_path, check=True)
+    assert list(tmp_path.iterdir()) == []

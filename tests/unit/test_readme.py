@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -15,6 +16,8 @@ import typer
 
 from engine.cli.app import app
 from statemachines.definition import Pipeline
+from statemachines.diagram import to_mermaid
+from statemachines.testkit import given
 from statemachines.validation import find_mistakes
 from tests.fenced import blocks
 
@@ -24,7 +27,7 @@ FENCED = re.MULTILINE | re.DOTALL
 
 
 def test_the_pipeline_and_its_test_run_as_shown(tmp_path: Path) -> None:
-    pipeline, test, publisher = blocks(TEXT, "python")
+    pipeline, test, _, publisher = blocks(TEXT, "python")
     file = tmp_path / "orders.py"
     file.write_text(pipeline, "utf-8")
     names: dict[str, Any] = {"__name__": "orders"}
@@ -39,9 +42,29 @@ def test_the_pipeline_and_its_test_run_as_shown(tmp_path: Path) -> None:
 
 
 def test_the_chart_that_it_shows_is_one_of_the_description_of_the_language() -> None:
-    [shown] = blocks(TEXT, "mermaid")
+    shown, _ = blocks(TEXT, "mermaid")
     language = (ROOT / "statemachines" / "README.md").read_text("utf-8")
     assert shown.replace('"incident version 1"', '"regions version 1"') in language
+
+
+def test_the_saga_is_a_pipeline_that_is_drawn_as_shown_and_undone_as_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, _, saga, _ = blocks(TEXT, "python")
+    (tmp_path / "shop.py").write_text(
+        "class CardRefused(Exception): ...\n\n\nbank = carrier = warehouse = None\n"
+    )
+    (tmp_path / "saga.py").write_text(saga)
+    monkeypatch.syspath_prepend(tmp_path)
+    names = runpy.run_path(str(tmp_path / "saga.py"))
+    flow = names["flow"]
+    assert not find_mistakes(flow)
+    _, drawn = blocks(TEXT, "mermaid")
+    assert to_mermaid(flow) == drawn
+    order = given(flow, names["Placed"](order="o1", amount=500)).step_done(names["charge"], "pay-1")
+    order.step_done(names["reserve"], "shelf-1").step_done(names["ship"], "T-1").then(state="under_way")
+    order.when(names["ParcelLost"](order="o1")).then_runs(names["release"]).undone(names["release"])
+    order.then_runs(names["refund"]).undone(names["refund"]).then(state="undone", ended=True)
 
 
 def test_the_first_two_shell_blocks_are_one_line_each_and_ci_runs_the_second() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from benchmarks import baseline
+from benchmarks.ledger import GATE, LEDGER
 from benchmarks.processes import MeasuringError, Process, ProcessError
 from benchmarks.servers import ENGINE_ROLE, TEMPLATE, Servers
 from benchmarks.sizes import CACHE_RUNS_DEFAULT
@@ -23,7 +24,16 @@ POINTSMAN = Path(sys.executable).with_name("pointsman")
 GROUP = "benchmark"
 """Of each database its own: the homes of runs are shared within one."""
 
-Pipeline = Literal["orders", "orders_publishing", "orders_chart", "orders_early", "orders_steps", "ledgers"]
+Pipeline = Literal[
+    "orders",
+    "orders_publishing",
+    "orders_chart",
+    "orders_early",
+    "orders_saga",
+    "orders_limited",
+    "orders_held",
+    "ledgers",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +51,14 @@ class Job:
     """Where relays of different databases publish, each must have one of its own: all databases are copies of one."""
     reminders: str = ""
     """The topic of the pipeline with timers, if that is run beside the other one."""
+    ledger: Path | None = None
+    """Where steps note what they do, if they are to."""
+    gate: Path | None = None
+    """The file without which steps that last do not end; None: they take a moment."""
+    instance: str = ""
+    """The engine's name, if it is to have one."""
+    steps_at_once: int | None = None
+    """The engine's limit, if it is to be another than by default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +103,19 @@ class Engine:
             *("--postgres", servers.postgres.dsn(ENGINE_ROLE, database), "--kafka", servers.kafka),
             *("--group", f"{GROUP}-{database}", "--log-format", "text"),
             *(["--until-idle"] if job.until_idle else []),
+            *(["--instance", job.instance] if job.instance else []),
         ]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("POINTSMAN_")}
         environment |= {"BENCHMARK_TOPIC": job.topic, "BENCHMARK_OUT": job.out}
         environment |= {"BENCHMARK_REMINDERS": job.reminders or "reminders"}
         environment |= {"POINTSMAN_NAMESPACE": job.namespace}
         environment |= {"POINTSMAN_LIMIT_CACHE_RUNS_MAX": str(job.cache)}
+        if job.ledger is not None:
+            environment |= {LEDGER: str(job.ledger)}
+        if job.gate is not None:
+            environment |= {GATE: str(job.gate)}
+        if job.steps_at_once is not None:
+            environment |= {"POINTSMAN_LIMIT_STEPS_AT_ONCE_MAX": str(job.steps_at_once)}
         return [
             Process(
                 f"engine {number + 1}",

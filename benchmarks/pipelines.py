@@ -1,5 +1,7 @@
 """The pipelines that are measured; each move validates its event and changes the run's context.
 
+Steps write into a ledger (``benchmarks.ledger``), which tells afterwards what was done.
+
 BENCHMARK_TOPIC names the topic that they read, BENCHMARK_OUT the one that they publish to, BENCHMARK_REMINDERS the one
 that the pipeline with timers reads.
 """
@@ -9,7 +11,20 @@ from __future__ import annotations
 import os
 from datetime import datetime
 
-from statemachines import After, Call, Context, Done, Event, Pipeline, Publish, in_state
+from benchmarks import ledger
+from benchmarks.sizes import STEPS_AT_ONCE
+from statemachines import (
+    After,
+    Call,
+    Context,
+    Done,
+    Event,
+    Pipeline,
+    Publish,
+    Retry,
+    exponential,
+    in_state,
+)
 from statemachines.policies import NoRun
 
 TOPIC = os.environ.get("BENCHMARK_TOPIC", "orders")
@@ -110,33 +125,50 @@ def order_chart() -> Pipeline[Order]:
 orders_chart = order_chart()
 
 
-def order_steps() -> Pipeline[Order]:
-    """Started by an event; then each step leads to the next."""
-    flow = Pipeline("order-steps", Order, version=1, topics=[TOPIC])
+class Refused(Exception):  # noqa: N818 - it is what the carrier says
+    """It does not take the parcel."""
 
-    @flow.step()
+
+def order_saga() -> Pipeline[Order]:
+    """W2: started by an event; then three steps, of which the carrier refuses the third for one order in ten."""
+    flow = Pipeline("order-saga", Order, version=1, topics=[TOPIC])
+    once = Retry(attempts=1)
+
+    @flow.step(retry=once)
     async def charge(order: Order, call: Call) -> int:
-        del call
+        ledger.write(call)
         return order.amount
 
-    @flow.step()
-    async def pack(order: Order, call: Call) -> int:
-        del call
+    @charge.compensate(retry=once)
+    async def refund(order: Order, made: int | None, call: Call) -> None:
+        del order, made
+        ledger.write(call)
+
+    @flow.step(retry=once)
+    async def reserve(order: Order, call: Call) -> int:
+        ledger.write(call)
         return order.amount + 1
 
-    @flow.step()
+    @reserve.compensate(retry=once)
+    async def release(order: Order, made: int | None, call: Call) -> None:
+        del order, made
+        ledger.write(call)
+
+    @flow.step(retry=once)
     async def ship(order: Order, call: Call) -> int:
-        del call
+        ledger.write(call)
+        if ledger.is_refused(call.key):
+            raise Refused(call.key)
         return order.amount + 2
 
     placed = flow.state("placed", run=charge, initial=True)
-    charged, packed = flow.state("charged", run=pack), flow.state("packed", run=ship)
-    shipped = flow.state("shipped", final=True)
+    charged, reserved = flow.state("charged", run=reserve), flow.state("reserved", run=ship)
+    shipped, undone = flow.state("shipped", final=True), flow.state("undone", final=True)
     flow.start(Placed, begin)
     placed.on(charge.done, to=charged, do=note_result)
-    charged.on(pack.done, to=packed, do=note_result)
-    packed.on(ship.done, to=shipped, do=note_result)
-    flow.on_failure(to=flow.state("failed", final=True))
+    charged.on(reserve.done, to=reserved, do=note_result)
+    reserved.on(ship.done, to=shipped, do=note_result)
+    flow.on_failure(to=undone, compensate=True)
     return flow
 
 
@@ -145,7 +177,30 @@ def note_result(order: Order, got: Done[int]) -> None:
     order.moves += 1
 
 
-orders_steps = order_steps()
+orders_saga = order_saga()
+
+
+def order_waiting(*, at_once: int | None, attempts: int) -> Pipeline[Order]:
+    """Started by an event; then one step, which is done once it is let go, or after a moment."""
+    flow = Pipeline("order-waiting", Order, version=1, topics=[TOPIC])
+
+    @flow.step(at_once=at_once, retry=Retry(attempts=attempts, wait=exponential(0.1, 1)))
+    async def ship(order: Order, call: Call) -> int:
+        ledger.write(call)
+        await ledger.may_end()
+        ledger.write(call, ends=True)
+        return order.amount
+
+    placed = flow.state("placed", run=ship, initial=True)
+    shipped = flow.state("shipped", final=True)
+    flow.start(Placed, begin)
+    placed.on(ship.done, to=shipped, do=note_result)
+    flow.on_failure(to=flow.state("failed", final=True))
+    return flow
+
+
+orders_limited = order_waiting(at_once=STEPS_AT_ONCE, attempts=1)
+orders_held = order_waiting(at_once=None, attempts=10)
 
 
 class Opened(Amounted, type="ledger.opened"):

@@ -11,6 +11,8 @@ BATCH_RECORDS = 2_000
 CACHE_RUNS_MIN = 2 * BATCH_RECORDS
 """The engine refuses a smaller cache."""
 CACHE_RUNS_DEFAULT = 50_000
+STEPS_AT_ONCE = 100
+"""Of the step that has a limit."""
 LIVE_RUNS_MIN = 13_000
 """A fifth of them is more than one batch."""
 
@@ -36,6 +38,12 @@ class Sizes:
     """That fall due while others wait."""
     deferred: int
     """Events that come before their runs."""
+    dbos_runs: int
+    """Sagas of the library that is compared."""
+    limited_steps: int
+    """That wait for a step which may be done 100 times at once."""
+    held_steps: int
+    """That go on when the engine is killed."""
     latency_seconds: float
     warm_up_seconds: float
     core_turns: int
@@ -60,6 +68,9 @@ class Sizes:
             timers=max(5_000, round(1_000_000 * scale)),
             timers_per_second=max(300, round(3_000 * min(1.0, scale * 20))),
             deferred=max(BATCH_RECORDS + 500, round(10_000 * scale)),
+            dbos_runs=max(60, round(4_000 * scale)),
+            limited_steps=max(1_000, round(10_000 * scale)),
+            held_steps=max(1_000, round(100_000 * scale)),
             latency_seconds=max(1.0, 20.0 * min(1.0, scale * 5)),
             warm_up_seconds=max(0.5, 3.0 * min(1.0, scale * 5)),
             core_turns=max(2, round(20 * min(1.0, scale * 5))),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 
-from benchmarks.cases import core, deferred, latency, memory, publishing, steps, throughput, timers
+from benchmarks.cases import core, deferred, latency, memory, publishing, sagas, throughput, timers
 from benchmarks.cases.case import Alone, Bench
 from benchmarks.report import Section
 
@@ -23,5 +23,5 @@ CASES: Mapping[str, Callable[[Bench], Awaitable[Section]]] = {
     "publishing": publishing.publishing,
     "deferred": deferred.deferred,
     "timers": timers.timers,
-    "steps": steps.steps,
+    "w2": sagas.w2,
 }

@@ -62,7 +62,7 @@ def test_dev_runs_pipelines_on_services_of_its_own_and_goes_on_where_it_was(tmp_
             on = addresses(tmp_path)
             done = pointsman("publish", "orders", "-", "--key", "order_id", input=placed(order), on=on)
             assert done.code == 0, done.err
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + 60
             while len(pointsman("runs", "--state", "under_way", "--json", on=on).json) < number:
                 assert time.monotonic() < deadline, dev.err
             assert pointsman("relay", "status", "--json", on=on).json["healthy"] is True

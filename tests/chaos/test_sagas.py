@@ -57,7 +57,6 @@ class Form:
     cancelled: int
     """By operators."""
     quotas: dict[str, int]
-    zombies: int
     pause_seconds_max: float
     rest_seconds: float
 
@@ -73,8 +72,8 @@ SHORT = Form(
         "terminate in an open transaction": 1,
         "stopped in order": 2,
         "postgres immediate": 1,
+        "zombie": 1,
     },
-    zombies=1,
     pause_seconds_max=1.0,
     rest_seconds=90,
 )
@@ -92,8 +91,8 @@ LONG = Form(
         "stopped in order": 6,
         "postgres immediate": 4,
         "kafka killed": 2,
+        "zombie": 4,
     },
-    zombies=4,
     pause_seconds_max=2.0,
     rest_seconds=240,
 )
@@ -246,8 +245,6 @@ async def _cancel(form: Form, scene: Stage, chance: random.Random) -> None:
 async def _direct(form: Form, faults: Faults, scene: Stage, chance: random.Random) -> None:
     for slot in scene.slots:
         await slot.said("partitions: ", 100)
-    for _ in range(form.zombies):
-        await faults.zombie(aimed=False)
     while lacking := [name for name, quota in form.quotas.items() if faults.counts[name] < quota]:
         name = chance.choice(lacking)
         log.info("fault: %s", name)
@@ -266,6 +263,7 @@ def _fault(name: str, faults: Faults) -> Callable[[], Awaitable[None]]:
         "stopped in order": faults.restart_in_order,
         "postgres immediate": faults.crash_postgres,
         "kafka killed": faults.kill_kafka,
+        "zombie": partial(faults.zombie, aimed=False),
     }
     return known[name]
 

@@ -96,8 +96,10 @@ def step(machine: Machine, run: Run | None, occurrence: Occurrence) -> Outcome:
     recent, digest = run.recent, occurrence.digest
     if occurrence.seen or (recent.find(digest) >= 0 and has_seen(recent, digest)):
         return DUPLICATE
+    if run.deferred and _waits_already(run, occurrence):
+        return DUPLICATE
     if run.held:
-        return DUPLICATE if has_deferred(run, digest) else WAITS
+        return WAITS
     return _offer(machine, run, occurrence, EMPTY)
 
 
@@ -110,12 +112,14 @@ def _step_asking(machine: Machine, run: Run | None, occurrence: Occurrence) -> O
         recent, digest = run.recent, occurrence.digest
         if occurrence.seen or (recent.find(digest) >= 0 and has_seen(recent, digest)):
             return DUPLICATE
+        if run.deferred and _waits_already(run, occurrence):
+            return DUPLICATE
     memory = EMPTY if run is None else read_memory(run.memory)
     asked = in_turn(machine, memory, occurrence)
     if isinstance(asked, Duplicate | Stale):
         return asked
     if run is not None and run.held:
-        return DUPLICATE if has_deferred(run, occurrence.digest) else WAITS
+        return WAITS
     if isinstance(asked, Refused | Deferred):
         return _out_of_turn(machine, run, occurrence, memory, asked)
     if run is None:
@@ -464,11 +468,14 @@ def _by_policy(
     return _may_defer(run, occurrence, deferred)
 
 
+def _waits_already(run: Run, occurrence: Occurrence) -> bool:
+    """Whether the event came before and is deferred, so that it has its turn by itself, whatever policies say now."""
+    return not occurrence.again and has_deferred(run, occurrence.digest)
+
+
 def _may_defer(run: Run | None, occurrence: Occurrence, deferred: Deferred) -> Outcome:
     if occurrence.again or run is None:
         return deferred
-    if has_deferred(run, occurrence.digest):
-        return DUPLICATE
     if len(run.deferred) >= DEFERRED_MAX:
         error = f"{deferred.why}; and {DEFERRED_MAX} deferred events wait for the run already"
         return Refused(Reason.DEFERRED_FULL, error, False, deferred.tried, deferred.policy)

@@ -2,7 +2,8 @@
 
 ``redrive``   put a dead letter's event back: where it holds its run, in its place before those that wait behind it;
               where the broker refused what a run publishes, back into the outbox, behind all that is there by now
-``drop``      give a dead letter up: where it holds its run, those that wait go on without it
+``drop``      give a dead letter up: where it holds its run, those that wait go on without it; and where it is the
+              failure of a step, the run goes on without that, too
 ``edit``      the same as redrive, with other data in the event
 ``event``     an event that a run has sent to another one (``engine.sending``)
 ``send`` ...  what operators ask of runs (``engine.operating``)
@@ -40,6 +41,7 @@ from engine.routing import Route, TopicRoute
 from engine.sending import SentEvents
 from engine.store.contract import LostRunsError, RefusedByStoreError, Store
 from engine.store.values import Command, EndedDeadLetter, StoredDeadLetter
+from engine.unsticking import failure_in, skip_failed
 from engine.waiting import with_deferred
 from statemachines.limits import FOLLOWING_MAX
 from statemachines.memory import read_memory
@@ -225,8 +227,10 @@ class Commands:
         if holder and run is not None and not redriven and read_memory(run.memory).undoing >= 0:
             log.error(
                 "dead letter %s holds the run %r, which is being undone and could not go on without it; it stays open. "
-                "Redrive it, and it is tried once more",
+                "Redrive it, and it is tried again; or have the run skip it: pointsman skip %s %s",
                 letter.id,
+                run.key,
+                self._routes[letter.pipeline or 0].name,
                 run.key,
             )
             return
@@ -247,10 +251,21 @@ class Commands:
         batch.commit.ended.append(EndedDeadLetter(letter.id, status, command.who, command.why, edited=edited))
         if holder and run is not None and letter.pipeline is not None:
             write_row(command, f"pointsman.{command.command}", self._routes[letter.pipeline], run, batch)
+            if not redriven:
+                await self._skip(command, letter, self._routes[letter.pipeline], run, batch)
         if redriven and topic is not None:
             await self._offer(record, letter, topic, batch)
         if (holder or cancels) and run is not None and letter.pipeline is not None:
             await self._drain(attempt, self._routes[letter.pipeline], run.key, batch)
+
+    async def _skip(
+        self, command: Command, letter: StoredDeadLetter, route: Route, run: Run, batch: Batch
+    ) -> None:
+        """Of a step's failure: the run goes on without the step, as by ``skip``."""
+        failure = None if letter.position else failure_in(run, letter.type or "", letter.record_value)
+        if failure is not None:
+            await self._committer.learn_strikes([])
+            skip_failed(route, run, route.machines[run.definition], failure, command.who, batch)
 
     def _publish_again(self, command: Command, letter: StoredDeadLetter, batch: Batch) -> None:
         # Its old place is gone: what the run published since may have been read. So it goes to the end.

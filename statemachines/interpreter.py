@@ -18,8 +18,9 @@ An event meets these questions in this order, and the first that has an answer d
 What comes from inside (a timer, an event that a run sent to itself) is asked the last three only, and where nothing
 takes it, it is noted and gone. An event that was deferred is offered again by the same function. How a step ended is
 for the state that asked for it, and for those around it; where that was left, it is noted, and where nothing takes that
-the step has failed, the run is held. No transition is asked about how a compensation ended, nor about what became of a
-step that was stopped: that changes what the run owes, and once that is nothing, a run that is undone goes on.
+the step has failed, the run is held, until somebody has the step begin anew, or the run go on without. No transition
+is asked about how a compensation ended, nor about what became of a step that was stopped: that changes what the run
+owes, and once that is nothing, a run that is undone goes on.
 
 A pipeline that has nothing but states and transitions on events is looked up in a table. All that charts have besides
 goes through ``chart``, and so does an event on which an action of a flat pipeline raises another.
@@ -34,7 +35,7 @@ past its class's ``__new__``, a meta that is only made when asked for) is there 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from statemachines.chart.macrostep import Macrostep, number_of
 from statemachines.chart.microsteps import Spot
@@ -43,6 +44,8 @@ from statemachines.departing import departed
 from statemachines.events import (
     OUTCOMES,
     STEP_FAILED,
+    STEP_RETRIED,
+    STEP_SKIPPED,
     STEP_STOPPED,
     STEP_TRIED,
     Address,
@@ -70,9 +73,10 @@ from statemachines.outcome import (
 from statemachines.policies import as_defer, told
 from statemachines.run import Run, Status, has_deferred, has_seen
 from statemachines.turns import in_turn
-from statemachines.undoing import ENDED, UNKNOWN, how_ended, settle, undone
+from statemachines.undoing import ENDED, FAILED, UNKNOWN, how_ended, settle, undone
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
 
     from statemachines.context import Context
@@ -157,16 +161,45 @@ def _end(machine: Machine, run: Run, occurrence: Occurrence, memory: Memory) -> 
         return _stopped(machine, run, occurrence, settle(memory, execution, how, run.sequence + 1, by))
     if event_type.startswith(STEP_STOPPED):
         return Ignored(Reason.VOID)
+    if event_type.startswith((STEP_RETRIED, STEP_SKIPPED)):
+        return _decide(machine, run, occurrence, memory, execution)
     if event_type.startswith(STEP_TRIED):
-        error = f"{said.get('error')}: {said.get('message')}"[:LAST_ERROR_CHARACTERS_MAX]
-        again = execution._replace(attempt=execution.attempt + 1, again=said.get("again", 0), error=error)
+        again = execution._replace(
+            attempt=execution.attempt + 1, again=said.get("again", 0), error=_error(said)
+        )
         if how == UNKNOWN and execution.step in by:
             again = again._replace(unknown=1)
         return Ignored(Reason.RETRYING, memory=write_memory(memory.instead(again)))
     if execution.of:
         return _undo(machine, run, occurrence, memory, execution)
     left = settle(memory, execution, how, run.sequence + 1, by)
-    return _offer(machine, run, occurrence._replace(delayed=execution), left)
+    outcome = _offer(machine, run, occurrence._replace(delayed=execution), left)
+    if execution.is_given_up and type(outcome) is Refused and outcome.reason is Reason.STEP_FAILED:
+        return _begin_anew(memory, execution, said)
+    return outcome
+
+
+def _decide(
+    machine: Machine, run: Run, occurrence: Occurrence, memory: Memory, execution: Execution
+) -> Outcome:
+    """What becomes of a step that has failed for good, or of a compensation, by what an operator says of it."""
+    if not execution.is_given_up:
+        return Ignored(Reason.VOID)
+    if occurrence.envelope.type.startswith(STEP_RETRIED):
+        return _begin_anew(memory, execution, occurrence.data)
+    if execution.of:
+        return _go_on(machine, run, occurrence, undone(memory, execution))
+    left = settle(memory, execution, FAILED, run.sequence + 1, machine.compensations)
+    return Ignored(Reason.SKIPPED, memory=write_memory(left))
+
+
+def _begin_anew(memory: Memory, execution: Execution, said: Mapping[str, Any]) -> Ignored:
+    """An execution that was given up is tried again: somebody wants that."""
+    return Ignored(Reason.RETRYING, memory=write_memory(memory.instead(execution.anew(_error(said)))))
+
+
+def _error(said: Mapping[str, Any]) -> str:
+    return f"{said.get('error')}: {said.get('message')}"[:LAST_ERROR_CHARACTERS_MAX]
 
 
 def _stopped(machine: Machine, run: Run, occurrence: Occurrence, memory: Memory) -> Outcome:
@@ -184,10 +217,8 @@ def _undo(
         return Refused(Reason.INVALID, occurrence.error, holds=True)
     if not occurrence.envelope.type.startswith(STEP_FAILED):
         return _go_on(machine, run, occurrence, undone(memory, execution))
-    if execution.again < 0:
-        # It was given up, and is offered again: somebody wants it to be tried once more.
-        anew = execution._replace(attempt=execution.attempt + 1, again=0)
-        return Ignored(Reason.RETRYING, memory=write_memory(memory.instead(anew)))
+    if execution.is_given_up:
+        return _begin_anew(memory, execution, occurrence.data)
     step = next((one.step for one in memory.owed if one.id == execution.of), "a step")
     return _failed(occurrence, execution, f"so that {step} ({execution.of}) is not undone")
 

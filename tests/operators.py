@@ -36,11 +36,15 @@ async def send(
     return await _done(feeding, question)
 
 
-async def ask(feeding: Feeding, what: What, pipeline: str, key: str, *, why: str = WHY) -> Done:
-    """Have a run paused or resumed."""
+async def ask(
+    feeding: Feeding, what: What, pipeline: str, key: str, *, why: str = WHY, result: bytes | None = None
+) -> Done:
+    """Have something done to a run."""
 
     async def question(connection: Connection) -> AskedOfRun:
-        return await ask_of_run(connection, feeding.namespace, what, pipeline, key, who=WHO, why=why)
+        return await ask_of_run(
+            connection, feeding.namespace, what, pipeline, key, who=WHO, why=why, result=result
+        )
 
     return await _done(feeding, question)
 

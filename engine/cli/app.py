@@ -23,6 +23,7 @@ from engine.cli import (
     operating,
     publish,
     run,
+    unsticking,
     upkeep,
 )
 from engine.cli.failures import FAILED, INTERRUPTED, report
@@ -98,6 +99,7 @@ for commands in (
     checking,
     dead_letters,
     operating,
+    unsticking,
     decisions,
     upkeep,
     doctor,

@@ -46,8 +46,9 @@ def runs(
         str | None,
         typer.Option(
             "--status",
-            metavar="expected|running|compensating|completed|cancelled|held|paused|waiting",
-            help="Only of this status; waiting: events are deferred for them; compensating: they are being undone.",
+            metavar="expected|running|compensating|completed|cancelled|held|stuck|paused|waiting",
+            help="Only of this status; stuck: the failure of a step or a compensation holds them; waiting: events wait "
+            "for them; compensating: they are being undone.",
         ),
     ] = None,
     state: Annotated[

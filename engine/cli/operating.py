@@ -149,7 +149,7 @@ def pause(
     """
     options = {"postgres": postgres, "namespace": namespace}
     filters = Filters(pipeline, status, state, where or [], dry_run=dry_run, yes=yes)
-    return _ask("pause", run or [], filters, reason, whoever(who), wait, options, json)
+    return ask_runs("pause", run or [], filters, reason, whoever(who), wait, options, json)
 
 
 def resume(
@@ -175,7 +175,7 @@ def resume(
     """
     options = {"postgres": postgres, "namespace": namespace}
     filters = Filters(pipeline, status, state, where or [], dry_run=dry_run, yes=yes)
-    return _ask("resume", run or [], filters, reason, whoever(who), wait, options, json)
+    return ask_runs("resume", run or [], filters, reason, whoever(who), wait, options, json)
 
 
 def cancel(
@@ -202,7 +202,7 @@ def cancel(
     """
     options = {"postgres": postgres, "namespace": namespace}
     filters = Filters(pipeline, status, state, where or [], dry_run=dry_run, yes=yes)
-    return _ask("cancel", run or [], filters, reason, whoever(who), wait, options, json)
+    return ask_runs("cancel", run or [], filters, reason, whoever(who), wait, options, json)
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +222,7 @@ class Filters:
         return bool(self.where) or any(one is not None for one in (self.pipeline, self.status, self.state))
 
 
-def _ask(
+def ask_runs(
     what: What,
     words: list[str],
     filters: Filters,
@@ -231,13 +231,18 @@ def _ask(
     wait: float,
     options: dict[str, str | None],
     json: bool,
+    result: bytes | None = None,
 ) -> int:
+    """Ask something of one run, or of all that filters choose, and tell what became of it.
+
+    ``result`` is for ``resolve``.
+    """
     check_text("--reason", reason)
     check_text("--who", who)
     if filters.are_given and words:
         raise UsageError("Give a run or filters, not both.")
     if filters.are_given:
-        return _ask_of_many(what, filters, reason, who, wait, options, json)
+        return _ask_of_many(what, filters, reason, who, wait, options, json, result)
     if not words:
         raise UsageError(f"Say which to {what}: [PIPELINE] KEY, or a filter such as --state.")
     check_run(words)
@@ -248,7 +253,7 @@ def _ask(
         from engine.reading import ask_of_run, wait_until_done  # noqa: PLC0415 - needs an extra to be installed
 
         address = await find_address(connection, namespace, words)
-        asked = await ask_of_run(connection, namespace, what, *address, who=who, why=reason)
+        asked = await ask_of_run(connection, namespace, what, *address, who=who, why=reason, result=result)
         return await wait_until_done(connection, namespace, [asked], seconds=wait)
 
     became = ask_store(options, question)
@@ -268,6 +273,7 @@ def _ask_of_many(
     wait: float,
     options: dict[str, str | None],
     json: bool,
+    result: bytes | None,
 ) -> int:
     from engine.reading.runs import STATUSES  # noqa: PLC0415 - needs an extra to be installed
 
@@ -287,7 +293,7 @@ def _ask_of_many(
     async def question(connection: Connection, namespace: str) -> list[Done]:
         from engine.reading import ask_of_runs, wait_until_done  # noqa: PLC0415 - needs an extra to be installed
 
-        asked = await ask_of_runs(connection, namespace, what, chosen, who=who, why=reason)
+        asked = await ask_of_runs(connection, namespace, what, chosen, who=who, why=reason, result=result)
         return await wait_until_done(connection, namespace, asked, seconds=wait)
 
     chosen = ask_store(options, choose)

@@ -26,7 +26,9 @@ from statemachines.limits import KEY_BYTES_MAX
 from statemachines.patterns import covers, is_from_inside
 from statemachines.suggest import did_you_mean
 
-What = Literal["pause", "resume", "cancel"]
+What = Literal["pause", "resume", "cancel", "retry", "skip", "resolve"]
+STUCK: frozenset[What] = frozenset({"retry", "skip", "resolve"})
+"""What is for runs that the failure of a step holds."""
 EXPLAINED_MAX = 20
 DATA_BYTES_MAX = 1_000_000
 """As much as a record of Kafka has where nothing else is said."""
@@ -120,18 +122,38 @@ async def ask_send(
 
 
 async def ask_of_run(
-    connection: Connection, namespace: str, what: What, pipeline: str, key: str, *, who: str, why: str
+    connection: Connection,
+    namespace: str,
+    what: What,
+    pipeline: str,
+    key: str,
+    *,
+    who: str,
+    why: str,
+    result: bytes | None = None,
 ) -> AskedOfRun:
-    """Ask for a run to be paused, resumed or cancelled. Needs the engine's role.
+    """Ask for a run to be paused, resumed or cancelled; or, where it is stuck on a step, what is to become of it.
+
+    ``result`` is JSON, for ``resolve``: what the step would have returned. Needs the engine's role.
 
     Raises:
         NotFoundError: there is no such run.
-        UsageError: it is not said who asks, or why.
+        UsageError: it is not said who asks, or why; or the result cannot be.
     """
     check_said("who asks", who)
     check_said("why", why)
+    body = {"key": key, **said_with(what, result)}
     await find_run(connection, namespace, pipeline, key)
-    return await _put(connection, namespace, AskedOfRun(0, what, pipeline, key), {"key": key}, who, why)
+    return await _put(connection, namespace, AskedOfRun(0, what, pipeline, key), body, who, why)
+
+
+def said_with(what: What, result: bytes | None) -> dict[str, Any]:
+    """What else a command says. Raises UsageError: the result is no JSON, too much, or for what has none."""
+    if what != "resolve":
+        if result is not None:
+            raise UsageError(f"A result is for resolve, and not for {what}. Nothing was done.")
+        return {}
+    return {"result": json_data(result, "The result", "Nothing was done.")}
 
 
 async def _put(
@@ -215,18 +237,16 @@ def check_key(key: str) -> None:
         )
 
 
-def json_data(data: bytes | None) -> Any:
+def json_data(data: bytes | None, what: str = "The data", so: str = "Nothing was sent.") -> Any:
     """What is given as an event's data. Raises UsageError: it is no JSON, or too much."""
     if data is None:
         return None
     if len(data) > DATA_BYTES_MAX:
-        raise UsageError(
-            f"The data has {len(data):,} bytes, of {DATA_BYTES_MAX:,} at most. Nothing was sent."
-        )
+        raise UsageError(f"{what} has {len(data):,} bytes, of {DATA_BYTES_MAX:,} at most. {so}")
     try:
         return orjson.loads(data)
     except ValueError as error:
-        raise UsageError(f"The data is no JSON: {error}. Nothing was sent.") from None
+        raise UsageError(f"{what} is no JSON: {error}. {so}") from None
 
 
 async def number_of(connection: Connection, namespace: str, pipeline: str) -> int:

@@ -210,6 +210,8 @@ class AskedExecution(NamedTuple):
     """The number of the row that has what that returned; 0: it is not known."""
     stopping: bool = False
     """Whether its state was left, and the run waits to hear what became of it."""
+    since: int = 0
+    """How many attempts were made before it began anew."""
 
     @property
     def address(self) -> tuple[int, int, int]:
@@ -242,6 +244,8 @@ class BegunExecution(NamedTuple):
     """Whether its state was left before it began, and it is only to be said that it has not."""
     made: bytes | None = None
     """The event that has what the undone execution returned; None: it is not known, or none."""
+    since: int = 0
+    """How many attempts were made before it began anew."""
 
     @property
     def address(self) -> tuple[int, int, int]:
@@ -250,7 +254,7 @@ class BegunExecution(NamedTuple):
 
 
 class EndedDeadLetter(NamedTuple):
-    """A dead letter that a command redrove or dropped."""
+    """A dead letter that a command redrove, dropped or resolved."""
 
     id: int
     status: str
@@ -274,6 +278,10 @@ class Hold(NamedTuple):
     """The open dead letter that holds it."""
     reason: str | None = None
     """Of that."""
+    type: str = ""
+    """Of the event that holds it."""
+    is_inner: bool = False
+    """Whether that came from inside, and not with a record."""
 
 
 class Operation(NamedTuple):

@@ -281,7 +281,7 @@ class FakeStore:
             if (one.run, one.sequence, status) == (run, sequence, "open")
         ]
         letter, reason = held[0] if held else (None, None)
-        return Hold(row.kind, row.at, row.payload, letter, reason)
+        return Hold(row.kind, row.at, row.payload, letter, reason, row.type, not row.position)
 
     async def cancellation_of(self, run: int) -> Hold | None:
         rows = [row for row in self.tables.rows.values() if (row.run, row.kind) == (run, Kind.CANCELLED)]

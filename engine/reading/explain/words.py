@@ -21,6 +21,7 @@ from engine.reading.explain.found import (
     Seen,
 )
 from engine.reading.values import effects_of, shown_time, states_of
+from statemachines.events import STEP_FAILED
 from statemachines.outcome import Reason
 from statemachines.run import Status
 
@@ -105,6 +106,8 @@ def waits(
     )
     if still:
         cure = f"pointsman dead-letters redrive {holder.id}"
+        if holder.reason == Reason.STEP_FAILED:
+            return f"{said} To have the step begin anew: pointsman retry {pipeline} {row.key} (or skip, or resolve)."
         return f"{said} Redrive or drop that one to let the run go on: {cure}."
     return said.replace("it holds", "it held").replace("since row", "from row")
 
@@ -164,7 +167,7 @@ def dead_letter(
         decided(policy),
         _of_whom(letter, pipeline, readers),
         _published(letter),
-        _end_of(letter),
+        _end_of(letter, pipeline),
     ]
     return " ".join(part for part in parts if part)
 
@@ -336,13 +339,16 @@ def _published(letter: FoundLetter) -> str:
             return f"It waits to be published to {letter.topic}."
 
 
-def _end_of(letter: FoundLetter) -> str:
+def _end_of(letter: FoundLetter, pipeline: str | None) -> str:
     if letter.status != "open":
         why = f": {_ended(letter.why)}" if letter.why else "."
         how = f"{letter.status.capitalize()}{', with other data,' if letter.edited else ''}"
         ended = f"{how} by {letter.who or 'somebody'} at {shown(letter.ended)}{why}"
         return f"{ended} {_published_again(letter)}".strip()
-    if letter.held is not None and letter.held == letter.sequence:
+    holds = letter.held is not None and letter.held == letter.sequence
+    if holds and letter.position is None and (letter.type or "").startswith(STEP_FAILED):
+        return f"To have the step begin anew: pointsman retry {pipeline} {letter.key} (or skip, or resolve)."
+    if holds:
         return f"To let the run go on: pointsman dead-letters redrive {letter.id} (or drop)."
     again = ", once the topic takes it" if letter.reason == Reason.REFUSED_BY_BROKER else ""
     return f"It is open: pointsman dead-letters redrive {letter.id}{again} (or drop)."

@@ -27,6 +27,7 @@ class StoredExecution(NamedTuple):
     of: str
     made: int
     stopping: bool
+    since: int
 
 
 def check_executions(
@@ -58,6 +59,8 @@ def _told(meant: Execution | None, found: StoredExecution | None) -> str:
         )
     if (meant.of, meant.made, bool(meant.stopping)) != (found.of, found.made, found.stopping):
         return "does not say what it undoes, or that it is to be stopped, as the run's log does"
+    if meant.since != found.since:
+        return f"began anew after attempt {found.since} in its table, and after attempt {meant.since} by the run's log"
     if meant.again and not meant.stopping and time_of(meant.again) != found.again:
         return f"is to go on at {shown_time(found.again)}, and by the run's log at {shown_time(time_of(meant.again))}"
     return ""

@@ -27,11 +27,16 @@ where p.namespace = $1
     and ($5::boolean is null or (r.held > 0) = $5)
     and ($6::text is null or $6 = any (string_to_array(split_part(r.configuration, '  ', 1), ' ')))
     and ($8::jsonb[] is null or a.attributes @> any ($8))
-    and (not $9::boolean or exists (select from pointsman.waiting w where w.run = r.id and w.until is not null))
+    and (not $9::boolean or r.waiting > 0)
     and ($10::boolean is null or $10 = exists (
         select from pointsman.events h where h.run = r.id and h.sequence = r.held and h.kind = $11::smallint
     ))
     and ($12::text is null or $12 = any (string_to_array(split_part(r.configuration, '  ', 1), ' ')))
+    and ($13::smallint[] is null or r.held > 0 and exists (
+        select from pointsman.events h
+        where h.run = r.id and h.sequence = r.held and h.kind = any ($13) and starts_with(h.type, $14::text)
+            and h.position is null
+    ))
 order by r.started desc, r.id desc
 limit nullif($7::int, 0)
 
@@ -75,7 +80,7 @@ order by id limit $4
 select run, attributes from pointsman.run_attributes where run = any ($1::bigint[])
 
 -- name: executions_of_runs
-select run, sequence, number, step, attempt, again, error, of, made, stopping from pointsman.executions
+select run, sequence, number, step, attempt, again, error, of, made, stopping, since from pointsman.executions
 where run = any ($1::bigint[]) order by run, sequence, number
 
 -- name: executions_going

@@ -209,7 +209,7 @@ select id, pipeline, run, sequence, key, event_id, type, position, "offset", rec
 from pointsman.dead_letters where id = $1
 
 -- name: hold_of
-select e.kind, e.at, e.payload, d.id, d.reason
+select e.kind, e.at, e.payload, d.id, d.reason, e.type, coalesce(e.position, 0) = 0 as is_inner
 from pointsman.events e
 left join pointsman.dead_letters d on d.run = e.run and d.sequence = e.sequence and d.status = 'open'
 where e.run = $1 and e.sequence = $2
@@ -298,16 +298,19 @@ select cluster, topic, partition from pointsman.positions where id = $1
 
 -- name: add_executions
 -- New ones, those whose next attempt is to wait for its turn, and those that are to be stopped.
-insert into pointsman.executions (pipeline, home, run, sequence, number, step, attempt, again, error, of, made, stopping)
+insert into pointsman.executions (
+    pipeline, home, run, sequence, number, step, attempt, again, error, of, made, stopping, since
+)
 select new.pipeline, pointsman.home_of(new.key), new.run, new.sequence, new.number, new.step, new.attempt, new.again,
-    new.error, new.of, new.made, new.stopping
+    new.error, new.of, new.made, new.stopping, new.since
 from unnest(
     $1::int[], $2::text[], $3::bigint[], $4::int[], $5::int[], $6::text[], $7::int[], $8::timestamptz[], $9::text[],
-    $10::text[], $11::int[], $12::boolean[]
-) as new (pipeline, key, run, sequence, number, step, attempt, again, error, of, made, stopping)
+    $10::text[], $11::int[], $12::boolean[], $13::int[]
+) as new (pipeline, key, run, sequence, number, step, attempt, again, error, of, made, stopping, since)
 on conflict (run, sequence, number) do update
 -- Who has begun an attempt of what is to be stopped has to say what became of it.
 set attempt = excluded.attempt, again = excluded.again, error = excluded.error, stopping = excluded.stopping,
+    since = excluded.since,
     holder = case when excluded.stopping then executions.holder end
 
 -- name: remove_executions
@@ -346,7 +349,8 @@ select b.id, b.pipeline, r.key, r.generation, b.run, r.definition, b.home, b.seq
     b.of, b.stopping,
     case when b.made > 0 then (
         select e.payload from pointsman.events e where e.run = b.run and e.sequence = b.made
-    ) end as made
+    ) end as made,
+    b.since
 from begun b join pointsman.runs r on r.id = b.run
 order by b.again, b.id
 
@@ -369,7 +373,8 @@ update pointsman.executions set holder = null where holder = $1 and id <> all ($
 -- name: begun_by_others
 -- Attempts that engines have begun who are not heard of any more.
 select e.id, e.pipeline, r.key, r.generation, e.run, r.definition, e.home, e.sequence, e.number, e.step, e.attempt,
-    e.error, ''::bytea as input, e.of, e.stopping, null::bytea as made
+    e.error, ''::bytea as input, e.of, e.stopping, null::bytea as made,
+    e.since
 from pointsman.executions e join pointsman.runs r on r.id = e.run
 where e.holder is not null and e.home = any ($1::smallint[]) and e.pipeline = any ($2::int[])
     and r.definition = any ($3::int[]) and r.held = 0 and e.id <> all ($4::bigint[])

@@ -160,7 +160,11 @@ async def test_it_waits_between_attempts_as_from_the_beginning_and_is_told_the_l
     flow = parcels([], [True] * 3)
     async with feed(database, flow) as feeding:
         await get_stuck(feeding)
+        (step,) = (await show(reader, "default", "parcels", "p1")).steps
+        assert (step.status, step.attempts) == ("failed", 2)
         await ask(feeding, "retry", "parcels", "p1")
+        (step,) = (await show(reader, "default", "parcels", "p1")).steps
+        assert (step.status, step.attempts, step.ended) == ("waiting", 2, None)
         row = await reader.fetchrow("select attempt, error, since, holder from pointsman.executions")
         assert tuple(row or ()) == (3, "OSError: no scales at attempt 2", 2, None)
         await feeding.work()
@@ -294,15 +298,16 @@ async def test_runs_whose_definition_is_not_loaded_stay_stuck(database: Database
 
 
 async def test_filters_choose_those_that_are_stuck(database: Database, reader: Connection) -> None:
-    async with feed(database, parcels([], [True] * 6)) as feeding:
-        await get_stuck(feeding, "p1", "p2", "p3")
+    async with feed(database, parcels([], [True] * 8)) as feeding:
+        await get_stuck(feeding, "p1", "p2", "p3", "p4")
+        await ask(feeding, "resolve", "parcels", "p4", result=b"-1")
         await ask(feeding, "skip", "parcels", "p2")
         await ask(feeding, "pause", "parcels", "p2")
     for what in ("retry", "skip", "resolve"):
         chosen = await choose_runs(reader, "default", what, pipeline="parcels")
         assert sorted(one.key for one in chosen) == ["p1", "p3"]
     assert await choose_runs(reader, "default", "retry", status="paused") == []
-    assert sorted(await keys(reader, "held")) == ["p1", "p3"]
+    assert sorted(await keys(reader, "held")) == ["p1", "p3", "p4"], "the last by something else"
 
 
 async def get_stuck_undoing(feeding: Feeding, world: World) -> None:

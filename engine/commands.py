@@ -9,6 +9,9 @@
 ``send`` ...  what operators ask of runs (``engine.operating``)
 ``release``   a definition that a run's events waited for is loaded again; or more events waited than one of the others
               could take with it (``engine.draining``)
+``release_pipeline``  more runs are to go on whose pipeline was resumed than one transaction could ask for
+
+What is for a pipeline that is paused stays in the inbox until it is resumed.
 
 Each is consumed by deleting its row in the transaction of what it causes, so it happens once. A dead letter that is not
 open any more is left alone: doing it twice changes nothing the second time.
@@ -34,13 +37,14 @@ from engine.draining import Draining, write_row
 from engine.envelope import decode_headers
 from engine.inside import inner_arrival
 from engine.limits import EngineLimits
-from engine.operating import WHATS, Operating
+from engine.log import PIPELINE_PAUSED
+from engine.operating import PIPELINE_WHATS, WHATS, Operating
 from engine.outlet import Outlet
 from engine.relay.refusals import record_of
 from engine.routing import Route, TopicRoute
 from engine.sending import SentEvents
 from engine.store.contract import LostRunsError, RefusedByStoreError, Store
-from engine.store.values import Command, EndedDeadLetter, StoredDeadLetter
+from engine.store.values import Command, EndedDeadLetter, Release, StoredDeadLetter
 from engine.unsticking import failure_in, skip_failed
 from engine.waiting import with_deferred
 from statemachines.limits import FOLLOWING_MAX
@@ -124,6 +128,7 @@ class Commands:
         if self.wanted.is_set() or now - self._looked_at >= self._limits.inbox_poll_seconds:
             self.wanted.clear()
             self._looked_at = now
+            await self._committer.learn_pauses()
             self._found = await self._store.read_inbox(
                 list(self._routes),
                 self._limits.inbox_commands_max,
@@ -133,7 +138,9 @@ class Commands:
 
     async def work(self) -> None:
         """Take up what the last look has found, for a while; nothing else must be in flight."""
-        commands, self._found = self._found, []
+        # Of pipelines that are paused by now the others wait where they are.
+        commands = [one for one in self._found if self._may_be_taken(one)]
+        self._found = []
         until = time.monotonic() + self._limits.inbox_seconds_max
         if len(commands) >= self._limits.inbox_commands_max:
             self.wanted.set()
@@ -141,7 +148,7 @@ class Commands:
         if events:
             await self._sent.take(events)
         for command in commands:
-            if command.command == "event":
+            if command.command == "event" or not self._may_be_taken(command):
                 continue
             following = await self._take(command)
             # At once, or what comes for the run meanwhile would wait, too, and fill what may wait.
@@ -150,6 +157,9 @@ class Commands:
             if time.monotonic() >= until:
                 self.wanted.set()
                 return
+
+    def _may_be_taken(self, command: Command) -> bool:
+        return command.command in PIPELINE_WHATS or command.pipeline not in self._committer.paused
 
     async def _take(self, command: Command) -> Command | None:
         """Take a command up; returns the one that goes on with what it has begun, if there is more to do."""
@@ -169,6 +179,7 @@ class Commands:
             except LostRunsError:
                 self._committer.forget(batch)
                 losses += 1
+                await self._committer.learn_pauses()
                 if not await self._store.has_command(command.id):
                     return None
             except RefusedByStoreError as error:
@@ -177,6 +188,8 @@ class Commands:
                     await self._discard(command, error)
                     return None
             else:
+                if command.command in PIPELINE_WHATS:
+                    await self._committer.learn_pauses()
                 return batch.commit.followed_by
         return None
 
@@ -199,6 +212,9 @@ class Commands:
                     await self._end_dead_letter(attempt, letter, batch)
             case "release":
                 await self._release(attempt, int(body["run"]), int(body["held"]), batch)
+            case "release_pipeline":
+                rest = Release(command.pipeline or 0, int(body["after"]), command.who, command.why)
+                batch.commit.released.append(rest)
             case what if what in WHATS:
                 attempt.offered = await self._operating.take(command, batch, attempt.events_max)
             case unknown:
@@ -293,7 +309,15 @@ class Commands:
             return
         [found] = await with_deferred(route, [found], self._store, self._topics)
         route.cache[found.key] = found
-        if found.definition in route.machines:
+        if found.definition not in route.machines:
+            hold = await self._store.hold_of(found.id, held)
+            if hold is not None and hold.type == PIPELINE_PAUSED:
+                log.error(
+                    "the run %r of %s stays held, though its pipeline goes on: it follows a version of it that is not "
+                    "loaded here. Load that, too, and let it go on: pointsman resume %s %s",
+                    *(found.key, route.name, route.name, found.key),
+                )
+        else:
             write_row(command, f"pointsman.{command.command}", route, found, batch)
             batch.following_max = max(attempt.following_max, 0)
             if attempt.following_max < 0:

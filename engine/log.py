@@ -22,7 +22,7 @@ FIRED               a timer fell due, or an event that the run sent to itself: t
 HELD_FIRED          one of those failed, and holds the run
 PASSED              the event, or one of those, changed nothing but what the run remembers
 CANCELLED           an operator cancelled the run: it moved, or ended where it was; nothing holds it any more
-PAUSED              an operator holds the run: what comes for it waits, and nothing of it falls due
+PAUSED              an operator holds the run, or its pipeline: what comes for it waits, and nothing of it falls due
 ==================  ============================================================================================
 """
 
@@ -90,6 +90,8 @@ _WAITS = {int(kind): 0 for kind in Kind} | {
 }
 """By kind, how many more events wait after a row of it."""
 _WAITED = int(Kind.WAITED)
+PIPELINE_PAUSED = "pointsman.pause_pipeline"
+"""The type of rows that hold a run because its pipeline is paused."""
 STARTED = int(Kind.STARTED)
 MOVED = int(Kind.MOVED)
 DEFERRED = int(Kind.DEFERRED)

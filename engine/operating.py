@@ -4,6 +4,7 @@
 ``pause``    hold the run: what comes for it waits, and nothing of it falls due
 ``resume``   lift that hold; what waited goes on
 ``cancel``   end the run, or have it go where its pipeline says, whatever holds it
+``pause_pipeline``, ``resume_pipeline``   the same for all runs of a pipeline, and those to come (``engine.pausing``)
 ``retry``, ``skip``, ``resolve``   what is to become of a run that the failure of a step holds (``engine.unsticking``)
 
 What became of each is kept beside what it did, in the same transaction (``Operation``): whoever asked reads it there.
@@ -21,18 +22,20 @@ from engine.arrival import Arrival
 from engine.batch import Batch
 from engine.committer import Committer
 from engine.draining import Draining, write_row
-from engine.log import Kind
+from engine.log import PIPELINE_PAUSED, Kind
 from engine.operators import cancellation, command_id, operators_arrival
 from engine.routing import Route, TopicRoute
+from engine.settling import WAITING_EVENTS_MAX
 from engine.store.contract import Store
-from engine.store.values import Command, Hold, Operation
+from engine.store.values import Command, Hold, Operation, Pause, Release
 from engine.unsticking import STUCK_WHATS, Unsticking
 from engine.waiting import with_deferred
 from statemachines.memory import read_memory
 from statemachines.outcome import Reason, Refused
 from statemachines.run import Run, Status
 
-WHATS = frozenset({"send", "pause", "resume", "cancel"}) | STUCK_WHATS
+PIPELINE_WHATS = frozenset({"pause_pipeline", "resume_pipeline"})
+WHATS = frozenset({"send", "pause", "resume", "cancel"}) | STUCK_WHATS | PIPELINE_WHATS
 
 
 class Operating:
@@ -60,6 +63,8 @@ class Operating:
         run: Run | None = None
         if command.command == "send":
             answer = await self._send(command, body, batch)
+        elif command.command in PIPELINE_WHATS:
+            answer = await self._of_pipeline(command, route, batch)
         elif (run := await self._run_of(route, key)) is None:
             answer = Answer(done=False, sentence=f"{route.name} has no run with the key {key!r}.")
         elif body.get("as_of", [run.generation, run.sequence]) != [run.generation, run.sequence]:
@@ -102,15 +107,42 @@ class Operating:
             batch.refuse(arrival, None, refused, batch.commit.at, None)
         return Answer(done=True, sentence="", event_id=body["event_id"])
 
+    async def _of_pipeline(self, command: Command, route: Route, batch: Batch) -> Answer:
+        await self._committer.learn_pauses()
+        pause, name = self._committer.paused.get(route.pipeline), route.name
+        if command.command == "pause_pipeline":
+            if pause is not None:
+                since = pause.at.isoformat(timespec="seconds")
+                said = f"{name} is paused already: by {pause.who} at {since}, {pause.why}."
+                return Answer(done=True, sentence=said)
+            batch.commit.paused.append(
+                Pause(route.pipeline, command.id, command.who, command.why, batch.commit.at)
+            )
+            said = (
+                f"{name} is paused: what comes for its runs waits, of which at most {WAITING_EVENTS_MAX:,} events of "
+                f"one run may, no timer fires and no step begins. To let it go on: pointsman resume --pipeline {name}."
+            )
+            return Answer(done=True, sentence=said)
+        if pause is None:
+            return Answer(done=True, sentence=f"{name} is not paused: nothing was to be done.")
+        batch.commit.resumed.append(pause)
+        batch.commit.released.append(Release(route.pipeline, 0, command.who, command.why))
+        return Answer(
+            done=True, sentence=f"{name} goes on; runs for which something has waited, one after the other."
+        )
+
     async def _pause(self, asked: Asked) -> Answer:
         name, run = asked.name, asked.run
         if run.status != Status.RUNNING:
             return Answer(done=False, sentence=not_running(asked))
         if run.held:
             hold = await self._hold(run)
-            if hold.kind == Kind.PAUSED:
-                return Answer(done=True, sentence=f"{name} is paused already: {told(hold)} (row {run.held}).")
-            return Answer(done=False, sentence=f"{name} is not paused: {held_by(asked, hold)}")
+            if hold.kind != Kind.PAUSED:
+                return Answer(done=False, sentence=f"{name} is not paused: {held_by(asked, hold)}")
+            # What its pipeline was paused for is about to be over.
+            if hold.type != PIPELINE_PAUSED:
+                sentence = f"{name} is paused already: {told(hold)} (row {run.held})."
+                return Answer(done=True, sentence=sentence)
         write_row(asked.command, "pointsman.pause", asked.route, run, asked.batch, Kind.PAUSED)
         sentence = (
             f"{name} is paused (row {run.sequence + 1}): what comes for it waits, and its timers do not fire. To let "

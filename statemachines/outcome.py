@@ -41,6 +41,7 @@ class Reason(enum.StrEnum):
     VOID = "void"
     STOPPED = "its state was left"
     SKIPPED = "skipped"
+    PAUSED = "pipeline paused"
 
 
 class Tried(NamedTuple):

@@ -18,7 +18,16 @@ from engine.reading.editing import ask_edit
 from engine.reading.errors import NotFoundError
 from engine.reading.explain import Answer, Change, Explanation, explain
 from engine.reading.history import EventView, HistoryRow, history
-from engine.reading.operating import AskedOfRun, Done, ask_of_run, ask_send, wait_until_done
+from engine.reading.operating import (
+    AskedOfRun,
+    Done,
+    PausedPipeline,
+    ask_of_pipeline,
+    ask_of_run,
+    ask_send,
+    list_pauses,
+    wait_until_done,
+)
 from engine.reading.positions import PositionSet, PositionView, list_positions, set_position
 from engine.reading.replay import Mismatch, ReplayReport, RunReplayed, replay
 from engine.reading.runs import RunView, list_runs
@@ -42,6 +51,7 @@ __all__ = [
     "HistoryRow",
     "Mismatch",
     "NotFoundError",
+    "PausedPipeline",
     "PositionSet",
     "PositionView",
     "RecordView",
@@ -52,6 +62,7 @@ __all__ = [
     "VerifyReport",
     "ask_drop",
     "ask_edit",
+    "ask_of_pipeline",
     "ask_of_run",
     "ask_of_runs",
     "ask_redrive",
@@ -60,6 +71,7 @@ __all__ = [
     "explain",
     "history",
     "list_dead_letters",
+    "list_pauses",
     "list_positions",
     "list_runs",
     "replay",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -27,6 +27,7 @@ from statemachines.patterns import covers, is_from_inside
 from statemachines.suggest import did_you_mean
 
 What = Literal["pause", "resume", "cancel", "retry", "skip", "resolve"]
+WhatOfPipeline = Literal["pause", "resume"]
 STUCK: frozenset[What] = frozenset({"retry", "skip", "resolve"})
 """What is for runs that the failure of a step holds."""
 EXPLAINED_MAX = 20
@@ -80,6 +81,16 @@ class Done:
         if self.asked.event_id is None:
             return form
         return {**form, "event_id": self.asked.event_id, "disposition": self.disposition}
+
+
+@dataclass(frozen=True, slots=True)
+class PausedPipeline:
+    """A pipeline that is paused."""
+
+    pipeline: str
+    who: str
+    why: str
+    at: datetime
 
 
 async def ask_send(
@@ -147,6 +158,29 @@ async def ask_of_run(
     return await _put(connection, namespace, AskedOfRun(0, what, pipeline, key), body, who, why)
 
 
+async def ask_of_pipeline(
+    connection: Connection, namespace: str, what: WhatOfPipeline, pipeline: str, *, who: str, why: str
+) -> AskedOfRun:
+    """Ask for a whole pipeline to be paused or resumed, with all runs of it and those to come. Needs the engine's role.
+
+    Raises:
+        NotFoundError: no such pipeline was ever run.
+        UsageError: it is not said who asks, or why.
+    """
+    check_said("who asks", who)
+    check_said("why", why)
+    asked = AskedOfRun(0, f"{what}_pipeline", pipeline, "")
+    return await _put(connection, namespace, asked, {"key": ""}, who, why)
+
+
+async def list_pauses(
+    connection: Connection, namespace: str, *, pipeline: str | None = None
+) -> list[PausedPipeline]:
+    """The pipelines that are paused, as far as this one is asked for."""
+    rows = await connection.fetch(SQL["pauses"], namespace, askable(pipeline))
+    return [PausedPipeline(*row) for row in rows]
+
+
 def said_with(what: What, result: bytes | None) -> dict[str, Any]:
     """What else a command says. Raises UsageError: the result is no JSON, too much, or for what has none."""
     if what != "resolve":
@@ -187,29 +221,38 @@ async def wait_until_done(
     rows = {row["command"]: row for row in await connection.fetch(SQL["operations"], taken)}
     if len(commands) <= EXPLAINED_MAX:
         return [await _done(connection, namespace, one, rows.get(one.id)) for one in commands]
-    return [_briefly(one, rows.get(one.id)) for one in commands]
+    paused = {one.pipeline for one in await list_pauses(connection, namespace)}
+    return [_briefly(one, rows.get(one.id), paused) for one in commands]
 
 
-def _briefly(asked: AskedOfRun, row: Any) -> Done:
+def _briefly(asked: AskedOfRun, row: Any, paused: Collection[str]) -> Done:
     if row is None:
-        return _not_taken(asked)
+        return _not_taken(asked, paused)
     return Done(asked, True, row["done"], None, row["dead_letter"], row["answer"] or "It is done.")
 
 
-def _not_taken(asked: AskedOfRun) -> Done:
-    sentence = (
-        f"No engine took the {asked.command} up yet. It waits in the inbox until one runs that has "
-        f"{asked.pipeline} loaded; nothing need be done again."
-    )
+def _not_taken(asked: AskedOfRun, paused: Collection[str]) -> Done:
+    what, pipeline = asked.command.removesuffix("_pipeline"), asked.pipeline
+    if pipeline in paused and asked.key:
+        sentence = (
+            f"{pipeline} is paused, and the {what} waits in the inbox until that goes on: pointsman resume --pipeline "
+            f"{pipeline}. Nothing need be done again."
+        )
+    else:
+        sentence = (
+            f"No engine took the {what} up yet. It waits in the inbox until one runs that has {pipeline} loaded; "
+            "nothing need be done again."
+        )
     return Done(asked, taken=False, done=False, disposition=None, dead_letter=None, sentence=sentence)
 
 
 async def _done(connection: Connection, namespace: str, asked: AskedOfRun, row: Any) -> Done:
+    paused = {one.pipeline for one in await list_pauses(connection, namespace)}
     if row is None:
-        return _not_taken(asked)
+        return _not_taken(asked, paused)
     changes = [] if row["event_id"] is None else await _changes(connection, namespace, asked, row)
     if not changes:
-        return _briefly(asked, row)
+        return _briefly(asked, row, paused)
     last = changes[-1]
     said = " ".join(one.sentence for one in changes)
     done = last.dead_letter is None

@@ -284,6 +284,26 @@ class Hold(NamedTuple):
     """Whether that came from inside, and not with a record."""
 
 
+class Pause(NamedTuple):
+    """A pipeline that is paused."""
+
+    pipeline: int
+    command: int
+    """The row of the inbox that asked for it."""
+    who: str
+    why: str
+    at: datetime
+
+
+class Release(NamedTuple):
+    """Runs that were held since their pipeline was paused are to go on: those behind one of them, by their numbers."""
+
+    pipeline: int
+    after: int
+    who: str
+    why: str
+
+
 class Operation(NamedTuple):
     """What became of what an operator asked of a run."""
 
@@ -343,6 +363,13 @@ class Commit:
     attributes: list[tuple[int, Attributes]] = field(default_factory=list)
     """(run, search attributes) of runs whose attributes this changes."""
     operations: list[Operation] = field(default_factory=list)
+    paused: list[Pause] = field(default_factory=list)
+    """Pipelines that are paused by this."""
+    resumed: list[Pause] = field(default_factory=list)
+    """Pauses that this ends."""
+    released: list[Release] = field(default_factory=list)
+    under_pauses: set[int] = field(default_factory=set)
+    """The commands of pauses that this rests on: they must not have ended."""
     executions_asked: list[AskedExecution] = field(default_factory=list)
     """New ones, and those that are to be tried again."""
     executions_over: list[tuple[int, int, int]] = field(default_factory=list)

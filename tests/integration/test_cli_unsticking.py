@@ -50,6 +50,38 @@ shipping.on(ship.done, to=shipped, do=note)
 """
 
 
+def publish(topic: str, kafka: Kafka, *loads: str) -> None:
+    lines = "".join(f"{json.dumps({'type': 'load.ordered', 'load': one})}\n" for one in loads)
+    done = pointsman("publish", topic, "-", "--key", "load", input=lines, on={"KAFKA": kafka.bootstrap})
+    assert done.code == 0, done.err
+
+
+def pause_all(settings: dict[str, str], looking: dict[str, str], topic: str, kafka: Kafka) -> None:
+    """The whole pipeline is paused, and goes on."""
+    why = ("--reason", "the road is closed", "--who", "ana", "--wait", "60")
+
+    def statuses() -> dict[str, str]:
+        runs = pointsman("runs", "--json", on=looking).json
+        return {one["key"]: one["status"] for one in runs if one["key"] in ("l-5", "l-6")}
+
+    paused = pointsman("pause", "--pipeline", "loads", *why, "--json", on=settings).json
+    assert (paused["runs"], paused["done"], paused["became"][0]["command"]) == (0, 1, "pause_pipeline")
+    told = pointsman("runs", on=looking).err
+    assert "loads is paused since" in told
+    assert "by ana: the road is closed. To let it go on: pointsman resume --pipeline loads." in told
+    publish(topic, kafka, "l-5", "l-6")
+    until(lambda: statuses() == {"l-5": "paused", "l-6": "paused"})
+    waits = pointsman("cancel", "l-6", "--reason", "not needed", "--wait", "0", on=settings)
+    assert (waits.code, "loads is paused, and the cancel waits in the inbox" in waits.out) == (0, True)
+    counted = pointsman("pause", "--pipeline", "loads", "--dry-run", *why, on=settings)
+    assert (counted.code, "run" in counted.err) == (0, True), counted
+    resumed = pointsman("resume", "--pipeline", "loads", *why, on=settings)
+    assert (resumed.code, "loads goes on" in resumed.out) == (0, True), resumed
+    until(lambda: statuses()["l-5"] == "completed")
+    nobody = pointsman("pause", "--pipeline", "laods", *why, on=settings)
+    assert (nobody.code, "Did you mean 'loads'?" in nobody.err) == (1, True), nobody
+
+
 async def test_operators_decide_of_runs_that_are_stuck(
     database: Database, kafka: Kafka, topic: TopicFactory, tmp_path: Path
 ) -> None:
@@ -64,12 +96,7 @@ async def test_operators_decide_of_runs_that_are_stuck(
 
     with started("run", file, on=settings) as engine:
         engine.wait_for("partitions: ")
-        events = [{"type": "load.ordered", "load": f"l-{one}"} for one in range(5)]
-        lines = "".join(f"{json.dumps(one)}\n" for one in events)
-        assert (
-            pointsman("publish", name, "-", "--key", "load", input=lines, on={"KAFKA": kafka.bootstrap}).code
-            == 0
-        )
+        publish(name, kafka, *(f"l-{one}" for one in range(5)))
         until(lambda: keys("stuck") == {"l-0", "l-1", "l-2", "l-3", "l-4"})
         wrong = pointsman("resolve", "l-0", "--result", "7", *why, on=settings)
         assert (wrong.code, "is not resolved: ship does not return that" in wrong.out) == (1, True), wrong
@@ -88,7 +115,9 @@ async def test_operators_decide_of_runs_that_are_stuck(
         done = pointsman("retry", "--pipeline", "loads", "--yes", *why, on=settings)
         assert (done.code, "retry: done of 3 of 3 runs." in done.out) == (0, True), done
         until(lambda: keys("completed") == {"l-0", "l-2", "l-3", "l-4"})
+        pause_all(settings, looking, name, kafka)
     assert pointsman("runs", "--status", "stuck", "--json", on=looking).json == []
+    assert "is paused since" not in pointsman("runs", on=looking).err
     shown = pointsman("show", "l-1", on=looking).out
     assert "skipped by ana (row 5): not done" in shown, shown
     assert "resolved by ana (row 5)" in pointsman("show", "l-0", on=looking).out

@@ -9,7 +9,7 @@ from datetime import datetime
 import orjson
 
 from engine.dispositions import Disposition
-from engine.log import Kind
+from engine.log import PIPELINE_PAUSED, Kind
 from engine.reading.explain.answers import Tried
 from engine.reading.explain.found import (
     FoundLetter,
@@ -128,6 +128,8 @@ def waits_for_resume(row: FoundRow, pipeline: str, pause: LogRowBrief, *, still:
     behind = f"behind {_released(pause)}, which {'holds' if still else 'held'} {run}"
     if not still:
         return f"It waited (row {row.sequence}) {behind}."
+    if pause.type == PIPELINE_PAUSED:
+        return f"It waits (row {row.sequence}) {behind}. To let it go on: pointsman resume --pipeline {pipeline}."
     return f"It waits (row {row.sequence}) {behind}. To let the run go on: pointsman resume {pipeline} {row.key}."
 
 
@@ -286,9 +288,8 @@ def _released(release: LogRowBrief) -> str:
     with contextlib.suppress(ValueError, TypeError):
         said |= orjson.loads(release.payload or b"{}")
     why = f": {said['why']}" if said["why"] else ""
-    return (
-        f"a {said['command']} by {said['who'] or 'somebody'} at {shown(release.at)} ({release.event_id}{why})"
-    )
+    what = f"{said['command']} of {said['pipeline']}" if "pipeline" in said else said["command"]
+    return f"a {what} by {said['who'] or 'somebody'} at {shown(release.at)} ({release.event_id}{why})"
 
 
 def _tried(tried: Sequence[Tried]) -> str:

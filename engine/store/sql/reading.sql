@@ -40,6 +40,10 @@ where p.namespace = $1
 order by r.started desc, r.id desc
 limit nullif($7::int, 0)
 
+-- name: pauses
+select l.name, p.who, p.why, p.at from pointsman.pauses p join pointsman.pipelines l on l.id = p.pipeline
+where l.namespace = $1 and ($2::text is null or l.name = $2) order by l.name
+
 -- name: find_run
 select r.id, r.key, r.generation, r.sequence, r.status, r.configuration, r.context, r.recent, r.hash, r.definition,
     r.held, r.waiting, r.started, r.updated, r.memory

@@ -208,6 +208,35 @@ select id, pipeline, run, sequence, key, event_id, type, position, "offset", rec
     record_headers, status, reason, dead_letter_topic, details
 from pointsman.dead_letters where id = $1
 
+-- name: pauses
+select pipeline, command, who, why, at from pointsman.pauses where pipeline = any ($1::int[])
+
+-- name: add_pause
+insert into pointsman.pauses (pipeline, command, who, why, at) values ($1, $2, $3, $4, $5) on conflict do nothing
+
+-- name: end_pause
+-- Waits for the transactions that hold runs for it.
+delete from pointsman.pauses where pipeline = $1 and command = $2
+
+-- name: lock_pauses
+-- None of them ends before this transaction does.
+select command from pointsman.pauses where command = any ($1::bigint[]) order by command for share
+
+-- name: release_paused
+-- The next runs behind one, so many at most, that are held since their pipeline was paused; returns the last of them, where
+-- there may be more.
+with found as (
+    select r.id, r.held from pointsman.runs r
+    join pointsman.events e on e.run = r.id and e.sequence = r.held
+    where r.pipeline = $2 and r.held > 0 and r.id > $3 and e.kind = $4::smallint and e.type = $5
+    order by r.id limit $6
+), put as (
+    insert into pointsman.inbox (namespace, pipeline, command, body, who, why)
+    select $1, $2, 'release', convert_to(json_build_object('run', id, 'held', held)::text, 'UTF8'), $7, $8
+    from found order by id
+)
+select max(id) from found having count(*) = $6
+
 -- name: hold_of
 select e.kind, e.at, e.payload, d.id, d.reason, e.type, coalesce(e.position, 0) = 0 as is_inner
 from pointsman.events e
@@ -229,7 +258,10 @@ set last = greatest(ignored_ranges.last, excluded.last), records = greatest(igno
 select i.id, i.pipeline, i.command, i.body, i.who, i.why, i.at
 from pointsman.inbox i
 where i.namespace = $1 and (i.home is null or i.home = any ($5::smallint[])) and (
-    i.pipeline = any ($2::int[])
+    (i.pipeline = any ($2::int[]) and (
+        i.command in ('pause_pipeline', 'resume_pipeline')
+        or not exists (select from pointsman.pauses p where p.pipeline = i.pipeline)
+    ))
     or (i.pipeline is null and not exists (
         select from pointsman.dead_letters d join pointsman.positions p on p.id = d.position
         where d.id = (convert_from(i.body, 'UTF8')::json ->> 'dead_letter')::bigint and p.consumer_group <> $4

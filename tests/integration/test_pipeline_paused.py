@@ -11,9 +11,11 @@ import pytest
 
 from connectors.source import RawRecord
 from engine.batch import Batch
+from engine.homes import HOMES
 from engine.reading import explain, history, list_pauses, list_runs, replay, show, verify
 from engine.store import writing
 from engine.store.connecting import Connection
+from engine.timers import Due
 from statemachines.context import Context
 from statemachines.definition import Pipeline
 from statemachines.effects import Send
@@ -123,6 +125,31 @@ async def test_what_comes_waits_in_order_while_other_pipelines_of_the_topic_go_o
     await check_books(reader, shop(), counts())
 
 
+async def test_what_comes_again_holds_nothing(database: Database, reader: Connection) -> None:
+    async with feed(database, shop()) as feeding:
+        begins = placed()
+        await feeding.records(begins)
+        await ask_pipeline(feeding, "pause", "shop")
+        await feeding.records(begins)
+        # Nobody would take it, paused or not.
+        await feeding.records(event("order.shipped", {"order_id": "o9"}, id="too-early"))
+    assert await kinds(reader) == ["started"]
+    (early,) = (await explain(reader, "default", event_id="too-early")).answers
+    assert early.current.reason == "no run"
+    await check_books(reader, shop())
+
+
+async def test_what_a_batch_has_of_one_run_stays_in_order(database: Database, reader: Connection) -> None:
+    async with feed(database, shop(no_run="defer")) as feeding:
+        await ask_pipeline(feeding, "pause", "shop")
+        await feeding.records(noted("early"), placed(), noted("late"))
+        assert await kinds(reader) == ["deferred", "paused", "waited", "waited"]
+        await ask_pipeline(feeding, "resume", "shop")
+        await drain(feeding, reader)
+    assert await notes(reader) == ("running", ["early", "late"])
+    await check_books(reader, shop(no_run="defer"))
+
+
 async def test_the_next_run_of_a_key_waits_until_its_pipeline_goes_on(
     database: Database, reader: Connection
 ) -> None:
@@ -228,14 +255,29 @@ async def test_commands_and_events_of_other_runs_wait_in_the_inbox_and_stop_nobo
     assert (await verify(reader, "default")).is_clean
 
 
+async def due_now(feeding: Feeding) -> list[Due]:
+    """As the engine's timers find it."""
+    (route,) = feeding.topics[ERRANDS].routes
+    now = feeding.clock.now
+    found = await feeding.store.due_runs(range(HOMES), {route.pipeline: now}, list(route.machines), 100)
+    return [Due(route, one.key, one.generation, one.sequence, now, one.run) for one in found]
+
+
 async def test_no_timer_fires_and_nothing_expires_until_it_goes_on(
     database: Database, reader: Connection
 ) -> None:
     async with feed(database, errand()) as feeding:
         for kind in ("given", "begun", "forgotten"):
             await feeding.records(event(f"errand.{kind}", {"errand": "e1"}, topic=ERRANDS))
+        feeding.clock.now = BEGINS + timedelta(hours=1)
+        due = await due_now(feeding)
+        assert due
         await ask_pipeline(feeding, "pause", "errand")
         before = await kinds(reader, "errand", "e1")
+        # What was found before, and is only taken up now.
+        draft = await feeding.committer.draft(None)
+        await feeding.committer.extend_due(draft, due)
+        assert draft.is_empty
         assert await feeding.due(BEGINS + timedelta(hours=1)) == 0
         assert await kinds(reader, "errand", "e1") == before
         await ask_pipeline(feeding, "resume", "errand")

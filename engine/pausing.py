@@ -58,7 +58,7 @@ class Pausing(Cancelling):
         self.settle(arrival, run, deferred, at, None)
 
     def _hold_for(self, route: Route, run: Run, pause: Pause) -> None:
-        said = orjson.dumps({"command": "pause", "who": pause.who, "why": pause.why, "pipeline": route.name})
+        said = orjson.dumps({"command": "pause_pipeline", "who": pause.who, "why": pause.why})
         milliseconds = microseconds(pause.at) // 1_000
         known_as = f"command/{pause.command}"
         self.command_row(route, run, PIPELINE_PAUSED, known_as, said, milliseconds, Kind.PAUSED)

@@ -434,11 +434,17 @@ async def test_explain_tells_what_an_event_waits_for(database: Database, reader:
         await feeding.records(noted("first"), begins)
         (waits,) = (await explain(reader, "default", event_id="o1-first")).answers
         assert waits.current.sentence.startswith(
-            "It waits (row 3) behind a pause of shop by ana at 2026-03-01"
+            "It waits (row 3) behind a pause of its pipeline by ana at 2026-03-01"
         )
         assert waits.current.sentence.endswith(
             "wrong), which holds the run 'o1' of shop. To let it go on: pointsman resume --pipeline shop."
         )
+        shown = await show(reader, "default", "shop", "o1", at_sequence=2)
+        assert shown.as_json()["command"] == {
+            "command": "pause_pipeline",
+            "who": "ana",
+            "reason": "its prices are wrong",
+        }
         (deferred,) = (await explain(reader, "default", event_id="begins")).answers
         assert "its pipeline is paused" in deferred.current.sentence
         assert deferred.current.sentence.endswith("To let it go on: pointsman resume --pipeline shop.")

@@ -288,7 +288,7 @@ def _released(release: LogRowBrief) -> str:
     with contextlib.suppress(ValueError, TypeError):
         said |= orjson.loads(release.payload or b"{}")
     why = f": {said['why']}" if said["why"] else ""
-    what = f"{said['command']} of {said['pipeline']}" if "pipeline" in said else said["command"]
+    what = "pause of its pipeline" if release.type == PIPELINE_PAUSED else said["command"]
     return f"a {what} by {said['who'] or 'somebody'} at {shown(release.at)} ({release.event_id}{why})"
 
 

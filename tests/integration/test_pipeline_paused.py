@@ -26,7 +26,7 @@ from tests.feeding import BEGINS, TOPIC, Feeding, event, feed
 from tests.operators import ask, ask_pipeline, send
 from tests.saga import TOPIC as SAGAS
 from tests.saga import World, clear, saga_pipeline
-from tests.services import Database
+from tests.services import Database, execute
 from tests.shop import OrderNoted, OrderPlaced, shop
 
 
@@ -143,7 +143,13 @@ async def test_what_a_batch_has_of_one_run_stays_in_order(database: Database, re
     async with feed(database, shop(no_run="defer")) as feeding:
         await ask_pipeline(feeding, "pause", "shop")
         await feeding.records(noted("early"), placed(), noted("late"))
-        assert await kinds(reader) == ["deferred", "paused", "waited", "waited"]
+        found = [(row.event.kind, row.event.type) for row in await history(reader, "default", "shop", "o1")]
+        assert found == [
+            ("deferred", "order.noted"),
+            ("paused", "pointsman.pause_pipeline"),
+            ("waited", "order.placed"),
+            ("waited", "order.noted"),
+        ]
         await ask_pipeline(feeding, "resume", "shop")
         await drain(feeding, reader)
     assert await notes(reader) == ("running", ["early", "late"])
@@ -223,6 +229,29 @@ async def test_a_run_that_is_to_be_paused_for_itself_stays_so_when_its_pipeline_
     assert await notes(reader) == ("running", ["first"])
     assert await kinds(reader) == ["started", "paused", "waited", "paused", "released", "moved after wait"]
     await check_books(reader, shop())
+
+
+async def test_a_command_that_was_found_before_it_was_heard_of_the_pause_waits_too(
+    database: Database, reader: Connection
+) -> None:
+    async with feed(database, shop()) as feeding, feed(database, shop()) as other:
+        await feeding.records(placed(), event("order.broken", {"order_id": "o1"}), noted("first"))
+        put = "insert into pointsman.inbox (namespace, pipeline, command, body, who, why) "
+        body = """'{"dead_letter": 1}'"""
+        await execute(database.owner_dsn, put + f"values ('default', 1, 'drop', {body}, 'ana', 'x')")
+        other.inbox.wanted.set()
+        assert await other.inbox.look()
+        # Without its taking up what the other one has found.
+        await execute(
+            database.owner_dsn,
+            "insert into pointsman.pauses (pipeline, command, who, why, at) values (1, 99, 'ana', 'x', now())",
+        )
+        await other.committer.learn_pauses()
+        await other.inbox.work()
+        assert await notes(reader) == ("held", [])
+        await ask_pipeline(feeding, "resume", "shop")
+        await drain(feeding, reader)
+    assert await notes(reader) == ("running", ["first"])
 
 
 async def test_commands_and_events_of_other_runs_wait_in_the_inbox_and_stop_nobody_else(

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 
-from benchmarks.cases import core, deferred, latency, memory, publishing, sagas, throughput, timers
+from benchmarks.cases import (
+    core,
+    deferred,
+    latency,
+    limited,
+    memory,
+    publishing,
+    recovery,
+    sagas,
+    throughput,
+    timers,
+)
 from benchmarks.cases.case import Alone, Bench
 from benchmarks.report import Section
 
@@ -24,4 +35,6 @@ CASES: Mapping[str, Callable[[Bench], Awaitable[Section]]] = {
     "deferred": deferred.deferred,
     "timers": timers.timers,
     "w2": sagas.w2,
+    "limited": limited.limited,
+    "recovery": recovery.recovery,
 }

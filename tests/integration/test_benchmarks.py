@@ -14,7 +14,7 @@ CHECKOUT = Path(__file__).parents[2]
 SECONDS_MAX = 300
 CASES = {
     *("core", "w1a", "w1c", "chart", "two", "bytes", "latency", "memory", "publishing"),
-    *("deferred", "timers", "steps"),
+    *("deferred", "timers", "w2", "limited", "recovery"),
 }
 
 
@@ -48,8 +48,13 @@ def test_a_smoke_of_the_benchmarks_measures_every_case(kafka: Kafka, tmp_path: P
         ("timers", "with timers / alone"),
         ("timers", "p99 of lateness"),
         ("timers", "engine's peak"),
-        ("steps", "steps / events"),
+        ("w2", "saga / events, transitions"),
+        ("limited", "peak with many / with few"),
+        ("limited", "most at once"),
+        ("recovery", "first commit"),
+        ("recovery", "all again"),
     }
+    assert figures["limited", "most at once"] <= 100
     assert all(value > 0 for (_, name), value in figures.items() if not name.startswith("change of"))
     assert cases["bytes"]["by_relation"]["events (table)"] > cases["bytes"]["event"] > 150
     # The names of the cases stand in what people read, too.

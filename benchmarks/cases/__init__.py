@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 
 from benchmarks.cases import (
+    begun,
     core,
     deferred,
     latency,
@@ -35,6 +36,7 @@ CASES: Mapping[str, Callable[[Bench], Awaitable[Section]]] = {
     "deferred": deferred.deferred,
     "timers": timers.timers,
     "w2": sagas.w2,
+    "begun": begun.begun,
     "limited": limited.limited,
     "recovery": recovery.recovery,
 }

@@ -49,12 +49,12 @@ class Latency:
 
 
 async def latency(bench: Bench) -> Section:
-    capacity = bench.baseline_per_second or await _capacity(bench)
+    capacity = bench.baseline_per_second or await capacity_of_baseline(bench)
     rate = capacity * LOAD
     found: dict[str, list[Latency]] = {"baseline": [], "engine": []}
     for number in range(bench.sizes.rounds):
         for contestant in (BASELINE, ENGINE):
-            one = await _run(bench, contestant, rate)
+            one = await run_at(bench, contestant, rate)
             found[contestant.name].append(one)
             bench.tell(f"  round {number + 1}, {contestant.name}: p50 {one.p50:.1f} ms, p99 {one.p99:.1f} ms")
     p50 = {name: median(one.p50 for one in runs) for name, runs in found.items()}
@@ -90,14 +90,16 @@ async def latency(bench: Bench) -> Section:
     )
 
 
-async def _capacity(bench: Bench) -> float:
+async def capacity_of_baseline(bench: Bench) -> float:
+    """Its transitions a second on W1a."""
     topic, events = await bench.fill("capacity", orders(bench.sizes.orders, now()))
     outcome = await run_fresh(BASELINE, bench.servers, Job(topic), events)
     bench.tell(f"  the baseline's throughput: {outcome.per_second:,.0f}/s")
     return outcome.per_second
 
 
-async def _run(bench: Bench, contestant: Contestant, rate: float) -> Latency:
+async def run_at(bench: Bench, contestant: Contestant, rate: float) -> Latency:
+    """So many events a second, on a new database."""
     servers, sizes = bench.servers, bench.sizes
     topic, first = await bench.fill("latency", orders(FIRST_ORDERS, now()))
     seconds = sizes.warm_up_seconds + sizes.latency_seconds
@@ -108,11 +110,11 @@ async def _run(bench: Bench, contestant: Contestant, rate: float) -> Latency:
             await begin(processes)
             watching = asyncio.create_task(watch(processes, seconds + 2 * PATIENCE_SECONDS))
             try:
-                await _until_rows(servers, database, contestant, first, watching)
+                await until_rows(servers, database, contestant, first, watching)
                 flushes = await _flushes(servers)
                 since = time.time() + sizes.warm_up_seconds
                 sent, late = await asyncio.to_thread(servers.topics.feed, topic, steps, rate)
-                await _until_rows(servers, database, contestant, first + sent, watching)
+                await until_rows(servers, database, contestant, first + sent, watching)
                 number, milliseconds = (b - a for a, b in zip(flushes, await _flushes(servers), strict=True))
             finally:
                 watching.cancel()
@@ -125,9 +127,10 @@ async def _run(bench: Bench, contestant: Contestant, rate: float) -> Latency:
     return Latency(p50, p99, milliseconds / max(1, number), late[len(late) * 99 // 100] * 1000)
 
 
-async def _until_rows(
+async def until_rows(
     servers: Servers, database: str, contestant: Contestant, rows: int, watching: asyncio.Task[None]
 ) -> None:
+    """Wait until its log has so many rows. Raises MeasuringError."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while (found := await count_rows(servers, database, contestant)) < rows and not watching.done():
         if time.monotonic() > deadline:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -25,13 +26,17 @@ ENDS = "select configuration, status, count(*) from pointsman.runs group by 1, 2
 COMPLETED = 2
 
 
+def rows_of(orders: Iterable[int]) -> int:
+    """How many transitions the sagas of these orders are."""
+    return sum(ROWS_UNDONE if ledger.is_refused(f"order-{order}") else ROWS_SHIPPED for order in orders)
+
+
 async def w2(bench: Bench) -> Section:
     """W1a with as many orders beside it, and the same saga on DBOS where that is installed."""
     count = bench.sizes.orders
     topic, events = await bench.fill("all-events", orders(count, now()))
     placed, _ = await bench.fill("placed", phases(count, now(), range(count)))
-    refused = sum(ledger.is_refused(f"order-{order}") for order in range(count))
-    rows = ROWS_SHIPPED * (count - refused) + ROWS_UNDONE * refused
+    rows = rows_of(range(count))
     found = await bench.alternate(
         {
             "events": bench.fresh(ENGINE, Job(topic), events),

@@ -14,7 +14,7 @@ CHECKOUT = Path(__file__).parents[2]
 SECONDS_MAX = 300
 CASES = {
     *("core", "w1a", "w1c", "chart", "two", "bytes", "latency", "memory", "publishing"),
-    *("deferred", "timers", "w2", "limited", "recovery"),
+    *("deferred", "timers", "w2", "begun", "limited", "recovery"),
 }
 
 
@@ -49,6 +49,8 @@ def test_a_smoke_of_the_benchmarks_measures_every_case(kafka: Kafka, tmp_path: P
         ("timers", "p99 of lateness"),
         ("timers", "engine's peak"),
         ("w2", "saga / events, transitions"),
+        ("begun", "p50, to the step / to the baseline's commit"),
+        ("begun", "p99, to the step / to the baseline's commit"),
         ("limited", "peak with many / with few"),
         ("limited", "most at once"),
         ("recovery", "first commit"),

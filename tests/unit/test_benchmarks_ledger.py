@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from benchmarks import dbos, ledger, pipelines
-from benchmarks.cases import limited, recovery, sagas
+from benchmarks.cases import begun, limited, recovery, sagas
 from benchmarks.ledger import Line, most_at_once, read, under_two_keys, wrong_sagas
 from benchmarks.processes import MeasuringError
 from statemachines import Call
@@ -51,13 +53,13 @@ def test_sagas_that_were_not_are_named(wrong: list[Line], saying: str) -> None:
 
 def written(folder: Path, entries: list[Line]) -> Path:
     file = folder / "ledger"
-    text = [f"{one.step} {one.run} {one.key}{' ends' if one.ends else ''}\n" for one in entries]
+    text = [f"{one.step} {one.run} {one.key} {one.at}{' ends' if one.ends else ''}\n" for one in entries]
     file.write_text("".join(text))
     return file
 
 
 def test_what_is_written_is_what_is_read_but_for_a_line_that_is_not_whole_yet(tmp_path: Path) -> None:
-    entries = [*RIGHT, Line("ship", "order-1", "k", ends=True)]
+    entries = [*RIGHT, Line("ship", "order-1", "k", ends=True, at=2.5)]
     file = written(tmp_path, entries)
     assert read(file) == entries
     file.write_text(f"{file.read_text()}charge order")
@@ -104,6 +106,20 @@ def test_a_step_that_was_done_twice_outside_is_found(tmp_path: Path) -> None:
         recovery.check(written(tmp_path, other), 1)
 
 
+def test_a_step_is_as_late_as_its_first_line_and_none_is_left_out() -> None:
+    due = {f"order-{number}": 100.0 + number for number in range(101)}
+    first = [Line("charge", run, run, ends=False, at=at + (at - 100) / 1_000) for run, at in due.items()]
+    others = [Line(step, run, run, ends=False, at=999.0) for run in due for step in ("charge", "ship")]
+    p50, p99 = begun.latencies([*first, *others], due, since=0.0)
+    assert (p50, p99) == pytest.approx((50.0, 99.0))
+    p50, _ = begun.latencies(first, due, since=150.0)
+    assert p50 == pytest.approx(75.0)
+    with pytest.raises(MeasuringError, match="the step of order-7 never began, and 0 others"):
+        begun.latencies([one for one in first if one.run != "order-7"], due, since=0.0)
+    with pytest.raises(MeasuringError, match="0 steps began after the first seconds"):
+        begun.latencies(first, due, since=1_000.0)
+
+
 async def test_steps_that_last_end_when_the_gate_is_opened(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,7 +143,9 @@ def test_steps_write_into_the_ledger_that_the_environment_names(
         ledger.write(call, ends=True)
     finally:
         ledger._file.cache_clear()
-    assert read(tmp_path / "ledger") == [
+    first, last = read(tmp_path / "ledger")
+    assert time.time() - 60 < first.at <= last.at <= time.time() + 0.001
+    assert [replace(one, at=0.0) for one in (first, last)] == [
         Line("charge", "order-7", "k-1", ends=False),
         Line("charge", "order-7", "k-1", ends=True),
     ]

@@ -93,6 +93,7 @@ class Order(Context):
     amount: int
     items: list[str]
     payment: str | None = None
+    shelf: str | None = None
     tracking: str | None = None
     why: str = ""
 
@@ -141,7 +142,7 @@ async def release(order: Order, _: str | None, call: Call) -> None:
 
 @flow.step(timeout=timedelta(seconds=30))
 async def ship(order: Order, call: Call) -> str:
-    """Hand the parcel to the carrier. Nothing calls it back: so an order is not cancelled once this is done."""
+    """Hand the parcel to the carrier. Nothing calls it back: so no customer cancels an order once this is asked for."""
     return await outside.ship(order.order_id, key=call.idempotency_key)
 
 
@@ -177,14 +178,19 @@ def note_payment(order: Order, got: Done[Payment]) -> None:
     order.payment = got.result.number
 
 
+def note_shelf(order: Order, got: Done[str]) -> None:
+    """Remember where the goods are."""
+    order.shelf = got.result
+
+
 def note_tracking(order: Order, got: Done[str]) -> None:
     """Remember how the parcel is found."""
     order.tracking = got.result
 
 
 def is_with_us(order: Order, _: OrderCancelled) -> bool:
-    """Whether the parcel has not left the house."""
-    return order.tracking is None
+    """Whether the goods are not on their way to the carrier yet."""
+    return order.shelf is None
 
 
 def note_wish(order: Order, event: OrderCancelled) -> None:
@@ -230,7 +236,7 @@ def apologise(order: Order, _: Event) -> Publish:
 flow.start(OrderPlaced, open_order)
 charging.on(charge.done, to=reserving, do=note_payment)
 charging.on(charge.failed_with(CardRefused), to=refused, do=note_failure)
-reserving.on(reserve.done, to=shipping)
+reserving.on(reserve.done, to=shipping, do=note_shelf)
 shipping.on(ship.done, to=under_way, do=note_tracking)
 under_way.on(ParcelDelivered, to=delivered, do=announce)
 
@@ -239,6 +245,7 @@ flow.on(ParcelLost, to=lost, do=note_loss, compensate=True)
 flow.on_failure(to=failed, do=note_failure, compensate=True)
 flow.on_cancel(to=cancelled, do=note_who, compensate=True)
 
-under_way.policy(OrderCancelled, unexpected="dead_letter")
+for too_late in (shipping, under_way):
+    too_late.policy(OrderCancelled, unexpected="dead_letter")
 for end in (refused, cancelled, lost, failed):
     end.entry(apologise)

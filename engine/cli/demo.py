@@ -140,16 +140,16 @@ def _print(outcome: Outcome) -> None:
 
 def _print_books(books: Books) -> None:
     _heading("Do the books of bank, warehouse and carrier agree with that? Each wrote down every call")
-    done = ", ".join(f"{DONE_BY[service]} {count}" for service, count in books.done.items())
-    say(f"Orders that were {done}. Refused by the bank: {books.refused}.")
+    done = {DONE_BY[service]: count for service, count in books.done.items()}
+    say(f"Orders: {_listed(done)}. Refused by the bank: {books.refused}.")
     say(
         f"Of {books.calls} calls {books.again} asked once more under a key for which all was done: answered, and not "
         "done again."
     )
     for what, orders in (
         ("charged, reserved or shipped twice", books.twice),
-        ("come to nothing, and not given its money back", books.not_given_back),
-        ("given its money back, though it goes on", books.given_back),
+        ("that came to nothing and were not refunded", books.not_given_back),
+        ("that go on, or have arrived, and were refunded", books.given_back),
     ):
         say(f"Orders {what}: {', '.join(orders) or 'none'}.")
 

@@ -3,7 +3,7 @@
 from statemachines.context import Context
 from statemachines.definition import Pipeline, State, Topic
 from statemachines.done import Done
-from statemachines.effects import Cancel, Compensate, Effect, Out, Publish, Raise, Send
+from statemachines.effects import Cancel, Compensate, Effect, Out, Publish, Raise, Send, Settle
 from statemachines.events import After, Cancelled, Event, Failed, StepFailed
 from statemachines.guards import has_tag, in_state
 from statemachines.mistakes import DefinitionError, Mistake
@@ -35,6 +35,7 @@ __all__ = [
     "Retry",
     "Searchable",
     "Send",
+    "Settle",
     "State",
     "Step",
     "StepFailed",

@@ -148,7 +148,7 @@ def _move(move: Move) -> dict[str, Any]:
     if move.reenter:
         form["reenter"] = True
     if move.compensate:
-        form["compensate"] = True
+        form["compensate"] = move.compensate
     if move.delay is not None:
         form["delay"] = (
             _microseconds(move.delay) if isinstance(move.delay, timedelta) else name_of(move.delay)

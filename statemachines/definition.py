@@ -169,6 +169,7 @@ class State(Generic[C]):
         when: Callable[[C, E], bool] | None = None,
         do: Callable[[C, E], Out] | None = None,
         reenter: bool = False,
+        compensate: bool | State[C] | str = False,
     ) -> None:
         """Add a transition out of this state; several on one event are tried in the order they were added.
 
@@ -180,8 +181,10 @@ class State(Generic[C]):
             when: a pure condition on (context, event).
             do: changes the context that it is given, and may return effects.
             reenter: leave this state and enter it again, where the target is this state or inside it.
+            compensate: undo what steps of this state have done, and of states inside it, before the target is entered;
+                or of the state that is named, which is around this one or inside it.
         """
-        self.pipeline.add_move(self.name, event, to, when, do, reenter=reenter)
+        self.pipeline.add_move(self.name, event, to, when, do, reenter=reenter, compensate=compensate)
 
     def always(
         self,
@@ -190,12 +193,13 @@ class State(Generic[C]):
         when: Callable[[C, Any], bool] | None = None,
         do: Callable[[C, Any], Out] | None = None,
         reenter: bool = False,
+        compensate: bool | State[C] | str = False,
     ) -> None:
         """Add a transition that waits for no event: it is taken as soon as ``when`` holds, before anything else.
 
         ``when`` and ``do`` are given the event that led here.
         """
-        self.pipeline.add_move(self.name, None, to, when, do, reenter=reenter)
+        self.pipeline.add_move(self.name, None, to, when, do, reenter=reenter, compensate=compensate)
 
     def after(
         self,
@@ -205,6 +209,7 @@ class State(Generic[C]):
         when: Callable[[C, After], bool] | None = None,
         do: Callable[[C, After], Out] | None = None,
         reenter: bool = False,
+        compensate: bool | State[C] | str = False,
     ) -> None:
         """Add a transition that is taken once this state has been active for so long; when it is left, it is not.
 
@@ -215,8 +220,9 @@ class State(Generic[C]):
             when: a pure condition on (context, event).
             do: changes the context that it is given, and may return effects.
             reenter: leave this state and enter it again, where the target is this state or inside it.
+            compensate: as of ``on``.
         """
-        self.pipeline.add_timer(self.name, delay, to, when, do, reenter=reenter)
+        self.pipeline.add_timer(self.name, delay, to, when, do, reenter=reenter, compensate=compensate)
 
     def policy(self, event: type[Event] | None = None, *, unexpected: Unexpected) -> None:
         """Say what becomes of an event that this state does not take, nor one inside or around it.
@@ -350,12 +356,12 @@ class Pipeline(Generic[C]):
         to: State[C] | str | Sequence[State[C] | str] | None = None,
         when: Callable[[C, E], bool] | None = None,
         do: Callable[[C, E], Out] | None = None,
-        compensate: bool = False,
+        compensate: bool | State[C] | str = False,
     ) -> None:
         """Add a transition out of any state that is not final; a state's own transitions come first.
 
         With ``compensate`` all that steps of the run have done, and that can be undone, is undone after ``do`` and
-        before the target is entered; so of the next two.
+        before the target is entered, or what those of the state have that is named; so of the next two.
         """
         self.add_move(None, event, to, when, do, compensate=compensate)
 
@@ -365,7 +371,7 @@ class Pipeline(Generic[C]):
         to: State[C] | str | Sequence[State[C] | str] | None = None,
         when: Callable[[C, StepFailed], bool] | None = None,
         do: Callable[[C, StepFailed], Out] | None = None,
-        compensate: bool = False,
+        compensate: bool | State[C] | str = False,
     ) -> None:
         """Add a transition on the failures of steps that no other one takes, wherever in the file it stands."""
         self.add_move(None, StepFailed, to, when, do, last=True, compensate=compensate)
@@ -375,7 +381,7 @@ class Pipeline(Generic[C]):
         *,
         to: State[C] | str | Sequence[State[C] | str],
         do: Callable[[C, Cancelled], Out] | None = None,
-        compensate: bool = False,
+        compensate: bool | State[C] | str = False,
     ) -> None:
         """Say where a run goes that an operator cancels, whatever its state; without this, it ends where it is.
 
@@ -395,7 +401,7 @@ class Pipeline(Generic[C]):
         to: State[C] | str | Sequence[State[C] | str] | None = None,
         when: Callable[[C, After], bool] | None = None,
         do: Callable[[C, After], Out] | None = None,
-        compensate: bool = False,
+        compensate: bool | State[C] | str = False,
     ) -> None:
         """Add a transition that is taken once the run has been going on for so long, whatever its state."""
         self.add_timer(None, delay, to, when, do, compensate=compensate)
@@ -442,7 +448,7 @@ class Pipeline(Generic[C]):
         do: Callable[..., Out] | None,
         *,
         reenter: bool = False,
-        compensate: bool = False,
+        compensate: bool | State[C] | str = False,
     ) -> None:
         """Add a timer and the transition on it; ``after`` is the way to say it."""
         number = sum(1 for move in self.moves if move.delay is not None and move.source == source)
@@ -460,7 +466,7 @@ class Pipeline(Generic[C]):
         reenter: bool = False,
         delay: Delay | None = None,
         last: bool = False,
-        compensate: bool = False,
+        compensate: bool | State[C] | str = False,
     ) -> None:
         """Add a line to the table; ``on``, ``always``, ``after`` and ``on_failure`` are the ways to say it."""
         place, targets = calling_place(), _targets(to)
@@ -468,7 +474,9 @@ class Pipeline(Generic[C]):
         at = len(self.moves)
         while at and self.moves[at - 1].last and not last:
             at -= 1
-        made = Move(source, event, names, when, do, place, reenter, stranger, delay, last, compensate)
+        scope = compensate.name if isinstance(compensate, State) else compensate
+        other = _first_stranger((compensate,), self)
+        made = Move(source, event, names, when, do, place, reenter, stranger, delay, last, scope, other)
         self.moves.insert(at, made)
 
     @property

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
+    from statemachines.definition import State
     from statemachines.events import Event
 
 
@@ -70,14 +71,33 @@ class Raise:
 
 @dataclass(frozen=True, slots=True)
 class Compensate:
-    """Undo what steps of the run have done before it goes where this transition leads.
+    """Undo what steps have done before the run goes where this transition leads.
 
-    It is for the actions of the pipeline's own transitions that have a target; ``compensate=True`` says the same of a
-    transition once and for all.
+    It is for the actions of transitions that have a target; ``compensate=`` says the same of a transition once and
+    for all.
+
+    Args:
+        scope: the state that is undone, or its name: all that its steps have done, and those of states inside it, since
+            it was entered. It is the transition's source, around it or inside it. None: the source; of a transition
+            of the pipeline the run.
     """
 
+    scope: State[Any] | str | None = None
 
-Effect = Publish | Raise | Send | Cancel | Compensate
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """Leave what steps have done as it is: it is not undone any more, whatever comes.
+
+    Args:
+        scope: the state, or its name, of which that is said: of what its steps have done by now, and those of states
+            inside it. None: the transition's source; of a transition of the pipeline the run.
+    """
+
+    scope: State[Any] | str | None = None
+
+
+Effect = Publish | Raise | Send | Cancel | Compensate | Settle
 Out = None | Effect | Iterable[Effect]
 """What an action returns: nothing, one effect, or several."""
 
@@ -95,13 +115,14 @@ class Asked(NamedTuple):
     """What a transition asked for beside publications, as it is logged."""
 
     what: str
-    """``send``, ``timer``, ``step``, ``stop`` or ``cancel``; or ``publish``, later."""
+    """``send``, ``timer``, ``step``, ``stop``, ``settle`` or ``cancel``; or ``publish``, later."""
     type: str = ""
     """Of an event; or the name of a step, or of a compensation."""
     data: bytes = b""
     """JSON."""
     id: str = ""
-    """What ``Cancel`` calls it by; of ``stop``: the id of the execution; of a compensation: that of what it undoes."""
+    """What ``Cancel`` calls it by; of ``stop`` and ``settle``: the id of the execution; of a compensation: that of what
+    it undoes."""
     pipeline: str = ""
     """Empty: that of the run that sends it."""
     key: str | None = None

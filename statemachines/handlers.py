@@ -84,7 +84,7 @@ def act(
         else:
             performed = several(out, name, key)
             asked = performed.publications
-            more = bool(performed.raised or performed.wishes or performed.compensates)
+            more = bool(performed.raised or performed.wishes or performed.compensates or performed.settles)
     except HandlerError as error:
         raise _of(error, name) from None
     except BaseException as error:  # noqa: BLE001 - whatever user code raises ends here; serializers are user code too

@@ -73,7 +73,7 @@ from statemachines.outcome import (
 from statemachines.policies import as_defer, told
 from statemachines.run import Run, Status, has_deferred, has_seen
 from statemachines.turns import in_turn
-from statemachines.undoing import ENDED, FAILED, UNKNOWN, how_ended, settle, undone
+from statemachines.undoing import ENDED, FAILED, UNKNOWN, how_ended, place_of, settle, undone, waits_in
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -158,7 +158,8 @@ def _end(machine: Machine, run: Run, occurrence: Occurrence, memory: Memory) -> 
     if how != ENDED and said.get("attempt") != execution.attempt:
         return Ignored(Reason.VOID)
     if execution.stopping:
-        return _stopped(machine, run, occurrence, settle(memory, execution, how, run.sequence + 1, by))
+        left = settle(memory, execution, how, run.sequence + 1, by)
+        return _stopped(machine, run, occurrence, left, place_of(memory, execution))
     if event_type.startswith(STEP_STOPPED):
         return Ignored(Reason.VOID)
     if event_type.startswith((STEP_RETRIED, STEP_SKIPPED)):
@@ -202,9 +203,11 @@ def _error(said: Mapping[str, Any]) -> str:
     return f"{said.get('error')}: {said.get('message')}"[:LAST_ERROR_CHARACTERS_MAX]
 
 
-def _stopped(machine: Machine, run: Run, occurrence: Occurrence, memory: Memory) -> Outcome:
-    """What becomes of a run that has heard of a step whose state was left."""
-    if memory.undoing < 0 or any(one.stopping for one in memory.executions):
+def _stopped(
+    machine: Machine, run: Run, occurrence: Occurrence, memory: Memory, place: str | None
+) -> Outcome:
+    """What becomes of a run that has heard of a step whose state was left; ``place`` is where it is undone."""
+    if place is None or any(one.stopping for one in waits_in(memory, place)):
         return Ignored(Reason.STOPPED, memory=write_memory(memory))
     return _go_on(machine, run, occurrence, memory)
 
@@ -224,7 +227,7 @@ def _undo(
 
 
 def _go_on(machine: Machine, run: Run, occurrence: Occurrence, memory: Memory) -> Outcome:
-    """Go on with undoing a run."""
+    """Go on with undoing a run, or states of it."""
     try:
         spot = machine.spots.spot_of(run.configuration)
     except KeyError:

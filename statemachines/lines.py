@@ -44,13 +44,23 @@ class Move:
     """When the timer falls due that it waits for; ``event`` is the class of the timer's events."""
     last: bool = False
     """Whether it is tried after all others, wherever in the file it stands; so it is behind them in the table."""
-    compensate: bool = False
-    """Whether what steps of the run have done is undone before the target is entered."""
+    compensate: bool | str = False
+    """Whether what its steps have done is undone before the target is entered: of the source, or of the run where the
+    transition is the pipeline's; or the state of which it is."""
+    scope_stranger: str | None = None
+    """The pipeline that this state is one of, where that is another one; a mistake."""
 
     @property
     def target(self) -> str | None:
         """The only target, or the first of several; None where there is none."""
         return self.targets[0] if self.targets else None
+
+    @property
+    def scope(self) -> str | None:
+        """The state that is undone before the target is entered; empty: the run; None: nothing is."""
+        if self.compensate is True:
+            return self.source or ""
+        return self.compensate if isinstance(self.compensate, str) else None
 
     @property
     def event_type(self) -> str | None:

@@ -80,11 +80,13 @@ class Execution(NamedTuple):
     made: int = 0
     """Of a compensation: the number of the log row whose event holds what that has returned; 0: that is not known."""
     stopping: int = 0
-    """1: its state was left, and the run waits to hear what became of it."""
+    """1: its state was left, and the run waits to hear what became of it; 2: to undo it then, with what is around."""
     unknown: int = 0
     """1: it is not known what an attempt before this one did."""
     since: int = 0
     """How many attempts were made before it began anew; only those after them count against its limit."""
+    scope: str = ""
+    """Of one that is stopping, and of a compensation: the state that it belongs to; empty: the run."""
 
     @property
     def id(self) -> str:
@@ -110,6 +112,10 @@ class Owed(NamedTuple):
     step: str
     made: int = 0
     """The number of the log row whose event holds what it returned; 0: it is not known what it did."""
+    scope: str = ""
+    """The innermost active state that it belongs to, so that it is undone with it; empty: the run."""
+    undoing: int = 0
+    """1: it is undone now, in ``$compensating`` of that state."""
 
     @property
     def id(self) -> str:
@@ -134,6 +140,9 @@ class Memory(NamedTuple):
     """What is to be undone if the run is, in the order in which it was done."""
     undoing: int = -1
     """While the run is undone, which of the pipeline's lines says where it goes then; -1: it is not."""
+    scopes: Mapping[str, int] = {}
+    """While states of the run are undone, each with the line that says where the run goes from there then; under the
+    empty name, what states owed that were left for it."""
 
     @property
     def due(self) -> int | None:
@@ -182,6 +191,7 @@ def _read(written: bytes) -> Memory:
         tuple(Execution(*one) for one in form.get("executions", ())),
         tuple(Owed(*one) for one in form.get("owed", ())),
         form.get("undoing", -1),
+        form.get("scopes", {}),
     )
 
 
@@ -205,6 +215,8 @@ def write_memory(memory: Memory) -> bytes:
         form["owed"] = [_trimmed(one) for one in memory.owed]
     if memory.undoing >= 0:
         form["undoing"] = memory.undoing
+    if memory.scopes:
+        form["scopes"] = dict(memory.scopes)
     return orjson.dumps(form, option=orjson.OPT_SORT_KEYS) if form else NOTHING_LEFT
 
 

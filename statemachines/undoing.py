@@ -3,12 +3,17 @@
 A step with a compensation is owed once it was done, and where it is not known what it did. That the run remembers the
 execution comes before the step begins, so that nothing is done of which it does not know. Where the state of such a
 step is left meanwhile, the run waits to hear what became of it.
+
+What is owed belongs to the state that ran the step, and once that is left, to the innermost one around it that is not.
+So a state can be undone alone: all that belongs to it, and to those inside it. What is undone is undone in one place,
+which is ``$compensating`` of a state; where that is left, it goes on in that of a state around it. Where the run is
+undone, all of it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from statemachines.events import STEP_DONE, STEP_FAILED, STEP_STOPPED
 from statemachines.memory import Execution, Memory, Owed
@@ -17,6 +22,8 @@ from statemachines.step import TIMED_OUT, Compensation
 NEVER, ENDED, FAILED, UNKNOWN = "never", "ended", "failed", "unknown"
 """What became of an execution: it was never begun, or not again; it was done; its attempts raised; nobody knows."""
 HOWS = (NEVER, ENDED, FAILED, UNKNOWN)
+LEFT, TO_BE_UNDONE = 1, 2
+"""Of an execution that is stopping: its state was left; or it is undone, as soon as it is known what became of it."""
 By = Mapping[str, Compensation[Any, Any]]
 """The compensations, by the names of the steps that they undo."""
 
@@ -54,37 +61,176 @@ def _owed(execution: Execution, how: str, row: int, by: By) -> tuple[Owed, ...]:
     if has_raised and not compensation.on_error:
         return ()
     made = row if how == ENDED else 0
-    return (Owed(execution.sequence, execution.number, execution.step, made),)
+    scope = execution.scope if execution.stopping else execution.state
+    undoing = int(execution.stopping == TO_BE_UNDONE)
+    return (Owed(execution.sequence, execution.number, execution.step, made, scope, undoing),)
 
 
-def leave(
-    executions: Sequence[Execution], states: Collection[str], by: By
-) -> tuple[list[Execution], list[Execution], tuple[Owed, ...]]:
-    """What becomes of what goes on where these states are left.
+class Begun(NamedTuple):
+    """That a state, and so all that belongs to it, is undone from now on."""
 
-    Returns:
-        what the run still remembers: what it waits to hear of is among it; what is to be stopped; and what is owed for
-        that at once, for it had failed for good.
+    scope: str | None
+    """Empty: the run; None: nothing is but what was being undone already, and what is left."""
+    place: str
+    """The state in whose ``$compensating`` it is; empty: the run's."""
+    line: int
+    """Which line of the definition says where the run goes from there then."""
+
+
+class Change(NamedTuple):
+    """What a microstep changes of what the run owes."""
+
+    around: Callable[[str], str]
+    """The state around one; empty: none is."""
+    by: By
+    left: Collection[str] = ()
+    """The states that were left."""
+    begins: Sequence[Begun] = ()
+    ended: Collection[str] = ()
+    """The places that were left."""
+
+    def is_within(self, state: str, scope: str) -> bool:
+        """Whether a state is another one, or inside it."""
+        while state and state != scope:
+            state = self.around(state)
+        return state == scope
+
+    def onward(self, scope: str) -> str:
+        """The innermost of a state and those around it that stays active; empty: the run."""
+        while scope and scope in self.left:
+            scope = self.around(scope)
+        return scope
+
+    def place_of(self, scope: str) -> Begun | None:
+        """Where it is undone what belongs to a state; None: it is not, by this change."""
+        for one in self.begins:
+            if one.scope is not None and self.is_within(scope, one.scope):
+                return one
+        return None
+
+    def place_after(self, place: str) -> str:
+        """Where it goes on that was being undone in a place."""
+        if place not in self.ended:
+            return place
+        return next((one.place for one in self.begins if self.is_within(place, one.place)), place)
+
+
+def changed(memory: Memory, change: Change) -> tuple[Memory, list[Execution]]:
+    """The memory once a microstep was done, and the executions that are to be stopped for it.
+
+    What the run waits to hear of is still among those that it remembers.
     """
     kept: list[Execution] = []
     stopped: list[Execution] = []
-    owed: tuple[Owed, ...] = ()
-    for one in executions:
-        if one.stopping or one.state not in states:
+    owed = [_carried(one, change) for one in memory.owed]
+    for one in memory.executions:
+        if one.of:
+            kept.append(one._replace(scope=change.place_after(one.scope)))
+            continue
+        if one.stopping:
+            kept.append(_still_stopping(one, change))
+            continue
+        begun = change.place_of(one.state)
+        if begun is None and one.state not in change.left:
             kept.append(one)
             continue
         stopped.append(one)
+        scope = change.onward(one.state) if begun is None else begun.place
+        stops = one._replace(stopping=LEFT if begun is None else TO_BE_UNDONE, scope=scope)
         if one.is_given_up:
-            owed += _owed(one, FAILED, 0, by)
-        elif one.step in by:
-            kept.append(one._replace(stopping=1))
-    return kept, stopped, owed
+            owed += _owed(stops, FAILED, 0, change.by)
+        elif one.step in change.by:
+            kept.append(stops)
+    scopes = {place: line for place, line in memory.scopes.items() if place not in change.ended}
+    scopes |= {one.place: one.line for one in change.begins}
+    whole = next((one.line for one in change.begins if one.scope == ""), memory.undoing)
+    if "" in change.ended and whole == memory.undoing:
+        whole = -1
+    found = memory._replace(executions=tuple(kept), owed=tuple(owed), undoing=whole, scopes=scopes)
+    return (found if whole < 0 else _as_a_whole(found)), stopped
 
 
-def is_undone(memory: Memory, by: By) -> bool:
-    """Whether a run all of whose states were left has nothing to undo, and none to hear of."""
-    kept, _, owed = leave(memory.executions, {one.state for one in memory.executions}, by)
-    return not (memory.owed or kept or owed)
+def _carried(one: Owed, change: Change) -> Owed:
+    if one.undoing:
+        return one._replace(scope=change.place_after(one.scope))
+    begun = change.place_of(one.scope)
+    if begun is not None:
+        return one._replace(scope=begun.place, undoing=1)
+    return one._replace(scope=change.onward(one.scope))
+
+
+def _still_stopping(one: Execution, change: Change) -> Execution:
+    if one.stopping == TO_BE_UNDONE:
+        return one._replace(scope=change.place_after(one.scope))
+    begun = change.place_of(one.scope)
+    if begun is not None:
+        return one._replace(stopping=TO_BE_UNDONE, scope=begun.place)
+    return one._replace(scope=change.onward(one.scope))
+
+
+def _as_a_whole(memory: Memory) -> Memory:
+    """Where the run is undone nothing is told apart: all of it is."""
+    owed = tuple(one._replace(scope="", undoing=0) for one in memory.owed)
+    executions = tuple(one._replace(scope="", stopping=min(one.stopping, LEFT)) for one in memory.executions)
+    return memory._replace(owed=owed, executions=executions, scopes={})
+
+
+def settled(memory: Memory, within: Callable[[str], bool]) -> tuple[Memory, list[Owed | Execution]]:
+    """The memory without what belongs to the states that are asked for, and that; but for what is being undone.
+
+    What has not ended yet, and whose state is active, is not owed yet.
+    """
+
+    def is_settled(one: Owed | Execution) -> bool:
+        is_owed = not one.undoing if isinstance(one, Owed) else one.stopping == LEFT
+        return is_owed and within(one.scope)
+
+    if memory.undoing >= 0:
+        return memory, []
+    everything: list[Owed | Execution] = [*memory.owed, *memory.executions]
+    owed = tuple(one for one in memory.owed if not is_settled(one))
+    executions = tuple(one for one in memory.executions if not is_settled(one))
+    return memory._replace(owed=owed, executions=executions), [one for one in everything if is_settled(one)]
+
+
+def places(memory: Memory) -> dict[str, int]:
+    """The states in whose ``$compensating`` the run is, each with the line that says where it goes from there."""
+    if memory.undoing >= 0:
+        return {"": memory.undoing}
+    return dict(sorted(memory.scopes.items()))
+
+
+def waits_in(memory: Memory, place: str) -> list[Execution]:
+    """What is to end, or to be heard of, before the next is undone in a place."""
+    if memory.undoing >= 0:
+        return [*memory.executions]
+    return [
+        one for one in memory.executions if one.scope == place and (one.of or one.stopping == TO_BE_UNDONE)
+    ]
+
+
+def owed_in(memory: Memory, place: str) -> list[Owed]:
+    """What is still to be undone in a place, in that order."""
+    if memory.undoing >= 0:
+        return in_order(memory.owed)
+    return in_order([one for one in memory.owed if one.undoing and one.scope == place])
+
+
+def place_of(memory: Memory, execution: Execution) -> str | None:
+    """Where it is undone what an execution belongs to that is stopping; None: it is not."""
+    if memory.undoing >= 0:
+        return ""
+    return execution.scope if execution.stopping == TO_BE_UNDONE else None
+
+
+def is_undone(memory: Memory, place: str) -> bool:
+    """Whether nothing is left to undo in a place, or to hear of."""
+    return not (waits_in(memory, place) or owed_in(memory, place))
+
+
+def is_stuck(memory: Memory) -> bool:
+    """Whether a run that is held could not go on without what holds it, since that is to be undone first."""
+    return memory.undoing >= 0 or any(one.of and one.is_given_up for one in memory.executions)
 
 
 def undone(memory: Memory, execution: Execution) -> Memory:

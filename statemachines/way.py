@@ -13,10 +13,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import product
 from typing import NamedTuple
 
 from statemachines.chart.microsteps import Spot
-from statemachines.chart.tree import COMPENSATING, EVENTLESS, Arc, numbers_of
+from statemachines.chart.tree import EVENTLESS, Arc, numbers_of
 from statemachines.definition import Move, Start
 from statemachines.events import OUTCOMES, Cancelled
 from statemachines.machine import Machine
@@ -124,8 +125,7 @@ class _Search:
         self._machine = machine
         self._steps = machine.microsteps
         types = {one: None for node in machine.microsteps.chart.nodes for one in node.arcs}
-        self._compensating = 1 << machine.microsteps.chart.numbers.get(COMPENSATING, 0) & ~1
-        if self._compensating:
+        if machine.microsteps.chart.compensating:
             types[EVENTLESS] = None
         events = machine.events
         timers = {timer.event_type for node in machine.microsteps.chart.nodes for timer in node.timers}
@@ -133,6 +133,8 @@ class _Search:
         inside = [one for one in types if one not in events and one not in alone]
         self._by_itself = [one for one in inside if not one.startswith(OUTCOMES)]
         """What follows by itself: transitions that wait for nothing, and on done states and failures."""
+        self._carries = False
+        """Whether it is thought of transitions that left what was being undone already."""
         self._raised = [*self._by_itself, *(one for one in types if one in events)]
 
     def ways(self, passage: Passage) -> _Found | None:
@@ -146,7 +148,9 @@ class _Search:
                 begin, first = spots.spot_of(passage.before), passage.type
         except KeyError:
             return None
-        for types in (self._by_itself, self._raised):
+        compensates = bool(self._steps.chart.compensating)
+        for carries, types in product((False, True)[: 1 + compensates], (self._by_itself, self._raised)):
+            self._carries = carries
             found = self._between(begin, first, after, types)
             if found is not None:
                 return found
@@ -194,23 +198,49 @@ class _Search:
 
     def _selections(self, spot: Spot, event_type: str, way: _Found) -> Iterator[tuple[Arc, ...]]:
         """What may be taken on an event, for all answers that guards and actions may give."""
-        if spot.active & self._compensating:
-            yield from self._undone(event_type, way)
-            return
-        for arcs in self._taken(spot, event_type):
+        if spot.active & self._steps.chart.compensating:
+            yield from self._undone(spot, event_type, way)
+        for taken in self._taken(spot, event_type):
+            arcs = self._steps.parts(spot, taken)
             yield arcs
             for one in arcs:
-                if one.undone is not None and one.block is not None:
-                    yield tuple(one.undone if other is one else other for other in arcs)
+                for asked in self._asked_of(spot, one):
+                    yield tuple(asked if other is one else other for other in arcs)
 
-    def _undone(self, event_type: str, way: _Found) -> Iterator[tuple[Arc, ...]]:
-        """What a run that is undone does: how a step ended may change nothing, or lead on."""
+    def _asked_of(self, spot: Spot, arc: Arc) -> Iterable[Arc]:
+        """What may be taken instead where the action of a transition asks to undo a state."""
+        chart, source = self._steps.chart, (arc.by or arc).source
+        if arc.block is None or not arc.targets:
+            return ()
+        found: dict[int, Arc] = {}
+        for scope in chart.places:
+            related = chart.is_within(source, scope) or chart.is_within(scope, source)
+            if related and (scope or not source):
+                asked = self._steps.asked(spot, arc, scope)
+                found.setdefault(asked.place, asked)
+        return [one for one in found.values() if one is not arc]
+
+    def _undone(self, spot: Spot, event_type: str, way: _Found) -> Iterator[tuple[Arc, ...]]:
+        """What a run does that is undone, or a state of it: how a step ended may change nothing, or lead on."""
         if event_type.startswith(OUTCOMES):
             yield ()
         if event_type == EVENTLESS or event_type.startswith(OUTCOMES):
             known = {move for _, move in way.any}
-            arcs = self._steps.chart.ways_on.values()
-            yield from ((one,) for one in arcs if not known or one.move in known)
+            for place, number in self._steps.chart.places.items():
+                if spot.active >> number & 1:
+                    for one in self._steps.undoings.ways_on(place):
+                        if one.move in known if known else self._may_lead_to(spot, one):
+                            yield (one,)
+
+    def _may_lead_to(self, spot: Spot, arc: Arc) -> bool:
+        """Whether a transition may have led to where it was undone, that it leads on from."""
+        chart, by = self._steps.chart, arc.by
+        assert by is not None, "it is the second part of one"
+        around = self._steps.domain(spot, by)
+        if arc.place in (by.scope, around):
+            return by.scope == arc.place or by.block is not None or self._carries
+        wider = chart.is_within(around, arc.place) and bool(arc.place or not by.source)
+        return by.block is not None and wider
 
     def _taken(self, spot: Spot, event_type: str) -> Iterator[tuple[Arc, ...]]:
         """What may be taken where nothing is undone; never nothing."""

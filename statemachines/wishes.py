@@ -7,14 +7,24 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from statemachines.checks.names import wrong_with_topic
-from statemachines.effects import Asked, Cancel, Compensate, Publication, Publish, Raise, Send
+from statemachines.definition import State
+from statemachines.effects import (
+    Asked,
+    Cancel,
+    Compensate,
+    Publication,
+    Publish,
+    Raise,
+    Send,
+    Settle,
+)
 from statemachines.events import Event, type_of
 from statemachines.failing import HandlerError, check_exact, printable
 from statemachines.limits import EFFECTS_MAX, KEY_BYTES_MAX
 from statemachines.outcome import Reason
 from statemachines.patterns import is_pattern
 
-_RETURNS = "an action returns None, an effect (Publish, Raise, Send, Cancel, Compensate) or several"
+_RETURNS = "an action returns None, an effect (Publish, Raise, Send, Cancel, Compensate, Settle) or several"
 _wrong_with_topic = lru_cache(maxsize=1_000)(wrong_with_topic)
 _new = tuple.__new__
 
@@ -33,15 +43,17 @@ class Performed(NamedTuple):
     publications: tuple[Publication, ...] = ()
     raised: tuple[Event, ...] = ()
     wishes: tuple[Wish, ...] = ()
-    compensates: bool = False
-    """Whether the run is to be undone."""
+    compensates: tuple[str | None, ...] = ()
+    """The states that are to be undone; None: that of the transition."""
+    settles: tuple[str | None, ...] = ()
+    """The same of those of which nothing is to be undone any more."""
 
 
 NOTHING = Performed()
 
 
 def several(out: Any, name: str | None, key: str) -> Performed:
-    if isinstance(out, Publish | Raise | Send | Cancel | Compensate):
+    if isinstance(out, Publish | Raise | Send | Cancel | Compensate | Settle):
         out = (out,)
     try:
         several = iter(out)
@@ -51,7 +63,7 @@ def several(out: Any, name: str | None, key: str) -> Performed:
     asked: list[Publication] = []
     raised: list[Event] = []
     wishes: list[Wish] = []
-    compensates = False
+    scopes: dict[type[Compensate | Settle], list[str | None]] = {Compensate: [], Settle: []}
     for number, effect in enumerate(several):
         if number >= EFFECTS_MAX:
             message = f"{name} asked for more than {EFFECTS_MAX} effects in one move"
@@ -65,13 +77,26 @@ def several(out: Any, name: str | None, key: str) -> Performed:
             case Cancel():
                 _check_text("Cancel", "id", effect.id)
                 wishes.append(Wish(Asked("cancel", id=effect.id)))
-            case Compensate():
-                compensates = True
+            case Compensate() | Settle():
+                scopes[type(effect)].append(_scope(effect))
             case Publish() if effect.after is not None:
                 wishes.append(_published_later(effect, key))
             case _:
                 asked.append(publication(effect, key))
-    return Performed(tuple(asked), tuple(raised), tuple(wishes), compensates)
+    return Performed(
+        tuple(asked), tuple(raised), tuple(wishes), tuple(scopes[Compensate]), tuple(scopes[Settle])
+    )
+
+
+def _scope(effect: Compensate | Settle) -> str | None:
+    name = type(effect).__name__
+    scope: object = effect.scope
+    if scope is None or isinstance(scope, str):
+        return scope
+    if not isinstance(scope, State):
+        message = f"{name} takes a state, or its name, not {type(scope).__name__}"
+        raise HandlerError(Reason.ACTION_FAILED, message)
+    return scope.name
 
 
 def publication(effect: Any, run_key: str) -> Publication:

@@ -19,12 +19,13 @@ from statemachines.memory import (
     Delayed,
     Execution,
     Memory,
+    Owed,
     microseconds_of,
     too_much,
     write_memory,
 )
 from statemachines.outcome import Reason
-from statemachines.undoing import By, in_order, leave
+from statemachines.undoing import By, owed_in, places, waits_in
 from statemachines.wishes import Wish
 
 if TYPE_CHECKING:
@@ -37,7 +38,15 @@ _DELAY_MAX = timedelta(days=DELAY_DAYS_MAX)
 class Agenda:
     """The memory of a run while one transition changes it."""
 
-    def __init__(self, memory: Memory, now: datetime, sequence: int, compensations: By) -> None:
+    def __init__(
+        self,
+        memory: Memory,
+        now: datetime,
+        sequence: int,
+        compensations: By,
+        stopped: Iterable[Execution] = (),
+    ) -> None:
+        """``stopped``: the steps whose states were left, of which the memory has what the run waits to hear of."""
         self._memory = memory
         self._delayed = list(memory.delayed)
         self._executions = list(memory.executions)
@@ -45,23 +54,21 @@ class Agenda:
         self._compensations = compensations
         self._now = now
         self._sequence = sequence
+        self._stopped = [*stopped]
         self.asked: list[Asked] = []
 
     def end(self, output: Any) -> None:
         """The run has ended: nothing of it comes later any more."""
         self._delayed.clear()
-        self._stop(one for one in self._executions if not one.stopping)
+        self._stop([*self._stopped, *(one for one in self._executions if not one.stopping)])
         self._executions, self._owed = [], ()
-        self._memory = self._memory._replace(output=output, undoing=-1)
+        self._memory = self._memory._replace(output=output, undoing=-1, scopes={})
 
     def leave(self, states: Collection[str]) -> None:
         """Stop the timers and the steps of states that were left."""
         if self._delayed:
             self._delayed = [one for one in self._delayed if not one.state or one.state not in states]
-        if self._executions:
-            self._executions, stopped, owed = leave(self._executions, states, self._compensations)
-            self._owed += owed
-            self._stop(stopped)
+        self._stop(self._stopped)
 
     def enter(self, node: Node, context: Callable[[], Context]) -> None:
         """Set the timers of a state that was entered, and ask for its step. Raises HandlerError."""
@@ -78,23 +85,27 @@ class Agenda:
             number = len(self.asked)
             self._run(Execution(self._sequence, number, node.step, node.name))
 
-    def undo(self, line: int) -> None:
-        """Ask for what is to be undone next, if anything is by now. Raises HandlerError.
+    def undo(self) -> None:
+        """Ask for what is to be undone next, wherever anything is by now. Raises HandlerError."""
+        for place in places(self._memory):
+            owed = owed_in(self._memory, place)
+            if owed and not waits_in(self._memory, place):
+                self._undo(owed[0], place)
 
-        ``line`` is that of the definition that says where the run goes once it is undone; -1: it is not undone.
-        """
-        if line != self._memory.undoing:
-            self._memory = self._memory._replace(undoing=line)
-        if line >= 0 and self._owed and not self._executions:
-            owed = in_order(self._owed)[0]
-            compensation = self._compensations.get(owed.step)
-            if compensation is None:
-                message = f"the run is to undo the step {owed.step!r}, which has no compensation any more"
-                raise HandlerError(Reason.DEFINITION_MISSING, message)
-            number = len(self.asked)
-            self._run(
-                Execution(self._sequence, number, compensation.name, COMPENSATING, of=owed.id, made=owed.made)
-            )
+    def _undo(self, owed: Owed, place: str) -> None:
+        compensation = self._compensations.get(owed.step)
+        if compensation is None:
+            message = f"the run is to undo the step {owed.step!r}, which has no compensation any more"
+            raise HandlerError(Reason.DEFINITION_MISSING, message)
+        number = len(self.asked)
+        of, made = owed.id, owed.made
+        name = compensation.name
+        self._run(Execution(self._sequence, number, name, COMPENSATING, of=of, made=made, scope=place))
+
+    def settle(self, settled: Iterable[Owed | Execution]) -> None:
+        """Say that these are not to be undone any more."""
+        for one in settled:
+            self.asked.append(Asked("settle", one.step, id=one.id, number=len(self.asked)))
 
     def wish(self, wish: Wish, *, ended: bool) -> None:
         """Send what an action has asked for, now or later, or call it off. Raises HandlerError."""
@@ -137,6 +148,7 @@ class Agenda:
             tuple(self._executions),
             self._owed,
             rest.undoing,
+            rest.scopes,
         )
         if memory == EMPTY:
             return NOTHING_LEFT if before not in (b"", NOTHING_LEFT) else None
@@ -153,7 +165,7 @@ class Agenda:
         self.asked.append(Asked("step", execution.step, id=execution.of, number=execution.number))
 
     def _stop(self, executions: Iterable[Execution]) -> None:
-        for one in executions:
+        for one in sorted(executions, key=_asked_at):
             self.asked.append(Asked("stop", one.step, id=one.id, number=len(self.asked)))
 
     def _due(self, when: timedelta | datetime | None, name: str) -> int:
@@ -177,3 +189,7 @@ class Agenda:
             message = f"the run has {DELAYED_MAX} timers and delayed events already, as many as it may have"
             raise HandlerError(Reason.ACTION_FAILED, message)
         self._delayed.append(one)
+
+
+def _asked_at(one: Execution) -> tuple[int, int]:
+    return one.sequence, one.number

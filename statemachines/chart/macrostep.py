@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from statemachines.chart.agenda import Agenda
 from statemachines.chart.microsteps import Do, Microsteps, Plan, SayDone, Spot
+from statemachines.chart.scopes import scope_asked, scope_settled
 from statemachines.chart.spots import Live
 from statemachines.chart.tree import Arc, Block, numbers_of
 from statemachines.events import Address, Compensated, Envelope, Event, Failed, Meta, set_origin
 from statemachines.handlers import HandlerError, answer, ask, perform, read, write
 from statemachines.limits import EFFECTS_MAX, MICROSTEPS_MAX, RAISED_MAX
-from statemachines.memory import EMPTY, Memory
+from statemachines.memory import EMPTY, Execution, Memory, Owed
 from statemachines.outcome import Moved, Reason, Tried
 from statemachines.run import Status
-from statemachines.undoing import is_undone
+from statemachines.undoing import Begun, Change, changed, is_undone, places, settled
 
 if TYPE_CHECKING:
     from statemachines.context import Context
@@ -79,8 +80,10 @@ class Macrostep:
         self._publications: list[Publication] = []
         self._wishes: list[Wish] = []
         self._memory = memory
-        self._undoing = memory.undoing
-        """As of the memory, and at once where it changes."""
+        self._stopped: list[Execution] = []
+        """The steps whose states were left."""
+        self._settled: list[Owed | Execution] = []
+        """What is not to be undone any more."""
         self._begun = False
         self._left = 0
         self._entered = 0
@@ -155,17 +158,19 @@ class Macrostep:
     def _remember(self) -> tuple[bytes | None, tuple[Asked, ...]]:
         """What falls due later, and which steps go on, as it is after all this."""
         run, anew = self._run, self._number[1] == 1
-        agenda = Agenda(self._memory, self._now, self._number[1], self._machine.compensations)
+        by = self._machine.compensations
+        agenda = Agenda(self._memory, self._now, self._number[1], by, self._stopped)
         if self._ended:
             agenda.end(self._output)
         else:
             chart = self._steps.chart
             left = self._left & chart.asking & ~1
-            if left:
+            if left or self._stopped:
                 agenda.leave(chart.names(left))
             for number in numbers_of(self._entered & chart.asking & (self._spot.active | 1)):
                 agenda.enter(chart.nodes[number], self._needed_context)
-            agenda.undo(self._undoing)
+            agenda.undo()
+        agenda.settle(self._settled)
         for wish in self._wishes:
             agenda.wish(self._addressed(wish), ended=bool(self._ended))
         return agenda.written(b"" if run is None or anew else run.memory), tuple(agenda.asked)
@@ -182,7 +187,7 @@ class Macrostep:
         as_before = False
         while not self._ended:
             arcs = () if as_before else self._steps.select_eventless(self._spot, self._holds)
-            if not arcs and self._undoing >= 0:
+            if not arcs and self._steps.chart.compensating & self._spot.active:
                 arcs = self._way_on()
             if not arcs:
                 if not self._queue:
@@ -207,12 +212,14 @@ class Macrostep:
                 raise failure
 
     def _way_on(self) -> tuple[Arc, ...]:
-        """Where a run goes that is undone by now; nowhere as long as it is not."""
-        if not is_undone(self._memory, self._machine.compensations):
-            return ()
-        event = Compensated()
-        self._set_event(event, event.event_type())
-        return (self._steps.chart.ways_on[self._undoing],)
+        """Where the run goes from what is undone by now; nowhere as long as nothing is."""
+        for place, line in places(self._memory).items():
+            if is_undone(self._memory, place):
+                event = Compensated()
+                self._set_event(event, event.event_type())
+                number = self._steps.chart.numbers[place] if place else 0
+                return (self._steps.undoings.out_of(number, line),)
+        return ()
 
     def _circle(self) -> str:
         states = " ".join(self._steps.chart.names(self._spot.active & ~1))
@@ -223,6 +230,7 @@ class Macrostep:
         )
 
     def _carry_out(self, arcs: tuple[Arc, ...]) -> None:
+        arcs = self._steps.parts(self._spot, arcs)
         self._follow(self._steps.plan(self._spot, arcs), arcs)
 
     def _follow(self, plan: Plan, arcs: tuple[Arc, ...] = (), begin: int = 0) -> None:
@@ -232,15 +240,17 @@ class Macrostep:
         for at, act in enumerate(plan.acts[begin:], begin + 1):
             live.active = act.active
             if type(act) is Do:
-                undone = _undoing(act.block, arcs) if self._do(act.block, arcs) else arcs
-                if undone is not arcs:
-                    # What was done so far that plan would have done, too: it leaves the same states.
+                undone = self._do(act.block, arcs)
+                if undone != arcs:
+                    # What was done so far that plan would have done, too: it begins by leaving the same states.
                     self._follow(self._steps.plan(self._spot, undone), undone, at)
                     return
             else:
                 assert isinstance(act, SayDone)
                 self._say_done(act.final, act.done)
-        self._undoing = plan.undoing
+        memory, left = self._memory, plan.left & self._steps.chart.compensating
+        if memory.executions or memory.owed or plan.begins or left:
+            self._change_owed(plan)
         self._spot = plan.after
         live.active = plan.after.active
         self._left |= plan.left
@@ -252,6 +262,20 @@ class Macrostep:
             for number in reversed(list(numbers_of(plan.after.active))):
                 for block in nodes[number].exits:
                     self._do(block)
+
+    def _change_owed(self, plan: Plan) -> None:
+        """Hand on what states owed that were left, and begin to undo what is to be."""
+        chart = self._steps.chart
+        nodes, gone = chart.nodes, plan.left & chart.compensating
+        begins = [
+            Begun(None if one.scope < 0 else nodes[one.scope].name, nodes[one.place].name, one.line)
+            for one in plan.begins
+        ]
+        left = chart.names(plan.left & ~gone)
+        ended = [nodes[nodes[one].parent].name for one in numbers_of(gone)]
+        change = Change(chart.around, self._machine.compensations, left, begins, ended)
+        self._memory, stopped = changed(self._memory, change)
+        self._stopped += stopped
 
     def _say_done(self, final: int, done: tuple[int, ...]) -> None:
         nodes = self._steps.chart.nodes
@@ -272,8 +296,8 @@ class Macrostep:
             self._fail(error)
             return None
 
-    def _do(self, block: Block, arcs: tuple[Arc, ...] = ()) -> bool:
-        """Do it; whether the run is to be undone, for these transitions."""
+    def _do(self, block: Block, arcs: tuple[Arc, ...] = ()) -> tuple[Arc, ...]:
+        """Do it; returns the transitions that are taken, by what it asks to undo."""
         context = self._needed_context()
         self._touched = block.name
         try:
@@ -281,14 +305,16 @@ class Macrostep:
             if performed is None:
                 performed = perform(block.function, block.name, context, self._event, self._key)
             self._performed = None
-            if performed.compensates:
-                _check_may_compensate(block, arcs)
+            taken = self._asked_to_undo(block, arcs, performed.compensates)
+            scopes = self._asked_to_settle(block, arcs, performed.settles)
             if self._steps.chart.takes_failures:
                 # What it left behind is looked at now, while it can be undone.
                 self._kept = self._write(context, block.name)
         except HandlerError as error:
             self._fail(error)
-            return False
+            return arcs
+        if scopes:
+            self._settle_owed(scopes)
         self._publications.extend(performed.publications)
         self._wishes.extend(performed.wishes)
         if len(self._publications) + len(self._wishes) > EFFECTS_MAX:
@@ -296,7 +322,34 @@ class Macrostep:
             raise HandlerError(Reason.ACTION_FAILED, message)
         for event in performed.raised:
             self._enqueue(event)
-        return performed.compensates
+        return taken
+
+    def _asked_to_undo(
+        self, block: Block, arcs: tuple[Arc, ...], scopes: tuple[str | None, ...]
+    ) -> tuple[Arc, ...]:
+        """The transitions that are taken where the action of one of them asks to undo states. Raises HandlerError."""
+        for name in scopes:
+            arc = next((arc for arc in arcs if arc.block is block), None)
+            scope = scope_asked(self._steps.chart, block, arc, name)
+            arcs = tuple(self._steps.asked(self._spot, one, scope) if one is arc else one for one in arcs)
+        return arcs
+
+    def _asked_to_settle(
+        self, block: Block, arcs: tuple[Arc, ...], scopes: tuple[str | None, ...]
+    ) -> list[int]:
+        arc = next((arc for arc in arcs if arc.block is block), None)
+        return [scope_settled(self._steps.chart, block, arc, name) for name in scopes]
+
+    def _settle_owed(self, scopes: list[int]) -> None:
+        """Nothing that these states owe is undone any more."""
+        chart = self._steps.chart
+
+        def is_settled(state: str) -> bool:
+            number = chart.numbers[state] if state else 0
+            return any(chart.is_within(number, scope) for scope in scopes)
+
+        self._memory, gone = settled(self._memory, is_settled)
+        self._settled += gone
 
     def _fail(self, error: HandlerError) -> None:
         """Undo it and let the chart deal with it, where it has a transition for that."""
@@ -354,22 +407,6 @@ class Macrostep:
             envelope = envelope._replace(type=event_type)
         # Nothing that holds the event: a cycle would live until the garbage collector finds it.
         set_origin(event, (_meta, self._machine, self._number, envelope, self._key, self._now, self._live))
-
-
-def _undoing(block: Block, arcs: tuple[Arc, ...]) -> tuple[Arc, ...]:
-    """The transitions that are taken where the action of one of them asks to compensate, which it may."""
-    if any(one.block is block and one.undoing >= 0 for one in arcs):
-        return arcs  # that is taken already
-    return tuple(one.undone if one.block is block and one.undone is not None else one for one in arcs)
-
-
-def _check_may_compensate(block: Block, arcs: tuple[Arc, ...]) -> None:
-    if not any(one.block is block and (one.undone is not None or one.undoing >= 0) for one in arcs):
-        message = (
-            f"{block.name} returned Compensate(), which only the action of a transition of the pipeline itself may "
-            "that has a target; and a step has to have a compensation"
-        )
-        raise HandlerError(Reason.ACTION_FAILED, message, block.name)
 
 
 def number_of(run: Run | None, *, anew: bool = False) -> tuple[int, int]:

@@ -10,14 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from typing import NamedTuple
 
+from statemachines.chart.entering import Entering, History, effective
 from statemachines.chart.tree import EVENTLESS, Arc, Block, Chart, Kind, Node, numbers_of
+from statemachines.chart.undoings import Undoings
 from statemachines.patterns import covers
 
 PLANS_MAX = 20_000
 """Plans and selections that are kept, of one machine; beyond it all are forgotten, and made again as needed."""
-
-History = tuple[int, ...]
-"""For each history of the chart the set of states that it leads to; 0 where there is nothing to remember."""
 
 
 class Spot(NamedTuple):
@@ -44,6 +43,17 @@ class SayDone(NamedTuple):
     """The state around the final one, then outwards each parallel one all of whose regions are done."""
 
 
+class Begins(NamedTuple):
+    """What begins to be undone, or goes on to be in another place."""
+
+    scope: int
+    """The state that is; -1: only what was being undone inside the place."""
+    place: int
+    """The state in whose ``$compensating`` it is."""
+    line: int
+    """Which line of the definition says where the run goes from there then."""
+
+
 class Plan(NamedTuple):
     """A microstep. States without anything to do when they are left or entered are not in it."""
 
@@ -53,8 +63,7 @@ class Plan(NamedTuple):
     """The final state of the pipeline itself that was entered, so that the run has ended; 0: none was."""
     left: int = 0
     entered: int = 0
-    undoing: int = -1
-    """Which line of the definition says where the run goes once it is undone, which now begins; -1: it does not."""
+    begins: tuple[Begins, ...] = ()
 
 
 class Microsteps:
@@ -62,6 +71,7 @@ class Microsteps:
 
     def __init__(self, chart: Chart) -> None:
         self.chart = chart
+        self.undoings = Undoings(chart)
         self._lanes: dict[tuple[int, str], tuple[tuple[Arc, ...], ...]] = {}
         self._certain: dict[tuple[Spot, str], tuple[Arc, ...]] = {}
         """What is selected whatever guards may say, since none is asked."""
@@ -138,14 +148,59 @@ class Microsteps:
         return lanes
 
     def _make_lanes(self, active: int, event_type: str) -> tuple[tuple[Arc, ...], ...]:
-        nodes, arcs_on = self.chart.nodes, self.chart.arcs_on
+        nodes, chart = self.chart.nodes, self.chart
         lanes = []
-        for number in numbers_of(active & self.chart.atomic):
+        for number in numbers_of(active & (chart.atomic | chart.compensating)):
             chain = (number, *nodes[number].ancestors)
-            lane = tuple(arc for one in chain for arc in arcs_on(one, event_type))
+            if chart.compensating >> number & 1:
+                # What is undone takes nothing; what is around it does.
+                chain = chain[2:]
+            elif active >> chart.places.get(number, 0) & 1 and number in chart.places:
+                continue
+            lane = tuple(arc for one in chain for arc in chart.arcs_on(one, event_type))
+            if chart.compensating:
+                lane = tuple(arc for arc in lane if not self.is_undoing(active, arc))
             if lane:
                 lanes.append(lane)
         return tuple(lanes)
+
+    def is_undoing(self, active: int, arc: Arc) -> bool:
+        """Whether the very state is undone already that a transition is to undo."""
+        return arc.scope >= 0 and bool(active >> self.chart.places[arc.scope] & 1)
+
+    def parts(self, spot: Spot, arcs: tuple[Arc, ...]) -> tuple[Arc, ...]:
+        """These transitions as they are taken: the first parts of those that undo, or leave what is being undone."""
+        if not self.chart.compensating:
+            return arcs
+        return tuple(self._part(spot, arc) for arc in arcs)
+
+    def _part(self, spot: Spot, arc: Arc) -> Arc:
+        if arc.scope >= 0 and spot.active >> arc.scope & 1:
+            return self.undoings.into(arc, arc.scope, arc.scope)
+        cut = self._exit_set(arc, spot) & self.chart.compensating & ~(1 << arc.source)
+        if not cut:
+            return arc
+        # Nothing cuts short what is being undone: it goes on around all that is left, before the targets are entered.
+        return self.undoings.into(arc, self._domain(arc, spot.history), -1)
+
+    def domain(self, spot: Spot, arc: Arc) -> int:
+        """The innermost state that stays active around all that a transition leaves and enters."""
+        return self._domain(arc, spot.history)
+
+    def asked(self, spot: Spot, arc: Arc, scope: int) -> Arc:
+        """The first part of a transition whose action asks to undo this state; the transition as it is taken by now.
+
+        What the transition leaves has been left by then, so that this may be all around the state.
+        """
+        if not spot.active >> scope & 1:
+            return arc  # what it owed was handed on when it was left
+        by, place = arc, self._domain(arc, spot.history)
+        if arc.by is not None:
+            by, place, scope = arc.by, arc.place, self._wider(arc.scope, scope)
+        return self.undoings.into(by, self._wider(place, scope), scope)
+
+    def _wider(self, one: int, other: int) -> int:
+        return other if one < 0 or self.chart.is_within(one, other) else one
 
     def _remove_conflicting(self, enabled: Collection[Arc], spot: Spot) -> tuple[Arc, ...]:
         if len(enabled) <= 1:
@@ -185,18 +240,20 @@ class Microsteps:
 
     def _make_plan(self, spot: Spot, arcs: tuple[Arc, ...]) -> Plan:
         nodes = self.chart.nodes
-        leaving = 0
+        leaving = first = 0
         for arc in arcs:
             leaving |= self._exit_set(arc, spot)
+            first |= self._exit_set(arc if arc.by is None or arc.block is None else arc.by, spot)
         history = self._remember(spot, leaving)
         acts: list[Do | SayDone] = []
-        active = spot.active
-        for number in reversed(list(numbers_of(leaving))):
-            acts.extend(Do(active, block) for block in nodes[number].exits)
-            active &= ~(1 << number)
+        active = self._leave(acts, spot.active, first)
         acts.extend(Do(active, arc.block) for arc in arcs if arc.block is not None)
-        entering = _Entering(self.chart, history)
-        for arc in arcs:
+        # Where an action asks to undo more than its transition leaves.
+        active = self._leave(acts, active, leaving & ~first)
+        begins, entered = self._begins(arcs, spot)
+        history = self._forget(history, begins)
+        entering = Entering(self.chart, history)
+        for arc in entered:
             # The text asks for the domain once more, with what was remembered meanwhile; then what was left might not
             # be entered again.
             entering.add(arc, self._domain(arc, spot.history))
@@ -215,8 +272,47 @@ class Microsteps:
                     ends = number
                 else:
                     acts.append(SayDone(active, number, tuple(self._done_by(node, active))))
-        undoing = max((arc.undoing for arc in arcs), default=-1)
-        return Plan(tuple(acts), Spot(active, history), ends, leaving, entering.states, undoing)
+        return Plan(tuple(acts), Spot(active, history), ends, leaving, entering.states, begins)
+
+    def _leave(self, acts: list[Do | SayDone], active: int, leaving: int) -> int:
+        """What is done where states are left is added to the acts; returns what is active then."""
+        for number in reversed(list(numbers_of(leaving))):
+            acts.extend(Do(active, block) for block in self.chart.nodes[number].exits)
+            active &= ~(1 << number)
+        return active
+
+    def _begins(self, arcs: tuple[Arc, ...], spot: Spot) -> tuple[tuple[Begins, ...], tuple[Arc, ...]]:
+        """What is undone from now on, and the transitions whose targets are entered.
+
+        Where the action of one has asked to undo a state in which others have been taken as well, they lead nowhere.
+        """
+        into = [arc for arc in arcs if arc.by is not None and not self.undoings.is_second(arc)]
+        if not into:
+            return (), arcs
+        begins: list[Begins] = []
+        entered: list[Arc] = []
+        for arc in arcs:
+            exits = self._exit_set(arc, spot)
+            over = [one for one in into if one is arc or exits & self._exit_set(one, spot)]
+            widest = [
+                one for one in over if all(self.chart.is_within(other.place, one.place) for other in over)
+            ]
+            leads = widest[0] if widest else arc
+            if leads is arc:
+                entered.append(arc)
+            if arc in into:
+                begins.append(Begins(arc.scope, leads.place, leads.line))
+        return tuple(begins), tuple(entered)
+
+    def _forget(self, history: History, begins: tuple[Begins, ...]) -> History:
+        """Histories of what is undone have nothing to remember."""
+        scopes = [one.scope for one in begins if one.scope >= 0]
+        if not scopes:
+            return history
+        return tuple(
+            0 if any(self.chart.is_within(self.chart.nodes[number].parent, one) for one in scopes) else states
+            for number, states in zip(self.chart.history, history, strict=True)
+        )
 
     def _done_by(self, node: Node, active: int) -> list[int]:
         nodes = self.chart.nodes
@@ -252,6 +348,8 @@ class Microsteps:
     def _exit_set(self, arc: Arc, spot: Spot) -> int:
         if not arc.targets:
             return 0
+        if arc.by is None and arc.scope >= 0 and spot.active >> arc.scope & 1:
+            return spot.active & self.chart.nodes[arc.scope].inside
         domain = self._domain(arc, spot.history)
         return spot.active & self.chart.nodes[domain].inside
 
@@ -260,88 +358,12 @@ class Microsteps:
         nodes = self.chart.nodes
         if arc.internal:
             return arc.source
-        targets = _effective(self.chart, arc.targets, history)
+        if arc.by is not None:
+            if not self.undoings.is_second(arc):
+                return arc.place
+            return self._wider(self._domain(arc.by, history), arc.place)
+        targets = effective(self.chart, arc.targets, history)
         for ancestor in nodes[arc.source].ancestors:
             if nodes[ancestor].kind is Kind.COMPOUND and targets & ~nodes[ancestor].inside == 0:
                 return ancestor
         return 0
-
-
-def _effective(chart: Chart, targets: tuple[int, ...], history: History) -> int:
-    """The set of states that these lead to, histories being replaced by what they remember."""
-    found = 0
-    for target in targets:
-        node = chart.nodes[target]
-        if node.kind is Kind.HISTORY:
-            remembered = history[chart.history.index(target)]
-            found |= remembered or _effective(chart, node.begins, history)
-        else:
-            found |= 1 << target
-    return found
-
-
-class _Entering:
-    """Collects what is entered (the text's ``computeEntrySet``)."""
-
-    def __init__(self, chart: Chart, history: History) -> None:
-        self._chart = chart
-        self._nodes = chart.nodes
-        self._history = history
-        self.states = 0
-        self.by_default = 0
-        self.by_history: dict[int, Block] = {}
-        """What a history without memory does, by the number of the state around it."""
-
-    def add(self, arc: Arc, domain: int) -> None:
-        for target in arc.targets:
-            if target == arc.source and arc.internal:
-                self._add_inside(target)
-            else:
-                self._add_with_descendants(target)
-        for state in numbers_of(_effective(self._chart, arc.targets, self._history)):
-            if state != domain:
-                self._add_ancestors(state, domain)
-        if arc.targets and self._nodes[domain].kind is Kind.PARALLEL:
-            # It stays, and all in it was left.
-            self._add_regions(self._nodes[domain])
-
-    def _add_with_descendants(self, number: int) -> None:
-        node = self._nodes[number]
-        if node.kind is Kind.HISTORY:
-            remembered = self._history[self._chart.history.index(number)]
-            if not remembered and node.on_begin is not None:
-                self.by_history[node.parent] = node.on_begin
-            for state in numbers_of(remembered) if remembered else node.begins:
-                self._add_with_descendants(state)
-            for state in numbers_of(remembered or _effective(self._chart, node.begins, self._history)):
-                self._add_ancestors(state, node.parent)
-        else:
-            self.states |= 1 << number
-            self._add_inside(number)
-
-    def _add_inside(self, number: int) -> None:
-        node = self._nodes[number]
-        if node.kind is Kind.COMPOUND:
-            self.by_default |= 1 << number
-            for state in node.begins:
-                self._add_with_descendants(state)
-            for state in numbers_of(_effective(self._chart, node.begins, self._history)):
-                self._add_ancestors(state, number)
-        elif node.kind is Kind.PARALLEL:
-            self._add_regions(node)
-
-    def _add_ancestors(self, number: int, domain: int) -> None:
-        """All between a state and the domain, with the other regions of those that are parallel."""
-        for ancestor in self._nodes[number].ancestors:
-            if ancestor == domain:
-                return
-            self.states |= 1 << ancestor
-            node = self._nodes[ancestor]
-            if node.kind is Kind.PARALLEL:
-                self._add_regions(node)
-
-    def _add_regions(self, node: Node) -> None:
-        for region in node.children:
-            # One that is entered already, or something inside it, is not entered by default.
-            if not self.states & (self._nodes[region].inside | 1 << region):
-                self._add_with_descendants(region)

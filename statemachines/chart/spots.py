@@ -1,13 +1,15 @@
 """Where a run is, as its row and the log have it: text.
 
-The active states in document order, separated by spaces. Where the chart has histories with something to remember, two
+The active states in document order, separated by spaces; behind a state that is undone stands ``$compensating``, and
+alone where the run is. Where the chart has histories with something to remember, two
 spaces follow, and for each of them its name, how many states it remembers, and their names. Names have no spaces.
 """
 
 from __future__ import annotations
 
-from statemachines.chart.microsteps import PLANS_MAX, History, Spot
-from statemachines.chart.tree import Chart
+from statemachines.chart.entering import History
+from statemachines.chart.microsteps import PLANS_MAX, Spot
+from statemachines.chart.tree import COMPENSATING, Chart
 from statemachines.run import BETWEEN
 from statemachines.suggest import did_you_mean
 
@@ -57,7 +59,15 @@ class Spots:
             number, count = chart.numbers[name], int(next(words))
             history[number] = chart.bits([next(words) for _ in range(count)])
         values: History = tuple(history.values())
-        return Spot(1 | chart.bits(active.split(" ")), values)
+        return Spot(1 | self._active_in(active.split(" ")), values)
+
+    def _active_in(self, names: list[str]) -> int:
+        """The set of active states. ``$compensating`` is that of the one before it, of which no other one is."""
+        chart, found, before = self._chart, 0, 0
+        for name in names:
+            before = chart.places[before] if name == COMPENSATING else chart.numbers[name]
+            found |= 1 << before
+        return found
 
 
 class Live:
@@ -71,6 +81,8 @@ class Live:
 
     def is_active(self, state: str) -> bool:
         """Whether it is. Raises LookupError for a state that there is not."""
+        if state == COMPENSATING and self._chart.compensating:
+            return bool(self.active & self._chart.compensating)
         number = self._chart.numbers.get(state)
         if number is None:
             message = f"the pipeline has no state {state!r}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
@@ -26,7 +26,7 @@ class Kind(enum.Enum):
     FINAL = enum.auto()
     HISTORY = enum.auto()
     COMPENSATING = enum.auto()
-    """Where a run is while it is undone: it takes nothing, and is left by its own end."""
+    """Where a run is while the state around it is undone: that takes nothing, and goes on by its own end."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,10 +52,14 @@ class Arc:
     block: Block | None
     move: Move | None = None
     """The line of the definition; None: a run's beginning."""
-    undoing: int = -1
-    """Which line of the definition it is, where it leads to ``$compensating`` first; -1: it does not."""
-    undone: Arc | None = None
-    """What is taken instead where the action asks to compensate; None: it may not."""
+    line: int = -1
+    """Which one of the definition's moves it is."""
+    scope: int = -1
+    """The state that is undone before its targets are entered; -1: none is, but where its action asks for it."""
+    by: Arc | None = None
+    """Of a part of a transition that leads over ``$compensating``: the transition (``chart.undoings``)."""
+    place: int = -1
+    """Of such a part: the state around that ``$compensating``, which stays active."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -119,8 +123,10 @@ class Chart:
     """By which name of the definition the type of an event goes; None where none of its names is a pattern."""
     kin: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """By the type of a step's failure, those that are taken to be of it as well: with the exceptions above its own."""
-    ways_on: dict[int, Arc] = field(default_factory=dict)
-    """By line of the definition, what leads from ``$compensating`` to its targets."""
+    places: dict[int, int] = field(default_factory=dict)
+    """By each state that may be undone, its ``$compensating``; that of node 0 is the run's."""
+    compensating: int = 0
+    """The set of the latter."""
 
     def arcs_on(self, number: int, name: str) -> list[Arc]:
         """The transitions of a state on the events that go by a name, in document order."""
@@ -141,10 +147,19 @@ class Chart:
         """The names of a set of states, in document order."""
         return [self.nodes[number].name for number in numbers_of(states)]
 
+    def around(self, name: str) -> str:
+        """The name of the state around one; empty: it is an outermost one, or there is none of that name."""
+        number = self.numbers.get(name)
+        return "" if number is None else self.nodes[self.nodes[number].parent].name
+
+    def is_within(self, number: int, around: int) -> bool:
+        """Whether a state is another one, or inside it."""
+        return number == around or bool(self.nodes[around].inside >> number & 1)
+
 
 EVENTLESS = ""
 COMPENSATING = "$compensating"
-"""The name of the state where a run is while it is undone, which no other state may have."""
+"""The name of the state where a run, or a state of it, is while that is undone; no other state may have it."""
 
 
 def numbers_of(states: int) -> Iterator[int]:
@@ -161,22 +176,19 @@ def plant(pipeline: Pipeline[Any]) -> Chart:
     inside: dict[State[Any] | None, list[State[Any]]] = {}
     for state in pipeline.states:
         inside.setdefault(state.parent, []).append(state)
-    _grow(inside, nodes, nodes[0], None)
+    owing = _owing(pipeline)
+    _grow(inside, nodes, nodes[0], None, owing)
     if any(step.compensation for step in pipeline.steps):
-        nodes[0].children.append(len(nodes))
-        nodes.append(Node(len(nodes), COMPENSATING, Kind.COMPENSATING, 0, ancestors=(0,)))
-    numbers = {node.name: node.number for node in nodes[1:]}
+        nodes.append(_compensating(nodes, nodes[0]))
+    numbers = {node.name: node.number for node in nodes[1:] if node.kind is not Kind.COMPENSATING}
+    places = {node.parent: node.number for node in nodes if node.kind is Kind.COMPENSATING}
     for node in reversed(nodes):
         if node.parent >= 0:
             nodes[node.parent].inside |= node.inside | 1 << node.number
     _begin(pipeline, nodes, numbers)
     lines = {move: line for line, move in enumerate(pipeline.moves)}
-    ways_on: dict[int, Arc] = {}
     for number, move in enumerate(_in_document_order(pipeline, numbers)):
-        arc = _arc(number, move, nodes, numbers)
-        if COMPENSATING in numbers and move.source is None and move.targets:
-            line = lines[move]
-            arc, ways_on[line] = _by_undoing(arc, line, len(lines), numbers[COMPENSATING])
+        arc = _arc(number, move, nodes, numbers, lines[move])
         nodes[arc.source].arcs.setdefault(move.event_type or EVENTLESS, []).append(arc)
         if move.delay is not None and move.event_type is not None:
             name = None if isinstance(move.delay, timedelta) else name_of(move.delay)
@@ -193,8 +205,27 @@ def plant(pipeline: Pipeline[Any]) -> Chart:
         _tagged(nodes),
         _names(pipeline),
         kin_of(pipeline.steps),
-        ways_on,
+        places,
+        sum(1 << number for number in places.values()),
     )
+
+
+def _owing(pipeline: Pipeline[Any]) -> set[State[Any]]:
+    """The states that may owe anything: they run a step that can be undone, or one inside them does."""
+    found: set[State[Any]] = set()
+    for state in pipeline.states:
+        one: State[Any] | None = state
+        if state.run is not None and state.run.compensation is not None:
+            while one is not None:
+                found.add(one)
+                one = one.parent
+    return found
+
+
+def _compensating(nodes: list[Node], around: Node) -> Node:
+    """Where a state is while it is undone. It is in nobody's children, so that nothing enters it by default."""
+    ancestors = (around.number, *around.ancestors)
+    return Node(len(nodes), COMPENSATING, Kind.COMPENSATING, around.number, ancestors=ancestors)
 
 
 def _tagged(nodes: list[Node]) -> dict[str, int]:
@@ -216,6 +247,7 @@ def _grow(
     nodes: list[Node],
     parent: Node,
     state: State[Any] | None,
+    owing: set[State[Any]],
 ) -> None:
     ancestors = (parent.number, *parent.ancestors)
     for child in around.get(state, ()):
@@ -231,7 +263,9 @@ def _grow(
         if node.kind is not Kind.HISTORY:
             parent.children.append(node.number)
         if inside:
-            _grow(around, nodes, node, child)
+            _grow(around, nodes, node, child, owing)
+        if child in owing:
+            nodes.append(_compensating(nodes, node))
 
 
 def _kind(state: State[Any], inside: list[State[Any]]) -> Kind:
@@ -265,7 +299,7 @@ def _in_document_order(pipeline: Pipeline[Any], numbers: dict[str, int]) -> list
     return sorted(pipeline.moves, key=lambda move: numbers.get(move.source or "", 0))
 
 
-def _arc(number: int, move: Move, nodes: list[Node], numbers: dict[str, int]) -> Arc:
+def _arc(number: int, move: Move, nodes: list[Node], numbers: dict[str, int], line: int) -> Arc:
     source = numbers[move.source] if move.source is not None else 0
     targets = tuple(numbers[target] for target in move.targets)
     inside = nodes[source].inside | 1 << source
@@ -278,16 +312,9 @@ def _arc(number: int, move: Move, nodes: list[Node], numbers: dict[str, int]) ->
         guard_name=name_of(move.guard),
         block=None if move.action is None else Block(move.action, _named(move.action)),
         move=move,
+        line=line,
+        scope=0 if move.scope == "" else numbers.get(move.scope or "", -1),
     )
-
-
-def _by_undoing(arc: Arc, line: int, lines: int, compensating: int) -> tuple[Arc, Arc]:
-    """A transition that undoes the run first, or may; and what leads on once it is undone."""
-    on = Arc(2 * lines + line, compensating, arc.targets, False, None, None, None, arc.move)
-    by = replace(arc, targets=(compensating,), undoing=line)
-    if arc.move is not None and arc.move.compensate:
-        return by, on
-    return replace(arc, undone=replace(by, number=lines + line)), on
 
 
 def _named(function: Callable[..., Any]) -> str:

@@ -9,9 +9,10 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from statemachines.chart.tree import COMPENSATING
 from statemachines.checks.moves import of as of_move
-from statemachines.definition import Move, Pipeline
+from statemachines.definition import Move, Pipeline, State
 from statemachines.mistakes import Mistake
 from statemachines.step import Compensation, Step
+from statemachines.suggest import did_you_mean
 
 
 def find(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
@@ -21,15 +22,14 @@ def find(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
         yield from _of_one_step(one)
         yield from _result(one)
         yield from _made(one)
+    scopes = _Scopes(pipeline)
     for move in pipeline.moves:
-        yield from _move(move, has_any=bool(compensations))
+        yield from _move(move, scopes, has_any=bool(compensations))
     yield from _reserved(pipeline)
     if compensations and not any(_may_compensate(move) for move in pipeline.moves):
         for one in compensations:
             message = f"nothing compensates, so that the step {one.of.name!r} is never undone"
-            cure = (
-                "Add compensate=True to a transition of the pipeline, or let its action return Compensate()"
-            )
+            cure = "Add compensate=True to a transition with a target, or let its action return Compensate()"
             yield Mistake(message, cure, one.place, severity="warning")
 
 
@@ -96,22 +96,64 @@ def _may_be(part: Any, one: Any) -> bool:
     return issubclass(narrow, wide) or (narrow, wide) == (int, float)
 
 
-def _move(move: Move, *, has_any: bool) -> Iterator[Mistake]:
+def _move(move: Move, scopes: _Scopes, *, has_any: bool) -> Iterator[Mistake]:
     given: object = move.compensate
-    if type(given) is not bool:
-        message = f"compensate={given!r} is neither True nor False"
-        yield of_move(move, message, "Write one of them, or leave it out")
-    elif given and move.source is not None:
-        message = (
-            f"the transition out of {move.source!r} is to undo the run, which only the pipeline's own may"
-        )
-        yield of_move(move, message, "Put it on the pipeline, with a guard where it is for this state only")
-    elif given and not move.targets:
-        message = "compensate=True needs a target: where the run goes once all is undone"
+    if type(given) not in (bool, str):
+        message = f"compensate={given!r} is neither True nor False, nor a state"
+        yield of_move(move, message, "Write True, name a state, or leave it out")
+    elif move.scope is not None and not move.targets:
+        message = f"compensate={given!r} needs a target: where the run goes once all is undone"
         yield of_move(move, message, "Name it with to=...")
-    elif given and not has_any:
-        message = "compensate=True undoes nothing: no step of the pipeline has a compensation"
+    elif move.scope is not None and not has_any:
+        message = f"compensate={given!r} undoes nothing: no step of the pipeline has a compensation"
         yield of_move(move, message, "Write @step.compensate() above a function that undoes it")
+    elif move.scope is not None:
+        yield from _scope(move, scopes)
+
+
+class _Scopes:
+    """What is around which states, as far as it is said, and which of them may owe anything."""
+
+    def __init__(self, pipeline: Pipeline[Any]) -> None:
+        self.named = {state.name: state for state in pipeline.states if isinstance(state.name, str)}
+        self.owing: set[State[Any]] = set()
+        for state in pipeline.states:
+            if isinstance(state.run, Step) and state.run.compensation is not None:
+                self.owing |= set(self.chain(state))
+
+    def chain(self, state: State[Any]) -> list[State[Any]]:
+        """A state and those around it."""
+        found: list[State[Any]] = []
+        one: State[Any] | None = state
+        while isinstance(one, State) and one not in found:
+            found.append(one)
+            one = one.parent
+        return found
+
+
+def _scope(move: Move, scopes: _Scopes) -> Iterator[Mistake]:
+    """Mistakes with the state that a transition is to undo."""
+    name = move.scope
+    if move.scope_stranger is not None:
+        message = f"compensate={name!r} is a state of pipeline {move.scope_stranger!r}"
+        yield of_move(move, message, "Name a state of this pipeline")
+        return
+    if not name:
+        return
+    scope, source = scopes.named.get(name), scopes.named.get(move.source or "")
+    if scope is None:
+        message = f"there is no state {name!r} to undo"
+        yield of_move(move, message, did_you_mean(name, scopes.named))
+    elif source is not None and not (scope in scopes.chain(source) or source in scopes.chain(scope)):
+        message = (
+            f"the transition out of {source.name!r} is to undo {name!r}, which is neither around it nor in it"
+        )
+        yield of_move(move, message, f"Name {source.name!r}, a state around it, or one inside it")
+    elif scope not in scopes.owing:
+        message = (
+            f"{name!r} has nothing to undo: it runs no step with a compensation, nor does a state inside it"
+        )
+        yield of_move(move, message, "Name a state that does, or take compensate away")
 
 
 def _reserved(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
@@ -122,7 +164,7 @@ def _reserved(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
 
 
 def _may_compensate(move: Move) -> bool:
-    return bool(move.source is None and move.targets and (move.compensate or move.action is not None))
+    return bool(move.targets and (move.scope is not None or move.action is not None))
 
 
 def _mistake(one: Step[Any, Any], message: str, cure: str) -> Mistake:

@@ -115,7 +115,7 @@ def test_what_no_transition_takes_is_owed_too() -> None:
     made.open.run = made.pack
     made.flow.on(Gone, to=made.open)
     case = sent(made).when(Gone()).step_done(made.pack, 4).then_ignored(Reason.UNEXPECTED)
-    assert memory_of(case).owed[-1] == Owed(4, 1, "pack", 5)
+    assert memory_of(case).owed[-1] == Owed(4, 1, "pack", 5, "open")
 
 
 def test_a_result_that_holds_the_run_is_owed_once_it_is_taken() -> None:

@@ -223,18 +223,45 @@ def test_one_that_nothing_asks_for_is_told() -> None:
     assert find_mistakes(flow) == []
 
 
-def of_a_state(flow: Flow) -> None:
-    flow.add_move("open", Asked, "done", None, None, compensate=True)
+def out_of_open(flow: Flow, compensate: Any) -> None:
+    flow.add_move("open", Asked, "done", None, None, compensate=compensate)
+
+
+def beside(flow: Flow) -> None:
+    flow.on(Event.named("go"), to=flow.state("beside", run=flow.steps[0]))
+    out_of_open(flow, "beside")
+
+
+def other_pipelines(flow: Flow) -> None:
+    other = right()
+    flow.name = "mine"
+    flow.on(Asked, to="done", compensate=state_of(other, "open"))
 
 
 @pytest.mark.parametrize(
     ("change", "message", "cure"),
     [
-        (of_a_state, "the transition out of 'open' is to undo the run, which only the", "Put it on the pip"),
+        (
+            lambda flow: flow.on(Asked, to="done", compensate="opne"),
+            "there is no state 'opne' to undo",
+            "Did you mean 'open'?",
+        ),
+        (other_pipelines, "compensate='open' is a state of pipeline 'right'", "Name a state of this"),
+        (
+            lambda flow: flow.on(Asked, to="done", compensate="done"),
+            "'done' has nothing to undo: it runs no step with a compensation, nor does a state inside it",
+            "Name a state that does",
+        ),
+        (
+            beside,
+            "the transition out of 'open' is to undo 'beside', which is neither around it nor in it",
+            "Name 'open', a state around it",
+        ),
+        (lambda flow: flow.on(Asked, compensate="open"), "compensate='open' needs a target", "with to="),
         (lambda flow: flow.on(Asked, compensate=True), "compensate=True needs a target", "with to="),
         (
             lambda flow: flow.on(Asked, to="done", compensate=1),
-            "compensate=1 is neither True nor",
+            "compensate=1 is neither True nor False, nor a state",
             "leave it",
         ),
         (
@@ -249,7 +276,7 @@ def of_a_state(flow: Flow) -> None:
         ),
     ],
 )
-def test_transitions_that_undo_are_the_pipelines_and_lead_somewhere(
+def test_transitions_that_undo_lead_somewhere_and_name_what_owes(
     change: Callable[[Flow], Any], message: str, cure: str
 ) -> None:
     flow = undoing()[0]
@@ -258,6 +285,19 @@ def test_transitions_that_undo_are_the_pipelines_and_lead_somewhere(
     assert len(found) == 1, found
     assert message in found[0].message
     assert cure in found[0].cure
+
+
+def test_a_state_may_be_undone_by_its_own_transitions_and_those_around_it() -> None:
+    flow, _, _ = undoing()
+    around = flow.state("around")
+    inside = around.state("inside", initial=True, run=flow.steps[0])
+    state_of(flow, "open").on(Event.named("go"), to=around)
+    inside.on(flow.steps[0].done, to="done")
+    for compensate in (True, inside, "around"):
+        inside.on(Asked, to="done", when=yes, compensate=compensate)
+    around.on(Asked, to="done", when=yes, compensate=inside)
+    flow.on(Asked, to="done", when=yes, compensate=around)
+    assert [one for one in find_mistakes(flow) if "undo" in one.message] == []
 
 
 def test_nothing_is_undone_without_a_compensation() -> None:

@@ -51,6 +51,7 @@ from statemachines.limits import FOLLOWING_MAX
 from statemachines.memory import read_memory
 from statemachines.outcome import Reason
 from statemachines.run import Run
+from statemachines.undoing import is_stuck
 
 log = logging.getLogger("pointsman.engine")
 
@@ -240,7 +241,7 @@ class Commands:
                 run.key,
             )
             return
-        if holder and run is not None and not redriven and read_memory(run.memory).undoing >= 0:
+        if holder and run is not None and not redriven and is_stuck(read_memory(run.memory)):
             log.error(
                 "dead letter %s holds the run %r, which is being undone and could not go on without it; it stays open. "
                 "Redrive it, and it is tried again; or have the run skip it: pointsman skip %s %s",

@@ -81,8 +81,8 @@ def asked_effects(effects: bytes, asked: Iterable[Asked], address: Address) -> b
 def _asked(one: Asked, address: Address) -> dict[str, Any]:
     if one.what == "cancel":
         return {"cancel": one.id}
-    if one.what == "stop":
-        return {"stop": one.type, "type": one.type, "id": execution_id(one.id, address)}
+    if one.what in ("stop", "settle"):
+        return {one.what: one.type, "type": one.type, "id": execution_id(one.id, address)}
     form: dict[str, Any] = {one.what: one.topic or one.type, "type": one.type}
     form["id"] = address.derive_text(DELAYED_IDS_FROM + one.number)
     if one.data:

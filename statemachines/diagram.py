@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 
+from statemachines.chart.spots import place_name
 from statemachines.chart.tree import COMPENSATING
 from statemachines.definition import Initial, Move, Pipeline, Start, State, name_of
 from statemachines.durations import told_duration
@@ -85,8 +86,8 @@ def to_mermaid(pipeline: Pipeline[Any], marks: Marks = NO_MARKS) -> str:
     leaves its state where others would stay in it ``[reenter]``. A timer says ``after 5 min``, or the name of the
     function that is asked. What a state defers or ignores is said in it, and the step that it runs; how that ended is
     said in words: ``charge failed with CardRefused``. Where steps can be undone, their states say what does it, and
-    runs that are undone are in ``compensating``. Several targets are behind a fork. A history says ``H``, or ``H*``
-    where it is deep. Of a pipeline with mistakes, the part that is right is drawn.
+    runs that are undone are in ``compensating``; states that are undone have one inside. Several targets are behind a
+    fork. A history says ``H``, or ``H*`` where it is deep. Of a pipeline with mistakes, what is right is drawn.
 
     What ``marks`` has of states and transitions is said behind them; the states where a run is are of the class
     ``here``, and those where it was of the class ``passed``.
@@ -107,8 +108,11 @@ class _Drawing:
         for state in pipeline.states:
             if isinstance(state.name, str):
                 self._states.setdefault(state.name, state)
-        if any(step.compensation for step in pipeline.steps):
-            self._states[COMPENSATING] = State(pipeline, COMPENSATING, False, False, "", pipeline.place)
+        self._places = {place_name(scope): scope for scope in self._undone()}
+        """Where states, or the run, are while they are undone, as far as the definition says, or marks do."""
+        for name, scope in self._places.items():
+            around = self._states.get(scope)
+            self._states[name] = State(pipeline, name, False, False, "", pipeline.place, around)
         self._numbers = {name: at for at, name in enumerate(self._states)}
         self._ids = {name: _id(name, at) for name, at in self._numbers.items()}
         if COMPENSATING in self._states and _COMPENSATING not in self._states:
@@ -116,6 +120,16 @@ class _Drawing:
         self._inner: dict[int, list[State[Any]]] = {}
         for state in self._states.values():
             self._inner.setdefault(id(state.parent), []).append(state)
+
+    def _undone(self) -> Iterator[str]:
+        """The states that are undone; empty: the run is."""
+        if not any(step.compensation for step in self._pipeline.steps):
+            return
+        said = dict.fromkeys(move.scope for move in self._pipeline.moves if move.scope is not None)
+        seen = {*self._marks.here, *self._marks.passed, *(source for source, _ in self._marks.moves)}
+        if not said or "" in said or place_name("") in seen:
+            yield ""
+        yield from (name for name in self._states if name in said or place_name(name) in seen)
 
     def lines(self) -> Iterator[str]:
         top = [state for state in self._states.values() if state.parent is None]
@@ -139,7 +153,7 @@ class _Drawing:
 
     def _node(self, state: State[Any]) -> Iterator[str]:
         mark = {True: "H* ", False: "H "}[bool(state.deep)] if state.kind == "history" else ""
-        called = _COMPENSATING if state.name == COMPENSATING else state.name
+        called = _COMPENSATING if state.name in self._places else state.name
         name = _escaped(_told(mark + called, self._marks.states.get(state.name)), _BRACKETS)
         of_state = self._ids[state.name]
         does = [f"{word} / {_escaped(text, _BRACKETS)}" for word, text in _notes(state)]
@@ -155,13 +169,13 @@ class _Drawing:
 
     def _inside(self, state: State[Any], inside: list[State[Any]]) -> Iterator[str]:
         yield "direction LR"
-        # Histories are drawn with the first region, so that each part between two lines is one region.
+        # Histories, and where all is while it is undone, are drawn with the first region, so that each part between two
+        # lines is one region.
         regions = [one for one in inside if one.kind == "region"]
-        for one in (*(one for one in inside if one.kind == "history"), *regions[:1]) if regions else ():
+        beside = [one for one in inside if one.kind != "region"]
+        for one in (*beside, *regions[:1]) if regions else ():
             yield from self._node(one)
-        for one in (
-            one for one in (regions[1:] if regions else inside) if one.kind != "history" or not regions
-        ):
+        for one in regions[1:] if regions else inside:
             if regions:
                 yield "--"
             yield from self._node(one)
@@ -216,7 +230,7 @@ class _Drawing:
         """All on one event together; what any state takes is drawn from each of the outermost ones."""
         by_event: dict[str | None, list[tuple[State[Any], Move]]] = {}
         for state in self._states.values():
-            if state.final or state.kind == "history" or state.name == COMPENSATING:
+            if state.final or state.kind == "history" or state.name in self._places:
                 continue
             for source in (state.name, None) if state.parent is None else (state.name,):
                 for move in self._pipeline.moves:
@@ -226,15 +240,14 @@ class _Drawing:
         for edges in by_event.values():
             for state, move in edges:
                 label = self._label(move)
-                if move.compensate and COMPENSATING in self._ids:
-                    yield from self._edge(state.name, move, (COMPENSATING,), label, forks)
-                else:
-                    yield from self._edge(state.name, move, move.targets, label, forks)
-        for move in self._pipeline.moves:
-            is_taken = move.compensate or (COMPENSATING, move) in self._marks.moves
-            if COMPENSATING in self._ids and is_taken and self._is_right(move):
-                label = f"undone after {_what(move)}"
-                yield from self._edge(COMPENSATING, move, move.targets, label, forks)
+                into = None if move.scope is None else place_name(move.scope)
+                targets = (into,) if into in self._places else move.targets
+                yield from self._edge(state.name, move, targets, label, forks)
+        for place, scope in self._places.items():
+            for move in self._pipeline.moves:
+                is_taken = move.scope == scope or (place, move) in self._marks.moves
+                if is_taken and self._is_right(move):
+                    yield from self._edge(place, move, move.targets, f"undone after {_what(move)}", forks)
 
     def _edge(
         self, source: str, move: Move, targets: tuple[str, ...], label: str, forks: Iterator[int]

@@ -17,7 +17,8 @@ from itertools import product
 from typing import NamedTuple
 
 from statemachines.chart.microsteps import Spot
-from statemachines.chart.tree import EVENTLESS, Arc, numbers_of
+from statemachines.chart.spots import place_name, told_apart
+from statemachines.chart.tree import EVENTLESS, Arc, Kind, numbers_of
 from statemachines.definition import Move, Start
 from statemachines.events import OUTCOMES, Cancelled
 from statemachines.machine import Machine
@@ -90,8 +91,8 @@ def find_way(machine: Machine, passages: Iterable[tuple[Passage, Rows]]) -> Way:
     way = Way()
     search = _Search(machine)
     for passage, rows in passages:
-        before = () if passage.before is None else active_in(passage.before)
-        for state in active_in(passage.after):
+        before = () if passage.before is None else told_apart(active_in(passage.before))
+        for state in told_apart(active_in(passage.after)):
             if state not in before:
                 way.entered.setdefault(state, Rows()).add(rows)
         start = _start_of(machine, passage)
@@ -210,7 +211,7 @@ class _Search:
     def _asked_of(self, spot: Spot, arc: Arc) -> Iterable[Arc]:
         """What may be taken instead where the action of a transition asks to undo a state."""
         chart, source = self._steps.chart, (arc.by or arc).source
-        if arc.block is None or not arc.targets:
+        if arc.block is None or not arc.targets or arc.scope >= 0:
             return ()
         found: dict[int, Arc] = {}
         for scope in chart.places:
@@ -238,9 +239,9 @@ class _Search:
         assert by is not None, "it is the second part of one"
         around = self._steps.domain(spot, by)
         if arc.place in (by.scope, around):
-            return by.scope == arc.place or by.block is not None or self._carries
+            return by.scope == arc.place or (by.scope < 0 and (by.block is not None or self._carries))
         wider = chart.is_within(around, arc.place) and bool(arc.place or not by.source)
-        return by.block is not None and wider
+        return by.block is not None and by.scope < 0 and wider
 
     def _taken(self, spot: Spot, event_type: str) -> Iterator[tuple[Arc, ...]]:
         """What may be taken where nothing is undone; never nothing."""
@@ -272,6 +273,8 @@ class _Search:
         nodes = self._steps.chart.nodes
         source = arc.source or next(one for one in numbers_of(spot.active & ~1) if nodes[one].parent == 0)
         assert arc.move is not None, "only a run's beginning is no line of the definition"
+        if nodes[source].kind is Kind.COMPENSATING:
+            return place_name(nodes[nodes[source].parent].name), arc.move
         return nodes[source].name, arc.move
 
 

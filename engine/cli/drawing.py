@@ -14,6 +14,7 @@ from engine.cli.definitions import PANEL, compile_all, find
 from engine.cli.options import Json, Modules, Namespace, Postgres, resolve
 from engine.cli.output import note, print_json, say
 from engine.errors import UsageError
+from statemachines.chart.spots import told_apart
 from statemachines.diagram import NO_MARKS, Marks, to_mermaid
 from statemachines.suggest import listed
 
@@ -189,7 +190,7 @@ def _draw(
 
 def _marks(run: RunPassages, way: Way) -> Marks:
     return Marks(
-        here=run.configuration,
+        here=told_apart(run.configuration),
         passed=list(way.entered),
         starts={start: _said(rows) for start, rows in way.starts.items()},
         moves={edge: _said(rows) for edge, rows in way.moves.items()},

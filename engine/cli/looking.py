@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from statemachines.search import Value
 
 PANEL = "Runs and events"
+_OF_STEPS = {"step": "run", "stop": "stop", "settle": "settle"}
+"""What is said of effects that are about steps."""
 
 
 def register(app: typer.Typer) -> None:
@@ -287,9 +289,9 @@ def effect_words(effect: Mapping[str, Any]) -> str:
     """As in ``order.late at 12:05:00``."""
     if effect["what"] == "cancel":
         return f"cancel {effect['name']}"
-    if effect["what"] in ("step", "stop"):
+    if effect["what"] in _OF_STEPS:
         undoes = "" if effect["undoes"] is None else f" to undo {effect['undoes']['name']}"
-        return f"{'run' if effect['what'] == 'step' else 'stop'} {effect['type']}{undoes}"
+        return f"{_OF_STEPS[effect['what']]} {effect['type']}{undoes}"
     due = "" if effect["due"] is None else f" at {effect['due']}"
     return f"{effect['type']}{due}"
 

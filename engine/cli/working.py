@@ -92,6 +92,8 @@ def compensation_words(found: CompensationView) -> str:
             return f"{name}resolved{by}{row}: undone" if by else f"{name}undone{row}"
         case "skipped":
             return f"{name}skipped{by}{row}: not undone{error}"
+        case "settled":
+            return f"{name}settled{row}"
         case "failed":
             return f"{name}given up{row}{error}"
         case "going":

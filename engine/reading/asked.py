@@ -14,7 +14,7 @@ from engine.reading.values import effects_of, shown_time
 from statemachines.events import Address
 from statemachines.memory import time_of
 
-WHATS = ("publish", "send", "timer", "step", "stop", "cancel")
+WHATS = ("publish", "send", "timer", "step", "stop", "settle", "cancel")
 
 
 def shown_effects(

@@ -16,6 +16,7 @@ from engine.reading.due import memory_of
 from engine.reading.explain import Answer, explain
 from engine.store.connecting import Connection
 from statemachines.outcome import Reason
+from statemachines.undoing import is_stuck
 
 _LOOK_SECONDS = 0.05
 _LOOK_SECONDS_MAX = 0.5
@@ -218,7 +219,7 @@ def _why_not(command: str, row: Any) -> str:
         return "there is no such dead letter"
     if row["status"] != "open":
         return f"it is {row['status']} already"
-    if command == "drop" and row["memory"] and memory_of(row["memory"]).undoing >= 0:
+    if command == "drop" and row["memory"] and is_stuck(memory_of(row["memory"])):
         return (
             "it holds a run that is being undone, and could not go on without it: redrive it, to have it tried again, "
             "or skip what failed, by pointsman skip with the run"

@@ -24,12 +24,12 @@ from engine.reading.heard import (
     moment_of,
 )
 from engine.reading.rows import Folded
-from engine.reading.values import shown_time
+from engine.reading.values import effects_of, shown_time
 from statemachines.events import Address
 from statemachines.memory import Execution, Memory
 
 WAITING, GOING, FAILED, STOPPED = "waiting", "going", "failed", "stopped"
-NONE, OWED, UNDONE = "none", "owed", "undone"
+NONE, OWED, UNDONE, SETTLED = "none", "owed", "undone", "settled"
 LEFT = "left"
 """How an execution ended of which nobody asks any more: its state was left."""
 Going = Collection[tuple[int, int]]
@@ -55,7 +55,7 @@ class CompensationView:
     name: str | None
     """None: the definition does not say it."""
     status: str
-    """none, owed, waiting, going, undone, failed or skipped."""
+    """none, owed, waiting, going, undone, failed, skipped or settled."""
     execution: str | None
     """None: it has not been asked for."""
     idempotency_key: str | None
@@ -200,12 +200,17 @@ class Working:
     """Those of them that the run waits for."""
     _undoing: dict[str, _Course] = field(default_factory=dict)
     """Compensations, by the executions that they undo."""
+    _settled: dict[str, Moment] = field(default_factory=dict)
+    """By the keys of executions, the rows that settled them."""
     _memory: Memory = field(default_factory=Memory)
 
     def take(self, folded: Folded) -> Heard | None:
         """Go on by a row; returns what it says of a step."""
         before, row, after = folded
         heard = heard_in(row, b"" if before is None else before.memory, self.run)
+        if b'"settle"' in row.effects:
+            moment = Moment(row.sequence, row.at)
+            self._settled |= {str(one["id"]): moment for one in effects_of(row.effects) if "settle" in one}
         if heard is not None:
             self._hear(row, heard)
         if row.memory:
@@ -279,9 +284,11 @@ class Working:
         course, name = self._undoing.get(step.execution), self.compensations.get(step.name)
         owed = any(one.id == step.execution for one in self._memory.owed)
         if course is None:
-            if name is None and not owed:
+            settled = self._settled.get(step.idempotency_key)
+            if name is None and not owed and settled is None:
                 return None
-            return CompensationView(name, OWED if owed else NONE, None, None, None, 0, None, None, None)
+            status = OWED if owed else NONE if settled is None else SETTLED
+            return CompensationView(name, status, None, None, None, 0, None, None, settled)
         execution = course.execution
         return CompensationView(
             execution.step,

@@ -7,6 +7,8 @@ spaces follow, and for each of them its name, how many states it remembers, and 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from statemachines.chart.entering import History
 from statemachines.chart.microsteps import PLANS_MAX, Spot
 from statemachines.chart.tree import COMPENSATING, Chart
@@ -68,6 +70,21 @@ class Spots:
             before = chart.places[before] if name == COMPENSATING else chart.numbers[name]
             found |= 1 << before
         return found
+
+
+def place_name(scope: str) -> str:
+    """What ``$compensating`` of a state is called where it is told from others; of the empty name, that of the run."""
+    return f"{scope} {COMPENSATING}" if scope else COMPENSATING
+
+
+def told_apart(states: Iterable[str]) -> list[str]:
+    """The active states, outermost first, with ``$compensating`` of each under a name of its own."""
+    found: list[str] = []
+    before = ""
+    for state in states:
+        found.append(place_name(before) if state == COMPENSATING else state)
+        before = state
+    return found
 
 
 class Live:

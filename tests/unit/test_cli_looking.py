@@ -52,17 +52,30 @@ def test_steps_that_a_run_asked_for_and_stopped_are_told_apart_and_known_by_one_
     first = ADDRESS._replace(sequence=2)
     asking = asked_effects(b"", (Asked("step", "charge", number=1),), first)
     stopping = asked_effects(
-        b"", (Asked("stop", "charge", id="2.1"), Asked("step", "pack", number=1)), ADDRESS
+        b"",
+        (
+            Asked("stop", "charge", id="2.1"),
+            Asked("step", "pack", number=1),
+            Asked("settle", "charge", id="2.1"),
+        ),
+        ADDRESS,
     )
-    [asked], [stopped, other] = (
+    [asked], [stopped, other, settled] = (
         shown_effects(address, Kind.MOVED, effects)
         for address, effects in ((first, asking), (ADDRESS, stopping))
     )
-    assert len({frozenset(one) for one in (asked, stopped, other)}) == 1
-    assert [one["what"] for one in (asked, stopped, other)] == ["step", "stop", "step"]
+    assert len({frozenset(one) for one in (asked, stopped, other, settled)}) == 1
+    assert [one["what"] for one in (asked, stopped, other, settled)] == ["step", "stop", "step", "settle"]
     assert [one["type"] for one in (asked, stopped, other)] == ["charge", "charge", "pack"]
-    assert asked["id"] == stopped["id"] == first.derive_text(DELAYED_IDS_FROM + 1) != other["id"]
-    assert [effect_words(one) for one in (asked, stopped)] == ["run charge", "stop charge"]
+    assert (
+        asked["id"]
+        == stopped["id"]
+        == settled["id"]
+        == first.derive_text(DELAYED_IDS_FROM + 1)
+        != other["id"]
+    )
+    said = [effect_words(one) for one in (asked, stopped, settled)]
+    assert said == ["run charge", "stop charge", "settle charge"]
 
 
 def test_what_was_tampered_with_is_shown_as_far_as_it_can_be() -> None:

@@ -9,12 +9,14 @@ from typing import Any
 import orjson
 import pytest
 
-from engine.cli.working import print_steps, step_words
+from engine.cli.working import compensation_words, print_steps, step_words
 from engine.log import Kind, LogRow, fold
+from engine.publications import asked_effects
 from engine.reading.explain import step_words as sentences
 from engine.reading.heard import Heard, heard_of
 from engine.reading.rows import Folded
 from engine.reading.working import StepView, Working
+from statemachines.effects import Asked
 from statemachines.events import Address
 from statemachines.following import DELAYED_IDS_FROM
 from statemachines.memory import Execution, Memory, Owed, microseconds_of, write_memory
@@ -38,14 +40,21 @@ class Log:
         self._run: Run | None = None
         self._number = 0
 
-    def row(self, event_type: str, memory: Memory | None = None, kind: Kind = Kind.FIRED, **data: Any) -> Log:
+    def row(
+        self,
+        event_type: str,
+        memory: Memory | None = None,
+        kind: Kind = Kind.FIRED,
+        effects: bytes = b"",
+        **data: Any,
+    ) -> Log:
         self._number += 1
         number, written = self._number, b"" if memory is None else write_memory(memory)
         payload = orjson.dumps({"data": data})
         at = AT + timedelta(seconds=number)
         row = LogRow(
-            5, None, None, at, number, 0, 1, kind, 1, b"", event_type, "charging", f"e{number}", b"", b"", written,
-            payload, b"",
+            5, None, None, at, number, 0, 1, kind, 1, b"", event_type, "charging", f"e{number}", effects, b"",
+            written, payload, b"",
         )  # fmt: skip
         before, self._run = self._run, fold(self._run, row, key="o1")
         self.heard.append(self.working.take(Folded(before, row, self._run)))
@@ -82,7 +91,8 @@ def test_a_step_waits_for_its_turn_goes_on_and_is_tried_again() -> None:
     assert log.step([(2, 0)]).status == "waiting"
     assert log.step().of.idempotency_key == RUN._replace(sequence=1).derive_text(DELAYED_IDS_FROM)
     again = CHARGE._replace(attempt=2, again=LATER, error="OSError: away")
-    said = {"execution": "1.0", "attempt": 1, "error": "OSError", "message": "away", "again": LATER}
+    said: dict[str, Any] = {"execution": "1.0", "attempt": 1, "error": "OSError", "message": "away"}
+    said["again"] = LATER
     log.row("tried.step.charge", Memory(executions=(again,)), Kind.PASSED, **said)
     waits = log.step()
     assert (waits.status, waits.attempts, waits.again) == ("waiting", 1, AT + timedelta(minutes=1))
@@ -244,3 +254,17 @@ def test_why_a_result_is_void_names_what_came_before_it() -> None:
     )
     assert "came before it" in sentences.why_void(by_other._replace(type="tried.step.charge"), "key/1")
     assert sentences.why_void(None, "key/1") == ""
+
+
+def test_what_was_settled_is_told_with_the_row_that_did() -> None:
+    effects = asked_effects(b"", (Asked("settle", "charge", id="1.0"),), RUN._replace(sequence=3))
+    log = done().row("order.shipped", Memory(), Kind.MOVED, effects)
+    assert log.compensation() == ("settled", 0, 3)
+    found = log.step().compensation
+    assert found is not None
+    assert compensation_words(found) == "refund: settled (row 3)"
+    assert sentences.undoing(found) == (
+        "It was settled in row 3 (2026-03-01T12:00:03Z): it is not undone any more."
+    )
+    # What a run owes no more since it has ended was not settled.
+    assert done().row("order.shipped", Memory(), Kind.MOVED).compensation() == ("none", 0, None)

@@ -68,7 +68,7 @@ async def origin_in(
 def _origin(namespace: str, row: Mapping[str, Any], sequence: int, event_id: str) -> Origin | None:
     address = Address(namespace, row["name"], row["key"], row["generation"], sequence)
     for one in shown_effects(address, row["kind"], row["effects"]):
-        if one["id"] == event_id and one["what"] != "stop":
+        if one["id"] == event_id and one["what"] not in ("stop", "settle"):
             found = Origin(
                 what=one["what"],
                 pipeline=row["name"],

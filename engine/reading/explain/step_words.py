@@ -139,6 +139,8 @@ def undoing(found: CompensationView) -> str:
             return "It is not owed: nothing of it is to be undone."
         case "owed":
             return f"It is owed: {name} is to undo it if the run is undone."
+        case "settled":
+            return sentence(f"It was settled{row}: it is not undone any more.")
         case "skipped":
             return sentence(
                 f"{name}{key}, which was to undo it, was skipped by {found.by}{row}: it is not undone."

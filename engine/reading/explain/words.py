@@ -279,6 +279,8 @@ def _asked_for(effects: bytes) -> str:
             said += f" It asked for the {what} {one['step']}."
         elif "stop" in one:
             said += f" It stopped the step {one['stop']}."
+        elif "settle" in one:
+            said += f" It settled the step {one['settle']}, which is not undone any more."
     return said
 
 

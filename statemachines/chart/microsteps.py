@@ -209,9 +209,9 @@ class Microsteps:
         for one in enabled:
             preempted = False
             removed: list[Arc] = []
-            exits = self._exit_set(one, spot)
+            exits = self._reach(one, spot)
             for other in filtered:
-                if exits & self._exit_set(other, spot):
+                if exits & self._reach(other, spot):
                     if other.source in self.chart.nodes[one.source].ancestors:
                         removed.append(other)
                     else:
@@ -292,8 +292,8 @@ class Microsteps:
         begins: list[Begins] = []
         entered: list[Arc] = []
         for arc in arcs:
-            exits = self._exit_set(arc, spot)
-            over = [one for one in into if one is arc or exits & self._exit_set(one, spot)]
+            exits = self._reach(arc, spot)
+            over = [one for one in into if one is arc or exits & self._reach(one, spot)]
             widest = [
                 one for one in over if all(self.chart.is_within(other.place, one.place) for other in over)
             ]
@@ -352,6 +352,16 @@ class Microsteps:
             return spot.active & self.chart.nodes[arc.scope].inside
         domain = self._domain(arc, spot.history)
         return spot.active & self.chart.nodes[domain].inside
+
+    def _reach(self, arc: Arc, spot: Spot) -> int:
+        """What no other transition may leave that is taken with it.
+
+        A state without others inside that is undone stays active, but no other may leave it.
+        """
+        exits = self._exit_set(arc, spot)
+        if exits or (arc.scope < 0 and arc.by is None):
+            return exits
+        return 1 << (arc.scope if arc.by is None else arc.place) & spot.active
 
     def _domain(self, arc: Arc, history: History) -> int:
         """The innermost state that stays active around all that is left and entered."""

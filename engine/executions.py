@@ -41,9 +41,14 @@ def note_executions(commit: Commit, pipeline: int, run: Run, before: bytes) -> N
         if address not in now:
             commit.executions_over.append((run.id, *address))
     for address, one in now.items():
-        if was.get(address) != one:
+        if address not in was or _kept(was[address]) != _kept(one):
             asked = asked_execution(pipeline, run, one, commit.at)
             commit.executions_asked.append(asked)
+
+
+def _kept(one: Execution) -> Execution:
+    """Without what the store does not keep: it would take what is asked for again for something to begin anew."""
+    return one._replace(scope="", stopping=int(bool(one.stopping)))
 
 
 def open_executions(memory: bytes) -> dict[tuple[int, int], Execution]:

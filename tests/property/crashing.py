@@ -14,7 +14,7 @@ import asyncio
 import itertools
 import random
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
@@ -112,7 +112,7 @@ class Outside:
         try:
             await self.world.point(f"{call.step} has begun")
             await self._work()
-            raise_what_it_must(call, first=first)
+            self._raise(call, first=first)
             self._write(DONE, order, call, made)
             await self.world.point(f"{call.step} is done")
             await self._work()
@@ -128,6 +128,10 @@ class Outside:
             self._write(RAISED, order, call, made)
             raise
         return call.idempotency_key
+
+    def _raise(self, call: Call, *, first: bool) -> None:
+        """Raise, if the order has it so."""
+        raise_what_it_must(call, first=first)
 
     def _tell(self, call: Call) -> None:
         """What happens while a step is at work."""
@@ -305,7 +309,7 @@ def live(
     return Lived(world, outside.ledger)
 
 
-def is_over(world: Simulated) -> bool:
+def is_over(world: Simulated, orders: Collection[str] = ORDERS) -> bool:
     """Whether all that was to come has come, and all orders are shipped or cancelled."""
     tables = world.tables
     runs = [run for _, run in tables.runs.values()]
@@ -314,7 +318,7 @@ def is_over(world: Simulated) -> bool:
         place is not None
         and place.position == len(world.source.come())
         and world.source.next_at() is None
-        and len(runs) == len(ORDERS)
+        and len(runs) == len(orders)
         and all(run.status == Status.COMPLETED for run in runs)
     )
 

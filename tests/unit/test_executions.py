@@ -40,6 +40,15 @@ def test_what_is_as_before_is_not_touched() -> None:
     assert (commit.executions_asked, commit.executions_over) == ([], [])
 
 
+def test_what_goes_on_in_another_place_is_not_begun_anew() -> None:
+    refund = Execution(3, 1, "refund", "$compensating", of="1.0", made=2, scope="trip")
+    stopping = ASKED._replace(stopping=1, scope="trip")
+    commit = noted(
+        memory_of(refund, stopping), refund._replace(scope=""), stopping._replace(stopping=2, scope="wide")
+    )
+    assert (commit.executions_asked, commit.executions_over) == ([], [])
+
+
 def test_what_is_gone_is_over() -> None:
     assert noted(memory_of(ASKED)).executions_over == [(7, 1, 0)]
 

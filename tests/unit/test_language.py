@@ -69,6 +69,7 @@ def test_there_is_an_example_of_every_construct() -> None:
         ".compensate(",
         "compensate=True",
         "Compensate()",
+        "Settle(",
         ".undone(",
         ".undoing_failed(",
         ".step_stopped(",

@@ -406,3 +406,15 @@ def test_undoing_a_state_clears_its_histories_and_no_others() -> None:
     case = made.booked().when(Dropped()).undone(made.leave_seat).undone(made.leave_room).when(Again())
     case.then(state="wide travel trip lodging papers stamped")
     case = made.booked().when(Gone()).when(Again()).then(state="wide travel trip resting papers stamped")
+
+
+def test_histories_further_inside_are_cleared_too() -> None:
+    made = Journey()
+    back, anew = made.trip.history("back"), Event.named("anew")
+    made.travel.on(anew, to=made.at_home, compensate=True)
+    made.at_home.on(Again, to=back)
+    case = made.booked().when(anew()).then(state="wide travel $compensating papers stamped")
+    assert case.run is not None
+    assert "back" not in case.run.configuration
+    case.undone(made.leave_seat).undone(made.leave_room).when(Again())
+    case.then(state="wide travel trip lodging papers stamped")

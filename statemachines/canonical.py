@@ -38,6 +38,8 @@ def canonical_bytes(pipeline: Pipeline[Any]) -> bytes:
         policies["on_error"] = pipeline.on_error
     if pipeline.timers != "after_backlog":
         policies["timers"] = pipeline.timers
+    if pipeline.undo != "in_order":
+        policies["undo"] = pipeline.undo
     form = {
         "format": FORMAT,
         "name": pipeline.name,
@@ -129,6 +131,7 @@ def _state(state: State[Any]) -> dict[str, Any]:
         "output": name_of(state.output),
         "run": None if state.run is None else state.run.name,
         "tags": sorted(state.tags) or None,
+        "undo": None if state.undo == "in_order" else state.undo,
         "initially": None if beginning is None else [[*beginning.targets], name_of(beginning.action)],
     }
     form = {"name": state.name, "initial": state.initial, "final": state.final}

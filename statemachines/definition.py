@@ -42,6 +42,7 @@ E = TypeVar("E", bound=Event)
 
 OnError = Literal["refuse", "ignore"]
 TimersFire = Literal["after_backlog", "on_time"]
+Undo = Literal["in_order", "parallel"]
 
 
 @dataclass(slots=True, eq=False)
@@ -74,6 +75,8 @@ class State(Generic[C]):
     tags: tuple[str, ...] = ()
     run: Step[C, Any] | None = None
     """The step that is done while it is active."""
+    undo: Undo = "in_order"
+    """Whether what it owes is undone one after the other, or all at once."""
 
     @property
     def done(self) -> type[Done]:
@@ -92,6 +95,7 @@ class State(Generic[C]):
         final: bool = False,
         output: Callable[[C, Any], Any] | None = None,
         run: Step[C, Any] | None = None,
+        undo: Undo = "in_order",
         tags: Sequence[str] = (),
         description: str = "",
     ) -> State[C]:
@@ -103,20 +107,23 @@ class State(Generic[C]):
             final: whether this state is done when it is entered.
             output: of a final state: returns, from (context, event), what ``done.data`` is to be.
             run: the step that is done while it is active.
+            undo: how what belongs to it is undone in it: one after the other, from the last on, or all at once.
             tags: words that guards may ask for instead of the states that have them.
             description: a sentence for people.
         """
         place, words = calling_place(), _tags(tags)
         made = State(self.pipeline, name, initial, final, description, place, self, output=output, tags=words)
-        made.run = run
+        made.run, made.undo = run, undo
         return self.pipeline.add_state(made)
 
-    def region(self, name: str, *, tags: Sequence[str] = (), description: str = "") -> State[C]:
+    def region(
+        self, name: str, *, undo: Undo = "in_order", tags: Sequence[str] = (), description: str = ""
+    ) -> State[C]:
         """Add a region: this state is parallel, and all its regions are active while it is."""
         place, words = calling_place(), _tags(tags)
-        return self.pipeline.add_state(
-            State(self.pipeline, name, False, False, description, place, self, "region", tags=words)
-        )
+        made = State(self.pipeline, name, False, False, description, place, self, "region", tags=words)
+        made.undo = undo
+        return self.pipeline.add_state(made)
 
     def history(
         self,
@@ -265,6 +272,7 @@ class Pipeline(Generic[C]):
             the move, or undo what that function did and go on.
         timers: whether a timer that is due waits for the events that came before it was (``"after_backlog"``): for all
             that this pipeline reads to be applied so far; or fires ``"on_time"``, whatever waits in Kafka.
+        undo: how what the run owes is undone: one after the other, from the last on, or all at once (``"parallel"``).
         description: a sentence for people.
     """
 
@@ -277,6 +285,7 @@ class Pipeline(Generic[C]):
     closed: Closed = field(default="dead_letter", kw_only=True)
     on_error: OnError = field(default="refuse", kw_only=True)
     timers: TimersFire = field(default="after_backlog", kw_only=True)
+    undo: Undo = field(default="in_order", kw_only=True)
     description: str = field(default="", kw_only=True)
     states: list[State[C]] = field(default_factory=list, init=False)
     """All of them, however deep, in the order they were added."""
@@ -296,18 +305,22 @@ class Pipeline(Generic[C]):
         final: bool = False,
         output: Callable[[C, Any], Any] | None = None,
         run: Step[C, Any] | None = None,
+        undo: Undo = "in_order",
         tags: Sequence[str] = (),
         description: str = "",
     ) -> State[C]:
         """Add a state. One is ``initial``; a run that reaches a ``final`` one is completed.
 
         The ``output`` of a final one returns, from (context, event), what the run says at its end.
-        The step ``run`` is done while the state is active. Guards may ask for ``tags`` instead of the states that have
+        The step ``run`` is done while the state is active. What belongs to it is undone in it one after the other, or
+        in parallel, as ``undo`` says. Guards may ask for ``tags`` instead of the states that have
         them.
         """
         place, words = calling_place(), _tags(tags)
         return self.add_state(
-            State(self, name, initial, final, description, place, output=output, tags=words, run=run)
+            State(
+                self, name, initial, final, description, place, output=output, tags=words, run=run, undo=undo
+            )
         )
 
     def add_state(self, made: State[C]) -> State[C]:

@@ -106,7 +106,10 @@ class StepCase:
             raise AssertionError(str(error)) from None
 
     def undone(self, compensation: Compensation[Any, Any]) -> Self:
-        """A compensation that the run has asked for is done; the next one is asked for, or the run goes on."""
+        """A compensation that the run has asked for is done; the next one is asked for, or the run goes on.
+
+        Where it undoes several at once, this is of the one that was asked for first.
+        """
         ending = partial(done_event, compensation, attempt=1, data=None)
         return self._end(compensation, None, "done", ending)
 
@@ -186,6 +189,8 @@ class StepCase:
         named = [one for one in found if state is None or one.state == str(state)]
         states = listed(one.state for one in found)
         assert named, f"{step.name!r} is not done for {str(state)!r}, but for {states}"
+        if isinstance(step, Compensation):
+            return named[0]
         assert len(named) == 1, f"{step.name!r} is done for {states}: name one of them with state="
         return named[0]
 

@@ -216,6 +216,18 @@ def owed_in(memory: Memory, place: str) -> list[Owed]:
     return in_order([one for one in memory.owed if one.undoing and one.scope == place])
 
 
+def next_in(memory: Memory, place: str, room: int) -> list[Owed]:
+    """What is to be undone next in a place: nothing before all was heard of that was stopped.
+
+    ``room`` is how many may begin where they are undone at once; 0: they are not, and the next one waits for the last.
+    """
+    waits = waits_in(memory, place)
+    if any(not one.of for one in waits) or (waits and not room):
+        return []
+    going = {one.of for one in waits}
+    return [one for one in owed_in(memory, place) if one.id not in going][: room or 1]
+
+
 def place_of(memory: Memory, execution: Execution) -> str | None:
     """Where it is undone what an execution belongs to that is stopping; None: it is not."""
     if memory.undoing >= 0:

@@ -25,7 +25,7 @@ from statemachines.memory import (
     write_memory,
 )
 from statemachines.outcome import Reason
-from statemachines.undoing import By, owed_in, places, waits_in
+from statemachines.undoing import By, next_in, places
 from statemachines.wishes import Wish
 
 if TYPE_CHECKING:
@@ -85,12 +85,15 @@ class Agenda:
             number = len(self.asked)
             self._run(Execution(self._sequence, number, node.step, node.name))
 
-    def undo(self) -> None:
-        """Ask for what is to be undone next, wherever anything is by now. Raises HandlerError."""
+    def undo(self, at_once: Collection[str] = ()) -> None:
+        """Ask for what is to be undone next, wherever anything is by now. Raises HandlerError.
+
+        ``at_once``: the places where that is all that there is.
+        """
         for place in places(self._memory):
-            owed = owed_in(self._memory, place)
-            if owed and not waits_in(self._memory, place):
-                self._undo(owed[0], place)
+            room = max(0, EXECUTIONS_MAX - len(self._executions))
+            for owed in next_in(self._memory, place, room if place in at_once else 0):
+                self._undo(owed, place)
 
     def _undo(self, owed: Owed, place: str) -> None:
         compensation = self._compensations.get(owed.step)

@@ -169,7 +169,7 @@ class Macrostep:
                 agenda.leave(chart.names(left))
             for number in numbers_of(self._entered & chart.asking & (self._spot.active | 1)):
                 agenda.enter(chart.nodes[number], self._needed_context)
-            agenda.undo()
+            agenda.undo(self._steps.chart.undone_at_once)
         agenda.settle(self._settled)
         for wish in self._wishes:
             agenda.wish(self._addressed(wish), ended=bool(self._ended))

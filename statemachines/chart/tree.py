@@ -127,6 +127,8 @@ class Chart:
     """By each state that may be undone, its ``$compensating``; that of node 0 is the run's."""
     compensating: int = 0
     """The set of the latter."""
+    undone_at_once: frozenset[str] = frozenset()
+    """The states in which all that is undone is undone at once; of the empty name, the run."""
 
     def arcs_on(self, number: int, name: str) -> list[Arc]:
         """The transitions of a state on the events that go by a name, in document order."""
@@ -207,6 +209,8 @@ def plant(pipeline: Pipeline[Any]) -> Chart:
         kin_of(pipeline.steps),
         places,
         sum(1 << number for number in places.values()),
+        frozenset(one.name for one in pipeline.states if one.undo == "parallel")
+        | ({""} if pipeline.undo == "parallel" else frozenset()),
     )
 
 

@@ -13,9 +13,10 @@ from typing import Any
 from pydantic import Field
 
 from statemachines import Call, Compensate, Context, Event, Pipeline, Settle, State
-from statemachines.definition import Move
+from statemachines.definition import Move, Undo
 
 STATES_MAX, DEPTH_MAX = 8, 2
+UNDO: list[Undo] = ["in_order", "in_order", "parallel"]
 EVENTS = [Event.named(f"e{number}") for number in range(5)]
 BEGIN, TICK, SETTLE = (Event.named(name) for name in ("begin", "tick", "settle"))
 
@@ -65,6 +66,7 @@ def sketch(seed: int) -> Sketch:
     step = flow.step()(work)
     step.compensate()(unwork)
     _grow(made, dice, None, 0)
+    flow.undo = dice.choice(UNDO)
     flow.start(BEGIN, lambda _event: Told())
     for number in range(dice.randint(6, 14)):
         _add_move(made, dice, f"m{number}")
@@ -87,6 +89,7 @@ def _grow(made: Sketch, dice: random.Random, parent: State[Told] | None, depth: 
         else:
             state = parent.state(name, initial=number == 0)
         made.parents[name] = "" if parent is None else parent.name
+        state.undo = dice.choice(UNDO)
         state.entry(note(f"+{name}"))
         state.exit(note(f"-{name}"))
         if not regions and dice.random() < 0.7:

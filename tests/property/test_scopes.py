@@ -23,7 +23,7 @@ from tests.property.scopes import EVENTS, SETTLE, TICK, Sketch, sketch
 from tests.property.test_undoing import after, occurrence
 
 COMPENSATING = "$compensating"
-SEEDS, SEEDS_LONG = 80, 2_000
+SEEDS, SEEDS_LONG = 150, 5_000
 OF_SETTLE, OF_TICK, OF_STEPS = 5, 6, 7
 WHATS = [*range(len(EVENTS)), *range(len(EVENTS)), OF_SETTLE, OF_TICK, *[OF_STEPS] * 8]
 """What happens: an event, or how a step ended."""
@@ -147,7 +147,9 @@ class World:
                 for other in memory.owed
                 if memory.undoing >= 0 or (other.undoing and other.scope == owed.scope)
             ]
-            assert in_order(beside)[0] == one.id, "it is not its turn"
+            place = "" if memory.undoing >= 0 else owed.scope
+            if place not in self.machine.microsteps.chart.undone_at_once:
+                assert in_order(beside)[0] == one.id, "it is not its turn"
 
     def compare(self) -> None:
         """What the run remembers of what it owes is what follows from what was noted."""

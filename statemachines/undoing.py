@@ -82,9 +82,8 @@ class Change(NamedTuple):
 
     around: Callable[[str], str]
     """The state around one; empty: none is."""
-    by: By
-    left: Collection[str] = ()
-    """The states that were left."""
+    left: Mapping[str, str] = {}
+    """By state that was left, the innermost one around it that was not; empty: the run."""
     begins: Sequence[Begun] = ()
     ended: Collection[str] = ()
     """The places that were left."""
@@ -97,9 +96,7 @@ class Change(NamedTuple):
 
     def onward(self, scope: str) -> str:
         """The innermost of a state and those around it that stays active; empty: the run."""
-        while scope and scope in self.left:
-            scope = self.around(scope)
-        return scope
+        return self.left.get(scope, scope)
 
     def place_of(self, scope: str) -> Begun | None:
         """Where it is undone what belongs to a state; None: it is not, by this change."""
@@ -115,11 +112,20 @@ class Change(NamedTuple):
         return next((one.place for one in self.begins if self.is_within(place, one.place)), place)
 
 
-def changed(memory: Memory, change: Change) -> tuple[Memory, list[Execution]]:
+def changed(memory: Memory, change: Change, by: By) -> tuple[Memory, list[Execution]]:
     """The memory once a microstep was done, and the executions that are to be stopped for it.
 
     What the run waits to hear of is still among those that it remembers.
     """
+    left = change.left
+    is_plain = not (change.begins or change.ended)
+    if is_plain and not any(one.state in left or one.scope in left for one in memory.executions):
+        # As almost always: all that goes on goes on as it does.
+        owed = [
+            Owed(one.sequence, one.number, one.step, one.made, left[one.scope]) if one.scope in left else one
+            for one in memory.owed
+        ]
+        return (memory if owed == [*memory.owed] else memory._replace(owed=tuple(owed))), []
     kept: list[Execution] = []
     stopped: list[Execution] = []
     owed = [_carried(one, change) for one in memory.owed]
@@ -131,15 +137,15 @@ def changed(memory: Memory, change: Change) -> tuple[Memory, list[Execution]]:
             kept.append(_still_stopping(one, change))
             continue
         begun = change.place_of(one.state)
-        if begun is None and one.state not in change.left:
+        if begun is None and one.state not in left:
             kept.append(one)
             continue
         stopped.append(one)
         scope = change.onward(one.state) if begun is None else begun.place
         stops = one._replace(stopping=LEFT if begun is None else TO_BE_UNDONE, scope=scope)
         if one.is_given_up:
-            owed += _owed(stops, FAILED, 0, change.by)
-        elif one.step in change.by:
+            owed += _owed(stops, FAILED, 0, by)
+        elif one.step in by:
             kept.append(stops)
     scopes = {place: line for place, line in memory.scopes.items() if place not in change.ended}
     scopes |= {one.place: one.line for one in change.begins}

@@ -21,7 +21,7 @@ from statemachines.limits import EFFECTS_MAX, MICROSTEPS_MAX, RAISED_MAX
 from statemachines.memory import EMPTY, Execution, Memory, Owed
 from statemachines.outcome import Moved, Reason, Tried
 from statemachines.run import Status
-from statemachines.undoing import Begun, Change, changed, is_undone, places, settled
+from statemachines.undoing import changed, is_undone, places, settled
 
 if TYPE_CHECKING:
     from statemachines.context import Context
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from statemachines.machine import Machine
     from statemachines.run import Run
     from statemachines.wishes import Wish
+
+
+NOBODY: list[int] = []
 
 
 class Macrostep:
@@ -169,7 +172,8 @@ class Macrostep:
                 agenda.leave(chart.names(left))
             for number in numbers_of(self._entered & chart.asking & (self._spot.active | 1)):
                 agenda.enter(chart.nodes[number], self._needed_context)
-            agenda.undo(self._steps.chart.undone_at_once)
+            if chart.compensating & self._spot.active:
+                agenda.undo(chart.undone_at_once)
         agenda.settle(self._settled)
         for wish in self._wishes:
             agenda.wish(self._addressed(wish), ended=bool(self._ended))
@@ -230,8 +234,8 @@ class Macrostep:
         )
 
     def _carry_out(self, arcs: tuple[Arc, ...]) -> None:
-        arcs = self._steps.parts(self._spot, arcs)
-        self._follow(self._steps.plan(self._spot, arcs), arcs)
+        taken, plan = self._steps.take(self._spot, arcs)
+        self._follow(plan, taken)
 
     def _follow(self, plan: Plan, arcs: tuple[Arc, ...] = (), begin: int = 0) -> None:
         """Do what is planned for these transitions, but for so much that is done already."""
@@ -248,9 +252,10 @@ class Macrostep:
             else:
                 assert isinstance(act, SayDone)
                 self._say_done(act.final, act.done)
-        memory, left = self._memory, plan.left & self._steps.chart.compensating
-        if memory.executions or memory.owed or plan.begins or left:
-            self._change_owed(plan)
+        memory, change = self._memory, plan.change
+        if change is not None and (memory.executions or memory.owed or change.begins or change.ended):
+            self._memory, stopped = changed(memory, change, self._machine.compensations)
+            self._stopped += stopped
         self._spot = plan.after
         live.active = plan.after.active
         self._left |= plan.left
@@ -262,20 +267,6 @@ class Macrostep:
             for number in reversed(list(numbers_of(plan.after.active))):
                 for block in nodes[number].exits:
                     self._do(block)
-
-    def _change_owed(self, plan: Plan) -> None:
-        """Hand on what states owed that were left, and begin to undo what is to be."""
-        chart = self._steps.chart
-        nodes, gone = chart.nodes, plan.left & chart.compensating
-        begins = [
-            Begun(None if one.scope < 0 else nodes[one.scope].name, nodes[one.place].name, one.line)
-            for one in plan.begins
-        ]
-        left = chart.names(plan.left & ~gone)
-        ended = [nodes[nodes[one].parent].name for one in numbers_of(gone)]
-        change = Change(chart.around, self._machine.compensations, left, begins, ended)
-        self._memory, stopped = changed(self._memory, change)
-        self._stopped += stopped
 
     def _say_done(self, final: int, done: tuple[int, ...]) -> None:
         nodes = self._steps.chart.nodes
@@ -305,8 +296,10 @@ class Macrostep:
             if performed is None:
                 performed = perform(block.function, block.name, context, self._event, self._key)
             self._performed = None
-            taken = self._asked_to_undo(block, arcs, performed.compensates)
-            scopes = self._asked_to_settle(block, arcs, performed.settles)
+            taken, scopes = arcs, NOBODY
+            if performed.compensates or performed.settles:
+                taken = self._asked_to_undo(block, arcs, performed.compensates)
+                scopes = self._asked_to_settle(block, arcs, performed.settles)
             if self._steps.chart.takes_failures:
                 # What it left behind is looked at now, while it can be undone.
                 self._kept = self._write(context, block.name)

@@ -14,6 +14,7 @@ from statemachines.chart.entering import Entering, History, effective
 from statemachines.chart.tree import EVENTLESS, Arc, Block, Chart, Kind, Node, numbers_of
 from statemachines.chart.undoings import Undoings
 from statemachines.patterns import covers
+from statemachines.undoing import Begun, Change
 
 PLANS_MAX = 20_000
 """Plans and selections that are kept, of one machine; beyond it all are forgotten, and made again as needed."""
@@ -43,17 +44,6 @@ class SayDone(NamedTuple):
     """The state around the final one, then outwards each parallel one all of whose regions are done."""
 
 
-class Begins(NamedTuple):
-    """What begins to be undone, or goes on to be in another place."""
-
-    scope: int
-    """The state that is; -1: only what was being undone inside the place."""
-    place: int
-    """The state in whose ``$compensating`` it is."""
-    line: int
-    """Which line of the definition says where the run goes from there then."""
-
-
 class Plan(NamedTuple):
     """A microstep. States without anything to do when they are left or entered are not in it."""
 
@@ -63,7 +53,8 @@ class Plan(NamedTuple):
     """The final state of the pipeline itself that was entered, so that the run has ended; 0: none was."""
     left: int = 0
     entered: int = 0
-    begins: tuple[Begins, ...] = ()
+    change: Change | None = None
+    """Of what the run owes; None: nothing ever is."""
 
 
 class Microsteps:
@@ -76,6 +67,7 @@ class Microsteps:
         self._certain: dict[tuple[Spot, str], tuple[Arc, ...]] = {}
         """What is selected whatever guards may say, since none is asked."""
         self._plans: dict[tuple[Spot, tuple[Arc, ...]], Plan] = {}
+        self._taken: dict[tuple[Spot, tuple[Arc, ...]], tuple[tuple[Arc, ...], Plan]] = {}
         self._chains: dict[tuple[int, str], tuple[Arc, ...]] = {}
         """By state and type of event, what takes it of that state and of those around it."""
 
@@ -232,6 +224,17 @@ class Microsteps:
             found = self._plans[key] = self._make_plan(spot, arcs)
         return found
 
+    def take(self, spot: Spot, arcs: tuple[Arc, ...]) -> tuple[tuple[Arc, ...], Plan]:
+        """These transitions as they are taken, and what that does."""
+        key = (spot, arcs)
+        found = self._taken.get(key)
+        if found is None:
+            if len(self._taken) >= PLANS_MAX:
+                self._taken.clear()
+            taken = self.parts(spot, arcs)
+            found = self._taken[key] = taken, self.plan(spot, taken)
+        return found
+
     def begin(self, targets: tuple[int, ...], block: Block | None) -> Plan:
         """What entering the chart does: the start event's transition, out of nothing."""
         spot = Spot(1, (0,) * len(self.chart.history))
@@ -272,7 +275,20 @@ class Microsteps:
                     ends = number
                 else:
                     acts.append(SayDone(active, number, tuple(self._done_by(node, active))))
-        return Plan(tuple(acts), Spot(active, history), ends, leaving, entering.states, begins)
+        change = self._change(leaving, begins) if self.chart.asking else None
+        return Plan(tuple(acts), Spot(active, history), ends, leaving, entering.states, change)
+
+    def _change(self, leaving: int, begins: tuple[Begun, ...]) -> Change:
+        """What these states hand on that are left, and what begins to be undone."""
+        chart, gone = self.chart, leaving & self.chart.compensating
+        onward: dict[str, str] = {}
+        for number in numbers_of(leaving & ~gone):
+            node = chart.nodes[number]
+            # What is around it comes before it.
+            around = chart.nodes[node.parent].name
+            onward[node.name] = onward.get(around, around)
+        ended = [chart.nodes[chart.nodes[one].parent].name for one in numbers_of(gone)]
+        return Change(chart.around, onward, begins, ended)
 
     def _leave(self, acts: list[Do | SayDone], active: int, leaving: int) -> int:
         """What is done where states are left is added to the acts; returns what is active then."""
@@ -281,7 +297,7 @@ class Microsteps:
             active &= ~(1 << number)
         return active
 
-    def _begins(self, arcs: tuple[Arc, ...], spot: Spot) -> tuple[tuple[Begins, ...], tuple[Arc, ...]]:
+    def _begins(self, arcs: tuple[Arc, ...], spot: Spot) -> tuple[tuple[Begun, ...], tuple[Arc, ...]]:
         """What is undone from now on, and the transitions whose targets are entered.
 
         Where the action of one has asked to undo a state in which others have been taken as well, they lead nowhere.
@@ -289,7 +305,7 @@ class Microsteps:
         into = [arc for arc in arcs if arc.by is not None and not self.undoings.is_second(arc)]
         if not into:
             return (), arcs
-        begins: list[Begins] = []
+        begins: list[Begun] = []
         entered: list[Arc] = []
         for arc in arcs:
             exits = self._reach(arc, spot)
@@ -301,12 +317,15 @@ class Microsteps:
             if leads is arc:
                 entered.append(arc)
             if arc in into:
-                begins.append(Begins(arc.scope, leads.place, leads.line))
+                nodes = self.chart.nodes
+                scope = None if arc.scope < 0 else nodes[arc.scope].name
+                begins.append(Begun(scope, nodes[leads.place].name, leads.line))
         return tuple(begins), tuple(entered)
 
-    def _forget(self, history: History, begins: tuple[Begins, ...]) -> History:
+    def _forget(self, history: History, begins: tuple[Begun, ...]) -> History:
         """Histories of what is undone have nothing to remember."""
-        scopes = [one.scope for one in begins if one.scope >= 0]
+        numbers = self.chart.numbers
+        scopes = [numbers[one.scope] if one.scope else 0 for one in begins if one.scope is not None]
         if not scopes:
             return history
         return tuple(

@@ -20,7 +20,7 @@ takes it, it is noted and gone. An event that was deferred is offered again by t
 for the state that asked for it, and for those around it; where that was left, it is noted, and where nothing takes that
 the step has failed, the run is held, until somebody has the step begin anew, or the run go on without. No transition
 is asked about how a compensation ended, nor about what became of a step that was stopped: that changes what the run
-owes, and once that is nothing, a run that is undone goes on.
+owes, and once that is nothing, what is undone goes on, the run or a state of it.
 
 A pipeline that has nothing but states and transitions on events is looked up in a table. All that charts have besides
 goes through ``chart``, and so does an event on which an action of a flat pipeline raises another.

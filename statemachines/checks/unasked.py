@@ -11,6 +11,7 @@ from statemachines.events import is_event_class
 from statemachines.mistakes import Mistake
 from statemachines.patterns import covers
 from statemachines.policies import PolicyLine
+from statemachines.step import Step
 
 
 def find(pipeline: Pipeline[Any], line: PolicyLine) -> Iterator[Mistake]:
@@ -27,7 +28,9 @@ def find(pipeline: Pipeline[Any], line: PolicyLine) -> Iterator[Mistake]:
 def _always_taken(pipeline: Pipeline[Any], line: PolicyLine, event_type: str) -> Iterator[Mistake]:
     if line.state is None and any(step.compensation for step in pipeline.steps):
         return  # it is asked while a run is undone, where no transition takes anything
-    around = {None, *_chain(pipeline, line.state)}
+    around: set[str | None] = {None, *_chain(pipeline, line.state)}
+    if _may_be_undone(pipeline, line.state):
+        around.discard(line.state)  # nor does a state itself while it is undone
     taken = next(
         (move for move in pipeline.moves if move.source in around and _takes(move, event_type)), None
     )
@@ -44,6 +47,14 @@ def _always_taken(pipeline: Pipeline[Any], line: PolicyLine, event_type: str) ->
             state=line.state,
             event=event_type,
         )
+
+
+def _may_be_undone(pipeline: Pipeline[Any], name: str | None) -> bool:
+    """Whether a state runs a step that can be undone, or one inside it does."""
+    running = (
+        one for one in pipeline.states if isinstance(one.run, Step) and one.run.compensation is not None
+    )
+    return name is not None and any(name in _chain(pipeline, one.name) for one in running)
 
 
 def _takes(move: Move, event_type: str) -> bool:

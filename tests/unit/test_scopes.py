@@ -262,6 +262,14 @@ def test_a_sibling_that_fails_meanwhile_is_taken_and_cuts_nothing_short() -> Non
     case.undone(made.leave_seat).undone(made.leave_room).then(state="after").then_owes()
 
 
+def test_a_sibling_that_fails_may_undo_the_same_state_and_says_where_the_run_goes_then() -> None:
+    made = Journey()
+    made.wide.on(made.visa.failed, to=made.after, compensate=made.trip)
+    case = made.begun().step_done(made.room, 1).step_done(made.seat, 2).when(Dropped())
+    case.step_failed(made.visa, KeyError()).then(state="wide travel trip $compensating papers asking")
+    case.then_runs(made.leave_seat).undone(made.leave_seat).undone(made.leave_room).then(state="after")
+
+
 def test_two_regions_are_undone_at_once() -> None:
     made = Journey()
     made.papers.on(Dropped, to=made.stamped, do=note_type, compensate=True)

@@ -315,6 +315,16 @@ def test_what_is_unexpected_while_a_run_is_undone_may_be_said() -> None:
     assert find_mistakes(flow) == []
 
 
+def test_what_is_unexpected_while_a_state_is_undone_may_be_said_of_it() -> None:
+    flow, _, _ = undoing()
+    state = state_of(flow, "open")
+    state.on(Event.named("go"), to="done")
+    state.policy(Event.named("go"), unexpected="ignore")
+    assert [one for one in find_mistakes(flow) if "never asked" in one.message] == []
+    flow.steps[0].compensations.clear()
+    assert [one for one in find_mistakes(flow) if "never asked" in one.message] != []
+
+
 def test_the_end_of_a_compensation_is_no_event_for_transitions() -> None:
     flow, _, compensation = undoing()
     flow.on(compensation.done, to="done")

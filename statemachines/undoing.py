@@ -191,8 +191,6 @@ def settled(memory: Memory, within: Callable[[str], bool]) -> tuple[Memory, list
         is_owed = not one.undoing if isinstance(one, Owed) else one.stopping == LEFT
         return is_owed and within(one.scope)
 
-    if memory.undoing >= 0:
-        return memory, []
     everything: list[Owed | Execution] = [*memory.owed, *memory.executions]
     owed = tuple(one for one in memory.owed if not is_settled(one))
     executions = tuple(one for one in memory.executions if not is_settled(one))

@@ -20,6 +20,7 @@ from statemachines.results import (
     resolved_event,
 )
 from statemachines.testkit import Case, given
+from tests.unit.scoped import Dropped, Journey
 from tests.unit.undoing import OK, Placed, Returned, Trade, doing, memory_of, packing
 from tests.unit.working import ends
 
@@ -89,7 +90,7 @@ def test_a_run_goes_on_without_a_step_and_owes_what_nobody_knows(*, unknown: boo
     assert isinstance(outcome, Ignored)
     assert outcome.reason is Reason.SKIPPED
     assert left(outcome).executions == ()
-    assert left(outcome).owed == ((Owed(1, 0, "charge", 0),) if unknown else ())
+    assert left(outcome).owed == ((Owed(1, 0, "charge", 0, "charging"),) if unknown else ())
 
 
 def test_a_compensation_that_is_skipped_leads_on_and_nothing_is_owed_for_it() -> None:
@@ -165,3 +166,19 @@ def test_a_failure_after_it_began_anew_is_one_again() -> None:
     outcome = ends(case, *failed)
     assert isinstance(outcome, DeadLetter)
     assert outcome.reason is Reason.STEP_FAILED
+
+
+def test_a_state_is_undone_on_without_the_compensation_that_is_skipped() -> None:
+    journey = Journey()
+    case = journey.begun().step_done(journey.room, 1).step_done(journey.seat, 2).when(Dropped())
+    [undoes] = [one for one in memory_of(case).executions if one.of]
+    assert case.run is not None
+    memory = given_up(case.run.memory, undoes, unknown=False)
+    case.run = case.run._replace(memory=memory)
+    [given] = [one for one in read_memory(memory).executions if one.of]
+    assert given.is_given_up
+    outcome = ends(case, *decided_event(STEP_SKIPPED, given, "ana", SAID))
+    assert isinstance(outcome, Moved)
+    assert outcome.configuration == "wide travel trip $compensating papers asking"
+    assert [(one.step, one.undoing) for one in left(outcome).owed] == [("room", 1)]
+    assert [(one.step, one.scope) for one in left(outcome).executions if one.of] == [("leave_room", "trip")]

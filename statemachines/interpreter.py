@@ -45,6 +45,7 @@ from statemachines.events import (
     STEP_FAILED,
     STEP_STOPPED,
     STEP_TRIED,
+    STEP_WAITS,
     Address,
     Event,
     Meta,
@@ -105,7 +106,9 @@ def _step_asking(machine: Machine, run: Run | None, occurrence: Occurrence) -> O
     """The same where order and business keys are asked for, or the event comes from inside."""
     if occurrence.delayed is not None:
         assert run is not None, "what comes from inside comes from a run"
-        return WAITS if run.held else _take_inner(machine, run, occurrence, occurrence.delayed)
+        # That a step goes on outside changes the memory only: its token is known from then on, whatever holds the run.
+        passes = occurrence.envelope.type.startswith(STEP_WAITS)
+        return WAITS if run.held and not passes else _take_inner(machine, run, occurrence, occurrence.delayed)
     if run is not None:
         recent, digest = run.recent, occurrence.digest
         if occurrence.seen or (recent.find(digest) >= 0 and has_seen(recent, digest)):
@@ -153,9 +156,16 @@ def _end(machine: Machine, run: Run, occurrence: Occurrence, memory: Memory) -> 
         return _stopped(machine, run, occurrence, settle(memory, execution, how, run.sequence + 1, by))
     if event_type.startswith(STEP_STOPPED):
         return Ignored(Reason.VOID)
+    if event_type.startswith(STEP_WAITS):
+        if execution.token or execution.again < 0:
+            return Ignored(Reason.VOID)
+        waits = execution._replace(token=str(said.get("token")), again=said.get("until", 0))
+        return Ignored(Reason.LATER, memory=write_memory(memory.instead(waits)))
     if event_type.startswith(STEP_TRIED):
         error = f"{said.get('error')}: {said.get('message')}"[:LAST_ERROR_CHARACTERS_MAX]
-        again = execution._replace(attempt=execution.attempt + 1, again=said.get("again", 0), error=error)
+        again = execution._replace(
+            attempt=execution.attempt + 1, again=said.get("again", 0), error=error, token=""
+        )
         if how == UNKNOWN and execution.step in by:
             again = again._replace(unknown=1)
         return Ignored(Reason.RETRYING, memory=write_memory(memory.instead(again)))

@@ -72,7 +72,8 @@ class Execution(NamedTuple):
     attempt: int = 1
     """The one that goes on or is to begin; the first is 1."""
     again: int = 0
-    """When it may begin, in microseconds since 1970; 0: at once; below: never, it has failed for good."""
+    """When it may begin, in microseconds since 1970; 0: at once; below: never, it has failed for good. Of one with a
+    token: until when it is waited for; 0: for as long as it takes."""
     error: str = ""
     """How the one before it failed, as in ``Class: message``."""
     of: str = ""
@@ -83,6 +84,8 @@ class Execution(NamedTuple):
     """1: its state was left, and the run waits to hear what became of it."""
     unknown: int = 0
     """1: it is not known what an attempt before this one did."""
+    token: str = ""
+    """What the attempt is completed by, which goes on outside; empty: it does not."""
 
     @property
     def id(self) -> str:

@@ -40,6 +40,7 @@ class Reason(enum.StrEnum):
     RETRYING = "to be tried again"
     VOID = "void"
     STOPPED = "its state was left"
+    LATER = "to be completed"
 
 
 class Tried(NamedTuple):

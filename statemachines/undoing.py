@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from statemachines.events import STEP_DONE, STEP_FAILED, STEP_STOPPED
+from statemachines.events import STEP_DONE, STEP_FAILED, STEP_STOPPED, STEP_WAITS
 from statemachines.memory import Execution, Memory, Owed
 from statemachines.step import TIMED_OUT, Compensation
 
@@ -24,8 +24,10 @@ By = Mapping[str, Compensation[Any, Any]]
 def how_ended(event_type: str, said: Mapping[str, Any], step: str) -> str:
     """What an event says of an execution: one of ``HOWS``.
 
-    What an attempt did that was lost, or that took too long, nobody knows.
+    What an attempt did that was lost, or that took too long, nobody knows; nor what one does that goes on outside.
     """
+    if event_type.startswith(STEP_WAITS):
+        return UNKNOWN
     if event_type.startswith(STEP_DONE):
         return ENDED
     if event_type.startswith(STEP_STOPPED):
@@ -64,7 +66,7 @@ def leave(
 
     Returns:
         what the run still remembers: what it waits to hear of is among it; what is to be stopped; and what is owed for
-        that at once, for it had failed for good.
+        that at once, for it had failed for good, or goes on outside, where nobody stops it.
     """
     kept: list[Execution] = []
     stopped: list[Execution] = []
@@ -76,6 +78,8 @@ def leave(
         stopped.append(one)
         if one.again < 0:
             owed += _owed(one, FAILED, 0, by)
+        elif one.token:
+            owed += _owed(one, UNKNOWN, 0, by)
         elif one.step in by:
             kept.append(one._replace(stopping=1))
     return kept, stopped, owed

@@ -18,6 +18,7 @@ from engine.store.values import (
     Origin,
     Position,
     StoredDeadLetter,
+    Token,
     WaitingEvent,
 )
 from statemachines.run import Run
@@ -45,6 +46,13 @@ class LostRunsError(StoreError):
 
 class RefusedByStoreError(StoreError):
     """The store cannot take the data; nothing was committed."""
+
+
+class TokenTakenError(RefusedByStoreError):
+    """Another execution waits to be completed by the same token."""
+
+    def __init__(self) -> None:
+        super().__init__("another execution waits to be completed by this token")
 
 
 class StoreFaultError(StoreError):
@@ -129,6 +137,8 @@ class Store(Protocol):
     ) -> list[BegunExecution]:
         """Begin the next attempts, of runs of these homes, and remember that this ``holder`` has.
 
+        Those that go on outside, too, as soon as they have taken too long.
+
         ``rooms`` says how many by (pipeline, step); ``until`` which time has come; ``but`` which are left alone. May be
         asked while anything else is.
         """
@@ -163,7 +173,11 @@ class Store(Protocol):
         ...
 
     async def has_executions(self, pipelines: Sequence[int], definitions: Sequence[int]) -> bool:
-        """Whether a run of these pipelines and definitions that is not held waits for a step."""
+        """Whether a run of these pipelines and definitions that is not held waits for a step that is done here."""
+        ...
+
+    async def find_token(self, token: str) -> Token | None:
+        """What a token completes, or has; None: none has such a one."""
         ...
 
     async def applied(self, topics: Iterable[str]) -> dict[Partition, Applied]:

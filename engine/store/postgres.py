@@ -28,6 +28,7 @@ from engine.store.values import (
     Origin,
     Position,
     StoredDeadLetter,
+    Token,
     WaitingEvent,
 )
 from engine.store.writing import Writing
@@ -246,6 +247,11 @@ class PostgresStore:
     async def has_executions(self, pipelines: Sequence[int], definitions: Sequence[int]) -> bool:
         async with self._translated():
             return bool(await self._reader.fetchval(_SQL["has_executions"], pipelines, definitions))
+
+    async def find_token(self, token: str) -> Token | None:
+        async with self._translated():
+            row = await self._reader.fetchrow(_SQL["find_token"], self._namespace, token)
+        return None if row is None else Token(*row)
 
     async def waiting_digests(self, runs: Sequence[int]) -> set[tuple[int, int]]:
         async with self._translated():

@@ -25,6 +25,7 @@ from engine.store.values import (
     Origin,
     Position,
     StoredDeadLetter,
+    Token,
     WaitingEvent,
 )
 from statemachines.following import wakes_at
@@ -234,9 +235,12 @@ class FakeStore:
         return {one.id: one.asked.stopping for one in rows if one.id in numbers}
 
     async def has_executions(self, pipelines: Sequence[int], definitions: Sequence[int]) -> bool:
-        waiting = [one.asked for one in self.tables.executions.rows.values()]
+        waiting = [one.asked for one in self.tables.executions.rows.values() if not one.asked.token]
         runs = [self.tables.runs[one.run][1] for one in waiting if one.pipeline in pipelines]
         return any(not run.held and run.definition in definitions for run in runs)
+
+    async def find_token(self, token: str) -> Token | None:
+        return self.tables.executions.tokens.get(token)
 
     async def applied(self, topics: Iterable[str]) -> dict[Partition, Applied]:
         wanted = set(topics)
@@ -360,6 +364,7 @@ class FakeStore:
         self._change_runs(commit)
         tables.attributes.update(commit.attributes)
         tables.executions.write(commit)
+        tables.executions.write_tokens(commit)
         rows = [unpack(packed) for packed in commit.rows]
         for row in rows:
             self._add_row(row)

@@ -27,6 +27,9 @@ class StoredExecution(NamedTuple):
     of: str
     made: int
     stopping: bool
+    token: str
+    is_found: bool
+    """Whether it is found by its token."""
 
 
 def check_executions(
@@ -58,6 +61,11 @@ def _told(meant: Execution | None, found: StoredExecution | None) -> str:
         )
     if (meant.of, meant.made, bool(meant.stopping)) != (found.of, found.made, found.stopping):
         return "does not say what it undoes, or that it is to be stopped, as the run's log does"
+    if meant.token != found.token or (found.token and not found.is_found):
+        return (
+            f"is completed by the token {meant.token!r} by the run's log, by {found.token!r} in its table, and is "
+            f"{'' if found.is_found else 'not '}found by that"
+        )
     if meant.again and not meant.stopping and time_of(meant.again) != found.again:
         return f"is to go on at {shown_time(found.again)}, and by the run's log at {shown_time(time_of(meant.again))}"
     return ""

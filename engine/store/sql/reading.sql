@@ -75,8 +75,13 @@ order by id limit $4
 select run, attributes from pointsman.run_attributes where run = any ($1::bigint[])
 
 -- name: executions_of_runs
-select run, sequence, number, step, attempt, again, error, of, made, stopping from pointsman.executions
-where run = any ($1::bigint[]) order by run, sequence, number
+select e.run, e.sequence, e.number, e.step, e.attempt, e.again, e.error, e.of, e.made, e.stopping, e.token,
+    exists (
+        select from pointsman.tokens t join pointsman.pipelines p on p.namespace = t.namespace
+        where p.id = e.pipeline and t.token = e.token and t.run = e.run and t.sequence = e.sequence
+            and t.number = e.number
+    ) as is_found
+from pointsman.executions e where e.run = any ($1::bigint[]) order by e.run, e.sequence, e.number
 
 -- name: executions_going
 -- Of a run, those of which an attempt has begun.

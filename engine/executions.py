@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from engine.routing import Route
 from engine.store.values import AskedExecution, BegunExecution, Commit, Token
 from statemachines.memory import Execution, read_memory, time_of, write_memory
 from statemachines.run import Run
+
+NOBODY: Mapping[str, str] = MappingProxyType({})
 
 
 class StepResult(NamedTuple):
@@ -23,6 +26,8 @@ class StepResult(NamedTuple):
     data: Mapping[str, Any]
     is_refused: bool = False
     """Whether it stands for a result that the store did not take."""
+    said_by: Mapping[str, str] = NOBODY
+    """Of what was completed outside: who says so, and why, as attributes of the event."""
 
     @property
     def key(self) -> str:

@@ -4,6 +4,7 @@
 ``pause``    hold the run: what comes for it waits, and nothing of it falls due
 ``resume``   lift that hold; what waited goes on
 ``cancel``   end the run, or have it go where its pipeline says, whatever holds it
+``complete`` and ``fail``  say how a step ended that goes on outside (``engine.completing``)
 
 What became of each is kept beside what it did, in the same transaction (``Operation``): whoever asked reads it there.
 """
@@ -18,6 +19,7 @@ import orjson
 from engine.arrival import Arrival
 from engine.batch import Batch
 from engine.committer import Committer
+from engine.completing import COMPLETES, Completing
 from engine.draining import Draining, write_row
 from engine.log import Kind
 from engine.operators import cancellation, command_id, operators_arrival
@@ -29,7 +31,7 @@ from statemachines.memory import read_memory
 from statemachines.outcome import Reason, Refused
 from statemachines.run import Run, Status
 
-WHATS = frozenset({"send", "pause", "resume", "cancel"})
+WHATS = frozenset({"send", "pause", "resume", "cancel"}) | COMPLETES
 
 
 _NOT_LOADED = "it follows a version of its pipeline that is not loaded here. Load that, too, and ask again."
@@ -64,6 +66,7 @@ class Operating:
         self._routes = routes
         self._committer = committer
         self._draining = draining
+        self._completing = Completing(store, routes, committer)
 
     async def take(self, command: Command, batch: Batch, events_max: int) -> int:
         """Have a batch do what a command asks, with so many events that waited; returns how many it took."""
@@ -72,6 +75,10 @@ class Operating:
         run: Run | None = None
         if command.command == "send":
             answer = await self._send(command, body, batch)
+        elif command.command in COMPLETES:
+            run = await self._run_of(route, key)
+            became = await self._completing.take(command, body, route, run, batch)
+            answer = Answer(became.done, became.sentence, event_id=became.event_id)
         elif (run := await self._run_of(route, key)) is None:
             answer = Answer(done=False, sentence=f"{route.name} has no run with the key {key!r}.")
         elif body.get("as_of", [run.generation, run.sequence]) != [run.generation, run.sequence]:

@@ -78,8 +78,12 @@ class Outcomes:
             made = step.of.adapter.validate_python(orjson.loads(begun.made)["data"]["data"])
         return context, made, replace(call, undone=Call(undone_key, 0, begun.key, step.of.name))
 
-    def success(self, begun: BegunExecution, result: Any) -> StepResult:
-        """Of one that was done, or goes on outside, unless what it returned cannot be kept."""
+    def success(self, begun: BegunExecution, result: Any, *, raises: bool = False) -> StepResult:
+        """Of one that was done, or goes on outside, unless what it returned cannot be kept: then it has failed.
+
+        Raises:
+            ResultError: the same, where it ``raises``.
+        """
         machine, step = self.meant(begun)
         execution, kind = _execution(begun), "done"
         try:
@@ -89,6 +93,8 @@ class Outcomes:
             else:
                 event_type, data = done_event(step, execution, begun.attempt, result)
         except ResultError as error:
+            if raises:
+                raise
             # What it returned by mistake it would return again.
             return self.failure(begun, Ended(error=error, final=True, lost=step.compensation is not None))
         known_as = event_id(machine, begun, execution, begun.attempt, kind)

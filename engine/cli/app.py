@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 from engine.cli import (
     checking,
+    completing,
     dead_letters,
     decisions,
     definitions,
@@ -98,6 +99,7 @@ for commands in (
     checking,
     dead_letters,
     operating,
+    completing,
     decisions,
     upkeep,
     doctor,

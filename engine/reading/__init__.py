@@ -8,6 +8,7 @@ Reading needs the reader's role only. No pipeline's code is run, but by ``replay
 
 from engine.reading.asking import Asked, Became, ask_drop, ask_redrive, wait_until_taken
 from engine.reading.choosing import Chosen, ask_of_runs, choose_runs
+from engine.reading.completing import ask_complete
 from engine.reading.dead_letters import (
     DeadLetterDetails,
     DeadLetterView,
@@ -50,6 +51,7 @@ __all__ = [
     "RunReplayed",
     "RunView",
     "VerifyReport",
+    "ask_complete",
     "ask_drop",
     "ask_edit",
     "ask_of_run",

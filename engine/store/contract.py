@@ -15,6 +15,7 @@ from engine.store.values import (
     DeferredRow,
     DueRun,
     Hold,
+    Operation,
     Origin,
     Position,
     StoredDeadLetter,
@@ -208,6 +209,10 @@ class Store(Protocol):
 
     async def cancellation_of(self, run: int) -> Hold | None:
         """The row that cancelled a run last; None where none did."""
+        ...
+
+    async def completion_of(self, run: int, begins: str) -> Operation | None:
+        """What completed a step of this run last that went on outside, by how the id of its event begins."""
         ...
 
     async def load_dead_letter(self, number: int) -> StoredDeadLetter | None:

@@ -25,6 +25,7 @@ from engine.store.values import (
     DeferredRow,
     DueRun,
     Hold,
+    Operation,
     Origin,
     Position,
     StoredDeadLetter,
@@ -287,6 +288,11 @@ class PostgresStore:
         async with self._translated():
             row = await self._reader.fetchrow(_SQL["cancellation_of"], run, int(Kind.CANCELLED))
         return None if row is None else Hold(*row)
+
+    async def completion_of(self, run: int, begins: str) -> Operation | None:
+        async with self._translated():
+            row = await self._reader.fetchrow(_SQL["completion_of"], run, begins)
+        return None if row is None else Operation(*row)
 
     async def load_dead_letter(self, number: int) -> StoredDeadLetter | None:
         async with self._translated():

@@ -292,6 +292,13 @@ class FakeStore:
         found = max(rows, key=lambda row: row.sequence, default=None)
         return None if found is None else Hold(found.kind, found.at, found.payload, None, None)
 
+    async def completion_of(self, run: int, begins: str) -> Operation | None:
+        for one in reversed(self.tables.operations):
+            completes = one.what in ("complete", "fail") and one.done
+            if completes and one.run == run and (one.event_id or "").startswith(begins):
+                return one
+        return None
+
     async def load_dead_letter(self, number: int) -> StoredDeadLetter | None:
         found = self.tables.letters.get(number)
         if found is None:

@@ -426,6 +426,10 @@ where p.namespace = $1 and p.name = $2 order by d.version desc, d.id desc
 -- name: ask_of_run
 insert into pointsman.inbox (namespace, pipeline, command, body, who, why) values ($1, $2, $3, $4, $5, $6) returning id
 
+-- name: token
+select p.name as pipeline, t.key, t.run, t.sequence, t.number, t.step, t.attempt
+from pointsman.tokens t join pointsman.pipelines p on p.id = t.pipeline where t.namespace = $1 and t.token = $2
+
 -- name: ask_of_runs
 insert into pointsman.inbox (namespace, pipeline, command, body, who, why)
 select $1, asked.pipeline, $2, asked.body, $5, $6

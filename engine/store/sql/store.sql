@@ -217,6 +217,10 @@ where e.run = $1 and e.sequence = $2
 -- name: cancellation_of
 select kind, at, payload from pointsman.events where run = $1 and kind = $2::smallint order by sequence desc limit 1
 
+-- name: completion_of
+select command, pipeline, key, what, event_id, run, done, answer, who, why, asked, at from pointsman.operations
+where run = $1 and what in ('complete', 'fail') and done and starts_with(event_id, $2) order by command desc limit 1
+
 -- name: add_ignored_range
 insert into pointsman.ignored_ranges (position, first, last, records, at)
 select new.position, new.first, new.last, new.records, $5

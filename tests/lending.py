@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -90,7 +89,7 @@ def lending_pipeline(
         del loan
         WORLD.calls.append(call)
         asked = WORLD.script.pop(0) if WORLD.script else None
-        if isinstance(asked, Callable):  # type: ignore[arg-type]  # it is a class of the standard library
+        if callable(asked):
             asked = asked(call)
         return Later(token_of(call), within) if asked is None else asked
 

@@ -27,7 +27,7 @@ from engine.reading.values import shown_time
 from statemachines.events import Address
 from statemachines.memory import Execution, Memory
 
-WAITING, GOING, FAILED, STOPPED = "waiting", "going", "failed", "stopped"
+WAITING, GOING, FAILED, STOPPED, LATER = "waiting", "going", "failed", "stopped", "later"
 NONE, OWED, UNDONE = "none", "owed", "undone"
 LEFT = "left"
 """How an execution ended of which nobody asks any more: its state was left."""
@@ -54,7 +54,7 @@ class CompensationView:
     name: str | None
     """None: the definition does not say it."""
     status: str
-    """none, owed, waiting, going, undone or failed."""
+    """none, owed, waiting, going, later, undone or failed."""
     execution: str | None
     """None: it has not been asked for."""
     idempotency_key: str | None
@@ -63,6 +63,9 @@ class CompensationView:
     again: datetime | None
     error: str | None
     ended: Moment | None
+    token: str | None = None
+    """What its attempt is completed by, which goes on outside."""
+    until: datetime | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The documented fields."""
@@ -76,6 +79,8 @@ class CompensationView:
             "again": shown_time(self.again),
             "error": self.error,
             "ended": None if self.ended is None else self.ended.as_json(),
+            "token": self.token,
+            "until": shown_time(self.until),
         }
 
 
@@ -90,7 +95,7 @@ class StepView:
     attempts: int
     """How many are known to have begun."""
     status: str
-    """waiting, going, done, failed or stopped."""
+    """waiting, going, later, done, failed or stopped."""
     outcome: str | None
     """How its last attempt ended (``engine.reading.heard``), or left; None: it has not ended."""
     ended: Moment | None
@@ -103,6 +108,10 @@ class StepView:
     """How the last attempt that failed did."""
     result: Any
     compensation: CompensationView | None
+    token: str | None = None
+    """What its attempt is completed by, which goes on outside."""
+    until: datetime | None = None
+    """How long that is waited for; None: as long as its state is active."""
 
     def as_json(self) -> dict[str, Any]:
         """The documented fields."""
@@ -120,6 +129,8 @@ class StepView:
             "error": self.error,
             "result": self.result,
             "compensation": None if self.compensation is None else self.compensation.as_json(),
+            "token": self.token,
+            "until": shown_time(self.until),
         }
 
 
@@ -164,15 +175,27 @@ class _Course:
     def attempts(self, going: Going) -> int:
         """How many are known to have begun."""
         before = self.execution.attempt - 1
-        if self.is_going(going):
+        if self.is_going(going) or self.execution.token:
             return before + 1
         heard = self.heard or self.waits
         if heard is None or heard.outcome == NOT_BEGUN:
             return before
         return max(before, heard.attempt)
 
+    @property
+    def is_outside(self) -> bool:
+        """Whether it goes on there."""
+        return bool(self.execution.token) and not self.is_over and self.behind is None
+
+    @property
+    def outside(self) -> tuple[str | None, datetime | None]:
+        """By what it is completed, and how long that is waited for."""
+        return (self.execution.token, moment_of(self.execution.again)) if self.is_outside else (None, None)
+
     def again(self, going: Going) -> datetime | None:
-        is_next = not (self.is_over or self.is_going(going) or self.stopped or self.behind)
+        is_next = not (
+            self.is_over or self.is_going(going) or self.stopped or self.behind or self.execution.token
+        )
         return moment_of(self.execution.again) if is_next else None
 
 
@@ -258,6 +281,7 @@ class Working:
             course.error,
             None if heard is None else heard.result,
             self._compensation(of, going),
+            *course.outside,
         )
 
     def _compensation(self, step: Named, going: Going) -> CompensationView | None:
@@ -278,12 +302,13 @@ class Working:
             course.again(going),
             course.error,
             course.ended,
+            *course.outside,
         )
 
 
 def _status(course: _Course, going: Going) -> str:
     if not course.is_over:
-        return GOING if course.is_going(going) else WAITING
+        return _how_far(course, going)
     if course.heard is None or course.stopped is not None or course.heard.stopped:
         return STOPPED
     return DONE if course.heard.outcome == DONE else FAILED
@@ -291,6 +316,12 @@ def _status(course: _Course, going: Going) -> str:
 
 def _undoing_status(course: _Course, going: Going) -> str:
     if not course.is_over:
-        return GOING if course.is_going(going) else WAITING
+        return _how_far(course, going)
     done = course.heard is not None and course.heard.outcome == DONE
     return UNDONE if done and course.is_gone else FAILED
+
+
+def _how_far(course: _Course, going: Going) -> str:
+    if course.is_outside:
+        return LATER
+    return GOING if course.is_going(going) else WAITING

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from connectors.source import RawRecord
+from engine.cli.working import step_words
 from engine.errors import UsageError
-from engine.reading import NotFoundError, explain, history, list_dead_letters, list_runs, replay, verify
+from engine.reading import NotFoundError, explain, history, list_dead_letters, list_runs, replay, show, verify
 from engine.store.connecting import Connection
 from statemachines.later import TOKEN_CHARACTERS_MAX, Later
 from statemachines.machine import compile_pipeline
@@ -64,7 +65,8 @@ async def test_what_goes_on_outside_waits_as_a_row_and_takes_no_room(
         # Two of it may go on at once, and seven wait.
         assert len(world.calls) == 7
         assert not feeding.steps.are_going
-        assert feeding.steps._going == feeding.steps._results == {}
+        assert not feeding.steps._going
+        assert not feeding.steps._results
         asked = "select count(*) from pointsman.executions where holder is null and token <> ''"
         assert await reader.fetchval(asked) == 7
     # An engine that comes later begins none of them again, and takes none for lost.
@@ -101,7 +103,12 @@ async def test_who_completed_it_and_why_is_in_the_log(
     payload = await reader.fetchval("select payload from pointsman.events where event_id = $1", done.event_id)
     assert f'"who":"{WHO}","why":"{WHY}"'.encode() in payload
     told_of = await explain(reader, "default", event_id=done.event_id)
-    assert f"{WHO}" in told_of.answers[0].current.sentence
+    [answer] = told_of.answers
+    assert answer.sender is not None
+    assert (answer.sender.who, answer.sender.why) == (WHO, WHY)
+    assert answer.current.sentence == (
+        "Attempt 1 of review was done. It moved the run 'l1' of lending from reviewing to granted (row 3)."
+    )
 
 
 async def test_a_result_that_is_none_of_the_step_leaves_it_waiting(
@@ -150,7 +157,8 @@ async def test_for_a_state_that_was_left_and_a_run_that_has_ended_it_is_void(
         # The next run of the key has a token of its own, and the same for the same attempt.
         await waits(feeding)
         assert (await complete(feeding, TOKEN, VERDICT)).done
-    assert await states(reader) == {"l1": "granted"}
+    runs = await list_runs(reader, "default")
+    assert {run.generation: " ".join(run.configuration) for run in runs} == {0: "withdrawn", 1: "granted"}
     await check_the_log(reader)
 
 
@@ -160,7 +168,7 @@ async def test_an_error_from_outside_is_tried_again_as_any_and_fails_for_good_in
     async with feed(database, lending_pipeline(attempts=2)) as feeding:
         await waits(feeding)
         first = await complete(feeding, TOKEN, error="the desk burns")
-        assert (first.done, first.disposition) == (True, "ignored")
+        assert (first.done, first.disposition) == (True, "applied")
         assert first.sentence == (
             "review of the run 'l1' of lending: attempt 1 has failed (row 3), and the step is to be tried again."
         )
@@ -368,3 +376,41 @@ async def test_the_version_that_the_run_follows_must_be_loaded(
     async with feed(database, lending_pipeline()) as feeding:
         assert (await complete(feeding, TOKEN, VERDICT)).done
     await check_the_log(reader)
+
+
+async def test_show_history_and_explain_tell_of_what_goes_on_outside(
+    database: Database, reader: Connection, world: World
+) -> None:
+    within = timedelta(hours=1)
+    async with feed(database, lending_pipeline(within=within, undone=True)) as feeding:
+        await waits(feeding)
+        shown = await show(reader, "default", "lending", "l1")
+        [step] = shown.steps
+        until = feeding.clock.now + within
+        assert (step.status, step.attempts, step.token, step.again) == ("later", 1, TOKEN, None)
+        assert step.until is not None
+        assert abs(step.until - until) < timedelta(minutes=1)
+        assert step_words(step).startswith(f"attempt 1 goes on outside: token '{TOKEN}', until ")
+        assert step.as_json()["token"] == TOKEN
+        heard = (await history(reader, "default", "lending", "l1"))[1].heard
+        assert heard is not None
+        assert (heard.outcome, heard.token, heard.until) == ("outside", TOKEN, step.until)
+        key = world.calls[0].idempotency_key
+        by_key = await explain(reader, "default", event_id=key)
+        assert by_key.notes[-1].startswith(
+            f"Attempt 1 goes on outside, to be completed by the token '{TOKEN}', by "
+        )
+        by_id = await explain(reader, "default", event_id=f"{key}/1/waits")
+        assert by_id.answers[0].current.sentence.startswith(
+            f"Attempt 1 of review goes on outside, and is to be completed by the token '{TOKEN}', by "
+        )
+        await feeding.records(told("withdrawn"))
+        [step] = (await show(reader, "default", "lending", "l1")).steps
+        assert (step.status, step.attempts, step.token, step.outcome) == ("stopped", 1, None, "left")
+        assert step.compensation is not None
+        assert step.compensation.status == "waiting"
+        void = await complete(feeding, TOKEN, VERDICT)
+        assert void.event_id is not None
+        answer = (await explain(reader, "default", event_id=void.event_id)).answers[0]
+        assert answer.current.disposition == "void"
+        assert "had ended it by leaving its state" in answer.current.sentence

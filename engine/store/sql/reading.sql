@@ -447,7 +447,7 @@ from pointsman.operations o where o.command = any ($1::bigint[]) order by o.comm
 
 -- name: operation_of_event
 -- Who has sent an event to a run of a pipeline first, and why.
-select who, why, asked from pointsman.operations where event_id = $1 and pipeline = $2 and key = $3 and what = 'send'
+select who, why, asked from pointsman.operations where event_id = $1 and pipeline = $2 and key = $3 and what in ('send', 'complete', 'fail')
 order by command limit 1
 
 -- name: asked_and_not_taken

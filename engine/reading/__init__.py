@@ -22,7 +22,7 @@ from engine.reading.history import EventView, HistoryRow, history
 from engine.reading.operating import AskedOfRun, Done, ask_of_run, ask_send, wait_until_done
 from engine.reading.positions import PositionSet, PositionView, list_positions, set_position
 from engine.reading.replay import Mismatch, ReplayReport, RunReplayed, replay
-from engine.reading.runs import RunView, list_runs
+from engine.reading.runs import RunView, count_runs, find_view, list_runs
 from engine.reading.show import RunAt, show
 from engine.reading.values import RecordView
 from engine.reading.verify import Finding, VerifyReport, verify
@@ -59,7 +59,9 @@ __all__ = [
     "ask_redrive",
     "ask_send",
     "choose_runs",
+    "count_runs",
     "explain",
+    "find_view",
     "history",
     "list_dead_letters",
     "list_positions",

@@ -42,6 +42,35 @@ from pointsman.runs r join pointsman.pipelines p on p.id = r.pipeline
 where p.namespace = $1 and p.name = $2 and r.key = $3 and ($4::int is null or r.generation = $4)
 order by r.generation desc limit 1
 
+-- name: view_of_run
+select p.name, r.id, r.key, r.generation, r.sequence, r.status, r.configuration, r.context, r.recent, r.hash,
+    r.definition, r.held, r.waiting, r.started, r.updated, r.memory, a.attributes,
+    (select h.kind from pointsman.events h where r.held > 0 and h.run = r.id and h.sequence = r.held) as holding
+from pointsman.runs r
+join pointsman.pipelines p on p.id = r.pipeline
+left join pointsman.run_attributes a on a.run = r.id
+where p.namespace = $1 and p.name = $2 and r.key = $3 and ($4::int is null or r.generation = $4)
+order by r.generation desc limit 1
+
+-- name: runs_now
+-- The latest generation of each key, with the number that it was asked under.
+select asked.number as asked, r.id, r.generation, r.sequence, r.status, r.configuration
+from unnest($1::int[], $2::int[], $3::text[]) as asked (number, pipeline, key)
+cross join lateral (
+    select id, generation, sequence, status, configuration from pointsman.runs
+    where pipeline = asked.pipeline and key = asked.key order by generation desc limit 1
+) r
+
+-- name: rows_between
+-- Where runs have been since a row, until another one.
+select asked.number, e.configuration
+from unnest($1::int[], $2::bigint[], $3::int[], $4::int[]) as asked (number, run, since, until)
+cross join lateral (
+    select sequence, configuration from pointsman.events
+    where run = asked.run and sequence > asked.since and sequence < asked.until
+) e
+order by asked.number, e.sequence
+
 -- name: generation
 select id, key, generation, sequence, status, configuration, context, recent, hash, definition, held, waiting, started,
     updated, memory

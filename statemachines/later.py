@@ -17,10 +17,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from statemachines.limits import DELAY_DAYS_MAX
-
-TOKEN_CHARACTERS_MAX = 500
-"""How long a token may be."""
+from statemachines.limits import DELAY_DAYS_MAX, TOKEN_CHARACTERS_MAX
 
 
 class OutsideError(Exception):

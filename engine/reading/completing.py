@@ -13,7 +13,7 @@ from engine.reading.errors import NotFoundError
 from engine.reading.operating import AskedOfRun, json_data, put
 from engine.reading.values import askable
 from engine.store.connecting import Connection
-from statemachines.later import TOKEN_CHARACTERS_MAX
+from statemachines.limits import TOKEN_CHARACTERS_MAX
 
 TOKEN_SECONDS = 2.0
 """So long a token is looked for that nobody knows: whoever does the work may be faster than the engine's commit."""

@@ -13,7 +13,8 @@ from engine.cli.working import step_words
 from engine.errors import UsageError
 from engine.reading import NotFoundError, explain, history, list_dead_letters, list_runs, replay, show, verify
 from engine.store.connecting import Connection
-from statemachines.later import TOKEN_CHARACTERS_MAX, Later
+from statemachines.later import Later
+from statemachines.limits import TOKEN_CHARACTERS_MAX
 from statemachines.machine import compile_pipeline
 from tests.feeding import Feeding, event, feed
 from tests.lending import TOPIC, Verdict, World, clear, lending_pipeline

@@ -5,7 +5,7 @@
 ``drop``      give a dead letter up: where it holds its run, those that wait go on without it
 ``edit``      the same as redrive, with other data in the event
 ``event``     an event that a run has sent to another one (``engine.sending``)
-``send`` ...  what operators ask of runs (``engine.operating``)
+``send`` ...  what operators ask of runs, and what completes steps (``engine.operating``)
 ``release``   a definition that a run's events waited for is loaded again; or more events waited than one of the others
               could take with it (``engine.draining``)
 

@@ -107,8 +107,9 @@ def _step_asking(machine: Machine, run: Run | None, occurrence: Occurrence) -> O
     if occurrence.delayed is not None:
         assert run is not None, "what comes from inside comes from a run"
         # That a step goes on outside changes the memory only: its token is known from then on, whatever holds the run.
-        passes = occurrence.envelope.type.startswith(STEP_WAITS)
-        return WAITS if run.held and not passes else _take_inner(machine, run, occurrence, occurrence.delayed)
+        if run.held and not occurrence.envelope.type.startswith(STEP_WAITS):
+            return WAITS
+        return _take_inner(machine, run, occurrence, occurrence.delayed)
     if run is not None:
         recent, digest = run.recent, occurrence.digest
         if occurrence.seen or (recent.find(digest) >= 0 and has_seen(recent, digest)):

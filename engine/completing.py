@@ -48,18 +48,26 @@ class Completing:
 
     def __init__(self, store: Store, routes: Mapping[int, Route], committer: Committer) -> None:
         self._store = store
-        self._committer = committer
         self._outcomes = Outcomes(committer.clock)
         self._outcomes.load(routes.values())
 
     async def take(
-        self, command: Command, body: Mapping[str, Any], route: Route, run: Run | None, batch: Batch
+        self,
+        command: Command,
+        body: Mapping[str, Any],
+        route: Route,
+        run: Run | None,
+        known: Token | None,
+        batch: Batch,
     ) -> Completed:
-        """Have a batch complete what a command names; ``run`` is that of its key, as the store has it now."""
+        """Have a batch complete what a command names.
+
+        ``run`` is that of its key, and ``known`` what its token completes, as the store has both now.
+        """
         number, sequence, index, step, attempt = body["execution"]
         where = route.pipeline, body["key"], number, sequence, index
         asked = Token(body["token"], *where, step, attempt, waits=True)
-        if run is None or run.id != asked.run or await self._store.find_token(asked.token) != asked:
+        if run is None or run.id != asked.run or known != asked:
             return await self._refuse(command, asked, route, run, batch)
         if run.definition not in route.machines:
             sentence = (
@@ -72,10 +80,7 @@ class Completing:
             result = self._result(command, body, begun)
         except ResultError as error:
             return Completed(False, f"{_name(asked, route)} is not completed, and still waits: {error}.")
-        await self._committer.learn_strikes([])
-        await self._committer.have_ids(1 + len(run.deferred))
         batch.meet_results([result])
-        batch.rest()
         return self._became(asked, route, run, batch, result)
 
     def _result(self, command: Command, body: Mapping[str, Any], begun: BegunExecution) -> StepResult:

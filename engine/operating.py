@@ -11,7 +11,7 @@ What became of each is kept beside what it did, in the same transaction (``Opera
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import orjson
@@ -70,15 +70,14 @@ class Operating:
 
     async def take(self, command: Command, batch: Batch, events_max: int) -> int:
         """Have a batch do what a command asks, with so many events that waited; returns how many it took."""
+        if command.command in COMPLETES:
+            await self.complete([command], batch)
+            return 0
         body: dict[str, Any] = orjson.loads(command.body)
         route, key = self._routes[command.pipeline or 0], str(body["key"])
         run: Run | None = None
         if command.command == "send":
             answer = await self._send(command, body, batch)
-        elif command.command in COMPLETES:
-            run = await self._run_of(route, key)
-            became = await self._completing.take(command, body, route, run, batch)
-            answer = Answer(became.done, became.sentence, event_id=became.event_id)
         elif (run := await self._run_of(route, key)) is None:
             answer = Answer(done=False, sentence=f"{route.name} has no run with the key {key!r}.")
         elif body.get("as_of", [run.generation, run.sequence]) != [run.generation, run.sequence]:
@@ -90,6 +89,26 @@ class Operating:
             answer = await do(Asked(command, route, run, batch, events_max))
         _note(command, body, run, batch, answer)
         return answer.offered
+
+    async def complete(self, commands: Sequence[Command], batch: Batch) -> None:
+        """Have a batch complete steps that go on outside, of a run each."""
+        bodies: list[dict[str, Any]] = [orjson.loads(command.body) for command in commands]
+        places = [
+            (command.pipeline or 0, str(body["key"])) for command, body in zip(commands, bodies, strict=True)
+        ]
+        runs = {
+            (number, run.key): run
+            for number in {number for number, _ in places}
+            for run in await self._load(self._routes[number], [key for one, key in places if one == number])
+        }
+        tokens = await self._store.find_tokens([body["token"] for body in bodies])
+        await self._committer.learn_strikes([])
+        await self._committer.have_ids(sum(1 + len(run.deferred) for run in runs.values()))
+        for command, body, place in zip(commands, bodies, places, strict=True):
+            route, run = self._routes[place[0]], runs.get(place)
+            became = await self._completing.take(command, body, route, run, tokens.get(body["token"]), batch)
+            _note(command, body, run, batch, Answer(became.done, became.sentence, event_id=became.event_id))
+        batch.rest()
 
     def refuse(self, command: Command, batch: Batch, error: str) -> None:
         """Say of what the store does not take that it is not done; of an event, by a dead letter."""
@@ -172,11 +191,14 @@ class Operating:
 
     async def _run_of(self, route: Route, key: str) -> Run | None:
         """The run as the store has it now, in the cache: what is answered rests on it."""
-        found = await self._store.load_runs(route.pipeline, [key])
-        for run in await with_deferred(route, found, self._store, self._topics):
-            route.cache[key] = run
-            return run
-        return None
+        return next(iter(await self._load(route, [key])), None)
+
+    async def _load(self, route: Route, keys: Sequence[str]) -> Sequence[Run]:
+        found = await self._store.load_runs(route.pipeline, keys)
+        runs = await with_deferred(route, found, self._store, self._topics)
+        for run in runs:
+            route.cache[run.key] = run
+        return runs
 
     async def _hold(self, run: Run) -> Hold:
         hold = await self._store.hold_of(run.id, run.held)

@@ -177,8 +177,8 @@ class Store(Protocol):
         """Whether a run of these pipelines and definitions that is not held waits for a step that is done here."""
         ...
 
-    async def find_token(self, token: str) -> Token | None:
-        """What a token completes, or has; None: none has such a one."""
+    async def find_tokens(self, tokens: Sequence[str]) -> dict[str, Token]:
+        """What these tokens complete, or have; without those that no execution has had."""
         ...
 
     async def applied(self, topics: Iterable[str]) -> dict[Partition, Applied]:

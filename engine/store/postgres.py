@@ -249,10 +249,10 @@ class PostgresStore:
         async with self._translated():
             return bool(await self._reader.fetchval(_SQL["has_executions"], pipelines, definitions))
 
-    async def find_token(self, token: str) -> Token | None:
+    async def find_tokens(self, tokens: Sequence[str]) -> dict[str, Token]:
         async with self._translated():
-            row = await self._reader.fetchrow(_SQL["find_token"], self._namespace, token)
-        return None if row is None else Token(*row)
+            rows = await self._reader.fetch(_SQL["find_tokens"], self._namespace, tokens)
+        return {row["token"]: Token(*row) for row in rows}
 
     async def waiting_digests(self, runs: Sequence[int]) -> set[tuple[int, int]]:
         async with self._translated():

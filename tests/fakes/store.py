@@ -239,8 +239,9 @@ class FakeStore:
         runs = [self.tables.runs[one.run][1] for one in waiting if one.pipeline in pipelines]
         return any(not run.held and run.definition in definitions for run in runs)
 
-    async def find_token(self, token: str) -> Token | None:
-        return self.tables.executions.tokens.get(token)
+    async def find_tokens(self, tokens: Sequence[str]) -> dict[str, Token]:
+        known = self.tables.executions.tokens
+        return {token: known[token] for token in tokens if token in known}
 
     async def applied(self, topics: Iterable[str]) -> dict[Partition, Applied]:
         wanted = set(topics)

@@ -6,17 +6,33 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
+import orjson
 import pytest
 
 from connectors.source import RawRecord
+from engine.batch import Batch
 from engine.cli.working import step_words
+from engine.commands import in_portions
 from engine.errors import UsageError
-from engine.reading import NotFoundError, explain, history, list_dead_letters, list_runs, replay, show, verify
-from engine.store.connecting import Connection
+from engine.reading import (
+    AskedOfRun,
+    NotFoundError,
+    ask_complete,
+    explain,
+    history,
+    list_dead_letters,
+    list_runs,
+    replay,
+    show,
+    verify,
+)
+from engine.store.connecting import Connection, connect
+from engine.store.contract import LostRunsError
+from engine.store.values import Command
 from statemachines.later import Later
 from statemachines.limits import TOKEN_CHARACTERS_MAX
 from statemachines.machine import compile_pipeline
-from tests.feeding import Feeding, event, feed
+from tests.feeding import BEGINS, Feeding, event, feed
 from tests.lending import TOPIC, Verdict, World, clear, lending_pipeline
 from tests.operators import WHO, WHY, ask, complete
 from tests.services import Database
@@ -415,3 +431,66 @@ async def test_show_history_and_explain_tell_of_what_goes_on_outside(
         answer = (await explain(reader, "default", event_id=void.event_id)).answers[0]
         assert answer.current.disposition == "void"
         assert "had ended it by leaving its state" in answer.current.sentence
+
+
+async def ask_all(feeding: Feeding, loans: list[str]) -> list[AskedOfRun]:
+    connection = await connect(feeding.database.engine_dsn, for_engine=False)
+    try:
+        return [
+            await ask_complete(
+                connection,
+                feeding.namespace,
+                f"case {loan}/1",
+                result=orjson.dumps(VERDICT),
+                who=WHO,
+                why=WHY,
+            )
+            for loan in loans
+        ]
+    finally:
+        await connection.close()
+
+
+async def test_many_are_completed_in_one_commit_and_one_by_one_where_that_is_lost(
+    database: Database, reader: Connection, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loans = [f"l{number:02}" for number in range(20)]
+    async with feed(database, lending_pipeline()) as feeding:
+        await waits(feeding, *loans)
+        await ask_all(feeding, [*loans[:10], loans[0]])
+        await feeding.commands()
+        commits = (
+            "select count(distinct at), count(*) filter (where done), count(*) from pointsman.operations"
+        )
+        assert tuple(await reader.fetchrow(commits) or ()) == (2, 10, 11)
+        commit, tried = feeding.committer.commit, list[int]()
+
+        async def lose_the_first(batch: Batch) -> None:
+            tried.append(len(batch.commit.commands))
+            if len(tried) == 1:
+                raise LostRunsError("another engine moved a run first")
+            await commit(batch)
+
+        monkeypatch.setattr(feeding.committer, "commit", lose_the_first)
+        await ask_all(feeding, loans[10:])
+        await feeding.commands()
+        assert tried == [10, *[1] * 10]
+    assert set((await states(reader)).values()) == {"granted"}
+    await check_the_log(reader)
+
+
+def test_only_completions_of_different_runs_are_taken_together_and_in_their_order() -> None:
+    def command(number: int, what: str, key: str, pipeline: int = 1) -> Command:
+        return Command(number, pipeline, what, orjson.dumps({"key": key}), WHO, WHY, BEGINS)
+
+    asked = [
+        command(1, "complete", "a"),
+        command(2, "fail", "b"),
+        command(3, "complete", "a", 2),
+        command(4, "complete", "b"),
+        command(5, "pause", "c"),
+        command(6, "send", "d"),
+        command(7, "complete", "b"),
+    ]
+    assert [[one.id for one in several] for several in in_portions(asked)] == [[1, 2, 3], [4], [5], [6], [7]]
+    assert in_portions([]) == []

@@ -339,9 +339,9 @@ set pipeline = excluded.pipeline, key = excluded.key, run = excluded.run, sequen
     number = excluded.number, step = excluded.step, attempt = excluded.attempt, waits = true
 where excluded.waits and not tokens.waits
 
--- name: find_token
+-- name: find_tokens
 select token, pipeline, key, run, sequence, number, step, attempt, waits
-from pointsman.tokens where namespace = $1 and token = $2
+from pointsman.tokens where namespace = $1 and token = any ($2::text[])
 
 -- name: begin_executions
 -- The next of each step, so many at most, in the order in which they were asked for or are to be tried again; those of

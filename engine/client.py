@@ -11,17 +11,16 @@ It needs Postgres alone, and no pipeline is loaded here: an engine does what is 
 # ruff: noqa: ASYNC109 - how long it may take is part of what is asked
 from __future__ import annotations
 
-import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-import asyncpg
 from pydantic_core import to_json
 
 from engine.awaiting import Watch
-from engine.errors import PointsmanError, RefusedError, ServiceUnreachableError, UsageError
+from engine.connections import Connections
+from engine.errors import PointsmanError, UsageError
 from engine.reading import (
     AskedOfRun,
     Done,
@@ -43,9 +42,6 @@ from engine.reading import (
 )
 from engine.reading.completing import TOKEN_SECONDS
 from engine.reading.operating import What, check_key, number_of
-from engine.store.connecting import Connection, connect, translate
-from engine.store.contract import StoreUnavailableError
-from engine.store.migrations import check_schema
 from statemachines.definition import State
 from statemachines.events import Event
 from statemachines.run import active_in
@@ -117,19 +113,15 @@ class Client:
             who: on whose behalf; it is kept with all that is asked.
             namespace: what the runs belong to.
         """
-        self._postgres = postgres
         self._who = who
         self._namespace = namespace
-        self._idle: list[Connection] = []
-        self._busy: set[Connection] = set()
-        self._room = asyncio.Semaphore(CONNECTIONS)
-        self._watch = Watch(self._connect)
+        self._connections = Connections(postgres, NAME, CONNECTIONS)
+        self._watch = Watch(self._connections.connect)
         self._numbers: dict[str, int] = {}
-        self._closed = False
 
     async def __aenter__(self) -> Self:
         """Connect, so that what is wrong with the address is seen at once."""
-        async with self._asking():
+        async with self._connections.asking():
             return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -138,12 +130,8 @@ class Client:
 
     async def close(self) -> None:
         """Give up the connections; who still waits is cancelled."""
-        self._closed = True
+        await self._connections.close()
         await self._watch.close()
-        while self._idle:
-            await self._idle.pop().close()
-        for one in [*self._busy]:
-            one.terminate()
 
     async def send(
         self,
@@ -167,7 +155,7 @@ class Client:
         event_type = event.event_type() if isinstance(event, Event) else event
         said = event if isinstance(event, Event) else data
         given = None if said is None else _json(said)
-        async with self._asking() as connection:
+        async with self._connections.asking() as connection:
             asked = await ask_send(
                 connection,
                 self._namespace,
@@ -252,7 +240,7 @@ class Client:
             NotFoundError: no such pipeline was ever run.
         """
         check_key(key)
-        self._check_open()
+        self._connections.check_open()
         states = _states(until)
         number = await self._number(pipeline)
         try:
@@ -268,7 +256,7 @@ class Client:
 
     async def run(self, pipeline: str, key: str, *, generation: int | None = None) -> RunView:
         """A run; its latest generation where none is given. Raises NotFoundError."""
-        async with self._asking() as connection:
+        async with self._connections.asking() as connection:
             return await find_view(connection, self._namespace, pipeline, key, generation)
 
     async def runs(
@@ -282,7 +270,7 @@ class Client:
         limit: int = 100,
     ) -> list[RunView]:
         """Runs by filters, those that started last first; ``limit`` 0 gives all of them. Raises UsageError."""
-        async with self._asking() as connection:
+        async with self._connections.asking() as connection:
             return await list_runs(
                 connection,
                 self._namespace,
@@ -303,7 +291,7 @@ class Client:
         where: Sequence[tuple[str, str]] = (),
     ) -> int:
         """How many runs these filters choose, exactly. Raises UsageError."""
-        async with self._asking() as connection:
+        async with self._connections.asking() as connection:
             return await count_runs(
                 connection, self._namespace, pipeline=pipeline, status=status, state=state, where=where
             )
@@ -312,23 +300,23 @@ class Client:
         self, pipeline: str, key: str, *, generation: int | None = None, at_sequence: int | None = None
     ) -> RunAt:
         """A run with its steps, as it is or was after a row. Raises NotFoundError."""
-        async with self._asking() as connection:
+        async with self._connections.asking() as connection:
             return await show(connection, self._namespace, pipeline, key, generation, at_sequence=at_sequence)
 
     async def history(self, pipeline: str, key: str, *, generation: int | None = None) -> list[HistoryRow]:
         """All that happened to a run, in order. Raises NotFoundError."""
-        async with self._asking() as connection:
+        async with self._connections.asking() as connection:
             return await history(connection, self._namespace, pipeline, key, generation)
 
     async def explain(self, event_id: str, *, source: str | None = None) -> Explanation:
         """What became of an event."""
-        async with self._asking() as connection:
+        async with self._connections.asking() as connection:
             return await explain(connection, self._namespace, event_id=event_id, source=source)
 
     async def _complete(
         self, token: str, timeout: float, why: str, *, result: bytes | None = None, error: str | None = None
     ) -> Answered:
-        async with self._asking() as connection:
+        async with self._connections.asking() as connection:
             asked = await ask_complete(
                 connection,
                 self._namespace,
@@ -342,13 +330,13 @@ class Client:
         return await self._answer(asked, timeout)
 
     async def _ask_of(self, what: What, pipeline: str, key: str, why: str, timeout: float) -> Answered:
-        async with self._asking() as connection:
+        async with self._connections.asking() as connection:
             asked = await ask_of_run(connection, self._namespace, what, pipeline, key, who=self._who, why=why)
         return await self._answer(asked, timeout)
 
     async def _answer(self, asked: AskedOfRun, timeout: float) -> Answered:
         await self._watch.command(asked.id, timeout)
-        async with self._asking() as connection:
+        async with self._connections.asking() as connection:
             (done,) = await wait_until_done(connection, self._namespace, [asked], seconds=0)
             run: RunView | None = None
             if done.taken:
@@ -368,52 +356,9 @@ class Client:
 
     async def _number(self, pipeline: str) -> int:
         if pipeline not in self._numbers:
-            async with self._asking() as connection:
+            async with self._connections.asking() as connection:
                 self._numbers[pipeline] = await number_of(connection, self._namespace, pipeline)
         return self._numbers[pipeline]
-
-    async def _connect(self) -> Connection:
-        connection = await connect(self._postgres, name=NAME, for_engine=False)
-        try:
-            await check_schema(connection)
-        except BaseException:
-            await connection.close()
-            raise
-        return connection
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise UsageError("This client is closed. Make another one.")
-
-    @contextlib.asynccontextmanager
-    async def _asking(self) -> AsyncIterator[Connection]:
-        """A connection that nobody else asks on meanwhile."""
-        self._check_open()
-        async with self._room:
-            while self._idle and self._idle[-1].is_closed():
-                self._idle.pop()
-            connection = self._idle.pop() if self._idle else await self._connect()
-            self._busy.add(connection)
-            try:
-                yield connection
-            except asyncpg.InsufficientPrivilegeError as error:
-                message = f"This role may only look ({error}). To ask for something, it needs GRANT pointsman_engine."
-                raise RefusedError(message) from error
-            except BaseException as error:
-                if not isinstance(translate(error), StoreUnavailableError):
-                    raise
-                connection.terminate()
-                message = (
-                    f"Postgres broke away while it was asked ({type(error).__name__}). Whether it has taken what was "
-                    "asked is not known: ask again, an event under the same id."
-                )
-                raise ServiceUnreachableError(message) from error
-            finally:
-                self._busy.discard(connection)
-                if self._closed:
-                    await connection.close()
-                elif not connection.is_closed():
-                    self._idle.append(connection)
 
 
 def _json(data: Any) -> bytes:

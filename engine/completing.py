@@ -123,18 +123,21 @@ class Completing:
         key = idempotency_key(machine, asked.key, of.generation, execution)
         known_as = _event_id(key, asked.attempt, command)
         data = {"execution": execution.id, "attempt": asked.attempt}
-        at = batch.commit.at
-        arrival = result_arrival(route, asked.key, known_as, f"{STEP_DONE}{asked.step}", data, at)
+        kind, at = STEP_FAILED if command.command == "fail" else STEP_DONE, batch.commit.at
+        arrival = result_arrival(route, asked.key, known_as, f"{kind}{asked.step}", data, at)
         own = run if run is not None and run.id == asked.run else None
         batch.settle(arrival, own, Ignored(Reason.VOID), at, None)
         name = _name(asked, route)
         before = await self._store.completion_of(asked.run, f"{key}/{asked.attempt}/")
+        left = None if own is None else read_memory(own.memory).execution(execution.id)
         if before is not None:
             when = before.at.isoformat(timespec="seconds")
             said = f"{name} was completed already, by {before.who} at {when} ({before.why})"
         elif own is None or own.has_ended:
             said = f"{name} is not waited for any more: that run has ended in {' '.join(of.states)}"
-        elif read_memory(own.memory).execution(execution.id) is not None:
+        elif left is not None and left.again < 0:
+            said = f"{name} has ended already, which its run could not take: it is held by a dead letter"
+        elif left is not None:
             said = (
                 f"Attempt {asked.attempt} of {name} is not waited for any more: it was not completed in time"
             )

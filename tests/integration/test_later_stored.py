@@ -347,6 +347,9 @@ async def test_a_result_that_the_run_cannot_take_holds_it_and_is_redriven(
         assert "nobody lends less than nothing" in done.sentence
         [letter] = await list_dead_letters(reader, "default")
         assert done.dead_letter == letter.id
+        again = await complete(feeding, TOKEN, error="never mind")
+        assert (again.failed, again.disposition) == (True, "void")
+        assert "could not take: it is held by a dead letter" in again.sentence
         await check_the_log(reader)
         await feeding.redrive(letter.id)
     [letter, _] = await list_dead_letters(reader, "default", status=None)

@@ -18,13 +18,13 @@ from connectors.decode import Decoded, Unreadable, decode, decode_each
 from connectors.source import Record
 from engine.arrival import Arrival
 from engine.by_itself import OF_INSIDE
-from engine.cancelling import Cancelling
 from engine.dispositions import Disposition
 from engine.executions import StepResult, told_token
 from engine.identity import identity_of
 from engine.inside import result_arrival
-from engine.log import digest_number, digest_of, postgres_time
+from engine.log import Kind, digest_number, digest_of, postgres_time
 from engine.moves import RECENT_BYTES, Move
+from engine.pausing import Pausing
 from engine.routing import Reader, TopicRoute
 from statemachines.events import STEP_WAITS, Event
 from statemachines.handlers import HandlerError, describe_invalid
@@ -51,7 +51,7 @@ _Met = tuple[Arrival, Machine | None, Run | None, Occurrence, datetime, int]
 """An event that has met its run; the definition that the run follows, if it is loaded; when, and that as a number."""
 
 
-class Batch(Cancelling):
+class Batch(Pausing):
     """Steps events."""
 
     def __init__(
@@ -184,6 +184,8 @@ class Batch(Cancelling):
 
         ``after_wait`` is the number of the log row since which the event has waited.
         """
+        if self.paused and after_wait is None:
+            arrivals = self._but_paused(arrivals)
         wave: list[Arrival] = []
         runs: set[tuple[object, ...]] = set()
         for arrival in arrivals:
@@ -195,6 +197,16 @@ class Batch(Cancelling):
             wave.append(arrival)
         if wave:
             self._meet_wave(wave, after_wait)
+
+    def _but_paused(self, arrivals: Iterable[Arrival]) -> list[Arrival]:
+        """Those that are not for runs of paused pipelines; the others are kept back, one after the other."""
+        others: list[Arrival] = []
+        for arrival in arrivals:
+            if arrival[0].pipeline not in self.paused:
+                others.append(arrival)
+            elif not self.hold_back(arrival):
+                self._meet_wave([arrival], None)
+        return others
 
     def _meet_wave(self, wave: list[Arrival], after_wait: int | None) -> None:
         """The same for events of different runs, which can all be taken through one stage before the next."""
@@ -213,6 +225,10 @@ class Batch(Cancelling):
                 assert run is not None, "what comes from inside comes from a run"
                 self._take_own(arrival, machine, run, arrival[7], outcome, at)
                 self.follow(arrival[0], arrival[1])
+            elif after_wait is not None and run is not None and _begins(run, outcome):
+                # What waited for the run's beginning is its beginning.
+                self._leave_waiting(arrival, run, Kind.LEFT_WAITING, at, after_wait)
+                self._meet_wave([arrival], None)
             elif after_wait is not None and _is_for_next(run, outcome):
                 others.append((arrival, run, ENDED_MEANWHILE, at, after_wait))
             elif type(outcome) is Moved:
@@ -343,6 +359,11 @@ def _place_of(arrival: Arrival) -> tuple[int, int]:
     """Position and offset; or what stands for them where the event has none."""
     position = arrival[3]
     return (position, arrival[2].offset) if position else (OF_INSIDE, digest_number(arrival[6]))
+
+
+def _begins(run: Run, outcome: Outcome) -> bool:
+    """Whether an event begins a run that was expected."""
+    return run.status == Status.EXPECTED and type(outcome) is Moved
 
 
 def _is_for_next(run: Run | None, outcome: Outcome) -> bool:

@@ -2,12 +2,16 @@
 
 ``redrive``   put a dead letter's event back: where it holds its run, in its place before those that wait behind it;
               where the broker refused what a run publishes, back into the outbox, behind all that is there by now
-``drop``      give a dead letter up: where it holds its run, those that wait go on without it
+``drop``      give a dead letter up: where it holds its run, those that wait go on without it; and where it is the
+              failure of a step, the run goes on without that, too
 ``edit``      the same as redrive, with other data in the event
 ``event``     an event that a run has sent to another one (``engine.sending``)
 ``send`` ...  what operators ask of runs, and what completes steps (``engine.operating``)
 ``release``   a definition that a run's events waited for is loaded again; or more events waited than one of the others
               could take with it (``engine.draining``)
+``release_pipeline``  more runs are to go on whose pipeline was resumed than one transaction could ask for
+
+What is for a pipeline that is paused stays in the inbox until it is resumed.
 
 Each is consumed by deleting its row in the transaction of what it causes, so it happens once. A dead letter that is not
 open any more is left alone: doing it twice changes nothing the second time.
@@ -34,13 +38,15 @@ from engine.draining import Draining, write_row
 from engine.envelope import decode_headers
 from engine.inside import inner_arrival
 from engine.limits import EngineLimits
-from engine.operating import WHATS, Operating
+from engine.log import PIPELINE_PAUSED
+from engine.operating import PIPELINE_WHATS, WHATS, Operating
 from engine.outlet import Outlet
 from engine.relay.refusals import record_of
 from engine.routing import Route, TopicRoute
 from engine.sending import SentEvents
 from engine.store.contract import LostRunsError, RefusedByStoreError, Store
-from engine.store.values import Command, EndedDeadLetter, StoredDeadLetter
+from engine.store.values import Command, EndedDeadLetter, Release, StoredDeadLetter
+from engine.unsticking import failure_in, skip_failed
 from engine.waiting import with_deferred
 from statemachines.limits import FOLLOWING_MAX
 from statemachines.memory import read_memory
@@ -123,6 +129,7 @@ class Commands:
         if self.wanted.is_set() or now - self._looked_at >= self._limits.inbox_poll_seconds:
             self.wanted.clear()
             self._looked_at = now
+            await self._committer.learn_pauses()
             self._found = await self._store.read_inbox(
                 list(self._routes),
                 self._limits.inbox_commands_max,
@@ -132,14 +139,17 @@ class Commands:
 
     async def work(self) -> None:
         """Take up what the last look has found, for a while; nothing else must be in flight."""
-        commands, self._found = self._found, []
+        # Of pipelines that are paused by now the others wait where they are.
+        commands = [one for one in self._found if self._may_be_taken(one)]
+        self._found = []
         until = time.monotonic() + self._limits.inbox_seconds_max
         if len(commands) >= self._limits.inbox_commands_max:
             self.wanted.set()
         events = [command for command in commands if command.command == "event"]
         if events:
             await self._sent.take(events)
-        for several in in_portions([one for one in commands if one.command != "event"]):
+        may = [one for one in commands if one.command != "event" and self._may_be_taken(one)]
+        for several in in_portions(may):
             together = len(several) > 1 and await self._take_together(several)
             for command in () if together else several:
                 following = await self._take(command)
@@ -151,6 +161,9 @@ class Commands:
             if time.monotonic() >= until:
                 self.wanted.set()
                 return
+
+    def _may_be_taken(self, command: Command) -> bool:
+        return command.command in PIPELINE_WHATS or command.pipeline not in self._committer.paused
 
     async def _take_together(self, commands: Sequence[Command]) -> bool:
         """Take up what completes steps of different runs in one commit; False: each is to have its own."""
@@ -186,6 +199,7 @@ class Commands:
             except LostRunsError:
                 self._committer.forget(batch)
                 losses += 1
+                await self._committer.learn_pauses()
                 if not await self._store.has_command(command.id):
                     return None
             except RefusedByStoreError as error:
@@ -194,6 +208,8 @@ class Commands:
                     await self._discard(command, error)
                     return None
             else:
+                if command.command in PIPELINE_WHATS:
+                    await self._committer.learn_pauses()
                 return batch.commit.followed_by
         return None
 
@@ -216,6 +232,9 @@ class Commands:
                     await self._end_dead_letter(attempt, letter, batch)
             case "release":
                 await self._release(attempt, int(body["run"]), int(body["held"]), batch)
+            case "release_pipeline":
+                rest = Release(command.pipeline or 0, int(body["after"]), command.who, command.why)
+                batch.commit.released.append(rest)
             case what if what in WHATS:
                 attempt.offered = await self._operating.take(command, batch, attempt.events_max)
             case unknown:
@@ -244,8 +263,10 @@ class Commands:
         if holder and run is not None and not redriven and read_memory(run.memory).undoing >= 0:
             log.error(
                 "dead letter %s holds the run %r, which is being undone and could not go on without it; it stays open. "
-                "Redrive it, and it is tried once more",
+                "Redrive it, and it is tried again; or have the run skip it: pointsman skip %s %s",
                 letter.id,
+                run.key,
+                self._routes[letter.pipeline or 0].name,
                 run.key,
             )
             return
@@ -266,10 +287,21 @@ class Commands:
         batch.commit.ended.append(EndedDeadLetter(letter.id, status, command.who, command.why, edited=edited))
         if holder and run is not None and letter.pipeline is not None:
             write_row(command, f"pointsman.{command.command}", self._routes[letter.pipeline], run, batch)
+            if not redriven:
+                await self._skip(command, letter, self._routes[letter.pipeline], run, batch)
         if redriven and topic is not None:
             await self._offer(record, letter, topic, batch)
         if (holder or cancels) and run is not None and letter.pipeline is not None:
             await self._drain(attempt, self._routes[letter.pipeline], run.key, batch)
+
+    async def _skip(
+        self, command: Command, letter: StoredDeadLetter, route: Route, run: Run, batch: Batch
+    ) -> None:
+        """Of a step's failure: the run goes on without the step, as by ``skip``."""
+        failure = None if letter.position else failure_in(run, letter.type or "", letter.record_value)
+        if failure is not None:
+            await self._committer.learn_strikes([])
+            skip_failed(route, run, route.machines[run.definition], failure, command.who, batch)
 
     def _publish_again(self, command: Command, letter: StoredDeadLetter, batch: Batch) -> None:
         # Its old place is gone: what the run published since may have been read. So it goes to the end.
@@ -297,7 +329,15 @@ class Commands:
             return
         [found] = await with_deferred(route, [found], self._store, self._topics)
         route.cache[found.key] = found
-        if found.definition in route.machines:
+        if found.definition not in route.machines:
+            hold = await self._store.hold_of(found.id, held)
+            if hold is not None and hold.type == PIPELINE_PAUSED:
+                log.error(
+                    "the run %r of %s stays held, though its pipeline goes on: it follows a version of it that is not "
+                    "loaded here. Load that, too, and let it go on: pointsman resume %s %s",
+                    *(found.key, route.name, route.name, found.key),
+                )
+        else:
             write_row(command, f"pointsman.{command.command}", route, found, batch)
             batch.following_max = max(attempt.following_max, 0)
             if attempt.following_max < 0:

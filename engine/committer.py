@@ -35,7 +35,8 @@ from engine.observing import Observer
 from engine.routing import Route, TopicRoute
 from engine.run_ids import RunIds
 from engine.store.contract import LostPositionsError, LostRunsError, RefusedByStoreError, Store
-from engine.telling import tell_dead_letters
+from engine.store.values import Pause
+from engine.telling import tell_dead_letters, tell_pause
 from engine.timers import Due
 
 log = logging.getLogger("pointsman.engine")
@@ -111,7 +112,18 @@ class Committer:
         self.strikes: dict[tuple[int, int], tuple[int, str]] = {}
         self.left_alone: dict[tuple[Route, str], Due] = {}
         """By run, as it was then: what has fallen due, and the store takes neither as a move nor as a dead letter."""
+        self.paused: dict[int, Pause] = {}
+        """By pipeline, as far as it was heard; batches look at it."""
+        self._names = {route.pipeline: route.name for topic in topics.values() for route in topic.routes}
         self.last_ticket = 0
+
+    async def learn_pauses(self) -> None:
+        """Know which pipelines are paused."""
+        found = {one.pipeline: one for one in await self._store.pauses(list(self._names))}
+        for pipeline in found.keys() ^ self.paused.keys():
+            tell_pause(self._names[pipeline], found.get(pipeline))
+        self.paused.clear()
+        self.paused.update(found)
 
     async def prepare(
         self,
@@ -180,7 +192,8 @@ class Committer:
         await self._ids.have(len(due) + sum(len(run.deferred) for run in runs))
         for portion in _portions(due, EVENTS_BETWEEN_BREATHS):
             for one in portion:
-                batch.fall_due(one.route, one.key, one.until)
+                if one.route.pipeline not in self.paused:
+                    batch.fall_due(one.route, one.key, one.until)
             batch.rest()
             await _breathe()
 
@@ -278,7 +291,7 @@ class Committer:
         """An empty batch that may start so many runs."""
         await self._ids.have(runs_max * self._routes_per_topic)
         batch = Batch(self._clock(), self._ids, self.cluster, self._beat)
-        batch.strikes = self.strikes
+        batch.strikes, batch.paused = self.strikes, self.paused
         return batch
 
     def begin(
@@ -330,6 +343,9 @@ class Committer:
                     self._drop(slices, lost)
                 case LostRunsError():
                     losses += 1
+                    if self.paused:
+                        # It may be that a pipeline was resumed.
+                        await self.learn_pauses()
                     self._observer.lost_comparison()
                     if losses >= LOSSES_MAX:
                         raise error

@@ -135,7 +135,7 @@ class Completing:
             said = f"{name} was completed already, by {before.who} at {when} ({before.why})"
         elif own is None or own.has_ended:
             said = f"{name} is not waited for any more: that run has ended in {' '.join(of.states)}"
-        elif left is not None and left.again < 0:
+        elif left is not None and left.is_given_up:
             said = f"{name} has ended already, which its run could not take: it is held by a dead letter"
         elif left is not None:
             said = (
@@ -149,10 +149,10 @@ class Completing:
 def _begun(asked: Token, route: Route, run: Run) -> BegunExecution:
     address = asked.run, run.definition, 0, asked.sequence, asked.number
     execution = read_memory(run.memory).execution(f"{asked.sequence}.{asked.number}")
-    of = "" if execution is None else execution.of
-    return BegunExecution(
-        0, route.pipeline, run.key, run.generation, *address, asked.step, asked.attempt, "", b"", of
+    begun = BegunExecution(
+        0, route.pipeline, run.key, run.generation, *address, asked.step, asked.attempt, "", b""
     )
+    return begun if execution is None else begun._replace(of=execution.of, since=execution.since)
 
 
 def _as_returned(step: Step[Any, Any], data: Any) -> Any:

@@ -62,7 +62,7 @@ def note_executions(commit: Commit, pipeline: int, run: Run, before: bytes) -> N
 def open_executions(memory: bytes) -> dict[tuple[int, int], Execution]:
     """Those that wait for an attempt, or have begun one, by the numbers of their row and within it."""
     executions = read_memory(memory).executions if memory else ()
-    return {(one.sequence, one.number): one for one in executions if one.again != OVER}
+    return {(one.sequence, one.number): one for one in executions if not one.is_given_up}
 
 
 def asked_execution(pipeline: int, run: Run, one: Execution, at: datetime) -> AskedExecution:
@@ -71,8 +71,9 @@ def asked_execution(pipeline: int, run: Run, one: Execution, at: datetime) -> As
     if one.again and not one.stopping:
         again = time_of(one.again)
     named = run.key, run.id, one.sequence, one.number
-    rest = one.of, one.made, bool(one.stopping), one.token
-    return AskedExecution(pipeline, *named, one.step, one.attempt, again, one.error, *rest)
+    rest = one.of, one.made, bool(one.stopping), one.since
+    asked = AskedExecution(pipeline, *named, one.step, one.attempt, again, one.error, *rest)
+    return asked._replace(token=one.token) if one.token else asked
 
 
 def given_up(memory: bytes, execution: Execution, *, unknown: bool) -> bytes:

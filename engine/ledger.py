@@ -22,6 +22,7 @@ from engine.log import (
     LogRow,
     digest_number,
     fold,
+    holding,
     pack,
     seal_packed,
     with_hash,
@@ -33,7 +34,7 @@ from statemachines.outcome import (
     Reason,
     Refused,
 )
-from statemachines.run import DIGEST_BYTES, Run, Status
+from statemachines.run import DIGEST_BYTES, DeferredEvent, Run, Status, remember
 from statemachines.search import Attributes, attributes_of
 
 TYPES_LISTED_MAX = 12
@@ -372,10 +373,12 @@ class Ledger:
         effects: bytes = b"",
         memory: bytes = b"",
         moved: Moved | None = None,
+        deferred: tuple[DeferredEvent, ...] | None = None,
     ) -> Run:
         """Log a row with an event that is no ordinary move; returns the run after it.
 
-        But for what ``moved`` says configuration and context stay as they are.
+        But for what ``moved`` says configuration and context stay as they are; and so does what is ``deferred``, where
+        it is not given. The run is made in one go; ``fold`` says the same more plainly.
         """
         record, envelope, digest = arrival.record, arrival.decoded.envelope, None
         packed = encode_envelope(record.timestamp, record.key, record.headers, run.key.encode())
@@ -385,10 +388,25 @@ class Ledger:
             memory = moved.memory or b""
             digest = digest_number(arrival.digest) if kind in CONSUMED else None
         position, offset = (arrival.position, record.offset) if arrival.position else (None, None)
-        return self.write(arrival.route, run, (
-            run.id, digest, offset, at, run.sequence + 1, position, run.definition, int(kind), status, packed,
-            envelope.type, configuration, envelope.id, effects, context, memory, record.value,
+        route, key, sequence, kind_number = arrival.route, run.key, run.sequence + 1, int(kind)
+        self._note_row(route, run)
+        row = pack((
+            run.id, digest, offset, at, sequence, position, run.definition, kind_number, status, packed, envelope.type,
+            configuration, envelope.id, effects, context, memory, record.value,
         ))  # fmt: skip
+        hashed = seal_packed(run.hash, row)
+        self.commit.rows.append(with_hash(row, hashed))
+        held, waiting = holding(kind_number, sequence, run.held, run.waiting)
+        recent = run.recent if digest is None else remember(run.recent, arrival.digest)
+        after = Run(
+            run.id, key, run.generation, sequence, status, configuration, context or run.context, recent, hashed,
+            run.definition, held, waiting, run.started if run.sequence else at, at, memory or run.memory,
+            run.deferred if deferred is None else deferred,
+        )  # fmt: skip
+        # Out and in again moves it to the end: the cache's order is the order of use.
+        route.cache.pop(key, None)
+        route.cache[key] = after
+        return after
 
 
 def _changed_attributes(route: Route, run: Run, before: bytes) -> Iterator[tuple[int, Attributes]]:

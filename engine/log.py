@@ -22,7 +22,7 @@ FIRED               a timer fell due, or an event that the run sent to itself: t
 HELD_FIRED          one of those failed, and holds the run
 PASSED              the event, or one of those, changed nothing but what the run remembers
 CANCELLED           an operator cancelled the run: it moved, or ended where it was; nothing holds it any more
-PAUSED              an operator holds the run: what comes for it waits, and nothing of it falls due
+PAUSED              an operator holds the run, or its pipeline: what comes for it waits, and nothing of it falls due
 ==================  ============================================================================================
 """
 
@@ -76,6 +76,22 @@ class Kind(enum.IntEnum):
 CONSUMED = frozenset({Kind.STARTED, Kind.MOVED, Kind.MOVED_AFTER_WAIT, Kind.MOVED_DEFERRED})
 HOLDS = frozenset({Kind.HELD, Kind.HELD_AFTER_WAIT, Kind.HELD_DEFERRED, Kind.HELD_FIRED})
 """An event failed, is a dead letter, and holds the run."""
+_HOLDS_FROM_NOW = frozenset({*map(int, HOLDS), int(Kind.DRAINING), int(Kind.PAUSED)})
+_LETS_GO = frozenset({int(Kind.RELEASED), int(Kind.CANCELLED)})
+_WAITS = {int(kind): 0 for kind in Kind} | {
+    int(Kind.WAITED): 1,
+    int(Kind.DEFERRED): 1,
+    int(Kind.MOVED_AFTER_WAIT): -1,
+    int(Kind.HELD_AFTER_WAIT): -1,
+    int(Kind.LEFT_WAITING): -1,
+    int(Kind.MOVED_DEFERRED): -1,
+    int(Kind.HELD_DEFERRED): -1,
+    int(Kind.LEFT_DEFERRED): -1,
+}
+"""By kind, how many more events wait after a row of it."""
+_WAITED = int(Kind.WAITED)
+PIPELINE_PAUSED = "pointsman.pause_pipeline"
+"""The type of rows that hold a run because its pipeline is paused."""
 STARTED = int(Kind.STARTED)
 MOVED = int(Kind.MOVED)
 DEFERRED = int(Kind.DEFERRED)
@@ -264,34 +280,25 @@ def fold(run: Run | None, row: LogRow, *, key: str = "", generation: int = 0) ->
             1 if kind == DEFERRED else 0, at, at, memory, (),
         ))  # fmt: skip
     recent = run.recent if digest is None else remember(run.recent, digest_bytes(digest))
-    held, waiting = run.held, run.waiting
-    if kind > MOVED:
-        held, waiting = _holding(run, row)
+    held, waiting = (
+        (run.held, run.waiting) if kind <= MOVED else holding(kind, sequence, run.held, run.waiting)
+    )
     return _new(Run, (
         number, run.key, run.generation, sequence, status, configuration, context or run.context, recent, hashed,
         definition, held, waiting, run.started, at, memory or run.memory, run.deferred,
     ))  # fmt: skip
 
 
-def _holding(run: Run, row: LogRow) -> tuple[int, int]:
-    match Kind(row.kind):
-        case Kind.HELD | Kind.DRAINING | Kind.HELD_FIRED | Kind.PAUSED:
-            return row.sequence, run.waiting
-        case Kind.WAITED:
-            return run.held or row.sequence, run.waiting + 1
-        case Kind.RELEASED | Kind.CANCELLED:
-            return 0, run.waiting
-        case Kind.MOVED_AFTER_WAIT | Kind.LEFT_WAITING:
-            return run.held, run.waiting - 1
-        case Kind.HELD_AFTER_WAIT:
-            return row.sequence, run.waiting - 1
-        case Kind.STARTED | Kind.MOVED:
-            return run.held, run.waiting
-        case Kind.DEFERRED:
-            return run.held, run.waiting + 1
-        case Kind.MOVED_DEFERRED | Kind.LEFT_DEFERRED:
-            return run.held, run.waiting - 1
-        case Kind.HELD_DEFERRED:
-            return row.sequence, run.waiting - 1
-        case Kind.FIRED | Kind.PASSED:
-            return run.held, run.waiting
+def holding(kind: int, sequence: int, held: int, waiting: int) -> tuple[int, int]:
+    """What holds a run after a row of this kind and number, and how many events wait for it; before it, the others.
+
+    Raises:
+        ValueError: there is no such kind.
+    """
+    if kind not in _WAITS:
+        raise ValueError(f"{kind} is no kind of row that this version knows")
+    if kind in _HOLDS_FROM_NOW or (kind == _WAITED and not held):
+        held = sequence
+    elif kind in _LETS_GO:
+        held = 0
+    return held, waiting + _WAITS[kind]

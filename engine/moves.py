@@ -164,8 +164,7 @@ class Moves(Settling):
         self.commit.waiting_removed.append((run.id, item.sequence))
         self.waiting.discard((run.id, digest_number(item.digest)))
         left = tuple(one for one in run.deferred if one.sequence != item.sequence)
-        after = self._row_of_move(arrival, machine, run, Kind.MOVED_DEFERRED, moved, at)
-        arrival.route.cache[run.key] = after._replace(deferred=left)
+        self._row_of_move(arrival, machine, run, Kind.MOVED_DEFERRED, moved, at, left)
         self.count(arrival.route, Disposition.APPLIED)
 
     def fire(self, arrival: Arrival, machine: Machine, run: Run, moved: Moved, at: datetime) -> None:
@@ -216,10 +215,17 @@ class Moves(Settling):
         ))  # fmt: skip
 
     def _row_of_move(
-        self, arrival: Arrival, machine: Machine, run: Run, kind: Kind, moved: Moved, at: datetime
+        self,
+        arrival: Arrival,
+        machine: Machine,
+        run: Run,
+        kind: Kind,
+        moved: Moved,
+        at: datetime,
+        deferred: tuple[DeferredEvent, ...] | None = None,
     ) -> Run:
         effects = self._effects(arrival, machine, run, moved, at)
-        return self.row(arrival, run, kind, at, effects=effects, moved=moved)
+        return self.row(arrival, run, kind, at, effects=effects, moved=moved, deferred=deferred)
 
     def _effects(self, arrival: Arrival, machine: Machine, run: Run, moved: Moved, at: datetime) -> bytes:
         """What a move that no event from outside asked for has for the log and the outbox, beside its row."""

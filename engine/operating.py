@@ -4,6 +4,8 @@
 ``pause``    hold the run: what comes for it waits, and nothing of it falls due
 ``resume``   lift that hold; what waited goes on
 ``cancel``   end the run, or have it go where its pipeline says, whatever holds it
+``pause_pipeline``, ``resume_pipeline``   the same for all runs of a pipeline, and those to come (``engine.pausing``)
+``retry``, ``skip``, ``resolve``   what is to become of a run that the failure of a step holds (``engine.unsticking``)
 ``complete`` and ``fail``  say how a step ended that goes on outside (``engine.completing``)
 
 What became of each is kept beside what it did, in the same transaction (``Operation``): whoever asked reads it there.
@@ -12,42 +14,30 @@ What became of each is kept beside what it did, in the same transaction (``Opera
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 
+from engine.answering import NOT_LOADED, Answer, Asked, held_by, not_running, told
 from engine.arrival import Arrival
 from engine.batch import Batch
 from engine.committer import Committer
 from engine.completing import COMPLETES, Completing
 from engine.draining import Draining, write_row
-from engine.log import Kind
+from engine.log import PIPELINE_PAUSED, Kind
 from engine.operators import cancellation, command_id, operators_arrival
 from engine.routing import Route, TopicRoute
+from engine.settling import WAITING_EVENTS_MAX
 from engine.store.contract import Store
-from engine.store.values import Command, Hold, Operation
+from engine.store.values import Command, Hold, Operation, Pause, Release
+from engine.unsticking import STUCK_WHATS, Unsticking
 from engine.waiting import with_deferred
 from statemachines.memory import read_memory
 from statemachines.outcome import Reason, Refused
 from statemachines.run import Run, Status
 
-WHATS = frozenset({"send", "pause", "resume", "cancel"}) | COMPLETES
-
-
-_NOT_LOADED = "it follows a version of its pipeline that is not loaded here. Load that, too, and ask again."
-
-
-class Answer(NamedTuple):
-    """What became of a command."""
-
-    done: bool
-    """Whether the run is as was asked."""
-    sentence: str
-    """Empty: what became of the event that was sent tells."""
-    offered: int = 0
-    """How many events that waited it took with it."""
-    event_id: str | None = None
-    """Of the event that tells what became of it."""
+PIPELINE_WHATS = frozenset({"pause_pipeline", "resume_pipeline"})
+WHATS = frozenset({"send", "pause", "resume", "cancel"}) | STUCK_WHATS | PIPELINE_WHATS | COMPLETES
 
 
 class Operating:
@@ -66,6 +56,7 @@ class Operating:
         self._routes = routes
         self._committer = committer
         self._draining = draining
+        self._unsticking = Unsticking(committer, draining)
         self._completing = Completing(store, routes, committer)
 
     async def take(self, command: Command, batch: Batch, events_max: int) -> int:
@@ -78,12 +69,17 @@ class Operating:
         run: Run | None = None
         if command.command == "send":
             answer = await self._send(command, body, batch)
+        elif command.command in PIPELINE_WHATS:
+            answer = await self._of_pipeline(command, route, batch)
         elif (run := await self._run_of(route, key)) is None:
             answer = Answer(done=False, sentence=f"{route.name} has no run with the key {key!r}.")
         elif body.get("as_of", [run.generation, run.sequence]) != [run.generation, run.sequence]:
             # It was chosen by what it was then.
             name = Asked(command, route, run, batch, events_max).name
             answer = Answer(done=False, sentence=f"{name} has moved since it was chosen. Choose again.")
+        elif command.command in STUCK_WHATS:
+            hold = await self._hold(run) if run.held else None
+            answer = await self._unsticking.do(Asked(command, route, run, batch, events_max), hold)
         else:
             do = {"pause": self._pause, "resume": self._resume, "cancel": self._cancel}[command.command]
             answer = await do(Asked(command, route, run, batch, events_max))
@@ -137,17 +133,42 @@ class Operating:
             batch.refuse(arrival, None, refused, batch.commit.at, None)
         return Answer(done=True, sentence="", event_id=body["event_id"])
 
+    async def _of_pipeline(self, command: Command, route: Route, batch: Batch) -> Answer:
+        await self._committer.learn_pauses()
+        pause, name = self._committer.paused.get(route.pipeline), route.name
+        if command.command == "pause_pipeline":
+            if pause is not None:
+                since = pause.at.isoformat(timespec="seconds")
+                said = f"{name} is paused already: by {pause.who} at {since}, {pause.why}."
+                return Answer(done=True, sentence=said)
+            batch.commit.paused.append(
+                Pause(route.pipeline, command.id, command.who, command.why, batch.commit.at)
+            )
+            said = (
+                f"{name} is paused: what comes for its runs waits, of which at most {WAITING_EVENTS_MAX:,} events of "
+                f"one run may, no timer fires and no step begins. To let it go on: pointsman resume --pipeline {name}."
+            )
+            return Answer(done=True, sentence=said)
+        if pause is None:
+            return Answer(done=True, sentence=f"{name} is not paused: nothing was to be done.")
+        batch.commit.resumed.append(pause)
+        batch.commit.released.append(Release(route.pipeline, 0, command.who, command.why))
+        return Answer(
+            done=True, sentence=f"{name} goes on; runs for which something has waited, one after the other."
+        )
+
     async def _pause(self, asked: Asked) -> Answer:
         name, run = asked.name, asked.run
         if run.status != Status.RUNNING:
-            return Answer(done=False, sentence=_not_running(asked))
+            return Answer(done=False, sentence=not_running(asked))
         if run.held:
             hold = await self._hold(run)
-            if hold.kind == Kind.PAUSED:
-                return Answer(
-                    done=True, sentence=f"{name} is paused already: {_told(hold)} (row {run.held})."
-                )
-            return Answer(done=False, sentence=f"{name} is not paused: {_held_by(asked, hold)}")
+            if hold.kind != Kind.PAUSED:
+                return Answer(done=False, sentence=f"{name} is not paused: {held_by(asked, hold)}")
+            # What its pipeline was paused for is about to be over.
+            if hold.type != PIPELINE_PAUSED:
+                sentence = f"{name} is paused already: {told(hold)} (row {run.held})."
+                return Answer(done=True, sentence=sentence)
         write_row(asked.command, "pointsman.pause", asked.route, run, asked.batch, Kind.PAUSED)
         sentence = (
             f"{name} is paused (row {run.sequence + 1}): what comes for it waits, and its timers do not fire. To let "
@@ -159,13 +180,13 @@ class Operating:
         name, run, route = asked.name, asked.run, asked.route
         if not run.held:
             if run.status != Status.RUNNING:
-                return Answer(done=False, sentence=_not_running(asked))
+                return Answer(done=False, sentence=not_running(asked))
             return Answer(done=True, sentence=f"{name} is not paused: nothing was to be done.")
         hold = await self._hold(run)
         if hold.kind != Kind.PAUSED:
-            return Answer(done=False, sentence=f"{name} is not paused: {_held_by(asked, hold)}")
+            return Answer(done=False, sentence=f"{name} is not paused: {held_by(asked, hold)}")
         if run.definition not in route.machines:
-            return Answer(done=False, sentence=f"{name} stays paused: {_NOT_LOADED}")
+            return Answer(done=False, sentence=f"{name} stays paused: {NOT_LOADED}")
         write_row(asked.command, "pointsman.resume", route, run, asked.batch)
         offered = await self._draining.go_on(asked.command, route, run.key, asked.batch, asked.events_max)
         waited = f"; {run.behind} events had waited" if run.behind else ""
@@ -175,12 +196,12 @@ class Operating:
         name, run, route, batch = asked.name, asked.run, asked.route, asked.batch
         if run.has_ended:
             row = await self._store.cancellation_of(run.id)
-            cancelled = "" if row is None else f" It was cancelled {_told(row)}."
-            return Answer(row is not None, f"{_not_running(asked)}{cancelled}")
+            cancelled = "" if row is None else f" It was cancelled {told(row)}."
+            return Answer(row is not None, f"{not_running(asked)}{cancelled}")
         if run.status != Status.RUNNING:
-            return Answer(done=False, sentence=_not_running(asked))
+            return Answer(done=False, sentence=not_running(asked))
         if run.definition not in route.machines:
-            return Answer(done=False, sentence=f"{name} is not cancelled: {_NOT_LOADED}")
+            return Answer(done=False, sentence=f"{name} is not cancelled: {NOT_LOADED}")
         if read_memory(run.memory).undoing >= 0:
             return Answer(done=True, sentence=f"{name} is being undone already, and nothing cuts that short.")
         await self._committer.learn_strikes([])
@@ -209,22 +230,6 @@ class Operating:
         return operators_arrival(self._routes[command.pipeline or 0], body["key"], body["event"], command.at)
 
 
-class Asked(NamedTuple):
-    """A command, and the run that it is for."""
-
-    command: Command
-    route: Route
-    run: Run
-    batch: Batch
-    events_max: int
-    """How many events that waited it may take with it."""
-
-    @property
-    def name(self) -> str:
-        """The run, at the beginning of a sentence."""
-        return f"The run {self.run.key!r} of {self.route.name}"
-
-
 def _cancelled(asked: Asked) -> tuple[bool, str]:
     """Whether a run is cancelled by now, and what became of it, before what had waited."""
     event_id = command_id(asked.command)
@@ -232,34 +237,6 @@ def _cancelled(asked: Asked) -> tuple[bool, str]:
         if letter.event_id == event_id:
             return False, f"{asked.name} is not cancelled ({letter.reason}): {letter.error}"
     return True, f"{asked.name} is cancelled (row {asked.run.sequence + 1})."
-
-
-def _not_running(asked: Asked) -> str:
-    if asked.run.status == Status.EXPECTED:
-        return f"{asked.name} was not begun yet: events wait for the one that begins it."
-    return f"{asked.name} has ended in {' '.join(asked.run.states)}."
-
-
-def _told(hold: Hold) -> str:
-    """Who did it, when and why, by the row of a command."""
-    said = orjson.loads(hold.payload or b"{}")
-    return f"by {said.get('who')} at {hold.at.isoformat(timespec='seconds')}, {said.get('why')}"
-
-
-def _held_by(asked: Asked, hold: Hold) -> str:
-    """What holds a run that no operator does, and what to do."""
-    since = f"since row {asked.run.held}"
-    if hold.letter is not None:
-        return (
-            f"it is held by dead letter {hold.letter} ({hold.reason}) {since}, and what comes for it waits. Redrive or "
-            f"drop that one: pointsman dead-letters redrive {hold.letter}."
-        )
-    if hold.kind == Kind.WAITED:
-        return (
-            f"it is held {since} because it follows a version of its pipeline that was not loaded. It goes on once an "
-            "engine has that loaded."
-        )
-    return f"what waited for it is taken just now (row {asked.run.held}). Ask again in a moment."
 
 
 def _note(command: Command, body: dict[str, Any], run: Run | None, batch: Batch, answer: Answer) -> None:

@@ -105,13 +105,14 @@ class Outcomes:
         machine, step = self.meant(begun)
         execution, error, retry = _execution(begun), ended.error, step.retry
         assert error is not None, "it failed"
-        if ended.final or begun.attempt >= retry.attempts or isinstance(error, retry.unless):
+        number = begun.attempt - begun.since
+        if ended.final or number >= retry.attempts or isinstance(error, retry.unless):
             kind, attempts = "failed", begun.attempt
             event_type, data = failed_event(
                 step, execution, error, timed_out=ended.timed_out, lost=ended.lost, attempts=attempts
             )
         else:
-            kind, again = "tried", microseconds_of(self._clock() + _pause(step, begun.attempt, error))
+            kind, again = "tried", microseconds_of(self._clock() + _pause(step, number, error))
             event_type, data = tried_event(
                 step, execution, error, timed_out=ended.timed_out, lost=ended.lost, again=again
             )
@@ -146,7 +147,7 @@ def _execution(begun: BegunExecution) -> Execution:
 
 
 def _pause(step: Step[Any, Any], attempt: int, error: BaseException) -> timedelta:
-    """How long to wait before the next attempt, by the step's strategy, which may be a user's."""
+    """How long to wait behind the so manieth attempt, by the step's strategy, which may be a user's."""
     state = RetryCallState(retry_object=None, fn=None, args=(), kwargs={})  # type: ignore[arg-type]  # none is asked
     state.attempt_number = attempt
     state.set_exception((type(error), error, error.__traceback__))

@@ -77,7 +77,7 @@ class Session:
 
     async def works(self) -> bool:
         """Whether a run waits for a step, or what became of one is not durable yet."""
-        working = [route for route in self._routes if route.works]
+        working = [one for one in self._routes if one.works and one.pipeline not in self._committer.paused]
         definitions = [number for route in working for number in route.machines]
         return bool(working) and (
             self._steps.has_results
@@ -100,6 +100,8 @@ class Session:
         backlog = Backlog(parts.reader, self.store, self._topics, parts.limits, parts.clock)
         self._timers = Timers(self.store, self._routes, backlog, parts.limits, parts.clock)
         self._timers.left_alone = self._committer.left_alone
+        await self._committer.learn_pauses()
+        self._timers.paused = self._steps.paused = self._committer.paused
         await self._steps.open(self.store, self._routes)
         await self._commands.listen()
         await self.store.listen(CHANNEL, engine.assignment.take_all_again)

@@ -77,8 +77,8 @@ class Settling(Ledger):
             arrival.decoded.data,
             arrival,
         )
-        after = self.row(arrival, run, Kind.DEFERRED, at, effects=orjson.dumps([said]), memory=memory)
-        arrival.route.cache[run.key] = after._replace(deferred=(*run.deferred, item))
+        effects, waits = orjson.dumps([said]), (*run.deferred, item)
+        self.row(arrival, run, Kind.DEFERRED, at, effects=effects, memory=memory, deferred=waits)
         number = digest_number(arrival.digest)
         self.commit.waiting_added.append((run.id, item.sequence, number, deferred.until))
         self.waiting.add((run.id, number))
@@ -86,8 +86,7 @@ class Settling(Ledger):
 
     def leave_for_next(self, arrival: Arrival, run: Run, item: DeferredEvent, at: datetime) -> None:
         """Note that an event that was deferred waits no longer for this run, which has ended."""
-        after = self.row(arrival, run, Kind.LEFT_DEFERRED, at)
-        arrival.route.cache[run.key] = after._replace(deferred=_without(run.deferred, item))
+        self.row(arrival, run, Kind.LEFT_DEFERRED, at, deferred=_without(run.deferred, item))
         self.commit.waiting_removed.append((run.id, item.sequence))
         self.waiting.discard((run.id, digest_number(item.digest)))
 
@@ -111,8 +110,8 @@ class Settling(Ledger):
                 raise AssertionError(f"a deferred event does not leave by {outcome}")
         kind = Kind.HELD_DEFERRED if holds else Kind.LEFT_DEFERRED
         memory = outcome.memory if isinstance(outcome, Ignored) else None
-        after = self.row(arrival, run, kind, at, memory=memory or b"")
-        arrival.route.cache[run.key] = after._replace(deferred=_without(run.deferred, item))
+        left = _without(run.deferred, item)
+        after = self.row(arrival, run, kind, at, memory=memory or b"", deferred=left)
         self.commit.waiting_removed.append((run.id, item.sequence))
         self.waiting.discard((run.id, digest_number(item.digest)))
         if isinstance(outcome, Refused):

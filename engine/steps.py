@@ -16,7 +16,7 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -90,6 +90,8 @@ class Steps:
         self._routes: dict[int, Route] = {}
         self._works = False
         self._outcomes = Outcomes(clock)
+        self.paused: Mapping[int, object] = {}
+        """Pipelines of which no step begins."""
         self._kinds: dict[tuple[int, str], Step[Any, Any]] = {}
         """By pipeline and name; of versions, the newest counts."""
         self._serving: asyncio.Task[None] | None = None
@@ -260,7 +262,8 @@ class Steps:
         """
         has_listened = time.monotonic() - self._opened_at >= SILENT_SECONDS
         silent = SILENT_SECONDS if has_listened else FOR_EVER_SECONDS
-        pipelines = [route.pipeline for route in self._routes.values() if route.works]
+        working = [route.pipeline for route in self._routes.values() if route.works]
+        pipelines = [one for one in working if one not in self.paused]
         ours = [*self._going, *self._results]
         lost = await store.begun_by_others(
             self._homes, pipelines, definitions, ours, silent, LOST_AT_ONCE_MAX
@@ -316,7 +319,7 @@ class Steps:
     def _in_turn(self) -> dict[tuple[int, str], Step[Any, Any]]:
         """All steps, each time another one first: where there are more of them than places, none waits for ever."""
         self._turn += 1
-        kinds = [*self._kinds.items()]
+        kinds = [one for one in self._kinds.items() if one[0][0] not in self.paused]
         first = self._turn % len(kinds) if kinds else 0
         return dict(kinds[first:] + kinds[:first])
 

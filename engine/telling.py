@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import islice
 
-from engine.store.values import DeadLetter
+from engine.store.values import DeadLetter, Pause
 
 log = logging.getLogger("pointsman.engine")
 
@@ -26,6 +26,20 @@ def tell_dead_letters(letters: Sequence[DeadLetter]) -> None:
     if rest:
         reasons = ", ".join(f"{number} {reason}" for reason, number in rest.most_common())
         log.warning("%s more dead letters in the same commit: %s", rest.total(), reasons)
+
+
+def tell_pause(pipeline: str, pause: Pause | None) -> None:
+    """Say that a pipeline is paused, or goes on."""
+    if pause is None:
+        log.warning("%s goes on: it is paused no more", pipeline)
+        return
+    log.warning(
+        "%s is paused by %s (%s): what comes for it waits, until pointsman resume --pipeline %s",
+        pipeline,
+        pause.who,
+        pause.why,
+        pipeline,
+    )
 
 
 def _sentence(letter: DeadLetter) -> str:

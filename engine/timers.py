@@ -58,6 +58,8 @@ class Timers:
         self._backlog = backlog
         self._limits = limits
         self._clock = clock
+        self.paused: Mapping[int, object] = {}
+        """Pipelines of which nothing falls due."""
         self._looked_at = 0.0
         self._definitions = [number for route in routes for number in route.machines]
         self._behind: dict[Route, tuple[datetime, datetime]] = {}
@@ -128,6 +130,7 @@ class Timers:
         until = {
             number: self._behind[route][0] if route in self._behind else now
             for number, route in self._routes.items()
+            if number not in self.paused
         }
         # Those that are on their way are not asked for; those that are left alone are found, and as many more.
         limit = self._limits.timer_runs_max + len(self.left_alone)

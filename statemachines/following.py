@@ -7,10 +7,9 @@ time.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from statemachines.departing import departed
 from statemachines.events import Address, Envelope, Event
@@ -25,6 +24,7 @@ from statemachines.turns import in_turn
 if TYPE_CHECKING:
     from statemachines.machine import Machine
 
+_PARTS = dict, list
 DELAYED_IDS_FROM = 1_000_000
 """Numbers of effects below are those of publications, whose ids are derived in the same way."""
 
@@ -157,9 +157,18 @@ def _may_take(machine: Machine, run: Run, one: DeferredEvent) -> bool:
 
 def _offer_again(machine: Machine, run: Run, one: DeferredEvent, now: datetime) -> Following:
     # A copy: what a handler does to it must not be seen when it is offered once more.
-    event, error = validated(machine, one.envelope.type, copy.deepcopy(one.data))
+    event, error = validated(machine, one.envelope.type, _copied(one.data))
     occurrence = Occurrence(one.envelope, run.key, one.digest, now, event, error, data=one.data, again=True)
     return Following(one, occurrence, step(machine, run, occurrence))
+
+
+def _copied(value: Any) -> Any:
+    """A copy of what JSON has, which ``copy.deepcopy`` makes more slowly."""
+    if isinstance(value, dict):
+        return {name: _copied(one) if isinstance(one, _PARTS) else one for name, one in value.items()}
+    if isinstance(value, list):
+        return [_copied(one) if isinstance(one, _PARTS) else one for one in value]
+    return value
 
 
 def _still_waits(outcome: Outcome, run: Run) -> bool:
@@ -191,7 +200,7 @@ def _fire(machine: Machine, run: Run, delayed: Delayed, now: datetime, unseen: U
     if refusal:
         return _refuse(machine, run, delayed, now, refusal)
     # A copy: what a handler does to it must not be seen when it falls due once more.
-    data = None if delayed.data is None else copy.deepcopy(delayed.data)
+    data = None if delayed.data is None else _copied(delayed.data)
     event, error = validated(machine, delayed.type, data)
     occurrence = _falls_due(envelope, run, delayed, now, event, error)
     return Following(delayed, occurrence, step(machine, run, occurrence))

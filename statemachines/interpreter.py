@@ -18,8 +18,9 @@ An event meets these questions in this order, and the first that has an answer d
 What comes from inside (a timer, an event that a run sent to itself) is asked the last three only, and where nothing
 takes it, it is noted and gone. An event that was deferred is offered again by the same function. How a step ended is
 for the state that asked for it, and for those around it; where that was left, it is noted, and where nothing takes that
-the step has failed, the run is held. No transition is asked about how a compensation ended, nor about what became of a
-step that was stopped: that changes what the run owes, and once that is nothing, a run that is undone goes on.
+the step has failed, the run is held, until somebody has the step begin anew, or the run go on without. No transition
+is asked about how a compensation ended, nor about what became of a step that was stopped: that changes what the run
+owes, and once that is nothing, a run that is undone goes on.
 
 A pipeline that has nothing but states and transitions on events is looked up in a table. All that charts have besides
 goes through ``chart``, and so does an event on which an action of a flat pipeline raises another.
@@ -34,7 +35,7 @@ past its class's ``__new__``, a meta that is only made when asked for) is there 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from statemachines.chart.macrostep import Macrostep, number_of
 from statemachines.chart.microsteps import Spot
@@ -43,6 +44,8 @@ from statemachines.departing import departed
 from statemachines.events import (
     OUTCOMES,
     STEP_FAILED,
+    STEP_RETRIED,
+    STEP_SKIPPED,
     STEP_STOPPED,
     STEP_TRIED,
     STEP_WAITS,
@@ -71,9 +74,10 @@ from statemachines.outcome import (
 from statemachines.policies import as_defer, told
 from statemachines.run import Run, Status, has_deferred, has_seen
 from statemachines.turns import in_turn
-from statemachines.undoing import ENDED, UNKNOWN, how_ended, settle, undone
+from statemachines.undoing import ENDED, FAILED, UNKNOWN, how_ended, settle, undone
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
 
     from statemachines.context import Context
@@ -97,8 +101,10 @@ def step(machine: Machine, run: Run | None, occurrence: Occurrence) -> Outcome:
     recent, digest = run.recent, occurrence.digest
     if occurrence.seen or (recent.find(digest) >= 0 and has_seen(recent, digest)):
         return DUPLICATE
+    if run.deferred and _waits_already(run, occurrence):
+        return DUPLICATE
     if run.held:
-        return DUPLICATE if has_deferred(run, digest) else WAITS
+        return WAITS
     return _offer(machine, run, occurrence, EMPTY)
 
 
@@ -114,12 +120,14 @@ def _step_asking(machine: Machine, run: Run | None, occurrence: Occurrence) -> O
         recent, digest = run.recent, occurrence.digest
         if occurrence.seen or (recent.find(digest) >= 0 and has_seen(recent, digest)):
             return DUPLICATE
+        if run.deferred and _waits_already(run, occurrence):
+            return DUPLICATE
     memory = EMPTY if run is None else read_memory(run.memory)
     asked = in_turn(machine, memory, occurrence)
     if isinstance(asked, Duplicate | Stale):
         return asked
     if run is not None and run.held:
-        return DUPLICATE if has_deferred(run, occurrence.digest) else WAITS
+        return WAITS
     if isinstance(asked, Refused | Deferred):
         return _out_of_turn(machine, run, occurrence, memory, asked)
     if run is None:
@@ -158,14 +166,12 @@ def _end(machine: Machine, run: Run, occurrence: Occurrence, memory: Memory) -> 
     if event_type.startswith(STEP_STOPPED):
         return Ignored(Reason.VOID)
     if event_type.startswith(STEP_WAITS):
-        if execution.token or execution.again < 0:
-            return Ignored(Reason.VOID)
-        waits = execution._replace(token=str(said.get("token")), again=said.get("until", 0))
-        return Ignored(Reason.LATER, memory=write_memory(memory.instead(waits)))
+        return _wait(memory, execution, said)
+    if event_type.startswith((STEP_RETRIED, STEP_SKIPPED)):
+        return _decide(machine, run, occurrence, memory, execution)
     if event_type.startswith(STEP_TRIED):
-        error = f"{said.get('error')}: {said.get('message')}"[:LAST_ERROR_CHARACTERS_MAX]
         again = execution._replace(
-            attempt=execution.attempt + 1, again=said.get("again", 0), error=error, token=""
+            attempt=execution.attempt + 1, again=said.get("again", 0), error=_error(said), token=""
         )
         if how == UNKNOWN and execution.step in by:
             again = again._replace(unknown=1)
@@ -173,7 +179,41 @@ def _end(machine: Machine, run: Run, occurrence: Occurrence, memory: Memory) -> 
     if execution.of:
         return _undo(machine, run, occurrence, memory, execution)
     left = settle(memory, execution, how, run.sequence + 1, by)
-    return _offer(machine, run, occurrence._replace(delayed=execution), left)
+    outcome = _offer(machine, run, occurrence._replace(delayed=execution), left)
+    if execution.is_given_up and type(outcome) is Refused and outcome.reason is Reason.STEP_FAILED:
+        return _begin_anew(memory, execution, said)
+    return outcome
+
+
+def _wait(memory: Memory, execution: Execution, said: Mapping[str, Any]) -> Outcome:
+    """What becomes of an attempt that goes on outside: the first token of it counts."""
+    if execution.token or execution.is_given_up:
+        return Ignored(Reason.VOID)
+    waits = execution._replace(token=str(said.get("token")), again=said.get("until", 0))
+    return Ignored(Reason.LATER, memory=write_memory(memory.instead(waits)))
+
+
+def _decide(
+    machine: Machine, run: Run, occurrence: Occurrence, memory: Memory, execution: Execution
+) -> Outcome:
+    """What becomes of a step that has failed for good, or of a compensation, by what an operator says of it."""
+    if not execution.is_given_up:
+        return Ignored(Reason.VOID)
+    if occurrence.envelope.type.startswith(STEP_RETRIED):
+        return _begin_anew(memory, execution, occurrence.data)
+    if execution.of:
+        return _go_on(machine, run, occurrence, undone(memory, execution))
+    left = settle(memory, execution, FAILED, run.sequence + 1, machine.compensations)
+    return Ignored(Reason.SKIPPED, memory=write_memory(left))
+
+
+def _begin_anew(memory: Memory, execution: Execution, said: Mapping[str, Any]) -> Ignored:
+    """An execution that was given up is tried again: somebody wants that."""
+    return Ignored(Reason.RETRYING, memory=write_memory(memory.instead(execution.anew(_error(said)))))
+
+
+def _error(said: Mapping[str, Any]) -> str:
+    return f"{said.get('error')}: {said.get('message')}"[:LAST_ERROR_CHARACTERS_MAX]
 
 
 def _stopped(machine: Machine, run: Run, occurrence: Occurrence, memory: Memory) -> Outcome:
@@ -191,10 +231,8 @@ def _undo(
         return Refused(Reason.INVALID, occurrence.error, holds=True)
     if not occurrence.envelope.type.startswith(STEP_FAILED):
         return _go_on(machine, run, occurrence, undone(memory, execution))
-    if execution.again < 0:
-        # It was given up, and is offered again: somebody wants it to be tried once more.
-        anew = execution._replace(attempt=execution.attempt + 1, again=0)
-        return Ignored(Reason.RETRYING, memory=write_memory(memory.instead(anew)))
+    if execution.is_given_up:
+        return _begin_anew(memory, execution, occurrence.data)
     step = next((one.step for one in memory.owed if one.id == execution.of), "a step")
     return _failed(occurrence, execution, f"so that {step} ({execution.of}) is not undone")
 
@@ -475,11 +513,14 @@ def _by_policy(
     return _may_defer(run, occurrence, deferred)
 
 
+def _waits_already(run: Run, occurrence: Occurrence) -> bool:
+    """Whether the event came before and is deferred, so that it has its turn by itself, whatever policies say now."""
+    return not occurrence.again and has_deferred(run, occurrence.digest)
+
+
 def _may_defer(run: Run | None, occurrence: Occurrence, deferred: Deferred) -> Outcome:
     if occurrence.again or run is None:
         return deferred
-    if has_deferred(run, occurrence.digest):
-        return DUPLICATE
     if len(run.deferred) >= DEFERRED_MAX:
         error = f"{deferred.why}; and {DEFERRED_MAX} deferred events wait for the run already"
         return Refused(Reason.DEFERRED_FULL, error, False, deferred.tried, deferred.policy)

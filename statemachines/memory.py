@@ -84,6 +84,8 @@ class Execution(NamedTuple):
     """1: its state was left, and the run waits to hear what became of it."""
     unknown: int = 0
     """1: it is not known what an attempt before this one did."""
+    since: int = 0
+    """How many attempts were made before it began anew; only those after them count against its limit."""
     token: str = ""
     """What the attempt is completed by, which goes on outside; empty: it does not."""
 
@@ -91,6 +93,15 @@ class Execution(NamedTuple):
     def id(self) -> str:
         """What tells it from all others of its run."""
         return f"{self.sequence}.{self.number}"
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether it has failed for good, and nothing has taken that."""
+        return self.again < 0
+
+    def anew(self, error: str) -> Execution:
+        """The same once it begins anew; ``error`` is that of its last attempt."""
+        return self._replace(attempt=self.attempt + 1, again=0, error=error, since=self.attempt)
 
 
 class Owed(NamedTuple):
@@ -141,6 +152,11 @@ class Memory(NamedTuple):
     def execution(self, id: str) -> Execution | None:
         """The execution of a step by its id; None where there is none, or no more."""
         return next((one for one in self.executions if one.id == id), None)
+
+    @property
+    def given_up(self) -> tuple[Execution, ...]:
+        """Those that have failed for good, and nothing has taken that."""
+        return tuple(one for one in self.executions if one.is_given_up)
 
     def instead(self, execution: Execution) -> Memory:
         """The memory with this in the place of what has its id."""

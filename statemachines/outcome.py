@@ -40,6 +40,8 @@ class Reason(enum.StrEnum):
     RETRYING = "to be tried again"
     VOID = "void"
     STOPPED = "its state was left"
+    SKIPPED = "skipped"
+    PAUSED = "pipeline paused"
     LATER = "to be completed"
 
 

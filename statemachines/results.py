@@ -6,6 +6,7 @@ must be the same after any number of crashes, is here.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, Protocol, TypeVar, cast
@@ -23,7 +24,7 @@ from statemachines.events import (
     STEP_WAITS,
     Address,
 )
-from statemachines.failing import check_exact, printable
+from statemachines.failing import check_exact, describe_invalid, printable
 from statemachines.following import DELAYED_IDS_FROM
 from statemachines.later import Later, mistake_in
 from statemachines.machine import Machine
@@ -150,6 +151,35 @@ def tried_event(
     return f"{STEP_TRIED}{step.name}", {**said, "again": again}
 
 
+def resolved_event(
+    step: Step[Any, Any], execution: Execution, result: bytes, by: str
+) -> tuple[str, dict[str, Any]]:
+    """Type and data of the event that says that a step counts as done, with this result in JSON, as an operator says.
+
+    Raises:
+        ResultError: as of ``done_event``.
+    """
+    try:
+        data = step.adapter.validate_json(result)
+    except BaseException as error:  # noqa: BLE001 - validators are user code
+        raise ResultError(f"{step.name} does not return that: {describe_invalid(error)}") from None
+    event_type, said = done_event(step, execution, execution.attempt, data)
+    return event_type, {**said, "by": by}
+
+
+def decided_event(
+    begins: str, execution: Execution, by: str, said: Mapping[str, Any]
+) -> tuple[str, dict[str, Any]]:
+    """Type and data of the event that says what an operator has decided of a step that has failed for good.
+
+    ``begins`` is how its type does: ``STEP_RETRIED`` or ``STEP_SKIPPED``; ``said`` is what its failure said.
+    """
+    told = {"execution": execution.id, "attempt": execution.attempt, "by": by}
+    return f"{begins}{execution.step}", told | {
+        name: said[name] for name in ("error", "message") if name in said
+    }
+
+
 class Addressed(Protocol):
     """A run, or what names one."""
 
@@ -162,11 +192,12 @@ class Addressed(Protocol):
 def event_id(machine: Machine, run: Addressed, execution: Execution, attempt: int, kind: str) -> str:
     """The id of the event that says how an attempt ended: the same whoever says so, and after any number of crashes.
 
-    ``kind`` is ``done``, ``failed``, ``tried``, ``stopped`` or ``waits``. An attempt has never both failed and been
-    tried; but where two engines made it, it may be done as well, or stopped.
+    ``kind`` is ``done``, ``failed``, ``tried``, ``stopped`` or ``waits``, or what an operator decides: ``retried``,
+    ``skipped`` or ``resolved``. An attempt has never both failed and been tried; but where two engines made it, it may
+    be done as well, or stopped.
     """
     made = idempotency_key(machine, run.key, run.generation, execution)
-    return f"{made}/{attempt}/{kind}" if kind in ("done", "stopped", "waits") else f"{made}/{attempt}"
+    return f"{made}/{attempt}" if kind in ("failed", "tried") else f"{made}/{attempt}/{kind}"
 
 
 def idempotency_key(machine: Machine, key: str, generation: int, execution: Execution) -> str:

@@ -76,7 +76,7 @@ def leave(
             kept.append(one)
             continue
         stopped.append(one)
-        if one.again < 0:
+        if one.is_given_up:
             owed += _owed(one, FAILED, 0, by)
         elif one.token:
             owed += _owed(one, UNKNOWN, 0, by)
@@ -92,7 +92,7 @@ def is_undone(memory: Memory, by: By) -> bool:
 
 
 def undone(memory: Memory, execution: Execution) -> Memory:
-    """The memory once a compensation was done: neither it nor what it has undone is in it."""
+    """The memory once a compensation was done, or is not to be: neither it nor what it was to undo is in it."""
     owed = tuple(one for one in memory.owed if one.id != execution.of)
     return memory.without(execution)._replace(owed=owed)
 

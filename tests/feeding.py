@@ -169,7 +169,7 @@ class Feeding:
         routes = {route.pipeline: route for topic in self.topics.values() for route in topic.routes}
         commits = 0
         definitions = [number for route in routes.values() for number in route.machines]
-        until = dict.fromkeys(routes, self.clock.now)
+        until = {one: self.clock.now for one in routes if one not in self.committer.paused}
         while found := await self.store.due_runs(range(HOMES), until, definitions, 100):
             draft = await self.committer.draft(None)
             await self.committer.extend_due(
@@ -192,7 +192,7 @@ class Feeding:
         """
         routes = {id(route): route for topic in self.topics.values() for route in topic.routes}.values()
         asked = (
-            [route.pipeline for route in routes],
+            [route.pipeline for route in routes if route.pipeline not in self.committer.paused],
             [number for route in routes for number in route.machines],
         )
         commits = 0
@@ -273,6 +273,8 @@ async def feed(
         own_limits = limits or EngineLimits(step_poll_seconds=0.01)
         # By its name it is known that the one before is not there any more.
         steps = Steps(own_limits, own_clock, "feeding")
+        await committer.learn_pauses()
+        steps.paused = committer.paused
         yield Feeding(database, namespace, store, topics, committer, inbox, machines, own_clock, steps)
         await steps.close()
     finally:

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 
-from engine.reading import AskedOfRun, Done, ask_complete, ask_of_run, ask_send, wait_until_done
+from engine.reading import (
+    AskedOfRun,
+    Done,
+    ask_complete,
+    ask_of_pipeline,
+    ask_of_run,
+    ask_send,
+    wait_until_done,
+)
 from engine.reading.operating import What
 from engine.store.connecting import Connection, connect
 from tests.feeding import Feeding
@@ -36,11 +44,26 @@ async def send(
     return await _done(feeding, question)
 
 
-async def ask(feeding: Feeding, what: What, pipeline: str, key: str, *, why: str = WHY) -> Done:
-    """Have a run paused or resumed."""
+async def ask(
+    feeding: Feeding, what: What, pipeline: str, key: str, *, why: str = WHY, result: bytes | None = None
+) -> Done:
+    """Have something done to a run."""
 
     async def question(connection: Connection) -> AskedOfRun:
-        return await ask_of_run(connection, feeding.namespace, what, pipeline, key, who=WHO, why=why)
+        return await ask_of_run(
+            connection, feeding.namespace, what, pipeline, key, who=WHO, why=why, result=result
+        )
+
+    return await _done(feeding, question)
+
+
+async def ask_pipeline(
+    feeding: Feeding, what: Literal["pause", "resume"], pipeline: str, *, why: str = WHY
+) -> Done:
+    """Have a pipeline paused or resumed."""
+
+    async def question(connection: Connection) -> AskedOfRun:
+        return await ask_of_pipeline(connection, feeding.namespace, what, pipeline, who=WHO, why=why)
 
     return await _done(feeding, question)
 

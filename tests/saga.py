@@ -110,7 +110,11 @@ def note_failure(order: Order, failed: StepFailed) -> None:
 
 
 def saga_pipeline(
-    *, timeout: timedelta | None = None, attempts: int = 3, takes_cancel: bool = True
+    *,
+    timeout: timedelta | None = None,
+    attempts: int = 3,
+    takes_cancel: bool = True,
+    takes_failures: bool = True,
 ) -> Pipeline[Order]:
     """Charged, reserved, shipped; cancelled, with all of it undone, for any reason."""
     flow = Pipeline("saga", Order, topics=[TOPIC])
@@ -153,7 +157,8 @@ def saga_pipeline(
     reserving.on(reserve.done, to=shipping)
     shipping.on(ship.done, to=shipped)
     flow.on(Cancelled, to=cancelled, do=note_cancel, compensate=True)
-    flow.on_failure(to=cancelled, do=note_failure, compensate=True)
+    if takes_failures:
+        flow.on_failure(to=cancelled, do=note_failure, compensate=True)
     if takes_cancel:
         flow.on_cancel(to=cancelled, do=note_who, compensate=True)
     return flow

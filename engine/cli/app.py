@@ -24,6 +24,7 @@ from engine.cli import (
     operating,
     publish,
     run,
+    unsticking,
     upkeep,
 )
 from engine.cli.failures import FAILED, INTERRUPTED, report
@@ -100,6 +101,7 @@ for commands in (
     dead_letters,
     operating,
     completing,
+    unsticking,
     decisions,
     upkeep,
     doctor,

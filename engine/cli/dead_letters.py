@@ -58,7 +58,8 @@ def register(app: typer.Typer) -> None:
 
 def list_all(
     status: Annotated[
-        str | None, typer.Option("--status", metavar="open|redriven|dropped", help="Only of this status.")
+        str | None,
+        typer.Option("--status", metavar="open|redriven|dropped|resolved", help="Only of this status."),
     ] = None,
     with_reason: WithReason = None,
     pipeline: Pipeline = None,

@@ -25,7 +25,15 @@ from engine.cli.working import ERROR_CHARACTERS, print_steps
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from engine.reading import Answer, Explanation, HistoryRow, RecordView, RunAt, RunView
+    from engine.reading import (
+        Answer,
+        Explanation,
+        HistoryRow,
+        PausedPipeline,
+        RecordView,
+        RunAt,
+        RunView,
+    )
     from engine.reading.due import DueView
     from engine.store.connecting import Connection
     from statemachines.search import Value
@@ -46,8 +54,9 @@ def runs(
         str | None,
         typer.Option(
             "--status",
-            metavar="expected|running|compensating|completed|cancelled|held|paused|waiting",
-            help="Only of this status; waiting: events are deferred for them; compensating: they are being undone.",
+            metavar="expected|running|compensating|completed|cancelled|held|stuck|paused|waiting",
+            help="Only of this status; stuck: the failure of a step or a compensation holds them; waiting: events wait "
+            "for them; compensating: they are being undone.",
         ),
     ] = None,
     state: Annotated[
@@ -72,13 +81,14 @@ def runs(
     check_one_of("status", status, STATUSES)
     conditions = check_conditions(where or ())
 
-    async def question(connection: Connection, namespace: str) -> list[RunView]:
-        from engine.reading import list_runs  # noqa: PLC0415 - needs an extra to be installed
+    async def question(connection: Connection, namespace: str) -> tuple[list[RunView], list[PausedPipeline]]:
+        from engine.reading import list_pauses, list_runs  # noqa: PLC0415 - needs an extra to be installed
 
         filters = {"pipeline": pipeline, "key": key, "status": status, "state": state}
-        return await list_runs(connection, namespace, **filters, where=conditions, limit=limit)
+        listed = await list_runs(connection, namespace, **filters, where=conditions, limit=limit)
+        return listed, await list_pauses(connection, namespace, pipeline=pipeline)
 
-    found = ask_store({"postgres": postgres, "namespace": namespace}, question)
+    found, pauses = ask_store({"postgres": postgres, "namespace": namespace}, question)
     if json:
         print_json(found)
         return
@@ -102,6 +112,11 @@ def runs(
         optional=("generation", "attributes", "waiting"),
     )
     tell_limit(len(found), limit, "run")
+    for pause in pauses:
+        note(
+            f"{pause.pipeline} is paused since {short_time(pause.at)}, by {pause.who}: {pause.why}. To let it go on: "
+            f"pointsman resume --pipeline {pause.pipeline}."
+        )
 
 
 def shown_attribute(value: Value) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,10 +19,12 @@ from engine.errors import UsageError
 
 if TYPE_CHECKING:
     from engine.reading import Chosen, Done
-    from engine.reading.operating import What
+    from engine.reading.operating import What, WhatOfPipeline
     from engine.store.connecting import Connection
 
 PANEL = "Decisions"
+_OF_PIPELINES: Mapping[What, WhatOfPipeline] = {"pause": "pause", "resume": "resume"}
+"""What is done to a whole pipeline where that is all that filters say."""
 
 Reason = Annotated[
     str,
@@ -145,11 +148,13 @@ def pause(
     """Hold a run: what comes for it waits, in its order, and its timers do not fire, until it is resumed.
 
     Of one run at most 1,000 events wait; what comes beyond that is a dead letter. Ends with 1 where the run cannot be
-    paused, as one that a dead letter holds. Instead of one run, filters choose all that are running.
+    paused, as one that a dead letter holds. Instead of one run, filters choose all that are running. --pipeline alone
+    pauses the pipeline: each run of it for which something comes, and those that would begin, until it is resumed;
+    other pipelines that read the same topics go on.
     """
     options = {"postgres": postgres, "namespace": namespace}
     filters = Filters(pipeline, status, state, where or [], dry_run=dry_run, yes=yes)
-    return _ask("pause", run or [], filters, reason, whoever(who), wait, options, json)
+    return ask_runs("pause", run or [], filters, reason, whoever(who), wait, options, json)
 
 
 def resume(
@@ -171,11 +176,12 @@ def resume(
     """Let a run go on that is paused: first with what waited, then with what has fallen due.
 
     Ends with 1 where something else holds the run, as a dead letter does. Instead of one run, filters choose all that
-    are paused.
+    are paused. --pipeline alone resumes the pipeline: what has waited for its runs since it was paused goes on, run by
+    run. Runs that were paused for themselves stay so.
     """
     options = {"postgres": postgres, "namespace": namespace}
     filters = Filters(pipeline, status, state, where or [], dry_run=dry_run, yes=yes)
-    return _ask("resume", run or [], filters, reason, whoever(who), wait, options, json)
+    return ask_runs("resume", run or [], filters, reason, whoever(who), wait, options, json)
 
 
 def cancel(
@@ -202,7 +208,7 @@ def cancel(
     """
     options = {"postgres": postgres, "namespace": namespace}
     filters = Filters(pipeline, status, state, where or [], dry_run=dry_run, yes=yes)
-    return _ask("cancel", run or [], filters, reason, whoever(who), wait, options, json)
+    return ask_runs("cancel", run or [], filters, reason, whoever(who), wait, options, json)
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,8 +227,14 @@ class Filters:
         """Whether any of them is."""
         return bool(self.where) or any(one is not None for one in (self.pipeline, self.status, self.state))
 
+    @property
+    def is_whole_pipeline(self) -> bool:
+        """Whether nothing else is asked of its runs, and something is to be done."""
+        others = (self.status, self.state)
+        return not (self.where or self.dry_run) and all(one is None for one in others)
 
-def _ask(
+
+def ask_runs(
     what: What,
     words: list[str],
     filters: Filters,
@@ -231,13 +243,21 @@ def _ask(
     wait: float,
     options: dict[str, str | None],
     json: bool,
+    result: bytes | None = None,
 ) -> int:
+    """Ask something of one run, or of all that filters choose, and tell what became of it.
+
+    ``result`` is for ``resolve``.
+    """
     check_text("--reason", reason)
     check_text("--who", who)
     if filters.are_given and words:
         raise UsageError("Give a run or filters, not both.")
+    of_pipeline = _OF_PIPELINES.get(what)
+    if of_pipeline is not None and filters.pipeline is not None and filters.is_whole_pipeline:
+        return _ask_of_pipeline(of_pipeline, filters.pipeline, reason, who, wait, options, json)
     if filters.are_given:
-        return _ask_of_many(what, filters, reason, who, wait, options, json)
+        return _ask_of_many(what, filters, reason, who, wait, options, json, result)
     if not words:
         raise UsageError(f"Say which to {what}: [PIPELINE] KEY, or a filter such as --state.")
     check_run(words)
@@ -248,7 +268,7 @@ def _ask(
         from engine.reading import ask_of_run, wait_until_done  # noqa: PLC0415 - needs an extra to be installed
 
         address = await find_address(connection, namespace, words)
-        asked = await ask_of_run(connection, namespace, what, *address, who=who, why=reason)
+        asked = await ask_of_run(connection, namespace, what, *address, who=who, why=reason, result=result)
         return await wait_until_done(connection, namespace, [asked], seconds=wait)
 
     became = ask_store(options, question)
@@ -260,6 +280,29 @@ def _ask(
     return FAILED if any(one.failed for one in became) else 0
 
 
+def _ask_of_pipeline(
+    what: WhatOfPipeline,
+    pipeline: str,
+    reason: str,
+    who: str,
+    wait: float,
+    options: dict[str, str | None],
+    json: bool,
+) -> int:
+    async def question(connection: Connection, namespace: str) -> list[Done]:
+        from engine.reading import ask_of_pipeline, wait_until_done  # noqa: PLC0415 - needs an extra to be installed
+
+        asked = await ask_of_pipeline(connection, namespace, what, pipeline, who=who, why=reason)
+        return await wait_until_done(connection, namespace, [asked], seconds=wait)
+
+    became = ask_store(options, question)
+    if json:
+        _print_many(what, 0, became, dry_run=False)
+    else:
+        say(became[0].sentence)
+    return FAILED if became[0].failed else 0
+
+
 def _ask_of_many(
     what: What,
     filters: Filters,
@@ -268,6 +311,7 @@ def _ask_of_many(
     wait: float,
     options: dict[str, str | None],
     json: bool,
+    result: bytes | None,
 ) -> int:
     from engine.reading.runs import STATUSES  # noqa: PLC0415 - needs an extra to be installed
 
@@ -287,7 +331,7 @@ def _ask_of_many(
     async def question(connection: Connection, namespace: str) -> list[Done]:
         from engine.reading import ask_of_runs, wait_until_done  # noqa: PLC0415 - needs an extra to be installed
 
-        asked = await ask_of_runs(connection, namespace, what, chosen, who=who, why=reason)
+        asked = await ask_of_runs(connection, namespace, what, chosen, who=who, why=reason, result=result)
         return await wait_until_done(connection, namespace, asked, seconds=wait)
 
     chosen = ask_store(options, choose)

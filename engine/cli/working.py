@@ -56,9 +56,12 @@ def print_steps(steps: list[StepView]) -> None:
 def step_words(step: StepView) -> str:
     """What became of a step, as in ``timed out (row 5)``."""
     row = "" if step.ended is None else f" (row {step.ended.sequence})"
+    by = "" if step.by is None else f" by {step.by}"
     match step.status:
         case "done":
-            return f"done{row}"
+            return f"resolved{by}{row}" if by else f"done{row}"
+        case "skipped":
+            return f"skipped{by}{row}: not done"
         case "failed":
             return f"{'timed out' if step.outcome == 'timed out' else _failed(step)}{row}"
         case "stopped":
@@ -89,11 +92,14 @@ def compensation_words(found: CompensationView) -> str:
     name = f"{found.name}: " if found.name else ""
     row = "" if found.ended is None else f" (row {found.ended.sequence})"
     error = f"; {shortened(found.error, ERROR_CHARACTERS)}" if found.error else ""
+    by = "" if found.by is None else f" by {found.by}"
     match found.status:
         case "none":
             return f"{name}not owed"
         case "undone":
-            return f"{name}undone{row}"
+            return f"{name}resolved{by}{row}: undone" if by else f"{name}undone{row}"
+        case "skipped":
+            return f"{name}skipped{by}{row}: not undone{error}"
         case "failed":
             return f"{name}given up{row}{error}"
         case "going":

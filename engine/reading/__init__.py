@@ -19,7 +19,16 @@ from engine.reading.editing import ask_edit
 from engine.reading.errors import NotFoundError
 from engine.reading.explain import Answer, Change, Explanation, explain
 from engine.reading.history import EventView, HistoryRow, history
-from engine.reading.operating import AskedOfRun, Done, ask_of_run, ask_send, wait_until_done
+from engine.reading.operating import (
+    AskedOfRun,
+    Done,
+    PausedPipeline,
+    ask_of_pipeline,
+    ask_of_run,
+    ask_send,
+    list_pauses,
+    wait_until_done,
+)
 from engine.reading.positions import PositionSet, PositionView, list_positions, set_position
 from engine.reading.replay import Mismatch, ReplayReport, RunReplayed, replay
 from engine.reading.runs import RunView, count_runs, find_view, list_runs
@@ -43,6 +52,7 @@ __all__ = [
     "HistoryRow",
     "Mismatch",
     "NotFoundError",
+    "PausedPipeline",
     "PositionSet",
     "PositionView",
     "RecordView",
@@ -54,6 +64,7 @@ __all__ = [
     "ask_complete",
     "ask_drop",
     "ask_edit",
+    "ask_of_pipeline",
     "ask_of_run",
     "ask_of_runs",
     "ask_redrive",
@@ -64,6 +75,7 @@ __all__ = [
     "find_view",
     "history",
     "list_dead_letters",
+    "list_pauses",
     "list_positions",
     "list_runs",
     "replay",

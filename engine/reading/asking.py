@@ -219,7 +219,10 @@ def _why_not(command: str, row: Any) -> str:
     if row["status"] != "open":
         return f"it is {row['status']} already"
     if command == "drop" and row["memory"] and memory_of(row["memory"]).undoing >= 0:
-        return "it holds a run that is being undone, and could not go on without it: redrive it, to have it tried again"
+        return (
+            "it holds a run that is being undone, and could not go on without it: redrive it, to have it tried again, "
+            "or skip what failed, by pointsman skip with the run"
+        )
     return ""
 
 

@@ -10,7 +10,7 @@ import orjson
 from engine.commands import CHANNEL
 from engine.reading.asking import check_said
 from engine.reading.catalog import SQL
-from engine.reading.operating import AskedOfRun, What, number_of
+from engine.reading.operating import STUCK, AskedOfRun, What, number_of, said_with
 from engine.reading.runs import asked_filters, word_for
 from engine.reading.values import states_of
 from engine.store.connecting import Connection
@@ -19,6 +19,7 @@ APPLIES: Mapping[What, frozenset[str]] = {
     "pause": frozenset({"running"}),
     "resume": frozenset({"paused"}),
     "cancel": frozenset({"running", "held", "paused"}),
+    **dict.fromkeys(STUCK, frozenset({"held"})),
 }
 """Of runs of which status something is to be done; none of them has a later generation."""
 _ROWS_AHEAD = 500
@@ -54,7 +55,13 @@ async def choose_runs(
     found = []
     async with connection.transaction(isolation="repeatable_read", readonly=True):
         filters = await asked_filters(
-            connection, namespace, pipeline=pipeline, status=status, state=state, where=where
+            connection,
+            namespace,
+            pipeline=pipeline,
+            status=status,
+            state=state,
+            where=where,
+            stuck=what in STUCK,
         )
         async for row in connection.cursor(SQL["list_runs"], namespace, *filters, prefetch=_ROWS_AHEAD):
             word = word_for(row["status"], row["holding"])
@@ -67,19 +74,31 @@ async def choose_runs(
 
 
 async def ask_of_runs(
-    connection: Connection, namespace: str, what: What, chosen: Sequence[Chosen], *, who: str, why: str
+    connection: Connection,
+    namespace: str,
+    what: What,
+    chosen: Sequence[Chosen],
+    *,
+    who: str,
+    why: str,
+    result: bytes | None = None,
 ) -> list[AskedOfRun]:
     """Ask the same of all these runs, of each if it is still as it was found. Needs the engine's role.
 
+    ``result`` is JSON, for ``resolve``: what the steps that they are stuck on would have returned.
+
     Raises:
-        UsageError: it is not said who asks, or why.
+        UsageError: it is not said who asks, or why; or the result cannot be.
     """
+    with_it = said_with(what, result)
     check_said("who asks", who)
     check_said("why", why)
     numbers = {
         name: await number_of(connection, namespace, name) for name in {one.pipeline for one in chosen}
     }
-    bodies = [orjson.dumps({"key": one.key, "as_of": [one.generation, one.sequence]}) for one in chosen]
+    bodies = [
+        orjson.dumps({"key": one.key, "as_of": [one.generation, one.sequence], **with_it}) for one in chosen
+    ]
     pipelines = [numbers[one.pipeline] for one in chosen]
     async with connection.transaction():
         rows = await connection.fetch(SQL["ask_of_runs"], namespace, what, pipelines, bodies, who, why)

@@ -16,7 +16,7 @@ from engine.store.connecting import Connection
 from statemachines.outcome import Reason
 from statemachines.suggest import did_you_mean
 
-STATUSES = ("open", "redriven", "dropped")
+STATUSES = ("open", "redriven", "dropped", "resolved")
 REASONS = tuple(reason.value for reason in Reason)
 
 
@@ -37,7 +37,7 @@ class DeadLetterView:
     event_id: str | None
     type: str | None
     status: str
-    """open, redriven or dropped."""
+    """open, redriven, dropped or resolved."""
     publishing: str
     """Whether its dead-letter topic has it (of an event that the broker refused, the topic that it is for): pending,
     published or refused."""

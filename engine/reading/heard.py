@@ -11,7 +11,16 @@ import orjson
 from engine.log import LogRow
 from engine.reading.due import memory_of
 from engine.reading.values import shown_time
-from statemachines.events import STEP_DONE, STEP_FAILED, STEP_STOPPED, STEP_TRIED, STEP_WAITS, Address
+from statemachines.events import (
+    STEP_DONE,
+    STEP_FAILED,
+    STEP_RETRIED,
+    STEP_SKIPPED,
+    STEP_STOPPED,
+    STEP_TRIED,
+    STEP_WAITS,
+    Address,
+)
 from statemachines.following import DELAYED_IDS_FROM
 from statemachines.memory import Execution, Memory, time_of
 from statemachines.results import is_result
@@ -22,6 +31,8 @@ DONE, NOT_BEGUN, RAISED, TOO_LONG, LOST, NOBODY_KNOWS, OUTSIDE = (
     "done", "not begun", "failed", "timed out", "lost", "unknown", "outside",
 )  # fmt: skip
 """How an attempt ended."""
+RETRIED, SKIPPED = "retried", "skipped"
+"""What an operator has decided of an execution that had failed for good."""
 _HOWS = {ENDED: DONE, FAILED: RAISED, NEVER: NOT_BEGUN}
 
 
@@ -52,7 +63,8 @@ class Heard:
     """Of a compensation: what it undoes."""
     attempt: int
     outcome: str
-    """done, failed, timed out, lost (with its engine), not begun or unknown; or outside, where it goes on."""
+    """done, failed, timed out, lost (with its engine), not begun or unknown; retried or skipped, by an operator; or
+    outside, where it goes on."""
     is_final: bool
     """Whether no other attempt comes behind it."""
     stopped: bool
@@ -63,6 +75,8 @@ class Heard:
     """As in ``Class: message``."""
     result: Any
     """What it returned."""
+    by: str | None = None
+    """The operator who has said so; None: none did."""
     token: str | None = None
     """What it is completed by, where it goes on outside."""
     until: datetime | None = None
@@ -79,6 +93,7 @@ class Heard:
             "stopped": self.stopped,
             "again": shown_time(self.again),
             "error": self.error,
+            "by": self.by,
             "token": self.token,
             "until": shown_time(self.until),
         }
@@ -87,6 +102,8 @@ class Heard:
         """All of it as a sentence, without its beginning and its end; errors are cut to so many characters."""
         undoes = "" if self.undoes is None else f", which undoes {self.undoes.name},"
         attempt = f"attempt {self.attempt} of {self.of.name}{undoes}"
+        if self.by is not None:
+            return self._decided()
         if self.outcome == NOT_BEGUN:
             return f"{attempt} was not begun before its state was left"
         if self.outcome == NOBODY_KNOWS:
@@ -101,6 +118,16 @@ class Heard:
         how = {TOO_LONG: "took too long", LOST: "was lost with its engine"}.get(self.outcome, "failed")
         error = "" if self.error is None else f" ({_shortened(self.error, error_characters)})"
         return f"{attempt} {how}{error}{self._next}"
+
+    def _decided(self) -> str:
+        name = self.of.name if self.undoes is None else f"{self.of.name}, which undoes {self.undoes.name},"
+        if self.outcome == RETRIED:
+            return f"{self.by} has had {name} begin anew after attempt {self.attempt}"
+        if self.outcome == SKIPPED:
+            not_done = f"{self.by} has had the run go on without {self.of.name}"
+            undone = None if self.undoes is None else self.undoes.name
+            return not_done if undone is None else f"{not_done}: {undone} is not undone, and owed no more"
+        return f"{self.by} has said what {name} returned, so that it counts as done"
 
     @property
     def _next(self) -> str:
@@ -135,11 +162,12 @@ def heard_of(event_type: str, payload: bytes | None, before: Memory, run: Addres
         undone_by(run, execution, before),
         attempt if isinstance(attempt, int) else execution.attempt,
         outcome,
-        not event_type.startswith((STEP_TRIED, STEP_WAITS)) or bool(execution.stopping),
+        not event_type.startswith((STEP_TRIED, STEP_RETRIED, STEP_WAITS)) or bool(execution.stopping),
         bool(execution.stopping) or event_type.startswith(STEP_STOPPED),
         None if execution.stopping else moment_of(again),
         f"{said['error']}: {said.get('message', '')}" if "error" in said else None,
         said.get("data") if outcome == DONE else None,
+        str(said["by"]) if "by" in said else None,
         str(said.get("token")) if is_outside else None,
         moment_of(said.get("until")) if is_outside else None,
     )
@@ -208,6 +236,8 @@ def _outcome(event_type: str, said: dict[str, Any], step: str) -> str:
         return OUTSIDE
     if event_type.startswith(STEP_STOPPED):
         return _HOWS.get(str(said.get("how")), NOBODY_KNOWS)
+    if event_type.startswith((STEP_RETRIED, STEP_SKIPPED)):
+        return RETRIED if event_type.startswith(STEP_RETRIED) else SKIPPED
     if event_type == f"{STEP_FAILED}{step}.{TIMED_OUT}":
         return TOO_LONG
     return LOST if said.get("lost") is True and said.get("error") == "LostError" else RAISED

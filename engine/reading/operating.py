@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -26,7 +26,10 @@ from statemachines.limits import KEY_BYTES_MAX
 from statemachines.patterns import covers, is_from_inside
 from statemachines.suggest import did_you_mean
 
-What = Literal["pause", "resume", "cancel"]
+What = Literal["pause", "resume", "cancel", "retry", "skip", "resolve"]
+WhatOfPipeline = Literal["pause", "resume"]
+STUCK: frozenset[What] = frozenset({"retry", "skip", "resolve"})
+"""What is for runs that the failure of a step holds."""
 EXPLAINED_MAX = 20
 DATA_BYTES_MAX = 1_000_000
 """As much as a record of Kafka has where nothing else is said."""
@@ -91,6 +94,16 @@ class Done:
         return {**form, "event_id": self.asked.event_id, "disposition": self.disposition}
 
 
+@dataclass(frozen=True, slots=True)
+class PausedPipeline:
+    """A pipeline that is paused."""
+
+    pipeline: str
+    who: str
+    why: str
+    at: datetime
+
+
 async def ask_send(
     connection: Connection,
     namespace: str,
@@ -131,18 +144,61 @@ async def ask_send(
 
 
 async def ask_of_run(
-    connection: Connection, namespace: str, what: What, pipeline: str, key: str, *, who: str, why: str
+    connection: Connection,
+    namespace: str,
+    what: What,
+    pipeline: str,
+    key: str,
+    *,
+    who: str,
+    why: str,
+    result: bytes | None = None,
 ) -> AskedOfRun:
-    """Ask for a run to be paused, resumed or cancelled. Needs the engine's role.
+    """Ask for a run to be paused, resumed or cancelled; or, where it is stuck on a step, what is to become of it.
+
+    ``result`` is JSON, for ``resolve``: what the step would have returned. Needs the engine's role.
 
     Raises:
         NotFoundError: there is no such run.
+        UsageError: it is not said who asks, or why; or the result cannot be.
+    """
+    check_said("who asks", who)
+    check_said("why", why)
+    body = {"key": key, **said_with(what, result)}
+    await find_run(connection, namespace, pipeline, key)
+    return await put(connection, namespace, AskedOfRun(0, what, pipeline, key), body, who, why)
+
+
+async def ask_of_pipeline(
+    connection: Connection, namespace: str, what: WhatOfPipeline, pipeline: str, *, who: str, why: str
+) -> AskedOfRun:
+    """Ask for a whole pipeline to be paused or resumed, with all runs of it and those to come. Needs the engine's role.
+
+    Raises:
+        NotFoundError: no such pipeline was ever run.
         UsageError: it is not said who asks, or why.
     """
     check_said("who asks", who)
     check_said("why", why)
-    await find_run(connection, namespace, pipeline, key)
-    return await put(connection, namespace, AskedOfRun(0, what, pipeline, key), {"key": key}, who, why)
+    asked = AskedOfRun(0, f"{what}_pipeline", pipeline, "")
+    return await put(connection, namespace, asked, {"key": ""}, who, why)
+
+
+async def list_pauses(
+    connection: Connection, namespace: str, *, pipeline: str | None = None
+) -> list[PausedPipeline]:
+    """The pipelines that are paused, as far as this one is asked for."""
+    rows = await connection.fetch(SQL["pauses"], namespace, askable(pipeline))
+    return [PausedPipeline(*row) for row in rows]
+
+
+def said_with(what: What, result: bytes | None) -> dict[str, Any]:
+    """What else a command says. Raises UsageError: the result is no JSON, too much, or for what has none."""
+    if what != "resolve":
+        if result is not None:
+            raise UsageError(f"A result is for resolve, and not for {what}. Nothing was done.")
+        return {}
+    return {"result": json_data(result, "The result", "Nothing was done.")}
 
 
 async def put(
@@ -176,32 +232,41 @@ async def wait_until_done(
     rows = {row["command"]: row for row in await connection.fetch(SQL["operations"], taken)}
     if len(commands) <= EXPLAINED_MAX:
         return [await _done(connection, namespace, one, rows.get(one.id)) for one in commands]
-    return [_briefly(one, rows.get(one.id)) for one in commands]
+    paused = {one.pipeline for one in await list_pauses(connection, namespace)}
+    return [_briefly(one, rows.get(one.id), paused) for one in commands]
 
 
-def _briefly(asked: AskedOfRun, row: Any) -> Done:
+def _briefly(asked: AskedOfRun, row: Any, paused: Collection[str]) -> Done:
     if row is None:
-        return _not_taken(asked)
+        return _not_taken(asked, paused)
     return Done(asked, True, row["done"], None, row["dead_letter"], row["answer"] or "It is done.")
 
 
-def _not_taken(asked: AskedOfRun) -> Done:
-    sentence = (
-        f"No engine took the {asked.command} up yet. It waits in the inbox until one runs that has "
-        f"{asked.pipeline} loaded; nothing need be done again."
-    )
+def _not_taken(asked: AskedOfRun, paused: Collection[str]) -> Done:
+    what, pipeline = asked.command.removesuffix("_pipeline"), asked.pipeline
+    if pipeline in paused and asked.key:
+        sentence = (
+            f"{pipeline} is paused, and the {what} waits in the inbox until that goes on: pointsman resume --pipeline "
+            f"{pipeline}. Nothing need be done again."
+        )
+    else:
+        sentence = (
+            f"No engine took the {what} up yet. It waits in the inbox until one runs that has {pipeline} loaded; "
+            "nothing need be done again."
+        )
     return Done(asked, taken=False, done=False, disposition=None, dead_letter=None, sentence=sentence)
 
 
 async def _done(connection: Connection, namespace: str, asked: AskedOfRun, row: Any) -> Done:
+    paused = {one.pipeline for one in await list_pauses(connection, namespace)}
     if row is None:
-        return _not_taken(asked)
+        return _not_taken(asked, paused)
     changes = [] if row["event_id"] is None else await _changes(connection, namespace, asked, row)
     if asked.token is not None:
         disposition = changes[-1].disposition if changes else None
-        return replace(_briefly(asked, row), disposition=disposition, event_id=row["event_id"])
+        return replace(_briefly(asked, row, paused), disposition=disposition, event_id=row["event_id"])
     if not changes:
-        return _briefly(asked, row)
+        return _briefly(asked, row, paused)
     last = changes[-1]
     said = " ".join(one.sentence for one in changes)
     done = last.dead_letter is None
@@ -230,18 +295,16 @@ def check_key(key: str) -> None:
         )
 
 
-def json_data(data: bytes | None) -> Any:
+def json_data(data: bytes | None, what: str = "The data", so: str = "Nothing was sent.") -> Any:
     """What is given as an event's data. Raises UsageError: it is no JSON, or too much."""
     if data is None:
         return None
     if len(data) > DATA_BYTES_MAX:
-        raise UsageError(
-            f"The data has {len(data):,} bytes, of {DATA_BYTES_MAX:,} at most. Nothing was sent."
-        )
+        raise UsageError(f"{what} has {len(data):,} bytes, of {DATA_BYTES_MAX:,} at most. {so}")
     try:
         return orjson.loads(data)
     except ValueError as error:
-        raise UsageError(f"The data is no JSON: {error}. Nothing was sent.") from None
+        raise UsageError(f"{what} is no JSON: {error}. {so}") from None
 
 
 async def number_of(connection: Connection, namespace: str, pipeline: str) -> int:

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
 from engine.errors import UsageError
-from engine.log import Kind
+from engine.log import HOLDS, Kind
 from engine.reading.catalog import SQL
 from engine.reading.due import MemoryView, memory_view
 from engine.reading.errors import NotFoundError
@@ -17,6 +17,7 @@ from engine.reading.searching import asked_attributes
 from engine.reading.values import askable, json_of, shown_time, states_of
 from engine.store.connecting import Connection
 from statemachines.chart.tree import COMPENSATING
+from statemachines.events import STEP_FAILED
 from statemachines.run import Run, Status
 from statemachines.search import Attributes
 from statemachines.suggest import did_you_mean
@@ -29,12 +30,14 @@ class _Filter(NamedTuple):
 
     status: int | None = None
     held: bool | None = None
-    deferred: bool = False
-    """Whether events must be deferred for it."""
+    waiting: bool = False
+    """Whether events must wait for it."""
     paused: bool | None = None
     """Whether it must be an operator who holds it."""
     state: str | None = None
     """What it must be in."""
+    stuck: bool = False
+    """Whether the failure of a step must hold it."""
 
 
 _FILTERS = {
@@ -44,7 +47,8 @@ _FILTERS = {
     "cancelled": _Filter(int(Status.CANCELLED), held=False),
     "held": _Filter(held=True, paused=False),
     "paused": _Filter(held=True, paused=True),
-    "waiting": _Filter(deferred=True),
+    "waiting": _Filter(waiting=True),
+    "stuck": _Filter(held=True, stuck=True),
     "compensating": _Filter(int(Status.RUNNING), held=False, state=COMPENSATING),
 }
 STATUSES = tuple(_FILTERS)
@@ -115,9 +119,9 @@ async def list_runs(
 ) -> list[RunView]:
     """Runs, those that started last first; ``limit`` 0 gives all of them.
 
-    The status ``waiting`` asks for those that events are deferred for, whatever else they are; ``compensating`` for
-    running ones that are being undone. ``where`` are search attributes with the values that a run must have, all of
-    them.
+    The status ``waiting`` asks for those that events wait for, behind a hold or deferred, whatever else they are;
+    ``compensating`` for running ones that are being undone; ``stuck`` for held ones that the failure of a step, or of a
+    compensation, holds. ``where`` are search attributes with the values that a run must have, all of them.
 
     Raises:
         UsageError: there is no such status or attribute, or no such value of it.
@@ -194,14 +198,29 @@ async def asked_filters(
     state: str | None = None,
     where: Sequence[tuple[str, str]] = (),
     limit: int = 0,
+    stuck: bool = False,
 ) -> tuple[object, ...]:
-    """What the statement ``list_runs`` is asked with. Raises UsageError, as ``list_runs`` does."""
+    """What the statement ``list_runs`` is asked with. Raises UsageError, as ``list_runs`` does.
+
+    ``stuck``: only those that are, whatever status is asked for.
+    """
     if status is not None and status not in _FILTERS:
         raise UsageError(f"There is no status {status!r}. {did_you_mean(status, _FILTERS)}")
     meant = _Filter() if status is None else _FILTERS[status]
     asked = await asked_attributes(connection, namespace, pipeline, where) if where else None
     named = askable(pipeline), askable(key), meant.status, meant.held, askable(state)
-    return *named, limit, asked, meant.deferred, meant.paused, int(Kind.PAUSED), meant.state
+    holds = [int(one) for one in HOLDS] if stuck or meant.stuck else None
+    return (
+        *named,
+        limit,
+        asked,
+        meant.waiting,
+        meant.paused,
+        int(Kind.PAUSED),
+        meant.state,
+        holds,
+        STEP_FAILED,
+    )
 
 
 def word_for(status: int, holding: int | None) -> RunStatus:

@@ -16,6 +16,7 @@ from engine.reading.due import memory_of
 from engine.reading.heard import (
     DONE,
     NOT_BEGUN,
+    SKIPPED,
     Heard,
     Named,
     heard_in,
@@ -54,7 +55,7 @@ class CompensationView:
     name: str | None
     """None: the definition does not say it."""
     status: str
-    """none, owed, waiting, going, later, undone or failed."""
+    """none, owed, waiting, going, later, undone, failed or skipped."""
     execution: str | None
     """None: it has not been asked for."""
     idempotency_key: str | None
@@ -63,6 +64,8 @@ class CompensationView:
     again: datetime | None
     error: str | None
     ended: Moment | None
+    by: str | None = None
+    """The operator who has said that it ended so; None: none did."""
     token: str | None = None
     """What its attempt is completed by, which goes on outside."""
     until: datetime | None = None
@@ -79,6 +82,7 @@ class CompensationView:
             "again": shown_time(self.again),
             "error": self.error,
             "ended": None if self.ended is None else self.ended.as_json(),
+            "by": self.by,
             "token": self.token,
             "until": shown_time(self.until),
         }
@@ -95,7 +99,7 @@ class StepView:
     attempts: int
     """How many are known to have begun."""
     status: str
-    """waiting, going, later, done, failed or stopped."""
+    """waiting, going, later, done, failed, skipped or stopped."""
     outcome: str | None
     """How its last attempt ended (``engine.reading.heard``), or left; None: it has not ended."""
     ended: Moment | None
@@ -108,6 +112,8 @@ class StepView:
     """How the last attempt that failed did."""
     result: Any
     compensation: CompensationView | None
+    by: str | None = None
+    """The operator who has said that it ended so; None: none did."""
     token: str | None = None
     """What its attempt is completed by, which goes on outside."""
     until: datetime | None = None
@@ -128,6 +134,7 @@ class StepView:
             "again": shown_time(self.again),
             "error": self.error,
             "result": self.result,
+            "by": self.by,
             "compensation": None if self.compensation is None else self.compensation.as_json(),
             "token": self.token,
             "until": shown_time(self.until),
@@ -157,6 +164,10 @@ class _Course:
         if self.heard is not None:
             return self.heard.outcome
         return LEFT if self.is_gone else None
+
+    @property
+    def by(self) -> str | None:
+        return None if self.heard is None else self.heard.by
 
     @property
     def is_over(self) -> bool:
@@ -247,6 +258,9 @@ class Working:
                 course = self._open[id_] = self._courses[id_] = _Course(one, moment)
                 if one.of:
                     self._undoing[one.of] = course
+            if course.execution.is_given_up and not one.is_given_up:
+                # It begins anew.
+                course.heard = course.ended = None
             course.execution = one
             if one.stopping and course.stopped is None:
                 course.stopped = moment
@@ -281,6 +295,7 @@ class Working:
             course.error,
             None if heard is None else heard.result,
             self._compensation(of, going),
+            course.by,
             *course.outside,
         )
 
@@ -302,6 +317,7 @@ class Working:
             course.again(going),
             course.error,
             course.ended,
+            course.by,
             *course.outside,
         )
 
@@ -311,14 +327,14 @@ def _status(course: _Course, going: Going) -> str:
         return _how_far(course, going)
     if course.heard is None or course.stopped is not None or course.heard.stopped:
         return STOPPED
-    return DONE if course.heard.outcome == DONE else FAILED
+    return course.heard.outcome if course.heard.outcome in (DONE, SKIPPED) else FAILED
 
 
 def _undoing_status(course: _Course, going: Going) -> str:
     if not course.is_over:
         return _how_far(course, going)
-    done = course.heard is not None and course.heard.outcome == DONE
-    return UNDONE if done and course.is_gone else FAILED
+    outcome = course.heard.outcome if course.heard is not None and course.is_gone else None
+    return {DONE: UNDONE, SKIPPED: SKIPPED}.get(outcome or "", FAILED)
 
 
 def _how_far(course: _Course, going: Going) -> str:

@@ -17,6 +17,7 @@ from engine.store.values import (
     Hold,
     Operation,
     Origin,
+    Pause,
     Position,
     StoredDeadLetter,
     Token,
@@ -200,7 +201,14 @@ class Store(Protocol):
     async def read_inbox(
         self, pipelines: Sequence[int], limit: int, homes: Sequence[int] = ()
     ) -> list[Command]:
-        """The oldest commands for these pipelines; events of runs only for those of these homes."""
+        """The oldest commands for these pipelines; events of runs only for those of these homes.
+
+        Of what is for a pipeline that is paused only what pauses and resumes it is there.
+        """
+        ...
+
+    async def pauses(self, pipelines: Sequence[int]) -> list[Pause]:
+        """Which of these pipelines are paused."""
         ...
 
     async def hold_of(self, run: int, sequence: int) -> Hold | None:

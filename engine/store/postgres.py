@@ -27,6 +27,7 @@ from engine.store.values import (
     Hold,
     Operation,
     Origin,
+    Pause,
     Position,
     StoredDeadLetter,
     Token,
@@ -278,6 +279,11 @@ class PostgresStore:
                 _SQL["read_inbox"], self._namespace, pipelines, limit, group, homes
             )
         return [Command(*row) for row in rows]
+
+    async def pauses(self, pipelines: Sequence[int]) -> list[Pause]:
+        async with self._translated():
+            rows = await self._reader.fetch(_SQL["pauses"], pipelines)
+        return [Pause(*row) for row in rows]
 
     async def hold_of(self, run: int, sequence: int) -> Hold | None:
         async with self._translated():

@@ -210,6 +210,8 @@ class AskedExecution(NamedTuple):
     """The number of the row that has what that returned; 0: it is not known."""
     stopping: bool = False
     """Whether its state was left, and the run waits to hear what became of it."""
+    since: int = 0
+    """How many attempts were made before it began anew."""
     token: str = ""
     """What it is completed by, where it goes on outside; then ``again`` is until when."""
 
@@ -244,6 +246,8 @@ class BegunExecution(NamedTuple):
     """Whether its state was left before it began, and it is only to be said that it has not."""
     made: bytes | None = None
     """The event that has what the undone execution returned; None: it is not known, or none."""
+    since: int = 0
+    """How many attempts were made before it began anew."""
     token: str = ""
     """What it was to be completed by; then it is not begun, but has taken too long."""
 
@@ -270,7 +274,7 @@ class Token(NamedTuple):
 
 
 class EndedDeadLetter(NamedTuple):
-    """A dead letter that a command redrove or dropped."""
+    """A dead letter that a command redrove, dropped or resolved."""
 
     id: int
     status: str
@@ -294,6 +298,30 @@ class Hold(NamedTuple):
     """The open dead letter that holds it."""
     reason: str | None = None
     """Of that."""
+    type: str = ""
+    """Of the event that holds it."""
+    is_inner: bool = False
+    """Whether that came from inside, and not with a record."""
+
+
+class Pause(NamedTuple):
+    """A pipeline that is paused."""
+
+    pipeline: int
+    command: int
+    """The row of the inbox that asked for it."""
+    who: str
+    why: str
+    at: datetime
+
+
+class Release(NamedTuple):
+    """Runs that were held since their pipeline was paused are to go on: those behind one of them, by their numbers."""
+
+    pipeline: int
+    after: int
+    who: str
+    why: str
 
 
 class Operation(NamedTuple):
@@ -355,6 +383,13 @@ class Commit:
     attributes: list[tuple[int, Attributes]] = field(default_factory=list)
     """(run, search attributes) of runs whose attributes this changes."""
     operations: list[Operation] = field(default_factory=list)
+    paused: list[Pause] = field(default_factory=list)
+    """Pipelines that are paused by this."""
+    resumed: list[Pause] = field(default_factory=list)
+    """Pauses that this ends."""
+    released: list[Release] = field(default_factory=list)
+    under_pauses: set[int] = field(default_factory=set)
+    """The commands of pauses that this rests on: they must not have ended."""
     executions_asked: list[AskedExecution] = field(default_factory=list)
     """New ones, and those that are to be tried again."""
     executions_over: list[tuple[int, int, int]] = field(default_factory=list)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import orjson
+
 from engine import outbox
 from engine.dead_letters import numbered
-from engine.log import COLUMNS
+from engine.log import COLUMNS, PIPELINE_PAUSED, Kind
 from engine.store.attributes import write_attributes
 from engine.store.connecting import Connection
 from engine.store.contract import LostPositionsError, LostRunsError, TokenTakenError
@@ -20,10 +22,12 @@ from engine.store.copying import (
     pack_runs,
 )
 from engine.store.queries import load
-from engine.store.values import Command, Commit, Operation
+from engine.store.values import Command, Commit, FollowUp, Operation, Release
 from statemachines.run import Run
 
 _SQL = load("store")
+RELEASED_AT_ONCE_MAX = 2_000
+"""So many runs are asked to go on in one transaction once their pipeline is resumed."""
 FEW_CHANGES_MAX = 500
 """So many runs are changed by a statement with arrays; more by COPY and a statement: less work, but one more answer."""
 
@@ -72,6 +76,7 @@ class Writing:
             if letter.out is not None:
                 out.append(numbered(letter.out, number))
         await self._write_notes(commit)
+        await self._write_pauses(commit)
         return await outbox.put(self._writer, self._lane, outbox.encode(out)) if out else None
 
     async def _move_positions(self, commit: Commit, begin: str) -> None:
@@ -184,6 +189,33 @@ class Writing:
         if commit.strikes_forgotten:
             await self._writer.execute(_SQL["forget_strikes"], *_columns(commit.strikes_forgotten))
 
+    async def _write_pauses(self, commit: Commit) -> None:
+        for pause in commit.paused:
+            if await self._writer.execute(_SQL["add_pause"], *pause) != "INSERT 0 1":
+                raise LostRunsError("another engine paused a pipeline first")
+        for pause in commit.resumed:
+            status = await self._writer.execute(_SQL["end_pause"], pause.pipeline, pause.command)
+            if status != "DELETE 1":
+                raise LostRunsError("another engine resumed a pipeline first")
+        for one in commit.released:
+            await self._release(one)
+        if commit.paused or commit.resumed or commit.released:
+            await self._writer.execute("notify pointsman_inbox")
+        if commit.under_pauses:
+            held = await self._writer.fetch(_SQL["lock_pauses"], sorted(commit.under_pauses))
+            if len(held) != len(commit.under_pauses):
+                raise LostRunsError("a pipeline was resumed first")
+
+    async def _release(self, one: Release) -> None:
+        """Put a command into the inbox for each of the next runs, and one for those behind them."""
+        limit, said = RELEASED_AT_ONCE_MAX, (one.who, one.why)
+        asked = one.pipeline, one.after, int(Kind.PAUSED), PIPELINE_PAUSED, limit
+        last = await self._writer.fetchval(_SQL["release_paused"], self._namespace, *asked, *said)
+        if last is not None:
+            body = orjson.dumps({"after": last})
+            rest = FollowUp(one.pipeline, "release_pipeline", body, *said)
+            await self._writer.execute(_SQL["add_follow_up"], self._namespace, *rest)
+
     async def _copy(self, table: str, records: Sequence[tuple[Any, ...]], columns: Sequence[str]) -> None:
         await self._writer.copy_records_to_table(
             table, schema_name="pointsman", records=records, columns=list(columns)
@@ -194,6 +226,7 @@ def _has_extras(commit: Commit) -> bool:
     return bool(
         commit.out or commit.dead_letters or commit.noted or commit.waiting_added or commit.waiting_removed
         or commit.ended or commit.ranges or commit.strikes_forgotten or commit.operations
+        or commit.paused or commit.resumed or commit.released or commit.under_pauses
     )  # fmt: skip
 
 

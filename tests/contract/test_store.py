@@ -14,7 +14,14 @@ from connectors.source import Partition
 from engine.log import Kind, LogRow, append, digest_number, digest_of, fold, pack, with_hash
 from engine.store.contract import LostPositionsError, LostRunsError, RefusedByStoreError, Store
 from engine.store.postgres import PostgresStore
-from engine.store.values import Commit, DeadLetter, FollowUp, Origin, PositionMove
+from engine.store.values import (
+    Commit,
+    DeadLetter,
+    EndedDeadLetter,
+    FollowUp,
+    Origin,
+    PositionMove,
+)
 from engine.store.writing import FEW_CHANGES_MAX
 from statemachines.run import Run
 from tests.fakes.store import FakeStore, Tables
@@ -351,6 +358,30 @@ async def test_a_dead_letter_is_found_with_its_bytes_as_they_came(world: World) 
         b"",
     )
     assert await store.load_dead_letter(2) is None
+
+
+@pytest.mark.parametrize("status", ["redriven", "dropped", "resolved"])
+async def test_what_holds_a_run_is_its_row_and_the_dead_letter_until_that_has_ended(
+    world: World, status: str
+) -> None:
+    store = await world.open()
+    run = await started(store)
+    held = row_of(run, run.id, kind=Kind.HELD_FIRED)
+    after = fold(run, held)
+    commit = Commit(AT, rows=[packed(held)], changed=[(run.sequence, after)])
+    letter = LETTER._replace(pipeline=1, run=run.id, sequence=after.sequence, reason="step failed")
+    await store.commit(replace(commit, dead_letters=[letter]))
+    hold = await store.hold_of(run.id, after.sequence)
+    assert hold is not None
+    assert (hold.kind, hold.letter, hold.reason) == (Kind.HELD_FIRED, 1, "step failed")
+    assert (hold.type, hold.is_inner) == ("added", False)
+    await store.commit(Commit(AT, ended=[EndedDeadLetter(1, status, "ana", "seen")]))
+    found = await store.load_dead_letter(1)
+    assert found is not None
+    assert found.status == status
+    hold = await store.hold_of(run.id, after.sequence)
+    assert hold is not None
+    assert (hold.letter, hold.reason) == (None, None)
 
 
 async def test_after_a_refused_commit_the_store_goes_on(world: World) -> None:

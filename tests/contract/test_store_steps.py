@@ -197,3 +197,17 @@ async def test_what_was_given_and_not_heard_of_is_put_back(world: World) -> None
     assert await begin(store, 1) == []
     await store.put_back(1, [first.id])
     assert [one.id for one in await begin(store, 1)] == [second.id]
+
+
+async def test_one_that_begins_anew_says_after_how_many_attempts(world: World) -> None:
+    store = await world.open()
+    run = await started(store)
+    after = await ask(store, run, asked(run))
+    [first] = await begin(store)
+    assert first.since == 0
+    await ask(store, after, asked(run, attempt=4, since=3))
+    assert [one.since for one in await store.begun_by_others(HOMES_ALL, [1], [1], [], SILENT, LIMIT)] == []
+    [again] = await begin(store, 2)
+    assert (again.id, again.attempt, again.since) == (first.id, 4, 3)
+    [gone] = await store.begun_by_others(HOMES_ALL, [1], [1], [], SILENT, LIMIT)
+    assert gone.since == 3

@@ -127,5 +127,5 @@ def as_begun(one: Waiting, run: Run, input: bytes, made: bytes | None = None) ->
     return BegunExecution(
         one.id, asked.pipeline, asked.key, run.generation, asked.run, run.definition, home_of(asked.key),
         asked.sequence, asked.number, asked.step, asked.attempt, asked.error, input, asked.of, asked.stopping, made,
-        asked.token,
+        asked.since, asked.token,
     )  # fmt: skip

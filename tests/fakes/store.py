@@ -8,8 +8,10 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+import orjson
+
 from connectors.source import Partition
-from engine.log import Kind, LogRow, unpack
+from engine.log import PIPELINE_PAUSED, Kind, LogRow, unpack
 from engine.store.contract import LostPositionsError, LostRunsError, RefusedByStoreError
 from engine.store.values import (
     Applied,
@@ -23,11 +25,14 @@ from engine.store.values import (
     Noted,
     Operation,
     Origin,
+    Pause,
     Position,
+    Release,
     StoredDeadLetter,
     Token,
     WaitingEvent,
 )
+from engine.store.writing import RELEASED_AT_ONCE_MAX
 from statemachines.following import wakes_at
 from statemachines.memory import time_of
 from statemachines.run import Run, Status
@@ -67,6 +72,8 @@ class Tables:
     attributes: dict[int, Attributes] = field(default_factory=dict)
     """Empty ones, too."""
     executions: Executions = field(default_factory=Executions)
+    pauses: dict[int, Pause] = field(default_factory=dict)
+    """By pipeline."""
     next_run: int = 1
     ticket: int = 0
 
@@ -273,7 +280,15 @@ class FakeStore:
     ) -> list[Command]:
         del homes
         mine = [c for c in self.tables.inbox.values() if c.pipeline is None or c.pipeline in pipelines]
-        return sorted(mine)[:limit]
+        may = [
+            c
+            for c in mine
+            if c.command in ("pause_pipeline", "resume_pipeline") or c.pipeline not in self.tables.pauses
+        ]
+        return sorted(may)[:limit]
+
+    async def pauses(self, pipelines: Sequence[int]) -> list[Pause]:
+        return [self.tables.pauses[one] for one in pipelines if one in self.tables.pauses]
 
     async def hold_of(self, run: int, sequence: int) -> Hold | None:
         row = self.tables.rows.get((run, sequence))
@@ -286,7 +301,7 @@ class FakeStore:
             if (one.run, one.sequence, status) == (run, sequence, "open")
         ]
         letter, reason = held[0] if held else (None, None)
-        return Hold(row.kind, row.at, row.payload, letter, reason)
+        return Hold(row.kind, row.at, row.payload, letter, reason, row.type, not row.position)
 
     async def cancellation_of(self, run: int) -> Hold | None:
         rows = [row for row in self.tables.rows.values() if (row.run, row.kind) == (run, Kind.CANCELLED)]
@@ -391,6 +406,7 @@ class FakeStore:
             tables.letters[ended.id] = (letter, ended.status if status == "open" else status)
         tables.noted.extend(commit.noted)
         tables.operations.extend(commit.operations)
+        self._pause(commit)
         if not published:
             return None
         tables.ticket += 1
@@ -410,6 +426,39 @@ class FakeStore:
             pipeline = tables.pipelines.setdefault(sent.pipeline, len(tables.pipelines) + 1)
             tables.inbox[tables.commands] = Command(
                 tables.commands, pipeline, "event", sent.body, "engine", "sent by a run", commit.at
+            )
+
+    def _pause(self, commit: Commit) -> None:
+        pauses = self.tables.pauses
+        for pause in commit.paused:
+            if pauses.setdefault(pause.pipeline, pause) != pause:
+                raise LostRunsError("another engine paused a pipeline first")
+        for pause in commit.resumed:
+            if pauses.pop(pause.pipeline, None) != pause:
+                raise LostRunsError("another engine resumed a pipeline first")
+        for one in commit.released:
+            self._release(one, commit.at)
+        if commit.under_pauses - {pause.command for pause in pauses.values()}:
+            raise LostRunsError("a pipeline was resumed first")
+
+    def _release(self, one: Release, at: datetime) -> None:
+        tables = self.tables
+        held = [
+            run
+            for pipeline, run in tables.runs.values()
+            if pipeline == one.pipeline
+            and run.held
+            and run.id > one.after
+            and tables.rows[run.id, run.held].type == PIPELINE_PAUSED
+        ]
+        found = sorted(held, key=lambda run: run.id)[:RELEASED_AT_ONCE_MAX]
+        asked = [("release", {"run": run.id, "held": run.held}) for run in found]
+        if len(found) == RELEASED_AT_ONCE_MAX:
+            asked.append(("release_pipeline", {"after": found[-1].id}))
+        for what, body in asked:
+            tables.commands += 1
+            tables.inbox[tables.commands] = Command(
+                tables.commands, one.pipeline, what, orjson.dumps(body), one.who, one.why, at
             )
 
     def _move(self, commit: Commit) -> None:

@@ -29,7 +29,7 @@ from tests.services import Database
 from tests.shop import shop
 from tests.tickets import tickets
 
-WHO = {"who": "ana", "why": "the depot burned down"}
+WHY = "the depot burned down"
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ async def statuses(reader: Connection, **filters: Any) -> dict[str, str]:
 
 
 async def done_to(feeding: Feeding, engine: Connection, what: What, chosen: list[Chosen]) -> list[Done]:
-    asked = await ask_of_runs(engine, "default", what, chosen, **WHO)
+    asked = await ask_of_runs(engine, "default", what, chosen, who="ana", why=WHY)
     while await engine.fetchval("select exists (select from pointsman.inbox)"):
         await feeding.commands()
     return await wait_until_done(engine, "default", asked, seconds=0)
@@ -134,7 +134,7 @@ async def test_what_no_engine_took_up_is_told_as_waiting(database: Database, eng
     async with feed(database, shop()) as feeding:
         await feeding.records(*(placed(f"o{one}") for one in range(EXPLAINED_MAX + 1)))
         chosen = await choose_runs(engine, "default", "pause")
-        asked = await ask_of_runs(engine, "default", "pause", chosen, **WHO)
+        asked = await ask_of_runs(engine, "default", "pause", chosen, who="ana", why=WHY)
         became = await wait_until_done(engine, "default", asked, seconds=0)
         assert [(one.taken, one.done, one.failed) for one in became] == [(False, False, False)] * len(chosen)
         await feeding.commands()

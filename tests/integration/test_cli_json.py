@@ -205,7 +205,8 @@ def ask_of_what_waits(ask: Callable[..., Any], looking: dict[str, str]) -> None:
     assert waiting["deferred"][0]["event_id"] == "early"
     assert waiting["due"][0]["what"] == "timer"
     assert ask("history", "c-3", on=looking)[-1]["deferral"]
-    assert [one["next"]["what"] for one in ask("runs", "--status", "waiting", on=looking)] == ["timer"]
+    waits = {one["key"]: one["next"]["what"] for one in ask("runs", "--status", "waiting", on=looking)}
+    assert waits == {"c-2": "timer", "c-3": "timer"}, "behind a hold, and deferred"
     (early,) = ask("explain", "early", on=looking)["answers"]
     assert (early["disposition"], early["until"]) == ("deferred", waiting["deferred"][0]["until"])
     greeted = ask("history", "c-3", on=looking)[0]["effects"][-1]["id"]
@@ -223,7 +224,7 @@ def ask_of_operators(ask: Callable[..., Any], letter: int) -> None:
     assert ask("dead-letters edit", letter, "--set", "grams=1", *why)["command"] == "edit"
     waits = ask("complete", "check c-5", "--result", '"well"', *why)
     assert (waits["token"], waits["taken"]) == ("check c-5", False)
-    for what in ("pause", "resume", "cancel"):
+    for what in ("pause", "resume", "cancel", "retry", "skip", "resolve"):
         assert ask(what, "c-3", *why)["became"][0]["command"] == what
         assert ask(what, "--pipeline", "case", "--dry-run", *why)["dry_run"]
 

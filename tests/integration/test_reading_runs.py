@@ -109,7 +109,7 @@ async def test_the_newest_of_many_runs_are_found_by_an_index(database: Database,
     """
     await execute(database.owner_dsn, many, "analyze pointsman.runs")
     filters = ("default", None, None, None, None, None)
-    rest = (10, None, False, None, int(Kind.PAUSED), None)
+    rest = (10, None, False, None, int(Kind.PAUSED), None, None, "")
     plan = await reader.fetch(f"explain (analyze, timing off) {SQL['list_runs']}", *filters, *rest)
     told = "\n".join(row[0] for row in plan)
     assert "using runs_started on runs" in told, told

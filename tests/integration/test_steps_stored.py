@@ -151,7 +151,7 @@ async def test_a_plain_function_may_call_sys_exit_and_only_fails(
     await check_the_log(reader)
 
 
-async def test_a_failure_that_nothing_takes_holds_the_run_and_is_offered_again_by_redrive(
+async def test_a_failure_that_nothing_takes_holds_the_run_and_the_step_begins_anew_by_redrive(
     database: Database, reader: Connection, world: World
 ) -> None:
     world.script["charge"] = [AwayError("down")] * 3
@@ -170,7 +170,9 @@ async def test_a_failure_that_nothing_takes_holds_the_run_and_is_offered_again_b
         await check_the_log(reader, **options)
         await feeding.redrive(number)
         letters = await reader.fetch("select reason, status from pointsman.dead_letters order by id")
-        assert [tuple(one) for one in letters] == [("step failed", "redriven"), ("step failed", "open")]
+        assert [tuple(one) for one in letters] == [("step failed", "redriven")]
+        await feeding.work()
+        assert world.attempts("charge") == [("o1", one) for one in range(1, 5)]
     await check_the_log(reader, **options)
 
 

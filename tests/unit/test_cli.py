@@ -136,11 +136,14 @@ WORDS: dict[str, list[str]] = {
     "relay accept": ["--reason", "a test"],
     "relay status": [],
     "replay": ["statemachines.shipped.orders"],
+    "resolve": ["o-1", "--reason", "a test"],
     "resume": ["o-1", "--reason", "a test"],
+    "retry": ["o-1", "--reason", "a test"],
     "run": ["statemachines.shipped.orders"],
     "runs": [],
     "send": ["order", "o-1", "order.paid", "{}", "--reason", "a test"],
     "show": ["o-1"],
+    "skip": ["o-1", "--reason", "a test"],
     "verify": [],
 }
 """What each command that goes to Postgres may be asked."""
@@ -174,8 +177,11 @@ def test_the_text_that_is_kept_with_a_decision_has_one_name_and_no_filter_has_it
         "pause",
         "positions set",
         "relay accept",
+        "resolve",
         "resume",
+        "retry",
         "send",
+        "skip",
     ]
     assert commands_with("--reason") == decisions
     assert commands_with("--with-reason") == [

@@ -328,3 +328,14 @@ def test_what_is_offered_again_in_vain_keeps_waiting_too() -> None:
     state_of(flow, "closed").on(Painted, when=lambda _door, _event: False)
     case = given(flow).when(Painted(), Made())
     assert (case.state, case.deferred) == ("closed", ["door.painted"])
+
+
+def test_one_that_waits_is_known_again_whatever_is_said_of_its_like_by_now() -> None:
+    flow = door_pipeline(no_run="defer", unexpected="ignore")
+    flow.policy(Painted, duplicate_by="coat", duplicate_for=HOUR)
+    case = given(flow).when(Painted(), Made())
+    case._events = 1  # the number of the first of them, and so its id
+    case._take(Painted())
+    assert case.outcome == DUPLICATE, "ignored, it would make the one that waits a duplicate of it"
+    case._events = 2
+    case.when(Opened()).then(context={"coats": [1]})

@@ -123,6 +123,15 @@ async def test_what_is_handed_out_says_until_when_it_may_happen() -> None:
     ]
 
 
+async def test_of_a_paused_pipeline_nothing_is_asked_for() -> None:
+    timers, rows = serving(Come({}), *routes(a="on_time", b="after_backlog"))
+    timers.paused = {1: "paused"}
+    assert await keys(timers) == ["2 at 58", "2 at 59"]
+    assert [set(until) for until in rows.asked] == [{2}]
+    timers.paused = {}
+    assert await keys(timers) == ["1 at 58", "2 at 58", "1 at 59", "2 at 59"]
+
+
 async def test_without_homes_nothing_is_asked_for() -> None:
     timers, rows = serving(Come({}), *routes(a="after_backlog"))
     timers.homes = []

@@ -11,6 +11,7 @@ from engine.reading.explain.found import FoundRow, LogRowBrief
 from engine.reading.explain.step_words import asked_for
 from engine.reading.explain.words import decided, moved, run_name, sentence, shown, states
 from statemachines.events import Envelope
+from statemachines.outcome import Reason
 
 _FATES = {"dead_letter": "it becomes a dead letter", "ignore": "it is ignored"}
 
@@ -60,7 +61,9 @@ def deferred(row: FoundRow, pipeline: str, found: Deferral | None, *, still: boo
     if found is None:
         return f"It was deferred (row {row.sequence} of {run})."
     said = f"It was deferred (row {row.sequence} of {run}, {found.reason}): {found.why}."
-    if still:
+    if still and found.reason == Reason.PAUSED:
+        said += f" To let it go on: pointsman resume --pipeline {pipeline}."
+    elif still:
         fate = _FATES.get(found.then, found.then)
         said += f" It waits until the run takes it; if that is not by {shown(found.until)}, {fate}."
     return f"{said} {decided(found.policy)}".rstrip()

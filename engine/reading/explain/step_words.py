@@ -145,6 +145,12 @@ def undoing(found: CompensationView) -> str:
             return "It is not owed: nothing of it is to be undone."
         case "owed":
             return f"It is owed: {name} is to undo it if the run is undone."
+        case "skipped":
+            return sentence(
+                f"{name}{key}, which was to undo it, was skipped by {found.by}{row}: it is not undone."
+            )
+        case "undone" if found.by is not None:
+            return sentence(f"{name}{key} counts as having undone it{row}, as {found.by} says.")
         case "undone":
             return sentence(f"{name}{key} has undone it{row}.")
         case "failed":

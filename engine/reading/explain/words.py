@@ -9,7 +9,7 @@ from datetime import datetime
 import orjson
 
 from engine.dispositions import Disposition
-from engine.log import Kind
+from engine.log import PIPELINE_PAUSED, Kind
 from engine.reading.explain.answers import Tried
 from engine.reading.explain.found import (
     FoundLetter,
@@ -21,6 +21,7 @@ from engine.reading.explain.found import (
     Seen,
 )
 from engine.reading.values import effects_of, shown_time, states_of
+from statemachines.events import STEP_FAILED
 from statemachines.outcome import Reason
 from statemachines.run import Status
 
@@ -105,6 +106,8 @@ def waits(
     )
     if still:
         cure = f"pointsman dead-letters redrive {holder.id}"
+        if holder.reason == Reason.STEP_FAILED:
+            return f"{said} To have the step begin anew: pointsman retry {pipeline} {row.key} (or skip, or resolve)."
         return f"{said} Redrive or drop that one to let the run go on: {cure}."
     return said.replace("it holds", "it held").replace("since row", "from row")
 
@@ -125,6 +128,8 @@ def waits_for_resume(row: FoundRow, pipeline: str, pause: LogRowBrief, *, still:
     behind = f"behind {_released(pause)}, which {'holds' if still else 'held'} {run}"
     if not still:
         return f"It waited (row {row.sequence}) {behind}."
+    if pause.type == PIPELINE_PAUSED:
+        return f"It waits (row {row.sequence}) {behind}. To let it go on: pointsman resume --pipeline {pipeline}."
     return f"It waits (row {row.sequence}) {behind}. To let the run go on: pointsman resume {pipeline} {row.key}."
 
 
@@ -164,7 +169,7 @@ def dead_letter(
         decided(policy),
         _of_whom(letter, pipeline, readers),
         _published(letter),
-        _end_of(letter),
+        _end_of(letter, pipeline),
     ]
     return " ".join(part for part in parts if part)
 
@@ -283,9 +288,8 @@ def _released(release: LogRowBrief) -> str:
     with contextlib.suppress(ValueError, TypeError):
         said |= orjson.loads(release.payload or b"{}")
     why = f": {said['why']}" if said["why"] else ""
-    return (
-        f"a {said['command']} by {said['who'] or 'somebody'} at {shown(release.at)} ({release.event_id}{why})"
-    )
+    what = "pause of its pipeline" if release.type == PIPELINE_PAUSED else said["command"]
+    return f"a {what} by {said['who'] or 'somebody'} at {shown(release.at)} ({release.event_id}{why})"
 
 
 def _tried(tried: Sequence[Tried]) -> str:
@@ -336,13 +340,16 @@ def _published(letter: FoundLetter) -> str:
             return f"It waits to be published to {letter.topic}."
 
 
-def _end_of(letter: FoundLetter) -> str:
+def _end_of(letter: FoundLetter, pipeline: str | None) -> str:
     if letter.status != "open":
         why = f": {_ended(letter.why)}" if letter.why else "."
         how = f"{letter.status.capitalize()}{', with other data,' if letter.edited else ''}"
         ended = f"{how} by {letter.who or 'somebody'} at {shown(letter.ended)}{why}"
         return f"{ended} {_published_again(letter)}".strip()
-    if letter.held is not None and letter.held == letter.sequence:
+    holds = letter.held is not None and letter.held == letter.sequence
+    if holds and letter.position is None and (letter.type or "").startswith(STEP_FAILED):
+        return f"To have the step begin anew: pointsman retry {pipeline} {letter.key} (or skip, or resolve)."
+    if holds:
         return f"To let the run go on: pointsman dead-letters redrive {letter.id} (or drop)."
     again = ", once the topic takes it" if letter.reason == Reason.REFUSED_BY_BROKER else ""
     return f"It is open: pointsman dead-letters redrive {letter.id}{again} (or drop)."

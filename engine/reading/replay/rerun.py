@@ -25,6 +25,7 @@ from engine.envelope import decode_envelope
 from engine.identity import identity_of
 from engine.inside import NO_TOPIC, inner_arrival
 from engine.log import HOLDS, Kind, LogRow, digest_number, pack, unpack, with_hash
+from engine.reading.asked import deferral_in
 from engine.reading.catalog import Catalog
 from engine.reading.replay.report import Difference, Mismatch
 from engine.reading.rows import kind_word, raw_record
@@ -199,7 +200,7 @@ class Rerun:
             if batch.can_cancel(arrival):
                 batch.cancel(arrival)
             else:
-                batch.meet((arrival,), _after_wait(row))
+                _meet(row, arrival, batch)
             return ""
         topics = self._topics(row, record.topic)
         if not topics:
@@ -222,13 +223,12 @@ class Rerun:
         digest = identity_of(once_for_ever(self._machine, decoded.envelope.type), decoded)
         route = TopicRoute(topic, [self._route], DeadLetterTopic(topic.dead_letter_topic))
         arrival = Arrival(self._route, self._stored.key, record, row.position, route, decoded, digest)
-        after_wait = _after_wait(row)
         run = self._route.cache.get(self._stored.key)
         if run is not None and self._held_for(row) == Reason.REFUSED_BY_STORE:
             refused = Refused(Reason.REFUSED_BY_STORE, self._reasons[row.sequence].error, holds=True)
-            batch.refuse(arrival, run, refused, row.at, after_wait)
+            batch.refuse(arrival, run, refused, row.at, _after_wait(row))
         else:
-            batch.meet((arrival,), after_wait=after_wait)
+            _meet(row, arrival, batch)
         return ""
 
     def _topics(self, row: LogRow, name: str) -> list[Topic]:
@@ -289,6 +289,15 @@ class Rerun:
             ),
             differences=tuple(differences),
         )
+
+
+def _meet(row: LogRow, arrival: Arrival, batch: Batch) -> None:
+    deferral = deferral_in(row)
+    if deferral is not None and deferral.reason == Reason.PAUSED:
+        # Its pipeline was paused, so that it has not begun the run.
+        batch.defer_begin(arrival, row.at)
+    else:
+        batch.meet((arrival,), _after_wait(row))
 
 
 def _after_wait(row: LogRow) -> int | None:

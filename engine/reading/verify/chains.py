@@ -17,7 +17,10 @@ from statemachines.memory import read_memory, time_of
 from statemachines.run import Run, Status
 
 _BEGINS = frozenset({Kind.STARTED})
-_BEFORE = frozenset({Kind.DEFERRED, Kind.LEFT_DEFERRED, Kind.PASSED})
+_BEFORE = frozenset(
+    {Kind.DEFERRED, Kind.LEFT_DEFERRED, Kind.PASSED, Kind.PAUSED, Kind.RELEASED, Kind.DRAINING}
+    | {Kind.WAITED, Kind.LEFT_WAITING}
+)
 """What a run may have that no event has started yet."""
 _LEAVES = frozenset({Kind.MOVED_AFTER_WAIT, Kind.HELD_AFTER_WAIT, Kind.LEFT_WAITING})
 _NAMES = tuple(name for name in Run._fields if name != "deferred")

@@ -27,6 +27,7 @@ class StoredExecution(NamedTuple):
     of: str
     made: int
     stopping: bool
+    since: int
     token: str
     is_found: bool
     """Whether it is found by its token."""
@@ -61,6 +62,8 @@ def _told(meant: Execution | None, found: StoredExecution | None) -> str:
         )
     if (meant.of, meant.made, bool(meant.stopping)) != (found.of, found.made, found.stopping):
         return "does not say what it undoes, or that it is to be stopped, as the run's log does"
+    if meant.since != found.since:
+        return f"began anew after attempt {found.since} in its table, and after attempt {meant.since} by the run's log"
     if meant.token != found.token or (found.token and not found.is_found):
         return (
             f"is completed by the token {meant.token!r} by the run's log, by {found.token!r} in its table, and is "

@@ -27,13 +27,22 @@ where p.namespace = $1
     and ($5::boolean is null or (r.held > 0) = $5)
     and ($6::text is null or $6 = any (string_to_array(split_part(r.configuration, '  ', 1), ' ')))
     and ($8::jsonb[] is null or a.attributes @> any ($8))
-    and (not $9::boolean or exists (select from pointsman.waiting w where w.run = r.id and w.until is not null))
+    and (not $9::boolean or r.waiting > 0)
     and ($10::boolean is null or $10 = exists (
         select from pointsman.events h where h.run = r.id and h.sequence = r.held and h.kind = $11::smallint
     ))
     and ($12::text is null or $12 = any (string_to_array(split_part(r.configuration, '  ', 1), ' ')))
+    and ($13::smallint[] is null or r.held > 0 and exists (
+        select from pointsman.events h
+        where h.run = r.id and h.sequence = r.held and h.kind = any ($13) and starts_with(h.type, $14::text)
+            and h.position is null
+    ))
 order by r.started desc, r.id desc
 limit nullif($7::int, 0)
+
+-- name: pauses
+select l.name, p.who, p.why, p.at from pointsman.pauses p join pointsman.pipelines l on l.id = p.pipeline
+where l.namespace = $1 and ($2::text is null or l.name = $2) order by l.name
 
 -- name: find_run
 select r.id, r.key, r.generation, r.sequence, r.status, r.configuration, r.context, r.recent, r.hash, r.definition,
@@ -104,7 +113,7 @@ order by id limit $4
 select run, attributes from pointsman.run_attributes where run = any ($1::bigint[])
 
 -- name: executions_of_runs
-select e.run, e.sequence, e.number, e.step, e.attempt, e.again, e.error, e.of, e.made, e.stopping, e.token,
+select e.run, e.sequence, e.number, e.step, e.attempt, e.again, e.error, e.of, e.made, e.stopping, e.since, e.token,
     exists (
         select from pointsman.tokens t join pointsman.pipelines p on p.namespace = t.namespace
         where p.id = e.pipeline and t.token = e.token and t.run = e.run and t.sequence = e.sequence

@@ -208,8 +208,37 @@ select id, pipeline, run, sequence, key, event_id, type, position, "offset", rec
     record_headers, status, reason, dead_letter_topic, details
 from pointsman.dead_letters where id = $1
 
+-- name: pauses
+select pipeline, command, who, why, at from pointsman.pauses where pipeline = any ($1::int[])
+
+-- name: add_pause
+insert into pointsman.pauses (pipeline, command, who, why, at) values ($1, $2, $3, $4, $5) on conflict do nothing
+
+-- name: end_pause
+-- Waits for the transactions that hold runs for it.
+delete from pointsman.pauses where pipeline = $1 and command = $2
+
+-- name: lock_pauses
+-- None of them ends before this transaction does.
+select command from pointsman.pauses where command = any ($1::bigint[]) order by command for share
+
+-- name: release_paused
+-- The next runs behind one, so many at most, that are held since their pipeline was paused; returns the last of them, where
+-- there may be more.
+with found as (
+    select r.id, r.held from pointsman.runs r
+    join pointsman.events e on e.run = r.id and e.sequence = r.held
+    where r.pipeline = $2 and r.held > 0 and r.id > $3 and e.kind = $4::smallint and e.type = $5
+    order by r.id limit $6
+), put as (
+    insert into pointsman.inbox (namespace, pipeline, command, body, who, why)
+    select $1, $2, 'release', convert_to(json_build_object('run', id, 'held', held)::text, 'UTF8'), $7, $8
+    from found order by id
+)
+select max(id) from found having count(*) = $6
+
 -- name: hold_of
-select e.kind, e.at, e.payload, d.id, d.reason
+select e.kind, e.at, e.payload, d.id, d.reason, e.type, coalesce(e.position, 0) = 0 as is_inner
 from pointsman.events e
 left join pointsman.dead_letters d on d.run = e.run and d.sequence = e.sequence and d.status = 'open'
 where e.run = $1 and e.sequence = $2
@@ -233,7 +262,10 @@ set last = greatest(ignored_ranges.last, excluded.last), records = greatest(igno
 select i.id, i.pipeline, i.command, i.body, i.who, i.why, i.at
 from pointsman.inbox i
 where i.namespace = $1 and (i.home is null or i.home = any ($5::smallint[])) and (
-    i.pipeline = any ($2::int[])
+    (i.pipeline = any ($2::int[]) and (
+        i.command in ('pause_pipeline', 'resume_pipeline')
+        or not exists (select from pointsman.pauses p where p.pipeline = i.pipeline)
+    ))
     or (i.pipeline is null and not exists (
         select from pointsman.dead_letters d join pointsman.positions p on p.id = d.position
         where d.id = (convert_from(i.body, 'UTF8')::json ->> 'dead_letter')::bigint and p.consumer_group <> $4
@@ -303,18 +335,19 @@ select cluster, topic, partition from pointsman.positions where id = $1
 -- name: add_executions
 -- New ones, those whose next attempt is to wait for its turn, and those that are to be stopped.
 insert into pointsman.executions (
-    pipeline, home, run, sequence, number, step, attempt, again, error, of, made, stopping, token
+    pipeline, home, run, sequence, number, step, attempt, again, error, of, made, stopping, since, token
 )
 select new.pipeline, pointsman.home_of(new.key), new.run, new.sequence, new.number, new.step, new.attempt, new.again,
-    new.error, new.of, new.made, new.stopping, new.token
+    new.error, new.of, new.made, new.stopping, new.since, new.token
 from unnest(
     $1::int[], $2::text[], $3::bigint[], $4::int[], $5::int[], $6::text[], $7::int[], $8::timestamptz[], $9::text[],
-    $10::text[], $11::int[], $12::boolean[], $13::text[]
-) as new (pipeline, key, run, sequence, number, step, attempt, again, error, of, made, stopping, token)
+    $10::text[], $11::int[], $12::boolean[], $13::int[], $14::text[]
+) as new (pipeline, key, run, sequence, number, step, attempt, again, error, of, made, stopping, since, token)
 on conflict (run, sequence, number) do update
 -- Who has begun an attempt of what is to be stopped has to say what became of it.
 set attempt = excluded.attempt, again = excluded.again, error = excluded.error, stopping = excluded.stopping,
-    token = excluded.token, holder = case when excluded.stopping then executions.holder end
+    since = excluded.since, token = excluded.token,
+    holder = case when excluded.stopping then executions.holder end
 
 -- name: remove_executions
 delete from pointsman.executions e
@@ -375,7 +408,7 @@ select b.id, b.pipeline, r.key, r.generation, b.run, r.definition, b.home, b.seq
     case when b.made > 0 then (
         select e.payload from pointsman.events e where e.run = b.run and e.sequence = b.made
     ) end as made,
-    b.token
+    b.since, b.token
 from begun b join pointsman.runs r on r.id = b.run
 order by b.again, b.id
 
@@ -398,7 +431,8 @@ update pointsman.executions set holder = null where holder = $1 and id <> all ($
 -- name: begun_by_others
 -- Attempts that engines have begun who are not heard of any more.
 select e.id, e.pipeline, r.key, r.generation, e.run, r.definition, e.home, e.sequence, e.number, e.step, e.attempt,
-    e.error, ''::bytea as input, e.of, e.stopping, null::bytea as made, e.token
+    e.error, ''::bytea as input, e.of, e.stopping, null::bytea as made,
+    e.since, e.token
 from pointsman.executions e join pointsman.runs r on r.id = e.run
 where e.holder is not null and e.home = any ($1::smallint[]) and e.pipeline = any ($2::int[])
     and r.definition = any ($3::int[]) and r.held = 0 and e.id <> all ($4::bigint[])

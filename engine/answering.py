@@ -1,0 +1,82 @@
+"""What operators ask, with the run that it is for; and what they are answered, in sentences."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import orjson
+
+from engine.batch import Batch
+from engine.log import Kind
+from engine.routing import Route
+from engine.store.values import Command, Hold
+from statemachines.events import STEP_FAILED
+from statemachines.run import Run, Status
+
+NOT_LOADED = "it follows a version of its pipeline that is not loaded here. Load that, too, and ask again."
+
+
+class Answer(NamedTuple):
+    """What became of a command."""
+
+    done: bool
+    """Whether the run is as was asked."""
+    sentence: str
+    """Empty: what became of the event that was sent tells."""
+    offered: int = 0
+    """How many events that waited it took with it."""
+    event_id: str | None = None
+    """Of the event that tells what became of it."""
+
+
+class Asked(NamedTuple):
+    """A command, and the run that it is for."""
+
+    command: Command
+    route: Route
+    run: Run
+    batch: Batch
+    events_max: int
+    """How many events that waited it may take with it."""
+
+    @property
+    def name(self) -> str:
+        """The run, at the beginning of a sentence."""
+        return f"The run {self.run.key!r} of {self.route.name}"
+
+
+def not_running(asked: Asked) -> str:
+    """Why nothing can be done to a run that does not go on."""
+    if asked.run.status == Status.EXPECTED:
+        return f"{asked.name} was not begun yet: events wait for the one that begins it."
+    return f"{asked.name} has ended in {' '.join(asked.run.states)}."
+
+
+def told(hold: Hold) -> str:
+    """Who did it, when and why, by the row of a command."""
+    said = orjson.loads(hold.payload or b"{}")
+    return f"by {said.get('who')} at {hold.at.isoformat(timespec='seconds')}, {said.get('why')}"
+
+
+def held_by(asked: Asked, hold: Hold) -> str:
+    """What holds a run that no operator does, and what to do."""
+    since = f"since row {asked.run.held}"
+    if hold.kind == Kind.PAUSED:
+        return f"it is paused {told(hold)} (row {asked.run.held}): pointsman resume {asked.route.name} {asked.run.key}."
+    if hold.letter is not None and hold.is_inner and hold.type.startswith(STEP_FAILED):
+        pipeline, key = asked.route.name, asked.run.key
+        return (
+            f"it is held by dead letter {hold.letter} ({hold.reason}) {since}, for a step of it has failed. Have that "
+            f"begin anew: pointsman retry {pipeline} {key} (or skip, or resolve)."
+        )
+    if hold.letter is not None:
+        return (
+            f"it is held by dead letter {hold.letter} ({hold.reason}) {since}, and what comes for it waits. Redrive or "
+            f"drop that one: pointsman dead-letters redrive {hold.letter}."
+        )
+    if hold.kind == Kind.WAITED:
+        return (
+            f"it is held {since} because it follows a version of its pipeline that was not loaded. It goes on once an "
+            "engine has that loaded."
+        )
+    return f"what waited for it is taken just now (row {asked.run.held}). Ask again in a moment."

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, Final
 
 import orjson
@@ -22,11 +24,13 @@ def encode_structured(
     time: datetime | None = None,
     traceparent: str | None = None,
     causation_id: str | None = None,
+    said_by: Mapping[str, str] = MappingProxyType({}),
 ) -> bytes:
     """A CloudEvent in JSON; what is None is left out.
 
     ``data`` is JSON, taken as it is, without looking at it. ``time`` is written in the zone that it has.
     ``causation_id`` is the id of the event that this one comes of, and becomes the extension ``causationid``.
+    ``said_by`` are further attributes.
 
     Raises:
         TypeError: a text has a lone surrogate.
@@ -40,6 +44,8 @@ def encode_structured(
         event["traceparent"] = traceparent
     if causation_id is not None:
         event["causationid"] = causation_id
+    if said_by:
+        event |= said_by
     if data is not None:
         event["data"] = _Fragment(data)
     return orjson.dumps(event, option=orjson.OPT_UTC_Z)

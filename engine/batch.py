@@ -19,14 +19,14 @@ from connectors.source import Record
 from engine.arrival import Arrival
 from engine.by_itself import OF_INSIDE
 from engine.dispositions import Disposition
-from engine.executions import StepResult
+from engine.executions import StepResult, told_token
 from engine.identity import identity_of
 from engine.inside import result_arrival
 from engine.log import Kind, digest_number, digest_of, postgres_time
 from engine.moves import RECENT_BYTES, Move
 from engine.pausing import Pausing
 from engine.routing import Reader, TopicRoute
-from statemachines.events import Event
+from statemachines.events import STEP_WAITS, Event
 from statemachines.handlers import HandlerError, describe_invalid
 from statemachines.interpreter import step
 from statemachines.keys import How, KeyFunction, key_of, why_no_key
@@ -292,10 +292,13 @@ class Batch(Pausing):
         """Have runs take what became of steps that they asked for, if they wait for it."""
         at = self._at[0]
         arrivals: list[Arrival] = []
-        for begun, route, event_id, event_type, data, _ in results:
-            arrival = result_arrival(route, begun.key, event_id, event_type, data, at)
+        for begun, route, event_id, event_type, data, _, said_by in results:
+            arrival = result_arrival(route, begun.key, event_id, event_type, data, at, said_by)
             outcome = route.name, begun.step, event_type.partition(".")[0]
             self.attempts[outcome] = self.attempts.get(outcome, 0) + 1
+            if event_type.startswith(STEP_WAITS):
+                # Whether its run waits for it then, what it remembers tells.
+                self.commit.tokens.append(told_token(begun, data["token"]))
             run = route.cache.get(begun.key)
             if run is not None and run.generation < begun.generation:
                 # It is not the last one of its key any more, which the commit will find.

@@ -6,7 +6,7 @@
               failure of a step, the run goes on without that, too
 ``edit``      the same as redrive, with other data in the event
 ``event``     an event that a run has sent to another one (``engine.sending``)
-``send`` ...  what operators ask of runs (``engine.operating``)
+``send`` ...  what operators ask of runs, and what completes steps (``engine.operating``)
 ``release``   a definition that a run's events waited for is loaded again; or more events waited than one of the others
               could take with it (``engine.draining``)
 ``release_pipeline``  more runs are to go on whose pipeline was resumed than one transaction could ask for
@@ -33,6 +33,7 @@ from connectors.source import RawRecord, Record
 from engine.batch import Batch
 from engine.cancelling import CANCEL
 from engine.committer import Committer, kind_of
+from engine.completing import COMPLETES
 from engine.draining import Draining, write_row
 from engine.envelope import decode_headers
 from engine.inside import inner_arrival
@@ -148,19 +149,38 @@ class Commands:
         events = [command for command in commands if command.command == "event"]
         if events:
             await self._sent.take(events)
-        for command in commands:
-            if command.command == "event" or not self._may_be_taken(command):
-                continue
-            following = await self._take(command)
-            # At once, or what comes for the run meanwhile would wait, too, and fill what may wait.
-            while following is not None and time.monotonic() < until:
-                following = await self._take(following)
+        may = [one for one in commands if one.command != "event" and self._may_be_taken(one)]
+        for several in in_portions(may):
+            together = len(several) > 1 and await self._take_together(several)
+            for command in () if together else several:
+                following = await self._take(command)
+                # At once, or what comes for the run meanwhile would wait, too, and fill what may wait.
+                while following is not None and time.monotonic() < until:
+                    following = await self._take(following)
+                if time.monotonic() >= until:
+                    break
             if time.monotonic() >= until:
                 self.wanted.set()
                 return
 
     def _may_be_taken(self, command: Command) -> bool:
         return command.command in PIPELINE_WHATS or command.pipeline not in self._committer.paused
+
+    async def _take_together(self, commands: Sequence[Command]) -> bool:
+        """Take up what completes steps of different runs in one commit; False: each is to have its own."""
+        batch = await self._committer.new_batch(len(commands))
+        batch.commit.commands.extend(command.id for command in commands)
+        try:
+            await self._operating.complete(commands, batch)
+            if await self._outlet.learn(batch.commit):
+                self._committer.forget(batch)
+                return False
+            batch.finish()
+            await self._committer.commit(batch)
+        except (LostRunsError, RefusedByStoreError):
+            self._committer.forget(batch)
+            return False
+        return True
 
     async def _take(self, command: Command) -> Command | None:
         """Take a command up; returns the one that goes on with what it has begun, if there is more to do."""
@@ -385,3 +405,19 @@ def edited_value(command: Command) -> bytes | None:
 def _raw(record: Record) -> RawRecord:
     assert isinstance(record, RawRecord), "it was read from the table"
     return record
+
+
+def in_portions(commands: Sequence[Command]) -> list[list[Command]]:
+    """Those that may be taken up in one commit together, in their order: what completes steps, of a run each."""
+    portions: list[list[Command]] = []
+    runs: set[tuple[int | None, str]] = set()
+    for command in commands:
+        completes = command.command in COMPLETES
+        run = (command.pipeline, str(orjson.loads(command.body)["key"])) if completes else (None, "")
+        if not completes or not runs or run in runs:
+            portions.append([])
+            runs = set()
+        portions[-1].append(command)
+        if completes:
+            runs.add(run)
+    return portions

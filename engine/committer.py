@@ -269,6 +269,11 @@ class Committer:
                 weight += EVENT_BYTES * sum(commas)
         return weight
 
+    @property
+    def clock(self) -> Callable[[], datetime]:
+        """What time it is."""
+        return self._clock
+
     async def have_ids(self, number: int) -> None:
         """Be able to start so many runs."""
         await self._ids.have(number)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from engine.routing import Route
-from engine.store.values import AskedExecution, BegunExecution, Commit
+from engine.store.values import AskedExecution, BegunExecution, Commit, Token
 from statemachines.memory import Execution, read_memory, time_of, write_memory
 from statemachines.run import Run
+
+NOBODY: Mapping[str, str] = MappingProxyType({})
 
 
 class StepResult(NamedTuple):
@@ -23,6 +26,8 @@ class StepResult(NamedTuple):
     data: Mapping[str, Any]
     is_refused: bool = False
     """Whether it stands for a result that the store did not take."""
+    said_by: Mapping[str, str] = NOBODY
+    """Of what was completed outside: who says so, and why, as attributes of the event."""
 
     @property
     def key(self) -> str:
@@ -30,6 +35,8 @@ class StepResult(NamedTuple):
         return self.begun.key
 
 
+FAR = datetime(9999, 1, 1, tzinfo=UTC)
+"""Until when it is waited for what goes on outside, where nothing limits that."""
 OVER = -1
 """Instead of a time: an execution has failed for good, nothing takes that, and its run waits for a person."""
 
@@ -37,13 +44,19 @@ OVER = -1
 def note_executions(commit: Commit, pipeline: int, run: Run, before: bytes) -> None:
     """Note what is asked for, to be tried again, or over, by the memory of a run as it is and as it was."""
     was, now = open_executions(before), open_executions(run.memory)
-    for address in was:
+    for address, one in was.items():
+        if one.token and (address not in now or now[address].token != one.token):
+            commit.tokens_over.append((one.token, run.id, *address))
         if address not in now:
             commit.executions_over.append((run.id, *address))
     for address, one in now.items():
         if address not in was or _kept(was[address]) != _kept(one):
             asked = asked_execution(pipeline, run, one, commit.at)
             commit.executions_asked.append(asked)
+            if one.token:
+                commit.tokens.append(
+                    Token(one.token, pipeline, run.key, run.id, *address, one.step, one.attempt, waits=True)
+                )
 
 
 def _kept(one: Execution) -> Execution:
@@ -59,10 +72,13 @@ def open_executions(memory: bytes) -> dict[tuple[int, int], Execution]:
 
 def asked_execution(pipeline: int, run: Run, one: Execution, at: datetime) -> AskedExecution:
     """As the store keeps it; ``at`` is when it may begin at once."""
-    again = time_of(one.again) if one.again and not one.stopping else at
+    again = FAR if one.token else at
+    if one.again and not one.stopping:
+        again = time_of(one.again)
     named = run.key, run.id, one.sequence, one.number
     rest = one.of, one.made, bool(one.stopping), one.since
-    return AskedExecution(pipeline, *named, one.step, one.attempt, again, one.error, *rest)
+    asked = AskedExecution(pipeline, *named, one.step, one.attempt, again, one.error, *rest)
+    return asked._replace(token=one.token) if one.token else asked
 
 
 def given_up(memory: bytes, execution: Execution, *, unknown: bool) -> bytes:
@@ -76,4 +92,10 @@ def given_up(memory: bytes, execution: Execution, *, unknown: bool) -> bytes:
 
 
 def _over(one: Execution, *, unknown: bool) -> Execution:
-    return one._replace(again=OVER, unknown=int(unknown or one.unknown))
+    return one._replace(again=OVER, unknown=int(unknown or one.unknown), token="")
+
+
+def told_token(begun: BegunExecution, token: str) -> Token:
+    """What an attempt is to be completed by, as it is said before a run waits for it."""
+    address = begun.pipeline, begun.key, begun.run, begun.sequence, begun.number
+    return Token(token, *address, begun.step, begun.attempt, waits=False)

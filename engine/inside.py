@@ -17,6 +17,7 @@ from connectors.decode import Decoded, decode
 from connectors.encode import STRUCTURED_HEADERS, encode_structured
 from connectors.source import RawRecord
 from engine.arrival import Arrival
+from engine.executions import NOBODY
 from engine.identity import identity_of
 from engine.log import digest_of, microseconds
 from engine.publications import source_of
@@ -86,9 +87,15 @@ def inner_arrival(route: Route, key: str, record: RawRecord, digest: bytes | Non
 
 
 def result_arrival(
-    route: Route, key: str, event_id: str, event_type: str, data: Mapping[str, Any], at: datetime
+    route: Route,
+    key: str,
+    event_id: str,
+    event_type: str,
+    data: Mapping[str, Any],
+    at: datetime,
+    said_by: Mapping[str, str] = NOBODY,
 ) -> Arrival:
-    """What became of an attempt of a step."""
+    """What became of an attempt of a step; where somebody outside says so, who that is, and why."""
     value = encode_structured(
         id=event_id,
         source=source_of(route.newest.namespace, route.name),
@@ -96,6 +103,7 @@ def result_arrival(
         subject=key,
         time=at,
         data=orjson.dumps(data),
+        said_by=said_by,
     )
     record = RawRecord("", 0, 0, microseconds(at) // 1_000, key.encode(), value, STRUCTURED_HEADERS)
     return inner_arrival(route, key, record)

@@ -86,7 +86,7 @@ ATTEMPTS = Metric(
     Instrument.COUNTER,
     "{attempt}",
     ("pipeline", "step", "outcome"),
-    "Attempts of steps whose end is durable: done, failed (for good) or tried (and to be tried again).",
+    "Attempts of steps whose end is durable: done, failed (for good), tried (and to be tried again), or waits.",
 )
 LATENESS = Metric(
     "pointsman.timers.lateness",

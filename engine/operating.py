@@ -6,13 +6,14 @@
 ``cancel``   end the run, or have it go where its pipeline says, whatever holds it
 ``pause_pipeline``, ``resume_pipeline``   the same for all runs of a pipeline, and those to come (``engine.pausing``)
 ``retry``, ``skip``, ``resolve``   what is to become of a run that the failure of a step holds (``engine.unsticking``)
+``complete`` and ``fail``  say how a step ended that goes on outside (``engine.completing``)
 
 What became of each is kept beside what it did, in the same transaction (``Operation``): whoever asked reads it there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -21,6 +22,7 @@ from engine.answering import NOT_LOADED, Answer, Asked, held_by, not_running, to
 from engine.arrival import Arrival
 from engine.batch import Batch
 from engine.committer import Committer
+from engine.completing import COMPLETES, Completing
 from engine.draining import Draining, write_row
 from engine.log import PIPELINE_PAUSED, Kind
 from engine.operators import cancellation, command_id, operators_arrival
@@ -35,7 +37,7 @@ from statemachines.outcome import Reason, Refused
 from statemachines.run import Run, Status
 
 PIPELINE_WHATS = frozenset({"pause_pipeline", "resume_pipeline"})
-WHATS = frozenset({"send", "pause", "resume", "cancel"}) | STUCK_WHATS | PIPELINE_WHATS
+WHATS = frozenset({"send", "pause", "resume", "cancel"}) | STUCK_WHATS | PIPELINE_WHATS | COMPLETES
 
 
 class Operating:
@@ -55,9 +57,13 @@ class Operating:
         self._committer = committer
         self._draining = draining
         self._unsticking = Unsticking(committer, draining)
+        self._completing = Completing(store, routes, committer)
 
     async def take(self, command: Command, batch: Batch, events_max: int) -> int:
         """Have a batch do what a command asks, with so many events that waited; returns how many it took."""
+        if command.command in COMPLETES:
+            await self.complete([command], batch)
+            return 0
         body: dict[str, Any] = orjson.loads(command.body)
         route, key = self._routes[command.pipeline or 0], str(body["key"])
         run: Run | None = None
@@ -79,6 +85,26 @@ class Operating:
             answer = await do(Asked(command, route, run, batch, events_max))
         _note(command, body, run, batch, answer)
         return answer.offered
+
+    async def complete(self, commands: Sequence[Command], batch: Batch) -> None:
+        """Have a batch complete steps that go on outside, of a run each."""
+        bodies: list[dict[str, Any]] = [orjson.loads(command.body) for command in commands]
+        places = [
+            (command.pipeline or 0, str(body["key"])) for command, body in zip(commands, bodies, strict=True)
+        ]
+        runs = {
+            (number, run.key): run
+            for number in {number for number, _ in places}
+            for run in await self._load(self._routes[number], [key for one, key in places if one == number])
+        }
+        tokens = await self._store.find_tokens([body["token"] for body in bodies])
+        await self._committer.learn_strikes([])
+        await self._committer.have_ids(sum(1 + len(run.deferred) for run in runs.values()))
+        for command, body, place in zip(commands, bodies, places, strict=True):
+            route, run = self._routes[place[0]], runs.get(place)
+            became = await self._completing.take(command, body, route, run, tokens.get(body["token"]), batch)
+            _note(command, body, run, batch, Answer(became.done, became.sentence, event_id=became.event_id))
+        batch.rest()
 
     def refuse(self, command: Command, batch: Batch, error: str) -> None:
         """Say of what the store does not take that it is not done; of an event, by a dead letter."""
@@ -186,11 +212,14 @@ class Operating:
 
     async def _run_of(self, route: Route, key: str) -> Run | None:
         """The run as the store has it now, in the cache: what is answered rests on it."""
-        found = await self._store.load_runs(route.pipeline, [key])
-        for run in await with_deferred(route, found, self._store, self._topics):
-            route.cache[key] = run
-            return run
-        return None
+        return next(iter(await self._load(route, [key])), None)
+
+    async def _load(self, route: Route, keys: Sequence[str]) -> Sequence[Run]:
+        found = await self._store.load_runs(route.pipeline, keys)
+        runs = await with_deferred(route, found, self._store, self._topics)
+        for run in runs:
+            route.cache[run.key] = run
+        return runs
 
     async def _hold(self, run: Run) -> Hold:
         hold = await self._store.hold_of(run.id, run.held)

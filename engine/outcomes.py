@@ -16,6 +16,7 @@ from engine.executions import StepResult
 from engine.routing import Route
 from engine.store.values import BegunExecution
 from statemachines.failing import describe
+from statemachines.later import Later
 from statemachines.machine import Machine
 from statemachines.memory import Execution, microseconds_of
 from statemachines.results import (
@@ -27,6 +28,7 @@ from statemachines.results import (
     idempotency_key,
     stopped_event,
     tried_event,
+    waits_event,
 )
 from statemachines.step import Call, Compensation, Retry, Step
 from statemachines.undoing import UNKNOWN
@@ -76,16 +78,26 @@ class Outcomes:
             made = step.of.adapter.validate_python(orjson.loads(begun.made)["data"]["data"])
         return context, made, replace(call, undone=Call(undone_key, 0, begun.key, step.of.name))
 
-    def success(self, begun: BegunExecution, result: Any) -> StepResult:
-        """Of one that was done, unless what it returned cannot be kept."""
+    def success(self, begun: BegunExecution, result: Any, *, raises: bool = False) -> StepResult:
+        """Of one that was done, or goes on outside, unless what it returned cannot be kept: then it has failed.
+
+        Raises:
+            ResultError: the same, where it ``raises``.
+        """
         machine, step = self.meant(begun)
-        execution = _execution(begun)
+        execution, kind = _execution(begun), "done"
         try:
-            event_type, data = done_event(step, execution, begun.attempt, result)
+            if isinstance(result, Later):
+                kind = "waits"
+                event_type, data = waits_event(step, execution, result, self._clock())
+            else:
+                event_type, data = done_event(step, execution, begun.attempt, result)
         except ResultError as error:
+            if raises:
+                raise
             # What it returned by mistake it would return again.
             return self.failure(begun, Ended(error=error, final=True, lost=step.compensation is not None))
-        known_as = event_id(machine, begun, execution, begun.attempt, "done")
+        known_as = event_id(machine, begun, execution, begun.attempt, kind)
         return self._result(begun, known_as, event_type, data)
 
     def failure(self, begun: BegunExecution, ended: Ended) -> StepResult:
@@ -118,6 +130,11 @@ class Outcomes:
             event_type, data = stopped_event(step, execution, UNKNOWN)
         known_as = event_id(machine, begun, execution, begun.attempt, "stopped")
         return self._result(begun, known_as, event_type, data)
+
+    def too_late(self, begun: BegunExecution) -> StepResult:
+        """Of one that went on outside, and was not completed in time."""
+        error = TimeoutError("it was not completed within the time that its Later gave")
+        return self.failure(begun, Ended(error=error, timed_out=True))
 
     def _result(
         self, begun: BegunExecution, known_as: str, event_type: str, data: Mapping[str, Any]

@@ -28,7 +28,8 @@ from engine.outcomes import Outcomes
 from engine.routing import Route
 from engine.store.contract import Store
 from engine.store.values import BegunExecution, Commit
-from statemachines.events import STEP_STOPPED
+from statemachines.events import STEP_STOPPED, STEP_WAITS
+from statemachines.later import Later
 from statemachines.results import (
     ResultError,
 )
@@ -326,6 +327,9 @@ class Steps:
         if begun.stopping:
             self._keep(self._outcomes.stopped(begun, NEVER))
             return
+        if begun.token:
+            self._keep(self._outcomes.too_late(begun))
+            return
         _, step = self._outcomes.meant(begun)
         try:
             arguments = self._outcomes.arguments(begun)
@@ -347,7 +351,8 @@ class Steps:
         if going.unwanted:
             return
         if going.stopping:
-            how = ENDED if ended.error is None else UNKNOWN if ended.lost or ended.timed_out else FAILED
+            unseen = ended.lost or ended.timed_out or isinstance(ended.result, Later)
+            how = UNKNOWN if unseen else ENDED if ended.error is None else FAILED
             self._keep(self._outcomes.stopped(begun, how, ended.result))
         elif ended.error is None:
             self._keep(self._outcomes.success(begun, ended.result))
@@ -375,12 +380,17 @@ class Steps:
         if begun.stopping:
             self._keep(self._outcomes.stopped(begun, UNKNOWN))
             return
+        if begun.token:
+            self._keep(self._outcomes.too_late(begun))
+            return
         said = "the engine that made the attempt ended before it was known what became of it"
         self._keep(self._outcomes.failure(begun, Ended(error=LostError(said), lost=True)))
 
     def _refuse(self, result: StepResult) -> None:
         """Have a step fail whose result the store does not take."""
         begun, said = result.begun, "Postgres refuses what the run makes of the result"
+        if result.event_type.startswith(STEP_WAITS):
+            said = f"another step waits to be completed by the token {result.data['token']!r} already"
         log.error("the result of the step %s of the run %r is refused by the store", begun.step, begun.key)
         if result.is_refused:
             # It cannot even fail. The attempt is lost once the engine is.

@@ -6,6 +6,7 @@ from statemachines.done import Done
 from statemachines.effects import Cancel, Compensate, Effect, Out, Publish, Raise, Send, Settle
 from statemachines.events import After, Cancelled, Event, Failed, StepFailed
 from statemachines.guards import has_tag, in_state
+from statemachines.later import Later, OutsideError
 from statemachines.mistakes import DefinitionError, Mistake
 from statemachines.ordering import OrderBy
 from statemachines.policies import Defer
@@ -26,9 +27,11 @@ __all__ = [
     "Effect",
     "Event",
     "Failed",
+    "Later",
     "Mistake",
     "OrderBy",
     "Out",
+    "OutsideError",
     "Pipeline",
     "Publish",
     "Raise",

@@ -38,12 +38,13 @@ STEP_DONE = "done.step."
 STEP_FAILED = "failed.step."
 STEP_TRIED = "tried.step."
 STEP_STOPPED = "stopped.step."
-"""How the types of events begin that say how an attempt at a step ended: well, for good, or to be tried again; or what
-became of it once its state was left."""
+STEP_WAITS = "waits.step."
+"""How the types of events begin that say how an attempt at a step ended: well, for good, or to be tried again; what
+became of it once its state was left; or that it goes on outside, and is to be completed by its token."""
 STEP_RETRIED = "retried.step."
 STEP_SKIPPED = "skipped.step."
 """The same of what an operator decides of one that has failed for good: it begins anew, or the run goes on without."""
-OUTCOMES = (STEP_DONE, STEP_FAILED, STEP_TRIED, STEP_STOPPED, STEP_RETRIED, STEP_SKIPPED)
+OUTCOMES = (STEP_DONE, STEP_FAILED, STEP_TRIED, STEP_STOPPED, STEP_WAITS, STEP_RETRIED, STEP_SKIPPED)
 KeyBy = str | Sequence[str] | Callable[[dict[str, Any]], str | int | None]
 """What names the run's key: a field (``a.b`` for one within a field), several of them, or a function of the data."""
 

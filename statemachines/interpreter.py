@@ -48,6 +48,7 @@ from statemachines.events import (
     STEP_SKIPPED,
     STEP_STOPPED,
     STEP_TRIED,
+    STEP_WAITS,
     Address,
     Event,
     Meta,
@@ -111,7 +112,10 @@ def _step_asking(machine: Machine, run: Run | None, occurrence: Occurrence) -> O
     """The same where order and business keys are asked for, or the event comes from inside."""
     if occurrence.delayed is not None:
         assert run is not None, "what comes from inside comes from a run"
-        return WAITS if run.held else _take_inner(machine, run, occurrence, occurrence.delayed)
+        # That a step goes on outside changes the memory only: its token is known from then on, whatever holds the run.
+        if run.held and not occurrence.envelope.type.startswith(STEP_WAITS):
+            return WAITS
+        return _take_inner(machine, run, occurrence, occurrence.delayed)
     if run is not None:
         recent, digest = run.recent, occurrence.digest
         if occurrence.seen or (recent.find(digest) >= 0 and has_seen(recent, digest)):
@@ -162,11 +166,13 @@ def _end(machine: Machine, run: Run, occurrence: Occurrence, memory: Memory) -> 
         return _stopped(machine, run, occurrence, left, place_of(memory, execution))
     if event_type.startswith(STEP_STOPPED):
         return Ignored(Reason.VOID)
+    if event_type.startswith(STEP_WAITS):
+        return _wait(memory, execution, said)
     if event_type.startswith((STEP_RETRIED, STEP_SKIPPED)):
         return _decide(machine, run, occurrence, memory, execution)
     if event_type.startswith(STEP_TRIED):
         again = execution._replace(
-            attempt=execution.attempt + 1, again=said.get("again", 0), error=_error(said)
+            attempt=execution.attempt + 1, again=said.get("again", 0), error=_error(said), token=""
         )
         if how == UNKNOWN and execution.step in by:
             again = again._replace(unknown=1)
@@ -178,6 +184,14 @@ def _end(machine: Machine, run: Run, occurrence: Occurrence, memory: Memory) -> 
     if execution.is_given_up and type(outcome) is Refused and outcome.reason is Reason.STEP_FAILED:
         return _begin_anew(memory, execution, said)
     return outcome
+
+
+def _wait(memory: Memory, execution: Execution, said: Mapping[str, Any]) -> Outcome:
+    """What becomes of an attempt that goes on outside: the first token of it counts."""
+    if execution.token or execution.is_given_up:
+        return Ignored(Reason.VOID)
+    waits = execution._replace(token=str(said.get("token")), again=said.get("until", 0))
+    return Ignored(Reason.LATER, memory=write_memory(memory.instead(waits)))
 
 
 def _decide(

@@ -55,6 +55,9 @@ DELAYED_MAX: Final = 1_000
 EXECUTIONS_MAX: Final = 1_000
 """How many steps one run may have going on at once; what asks for more is refused."""
 
+TOKEN_CHARACTERS_MAX: Final = 200
+"""How long the token may be by which a step is completed that goes on outside."""
+
 LAST_ERROR_CHARACTERS_MAX: Final = 500
 """How much a run remembers of how the last attempt at a step ended; all of it is in the log."""
 

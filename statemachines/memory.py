@@ -72,7 +72,8 @@ class Execution(NamedTuple):
     attempt: int = 1
     """The one that goes on or is to begin; the first is 1."""
     again: int = 0
-    """When it may begin, in microseconds since 1970; 0: at once; below: never, it has failed for good."""
+    """When it may begin, in microseconds since 1970; 0: at once; below: never, it has failed for good. Of one with a
+    token: until when it is waited for; 0: for as long as it takes."""
     error: str = ""
     """How the one before it failed, as in ``Class: message``."""
     of: str = ""
@@ -87,6 +88,8 @@ class Execution(NamedTuple):
     """How many attempts were made before it began anew; only those after them count against its limit."""
     scope: str = ""
     """Of one that is stopping, and of a compensation: the state that it belongs to; empty: the run."""
+    token: str = ""
+    """What the attempt is completed by, which goes on outside; empty: it does not."""
 
     @property
     def id(self) -> str:

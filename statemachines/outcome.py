@@ -42,6 +42,7 @@ class Reason(enum.StrEnum):
     STOPPED = "its state was left"
     SKIPPED = "skipped"
     PAUSED = "pipeline paused"
+    LATER = "to be completed"
 
 
 class Tried(NamedTuple):

@@ -7,6 +7,7 @@ must be the same after any number of crashes, is here.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from functools import lru_cache
 from typing import Any, Protocol, TypeVar, cast
 
@@ -14,11 +15,20 @@ from pydantic import ModelWrapValidatorHandler, model_validator
 from pydantic_core import from_json
 
 from statemachines.context import Context
-from statemachines.events import OUTCOMES, STEP_DONE, STEP_FAILED, STEP_STOPPED, STEP_TRIED, Address
+from statemachines.events import (
+    OUTCOMES,
+    STEP_DONE,
+    STEP_FAILED,
+    STEP_STOPPED,
+    STEP_TRIED,
+    STEP_WAITS,
+    Address,
+)
 from statemachines.failing import check_exact, describe_invalid, printable
 from statemachines.following import DELAYED_IDS_FROM
+from statemachines.later import Later, mistake_in
 from statemachines.machine import Machine
-from statemachines.memory import Execution
+from statemachines.memory import Execution, microseconds_of
 from statemachines.step import TIMED_OUT, Step, error_name
 from statemachines.undoing import ENDED
 
@@ -48,6 +58,22 @@ def done_event(
     """
     said = {"execution": execution.id, "attempt": attempt, "data": _stored(step, data)}
     return f"{STEP_DONE}{step.name}", said
+
+
+def waits_event(
+    step: Step[Any, Any], execution: Execution, later: Later, now: datetime
+) -> tuple[str, dict[str, Any]]:
+    """Type and data of the event that says that an attempt goes on outside, and what it is completed by.
+
+    Raises:
+        ResultError: it cannot be waited for.
+    """
+    mistake = mistake_in(later)
+    if mistake:
+        raise ResultError(printable(f"{step.name} {mistake}"))
+    until = 0 if later.within is None else microseconds_of(now + later.within)
+    said = {"execution": execution.id, "attempt": execution.attempt, "token": later.token, "until": until}
+    return f"{STEP_WAITS}{step.name}", said
 
 
 def stopped_event(
@@ -166,9 +192,9 @@ class Addressed(Protocol):
 def event_id(machine: Machine, run: Addressed, execution: Execution, attempt: int, kind: str) -> str:
     """The id of the event that says how an attempt ended: the same whoever says so, and after any number of crashes.
 
-    ``kind`` is ``done``, ``failed``, ``tried`` or ``stopped``, or what an operator decides: ``retried``, ``skipped`` or
-    ``resolved``. An attempt has never both failed and been tried; but where two engines made it, it may be done as
-    well, or stopped.
+    ``kind`` is ``done``, ``failed``, ``tried``, ``stopped`` or ``waits``, or what an operator decides: ``retried``,
+    ``skipped`` or ``resolved``. An attempt has never both failed and been tried; but where two engines made it, it may
+    be done as well, or stopped.
     """
     made = idempotency_key(machine, run.key, run.generation, execution)
     return f"{made}/{attempt}" if kind in ("failed", "tried") else f"{made}/{attempt}/{kind}"

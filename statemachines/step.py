@@ -30,6 +30,7 @@ from statemachines.context import Context
 from statemachines.done import Done, make_step_done, make_step_failed
 from statemachines.events import STEP_FAILED, Event, StepFailed
 from statemachines.failing import describe_invalid
+from statemachines.later import Later, without_later
 from statemachines.places import Place, calling_place
 
 C = TypeVar("C", bound=Context)
@@ -190,7 +191,7 @@ class Step(Generic[C, R]):
 
     @property
     def result_type(self) -> Any:
-        """What it returns, as its annotation says.
+        """What it returns in the end, as its annotation says.
 
         Raises:
             TypeError: there is none.
@@ -199,7 +200,7 @@ class Step(Generic[C, R]):
         if not self.says_result:
             message = f"{self.name} does not say what it returns"
             raise TypeError(message)
-        return self.annotation_of("return")
+        return without_later(self.annotation_of("return"))
 
     def annotation_of(self, name: str) -> Any:
         """What its function says of a parameter, or as ``return`` of what it returns.
@@ -271,11 +272,11 @@ class StepMaker(Generic[C]):
 
     @overload
     def __call__(  # type: ignore[overload-overlap]  # what is awaitable comes first
-        self, function: Callable[[C, Call], Coroutine[Any, Any, R]]
+        self, function: Callable[[C, Call], Coroutine[Any, Any, R | Later]]
     ) -> AsyncStep[C, R]: ...
 
     @overload
-    def __call__(self, function: Callable[[C, Call], R]) -> PlainStep[C, R]: ...
+    def __call__(self, function: Callable[[C, Call], R | Later]) -> PlainStep[C, R]: ...
 
     def __call__(self, function: Callable[[C, Call], Any]) -> Step[C, Any]:
         """The step, which is one of its pipeline from now on."""
@@ -342,11 +343,11 @@ class CompensationMaker(Generic[C, R]):
 
     @overload
     def __call__(
-        self, function: Callable[[C, R | None, Call], Coroutine[Any, Any, None]]
+        self, function: Callable[[C, R | None, Call], Coroutine[Any, Any, Later | None]]
     ) -> AsyncCompensation[C, R]: ...
 
     @overload
-    def __call__(self, function: Callable[[C, R | None, Call], None]) -> PlainCompensation[C, R]: ...
+    def __call__(self, function: Callable[[C, R | None, Call], Later | None]) -> PlainCompensation[C, R]: ...
 
     def __call__(self, function: Callable[[C, R | None, Call], Any]) -> Compensation[C, R]:
         """The compensation, which is that of its step from now on."""

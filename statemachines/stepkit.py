@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Protocol, Self, TypeVar
 
@@ -22,11 +22,12 @@ from statemachines.definition import State
 from statemachines.events import Envelope
 from statemachines.handlers import validated
 from statemachines.interpreter import step as take
+from statemachines.later import Later
 from statemachines.machine import Machine
 from statemachines.memory import Execution, read_memory
 from statemachines.occurrence import Occurrence
 from statemachines.outcome import Outcome
-from statemachines.results import ResultError, done_event, event_id, failed_event, stopped_event
+from statemachines.results import ResultError, done_event, event_id, failed_event, stopped_event, waits_event
 from statemachines.run import Run
 from statemachines.step import Compensation, Step
 from statemachines.suggest import listed
@@ -80,6 +81,24 @@ class StepCase:
         error = f"it took longer than {step.timeout}" if step.timeout else "it took too long"
         ending = partial(failed_event, step, error=error, timed_out=True, attempts=attempts)
         return self._end(step, state, "failed", ending)
+
+    def step_later(
+        self,
+        step: Step[Any, Any],
+        token: str = "token",  # noqa: S107 - it opens nothing
+        *,
+        within: timedelta | None = None,
+        state: State[Any] | str | None = None,
+    ) -> Self:
+        """A step that the run has asked for returns ``Later``, and goes on outside.
+
+        It ends as any: what it is completed with is said by ``step_done``, and by ``step_failed`` that it failed.
+        """
+        try:
+            ending = partial(waits_event, step, later=Later(token, within), now=self.now)
+            return self._end(step, state, "waits", ending)
+        except ResultError as error:
+            raise AssertionError(str(error)) from None
 
     def step_stopped(
         self,

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from statemachines.events import STEP_DONE, STEP_FAILED, STEP_STOPPED
+from statemachines.events import STEP_DONE, STEP_FAILED, STEP_STOPPED, STEP_WAITS
 from statemachines.memory import Execution, Memory, Owed
 from statemachines.step import TIMED_OUT, Compensation
 
@@ -31,8 +31,10 @@ By = Mapping[str, Compensation[Any, Any]]
 def how_ended(event_type: str, said: Mapping[str, Any], step: str) -> str:
     """What an event says of an execution: one of ``HOWS``.
 
-    What an attempt did that was lost, or that took too long, nobody knows.
+    What an attempt did that was lost, or that took too long, nobody knows; nor what one does that goes on outside.
     """
+    if event_type.startswith(STEP_WAITS):
+        return UNKNOWN
     if event_type.startswith(STEP_DONE):
         return ENDED
     if event_type.startswith(STEP_STOPPED):
@@ -145,6 +147,8 @@ def changed(memory: Memory, change: Change, by: By) -> tuple[Memory, list[Execut
         stops = one._replace(stopping=LEFT if begun is None else TO_BE_UNDONE, scope=scope)
         if one.is_given_up:
             owed += _owed(stops, FAILED, 0, by)
+        elif one.token:
+            owed += _owed(stops, UNKNOWN, 0, by)
         elif one.step in by:
             kept.append(stops)
     scopes = {place: line for place, line in memory.scopes.items() if place not in change.ended}

@@ -10,6 +10,7 @@ import orjson
 from engine.reading import (
     AskedOfRun,
     Done,
+    ask_complete,
     ask_of_pipeline,
     ask_of_run,
     ask_send,
@@ -76,3 +77,15 @@ async def _done(feeding: Feeding, ask: Callable[[Connection], Awaitable[AskedOfR
     finally:
         await connection.close()
     return done
+
+
+async def complete(feeding: Feeding, token: str, result: Any = None, *, error: str | None = None) -> Done:
+    """Have a step completed that goes on outside."""
+    given = None if error is not None else orjson.dumps(result)
+
+    async def question(connection: Connection) -> AskedOfRun:
+        return await ask_complete(
+            connection, feeding.namespace, token, result=given, error=error, who=WHO, why=WHY, seconds=0
+        )
+
+    return await _done(feeding, question)

@@ -50,7 +50,8 @@ def lines_of(ledger: Path) -> list[Line]:
     return [Line(step, parcel, key, int(attempt), what) for step, parcel, key, attempt, what in found]
 
 
-def _write(call: Call, what: str) -> None:
+def write_line(call: Call, what: str) -> None:
+    """Append a call to the file."""
     file = os.open(os.environ[LEDGER], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     try:
         # One write of a short line: whole, whoever else writes.
@@ -78,23 +79,23 @@ def parcels_on(topic: str) -> Pipeline[Parcel]:
 
     @flow.step(retry=patient)
     async def pay(parcel: Parcel, call: Call) -> str:
-        _write(call, "begun")
+        write_line(call, "begun")
         await asyncio.sleep(parcel.seconds)
-        _write(call, "done")
+        write_line(call, "done")
         return call.idempotency_key
 
     @flow.step(retry=patient, at_once=20)
     def pack(parcel: Parcel, call: Call) -> int:
-        _write(call, "begun")
+        write_line(call, "begun")
         time.sleep(parcel.seconds)
-        _write(call, "done")
+        write_line(call, "done")
         return 3
 
     @flow.step(retry=patient)
     async def send(parcel: Parcel, call: Call) -> None:
-        _write(call, "begun")
+        write_line(call, "begun")
         await asyncio.sleep(parcel.seconds)
-        _write(call, "done")
+        write_line(call, "done")
 
     paying = flow.state("paying", run=pay, initial=True)
     packing = flow.state("packing", run=pack)

@@ -35,6 +35,7 @@ from typing import Any, cast
 from unittest import mock
 
 from connectors.source import Changed, Chunk, OutOfRange, Partition, RawRecord, Trouble, Unreadable
+from engine.commands import CHANNEL
 from engine.engine import Engine
 from engine.limits import EngineLimits
 from engine.observing import Silent
@@ -264,7 +265,9 @@ class Connection:
         return ask
 
     async def listen(self, channel: str, heard: Callable[[], None]) -> None:
-        """Nobody else is there to be heard of."""
+        """Of engines nobody else is there to be heard of."""
+        if channel == CHANNEL:
+            self._world.listening.append(heard)
 
     async def close(self) -> None:
         """Whatever is asked meanwhile is not answered."""
@@ -315,6 +318,8 @@ class Simulated:
     passed: list[str] = field(default_factory=list)
     """All points so far."""
     deaths: int = 0
+    listening: list[Callable[[], None]] = field(default_factory=list)
+    """To be told that something is in the inbox."""
 
     def __post_init__(self) -> None:
         self._loop = VirtualLoop(BEGINS_SECONDS)
@@ -327,6 +332,15 @@ class Simulated:
     def turns(self) -> int:
         """How many the loop has made."""
         return self._loop.turns
+
+    def call_later(self, seconds: float, call: Callable[[], None]) -> None:
+        """Have this called then, whatever becomes of engines."""
+        self._loop.call_later(seconds, call)
+
+    def hear(self) -> None:
+        """Something was put into the inbox by who is no engine."""
+        for heard in self.listening:
+            heard()
 
     def seconds(self) -> float:
         """The world's time."""

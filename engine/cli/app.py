@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 from engine.cli import (
     checking,
+    completing,
     dead_letters,
     decisions,
     definitions,
@@ -99,6 +100,7 @@ for commands in (
     checking,
     dead_letters,
     operating,
+    completing,
     unsticking,
     decisions,
     upkeep,

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 ERROR_CHARACTERS = 80
 RESULT_CHARACTERS = 60
+TOKEN_CHARACTERS = 60
 STEPS_SHOWN_MAX = 50
 _OUTCOMES = {
     "done": "it was done all the same",
@@ -67,12 +68,19 @@ def step_words(step: StepView) -> str:
             return f"stopped{row}: {_OUTCOMES.get(step.outcome or '', step.outcome)}"
     if step.behind is not None:
         return f"ended, and waits behind the hold of the run (row {step.behind})"
+    if step.status == "later":
+        return f"attempt {step.attempts} {_outside(step)}"
     going = "attempt {} goes on" if step.status == "going" else "waits for attempt {}"
     number = step.attempts if step.status == "going" else step.attempts + 1
     if step.stopping:
         return "to be stopped: " + (going.format(number) if step.status == "going" else "to be heard of")
     again = "" if step.again is None else f", from {short_time(step.again)} on"
     return f"{going.format(number)}{again}"
+
+
+def _outside(found: StepView | CompensationView) -> str:
+    until = "" if found.until is None else f", until {short_time(found.until)}"
+    return f"goes on outside: token {shortened(found.token or '', TOKEN_CHARACTERS)!r}{until}"
 
 
 def _failed(step: StepView) -> str:
@@ -98,6 +106,8 @@ def compensation_words(found: CompensationView) -> str:
             return f"{name}given up{row}{error}"
         case "going":
             return f"{name}attempt {found.attempts} goes on{error}"
+        case "later":
+            return f"{name}attempt {found.attempts} {_outside(found)}{error}"
         case "waiting":
             again = "" if found.again is None else f", from {short_time(found.again)} on"
             return f"{name}waits for attempt {found.attempts + 1}{again}{error}"

@@ -8,6 +8,7 @@ Reading needs the reader's role only. No pipeline's code is run, but by ``replay
 
 from engine.reading.asking import Asked, Became, ask_drop, ask_redrive, wait_until_taken
 from engine.reading.choosing import Chosen, ask_of_runs, choose_runs
+from engine.reading.completing import ask_complete
 from engine.reading.dead_letters import (
     DeadLetterDetails,
     DeadLetterView,
@@ -30,7 +31,7 @@ from engine.reading.operating import (
 )
 from engine.reading.positions import PositionSet, PositionView, list_positions, set_position
 from engine.reading.replay import Mismatch, ReplayReport, RunReplayed, replay
-from engine.reading.runs import RunView, list_runs
+from engine.reading.runs import RunView, count_runs, find_view, list_runs
 from engine.reading.show import RunAt, show
 from engine.reading.values import RecordView
 from engine.reading.verify import Finding, VerifyReport, verify
@@ -60,6 +61,7 @@ __all__ = [
     "RunReplayed",
     "RunView",
     "VerifyReport",
+    "ask_complete",
     "ask_drop",
     "ask_edit",
     "ask_of_pipeline",
@@ -68,7 +70,9 @@ __all__ = [
     "ask_redrive",
     "ask_send",
     "choose_runs",
+    "count_runs",
     "explain",
+    "find_view",
     "history",
     "list_dead_letters",
     "list_pauses",

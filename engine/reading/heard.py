@@ -18,6 +18,7 @@ from statemachines.events import (
     STEP_SKIPPED,
     STEP_STOPPED,
     STEP_TRIED,
+    STEP_WAITS,
     Address,
 )
 from statemachines.following import DELAYED_IDS_FROM
@@ -26,8 +27,8 @@ from statemachines.results import is_result
 from statemachines.step import TIMED_OUT
 from statemachines.undoing import ENDED, FAILED, NEVER
 
-DONE, NOT_BEGUN, RAISED, TOO_LONG, LOST, NOBODY_KNOWS = (
-    "done", "not begun", "failed", "timed out", "lost", "unknown",
+DONE, NOT_BEGUN, RAISED, TOO_LONG, LOST, NOBODY_KNOWS, OUTSIDE = (
+    "done", "not begun", "failed", "timed out", "lost", "unknown", "outside",
 )  # fmt: skip
 """How an attempt ended."""
 RETRIED, SKIPPED = "retried", "skipped"
@@ -62,7 +63,8 @@ class Heard:
     """Of a compensation: what it undoes."""
     attempt: int
     outcome: str
-    """done, failed, timed out, lost (with its engine), not begun or unknown; or retried or skipped, by an operator."""
+    """done, failed, timed out, lost (with its engine), not begun or unknown; retried or skipped, by an operator; or
+    outside, where it goes on."""
     is_final: bool
     """Whether no other attempt comes behind it."""
     stopped: bool
@@ -75,6 +77,10 @@ class Heard:
     """What it returned."""
     by: str | None = None
     """The operator who has said so; None: none did."""
+    token: str | None = None
+    """What it is completed by, where it goes on outside."""
+    until: datetime | None = None
+    """How long that is waited for; None: as long as its state is active."""
 
     def as_json(self) -> dict[str, Any]:
         """The documented fields."""
@@ -88,6 +94,8 @@ class Heard:
             "again": shown_time(self.again),
             "error": self.error,
             "by": self.by,
+            "token": self.token,
+            "until": shown_time(self.until),
         }
 
     def words(self, error_characters: int | None = None) -> str:
@@ -104,6 +112,9 @@ class Heard:
             return f"{attempt} was done" + (
                 ", although its state had been left by then" if self.stopped else ""
             )
+        if self.outcome == OUTSIDE:
+            until = "" if self.until is None else f", by {shown_time(self.until)}"
+            return f"{attempt} goes on outside, and is to be completed by the token {self.token!r}{until}"
         how = {TOO_LONG: "took too long", LOST: "was lost with its engine"}.get(self.outcome, "failed")
         error = "" if self.error is None else f" ({_shortened(self.error, error_characters)})"
         return f"{attempt} {how}{error}{self._next}"
@@ -142,18 +153,23 @@ def heard_of(event_type: str, payload: bytes | None, before: Memory, run: Addres
     if execution is None:
         return None
     outcome = _outcome(event_type, said, execution.step)
+    if outcome == OUTSIDE and execution.stopping:
+        outcome = NOBODY_KNOWS
     again, attempt = said.get("again"), said.get("attempt")
+    is_outside = outcome == OUTSIDE
     return Heard(
         named(run, execution),
         undone_by(run, execution, before),
         attempt if isinstance(attempt, int) else execution.attempt,
         outcome,
-        not event_type.startswith((STEP_TRIED, STEP_RETRIED)) or bool(execution.stopping),
+        not event_type.startswith((STEP_TRIED, STEP_RETRIED, STEP_WAITS)) or bool(execution.stopping),
         bool(execution.stopping) or event_type.startswith(STEP_STOPPED),
         None if execution.stopping else moment_of(again),
         f"{said['error']}: {said.get('message', '')}" if "error" in said else None,
         said.get("data") if outcome == DONE else None,
         str(said["by"]) if "by" in said else None,
+        str(said.get("token")) if is_outside else None,
+        moment_of(said.get("until")) if is_outside else None,
     )
 
 
@@ -216,6 +232,8 @@ def moment_of(microseconds: Any) -> datetime | None:
 def _outcome(event_type: str, said: dict[str, Any], step: str) -> str:
     if event_type.startswith(STEP_DONE):
         return DONE
+    if event_type.startswith(STEP_WAITS):
+        return OUTSIDE
     if event_type.startswith(STEP_STOPPED):
         return _HOWS.get(str(said.get("how")), NOBODY_KNOWS)
     if event_type.startswith((STEP_RETRIED, STEP_SKIPPED)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -45,6 +45,8 @@ class AskedOfRun:
     key: str
     event_id: str | None = None
     """Of what was sent."""
+    token: str | None = None
+    """Of a step that is to be completed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,8 @@ class Done:
     dead_letter: int | None
     """The dead letter that it became."""
     sentence: str
+    event_id: str | None = None
+    """Of the event that completes a step."""
 
     @property
     def failed(self) -> bool:
@@ -78,6 +82,13 @@ class Done:
             "dead_letter": self.dead_letter,
             "sentence": self.sentence,
         }
+        if self.asked.token is not None:
+            return {
+                **form,
+                "token": self.asked.token,
+                "event_id": self.event_id,
+                "disposition": self.disposition,
+            }
         if self.asked.event_id is None:
             return form
         return {**form, "event_id": self.asked.event_id, "disposition": self.disposition}
@@ -129,7 +140,7 @@ async def ask_send(
     if isinstance(found, Unreadable):
         raise UsageError(f"That is no event: {found.error}. Nothing was sent.")
     body = {"key": key, "event_id": own_id, "event": event}
-    return await _put(connection, namespace, AskedOfRun(0, "send", pipeline, key, own_id), body, who, why)
+    return await put(connection, namespace, AskedOfRun(0, "send", pipeline, key, own_id), body, who, why)
 
 
 async def ask_of_run(
@@ -155,7 +166,7 @@ async def ask_of_run(
     check_said("why", why)
     body = {"key": key, **said_with(what, result)}
     await find_run(connection, namespace, pipeline, key)
-    return await _put(connection, namespace, AskedOfRun(0, what, pipeline, key), body, who, why)
+    return await put(connection, namespace, AskedOfRun(0, what, pipeline, key), body, who, why)
 
 
 async def ask_of_pipeline(
@@ -170,7 +181,7 @@ async def ask_of_pipeline(
     check_said("who asks", who)
     check_said("why", why)
     asked = AskedOfRun(0, f"{what}_pipeline", pipeline, "")
-    return await _put(connection, namespace, asked, {"key": ""}, who, why)
+    return await put(connection, namespace, asked, {"key": ""}, who, why)
 
 
 async def list_pauses(
@@ -190,7 +201,7 @@ def said_with(what: What, result: bytes | None) -> dict[str, Any]:
     return {"result": json_data(result, "The result", "Nothing was done.")}
 
 
-async def _put(
+async def put(
     connection: Connection,
     namespace: str,
     asked: AskedOfRun,
@@ -205,7 +216,7 @@ async def _put(
             SQL["ask_of_run"], namespace, number, asked.command, orjson.dumps(body), who, why
         )
         await connection.execute(SQL["notify"], CHANNEL)
-    return AskedOfRun(command, asked.command, asked.pipeline, asked.key, asked.event_id)
+    return replace(asked, id=command)
 
 
 async def wait_until_done(
@@ -251,6 +262,9 @@ async def _done(connection: Connection, namespace: str, asked: AskedOfRun, row: 
     if row is None:
         return _not_taken(asked, paused)
     changes = [] if row["event_id"] is None else await _changes(connection, namespace, asked, row)
+    if asked.token is not None:
+        disposition = changes[-1].disposition if changes else None
+        return replace(_briefly(asked, row, paused), disposition=disposition, event_id=row["event_id"])
     if not changes:
         return _briefly(asked, row, paused)
     last = changes[-1]
@@ -261,7 +275,8 @@ async def _done(connection: Connection, namespace: str, asked: AskedOfRun, row: 
 
 async def _changes(connection: Connection, namespace: str, asked: AskedOfRun, row: Any) -> list[Change]:
     """What became of an event that was sent, since the command was taken up: its id may have come before."""
-    found = await explain(connection, namespace, event_id=row["event_id"], source=operators_source(namespace))
+    own = operators_source(namespace) if asked.token is None else None
+    found = await explain(connection, namespace, event_id=row["event_id"], source=own)
     for answer in found.answers:
         if (answer.pipeline, answer.key, answer.topic) == (asked.pipeline, asked.key, None):
             return [one for one in (*answer.earlier, answer.current) if one.at >= row["at"]]

@@ -137,25 +137,55 @@ async def list_runs(
         limit=limit,
     )
     rows = await connection.fetch(SQL["list_runs"], namespace, *filters)
-    return [
-        RunView(
-            namespace=namespace,
-            pipeline=row["name"],
-            key=row["key"],
-            generation=row["generation"],
-            status=word_for(row["status"], row["holding"]),
-            configuration=states_of(row["configuration"]),
-            sequence=row["sequence"],
-            context=json_of(row["context"]),
-            started=row["started"],
-            updated=row["updated"],
-            held=row["held"] or None,
-            waiting=row["waiting"],
-            memory=memory_view(namespace, row["name"], Run(*(row[name] for name in _RUN_COLUMNS))),
-            attributes=json.loads(row["attributes"] or "{}"),
-        )
-        for row in rows
-    ]
+    return [_view(namespace, row) for row in rows]
+
+
+async def count_runs(
+    connection: Connection,
+    namespace: str,
+    *,
+    pipeline: str | None = None,
+    status: str | None = None,
+    state: str | None = None,
+    where: Sequence[tuple[str, str]] = (),
+) -> int:
+    """How many runs ``list_runs`` would give of the same. Raises UsageError."""
+    filters = await asked_filters(
+        connection, namespace, pipeline=pipeline, status=status, state=state, where=where
+    )
+    counting = f"select count(*) from ({SQL['list_runs']}) as found"  # noqa: S608 - a statement of our own
+    return int(await connection.fetchval(counting, namespace, *filters))
+
+
+async def find_view(
+    connection: Connection, namespace: str, pipeline: str, key: str, generation: int | None = None
+) -> RunView:
+    """The run of this address; its latest generation where none is given. Raises NotFoundError, as ``find_run``."""
+    asked = namespace, askable(pipeline), askable(key), generation
+    row = await connection.fetchrow(SQL["view_of_run"], *asked)
+    if row is None:
+        await find_run(connection, namespace, pipeline, key, generation)
+        row = await connection.fetchrow(SQL["view_of_run"], *asked)
+    return _view(namespace, row)
+
+
+def _view(namespace: str, row: Any) -> RunView:
+    return RunView(
+        namespace=namespace,
+        pipeline=row["name"],
+        key=row["key"],
+        generation=row["generation"],
+        status=word_for(row["status"], row["holding"]),
+        configuration=states_of(row["configuration"]),
+        sequence=row["sequence"],
+        context=json_of(row["context"]),
+        started=row["started"],
+        updated=row["updated"],
+        held=row["held"] or None,
+        waiting=row["waiting"],
+        memory=memory_view(namespace, row["name"], Run(*(row[name] for name in _RUN_COLUMNS))),
+        attributes=json.loads(row["attributes"] or "{}"),
+    )
 
 
 async def asked_filters(

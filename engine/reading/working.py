@@ -28,7 +28,7 @@ from engine.reading.values import effects_of, shown_time
 from statemachines.events import Address
 from statemachines.memory import Execution, Memory
 
-WAITING, GOING, FAILED, STOPPED = "waiting", "going", "failed", "stopped"
+WAITING, GOING, FAILED, STOPPED, LATER = "waiting", "going", "failed", "stopped", "later"
 NONE, OWED, UNDONE, SETTLED = "none", "owed", "undone", "settled"
 LEFT = "left"
 """How an execution ended of which nobody asks any more: its state was left."""
@@ -55,7 +55,7 @@ class CompensationView:
     name: str | None
     """None: the definition does not say it."""
     status: str
-    """none, owed, waiting, going, undone, failed, skipped or settled."""
+    """none, owed, waiting, going, later, undone, failed, skipped or settled."""
     execution: str | None
     """None: it has not been asked for."""
     idempotency_key: str | None
@@ -66,6 +66,9 @@ class CompensationView:
     ended: Moment | None
     by: str | None = None
     """The operator who has said that it ended so; None: none did."""
+    token: str | None = None
+    """What its attempt is completed by, which goes on outside."""
+    until: datetime | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The documented fields."""
@@ -80,6 +83,8 @@ class CompensationView:
             "error": self.error,
             "ended": None if self.ended is None else self.ended.as_json(),
             "by": self.by,
+            "token": self.token,
+            "until": shown_time(self.until),
         }
 
 
@@ -94,7 +99,7 @@ class StepView:
     attempts: int
     """How many are known to have begun."""
     status: str
-    """waiting, going, done, failed, skipped or stopped."""
+    """waiting, going, later, done, failed, skipped or stopped."""
     outcome: str | None
     """How its last attempt ended (``engine.reading.heard``), or left; None: it has not ended."""
     ended: Moment | None
@@ -109,6 +114,10 @@ class StepView:
     compensation: CompensationView | None
     by: str | None = None
     """The operator who has said that it ended so; None: none did."""
+    token: str | None = None
+    """What its attempt is completed by, which goes on outside."""
+    until: datetime | None = None
+    """How long that is waited for; None: as long as its state is active."""
 
     def as_json(self) -> dict[str, Any]:
         """The documented fields."""
@@ -127,6 +136,8 @@ class StepView:
             "result": self.result,
             "by": self.by,
             "compensation": None if self.compensation is None else self.compensation.as_json(),
+            "token": self.token,
+            "until": shown_time(self.until),
         }
 
 
@@ -175,15 +186,27 @@ class _Course:
     def attempts(self, going: Going) -> int:
         """How many are known to have begun."""
         before = self.execution.attempt - 1
-        if self.is_going(going):
+        if self.is_going(going) or self.execution.token:
             return before + 1
         heard = self.heard or self.waits
         if heard is None or heard.outcome == NOT_BEGUN:
             return before
         return max(before, heard.attempt)
 
+    @property
+    def is_outside(self) -> bool:
+        """Whether it goes on there."""
+        return bool(self.execution.token) and not self.is_over and self.behind is None
+
+    @property
+    def outside(self) -> tuple[str | None, datetime | None]:
+        """By what it is completed, and how long that is waited for."""
+        return (self.execution.token, moment_of(self.execution.again)) if self.is_outside else (None, None)
+
     def again(self, going: Going) -> datetime | None:
-        is_next = not (self.is_over or self.is_going(going) or self.stopped or self.behind)
+        is_next = not (
+            self.is_over or self.is_going(going) or self.stopped or self.behind or self.execution.token
+        )
         return moment_of(self.execution.again) if is_next else None
 
 
@@ -278,6 +301,7 @@ class Working:
             None if heard is None else heard.result,
             self._compensation(of, going),
             course.by,
+            *course.outside,
         )
 
     def _compensation(self, step: Named, going: Going) -> CompensationView | None:
@@ -301,12 +325,13 @@ class Working:
             course.error,
             course.ended,
             course.by,
+            *course.outside,
         )
 
 
 def _status(course: _Course, going: Going) -> str:
     if not course.is_over:
-        return GOING if course.is_going(going) else WAITING
+        return _how_far(course, going)
     if course.heard is None or course.stopped is not None or course.heard.stopped:
         return STOPPED
     return course.heard.outcome if course.heard.outcome in (DONE, SKIPPED) else FAILED
@@ -314,6 +339,12 @@ def _status(course: _Course, going: Going) -> str:
 
 def _undoing_status(course: _Course, going: Going) -> str:
     if not course.is_over:
-        return GOING if course.is_going(going) else WAITING
+        return _how_far(course, going)
     outcome = course.heard.outcome if course.heard is not None and course.is_gone else None
     return {DONE: UNDONE, SKIPPED: SKIPPED}.get(outcome or "", FAILED)
+
+
+def _how_far(course: _Course, going: Going) -> str:
+    if course.is_outside:
+        return LATER
+    return GOING if course.is_going(going) else WAITING

@@ -15,10 +15,12 @@ from engine.store.values import (
     DeferredRow,
     DueRun,
     Hold,
+    Operation,
     Origin,
     Pause,
     Position,
     StoredDeadLetter,
+    Token,
     WaitingEvent,
 )
 from statemachines.run import Run
@@ -46,6 +48,13 @@ class LostRunsError(StoreError):
 
 class RefusedByStoreError(StoreError):
     """The store cannot take the data; nothing was committed."""
+
+
+class TokenTakenError(RefusedByStoreError):
+    """Another execution waits to be completed by the same token."""
+
+    def __init__(self) -> None:
+        super().__init__("another execution waits to be completed by this token")
 
 
 class StoreFaultError(StoreError):
@@ -130,6 +139,8 @@ class Store(Protocol):
     ) -> list[BegunExecution]:
         """Begin the next attempts, of runs of these homes, and remember that this ``holder`` has.
 
+        Those that go on outside, too, as soon as they have taken too long.
+
         ``rooms`` says how many by (pipeline, step); ``until`` which time has come; ``but`` which are left alone. May be
         asked while anything else is.
         """
@@ -164,7 +175,11 @@ class Store(Protocol):
         ...
 
     async def has_executions(self, pipelines: Sequence[int], definitions: Sequence[int]) -> bool:
-        """Whether a run of these pipelines and definitions that is not held waits for a step."""
+        """Whether a run of these pipelines and definitions that is not held waits for a step that is done here."""
+        ...
+
+    async def find_tokens(self, tokens: Sequence[str]) -> dict[str, Token]:
+        """What these tokens complete, or have; without those that no execution has had."""
         ...
 
     async def applied(self, topics: Iterable[str]) -> dict[Partition, Applied]:
@@ -202,6 +217,10 @@ class Store(Protocol):
 
     async def cancellation_of(self, run: int) -> Hold | None:
         """The row that cancelled a run last; None where none did."""
+        ...
+
+    async def completion_of(self, run: int, begins: str) -> Operation | None:
+        """What completed a step of this run last that went on outside, by how the id of its event begins."""
         ...
 
     async def load_dead_letter(self, number: int) -> StoredDeadLetter | None:

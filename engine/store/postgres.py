@@ -25,10 +25,12 @@ from engine.store.values import (
     DeferredRow,
     DueRun,
     Hold,
+    Operation,
     Origin,
     Pause,
     Position,
     StoredDeadLetter,
+    Token,
     WaitingEvent,
 )
 from engine.store.writing import Writing
@@ -248,6 +250,11 @@ class PostgresStore:
         async with self._translated():
             return bool(await self._reader.fetchval(_SQL["has_executions"], pipelines, definitions))
 
+    async def find_tokens(self, tokens: Sequence[str]) -> dict[str, Token]:
+        async with self._translated():
+            rows = await self._reader.fetch(_SQL["find_tokens"], self._namespace, tokens)
+        return {row["token"]: Token(*row) for row in rows}
+
     async def waiting_digests(self, runs: Sequence[int]) -> set[tuple[int, int]]:
         async with self._translated():
             rows = await self._reader.fetch(_SQL["waiting_digests"], runs)
@@ -287,6 +294,11 @@ class PostgresStore:
         async with self._translated():
             row = await self._reader.fetchrow(_SQL["cancellation_of"], run, int(Kind.CANCELLED))
         return None if row is None else Hold(*row)
+
+    async def completion_of(self, run: int, begins: str) -> Operation | None:
+        async with self._translated():
+            row = await self._reader.fetchrow(_SQL["completion_of"], run, begins)
+        return None if row is None else Operation(*row)
 
     async def load_dead_letter(self, number: int) -> StoredDeadLetter | None:
         async with self._translated():

@@ -212,6 +212,8 @@ class AskedExecution(NamedTuple):
     """Whether its state was left, and the run waits to hear what became of it."""
     since: int = 0
     """How many attempts were made before it began anew."""
+    token: str = ""
+    """What it is completed by, where it goes on outside; then ``again`` is until when."""
 
     @property
     def address(self) -> tuple[int, int, int]:
@@ -246,11 +248,29 @@ class BegunExecution(NamedTuple):
     """The event that has what the undone execution returned; None: it is not known, or none."""
     since: int = 0
     """How many attempts were made before it began anew."""
+    token: str = ""
+    """What it was to be completed by; then it is not begun, but has taken too long."""
 
     @property
     def address(self) -> tuple[int, int, int]:
         """What the row is known by that holds it: (run, sequence, number)."""
         return self.run, self.sequence, self.number
+
+
+class Token(NamedTuple):
+    """What an attempt is completed by that goes on outside."""
+
+    token: str
+    pipeline: int
+    key: str
+    run: int
+    sequence: int
+    number: int
+    """The execution's, with that of its row."""
+    step: str
+    attempt: int
+    waits: bool
+    """Whether the run still waits for it."""
 
 
 class EndedDeadLetter(NamedTuple):
@@ -374,6 +394,10 @@ class Commit:
     """New ones, and those that are to be tried again."""
     executions_over: list[tuple[int, int, int]] = field(default_factory=list)
     """(run, sequence, number) of those that their runs wait for no more."""
+    tokens: list[Token] = field(default_factory=list)
+    """Of attempts that go on outside from now on; and those that were said to, for which no run waits."""
+    tokens_over: list[tuple[str, int, int, int]] = field(default_factory=list)
+    """(token, run, sequence, number) of those that are waited for no more."""
     strikes_forgotten: list[tuple[int, int]] = field(default_factory=list)
     """(position, offset)"""
     out: list[OutRecord] = field(default_factory=list)

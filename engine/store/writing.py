@@ -12,7 +12,7 @@ from engine.dead_letters import numbered
 from engine.log import COLUMNS, PIPELINE_PAUSED, Kind
 from engine.store.attributes import write_attributes
 from engine.store.connecting import Connection
-from engine.store.contract import LostPositionsError, LostRunsError
+from engine.store.contract import LostPositionsError, LostRunsError, TokenTakenError
 from engine.store.copying import (
     CHANGE_COLUMNS,
     RUN_COLUMNS,
@@ -55,6 +55,8 @@ class Writing:
         if commit.attributes:
             await write_attributes(self._writer, commit.attributes)
         await self._write_executions(commit)
+        if commit.tokens or commit.tokens_over:
+            await self._write_tokens(commit)
         if commit.judged:
             unmoved = await self._writer.fetchval(_SQL["count_unmoved"], *_columns(commit.judged))
             if unmoved != len(commit.judged):
@@ -146,6 +148,21 @@ class Writing:
         if commit.executions_over or commit.executions_asked:
             # Whoever serves their homes need not be who commits this.
             await self._writer.execute("notify pointsman_steps")
+
+    async def _write_tokens(self, commit: Commit) -> None:
+        if commit.tokens_over:
+            over = sorted(commit.tokens_over)
+            await self._writer.execute(_SQL["close_tokens"], self._namespace, *_columns(over))
+        waiting = [one for one in commit.tokens if one.waits]
+        if len({one.token for one in waiting}) < len(waiting):
+            raise TokenTakenError
+        if waiting:
+            status = await self._writer.execute(_SQL["open_tokens"], self._namespace, *_columns(waiting))
+            if status != f"INSERT 0 {len(waiting)}":
+                raise TokenTakenError
+        told = {one.token: one for one in commit.tokens if not one.waits}
+        if told:
+            await self._writer.execute(_SQL["open_tokens"], self._namespace, *_columns([*told.values()]))
 
     async def _write_waiting(self, commit: Commit) -> None:
         # What came and went in this one commit never waits; and an event may wait anew for another reason.

@@ -13,6 +13,7 @@ from tenacity.wait import wait_base
 from statemachines.checks.names import wrong_with_type
 from statemachines.checks.tree import Some, Tree
 from statemachines.definition import Pipeline, name_of
+from statemachines.later import Later
 from statemachines.limits import DELAY_DAYS_MAX
 from statemachines.mistakes import Mistake
 from statemachines.patterns import covers
@@ -99,6 +100,12 @@ def _result(step: Step[Any, Any]) -> Iterator[Mistake]:
         yield _of(step, message, "Write -> and the type of its result behind its parameters, as in -> None")
         return
     try:
+        if step.annotation_of("return") is Later:
+            message = f"{called(step)} says that it returns Later, and not what it is completed with"
+            yield _of(
+                step, message, "Write its result beside that, as in -> Charge | Later, or -> Later | None"
+            )
+            return
         TypeAdapter(step.result_type).rebuild()
     except Exception as error:  # noqa: BLE001 - annotations are user code
         why = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from engine.homes import HOMES
-from engine.store.values import AskedExecution, BegunExecution, Commit
+from engine.store.contract import TokenTakenError
+from engine.store.values import AskedExecution, BegunExecution, Commit, Token
 from statemachines.run import Run
 
 
@@ -43,12 +44,13 @@ class Executions:
     rows: dict[tuple[int, int, int], Waiting] = field(default_factory=dict)
     given: int = 0
     holders: dict[int, Holder] = field(default_factory=dict)
+    tokens: dict[str, Token] = field(default_factory=dict)
 
     def copied(self) -> Executions:
         """As they are now."""
         rows = {address: copy.copy(one) for address, one in self.rows.items()}
         holders = {number: copy.copy(one) for number, one in self.holders.items()}
-        return Executions(rows, self.given, holders)
+        return Executions(rows, self.given, holders, dict(self.tokens))
 
     def write(self, commit: Commit) -> None:
         """What a commit changes of them."""
@@ -61,6 +63,19 @@ class Executions:
                 self.given += 1
             holder = before.holder if before is not None and asked.stopping else None
             self.rows[address] = Waiting(self.given if before is None else before.id, asked, holder)
+
+    def write_tokens(self, commit: Commit) -> None:
+        """What a commit changes of tokens."""
+        for token, *address in commit.tokens_over:
+            known = self.tokens.get(token)
+            if known is not None and [known.run, known.sequence, known.number] == address:
+                self.tokens[token] = known._replace(waits=False)
+        for one in sorted(commit.tokens, key=lambda one: not one.waits):
+            known = self.tokens.get(one.token)
+            if one.waits and known is not None and known.waits:
+                raise TokenTakenError
+            if one.waits or known is None:
+                self.tokens[one.token] = one
 
     def begin(
         self,
@@ -112,5 +127,5 @@ def as_begun(one: Waiting, run: Run, input: bytes, made: bytes | None = None) ->
     return BegunExecution(
         one.id, asked.pipeline, asked.key, run.generation, asked.run, run.definition, home_of(asked.key),
         asked.sequence, asked.number, asked.step, asked.attempt, asked.error, input, asked.of, asked.stopping, made,
-        asked.since,
+        asked.since, asked.token,
     )  # fmt: skip

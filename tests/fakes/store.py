@@ -29,6 +29,7 @@ from engine.store.values import (
     Position,
     Release,
     StoredDeadLetter,
+    Token,
     WaitingEvent,
 )
 from engine.store.writing import RELEASED_AT_ONCE_MAX
@@ -241,9 +242,13 @@ class FakeStore:
         return {one.id: one.asked.stopping for one in rows if one.id in numbers}
 
     async def has_executions(self, pipelines: Sequence[int], definitions: Sequence[int]) -> bool:
-        waiting = [one.asked for one in self.tables.executions.rows.values()]
+        waiting = [one.asked for one in self.tables.executions.rows.values() if not one.asked.token]
         runs = [self.tables.runs[one.run][1] for one in waiting if one.pipeline in pipelines]
         return any(not run.held and run.definition in definitions for run in runs)
+
+    async def find_tokens(self, tokens: Sequence[str]) -> dict[str, Token]:
+        known = self.tables.executions.tokens
+        return {token: known[token] for token in tokens if token in known}
 
     async def applied(self, topics: Iterable[str]) -> dict[Partition, Applied]:
         wanted = set(topics)
@@ -302,6 +307,13 @@ class FakeStore:
         rows = [row for row in self.tables.rows.values() if (row.run, row.kind) == (run, Kind.CANCELLED)]
         found = max(rows, key=lambda row: row.sequence, default=None)
         return None if found is None else Hold(found.kind, found.at, found.payload, None, None)
+
+    async def completion_of(self, run: int, begins: str) -> Operation | None:
+        for one in reversed(self.tables.operations):
+            completes = one.what in ("complete", "fail") and one.done
+            if completes and one.run == run and (one.event_id or "").startswith(begins):
+                return one
+        return None
 
     async def load_dead_letter(self, number: int) -> StoredDeadLetter | None:
         found = self.tables.letters.get(number)
@@ -375,6 +387,7 @@ class FakeStore:
         self._change_runs(commit)
         tables.attributes.update(commit.attributes)
         tables.executions.write(commit)
+        tables.executions.write_tokens(commit)
         rows = [unpack(packed) for packed in commit.rows]
         for row in rows:
             self._add_row(row)

@@ -15,7 +15,7 @@ from tests.services import Database, Kafka, TopicFactory, execute
 CASES = """
 from datetime import timedelta
 
-from statemachines import Call, Context, Event, Pipeline, Publish, Retry, Send, exponential
+from statemachines import Call, Context, Event, Later, Pipeline, Publish, Retry, Send, exponential
 
 
 class Opened(Event, type="case.opened", key="id"):
@@ -36,6 +36,10 @@ class Labelled(Event, type="case.labelled", key="id"):
 
 
 class Bought(Event, type="case.bought", key="id"):
+    id: str
+
+
+class Checked(Event, type="case.checked", key="id"):
     id: str
 
 
@@ -93,6 +97,14 @@ def ship(case: Case, call: Call) -> None:
     raise OSError("no lorry")
 
 
+@flow.step()
+def check(case: Case, call: Call) -> str | Later:
+    return Later("check " + case.id)
+
+
+checking = flow.state("checking", run=check)
+opened.on(Checked, to=checking)
+checking.on(check.done, to=packed)
 paying = flow.state("paying", run=charge)
 shipping = flow.state("shipping", run=ship)
 opened.on(Bought, to=paying)
@@ -110,6 +122,8 @@ EVENTS = [
     {"event": "early", "type": "case.labelled", "id": "c-3"},
     {"event": "begin-4", "type": "case.opened", "id": "c-4"},
     {"event": "bought", "type": "case.bought", "id": "c-4"},
+    {"event": "begin-5", "type": "case.opened", "id": "c-5"},
+    {"event": "checked", "type": "case.checked", "id": "c-5"},
 ]
 
 
@@ -208,6 +222,8 @@ def ask_of_operators(ask: Callable[..., Any], letter: int) -> None:
     why = ("--wait", "0", "--reason", "asked")
     assert not ask("send", "case", "c-9", "case.opened", '{"id": "c-9"}', "--id", "begin-9", *why)["taken"]
     assert ask("dead-letters edit", letter, "--set", "grams=1", *why)["command"] == "edit"
+    waits = ask("complete", "check c-5", "--result", '"well"', *why)
+    assert (waits["token"], waits["taken"]) == ("check c-5", False)
     for what in ("pause", "resume", "cancel", "retry", "skip", "resolve"):
         assert ask(what, "c-3", *why)["became"][0]["command"] == what
         assert ask(what, "--pipeline", "case", "--dry-run", *why)["dry_run"]
@@ -232,6 +248,9 @@ def ask_of_steps(ask: Callable[..., Any], looking: dict[str, str]) -> None:
     assert ask("explain", charge["idempotency_key"], on=looking)["notes"]
     assert ask("show", "c-4", "--at", "3", on=looking)["steps"][0]["status"] == "waiting"
     assert ask("runs", "--status", "compensating", on=looking) == []
+    [check] = ask("show", "c-5", on=looking)["steps"]
+    assert (check["status"], check["token"], check["until"]) == ("later", "check c-5", None)
+    assert ask("history", "c-5", on=looking)[-1]["attempt"]["outcome"] == "outside"
 
 
 def asked_for_by(commands: list[Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 
@@ -50,7 +51,22 @@ def test_a_pipeline_is_written_and_tried_as_the_readme_says(tmp_path: Path) -> N
                 until([*before, "pointsman runs --key o2"], "placed", tmp_path)
             until([*before, line], SAYS[command], tmp_path)
             told.add(command)
+        (tmp_path / "service.py").write_text(service(), "utf-8")
+        until([*before, "python service.py"], "applied ['paid']", tmp_path)
     assert told == SAYS.keys()
+
+
+def service() -> str:
+    """The service that asks runs, of one that nobody has begun yet, over the address that the environment has."""
+    [block] = [one for one in blocks(TEXT, "python") if "engine.client" in one]
+    for shown, real in (
+        ('"postgresql://my_app@db/pointsman"', 'os.environ["POINTSMAN_POSTGRES"]'),
+        ("o1", "o9"),
+    ):
+        assert shown in block
+        block = block.replace(shown, real)
+    body = textwrap.indent(block, "    ")
+    return f"import asyncio\nimport os\n\n\nasync def main() -> None:\n{body}\n\nasyncio.run(main())\n"
 
 
 def until(lines: list[str], said: str, folder: Path) -> None:

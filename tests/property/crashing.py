@@ -6,6 +6,8 @@
 ``cancelled``   is cancelled while it is reserved, which does not end before its attempt is stopped
 ``stubborn``    is cancelled, too, and its reservation ends with success although its attempt is stopped
 ``hopeless``    cannot be charged, however often that is tried
+``later``       is reserved by somebody outside, who is given it by its step and completes that; and is shipped
+``left``        is given to them, too, and cancelled before that was completed
 """
 
 from __future__ import annotations
@@ -29,19 +31,22 @@ from statemachines.context import Context
 from statemachines.definition import Pipeline
 from statemachines.done import Done
 from statemachines.effects import Out
-from statemachines.events import STEP_TRIED, Event, StepFailed
+from statemachines.events import STEP_TRIED, STEP_WAITS, Event, StepFailed
+from statemachines.later import Later
 from statemachines.machine import Machine, compile_pipeline
 from statemachines.memory import EMPTY, read_memory
 from statemachines.results import is_result
 from statemachines.run import Run, Status
 from statemachines.step import Call, Retry, exponential
 from tests.feeding import event
+from tests.property.desk import Desk
 from tests.simulated import Fate, Simulated, check_alive
 
 TOPIC = "sagas"
-ORDERS = ("good", "changed", "refused", "cancelled", "stubborn", "hopeless")
-SHIPPED = ("good", "changed")
-CANCELLED = ("refused", "cancelled", "hopeless")
+ORDERS = ("good", "changed", "refused", "cancelled", "stubborn", "hopeless", "later", "left")
+SHIPPED = ("good", "changed", "later")
+CANCELLED = ("refused", "cancelled", "hopeless", "left")
+OUTSIDERS = ("later", "left")
 """The other one may be shipped before its cancellation comes."""
 UNDOING = "$compensating"
 NOTHING: Mapping[int, Fate] = {}
@@ -102,6 +107,28 @@ class Outside:
     """How many times as long as usual all takes here."""
     ledger: list[Entry] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        """Somebody does what is handed over."""
+        self.desk = Desk(
+            self.world, self._complete, lambda call: self._tell_of(call, "cancelled"), frozenset({"left"})
+        )
+        self._handed: dict[str, Order] = {}
+
+    async def hand_over(self, order: Order, call: Call) -> Later:
+        """An attempt whose work others do."""
+        check_alive()
+        self._write(BEGUN, order, call, None)
+        await self.world.point(f"{call.step} has begun")
+        await self._work()
+        self._handed[call.idempotency_key] = order
+        later = self.desk.hand_over(call)
+        await self.world.point(f"{call.step} is handed over")
+        await self._work()
+        return later
+
+    def _complete(self, call: Call) -> None:
+        self._write(DONE, self._handed[call.idempotency_key], call, None)
+
     async def do(self, order: Order, call: Call, made: str | None = None) -> str:
         """An attempt at a step or a compensation."""
         check_alive()
@@ -135,11 +162,14 @@ class Outside:
 
     def _tell(self, call: Call) -> None:
         """What happens while a step is at work."""
-        draw = self.world.draw
         kind = {"cancelled": "cancelled", "stubborn": "cancelled", "changed": "changed"}.get(call.key)
         if call.step == "reserve" and kind is not None:
-            after = 0.0 if draw is None else draw.uniform(0, LATE_SECONDS * self.pace)
-            self.world.source.append(told(kind, call.key), after=after)
+            self._tell_of(call, kind)
+
+    def _tell_of(self, call: Call, kind: str) -> None:
+        draw = self.world.draw
+        after = 0.0 if draw is None else draw.uniform(0, LATE_SECONDS * self.pace)
+        self.world.source.append(told(kind, call.key), after=after)
 
     async def _work(self) -> None:
         draw = self.world.draw
@@ -214,7 +244,9 @@ def saga(attempts: int) -> Machine:
         await OUTSIDE[-1].do(order, call, made)
 
     @flow.step(retry=retry)
-    async def reserve(order: Order, call: Call) -> str:
+    async def reserve(order: Order, call: Call) -> str | Later:
+        if call.key in OUTSIDERS:
+            return await OUTSIDE[-1].hand_over(order, call)
         return await OUTSIDE[-1].do(order, call)
 
     @reserve.compensate(retry=stubborn)
@@ -303,7 +335,7 @@ def live(
         world.source.append(told("placed", order))
     OUTSIDE.append(outside)
     try:
-        world.live(lambda: is_over(world))
+        world.live(lambda: is_over(world) and not outside.desk.open)
     finally:
         OUTSIDE.pop()
     return Lived(world, outside.ledger)
@@ -319,6 +351,7 @@ def is_over(world: Simulated, orders: Collection[str] = ORDERS) -> bool:
         and place.position == len(world.source.come())
         and world.source.next_at() is None
         and len(runs) == len(orders)
+        and not tables.inbox
         and all(run.status == Status.COMPLETED for run in runs)
     )
 
@@ -358,6 +391,9 @@ def check_the_tables(lived: Lived) -> None:
     assert not tables.executions.rows
     assert not tables.letters
     assert not tables.inbox
+    assert not [one for one in tables.executions.tokens.values() if one.waits]
+    done = [one.key for one in tables.operations if one.done]
+    assert done in ([], ["later"]), f"completed were {done}"
     assert not tables.waiting
     runs = lived.runs
     assert len(runs) == len(tables.runs) == len(ORDERS)
@@ -379,7 +415,7 @@ def check_the_log(lived: Lived, order: str) -> None:
     ended: list[str] = []
     for row in lived.rows(order):
         folded = fold(folded, row, key=order)
-        if is_result(row.type) and not row.type.startswith(STEP_TRIED):
+        if is_result(row.type) and not row.type.startswith((STEP_TRIED, STEP_WAITS)):
             ended.append(orjson.loads(row.payload or b"")["data"]["execution"])
     assert folded == lived.runs[order]
     assert len(ended) == len(set(ended)), f"an execution has ended twice: {ended}"

@@ -111,6 +111,8 @@ def test_without_any_fault_all_is_well() -> None:
     check(usual())
     check_the_stories(usual(), usual())
     assert usual().world.deaths == 0
+    asked = [(one.key, one.done) for one in usual().world.tables.operations]
+    assert sorted(asked) == [("later", False), ("later", True), ("left", False), ("left", False)]
 
 
 def test_the_same_is_lived_again() -> None:

@@ -14,11 +14,19 @@ from statemachines import Call, Context, Done, Event, Pipeline
 from statemachines.events import Envelope
 from statemachines.handlers import validated
 from statemachines.interpreter import step as take
+from statemachines.later import Later
 from statemachines.machine import Machine, compile_pipeline
 from statemachines.memory import Execution, read_memory, write_memory
 from statemachines.occurrence import Occurrence
 from statemachines.outcome import Ignored, Moved, Outcome, Reason, Refused
-from statemachines.results import done_event, event_id, failed_event, idempotency_key, tried_event
+from statemachines.results import (
+    done_event,
+    event_id,
+    failed_event,
+    idempotency_key,
+    tried_event,
+    waits_event,
+)
 from statemachines.run import Run
 from statemachines.testkit import BEGINNING, run_after
 
@@ -85,7 +93,9 @@ BY_NAME = {step.name: step for step in STEPS}
 
 outsiders = st.sampled_from(["go", "back", "in", "out", "go", "back", "in", "out", "end"])
 endings = st.tuples(
-    st.integers(0, 7), st.sampled_from(["done", "failed", "refused", "late", "tried"]), st.integers(0, 9)
+    st.integers(0, 7),
+    st.sampled_from(["done", "failed", "refused", "late", "tried", "later"]),
+    st.integers(0, 9),
 )
 
 
@@ -110,6 +120,8 @@ def ending(execution: Execution, how: str, value: int) -> tuple[str, Any]:
             return failed_event(step, execution, CardRefusedError("no"), attempts=value)
         case "late":
             return failed_event(step, execution, "late", timed_out=True, attempts=value)
+        case "later":
+            return waits_event(step, execution, Later(f"token {value}"), BEGINNING)
         case _:
             return tried_event(step, execution, KeyError("k"), again=value)
 
@@ -153,7 +165,8 @@ def test_a_run_has_the_steps_that_it_asked_for(things: list[Any]) -> None:
         memory = read_memory(run.memory)
         ended: Execution | None = None
         delayed: Execution | None = None
-        event_type, data = str(thing), None
+        event_type = str(thing)
+        data: Any = {}
         if not isinstance(thing, str):
             at, how, value = thing
             ever = list(known.ever.values())
@@ -168,10 +181,18 @@ def test_a_run_has_the_steps_that_it_asked_for(things: list[Any]) -> None:
         if delayed is not None and ended is None:
             assert outcome == Ignored(Reason.VOID)
         is_over = (
-            ended is not None and not event_type.startswith("tried.") and not isinstance(outcome, Refused)
+            ended is not None
+            and not event_type.startswith(("tried.", "waits."))
+            and not isinstance(outcome, Refused)
         )
         run = after(run, outcome)
         assert run is not None
+        if ended is not None and event_type.startswith("waits."):
+            waits = read_memory(run.memory).execution(ended.id)
+            assert waits is not None
+            assert waits.token == (ended.token or data["token"]), "the first that was said counts"
+        if ended is not None and event_type.startswith("tried."):
+            assert [one.token for one in read_memory(run.memory).executions if one.id == ended.id] == [""]
         known.take(run.sequence, outcome, ended if is_over else None)
         found = read_memory(run.memory).executions
         assert {one.id: one.step for one in found} == {one.id: one.step for one in known.going_on.values()}

@@ -14,11 +14,12 @@ from statemachines import Call, Compensate, Context, Event, Pipeline
 from statemachines.events import Envelope
 from statemachines.handlers import validated
 from statemachines.interpreter import step as take
+from statemachines.later import Later
 from statemachines.machine import Machine, compile_pipeline
 from statemachines.memory import Execution, read_memory, write_memory
 from statemachines.occurrence import Occurrence
 from statemachines.outcome import Ignored, Moved, Outcome, Reason, Refused
-from statemachines.results import done_event, failed_event, stopped_event, tried_event
+from statemachines.results import done_event, failed_event, stopped_event, tried_event, waits_event
 from statemachines.run import Run, Status
 from statemachines.testkit import BEGINNING, run_after
 
@@ -81,10 +82,10 @@ ON_ERROR = {"one": False, "two": True}
 """Whether a step that has raised is undone; those that are never undone are not in it."""
 
 outsiders = st.sampled_from(["go", "back", "in", "go", "back", "in", "cancel", "undo", "close", "end"])
-WAYS = ["done", "done", "failed", "lost", "late", "tried", "tried lost", "tried late", "ended"]
+WAYS = ["done", "done", "failed", "lost", "late", "tried", "tried lost", "tried late", "ended", "later"]
 STOPS = ["never", "ended", "failed", "unknown"]
-STOPPED = [*STOPS, "done", "lost", "late", "tried", "tried lost"]
-endings = st.tuples(st.integers(0, 7), st.integers(0, 8), st.integers(0, 9))
+STOPPED = [*STOPS, "done", "lost", "late", "tried", "tried lost", "later"]
+endings = st.tuples(st.integers(0, 7), st.integers(0, 9), st.integers(0, 9))
 """Of which execution; what becomes of it, of ``WAYS`` or of ``STOPPED``; and a number."""
 
 
@@ -102,6 +103,8 @@ def ending(execution: Execution, how: str, value: int) -> tuple[str, Any]:
     step, lost = BY_NAME[execution.step], how.endswith("lost")
     late = how.endswith("late")
     result = value if step.name in ON_ERROR else None
+    if how == "later":
+        return waits_event(step, execution, Later("token"), BEGINNING)
     if how == "done":
         return done_event(step, execution, execution.attempt, result)
     if how in STOPS and (execution.stopping or how == "ended"):
@@ -132,6 +135,8 @@ class Known:
         self.waits: set[str] = set()
         """Of which it is to be heard: those that go on, and those with compensations that were stopped."""
         self.stopped: set[str] = set()
+        self.outside: set[str] = set()
+        """Of which an attempt goes on outside."""
         self.unseen: set[str] = set()
         """Of which an attempt was lost."""
         self.did: list[tuple[str, int]] = []
@@ -140,6 +145,10 @@ class Known:
 
     def ends(self, execution: Execution, how: str, row: int) -> None:
         """What this says, which the run took."""
+        if how == "later" and execution.id not in self.stopped:
+            self.outside.add(execution.id)
+            return
+        self.outside.discard(execution.id)
         if how.startswith("tried") and execution.id not in self.stopped:
             self.unseen |= {execution.id} if how != "tried" else set()
             return
@@ -151,7 +160,7 @@ class Known:
             return
         on_error = ON_ERROR.get(execution.step)
         is_done = how in ("done", "ended")
-        unseen = how in ("lost", "late", "tried lost", "unknown") or execution.id in self.unseen
+        unseen = how in ("lost", "late", "tried lost", "unknown", "later") or execution.id in self.unseen
         was_begun = execution.attempt > 1 or how != "never"
         if is_done and on_error is not None:
             self.did.append((execution.id, row))
@@ -170,7 +179,11 @@ class Known:
                     assert asked.id == self.order()[len(self.undone)]
                 self.waits.add(made.id)
             elif asked.what == "stop":
-                if asked.type in ON_ERROR:
+                if asked.type in ON_ERROR and asked.id in self.outside:
+                    # Nobody is asked what becomes of it.
+                    self.waits.remove(asked.id)
+                    self.did.append((asked.id, 0))
+                elif asked.type in ON_ERROR:
                     assert asked.id not in self.stopped
                     self.stopped.add(asked.id)
                 else:

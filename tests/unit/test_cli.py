@@ -54,8 +54,8 @@ def test_help_lists_every_command(runner: CliRunner) -> None:
     shown = runner.invoke(app, ["--help"]).stdout
     for command in (
         "demo", "dev", "run", "validate", "diagram", "publish", "runs", "history", "show", "explain", "verify",
-        "replay", "dead-letters", "send", "pause", "resume", "cancel", "relay", "positions", "migrate", "config",
-        "doctor",
+        "replay", "dead-letters", "send", "pause", "resume", "cancel", "complete", "relay", "positions", "migrate",
+        "config", "doctor",
     ):  # fmt: skip
         assert f" {command} " in shown
 
@@ -118,6 +118,7 @@ def test_an_address_that_is_not_given_is_bad_usage(runner: CliRunner) -> None:
 
 WORDS: dict[str, list[str]] = {
     "cancel": ["o-1", "--reason", "a test"],
+    "complete": ["token", "--result", "1"],
     "config": [],
     "dead-letters drop": ["1"],
     "dead-letters edit": ["1", "--data", "{}", "--reason", "a test"],
@@ -169,6 +170,7 @@ def test_these_are_all_commands_that_go_to_postgres() -> None:
 def test_the_text_that_is_kept_with_a_decision_has_one_name_and_no_filter_has_it() -> None:
     decisions = [
         "cancel",
+        "complete",
         "dead-letters drop",
         "dead-letters edit",
         "dead-letters redrive",

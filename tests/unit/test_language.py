@@ -73,6 +73,8 @@ def test_there_is_an_example_of_every_construct() -> None:
         ".undone(",
         ".undoing_failed(",
         ".step_stopped(",
+        ".step_later(",
+        "Later(",
         ".then_owes(",
         "Send(",
         "Cancel(",

@@ -27,7 +27,7 @@ FENCED = re.MULTILINE | re.DOTALL
 
 
 def test_the_pipeline_and_its_test_run_as_shown(tmp_path: Path) -> None:
-    pipeline, test, _, publisher = blocks(TEXT, "python")
+    pipeline, test, _, publisher, client = blocks(TEXT, "python")
     file = tmp_path / "orders.py"
     file.write_text(pipeline, "utf-8")
     names: dict[str, Any] = {"__name__": "orders"}
@@ -38,7 +38,8 @@ def test_the_pipeline_and_its_test_run_as_shown(tmp_path: Path) -> None:
     words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_orders.py"]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert "1 passed" in done.stdout, done.stdout
-    compile(publisher, "README.md", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    for one in (publisher, client):
+        compile(one, "README.md", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
 
 
 def test_the_chart_that_it_shows_is_one_of_the_description_of_the_language() -> None:
@@ -50,7 +51,7 @@ def test_the_chart_that_it_shows_is_one_of_the_description_of_the_language() -> 
 def test_the_saga_is_a_pipeline_that_is_drawn_as_shown_and_undone_as_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, _, saga, _ = blocks(TEXT, "python")
+    _, _, saga, *_ = blocks(TEXT, "python")
     (tmp_path / "shop.py").write_text(
         "class CardRefused(Exception): ...\n\n\nbank = carrier = warehouse = None\n"
     )

@@ -31,6 +31,18 @@ def pack(_order: Order, _call: Call) -> int:
     return 1
 
 
+def test_a_step_may_go_on_outside_and_end_as_any() -> None:
+    made = shop()
+    case = given(made.flow, Placed()).step_later(made.charge, "t")
+    assert [one.token for one in case.executions] == ["t"]
+    case.then_runs(made.charge).step_done(made.charge, OK).then(state="paid")
+    given(made.flow, Placed()).step_later(made.charge).step_failed(made.charge, CardRefused("no")).then(
+        state="refused"
+    )
+    with pytest.raises(AssertionError, match="all of them printable, and not empty"):
+        given(made.flow, Placed()).step_later(made.charge, "")
+
+
 def test_a_run_is_told_how_its_step_ended() -> None:
     made = shop()
     case = given(made.flow, Placed()).then_runs(made.charge)

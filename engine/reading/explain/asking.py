@@ -205,6 +205,8 @@ async def _sender(
     """The operator who has sent an event that no topic had; what was noted alone is known by its id."""
     best = _best(records)
     from_operators = envelope is None or envelope.source == operators_source(namespace)
+    # Of a step that went on outside, whoever has completed it.
+    from_operators = from_operators or (envelope is not None and is_result(envelope.type))
     if group.position is not None or best is None or not from_operators:
         return None
     asked = best.event_id, group.pipeline, best.key

@@ -262,8 +262,8 @@ def _is_told_elsewhere(row: FoundRow, records: Records) -> bool:
 
 
 def _is_beside(note: FoundNote) -> bool:
-    """Whether a note says no more than the row beside it: of a step that is tried again, or whose state was left."""
-    return note.reason in (Reason.RETRYING, Reason.STOPPED)
+    """Whether a note says no more than the row beside it: of a step that is tried again, waits, or was left."""
+    return note.reason in (Reason.RETRYING, Reason.STOPPED, Reason.LATER)
 
 
 def _left(row: FoundRow, told: FoundNote | FoundLetter) -> bool:

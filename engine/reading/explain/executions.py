@@ -39,7 +39,7 @@ async def executions_told(connection: Connection, catalog: Catalog, event_id: st
 
 async def _run_of(connection: Connection, namespace: str, key: str) -> Any:
     # The first attempt ends in one of these ways, whatever becomes of those after it.
-    outcomes = [f"{key}/1", f"{key}/1/done", f"{key}/1/stopped"]
+    outcomes = [f"{key}/1", f"{key}/1/done", f"{key}/1/stopped", f"{key}/1/waits"]
     found = await connection.fetchrow(SQL["run_with_outcome"], namespace, outcomes)
     if found is None:
         found = await connection.fetchrow(SQL["run_with_execution"], namespace, key)

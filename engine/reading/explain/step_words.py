@@ -12,6 +12,7 @@ from engine.reading.explain.words import run_name, sentence, shown, states
 from engine.reading.heard import DONE, Heard, heard_of
 from engine.reading.working import (
     GOING,
+    LATER,
     LEFT,
     WAITING,
     CompensationView,
@@ -123,6 +124,11 @@ def stands(found: StepView | CompensationView) -> str:
             )
     if found.status == GOING:
         return f"Attempt {found.attempts} goes on."
+    if found.status == LATER:
+        until = "" if found.until is None else f", by {shown(found.until)}"
+        return (
+            f"Attempt {found.attempts} goes on outside, to be completed by the token {found.token!r}{until}."
+        )
     if found.status == WAITING:
         again = "" if found.again is None else f", from {shown(found.again)} on"
         return f"Attempt {found.attempts + 1} waits for its turn{again}."

@@ -28,6 +28,9 @@ class StoredExecution(NamedTuple):
     made: int
     stopping: bool
     since: int
+    token: str
+    is_found: bool
+    """Whether it is found by its token."""
 
 
 def check_executions(
@@ -61,6 +64,11 @@ def _told(meant: Execution | None, found: StoredExecution | None) -> str:
         return "does not say what it undoes, or that it is to be stopped, as the run's log does"
     if meant.since != found.since:
         return f"began anew after attempt {found.since} in its table, and after attempt {meant.since} by the run's log"
+    if meant.token != found.token or (found.token and not found.is_found):
+        return (
+            f"is completed by the token {meant.token!r} by the run's log, by {found.token!r} in its table, and is "
+            f"{'' if found.is_found else 'not '}found by that"
+        )
     if meant.again and not meant.stopping and time_of(meant.again) != found.again:
         return f"is to go on at {shown_time(found.again)}, and by the run's log at {shown_time(time_of(meant.again))}"
     return ""

@@ -51,6 +51,35 @@ from pointsman.runs r join pointsman.pipelines p on p.id = r.pipeline
 where p.namespace = $1 and p.name = $2 and r.key = $3 and ($4::int is null or r.generation = $4)
 order by r.generation desc limit 1
 
+-- name: view_of_run
+select p.name, r.id, r.key, r.generation, r.sequence, r.status, r.configuration, r.context, r.recent, r.hash,
+    r.definition, r.held, r.waiting, r.started, r.updated, r.memory, a.attributes,
+    (select h.kind from pointsman.events h where r.held > 0 and h.run = r.id and h.sequence = r.held) as holding
+from pointsman.runs r
+join pointsman.pipelines p on p.id = r.pipeline
+left join pointsman.run_attributes a on a.run = r.id
+where p.namespace = $1 and p.name = $2 and r.key = $3 and ($4::int is null or r.generation = $4)
+order by r.generation desc limit 1
+
+-- name: runs_now
+-- The latest generation of each key, with the number that it was asked under.
+select asked.number as asked, r.id, r.generation, r.sequence, r.status, r.configuration
+from unnest($1::int[], $2::int[], $3::text[]) as asked (number, pipeline, key)
+cross join lateral (
+    select id, generation, sequence, status, configuration from pointsman.runs
+    where pipeline = asked.pipeline and key = asked.key order by generation desc limit 1
+) r
+
+-- name: rows_between
+-- Where runs have been since a row, until another one.
+select asked.number, e.configuration
+from unnest($1::int[], $2::bigint[], $3::int[], $4::int[]) as asked (number, run, since, until)
+cross join lateral (
+    select sequence, configuration from pointsman.events
+    where run = asked.run and sequence > asked.since and sequence < asked.until
+) e
+order by asked.number, e.sequence
+
 -- name: generation
 select id, key, generation, sequence, status, configuration, context, recent, hash, definition, held, waiting, started,
     updated, memory
@@ -84,8 +113,13 @@ order by id limit $4
 select run, attributes from pointsman.run_attributes where run = any ($1::bigint[])
 
 -- name: executions_of_runs
-select run, sequence, number, step, attempt, again, error, of, made, stopping, since from pointsman.executions
-where run = any ($1::bigint[]) order by run, sequence, number
+select e.run, e.sequence, e.number, e.step, e.attempt, e.again, e.error, e.of, e.made, e.stopping, e.since, e.token,
+    exists (
+        select from pointsman.tokens t join pointsman.pipelines p on p.namespace = t.namespace
+        where p.id = e.pipeline and t.token = e.token and t.run = e.run and t.sequence = e.sequence
+            and t.number = e.number
+    ) as is_found
+from pointsman.executions e where e.run = any ($1::bigint[]) order by e.run, e.sequence, e.number
 
 -- name: executions_going
 -- Of a run, those of which an attempt has begun.
@@ -430,6 +464,10 @@ where p.namespace = $1 and p.name = $2 order by d.version desc, d.id desc
 -- name: ask_of_run
 insert into pointsman.inbox (namespace, pipeline, command, body, who, why) values ($1, $2, $3, $4, $5, $6) returning id
 
+-- name: token
+select p.name as pipeline, t.key, t.run, t.sequence, t.number, t.step, t.attempt
+from pointsman.tokens t join pointsman.pipelines p on p.id = t.pipeline where t.namespace = $1 and t.token = $2
+
 -- name: ask_of_runs
 insert into pointsman.inbox (namespace, pipeline, command, body, who, why)
 select $1, asked.pipeline, $2, asked.body, $5, $6
@@ -447,7 +485,7 @@ from pointsman.operations o where o.command = any ($1::bigint[]) order by o.comm
 
 -- name: operation_of_event
 -- Who has sent an event to a run of a pipeline first, and why.
-select who, why, asked from pointsman.operations where event_id = $1 and pipeline = $2 and key = $3 and what = 'send'
+select who, why, asked from pointsman.operations where event_id = $1 and pipeline = $2 and key = $3 and what in ('send', 'complete', 'fail')
 order by command limit 1
 
 -- name: asked_and_not_taken

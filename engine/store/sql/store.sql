@@ -246,6 +246,10 @@ where e.run = $1 and e.sequence = $2
 -- name: cancellation_of
 select kind, at, payload from pointsman.events where run = $1 and kind = $2::smallint order by sequence desc limit 1
 
+-- name: completion_of
+select command, pipeline, key, what, event_id, run, done, answer, who, why, asked, at from pointsman.operations
+where run = $1 and what in ('complete', 'fail') and done and starts_with(event_id, $2) order by command desc limit 1
+
 -- name: add_ignored_range
 insert into pointsman.ignored_ranges (position, first, last, records, at)
 select new.position, new.first, new.last, new.records, $5
@@ -331,24 +335,46 @@ select cluster, topic, partition from pointsman.positions where id = $1
 -- name: add_executions
 -- New ones, those whose next attempt is to wait for its turn, and those that are to be stopped.
 insert into pointsman.executions (
-    pipeline, home, run, sequence, number, step, attempt, again, error, of, made, stopping, since
+    pipeline, home, run, sequence, number, step, attempt, again, error, of, made, stopping, since, token
 )
 select new.pipeline, pointsman.home_of(new.key), new.run, new.sequence, new.number, new.step, new.attempt, new.again,
-    new.error, new.of, new.made, new.stopping, new.since
+    new.error, new.of, new.made, new.stopping, new.since, new.token
 from unnest(
     $1::int[], $2::text[], $3::bigint[], $4::int[], $5::int[], $6::text[], $7::int[], $8::timestamptz[], $9::text[],
-    $10::text[], $11::int[], $12::boolean[], $13::int[]
-) as new (pipeline, key, run, sequence, number, step, attempt, again, error, of, made, stopping, since)
+    $10::text[], $11::int[], $12::boolean[], $13::int[], $14::text[]
+) as new (pipeline, key, run, sequence, number, step, attempt, again, error, of, made, stopping, since, token)
 on conflict (run, sequence, number) do update
 -- Who has begun an attempt of what is to be stopped has to say what became of it.
 set attempt = excluded.attempt, again = excluded.again, error = excluded.error, stopping = excluded.stopping,
-    since = excluded.since,
+    since = excluded.since, token = excluded.token,
     holder = case when excluded.stopping then executions.holder end
 
 -- name: remove_executions
 delete from pointsman.executions e
 using unnest($1::bigint[], $2::int[], $3::int[]) as gone (run, sequence, number)
 where e.run = gone.run and e.sequence = gone.sequence and e.number = gone.number
+
+-- name: close_tokens
+update pointsman.tokens t set waits = false
+from unnest($2::text[], $3::bigint[], $4::int[], $5::int[]) as gone (token, run, sequence, number)
+where t.namespace = $1 and t.token = gone.token and t.run = gone.run and t.sequence = gone.sequence
+    and t.number = gone.number
+
+-- name: open_tokens
+-- One that was waited for before may be used again; where another execution waits for it, it is left alone.
+insert into pointsman.tokens (namespace, token, pipeline, key, run, sequence, number, step, attempt, waits)
+select $1, new.*
+from unnest($2::text[], $3::int[], $4::text[], $5::bigint[], $6::int[], $7::int[], $8::text[], $9::int[], $10::boolean[])
+    as new (token, pipeline, key, run, sequence, number, step, attempt, waits)
+order by new.token
+on conflict (namespace, token) do update
+set pipeline = excluded.pipeline, key = excluded.key, run = excluded.run, sequence = excluded.sequence,
+    number = excluded.number, step = excluded.step, attempt = excluded.attempt, waits = true
+where excluded.waits and not tokens.waits
+
+-- name: find_tokens
+select token, pipeline, key, run, sequence, number, step, attempt, waits
+from pointsman.tokens where namespace = $1 and token = any ($2::text[])
 
 -- name: begin_executions
 -- The next of each step, so many at most, in the order in which they were asked for or are to be tried again; those of
@@ -382,7 +408,7 @@ select b.id, b.pipeline, r.key, r.generation, b.run, r.definition, b.home, b.seq
     case when b.made > 0 then (
         select e.payload from pointsman.events e where e.run = b.run and e.sequence = b.made
     ) end as made,
-    b.since
+    b.since, b.token
 from begun b join pointsman.runs r on r.id = b.run
 order by b.again, b.id
 
@@ -406,7 +432,7 @@ update pointsman.executions set holder = null where holder = $1 and id <> all ($
 -- Attempts that engines have begun who are not heard of any more.
 select e.id, e.pipeline, r.key, r.generation, e.run, r.definition, e.home, e.sequence, e.number, e.step, e.attempt,
     e.error, ''::bytea as input, e.of, e.stopping, null::bytea as made,
-    e.since
+    e.since, e.token
 from pointsman.executions e join pointsman.runs r on r.id = e.run
 where e.holder is not null and e.home = any ($1::smallint[]) and e.pipeline = any ($2::int[])
     and r.definition = any ($3::int[]) and r.held = 0 and e.id <> all ($4::bigint[])
@@ -421,8 +447,8 @@ order by e.id limit $6
 select id, stopping from pointsman.executions where id = any ($1::bigint[])
 
 -- name: has_executions
--- What a run waits for that is held waits for a person, too.
+-- What a run waits for that is held waits for a person, too; and what goes on outside, for whoever does it.
 select exists (
     select from pointsman.executions e join pointsman.runs r on r.id = e.run
-    where e.pipeline = any ($1::int[]) and r.held = 0 and r.definition = any ($2::int[])
+    where e.pipeline = any ($1::int[]) and e.token = '' and r.held = 0 and r.definition = any ($2::int[])
 )

@@ -1,0 +1,382 @@
+"""What other programs ask of pipelines: events sent, runs begun, read and waited for, steps completed by their tokens.
+
+    async with Client("postgresql://app@db/shop", who="checkout") as client:
+        sent = await client.send("order", "o-1", OrderPaid(order_id="o-1", amount=5))
+        run = await client.wait("order", "o-1", until="shipped", timeout=60)
+
+It needs Postgres alone, and no pipeline is loaded here: an engine does what is asked. What it answers has the fields of
+``--json`` (``as_json``), which ``engine/cli/README.md`` documents.
+"""
+
+# ruff: noqa: ASYNC109 - how long it may take is part of what is asked
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+from pydantic_core import to_json
+
+from engine.awaiting import Watch
+from engine.connections import Connections
+from engine.errors import PointsmanError, UsageError
+from engine.reading import (
+    AskedOfRun,
+    Done,
+    Explanation,
+    HistoryRow,
+    NotFoundError,
+    RunAt,
+    RunView,
+    ask_complete,
+    ask_of_run,
+    ask_send,
+    count_runs,
+    explain,
+    find_view,
+    history,
+    list_runs,
+    show,
+    wait_until_done,
+)
+from engine.reading.completing import TOKEN_SECONDS
+from engine.reading.operating import What, check_key, number_of
+from statemachines.definition import State
+from statemachines.events import Event
+from statemachines.run import active_in
+
+NAME = "pointsman-client"
+CONNECTIONS = 4
+"""So many questions are asked at the same time; and one connection more looks for those who wait."""
+SECONDS = 10.0
+"""How long an engine is waited for to take up what is asked."""
+ENDED = None
+"""To wait for the end of a run."""
+Until = str | State[Any] | Iterable["str | State[Any]"] | None
+
+
+class WaitedTooLongError(PointsmanError, TimeoutError):
+    """What was waited for did not come in time."""
+
+
+class MissedError(PointsmanError):
+    """What is waited for will not come any more: the run has ended elsewhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What became of what was asked of a run, and the run as it was right after that."""
+
+    done: Done
+    run: RunView | None
+    """None: there is none, or no engine has taken up yet what was asked."""
+
+    @property
+    def taken(self) -> bool:
+        """Whether an engine has taken it up; else it waits in the inbox until one does."""
+        return self.done.taken
+
+    @property
+    def failed(self) -> bool:
+        """Whether it was taken up and could not be done; an event: whether it is a dead letter."""
+        return self.done.failed
+
+    @property
+    def disposition(self) -> str | None:
+        """What became of an event, as in ``applied``."""
+        return self.done.disposition
+
+    @property
+    def sentence(self) -> str:
+        """The same in words."""
+        return self.done.sentence
+
+    @property
+    def configuration(self) -> list[str]:
+        """The run's active states, outermost first."""
+        return [] if self.run is None else self.run.configuration
+
+    def as_json(self) -> dict[str, Any]:
+        """The documented fields of what was done, and those of the run."""
+        return {**self.done.as_json(), "run": None if self.run is None else self.run.as_json()}
+
+
+class Client:
+    """Asks one namespace. May be used by any number of tasks of one event loop."""
+
+    def __init__(self, postgres: str, *, who: str, namespace: str = "default") -> None:
+        """Say whom to ask; it connects as the first question is asked.
+
+        Args:
+            postgres: the address, without a password; a role of ``pointsman_engine`` asks, ``pointsman_reader`` reads.
+            who: on whose behalf; it is kept with all that is asked.
+            namespace: what the runs belong to.
+        """
+        self._who = who
+        self._namespace = namespace
+        self._connections = Connections(postgres, NAME, CONNECTIONS)
+        self._watch = Watch(self._connections.connect)
+        self._numbers: dict[str, int] = {}
+
+    async def __aenter__(self) -> Self:
+        """Connect, so that what is wrong with the address is seen at once."""
+        async with self._connections.asking():
+            return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close it."""
+        await self.close()
+
+    async def close(self) -> None:
+        """Give up the connections; who still waits is cancelled."""
+        await self._connections.close()
+        await self._watch.close()
+
+    async def send(
+        self,
+        pipeline: str,
+        key: str,
+        event: Event | str,
+        data: Any = None,
+        *,
+        why: str = "sent by a client",
+        event_id: str | None = None,
+        timeout: float = SECONDS,
+    ) -> Answered:
+        """Send an event to a run, or one that begins a run, and wait until an engine has taken it.
+
+        ``event`` is one, or its type, with ``data`` beside it. Sent again under one ``event_id``, it is a duplicate.
+
+        Raises:
+            NotFoundError: no such pipeline was ever run.
+            UsageError: the pipeline knows no such type; or the event is for another run, or cannot be.
+        """
+        event_type = event.event_type() if isinstance(event, Event) else event
+        said = event if isinstance(event, Event) else data
+        given = None if said is None else _json(said)
+        async with self._connections.asking() as connection:
+            asked = await ask_send(
+                connection,
+                self._namespace,
+                pipeline,
+                key,
+                event_type,
+                given,
+                who=self._who,
+                why=why,
+                event_id=event_id,
+            )
+        return await self._answer(asked, timeout)
+
+    async def start(
+        self,
+        pipeline: str,
+        key: str,
+        event: Event | str,
+        data: Any = None,
+        *,
+        why: str = "begun by a client",
+        event_id: str | None = None,
+        timeout: float = SECONDS,
+    ) -> Answered:
+        """Begin a run by an event; else as ``send``.
+
+        Raises:
+            UsageError: the event was taken, and began no run, as where the key has one; what it did instead is told.
+        """
+        found = await self.send(pipeline, key, event, data, why=why, event_id=event_id, timeout=timeout)
+        if found.taken and found.disposition not in ("started", "duplicate"):
+            raise UsageError(f"That has begun no run {key!r} of {pipeline}. {found.sentence}")
+        return found
+
+    async def complete(
+        self,
+        token: str,
+        result: Any,
+        *,
+        why: str = "completed by a client",
+        timeout: float = SECONDS,
+    ) -> Answered:
+        """Complete a step that goes on outside, with what it has made: JSON, or a model of it.
+
+        Whether it is taken says ``failed``: a result that is none of the step leaves it waiting, and one that comes too
+        late changes nothing.
+
+        Raises:
+            NotFoundError: no step has waited for that token within two seconds.
+        """
+        return await self._complete(token, timeout, why, result=_json(result))
+
+    async def fail(
+        self, token: str, error: str, *, why: str = "failed by a client", timeout: float = SECONDS
+    ) -> Answered:
+        """Say that such a step has failed; else as ``complete``. It is tried again as its ``Retry`` says."""
+        return await self._complete(token, timeout, why, error=error)
+
+    async def pause(self, pipeline: str, key: str, *, why: str, timeout: float = SECONDS) -> Answered:
+        """Hold a run until it is resumed."""
+        return await self._ask_of("pause", pipeline, key, why, timeout)
+
+    async def resume(self, pipeline: str, key: str, *, why: str, timeout: float = SECONDS) -> Answered:
+        """Let a run go on that is paused."""
+        return await self._ask_of("resume", pipeline, key, why, timeout)
+
+    async def cancel(self, pipeline: str, key: str, *, why: str, timeout: float = SECONDS) -> Answered:
+        """End a run, by the transition that its pipeline has for that, or where it is."""
+        return await self._ask_of("cancel", pipeline, key, why, timeout)
+
+    async def wait(
+        self, pipeline: str, key: str, until: Until = ENDED, *, timeout: float | None = None
+    ) -> RunView:
+        """Wait for a run to come to a state, or to one of several, or to its end; returns the run as it is then.
+
+        It need not have begun. A state that it is in by now counts, and so does one that it has come through since
+        it was asked; then what is returned may be further on. However many wait, they share one look at Postgres.
+
+        Raises:
+            WaitedTooLongError: it did not, within so many seconds. It is a ``TimeoutError``.
+            MissedError: it has ended elsewhere.
+            NotFoundError: no such pipeline was ever run.
+        """
+        check_key(key)
+        self._connections.check_open()
+        states = _states(until)
+        number = await self._number(pipeline)
+        try:
+            came = await self._watch.run(number, key, states, timeout)
+        except TimeoutError:
+            raise WaitedTooLongError(await self._too_long(pipeline, key, states, timeout)) from None
+        if not came.there:
+            ended = " ".join(active_in(came.configuration))
+            raise MissedError(
+                f"The run {key!r} of {pipeline} has ended in {ended}, and will not come to {_told(states)}."
+            )
+        return await self.run(pipeline, key, generation=came.generation)
+
+    async def run(self, pipeline: str, key: str, *, generation: int | None = None) -> RunView:
+        """A run; its latest generation where none is given. Raises NotFoundError."""
+        async with self._connections.asking() as connection:
+            return await find_view(connection, self._namespace, pipeline, key, generation)
+
+    async def runs(
+        self,
+        *,
+        pipeline: str | None = None,
+        key: str | None = None,
+        status: str | None = None,
+        state: str | None = None,
+        where: Sequence[tuple[str, str]] = (),
+        limit: int = 100,
+    ) -> list[RunView]:
+        """Runs by filters, those that started last first; ``limit`` 0 gives all of them. Raises UsageError."""
+        async with self._connections.asking() as connection:
+            return await list_runs(
+                connection,
+                self._namespace,
+                pipeline=pipeline,
+                key=key,
+                status=status,
+                state=state,
+                where=where,
+                limit=limit,
+            )
+
+    async def count(
+        self,
+        *,
+        pipeline: str | None = None,
+        status: str | None = None,
+        state: str | None = None,
+        where: Sequence[tuple[str, str]] = (),
+    ) -> int:
+        """How many runs these filters choose, exactly. Raises UsageError."""
+        async with self._connections.asking() as connection:
+            return await count_runs(
+                connection, self._namespace, pipeline=pipeline, status=status, state=state, where=where
+            )
+
+    async def show(
+        self, pipeline: str, key: str, *, generation: int | None = None, at_sequence: int | None = None
+    ) -> RunAt:
+        """A run with its steps, as it is or was after a row. Raises NotFoundError."""
+        async with self._connections.asking() as connection:
+            return await show(connection, self._namespace, pipeline, key, generation, at_sequence=at_sequence)
+
+    async def history(self, pipeline: str, key: str, *, generation: int | None = None) -> list[HistoryRow]:
+        """All that happened to a run, in order. Raises NotFoundError."""
+        async with self._connections.asking() as connection:
+            return await history(connection, self._namespace, pipeline, key, generation)
+
+    async def explain(self, event_id: str, *, source: str | None = None) -> Explanation:
+        """What became of an event."""
+        async with self._connections.asking() as connection:
+            return await explain(connection, self._namespace, event_id=event_id, source=source)
+
+    async def _complete(
+        self, token: str, timeout: float, why: str, *, result: bytes | None = None, error: str | None = None
+    ) -> Answered:
+        async with self._connections.asking() as connection:
+            asked = await ask_complete(
+                connection,
+                self._namespace,
+                token,
+                result=result,
+                error=error,
+                who=self._who,
+                why=why,
+                seconds=min(TOKEN_SECONDS, timeout),
+            )
+        return await self._answer(asked, timeout)
+
+    async def _ask_of(self, what: What, pipeline: str, key: str, why: str, timeout: float) -> Answered:
+        async with self._connections.asking() as connection:
+            asked = await ask_of_run(connection, self._namespace, what, pipeline, key, who=self._who, why=why)
+        return await self._answer(asked, timeout)
+
+    async def _answer(self, asked: AskedOfRun, timeout: float) -> Answered:
+        await self._watch.command(asked.id, timeout)
+        async with self._connections.asking() as connection:
+            (done,) = await wait_until_done(connection, self._namespace, [asked], seconds=0)
+            run: RunView | None = None
+            if done.taken:
+                with contextlib.suppress(NotFoundError):
+                    run = await find_view(connection, self._namespace, asked.pipeline, asked.key)
+        return Answered(done, run)
+
+    async def _too_long(
+        self, pipeline: str, key: str, states: frozenset[str] | None, timeout: float | None
+    ) -> str:
+        where = "which has not begun"
+        with contextlib.suppress(NotFoundError):
+            run = await self.run(pipeline, key)
+            held = f", {run.status} since row {run.held}" if run.held else ""
+            where = f"which is in {' '.join(run.configuration)}{held}"
+        return f"The run {key!r} of {pipeline}, {where}, did not come to {_told(states)} within {timeout:g} seconds."
+
+    async def _number(self, pipeline: str) -> int:
+        if pipeline not in self._numbers:
+            async with self._connections.asking() as connection:
+                self._numbers[pipeline] = await number_of(connection, self._namespace, pipeline)
+        return self._numbers[pipeline]
+
+
+def _json(data: Any) -> bytes:
+    """As JSON. Raises UsageError: there are no words for it there."""
+    try:
+        return to_json(data, by_alias=True)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"That has no words in JSON: {error}. Nothing was sent.") from None
+
+
+def _states(until: Until) -> frozenset[str] | None:
+    if until is None:
+        return None
+    several = [until] if isinstance(until, str | State) else [*until]
+    if not several:
+        raise UsageError("Say at least one state to wait for; None is the end of the run.")
+    return frozenset(one if isinstance(one, str) else one.name for one in several)
+
+
+def _told(states: frozenset[str] | None) -> str:
+    return "its end" if states is None else " or ".join(sorted(states))

@@ -1,0 +1,61 @@
+"""Steps that end later: a function hands its work over, and whoever does it says how it ended.
+
+    @flow.step()
+    async def review(order: Order, call: Call) -> Verdict | Later:
+        await desk.open_case(order.id, token=call.idempotency_key)
+        return Later(call.idempotency_key, within=timedelta(days=3))
+
+The attempt ends with that, and goes on outside: nothing of it is kept but a row. It is completed by its token, with a
+result as the step's annotation says, or with an error.
+"""
+
+from __future__ import annotations
+
+import types
+import typing
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from statemachines.limits import DELAY_DAYS_MAX, TOKEN_CHARACTERS_MAX
+
+
+class OutsideError(Exception):
+    """Whoever does the work of a step says, by its token, that it failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Later:
+    """What a step returns whose work goes on outside, and ends later."""
+
+    token: str
+    """What it is completed by; no two that wait may have the same. ``call.idempotency_key`` is one that fits."""
+    within: timedelta | None = None
+    """How long it is waited for, until the attempt has taken too long; None: as long as its state is active."""
+
+
+def mistake_in(later: Later) -> str:
+    """Why that is not to be waited for, in a sentence without its beginning; empty: it is."""
+    token: Any = later.token
+    if not isinstance(token, str) or not 0 < len(token) <= TOKEN_CHARACTERS_MAX or not token.isprintable():
+        return (
+            f"returned Later with the token {token!r:.80}: that is a text of at most {TOKEN_CHARACTERS_MAX} "
+            "characters, all of them printable, and not empty"
+        )
+    within: Any = later.within
+    if within is None:
+        return ""
+    if not isinstance(within, timedelta) or not timedelta(0) < within <= timedelta(days=DELAY_DAYS_MAX):
+        return f"returned Later(within={within!r:.80}): that is a time of at most {DELAY_DAYS_MAX} days, and above 0"
+    return ""
+
+
+def without_later(annotation: Any) -> Any:
+    """What a step returns in the end, by what its annotation says. Raises TypeError: it says no more than Later."""
+    if annotation is Later:
+        raise TypeError("says Later, and not what it is completed with, as in -> Charge | Later")
+    if typing.get_origin(annotation) not in (typing.Union, types.UnionType):
+        return annotation
+    parts = typing.get_args(annotation)
+    left = tuple(one for one in parts if one is not Later)
+    return annotation if len(left) == len(parts) else typing.Union[left]  # noqa: UP007 - of any number

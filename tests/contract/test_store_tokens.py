@@ -1,0 +1,153 @@
+"""What a store does for steps that go on outside: the same suite for the fake and for Postgres."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from engine.executions import FAR
+from engine.store.contract import RefusedByStoreError, Store, TokenTakenError
+from engine.store.values import AskedExecution, Operation, Token
+from statemachines.run import Run
+from tests.contract.test_store import AT, World, fake_world, moved, postgres_world, started, world
+from tests.contract.test_store_steps import ask, asked, begin, lost
+
+__all__ = ["fake_world", "postgres_world", "world"]
+
+
+def waiting(run: Run, token: str, number: int = 0, **more: Any) -> AskedExecution:
+    return asked(run, number, token=token, again=FAR, **more)
+
+
+def token_of(one: AskedExecution, *, waits: bool = True) -> Token:
+    address = one.run, one.sequence, one.number
+    return Token(one.token, one.pipeline, one.key, *address, one.step, one.attempt, waits)
+
+
+async def wait(store: Store, run: Run, *several: AskedExecution) -> Run:
+    """A commit by which these go on outside."""
+    after, commit = moved(run)
+    tokens = [token_of(one) for one in several]
+    await store.commit(replace(commit, executions_asked=[*several], tokens=tokens))
+    return after
+
+
+async def end(store: Store, run: Run, one: AskedExecution) -> Run:
+    """A commit by which one is not waited for any more."""
+    after, commit = moved(run)
+    over = (one.token, one.run, one.sequence, one.number)
+    await store.commit(replace(commit, executions_over=[over[1:]], tokens_over=[over]))
+    return after
+
+
+async def find(store: Store, token: str) -> Token | None:
+    found = await store.find_tokens([token, "nobody's"])
+    assert found.keys() <= {token}
+    return found.get(token)
+
+
+async def test_what_goes_on_outside_is_found_by_its_token_and_neither_begun_nor_lost(world: World) -> None:
+    store = await world.open()
+    run = await started(store)
+    one = asked(run)
+    run = await ask(store, run, one)
+    await begin(store)
+    outside = waiting(run, "t")._replace(sequence=one.sequence)
+    assert await find(store, "t") is None
+    await wait(store, run, outside)
+    assert await find(store, "t") == token_of(outside)
+    assert await begin(store, 2, later=1_000_000) == []
+    assert await lost(store, silent=0.0) == []
+    assert not await store.has_executions([1], [1])
+
+
+async def test_once_it_has_taken_too_long_it_begins_to_be_told_so(world: World) -> None:
+    store = await world.open()
+    run = await started(store)
+    await wait(store, run, waiting(run, "t")._replace(again=AT + timedelta(minutes=1)))
+    assert await begin(store, later=59) == []
+    [begun] = await begin(store, later=61)
+    assert (begun.token, begun.attempt) == ("t", 1)
+    assert await lost(store) == [("k", 1)]
+
+
+async def test_no_two_that_wait_have_one_token_and_nothing_of_the_second_is_kept(world: World) -> None:
+    one, two = await world.open(), await world.open()
+    run, other = await started(one, "a"), await started(one, "b")
+    first, second = waiting(run, "t"), waiting(other, "t")
+    await wait(one, run, first)
+    with pytest.raises(TokenTakenError) as taken:
+        await wait(two, other, second)
+    assert isinstance(taken.value, RefusedByStoreError)
+    assert await find(one, "t") == token_of(first)
+    assert await one.run_by_id(other.id) == other
+    third = waiting(other, "u"), waiting(other, "u", 1)
+    with pytest.raises(TokenTakenError):
+        await wait(two, other, *third)
+    assert await find(one, "u") is None
+
+
+async def test_a_token_that_is_waited_for_no_more_may_be_had_by_another(world: World) -> None:
+    store = await world.open()
+    run, other = await started(store, "a"), await started(store, "b")
+    first, second = waiting(run, "t"), waiting(other, "t")
+    after = await wait(store, run, first)
+    await end(store, after, first)
+    assert await find(store, "t") == token_of(first, waits=False)
+    later = await wait(store, other, second)
+    assert await find(store, "t") == token_of(second)
+    # What ends the first once more is not about the second.
+    _, commit = moved(later)
+    over = ("t", first.run, first.sequence, first.number)
+    await store.commit(replace(commit, tokens_over=[over]))
+    assert await find(store, "t") == token_of(second)
+
+
+async def test_in_one_commit_a_token_goes_from_one_to_another(world: World) -> None:
+    store = await world.open()
+    run = await started(store)
+    first = waiting(run, "t")
+    after = await wait(store, run, first)
+    second = waiting(after, "t")
+    _, commit = moved(after)
+    over = ("t", first.run, first.sequence, first.number)
+    await store.commit(
+        replace(
+            commit,
+            executions_over=[over[1:]],
+            executions_asked=[second],
+            tokens=[token_of(second, waits=False), token_of(second)],
+            tokens_over=[over],
+        )
+    )
+    assert await find(store, "t") == token_of(second)
+
+
+async def test_what_no_run_waited_for_is_known_and_takes_the_place_of_nothing(world: World) -> None:
+    store = await world.open()
+    run = await started(store)
+    told = token_of(waiting(run, "t"), waits=False)
+    after, commit = moved(run)
+    await store.commit(replace(commit, tokens=[told]))
+    assert await find(store, "t") == told
+    outside = waiting(after, "t")
+    last = await wait(store, after, outside)
+    _, commit = moved(last)
+    await store.commit(replace(commit, tokens=[told]))
+    assert await find(store, "t") == token_of(outside)
+
+
+async def test_what_has_completed_a_step_is_found_by_its_execution(world: World) -> None:
+    store = await world.open()
+    run = await started(store)
+    made = Operation(1, 1, "k", "complete", "key/1/command/1", run.id, True, "It is.", "ana", "why", AT, AT)
+    refused = made._replace(command=2, event_id="key/1/command/2", done=False)
+    sent = made._replace(command=3, event_id="key/1/sent", what="send")
+    after, commit = moved(run)
+    await store.commit(replace(commit, operations=[made, refused, sent]))
+    assert await store.completion_of(run.id, "key/1/") == made
+    assert await store.completion_of(run.id, "key/2/") is None
+    assert await store.completion_of(after.id + 1, "key/1/") is None

@@ -1,0 +1,302 @@
+"""The client: what other programs ask of runs, while an engine takes that up."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+
+import pytest
+
+from connectors.source import RawRecord
+from engine.client import CONNECTIONS, NAME, Client, MissedError, WaitedTooLongError
+from engine.errors import PointsmanError, RefusedError, UsageError
+from engine.reading import NotFoundError
+from engine.store.connecting import Connection
+from tests.chaos.slots import until
+from tests.feeding import Feeding, event, feed
+from tests.lending import TOPIC, Applied, Verdict, Withdrawn, World, clear, lending_pipeline
+from tests.services import Database, execute
+
+SECONDS = 30.0
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    yield clear()
+    clear()
+
+
+@pytest.fixture
+async def client(database: Database) -> AsyncIterator[Client]:
+    async with Client(database.engine_dsn, who="the till") as made:
+        yield made
+
+
+def told(kind: str, loan: str = "l1") -> RawRecord:
+    return event(f"loan.{kind}", {"loan": loan}, topic=TOPIC)
+
+
+@dataclass
+class Serving:
+    """What is fed to it beside that."""
+
+    feeding: Feeding
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def records(self, *records: RawRecord) -> None:
+        async with self.turn:
+            await self.feeding.records(*records)
+
+    async def work(self) -> None:
+        async with self.turn:
+            await self.feeding.work()
+
+
+@contextlib.asynccontextmanager
+async def serving(database: Database) -> AsyncIterator[Serving]:
+    """An engine that takes up what is asked, as soon as it is."""
+    async with feed(database, lending_pipeline()) as feeding:
+        served = Serving(feeding)
+
+        async def serve() -> None:
+            await feeding.inbox.listen()
+            while True:
+                await feeding.inbox.wanted.wait()
+                async with served.turn:
+                    await feeding.commands()
+
+        work = asyncio.create_task(serve())
+        try:
+            yield served
+        finally:
+            work.cancel()
+            await asyncio.wait({work})
+
+
+async def has_looked(client: Client, runs: int = 1) -> None:
+    """So many wait, and all of them were looked at."""
+
+    async def are_seen() -> bool:
+        waiting = client._watch._runs
+        return len(waiting) == runs and all(one.seen is not None for one in waiting)
+
+    await until(are_seen, SECONDS, f"{runs} who wait", 0.01)
+
+
+async def test_what_is_sent_is_answered_with_what_became_of_it_and_where_the_run_is(
+    database: Database, client: Client, world: World
+) -> None:
+    async with serving(database):
+        begun = await client.start("lending", "l1", Applied(loan="l1"), event_id="one")
+        assert (begun.disposition, begun.configuration, begun.failed) == ("started", ["reviewing"], False)
+        again = await client.start("lending", "l1", "loan.applied", {"loan": "l1"}, event_id="one")
+        assert again.disposition == "duplicate"
+        left = await client.send("lending", "l1", Withdrawn(loan="l1"), why="they found another bank")
+        assert (left.disposition, left.configuration) == ("applied", ["withdrawn"])
+        assert left.as_json()["run"]["status"] == "completed"
+        [row] = [one for one in await client.history("lending", "l1") if one.event.type == "loan.withdrawn"]
+        explained = await client.explain(row.event.id)
+        sender = explained.answers[0].sender
+        assert sender is not None
+        assert (sender.who, sender.why) == ("the till", "they found another bank")
+        await client.start("lending", "l2", Applied(loan="l2"))
+        with pytest.raises(UsageError, match=r"That has begun no run 'l2' of lending. It was deferred"):
+            await client.start("lending", "l2", Applied(loan="l2"))
+        with pytest.raises(UsageError, match=r"knows the type 'loan.lost'"):
+            await client.send("lending", "l1", "loan.lost")
+        with pytest.raises(NotFoundError, match="No pipeline 'landing' was ever run"):
+            await client.send("landing", "l1", Applied(loan="l1"))
+        with pytest.raises(UsageError, match="That has no words in JSON"):
+            await client.send("lending", "l1", "loan.applied", {"loan": object()})
+
+
+async def test_what_no_engine_takes_up_waits_and_is_said_to(
+    database: Database, client: Client, world: World
+) -> None:
+    async with feed(database, lending_pipeline()) as feeding:
+        waits = await client.send("lending", "l1", Applied(loan="l1"), timeout=0.01)
+        assert (waits.taken, waits.failed, waits.run) == (False, False, None)
+        assert "It waits in the inbox" in waits.sentence
+        await feeding.commands()
+    assert (await client.run("lending", "l1")).configuration == ["reviewing"]
+
+
+async def test_a_step_is_completed_by_its_token_with_a_model_or_fails(
+    database: Database, client: Client, world: World
+) -> None:
+    async with serving(database) as feeding:
+        await feeding.records(told("applied"), told("applied", "l2"))
+        await feeding.work()
+        done = await client.complete("case l1/1", Verdict(by="bo", amount=5))
+        assert (done.done.done, done.disposition, done.configuration) == (True, "applied", ["granted"])
+        assert done.run is not None
+        assert done.run.context["verdict"] == {"by": "bo", "amount": 5}
+        late = await client.complete("case l1/1", {"by": "cy", "amount": 6})
+        assert (late.failed, late.disposition) == (True, "void")
+        wrong = await client.complete("case l2/1", {"by": "cy"})
+        assert (wrong.failed, wrong.configuration) == (True, ["reviewing"])
+        failed = await client.fail("case l2/1", "no paper")
+        assert "is to be tried again" in failed.sentence
+        [step] = (await client.show("lending", "l2")).steps
+        assert step.error == "OutsideError: no paper"
+        with pytest.raises(NotFoundError, match="No step in the namespace"):
+            await client.complete("nobody's", 7, timeout=0.1)
+
+
+async def test_a_token_that_is_not_known_yet_is_looked_for_a_while(
+    database: Database, client: Client, world: World
+) -> None:
+    async with serving(database) as feeding:
+        early = asyncio.create_task(client.complete("case l1/1", Verdict(by="bo", amount=5)))
+        await feeding.records(told("applied"))
+        await feeding.work()
+        assert (await early).configuration == ["granted"]
+
+
+async def test_a_run_is_waited_for_until_it_is_in_a_state_or_has_ended(
+    database: Database, client: Client, world: World
+) -> None:
+    async with feed(database, lending_pipeline()) as feeding:
+        begins = asyncio.create_task(client.wait("lending", "l1", ["reviewing", "granted"], timeout=SECONDS))
+        ends = asyncio.create_task(client.wait("lending", "l1", timeout=SECONDS))
+        await has_looked(client, 2)
+        await feeding.records(told("applied"))
+        assert (await begins).configuration == ["reviewing"]
+        assert not ends.done()
+        assert (await client.wait("lending", "l1", until="reviewing")).sequence == 1
+        missed = asyncio.create_task(client.wait("lending", "l1", "granted"))
+        await has_looked(client, 2)
+        await feeding.records(told("withdrawn"))
+        assert (await ends).configuration == ["withdrawn"]
+        with pytest.raises(
+            MissedError, match="'l1' of lending has ended in withdrawn, and will not come to granted"
+        ):
+            await missed
+
+
+async def test_a_state_that_was_left_between_two_looks_was_come_to(
+    database: Database, client: Client, world: World
+) -> None:
+    async with feed(database, lending_pipeline()) as feeding:
+        new = asyncio.create_task(client.wait("lending", "l1", "reviewing", timeout=SECONDS))
+        await has_looked(client)
+        await feeding.records(told("applied"), told("withdrawn"))
+        assert (await new).configuration == ["withdrawn"]
+        # What the run before it came through does not count.
+        with pytest.raises(MissedError):
+            await client.wait("lending", "l1", "reviewing", timeout=SECONDS)
+        await feeding.records(told("applied"))
+        second = asyncio.create_task(client.wait("lending", "l1", "withdrawn", timeout=SECONDS))
+        await has_looked(client)
+        await feeding.records(told("withdrawn"), told("applied"))
+        # Another run of the key is there by now, and is not the one that was waited for.
+        found = await second
+        assert (found.generation, found.configuration) == (1, ["withdrawn"])
+        third = asyncio.create_task(client.wait("lending", "l1", "granted", timeout=SECONDS))
+        fourth = asyncio.create_task(client.wait("lending", "l1", timeout=SECONDS))
+        await has_looked(client, 2)
+        await feeding.records(told("withdrawn"), told("applied"))
+        with pytest.raises(MissedError, match="has ended in withdrawn"):
+            await third
+        assert (await fourth).generation == 2
+    with pytest.raises(NotFoundError):
+        await client.wait("landing", "l1")
+    with pytest.raises(UsageError, match="at least one state"):
+        await client.wait("lending", "l1", [])
+    with pytest.raises(UsageError, match="is no run's key"):
+        await client.wait("lending", "")
+
+
+async def test_what_does_not_come_in_time_is_said_with_where_the_run_is(
+    database: Database, client: Client, world: World
+) -> None:
+    async with serving(database) as feeding:
+        with pytest.raises(
+            WaitedTooLongError, match="'l1' of lending, which has not begun, did not come to its end"
+        ):
+            await client.wait("lending", "l1", timeout=0.01)
+        await feeding.records(told("applied"))
+        await client.pause("lending", "l1", why="a look")
+        with pytest.raises(TimeoutError) as late:
+            await client.wait("lending", "l1", "granted", timeout=0.01)
+        assert str(late.value) == (
+            "The run 'l1' of lending, which is in reviewing, paused since row 2, did not come to granted within 0.01 "
+            "seconds."
+        )
+        assert isinstance(late.value, PointsmanError)
+        assert (await client.resume("lending", "l1", why="seen")).failed is False
+        assert (await client.cancel("lending", "l1", why="enough")).configuration == ["reviewing"]
+        assert (await client.wait("lending", "l1", timeout=SECONDS)).status == "cancelled"
+
+
+async def test_however_many_wait_they_share_one_look(
+    database: Database, reader: Connection, client: Client, world: World
+) -> None:
+    loans = [f"l{number}" for number in range(300)]
+    async with feed(database, lending_pipeline()) as feeding:
+        waiting = [asyncio.create_task(client.wait("lending", one, timeout=SECONDS)) for one in loans]
+        await has_looked(client, len(loans))
+        # All wait, and each look asks one question; those who wait have no connection of their own.
+        asked = "select count(*) from pg_stat_activity where application_name = $1 and datname = current_database()"
+        assert await reader.fetchval(asked, NAME) <= CONNECTIONS + 1
+        looks = client._watch.looks
+        await feeding.records(*(told("applied", one) for one in loans))
+        await feeding.records(*(told("withdrawn", one) for one in loans))
+        ended = await asyncio.gather(*waiting)
+        assert {run.status for run in ended} == {"completed"}
+        assert client._watch.looks - looks < len(loans) / 3
+        assert not client._watch._runs
+        assert client._watch._looking is not None
+        await client._watch._looking
+        assert client._watch.looks - looks < len(loans) / 3, "nobody waits, and nobody looks"
+
+
+async def test_who_waits_goes_on_waiting_where_the_connection_breaks(
+    database: Database, client: Client, world: World
+) -> None:
+    async with feed(database, lending_pipeline()) as feeding:
+        waits = asyncio.create_task(client.wait("lending", "l1", timeout=SECONDS))
+        await has_looked(client)
+        kill = "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database()"
+        await execute(database.owner_dsn, f"{kill} and application_name = '{NAME}'")
+        await feeding.records(told("applied"), told("withdrawn"))
+        assert (await waits).configuration == ["withdrawn"]
+        assert (await client.run("lending", "l1")).configuration == ["withdrawn"]
+
+
+async def test_runs_are_listed_and_counted(database: Database, client: Client, world: World) -> None:
+    async with feed(database, lending_pipeline()) as feeding:
+        await feeding.records(told("applied"), told("applied", "l2"), told("withdrawn", "l2"))
+        assert [run.key for run in await client.runs(state="reviewing")] == ["l1"]
+        assert len(await client.runs(pipeline="lending", limit=1)) == 1
+        assert await client.count() == await client.count(pipeline="lending") == 2
+        assert await client.count(status="completed") == 1
+        assert await client.count(state="granted") == 0
+        with pytest.raises(UsageError, match="There is no status 'complete'"):
+            await client.count(status="complete")
+        with pytest.raises(NotFoundError, match="has no run with the key 'l3'"):
+            await client.run("lending", "l3")
+        with pytest.raises(NotFoundError, match="has no generation 4"):
+            await client.run("lending", "l1", generation=4)
+
+
+async def test_a_role_that_may_only_look_reads_and_does_not_ask(database: Database, world: World) -> None:
+    async with serving(database) as feeding, Client(database.reader_dsn, who="the till") as client:
+        await feeding.records(told("applied"))
+        assert (await client.wait("lending", "l1", "reviewing", timeout=SECONDS)).key == "l1"
+        with pytest.raises(RefusedError, match="may only look"):
+            await client.send("lending", "l1", Withdrawn(loan="l1"))
+
+
+async def test_one_that_is_closed_lets_nobody_wait(database: Database, client: Client, world: World) -> None:
+    async with feed(database, lending_pipeline()):
+        waits = asyncio.create_task(client.wait("lending", "l1"))
+        await has_looked(client)
+        await client.close()
+        with pytest.raises(asyncio.CancelledError):
+            await waits
+        for asks in (client.wait("lending", "l1"), client.run("lending", "l1")):
+            with pytest.raises(UsageError, match="This client is closed"):
+                await asks

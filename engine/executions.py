@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from engine.routing import Route
 from engine.store.values import AskedExecution, BegunExecution, Commit
+from statemachines.bounds import Limit
 from statemachines.memory import Execution, read_memory, time_of, write_memory
 from statemachines.run import Run
 
@@ -30,12 +31,18 @@ class StepResult(NamedTuple):
         return self.begun.key
 
 
+NO_LIMITS: Mapping[str, Limit] = {}
 OVER = -1
 """Instead of a time: an execution has failed for good, nothing takes that, and its run waits for a person."""
 
 
-def note_executions(commit: Commit, pipeline: int, run: Run, before: bytes) -> None:
-    """Note what is asked for, to be tried again, or over, by the memory of a run as it is and as it was."""
+def note_executions(
+    commit: Commit, pipeline: int, run: Run, before: bytes, limits: Mapping[str, Limit] = NO_LIMITS
+) -> None:
+    """Note what is asked for, to be tried again, or over, by the memory of a run as it is and as it was.
+
+    ``limits`` are those of the steps that have one.
+    """
     was, now = open_executions(before), open_executions(run.memory)
     for address in was:
         if address not in now:
@@ -43,6 +50,8 @@ def note_executions(commit: Commit, pipeline: int, run: Run, before: bytes) -> N
     for address, one in now.items():
         if was.get(address) != one:
             asked = asked_execution(pipeline, run, one, commit.at)
+            if one.step in limits:
+                asked = asked._replace(limited_by=limits[one.step].key_of(run.context))
             commit.executions_asked.append(asked)
 
 

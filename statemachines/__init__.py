@@ -1,5 +1,6 @@
 """What a pipeline is: definition, validation, the pure interpreter, diagrams."""
 
+from statemachines.bounds import Breaker, Limit
 from statemachines.context import Context
 from statemachines.definition import Pipeline, State, Topic
 from statemachines.done import Done
@@ -14,6 +15,7 @@ from statemachines.step import Call, Compensation, Retry, Step, exponential
 
 __all__ = [
     "After",
+    "Breaker",
     "Call",
     "Cancel",
     "Cancelled",
@@ -26,6 +28,7 @@ __all__ = [
     "Effect",
     "Event",
     "Failed",
+    "Limit",
     "Mistake",
     "OrderBy",
     "Out",

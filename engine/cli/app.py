@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from engine.cli import (
+    breakers,
     checking,
     dead_letters,
     decisions,
@@ -96,6 +97,7 @@ for commands in (
     drawing,
     publish,
     looking,
+    breakers,
     checking,
     dead_letters,
     operating,

@@ -212,6 +212,8 @@ class AskedExecution(NamedTuple):
     """Whether its state was left, and the run waits to hear what became of it."""
     since: int = 0
     """How many attempts were made before it began anew."""
+    limited_by: str | None = None
+    """Which limit of its step counts for it, where there is one."""
 
     @property
     def address(self) -> tuple[int, int, int]:
@@ -246,11 +248,25 @@ class BegunExecution(NamedTuple):
     """The event that has what the undone execution returned; None: it is not known, or none."""
     since: int = 0
     """How many attempts were made before it began anew."""
+    progress: bytes | None = None
+    """How far an attempt had come, as it said last; None: it said nothing."""
+    began: datetime | None = None
+    """When the first attempt began."""
 
     @property
     def address(self) -> tuple[int, int, int]:
         """What the row is known by that holds it: (run, sequence, number)."""
         return self.run, self.sequence, self.number
+
+
+class Progress(NamedTuple):
+    """How far an attempt has come, as it says itself."""
+
+    id: int
+    """The store's number of the execution."""
+    attempt: int
+    progress: bytes
+    """As JSON."""
 
 
 class EndedDeadLetter(NamedTuple):

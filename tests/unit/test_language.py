@@ -41,7 +41,7 @@ def test_an_example_runs_and_its_picture_is_its_own(name: str) -> None:
 
 
 def test_there_is_an_example_of_every_construct() -> None:
-    assert len(SHOWN) == 23
+    assert len(SHOWN) == 24
     shown = "".join(SECTIONS[name] for name in SHOWN)
     for word in (
         "region(",
@@ -66,6 +66,12 @@ def test_there_is_an_example_of_every_construct() -> None:
         ".timed_out",
         "on_failure(",
         "then_runs(",
+        "heartbeat=",
+        "call.heartbeat(",
+        "call.progress",
+        "within=",
+        "Breaker(",
+        "Limit(",
         ".compensate(",
         "compensate=True",
         "Compensate()",
@@ -103,6 +109,7 @@ def test_the_table_of_limits_has_their_numbers() -> None:
     assert {
         "DELAYED_MAX",
         "EXECUTIONS_MAX",
+        "PROGRESS_BYTES_MAX",
         "DEFERRED_MAX",
         "SEEN_MAX",
         "STREAMS_MAX",

@@ -15,10 +15,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.limits import EngineLimits
+from engine.pulse import Pulse
+from statemachines.durations import told_duration
 from statemachines.step import Step
 
 log = logging.getLogger("pointsman.engine")
 
+LISTEN_AGAIN_SECONDS = 0.001
+"""So long at least it is waited before it is asked again whether an attempt is silent."""
 BLOCKS_SECONDS = 0.25
 """An async step that keeps the loop busy for longer at a stretch delays all else, and is named."""
 
@@ -50,11 +54,21 @@ class Attempt:
     """One of them, begun as it is made; to be made in the loop.
 
     ``ended`` is done with what became of it; ``released`` once nothing of it goes on any more, which may be later.
+    ``pulse`` is where its heartbeats are heard; ``left_seconds`` what is left of the time that all attempts may take
+    together, where that is limited.
     """
 
-    def __init__(self, step: Step[Any, Any], arguments: tuple[Any, ...], limits: EngineLimits) -> None:
+    def __init__(
+        self,
+        step: Step[Any, Any],
+        arguments: tuple[Any, ...],
+        limits: EngineLimits,
+        pulse: Pulse | None = None,
+        left_seconds: float | None = None,
+    ) -> None:
         self._step = step
         self._limits = limits
+        self._pulse = pulse or Pulse()
         loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[Ended] = loop.create_future()
         self.released: asyncio.Future[None] = loop.create_future()
@@ -70,15 +84,42 @@ class Attempt:
             of_thread = step.function, arguments, loop
             threading.Thread(target=self._run_in_thread, args=of_thread, name=name, daemon=True).start()
         self._work.add_done_callback(self._note_end)
-        self._timeout = None if step.timeout is None else step.timeout.total_seconds()
-        self._over_at = None if self._timeout is None else loop.time() + self._timeout
-        self._alarm = None if self._timeout is None else loop.call_later(self._timeout, self._end)
+        seconds = None if step.timeout is None else step.timeout.total_seconds()
+        self._cut_short = _too_late("" if seconds is None else f"it was not done within {seconds:g} seconds")
+        """What is told of it where its time is over."""
+        if left_seconds is not None and (seconds is None or left_seconds < seconds):
+            seconds, within = left_seconds, step.bounds.within
+            said = "" if within is None else f" within {told_duration(within)}"
+            self._cut_short = _too_late(f"all attempts together were not done{said}", final=True)
+        self._over_at = None if seconds is None else loop.time() + seconds
+        self._alarm = None if seconds is None else loop.call_later(seconds, self._end)
+        silence = step.bounds.heartbeat
+        self._silence = None if silence is None else silence.total_seconds()
+        self._listening = None if self._silence is None else loop.call_later(self._silence, self._listen)
+
+    def _listen(self) -> None:
+        """End it if it is silent for too long."""
+        assert self._silence is not None, "it listens only where there is a limit"
+        left = self._silence - self._pulse.silent_seconds()
+        if left > 0:
+            loop = asyncio.get_running_loop()
+            self._listening = loop.call_later(max(left, LISTEN_AGAIN_SECONDS), self._listen)
+            return
+        said = f"nothing was heard of it for {self._silence:g} seconds: it is to call call.heartbeat() more often"
+        if self._ending is None:
+            self._cut_short = _too_late(said)
+        self._end()
+
+    def _be_quiet(self) -> None:
+        """Wait for nothing more."""
+        for one in (self._alarm, self._listening):
+            if one is not None:
+                one.cancel()
 
     def cancel(self) -> None:
         """Have it end; what becomes of it does not matter any more."""
         self.ended.cancel()
-        if self._alarm is not None:
-            self._alarm.cancel()
+        self._be_quiet()
         if self._step.is_async:
             self._work.cancel()
 
@@ -90,8 +131,7 @@ class Attempt:
     def _note_end(self, work: asyncio.Future[Ended]) -> None:
         if not self.released.done():
             self.released.set_result(None)
-        if self._alarm is not None:
-            self._alarm.cancel()
+        self._be_quiet()
         if self._ending is None and not self.ended.done():
             self.ended.set_result(_seen(work) or Ended(error=CancelledError("it has cancelled itself")))
 
@@ -124,7 +164,7 @@ class Attempt:
             return seen
         if self._stopped:
             return Ended(error=LostError("its state was left before it was known what it did"), lost=True)
-        return Ended(error=TimeoutError(f"it was not done within {self._timeout:g} seconds"), timed_out=True)
+        return self._cut_short
 
     async def _run(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Ended:
         try:
@@ -152,6 +192,10 @@ class Attempt:
     def _take(self, ended: Ended) -> None:
         if not self._work.done():
             self._work.set_result(ended)
+
+
+def _too_late(said: str, *, final: bool = False) -> Ended:
+    return Ended(error=TimeoutError(said), timed_out=True, final=final)
 
 
 def _seen(work: asyncio.Future[Ended]) -> Ended | None:

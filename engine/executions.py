@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from engine.routing import Route
 from engine.store.values import AskedExecution, BegunExecution, Commit, Token
+from statemachines.bounds import Limit
 from statemachines.memory import Execution, read_memory, time_of, write_memory
 from statemachines.run import Run
 
@@ -37,12 +38,18 @@ class StepResult(NamedTuple):
 
 FAR = datetime(9999, 1, 1, tzinfo=UTC)
 """Until when it is waited for what goes on outside, where nothing limits that."""
+NO_LIMITS: Mapping[str, Limit] = {}
 OVER = -1
 """Instead of a time: an execution has failed for good, nothing takes that, and its run waits for a person."""
 
 
-def note_executions(commit: Commit, pipeline: int, run: Run, before: bytes) -> None:
-    """Note what is asked for, to be tried again, or over, by the memory of a run as it is and as it was."""
+def note_executions(
+    commit: Commit, pipeline: int, run: Run, before: bytes, limits: Mapping[str, Limit] = NO_LIMITS
+) -> None:
+    """Note what is asked for, to be tried again, or over, by the memory of a run as it is and as it was.
+
+    ``limits`` are those of the steps that have one.
+    """
     was, now = open_executions(before), open_executions(run.memory)
     for address, one in was.items():
         if one.token and (address not in now or now[address].token != one.token):
@@ -52,6 +59,8 @@ def note_executions(commit: Commit, pipeline: int, run: Run, before: bytes) -> N
     for address, one in now.items():
         if address not in was or _kept(was[address]) != _kept(one):
             asked = asked_execution(pipeline, run, one, commit.at)
+            if one.step in limits:
+                asked = asked._replace(limited_by=limits[one.step].key_of(run.context))
             commit.executions_asked.append(asked)
             if one.token:
                 commit.tokens.append(

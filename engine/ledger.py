@@ -103,7 +103,7 @@ class Ledger:
                 commit.attributes.extend(_changed_attributes(route, route.cache[key], before_it))
         for route, memories in self._worked.items():
             for key, memory in memories.items():
-                note_executions(commit, route.pipeline, route.cache[key], memory)
+                note_executions(commit, route.pipeline, route.cache[key], memory, route.limits)
         return commit
 
     def _note_judged(self) -> None:
@@ -131,7 +131,7 @@ class Ledger:
             self.commit.attributes.extend(_changed_attributes(route, run, searched))
         worked = self._worked.get(route, {}).pop(run.key, None)
         if worked is not None:
-            note_executions(self.commit, route.pipeline, run, worked)
+            note_executions(self.commit, route.pipeline, run, worked, route.limits)
         if before is None:
             self.commit.retired.append((run.id, run.sequence))
             return

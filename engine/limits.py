@@ -46,6 +46,9 @@ class EngineLimits:
     """How often it is looked which attempts have come due, beside all that is announced."""
     step_cancel_seconds: float = 1.0
     """How long an async step may take to end once it was cancelled; then it is told of as timed out all the same."""
+    step_progress_seconds: float = 1.0
+    """How often it is written to Postgres how far attempts say that they have come; the last word of one that fails
+    always is."""
     step_stop_seconds: float = 3.0
     """How long attempts may go on once the engine is to stop; then they are cancelled, and count as lost."""
     backlog_seconds_max: float = 60.0

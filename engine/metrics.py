@@ -170,6 +170,14 @@ PAUSED_RUNS = Metric(
     "Runs of the namespace that an operator has paused, and that are not counted as held; else as those.",
 )
 
+BREAKERS = Metric(
+    "pointsman.breakers.open",
+    Instrument.GAUGE,
+    "{breaker}",
+    ("breaker",),
+    "Of each breaker of this engine 1 where it is open or half-open, so that its steps wait, and 0 where it is closed.",
+)
+
 CATALOGUE: tuple[Metric, ...] = (
     CONSUMED,
     TRANSITIONS,
@@ -189,6 +197,7 @@ CATALOGUE: tuple[Metric, ...] = (
     LAG,
     HELD_RUNS,
     PAUSED_RUNS,
+    BREAKERS,
 )
 """Every metric that there is."""
 
@@ -224,6 +233,8 @@ class Metrics:
         """By pipeline; empty where they are not known."""
         self.paused_runs: Mapping[str, int] = {}
         """As those."""
+        self.breakers: Callable[[], Mapping[str, bool]] = dict
+        """By name, whether it is open."""
         _counter(meter, CONSUMED, lambda: [Observation(self._consumed)])
         _counter(meter, TRANSITIONS, self._observe_transitions)
         _counter(meter, DISPOSITIONS, self._observe_dispositions)
@@ -249,6 +260,13 @@ class Metrics:
         _gauge(meter, LAG, self._observe_lags)
         _gauge(meter, HELD_RUNS, lambda: _by_pipeline(self.held_runs))
         _gauge(meter, PAUSED_RUNS, lambda: _by_pipeline(self.paused_runs))
+        _gauge(
+            meter,
+            BREAKERS,
+            lambda: [
+                Observation(int(is_open), {"breaker": name}) for name, is_open in self.breakers().items()
+            ],
+        )
 
     def committed(self, batch: Batch, seconds: float) -> None:
         """See Observer."""

@@ -15,6 +15,8 @@ from engine.attempts import Ended
 from engine.executions import StepResult
 from engine.routing import Route
 from engine.store.values import BegunExecution
+from statemachines.call import Beat, read_progress
+from statemachines.durations import told_duration
 from statemachines.failing import describe
 from statemachines.later import Later
 from statemachines.machine import Machine
@@ -62,12 +64,16 @@ class Outcomes:
         """The definition and the step that an attempt is of."""
         return self._meanings[begun.definition, begun.step]
 
-    def arguments(self, begun: BegunExecution) -> tuple[Any, ...]:
-        """What the step is given, or the compensation. Raises what the validators of users raise."""
+    def arguments(self, begun: BegunExecution, beat: Beat | None = None) -> tuple[Any, ...]:
+        """What the step is given, or the compensation; ``beat`` hears its heartbeats.
+
+        Raises what the validators of users raise.
+        """
         machine, step = self.meant(begun)
         context = frozen(machine.context_class).__pydantic_validator__.validate_json(begun.input)
         key = idempotency_key(machine, begun.key, begun.generation, _execution(begun))
-        call = Call(key, begun.attempt, begun.key, begun.step, begun.error)
+        progress = read_progress(begun.progress)
+        call = Call(key, begun.attempt, begun.key, begun.step, begun.error, progress=progress, beat=beat)
         if not isinstance(step, Compensation):
             return context, call
         sequence, _, number = begun.of.partition(".")
@@ -107,16 +113,53 @@ class Outcomes:
         assert error is not None, "it failed"
         number = begun.attempt - begun.since
         if ended.final or number >= retry.attempts or isinstance(error, retry.unless):
-            kind, attempts = "failed", begun.attempt
             event_type, data = failed_event(
-                step, execution, error, timed_out=ended.timed_out, lost=ended.lost, attempts=attempts
+                step, execution, error, timed_out=ended.timed_out, lost=ended.lost, attempts=begun.attempt
             )
-        else:
-            kind, again = "tried", microseconds_of(self._clock() + _pause(step, number, error))
-            event_type, data = tried_event(
-                step, execution, error, timed_out=ended.timed_out, lost=ended.lost, again=again
-            )
-        known_as = event_id(machine, begun, execution, begun.attempt, kind)
+            return self._failed(begun, event_type, data)
+        again, over_at = self._clock() + _pause(step, number, error), _over_at(begun, step)
+        event_type, data = tried_event(
+            step, execution, error, timed_out=ended.timed_out, lost=ended.lost, again=microseconds_of(again)
+        )
+        if over_at is not None and again >= over_at:
+            # That there is no time for another one is known by now.
+            return self._out_of_time(begun, ended, begun.attempt, f"{data['error']}: {data['message']}")
+        known_as = event_id(machine, begun, execution, begun.attempt, "tried")
+        return self._result(begun, known_as, event_type, data)
+
+    def seconds_left(self, begun: BegunExecution) -> float | None:
+        """What is left of the time that all attempts may take together; None: it is not limited."""
+        over_at = _over_at(begun, self.meant(begun)[1])
+        return None if over_at is None else (over_at - self._clock()).total_seconds()
+
+    def out_of_time(self, begun: BegunExecution) -> StepResult:
+        """Of one whose next attempt is not begun, since there is no time left for it.
+
+        What the attempts before it did the run remembers.
+        """
+        return self._out_of_time(begun, Ended(), begun.attempt - 1, begun.error)
+
+    def _out_of_time(self, begun: BegunExecution, ended: Ended, attempts: int, last: str) -> StepResult:
+        _, step = self.meant(begun)
+        assert step.bounds.within is not None, "its time is limited"
+        said = (
+            f"all attempts together have {told_duration(step.bounds.within)}, and there is no time left for another "
+            f"one; the last one failed: {last}"
+        )
+        event_type, data = failed_event(
+            step,
+            _execution(begun),
+            TimeoutError(said),
+            timed_out=True,
+            lost=ended.lost,
+            raised=not (ended.timed_out or ended.lost),
+            attempts=attempts,
+        )
+        return self._failed(begun, event_type, data)
+
+    def _failed(self, begun: BegunExecution, event_type: str, data: Mapping[str, Any]) -> StepResult:
+        machine, _ = self.meant(begun)
+        known_as = event_id(machine, begun, _execution(begun), begun.attempt, "failed")
         return self._result(begun, known_as, event_type, data)
 
     def stopped(self, begun: BegunExecution, how: str, result: Any = None) -> StepResult:
@@ -133,7 +176,9 @@ class Outcomes:
 
     def too_late(self, begun: BegunExecution) -> StepResult:
         """Of one that went on outside, and was not completed in time."""
-        error = TimeoutError("it was not completed within the time that its Later gave")
+        left = self.seconds_left(begun)
+        whose = "its Later gave" if left is None or left > 0 else "all of its attempts may take"
+        error = TimeoutError(f"it was not completed within the time that {whose}")
         return self.failure(begun, Ended(error=error, timed_out=True))
 
     def _result(
@@ -144,6 +189,12 @@ class Outcomes:
 
 def _execution(begun: BegunExecution) -> Execution:
     return Execution(begun.sequence, begun.number, begun.step, "", begun.attempt, of=begun.of)
+
+
+def _over_at(begun: BegunExecution, step: Step[Any, Any]) -> datetime | None:
+    """When the time is over that all attempts may take together."""
+    within = step.bounds.within
+    return None if within is None or begun.began is None else begun.began + within
 
 
 def _pause(step: Step[Any, Any], attempt: int, error: BaseException) -> timedelta:

@@ -47,6 +47,7 @@ class Outside:
         self.engine, self.relay = engine, relay
         for one in self.metrics:
             one.outbox_depth = relay.depth
+            one.breakers = engine.steps.breakers.are_open
 
     def alive(self) -> list[str]:
         """Why this engine should be restarted."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from engine.dead_letters import DeadLetterTopic
+from statemachines.bounds import Limit
 from statemachines.events import Event
 from statemachines.keys import How
 from statemachines.machine import Machine
@@ -41,6 +42,8 @@ class Route:
     """The cache takes so many bytes at most, roughly; it may be fewer."""
     works: bool = False
     """Whether any version has steps."""
+    limits: Mapping[str, Limit] = field(default_factory=dict)
+    """Of steps that have one, by their names; of versions, the newest counts."""
     inner: TopicRoute | None = None
     """What stands for the topic of events that come from inside of runs."""
 
@@ -136,6 +139,7 @@ def _route(versions: list[Loaded]) -> Route:
     keys = _keys_of([one.machine for one in ordered])
     machines = {one.definition: one.machine for one in ordered}
     works = any(one.pipeline.steps for one in machines.values())
+    steps = {step.name: step.bounds for one in ordered for step in one.machine.pipeline.works}
     return Route(
         newest.pipeline,
         newest.machine.name,
@@ -145,6 +149,7 @@ def _route(versions: list[Loaded]) -> Route:
         events,
         keys,
         works=works,
+        limits={name: bounds.limit for name, bounds in steps.items() if bounds.limit is not None},
     )
 
 

@@ -22,9 +22,13 @@ from datetime import datetime
 from typing import Any
 
 from engine.attempts import Attempt, Ended, LostError
+from engine.breakers import Breakers
 from engine.executions import StepResult
 from engine.limits import EngineLimits
 from engine.outcomes import Outcomes
+from engine.progress import LastWords
+from engine.pulse import Pulse
+from engine.rooms import Place, Rooms, Taken, overdue_at, split
 from engine.routing import Route
 from engine.store.contract import Store
 from engine.store.values import BegunExecution, Commit
@@ -46,6 +50,8 @@ SPEAK_SECONDS = 2.0
 SILENT_SECONDS = 10.0
 """After so long without a word the attempts of an engine are lost: as long as its membership in the group lasts."""
 FOR_EVER_SECONDS = 1e9
+UNTRIED_AT_ONCE_MAX = 1_000
+"""So many of which there is nothing to be done, but something to be told, are taken at a time."""
 LOOK_AFTER_SECONDS = 1.0
 """How often it is asked whether runs still wait for the attempts that go on here."""
 RESULTS_AT_ONCE_MAX = 500
@@ -59,6 +65,7 @@ class _Going:
     begun: BegunExecution
     step: Step[Any, Any]
     attempt: Attempt
+    pulse: Pulse
     told: bool = False
     """Whether what became of it has been told; it may still keep a thread."""
     unwanted: bool = False
@@ -82,6 +89,7 @@ class Steps:
         self._results: dict[int, StepResult] = {}
         """What became of attempts, until it is durable; by the same number."""
         self._handed: set[int] = set()
+        self._last_words = LastWords(limits.step_progress_seconds)
         self._alone = 0
         """So many are handed out one at a time: the store did not take them together."""
         self._homes: list[int] = []
@@ -92,11 +100,11 @@ class Steps:
         self._outcomes = Outcomes(clock)
         self.paused: Mapping[int, object] = {}
         """Pipelines of which no step begins."""
-        self._kinds: dict[tuple[int, str], Step[Any, Any]] = {}
+        self._kinds: dict[Place, Step[Any, Any]] = {}
         """By pipeline and name; of versions, the newest counts."""
         self._serving: asyncio.Task[None] | None = None
-        self._turn = -1
-        """How often it was looked what may begin."""
+        self.breakers = Breakers(clock)
+        self._rooms = Rooms(self._limits, self.breakers)
         self._looked_after = -LOOK_AFTER_SECONDS
         self._spoke_at = -SPEAK_SECONDS
         self._opened_at = 0.0
@@ -119,7 +127,7 @@ class Steps:
     @property
     def has_results(self) -> bool:
         """Whether results are in no draft yet."""
-        return len(self._results) > len(self._handed)
+        return len(self._results) > len(self._handed) + len(self._last_words.waited_for)
 
     async def open(self, store: Store, routes: Sequence[Route]) -> None:
         """Work with this store, and these pipelines, from now on."""
@@ -133,6 +141,11 @@ class Steps:
             for machine in route.machines.values()
             for one in machine.pipeline.works
         }
+        self.breakers.load(
+            (self._routes[pipeline].name, name, step.bounds.breaker)
+            for (pipeline, name), step in self._kinds.items()
+            if step.bounds.breaker is not None
+        )
         self._handed.clear()
         self._spoke_at = -SPEAK_SECONDS
         self._opened_at = time.monotonic()
@@ -163,6 +176,8 @@ class Steps:
             if not one.told:
                 one.attempt.cancel()
                 self._tell(one, Ended(error=LostError("the engine was stopped"), lost=True))
+        if self._store is not None:
+            await self._save(self._store)
 
     def check(self) -> None:
         """See to it that attempts are begun. Raises StoreError: the store broke away."""
@@ -175,9 +190,9 @@ class Steps:
         self.arrived.clear()
         if not self.has_results:
             return []
-        taken: list[StepResult] = []
+        taken, waited_for = list[StepResult](), self._last_words.waited_for
         for id_, result in self._results.items():
-            if id_ not in self._handed:
+            if id_ not in self._handed and id_ not in waited_for:
                 taken.append(result._replace(route=self._routes[result.begun.pipeline]))
                 self._handed.add(id_)
             if len(taken) >= number:
@@ -242,17 +257,42 @@ class Steps:
         definitions = [number for route in self._routes.values() for number in route.machines]
         if time.monotonic() - self._spoke_at >= SPEAK_SECONDS:
             self._spoke_at = time.monotonic()
-            await store.hold(self._holder, self._instance)
+            await store.hold(self._holder, self._instance, self.breakers.as_json())
+            limited = [place for place, step in self._kinds.items() if step.bounds.limit is not None]
+            if limited:
+                await store.limit_waiting(limited)
             if len(self._results) < LOST_AT_ONCE_MAX:
                 await self._take_over(store, definitions)
+        await self._save(store)
         await self._look_after(store)
-        rooms = self._rooms() if homes else {}
-        if rooms:
-            ours = [*self._going, *self._results]
-            begun = await store.begin_executions(rooms, self._clock(), homes, definitions, ours, self._holder)
-            for one in begun:
-                self._begin(one)
+        await self._begin_untried(store, definitions)
+        if homes:
+            await self._begin_next(store, homes, definitions)
         self.turned.set()
+
+    async def _begin_next(self, store: Store, homes: Sequence[int], definitions: Sequence[int]) -> None:
+        """Begin those that there is room for."""
+        rooms, limited = split(self._free(), self._kinds)
+        asked = self._clock(), homes, definitions, [*self._going, *self._results], self._holder
+        begun = await store.begin_executions(rooms, *asked) if rooms else []
+        begun += await store.begin_limited(limited, *asked) if limited else []
+        for one in begun:
+            self._begin(one)
+
+    async def _save(self, store: Store) -> None:
+        """Have the store know how far attempts have come."""
+        going = ((id_, one.begun.attempt, one.pulse) for id_, one in self._going.items() if not one.told)
+        if await self._last_words.store(store, self._holder, going):
+            self.arrived.set()
+
+    async def _begin_untried(self, store: Store, definitions: Sequence[int]) -> None:
+        """Begin those of which there is nothing to be done, but something to be told, also where there is no room."""
+        overdue = overdue_at(self._clock(), self._allowed())
+        if overdue and self._homes:
+            ours = [*self._going, *self._results]
+            asked = overdue, self._homes, definitions, ours, self._holder, UNTRIED_AT_ONCE_MAX
+            for one in await store.begin_untried(*asked):
+                self._begin(one)
 
     async def _take_over(self, store: Store, definitions: Sequence[int]) -> None:
         """Take for lost what engines have begun of which nothing is heard any more.
@@ -289,39 +329,17 @@ class Steps:
                 elif there[id_]:
                     self._stop(one)
 
-    def _rooms(self) -> dict[tuple[int, str], int]:
-        """How many attempts may begin, by pipeline and step."""
-        running: dict[tuple[int, str], int] = {}
-        threads = 0
-        for one in self._going.values():
-            place = one.begun.pipeline, one.begun.step
-            running[place] = running.get(place, 0) + 1
-            threads += not one.step.is_async
-        steps = self._in_turn()
-        plain = sum(not step.is_async for step in steps.values())
-        # What has ended and is not durable yet counts, too: where commits do not get on, no more is begun.
-        free = self._limits.steps_at_once_max - len(self._going.keys() | self._results.keys())
-        free_threads = self._limits.step_threads_max - threads
-        rooms: dict[tuple[int, str], int] = {}
-        for number, (place, step) in enumerate(steps.items()):
-            # What is free is for all alike, so that a step of which many wait leaves something for the others.
-            share = -(-free // (len(steps) - number))
-            if not step.is_async:
-                share, plain = min(share, -(-free_threads // plain)), plain - 1
-            limit = self._limits.steps_at_once_max if step.at_once is None else step.at_once
-            room = min(share, limit - running.get(place, 0))
-            if room > 0:
-                rooms[place] = room
-                free -= room
-                free_threads -= 0 if step.is_async else room
-        return rooms
+    def _allowed(self) -> dict[Place, Step[Any, Any]]:
+        """Those of pipelines that are not paused."""
+        return {place: step for place, step in self._kinds.items() if place[0] not in self.paused}
 
-    def _in_turn(self) -> dict[tuple[int, str], Step[Any, Any]]:
-        """All steps, each time another one first: where there are more of them than places, none waits for ever."""
-        self._turn += 1
-        kinds = [one for one in self._kinds.items() if one[0][0] not in self.paused]
-        first = self._turn % len(kinds) if kinds else 0
-        return dict(kinds[first:] + kinds[:first])
+    def _free(self) -> dict[Place, int]:
+        """How many attempts may begin, by pipeline and step."""
+        going = self._going.values()
+        places = [(one.begun.pipeline, one.begun.step) for one in going]
+        threads = sum(not one.step.is_async for one in going)
+        in_all = len(self._going.keys() | self._results.keys())
+        return self._rooms.free(self._allowed(), Taken(places, threads, in_all))
 
     def _begin(self, begun: BegunExecution) -> None:
         if begun.stopping:
@@ -331,13 +349,18 @@ class Steps:
             self._keep(self._outcomes.too_late(begun))
             return
         _, step = self._outcomes.meant(begun)
+        left, pulse = self._outcomes.seconds_left(begun), Pulse(begun.progress)
+        if left is not None and left <= 0:
+            self._keep(self._outcomes.out_of_time(begun))
+            return
         try:
-            arguments = self._outcomes.arguments(begun)
+            arguments = self._outcomes.arguments(begun, pulse.beat)
         except BaseException as error:  # noqa: BLE001 - the validators of contexts and results are user code
             self._keep(self._outcomes.failure(begun, Ended(error=error, final=True)))
             return
-        attempt = Attempt(step, arguments, self._limits)
-        going = self._going[begun.id] = _Going(begun, step, attempt)
+        attempt = Attempt(step, arguments, self._limits, pulse, left)
+        going = self._going[begun.id] = _Going(begun, step, attempt, pulse)
+        self.breakers.begin(begun.id, step)
         attempt.ended.add_done_callback(lambda _: self._end(going))
         attempt.released.add_done_callback(lambda _: self._release(going))
 
@@ -346,10 +369,11 @@ class Steps:
             self._tell(going, going.attempt.ended.result())
 
     def _tell(self, going: _Going, ended: Ended) -> None:
-        going.told = True
+        going.told = going.pulse.is_over = True
         begun = going.begun
         if going.unwanted:
             return
+        self._hear(going, ended)
         if going.stopping:
             unseen = ended.lost or ended.timed_out or isinstance(ended.result, Later)
             how = UNKNOWN if unseen else ENDED if ended.error is None else FAILED
@@ -357,7 +381,17 @@ class Steps:
         elif ended.error is None:
             self._keep(self._outcomes.success(begun, ended.result))
         else:
+            if self._last_words.take(begun.id, begun.attempt, going.pulse):
+                self._wanted.set()
             self._keep(self._outcomes.failure(begun, ended))
+
+    def _hear(self, going: _Going, ended: Ended) -> None:
+        """Have its breaker hear how an attempt ended."""
+        is_known = not (ended.lost or going.stopping or going.unwanted)
+        if self.breakers.hear(going.begun.id, going.step, ended.error, is_known=is_known):
+            # Who looks at the breakers is to see it at once.
+            self._spoke_at = -SPEAK_SECONDS
+            self._wanted.set()
 
     def _keep(self, result: StepResult) -> None:
         self._results[result.begun.id] = result
@@ -370,6 +404,7 @@ class Steps:
 
     def _unwanted(self, going: _Going) -> None:
         going.unwanted = True
+        self._hear(going, Ended())
         going.attempt.cancel()
 
     def _stop(self, going: _Going) -> None:

@@ -1,5 +1,6 @@
 """What a pipeline is: definition, validation, the pure interpreter, diagrams."""
 
+from statemachines.bounds import Breaker, Limit
 from statemachines.context import Context
 from statemachines.definition import Pipeline, State, Topic
 from statemachines.done import Done
@@ -15,6 +16,7 @@ from statemachines.step import Call, Compensation, Retry, Step, exponential
 
 __all__ = [
     "After",
+    "Breaker",
     "Call",
     "Cancel",
     "Cancelled",
@@ -28,6 +30,7 @@ __all__ = [
     "Event",
     "Failed",
     "Later",
+    "Limit",
     "Mistake",
     "OrderBy",
     "Out",

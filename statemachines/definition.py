@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Generic, Literal, TypeVar
 
+from statemachines.bounds import Bounds, Breaker, Limit
 from statemachines.context import Context
 from statemachines.done import Done, make_done
 from statemachines.effects import Out
@@ -329,7 +330,15 @@ class Pipeline(Generic[C]):
         return made
 
     def step(
-        self, *, timeout: timedelta | None = None, retry: Retry | None = None, at_once: int | None = None
+        self,
+        *,
+        timeout: timedelta | None = None,
+        retry: Retry | None = None,
+        at_once: int | None = None,
+        heartbeat: timedelta | None = None,
+        within: timedelta | None = None,
+        breaker: Breaker | None = None,
+        limit: Limit | None = None,
     ) -> StepMaker[C]:
         """Make a step of a function of (context, call), sync or async, which does work with side effects.
 
@@ -340,10 +349,14 @@ class Pipeline(Generic[C]):
             timeout: how long one attempt may take; None: as long as it does.
             retry: how often it is tried, and how long is waited in between; None: as ``Retry()`` says.
             at_once: how many of it may go on at once in one engine; None: it has no limit of its own.
+            heartbeat: how long an attempt may be silent between two calls of ``call.heartbeat()``; None: it need not be
+                called.
+            within: how long all attempts may take together, from the beginning of the first; None: as long as they do.
+            breaker: lets no attempt begin while what it depends on is out of order; None: it always may.
+            limit: how many may go on at once, and begin in a second, in all engines together; None: it has none.
         """
-        return StepMaker(
-            self.steps.append, timeout, Retry() if retry is None else retry, at_once, calling_place()
-        )
+        tried, bounds = Retry() if retry is None else retry, Bounds(heartbeat, within, breaker, limit)
+        return StepMaker(self.steps.append, timeout, tried, at_once, bounds, calling_place())
 
     def start(
         self,

@@ -61,6 +61,18 @@ TOKEN_CHARACTERS_MAX: Final = 200
 LAST_ERROR_CHARACTERS_MAX: Final = 500
 """How much a run remembers of how the last attempt at a step ended; all of it is in the log."""
 
+PROGRESS_BYTES_MAX: Final = 10_000
+"""How large the progress that a heartbeat carries may be as JSON; it is kept in Postgres until the step is over."""
+
+BREAKER_NAME_CHARACTERS_MAX: Final = 100
+"""How long the name of a breaker may be; it is a label of a metric."""
+
+RATE_MIN: Final = 1 / 86_400
+"""One in a day: fewer attempts than that in a second cannot be asked for."""
+
+RATE_MAX: Final = 100_000
+"""Nor can more."""
+
 DEFERRED_MAX: Final = 1_000
 """How many deferred events wait for one run; more of them are dead letters."""
 

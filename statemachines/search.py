@@ -141,7 +141,7 @@ def _entry(kind: Kind, value: Any) -> Value | None:
         case "integer", int() if not isinstance(value, bool):
             return value
         case "texts", list():
-            texts = dict.fromkeys(_fit(one) for one in value if isinstance(one, str))
+            texts = dict.fromkeys(fit(one) for one in value if isinstance(one, str))
             return list(texts)[:VALUES_MAX]
         case "text" | "decimal" | "date" | "datetime", str():
             try:
@@ -161,7 +161,7 @@ def asked_as(kind: Kind, text: str) -> Value | None:
             case "integer":
                 return int(text)
             case "texts":
-                return [_fit(text)]
+                return [fit(text)]
             case _:
                 return _normal(kind, text)
     except (ValueError, InvalidOperation):
@@ -180,7 +180,7 @@ def _normal(kind: Kind, text: str) -> str:
             at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
             return at.isoformat().replace("+00:00", "Z")
         case _:
-            return _fit(text)
+            return fit(text)
 
 
 def _decimal(number: Decimal) -> str:
@@ -194,10 +194,10 @@ def _decimal(number: Decimal) -> str:
     if kept == [0]:
         return "0"
     least = Decimal((sign, tuple(kept), exponent))
-    return _fit(f"{least:f}" if abs(exponent) <= _PLAIN_EXPONENT_MAX else str(least))
+    return fit(f"{least:f}" if abs(exponent) <= _PLAIN_EXPONENT_MAX else str(least))
 
 
-def _fit(text: str) -> str:
+def fit(text: str) -> str:
     """As the store can take it: no NUL, no lone surrogates, not too long."""
     clean = text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
     if len(clean) <= VALUE_CHARACTERS_MAX:

@@ -26,6 +26,8 @@ from typing import Any, Generic, TypeVar, cast, overload
 from pydantic import TypeAdapter
 from tenacity.wait import wait_base, wait_exponential
 
+from statemachines.bounds import Bounds, Breaker, Limit
+from statemachines.call import Call
 from statemachines.context import Context
 from statemachines.done import Done, make_step_done, make_step_failed
 from statemachines.events import STEP_FAILED, Event, StepFailed
@@ -33,38 +35,29 @@ from statemachines.failing import describe_invalid
 from statemachines.later import Later, without_later
 from statemachines.places import Place, calling_place
 
+__all__ = [
+    "TIMED_OUT",
+    "AsyncCompensation",
+    "AsyncStep",
+    "Call",
+    "Compensation",
+    "CompensationMaker",
+    "PlainCompensation",
+    "PlainStep",
+    "Retry",
+    "Step",
+    "StepMaker",
+    "bare_function",
+    "error_name",
+    "exponential",
+    "kin_of",
+    "steps_by_event",
+]
+
 C = TypeVar("C", bound=Context)
 R = TypeVar("R")
 
 TIMED_OUT = "timed_out"
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """What a step is to know beside the context: which attempt this is, at what."""
-
-    idempotency_key: str
-    """To be given to whoever does the work: equal for all attempts at one execution, and for nothing else."""
-    attempt: int
-    """The first is 1; of a call that is undone it is 0, since it is for all attempts of it."""
-    key: str
-    """The run's."""
-    step: str
-    last_error: str = ""
-    """How the attempt before this one failed, as in ``Class: message``; empty where there is none."""
-    undone: Call | None = None
-    """Of a compensation: the call that it undoes."""
-
-    @property
-    def of(self) -> Call:
-        """The call that a compensation undoes.
-
-        Raises:
-            LookupError: it is the call of a step, which undoes nothing.
-        """
-        if self.undone is None:
-            raise LookupError(f"{self.step} is no compensation: its call is of none that it undoes")
-        return self.undone
 
 
 def exponential(first: float, most: float) -> wait_base:
@@ -99,6 +92,7 @@ class Step(Generic[C, R]):
     retry: Retry
     at_once: int | None
     """How many of it may go on at once in one engine; None: it has no limit of its own."""
+    bounds: Bounds
     place: Place
     declared: list[type[BaseException]] = field(default_factory=list, init=False)
     """The exceptions that ``failed_with`` was asked for, in that order."""
@@ -123,6 +117,10 @@ class Step(Generic[C, R]):
         retry: Retry | None = None,
         at_once: int | None = None,
         on_error: bool = False,
+        heartbeat: timedelta | None = None,
+        within: timedelta | None = None,
+        breaker: Breaker | None = None,
+        limit: Limit | None = None,
     ) -> CompensationMaker[C, R]:
         """Make a compensation of a function of (context, made, call), sync or async: it undoes what this step did.
 
@@ -134,9 +132,14 @@ class Step(Generic[C, R]):
             retry: how often it is tried, and how long is waited in between; None: as ``Retry()`` says.
             at_once: how many of it may go on at once in one engine; None: it has no limit of its own.
             on_error: whether it is done for a step that failed, too, all of whose attempts have raised.
+            heartbeat: how long an attempt may be silent between two calls of ``call.heartbeat()``; None: it need not be
+                called.
+            within: how long all attempts may take together, from the beginning of the first; None: as long as they do.
+            breaker: lets no attempt begin while what it depends on is out of order; None: it always may.
+            limit: how many may go on at once, and begin in a second, in all engines together; None: it has none.
         """
-        tried = Retry() if retry is None else retry
-        return CompensationMaker(self, timeout, tried, at_once, on_error, calling_place())
+        tried, bounds = Retry() if retry is None else retry, Bounds(heartbeat, within, breaker, limit)
+        return CompensationMaker(self, timeout, tried, at_once, bounds, on_error, calling_place())
 
     @property
     def compensation(self) -> Compensation[C, R] | None:
@@ -268,6 +271,7 @@ class StepMaker(Generic[C]):
     timeout: timedelta | None
     retry: Retry
     at_once: int | None
+    bounds: Bounds
     place: Place
 
     @overload
@@ -282,7 +286,9 @@ class StepMaker(Generic[C]):
         """The step, which is one of its pipeline from now on."""
         made = AsyncStep if _is_async(function) else PlainStep
         name = _name_of(function)
-        step: Step[C, Any] = made(name, function, self.timeout, self.retry, self.at_once, self.place)
+        step: Step[C, Any] = made(
+            name, function, self.timeout, self.retry, self.at_once, self.bounds, self.place
+        )
         self.add(step)
         return step
 
@@ -338,6 +344,7 @@ class CompensationMaker(Generic[C, R]):
     timeout: timedelta | None
     retry: Retry
     at_once: int | None
+    bounds: Bounds
     on_error: bool
     place: Place
 
@@ -358,6 +365,7 @@ class CompensationMaker(Generic[C, R]):
             timeout=self.timeout,
             retry=self.retry,
             at_once=self.at_once,
+            bounds=self.bounds,
             place=self.place,
             of=self.of,
             on_error=self.on_error,

@@ -32,6 +32,7 @@ def how_ended(event_type: str, said: Mapping[str, Any], step: str) -> str:
     """What an event says of an execution: one of ``HOWS``.
 
     What an attempt did that was lost, or that took too long, nobody knows; nor what one does that goes on outside.
+    Where there was no time left for another one after it, it has raised all the same.
     """
     if event_type.startswith(STEP_WAITS):
         return UNKNOWN
@@ -40,7 +41,8 @@ def how_ended(event_type: str, said: Mapping[str, Any], step: str) -> str:
     if event_type.startswith(STEP_STOPPED):
         how = said.get("how")
         return str(how) if how in HOWS else UNKNOWN
-    unseen = said.get("lost") is True or event_type == f"{STEP_FAILED}{step}.{TIMED_OUT}"
+    cut_short = event_type == f"{STEP_FAILED}{step}.{TIMED_OUT}" and said.get("raised") is not True
+    unseen = said.get("lost") is True or cut_short
     return UNKNOWN if unseen else FAILED
 
 

@@ -111,14 +111,16 @@ def charging_pipeline(
     timeout: timedelta | None = None,
     at_once: int | None = None,
     takes_failures: bool = True,
+    **bounds: Any,
 ) -> Pipeline[Order]:
-    """Charged, then packed; refused where the card is, failed for any other reason."""
+    """Charged, then packed; refused where the card is, failed for any other reason. ``bounds`` are of charging."""
     flow = Pipeline("charging", Order, topics=[TOPIC], closed="restart")
 
     @flow.step(
         timeout=timeout,
         retry=Retry(attempts=attempts, wait=exponential(1, 60), unless=CardRefusedError),
         at_once=at_once,
+        **bounds,
     )
     async def charge(order: Order, call: Call) -> Charge:
         asked = WORLD.next("charge", order, call)

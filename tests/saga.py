@@ -10,6 +10,7 @@ from datetime import timedelta
 from pydantic import Field
 
 from statemachines import events as operators
+from statemachines.bounds import Limit
 from statemachines.context import Context
 from statemachines.definition import Pipeline
 from statemachines.done import Done
@@ -115,8 +116,9 @@ def saga_pipeline(
     attempts: int = 3,
     takes_cancel: bool = True,
     takes_failures: bool = True,
+    limit: Limit | None = None,
 ) -> Pipeline[Order]:
-    """Charged, reserved, shipped; cancelled, with all of it undone, for any reason."""
+    """Charged, reserved, shipped; cancelled, with all of it undone, for any reason. ``limit`` is that of reserving."""
     flow = Pipeline("saga", Order, topics=[TOPIC])
     retry = Retry(attempts=attempts, wait=RETRY.wait, unless=RETRY.unless)
 
@@ -131,7 +133,7 @@ def saga_pipeline(
         WORLD.made.append(("refund", made))
         await WORLD.do(call)
 
-    @flow.step(retry=retry)
+    @flow.step(retry=retry, limit=limit)
     async def reserve(order: Order, call: Call) -> str:
         del order
         return await WORLD.do(call)

@@ -27,11 +27,11 @@ import selectors
 import sys
 import time
 import types
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 from unittest import mock
 
 from connectors.source import Changed, Chunk, OutOfRange, Partition, RawRecord, Trouble, Unreadable
@@ -45,6 +45,8 @@ from engine.session import Session
 from engine.store.contract import Store, StoreUnavailableError
 from statemachines.machine import Machine
 from tests.fakes.store import CLUSTER, FakeStore, Tables
+
+T = TypeVar("T")
 
 BEGINS = datetime(2026, 3, 1, 12, tzinfo=UTC)
 BEGINS_SECONDS = 1_000.0
@@ -442,6 +444,16 @@ class Simulated:
             pipeline, machine.version, machine.hash, machine.code, machine.structure
         )
         return make_routes([Loaded(machine, pipeline, number)], {})
+
+
+def in_virtual_time(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Do this in a loop whose time jumps, without a world around it."""
+    loop = VirtualLoop(BEGINS_SECONDS)
+    try:
+        with _virtual_time(loop.time, None):
+            return loop.run_until_complete(work())
+    finally:
+        loop.close()
 
 
 def check_alive() -> None:

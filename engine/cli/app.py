@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from engine.cli import (
+    breakers,
     checking,
     completing,
     dead_letters,
@@ -97,6 +98,7 @@ for commands in (
     drawing,
     publish,
     looking,
+    breakers,
     checking,
     dead_letters,
     operating,

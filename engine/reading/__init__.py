@@ -7,6 +7,7 @@ Reading needs the reader's role only. No pipeline's code is run, but by ``replay
 """
 
 from engine.reading.asking import Asked, Became, ask_drop, ask_redrive, wait_until_taken
+from engine.reading.breakers import BreakerView, list_breakers
 from engine.reading.choosing import Chosen, ask_of_runs, choose_runs
 from engine.reading.completing import ask_complete
 from engine.reading.dead_letters import (
@@ -41,6 +42,7 @@ __all__ = [
     "Asked",
     "AskedOfRun",
     "Became",
+    "BreakerView",
     "Change",
     "Chosen",
     "DeadLetterDetails",
@@ -74,6 +76,7 @@ __all__ = [
     "explain",
     "find_view",
     "history",
+    "list_breakers",
     "list_dead_letters",
     "list_pauses",
     "list_positions",

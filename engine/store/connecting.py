@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import socket
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -190,3 +191,20 @@ def _limit_silence(connection: Connection) -> None:
     option = getattr(socket, "TCP_USER_TIMEOUT", None)
     if raw is not None and option is not None and raw.family in (socket.AF_INET, socket.AF_INET6):
         raw.setsockopt(socket.IPPROTO_TCP, option, TCP_USER_TIMEOUT_SECONDS * 1000)
+
+
+@contextlib.asynccontextmanager
+async def translated(*connections: Connection) -> AsyncIterator[None]:
+    """Whatever these raise becomes what it means. Raises StoreError."""
+    try:
+        yield
+    except StoreError:
+        raise
+    except Exception as error:
+        meant = translate(error)
+        if not isinstance(error, asyncpg.PostgresError) and any(one.is_closed() for one in connections):
+            # Whatever it looks like: asyncpg and uvloop fail in many ways on a connection that broke under them.
+            meant = StoreUnavailableError(f"{type(error).__name__}: {error}")
+        if meant is None:
+            raise
+        raise meant from error

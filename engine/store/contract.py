@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Protocol
 
 from connectors.source import Partition
+from engine.store.limited import LimitedRoom
 from engine.store.values import (
     Applied,
     BegunExecution,
@@ -19,6 +20,7 @@ from engine.store.values import (
     Origin,
     Pause,
     Position,
+    Progress,
     StoredDeadLetter,
     Token,
     WaitingEvent,
@@ -146,6 +148,46 @@ class Store(Protocol):
         """
         ...
 
+    async def begin_limited(
+        self,
+        rooms: Sequence[LimitedRoom],
+        until: datetime,
+        homes: Sequence[int],
+        definitions: Sequence[int],
+        but: Sequence[int],
+        holder: int,
+    ) -> list[BegunExecution]:
+        """Begin attempts of steps with a limit for all engines, as ``begin_executions`` does of others.
+
+        Of each value that they are limited by, the next in order; whose limit is reached keeps nobody waiting but his
+        own. ``until`` is the time now, too. None may begin because another engine asks at this moment.
+        """
+        ...
+
+    async def limit_waiting(self, steps: Sequence[tuple[int, str]]) -> None:
+        """Have what waits of these (pipeline, step) without knowing of their limits be limited, all of it as one."""
+        ...
+
+    async def begin_untried(
+        self,
+        overdue: Mapping[tuple[int, str], datetime],
+        homes: Sequence[int],
+        definitions: Sequence[int],
+        but: Sequence[int],
+        holder: int,
+        limit: int,
+    ) -> list[BegunExecution]:
+        """Begin those of which there is nothing to be done, but something to be told, whether there is room or not.
+
+        They are those of (pipeline, step) whose states were left, and those whose first attempts began by the time that
+        ``overdue`` says, if no attempt goes on. Their input is empty. All else is as of ``begin_executions``.
+        """
+        ...
+
+    async def note_progress(self, holder: int, notes: Sequence[Progress]) -> None:
+        """Remember how far attempts have come, for those behind them; not of one that this ``holder`` does not make."""
+        ...
+
     async def put_back(self, holder: int, but: Sequence[int]) -> None:
         """Have what is marked as begun by this holder, and was not, wait again; ``but`` these, which were."""
         ...
@@ -162,8 +204,11 @@ class Store(Protocol):
         """Attempts for runs of these homes whose holders have been silent for so long, but for some."""
         ...
 
-    async def hold(self, holder: int, instance: str | None) -> None:
-        """Say that this holder of attempts is there; one of the same instance that was there before is not."""
+    async def hold(self, holder: int, instance: str | None, breakers: bytes = b"") -> None:
+        """Say that this holder of attempts is there, and how its breakers are, as JSON; empty where it has none.
+
+        One of the same instance that was there before is not there any more.
+        """
         ...
 
     async def let_go(self, holder: int) -> None:

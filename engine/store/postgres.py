@@ -8,18 +8,15 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mappi
 from datetime import datetime
 from typing import Any
 
-from asyncpg import PostgresError
-
 from connectors.source import Partition
 from engine import outbox
 from engine.log import Kind
-from engine.store.connecting import Connection, connect, translate
-from engine.store.contract import StoreError, StoreUnavailableError
+from engine.store.connecting import Connection, connect, translated
+from engine.store.executing import Executions
 from engine.store.queries import load
 from engine.store.silence import ending_silent_blockers
 from engine.store.values import (
     Applied,
-    BegunExecution,
     Command,
     Commit,
     DeferredRow,
@@ -37,11 +34,12 @@ from engine.store.writing import Writing
 from statemachines.run import Run
 
 _SQL = load("store")
+_LIMITS = load("limits")
 RUN_IDS_IN_BLOCK = 4096
 _CONTEXT = Run._fields.index("context")
 
 
-class PostgresStore:
+class PostgresStore(Executions):
     """Three connections for one engine; the contract is ``engine.store.contract.Store``.
 
     One writes, one reads what batches need, and one looks beside both for what has fallen due.
@@ -59,12 +57,13 @@ class PostgresStore:
         lane: int,
     ) -> None:
         self._writer, self._reader, self._looker = connections
+        # One at a time looks for what has fallen due, or begins steps.
+        self._looking = asyncio.Lock()
+        Executions.__init__(self, self._looker, self._looking, namespace)
         self._namespace = namespace
         self._scope = (namespace, group, cluster)
         self._lane = lane
         self._writing = Writing(self._writer, namespace, lane)
-        self._looking = asyncio.Lock()
-        """One at a time looks for what has fallen due, or begins steps."""
         self._dsn = ""
         self._in_transaction = False
         self._origins: dict[int, Origin] = {}
@@ -78,7 +77,7 @@ class PostgresStore:
                 # One by one, so that those before are closed where one fails.
                 opened.append(await connect(dsn, name=f"pointsman engine, {what}"))  # noqa: PERF401
             writer, reader, looker = opened
-            async with _translated(writer):
+            async with translated(writer):
                 lane = await outbox.lane_for(writer, namespace, 0)
                 await writer.execute("select pointsman.ensure_partitions()")
                 await writer.execute(_SQL["make_run_changes"])
@@ -97,7 +96,7 @@ class PostgresStore:
             yield self._writer
 
     def _translated(self) -> contextlib.AbstractAsyncContextManager[None]:
-        return _translated(self._writer, self._reader)
+        return translated(self._writer, self._reader)
 
     @property
     def lane(self) -> int:
@@ -192,59 +191,14 @@ class PostgresStore:
         but: Collection[int] = (),
     ) -> list[DueRun]:
         asked = (homes, list(until), list(until.values()), definitions, limit, list(but))
-        async with self._looking, _translated(self._looker):
+        async with self._looking, translated(self._looker):
             rows = await self._looker.fetch(_SQL["due_runs"], *asked)
         return [_due_run(*row) for row in rows]
 
     async def applied(self, topics: Iterable[str]) -> dict[Partition, Applied]:
-        async with self._looking, _translated(self._looker):
+        async with self._looking, translated(self._looker):
             rows = await self._looker.fetch(_SQL["applied_positions"], *self._scope, list(topics))
         return {Partition(topic, number): Applied(*how_far) for topic, number, *how_far in rows}
-
-    async def begin_executions(
-        self,
-        rooms: Mapping[tuple[int, str], int],
-        until: datetime,
-        homes: Sequence[int],
-        definitions: Sequence[int],
-        but: Sequence[int],
-        holder: int,
-    ) -> list[BegunExecution]:
-        wanted = [[pipeline for pipeline, _ in rooms], [step for _, step in rooms], list(rooms.values())]
-        sql = _SQL["begin_executions"]
-        return await self._executions(sql, *wanted, until, homes, but, definitions, holder)
-
-    async def put_back(self, holder: int, but: Sequence[int]) -> None:
-        async with self._looking, _translated(self._looker):
-            await self._looker.execute(_SQL["put_back"], holder, but)
-
-    async def begun_by_others(
-        self,
-        homes: Sequence[int],
-        pipelines: Sequence[int],
-        definitions: Sequence[int],
-        but: Sequence[int],
-        silent_seconds: float,
-        limit: int,
-    ) -> list[BegunExecution]:
-        asked = homes, pipelines, definitions, but, silent_seconds, limit
-        return await self._executions(_SQL["begun_by_others"], *asked)
-
-    async def hold(self, holder: int, instance: str | None) -> None:
-        async with self._looking, _translated(self._looker):
-            await self._looker.execute(_SQL["hold"], holder, self._namespace, instance)
-
-    async def let_go(self, holder: int) -> None:
-        async with self._looking, _translated(self._looker):
-            await self._looker.execute(_SQL["let_go"], holder)
-
-    async def _executions(self, sql: str, *values: Any) -> list[BegunExecution]:
-        async with self._looking, _translated(self._looker):
-            return [BegunExecution(*row) for row in await self._looker.fetch(sql, *values)]
-
-    async def executions_there(self, numbers: Sequence[int]) -> dict[int, bool]:
-        async with self._looking, _translated(self._looker):
-            return dict(await self._looker.fetch(_SQL["executions_there"], numbers))
 
     async def has_executions(self, pipelines: Sequence[int], definitions: Sequence[int]) -> bool:
         async with self._translated():
@@ -335,6 +289,7 @@ class PostgresStore:
         """Make the log's partitions of the coming months."""
         async with self._translated():
             await self._reader.execute("select pointsman.ensure_partitions()")
+            await self._reader.execute(_LIMITS["forget_rates"])
 
     async def ask_to_release(self, definitions: Sequence[int]) -> None:
         """Put a command into the inbox for each run that is held for want of one of these definitions.
@@ -399,19 +354,3 @@ def _due_run(pipeline: int, wake_at: datetime, *columns: Any) -> DueRun:
     # Its context is there where it is small.
     whole = run if columns[_CONTEXT] is not None else None
     return DueRun(pipeline, run.key, run.id, wake_at, run.generation, run.sequence, whole)
-
-
-@contextlib.asynccontextmanager
-async def _translated(*connections: Connection) -> AsyncIterator[None]:
-    try:
-        yield
-    except StoreError:
-        raise
-    except Exception as error:
-        meant = translate(error)
-        if not isinstance(error, PostgresError) and any(one.is_closed() for one in connections):
-            # Whatever it looks like: asyncpg and uvloop fail in many ways on a connection that broke under them.
-            meant = StoreUnavailableError(f"{type(error).__name__}: {error}")
-        if meant is None:
-            raise
-        raise meant from error

@@ -214,6 +214,8 @@ class AskedExecution(NamedTuple):
     """How many attempts were made before it began anew."""
     token: str = ""
     """What it is completed by, where it goes on outside; then ``again`` is until when."""
+    limited_by: str | None = None
+    """Which limit of its step counts for it, where there is one."""
 
     @property
     def address(self) -> tuple[int, int, int]:
@@ -250,6 +252,10 @@ class BegunExecution(NamedTuple):
     """How many attempts were made before it began anew."""
     token: str = ""
     """What it was to be completed by; then it is not begun, but has taken too long."""
+    progress: bytes | None = None
+    """How far an attempt had come, as it said last; None: it said nothing."""
+    began: datetime | None = None
+    """When the first attempt began."""
 
     @property
     def address(self) -> tuple[int, int, int]:
@@ -271,6 +277,16 @@ class Token(NamedTuple):
     attempt: int
     waits: bool
     """Whether the run still waits for it."""
+
+
+class Progress(NamedTuple):
+    """How far an attempt has come, as it says itself."""
+
+    id: int
+    """The store's number of the execution."""
+    attempt: int
+    progress: bytes
+    """As JSON."""
 
 
 class EndedDeadLetter(NamedTuple):

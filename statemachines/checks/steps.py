@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
-from datetime import timedelta
 from typing import Any, Literal
 
 from pydantic import TypeAdapter
 from tenacity.wait import wait_base
 
+from statemachines.checks import bounds
+from statemachines.checks.bounds import is_count, is_exception
 from statemachines.checks.names import wrong_with_type
 from statemachines.checks.tree import Some, Tree
 from statemachines.definition import Pipeline, name_of
 from statemachines.later import Later
-from statemachines.limits import DELAY_DAYS_MAX
 from statemachines.mistakes import Mistake
 from statemachines.patterns import covers
 from statemachines.step import TIMED_OUT, Compensation, Retry, Step, bare_function, error_name
 
-_DELAY_MAX = timedelta(days=DELAY_DAYS_MAX)
 Severity = Literal["error", "warning"]
 
 
@@ -36,9 +35,10 @@ def find(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
         yield from _name(step)
         yield from _function(step)
         yield from _result(step)
-        yield from _settings(step)
+        yield from bounds.find(step, called(step), pipeline.context)
         yield from _retry(step)
         yield from _declared(step, pipeline)
+    yield from bounds.find_among(pipeline)
     tree = Tree(pipeline)
     for state in pipeline.states:
         yield from _run(state, pipeline)
@@ -114,17 +114,6 @@ def _result(step: Step[Any, Any]) -> Iterator[Mistake]:
         yield _of(step, message, cure)
 
 
-def _settings(step: Step[Any, Any]) -> Iterator[Mistake]:
-    timeout: Any = step.timeout
-    if timeout is not None and not (isinstance(timeout, timedelta) and timedelta(0) < timeout <= _DELAY_MAX):
-        message = f"timeout={timeout!r} of {called(step)} is no time that an attempt may take"
-        yield _of(step, message, "Write timeout=timedelta(seconds=30), or leave it out")
-    at_once: Any = step.at_once
-    if at_once is not None and not _is_count(at_once):
-        message = f"at_once={at_once!r} of {called(step)} is not how many of it may go on at once"
-        yield _of(step, message, "Write a whole number from 1 on, or leave it out")
-
-
 def _retry(step: Step[Any, Any]) -> Iterator[Mistake]:
     retry: Any = step.retry
     if not isinstance(retry, Retry):
@@ -132,7 +121,7 @@ def _retry(step: Step[Any, Any]) -> Iterator[Mistake]:
         yield _of(step, message, "Write retry=Retry(attempts=5), or leave it out")
         return
     attempts, wait, unless = [getattr(retry, name) for name in ("attempts", "wait", "unless")]
-    if not _is_count(attempts):
+    if not is_count(attempts):
         message = f"attempts={attempts!r} of {called(step)} is not how often it is tried"
         yield _of(step, message, "Write a whole number from 1 on: the first attempt counts, too")
     if not isinstance(wait, wait_base):
@@ -143,7 +132,7 @@ def _retry(step: Step[Any, Any]) -> Iterator[Mistake]:
             "Write wait=exponential(1, 60), or make a wait strategy of tenacity",
         )
     for error in unless if isinstance(unless, tuple) else (unless,):
-        if not _is_exception(error):
+        if not is_exception(error):
             message = f"unless={error!r} of {called(step)} is no class of exceptions"
             yield _of(step, message, "Name a class, or several in a tuple")
 
@@ -155,7 +144,7 @@ def _declared(step: Step[Any, Any], pipeline: Pipeline[Any]) -> Iterator[Mistake
         event = step.failed_classes[name]
         place = next((move.place for move in pipeline.moves if move.event is event), step.place)
         other = first.setdefault(name, error)
-        if not _is_exception(error):
+        if not is_exception(error):
             message = f"the step {step.name!r} cannot fail with {error!r}, which is no class of exceptions"
             yield Mistake(message, "Name the class that it raises, without calling it", place)
         elif other is not error or name == TIMED_OUT:
@@ -206,14 +195,6 @@ def _failures_that_nothing_takes(tree: Tree) -> Iterator[Mistake]:
             )
             cure = f"Add one on {step.name}.failed, or .on_failure(to=...) of the pipeline"
             yield Mistake(message, cure, state.place, state=state.name, severity="warning")
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
-def _is_exception(value: object) -> bool:
-    return isinstance(value, type) and issubclass(value, BaseException)
 
 
 def _of(step: Step[Any, Any], message: str, cure: str, severity: Severity = "error") -> Mistake:

@@ -10,7 +10,8 @@ from datetime import datetime
 
 from engine.homes import HOMES
 from engine.store.contract import TokenTakenError
-from engine.store.values import AskedExecution, BegunExecution, Commit, Token
+from engine.store.limited import LimitedRoom
+from engine.store.values import AskedExecution, BegunExecution, Commit, Progress, Token
 from statemachines.run import Run
 
 
@@ -26,6 +27,8 @@ class Waiting:
     id: int
     asked: AskedExecution
     holder: int | None = None
+    began: datetime | None = None
+    progress: bytes | None = None
 
 
 @dataclass(slots=True)
@@ -45,12 +48,14 @@ class Executions:
     given: int = 0
     holders: dict[int, Holder] = field(default_factory=dict)
     tokens: dict[str, Token] = field(default_factory=dict)
+    rates: dict[tuple[int, str, str], datetime] = field(default_factory=dict)
+    """When the next would begin, by pipeline, step and what it is limited by."""
 
     def copied(self) -> Executions:
         """As they are now."""
         rows = {address: copy.copy(one) for address, one in self.rows.items()}
         holders = {number: copy.copy(one) for number, one in self.holders.items()}
-        return Executions(rows, self.given, holders, dict(self.tokens))
+        return Executions(rows, self.given, holders, dict(self.tokens), dict(self.rates))
 
     def write(self, commit: Commit) -> None:
         """What a commit changes of them."""
@@ -61,8 +66,14 @@ class Executions:
             before = self.rows.get(address)
             if before is None:
                 self.given += 1
-            holder = before.holder if before is not None and asked.stopping else None
-            self.rows[address] = Waiting(self.given if before is None else before.id, asked, holder)
+            if before is None:
+                self.rows[address] = Waiting(self.given, asked)
+                continue
+            if asked.since != before.asked.since:
+                before.began = None
+            by = asked.limited_by if before.asked.limited_by is None else before.asked.limited_by
+            before.asked = asked._replace(limited_by=by)
+            before.holder = before.holder if asked.stopping else None
 
     def write_tokens(self, commit: Commit) -> None:
         """What a commit changes of tokens."""
@@ -93,9 +104,86 @@ class Executions:
             may = one.holder is None and one.asked.again <= until and one.id not in but
             if may and left.get(place, 0) and home_of(one.asked.key) in homes and is_loaded(one.asked.run):
                 left[place] -= 1
+                one.holder, one.began = holder, one.began or until
+                begun.append(one)
+        return begun
+
+    def begin_limited(
+        self,
+        rooms: Sequence[LimitedRoom],
+        until: datetime,
+        homes: Sequence[int],
+        but: Sequence[int],
+        holder: int,
+        is_loaded: Callable[[int], bool],
+    ) -> list[Waiting]:
+        """Those that begin now of steps with a limit."""
+        begun: list[Waiting] = []
+        for limit in rooms:
+            room = limit.room
+            for one in sorted(self.rows.values(), key=lambda one: (one.asked.again, one.id)):
+                asked = one.asked
+                is_here = home_of(asked.key) in homes and is_loaded(asked.run)
+                may = one.holder is None and asked.again <= until and one.id not in but and is_here
+                is_of = (asked.pipeline, asked.step) == (limit.pipeline, limit.step)
+                if (
+                    room
+                    and is_of
+                    and asked.limited_by is not None
+                    and may
+                    and self._leaves(limit, one, until)
+                ):
+                    room -= 1
+                    one.holder, one.began = holder, one.began or until
+                    begun.append(one)
+        return sorted(begun, key=lambda one: (one.asked.again, one.id))
+
+    def _leaves(self, limit: LimitedRoom, one: Waiting, now: datetime) -> bool:
+        """Whether a limit leaves room for this one, which begins then."""
+        place = limit.pipeline, limit.step, one.asked.limited_by or ""
+        same = [other.holder for other in self.rows.values() if _limited(other) == place]
+        due = limit.due(self.rates.get(place), now)
+        if not limit.leaves(len(same) - same.count(None), due, now):
+            return False
+        if limit.interval is not None:
+            self.rates[place] = due + limit.interval
+        return True
+
+    def limit_waiting(self, steps: Sequence[tuple[int, str]]) -> None:
+        """Have what waits without a limit be limited."""
+        for one in self.rows.values():
+            is_of = (one.asked.pipeline, one.asked.step) in steps
+            if is_of and one.holder is None and one.asked.limited_by is None:
+                one.asked = one.asked._replace(limited_by="")
+
+    def begin_untried(
+        self,
+        overdue: Mapping[tuple[int, str], datetime],
+        homes: Sequence[int],
+        but: Sequence[int],
+        holder: int,
+        limit: int,
+        is_loaded: Callable[[int], bool],
+    ) -> list[Waiting]:
+        """Those of which there is only something to be told."""
+        begun: list[Waiting] = []
+        for one in sorted(self.rows.values(), key=lambda one: one.id):
+            place = one.asked.pipeline, one.asked.step
+            may = place in overdue and one.holder is None and one.id not in but
+            is_over = one.began is not None and place in overdue and one.began <= overdue[place]
+            is_here = home_of(one.asked.key) in homes and is_loaded(one.asked.run)
+            if may and (one.asked.stopping or is_over) and is_here and len(begun) < limit:
                 one.holder = holder
                 begun.append(one)
         return begun
+
+    def note_progress(self, holder: int, notes: Sequence[Progress]) -> None:
+        """How far attempts have come."""
+        by_id = {one.id: one for one in self.rows.values()}
+        for note in notes:
+            one = by_id.get(note.id)
+            if one is not None and (one.holder, one.asked.attempt) == (holder, note.attempt):
+                one.progress = note.progress
 
     def hold(self, holder: int, instance: str | None, now: float) -> None:
         """A holder is there; one of the same instance that was there before is not."""
@@ -121,11 +209,15 @@ class Executions:
         ]
 
 
+def _limited(one: Waiting) -> tuple[int, str, str | None]:
+    return one.asked.pipeline, one.asked.step, one.asked.limited_by
+
+
 def as_begun(one: Waiting, run: Run, input: bytes, made: bytes | None = None) -> BegunExecution:
     """As the store answers."""
     asked = one.asked
     return BegunExecution(
         one.id, asked.pipeline, asked.key, run.generation, asked.run, run.definition, home_of(asked.key),
         asked.sequence, asked.number, asked.step, asked.attempt, asked.error, input, asked.of, asked.stopping, made,
-        asked.since, asked.token,
+        asked.since, asked.token, one.progress, one.began,
     )  # fmt: skip

@@ -13,6 +13,7 @@ import orjson
 from connectors.source import Partition
 from engine.log import PIPELINE_PAUSED, Kind, LogRow, unpack
 from engine.store.contract import LostPositionsError, LostRunsError, RefusedByStoreError
+from engine.store.limited import LimitedRoom
 from engine.store.values import (
     Applied,
     BegunExecution,
@@ -27,6 +28,7 @@ from engine.store.values import (
     Origin,
     Pause,
     Position,
+    Progress,
     Release,
     StoredDeadLetter,
     Token,
@@ -193,19 +195,51 @@ class FakeStore:
         but: Sequence[int],
         holder: int,
     ) -> list[BegunExecution]:
-        tables = self.tables
+        begun = self.tables.executions.begin(rooms, until, homes, but, holder, self._are_loaded(definitions))
+        return [self._begun(one, self._input_of(one), self._made_of(one)) for one in begun]
 
+    def _are_loaded(self, definitions: Sequence[int]) -> Callable[[int], bool]:
         def is_loaded(run: int) -> bool:
-            found = tables.runs[run][1]
+            found = self.tables.runs[run][1]
             return found.definition in definitions and not found.held
 
-        begun = tables.executions.begin(rooms, until, homes, but, holder, is_loaded)
+        return is_loaded
+
+    async def begin_limited(
+        self,
+        rooms: Sequence[LimitedRoom],
+        until: datetime,
+        homes: Sequence[int],
+        definitions: Sequence[int],
+        but: Sequence[int],
+        holder: int,
+    ) -> list[BegunExecution]:
+        asked = rooms, until, homes, but, holder, self._are_loaded(definitions)
+        begun = self.tables.executions.begin_limited(*asked)
         return [self._begun(one, self._input_of(one), self._made_of(one)) for one in begun]
+
+    async def limit_waiting(self, steps: Sequence[tuple[int, str]]) -> None:
+        self.tables.executions.limit_waiting(steps)
+
+    async def begin_untried(
+        self,
+        overdue: Mapping[tuple[int, str], datetime],
+        homes: Sequence[int],
+        definitions: Sequence[int],
+        but: Sequence[int],
+        holder: int,
+        limit: int,
+    ) -> list[BegunExecution]:
+        asked = overdue, homes, but, holder, limit, self._are_loaded(definitions)
+        return [self._begun(one, b"") for one in self.tables.executions.begin_untried(*asked)]
+
+    async def note_progress(self, holder: int, notes: Sequence[Progress]) -> None:
+        self.tables.executions.note_progress(holder, notes)
 
     async def put_back(self, holder: int, but: Sequence[int]) -> None:
         for one in self.tables.executions.rows.values():
             if one.holder == holder and one.id not in but:
-                one.holder = None
+                one.holder, one.began = None, one.began if one.asked.attempt > one.asked.since + 1 else None
 
     async def begun_by_others(
         self,
@@ -231,7 +265,8 @@ class FakeStore:
         contexts = (rows[asked.run, number].context for number in range(asked.sequence, 0, -1))
         return next(context for context in contexts if context)
 
-    async def hold(self, holder: int, instance: str | None) -> None:
+    async def hold(self, holder: int, instance: str | None, breakers: bytes = b"") -> None:
+        del breakers
         self.tables.executions.hold(holder, instance, self._clock())
 
     async def let_go(self, holder: int) -> None:

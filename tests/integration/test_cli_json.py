@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from engine.breakers import Breakers
+from statemachines import Breaker
 from tests.cli import pointsman
 from tests.documented import Page
 from tests.integration.test_cli_run import engine_on, reader_on, run
@@ -171,6 +174,7 @@ async def test_every_answer_has_the_documented_fields_and_no_others(
     letters = {one["event_id"]: one["id"] for one in ask("dead-letters list", on=looking)}
     ask("dead-letters show", letters["broken"], on=looking)
     ask("positions list", on=looking)
+    await ask_of_breakers(ask, looking, database)
     ask("verify", on=looking)
     ask("replay", file, on=looking)
     (differs,) = ask("replay", other, on=looking)["mismatches"]
@@ -213,6 +217,25 @@ def ask_of_what_waits(ask: Callable[..., Any], looking: dict[str, str]) -> None:
     (greeting,) = ask("explain", greeted, on=looking)["answers"]
     assert greeting["origin"]["key"] == "c-3"
     assert ask("explain", waiting["due"][0]["id"], on=looking)["notes"]
+
+
+async def ask_of_breakers(ask: Callable[..., Any], looking: dict[str, str], database: Database) -> None:
+    """As an engine says it that is there."""
+    assert ask("breakers", on=looking) == []
+    breakers = Breakers(lambda: datetime.now(UTC))
+    breakers.load([("case", "charge", Breaker("payments"))])
+    columns = "id, namespace, instance, seen, breakers"
+    values = f"7, '{looking['NAMESPACE']}', 'one', now() + interval '1 hour', '\\x{breakers.as_json().hex()}'"
+    await execute(database.owner_dsn, f"insert into pointsman.holders ({columns}) values ({values})")
+    [told] = ask("breakers", on=looking)
+    assert (told["name"], told["engine"], told["state"]) == ("payments", "one", "closed")
+    assert pointsman("breakers", on=looking).out.splitlines()[1].split()[:5] == [
+        "payments",
+        "one",
+        "closed",
+        "0",
+        "of",
+    ]
 
 
 def ask_of_operators(ask: Callable[..., Any], letter: int) -> None:

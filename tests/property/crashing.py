@@ -18,6 +18,7 @@ import random
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -27,6 +28,7 @@ from pydantic import Field
 from connectors.source import RawRecord
 from engine.dispositions import Disposition
 from engine.log import LogRow, fold
+from statemachines.bounds import Limit
 from statemachines.context import Context
 from statemachines.definition import Pipeline
 from statemachines.done import Done
@@ -96,6 +98,8 @@ class Entry(NamedTuple):
     attempt: int
     amount: int
     made: str | None
+    progress: int | None
+    """What an attempt before it has said: its number."""
 
 
 @dataclass
@@ -134,6 +138,7 @@ class Outside:
         check_alive()
         first = not any(one.step == call.step and one.order == call.key for one in self.ledger)
         self._write(BEGUN, order, call, made)
+        call.heartbeat(call.attempt)
         if first:
             self._tell(call)
         try:
@@ -179,8 +184,8 @@ class Outside:
 
     def _write(self, what: str, order: Order, call: Call, made: str | None) -> None:
         of = "" if call.undone is None else call.of.idempotency_key
-        entry = Entry(what, call.step, call.key, call.idempotency_key, of, call.attempt, order.amount, made)
-        self.ledger.append(entry)
+        named = what, call.step, call.key, call.idempotency_key, of
+        self.ledger.append(Entry(*named, call.attempt, order.amount, made, call.progress))
 
 
 def raise_what_it_must(call: Call, *, first: bool) -> None:
@@ -235,7 +240,7 @@ def saga(attempts: int) -> Machine:
     retry = Retry(attempts=attempts, wait=wait, unless=OutOfStockError)
     stubborn = Retry(attempts=1_000, wait=wait)
 
-    @flow.step(retry=retry)
+    @flow.step(retry=retry, limit=Limit("order", rate=10))
     async def charge(order: Order, call: Call) -> str:
         return await OUTSIDE[-1].do(order, call)
 
@@ -243,7 +248,7 @@ def saga(attempts: int) -> Machine:
     async def refund(order: Order, made: str | None, call: Call) -> None:
         await OUTSIDE[-1].do(order, call, made)
 
-    @flow.step(retry=retry)
+    @flow.step(retry=retry, limit=Limit(at_once=2), heartbeat=timedelta(minutes=1))
     async def reserve(order: Order, call: Call) -> str | Later:
         if call.key in OUTSIDERS:
             return await OUTSIDE[-1].hand_over(order, call)
@@ -389,6 +394,7 @@ def check_the_tables(lived: Lived) -> None:
     """Nothing is left of anything, and each record was taken once."""
     tables, source = lived.world.tables, lived.world.source
     assert not tables.executions.rows
+    assert set(tables.executions.rates) == {(1, "charge", order) for order in ORDERS}
     assert not tables.letters
     assert not tables.inbox
     assert not [one for one in tables.executions.tokens.values() if one.waits]
@@ -427,6 +433,9 @@ def check_attempts(entries: list[Entry], attempts: int) -> None:
         assert len({one.key for one in several}) == 1, f"{name} has several keys"
         numbers = [one.attempt for one in several if one.what == BEGUN]
         assert numbers == sorted(set(numbers)), f"{name} has begun an attempt twice: {numbers}"
+        seen = [one.progress or 0 for one in several if one.what == BEGUN]
+        assert seen == sorted(seen), f"{name} has seen progress that was over: {seen}"
+        assert all(before < number for before, number in zip(seen, numbers, strict=True)), seen
         assert len({(one.amount, one.made) for one in several}) == 1, f"{name} was given different input"
         if not several[0].of:
             assert max(numbers) <= attempts, f"{name} was tried too often"

@@ -12,6 +12,7 @@ import orjson
 import pytest
 
 from statemachines import Call, Retry, exponential
+from statemachines.bounds import Bounds
 from statemachines.canonical import canonical_bytes
 from statemachines.codehash import _subjects, code_hash
 from statemachines.loading import find_pipelines
@@ -77,6 +78,7 @@ UNSEEN: dict[str, Callable[[Shop], Any]] = {
     "retry": lambda made: setattr(made.charge, "retry", Retry(9, exponential(5, 6), KeyError)),
     "timeout": lambda made: setattr(made.charge, "timeout", timedelta(1)),
     "at_once": lambda made: setattr(made.charge, "at_once", None),
+    "bounds": lambda made: setattr(made.charge, "bounds", Bounds(timedelta(1), timedelta(2))),
     "an exception that no transition takes": lambda made: made.charge.failed_with(CardStolen),
 }
 

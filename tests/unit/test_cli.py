@@ -117,6 +117,7 @@ def test_an_address_that_is_not_given_is_bad_usage(runner: CliRunner) -> None:
 
 
 WORDS: dict[str, list[str]] = {
+    "breakers": [],
     "cancel": ["o-1", "--reason", "a test"],
     "complete": ["token", "--result", "1"],
     "config": [],

@@ -12,6 +12,7 @@ import orjson
 import pytest
 
 from statemachines import Compensate, Event, Retry
+from statemachines.bounds import Bounds
 from statemachines.canonical import canonical_bytes
 from statemachines.diagram import Marks, to_mermaid
 from statemachines.outcome import Moved, Reason
@@ -169,10 +170,11 @@ def test_the_structure_shows_every_change(change: Callable[[Trade], Any]) -> Non
     assert canonical_bytes(made.flow) != canonical_bytes(Trade().flow)
 
 
-@pytest.mark.parametrize("name", ["retry", "timeout", "at_once"])
+@pytest.mark.parametrize("name", ["retry", "timeout", "at_once", "bounds"])
 def test_how_it_is_tried_is_not_part_of_it(name: str) -> None:
     made = Trade()
-    setattr(made.refund, name, {"retry": Retry(2), "timeout": timedelta(1), "at_once": None}[name])
+    others = {"retry": Retry(2), "timeout": timedelta(1), "at_once": None, "bounds": Bounds(timedelta(1))}
+    setattr(made.refund, name, others[name])
     assert canonical_bytes(made.flow) == canonical_bytes(Trade().flow)
 
 

@@ -54,6 +54,8 @@ def test_a_compensation_without_mistakes_has_none() -> None:
     ("settings", "message"),
     [
         ({"timeout": 30}, "timeout=30 of the compensation 'undo' is no time"),
+        ({"heartbeat": 30}, "heartbeat=30 of the compensation 'undo' is no time"),
+        ({"within": 30}, "within=30 of the compensation 'undo' is no time"),
         ({"retry": 5}, "retry=5 of the compensation 'undo' does not say"),
         ({"at_once": 0}, "at_once=0 of the compensation 'undo' is not how many"),
         ({"on_error": 1}, "on_error=1 of the compensation 'undo' is neither True nor False"),

@@ -8,10 +8,23 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from tenacity import wait_fixed
 
-from statemachines import Call, Done, Event, Mistake, Retry, Step, StepFailed, exponential
+from statemachines import (
+    Breaker,
+    Call,
+    Context,
+    Done,
+    Event,
+    Limit,
+    Mistake,
+    Pipeline,
+    Retry,
+    Step,
+    StepFailed,
+    exponential,
+)
 from statemachines.limits import DELAY_DAYS_MAX
 from statemachines.validation import find_mistakes
 from tests.unit.mistaken import Asked, Begun, Empty, Ended, Flow, right, state_of, the_mistake, yes
@@ -37,6 +50,9 @@ def work(_context: Empty, _call: Call) -> int:
     return 1
 
 
+ODD: Any = 5
+
+
 def running(function: Any = work, **settings: Any) -> tuple[Flow, Step[Any, Any]]:
     """``open`` runs a step, whose end is taken in whatever way."""
     flow = right()
@@ -51,6 +67,10 @@ def test_a_step_without_mistakes_has_none() -> None:
     assert find_mistakes(running()[0]) == []
     settings: dict[str, Any] = {
         "timeout": timedelta(days=DELAY_DAYS_MAX),
+        "heartbeat": SECOND,
+        "limit": Limit(at_once=1, rate=0.5),
+        "breaker": Breaker("payments", 1, SECOND, SECOND, (KeyError, OSError)),
+        "within": timedelta(days=DELAY_DAYS_MAX),
         "at_once": 1,
         "retry": Retry(1, exponential(1, 2) + wait_fixed(1), (RefusedError, KeyError)),
     }
@@ -64,6 +84,40 @@ def test_a_step_without_mistakes_has_none() -> None:
         ({"timeout": 0 * SECOND}, "is no time that an attempt may take", "timedelta(seconds=30)"),
         ({"timeout": -SECOND}, "is no time that an attempt may take", "timedelta(seconds=30)"),
         ({"timeout": timedelta.max}, "is no time that an attempt may take", "timedelta(seconds=30)"),
+        ({"heartbeat": 30}, "heartbeat=30 of the step 'work' is no time", "heartbeat=timedelta(seconds=30)"),
+        ({"heartbeat": 0 * SECOND}, "is no time that an attempt may be silent", "timedelta(seconds=30)"),
+        ({"within": "1h"}, "within='1h' of the step 'work' is no time", "within=timedelta(seconds=30)"),
+        ({"within": -SECOND}, "is no time that all attempts may take together", "timedelta(seconds=30)"),
+        (
+            {"within": timedelta.max},
+            "is no time that all attempts may take together",
+            "timedelta(seconds=30)",
+        ),
+        ({"limit": 5}, "limit=5 of the step 'work' is no limit", 'limit=Limit("tenant", at_once=2)'),
+        ({"limit": Limit()}, "the limit of the step 'work' limits nothing", "Say at_once= or rate="),
+        ({"limit": Limit(at_once=0)}, "at_once=0 of the limit of the step 'work'", "from 1 on"),
+        ({"limit": Limit(rate=0)}, "rate=0 of the limit of the step 'work' is not how many", "between"),
+        ({"limit": Limit(rate=-1.5)}, "rate=-1.5 of the limit of the step 'work'", "and 100,000"),
+        ({"limit": Limit(rate=True)}, "rate=True of the limit of the step 'work'", "Write a number"),
+        ({"limit": Limit(rate=float("nan"))}, "rate=nan of the limit of the step 'work'", "Write a number"),
+        ({"limit": Limit(rate=2e5)}, "rate=200000.0 of the limit of the step 'work'", "Write a number"),
+        ({"limit": Limit(ODD, at_once=1)}, "is by 5, which is no name of a field", "Name a field"),
+        (
+            {"limit": Limit("tenant", at_once=1)},
+            "is by 'tenant', which is no field of Empty",
+            "None are known",
+        ),
+        ({"limit": Limit("tenant.id", at_once=1)}, "is by 'tenant.id', which is no field", "None are known"),
+        ({"breaker": "x"}, "breaker='x' of the step 'work' is no breaker", 'breaker=Breaker("payments")'),
+        ({"breaker": Breaker(5)}, "the breaker of the step 'work' cannot be called 5", "printable text"),  # type: ignore[arg-type]
+        ({"breaker": Breaker("")}, "the breaker of the step 'work' cannot be called ''", "printable text"),
+        ({"breaker": Breaker("a\n")}, "cannot be called 'a\\n'", "printable text"),
+        ({"breaker": Breaker("a" * 101)}, "the breaker of the step 'work' cannot be called", "100 letters"),
+        ({"breaker": Breaker("a", 0)}, "failures=0 of the breaker 'a' of the step 'work'", "from 1 on"),
+        ({"breaker": Breaker("a", within=5)}, "within=5 of the breaker 'a'", "within=timedelta"),  # type: ignore[arg-type]
+        ({"breaker": Breaker("a", open_for=-SECOND)}, "is no time that it may be open", "open_for=timedelta"),
+        ({"breaker": Breaker("a", on=5)}, "on=5 of the breaker 'a' of the step 'work'", "Name a class"),  # type: ignore[arg-type]
+        ({"breaker": Breaker("a", on=(KeyError, "x"))}, "on='x' of the breaker 'a'", "Name a class"),  # type: ignore[arg-type]
         ({"at_once": 0}, "at_once=0 of the step 'work' is not how many", "a whole number from 1 on"),
         ({"at_once": True}, "at_once=True of the step 'work'", "a whole number from 1 on"),
         ({"at_once": 1.5}, "at_once=1.5 of the step 'work'", "a whole number from 1 on"),
@@ -83,6 +137,55 @@ def test_how_it_is_tried_makes_sense(settings: dict[str, Any], message: str, cur
     assert message in mistake.message
     assert cure in mistake.cure
     assert mistake.place == step.place
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"heartbeat": SECOND, "timeout": SECOND}, "heartbeat=1 s of the step 'work' is never over before"),
+        (
+            {"within": SECOND, "timeout": 2 * SECOND},
+            "within=1 s of the step 'work' is over before its timeout is",
+        ),
+    ],
+)
+def test_a_time_that_another_one_makes_useless_is_warned_of(settings: dict[str, Any], message: str) -> None:
+    assert message in the_mistake(running(**settings)[0], "warning").message
+
+
+def test_times_that_go_together_are_not_warned_of() -> None:
+    assert not find_mistakes(running(heartbeat=SECOND, timeout=2 * SECOND, within=2 * SECOND)[0])
+
+
+def test_a_limit_is_by_a_field_as_it_is_stored() -> None:
+    class Order(Context):
+        customer: dict[str, str] = Field(default_factory=dict)
+        tenant: str = Field(default="", alias="tenantId")
+
+    def charge(_order: Order, _call: Call) -> int:
+        return 1
+
+    for by, is_right in {"customer": True, "customer.id": True, "tenantId": True, "tenant": False}.items():
+        flow: Pipeline[Order] = Pipeline("any", Order)
+        flow.step(limit=Limit(by, at_once=1))(charge)
+        wrong = [one for one in find_mistakes(flow) if "the limit of" in one.message]
+        assert (wrong == []) == is_right, by
+
+
+def test_steps_say_the_same_of_one_breaker() -> None:
+    flow, _ = running(breaker=Breaker("payments", failures=3))
+
+    def other(_context: Empty, _call: Call) -> int:
+        return 1
+
+    state_of(flow, "done").final = False
+    state_of(flow, "done").run = flow.step(breaker=Breaker("payments", failures=4))(other)
+    wrong = [one for one in find_mistakes(flow) if "payments" in one.message]
+    assert [one.message for one in wrong] == [
+        "'other' and 'work' say different things of the breaker 'payments'"
+    ]
+    flow.steps[1].bounds = flow.steps[0].bounds
+    assert not [one for one in find_mistakes(flow) if "payments" in one.message]
 
 
 def no_parameters() -> int:

@@ -125,6 +125,20 @@ from pointsman.executions e where e.run = any ($1::bigint[]) order by e.run, e.s
 -- Of a run, those of which an attempt has begun.
 select sequence, number from pointsman.executions where run = $1 and holder is not null
 
+-- name: holders_with_breakers
+-- Engines that were heard of so many seconds ago at most, and how their breakers are.
+select id, instance, seen, breakers from pointsman.holders
+where namespace = $1 and breakers <> '' and seen >= clock_timestamp() - make_interval(secs => $2)
+order by instance nulls last, id
+
+-- name: attempts_that_wait
+-- How many of a step wait for an attempt.
+select p.name, e.step, count(*)
+from unnest($2::text[], $3::text[]) as wanted (pipeline, step)
+join pointsman.pipelines p on p.namespace = $1 and p.name = wanted.pipeline
+join pointsman.executions e on e.pipeline = p.id and e.step = wanted.step and e.holder is null
+group by p.name, e.step
+
 -- name: waiting_of_runs
 select run, sequence, until from pointsman.waiting where run = any ($1::bigint[]) order by run, sequence
 

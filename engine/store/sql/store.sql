@@ -335,19 +335,23 @@ select cluster, topic, partition from pointsman.positions where id = $1
 -- name: add_executions
 -- New ones, those whose next attempt is to wait for its turn, and those that are to be stopped.
 insert into pointsman.executions (
-    pipeline, home, run, sequence, number, step, attempt, again, error, of, made, stopping, since, token
+    pipeline, home, run, sequence, number, step, attempt, again, error, of, made, stopping, since, token, limited_by
 )
 select new.pipeline, pointsman.home_of(new.key), new.run, new.sequence, new.number, new.step, new.attempt, new.again,
-    new.error, new.of, new.made, new.stopping, new.since, new.token
+    new.error, new.of, new.made, new.stopping, new.since, new.token, new.limited_by
 from unnest(
     $1::int[], $2::text[], $3::bigint[], $4::int[], $5::int[], $6::text[], $7::int[], $8::timestamptz[], $9::text[],
-    $10::text[], $11::int[], $12::boolean[], $13::int[], $14::text[]
-) as new (pipeline, key, run, sequence, number, step, attempt, again, error, of, made, stopping, since, token)
+    $10::text[], $11::int[], $12::boolean[], $13::int[], $14::text[], $15::text[]
+) as new (
+    pipeline, key, run, sequence, number, step, attempt, again, error, of, made, stopping, since, token, limited_by
+)
 on conflict (run, sequence, number) do update
 -- Who has begun an attempt of what is to be stopped has to say what became of it.
 set attempt = excluded.attempt, again = excluded.again, error = excluded.error, stopping = excluded.stopping,
-    since = excluded.since, token = excluded.token,
-    holder = case when excluded.stopping then executions.holder end
+    -- What begins anew has all the time again.
+    since = excluded.since, began = case when excluded.since = executions.since then executions.began end,
+    token = excluded.token, holder = case when excluded.stopping then executions.holder end,
+    limited_by = coalesce(executions.limited_by, excluded.limited_by)
 
 -- name: remove_executions
 delete from pointsman.executions e
@@ -395,7 +399,8 @@ with wanted as (
         order by e.again, e.id limit wanted.room for update skip locked
     ) next
 ), begun as (
-    update pointsman.executions e set holder = $8 from found where e.id = found.id returning e.*
+    update pointsman.executions e set holder = $8, began = coalesce(e.began, $4)
+    from found where e.id = found.id returning e.*
 )
 select b.id, b.pipeline, r.key, r.generation, b.run, r.definition, b.home, b.sequence, b.number, b.step, b.attempt,
     b.error,
@@ -408,9 +413,40 @@ select b.id, b.pipeline, r.key, r.generation, b.run, r.definition, b.home, b.seq
     case when b.made > 0 then (
         select e.payload from pointsman.events e where e.run = b.run and e.sequence = b.made
     ) end as made,
-    b.since, b.token
+    b.since, b.token, b.progress, b.began
 from begun b join pointsman.runs r on r.id = b.run
 order by b.again, b.id
+
+-- name: begin_untried
+-- Those of which there is only something to be told, however little room there is.
+with wanted as (
+    select * from unnest($1::int[], $2::text[], $3::timestamptz[]) as wanted (pipeline, step, overdue)
+), found as (
+    select next.id
+    from wanted cross join lateral (
+        select e.id
+        from pointsman.executions e
+        where e.pipeline = wanted.pipeline and e.step = wanted.step and e.holder is null
+            and (e.stopping or e.began is not null) and (e.stopping or e.began <= wanted.overdue)
+            and e.home = any ($5::smallint[]) and e.id <> all ($6::bigint[])
+            and exists (
+                select from pointsman.runs r where r.id = e.run and r.definition = any ($7::int[]) and r.held = 0
+            )
+        order by e.id limit $4 for update skip locked
+    ) next
+), begun as (
+    update pointsman.executions e set holder = $8 from found where e.id = found.id returning e.*
+)
+select b.id, b.pipeline, r.key, r.generation, b.run, r.definition, b.home, b.sequence, b.number, b.step, b.attempt,
+    b.error, ''::bytea as input, b.of, b.stopping, null::bytea as made, b.since, b.token, b.progress, b.began
+from begun b join pointsman.runs r on r.id = b.run
+order by b.id
+
+-- name: note_progress
+-- Of attempts that go on here. It is no part of the log: only what may be lost is said by it.
+update pointsman.executions e set progress = new.progress
+from unnest($2::bigint[], $3::int[], $4::bytea[]) as new (id, attempt, progress)
+where e.id = new.id and e.attempt = new.attempt and e.holder = $1
 
 -- name: hold
 -- This engine is there. One that was started with the same name before is not, and one that is silent for long is forgotten.
@@ -418,21 +454,22 @@ with gone as (
     delete from pointsman.holders
     where id <> $1 and namespace = $2 and (instance = $3 or seen < clock_timestamp() - interval '1 day')
 )
-insert into pointsman.holders (id, namespace, instance, seen) values ($1, $2, $3, clock_timestamp())
-on conflict (id) do update set seen = excluded.seen
+insert into pointsman.holders (id, namespace, instance, seen, breakers) values ($1, $2, $3, clock_timestamp(), $4)
+on conflict (id) do update set seen = excluded.seen, breakers = excluded.breakers
 
 -- name: let_go
 delete from pointsman.holders where id = $1
 
 -- name: put_back
 -- What this engine was given, and does not know of: it was cancelled, or lost the connection, before it heard the answer.
-update pointsman.executions set holder = null where holder = $1 and id <> all ($2::bigint[])
+update pointsman.executions
+set holder = null, began = case when attempt > since + 1 then began end
+where holder = $1 and id <> all ($2::bigint[])
 
 -- name: begun_by_others
 -- Attempts that engines have begun who are not heard of any more.
 select e.id, e.pipeline, r.key, r.generation, e.run, r.definition, e.home, e.sequence, e.number, e.step, e.attempt,
-    e.error, ''::bytea as input, e.of, e.stopping, null::bytea as made,
-    e.since, e.token
+    e.error, ''::bytea as input, e.of, e.stopping, null::bytea as made, e.since, e.token, e.progress, e.began
 from pointsman.executions e join pointsman.runs r on r.id = e.run
 where e.holder is not null and e.home = any ($1::smallint[]) and e.pipeline = any ($2::int[])
     and r.definition = any ($3::int[]) and r.held = 0 and e.id <> all ($4::bigint[])

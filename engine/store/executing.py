@@ -1,0 +1,116 @@
+"""The executions of the store on Postgres: attempts that begin, and who makes them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from engine.store.connecting import Connection, translated
+from engine.store.limited import LimitedRoom
+from engine.store.limiting import Limiting
+from engine.store.queries import load
+from engine.store.values import BegunExecution, Progress
+
+_SQL = load("store")
+_LIMITS = load("limits")
+
+
+class Executions:
+    """On one connection; the contract is that of ``engine.store.contract.Store``."""
+
+    def __init__(self, looker: Connection, looking: asyncio.Lock, namespace: str) -> None:
+        self._looker = looker
+        self._looking = looking
+        self._namespace = namespace
+        self._limiting = Limiting(looker)
+        self._unfinished: set[asyncio.Task[Any]] = set()
+
+    async def begin_executions(
+        self,
+        rooms: Mapping[tuple[int, str], int],
+        until: datetime,
+        homes: Sequence[int],
+        definitions: Sequence[int],
+        but: Sequence[int],
+        holder: int,
+    ) -> list[BegunExecution]:
+        wanted = [[pipeline for pipeline, _ in rooms], [step for _, step in rooms], list(rooms.values())]
+        sql = _SQL["begin_executions"]
+        return await self._executions(sql, *wanted, until, homes, but, definitions, holder)
+
+    async def begin_limited(
+        self,
+        rooms: Sequence[LimitedRoom],
+        until: datetime,
+        homes: Sequence[int],
+        definitions: Sequence[int],
+        but: Sequence[int],
+        holder: int,
+    ) -> list[BegunExecution]:
+        asked = rooms, until, (homes, but, definitions), holder
+        # To its end, also where nobody waits for the answer any more: half a transaction would stay on the connection.
+        begins = asyncio.create_task(self._begin_limited(*asked))
+        self._unfinished.add(begins)
+        begins.add_done_callback(self._unfinished.discard)
+        return await asyncio.shield(begins)
+
+    async def _begin_limited(self, *asked: Any) -> list[BegunExecution]:
+        async with self._looking, translated(self._looker):
+            return await self._limiting.begin(*asked)
+
+    async def limit_waiting(self, steps: Sequence[tuple[int, str]]) -> None:
+        columns = [list(column) for column in zip(*steps, strict=True)]
+        async with self._looking, translated(self._looker):
+            await self._looker.execute(_LIMITS["limit_waiting"], *columns)
+
+    async def begin_untried(
+        self,
+        overdue: Mapping[tuple[int, str], datetime],
+        homes: Sequence[int],
+        definitions: Sequence[int],
+        but: Sequence[int],
+        holder: int,
+        limit: int,
+    ) -> list[BegunExecution]:
+        wanted = [pipeline for pipeline, _ in overdue], [step for _, step in overdue], list(overdue.values())
+        sql = _SQL["begin_untried"]
+        return await self._executions(sql, *wanted, limit, homes, but, definitions, holder)
+
+    async def note_progress(self, holder: int, notes: Sequence[Progress]) -> None:
+        columns = [list(column) for column in zip(*notes, strict=True)]
+        async with self._looking, translated(self._looker):
+            await self._looker.execute(_SQL["note_progress"], holder, *columns)
+
+    async def put_back(self, holder: int, but: Sequence[int]) -> None:
+        async with self._looking, translated(self._looker):
+            await self._looker.execute(_SQL["put_back"], holder, but)
+
+    async def begun_by_others(
+        self,
+        homes: Sequence[int],
+        pipelines: Sequence[int],
+        definitions: Sequence[int],
+        but: Sequence[int],
+        silent_seconds: float,
+        limit: int,
+    ) -> list[BegunExecution]:
+        asked = homes, pipelines, definitions, but, silent_seconds, limit
+        return await self._executions(_SQL["begun_by_others"], *asked)
+
+    async def hold(self, holder: int, instance: str | None, breakers: bytes = b"") -> None:
+        async with self._looking, translated(self._looker):
+            await self._looker.execute(_SQL["hold"], holder, self._namespace, instance, breakers)
+
+    async def let_go(self, holder: int) -> None:
+        async with self._looking, translated(self._looker):
+            await self._looker.execute(_SQL["let_go"], holder)
+
+    async def _executions(self, sql: str, *values: Any) -> list[BegunExecution]:
+        async with self._looking, translated(self._looker):
+            return [BegunExecution(*row) for row in await self._looker.fetch(sql, *values)]
+
+    async def executions_there(self, numbers: Sequence[int]) -> dict[int, bool]:
+        async with self._looking, translated(self._looker):
+            return dict(await self._looker.fetch(_SQL["executions_there"], numbers))

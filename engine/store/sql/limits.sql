@@ -1,0 +1,83 @@
+-- name: waiting_values
+-- The values that a step is limited by and of which something waits, behind one of them: a loose look through the index,
+-- which takes one step for each value, however much waits of it.
+with recursive found (value, number) as (
+    select min(e.limited_by), 1 from pointsman.executions e
+    where e.pipeline = $1 and e.step = $2 and e.holder is null and e.limited_by is not null
+        and ($3::text is null or e.limited_by > $3::text)
+    union all
+    select (
+        select min(e.limited_by) from pointsman.executions e
+        where e.pipeline = $1 and e.step = $2 and e.holder is null and e.limited_by > f.value
+    ), f.number + 1
+    from found f where f.value is not null and f.number < $4
+)
+select value from found where value is not null order by value
+
+-- name: take_limits
+select bool_and(pg_try_advisory_xact_lock(hashtext('pointsman.limits'), pipeline)) from unnest($1::int[]) as pipeline
+
+-- name: values_going
+-- How many attempts go on of each value; there are never more than engines make at once.
+select e.limited_by, count(*) from pointsman.executions e
+where e.pipeline = $1 and e.step = $2 and e.holder is not null and e.limited_by is not null
+group by e.limited_by
+
+-- name: rates_of
+select limited_by, next from pointsman.step_rates where pipeline = $1 and step = $2 and limited_by = any ($3::text[])
+
+-- name: note_rates
+insert into pointsman.step_rates (pipeline, step, limited_by, next)
+select * from unnest($1::int[], $2::text[], $3::text[], $4::timestamptz[])
+on conflict (pipeline, step, limited_by) do update set next = excluded.next
+
+-- name: begin_limited
+-- Of each value the next in order, so many as its limit leaves; and of all of them of a step, so many as there is room for.
+with free as (
+    select * from unnest($1::int[], $2::text[], $3::int[], $4::text[], $5::int[])
+        as free (pipeline, step, room, value, many)
+), found as (
+    select f.pipeline, f.step, f.room, waits.id, waits.again
+    from free f cross join lateral (
+        select e.id, e.again
+        from pointsman.executions e
+        where e.pipeline = f.pipeline and e.step = f.step and e.limited_by = f.value and e.holder is null
+            and e.again <= $6 and e.home = any ($7::smallint[]) and e.id <> all ($8::bigint[])
+            and exists (
+                select from pointsman.runs r where r.id = e.run and r.definition = any ($9::int[]) and r.held = 0
+            )
+        order by e.again, e.id limit f.many for update skip locked
+    ) waits
+), chosen as (
+    select id from (
+        select f.*, row_number() over (partition by f.pipeline, f.step order by f.again, f.id) as place from found f
+    ) f
+    where f.place <= f.room
+), begun as (
+    update pointsman.executions e set holder = $10, began = coalesce(e.began, $6)
+    from chosen c where e.id = c.id returning e.*
+)
+select b.id, b.pipeline, r.key, r.generation, b.run, r.definition, b.home, b.sequence, b.number, b.step, b.attempt,
+    b.error,
+    case when r.sequence = b.sequence then r.context else (
+        select e.context from pointsman.events e
+        where e.run = b.run and e.sequence <= b.sequence and e.context <> ''
+        order by e.sequence desc limit 1
+    ) end as input,
+    b.of, b.stopping,
+    case when b.made > 0 then (
+        select e.payload from pointsman.events e where e.run = b.run and e.sequence = b.made
+    ) end as made,
+    b.since, b.token, b.progress, b.began, b.limited_by
+from begun b join pointsman.runs r on r.id = b.run
+order by b.again, b.id
+
+-- name: limit_waiting
+-- What was asked for by who knew of no limit.
+update pointsman.executions e set limited_by = ''
+from unnest($1::int[], $2::text[]) as wanted (pipeline, step)
+where e.pipeline = wanted.pipeline and e.step = wanted.step and e.holder is null and e.limited_by is null
+
+-- name: forget_rates
+-- Whoever has begun nothing for so long may begin as if nothing were known.
+delete from pointsman.step_rates where next < clock_timestamp() - interval '1 hour'

@@ -41,7 +41,7 @@ def test_an_example_runs_and_its_picture_is_its_own(name: str) -> None:
 
 
 def test_there_is_an_example_of_every_construct() -> None:
-    assert len(SHOWN) == 24
+    assert len(SHOWN) == 26
     shown = "".join(SECTIONS[name] for name in SHOWN)
     for word in (
         "region(",

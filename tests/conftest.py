@@ -19,6 +19,8 @@ from tests.services import Database, Kafka, Postgres, TopicFactory
 hypothesis.settings.register_profile("pointsman", deadline=None)
 hypothesis.settings.load_profile("pointsman")
 
+LONGEST = {"test_benchmarks.py", "test_sagas.py", "test_road.py"}
+FOLDERS = ["chaos", "integration", "property", "scxml", "contract", "unit"]
 NEEDS = {
     "postgres": {"postgres", "empty_database", "database", "restartable_postgres"},
     "kafka": {"kafka", "topic", "restartable_kafka", "sasl_ssl_kafka"},
@@ -27,12 +29,21 @@ NEEDS = {
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test with the services that it needs, so that `-m "not kafka"` is right by itself."""
+    """Mark each test with the services that it needs, so that `-m "not kafka"` is right by itself.
+
+    What takes longest comes first, so that nobody works alone at the end where several share the files.
+    """
+    items.sort(key=_turn)
     for item in items:
         used = set(getattr(item, "fixturenames", ()))
         for service, fixtures in NEEDS.items():
             if used & fixtures:
                 item.add_marker(service)
+
+
+def _turn(item: pytest.Item) -> int:
+    folder = item.path.parent.name
+    return 0 if item.path.name in LONGEST else FOLDERS.index(folder) if folder in FOLDERS else len(FOLDERS)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

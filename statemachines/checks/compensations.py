@@ -13,7 +13,9 @@ from statemachines.checks.settings import UNDO
 from statemachines.definition import Move, Pipeline, State
 from statemachines.mistakes import Mistake
 from statemachines.step import Compensation, Step
-from statemachines.suggest import did_you_mean
+from statemachines.suggest import did_you_mean, listed
+
+WHOLE = "write it of the pipeline, flow.on(..., compensate=True), which undoes the whole run"
 
 
 def find(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
@@ -123,6 +125,27 @@ class _Scopes:
             if isinstance(state.run, Step) and state.run.compensation is not None:
                 self.owing |= set(self.chain(state))
 
+        self._moves = [one for one in pipeline.moves if one.targets]
+        self._reached: dict[State[Any], set[State[Any]]] = {}
+
+    def leads(self, state: State[Any], to: State[Any]) -> bool:
+        """Whether a run that was in one state may come to another, as far as transitions tell."""
+        if state not in self._reached:
+            found, new = {state}, [state]
+            while new:
+                around = {one.name for one in self.chain(new.pop())}
+                for move in self._moves:
+                    if move.source is None or move.source in around:
+                        entered = [
+                            one
+                            for one in self.named.values()
+                            if any(each.name in move.targets for each in self.chain(one))
+                        ]
+                        new += [one for one in entered if one not in found]
+                        found.update(entered)
+            self._reached[state] = found
+        return any(to in self.chain(one) for one in self._reached[state])
+
     def chain(self, state: State[Any]) -> list[State[Any]]:
         """A state and those around it."""
         found: list[State[Any]] = []
@@ -155,7 +178,33 @@ def _scope(move: Move, scopes: _Scopes) -> Iterator[Mistake]:
         message = (
             f"{name!r} has nothing to undo: it runs no step with a compensation, nor does a state inside it"
         )
-        yield of_move(move, message, "Name a state that does, or take compensate away")
+        yield of_move(move, message, f"Name a state that does, take compensate away, or {WHOLE}")
+    else:
+        yield from _what_stays(move, scope, source, scopes)
+
+
+def _what_stays(
+    move: Move, scope: State[Any], source: State[Any] | None, scopes: _Scopes
+) -> Iterator[Mistake]:
+    """A run that ends once a part of it is undone, and what was done before stays as it is."""
+    targets = [scopes.named.get(name) for name in move.targets]
+    if source is None or not all(one is not None and one.final and one.parent is None for one in targets):
+        return
+    stay = [
+        str(one.run)
+        for one in scopes.named.values()
+        if isinstance(one.run, Step)
+        and one.run.compensation is not None
+        and scope not in scopes.chain(one)
+        and scopes.leads(one, source)
+    ]
+    if stay:
+        message = (
+            f"the transition out of {source.name!r} undoes {scope.name!r} alone, and then the run ends: "
+            f"what the run has done before by {listed(stay)} is never undone"
+        )
+        cure = f"If that is not meant, {WHOLE}"
+        yield of_move(move, message, cure, severity="warning")
 
 
 def _reserved(pipeline: Pipeline[Any]) -> Iterator[Mistake]:

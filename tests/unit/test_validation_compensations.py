@@ -299,7 +299,7 @@ def test_a_state_may_be_undone_by_its_own_transitions_and_those_around_it() -> N
         inside.on(Asked, to="done", when=yes, compensate=compensate)
     around.on(Asked, to="done", when=yes, compensate=inside)
     flow.on(Asked, to="done", when=yes, compensate=around)
-    assert [one for one in find_mistakes(flow) if "undo" in one.message] == []
+    assert [one for one in find_mistakes(flow) if "undo" in one.message and one.severity == "error"] == []
 
 
 def test_nothing_is_undone_without_a_compensation() -> None:
@@ -337,3 +337,47 @@ def test_the_events_of_stopped_steps_are_not_for_topics() -> None:
     flow = right()
     flow.on(Event.named("stopped.step.work"), to="done")
     assert "is one that only runs themselves raise" in the_mistake(flow).message
+
+
+def in_two(*, whole: bool = False, final: bool = True) -> Flow:
+    """The first step is done, and then the second one may fail."""
+    flow = Flow("two", Empty, topics=["things"])
+    first, second = flow.step()(work), flow.step()(other_work)
+    first.compensate()(undo)
+    second.compensate()(other_undo)
+    one = flow.state("one", run=first, initial=True)
+    other = flow.state("other", run=second)
+    over = flow.state("over", final=True)
+    end = over if final else flow.state("waiting")
+    if not final:
+        end.on(Asked, to=over)
+    flow.start(Asked, lambda _event: Empty())
+    one.on(first.done, to=other)
+    one.on(first.failed, to=over, compensate=True)
+    other.on(second.done, to=over)
+    (flow if whole else other).on(second.failed, to=end, compensate=True)
+    return flow
+
+
+def other_undo(context: Empty, made: Made | None, call: Call) -> None:
+    undo(context, made, call)
+
+
+def other_work(context: Empty, call: Call) -> Made:
+    return work(context, call)
+
+
+def test_a_run_that_ends_with_a_part_of_it_undone_is_told_of() -> None:
+    mistake = the_mistake(in_two(), "warning")
+    assert mistake.message == (
+        "the transition out of 'other' undoes 'other' alone, and then the run ends: "
+        "what the run has done before by 'work' is never undone"
+    )
+    assert mistake.cure.startswith(
+        "If that is not meant, write it of the pipeline, flow.on(..., compensate=True)"
+    )
+
+
+@pytest.mark.parametrize("flow", [in_two(whole=True), in_two(final=False)], ids=["all of it", "it goes on"])
+def test_where_all_is_undone_or_the_run_goes_on_there_is_nothing_to_tell(flow: Flow) -> None:
+    assert find_mistakes(flow) == []

@@ -21,6 +21,7 @@ SECONDS_MAX = 60.0
 SAYS = {
     "publish orders events.jsonl": "3 events confirmed",
     "runs": "completed  paid",
+    "breakers": "No engine is there that has breakers",
     "history order o1": "placed → paid",
     "explain e3": "no run has the key 'o2'",
     "dead-letters list": "order o2",
@@ -81,6 +82,6 @@ def until(lines: list[str], said: str, folder: Path) -> None:
             check=False,
             env=environment({}),
         )
-        if done.returncode == 0 and said in done.stdout:
+        if done.returncode == 0 and said in done.stdout + done.stderr:
             return
         assert time.monotonic() < deadline, (lines[-1], done)

@@ -226,18 +226,18 @@ class Recorded:
         self._nodes = machine.microsteps.chart.nodes
 
     def __enter__(self) -> Self:
-        plan = self._steps.plan
+        take = self._steps.take
 
-        def noting(spot: Spot, arcs: tuple[Arc, ...]) -> Plan:
+        def noting(spot: Spot, arcs: tuple[Arc, ...]) -> tuple[tuple[Arc, ...], Plan]:
             self.arcs |= {
                 (self._nodes[arc.source].name, arc.move.event_type)
                 for arc in arcs
                 if arc.move is not None and arc.targets
             }
-            return plan(spot, arcs)
+            return take(spot, arcs)
 
-        self._steps.plan = noting  # type: ignore[method-assign]  # to watch
+        self._steps.take = noting  # type: ignore[method-assign]  # to watch
         return self
 
     def __exit__(self, *_: object) -> None:
-        del self._steps.plan
+        del self._steps.take

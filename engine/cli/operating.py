@@ -202,6 +202,7 @@ def cancel(
 ) -> int:
     """End a run, whatever holds it: by the transition that its pipeline has for that, or where it is.
 
+    Where the pipeline has none, a run that owes something is not ended: what its steps have done would never be undone.
     What fell due for it does not come any more, and what waited for it meets the policy for events of ended runs. Ends
     with 1 where the run has ended already, other than by being cancelled, and where an action of the transition fails.
     Instead of one run, filters choose all that have not ended.

@@ -67,7 +67,7 @@ def held_by(asked: Asked, hold: Hold) -> str:
         pipeline, key = asked.route.name, asked.run.key
         return (
             f"it is held by dead letter {hold.letter} ({hold.reason}) {since}, for a step of it has failed. Have that "
-            f"begin anew: pointsman retry {pipeline} {key} (or skip, or resolve)."
+            f"begin anew: pointsman retry {pipeline} {key} --reason TEXT (or skip, or resolve)."
         )
     if hold.letter is not None:
         return (

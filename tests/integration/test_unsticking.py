@@ -399,10 +399,10 @@ async def test_explain_tells_what_holds_and_what_was_decided(
         failed = (await history(reader, "default", "saga", "o1"))[-1].event.id
         (held,) = (await explain(reader, "default", event_id=failed)).answers
         assert held.current.sentence.endswith(
-            "To have the step begin anew: pointsman retry saga o1 (or skip, or resolve)."
+            "To have the step begin anew: pointsman retry saga o1 --reason TEXT (or skip, or resolve)."
         )
         paused = await ask(feeding, "pause", "saga", "o1")
-        assert "pointsman retry saga o1 (or skip, or resolve)" in paused.sentence
+        assert "pointsman retry saga o1 --reason TEXT (or skip, or resolve)" in paused.sentence
         await ask(feeding, "retry", "saga", "o1", why="it is back")
         retried = (await history(reader, "default", "saga", "o1"))[-1].event.id
         world.script["release"] = [RuntimeError("away")] * 3

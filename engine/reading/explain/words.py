@@ -107,7 +107,7 @@ def waits(
     if still:
         cure = f"pointsman dead-letters redrive {holder.id}"
         if holder.reason == Reason.STEP_FAILED:
-            return f"{said} To have the step begin anew: pointsman retry {pipeline} {row.key} (or skip, or resolve)."
+            return f"{said} {_begin_anew(pipeline, row.key)}"
         return f"{said} Redrive or drop that one to let the run go on: {cure}."
     return said.replace("it holds", "it held").replace("since row", "from row")
 
@@ -342,6 +342,11 @@ def _published(letter: FoundLetter) -> str:
             return f"It waits to be published to {letter.topic}."
 
 
+def _begin_anew(pipeline: object, key: object) -> str:
+    command = f"pointsman retry {pipeline} {key} --reason TEXT"
+    return f"To have the step begin anew: {command} (or skip, or resolve)."
+
+
 def _end_of(letter: FoundLetter, pipeline: str | None) -> str:
     if letter.status != "open":
         why = f": {_ended(letter.why)}" if letter.why else "."
@@ -350,7 +355,7 @@ def _end_of(letter: FoundLetter, pipeline: str | None) -> str:
         return f"{ended} {_published_again(letter)}".strip()
     holds = letter.held is not None and letter.held == letter.sequence
     if holds and letter.position is None and (letter.type or "").startswith(STEP_FAILED):
-        return f"To have the step begin anew: pointsman retry {pipeline} {letter.key} (or skip, or resolve)."
+        return _begin_anew(pipeline, letter.key)
     if holds:
         return f"To let the run go on: pointsman dead-letters redrive {letter.id} (or drop)."
     again = ", once the topic takes it" if letter.reason == Reason.REFUSED_BY_BROKER else ""

@@ -83,6 +83,18 @@ async def test_what_was_put_back_before_its_first_attempt_has_not_begun(world: W
     assert began == {0: AT + timedelta(seconds=5), 1: AT + timedelta(seconds=50)}
 
 
+async def test_what_goes_on_outside_has_begun_though_it_was_put_back(world: World) -> None:
+    store = await world.open()
+    run = await started(store)
+    after = await ask(store, run, asked(run))
+    [first] = await begin(store, 1)
+    await ask(store, after, asked(run, token="t", again=AT + timedelta(days=1_000)))
+    # Its time is over, and who was to be told of that did not hear the answer.
+    assert [one.id for one in await untried(store, later=10, holder=1)] == [first.id]
+    await store.put_back(1, [])
+    assert [one.id for one in await untried(store, later=20, holder=1)] == [first.id]
+
+
 async def test_what_begins_anew_has_all_the_time_again(world: World) -> None:
     store = await world.open()
     run = await started(store)

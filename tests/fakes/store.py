@@ -239,7 +239,8 @@ class FakeStore:
     async def put_back(self, holder: int, but: Sequence[int]) -> None:
         for one in self.tables.executions.rows.values():
             if one.holder == holder and one.id not in but:
-                one.holder, one.began = None, one.began if one.asked.attempt > one.asked.since + 1 else None
+                has_begun = one.asked.attempt > one.asked.since + 1 or one.asked.token
+                one.holder, one.began = None, one.began if has_begun else None
 
     async def begun_by_others(
         self,

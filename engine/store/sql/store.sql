@@ -463,7 +463,7 @@ delete from pointsman.holders where id = $1
 -- name: put_back
 -- What this engine was given, and does not know of: it was cancelled, or lost the connection, before it heard the answer.
 update pointsman.executions
-set holder = null, began = case when attempt > since + 1 then began end
+set holder = null, began = case when attempt > since + 1 or token <> '' then began end
 where holder = $1 and id <> all ($2::bigint[])
 
 -- name: begun_by_others

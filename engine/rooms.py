@@ -95,9 +95,8 @@ def split(
 
 
 def overdue_at(now: datetime, steps: Mapping[Place, Step[Any, Any]]) -> dict[Place, datetime]:
-    """Of the steps of which something may be to be told that waits: whose first attempts began by then have no time."""
+    """By step: whose first attempts began by then have no time, and that is to be told."""
     return {
         place: NEVER_BEGAN if step.bounds.within is None else now - step.bounds.within
         for place, step in steps.items()
-        if step.bounds.may_end_it
     }

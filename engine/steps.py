@@ -287,10 +287,11 @@ class Steps:
 
     async def _begin_untried(self, store: Store, definitions: Sequence[int]) -> None:
         """Begin those of which there is nothing to be done, but something to be told, also where there is no room."""
-        overdue = overdue_at(self._clock(), self._allowed())
+        now = self._clock()
+        overdue = overdue_at(now, self._allowed())
         if overdue and self._homes:
             ours = [*self._going, *self._results]
-            asked = overdue, self._homes, definitions, ours, self._holder, UNTRIED_AT_ONCE_MAX
+            asked = overdue, now, self._homes, definitions, ours, self._holder, UNTRIED_AT_ONCE_MAX
             for one in await store.begin_untried(*asked):
                 self._begin(one)
 

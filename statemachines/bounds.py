@@ -91,8 +91,3 @@ class Bounds:
     """How long all attempts may take together, from the beginning of the first; None: as long as they do."""
     breaker: Breaker | None = None
     limit: Limit | None = None
-
-    @property
-    def may_end_it(self) -> bool:
-        """Whether there may be something to be told of what waits, though there is no room for it."""
-        return not (self.within is None and self.breaker is None and self.limit is None)

@@ -171,6 +171,7 @@ class Store(Protocol):
     async def begin_untried(
         self,
         overdue: Mapping[tuple[int, str], datetime],
+        until: datetime,
         homes: Sequence[int],
         definitions: Sequence[int],
         but: Sequence[int],
@@ -180,7 +181,8 @@ class Store(Protocol):
         """Begin those of which there is nothing to be done, but something to be told, whether there is room or not.
 
         They are those of (pipeline, step) whose states were left, and those whose first attempts began by the time that
-        ``overdue`` says, if no attempt goes on. Their input is empty. All else is as of ``begin_executions``.
+        ``overdue`` says, if no attempt goes on; and those that go on outside, and were not completed ``until`` then.
+        Their input is empty. All else is as of ``begin_executions``.
         """
         ...
 

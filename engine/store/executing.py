@@ -68,6 +68,7 @@ class Executions:
     async def begin_untried(
         self,
         overdue: Mapping[tuple[int, str], datetime],
+        until: datetime,
         homes: Sequence[int],
         definitions: Sequence[int],
         but: Sequence[int],
@@ -76,7 +77,7 @@ class Executions:
     ) -> list[BegunExecution]:
         wanted = [pipeline for pipeline, _ in overdue], [step for _, step in overdue], list(overdue.values())
         sql = _SQL["begin_untried"]
-        return await self._executions(sql, *wanted, limit, homes, but, definitions, holder)
+        return await self._executions(sql, *wanted, limit, homes, but, definitions, holder, until)
 
     async def note_progress(self, holder: int, notes: Sequence[Progress]) -> None:
         columns = [list(column) for column in zip(*notes, strict=True)]

@@ -19,7 +19,7 @@ async def untried(
     store: Store, *, later: int = 0, holder: int = 2, limit: int = LIMIT
 ) -> list[BegunExecution]:
     overdue = {PLACE: AT + timedelta(seconds=later)}
-    return await store.begin_untried(overdue, HOMES_ALL, [1], [], holder, limit)
+    return await store.begin_untried(overdue, overdue[PLACE], HOMES_ALL, [1], [], holder, limit)
 
 
 async def test_what_an_attempt_says_of_its_progress_is_seen_by_the_next(world: World) -> None:
@@ -137,7 +137,7 @@ async def test_of_other_homes_definitions_and_steps_nothing_is_told(world: World
     [begun] = await untried(store)
     await store.put_back(2, [])
     others.remove(begun.home)
-    assert await store.begin_untried({PLACE: AT}, others, [1], [], 1, LIMIT) == []
-    assert await store.begin_untried({PLACE: AT}, HOMES_ALL, [2], [], 1, LIMIT) == []
-    assert await store.begin_untried({PLACE: AT}, HOMES_ALL, [1], [begun.id], 1, LIMIT) == []
-    assert await store.begin_untried({(1, "pack"): AT}, HOMES_ALL, [1], [], 1, LIMIT) == []
+    assert await store.begin_untried({PLACE: AT}, AT, others, [1], [], 1, LIMIT) == []
+    assert await store.begin_untried({PLACE: AT}, AT, HOMES_ALL, [2], [], 1, LIMIT) == []
+    assert await store.begin_untried({PLACE: AT}, AT, HOMES_ALL, [1], [begun.id], 1, LIMIT) == []
+    assert await store.begin_untried({(1, "pack"): AT}, AT, HOMES_ALL, [1], [], 1, LIMIT) == []

@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 
 from engine.executions import FAR
+from engine.rooms import NEVER_BEGAN
 from engine.store.contract import RefusedByStoreError, Store, TokenTakenError
-from engine.store.values import AskedExecution, Operation, Token
+from engine.store.limited import LimitedRoom
+from engine.store.values import AskedExecution, BegunExecution, Operation, Token
 from statemachines.run import Run
 from tests.contract.test_store import AT, World, fake_world, moved, postgres_world, started, world
-from tests.contract.test_store_steps import ask, asked, begin, lost
+from tests.contract.test_store_steps import HOMES_ALL, LIMIT, ask, asked, begin, lost
 
 __all__ = ["fake_world", "postgres_world", "world"]
 
@@ -43,6 +45,12 @@ async def end(store: Store, run: Run, one: AskedExecution) -> Run:
     return after
 
 
+async def late(store: Store, seconds: int, *, limit: int = LIMIT) -> list[BegunExecution]:
+    """Those that have taken too long after so many seconds."""
+    overdue, until = {(1, "charge"): NEVER_BEGAN}, AT + timedelta(seconds=seconds)
+    return await store.begin_untried(overdue, until, HOMES_ALL, [1], [], 1, limit)
+
+
 async def find(store: Store, token: str) -> Token | None:
     found = await store.find_tokens([token, "nobody's"])
     assert found.keys() <= {token}
@@ -67,11 +75,27 @@ async def test_what_goes_on_outside_is_found_by_its_token_and_neither_begun_nor_
 async def test_once_it_has_taken_too_long_it_begins_to_be_told_so(world: World) -> None:
     store = await world.open()
     run = await started(store)
-    await wait(store, run, waiting(run, "t")._replace(again=AT + timedelta(minutes=1)))
-    assert await begin(store, later=59) == []
-    [begun] = await begin(store, later=61)
-    assert (begun.token, begun.attempt) == ("t", 1)
+    outside = waiting(run, "t", limited_by="a")._replace(again=AT + timedelta(minutes=1))
+    await wait(store, run, outside)
+    assert await begin(store, later=61) == []
+    limit, then = LimitedRoom(1, "charge", 100, 2, None), AT + timedelta(seconds=61)
+    assert await store.begin_limited([limit], then, HOMES_ALL, [1], [], 1) == []
+    assert await late(store, 59) == []
+    [begun] = await late(store, 61)
+    assert (begun.token, begun.attempt, begun.input) == ("t", 1, b"")
+    assert await late(store, 61) == []
     assert await lost(store) == [("k", 1)]
+
+
+async def test_so_many_that_have_taken_too_long_are_told_of_at_a_time(world: World) -> None:
+    store = await world.open()
+    run = await started(store)
+    several = [waiting(run, f"t{number}", number)._replace(again=AT) for number in range(3)]
+    after = await wait(store, run, *several)
+    await ask(store, after, asked(run, 3, stopping=True))
+    found = [one.number for _ in range(2) for one in await late(store, 0, limit=2)]
+    assert sorted(found) == [0, 1, 2, 3]
+    assert await late(store, 0) == []
 
 
 async def test_no_two_that_wait_have_one_token_and_nothing_of_the_second_is_kept(world: World) -> None:

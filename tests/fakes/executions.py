@@ -101,7 +101,7 @@ class Executions:
         left, begun = dict(rooms), []
         for one in sorted(self.rows.values(), key=lambda one: (one.asked.again, one.id)):
             place = one.asked.pipeline, one.asked.step
-            may = one.holder is None and one.asked.again <= until and one.id not in but
+            may = _may_begin(one, until) and one.id not in but
             if may and left.get(place, 0) and home_of(one.asked.key) in homes and is_loaded(one.asked.run):
                 left[place] -= 1
                 one.holder, one.began = holder, one.began or until
@@ -124,7 +124,7 @@ class Executions:
             for one in sorted(self.rows.values(), key=lambda one: (one.asked.again, one.id)):
                 asked = one.asked
                 is_here = home_of(asked.key) in homes and is_loaded(asked.run)
-                may = one.holder is None and asked.again <= until and one.id not in but and is_here
+                may = _may_begin(one, until) and one.id not in but and is_here
                 is_of = (asked.pipeline, asked.step) == (limit.pipeline, limit.step)
                 if (
                     room
@@ -159,6 +159,7 @@ class Executions:
     def begin_untried(
         self,
         overdue: Mapping[tuple[int, str], datetime],
+        until: datetime,
         homes: Sequence[int],
         but: Sequence[int],
         holder: int,
@@ -171,8 +172,9 @@ class Executions:
             place = one.asked.pipeline, one.asked.step
             may = place in overdue and one.holder is None and one.id not in but
             is_over = one.began is not None and place in overdue and one.began <= overdue[place]
+            is_late = bool(one.asked.token) and one.asked.again <= until
             is_here = home_of(one.asked.key) in homes and is_loaded(one.asked.run)
-            if may and (one.asked.stopping or is_over) and is_here and len(begun) < limit:
+            if may and (one.asked.stopping or is_over or is_late) and is_here and len(begun) < limit:
                 one.holder = holder
                 begun.append(one)
         return begun
@@ -207,6 +209,10 @@ class Executions:
             and one.asked.pipeline in pipelines
             and home_of(one.asked.key) in homes
         ]
+
+
+def _may_begin(one: Waiting, until: datetime) -> bool:
+    return one.holder is None and not one.asked.token and one.asked.again <= until
 
 
 def _limited(one: Waiting) -> tuple[int, str, str | None]:

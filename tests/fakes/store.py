@@ -224,13 +224,14 @@ class FakeStore:
     async def begin_untried(
         self,
         overdue: Mapping[tuple[int, str], datetime],
+        until: datetime,
         homes: Sequence[int],
         definitions: Sequence[int],
         but: Sequence[int],
         holder: int,
         limit: int,
     ) -> list[BegunExecution]:
-        asked = overdue, homes, but, holder, limit, self._are_loaded(definitions)
+        asked = overdue, until, homes, but, holder, limit, self._are_loaded(definitions)
         return [self._begun(one, b"") for one in self.tables.executions.begin_untried(*asked)]
 
     async def note_progress(self, holder: int, notes: Sequence[Progress]) -> None:

@@ -64,6 +64,19 @@ async def test_of_those_that_go_on_outside_none_is_looked_at(database: Database,
         [looked_at] = re.findall(r"using executions_waiting.*rows=([\d.]+) loops=1", plan)
         assert float(looked_at) == 0, plan
         assert "Seq Scan on executions" not in plan, plan
+        await engine.execute(
+            "prepare tell_of_them "
+            "(int[], text[], timestamptz[], int, smallint[], bigint[], int[], bigint, timestamptz) as "
+            + SQL["begin_untried"]
+        )
+        rows = await engine.fetch(
+            "explain (analyze, buffers off, costs off, timing off, summary off) execute tell_of_them "
+            f"('{{1}}', '{{review}}', '{{1970-01-01}}', 10, '{{{homes}}}', '{{}}', '{{1}}', 1, timestamptz '{now}')"
+        )
+        plan = "\n".join(row[0] for row in rows)
+        [looked_at] = re.findall(r"executions_outside.*rows=([\d.]+) loops=1", plan)
+        assert float(looked_at) == 0, plan
+        assert "Seq Scan on executions" not in plan, plan
         await engine.execute("prepare find_them (text, text[]) as " + SQL["find_tokens"])
         rows = await engine.fetch("explain execute find_them ('default', array['token 7'])")
         found = "\n".join(row[0] for row in rows)

@@ -9,6 +9,10 @@ alter table executions
 -- Of which there is something to be told without an attempt: their states were left, or their time is over.
 create index executions_untried on executions (pipeline, step, began)
     where holder is null and (stopping or began is not null);
+-- And of what goes on outside, once it has taken too long: it does not begin.
+create index executions_outside on executions (pipeline, step, again) where holder is null and token <> '';
+drop index executions_waiting;
+create index executions_waiting on executions (pipeline, step, again, id) where holder is null and token = '';
 
 -- How the breakers of an engine are, as JSON, as it said last; empty where it has none.
 alter table holders add column breakers bytea not null default '';

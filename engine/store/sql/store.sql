@@ -383,7 +383,7 @@ from pointsman.tokens where namespace = $1 and token = any ($2::text[])
 -- name: begin_executions
 -- The next of each step, so many at most, in the order in which they were asked for or are to be tried again; those of
 -- held runs once they go on, for what became of the last attempt may wait behind the hold: whoever
--- finds one has it. A step's input is the context after the row that asked for it, whatever the run's is by now.
+-- finds one has it. What goes on outside does not begin. A step's input is the context after the row that asked for it, whatever the run's is by now.
 with wanted as (
     select * from unnest($1::int[], $2::text[], $3::int[]) as wanted (pipeline, step, room)
 ), found as (
@@ -391,7 +391,8 @@ with wanted as (
     from wanted cross join lateral (
         select e.id
         from pointsman.executions e
-        where e.pipeline = wanted.pipeline and e.step = wanted.step and e.holder is null and e.again <= $4
+        where e.pipeline = wanted.pipeline and e.step = wanted.step and e.holder is null and e.token = ''
+            and e.again <= $4
             and e.home = any ($5::smallint[]) and e.id <> all ($6::bigint[])
             and exists (
                 select from pointsman.runs r where r.id = e.run and r.definition = any ($7::int[]) and r.held = 0
@@ -418,7 +419,8 @@ from begun b join pointsman.runs r on r.id = b.run
 order by b.again, b.id
 
 -- name: begin_untried
--- Those of which there is only something to be told, however little room there is.
+-- Those of which there is only something to be told, however little room there is: whose states were left, or whose time
+-- is over; and what goes on outside and was not completed in time. Each has an index of its own.
 with wanted as (
     select * from unnest($1::int[], $2::text[], $3::timestamptz[]) as wanted (pipeline, step, overdue)
 ), found as (
@@ -434,8 +436,22 @@ with wanted as (
             )
         order by e.id limit $4 for update skip locked
     ) next
+), late as (
+    select next.id
+    from wanted cross join lateral (
+        select e.id
+        from pointsman.executions e
+        where e.pipeline = wanted.pipeline and e.step = wanted.step and e.holder is null
+            and e.token <> '' and e.again <= $9
+            and e.home = any ($5::smallint[]) and e.id <> all ($6::bigint[])
+            and exists (
+                select from pointsman.runs r where r.id = e.run and r.definition = any ($7::int[]) and r.held = 0
+            )
+        order by e.again limit $4 for update skip locked
+    ) next
 ), begun as (
-    update pointsman.executions e set holder = $8 from found where e.id = found.id returning e.*
+    update pointsman.executions e set holder = $8
+    where e.id in (select id from found union select id from late limit $4) returning e.*
 )
 select b.id, b.pipeline, r.key, r.generation, b.run, r.definition, b.home, b.sequence, b.number, b.step, b.attempt,
     b.error, ''::bytea as input, b.of, b.stopping, null::bytea as made, b.since, b.token, b.progress, b.began

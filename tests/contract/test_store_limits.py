@@ -9,6 +9,7 @@ from datetime import timedelta
 
 import pytest
 
+from engine.executions import FAR
 from engine.store import limiting
 from engine.store.contract import Store
 from engine.store.limited import LimitedRoom
@@ -224,6 +225,19 @@ async def test_of_more_values_than_are_looked_at_all_have_their_turn(
     one = TWO._replace(at_once=1)
     begun = [number for _ in range(4) for number in await numbers(store, one)]
     assert sorted(begun) == [0, 2, 4, 6, 8, 10, 12]
+
+
+async def test_what_goes_on_outside_is_no_value_that_is_looked_at(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limiting, "VALUES_AT_A_LOOK", 2)
+    store = await world.open()
+    run = await started(store)
+    outside = [
+        asked(run, number, limited_by=f"a{number}", token=f"t{number}", again=FAR) for number in range(9)
+    ]
+    await ask(store, run, *outside, asked(run, 9, limited_by="b"))
+    assert await numbers(store) == [9]
 
 
 async def test_several_steps_are_asked_for_at_once(world: World) -> None:

@@ -21,7 +21,7 @@ alter table holders add column breakers bytea not null default '';
 -- there was none when it was asked for.
 alter table executions add column limited_by text collate "C";
 create index executions_limited on executions (pipeline, step, limited_by, again, id)
-    where holder is null and limited_by is not null;
+    where holder is null and token = '' and limited_by is not null;
 create index executions_limited_begun on executions (pipeline, step, limited_by)
     where holder is not null and limited_by is not null;
 

@@ -1,14 +1,14 @@
 -- name: waiting_values
 -- The values that a step is limited by and of which something waits, behind one of them: a loose look through the index,
--- which takes one step for each value, however much waits of it.
+-- which takes one step for each value, however much waits of it. What goes on outside waits for no limit.
 with recursive found (value, number) as (
     select min(e.limited_by), 1 from pointsman.executions e
-    where e.pipeline = $1 and e.step = $2 and e.holder is null and e.limited_by is not null
+    where e.pipeline = $1 and e.step = $2 and e.holder is null and e.token = '' and e.limited_by is not null
         and ($3::text is null or e.limited_by > $3::text)
     union all
     select (
         select min(e.limited_by) from pointsman.executions e
-        where e.pipeline = $1 and e.step = $2 and e.holder is null and e.limited_by > f.value
+        where e.pipeline = $1 and e.step = $2 and e.holder is null and e.token = '' and e.limited_by > f.value
     ), f.number + 1
     from found f where f.value is not null and f.number < $4
 )

@@ -258,6 +258,8 @@ class Steps:
         if time.monotonic() - self._spoke_at >= SPEAK_SECONDS:
             self._spoke_at = time.monotonic()
             await store.hold(self._holder, self._instance, self.breakers.as_json())
+            # What became of attempts may wait behind holds for long: they keep no place of a limit.
+            await store.put_held_back(self._holder, [*self._going, *self._results])
             limited = [place for place, step in self._kinds.items() if step.bounds.limit is not None]
             if limited:
                 await store.limit_waiting(limited)

@@ -194,6 +194,13 @@ class Store(Protocol):
         """Have what is marked as begun by this holder, and was not, wait again; ``but`` these, which were."""
         ...
 
+    async def put_held_back(self, holder: int, but: Sequence[int]) -> None:
+        """Have what this holder began for runs that are held by now take up no place; ``but`` these, which go on.
+
+        What became of it waits behind the holds: none of it begins before the runs have heard that.
+        """
+        ...
+
     async def begun_by_others(
         self,
         homes: Sequence[int],

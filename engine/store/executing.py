@@ -88,6 +88,10 @@ class Executions:
         async with self._looking, translated(self._looker):
             await self._looker.execute(_SQL["put_back"], holder, but)
 
+    async def put_held_back(self, holder: int, but: Sequence[int]) -> None:
+        async with self._looking, translated(self._looker):
+            await self._looker.execute(_SQL["put_held_back"], holder, but)
+
     async def begun_by_others(
         self,
         homes: Sequence[int],

@@ -42,6 +42,15 @@ async def wait_for(store: Store, *values: str | None) -> Run:
     return run
 
 
+async def hold(store: Store, run: Run, *, held: bool = True) -> Run:
+    """The run is held from now on, or no more."""
+    after, commit = moved(run)
+    after = after._replace(held=after.sequence if held else 0)
+    commit.changed[:] = [(run.sequence, after)]
+    await store.commit(commit)
+    return after
+
+
 async def is_over(store: Store, run: Run, *gone: int) -> None:
     """The run waits for these no more."""
     [now] = await store.load_runs(1, [run.key])
@@ -238,6 +247,27 @@ async def test_what_goes_on_outside_is_no_value_that_is_looked_at(
     ]
     await ask(store, run, *outside, asked(run, 9, limited_by="b"))
     assert await numbers(store) == [9]
+
+
+async def test_what_has_ended_behind_a_hold_keeps_no_place(world: World) -> None:
+    store = await world.open()
+    held, other = await started(store, "held"), await started(store, "other")
+    after = await ask(store, held, *(asked(held, number, limited_by="a") for number in range(2)))
+    await ask(store, other, asked(other, limited_by="b"), asked(other, 1, limited_by="a"))
+    [first, second, _] = await next_of(store)
+    await store.put_held_back(1, [first.id])
+    assert await next_of(store) == []
+    after = await hold(store, after)
+    await store.put_held_back(2, [])
+    await store.put_held_back(1, [first.id, second.id])
+    assert await next_of(store) == []
+    await store.put_held_back(1, [first.id])
+    assert [(one.key, one.number) for one in await next_of(store)] == [("other", 1)]
+    await is_over(store, other, 1)
+    await hold(store, after, held=False)
+    # The time of its attempts goes on.
+    [again] = await next_of(store, later=5)
+    assert (again.id, again.attempt, again.began) == (second.id, 1, AT)
 
 
 async def test_several_steps_are_asked_for_at_once(world: World) -> None:

@@ -243,6 +243,11 @@ class FakeStore:
                 has_begun = one.asked.attempt > one.asked.since + 1 or one.asked.token
                 one.holder, one.began = None, one.began if has_begun else None
 
+    async def put_held_back(self, holder: int, but: Sequence[int]) -> None:
+        for one in self.tables.executions.rows.values():
+            if one.holder == holder and one.id not in but and self.tables.runs[one.asked.run][1].held:
+                one.holder = None
+
     async def begun_by_others(
         self,
         homes: Sequence[int],

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from connectors.source import RawRecord
+from engine import steps
 from engine.limits import EngineLimits
 from engine.reading import list_runs, replay, verify
 from engine.store.connecting import Connection
@@ -19,6 +20,7 @@ from statemachines.machine import compile_pipeline
 from tests import saga
 from tests.charging import TOPIC, World, charging_pipeline, clear
 from tests.feeding import Feeding, event, feed
+from tests.operators import ask
 from tests.services import Database
 
 LIMITS = EngineLimits(step_poll_seconds=0.01)
@@ -125,6 +127,37 @@ async def test_whose_limit_is_reached_waits_in_order_and_keeps_nobody_else_waiti
         await feeding.work()
     assert [key for key, _ in world.attempts("charge")[4:]] == ["a2", "a3", "a4", "a5"]
     assert set((await ended(reader)).values()) == {"shipped"}
+
+
+async def test_what_has_ended_behind_a_hold_keeps_no_place(
+    database: Database, reader: Connection, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steps, "SPEAK_SECONDS", 0.05)
+    release, held = holding()
+    world.script["charge"] = [held]
+    options: dict[str, Any] = {"limit": Limit(at_once=1)}
+    async with feed(database, charging_pipeline(**options), limits=LIMITS) as feeding:
+        await feeding.records(placed("o1", 1))
+        await feeding.begin_steps()
+        while not world.attempts("charge"):
+            await turn(feeding)
+        await ask(feeding, "pause", "charging", "o1")
+        await feeding.records(placed("o2", 1))
+        for _ in range(20):
+            await turn(feeding)
+        # It goes on, though its run is held.
+        assert world.attempts("charge") == [("o1", 1)]
+        release.set()
+        async with asyncio.timeout(10):
+            while (await ended(reader))["o2"] != "shipped":
+                if not await feeding.take_results():
+                    await turn(feeding)
+        await ask(feeding, "resume", "charging", "o1")
+        await feeding.steps.close()
+        await feeding.work()
+    assert world.attempts("charge") == [("o1", 1), ("o2", 1)]
+    assert set((await ended(reader)).values()) == {"shipped"}
+    await check_the_log(reader, **options)
 
 
 async def test_attempts_keep_their_distance(database: Database, reader: Connection, world: World) -> None:

@@ -482,6 +482,12 @@ update pointsman.executions
 set holder = null, began = case when attempt > since + 1 or token <> '' then began end
 where holder = $1 and id <> all ($2::bigint[])
 
+-- name: put_held_back
+-- Of held runs, what has ended here: what became of it waits behind the hold, and nothing of it begins before that is over.
+update pointsman.executions e set holder = null
+from pointsman.runs r
+where e.holder = $1 and e.id <> all ($2::bigint[]) and r.id = e.run and r.held > 0
+
 -- name: begun_by_others
 -- Attempts that engines have begun who are not heard of any more.
 select e.id, e.pipeline, r.key, r.generation, e.run, r.definition, e.home, e.sequence, e.number, e.step, e.attempt,

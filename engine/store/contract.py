@@ -161,6 +161,7 @@ class Store(Protocol):
 
         Of each value that they are limited by, the next in order; whose limit is reached keeps nobody waiting but his
         own. ``until`` is the time now, too. None may begin because another engine asks at this moment.
+        Attempts of held runs count as long as their holders were heard of lately.
         """
         ...
 

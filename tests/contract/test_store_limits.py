@@ -249,11 +249,25 @@ async def test_what_goes_on_outside_is_no_value_that_is_looked_at(
     assert await numbers(store) == [9]
 
 
+async def test_who_is_gone_keeps_no_place_though_its_run_is_held(world: World) -> None:
+    store = await world.open()
+    held, other = await started(store, "held"), await started(store, "other")
+    after = await ask(store, held, *(asked(held, number, limited_by="a") for number in range(2)))
+    await ask(store, other, asked(other, limited_by="a"))
+    await store.hold(7, "seven")
+    assert len(await next_of(store, holder=7)) == 2
+    await hold(store, after)
+    assert await next_of(store) == []
+    await store.let_go(7)
+    assert [one.key for one in await next_of(store)] == ["other"]
+
+
 async def test_what_has_ended_behind_a_hold_keeps_no_place(world: World) -> None:
     store = await world.open()
     held, other = await started(store, "held"), await started(store, "other")
     after = await ask(store, held, *(asked(held, number, limited_by="a") for number in range(2)))
     await ask(store, other, asked(other, limited_by="b"), asked(other, 1, limited_by="a"))
+    await store.hold(1, "one")
     [first, second, _] = await next_of(store)
     await store.put_held_back(1, [first.id])
     assert await next_of(store) == []

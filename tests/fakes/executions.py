@@ -116,8 +116,9 @@ class Executions:
         but: Sequence[int],
         holder: int,
         is_loaded: Callable[[int], bool],
+        counts: Callable[[Waiting], bool],
     ) -> list[Waiting]:
-        """Those that begin now of steps with a limit."""
+        """Those that begin now of steps with a limit, for which some of those that have begun count."""
         begun: list[Waiting] = []
         for limit in rooms:
             room = limit.room
@@ -131,19 +132,23 @@ class Executions:
                     and is_of
                     and asked.limited_by is not None
                     and may
-                    and self._leaves(limit, one, until)
+                    and self._leaves(limit, one, until, counts)
                 ):
                     room -= 1
                     one.holder, one.began = holder, one.began or until
                     begun.append(one)
         return sorted(begun, key=lambda one: (one.asked.again, one.id))
 
-    def _leaves(self, limit: LimitedRoom, one: Waiting, now: datetime) -> bool:
+    def _leaves(
+        self, limit: LimitedRoom, one: Waiting, now: datetime, counts: Callable[[Waiting], bool]
+    ) -> bool:
         """Whether a limit leaves room for this one, which begins then."""
         place = limit.pipeline, limit.step, one.asked.limited_by or ""
-        same = [other.holder for other in self.rows.values() if _limited(other) == place]
+        same = [
+            other for other in self.rows.values() if other.holder is not None and _limited(other) == place
+        ]
         due = limit.due(self.rates.get(place), now)
-        if not limit.leaves(len(same) - same.count(None), due, now):
+        if not limit.leaves(sum(map(counts, same)), due, now):
             return False
         if limit.interval is not None:
             self.rates[place] = due + limit.interval
@@ -194,6 +199,10 @@ class Executions:
         for one in gone:
             del self.holders[one]
         self.holders[holder] = Holder(instance, now)
+
+    def is_there(self, holder: int | None, since: float) -> bool:
+        """Whether it has said that it is there since then."""
+        return any(number == holder and one.seen >= since for number, one in self.holders.items())
 
     def lost(
         self, homes: Sequence[int], pipelines: Sequence[int], but: Sequence[int], since: float

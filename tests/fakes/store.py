@@ -12,6 +12,7 @@ import orjson
 
 from connectors.source import Partition
 from engine.log import PIPELINE_PAUSED, Kind, LogRow, unpack
+from engine.steps import SILENT_SECONDS
 from engine.store.contract import LostPositionsError, LostRunsError, RefusedByStoreError
 from engine.store.limited import LimitedRoom
 from engine.store.values import (
@@ -214,9 +215,13 @@ class FakeStore:
         but: Sequence[int],
         holder: int,
     ) -> list[BegunExecution]:
-        asked = rooms, until, homes, but, holder, self._are_loaded(definitions)
+        asked = rooms, until, homes, but, holder, self._are_loaded(definitions), self._counts
         begun = self.tables.executions.begin_limited(*asked)
         return [self._begun(one, self._input_of(one), self._made_of(one)) for one in begun]
+
+    def _counts(self, one: Waiting) -> bool:
+        held = self.tables.runs[one.asked.run][1].held
+        return not held or self.tables.executions.is_there(one.holder, self._clock() - SILENT_SECONDS)
 
     async def limit_waiting(self, steps: Sequence[tuple[int, str]]) -> None:
         self.tables.executions.limit_waiting(steps)

@@ -35,6 +35,7 @@ from engine.waiting import with_deferred
 from statemachines.memory import read_memory
 from statemachines.outcome import Reason, Refused
 from statemachines.run import Run, Status
+from statemachines.undoing import places
 
 PIPELINE_WHATS = frozenset({"pause_pipeline", "resume_pipeline"})
 WHATS = frozenset({"send", "pause", "resume", "cancel"}) | STUCK_WHATS | PIPELINE_WHATS | COMPLETES
@@ -202,7 +203,7 @@ class Operating:
             return Answer(done=False, sentence=not_running(asked))
         if run.definition not in route.machines:
             return Answer(done=False, sentence=f"{name} is not cancelled: {NOT_LOADED}")
-        if read_memory(run.memory).undoing >= 0:
+        if "" in places(read_memory(run.memory)):
             return Answer(done=True, sentence=f"{name} is being undone already, and nothing cuts that short.")
         await self._committer.learn_strikes([])
         batch.cancel(operators_arrival(route, run.key, cancellation(asked.command, route), asked.command.at))

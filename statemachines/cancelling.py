@@ -10,7 +10,7 @@ from statemachines.chart.macrostep import Macrostep
 from statemachines.events import Cancelled
 from statemachines.handlers import HandlerError
 from statemachines.machine import Machine
-from statemachines.memory import read_memory
+from statemachines.memory import read_memory, write_memory
 from statemachines.occurrence import Occurrence
 from statemachines.outcome import Moved, Reason, Refused
 from statemachines.run import Run, Status
@@ -34,7 +34,7 @@ def cancel(machine: Machine, run: Run, occurrence: Occurrence) -> Moved | Refuse
     except HandlerError as error:
         return Refused(error.reason, str(error), holds=True, tried=macrostep.tried)
     if moved is not None:
-        return moved
+        return _with_all_begun_anew(run, moved)
     steps = {*(one.step for one in memory.owed), *(one.step for one in memory.executions)}
     owed = steps & machine.compensations.keys()
     if owed:
@@ -47,3 +47,15 @@ def cancel(machine: Machine, run: Run, occurrence: Occurrence) -> Moved | Refuse
     agenda.end(None)
     left = agenda.written(run.memory)
     return Moved(False, run.configuration, int(Status.CANCELLED), None, (), left)
+
+
+def _with_all_begun_anew(run: Run, moved: Moved) -> Moved:
+    """The same with what the run still waits for, and what had failed for good, begun anew.
+
+    What held the run for it is gone with the cancellation: nobody would ever hear of it otherwise.
+    """
+    memory = read_memory(run.memory if moved.memory is None else moved.memory)
+    if not memory.given_up:
+        return moved
+    executions = tuple(one.anew(one.error) if one.is_given_up else one for one in memory.executions)
+    return moved._replace(memory=write_memory(memory._replace(executions=executions)))

@@ -17,11 +17,16 @@ from statemachines.effects import Out
 from statemachines.machine import compile_pipeline
 from tests.feeding import event, feed
 from tests.integration.test_compensation_stored import until_going
+from tests.operators import ask
 from tests.saga import RETRY, TOPIC, WORLD, Cancelled, Order, OutOfStockError, Placed, World, clear, place
 from tests.services import Database
 
 
 class Sent(Event, type="order.sent", key="order"):
+    order: str
+
+
+class Lost(Event, type="order.lost", key="order"):
     order: str
 
 
@@ -71,14 +76,16 @@ def parcels() -> Pipeline[Order]:
     shipping = packing.state("shipping", run=ship)
     ready, back = goods.state("ready"), goods.state("back")
     billing, billed = papers.state("billing", run=bill, initial=True), papers.state("billed")
-    cancelled = flow.state("cancelled", final=True)
+    lost, cancelled = flow.state("lost"), flow.state("cancelled", final=True)
     flow.start(Placed, place)
     reserving.on(reserve.done, to=shipping)
     shipping.on(ship.done, to=ready)
     packing.on(ship.failed, to=back, compensate=True)
     ready.on(Sent, do=keep)
     billing.on(bill.done, to=billed)
+    both.on(Lost, to=lost)
     flow.on(Cancelled, to=cancelled, compensate=True)
+    flow.on_cancel(to=cancelled, compensate=True)
     flow.on_failure(to=cancelled, compensate=True)
     return flow
 
@@ -192,4 +199,51 @@ async def test_a_compensation_that_is_given_up_is_not_dropped(
         await feeding.work()
     [run] = await list_runs(reader, "default")
     assert run.configuration == ["both", "goods", "back", "papers", "billed"]
+    await check_the_log(reader)
+
+
+async def test_a_run_that_is_cancelled_while_a_compensation_is_given_up_tries_it_again(
+    database: Database, reader: Connection, world: World
+) -> None:
+    world.script |= {"ship": [OutOfStockError("none left")], "release": [OutOfStockError("nobody there")] * 5}
+    async with feed(database, parcels()) as feeding:
+        await feeding.records(told("placed"))
+        await feeding.work()
+        assert (await show(reader, "default", "parcels", "o1")).status == "held"
+        world.script.clear()
+        assert (await ask(feeding, "cancel", "parcels", "o1")).done
+        [run] = await list_runs(reader, "default")
+        assert (run.status, run.configuration) == ("running", ["$compensating"])
+        await check_the_log(reader)
+        await feeding.work()
+    [run] = await list_runs(reader, "default")
+    assert (run.status, run.configuration) == ("completed", ["cancelled"])
+    assert world.steps().count("write_off") == 1
+    assert await undoing_of(reader) == {"reserve": "undone", "bill": "undone"}
+    await check_the_log(reader)
+
+
+async def test_a_run_whose_states_are_undone_after_they_were_left_is_not_cancelled_meanwhile(
+    database: Database, reader: Connection, world: World
+) -> None:
+    goes_on = asyncio.Event()
+
+    async def wait() -> None:
+        await goes_on.wait()
+
+    world.script |= {"ship": [OutOfStockError("none left")], "release": [wait]}
+    async with feed(database, parcels()) as feeding:
+        await feeding.records(told("placed"))
+        await feeding.begin_steps()
+        await until_going(feeding, "release", reader)
+        await feeding.records(told("lost"))
+        answer = await ask(feeding, "cancel", "parcels", "o1")
+        assert answer.sentence == (
+            "The run 'o1' of parcels is being undone already, and nothing cuts that short."
+        )
+        goes_on.set()
+        await feeding.steps.close()
+        await feeding.work()
+    [run] = await list_runs(reader, "default")
+    assert run.configuration == ["lost"]
     await check_the_log(reader)

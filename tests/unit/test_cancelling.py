@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 from pydantic import Field
 
+from engine.executions import given_up
 from statemachines import Cancelled, Context, Event, OrderBy, Pipeline, Send, has_tag
 from statemachines.diagram import to_mermaid
 from statemachines.machine import compile_pipeline
@@ -18,6 +19,8 @@ from statemachines.testkit import given
 from statemachines.validation import find_mistakes
 from statemachines.way import Passage, Rows, find_way
 from tests.parcel import BROKEN, Arrived, CalledBack, Packed, Returned, Sent, parcel
+from tests.unit.scoped import Journey
+from tests.unit.undoing import memory_of, note_type
 
 
 class Opened(Event, type="case.opened", key="case"):
@@ -202,6 +205,31 @@ def test_a_pattern_in_another_region_does_not_keep_a_state_from_taking_it() -> N
     three.on(Cancelled, to=four)
     assert [one.message for one in find_mistakes(flow)] == []
     given(flow, Opened(case="c1")).when_cancelled().then(state="work left one right four")
+
+
+def test_what_had_failed_for_good_begins_anew_where_its_state_is_not_left() -> None:
+    made = Journey()
+    made.asking.on(Cancelled, do=note_type)
+    case = made.begun()
+    was = memory_of(case)
+    assert case.run is not None
+    memory = given_up(case.run.memory, was.executions[1], unknown=False)
+    case.run = case.run._replace(memory=memory, held=2)
+    case.when_cancelled().then(state="wide travel trip lodging papers asking")
+    room, visa = memory_of(case).executions
+    assert room == was.executions[0]
+    assert visa == was.executions[1]._replace(attempt=2, since=1)
+
+
+def test_a_step_that_had_failed_for_good_is_heard_of_no_more_where_its_state_is_left() -> None:
+    made = Journey()
+    made.flow.on_cancel(to=made.ended, compensate=True)
+    case = made.begun().step_done(made.room, 1)
+    assert case.run is not None
+    for one in memory_of(case).executions:
+        case.run = case.run._replace(memory=given_up(case.run.memory, one, unknown=False), held=3)
+    case.when_cancelled().then(state="$compensating").then_runs(made.leave_room)
+    case.undone(made.leave_room).then(state="ended", ended=True)
 
 
 def test_a_way_is_not_explained_by_a_cancellation_that_was_none() -> None:

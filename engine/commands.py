@@ -51,7 +51,7 @@ from engine.waiting import with_deferred
 from statemachines.limits import FOLLOWING_MAX
 from statemachines.memory import read_memory
 from statemachines.outcome import Reason
-from statemachines.run import Run
+from statemachines.run import Run, Status
 from statemachines.undoing import is_stuck
 
 log = logging.getLogger("pointsman.engine")
@@ -330,7 +330,7 @@ class Commands:
             return
         [found] = await with_deferred(route, [found], self._store, self._topics)
         route.cache[found.key] = found
-        if found.definition not in route.machines:
+        if found.status == Status.RUNNING and found.definition not in route.machines:
             hold = await self._store.hold_of(found.id, held)
             if hold is not None and hold.type == PIPELINE_PAUSED:
                 log.error(

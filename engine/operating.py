@@ -186,7 +186,7 @@ class Operating:
         hold = await self._hold(run)
         if hold.kind != Kind.PAUSED:
             return Answer(done=False, sentence=f"{name} is not paused: {held_by(asked, hold)}")
-        if run.definition not in route.machines:
+        if run.status == Status.RUNNING and run.definition not in route.machines:
             return Answer(done=False, sentence=f"{name} stays paused: {NOT_LOADED}")
         write_row(asked.command, "pointsman.resume", route, run, asked.batch)
         offered = await self._draining.go_on(asked.command, route, run.key, asked.batch, asked.events_max)

@@ -192,6 +192,26 @@ async def test_what_is_expected_already_is_held_and_begins_by_what_waited(
     await check_books(reader, pipeline)
 
 
+async def test_a_run_that_has_not_begun_begins_by_the_version_that_is_loaded_then(
+    database: Database, reader: Connection
+) -> None:
+    async with feed(database, shop()) as feeding:
+        await ask_pipeline(feeding, "pause", "shop")
+        await feeding.records(placed(), placed("o2"), noted("early", "o2"))
+    async with feed(database, shop(version=2)) as feeding:
+        # It waits in the inbox, before what lets both runs go on.
+        assert not (await ask(feeding, "resume", "shop", "o2")).taken
+        await ask_pipeline(feeding, "resume", "shop")
+        await drain(feeding, reader)
+    assert await notes(reader) == ("running", [])
+    assert await notes(reader, "o2") == ("running", ["early"])
+    for key in ("o1", "o2"):
+        assert (await show(reader, "default", "shop", key)).version == 2
+    answer = await reader.fetchval("select answer from pointsman.operations where what = 'resume'")
+    assert answer == "The run 'o2' of shop goes on (row 4); 1 events had waited."
+    await check_books(reader, shop(), shop(version=2))
+
+
 async def test_what_holds_or_pauses_one_run_alone_stays_when_its_pipeline_goes_on(
     database: Database, reader: Connection
 ) -> None:

@@ -169,6 +169,10 @@ class Rerun:
             # Its topic may take more now than it took then.
             machine = replace(machine, outlet=lambda *_: "was refused")
         route.machines = {} if missing else {row.definition: machine}
+        if row.kind in _OF_DEFERRED and run is not None and run.status == Status.EXPECTED:
+            # What waited may begin the run, which follows the version that was the newest then.
+            route.newest_definition = self._stored.definition
+            route.machines[self._stored.definition] = machine
 
     def _held_for(self, row: LogRow) -> str | None:
         """Why the row's event holds the run, as recorded; None where it does not."""

@@ -74,7 +74,17 @@ from statemachines.outcome import (
 from statemachines.policies import as_defer, told
 from statemachines.run import Run, Status, has_deferred, has_seen
 from statemachines.turns import in_turn
-from statemachines.undoing import ENDED, FAILED, UNKNOWN, how_ended, place_of, settle, undone, waits_in
+from statemachines.undoing import (
+    ENDED,
+    FAILED,
+    UNKNOWN,
+    how_ended,
+    place_of,
+    settle,
+    undone,
+    waits_in,
+    was_lost,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -159,7 +169,9 @@ def _end(machine: Machine, run: Run, occurrence: Occurrence, memory: Memory) -> 
     event_type = occurrence.envelope.type
     how = how_ended(event_type, said, execution.step)
     # What was done was done, whichever attempt says so; that one failed matters only as long as none came after it.
-    if how != ENDED and said.get("attempt") != execution.attempt:
+    # One that goes on outside is not lost with the engine that began it.
+    is_past = how != ENDED and said.get("attempt") != execution.attempt
+    if is_past or (execution.token and was_lost(said)):
         return Ignored(Reason.VOID)
     if execution.stopping:
         left = settle(memory, execution, how, run.sequence + 1, by)

@@ -46,6 +46,11 @@ def how_ended(event_type: str, said: Mapping[str, Any], step: str) -> str:
     return UNKNOWN if unseen else FAILED
 
 
+def was_lost(said: Mapping[str, Any]) -> bool:
+    """Whether an event says of an attempt that it was lost with its engine, and not only that nobody knows its end."""
+    return said.get("lost") is True and said.get("error") == "LostError"
+
+
 def settle(memory: Memory, execution: Execution, how: str, row: int, by: By) -> Memory:
     """The memory once it is known what became of an execution: without it, and with what is owed for it.
 

@@ -25,7 +25,7 @@ from statemachines.following import DELAYED_IDS_FROM
 from statemachines.memory import Execution, Memory, time_of
 from statemachines.results import is_result
 from statemachines.step import TIMED_OUT
-from statemachines.undoing import ENDED, FAILED, NEVER
+from statemachines.undoing import ENDED, FAILED, NEVER, was_lost
 
 DONE, NOT_BEGUN, RAISED, TOO_LONG, LOST, NOBODY_KNOWS, OUTSIDE = (
     "done", "not begun", "failed", "timed out", "lost", "unknown", "outside",
@@ -240,7 +240,7 @@ def _outcome(event_type: str, said: dict[str, Any], step: str) -> str:
         return RETRIED if event_type.startswith(STEP_RETRIED) else SKIPPED
     if event_type == f"{STEP_FAILED}{step}.{TIMED_OUT}":
         return TOO_LONG
-    return LOST if said.get("lost") is True and said.get("error") == "LostError" else RAISED
+    return LOST if was_lost(said) else RAISED
 
 
 def _shortened(text: str, characters: int | None) -> str:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Union, assert_type
 
 import pytest
 
+from engine.attempts import LostError
 from engine.executions import given_up
 from statemachines import Call, Context, Done, Event, Later, Pipeline
 from statemachines.later import without_later
@@ -157,6 +158,20 @@ def test_what_timed_out_outside_may_have_been_done() -> None:
     outcome = ends(case, *tried_event(made.charge, outside(case), error, timed_out=True, again=UNTIL))
     assert isinstance(outcome, Ignored)
     assert outside(with_memory(case, outcome.memory)).unknown == 1
+
+
+@pytest.mark.parametrize("for_good", [False, True])
+def test_what_goes_on_outside_is_not_lost_with_the_engine_that_began_it(for_good: bool) -> None:
+    made = Trade()
+    case = handed_over(made)
+    error = LostError("the engine was stopped")
+    lost = (
+        failed_event(made.charge, outside(case), error, lost=True, attempts=1)
+        if for_good
+        else tried_event(made.charge, outside(case), error, lost=True, again=UNTIL)
+    )
+    assert ends(case, *lost) == Ignored(Reason.VOID)
+    assert ends(given(made.flow, Placed()), *lost) != Ignored(Reason.VOID), "it had not been handed over"
 
 
 def test_the_first_token_of_an_attempt_counts() -> None:

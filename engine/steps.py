@@ -278,8 +278,13 @@ class Steps:
         asked = self._clock(), homes, definitions, [*self._going, *self._results], self._holder
         begun = await store.begin_executions(rooms, *asked) if rooms else []
         begun += await store.begin_limited(limited, *asked) if limited else []
+        going = {one.begun.address for one in self._going.values()} if begun else set()
         for one in begun:
-            self._begin(one)
+            if one.address not in going:
+                self._begin(one)
+        if any(one.address in going for one in begun):
+            # It had failed for good and begins anew, and an attempt of before still goes on here: not beside that.
+            await store.put_back(self._holder, [*self._going, *self._results])
 
     async def _save(self, store: Store) -> None:
         """Have the store know how far attempts have come."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -10,6 +12,7 @@ import pytest
 
 from connectors.source import RawRecord
 from engine.errors import UsageError
+from engine.limits import EngineLimits
 from engine.reading import (
     choose_runs,
     explain,
@@ -424,3 +427,51 @@ async def test_explain_tells_what_holds_and_what_was_decided(
     execution = skipped.partition("/")[0]
     notes = " ".join((await explain(reader, "default", event_id=execution)).notes)
     assert "ana has had release, which undoes reserve, begin anew after attempt 3" in notes
+
+
+async def test_what_begins_anew_waits_for_an_attempt_that_goes_on_here_all_the_same(
+    database: Database, reader: Connection
+) -> None:
+    flow: Pipeline[Parcel] = Pipeline("parcels", Parcel, topics=[PARCELS])
+    going: list[int] = []
+    begun: list[tuple[int, int]] = []
+    release = threading.Event()
+
+    @flow.step(timeout=timedelta(seconds=0.05), retry=Retry(attempts=1))
+    def weigh(parcel: Parcel, call: Call) -> int:
+        del parcel
+        begun.append((call.attempt, len(going)))
+        going.append(call.attempt)
+        if call.attempt == 1:
+            release.wait(30)
+        going.remove(call.attempt)
+        return 7
+
+    weighing = flow.state("weighing", run=weigh, initial=True)
+    weighed = flow.state("weighed", final=True)
+    flow.start(Sent, lambda event: Parcel(parcel=event.parcel))
+    weighing.on(weigh.done, to=weighed, do=note_weight)
+    limits = EngineLimits(step_poll_seconds=0.01)
+    async with feed(database, flow, limits=limits) as feeding:
+        try:
+            await feeding.records(event("parcel.sent", {"parcel": "p1"}, topic=PARCELS))
+            await feeding.begin_steps()
+            while not await feeding.take_results():
+                await turn(feeding)
+            assert (await ask(feeding, "retry", "parcels", "p1")).done
+            for _ in range(5):
+                await turn(feeding)
+            assert begun == [(1, 0)], "its thread goes on, though it has taken too long"
+        finally:
+            release.set()
+        while not await feeding.take_results():
+            await turn(feeding)
+    assert begun == [(1, 0), (2, 0)]
+    assert (await show(reader, "default", "parcels", "p1")).configuration == ["weighed"]
+
+
+async def turn(feeding: Feeding) -> None:
+    """Until it was looked once more what may begin."""
+    feeding.steps.turned.clear()
+    async with asyncio.timeout(20):
+        await feeding.steps.turned.wait()

@@ -26,7 +26,7 @@ from engine.log import Kind, digest_number, digest_of, postgres_time
 from engine.moves import RECENT_BYTES, Move
 from engine.pausing import Pausing
 from engine.routing import Reader, TopicRoute
-from statemachines.events import STEP_WAITS, Event
+from statemachines.events import Event
 from statemachines.handlers import HandlerError, describe_invalid
 from statemachines.interpreter import step
 from statemachines.keys import How, KeyFunction, key_of, why_no_key
@@ -296,7 +296,7 @@ class Batch(Pausing):
             arrival = result_arrival(route, begun.key, event_id, event_type, data, at, said_by)
             outcome = route.name, begun.step, event_type.partition(".")[0]
             self.attempts[outcome] = self.attempts.get(outcome, 0) + 1
-            if event_type.startswith(STEP_WAITS):
+            if "token" in data:
                 # Whether its run waits for it then, what it remembers tells.
                 self.commit.tokens.append(told_token(begun, data["token"]))
             run = route.cache.get(begun.key)

@@ -82,8 +82,8 @@ def stopped_event(
     """Type and data of the event that says what became of a step with a compensation once its state was left.
 
     ``how`` is one of ``statemachines.undoing.HOWS``: ``never`` where the attempt was not begun, ``ended`` where it was
-    done all the same, ``failed`` where it raised, ``unknown`` where nobody knows. ``data`` is what it returned, where
-    it has ended.
+    done all the same, ``failed`` where it raised, ``unknown`` where nobody knows. ``data`` is what it returned: where
+    that is ``Later``, the event tells its token, so that who completes it hears that nobody waits.
 
     Raises:
         ResultError: as of ``done_event``.
@@ -91,6 +91,8 @@ def stopped_event(
     said = {"execution": execution.id, "attempt": execution.attempt, "how": how}
     if how == ENDED:
         said["data"] = _stored(step, data)
+    elif isinstance(data, Later) and not mistake_in(data):
+        said["token"] = data.token
     return f"{STEP_STOPPED}{step.name}", said
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -91,6 +92,8 @@ def lending_pipeline(
         asked = WORLD.script.pop(0) if WORLD.script else None
         if callable(asked):
             asked = asked(call)
+        if inspect.isawaitable(asked):
+            asked = await asked
         return Later(token_of(call), within) if asked is None else asked
 
     if undone:

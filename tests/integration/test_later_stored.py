@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -32,8 +34,9 @@ from engine.store.values import Command
 from statemachines.later import Later
 from statemachines.limits import TOKEN_CHARACTERS_MAX
 from statemachines.machine import compile_pipeline
+from statemachines.step import Call
 from tests.feeding import BEGINS, Feeding, event, feed
-from tests.lending import TOPIC, Verdict, World, clear, lending_pipeline
+from tests.lending import TOPIC, Verdict, World, clear, lending_pipeline, token_of
 from tests.operators import WHO, WHY, ask, complete
 from tests.services import Database
 
@@ -368,6 +371,29 @@ async def test_a_token_that_was_told_when_its_state_had_been_left_is_no_unknown_
         await feeding.steps.close()
         assert (await complete(feeding, TOKEN, VERDICT)).disposition == "void"
     await check_the_log(reader)
+
+
+async def test_a_token_of_an_attempt_that_was_stopped_is_no_unknown_one(
+    database: Database, reader: Connection, world: World
+) -> None:
+    begun = asyncio.Event()
+
+    async def hand_over_all_the_same(call: Call) -> Later:
+        begun.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        return Later(token_of(call))
+
+    world.script.append(hand_over_all_the_same)
+    async with feed(database, lending_pipeline(undone=True)) as feeding:
+        await feeding.records(told("applied"))
+        await feeding.begin_steps()
+        await begun.wait()
+        await feeding.records(told("withdrawn"))
+        await feeding.work()
+        assert (await complete(feeding, TOKEN, VERDICT)).disposition == "void"
+    assert world.made == [("l1", None)], "nobody knows what it did, so it is undone"
+    await check_the_log(reader, undone=True)
 
 
 async def test_a_token_that_nobody_knows_is_said_to_be_unknown(

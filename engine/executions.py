@@ -61,7 +61,10 @@ def note_executions(
             asked = asked_execution(pipeline, run, one, commit.at)
             if one.step in limits:
                 asked = asked._replace(limited_by=limits[one.step].key_of(run.context))
+            elif address not in was and one.attempt == 1 and not (one.stopping or one.token or one.again):
+                asked = asked._replace(is_first=True)
             commit.executions_asked.append(asked)
+            commit.asking[run.id] = run
             if one.token:
                 commit.tokens.append(
                     Token(one.token, pipeline, run.key, run.id, *address, one.step, one.attempt, waits=True)

@@ -8,12 +8,18 @@ harm.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 
 from connectors.source import Partition
 
 HOMES = 16
 """As many partitions as the topic has, and engines of a group that can share the timers. The schema knows it, too."""
+
+
+def home_of(key: str) -> int:
+    """The home of a run, as the schema has it (``pointsman.home_of``)."""
+    return int(hashlib.md5(key.encode(), usedforsecurity=False).hexdigest()[:4], 16) % HOMES
 
 
 def homes_topic(namespace: str) -> str:

@@ -38,7 +38,7 @@ class EngineLimits:
     """How often it is looked what has fallen due."""
     timer_runs_max: int = 1_000
     """Runs for which something has fallen due, taken up at once; then the next ones."""
-    steps_at_once_max: int = 1_000
+    steps_at_once_max: int = 2_000
     """Attempts of steps that go on at once; more wait in their table, in order."""
     step_threads_max: int = 40
     """How many of them are plain functions, which have a thread each."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -21,8 +20,8 @@ Place = tuple[int, str]
 class Taken(NamedTuple):
     """What takes room."""
 
-    places: Collection[Place]
-    """Of each attempt that goes on, or keeps its place."""
+    places: Mapping[Place, int]
+    """How many attempts of each go on, or keep their places."""
     threads: int
     """How many of them are threads."""
     in_all: int
@@ -40,7 +39,7 @@ class Rooms:
 
     def free(self, steps: Mapping[Place, Step[Any, Any]], taken: Taken) -> dict[Place, int]:
         """How many may begin, by step; those of which none may are left out."""
-        running = Counter(taken.places)
+        running = taken.places
         in_turn = self._in_turn(steps)
         plain = sum(not step.is_async for step in steps.values())
         free = self._limits.steps_at_once_max - taken.in_all
@@ -53,7 +52,7 @@ class Rooms:
             if not step.is_async:
                 share, plain = min(share, -(-free_threads // plain)), plain - 1
             limit = self._limits.steps_at_once_max if step.at_once is None else step.at_once
-            room = self._let_through(step, min(share, limit - running[place]), tried)
+            room = self._let_through(step, min(share, limit - running.get(place, 0)), tried)
             if room > 0:
                 rooms[place] = room
                 free -= room

@@ -230,6 +230,7 @@ class Session:
             # From now on: an engine that was idle for days owes nothing.
             self._upkeep_at = time.monotonic() + UPKEEP_SECONDS
             await self.store.keep_up()
+        self._steps.promise(batch.commit)
         self._pending = committer.begin(draft.slices, batch, draft.due, draft.results)
 
     async def _flush(self) -> None:

@@ -13,10 +13,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -27,6 +30,7 @@ from engine.executions import StepResult
 from engine.limits import EngineLimits
 from engine.outcomes import Outcomes
 from engine.progress import LastWords
+from engine.promises import Promises
 from engine.pulse import Pulse
 from engine.rooms import Place, Rooms, Taken, overdue_at, split
 from engine.routing import Route
@@ -54,7 +58,7 @@ UNTRIED_AT_ONCE_MAX = 1_000
 """So many of which there is nothing to be done, but something to be told, are taken at a time."""
 LOOK_AFTER_SECONDS = 1.0
 """How often it is asked whether runs still wait for the attempts that go on here."""
-RESULTS_AT_ONCE_MAX = 500
+RESULTS_AT_ONCE_MAX = 1_000
 """So many results go into a draft at a time."""
 
 
@@ -86,9 +90,14 @@ class Steps:
         self._holder = secrets.randbits(62)
         self._going: dict[int, _Going] = {}
         """By the store's number of the execution."""
+        self._definitions: list[int] = []
+        self._are_limited = False
+        self._untellable: set[int] = set()
+        """Attempts of which the store takes nothing; they are lost once this engine is."""
         self._results: dict[int, StepResult] = {}
         """What became of attempts, until it is durable; by the same number."""
-        self._handed: set[int] = set()
+        self._ready: dict[int, None] = {}
+        """Of which attempts it is in no draft, in the order in which they are to be taken."""
         self._last_words = LastWords(limits.step_progress_seconds)
         self._alone = 0
         """So many are handed out one at a time: the store did not take them together."""
@@ -105,6 +114,11 @@ class Steps:
         self._serving: asyncio.Task[None] | None = None
         self.breakers = Breakers(clock)
         self._rooms = Rooms(self._limits, self.breakers)
+        self._promises = Promises()
+        self._looked_at = -self._limits.step_poll_seconds
+        """When it was looked last for whatever may begin, and not only for those that are known to wait."""
+        self._told = False
+        """Whether somebody has said since that there may be something."""
         self._looked_after = -LOOK_AFTER_SECONDS
         self._spoke_at = -SPEAK_SECONDS
         self._opened_at = 0.0
@@ -117,7 +131,8 @@ class Steps:
     def serve_homes(self, homes: Iterable[int]) -> None:
         """Begin attempts for the runs of these homes; those that go on for others go on."""
         self._homes = sorted(homes)
-        self._wanted.set()
+        self._promises.forget()
+        self._hear_of_more()
 
     @property
     def are_going(self) -> bool:
@@ -127,7 +142,7 @@ class Steps:
     @property
     def has_results(self) -> bool:
         """Whether results are in no draft yet."""
-        return len(self._results) > len(self._handed) + len(self._last_words.waited_for)
+        return len(self._ready) > len(self._last_words.waited_for)
 
     async def open(self, store: Store, routes: Sequence[Route]) -> None:
         """Work with this store, and these pipelines, from now on."""
@@ -146,12 +161,15 @@ class Steps:
             for (pipeline, name), step in self._kinds.items()
             if step.bounds.breaker is not None
         )
-        self._handed.clear()
+        self._ready = dict.fromkeys(self._results)
+        self._promises.forget()
         self._spoke_at = -SPEAK_SECONDS
         self._opened_at = time.monotonic()
+        self._definitions = [number for route in routes for number in route.machines]
+        self._are_limited = any(step.bounds.limit is not None for step in self._kinds.values())
         if self._works:
-            await store.listen(CHANNEL, self._wanted.set)
-            self._wanted.set()
+            await store.listen(CHANNEL, self._hear_of_more)
+            self._hear_of_more()
             self._serving = asyncio.create_task(self._serve(), name="steps")
 
     async def close(self) -> None:
@@ -191,16 +209,33 @@ class Steps:
         if not self.has_results:
             return []
         taken, waited_for = list[StepResult](), self._last_words.waited_for
-        for id_, result in self._results.items():
-            if id_ not in self._handed and id_ not in waited_for:
-                taken.append(result._replace(route=self._routes[result.begun.pipeline]))
-                self._handed.add(id_)
-            if len(taken) >= number:
-                break
+        for id_ in itertools.islice((one for one in self._ready if one not in waited_for), number):
+            result = self._results[id_]
+            taken.append(result._replace(route=self._routes[result.begun.pipeline]))
+        for one in taken:
+            del self._ready[one.begun.id]
         self._alone -= bool(self._alone and taken)
         if self.has_results:
             self.arrived.set()
         return taken
+
+    def promise(self, commit: Commit) -> None:
+        """Have attempts that this asks for begin with it, which is on its way next."""
+        if not self._stopping and commit.executions_asked:
+            asked = {(one.pipeline, one.step) for one in commit.executions_asked}
+            settled = {
+                place: step
+                for place, step in self._allowed().items()
+                if self._promises.is_settled(place) and self._is_free(step)
+            }
+            if asked & settled.keys():
+                # What became of those that were handed out is durable once this is.
+                rooms = self._free(settled, self._ready.keys())
+                self._promises.promise(commit, rooms, self._homes, self._definitions)
+                commit.promised_to, commit.promised_at = self._holder, self._clock()
+        if not (commit.executions_asked or self._are_limited):
+            ours = {one.begun.address for one in self._results.values()}
+            commit.tells_others = not ours.issuperset(commit.executions_over)
 
     def settle(self, results: Iterable[StepResult], commit: Commit) -> None:
         """These are durable, and so is all else of this commit."""
@@ -208,8 +243,9 @@ class Steps:
             kept = self._results.get(one.begun.id)
             if kept is not None and kept.event_id == one.event_id:
                 del self._results[one.begun.id]
-            self._handed.discard(one.begun.id)
-        over = set(commit.executions_over)
+            elif kept is not None:
+                self._ready[one.begun.id] = None
+        over = set(commit.executions_over).difference(one.begun.address for one in results)
         stopping = {one.address for one in commit.executions_asked if one.stopping}
         if over or stopping:
             for going in self._going.values():
@@ -217,7 +253,10 @@ class Steps:
                     self._unwanted(going)
                 elif going.begun.address in stopping:
                     self._stop(going)
-        if commit.executions_asked or commit.executions_over:
+        self._promises.kept(commit)
+        for begun in commit.begun:
+            self._begin(begun)
+        if results or commit.executions_asked or commit.executions_over:
             self._wanted.set()
 
     @property
@@ -230,7 +269,9 @@ class Steps:
 
         ``alone``: nothing else was in the commit, so that what the store refused is this.
         """
-        self._handed.difference_update(one.begun.id for one in results)
+        self._promises.broken()
+        back = dict.fromkeys(one.begun.id for one in results if one.begun.id in self._results)
+        self._ready = back | self._ready
         if results:
             self.arrived.set()
         if refused and alone and len(results) == 1:
@@ -240,8 +281,6 @@ class Steps:
 
     async def _serve(self) -> None:
         assert self._store is not None, "it was opened"
-        # The session before may have ended while it was asked what may begin.
-        await self._store.put_back(self._holder, [*self._going, *self._results])
         while True:
             # Not by wait_for, which forgets before Python 3.12 that it was cancelled where both come at once.
             with contextlib.suppress(TimeoutError):
@@ -251,15 +290,20 @@ class Steps:
             if not self._stopping:
                 await self._look()
 
+    def _hear_of_more(self) -> None:
+        self._told = True
+        self._wanted.set()
+
     async def _look(self) -> None:
         assert self._store is not None, "it was opened"
-        store, homes = self._store, self._homes
-        definitions = [number for route in self._routes.values() for number in route.machines]
+        store, homes, definitions = self._store, self._homes, self._definitions
+        for_all = self._told or time.monotonic() - self._looked_at >= self._limits.step_poll_seconds
+        if for_all:
+            self._told, self._looked_at = False, time.monotonic()
         if time.monotonic() - self._spoke_at >= SPEAK_SECONDS:
             self._spoke_at = time.monotonic()
             await store.hold(self._holder, self._instance, self.breakers.as_json())
-            # What became of attempts may wait behind holds for long: they keep no place of a limit.
-            await store.put_held_back(self._holder, [*self._going, *self._results])
+            await self._put_back(store)
             limited = [place for place, step in self._kinds.items() if step.bounds.limit is not None]
             if limited:
                 await store.limit_waiting(limited)
@@ -267,24 +311,45 @@ class Steps:
                 await self._take_over(store, definitions)
         await self._save(store)
         await self._look_after(store)
-        await self._begin_untried(store, definitions)
+        if for_all:
+            await self._begin_untried(store, definitions)
         if homes:
-            await self._begin_next(store, homes, definitions)
+            await self._begin_next(store, homes, definitions, for_all=for_all)
         self.turned.set()
 
-    async def _begin_next(self, store: Store, homes: Sequence[int], definitions: Sequence[int]) -> None:
-        """Begin those that there is room for."""
-        rooms, limited = split(self._free(), self._kinds)
+    async def _begin_next(
+        self, store: Store, homes: Sequence[int], definitions: Sequence[int], *, for_all: bool
+    ) -> None:
+        """Begin those that there is room for; of all steps, or of those of which it is known that some wait."""
+        steps = self._allowed()
+        if not for_all:
+            steps = {place: step for place, step in steps.items() if not self._promises.is_settled(place)}
+        rooms, limited = split(self._free(steps, self._results.keys()), steps)
         asked = self._clock(), homes, definitions, [*self._going, *self._results], self._holder
+        self._promises.look(rooms | {(one.pipeline, one.step): one.room for one in limited})
         begun = await store.begin_executions(rooms, *asked) if rooms else []
         begun += await store.begin_limited(limited, *asked) if limited else []
+        found = Counter((one.pipeline, one.step) for one in begun)
+        self._promises.found(found, [place for place, step in steps.items() if step.bounds.limit is None])
         going = {one.begun.address for one in self._going.values()} if begun else set()
         for one in begun:
             if one.address not in going:
                 self._begin(one)
         if any(one.address in going for one in begun):
             # It had failed for good and begins anew, and an attempt of before still goes on here: not beside that.
-            await store.put_back(self._holder, [*self._going, *self._results])
+            await self._put_back(store)
+
+    async def _put_back(self, store: Store) -> None:
+        """Have rows be begun by whoever may that are given to this engine, and that it does not know of.
+
+        A connection may have broken while it was asked what may begin, or in the commit of promises; then what became
+        of that is found out here, also where Postgres comes to it late.
+        """
+        async with self._promises.withheld():
+            ours = [*self._going, *self._results, *self._untellable]
+            # What became of attempts may wait behind holds for long: they keep no place of a limit.
+            await store.put_held_back(self._holder, ours)
+            await store.put_back(self._holder, ours)
 
     async def _save(self, store: Store) -> None:
         """Have the store know how far attempts have come."""
@@ -324,9 +389,11 @@ class Steps:
 
     async def _look_after(self, store: Store) -> None:
         """Stop what runs wait for no more, or whose states they have left, by moves of other engines."""
+        if time.monotonic() - self._looked_after < LOOK_AFTER_SECONDS:
+            return
+        self._looked_after = time.monotonic()
         going = [id_ for id_, one in self._going.items() if not one.told]
-        if going and time.monotonic() - self._looked_after >= LOOK_AFTER_SECONDS:
-            self._looked_after = time.monotonic()
+        if going:
             there = await store.executions_there(going)
             for id_ in going:
                 one = self._going.get(id_)
@@ -341,13 +408,21 @@ class Steps:
         """Those of pipelines that are not paused."""
         return {place: step for place, step in self._kinds.items() if place[0] not in self.paused}
 
-    def _free(self) -> dict[Place, int]:
-        """How many attempts may begin, by pipeline and step."""
-        going = self._going.values()
-        places = [(one.begun.pipeline, one.begun.step) for one in going]
-        threads = sum(not one.step.is_async for one in going)
-        in_all = len(self._going.keys() | self._results.keys())
-        return self._rooms.free(self._allowed(), Taken(places, threads, in_all))
+    def _is_free(self, step: Step[Any, Any]) -> bool:
+        """Whether nothing but the room here limits it."""
+        circuit = self.breakers.of(step.bounds.breaker)
+        return step.bounds.limit is None and (circuit is None or circuit.is_closed)
+
+    def _free(self, steps: Mapping[Place, Step[Any, Any]], ended: AbstractSet[int]) -> dict[Place, int]:
+        """How many attempts may begin of these; those that have ``ended`` take room until it is durable."""
+        places = Counter((one.begun.pipeline, one.begun.step) for one in self._going.values())
+        threads = sum(not one.step.is_async for one in self._going.values())
+        in_all = len(self._going.keys() | ended)
+        for place, many in self._promises.places.items():
+            places[place] += many
+            threads += 0 if self._kinds[place].is_async else many
+            in_all += many
+        return self._rooms.free(steps, Taken(places, threads, in_all))
 
     def _begin(self, begun: BegunExecution) -> None:
         if begun.stopping:
@@ -402,7 +477,10 @@ class Steps:
             self._wanted.set()
 
     def _keep(self, result: StepResult) -> None:
+        is_handed = result.begun.id in self._results and result.begun.id not in self._ready
         self._results[result.begun.id] = result
+        if not is_handed:
+            self._ready[result.begun.id] = None
         self.arrived.set()
 
     def _release(self, going: _Going) -> None:
@@ -439,6 +517,8 @@ class Steps:
             # It cannot even fail. The attempt is lost once the engine is.
             log.error("nor is its failure taken; it is tried again when an engine takes over the run")
             self._results.pop(begun.id, None)
+            self._ready.pop(begun.id, None)
+            self._untellable.add(begun.id)
             return
         _, step = self._outcomes.meant(begun)
         lost = step.compensation is not None

@@ -219,7 +219,9 @@ class Feeding:
             return False
         draft = await self.committer.draft(None)
         await self.committer.extend_results(draft, results)
-        pending = self.committer.begin([], self.committer.finish(draft), (), draft.results)
+        batch = self.committer.finish(draft)
+        self.steps.promise(batch.commit)
+        pending = self.committer.begin([], batch, (), draft.results)
         if await self.committer.settle(pending):
             self.steps.settle(pending.results, pending.batch.commit)
         else:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 from connectors.source import Partition
 from engine.outbox import OutRecord
 from statemachines.run import Run
 from statemachines.search import Attributes
+
+NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Position(NamedTuple):
@@ -216,6 +218,8 @@ class AskedExecution(NamedTuple):
     """What it is completed by, where it goes on outside; then ``again`` is until when."""
     limited_by: str | None = None
     """Which limit of its step counts for it, where there is one."""
+    is_first: bool = False
+    """Whether it was asked for just now, and its first attempt may begin at once, within no limit for all engines."""
 
     @property
     def address(self) -> tuple[int, int, int]:
@@ -261,6 +265,40 @@ class BegunExecution(NamedTuple):
     def address(self) -> tuple[int, int, int]:
         """What the row is known by that holds it: (run, sequence, number)."""
         return self.run, self.sequence, self.number
+
+
+class Promised(NamedTuple):
+    """An attempt that begins as soon as what asks for it is durable, with whoever commits that."""
+
+    asked: AskedExecution
+    run: Run
+    """As its last row left it, which is the one that asks."""
+
+    def begun(self, number: int, home: int, made: bytes | None, at: datetime) -> BegunExecution:
+        """What its maker is given, once the store knows it by ``number``."""
+        one, run = self.asked, self.run
+        named = (
+            number,
+            one.pipeline,
+            one.key,
+            run.generation,
+            run.id,
+            run.definition,
+            home,
+            one.sequence,
+            one.number,
+        )
+        return BegunExecution(
+            *named,
+            one.step,
+            one.attempt,
+            one.error,
+            run.context,
+            one.of,
+            made=made,
+            since=one.since,
+            began=at,
+        )
 
 
 class Token(NamedTuple):
@@ -408,6 +446,18 @@ class Commit:
     """The commands of pauses that this rests on: they must not have ended."""
     executions_asked: list[AskedExecution] = field(default_factory=list)
     """New ones, and those that are to be tried again."""
+    asking: dict[int, Run] = field(default_factory=dict)
+    """The runs of these, as the commit leaves them."""
+    promised: list[Promised] = field(default_factory=list)
+    """New ones that begin with this, as soon as it is durable."""
+    promised_to: int = 0
+    """Who begins them."""
+    promised_at: datetime = NEVER
+    """When they begin."""
+    begun: list[BegunExecution] = field(default_factory=list)
+    """The same once the store has committed."""
+    tells_others: bool = True
+    """Whether others may have something to do about what becomes of executions."""
     executions_over: list[tuple[int, int, int]] = field(default_factory=list)
     """(run, sequence, number) of those that their runs wait for no more."""
     tokens: list[Token] = field(default_factory=list)

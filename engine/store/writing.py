@@ -9,6 +9,7 @@ import orjson
 
 from engine import outbox
 from engine.dead_letters import numbered
+from engine.homes import home_of
 from engine.log import COLUMNS, PIPELINE_PAUSED, Kind
 from engine.store.attributes import write_attributes
 from engine.store.connecting import Connection
@@ -22,7 +23,7 @@ from engine.store.copying import (
     pack_runs,
 )
 from engine.store.queries import load
-from engine.store.values import Command, Commit, FollowUp, Operation, Release
+from engine.store.values import AskedExecution, Command, Commit, FollowUp, Operation, Release
 from statemachines.run import Run
 
 _SQL = load("store")
@@ -54,7 +55,6 @@ class Writing:
         await self._create_runs(commit)
         if commit.attributes:
             await write_attributes(self._writer, commit.attributes)
-        await self._write_executions(commit)
         if commit.tokens or commit.tokens_over:
             await self._write_tokens(commit)
         if commit.judged:
@@ -67,6 +67,7 @@ class Writing:
                 raise LostRunsError("another engine moved a run that had ended first")
         if commit.rows:
             await copy(self._writer, "pointsman.events", commit.rows, COLUMNS)
+        await self._write_executions(commit)
         if not _has_extras(commit):
             return None
         out = list(commit.out)
@@ -144,10 +145,29 @@ class Writing:
         if commit.executions_over:
             await self._writer.execute(_SQL["remove_executions"], *_columns(commit.executions_over))
         if commit.executions_asked:
-            await self._writer.execute(_SQL["add_executions"], *_columns(commit.executions_asked))
-        if commit.executions_over or commit.executions_asked:
+            await self._ask(commit)
+        if commit.promised:
+            await self._begin_promised(commit)
+        if commit.tells_others and (commit.executions_over or commit.executions_asked):
             # Whoever serves their homes need not be who commits this.
             await self._writer.execute("notify pointsman_steps")
+
+    async def _ask(self, commit: Commit) -> None:
+        first = [one for one in commit.executions_asked if one.is_first]
+        rest = [one[:-1] for one in commit.executions_asked if not one.is_first]
+        if first:
+            await self._writer.execute(_SQL["add_first"], commit.at, None, None, *_columns_of_first(first))
+        if rest:
+            await self._writer.execute(_SQL["add_executions"], *_columns(rest))
+
+    async def _begin_promised(self, commit: Commit) -> None:
+        who = commit.promised_to, commit.promised_at
+        columns = _columns_of_first([one.asked for one in commit.promised])
+        found = await self._writer.fetch(_SQL["begin_first"], commit.at, *who, *columns)
+        rows = {row[:3]: row for row in map(tuple, found)}
+        for one in commit.promised:
+            _, _, _, number, home, made = rows[one.asked.address]
+            commit.begun.append(one.begun(number, home, made, commit.promised_at))
 
     async def _write_tokens(self, commit: Commit) -> None:
         if commit.tokens_over:
@@ -236,6 +256,23 @@ def _written(number: int | None) -> str:
 
 def _by_run_id(item: tuple[int, Run]) -> int:
     return item[1].id
+
+
+def _columns_of_first(asked: Sequence[AskedExecution]) -> list[list[Any] | None]:
+    """As little as says it all: to look at each value of an array takes longer than Postgres has with it."""
+    places = list(dict.fromkeys((one.pipeline, one.step) for one in asked))
+    number_of = {place: number for number, place in enumerate(places, start=1)}
+    undoes = any(one.of for one in asked)
+    return [
+        *_columns(places),
+        [number_of[one.pipeline, one.step] for one in asked],
+        [home_of(one.key) for one in asked],
+        [one.run for one in asked],
+        [one.sequence for one in asked],
+        [one.number for one in asked],
+        [one.of for one in asked] if undoes else None,
+        [one.made for one in asked] if undoes else None,
+    ]
 
 
 def _columns(rows: Sequence[tuple[Any, ...]]) -> list[list[Any]]:

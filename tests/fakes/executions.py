@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from engine.homes import HOMES
+from engine.homes import home_of
 from engine.store.contract import TokenTakenError
 from engine.store.limited import LimitedRoom
 from engine.store.values import AskedExecution, BegunExecution, Commit, Progress, Token
 from statemachines.run import Run
-
-
-def home_of(key: str) -> int:
-    """As Postgres has it (``pointsman.home_of``)."""
-    return int(hashlib.md5(key.encode(), usedforsecurity=False).hexdigest()[:4], 16) % HOMES
 
 
 @dataclass(slots=True)
@@ -74,6 +68,16 @@ class Executions:
             by = asked.limited_by if before.asked.limited_by is None else before.asked.limited_by
             before.asked = asked._replace(limited_by=by)
             before.holder = before.holder if asked.stopping else None
+
+    def begin_promised(self, commit: Commit, payload_of: Callable[[int, int], bytes | None]) -> None:
+        """Those that begin with the commit that asks for them; ``payload_of`` is what a row of a run's log has."""
+        for one in commit.promised:
+            self.given += 1
+            asked = one.asked
+            row = Waiting(self.given, asked, commit.promised_to, commit.promised_at)
+            self.rows[asked.address] = row
+            made = payload_of(asked.run, asked.made) if asked.made else None
+            commit.begun.append(one.begun(self.given, home_of(asked.key), made, commit.promised_at))
 
     def write_tokens(self, commit: Commit) -> None:
         """What a commit changes of tokens."""

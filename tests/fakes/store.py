@@ -11,6 +11,7 @@ from datetime import datetime
 import orjson
 
 from connectors.source import Partition
+from engine.homes import home_of
 from engine.log import PIPELINE_PAUSED, Kind, LogRow, unpack
 from engine.steps import SILENT_SECONDS
 from engine.store.contract import LostPositionsError, LostRunsError, RefusedByStoreError
@@ -40,7 +41,7 @@ from statemachines.following import wakes_at
 from statemachines.memory import time_of
 from statemachines.run import Run, Status
 from statemachines.search import Attributes
-from tests.fakes.executions import Executions, Waiting, as_begun, home_of
+from tests.fakes.executions import Executions, Waiting, as_begun
 
 CLUSTER = "c"
 """The cluster of all positions here."""
@@ -438,6 +439,7 @@ class FakeStore:
         rows = [unpack(packed) for packed in commit.rows]
         for row in rows:
             self._add_row(row)
+        tables.executions.begin_promised(commit, lambda run, made: tables.rows[run, made].payload)
         for run, sequence, digest, until in commit.waiting_added:
             tables.waiting[run, sequence] = (digest, until)
         for gone in commit.waiting_removed:

@@ -21,7 +21,7 @@ from statemachines.step import Step
 AT = datetime(2026, 3, 1, tzinfo=UTC)
 PAYMENTS = Breaker("payments", failures=3, within=timedelta(seconds=10), open_for=timedelta(seconds=60))
 DOWN = OSError("down")
-NOTHING = Taken([], 0, 0)
+NOTHING = Taken({}, 0, 0)
 
 
 class Time:

@@ -353,6 +353,30 @@ set attempt = excluded.attempt, again = excluded.again, error = excluded.error, 
     token = excluded.token, holder = case when excluded.stopping then executions.holder end,
     limited_by = coalesce(executions.limited_by, excluded.limited_by)
 
+-- name: add_first
+-- New ones, whose first attempts wait for their turn.
+insert into pointsman.executions as e (
+    pipeline, home, run, sequence, number, step, attempt, again, error, of, made, holder, began
+)
+select ($4::int[])[new.place], new.home, new.run, new.sequence, new.number, ($5::text[])[new.place], 1, $1::timestamptz,
+    '', coalesce(new.of, ''), coalesce(new.made, 0), $2::bigint, $3::timestamptz
+from unnest($6::int[], $7::smallint[], $8::bigint[], $9::int[], $10::int[], $11::text[], $12::int[])
+    as new (place, home, run, sequence, number, of, made)
+
+-- name: begin_first
+-- New ones that whoever commits them begins. What the undone execution of a compensation has returned is in the log.
+insert into pointsman.executions as e (
+    pipeline, home, run, sequence, number, step, attempt, again, error, of, made, holder, began
+)
+select ($4::int[])[new.place], new.home, new.run, new.sequence, new.number, ($5::text[])[new.place], 1, $1::timestamptz,
+    '', coalesce(new.of, ''), coalesce(new.made, 0), $2::bigint, $3::timestamptz
+from unnest($6::int[], $7::smallint[], $8::bigint[], $9::int[], $10::int[], $11::text[], $12::int[])
+    as new (place, home, run, sequence, number, of, made)
+returning e.run, e.sequence, e.number, e.id, e.home,
+    case when e.made > 0 then (
+        select l.payload from pointsman.events l where l.run = e.run and l.sequence = e.made
+    ) end
+
 -- name: remove_executions
 delete from pointsman.executions e
 using unnest($1::bigint[], $2::int[], $3::int[]) as gone (run, sequence, number)

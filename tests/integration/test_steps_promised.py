@@ -1,0 +1,127 @@
+"""Attempts that begin with the commit that asks for them, on a real Postgres."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from connectors.source import Partition, RawRecord
+from engine.claims import Slice
+from engine.committer import Pending
+from engine.limits import EngineLimits
+from engine.store.connecting import Connection
+from tests.charging import TOPIC, World, charging_pipeline, clear
+from tests.feeding import Feeding, event, feed
+from tests.services import Database
+
+QUIET = EngineLimits(step_poll_seconds=60.0)
+"""So that nobody looks who waits but where that is known."""
+HOLDER = "select count(holder), count(*) from pointsman.executions"
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    yield clear()
+    clear()
+
+
+def placed(order: str) -> RawRecord:
+    return event("order.placed", {"order": order}, topic=TOPIC)
+
+
+async def counted(reader: Connection) -> tuple[int, int]:
+    """How many executions have begun, of how many."""
+    [row] = await reader.fetch(HOLDER)
+    return row[0], row[1]
+
+
+async def turn(feeding: Feeding) -> None:
+    """Wait until it was looked once more what may begin."""
+    feeding.steps.turned.clear()
+    await asyncio.wait_for(feeding.steps.turned.wait(), 10)
+
+
+async def commit(feeding: Feeding, *records: RawRecord) -> Pending:
+    """A commit on its way, with what it promises, as an engine makes it."""
+    claim = await feeding.claim(Partition(TOPIC, 0))
+    start = claim.read_to
+    claim.read_to += len(records)
+    placed = [one._replace(offset=start + number) for number, one in enumerate(records)]
+    slices = [Slice(claim, placed, start, claim.read_to)]
+    batch = await feeding.committer.prepare(slices, None)
+    feeding.steps.promise(batch.commit)
+    pending = feeding.committer.begin(slices, batch)
+    assert await feeding.committer.settle(pending)
+    return pending
+
+
+async def test_a_step_begins_with_the_commit_that_asks_for_it(
+    database: Database, reader: Connection, world: World
+) -> None:
+    async with feed(database, charging_pipeline(), limits=QUIET) as feeding:
+        await feeding.begin_steps()
+        await turn(feeding)
+        pending = await commit(feeding, placed("o1"), placed("o2"))
+        assert await counted(reader) == (2, 2)
+        assert not pending.batch.commit.executions_asked
+        feeding.steps.settle([], pending.batch.commit)
+        await asyncio.wait_for(feeding.steps.arrived.wait(), 10)
+        assert world.attempts("charge") == [("o1", 1), ("o2", 1)]
+        await feeding.steps.close()
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+async def test_no_more_are_promised_than_may_go_on_at_once(
+    database: Database, reader: Connection, world: World, at_once: int
+) -> None:
+    world.script["charge"] = [asyncio.Event().wait] * at_once
+    async with feed(database, charging_pipeline(at_once=at_once), limits=QUIET) as feeding:
+        await feeding.begin_steps()
+        await turn(feeding)
+        pending = await commit(feeding, *(placed(f"o{number}") for number in range(3)))
+        assert await counted(reader) == (at_once, 3)
+        # Those that go on take the room, and the third one would overtake the others.
+        feeding.steps.settle([], pending.batch.commit)
+        await commit(feeding, placed("o4"))
+        assert await counted(reader) == (at_once, 4)
+        await feeding.steps.close()
+
+
+async def test_nothing_is_promised_by_an_engine_that_stops_nor_for_pipelines_that_are_paused(
+    database: Database, reader: Connection, world: World
+) -> None:
+    async with feed(database, charging_pipeline(), limits=QUIET) as feeding:
+        await feeding.begin_steps()
+        await turn(feeding)
+        feeding.steps.paused = {1: "paused"}
+        await commit(feeding, placed("o1"))
+        feeding.steps.paused = {}
+        await feeding.steps.close()
+        await feeding.begin_steps()
+        await turn(feeding)
+        await feeding.steps.stop()
+        await commit(feeding, placed("o2"))
+        holders = await reader.fetch("select holder from pointsman.executions order by id")
+        assert [row["holder"] is None for row in holders] == [False, True]
+        await feeding.steps.close()
+
+
+async def test_what_was_promised_by_a_commit_that_was_not_heard_of_begins_all_the_same(
+    database: Database, reader: Connection, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.steps.SPEAK_SECONDS", 0.0)
+    async with feed(database, charging_pipeline(), limits=QUIET) as feeding:
+        await feeding.begin_steps()
+        await turn(feeding)
+        await commit(feeding, placed("o1"))
+        # As where the connection broke, and Postgres came to it late.
+        feeding.steps.give_back([], refused=False)
+        assert not world.attempts("charge")
+        feeding.steps.serve_homes(range(16))
+        while not world.attempts("charge"):
+            await turn(feeding)
+            feeding.steps.serve_homes(range(16))
+        assert world.attempts("charge") == [("o1", 1)]
+        await feeding.steps.close()

@@ -1,11 +1,7 @@
-"""Commands as the work of steps: a process gets JSON on standard input, and answers with JSON on standard output.
+"""Runs commands: each is a process that gets JSON on standard input, and answers with JSON on standard output.
 
-    @flow.step(timeout=timedelta(minutes=5))
-    async def thumbnail(picture: Picture, call: Call) -> Thumbnail:
-        return await run_command(["thumbnail", "--key", call.idempotency_key], send=picture, result=Thumbnail)
-
-The command ends with the attempt: where that takes too long or is not wanted any more, and where the engine ends or is
-killed, all processes of its group are ended.
+A command ends with its attempt: where that takes too long or is not wanted any more, and where the engine ends or is
+killed, all processes of its group are ended (``command_guard.py`` sees to that).
 """
 
 from __future__ import annotations
@@ -15,20 +11,23 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar, cast, overload
+from typing import Any, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
+
+from connectors.executor import CancelledError, Ended, Running, Work
+from connectors.functions import InTask
+from statemachines.call import Beat
+from statemachines.command import Command, CommandError, CommandOutputError
 
 R = TypeVar("R")
 OUTPUT_BYTES_MAX = 1_000_000
 """So much a command may write to standard output: as much as the result of a step may have."""
 ERROR_BYTES_KEPT = 4_000
 """So much of the end of its standard error is told where it fails."""
-GRACE_SECONDS = 5.0
-"""How long a command may take to end after SIGTERM; then comes SIGKILL."""
 PIPES_SECONDS = 1.0
 """How long to wait for what is still in the pipes of a command that has ended; processes that it has left may hold
 them open."""
@@ -37,89 +36,58 @@ STDIN, STDOUT, STDERR = range(3)
 GUARD = Path(__file__).with_name("command_guard.py")
 
 
-class CommandError(Exception):
-    """A command has failed.
+class CommandExecutor:
+    """Runs the commands that steps say are to be run."""
 
-    Attributes:
-        code: what it ended with; None: by a signal.
-        signal: the name of the signal that ended it, as ``SIGKILL``; None: it ended itself.
-        stderr: the end of what it wrote to standard error.
-    """
+    keeps = False
 
-    def __init__(
-        self, message: str, *, code: int | None = None, signal: str | None = None, stderr: str = ""
-    ) -> None:
-        super().__init__(message)
-        self.code = code
-        self.signal = signal
-        self.stderr = stderr
+    def __init__(self) -> None:
+        self._going: dict[tuple[str, int], InTask] = {}
 
+    def start(self, work: Work) -> Running:
+        """Start the command."""
+        name = work.key, work.attempt
+        going = self._going.get(name)
+        if going is None:
+            command = work.described
+            assert isinstance(command, Command), f"{command!r} is no command"
+            task = f"command of {work.step.name}"
+            seconds = command.grace_seconds + PIPES_SECONDS
+            going = self._going[name] = InTask(_ended(command, work.beat), task, seconds)
+            going.released.add_done_callback(lambda _: self._going.pop(name))
+        return going
 
-class CommandOutputError(CommandError):
-    """What a command wrote to standard output is not its result. It would most likely write it again."""
+    async def attach(self, work: Work) -> Running | None:
+        """What another engine has begun has ended with it."""
+        return self._going.get((work.key, work.attempt))
 
-
-@overload
-async def run_command(
-    arguments: Sequence[str | os.PathLike[str]],
-    *,
-    send: Any = ...,
-    result: None = ...,
-    exits: Mapping[int, type[Exception]] = ...,
-    env: Mapping[str, str] | None = ...,
-    cwd: str | os.PathLike[str] | None = ...,
-    grace_seconds: float = ...,
-) -> None: ...
+    async def close(self) -> None:
+        """Have all end."""
+        for one in self._going.values():
+            one.cancel()
 
 
-@overload
-async def run_command(
-    arguments: Sequence[str | os.PathLike[str]],
-    *,
-    send: Any = ...,
-    result: type[R] | TypeAdapter[R],
-    exits: Mapping[int, type[Exception]] = ...,
-    env: Mapping[str, str] | None = ...,
-    cwd: str | os.PathLike[str] | None = ...,
-    grace_seconds: float = ...,
-) -> R: ...
+async def run_command(command: Command[R], *, beat: Beat | None = None) -> R:
+    """Run a command to its end, in the middle of an async function, and return what it wrote to standard output.
 
-
-async def run_command(
-    arguments: Sequence[str | os.PathLike[str]],
-    *,
-    send: Any = None,
-    result: type[R] | TypeAdapter[R] | None = None,
-    exits: Mapping[int, type[Exception]] | None = None,
-    env: Mapping[str, str] | None = None,
-    cwd: str | os.PathLike[str] | None = None,
-    grace_seconds: float = GRACE_SECONDS,
-) -> R | None:
-    """Run a command to its end, and return what it wrote to standard output, as the class says.
-
-    No shell is between: the arguments arrive as they are. Where this is cancelled, all processes of the command are
-    ended, by SIGTERM and after ``grace_seconds`` by SIGKILL; so they are where this process ends, however it does, and
-    where the command itself ends and leaves some behind.
+    Where this is cancelled, all processes of the command are ended, by SIGTERM and after its ``grace_seconds`` by
+    SIGKILL; so they are where this process ends, however it does, and where the command itself ends and leaves some
+    behind.
 
     Args:
-        arguments: the command and its arguments.
-        send: what it gets as JSON on standard input: a context, a model, or what JSON has; None: nothing.
-        result: the class of what it writes, or a ``TypeAdapter``; None: what it writes is not looked at.
-        exits: by exit code, the exception that it stands for, for ``failed_with`` and ``Retry(unless=)``.
-        env: its environment; None: that of this process.
-        cwd: where it runs; None: where this process does.
-        grace_seconds: between SIGTERM and SIGKILL.
+        command: which.
+        beat: is called with None whenever it writes something to standard error; None: nobody listens.
 
     Raises:
-        CommandOutputError: what it wrote is not what ``result`` says, or more than ``OUTPUT_BYTES_MAX`` bytes.
+        CommandOutputError: what it wrote is not what its ``result`` says, or more than ``OUTPUT_BYTES_MAX`` bytes.
         CommandError: it cannot be started, ended with another code than 0 that ``exits`` does not have, or by a signal.
         Exception: one of ``exits``.
-        TypeError: ``arguments`` is one string, or empty.
     """
-    words = _words(arguments)
-    adapter = TypeAdapter(result) if result is not None and not isinstance(result, TypeAdapter) else result
-    written, said, code = await _run(words, _as_json(send), env, cwd, grace_seconds)
-    name = words[0]
+    adapter = command.result
+    if adapter is not None and not isinstance(adapter, TypeAdapter):
+        adapter = TypeAdapter(adapter)
+    written, said, code = await _run(command, beat)
+    name = command.arguments[0]
     if written is None:
         message = (
             f"{name} wrote more than {OUTPUT_BYTES_MAX} bytes to standard output, and was ended: the result of a step "
@@ -127,11 +95,11 @@ async def run_command(
         )
         raise CommandOutputError(message, stderr=said)
     if code != 0:
-        raise _failure(name, code, said, exits or {})
+        raise _failure(name, code, said, command.exits)
     if adapter is None:
-        return None
+        return cast("R", None)
     try:
-        return adapter.validate_json(written)
+        return cast("R", adapter.validate_json(written))
     except ValidationError as error:
         found = "; ".join(
             f"{'.'.join(map(str, one['loc'])) or 'it'}: {one['msg']}" for one in error.errors()[:3]
@@ -143,11 +111,21 @@ async def run_command(
         raise CommandOutputError(message, code=code, stderr=said) from None
 
 
+async def _ended(command: Command[Any], beat: Beat | None) -> Ended:
+    try:
+        return Ended(await run_command(command, beat=beat))
+    except asyncio.CancelledError:
+        return Ended(error=CancelledError("it was cancelled"))
+    except BaseException as error:  # noqa: BLE001 - validators of results are user code
+        return Ended(error=error)
+
+
 class _Watched(asyncio.SubprocessProtocol):
     """What comes of a process, within limits."""
 
-    def __init__(self) -> None:
+    def __init__(self, beat: Beat | None) -> None:
         loop = asyncio.get_running_loop()
+        self._beat = beat
         self.exited: asyncio.Future[None] = loop.create_future()
         self.emptied: asyncio.Future[None] = loop.create_future()
         """Done once both pipes are closed."""
@@ -160,6 +138,8 @@ class _Watched(asyncio.SubprocessProtocol):
         if fd == STDERR:
             self.error += data
             del self.error[:-ERROR_BYTES_KEPT]
+            if self._beat is not None:
+                self._beat(None)
         elif len(self.output) + len(data) <= OUTPUT_BYTES_MAX:
             self.output += data
         elif not self.flooded.done():
@@ -176,26 +156,28 @@ class _Watched(asyncio.SubprocessProtocol):
             self.exited.set_result(None)
 
 
-async def _run(
-    words: Sequence[str],
-    sent: bytes,
-    env: Mapping[str, str] | None,
-    cwd: str | os.PathLike[str] | None,
-    grace_seconds: float,
-) -> tuple[bytes | None, str, int]:
+async def _run(command: Command[Any], beat: Beat | None) -> tuple[bytes | None, str, int]:
     """What it wrote (None: too much), the end of what it said besides, and its code; below 0, a signal."""
+    watched, sent = _Watched(beat), _as_json(command.send)
     control, ours = os.pipe()
-    watched = _Watched()
-    guarded = sys.executable, "-I", "-S", str(GUARD), str(control), str(grace_seconds), *words
+    seconds = str(command.grace_seconds)
+    guarded = sys.executable, "-I", "-S", str(GUARD), str(control), seconds, *command.arguments
     try:
         try:
             # Not a child of the terminal: who is interrupted there is the engine, which ends it in good order.
             transport, _ = await asyncio.get_running_loop().subprocess_exec(
-                lambda: watched, *guarded, env=env, cwd=cwd, pass_fds=(control,), start_new_session=True
+                lambda: watched,
+                *guarded,
+                env=command.env,
+                cwd=command.cwd,
+                pass_fds=(control,),
+                start_new_session=True,
             )
         except (OSError, ValueError) as error:
-            where = "" if cwd is None else f" in {os.fspath(cwd)!r}"
-            raise CommandError(f"the command {words[0]!r} cannot be started{where}: {error}") from None
+            where = "" if command.cwd is None else f" in {command.cwd!r}"
+            raise CommandError(
+                f"the command {command.arguments[0]!r} cannot be started{where}: {error}"
+            ) from None
         finally:
             os.close(control)
         try:
@@ -233,17 +215,6 @@ async def _through(future: asyncio.Future[None]) -> None:
             cancelled = error
     if cancelled is not None:
         raise cancelled
-
-
-def _words(arguments: Sequence[str | os.PathLike[str]]) -> list[str]:
-    if isinstance(arguments, str | bytes | os.PathLike):
-        raise TypeError(
-            f"a command is a list of its arguments, as ['convert', '-']; {arguments!r} is one string"
-        )
-    words = [os.fspath(one) for one in arguments]
-    if not words or not all(isinstance(one, str) for one in words):
-        raise TypeError(f"a command is a list of strings, with the command first; this is {arguments!r}")
-    return words
 
 
 def _as_json(send: Any) -> bytes:

@@ -14,6 +14,7 @@ from connectors.source import Membership
 from engine.admission import check_role, join_set, register
 from engine.engine import Engine
 from engine.errors import ServiceUnreachableError
+from engine.executors import ByClass, Executors, check_executors
 from engine.homes import homes_topic
 from engine.limits import EngineLimits
 from engine.observing import Observer, Silent
@@ -64,12 +65,17 @@ async def assemble(
     outbox_depth: Callable[[], int] = lambda: 0,
     record_bytes_max: dict[str, int] | None = None,
     beat: MutableSequence[int] | None = None,
+    executors: ByClass | None = None,
 ) -> Engine:
     """An engine, ready to ``run``.
+
+    ``executors`` do the work that steps describe, by its class.
 
     Raises:
         PointsmanError: something is not as it must be; the message says what.
     """
+    known = Executors(executors)
+    check_executors(machines, known)
     await check_store(settings)
     reader = KafkaReader(settings.kafka)
     await reader.start()
@@ -94,6 +100,7 @@ async def assemble(
         outlet=outlet,
         limits=settings.limits,
         instance=settings.instance,
+        executors=known,
         homes=homes_topic(settings.namespace),
     )
     return Engine(parts)

@@ -1,19 +1,15 @@
-"""One attempt of a step that is a function: async ones in the loop, plain ones in a thread each.
+"""What bounds an attempt, whatever executor makes it: its time, its silence, and how long it is waited for at its end.
 
-Whatever a step does ends here: what it raises, ``BaseException`` included, becomes an ``Ended``; one that is not done
-in time is told of in time, though it may go on, and keeps its place until it is done. A thread cannot be stopped.
+One that is not done in time is told of in time, though it may go on, and keeps its place until nothing of it does.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import threading
-import time
-from collections.abc import Callable, Coroutine, Generator
-from dataclasses import dataclass
 from typing import Any
 
+from connectors.executor import CancelledError, Ended, LostError, Running
 from engine.limits import EngineLimits
 from engine.pulse import Pulse
 from statemachines.durations import told_duration
@@ -23,35 +19,10 @@ log = logging.getLogger("pointsman.engine")
 
 LISTEN_AGAIN_SECONDS = 0.001
 """So long at least it is waited before it is asked again whether an attempt is silent."""
-BLOCKS_SECONDS = 0.25
-"""An async step that keeps the loop busy for longer at a stretch delays all else, and is named."""
-
-
-class LostError(Exception):
-    """The engine that made an attempt ended, or was stopped, before it was known what became of it."""
-
-
-class CancelledError(Exception):
-    """A step has cancelled itself."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """What became of an attempt."""
-
-    result: Any = None
-    """What it returned."""
-    error: BaseException | None = None
-    """Why it failed; None: it did not."""
-    timed_out: bool = False
-    lost: bool = False
-    """Whether nobody knows what it did."""
-    final: bool = False
-    """Whether another attempt would fail in the same way."""
 
 
 class Attempt:
-    """One of them, begun as it is made; to be made in the loop.
+    """One of them, which was begun; to be made in the loop.
 
     ``ended`` is done with what became of it; ``released`` once nothing of it goes on any more, which may be later.
     ``pulse`` is where its heartbeats are heard; ``left_seconds`` what is left of the time that all attempts may take
@@ -61,12 +32,13 @@ class Attempt:
     def __init__(
         self,
         step: Step[Any, Any],
-        arguments: tuple[Any, ...],
+        running: Running,
         limits: EngineLimits,
         pulse: Pulse | None = None,
         left_seconds: float | None = None,
     ) -> None:
         self._step = step
+        self._running = running
         self._limits = limits
         self._pulse = pulse or Pulse()
         loop = asyncio.get_running_loop()
@@ -75,27 +47,39 @@ class Attempt:
         self._stopped = False
         self._ending: asyncio.Task[None] | None = None
         """What ends it before it does so itself."""
-        self._work: asyncio.Future[Ended]
-        name = f"step {step.name}"
-        if step.is_async:
-            self._work = asyncio.create_task(self._run(step.function, arguments), name=name)
-        else:
-            self._work = loop.create_future()
-            of_thread = step.function, arguments, loop
-            threading.Thread(target=self._run_in_thread, args=of_thread, name=name, daemon=True).start()
-        self._work.add_done_callback(self._note_end)
-        seconds = None if step.timeout is None else step.timeout.total_seconds()
-        self._cut_short = _too_late("" if seconds is None else f"it was not done within {seconds:g} seconds")
-        """What is told of it where its time is over."""
-        if left_seconds is not None and (seconds is None or left_seconds < seconds):
-            seconds, within = left_seconds, step.bounds.within
-            said = "" if within is None else f" within {told_duration(within)}"
-            self._cut_short = _too_late(f"all attempts together were not done{said}", final=True)
-        self._over_at = None if seconds is None else loop.time() + seconds
-        self._alarm = None if seconds is None else loop.call_later(seconds, self._end)
+        self._left_at = None if left_seconds is None else loop.time() + left_seconds
+        self._over_at: float | None = None
+        self._alarm: asyncio.TimerHandle | None = None
+        self._count_time()
         silence = step.bounds.heartbeat
         self._silence = None if silence is None else silence.total_seconds()
         self._listening = None if self._silence is None else loop.call_later(self._silence, self._listen)
+        running.ended.add_done_callback(self._note_end)
+        running.released.add_done_callback(self._note_release)
+
+    def count_anew(self) -> None:
+        """It is known by now for how long it has gone on already, and from now on it is heard."""
+        self._pulse.beat(None)
+        self._count_time()
+
+    def _count_time(self) -> None:
+        """Have it end in time."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+        if self.ended.done() or self._ending is not None:
+            return
+        loop, step = asyncio.get_running_loop(), self._step
+        timeout = None if step.timeout is None else step.timeout.total_seconds()
+        self._over_at = None if timeout is None else loop.time() + timeout - self._running.gone_on_seconds
+        self._cut_short = _too_late("" if timeout is None else f"it was not done within {timeout:g} seconds")
+        """What is told of it where its time is over."""
+        left_at = self._left_at
+        if left_at is not None and (self._over_at is None or left_at < self._over_at):
+            within = step.bounds.within
+            said = "" if within is None else f" within {told_duration(within)}"
+            self._over_at = left_at
+            self._cut_short = _too_late(f"all attempts together were not done{said}", final=True)
+        self._alarm = None if self._over_at is None else loop.call_at(self._over_at, self._end)
 
     def _listen(self) -> None:
         """End it if it is silent for too long."""
@@ -120,8 +104,7 @@ class Attempt:
         """Have it end; what becomes of it does not matter any more."""
         self.ended.cancel()
         self._be_quiet()
-        if self._step.is_async:
-            self._work.cancel()
+        self._running.cancel()
 
     def stop(self) -> None:
         """Have it end; what becomes of it is to be told."""
@@ -129,11 +112,13 @@ class Attempt:
         self._end()
 
     def _note_end(self, work: asyncio.Future[Ended]) -> None:
-        if not self.released.done():
-            self.released.set_result(None)
         self._be_quiet()
         if self._ending is None and not self.ended.done():
-            self.ended.set_result(_seen(work) or Ended(error=CancelledError("it has cancelled itself")))
+            self.ended.set_result(_seen(work) or Ended(error=CancelledError("it was cancelled")))
+
+    def _note_release(self, _work: asyncio.Future[Any]) -> None:
+        if not self.released.done():
+            self.released.set_result(None)
 
     def _end(self) -> None:
         if self._ending is None and not self.ended.done():
@@ -141,12 +126,12 @@ class Attempt:
 
     async def _end_in_time(self) -> None:
         """Have it end, and tell what became of it, also if it goes on."""
-        work, grace = self._work, self._limits.step_cancel_seconds
-        if self._step.is_async:
+        running, grace = self._running, self._limits.step_cancel_seconds
+        if running.can_stop:
             # What it does about it is its own business, for a while.
-            work.cancel()
-            await asyncio.wait({work}, timeout=grace)
-            if not work.done():
+            running.cancel()
+            await asyncio.wait({running.released}, timeout=running.stop_seconds + grace)
+            if not running.released.done():
                 log.error(
                     "the step %s does not end though it was cancelled; it keeps its place", self._step.name
                 )
@@ -154,44 +139,17 @@ class Attempt:
             # Nothing stops a thread: it has the time that it may take, and a while.
             now = asyncio.get_running_loop().time()
             left = 0.0 if self._over_at is None else max(0.0, self._over_at - now)
-            await asyncio.wait({work}, timeout=left + grace)
+            await asyncio.wait({running.released}, timeout=left + grace)
         if not self.ended.done():
-            self.ended.set_result(self._as_told(_seen(work)))
+            self.ended.set_result(self._as_told(_seen(running.ended)))
 
     def _as_told(self, seen: Ended | None) -> Ended:
-        # What an async step raises once it was cancelled does not say what it has done until then.
-        if seen is not None and (seen.error is None or not self._step.is_async):
+        # What is raised by one that was cancelled does not say what it has done until then.
+        if seen is not None and (seen.error is None or not self._running.can_stop):
             return seen
         if self._stopped:
             return Ended(error=LostError("its state was left before it was known what it did"), lost=True)
         return self._cut_short
-
-    async def _run(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Ended:
-        try:
-            value = await _Measured(function(*arguments), self._step.name)
-        except asyncio.CancelledError:
-            raise
-        except BaseException as error:  # noqa: BLE001 - whatever user code raises ends here, SystemExit too
-            return Ended(error=error)
-        return Ended(value)
-
-    def _run_in_thread(
-        self, function: Callable[..., Any], arguments: tuple[Any, ...], loop: asyncio.AbstractEventLoop
-    ) -> None:
-        try:
-            value = function(*arguments)
-        except BaseException as error:  # noqa: BLE001 - whatever user code raises ends here, SystemExit too
-            ended = Ended(error=error)
-        else:
-            ended = Ended(value)
-        try:
-            loop.call_soon_threadsafe(self._take, ended)
-        except RuntimeError:  # the loop is closed: the engine has ended, and the attempt is lost with it
-            return
-
-    def _take(self, ended: Ended) -> None:
-        if not self._work.done():
-            self._work.set_result(ended)
 
 
 def _too_late(said: str, *, final: bool = False) -> Ended:
@@ -201,45 +159,3 @@ def _too_late(said: str, *, final: bool = False) -> Ended:
 def _seen(work: asyncio.Future[Ended]) -> Ended | None:
     """How it ended, if it has, and not by being cancelled."""
     return work.result() if work.done() and not work.cancelled() else None
-
-
-class _Measured:
-    """Awaits a coroutine, and speaks of it where it keeps the loop busy for long at a stretch."""
-
-    def __init__(self, coroutine: Coroutine[Any, Any, Any], name: str) -> None:
-        self._coroutine = coroutine
-        self._name = name
-
-    def __await__(self) -> Generator[Any, Any, Any]:
-        coroutine = self._coroutine
-        resume: Callable[[], Any] = lambda: coroutine.send(None)  # noqa: E731 - one of two ways to go on
-        while True:
-            began = time.perf_counter()
-            try:
-                waits_for = resume()
-            except StopIteration as done:
-                return done.value
-            finally:
-                self._tell(time.perf_counter() - began)
-            try:
-                value = yield waits_for
-                resume = _sending(coroutine, value)
-            except BaseException as error:  # noqa: BLE001 - a cancellation, which is the coroutine's to deal with
-                resume = _throwing(coroutine, error)
-
-    def _tell(self, seconds: float) -> None:
-        if seconds >= BLOCKS_SECONDS:
-            log.warning(
-                "the step %s kept the engine's loop busy for %.1f seconds, and with it all that the engine does; "
-                "what waits or computes for long belongs into a plain function, which has a thread of its own",
-                self._name,
-                seconds,
-            )
-
-
-def _sending(coroutine: Coroutine[Any, Any, Any], value: Any) -> Callable[[], Any]:
-    return lambda: coroutine.send(value)
-
-
-def _throwing(coroutine: Coroutine[Any, Any, Any], error: BaseException) -> Callable[[], Any]:
-    return lambda: coroutine.throw(error)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from engine.attempts import Ended
+from connectors.executor import Ended
 from engine.batch import Batch
 from engine.committer import Committer
 from engine.executions import StepResult

@@ -36,7 +36,7 @@ class Engine:
         self.assignment = Assignment()
         self.stopping = asyncio.Event()
         self.session: Session | None = None
-        self.steps = Steps(parts.limits, parts.clock, parts.instance)
+        self.steps = Steps(parts.limits, parts.clock, parts.instance, parts.executors)
         self.stopped_partitions: dict[Partition, str] = {}
         self.homes_partitions = 0
         """How many the topic of homes has; 0 while that is not known."""
@@ -76,6 +76,7 @@ class Engine:
                 await parts.membership.stop()
                 await watch
         finally:
+            await parts.executors.close()
             await parts.reader.stop()
 
     async def _sessions(self, until: Callable[[Session], Awaitable[bool]] | None) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 from tenacity import RetryCallState
 
-from engine.attempts import Ended
+from connectors.executor import Ended
 from engine.executions import StepResult
 from engine.routing import Route
 from engine.store.values import BegunExecution

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from connectors.source import Membership, Reader
+from engine.executors import Executors
 from engine.limits import EngineLimits
 from engine.observing import Observer
 from engine.outlet import Outlet
@@ -36,6 +37,8 @@ class Parts:
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     instance: str | None = None
     """The engine's name, which it keeps when it is restarted."""
+    executors: Executors = field(default_factory=Executors)
+    """What does the work of steps."""
     homes: str = ""
     """The topic whose partitions say which runs' timers are served here; empty: all are."""
 

@@ -41,7 +41,7 @@ class Rooms:
         """How many may begin, by step; those of which none may are left out."""
         running = taken.places
         in_turn = self._in_turn(steps)
-        plain = sum(not step.is_async for step in steps.values())
+        plain = sum(step.takes_thread for step in steps.values())
         free = self._limits.steps_at_once_max - taken.in_all
         free_threads = self._limits.step_threads_max - taken.threads
         rooms: dict[Place, int] = {}
@@ -49,14 +49,14 @@ class Rooms:
         for number, (place, step) in enumerate(in_turn.items()):
             # What is free is for all alike, so that a step of which many wait leaves something for the others.
             share = -(-free // (len(in_turn) - number))
-            if not step.is_async:
+            if step.takes_thread:
                 share, plain = min(share, -(-free_threads // plain)), plain - 1
             limit = self._limits.steps_at_once_max if step.at_once is None else step.at_once
             room = self._let_through(step, min(share, limit - running.get(place, 0)), tried)
             if room > 0:
                 rooms[place] = room
                 free -= room
-                free_threads -= 0 if step.is_async else room
+                free_threads -= room if step.takes_thread else 0
         return rooms
 
     def _let_through(self, step: Step[Any, Any], room: int, tried: set[str]) -> int:

@@ -21,6 +21,7 @@ from engine import outbox
 from engine.assembly import EngineSettings, assemble
 from engine.engine import Engine
 from engine.errors import RefusedError
+from engine.executors import ByClass
 from engine.homes import homes_topic
 from engine.left_behind import tell_left_behind
 from engine.observing import Observer
@@ -89,11 +90,12 @@ async def run(
     observer: Observer | None = None,
     beat: MutableSequence[int] | None = None,
     began: Callable[[Running], None] = lambda _: None,
+    executors: ByClass | None = None,
 ) -> ExitReason:
     """Run an engine and its relay until they are stopped, or until all is done that there was at the start.
 
     ``began`` is given what is running, and may keep it to stop it. ``create_sources`` makes topics that are read
-    where they do not exist, instead of refusing to run.
+    where they do not exist, instead of refusing to run. ``executors`` do the work that steps describe, by its class.
 
     Raises:
         PointsmanError, SourceError: something is not as it must be, or cannot be reached at the start.
@@ -110,6 +112,7 @@ async def run(
             outbox_depth=relay.depth,
             record_bytes_max=sizes,
             beat=beat,
+            executors=executors,
         )
         outside.show(engine, relay)
         running = Running(engine, relay)

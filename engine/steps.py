@@ -24,9 +24,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from engine.attempts import Attempt, Ended, LostError
+from connectors.executor import Ended, LostError, Running, Work
+from engine.attempts import Attempt
 from engine.breakers import Breakers
 from engine.executions import StepResult
+from engine.executors import NOT_KNOWN, Executors
 from engine.limits import EngineLimits
 from engine.outcomes import Outcomes
 from engine.progress import LastWords
@@ -38,9 +40,7 @@ from engine.store.contract import Store
 from engine.store.values import BegunExecution, Commit
 from statemachines.events import STEP_STOPPED, STEP_WAITS
 from statemachines.later import Later
-from statemachines.results import (
-    ResultError,
-)
+from statemachines.results import ResultError
 from statemachines.step import Step
 from statemachines.undoing import ENDED, FAILED, NEVER, UNKNOWN
 
@@ -76,15 +76,22 @@ class _Going:
     """Whether nobody waits for it any more."""
     stopping: bool = False
     """Whether its state was left, and the run waits to hear what became of it."""
+    is_kept: bool = False
+    """Whether it goes on where this engine ends, and the next one finds it."""
 
 
 class Steps:
     """The steps of one engine."""
 
     def __init__(
-        self, limits: EngineLimits, clock: Callable[[], datetime], instance: str | None = None
+        self,
+        limits: EngineLimits,
+        clock: Callable[[], datetime],
+        instance: str | None = None,
+        executors: Executors | None = None,
     ) -> None:
         self._limits = limits
+        self._executors = executors or Executors()
         self._clock = clock
         self._instance = instance
         self._holder = secrets.randbits(62)
@@ -98,6 +105,8 @@ class Steps:
         """What became of attempts, until it is durable; by the same number."""
         self._ready: dict[int, None] = {}
         """Of which attempts it is in no draft, in the order in which they are to be taken."""
+        self._taking: set[int] = set()
+        """Attempts of engines that are gone, by the same number, while it is asked whether they are ours now."""
         self._last_words = LastWords(limits.step_progress_seconds)
         self._alone = 0
         """So many are handed out one at a time: the store did not take them together."""
@@ -185,12 +194,16 @@ class Steps:
             await self._store.let_go(self._holder)
 
     async def stop(self) -> None:
-        """Begin no more; wait a while for what goes on, and then cancel it. What became of all of it is to be taken."""
+        """Begin no more; wait a while for what goes on, and then cancel it. What became of all of it is to be taken.
+
+        What is kept goes on, for the next engine to find.
+        """
         self._stopping = True
-        tasks = {one.attempt.ended for one in self._going.values() if not one.told}
-        if tasks:
+        ending = [one for one in self._going.values() if not (one.told or one.is_kept)]
+        if ending:
+            tasks = {one.attempt.ended for one in ending}
             await asyncio.wait(tasks, timeout=self._limits.step_stop_seconds)
-        for one in [*self._going.values()]:
+        for one in ending:
             if not one.told:
                 one.attempt.cancel()
                 self._tell(one, Ended(error=LostError("the engine was stopped"), lost=True))
@@ -346,7 +359,7 @@ class Steps:
         of that is found out here, also where Postgres comes to it late.
         """
         async with self._promises.withheld():
-            ours = [*self._going, *self._results, *self._untellable]
+            ours = [*self._going, *self._results, *self._taking, *self._untellable]
             # What became of attempts may wait behind holds for long: they keep no place of a limit.
             await store.put_held_back(self._holder, ours)
             await store.put_back(self._holder, ours)
@@ -382,7 +395,15 @@ class Steps:
             self._homes, pipelines, definitions, ours, silent, LOST_AT_ONCE_MAX
         )
         for one in lost:
-            self._lose(one)
+            if self._is_kept(one):
+                self._taking.add(one.id)
+            else:
+                self._lose(one)
+        if self._taking:
+            # Only one engine goes on with each: who has the row.
+            for one in await store.take_executions([*self._taking], self._holder, silent):
+                self._go_on(one)
+            self._taking.clear()
         if len(lost) >= LOST_AT_ONCE_MAX:
             # The others as soon as these are on their way.
             self._spoke_at = -SPEAK_SECONDS
@@ -416,11 +437,11 @@ class Steps:
     def _free(self, steps: Mapping[Place, Step[Any, Any]], ended: AbstractSet[int]) -> dict[Place, int]:
         """How many attempts may begin of these; those that have ``ended`` take room until it is durable."""
         places = Counter((one.begun.pipeline, one.begun.step) for one in self._going.values())
-        threads = sum(not one.step.is_async for one in self._going.values())
+        threads = sum(one.step.takes_thread for one in self._going.values())
         in_all = len(self._going.keys() | ended)
         for place, many in self._promises.places.items():
             places[place] += many
-            threads += 0 if self._kinds[place].is_async else many
+            threads += many if self._kinds[place].takes_thread else 0
             in_all += many
         return self._rooms.free(steps, Taken(places, threads, in_all))
 
@@ -441,11 +462,43 @@ class Steps:
         except BaseException as error:  # noqa: BLE001 - the validators of contexts and results are user code
             self._keep(self._outcomes.failure(begun, Ended(error=error, final=True)))
             return
-        attempt = Attempt(step, arguments, self._limits, pulse, left)
+        key = arguments[-1].idempotency_key
+        running = self._executors.start(Work(step, arguments, key, begun.attempt, pulse.beat))
+        self._watch(begun, step, running, pulse, left)
+
+    def _is_kept(self, begun: BegunExecution) -> bool:
+        """Whether an attempt that another engine has begun may go on, though that is gone."""
+        executor = self._executors.of(self._outcomes.meant(begun)[1])
+        return executor is not None and executor.keeps and not begun.token
+
+    def _go_on(self, begun: BegunExecution) -> None:
+        """Go on with an attempt that another engine has begun, if there is one."""
+        _, step = self._outcomes.meant(begun)
+        left, pulse = self._outcomes.seconds_left(begun), Pulse(begun.progress)
+        try:
+            arguments = self._outcomes.arguments(begun, pulse.beat)
+        except BaseException:  # noqa: BLE001 - the validators of contexts and results are user code
+            self._lose(begun)
+            return
+        key = arguments[-1].idempotency_key
+        running = self._executors.attach(Work(step, arguments, key, begun.attempt, pulse.beat))
+        going = self._watch(begun, step, running, pulse, left)
+        running.found.add_done_callback(lambda _: going.attempt.count_anew())
+        if begun.stopping:
+            self._stop(going)
+
+    def _watch(
+        self, begun: BegunExecution, step: Step[Any, Any], running: Running, pulse: Pulse, left: float | None
+    ) -> _Going:
+        """Have it end in time, and tell how it has ended."""
+        attempt = Attempt(step, running, self._limits, pulse, left)
+        executor = self._executors.of(step)
         going = self._going[begun.id] = _Going(begun, step, attempt, pulse)
+        going.is_kept = executor is not None and executor.keeps
         self.breakers.begin(begun.id, step)
         attempt.ended.add_done_callback(lambda _: self._end(going))
         attempt.released.add_done_callback(lambda _: self._release(going))
+        return going
 
     def _end(self, going: _Going) -> None:
         if not going.told and not going.attempt.ended.cancelled():
@@ -504,8 +557,7 @@ class Steps:
         if begun.token:
             self._keep(self._outcomes.too_late(begun))
             return
-        said = "the engine that made the attempt ended before it was known what became of it"
-        self._keep(self._outcomes.failure(begun, Ended(error=LostError(said), lost=True)))
+        self._keep(self._outcomes.failure(begun, Ended(error=LostError(NOT_KNOWN), lost=True)))
 
     def _refuse(self, result: StepResult) -> None:
         """Have a step fail whose result the store does not take."""

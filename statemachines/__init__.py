@@ -1,8 +1,10 @@
 """What a pipeline is: definition, validation, the pure interpreter, diagrams."""
 
 from statemachines.bounds import Breaker, Limit
+from statemachines.command import Command, CommandError, CommandOutputError
 from statemachines.context import Context
 from statemachines.definition import Pipeline, State, Topic
+from statemachines.described import Described
 from statemachines.done import Done
 from statemachines.effects import Cancel, Compensate, Effect, Out, Publish, Raise, Send, Settle
 from statemachines.events import After, Cancelled, Event, Failed, StepFailed
@@ -20,11 +22,15 @@ __all__ = [
     "Call",
     "Cancel",
     "Cancelled",
+    "Command",
+    "CommandError",
+    "CommandOutputError",
     "Compensate",
     "Compensation",
     "Context",
     "Defer",
     "DefinitionError",
+    "Described",
     "Done",
     "Effect",
     "Event",

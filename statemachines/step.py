@@ -25,10 +25,13 @@ from typing import Any, Generic, TypeVar, cast, overload
 
 from pydantic import TypeAdapter
 from tenacity.wait import wait_base, wait_exponential
+from typing_extensions import TypeVar as TypeVarWithDefault
 
 from statemachines.bounds import Bounds, Breaker, Limit
 from statemachines.call import Call
+from statemachines.command import Command
 from statemachines.context import Context
+from statemachines.described import Described, described_by, result_of
 from statemachines.done import Done, make_step_done, make_step_failed
 from statemachines.events import STEP_FAILED, Event, StepFailed
 from statemachines.failing import describe_invalid
@@ -56,6 +59,10 @@ __all__ = [
 
 C = TypeVar("C", bound=Context)
 R = TypeVar("R")
+W = TypeVarWithDefault("W", default=R)
+"""What a function returns when it is called: its result, or what is to be done to come to that."""
+N = TypeVarWithDefault("N", default=None)
+"""The same of what comes to nothing."""
 
 TIMED_OUT = "timed_out"
 
@@ -104,6 +111,8 @@ class Step(Generic[C, R]):
     compensations: list[Compensation[C, R]] = field(default_factory=list, init=False)
     """Those that were made of it; more than one is a mistake."""
     _adapter: TypeAdapter[R] | None = field(default=None, init=False)
+    _describes: tuple[type[Described[Any]] | None] | None = field(default=None, init=False)
+    """What ``describes`` returns, once it was asked for."""
 
     def __call__(self, context: C, call: Call) -> R | Coroutine[Any, Any, R]:
         """Do it, as a unit test does."""
@@ -152,6 +161,22 @@ class Step(Generic[C, R]):
         return _is_async(self.function)
 
     @property
+    def describes(self) -> type[Described[Any]] | None:
+        """The class of work that its function describes, by its annotation; None: the function does it itself."""
+        if self._describes is None:
+            try:
+                found = described_by(without_later(self.annotation_of("return")))
+            except Exception:  # noqa: BLE001 - annotations are user code, and validation tells of this one
+                return None
+            self._describes = (found,)
+        return self._describes[0]
+
+    @property
+    def takes_thread(self) -> bool:
+        """Whether each attempt takes a thread."""
+        return not self.is_async and self.describes is None
+
+    @property
     def done(self) -> type[Done[R]]:
         """The event that says that it is done; ``result`` is what it returned."""
         if self.done_class is None:
@@ -194,16 +219,17 @@ class Step(Generic[C, R]):
 
     @property
     def result_type(self) -> Any:
-        """What it returns in the end, as its annotation says.
+        """What it returns in the end, or what the work comes to that it describes, as its annotation says.
 
         Raises:
-            TypeError: there is none.
+            TypeError: there is none, or it does not say that.
             Exception: whatever comes of an annotation that cannot be resolved.
         """
         if not self.says_result:
             message = f"{self.name} does not say what it returns"
             raise TypeError(message)
-        return without_later(self.annotation_of("return"))
+        said = without_later(self.annotation_of("return"))
+        return said if described_by(said) is None else result_of(said)
 
     def annotation_of(self, name: str) -> Any:
         """What its function says of a parameter, or as ``return`` of what it returns.
@@ -241,14 +267,14 @@ class Step(Generic[C, R]):
         return self.name
 
 
-class PlainStep(Step[C, R]):
-    """A step whose function does the work itself."""
+class PlainStep(Step[C, R], Generic[C, R, W]):
+    """A step whose function does the work itself, or describes it."""
 
     __slots__ = ()
 
-    def __call__(self, context: C, call: Call) -> R:
+    def __call__(self, context: C, call: Call) -> W:  # type: ignore[override]  # what is described is no result
         """What it returns."""
-        done: R = self.function(context, call)
+        done: W = self.function(context, call)
         return done
 
 
@@ -278,6 +304,12 @@ class StepMaker(Generic[C]):
     def __call__(  # type: ignore[overload-overlap]  # what is awaitable comes first
         self, function: Callable[[C, Call], Coroutine[Any, Any, R | Later]]
     ) -> AsyncStep[C, R]: ...
+
+    @overload
+    def __call__(self, function: Callable[[C, Call], Command[R]]) -> PlainStep[C, R, Command[R]]: ...
+
+    @overload
+    def __call__(self, function: Callable[[C, Call], Described[R]]) -> PlainStep[C, R, Described[R]]: ...
 
     @overload
     def __call__(self, function: Callable[[C, Call], R | Later]) -> PlainStep[C, R]: ...
@@ -313,14 +345,15 @@ class Compensation(Step[C, None], Generic[C, R]):
         return done
 
 
-class PlainCompensation(Compensation[C, R]):
-    """A compensation whose function does the work itself."""
+class PlainCompensation(Compensation[C, R], Generic[C, R, N]):
+    """A compensation whose function does the work itself, or describes it."""
 
     __slots__ = ()
 
-    def __call__(self, context: C, made: R | None, call: Call) -> None:  # type: ignore[override]  # as above
-        """Do it."""
-        self.function(context, made, call)
+    def __call__(self, context: C, made: R | None, call: Call) -> N:  # type: ignore[override]  # as above
+        """Do it, or say what is to be done."""
+        done: N = self.function(context, made, call)
+        return done
 
 
 class AsyncCompensation(Compensation[C, R]):
@@ -352,6 +385,16 @@ class CompensationMaker(Generic[C, R]):
     def __call__(
         self, function: Callable[[C, R | None, Call], Coroutine[Any, Any, Later | None]]
     ) -> AsyncCompensation[C, R]: ...
+
+    @overload
+    def __call__(
+        self, function: Callable[[C, R | None, Call], Command[None]]
+    ) -> PlainCompensation[C, R, Command[None]]: ...
+
+    @overload
+    def __call__(
+        self, function: Callable[[C, R | None, Call], Described[None]]
+    ) -> PlainCompensation[C, R, Described[None]]: ...
 
     @overload
     def __call__(self, function: Callable[[C, R | None, Call], Later | None]) -> PlainCompensation[C, R]: ...

@@ -214,6 +214,16 @@ class Store(Protocol):
         """Attempts for runs of these homes whose holders have been silent for so long, but for some."""
         ...
 
+    async def take_executions(
+        self, numbers: Sequence[int], holder: int, silent_seconds: float
+    ) -> list[BegunExecution]:
+        """Have this holder go on with these attempts, where theirs have been silent for so long.
+
+        Those that it has already are among what this returns, for it may not have heard so.
+        What somebody else has taken meanwhile is not. All else is as of ``begin_executions``.
+        """
+        ...
+
     async def hold(self, holder: int, instance: str | None, breakers: bytes = b"") -> None:
         """Say that this holder of attempts is there, and how its breakers are, as JSON; empty where it has none.
 

@@ -104,6 +104,11 @@ class Executions:
         asked = homes, pipelines, definitions, but, silent_seconds, limit
         return await self._executions(_SQL["begun_by_others"], *asked)
 
+    async def take_executions(
+        self, numbers: Sequence[int], holder: int, silent_seconds: float
+    ) -> list[BegunExecution]:
+        return await self._executions(_SQL["take_executions"], numbers, holder, silent_seconds)
+
     async def hold(self, holder: int, instance: str | None, breakers: bytes = b"") -> None:
         async with self._looking, translated(self._looker):
             await self._looker.execute(_SQL["hold"], holder, self._namespace, instance, breakers)

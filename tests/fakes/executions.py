@@ -223,6 +223,19 @@ class Executions:
             and home_of(one.asked.key) in homes
         ]
 
+    def take(self, numbers: Sequence[int], holder: int, since: float) -> list[Waiting]:
+        """Those of these whose holders are not there, or silent since then, or that this one has already."""
+        taken = [
+            one
+            for one in self.rows.values()
+            if one.id in numbers
+            and one.holder is not None
+            and (one.holder == holder or not self.is_there(one.holder, since))
+        ]
+        for one in taken:
+            one.holder = holder
+        return sorted(taken, key=lambda one: one.id)
+
 
 def _may_begin(one: Waiting, until: datetime) -> bool:
     return one.holder is None and not one.asked.token and one.asked.again <= until

@@ -267,6 +267,12 @@ class FakeStore:
         lost = [self._begun(one, b"") for one in found if not self.tables.runs[one.asked.run][1].held]
         return [one for one in lost if one.definition in definitions][:limit]
 
+    async def take_executions(
+        self, numbers: Sequence[int], holder: int, silent_seconds: float
+    ) -> list[BegunExecution]:
+        taken = self.tables.executions.take(numbers, holder, self._clock() - silent_seconds)
+        return [self._begun(one, self._input_of(one), self._made_of(one)) for one in taken]
+
     def _begun(self, one: Waiting, input: bytes, made: bytes | None = None) -> BegunExecution:
         return as_begun(one, self.tables.runs[one.asked.run][1], input, made)
 

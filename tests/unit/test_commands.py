@@ -13,7 +13,8 @@ import pytest
 from pydantic import BaseModel, TypeAdapter
 
 from connectors import commands
-from connectors.commands import CommandError, CommandOutputError, run_command
+from connectors.commands import run_command
+from statemachines import Command, CommandError, CommandOutputError
 
 PYTHON = [sys.executable, "-I", "-S", "-c"]
 
@@ -78,29 +79,37 @@ def family(path: Path, *, then: str = FOR_EVER, child: str = FOR_EVER) -> list[s
 
 async def test_a_command_gets_json_and_answers_with_json() -> None:
     twice = "import json, sys; print(json.dumps({'width': 2 * json.load(sys.stdin)['width']}))"
-    assert await run_command(python(twice), send=Size(width=4), result=Size) == Size(width=8)
-    assert await run_command(python(twice), send={"width": 5}, result=Size) == Size(width=10)
+    assert await run_command(Command(python(twice), send=Size(width=4), result=Size)) == Size(width=8)
+    assert await run_command(Command(python(twice), send={"width": 5}, result=Size)) == Size(width=10)
 
 
 async def test_arguments_arrive_as_they_are() -> None:
     said = [*python("import json, sys; print(json.dumps(sys.argv[1:]))"), "$HOME", "a b", "*", "--", "'\"é"]
-    assert await run_command(said, result=TypeAdapter(list[str])) == ["$HOME", "a b", "*", "--", "'\"é"]
+    assert await run_command(Command(said, result=TypeAdapter(list[str]))) == [
+        "$HOME",
+        "a b",
+        "*",
+        "--",
+        "'\"é",
+    ]
 
 
 async def test_environment_and_folder_are_those_that_are_given(tmp_path: Path) -> None:
     said = python(
         "import json, os; print(json.dumps([os.getcwd(), os.environ.get('SIZE'), os.environ.get('HOME')]))"
     )
-    answer = await run_command(said, result=TypeAdapter(list[str | None]), env={"SIZE": "4"}, cwd=tmp_path)
+    answer = await run_command(
+        Command(said, result=TypeAdapter(list[str | None]), env={"SIZE": "4"}, cwd=tmp_path)
+    )
     assert answer == [str(tmp_path), "4", None]
 
 
 async def test_what_is_written_without_being_asked_for_is_not_looked_at() -> None:
-    await run_command(python("import sys; sys.stdout.buffer.write(bytes(range(256)))"))
+    await run_command(Command(python("import sys; sys.stdout.buffer.write(bytes(range(256)))")))
 
 
 async def test_a_command_that_does_not_read_what_is_sent_is_done_all_the_same() -> None:
-    assert await run_command(python("print(7)"), send="x" * 3_000_000, result=int) == 7
+    assert await run_command(Command(python("print(7)"), send="x" * 3_000_000, result=int)) == 7
 
 
 @pytest.mark.parametrize(
@@ -115,7 +124,7 @@ async def test_a_command_that_does_not_read_what_is_sent_is_done_all_the_same() 
 )
 async def test_what_is_no_result_is_told_with_what_to_do(written: str, why: str) -> None:
     with pytest.raises(CommandOutputError, match=r"belongs to standard error") as raised:
-        await run_command(python(written), result=Size)
+        await run_command(Command(python(written), result=Size))
     assert why in str(raised.value)
     assert raised.value.code == 0
 
@@ -124,19 +133,20 @@ async def test_one_that_writes_too_much_is_ended(tmp_path: Path) -> None:
     path = tmp_path / "pids"
     floods = family(path, then="while True: sys.stdout.write('x' * 65536)")
     with pytest.raises(CommandOutputError, match=r"more than 1000000 bytes"):
-        await run_command(floods, result=Size)
-    assert not any(map(is_there, await pids_in(path)))
+        await run_command(Command(floods, result=Size))
+    pids = await pids_in(path)
+    await until(lambda: not any(map(is_there, pids)))
 
 
 async def test_as_much_as_is_allowed_is_taken() -> None:
     exactly = f"print('\"' + 'x' * {commands.OUTPUT_BYTES_MAX - 3} + '\"')"
-    assert len(await run_command(python(exactly), result=str)) == commands.OUTPUT_BYTES_MAX - 3
+    assert len(await run_command(Command(python(exactly), result=str))) == commands.OUTPUT_BYTES_MAX - 3
 
 
 async def test_a_failure_says_the_code_and_the_end_of_what_was_said() -> None:
     fails = "import sys; sys.stderr.write('x' * 100_000 + 'no such picture'); sys.exit(3)"
     with pytest.raises(CommandError, match=r"ended with code 3: x*no such picture$") as raised:
-        await run_command(python(fails))
+        await run_command(Command(python(fails)))
     assert raised.value.code == 3
     assert raised.value.signal is None
     assert len(raised.value.stderr) == commands.ERROR_BYTES_KEPT
@@ -145,39 +155,39 @@ async def test_a_failure_says_the_code_and_the_end_of_what_was_said() -> None:
 async def test_codes_stand_for_exceptions() -> None:
     fails = "import sys; sys.stderr.write('the card is refused\\n'); sys.exit(3)"
     with pytest.raises(RefusedError, match=r"^the card is refused$"):
-        await run_command(python(fails), exits={3: RefusedError})
+        await run_command(Command(python(fails), exits={3: RefusedError}))
     with pytest.raises(RefusedError, match=r"ended with code 4"):
-        await run_command(python("import sys; sys.exit(4)"), exits={4: RefusedError})
+        await run_command(Command(python("import sys; sys.exit(4)"), exits={4: RefusedError}))
 
 
 async def test_a_signal_is_named() -> None:
     with pytest.raises(CommandError, match=r"was ended by SIGKILL .*no memory left") as raised:
-        await run_command(python("import os, signal; os.kill(os.getpid(), signal.SIGKILL)"))
+        await run_command(Command(python("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")))
     assert raised.value.signal == "SIGKILL"
     assert raised.value.code is None
     with pytest.raises(CommandError, match=r"was ended by SIGSEGV$"):
-        await run_command(python("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"))
+        await run_command(Command(python("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")))
 
 
 async def test_a_command_that_is_not_there_is_named() -> None:
     with pytest.raises(CommandError, match=r"'no-such-command' cannot be started: .*No such file"):
-        await run_command(["no-such-command"])
+        await run_command(Command(["no-such-command"]))
     with pytest.raises(CommandError, match=r"cannot be started in '/no/such/folder': "):
-        await run_command(["true"], cwd="/no/such/folder")
+        await run_command(Command(["true"], cwd="/no/such/folder"))
     with pytest.raises(CommandError, match=r"cannot be started: .*null byte"):
-        await run_command(["true", "\0"])
+        await run_command(Command(["true", "\0"]))
 
 
 async def test_one_string_is_no_command() -> None:
     with pytest.raises(TypeError, match=r"a list of its arguments"):
-        await run_command("convert -")
+        await run_command(Command("convert -"))
     with pytest.raises(TypeError, match=r"a list of strings"):
-        await run_command([])
+        await run_command(Command([]))
 
 
 async def test_all_of_a_group_ends_where_the_attempt_is_cancelled(tmp_path: Path) -> None:
     path = tmp_path / "pids"
-    task = asyncio.create_task(run_command(family(path)))
+    task = asyncio.create_task(run_command(Command(family(path))))
     pids = await pids_in(path)
     assert all(map(is_there, pids))
     task.cancel()
@@ -188,7 +198,9 @@ async def test_all_of_a_group_ends_where_the_attempt_is_cancelled(tmp_path: Path
 
 async def test_what_does_not_heed_sigterm_is_killed(tmp_path: Path) -> None:
     path = tmp_path / "pids"
-    task = asyncio.create_task(run_command(family(path, then=STUBBORN, child=STUBBORN), grace_seconds=0.2))
+    task = asyncio.create_task(
+        run_command(Command(family(path, then=STUBBORN, child=STUBBORN), grace_seconds=0.2))
+    )
     pids = await pids_in(path)
     task.cancel()
     task.cancel()
@@ -199,7 +211,7 @@ async def test_what_does_not_heed_sigterm_is_killed(tmp_path: Path) -> None:
 
 async def test_what_a_command_leaves_behind_in_its_group_is_ended_with_it(tmp_path: Path) -> None:
     path = tmp_path / "pids"
-    assert await run_command(family(path, then="print(5)"), result=int) == 5
+    assert await run_command(Command(family(path, then="print(5)"), result=int)) == 5
     _, child = await pids_in(path)
     await until(lambda: not is_there(child))
 
@@ -211,14 +223,17 @@ async def test_what_has_left_the_group_and_holds_the_pipes_keeps_nobody_waiting(
     path = tmp_path / "pids"
     waits = "import os\nwhile not os.path.exists('left'): pass\nprint(5)"
     leaves = family(path, then=waits, child="import os\nos.setsid()\nopen('left', 'w')\n" + FOR_EVER)
-    assert await run_command(leaves, result=int, cwd=tmp_path) == 5
+    assert await run_command(Command(leaves, result=int, cwd=tmp_path)) == 5
     _, child = await pids_in(path)
     os.kill(child, signal.SIGKILL)
 
 
 async def test_a_command_ends_with_the_process_that_was_killed(tmp_path: Path) -> None:
     path = tmp_path / "pids"
-    runs = f"import asyncio\nfrom connectors.commands import run_command\nasyncio.run(run_command({family(path)!r}))"
+    runs = (
+        "import asyncio\nfrom connectors.commands import run_command\nfrom statemachines import Command\n"
+        f"asyncio.run(run_command(Command({family(path)!r})))"
+    )
     engine = await asyncio.create_subprocess_exec(sys.executable, "-c", runs)
     pids = await pids_in(path)
     engine.kill()
@@ -227,12 +242,12 @@ async def test_a_command_ends_with_the_process_that_was_killed(tmp_path: Path) -
 
 
 async def test_nothing_is_left_open() -> None:
-    await run_command(python("print(1)"), result=int)
+    await run_command(Command(python("print(1)"), result=int))
     before = open_files()
     for _ in range(3):
-        await run_command(python("print(1)"), result=int)
+        await run_command(Command(python("print(1)"), result=int))
         with pytest.raises(CommandError):
-            await run_command(["no-such-command"])
+            await run_command(Command(["no-such-command"]))
         with pytest.raises(CommandError):
-            await run_command(["true"], cwd="/no/such/folder")
+            await run_command(Command(["true"], cwd="/no/such/folder"))
     assert open_files() == before

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from engine.attempts import Attempt, Ended
+from connectors.executor import Ended, Work
+from connectors.functions import FunctionExecutor
+from engine.attempts import Attempt
 from engine.limits import EngineLimits
 from engine.pulse import Pulse
 from statemachines import Call, Context, Pipeline
@@ -99,9 +101,9 @@ async def attempt_of(
         return await function(call)
 
     step, pulse, began = step_of(work, **settings), Pulse(), asyncio.get_running_loop().time()
-    attempt = Attempt(
-        step, (Context(), Call("k", 1, "o1", "load", beat=pulse.beat)), LIMITS, pulse, left_seconds
-    )
+    arguments = Context(), Call("k", 1, "o1", "load", beat=pulse.beat)
+    running = FunctionExecutor().start(Work(step, arguments, "k", 1))
+    attempt = Attempt(step, running, LIMITS, pulse, left_seconds)
     return await attempt.ended, round(asyncio.get_running_loop().time() - began, 2)
 
 
@@ -163,7 +165,8 @@ async def test_a_thread_is_heard_and_is_over_where_it_is_silent() -> None:
         asyncio.run_coroutine_threadsafe(silent.wait(), loop).result(10)
 
     step = step_of(work, heartbeat=timedelta(seconds=0.05))
-    attempt = Attempt(step, (Context(), Call("k", 1, "o1", "load", beat=pulse.beat)), LIMITS, pulse)
+    arguments = Context(), Call("k", 1, "o1", "load", beat=pulse.beat)
+    attempt = Attempt(step, FunctionExecutor().start(Work(step, arguments, "k", 1)), LIMITS, pulse)
     await asyncio.wait_for(begun.wait(), 10)
     ended = await asyncio.wait_for(attempt.ended, 10)
     assert ended.timed_out

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Union, assert_type
 
 import pytest
 
-from engine.attempts import LostError
+from connectors.executor import LostError
 from engine.executions import given_up
 from statemachines import Call, Context, Done, Event, Later, Pipeline
 from statemachines.later import without_later

@@ -525,6 +525,37 @@ where e.holder is not null and e.home = any ($1::smallint[]) and e.pipeline = an
     )
 order by e.id limit $6
 
+-- name: take_executions
+-- Attempts that engines have begun who are not heard of any more, and that go on all the same: who has the row goes on with
+-- it. One that has it already may not have heard so.
+with found as (
+    select e.id
+    from pointsman.executions e
+    where e.id = any ($1::bigint[]) and e.holder is not null and (
+        e.holder = $2 or not exists (
+            select from pointsman.holders h
+            where h.id = e.holder and h.seen >= clock_timestamp() - make_interval(secs => $3)
+        )
+    )
+    order by e.id for update skip locked
+), taken as (
+    update pointsman.executions e set holder = $2 from found where e.id = found.id returning e.*
+)
+select t.id, t.pipeline, r.key, r.generation, t.run, r.definition, t.home, t.sequence, t.number, t.step, t.attempt,
+    t.error,
+    case when r.sequence = t.sequence then r.context else (
+        select e.context from pointsman.events e
+        where e.run = t.run and e.sequence <= t.sequence and e.context <> ''
+        order by e.sequence desc limit 1
+    ) end as input,
+    t.of, t.stopping,
+    case when t.made > 0 then (
+        select e.payload from pointsman.events e where e.run = t.run and e.sequence = t.made
+    ) end as made,
+    t.since, t.token, t.progress, t.began
+from taken t join pointsman.runs r on r.id = t.run
+order by t.id
+
 -- name: executions_there
 -- Which of these are still wanted, and whether their states were left.
 select id, stopping from pointsman.executions where id = any ($1::bigint[])

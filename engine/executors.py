@@ -1,0 +1,205 @@
+"""Which executor does the work of which step, and what becomes of a function that says what is to be done.
+
+A step whose function does the work itself is for the executor of functions. One whose function describes it is for the
+executor of that class of described work, or of one above it. ``Command`` has one in each engine; others are given to
+it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from connectors.commands import CommandExecutor
+from connectors.executor import Ended, LostError, Over, Running, StepExecutor, Work
+from connectors.functions import FunctionExecutor, tell_busy
+from engine.errors import UsageError
+from statemachines.command import Command
+from statemachines.described import Described
+from statemachines.failing import describe, printable
+from statemachines.machine import Machine
+from statemachines.results import ResultError
+from statemachines.step import Step
+
+log = logging.getLogger("pointsman.engine")
+
+ByClass = Mapping[type[Described[Any]], StepExecutor]
+"""Executors of described work, by its class."""
+ASK_AGAIN_SECONDS = 1.0
+"""So long it is waited before an executor is asked again for an attempt that it could not find out about."""
+ASK_AGAIN_SECONDS_MAX = 30.0
+NOT_KNOWN = "the engine that made the attempt ended before it was known what became of it"
+IN_THE_EXECUTOR = "such a function only says what is to be done, and what takes long belongs into that"
+
+
+class Executors:
+    """Those of one engine."""
+
+    def __init__(self, described: ByClass | None = None) -> None:
+        self._functions = FunctionExecutor()
+        self._described: dict[type[Described[Any]], StepExecutor] = {
+            Command: CommandExecutor(),
+            **(described or {}),
+        }
+
+    def of(self, step: Step[Any, Any]) -> StepExecutor | None:
+        """The one that does the work of this step; None: nobody does."""
+        described = step.describes
+        if described is None:
+            return self._functions
+        found = (self._described.get(one) for one in described.__mro__)
+        return next((one for one in found if one is not None), None)
+
+    def start(self, work: Work) -> Running:
+        """Make an attempt; whatever goes wrong with that is how it ended."""
+        try:
+            return self._known(work.step).start(_complete(work))
+        except BaseException as error:  # noqa: BLE001 - functions and executors are user code
+            return Over(Ended(error=error, final=isinstance(error, ResultError)))
+
+    def attach(self, work: Work) -> Attaching:
+        """Go on with an attempt that another engine has begun, as soon as it is found."""
+        return Attaching(self._known(work.step), work)
+
+    async def close(self) -> None:
+        """The engine ends."""
+        for one in {id(one): one for one in (self._functions, *self._described.values())}.values():
+            try:
+                await one.close()
+            except Exception as error:  # noqa: BLE001 - executors are user code
+                log.warning("%s did not end in good order (%s)", type(one).__name__, describe(error, "it"))
+
+    def _known(self, step: Step[Any, Any]) -> StepExecutor:
+        found = self.of(step)
+        if found is None:
+            raise LookupError(_nobody_does(step))
+        return found
+
+
+class Attaching:
+    """An attempt that is looked for, and goes on once it was found; where nothing is known of it, it is lost."""
+
+    def __init__(self, executor: StepExecutor, work: Work) -> None:
+        loop = asyncio.get_running_loop()
+        self.ended: asyncio.Future[Ended] = loop.create_future()
+        self.released: asyncio.Future[None] = loop.create_future()
+        self.found: asyncio.Future[Running] = loop.create_future()
+        """Done once it was found, and never where it is lost."""
+        self._executor = executor
+        self._work = work
+        self._cancelled = False
+        self._looking = asyncio.create_task(self._look(), name=f"looking for {work.step.name}")
+
+    @property
+    def can_stop(self) -> bool:
+        """As the attempt says, once it was found."""
+        return not self.found.done() or self.found.result().can_stop
+
+    @property
+    def stop_seconds(self) -> float:
+        """The same."""
+        return self.found.result().stop_seconds if self.found.done() else 0.0
+
+    @property
+    def gone_on_seconds(self) -> float:
+        """The same."""
+        return self.found.result().gone_on_seconds if self.found.done() else 0.0
+
+    def cancel(self) -> None:
+        """It is ended as soon as it was found."""
+        self._cancelled = True
+        if self.found.done():
+            self.found.result().cancel()
+
+    async def _look(self) -> None:
+        try:
+            work = _complete(self._work)
+        except BaseException as error:  # noqa: BLE001 - what is to be done is said by user code
+            self._lose(error)
+            return
+        pause = ASK_AGAIN_SECONDS
+        while True:
+            try:
+                found = await self._executor.attach(work)
+            except asyncio.CancelledError:
+                raise
+            except BaseException as error:  # noqa: BLE001 - executors are user code
+                log.warning(
+                    "attempt %s of the step %s, which another engine has begun, cannot be looked for (%s); "
+                    "that is tried again in %g seconds",
+                    work.attempt,
+                    work.step.name,
+                    describe(error, type(self._executor).__name__),
+                    pause,
+                )
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, ASK_AGAIN_SECONDS_MAX)
+                continue
+            break
+        if found is None:
+            self._lose(LostError(NOT_KNOWN))
+            return
+        self.found.set_result(found)
+        found.ended.add_done_callback(self._note_end)
+        found.released.add_done_callback(self._note_release)
+        if self._cancelled:
+            found.cancel()
+
+    def _lose(self, error: BaseException) -> None:
+        self.ended.set_result(Ended(error=error, lost=True))
+        self.released.set_result(None)
+
+    def _note_end(self, found: asyncio.Future[Ended]) -> None:
+        if found.cancelled():
+            self.ended.cancel()
+        else:
+            self.ended.set_result(found.result())
+
+    def _note_release(self, _found: asyncio.Future[Any]) -> None:
+        self.released.set_result(None)
+
+
+def check_executors(machines: Iterable[Machine], executors: Executors) -> None:
+    """See to it that there is somebody to do the work of each step.
+
+    Raises:
+        UsageError: of some there is nobody.
+    """
+    steps = {step.name: step for machine in machines for step in machine.pipeline.works}
+    told = [_nobody_does(step) for step in steps.values() if executors.of(step) is None]
+    if told:
+        raise UsageError("; ".join(told))
+
+
+def _nobody_does(step: Step[Any, Any]) -> str:
+    described = step.describes
+    name = "" if described is None else described.__name__
+    return (
+        f"nobody does the work of the step {step.name!r}: it returns {name}, and no executor of that was given to the "
+        f"engine. Give it one with run(..., executors={{{name}: ...}})"
+    )
+
+
+def _complete(work: Work) -> Work:
+    """With what its function says that is to be done, where it says no more than that.
+
+    Raises:
+        ResultError: it says something else than its annotation does.
+        BaseException: what the function raises.
+    """
+    step = work.step
+    wanted = step.describes
+    if wanted is None:
+        return work
+    began = time.perf_counter()
+    try:
+        described = step.function(*work.arguments)
+    finally:
+        tell_busy(step.name, time.perf_counter() - began, IN_THE_EXECUTOR)
+    if not isinstance(described, wanted):
+        message = f"{step.name} returned {described!r:.200}, and not what is to be done, as {wanted.__name__} says it"
+        raise ResultError(printable(message))
+    return work._replace(described=described)

@@ -190,10 +190,12 @@ async def _run(command: Command[Any], beat: Beat | None) -> tuple[bytes | None, 
             os.close(ours)
             ours = -1
             # It does end: whatever happens to this task meanwhile, nothing of it is to go on unseen.
-            await _through(watched.exited)
-            await asyncio.wait({watched.emptied}, timeout=PIPES_SECONDS)
-            code = transport.get_returncode()
-            transport.close()
+            try:
+                await _through(watched.exited)
+                await asyncio.wait({watched.emptied}, timeout=PIPES_SECONDS)
+            finally:
+                code = transport.get_returncode()
+                transport.close()
     finally:
         if ours >= 0:
             os.close(ours)

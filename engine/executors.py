@@ -18,7 +18,7 @@ from connectors.executor import Ended, LostError, Over, Running, StepExecutor, W
 from connectors.functions import FunctionExecutor, tell_busy
 from engine.errors import UsageError
 from statemachines.command import Command
-from statemachines.described import Described
+from statemachines.described import Described, described_by
 from statemachines.failing import describe, printable
 from statemachines.machine import Machine
 from statemachines.results import ResultError
@@ -174,12 +174,35 @@ def check_executors(machines: Iterable[Machine], executors: Executors) -> None:
         raise UsageError("; ".join(told))
 
 
+def check_mapping(name: str, given: Any) -> ByClass:
+    """See to it that this, which is called so, says which executor does the work of which class.
+
+    Raises:
+        UsageError: it does not.
+    """
+    if not isinstance(given, Mapping):
+        raise UsageError(
+            f"{name} is {given!r:.200}, and no dict of executors by the class of described work."
+        )
+    for described, executor in given.items():
+        if described_by(described) is None:
+            raise UsageError(
+                f"{name} has {described!r:.200}, which is no class of described work (Described)."
+            )
+        missing = [one for one in ("keeps", "start", "attach", "close") if not hasattr(executor, one)]
+        if isinstance(executor, type) or missing:
+            wrong = "which is a class, and no object of it" if isinstance(executor, type) else ""
+            wrong = wrong or f"which has no {', '.join(missing)}, as connectors/executor.py says"
+            raise UsageError(f"{name} has {executor!r:.200} for {described.__name__}, {wrong}.")
+    return given
+
+
 def _nobody_does(step: Step[Any, Any]) -> str:
     described = step.describes
     name = "" if described is None else described.__name__
     return (
         f"nobody does the work of the step {step.name!r}: it returns {name}, and no executor of that was given to the "
-        f"engine. Give it one with run(..., executors={{{name}: ...}})"
+        f"engine. Name a dict that has it, {{{name}: ...}}, with --executors MODULE:NAME"
     )
 
 

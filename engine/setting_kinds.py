@@ -69,6 +69,7 @@ KINDS: Mapping[str, Kind] = {
         Kind("namespace", "default", "what runs and positions belong to", "--namespace"),
         Kind("group", None, "the consumer group", "--group"),
         Kind("instance", None, "a name for static membership in the group", "--instance"),
+        Kind("executors", None, "what does the work that steps describe", "--executors"),
         Kind("from", "earliest", "the first position: earliest, latest or a time", "--from"),
         # Not POINTSMAN_PORT: Kubernetes makes that for a service of the name pointsman.
         Kind("health_port", None, "the port of /healthz, /readyz and /metrics", "--port"),

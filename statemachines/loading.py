@@ -1,4 +1,7 @@
-"""Find the pipelines that a command names: ``package.module``, ``path/to/file.py``, either with ``:NAME``."""
+"""Find the pipelines that a command names: ``package.module``, ``path/to/file.py``, either with ``:NAME``.
+
+What else is named in this way is found as well.
+"""
 
 from __future__ import annotations
 
@@ -36,6 +39,22 @@ def find_pipelines(target: str) -> list[Pipeline[Any]]:
     if not found:
         raise LoadError(f"There is no pipeline in {path}: no variable of the module holds a Pipeline.")
     return list(dict.fromkeys(found))
+
+
+def find_value(target: str) -> Any:
+    """Import what ``target`` names, and return the value of its variable.
+
+    Raises:
+        LoadError: there is no such module, file or variable, or importing it raised.
+    """
+    path, name = _split(target)
+    if name is None:
+        raise LoadError(f"{target!r} names no variable: write MODULE:NAME or path/to/file.py:NAME.")
+    module = _import_file(path) if _is_file(path) else _import_module(path)
+    if not hasattr(module, name):
+        known = [key for key in vars(module) if not key.startswith("_")]
+        raise LoadError(f"There is no {name!r} in {path}. {did_you_mean(name, known)}")
+    return getattr(module, name)
 
 
 def _split(target: str) -> tuple[str, str | None]:

@@ -26,6 +26,7 @@ from engine.admission import register
 from engine.claims import Claim, Slice
 from engine.commands import Commands
 from engine.committer import Committer
+from engine.executors import ByClass, Executors
 from engine.homes import HOMES
 from engine.limits import EngineLimits
 from engine.observing import Silent
@@ -256,6 +257,7 @@ async def feed(
     clock: Callable[[], datetime] | None = None,
     strikes: Mapping[tuple[int, int], tuple[int, str]] | None = None,
     limits: EngineLimits | None = None,
+    executors: ByClass | None = None,
 ) -> AsyncIterator[Feeding]:
     """A store that is ready to be fed; several versions of a pipeline may be given."""
     machines = [compile_pipeline(pipeline, namespace=namespace) for pipeline in pipelines]
@@ -274,7 +276,7 @@ async def feed(
         inbox.homes = list(range(HOMES))
         own_limits = limits or EngineLimits(step_poll_seconds=0.01)
         # By its name it is known that the one before is not there any more.
-        steps = Steps(own_limits, own_clock, "feeding")
+        steps = Steps(own_limits, own_clock, "feeding", Executors(executors))
         await committer.learn_pauses()
         steps.paused = committer.paused
         yield Feeding(database, namespace, store, topics, committer, inbox, machines, own_clock, steps)

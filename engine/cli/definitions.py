@@ -12,6 +12,7 @@ from engine.cli.options import Json, Modules
 from engine.cli.output import console, counted, note, print_json, say
 
 if TYPE_CHECKING:
+    from engine.executors import ByClass
     from statemachines.definition import Pipeline
     from statemachines.machine import Machine
     from statemachines.mistakes import Mistake
@@ -52,6 +53,20 @@ def compile_all(targets: Sequence[str], namespace: str) -> list[Machine]:
     for warning in mistakes:
         note(str(warning))
     return [compile_pipeline(pipeline, namespace=namespace) for pipeline in pipelines]
+
+
+def load_executors(target: str | None) -> ByClass | None:
+    """The executors that a setting names; None: it names none.
+
+    Raises:
+        LoadError, UsageError: there are none.
+    """
+    if target is None:
+        return None
+    from engine.executors import check_mapping  # noqa: PLC0415 - as above
+    from statemachines.loading import find_value  # noqa: PLC0415 - as above
+
+    return check_mapping(target, find_value(target))
 
 
 def validate(modules: Modules, json: Json = False) -> int:

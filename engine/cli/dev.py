@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from engine.cli.definitions import compile_all
+from engine.cli.definitions import compile_all, load_executors
 from engine.cli.failures import require
-from engine.cli.options import Modules, Namespace
+from engine.cli.options import ExecutorsOf, Modules, Namespace
 from engine.cli.output import note, say
 from engine.cli.run import begin_logging, in_loop
 from engine.errors import UsageError
@@ -62,6 +62,7 @@ def dev(
         ),
     ] = 0,
     namespace: Namespace = None,
+    executors: ExecutorsOf = None,
 ) -> int:
     """Run pipelines on a Postgres and a broker of their own, and print their addresses for other tools.
 
@@ -81,7 +82,7 @@ def dev(
 
     for name in topic or []:
         check_topic_name(name)
-    options = {"namespace": namespace}
+    options = {"namespace": namespace, "executors": executors}
     settings = Settings.resolve(options, _without_addresses())
     machines = compile_all(modules, settings.namespace)
     begin_logging(settings)
@@ -120,7 +121,8 @@ def _serve(services: Embedded, settings: Settings, machines: list[Machine]) -> i
         limits=settings.limits,
         strict=False,
     )
-    return in_loop(for_engine, machines, create_sources=True).exit_code
+    known = load_executors(settings.value("executors"))
+    return in_loop(for_engine, machines, create_sources=True, executors=known).exit_code
 
 
 def _own(folder: Path) -> Path:

@@ -69,6 +69,14 @@ Modules = Annotated[
         show_default=False,
     ),
 ]
+ExecutorsOf = Annotated[
+    str | None,
+    typer.Option(
+        "--executors",
+        metavar="MODULE:NAME",
+        help="Executors of work that steps describe: a dict of them, by its class. Or POINTSMAN_EXECUTORS.",
+    ),
+]
 Who = Annotated[
     str | None,
     typer.Option("--who", metavar="NAME", help="Who decides this. [default: the user logged in]"),

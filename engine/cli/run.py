@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from engine.cli import logs
-from engine.cli.definitions import compile_all
+from engine.cli.definitions import compile_all, load_executors
 from engine.cli.failures import INTERRUPTED
-from engine.cli.options import Group, Kafka, Modules, Namespace, Postgres, resolve
+from engine.cli.options import ExecutorsOf, Group, Kafka, Modules, Namespace, Postgres, resolve
 from engine.settings import Settings
 
 if TYPE_CHECKING:
     from engine.assembly import EngineSettings
+    from engine.executors import ByClass
     from engine.running import ExitReason, Running
     from statemachines.machine import Machine
 
@@ -57,6 +58,7 @@ def run(
             help="Where to begin on topics that this group has not read yet. Or POINTSMAN_FROM.",
         ),
     ] = None,
+    executors: ExecutorsOf = None,
     until_idle: Annotated[
         bool,
         typer.Option(
@@ -100,6 +102,7 @@ def run(
             "namespace": namespace,
             "group": group,
             "instance": instance,
+            "executors": executors,
             "from": first,
             "health_port": port,
             "health_host": host,
@@ -109,7 +112,8 @@ def run(
     begin_logging(settings)
     for_engine = settings.for_engine()
     machines = compile_all(modules, settings.namespace)
-    reason = in_loop(for_engine, machines, until_idle=until_idle)
+    known = load_executors(settings.value("executors"))
+    reason = in_loop(for_engine, machines, until_idle=until_idle, executors=known)
     for sentence in reason.reasons:
         log.error("%s", sentence)
     log.info("ended: %s", reason.ending.value)
@@ -127,6 +131,7 @@ def in_loop(
     *,
     until_idle: bool = False,
     create_sources: bool = False,
+    executors: ByClass | None = None,
 ) -> ExitReason:
     """Run an engine in an event loop of its own, until it ends or a signal ends it."""
     from engine.running import Ending, ExitReason, new_loop, run, tune  # noqa: PLC0415 - needs an extra
@@ -154,6 +159,7 @@ def in_loop(
                 observer=watched,
                 beat=watched.beat,
                 began=began,
+                executors=executors,
             )
         except asyncio.CancelledError:
             return ExitReason(Ending.STOPPED)

@@ -211,3 +211,39 @@ async def test_one_that_begins_anew_says_after_how_many_attempts(world: World) -
     assert (again.id, again.attempt, again.since) == (first.id, 4, 3)
     [gone] = await store.begun_by_others(HOMES_ALL, [1], [1], [], SILENT, LIMIT)
     assert gone.since == 3
+
+
+async def test_an_attempt_of_a_holder_that_is_not_there_is_taken_by_one_with_all_that_it_was_begun_with(
+    world: World,
+) -> None:
+    store, other = await world.open(), await world.open()
+    run = await started(store)
+    await ask(store, run, asked(run, made=1, of="1.0", error="Away: no", attempt=2))
+    await store.hold(1, None)
+    [begun] = await begin(store, 1)
+    await store.hold(2, None)
+    await store.hold(3, None)
+    assert await store.take_executions([begun.id], 2, SILENT) == [], "it is there"
+    await store.let_go(1)
+    [taken] = await store.take_executions([begun.id], 2, SILENT)
+    assert taken == begun
+    assert await other.take_executions([begun.id], 3, SILENT) == []
+    assert await lost(other) == []
+    # Who has it may not have heard so.
+    assert await store.take_executions([begun.id], 2, SILENT) == [begun]
+    assert await store.take_executions([begun.id + 1], 2, SILENT) == []
+
+
+async def test_one_of_a_silent_holder_is_taken_and_one_that_nobody_has_begun_is_not(world: World) -> None:
+    store = await world.open()
+    run = await started(store)
+    after = await ask(store, run, asked(run), asked(run, 1))
+    await store.hold(1, None)
+    [first] = await begin(store, 1, room=1)
+    await ask(store, after, asked(run, stopping=True))
+    await asyncio.sleep(0.2)
+    await store.hold(2, None)
+    there = [first.id, first.id + 1]
+    [taken] = await store.take_executions(there, 2, 0.1)
+    assert (taken.id, taken.stopping, taken.input) == (first.id, True, b'{"n":1}')
+    assert [one.number for one in await begin(store, 2)] == [1]

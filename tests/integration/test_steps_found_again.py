@@ -1,0 +1,255 @@
+"""Attempts that outlive their engines, on a real Postgres: the next one goes on with them, where they are found."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from connectors.executor import Ended
+from connectors.source import RawRecord
+from engine import executors as executors_module
+from engine.limits import EngineLimits
+from engine.reading import history, list_runs, replay, verify
+from engine.store.connecting import Connection
+from statemachines.machine import compile_pipeline
+from tests.feeding import Feeding, event, feed
+from tests.services import Database, execute
+from tests.yard import TOPIC, Yard, executors_of, hauling
+
+LIMITS = EngineLimits(step_poll_seconds=0.01, step_cancel_seconds=0.1, step_stop_seconds=60)
+
+
+@pytest.fixture
+async def yard() -> Yard:
+    return Yard()
+
+
+def told(kind: str, load: str = "l1", **data: Any) -> RawRecord:
+    return event(f"haul.{kind}", {"load": load, **data}, topic=TOPIC)
+
+
+async def turn(feeding: Feeding) -> None:
+    """Wait until it was looked once more what may begin."""
+    feeding.steps.turned.clear()
+    await asyncio.wait_for(feeding.steps.turned.wait(), 10)
+
+
+async def heard(feeding: Feeding) -> None:
+    """Have the run take what became of an attempt next."""
+    await asyncio.wait_for(feeding.steps.arrived.wait(), 10)
+    assert await feeding.take_results()
+
+
+async def rows(reader: Connection) -> list[tuple[str, str]]:
+    found = await history(reader, "default", "hauling", "l1")
+    return [(row.event.type, row.event.kind) for row in found]
+
+
+async def check_the_log(reader: Connection, **options: Any) -> None:
+    verified = await verify(reader, "default")
+    assert verified.is_clean, verified
+    replayed = await replay(reader, "default", [compile_pipeline(hauling(**options))])
+    assert replayed.is_equal, replayed
+
+
+@contextlib.asynccontextmanager
+async def gone(database: Database, yard: Yard, **options: Any) -> AsyncIterator[None]:
+    """After an engine that has begun to haul a load, and is heard of no more: the next one has its name."""
+    async with feed(database, hauling(**options), limits=LIMITS, executors=executors_of(yard)) as feeding:
+        await feeding.records(told("ordered"))
+        await feeding.begin_steps()
+        await yard.until(1)
+        await turn(feeding)
+    yield
+    assert yard.asked.count("haul/1") == 1, "the outside was asked once"
+
+
+@contextlib.asynccontextmanager
+async def found_by(database: Database, yard: Yard, **options: Any) -> AsyncIterator[Feeding]:
+    """The next engine, once it has looked for what the one before has begun."""
+    async with feed(database, hauling(**options), limits=LIMITS, executors=executors_of(yard)) as feeding:
+        await feeding.begin_steps()
+        await yard.until(len(yard.asked) + len(yard.looked_for) + 1)
+        yield feeding
+
+
+async def test_an_attempt_of_an_engine_that_is_gone_goes_on_here(
+    database: Database, reader: Connection, yard: Yard
+) -> None:
+    async with gone(database, yard), found_by(database, yard) as feeding:
+        await turn(feeding)
+        assert not feeding.steps.has_results
+        yard.job.end(Ended(7))
+        await heard(feeding)
+    [run] = await list_runs(reader, "default")
+    assert (run.context["tons"], run.status) == (7, "completed")
+    assert await rows(reader) == [("haul.ordered", "started"), ("done.step.haul", "fired")]
+    assert yard.looked_for == ["haul/1"]
+    assert await reader.fetchval("select count(*) from pointsman.executions") == 0
+    await check_the_log(reader)
+
+
+async def test_one_that_ended_meanwhile_is_told_of(
+    database: Database, reader: Connection, yard: Yard
+) -> None:
+    async with gone(database, yard):
+        yard.job.end(Ended(7))
+        async with found_by(database, yard) as feeding:
+            await heard(feeding)
+    assert await rows(reader) == [("haul.ordered", "started"), ("done.step.haul", "fired")]
+
+
+async def test_what_fails_after_that_is_tried_again(
+    database: Database, reader: Connection, yard: Yard
+) -> None:
+    async with gone(database, yard), found_by(database, yard) as feeding:
+        yard.job.end(Ended(error=OSError("a flat tyre")))
+        await heard(feeding)
+        await yard.until(3)
+        [_, second] = yard.jobs.values()
+        second.end(Ended(8))
+        await heard(feeding)
+    assert yard.asked == ["haul/1", "haul/2"]
+    kinds = [("haul.ordered", "started"), ("tried.step.haul", "passed"), ("done.step.haul", "fired")]
+    assert await rows(reader) == kinds
+    await check_the_log(reader)
+
+
+async def test_what_nobody_knows_of_is_lost(database: Database, reader: Connection, yard: Yard) -> None:
+    async with gone(database, yard):
+        yard.jobs.clear()
+        async with found_by(database, yard) as feeding:
+            await asyncio.wait_for(feeding.steps.arrived.wait(), 10)
+            [lost] = feeding.steps.take()
+    assert (lost.event_type, lost.data["error"], lost.data["lost"]) == ("tried.step.haul", "LostError", True)
+
+
+async def test_what_cannot_be_found_out_is_asked_again(
+    database: Database,
+    reader: Connection,
+    yard: Yard,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(executors_module, "ASK_AGAIN_SECONDS", 0.01)
+    async with gone(database, yard):
+        yard.away = 2
+        async with found_by(database, yard) as feeding:
+            await yard.until(4)
+            yard.job.end(Ended(7))
+            await heard(feeding)
+    assert yard.looked_for == ["haul/1"] * 3
+    assert await rows(reader) == [("haul.ordered", "started"), ("done.step.haul", "fired")]
+    assert "attempt 1 of the step haul, which another engine has begun, cannot be looked for" in caplog.text
+    assert "ConnectionError: the yard does not answer" in caplog.text
+
+
+async def test_one_whose_state_was_left_is_told_to_end_and_is_undone_as_it_ended(
+    database: Database, reader: Connection, yard: Yard
+) -> None:
+    async with gone(database, yard):
+        async with feed(database, hauling(), executors=executors_of(yard)) as feeding:
+            await feeding.records(told("called_off"))
+        assert yard.job.told_to_end == 0
+        yard.job.heeds = False
+        async with found_by(database, yard) as feeding:
+            await asyncio.sleep(0)
+            while yard.job.told_to_end < 1:
+                await turn(feeding)
+            assert yard.asked == ["haul/1"], "nothing is undone beside it"
+            yard.job.end(Ended(7))
+            await heard(feeding)
+            await yard.until(3)
+            _, undoing = yard.jobs.values()
+            assert undoing.work.arguments[1] == 7
+            undoing.end(Ended())
+            await heard(feeding)
+    assert yard.asked == ["haul/1", "bring_back/1"]
+    assert [type_ for type_, _ in await rows(reader)] == [
+        "haul.ordered",
+        "haul.called_off",
+        "stopped.step.haul",
+        "done.step.bring_back",
+    ]
+    await check_the_log(reader)
+
+
+async def test_one_whose_state_was_left_and_that_nobody_knows_of_is_unknown(
+    database: Database, reader: Connection, yard: Yard
+) -> None:
+    async with gone(database, yard):
+        async with feed(database, hauling(), executors=executors_of(yard)) as feeding:
+            await feeding.records(told("called_off"))
+        yard.jobs.clear()
+        async with found_by(database, yard) as feeding:
+            await asyncio.wait_for(feeding.steps.arrived.wait(), 10)
+            [stopped] = feeding.steps.take()
+    assert (stopped.event_type, stopped.data["how"]) == ("stopped.step.haul", "unknown")
+
+
+async def test_its_time_goes_on_from_when_it_began(
+    database: Database, reader: Connection, yard: Yard
+) -> None:
+    options = {"timeout": timedelta(minutes=1)}
+    async with gone(database, yard, **options):
+        yard.now += 60
+        async with found_by(database, yard, **options) as feeding:
+            await asyncio.wait_for(feeding.steps.arrived.wait(), 10)
+            assert yard.job.told_to_end == 1
+            [result] = feeding.steps.take()
+    assert (result.event_type, result.data["error"]) == ("tried.step.haul", "TimeoutError")
+    assert "not done within 60 seconds" in result.data["message"]
+
+
+async def test_an_engine_that_stops_lets_it_go_on_for_the_next_one(
+    database: Database, reader: Connection, yard: Yard
+) -> None:
+    async with feed(database, hauling(), limits=LIMITS, executors=executors_of(yard)) as feeding:
+        await feeding.records(told("ordered"))
+        await feeding.begin_steps()
+        await yard.until(1)
+        await asyncio.wait_for(feeding.steps.stop(), 10)
+        assert not feeding.steps.has_results
+        assert yard.job.told_to_end == 0
+        await feeding.steps.let_go()
+    async with found_by(database, yard) as feeding:
+        yard.job.end(Ended(7))
+        await heard(feeding)
+    assert await rows(reader) == [("haul.ordered", "started"), ("done.step.haul", "fired")]
+    assert yard.asked == ["haul/1"]
+
+
+async def test_only_one_engine_goes_on_with_it(database: Database, reader: Connection, yard: Yard) -> None:
+    async with gone(database, yard):
+        given = executors_of(yard)
+        async with (
+            feed(database, hauling(), limits=LIMITS, executors=given) as one,
+            feed(database, hauling(), limits=LIMITS, executors=given) as two,
+        ):
+            two.steps._instance = "another"
+            await one.begin_steps()
+            await two.begin_steps()
+            await yard.until(2)
+            await turn(one)
+            await turn(two)
+            assert len(yard.looked_for) == 1
+            assert len(yard.job.watched) == 2, "the engine that is gone, and one of the others"
+
+
+async def test_what_was_begun_and_never_heard_of_is_not_done_twice(
+    database: Database, reader: Connection, yard: Yard
+) -> None:
+    next_one = feed(database, hauling(), limits=LIMITS, executors=executors_of(yard))
+    async with gone(database, yard), next_one as feeding:
+        await execute(database.owner_dsn, "update pointsman.executions set holder = null")
+        await feeding.begin_steps()
+        while len(yard.job.watched) < 2:
+            await turn(feeding)
+        yard.job.end(Ended(7))
+        await heard(feeding)
+    assert yard.looked_for == []

@@ -132,7 +132,7 @@ def _words(arguments: Sequence[str | os.PathLike[str]]) -> tuple[str, ...]:
         raise TypeError(
             f"a command is a list of its arguments, as ['convert', '-']; {arguments!r} is one string"
         )
-    words = tuple(os.fspath(one) for one in arguments)
+    words = tuple(os.fspath(one) if isinstance(one, os.PathLike) else one for one in arguments)
     if not words or not all(isinstance(one, str) for one in words):
         raise TypeError(f"a command is a list of strings, with the command first; this is {arguments!r}")
     return words

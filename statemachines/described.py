@@ -53,5 +53,6 @@ def result_of(annotation: Any) -> Any:
 
 
 def mixes(annotation: Any) -> bool:
-    """Whether it names described work beside something else."""
-    return any(map(described_by, typing.get_args(annotation))) and described_by(annotation) is None
+    """Whether it names described work beside something else, or within it."""
+    is_described = described_by(annotation) is not None
+    return not is_described and any(described_by(one) or mixes(one) for one in typing.get_args(annotation))

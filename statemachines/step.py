@@ -165,7 +165,7 @@ class Step(Generic[C, R]):
         """The class of work that its function describes, by its annotation; None: the function does it itself."""
         if self._describes is None:
             try:
-                found = described_by(without_later(self.annotation_of("return")))
+                found = described_by(self.annotation_of("return"))
             except Exception:  # noqa: BLE001 - annotations are user code, and validation tells of this one
                 return None
             self._describes = (found,)
@@ -228,8 +228,8 @@ class Step(Generic[C, R]):
         if not self.says_result:
             message = f"{self.name} does not say what it returns"
             raise TypeError(message)
-        said = without_later(self.annotation_of("return"))
-        return said if described_by(said) is None else result_of(said)
+        said = self.annotation_of("return")
+        return without_later(said) if described_by(said) is None else result_of(said)
 
     def annotation_of(self, name: str) -> Any:
         """What its function says of a parameter, or as ``return`` of what it returns.

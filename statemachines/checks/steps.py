@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter
 from tenacity.wait import wait_base
 
-from statemachines.checks import bounds
+from statemachines.checks import bounds, described
 from statemachines.checks.bounds import is_count, is_exception
 from statemachines.checks.names import wrong_with_type
 from statemachines.checks.tree import Some, Tree
@@ -98,6 +98,9 @@ def _result(step: Step[Any, Any]) -> Iterator[Mistake]:
     if not step.says_result:
         message = f"{called(step)} does not say what it returns"
         yield _of(step, message, "Write -> and the type of its result behind its parameters, as in -> None")
+        return
+    if mistakes := [*described.find(step, called(step))]:
+        yield from mistakes
         return
     try:
         if step.annotation_of("return") is Later:

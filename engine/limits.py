@@ -45,7 +45,8 @@ class EngineLimits:
     step_poll_seconds: float = 0.2
     """How often it is looked which attempts have come due, beside all that is announced."""
     step_cancel_seconds: float = 1.0
-    """How long an async step may take to end once it was cancelled; then it is told of as timed out all the same."""
+    """How long an attempt may take to end once it was cancelled, beside what its executor says that it takes; then it
+    is told of as timed out all the same."""
     step_progress_seconds: float = 1.0
     """How often it is written to Postgres how far attempts say that they have come; the last word of one that fails
     always is."""

@@ -16,6 +16,8 @@ from engine import executors as executors_module
 from engine.limits import EngineLimits
 from engine.reading import history, list_runs, replay, verify
 from engine.store.connecting import Connection
+from engine.store.contract import StoreUnavailableError
+from engine.store.values import BegunExecution
 from statemachines.machine import compile_pipeline
 from tests.feeding import Feeding, event, feed
 from tests.services import Database, execute
@@ -253,3 +255,31 @@ async def test_what_was_begun_and_never_heard_of_is_not_done_twice(
         yard.job.end(Ended(7))
         await heard(feeding)
     assert yard.looked_for == []
+
+
+async def test_one_that_was_taken_by_an_engine_that_did_not_hear_so_goes_on_with_that_one(
+    database: Database, reader: Connection, yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with gone(database, yard):
+        async with feed(database, hauling(), executors=executors_of(yard)) as feeding:
+            await feeding.records(told("called_off"))
+        async with feed(database, hauling(), limits=LIMITS, executors=executors_of(yard)) as feeding:
+            takes = feeding.store.take_executions
+
+            async def breaks(*asked: Any) -> list[BegunExecution]:
+                assert len(await takes(*asked)) == 1
+                raise StoreUnavailableError("the connection broke")
+
+            monkeypatch.setattr(feeding.store, "take_executions", breaks)
+            await feeding.begin_steps()
+            assert feeding.steps._serving is not None
+            with pytest.raises(StoreUnavailableError):
+                await asyncio.wait_for(feeding.steps._serving, 10)
+            monkeypatch.undo()
+            await feeding.begin_steps()
+            await heard(feeding)
+            assert yard.job.told_to_end == 1
+    kinds = ["haul.ordered", "haul.called_off", "stopped.step.haul"]
+    assert [type_ for type_, _ in await rows(reader)][:3] == kinds
+    [stopped] = await reader.fetch("select payload from pointsman.events where type = 'stopped.step.haul'")
+    assert b'"how":"unknown"' in stopped["payload"].replace(b" ", b"")

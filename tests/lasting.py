@@ -122,7 +122,7 @@ class _Followed:
             code, output, said = json.loads(self._path.with_name(f"{self._path.name}.ended").read_text())
         except FileNotFoundError:
             return Ended(error=LostError("its process is gone, and nobody knows what it did"), lost=True)
-        if code == 0 and not self._cancelled.is_set():
+        if code == 0:
             try:
                 return Ended(json.loads(output))
             except ValueError:

@@ -181,6 +181,20 @@ async def test_one_whose_state_was_left_is_told_to_end_and_is_undone_as_it_ended
     await check_the_log(reader)
 
 
+async def test_one_that_ended_before_it_could_be_told_to_has_made_what_it_made(
+    database: Database, reader: Connection, yard: Yard
+) -> None:
+    async with gone(database, yard):
+        async with feed(database, hauling(), executors=executors_of(yard)) as feeding:
+            await feeding.records(told("called_off"))
+        yard.job.end(Ended(7))
+        async with found_by(database, yard) as feeding:
+            await asyncio.wait_for(feeding.steps.arrived.wait(), 10)
+            [stopped] = feeding.steps.take()
+    said = stopped.event_type, stopped.data["how"], stopped.data["data"]
+    assert said == ("stopped.step.haul", "ended", 7)
+
+
 async def test_one_whose_state_was_left_and_that_nobody_knows_of_is_unknown(
     database: Database, reader: Connection, yard: Yard
 ) -> None:

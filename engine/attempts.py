@@ -55,7 +55,8 @@ class Attempt:
         self._silence = None if silence is None else silence.total_seconds()
         self._listening = None if self._silence is None else loop.call_later(self._silence, self._listen)
         running.ended.add_done_callback(self._note_end)
-        running.released.add_done_callback(self._note_release)
+        if running.released is not running.ended:
+            running.released.add_done_callback(self._note_release)
 
     def count_anew(self) -> None:
         """It is known by now for how long it has gone on already, and from now on it is heard."""
@@ -115,6 +116,8 @@ class Attempt:
         self._be_quiet()
         if self._ending is None and not self.ended.done():
             self.ended.set_result(_seen(work) or Ended(error=CancelledError("it was cancelled")))
+        if work is self._running.released:
+            self._note_release(work)
 
     def _note_release(self, _work: asyncio.Future[Any]) -> None:
         if not self.released.done():

@@ -44,14 +44,16 @@ class Executors:
             Command: CommandExecutor(),
             **(described or {}),
         }
+        self._found: dict[Step[Any, Any], StepExecutor | None] = {}
 
     def of(self, step: Step[Any, Any]) -> StepExecutor | None:
         """The one that does the work of this step; None: nobody does."""
-        described = step.describes
-        if described is None:
-            return self._functions
-        found = (self._described.get(one) for one in described.__mro__)
-        return next((one for one in found if one is not None), None)
+        if step not in self._found:
+            described = step.describes
+            classes = () if described is None else described.__mro__
+            known = [self._described[one] for one in classes if one in self._described]
+            self._found[step] = self._functions if described is None else next(iter(known), None)
+        return self._found[step]
 
     def start(self, work: Work) -> Running:
         """Make an attempt; whatever goes wrong with that is how it ended."""

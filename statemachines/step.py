@@ -111,8 +111,9 @@ class Step(Generic[C, R]):
     compensations: list[Compensation[C, R]] = field(default_factory=list, init=False)
     """Those that were made of it; more than one is a mistake."""
     _adapter: TypeAdapter[R] | None = field(default=None, init=False)
+    _is_async: bool | None = field(default=None, init=False)
     _describes: tuple[type[Described[Any]] | None] | None = field(default=None, init=False)
-    """What ``describes`` returns, once it was asked for."""
+    """What these return, once they were asked for."""
 
     def __call__(self, context: C, call: Call) -> R | Coroutine[Any, Any, R]:
         """Do it, as a unit test does."""
@@ -158,7 +159,9 @@ class Step(Generic[C, R]):
     @property
     def is_async(self) -> bool:
         """Whether its function is to be awaited."""
-        return _is_async(self.function)
+        if self._is_async is None:
+            self._is_async = _is_async(self.function)
+        return self._is_async
 
     @property
     def describes(self) -> type[Described[Any]] | None:

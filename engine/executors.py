@@ -45,6 +45,8 @@ class Executors:
             **(described or {}),
         }
         self._found: dict[Step[Any, Any], StepExecutor | None] = {}
+        self._looking: set[asyncio.Task[None]] = set()
+        """For attempts of other engines."""
 
     def of(self, step: Step[Any, Any]) -> StepExecutor | None:
         """The one that does the work of this step; None: nobody does."""
@@ -64,10 +66,15 @@ class Executors:
 
     def attach(self, work: Work) -> Attaching:
         """Go on with an attempt that another engine has begun, as soon as it is found."""
-        return Attaching(self._known(work.step), work)
+        attaching = Attaching(self._known(work.step), work)
+        self._looking.add(attaching.looking)
+        attaching.looking.add_done_callback(self._looking.discard)
+        return attaching
 
     async def close(self) -> None:
         """The engine ends."""
+        for task in self._looking:
+            task.cancel()
         for one in {id(one): one for one in (self._functions, *self._described.values())}.values():
             try:
                 await one.close()
@@ -93,7 +100,7 @@ class Attaching:
         self._executor = executor
         self._work = work
         self._cancelled = False
-        self._looking = asyncio.create_task(self._look(), name=f"looking for {work.step.name}")
+        self.looking = asyncio.create_task(self._look(), name=f"looking for {work.step.name}")
 
     @property
     def can_stop(self) -> bool:

@@ -203,6 +203,17 @@ async def test_what_is_cancelled_before_it_was_found_is_cancelled_then() -> None
     assert yard.job.told_to_end == 1
 
 
+async def test_nothing_is_looked_for_once_the_engine_ends() -> None:
+    yard = Yard(away=1_000)
+    known = Executors({Haul: YardExecutor(yard)})
+    running = known.attach(work_of(hauls))
+    await yard.until(1)
+    await known.close()
+    await asyncio.wait({running.looking}, timeout=10)
+    assert running.looking.cancelled()
+    assert not running.ended.done()
+
+
 def test_a_step_whose_work_nobody_does_is_refused_before_anything_begins() -> None:
     machine = compile_pipeline(hauling())
     check_executors([machine], Executors({Haul: YardExecutor(Yard())}))

@@ -37,6 +37,7 @@ from unittest import mock
 from connectors.source import Changed, Chunk, OutOfRange, Partition, RawRecord, Trouble, Unreadable
 from engine.commands import CHANNEL
 from engine.engine import Engine
+from engine.executors import ByClass, Executors
 from engine.limits import EngineLimits
 from engine.observing import Silent
 from engine.parts import Parts
@@ -316,6 +317,8 @@ class Simulated:
     """The engine's name."""
     crash_turn: int = 0
     """The turn of the loop before which all engines crash; 0: they do not."""
+    executors: ByClass = field(default_factory=dict)
+    """What does the work that steps describe, besides that of commands."""
     tables: Tables = field(default_factory=Tables)
     passed: list[str] = field(default_factory=list)
     """All points so far."""
@@ -434,6 +437,7 @@ class Simulated:
             limits=LIMITS,
             clock=self.clock,
             instance=self.instance,
+            executors=Executors(self.executors),
         )
         await Engine(parts).run(until)
 

@@ -6,6 +6,7 @@ What engines do here they do to the yard, which is there for all of them.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -58,6 +59,10 @@ class Yard:
     """So many times nothing can be found out."""
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     now: float = 0.0
+    check: Callable[[], None] = lambda: None
+    """Called before an engine does something here."""
+    begun: Callable[[Job], None] = lambda _: None
+    """Called with each that was begun."""
 
     async def until(self, number: int) -> None:
         """Wait until so many were begun or looked for."""
@@ -88,9 +93,11 @@ class YardExecutor:
 
     def start(self, work: Work) -> Running:
         yard = self._yard
+        yard.check()
         if work.name not in yard.jobs:
             yard.jobs[work.name] = Job(work, yard.now)
             yard.note(yard.asked, f"{work.step.name}/{work.attempt}")
+            yard.begun(yard.jobs[work.name])
         return _Watched(yard, yard.jobs[work.name])
 
     async def attach(self, work: Work) -> Running | None:
@@ -117,6 +124,7 @@ class _Watched:
         self.released: asyncio.Future[None] = loop.create_future()
         self.gone_on_seconds = yard.now - job.began
         self._job = job
+        self._check = yard.check
         job.watched.append(self)
         if job.ended is not None:
             self.hear(job.ended)
@@ -127,6 +135,7 @@ class _Watched:
             self.released.set_result(None)
 
     def cancel(self) -> None:
+        self._check()
         self._job.told_to_end += 1
         if self._job.heeds and self._job.ended is None:
             self._job.end(Ended(error=CancelledError("as it was told")))

@@ -13,14 +13,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import logging
 import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -29,6 +27,7 @@ from engine.attempts import Attempt
 from engine.breakers import Breakers
 from engine.executions import StepResult
 from engine.executors import NOT_KNOWN, Executors
+from engine.going import AllGoing, Going, Results
 from engine.limits import EngineLimits
 from engine.outcomes import Outcomes
 from engine.progress import LastWords
@@ -58,26 +57,10 @@ UNTRIED_AT_ONCE_MAX = 1_000
 """So many of which there is nothing to be done, but something to be told, are taken at a time."""
 LOOK_AFTER_SECONDS = 1.0
 """How often it is asked whether runs still wait for the attempts that go on here."""
+LOOK_AFTER_MAX = 10_000
+"""Of so many at a time, in turn."""
 RESULTS_AT_ONCE_MAX = 1_000
 """So many results go into a draft at a time."""
-
-
-@dataclass(slots=True)
-class _Going:
-    """An attempt that goes on here."""
-
-    begun: BegunExecution
-    step: Step[Any, Any]
-    attempt: Attempt
-    pulse: Pulse
-    told: bool = False
-    """Whether what became of it has been told; it may still keep a thread."""
-    unwanted: bool = False
-    """Whether nobody waits for it any more."""
-    stopping: bool = False
-    """Whether its state was left, and the run waits to hear what became of it."""
-    is_kept: bool = False
-    """Whether it goes on where this engine ends, and the next one finds it."""
 
 
 class Steps:
@@ -95,16 +78,12 @@ class Steps:
         self._clock = clock
         self._instance = instance
         self._holder = secrets.randbits(62)
-        self._going: dict[int, _Going] = {}
-        """By the store's number of the execution."""
+        self._going = AllGoing()
+        self._results = Results()
         self._definitions: list[int] = []
         self._are_limited = False
         self._untellable: set[int] = set()
         """Attempts of which the store takes nothing; they are lost once this engine is."""
-        self._results: dict[int, StepResult] = {}
-        """What became of attempts, until it is durable; by the same number."""
-        self._ready: dict[int, None] = {}
-        """Of which attempts it is in no draft, in the order in which they are to be taken."""
         self._taking: set[int] = set()
         """Attempts of engines that are gone, by the same number, while it is asked whether they are ours now."""
         self._last_words = LastWords(limits.step_progress_seconds)
@@ -146,12 +125,12 @@ class Steps:
     @property
     def are_going(self) -> bool:
         """Whether results are to be expected, or are there."""
-        return bool(self._results) or any(not one.told for one in self._going.values())
+        return bool(self._results or self._going.untold)
 
     @property
     def has_results(self) -> bool:
         """Whether results are in no draft yet."""
-        return len(self._ready) > len(self._last_words.waited_for)
+        return len(self._results.ready) > len(self._last_words.waited_for)
 
     async def open(self, store: Store, routes: Sequence[Route]) -> None:
         """Work with this store, and these pipelines, from now on."""
@@ -170,7 +149,7 @@ class Steps:
             for (pipeline, name), step in self._kinds.items()
             if step.bounds.breaker is not None
         )
-        self._ready = dict.fromkeys(self._results)
+        self._results.give_all_back()
         self._promises.forget()
         self._spoke_at = -SPEAK_SECONDS
         self._opened_at = time.monotonic()
@@ -199,7 +178,7 @@ class Steps:
         What is kept goes on, for the next engine to find.
         """
         self._stopping = True
-        ending = [one for one in self._going.values() if not (one.told or one.is_kept)]
+        ending = [one for one in self._going.untold if not one.is_kept]
         if ending:
             tasks = {one.attempt.ended for one in ending}
             await asyncio.wait(tasks, timeout=self._limits.step_stop_seconds)
@@ -221,12 +200,8 @@ class Steps:
         self.arrived.clear()
         if not self.has_results:
             return []
-        taken, waited_for = list[StepResult](), self._last_words.waited_for
-        for id_ in itertools.islice((one for one in self._ready if one not in waited_for), number):
-            result = self._results[id_]
-            taken.append(result._replace(route=self._routes[result.begun.pipeline]))
-        for one in taken:
-            del self._ready[one.begun.id]
+        found = self._results.take(number, self._last_words.waited_for)
+        taken = [one._replace(route=self._routes[one.begun.pipeline]) for one in found]
         self._alone -= bool(self._alone and taken)
         if self.has_results:
             self.arrived.set()
@@ -243,29 +218,23 @@ class Steps:
             }
             if asked & settled.keys():
                 # What became of those that were handed out is durable once this is.
-                rooms = self._free(settled, self._ready.keys())
+                rooms = self._free(settled, self._results.ready)
                 self._promises.promise(commit, rooms, self._homes, self._definitions)
                 commit.promised_to, commit.promised_at = self._holder, self._clock()
         if not (commit.executions_asked or self._are_limited):
-            ours = {one.begun.address for one in self._results.values()}
-            commit.tells_others = not ours.issuperset(commit.executions_over)
+            commit.tells_others = not self._results.addresses.issuperset(commit.executions_over)
 
     def settle(self, results: Iterable[StepResult], commit: Commit) -> None:
         """These are durable, and so is all else of this commit."""
-        for one in results:
-            kept = self._results.get(one.begun.id)
-            if kept is not None and kept.event_id == one.event_id:
-                del self._results[one.begun.id]
-            elif kept is not None:
-                self._ready[one.begun.id] = None
-        over = set(commit.executions_over).difference(one.begun.address for one in results)
-        stopping = {one.address for one in commit.executions_asked if one.stopping}
-        if over or stopping:
-            for going in self._going.values():
-                if going.begun.address in over and not going.told:
-                    self._unwanted(going)
-                elif going.begun.address in stopping:
-                    self._stop(going)
+        self._results.settle(results)
+        for address in commit.executions_over:
+            going = self._going.at(address)
+            if going is not None and not going.told:
+                self._unwanted(going)
+        for asked in commit.executions_asked:
+            going = self._going.at(asked.address) if asked.stopping else None
+            if going is not None:
+                self._stop(going)
         self._promises.kept(commit)
         for begun in commit.begun:
             self._begin(begun)
@@ -283,8 +252,7 @@ class Steps:
         ``alone``: nothing else was in the commit, so that what the store refused is this.
         """
         self._promises.broken()
-        back = dict.fromkeys(one.begun.id for one in results if one.begun.id in self._results)
-        self._ready = back | self._ready
+        self._results.give_back(results)
         if results:
             self.arrived.set()
         if refused and alone and len(results) == 1:
@@ -337,20 +305,32 @@ class Steps:
         steps = self._allowed()
         if not for_all:
             steps = {place: step for place, step in steps.items() if not self._promises.is_settled(place)}
-        rooms, limited = split(self._free(steps, self._results.keys()), steps)
-        asked = self._clock(), homes, definitions, [*self._going, *self._results], self._holder
+        rooms, limited = split(self._free(steps, self._results.ids), steps)
+        asked = self._clock(), homes, definitions, self._not_anew(), self._holder
         self._promises.look(rooms | {(one.pipeline, one.step): one.room for one in limited})
         begun = await store.begin_executions(rooms, *asked) if rooms else []
         begun += await store.begin_limited(limited, *asked) if limited else []
         found = Counter((one.pipeline, one.step) for one in begun)
         self._promises.found(found, [place for place, step in steps.items() if step.bounds.limit is None])
-        going = {one.begun.address for one in self._going.values()} if begun else set()
-        for one in begun:
-            if one.address not in going:
-                self._begin(one)
-        if any(one.address in going for one in begun):
-            # It had failed for good and begins anew, and an attempt of before still goes on here: not beside that.
+        if not self._begin_all(begun):
             await self._put_back(store)
+
+    def _not_anew(self) -> list[int]:
+        """What must not begin, whoever says that nobody has begun it: it still goes on here, or is on its way."""
+        return [*self._going.lingering, *self._results.ids]
+
+    def _begin_all(self, begun: Iterable[BegunExecution]) -> bool:
+        """Begin these; whether that could be: none of them while an attempt of before goes on here.
+
+        It may have failed for good and begin anew, or was taken for lost elsewhere.
+        """
+        could = True
+        for one in begun:
+            if self._going.at(one.address) is None:
+                self._begin(one)
+            else:
+                could = False
+        return could
 
     async def _put_back(self, store: Store) -> None:
         """Have rows be begun by whoever may that are given to this engine, and that it does not know of.
@@ -359,14 +339,14 @@ class Steps:
         of that is found out here, also where Postgres comes to it late.
         """
         async with self._promises.withheld():
-            ours = [*self._going, *self._results, *self._taking, *self._untellable]
+            ours = [*self._going.ids, *self._results.ids, *self._taking, *self._untellable]
             # What became of attempts may wait behind holds for long: they keep no place of a limit.
             await store.put_held_back(self._holder, ours)
             await store.put_back(self._holder, ours)
 
     async def _save(self, store: Store) -> None:
         """Have the store know how far attempts have come."""
-        going = ((id_, one.begun.attempt, one.pulse) for id_, one in self._going.items() if not one.told)
+        going = ((one.begun.id, one.begun.attempt, one.pulse) for one in self._going.untold)
         if await self._last_words.store(store, self._holder, going):
             self.arrived.set()
 
@@ -375,10 +355,16 @@ class Steps:
         now = self._clock()
         overdue = overdue_at(now, self._allowed())
         if overdue and self._homes:
-            ours = [*self._going, *self._results]
-            asked = overdue, now, self._homes, definitions, ours, self._holder, UNTRIED_AT_ONCE_MAX
-            for one in await store.begin_untried(*asked):
-                self._begin(one)
+            asked = (
+                overdue,
+                now,
+                self._homes,
+                definitions,
+                self._not_anew(),
+                self._holder,
+                UNTRIED_AT_ONCE_MAX,
+            )
+            self._begin_all(await store.begin_untried(*asked))
 
     async def _take_over(self, store: Store, definitions: Sequence[int]) -> None:
         """Take for lost what engines have begun of which nothing is heard any more.
@@ -390,7 +376,7 @@ class Steps:
         silent = SILENT_SECONDS if has_listened else FOR_EVER_SECONDS
         working = [route.pipeline for route in self._routes.values() if route.works]
         pipelines = [one for one in working if one not in self.paused]
-        ours = [*self._going, *self._results]
+        ours = [*self._going.ids, *self._results.ids]
         lost = await store.begun_by_others(
             self._homes, pipelines, definitions, ours, silent, LOST_AT_ONCE_MAX
         )
@@ -413,16 +399,15 @@ class Steps:
         if time.monotonic() - self._looked_after < LOOK_AFTER_SECONDS:
             return
         self._looked_after = time.monotonic()
-        going = [id_ for id_, one in self._going.items() if not one.told]
+        going = [*self._going.in_turn(LOOK_AFTER_MAX)]
         if going:
-            there = await store.executions_there(going)
-            for id_ in going:
-                one = self._going.get(id_)
-                if one is None or one.told:
+            there = await store.executions_there([one.begun.id for one in going])
+            for one in going:
+                if one.told:
                     continue
-                if id_ not in there:
+                if one.begun.id not in there:
                     self._unwanted(one)
-                elif there[id_]:
+                elif there[one.begun.id]:
                     self._stop(one)
 
     def _allowed(self) -> dict[Place, Step[Any, Any]]:
@@ -436,9 +421,8 @@ class Steps:
 
     def _free(self, steps: Mapping[Place, Step[Any, Any]], ended: AbstractSet[int]) -> dict[Place, int]:
         """How many attempts may begin of these; those that have ``ended`` take room until it is durable."""
-        places = Counter((one.begun.pipeline, one.begun.step) for one in self._going.values())
-        threads = sum(one.step.takes_thread for one in self._going.values())
-        in_all = len(self._going.keys() | ended)
+        places, threads = Counter(self._going.places), self._going.threads
+        in_all = len(self._going) + sum(one not in self._going for one in ended)
         for place, many in self._promises.places.items():
             places[place] += many
             threads += many if self._kinds[place].takes_thread else 0
@@ -489,23 +473,25 @@ class Steps:
 
     def _watch(
         self, begun: BegunExecution, step: Step[Any, Any], running: Running, pulse: Pulse, left: float | None
-    ) -> _Going:
+    ) -> Going:
         """Have it end in time, and tell how it has ended."""
         attempt = Attempt(step, running, self._limits, pulse, left)
         executor = self._executors.of(step)
-        going = self._going[begun.id] = _Going(begun, step, attempt, pulse)
+        going = Going(begun, step, attempt, pulse)
+        self._going.add(going)
         going.is_kept = executor is not None and executor.keeps
         self.breakers.begin(begun.id, step)
         attempt.ended.add_done_callback(lambda _: self._end(going))
         attempt.released.add_done_callback(lambda _: self._release(going))
         return going
 
-    def _end(self, going: _Going) -> None:
+    def _end(self, going: Going) -> None:
         if not going.told and not going.attempt.ended.cancelled():
             self._tell(going, going.attempt.ended.result())
 
-    def _tell(self, going: _Going, ended: Ended) -> None:
-        going.told = going.pulse.is_over = True
+    def _tell(self, going: Going, ended: Ended) -> None:
+        going.pulse.is_over = True
+        self._going.tell(going)
         begun = going.begun
         if going.unwanted:
             return
@@ -521,7 +507,7 @@ class Steps:
                 self._wanted.set()
             self._keep(self._outcomes.failure(begun, ended))
 
-    def _hear(self, going: _Going, ended: Ended) -> None:
+    def _hear(self, going: Going, ended: Ended) -> None:
         """Have its breaker hear how an attempt ended."""
         is_known = not (ended.lost or going.stopping or going.unwanted)
         if self.breakers.hear(going.begun.id, going.step, ended.error, is_known=is_known):
@@ -530,23 +516,19 @@ class Steps:
             self._wanted.set()
 
     def _keep(self, result: StepResult) -> None:
-        is_handed = result.begun.id in self._results and result.begun.id not in self._ready
-        self._results[result.begun.id] = result
-        if not is_handed:
-            self._ready[result.begun.id] = None
+        self._results.keep(result)
         self.arrived.set()
 
-    def _release(self, going: _Going) -> None:
-        if self._going.get(going.begun.id) is going:
-            del self._going[going.begun.id]
+    def _release(self, going: Going) -> None:
+        self._going.release(going)
         self._wanted.set()
 
-    def _unwanted(self, going: _Going) -> None:
+    def _unwanted(self, going: Going) -> None:
         going.unwanted = True
         self._hear(going, Ended())
         going.attempt.cancel()
 
-    def _stop(self, going: _Going) -> None:
+    def _stop(self, going: Going) -> None:
         going.stopping = True
         going.attempt.stop()
 
@@ -568,8 +550,7 @@ class Steps:
         if result.is_refused:
             # It cannot even fail. The attempt is lost once the engine is.
             log.error("nor is its failure taken; it is tried again when an engine takes over the run")
-            self._results.pop(begun.id, None)
-            self._ready.pop(begun.id, None)
+            self._results.drop(begun.id)
             self._untellable.add(begun.id)
             return
         _, step = self._outcomes.meant(begun)

@@ -214,8 +214,8 @@ async def test_what_waits_behind_a_limit_is_rows_in_order_and_not_memory(
         await feeding.begin_steps()
         kept = set()
         while set((await ended(reader)).values()) != {"shipped"}:
-            going = {id_ for id_, one in feeding.steps._going.items() if one.step.name == "charge"}
-            ended_here = {id_ for id_, one in feeding.steps._results.items() if one.begun.step == "charge"}
+            going = {one.begun.id for one in feeding.steps._going if one.step.name == "charge"}
+            ended_here = {one.begun.id for one in feeding.steps._results if one.begun.step == "charge"}
             kept.add(len(going | ended_here))
             if not await feeding.take_results():
                 await turn(feeding)

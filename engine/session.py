@@ -43,6 +43,8 @@ RECORDS_BESIDE_DUE = 1_000
 it could take more; so that it is not late."""
 STEP_WAIT_SECONDS = 0.005
 """So long records are waited for while steps go on, whose results come meanwhile."""
+TURNS_OF_STEPS = 5
+"""So many turns of the loop pass until it is heard how an attempt ended that waits for nothing."""
 RECORDS_BETWEEN_LOOKS = 500
 """So many records are stepped before it is looked what has fallen due, while something is; so that it is not late."""
 
@@ -182,6 +184,14 @@ class Session:
             return False
         return self._draft is None or not self._draft.due or self._draft.records < RECORDS_BESIDE_DUE
 
+    async def _hears_of_steps(self) -> bool:
+        """Whether something has become of steps; those that take no time have a few turns of the loop for it."""
+        for _ in range(TURNS_OF_STEPS):
+            if self._steps.has_results or not self._steps.are_going:
+                break
+            await asyncio.sleep(0)
+        return self._steps.has_results
+
     async def _take_results(self) -> None:
         """Step what became of steps; what follows from it may publish, too."""
         self._steps.check()
@@ -278,6 +288,8 @@ class Session:
             wait = min(wait, self._timers.seconds_until_look())
         if self._steps.are_going:
             wait = min(wait, STEP_WAIT_SECONDS)
+        if self._pending is None and await self._hears_of_steps():
+            wait = 0.0
         if self._pending is not None:
             # So that the commit is on its way before the next records keep us busy.
             await asyncio.sleep(0)

@@ -9,9 +9,6 @@ from typing import NamedTuple
 from connectors.source import Partition, Record
 from engine.store.values import PositionMove
 
-CHANNEL = "pointsman_positions"
-"""Postgres notifies here when a person set a position."""
-
 
 @dataclass(slots=True, eq=False)
 class Claim:

@@ -30,6 +30,7 @@ from typing import Any
 import orjson
 
 from connectors.source import RawRecord, Record
+from engine import channels
 from engine.batch import Batch
 from engine.cancelling import CANCEL
 from engine.committer import Committer, kind_of
@@ -56,7 +57,6 @@ from statemachines.undoing import is_stuck
 
 log = logging.getLogger("pointsman.engine")
 
-CHANNEL = "pointsman_inbox"
 LOSSES_MAX = 5
 """After as many lost comparisons a command is left for the next round."""
 
@@ -121,7 +121,7 @@ class Commands:
 
     async def listen(self) -> None:
         """Hear of new commands at once."""
-        await self._store.listen(CHANNEL, self.wanted.set)
+        await self._store.listen(channels.INBOX, self.wanted.set)
         self.wanted.set()
 
     async def look(self) -> bool:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from engine.routing import Route
 from engine.store.values import AskedExecution, BegunExecution, Commit, Token
 from statemachines.bounds import Limit
 from statemachines.memory import Execution, read_memory, time_of, write_memory
 from statemachines.run import Run
+
+if TYPE_CHECKING:
+    from engine.routing import Route
 
 NOBODY: Mapping[str, str] = MappingProxyType({})
 

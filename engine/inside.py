@@ -22,17 +22,16 @@ from engine.identity import identity_of
 from engine.log import digest_of, microseconds
 from engine.publications import source_of
 from engine.routing import Route, TopicRoute, once_for_ever
+from statemachines.events import is_result
 from statemachines.memory import Delayed, Execution, microseconds_of
-from statemachines.results import is_result
 from statemachines.run import Run
-from statemachines.topic import Topic
+from statemachines.topic import NO_TOPIC
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from statemachines.occurrence import Occurrence
 
-NO_TOPIC = Topic("")
 FRAMES_MAX = 1_000
 DEPARTURE = "pointsman-departure"
 """The header that says where what is not for the run itself is to go: topic, key and pipeline."""

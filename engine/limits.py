@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 OFF_AT_ZERO = frozenset({"handler_seconds_max"})
 """Limits that may be 0, which turns off what they limit."""
+SILENT_SECONDS = 10.0
+"""After so long without a word the attempts of an engine are lost: as long as its membership in the group lasts."""
 
 
 @dataclass(frozen=True, slots=True)

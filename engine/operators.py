@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import orjson
 
 from connectors.encode import STRUCTURED_HEADERS
 from connectors.source import RawRecord
-from engine.arrival import Arrival
-from engine.inside import inner_arrival
 from engine.log import microseconds
-from engine.routing import Route
-from engine.store.values import Command
 from statemachines.events import Cancelled
+
+if TYPE_CHECKING:
+    from engine.arrival import Arrival
+    from engine.routing import Route
+    from engine.store.values import Command
 
 
 def operators_source(namespace: str) -> str:
@@ -68,4 +70,6 @@ def operators_record(key: str, event: str, at: datetime) -> RawRecord:
 
 def operators_arrival(route: Route, key: str, event: str, at: datetime) -> Arrival:
     """The same on its way to the run."""
+    from engine.inside import inner_arrival  # noqa: PLC0415 - whoever only asks needs nothing of the engine
+
     return inner_arrival(route, key, operators_record(key, event, at))

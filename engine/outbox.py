@@ -22,9 +22,6 @@ import asyncpg
 from engine.errors import PointsmanError
 from engine.store import queries
 
-CHANNEL = "pointsman_outbox"
-"""Postgres notifies here of each new row, with the number of its lane."""
-
 _SQL = queries.load("relay")
 _VERSION = 2
 _HEADER = struct.Struct("<B16sIHI")

@@ -20,8 +20,7 @@ from engine.log import microseconds
 from engine.outbox import OutRecord
 from statemachines.effects import Asked, Publication
 from statemachines.events import Address, Envelope, Groups
-from statemachines.following import DELAYED_IDS_FROM
-from statemachines.memory import time_of
+from statemachines.memory import DELAYED_IDS_FROM, time_of
 
 _FRAMES_MAX = 1_000
 _dumps = orjson.dumps

@@ -10,11 +10,12 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from connectors.source import Partition, SourceError
+from engine import channels
 from engine.backlog import Backlog
 from engine.backoff import Backoff
 from engine.batch import Batch
 from engine.caches import evict
-from engine.claims import CHANNEL, Claim, Slice, by_bytes
+from engine.claims import Claim, Slice, by_bytes
 from engine.commands import Commands
 from engine.committer import Committer, Draft, Pending
 from engine.homes import HOMES, homes_in
@@ -106,7 +107,7 @@ class Session:
         self._timers.paused = self._steps.paused = self._committer.paused
         await self._steps.open(self.store, self._routes)
         await self._commands.listen()
-        await self.store.listen(CHANNEL, engine.assignment.take_all_again)
+        await self.store.listen(channels.POSITIONS, engine.assignment.take_all_again)
         engine.assignment.serving = True
         engine.assignment.take_all_again()
         asked_at = time.monotonic()

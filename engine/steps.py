@@ -23,12 +23,13 @@ from datetime import datetime
 from typing import Any
 
 from connectors.executor import Ended, LostError, Running, Work
+from engine import channels
 from engine.attempts import Attempt
 from engine.breakers import Breakers
 from engine.executions import StepResult
 from engine.executors import NOT_KNOWN, Executors
 from engine.going import AllGoing, Going, Results
-from engine.limits import EngineLimits
+from engine.limits import SILENT_SECONDS, EngineLimits
 from engine.outcomes import Outcomes
 from engine.progress import LastWords
 from engine.promises import Promises
@@ -45,13 +46,10 @@ from statemachines.undoing import ENDED, FAILED, NEVER, UNKNOWN
 
 log = logging.getLogger("pointsman.engine")
 
-CHANNEL = "pointsman_steps"
 LOST_AT_ONCE_MAX = 1_000
 """So many attempts that were lost are logged at a time."""
 SPEAK_SECONDS = 2.0
 """How often an engine with steps says that it is there, and looks for others that do not any more."""
-SILENT_SECONDS = 10.0
-"""After so long without a word the attempts of an engine are lost: as long as its membership in the group lasts."""
 FOR_EVER_SECONDS = 1e9
 UNTRIED_AT_ONCE_MAX = 1_000
 """So many of which there is nothing to be done, but something to be told, are taken at a time."""
@@ -156,7 +154,7 @@ class Steps:
         self._definitions = [number for route in routes for number in route.machines]
         self._are_limited = any(step.bounds.limit is not None for step in self._kinds.values())
         if self._works:
-            await store.listen(CHANNEL, self._hear_of_more)
+            await store.listen(channels.STEPS, self._hear_of_more)
             self._hear_of_more()
             self._serving = asyncio.create_task(self._serve(), name="steps")
 

@@ -301,6 +301,11 @@ def is_outcome(event: type[Event]) -> bool:
     return issubclass(event, Done | StepFailed) and str(event.event_type()).startswith(OUTCOMES)
 
 
+def is_result(event_type: str) -> bool:
+    """Whether events of this type say how an attempt at a step ended, or what became of it once it was stopped."""
+    return event_type.startswith(OUTCOMES)
+
+
 # A slot, written past the frozen model's __setattr__. It holds a function and its arguments, because a Meta
 # costs a microsecond to make and most handlers never look at it.
 set_origin = Event.__event_origin__.__set__  # type: ignore[attr-defined]  # slots have no declared type

@@ -15,7 +15,14 @@ from statemachines.departing import departed
 from statemachines.events import Address, Envelope, Event
 from statemachines.handlers import validated
 from statemachines.interpreter import step
-from statemachines.memory import Delayed, microseconds_of, read_memory, time_of, write_memory
+from statemachines.memory import (
+    DELAYED_IDS_FROM,
+    Delayed,
+    microseconds_of,
+    read_memory,
+    time_of,
+    write_memory,
+)
 from statemachines.occurrence import Occurrence
 from statemachines.outcome import Deferred, Ignored, Moved, Outcome, Reason, Refused
 from statemachines.run import DeferredEvent, Run, Status, has_seen
@@ -25,8 +32,6 @@ if TYPE_CHECKING:
     from statemachines.machine import Machine
 
 _PARTS = dict, list
-DELAYED_IDS_FROM = 1_000_000
-"""Numbers of effects below are those of publications, whose ids are derived in the same way."""
 
 
 class Following(NamedTuple):

@@ -17,6 +17,8 @@ import orjson
 from statemachines.limits import MEMORY_BYTES_MAX
 
 NOTHING_LEFT = b"{}"
+DELAYED_IDS_FROM = 1_000_000
+"""Numbers of effects below are those of publications, whose ids are derived in the same way."""
 REREAD_MAX = 2_000
 """How many memories are kept as they were read; a run's is read several times for each of its moves."""
 REREAD_BYTES_MAX = 2_000

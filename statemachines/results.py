@@ -16,7 +16,6 @@ from pydantic_core import from_json
 
 from statemachines.context import Context
 from statemachines.events import (
-    OUTCOMES,
     STEP_DONE,
     STEP_FAILED,
     STEP_STOPPED,
@@ -25,10 +24,9 @@ from statemachines.events import (
     Address,
 )
 from statemachines.failing import check_exact, describe_invalid, printable
-from statemachines.following import DELAYED_IDS_FROM
 from statemachines.later import Later, mistake_in
 from statemachines.machine import Machine
-from statemachines.memory import Execution, microseconds_of
+from statemachines.memory import DELAYED_IDS_FROM, Execution, microseconds_of
 from statemachines.step import TIMED_OUT, Step, error_name
 from statemachines.undoing import ENDED
 
@@ -41,11 +39,6 @@ RESULT_BYTES_MAX = 1_000_000
 
 class ResultError(ValueError):
     """What a step returned is not what it says that it returns, or does not survive being stored."""
-
-
-def is_result(event_type: str) -> bool:
-    """Whether events of this type say how an attempt at a step ended, or what became of it once it was stopped."""
-    return event_type.startswith(OUTCOMES)
 
 
 def done_event(

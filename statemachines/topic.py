@@ -42,3 +42,7 @@ class Topic:
     def dead_letter_topic(self) -> str:
         """Where dead letters of this topic are published."""
         return self.dead_letters or f"{self.name}.dead-letters"
+
+
+NO_TOPIC = Topic("")
+"""Of events without a record."""

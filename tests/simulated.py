@@ -35,7 +35,7 @@ from typing import Any, TypeVar, cast
 from unittest import mock
 
 from connectors.source import Changed, Chunk, OutOfRange, Partition, RawRecord, Trouble, Unreadable
-from engine.commands import CHANNEL
+from engine import channels
 from engine.engine import Engine
 from engine.executors import ByClass, Executors
 from engine.limits import EngineLimits
@@ -269,7 +269,7 @@ class Connection:
 
     async def listen(self, channel: str, heard: Callable[[], None]) -> None:
         """Of engines nobody else is there to be heard of."""
-        if channel == CHANNEL:
+        if channel == channels.INBOX:
             self._world.listening.append(heard)
 
     async def close(self) -> None:

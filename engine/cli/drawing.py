@@ -14,14 +14,13 @@ from engine.cli.definitions import PANEL, compile_all, find
 from engine.cli.options import Json, Modules, Namespace, Postgres, resolve
 from engine.cli.output import note, print_json, say
 from engine.errors import UsageError
-from statemachines.chart.spots import told_apart
-from statemachines.diagram import NO_MARKS, Marks, to_mermaid
 from statemachines.suggest import listed
 
 if TYPE_CHECKING:
     from engine.reading.way import RunPassages, StateCounts
     from engine.store.connecting import Connection
     from statemachines.definition import Pipeline
+    from statemachines.diagram import Marks
     from statemachines.machine import Machine
     from statemachines.way import Rows, Way
 
@@ -172,9 +171,12 @@ def _draw(
     pipeline: Pipeline[Any],
     pipelines: Sequence[Pipeline[Any]],
     counted: Counts | None,
-    marks: Marks = NO_MARKS,
+    marks: Marks | None = None,
     run: dict[str, Any] | None = None,
 ) -> Drawn:
+    from statemachines.diagram import NO_MARKS, to_mermaid  # noqa: PLC0415 - only where pictures are drawn
+
+    marks = marks or NO_MARKS
     if counted is None:
         return Drawn(pipeline, to_mermaid(pipeline, marks), run, {}, None)
     own = counted.get((pipeline.name, pipeline.version))
@@ -189,6 +191,9 @@ def _draw(
 
 
 def _marks(run: RunPassages, way: Way) -> Marks:
+    from statemachines.chart.spots import told_apart  # noqa: PLC0415 - as above
+    from statemachines.diagram import Marks  # noqa: PLC0415 - as above
+
     return Marks(
         here=told_apart(run.configuration),
         passed=list(way.entered),

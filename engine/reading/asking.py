@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from engine.commands import CHANNEL
+from engine import channels
 from engine.dispositions import Disposition
 from engine.errors import UsageError
 from engine.reading.catalog import SQL
@@ -120,7 +120,7 @@ async def _ask(
         ]
         rows = await connection.fetch(SQL["ask"], namespace, command, chosen, pipelines, who, why)
         if rows:
-            await connection.execute(SQL["notify"], CHANNEL)
+            await connection.execute(SQL["notify"], channels.INBOX)
     commands = sorted(row["id"] for row in rows)
     return Asked(
         command,

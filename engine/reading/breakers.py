@@ -8,9 +8,9 @@ from typing import Any
 
 import orjson
 
+from engine.limits import SILENT_SECONDS
 from engine.reading.catalog import SQL
 from engine.reading.values import shown_time
-from engine.steps import SILENT_SECONDS
 from engine.store.connecting import Connection
 
 

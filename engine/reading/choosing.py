@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import orjson
 
-from engine.commands import CHANNEL
+from engine import channels
 from engine.reading.asking import check_said
 from engine.reading.catalog import SQL
 from engine.reading.operating import STUCK, AskedOfRun, What, number_of, said_with
@@ -102,7 +102,7 @@ async def ask_of_runs(
     pipelines = [numbers[one.pipeline] for one in chosen]
     async with connection.transaction():
         rows = await connection.fetch(SQL["ask_of_runs"], namespace, what, pipelines, bodies, who, why)
-        await connection.execute(SQL["notify"], CHANNEL)
+        await connection.execute(SQL["notify"], channels.INBOX)
     commands = sorted(int(row["id"]) for row in rows)
     return [
         AskedOfRun(command, what, one.pipeline, one.key)

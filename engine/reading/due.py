@@ -9,8 +9,7 @@ from typing import Any
 
 from engine.reading.values import shown_time
 from statemachines.events import Address
-from statemachines.following import DELAYED_IDS_FROM
-from statemachines.memory import Delayed, Memory, read_memory, time_of
+from statemachines.memory import DELAYED_IDS_FROM, Delayed, Memory, read_memory, time_of
 from statemachines.run import Run
 
 

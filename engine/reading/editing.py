@@ -11,16 +11,16 @@ import orjson
 from connectors.decode import Decoded, decode
 from connectors.editing import with_data
 from connectors.source import RawRecord
-from engine.commands import CHANNEL
+from engine import channels
 from engine.errors import UsageError
-from engine.inside import NO_TOPIC
 from engine.reading.asking import Asked, check_said
 from engine.reading.catalog import SQL, load_catalog
 from engine.reading.dead_letters import show_dead_letter
 from engine.reading.operating import check_run, json_data, structures_of
 from engine.store.connecting import Connection
+from statemachines.events import is_result
 from statemachines.outcome import Reason
-from statemachines.results import is_result
+from statemachines.topic import NO_TOPIC
 
 
 async def ask_edit(
@@ -91,7 +91,7 @@ async def ask_edit(
         command = await connection.fetchval(
             SQL["ask_of_run"], namespace, row["pipeline"], "edit", body, who, why
         )
-        await connection.execute(SQL["notify"], CHANNEL)
+        await connection.execute(SQL["notify"], channels.INBOX)
     return Asked("edit", ((number, command),), ())
 
 

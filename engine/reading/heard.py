@@ -20,10 +20,9 @@ from statemachines.events import (
     STEP_TRIED,
     STEP_WAITS,
     Address,
+    is_result,
 )
-from statemachines.following import DELAYED_IDS_FROM
-from statemachines.memory import Execution, Memory, time_of
-from statemachines.results import is_result
+from statemachines.memory import DELAYED_IDS_FROM, Execution, Memory, time_of
 from statemachines.step import TIMED_OUT
 from statemachines.undoing import ENDED, FAILED, NEVER, was_lost
 

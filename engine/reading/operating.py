@@ -11,9 +11,8 @@ from typing import Any, Literal
 import orjson
 
 from connectors.decode import Unreadable, decode
-from engine.commands import CHANNEL
+from engine import channels
 from engine.errors import UsageError
-from engine.inside import NO_TOPIC
 from engine.operators import operators_event, operators_record, operators_source
 from engine.reading.asking import check_said, wait_for
 from engine.reading.catalog import SQL
@@ -25,6 +24,7 @@ from engine.store.connecting import Connection
 from statemachines.limits import KEY_BYTES_MAX
 from statemachines.patterns import covers, is_from_inside
 from statemachines.suggest import did_you_mean
+from statemachines.topic import NO_TOPIC
 
 What = Literal["pause", "resume", "cancel", "retry", "skip", "resolve"]
 WhatOfPipeline = Literal["pause", "resume"]
@@ -215,7 +215,7 @@ async def put(
         command = await connection.fetchval(
             SQL["ask_of_run"], namespace, number, asked.command, orjson.dumps(body), who, why
         )
-        await connection.execute(SQL["notify"], CHANNEL)
+        await connection.execute(SQL["notify"], channels.INBOX)
     return replace(asked, id=command)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from engine.claims import CHANNEL
+from engine import channels
 from engine.errors import UsageError
 from engine.reading.catalog import SQL
 from engine.reading.errors import NotFoundError
@@ -128,7 +128,7 @@ async def set_position(
         row = rows[0]
         epoch = await connection.fetchval(SQL["set_position"], row["id"], position)
         await connection.execute(SQL["add_position_change"], row["id"], row["position"], position, who, why)
-        await connection.execute(SQL["notify"], CHANNEL)
+        await connection.execute(SQL["notify"], channels.POSITIONS)
     return PositionSet(
         row["consumer_group"], row["cluster"], topic, partition, row["position"], position, epoch
     )

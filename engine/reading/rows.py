@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 from connectors.decode import Decoded, decode
 from connectors.source import RawRecord
 from engine.envelope import decode_envelope
-from engine.inside import NO_TOPIC
 from engine.log import COLUMNS, Kind, LogRow, fold
 from engine.reading.catalog import SQL, Catalog
 from engine.reading.values import RecordView
 from engine.store.connecting import Connection
 from statemachines.run import Run
+from statemachines.topic import NO_TOPIC
 
 _columns = itemgetter(*COLUMNS)
 _OF_COMMANDS = frozenset({Kind.RELEASED, Kind.DRAINING, Kind.PAUSED})

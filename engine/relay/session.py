@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from connectors.sink import Progress, RecordsRefusedError, Sink, StartAgainError
-from engine import outbox
+from engine import channels
 from engine.errors import RefusedError
 from engine.relay.doubts import Doubt, find_doubt
 from engine.relay.events import Cleaned, OnEvent, Published, Refused
@@ -205,4 +205,4 @@ async def listen(connection: Connection, lane: int, news: asyncio.Event) -> None
         if payload == str(lane):
             news.set()
 
-    await connection.add_listener(outbox.CHANNEL, notified)
+    await connection.add_listener(channels.OUTBOX, notified)

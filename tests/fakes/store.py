@@ -12,8 +12,8 @@ import orjson
 
 from connectors.source import Partition
 from engine.homes import home_of
+from engine.limits import SILENT_SECONDS
 from engine.log import PIPELINE_PAUSED, Kind, LogRow, unpack
-from engine.steps import SILENT_SECONDS
 from engine.store.contract import LostPositionsError, LostRunsError, RefusedByStoreError
 from engine.store.limited import LimitedRoom
 from engine.store.values import (

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from engine.cli.dev import alone_in
-from engine.steps import SILENT_SECONDS
+from engine.limits import SILENT_SECONDS
 from statemachines.shipped.outside import LEDGER_DEFAULT, SLOW_CARD, entries
 from tests.cli import COMMAND, READY_SECONDS, environment, pointsman, started
 from tests.documented import Page

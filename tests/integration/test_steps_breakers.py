@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 
 from connectors.source import RawRecord
-from engine.limits import EngineLimits
+from engine.limits import SILENT_SECONDS, EngineLimits
 from engine.reading import history, list_breakers, list_runs, replay, verify
-from engine.steps import SILENT_SECONDS
 from engine.store.connecting import Connection
 from statemachines import Breaker
 from statemachines.machine import compile_pipeline

@@ -13,9 +13,9 @@ from connectors.source import RawRecord
 from engine.errors import UsageError
 from engine.executions import StepResult
 from engine.inside import execution_of
-from engine.limits import EngineLimits
+from engine.limits import SILENT_SECONDS, EngineLimits
 from engine.reading import ask_edit, history, list_runs, replay, verify
-from engine.steps import SILENT_SECONDS, SPEAK_SECONDS
+from engine.steps import SPEAK_SECONDS
 from engine.store.connecting import Connection, connect
 from statemachines.machine import compile_pipeline
 from tests.charging import TOPIC, AwayError, Charge, World, charging_pipeline, clear

@@ -12,10 +12,10 @@ import pytest
 from connectors.source import RawRecord
 from engine.cli.looking import effect_words, row_words
 from engine.cli.working import print_steps
+from engine.limits import SILENT_SECONDS
 from engine.reading import Change, HistoryRow, explain, history, list_runs, show
 from engine.reading.values import shown_time
 from engine.reading.working import StepView
-from engine.steps import SILENT_SECONDS
 from engine.store.connecting import Connection
 from tests import charging
 from tests.charging import AwayError, charging_pipeline

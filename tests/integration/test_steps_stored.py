@@ -14,8 +14,8 @@ from tenacity.wait import wait_base
 
 from connectors.source import RawRecord
 from engine.homes import HOMES
+from engine.limits import SILENT_SECONDS
 from engine.reading import history, list_runs, replay, verify
-from engine.steps import SILENT_SECONDS
 from engine.store.connecting import Connection
 from statemachines.machine import compile_pipeline
 from tests.charging import (

@@ -33,11 +33,10 @@ from statemachines.context import Context
 from statemachines.definition import Pipeline
 from statemachines.done import Done
 from statemachines.effects import Out
-from statemachines.events import STEP_TRIED, STEP_WAITS, Event, StepFailed
+from statemachines.events import STEP_TRIED, STEP_WAITS, Event, StepFailed, is_result
 from statemachines.later import Later
 from statemachines.machine import Machine, compile_pipeline
 from statemachines.memory import EMPTY, read_memory
-from statemachines.results import is_result
 from statemachines.run import Run, Status
 from statemachines.step import Call, Retry, exponential
 from tests.feeding import event

@@ -13,7 +13,7 @@ from engine.reading.due import DueView, memory_of
 from engine.reading.values import RecordView
 from statemachines.effects import Asked
 from statemachines.events import Address
-from statemachines.following import DELAYED_IDS_FROM
+from statemachines.memory import DELAYED_IDS_FROM
 
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
 ADDRESS = Address("default", "shop", "o1", 0, 3)

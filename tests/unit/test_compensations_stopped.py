@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from statemachines.effects import Asked
+from statemachines.events import is_result
 from statemachines.memory import Execution, Memory, Owed, read_memory, write_memory
 from statemachines.outcome import Ignored, Moved, Reason
 from statemachines.outcome import Refused as DeadLetter
-from statemachines.results import done_event, failed_event, is_result, stopped_event, tried_event
+from statemachines.results import done_event, failed_event, stopped_event, tried_event
 from statemachines.testkit import Case, given
 from statemachines.undoing import HOWS, how_ended
 from tests.unit.undoing import OK, Again, Cancelled, Noted, Placed, Returned, Trade, doing, memory_of

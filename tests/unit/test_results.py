@@ -12,12 +12,11 @@ import pytest
 from pydantic import BaseModel, Field, PrivateAttr, ValidationError, model_validator
 
 from statemachines import Call, Context, Pipeline, Step
-from statemachines.events import Address
-from statemachines.following import DELAYED_IDS_FROM
+from statemachines.events import Address, is_result
 from statemachines.handlers import validated
 from statemachines.limits import ERROR_CHARACTERS_MAX
 from statemachines.machine import compile_pipeline
-from statemachines.memory import Execution
+from statemachines.memory import DELAYED_IDS_FROM, Execution
 from statemachines.results import (
     ResultError,
     done_event,
@@ -25,7 +24,6 @@ from statemachines.results import (
     failed_event,
     frozen,
     idempotency_key,
-    is_result,
     tried_event,
 )
 from statemachines.testkit import given

@@ -18,8 +18,7 @@ from engine.reading.rows import Folded
 from engine.reading.working import StepView, Working
 from statemachines.effects import Asked
 from statemachines.events import Address
-from statemachines.following import DELAYED_IDS_FROM
-from statemachines.memory import Execution, Memory, Owed, microseconds_of, write_memory
+from statemachines.memory import DELAYED_IDS_FROM, Execution, Memory, Owed, microseconds_of, write_memory
 from statemachines.run import Run
 
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)

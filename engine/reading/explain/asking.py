@@ -8,7 +8,6 @@ from connectors.decode import Decoded, decode
 from connectors.source import RawRecord
 from engine.envelope import decode_envelope, decode_headers
 from engine.errors import UsageError
-from engine.inside import NO_TOPIC
 from engine.operators import operators_source
 from engine.reading.catalog import SQL, Catalog, load_catalog
 from engine.reading.explain.answers import Answer, Change, Explanation, Origin, Sender
@@ -28,9 +27,9 @@ from engine.reading.explain.places import without_answer
 from engine.reading.rows import is_command
 from engine.reading.values import askable
 from engine.store.connecting import Connection
-from statemachines.events import Envelope
+from statemachines.events import Envelope, is_result
 from statemachines.outcome import Reason
-from statemachines.results import is_result
+from statemachines.topic import NO_TOPIC
 
 
 class Group(NamedTuple):

@@ -11,7 +11,6 @@ from urllib.parse import unquote
 from connectors.decode import Decoded, decode
 from connectors.encode import STRUCTURED_HEADERS
 from connectors.source import RawRecord
-from engine.inside import NO_TOPIC
 from engine.reading.asked import shown_effects
 from engine.reading.catalog import SQL
 from engine.reading.due import memory_of, memory_view
@@ -20,10 +19,10 @@ from engine.reading.explain.answers import Origin
 from engine.reading.heard import key_of, named, undone_by
 from engine.reading.values import askable
 from engine.store.connecting import Connection
-from statemachines.events import Address, Envelope
+from statemachines.events import Address, Envelope, is_result
 from statemachines.memory import Memory
-from statemachines.results import is_result
 from statemachines.run import Run
+from statemachines.topic import NO_TOPIC
 
 _SOURCE = "/pointsman/"
 _DERIVED_VERSION = 8

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from engine.errors import UsageError
 from engine.reading.catalog import SQL, Catalog, StoredDefinition, load_catalog
 from engine.reading.errors import NotFoundError
-from engine.reading.replay.report import MISMATCHES_MAX, Mismatch, ReplayReport
-from engine.reading.replay.rerun import HoldReason, Rerun
+from engine.reading.replay.report import MISMATCHES_MAX, HoldReason, Mismatch, ReplayReport
 from engine.reading.runs import find_run
 from engine.reading.walking import Rows, runs_in_order
 from engine.store.connecting import Connection
-from statemachines.machine import Machine
 from statemachines.run import Run
 from statemachines.suggest import did_you_mean
+
+if TYPE_CHECKING:
+    from statemachines.machine import Machine
 
 
 @dataclass(slots=True)
@@ -96,6 +98,8 @@ async def _replay_some(
     given: Mapping[int, Sequence[Machine]],
     tally: _Tally,
 ) -> None:
+    from engine.reading.replay.rerun import Rerun  # noqa: PLC0415 - the engine's own code; who only reads needs none
+
     numbers = [run.id for _, run in runs]
     reasons: dict[int, dict[int, HoldReason]] = {}
     for number, sequence, *reason in await connection.fetch(SQL["hold_reasons"], numbers):

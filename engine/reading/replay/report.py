@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 MISMATCHES_MAX = 1_000
 """More are counted and not kept."""
+
+
+class HoldReason(NamedTuple):
+    """Why an event that holds a run failed, as recorded."""
+
+    reason: str
+    error: str
+    event_id: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 from connectors.decode import Decoded, Unreadable, decode
 from connectors.source import RawRecord
@@ -23,11 +23,11 @@ from engine.by_itself import OF_INSIDE, STRIKES_MAX
 from engine.dead_letters import DeadLetterTopic
 from engine.envelope import decode_envelope
 from engine.identity import identity_of
-from engine.inside import NO_TOPIC, inner_arrival
+from engine.inside import inner_arrival
 from engine.log import HOLDS, Kind, LogRow, digest_number, pack, unpack, with_hash
 from engine.reading.asked import deferral_in
 from engine.reading.catalog import Catalog
-from engine.reading.replay.report import Difference, Mismatch
+from engine.reading.replay.report import Difference, HoldReason, Mismatch
 from engine.reading.rows import kind_word, raw_record
 from engine.reading.values import json_of, printable, states_of
 from engine.routing import Route, TopicRoute, once_for_ever
@@ -38,7 +38,7 @@ from statemachines.machine import Machine
 from statemachines.memory import read_memory
 from statemachines.outcome import Reason, Refused
 from statemachines.run import BETWEEN, Run, Status
-from statemachines.topic import Topic
+from statemachines.topic import NO_TOPIC, Topic
 
 _AFTER_WAIT = frozenset({Kind.MOVED_AFTER_WAIT, Kind.HELD_AFTER_WAIT, Kind.LEFT_WAITING})
 _BY_ITSELF = frozenset({Kind.FIRED, Kind.HELD_FIRED, Kind.PASSED})
@@ -48,14 +48,6 @@ _SHOWN_FIELDS = (
     "kind", "status", "configuration", "context", "effects", "memory", "type", "event_id", "digest",
 )  # fmt: skip
 """What is told where it differs, in this order; where none of them does, the hash alone tells."""
-
-
-class HoldReason(NamedTuple):
-    """Why an event that holds a run failed, as recorded."""
-
-    reason: str
-    error: str
-    event_id: str
 
 
 class Rerun:

@@ -16,9 +16,8 @@ from engine.log import Kind, LogRow
 from engine.publications import source_of
 from engine.reading.due import delayed_id
 from engine.reading.rows import kind_word
-from statemachines.events import STEP_DONE
+from statemachines.events import STEP_DONE, is_result
 from statemachines.memory import Delayed, Execution, read_memory
-from statemachines.results import is_result
 from statemachines.run import Run
 
 _BY_ITSELF = frozenset({Kind.FIRED, Kind.HELD_FIRED, Kind.PASSED})

@@ -1,9 +1,15 @@
-"""The command line as a user has it: a process, its answer, its exit code."""
+"""The command line as a user has it: its answer, and its exit code; as a process where that is the point.
+
+A process takes most of a second only to start. So most commands run by their entry point in this process, with
+streams and environment of their own; ``test_cli_asking.py`` holds that it makes no difference.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import io
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -13,9 +19,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
+from unittest import mock
+
+from engine.cli.app import app
 
 COMMAND = (sys.executable, "-m", "engine.cli")
 READY_SECONDS = 60.0
+THAT_STAY = {"run", "dev", "demo"}
+"""Commands that take signals, and start processes: they are always processes of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +56,70 @@ def _named(on: Mapping[str, str] | None) -> dict[str, str]:
 def pointsman(
     *words: object,
     input: str | None = None,
+    seconds: float = 120.0,
+    on: Mapping[str, str] | None = None,
+) -> Done:
+    """Run a command to its end, in this process; ``on`` has POSTGRES for POINTSMAN_POSTGRES and so on."""
+    if words[0] in THAT_STAY:
+        return apart(*words, input=input, seconds=seconds, on=on)
+    ended: list[Done] = []
+
+    def target() -> None:
+        ended.append(_answer([*map(str, words)], input or ""))
+
+    # In a thread of its own, since this one may be in the middle of an event loop.
+    thread = threading.Thread(target=target, daemon=True)
+    with mock.patch.dict(os.environ, environment(_named(on)), clear=True), _as_it_was():
+        thread.start()
+        thread.join(seconds)
+    assert not thread.is_alive(), f"{words} goes on after {seconds} s"
+    return ended[0]
+
+
+def _answer(words: list[str], input: str) -> Done:
+    """What the entry point says, on streams like those of a process."""
+    streams = [
+        io.TextIOWrapper(io.BytesIO(given), encoding="utf-8", errors=errors, write_through=True)
+        for given, errors in ((input.encode(), "strict"), (b"", "strict"), (b"", "backslashreplace"))
+    ]
+    ours, (sys.stdin, sys.stdout, sys.stderr) = (sys.stdin, sys.stdout, sys.stderr), streams
+    try:
+        app(words, prog_name="pointsman")
+    except SystemExit as end:
+        code = end.code
+    finally:
+        sys.stdin, sys.stdout, sys.stderr = ours
+    assert isinstance(code, int), code
+    out, err = (stream.buffer.getvalue().decode() for stream in streams[1:])
+    return Done(code, out, err)
+
+
+@contextlib.contextmanager
+def _as_it_was() -> Iterator[None]:
+    """Forget the pipelines that were loaded, of which the next command may find others in the same file."""
+    path, modules, log = [*sys.path], {*sys.modules}, logging.getLogger("aiokafka")
+    level, writes = log.level, sys.dont_write_bytecode
+    sys.dont_write_bytecode = True
+    try:
+        yield
+    finally:
+        folders = {*sys.path} - {*path}
+        for name in {*sys.modules} - modules:
+            if str(Path(getattr(sys.modules[name], "__file__", None) or "").parent) in folders:
+                del sys.modules[name]
+        sys.path[:] = path
+        sys.dont_write_bytecode = writes
+        log.setLevel(level)
+
+
+def apart(
+    *words: object,
+    input: str | None = None,
     cwd: Path | None = None,
     seconds: float = 120.0,
     on: Mapping[str, str] | None = None,
 ) -> Done:
-    """Run a command to its end; ``on`` has POSTGRES for POINTSMAN_POSTGRES and so on."""
+    """Run a command to its end in a process of its own; see ``pointsman``."""
     done = subprocess.run(
         [*COMMAND, *map(str, words)],
         input=input,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli import Done, pointsman, started
+from tests.cli import Done, apart, pointsman, started
 from tests.integration.test_cli_run import engine_on, pipeline, publish, reader_on, rows, run
 from tests.services import Database, Kafka, TopicFactory
 
@@ -52,7 +52,7 @@ async def shop(database: Database, kafka: Kafka, topic: TopicFactory, tmp_path: 
         EARLY,
     ]
     text = "".join(f"{json.dumps(row)}\n" for row in special)
-    done = pointsman(
+    done = apart(
         "publish", name, "-", "--key", "order_id", "--id", "event", input=text, on={"KAFKA": kafka.bootstrap}
     )
     assert done.code == 0, done.err
@@ -148,6 +148,18 @@ async def test_what_is_not_there_ends_with_1_and_bad_questions_with_2(shop: Shop
     reader = shop.ask("dead-letters", "redrive", "1")
     assert reader.code == 2
     assert "pointsman_engine" in reader.err
+
+
+async def test_a_process_says_the_same_and_ends_in_the_same_way(shop: Shop) -> None:
+    on = reader_on(shop.database)
+    for words in (
+        ["runs", "--json"],
+        ["show", "o-2"],
+        ["history", "o-77"],
+        ["runs", "--status", "runing"],
+        ["dead-letters", "redrive", "1"],
+    ):
+        assert apart(*words, on=on) == pointsman(*words, on=on)
 
 
 async def test_dead_letters_are_redriven_and_dropped_by_an_engine_once(shop: Shop) -> None:

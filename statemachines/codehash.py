@@ -35,6 +35,8 @@ from statemachines.syntax import constant, encode
 FORMAT = b"pointsman.code/1"
 _DEPTH_MAX = 16
 """How deep values within values are looked into."""
+_OF_CLASSES = frozenset({"statemachines", "pydantic"})
+"""What classes of data are made with: another version of it is no other code."""
 
 
 def code_hash(pipeline: Pipeline[Any]) -> bytes:
@@ -139,7 +141,7 @@ class _Reading:
         if trees or cls.__module__ == "builtins":
             return f"class({name} {trees})"
         fields = sorted(cls.__pydantic_fields__) if issubclass(cls, BaseModel) else []
-        bases = [base for base in cls.__bases__ if base.__module__.partition(".")[0] != "statemachines"]
+        bases = [base for base in cls.__bases__ if base.__module__.partition(".")[0] not in _OF_CLASSES]
         return f"class({name} {self.text_of(fields)} {self.text_of(bases)})"
 
     def _trees(self, variables: dict[str, Any], qualname: str, line: int | None) -> str:

@@ -14,7 +14,7 @@ import pytest
 from statemachines import Call, Retry, exponential
 from statemachines.bounds import Bounds
 from statemachines.canonical import canonical_bytes
-from statemachines.codehash import _subjects, code_hash
+from statemachines.codehash import _Reading, _subjects, code_hash
 from statemachines.loading import find_pipelines
 from tests.unit.working import (
     Again,
@@ -223,3 +223,11 @@ def test_pipelines_without_steps_are_what_they_were_before_there_were_any(tmp_pa
     [pipeline] = find_pipelines(str(tmp_path / "older.py"))
     assert hashlib.sha256(canonical_bytes(pipeline)).hexdigest() == STRUCTURE
     assert code_hash(pipeline).hex() == CODE
+
+
+def test_a_result_whose_source_is_nowhere_is_known_by_its_fields_and_not_by_the_code_of_pydantic() -> None:
+    names: dict[str, Any] = {"__name__": "typed_at_a_prompt"}
+    exec("from pydantic import BaseModel\n\nclass Charge(BaseModel):\n    id: str\n", names)
+    reading = _Reading()
+    assert reading.text_of(names["Charge"]) == "class(Charge [str:'id'] [])"
+    assert reading.reach.helpers == set()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from statemachines import Call, Context, Done, Event, Pipeline
@@ -155,8 +155,10 @@ def after(run: Run | None, outcome: Outcome) -> Run | None:
             return run
 
 
+@settings(max_examples=300)
 @given(st.lists(outsiders | endings, max_size=25))
 def test_a_run_has_the_steps_that_it_asked_for(things: list[Any]) -> None:
+    anew = compile_pipeline(FLOW, namespace="n")
     run: Run | None = after(None, take(MACHINE, None, occurrence(MACHINE, None, "begin", {})))
     assert run is not None
     known = Known()
@@ -176,7 +178,6 @@ def test_a_run_has_the_steps_that_it_asked_for(things: list[Any]) -> None:
             event_type, data = ending(delayed, how, value)
         outcome = take(MACHINE, run, occurrence(MACHINE, run, event_type, data, delayed))
         again = run._replace(memory=write_memory(read_memory(run.memory)) if run.memory else b"")
-        anew = compile_pipeline(FLOW, namespace="n")
         assert take(anew, again, occurrence(anew, again, event_type, data, delayed)) == outcome
         if delayed is not None and ended is None:
             assert outcome == Ignored(Reason.VOID)

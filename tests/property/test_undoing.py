@@ -214,9 +214,10 @@ def changed(thing: Any, known: Known, run: Run) -> tuple[str, Any, Execution | N
     return *ending(found, how, value), found, how
 
 
-@settings(max_examples=300)
+@settings(max_examples=500)
 @given(st.lists(outsiders | endings | endings, max_size=40))
 def test_a_run_undoes_what_it_did(things: list[Any]) -> None:
+    anew = compile_pipeline(FLOW, namespace="n")
     begun = take(MACHINE, None, occurrence(MACHINE, None, "begin", {}))
     run = after(None, begun)
     assert run is not None
@@ -227,7 +228,6 @@ def test_a_run_undoes_what_it_did(things: list[Any]) -> None:
         there = execution is not None and read_memory(run.memory).execution(execution.id) is not None
         outcome = take(MACHINE, run, occurrence(MACHINE, run, event_type, data, execution))
         again = run._replace(memory=write_memory(read_memory(run.memory)) if run.memory else b"")
-        anew = compile_pipeline(FLOW, namespace="n")
         assert take(anew, again, occurrence(anew, again, event_type, data, execution)) == outcome
         was_undone = "$compensating" in run.states
         before, run = run, after(run, outcome)

@@ -7,6 +7,7 @@ streams and environment of their own; ``test_cli_asking.py`` holds that it makes
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import json
 import logging
@@ -21,12 +22,16 @@ from pathlib import Path
 from typing import Any, Self
 from unittest import mock
 
+import typer.main
+
 from engine.cli.app import app
 
 COMMAND = (sys.executable, "-m", "engine.cli")
 READY_SECONDS = 60.0
 THAT_STAY = {"run", "dev", "demo"}
 """Commands that take signals, and start processes: they are always processes of their own."""
+entry = functools.cache(typer.main.get_command)
+"""What an application is called by: making all of its commands takes a moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +89,7 @@ def _answer(words: list[str], input: str) -> Done:
     ]
     ours, (sys.stdin, sys.stdout, sys.stderr) = (sys.stdin, sys.stdout, sys.stderr), streams
     try:
-        app(words, prog_name="pointsman")
+        entry(app)(words, prog_name="pointsman")
     except SystemExit as end:
         code = end.code
     finally:

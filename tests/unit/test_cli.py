@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from engine.cli.app import app
 from engine.cli.failures import explain
 from engine.errors import ServiceUnreachableError
-from tests.cli import environment
+from tests.cli import entry, environment
 from tests.documented import Page
 
 MISTAKEN = """
@@ -47,6 +47,7 @@ def mistaken(tmp_path: Path) -> Path:
 def runner(monkeypatch: pytest.MonkeyPatch) -> CliRunner:
     for name in [name for name in environment({}) if name.startswith("POINTSMAN_")]:
         monkeypatch.delenv(name)
+    monkeypatch.setattr("typer.testing._get_command", entry)
     return CliRunner()
 
 

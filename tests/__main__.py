@@ -7,12 +7,20 @@ demo. What cannot run on a machine is skipped and named at the end; where ``CI=t
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.services import open_kafka
 
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
@@ -26,10 +34,20 @@ STEPS: tuple[tuple[str, list[str]], ...] = (
     ("format", [str(BIN / "ruff"), "format", "--check", "."]),
     ("layers", [str(BIN / "lint-imports")]),
     ("types", [str(BIN / "mypy")]),
-    # Most tests wait for servers, so three files at a time cost little more than one.
-    ("tests", [PYTHON, "-m", "pytest", "-q", "--durations=15", "-n", "3", *BY_FILE]),
+    # Most tests wait for servers, so four files at a time cost little more than two.
+    ("tests", [PYTHON, "-m", "pytest", "-q", "--durations=15", "-n", "4", *BY_FILE]),
     ("demo", [str(BIN / "pointsman"), "demo"]),
 )
+BEGUN_WITH = {"types": "demo"}
+"""The demo mostly waits, so it goes on beside; it is shown in its turn."""
+
+
+class Ended(NamedTuple):
+    """How a step ended, all that it said, and how long it took."""
+
+    code: int
+    lines: list[str]
+    seconds: float
 
 
 def main() -> int:
@@ -41,18 +59,23 @@ def main() -> int:
     passed: list[str] = []
     failed: list[str] = []
     not_run: list[str] = []
-    for name, command in STEPS:
-        if only and name not in only:
-            continue
-        print(f"== {name}", flush=True)
-        began = time.monotonic()
-        code, lines = _run(command, environment)
-        (passed if code == 0 else failed).append(name)
-        not_run += [line for line in lines if NOT_RUN.match(line)]
-        print(
-            f"== {name}: {'ok' if code == 0 else f'failed ({code})'}, {time.monotonic() - began:.0f} s",
-            flush=True,
-        )
+    wanted = {name: command for name, command in STEPS if not only or name in only}
+    begun: dict[str, Future[Ended]] = {}
+    with ThreadPoolExecutor() as beside:
+        for name, command in wanted.items():
+            if (other := BEGUN_WITH.get(name)) in wanted:
+                begun[other] = beside.submit(_run, wanted[other], environment, is_shown=False)
+            print(f"== {name}", flush=True)
+            if name in begun:
+                ended = begun[name].result()
+                print(*ended.lines, sep="\n", flush=True)
+            else:
+                with _servers(name) as addresses:
+                    ended = _run(command, environment | addresses)
+            (failed if ended.code else passed).append(name)
+            not_run += [line for line in ended.lines if NOT_RUN.match(line)]
+            how = f"failed ({ended.code})" if ended.code else "ok"
+            print(f"== {name}: {how}, {ended.seconds:.0f} s", flush=True)
     if failed:
         print(f"failed: {', '.join(failed)}")
     for line in not_run:
@@ -61,9 +84,24 @@ def main() -> int:
     return 1 if failed or not passed else 0
 
 
-def _run(command: list[str], environment: dict[str, str]) -> tuple[int, list[str]]:
-    """Run a command, show what it says as it says it, and keep its last lines."""
-    last: list[str] = []
+@contextlib.contextmanager
+def _servers(step: str) -> Iterator[dict[str, str]]:
+    """One Kafka for all who share the files of the tests: each topic, and each group, is one test's own.
+
+    Where it cannot be had, whoever needs it says so.
+    """
+    addresses: dict[str, str] = {}
+    with contextlib.ExitStack() as stack:
+        if step == "tests":
+            with contextlib.suppress(pytest.skip.Exception, pytest.fail.Exception):
+                addresses["POINTSMAN_TEST_KAFKA"] = stack.enter_context(open_kafka()).bootstrap
+        yield addresses
+
+
+def _run(command: list[str], environment: dict[str, str], *, is_shown: bool = True) -> Ended:
+    """Run a command; what it says is shown as it says it, if at all."""
+    lines: list[str] = []
+    began = time.monotonic()
     with subprocess.Popen(
         command,
         cwd=ROOT,
@@ -75,9 +113,10 @@ def _run(command: list[str], environment: dict[str, str]) -> tuple[int, list[str
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:
-            print(line, end="", flush=True)
-            last = [*last[-49:], line.rstrip("\n")]
-    return process.returncode, last
+            lines.append(line.rstrip("\n"))
+            if is_shown:
+                print(lines[-1], flush=True)
+    return Ended(process.returncode, lines, time.monotonic() - began)
 
 
 if __name__ == "__main__":

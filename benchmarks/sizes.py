@@ -13,7 +13,7 @@ CACHE_RUNS_MIN = 2 * BATCH_RECORDS
 CACHE_RUNS_DEFAULT = 50_000
 STEPS_AT_ONCE = 100
 """Of the step that has a limit."""
-LIVE_RUNS_MIN = 13_000
+LIVE_RUNS_MIN = 10_500
 """A fifth of them is more than one batch."""
 
 

@@ -198,7 +198,8 @@ class Operating:
         if run.has_ended:
             row = await self._store.cancellation_of(run.id)
             cancelled = "" if row is None else f" It was cancelled {told(row)}."
-            return Answer(row is not None, f"{not_running(asked)}{cancelled}")
+            was = row is not None or run.status == Status.CANCELLED
+            return Answer(was, f"{not_running(asked)}{cancelled}")
         if run.status != Status.RUNNING:
             return Answer(done=False, sentence=not_running(asked))
         if run.definition not in route.machines:

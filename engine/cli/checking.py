@@ -68,6 +68,8 @@ def verify(
         say(f"And {found.more:,} more.")
     wrong = len(found.findings) + found.more
     verdict = "all as it must be" if found.is_clean else counted(wrong, "finding")
+    if found.dropped:
+        say(f"The rows of {counted(found.dropped, 'run')} were dropped with the log of old months.")
     say(f"{counted(found.runs, 'run')} with {counted(found.rows, 'row')}: {verdict}.")
     return 0 if found.is_clean else FAILED
 

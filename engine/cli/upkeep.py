@@ -1,4 +1,4 @@
-"""``migrate`` and ``config``: what a person looks after before an engine runs."""
+"""``migrate``, ``prune`` and ``config``: what a person looks after beside the engines."""
 
 from __future__ import annotations
 
@@ -8,15 +8,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from engine.cli.options import Group, Json, Kafka, Namespace, Postgres, resolve
-from engine.cli.output import note, print_json, print_rows, say
+from engine.cli.arguments import check_text, up_to
+from engine.cli.asking import ask_store, whoever
+from engine.cli.options import Group, Json, Kafka, Namespace, Postgres, Who, resolve
+from engine.cli.output import counted, note, print_json, print_rows, say
 from engine.setting_kinds import HIDDEN, LIMIT, Setting
 from engine.settings import Settings, unknown_variables
 
 if TYPE_CHECKING:
+    from engine.retention import Pruned
+    from engine.store.connecting import Connection
     from engine.store.migrations import Migration
 
 PANEL = "Upkeep"
+DAYS_MAX = 36_500
 _POSTGRES_OWN = ("PGPASSWORD", "PGPASSFILE", "PGSSLMODE", "PGSSLROOTCERT", "PGTARGETSESSIONATTRS")
 """Variables that Postgres' own clients read, and so do we."""
 
@@ -24,6 +29,7 @@ _POSTGRES_OWN = ("PGPASSWORD", "PGPASSFILE", "PGSSLMODE", "PGSSLROOTCERT", "PGTA
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command(rich_help_panel=PANEL)(migrate)
+    app.command(rich_help_panel=PANEL)(prune)
     app.command(rich_help_panel=PANEL)(config)
 
 
@@ -57,6 +63,54 @@ async def _migrate(address: str) -> list[Migration]:
     # Who cannot be reached is told by this connection in words.
     await (await connect(address, name="pointsman migrate", for_engine=False)).close()
     return await migrate(address)
+
+
+def prune(
+    older_than: Annotated[
+        int,
+        typer.Option(
+            "--older-than",
+            metavar="DAYS",
+            min=1,
+            callback=up_to(DAYS_MAX),
+            help="Only what was not changed for so many days.",
+            show_default=False,
+        ),
+    ],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and do nothing.")] = False,
+    reason: Annotated[
+        str, typer.Option("--reason", metavar="TEXT", help="Why; it is kept.")
+    ] = "pruned at the command line",
+    who: Who = None,
+    postgres: Postgres = None,
+    json: Json = False,
+) -> None:
+    """Drop old months of the log, of all namespaces. Only the role that owns the log may.
+
+    A month has the rows of the runs that began in it. It goes once all of them have ended, were not changed for so
+    long, and have no open dead letters; engines may go on meanwhile. The runs stay as they ended, with their keys, so
+    that what still comes for them is late. Gone are their histories, and that an event is known again which such a
+    run took longer ago than its last sixteen.
+    """
+    check_text("--reason", reason)
+    check_text("--who", who)
+
+    async def question(connection: Connection, _: str) -> Pruned:
+        from engine.retention import prune  # noqa: PLC0415 - needs an extra to be installed
+
+        before = await connection.fetchval("select now() - make_interval(days => $1)", older_than)
+        return await prune(connection, before, who=whoever(who), why=reason, dry_run=dry_run)
+
+    done = ask_store({"postgres": postgres}, question)
+    if json:
+        print_json(done)
+        return
+    for one in done.months:
+        what = f"{counted(one.runs, 'run')}, {one.bytes / 1_000_000:,.1f} MB"
+        became = "dropped" if one.dropped else "would be dropped"
+        say(f"{one.month}: {what}: {f'kept, since {one.kept}' if one.kept else became}.")
+    if not done.months:
+        say(f"No month of the log ended before {done.before:%Y-%m-%d}; nothing was done.")
 
 
 def config(

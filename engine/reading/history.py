@@ -10,6 +10,7 @@ from typing import Any
 
 from engine.reading.asked import Deferral, deferral_in, shown_effects
 from engine.reading.catalog import Catalog, load_catalog
+from engine.reading.dropped import check_not_dropped
 from engine.reading.heard import Heard, heard_in
 from engine.reading.rows import Folded, event_in, folded_rows, kind_word
 from engine.reading.runs import find_run
@@ -95,10 +96,11 @@ async def history(
     """The rows of a run, oldest first; of a ``limit`` other than 0 the newest so many.
 
     Raises:
-        NotFoundError: there is no such run.
+        NotFoundError: there is no such run, or its rows were dropped.
     """
     async with connection.transaction(isolation="repeatable_read", readonly=True):
         run = await find_run(connection, namespace, pipeline, key, generation)
+        await check_not_dropped(connection, pipeline, run)
         catalog = await load_catalog(connection, namespace)
         kept: deque[Folded] = deque(maxlen=limit or None)
         async for folded in folded_rows(connection, run):

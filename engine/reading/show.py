@@ -8,6 +8,7 @@ from typing import Any
 
 from engine.reading.asked import Deferral, Deferrals, deferral_in
 from engine.reading.catalog import SQL, load_catalog
+from engine.reading.dropped import check_not_dropped
 from engine.reading.due import MemoryView, memory_view
 from engine.reading.errors import NotFoundError
 from engine.reading.history import HistoryRow, history_row
@@ -106,10 +107,11 @@ async def show(
     """The run after row ``at_sequence`` (None: its last), by folding its rows; no user code runs.
 
     Raises:
-        NotFoundError: there is no such run, or no such row.
+        NotFoundError: there is no such run, or no such row, or its rows were dropped.
     """
     async with connection.transaction(isolation="repeatable_read", readonly=True):
         run = await find_run(connection, namespace, pipeline, key, generation)
+        await check_not_dropped(connection, pipeline, run)
         catalog = await load_catalog(connection, namespace)
         wanted = run.sequence if at_sequence is None else at_sequence
         found: Folded | None = None

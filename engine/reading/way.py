@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from engine.log import CONSUMED, Kind
 from engine.reading.catalog import SQL, load_catalog
+from engine.reading.dropped import check_not_dropped
 from engine.reading.due import delayed_id, memory_of
 from engine.reading.rows import ROWS_AHEAD
 from engine.reading.runs import RunStatus, find_run, word_for
@@ -40,10 +41,11 @@ async def passages_of(
     """What the log says of where a run went; the latest generation of the key where none is given.
 
     Raises:
-        NotFoundError: there is no such run.
+        NotFoundError: there is no such run, or its rows were dropped.
     """
     async with connection.transaction(isolation="repeatable_read", readonly=True):
         run = await find_run(connection, namespace, pipeline, key, generation)
+        await check_not_dropped(connection, pipeline, run)
         definition = (await load_catalog(connection, namespace)).definitions.get(run.definition)
         found: dict[Passage, Rows] = {}
         before: str | None = None

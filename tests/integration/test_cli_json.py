@@ -180,6 +180,8 @@ async def test_every_answer_has_the_documented_fields_and_no_others(
     (differs,) = ask("replay", other, on=looking)["mismatches"]
     assert differs["differences"]
 
+    await ask_of_retention(ask, database)
+
     ask("doctor", file)
     asked_for = ask("dead-letters drop", letters["broken"], "77", "--wait", "0", "--reason", "not worth it")
     assert [len(asked_for[name]) for name in ("became", "skipped")] == [1, 1]
@@ -236,6 +238,16 @@ async def ask_of_breakers(ask: Callable[..., Any], looking: dict[str, str], data
         "0",
         "of",
     ]
+
+
+async def ask_of_retention(ask: Callable[..., Any], database: Database) -> None:
+    """A month without any run."""
+    old = "for values from ('7102000000000000000') to ('7103000000000000000')"
+    await execute(
+        database.owner_dsn, f"create table pointsman.events_old partition of pointsman.events {old}"
+    )
+    [month] = ask("prune", "--older-than", "400", on={"POSTGRES": database.owner_dsn})["months"]
+    assert month["dropped"]
 
 
 def ask_of_operators(ask: Callable[..., Any], letter: int) -> None:

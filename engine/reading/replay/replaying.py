@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from engine.errors import UsageError
 from engine.reading.catalog import SQL, Catalog, StoredDefinition, load_catalog
+from engine.reading.dropped import check_not_dropped, load_dropped
 from engine.reading.errors import NotFoundError
 from engine.reading.replay.report import MISMATCHES_MAX, HoldReason, Mismatch, ReplayReport
 from engine.reading.runs import find_run
@@ -28,6 +29,7 @@ class _Tally:
     equal_rows: int = 0
     mismatches: list[Mismatch] = field(default_factory=list)
     more: int = 0
+    dropped: int = 0
     notes: dict[str, None] = field(default_factory=dict)
 
     def add(self, mismatch: Mismatch | None) -> None:
@@ -55,7 +57,7 @@ async def replay(
     through the one with the nearest version. User code runs: guards, actions and builds, which are pure.
 
     Raises:
-        NotFoundError: there is no such run, or no run of any of these pipelines.
+        NotFoundError: there is no such run, or its rows were dropped, or no run of any of these pipelines.
         UsageError: the run is of a pipeline that is not given.
     """
     by_name: dict[str, list[Machine]] = {}
@@ -66,7 +68,12 @@ async def replay(
     tally = _Tally()
     async with connection.transaction(isolation="repeatable_read", readonly=True):
         catalog = await load_catalog(connection, namespace)
-        number = None if run is None else (await find_run(connection, namespace, *run)).id
+        number = None
+        if run is not None:
+            found_run = await find_run(connection, namespace, *run)
+            await check_not_dropped(connection, run[0], found_run)
+            number = found_run.id
+        months = await load_dropped(connection)
         wanted = by_name if run is None else {run[0]: by_name[run[0]]}
         pipelines = {n: wanted[name] for n, name in catalog.pipelines.items() if name in wanted}
         if not pipelines:
@@ -75,7 +82,9 @@ async def replay(
                 f"Run were: {', '.join(catalog.pipelines.values()) or 'none'}."
             )
         async for runs in runs_in_order(connection, list(pipelines), number):
-            await _replay_some(connection, catalog, runs, pipelines, tally)
+            there = [(pipeline, one) for pipeline, one in runs if months.of(one.id) is None]
+            tally.dropped += len(runs) - len(there)
+            await _replay_some(connection, catalog, there, pipelines, tally)
             if progress is not None:
                 progress(tally.runs, tally.rows)
     return ReplayReport(
@@ -87,7 +96,7 @@ async def replay(
         tally.equal_rows,
         tuple(tally.mismatches),
         tally.more,
-        tuple(tally.notes),
+        (*tally.notes, *_left_out(tally.dropped)),
     )
 
 
@@ -101,6 +110,8 @@ async def _replay_some(
     from engine.reading.replay.rerun import Rerun  # noqa: PLC0415 - the engine's own code; who only reads needs none
 
     numbers = [run.id for _, run in runs]
+    if not numbers:
+        return
     reasons: dict[int, dict[int, HoldReason]] = {}
     for number, sequence, *reason in await connection.fetch(SQL["hold_reasons"], numbers):
         reasons.setdefault(number, {})[sequence] = HoldReason(*reason)
@@ -119,6 +130,12 @@ async def _replay_some(
                 mismatch = rerun.take(row)
                 tally.equal_rows += mismatch is None
         tally.add(mismatch or rerun.end())
+
+
+def _left_out(dropped: int) -> list[str]:
+    if not dropped:
+        return []
+    return [f"Left out, since their rows were dropped with the log of old months: {dropped:,}."]
 
 
 def _given_for(recorded: StoredDefinition | None, machines: Sequence[Machine], tally: _Tally) -> Machine:

@@ -80,7 +80,7 @@ class ReplayReport:
     more: int
     """Runs that differ beyond those that are kept."""
     notes: tuple[str, ...]
-    """Where the given definition is another one than the recorded one."""
+    """Where the given definition is another one than the recorded one, and where rows were dropped."""
 
     @property
     def is_equal(self) -> bool:

@@ -38,6 +38,8 @@ class VerifyReport:
     runs: int
     rows: int
     """Rows of the log whose hash was computed again."""
+    dropped: int
+    """Runs among them whose rows were dropped, and cannot be checked."""
     published: int
     """Records that wait in the outbox and could be read."""
     findings: tuple[Finding, ...]
@@ -56,6 +58,7 @@ class VerifyReport:
             "clean": self.is_clean,
             "runs": self.runs,
             "rows": self.rows,
+            "dropped": self.dropped,
             "published": self.published,
             "findings": [one.as_json() for one in self.findings],
             "more": self.more,

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from engine.reading.catalog import SQL, Catalog, load_catalog
+from engine.reading.dropped import Dropped, check_not_dropped, load_dropped
 from engine.reading.runs import find_run
 from engine.reading.verify.attributes import check_attributes
 from engine.reading.verify.books import (
@@ -48,30 +49,42 @@ async def verify(
     With all runs go the checks between the tables, and the outbox.
 
     Raises:
-        NotFoundError: there is no such run.
+        NotFoundError: there is no such run, or its rows were dropped.
     """
     async with connection.transaction(isolation="repeatable_read", readonly=True):
         catalog = await load_catalog(connection, namespace)
         number = None
         if run is not None:
-            number = (await find_run(connection, namespace, *OneRun(*run))).id
-        checking = _Checking(connection, catalog, progress)
+            found_run = await find_run(connection, namespace, *OneRun(*run))
+            await check_not_dropped(connection, run[0], found_run)
+            number = found_run.id
+        checking = _Checking(connection, catalog, await load_dropped(connection), progress)
         await checking.chains(number)
         await checking.books(number)
     found = checking.findings
     return VerifyReport(
-        namespace, checking.runs, checking.rows, checking.published, tuple(found.kept), found.more
+        namespace,
+        checking.runs,
+        checking.rows,
+        checking.dropped,
+        checking.published,
+        tuple(found.kept),
+        found.more,
     )
 
 
 class _Checking:
-    def __init__(self, connection: Connection, catalog: Catalog, progress: Progress | None) -> None:
+    def __init__(
+        self, connection: Connection, catalog: Catalog, months: Dropped, progress: Progress | None
+    ) -> None:
         self._connection = connection
         self._catalog = catalog
+        self._months = months
         self._progress = progress
         self.findings = Findings()
         self.runs = 0
         self.rows = 0
+        self.dropped = 0
         self.published = 0
 
     async def chains(self, number: int | None) -> None:
@@ -106,11 +119,14 @@ class _Checking:
         executions = await self._executions(numbers)
         rows = Rows(self._connection, numbers)
         for pipeline, run in runs:
-            chain = Chain(pipeline, run, self._catalog)
-            async for row in rows.of(run.id):
-                self._add(chain.take(row))
-                self.rows += 1
-            self._add(chain.end(waiting.get(run.id, {}), holders.get(run.id, {}), wakes[run.id]))
+            if self._months.of(run.id) is not None:
+                self.dropped += 1
+            else:
+                chain = Chain(pipeline, run, self._catalog)
+                async for row in rows.of(run.id):
+                    self._add(chain.take(row))
+                    self.rows += 1
+                self._add(chain.end(waiting.get(run.id, {}), holders.get(run.id, {}), wakes[run.id]))
             self._add(check_attributes(self._catalog, pipeline, run, attributes.get(run.id)))
             self._add(check_executions(self._catalog, pipeline, run, executions.get(run.id, ())))
             self.runs += 1

@@ -6,6 +6,9 @@ select d.id, d.pipeline, p.name, d.version, d.hash, d.code, d.registered, d.stru
 from pointsman.definitions d join pointsman.pipelines p on p.id = d.pipeline
 where p.namespace = $1 order by d.id
 
+-- name: dropped_months
+select first, behind, month, who, why, at from pointsman.dropped_months order by first
+
 -- name: positions
 -- "set_back_from" is the highest position that a person ever moved it back from.
 select p.id, p.consumer_group, p.cluster, p.topic, p.partition, p.position, p.epoch, p.updated,

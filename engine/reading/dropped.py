@@ -1,0 +1,67 @@
+"""Months of the log that were dropped, and with them the rows of the runs that had begun in them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date, datetime
+from typing import NamedTuple
+
+from engine.reading.catalog import SQL
+from engine.reading.errors import NotFoundError
+from engine.reading.values import shown_time
+from engine.store.connecting import Connection
+from statemachines.run import Run
+
+
+class DroppedMonth(NamedTuple):
+    """A month whose rows are gone."""
+
+    first: int
+    behind: int
+    """Its runs have numbers from ``first`` on and below this."""
+    month: date
+    who: str
+    why: str
+    at: datetime
+
+
+class Dropped:
+    """All of them."""
+
+    def __init__(self, months: Sequence[DroppedMonth]) -> None:
+        self.months = months
+
+    def of(self, run: int) -> DroppedMonth | None:
+        """The dropped month that a run's rows were in; None where they are there."""
+        return next((one for one in self.months if one.first <= run < one.behind), None)
+
+    @property
+    def note(self) -> str | None:
+        """What it means for who looks for an event; None where nothing was dropped."""
+        if not self.months:
+            return None
+        last = max(one.month for one in self.months)
+        return (
+            f"The log was dropped of runs that had begun in {len(self.months)} of the months up to {last:%Y-%m}: what "
+            "these consumed is not known any more."
+        )
+
+
+async def load_dropped(connection: Connection) -> Dropped:
+    """Which months of the log are gone, of all namespaces."""
+    return Dropped([DroppedMonth(*row) for row in await connection.fetch(SQL["dropped_months"])])
+
+
+async def check_not_dropped(connection: Connection, pipeline: str, run: Run) -> None:
+    """Refuse a run whose rows are gone.
+
+    Raises:
+        NotFoundError: with who dropped them, and where the run is still to be seen.
+    """
+    month = (await load_dropped(connection)).of(run.id)
+    if month is not None:
+        raise NotFoundError(
+            f"The history of the run {run.key!r} of {pipeline!r} is gone: the log of {month.month:%Y-%m}, when it "
+            f"began, was dropped by {month.who} at {shown_time(month.at)} ({month.why}). How it ended is still known: "
+            f"pointsman runs --pipeline {pipeline} --key {run.key}"
+        )

@@ -1,0 +1,133 @@
+"""What is kept of the log: whole months of it are dropped, once all that is in them is over.
+
+A month of the log has the rows of the runs that began in it. It goes as a whole or not at all, and never while one of
+its runs goes on, was changed lately, or has a dead letter that nobody has dealt with. The runs themselves stay, as they
+were: their keys are known on, and what still comes for them meets the policies for runs that have ended.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import asyncpg
+
+from engine.errors import UsageError
+from engine.reading.values import shown_time
+from engine.store.connecting import Connection
+from engine.store.queries import load
+from statemachines.run import Status
+
+LOCK_SECONDS_MAX = 2
+"""Engines wait meanwhile, so it is shorter than any time that they would take for an outage."""
+_SQL = load("retention")
+
+
+@dataclass(frozen=True, slots=True)
+class Month:
+    """A month of the log, and what became of it."""
+
+    month: str
+    """As in 2024-05: when its runs began."""
+    runs: int
+    bytes: int
+    """What its rows take, with their indexes."""
+    dropped: bool
+    kept: str
+    """The sentence that says why it stays; empty where it was dropped, or would be."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The documented fields."""
+        return {
+            "month": self.month,
+            "runs": self.runs,
+            "bytes": self.bytes,
+            "dropped": self.dropped,
+            "kept": self.kept,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """What was dropped of a log, and what stays of what is as old."""
+
+    dry_run: bool
+    before: datetime
+    months: tuple[Month, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """The documented fields."""
+        return {
+            "dry_run": self.dry_run,
+            "before": shown_time(self.before),
+            "months": [one.as_json() for one in self.months],
+        }
+
+
+async def prune(
+    connection: Connection, before: datetime, *, who: str, why: str, dry_run: bool = False
+) -> Pruned:
+    """Drop the months of the log, of all namespaces, whose runs have all ended and were changed last before a time.
+
+    Each month is a transaction of its own. Needs the role that owns the log.
+
+    Raises:
+        UsageError: it is another role.
+    """
+    owner = await connection.fetchrow(_SQL["owner"])
+    assert owner is not None, "the log is there"
+    if not owner["is_owner"]:
+        raise UsageError(
+            f"The role {owner['role']!r} does not own the log, so it may not drop anything of it. Give the address "
+            "that migrate was given."
+        )
+    found = await connection.fetch(_SQL["months"], before)
+    months = [await _month(connection, one, before, who, why, dry_run=dry_run) for one in found]
+    return Pruned(dry_run, before, tuple(months))
+
+
+async def _month(
+    connection: Connection, part: asyncpg.Record, before: datetime, who: str, why: str, *, dry_run: bool
+) -> Month:
+    runs, kept = await _kept(connection, part, before)
+    if kept or dry_run:
+        return _told(part, runs, kept, dropped=False)
+    try:
+        async with connection.transaction():
+            await connection.execute(f"set local lock_timeout = '{LOCK_SECONDS_MAX}s'")
+            await connection.execute(_SQL["lock"])
+            # Since nobody writes to the log now, nothing changes behind this look.
+            runs, kept = await _kept(connection, part, before)
+            if not kept:
+                await connection.execute(f"drop table {part['name']}")
+                bounds = part["first"], part["behind"], part["begins"].astimezone(UTC).date()
+                await connection.execute(_SQL["note"], *bounds, runs, before, who, why)
+    except asyncpg.LockNotAvailableError:
+        kept = (
+            f"the log was read or written by someone for longer than {LOCK_SECONDS_MAX} seconds, such as verify or a "
+            "dump, and engines must not wait for that: try again later"
+        )
+    return _told(part, runs, kept, dropped=not kept)
+
+
+async def _kept(connection: Connection, part: asyncpg.Record, before: datetime) -> tuple[int, str]:
+    """How many runs began in a month, and why its rows stay; empty where nothing is against it."""
+    row = await connection.fetchrow(
+        _SQL["runs_of_month"], part["first"], part["behind"], before, int(Status.COMPLETED)
+    )
+    assert row is not None, "a count is one row"
+    reasons = (
+        _many(row["going"], "run has", "runs have", "not ended"),
+        _many(row["late"], "run was", "runs were", f"changed since {shown_time(before)}"),
+        _many(row["letters"], "dead letter is", "dead letters are", "open: redrive or drop"),
+    )
+    return row["runs"], ", ".join(filter(None, reasons))
+
+
+def _many(count: int, one: str, several: str, what: str) -> str:
+    return f"{count:,} {one if count == 1 else several} {what}" if count else ""
+
+
+def _told(part: asyncpg.Record, runs: int, kept: str, *, dropped: bool) -> Month:
+    return Month(f"{part['begins'].astimezone(UTC):%Y-%m}", runs, part["bytes"], dropped, kept)

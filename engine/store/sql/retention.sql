@@ -1,0 +1,37 @@
+-- name: owner
+-- Whether this role may drop partitions of the log.
+select pg_has_role(current_user, c.relowner, 'usage') as is_owner, current_user::text as role
+from pg_class c where c.oid = 'pointsman.events'::regclass
+
+-- name: months
+-- The partitions of the log that end before a time, but for the two that an engine would make anew, the oldest first.
+select part.name, part.first, part.behind, to_timestamp((part.first >> 22) / 1000.0) as begins, part.bytes
+from (
+    select c.oid::regclass::text as name, bound[1]::bigint as first, bound[2]::bigint as behind,
+        pg_total_relation_size(c.oid) as bytes
+    from pg_inherits i
+    join pg_class c on c.oid = i.inhrelid
+    cross join lateral regexp_match(
+        pg_get_expr(c.relpartbound, c.oid), 'FROM \(''?(\d+)''?\) TO \(''?(\d+)''?\)'
+    ) as bound
+    where i.inhparent = 'pointsman.events'::regclass
+) part
+where to_timestamp((part.behind >> 22) / 1000.0)
+    <= least($1, (date_trunc('month', now() at time zone 'utc') - interval '1 month') at time zone 'utc')
+order by part.first
+
+-- name: runs_of_month
+select count(*) as runs,
+    count(*) filter (
+        where status < $4::smallint or held > 0 or waiting > 0 or wake_at is not null
+            or exists (select from pointsman.executions e where e.run = r.id)
+    ) as going,
+    count(*) filter (where updated >= $3) as late,
+    (select count(*) from pointsman.dead_letters where run >= $1 and run < $2 and status = 'open') as letters
+from pointsman.runs r where id >= $1 and id < $2
+
+-- name: lock
+lock table pointsman.events in access exclusive mode
+
+-- name: note
+insert into pointsman.dropped_months (first, behind, month, runs, before, who, why) values ($1, $2, $3, $4, $5, $6, $7)

@@ -1,0 +1,312 @@
+"""Old months of the log go as a whole, once all that is in them is over, and what is left of their runs is told."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import asyncpg
+import pytest
+
+from engine.errors import UsageError
+from engine.reading import (
+    NotFoundError,
+    VerifyReport,
+    explain,
+    history,
+    list_dead_letters,
+    list_runs,
+    replay,
+    show,
+    verify,
+)
+from engine.reading.way import passages_of
+from engine.retention import Month, Pruned, prune
+from engine.store.connecting import Connection, connect
+from tests.cli import pointsman
+from tests.feeding import Clock, Feeding, event, feed
+from tests.services import Database
+from tests.shop import shop
+
+OLD = datetime(2024, 5, 10, tzinfo=UTC)
+LATER = datetime(2024, 6, 10, tzinfo=UTC)
+A_YEAR_LATER = datetime(2025, 6, 1, tzinfo=UTC)
+AS_NOW = """
+select (extract(epoch from clock_timestamp()) * 1000)::bigint << 22 | ((nextval('pointsman.run_blocks') % 1024) << 12)
+"""
+
+
+@pytest.fixture
+async def owner(database: Database) -> AsyncIterator[Connection]:
+    """Whoever owns the log."""
+    connection = await connect(database.owner_dsn, for_engine=False)
+    yield connection
+    await connection.close()
+
+
+@contextlib.asynccontextmanager
+async def feed_in(database: Database, at: datetime, *pipelines: Any) -> AsyncIterator[Feeding]:
+    """A store to be fed at another time than now: what begins then lies in the log's partition of that month."""
+    begins = at.replace(day=1, hour=0)
+    ends = (begins + timedelta(days=32)).replace(day=1)
+    name = f"events_{begins:%Y%m}"
+    numbers = f"select {_first(at)} | ((nextval('pointsman.run_blocks') % 1024) << 12)"
+    owner = await asyncpg.connect(database.owner_dsn)
+    try:
+        if await owner.fetchval("select to_regclass($1)", f"pointsman.{name}") is None:
+            await owner.execute(
+                f"create table pointsman.{name} partition of pointsman.events "
+                f"for values from ({_first(begins)}) to ({_first(ends)})"
+            )
+        await _give_numbers(owner, numbers)
+        async with feed(database, *(pipelines or (shop(),)), clock=Clock(at)) as feeding:
+            yield feeding
+        await _give_numbers(owner, AS_NOW)
+    finally:
+        await owner.close()
+
+
+async def _give_numbers(owner: Any, numbers: str) -> None:
+    await owner.execute(
+        "create or replace function pointsman.allocate_run_ids() returns bigint "
+        f"language sql volatile begin atomic {numbers}; end"
+    )
+
+
+def _first(at: datetime) -> int:
+    return int(at.timestamp() * 1000) << 22
+
+
+def placed(key: str, *, id: str | None = None) -> Any:
+    return event("order.placed", {"order_id": key, "amount": 5}, id=id)
+
+
+def paid(key: str, *, id: str | None = None) -> Any:
+    return event("order.paid", {"order_id": key, "amount": 5}, id=id)
+
+
+def shipped(key: str) -> Any:
+    return event("order.shipped", {"order_id": key})
+
+
+async def lives(feeding: Feeding, key: str) -> None:
+    """A run from its beginning to its end."""
+    await feeding.records(placed(key, id=f"{key}-placed"), paid(key, id=f"{key}-paid"), shipped(key))
+
+
+async def pruned(owner: Connection, before: datetime = A_YEAR_LATER, *, dry_run: bool = False) -> Pruned:
+    return await prune(owner, before, who="ana", why="a year is enough", dry_run=dry_run)
+
+
+async def partitions(owner: Connection) -> set[str]:
+    rows = await owner.fetch(
+        "select relid::regclass::text as name from pg_partition_tree('pointsman.events')"
+    )
+    return {row["name"].removeprefix("pointsman.") for row in rows}
+
+
+async def test_a_month_goes_once_all_of_its_runs_are_over(database: Database, owner: Connection) -> None:
+    async with feed_in(database, OLD) as feeding:
+        await lives(feeding, "o1")
+        await lives(feeding, "o2")
+    async with feed_in(database, LATER) as feeding:
+        await lives(feeding, "o3")
+        await feeding.records(placed("o4"))
+
+    wanted = await pruned(owner, dry_run=True)
+    assert [(one.month, one.runs, one.dropped, one.kept) for one in wanted.months] == [
+        ("2024-05", 2, False, ""),
+        ("2024-06", 2, False, "1 run has not ended"),
+    ]
+    assert await owner.fetchval("select count(*) from pointsman.events where run < $1", _first(LATER)) == 6
+    assert all(one.bytes > 0 for one in wanted.months)
+
+    done = await pruned(owner)
+    assert [(one.month, one.runs, one.dropped, one.kept) for one in done.months] == [
+        ("2024-05", 2, True, ""),
+        ("2024-06", 2, False, "1 run has not ended"),
+    ]
+    assert "events_202405" not in await partitions(owner)
+    assert "events_202406" in await partitions(owner)
+    assert await owner.fetchval("select count(*) from pointsman.events") == 4
+    assert [(one.month, one.dropped) for one in (await pruned(owner)).months] == [("2024-06", False)]
+
+
+async def test_what_goes_on_was_changed_lately_or_needs_a_person_keeps_its_month(
+    database: Database, owner: Connection, broken: set[str]
+) -> None:
+    async def kept() -> str:
+        [month] = (await pruned(owner)).months
+        assert not month.dropped
+        return month.kept
+
+    async with feed_in(database, OLD) as feeding:
+        await lives(feeding, "o1")
+        await feeding.records(placed("o2"), event("order.broken", {"order_id": "o2"}))
+    assert await kept() == ("1 run has not ended, 1 dead letter is open: redrive or drop")
+    async with feed(database, shop(), clock=Clock(OLD)) as feeding:
+        await feeding.drop(1)
+        await feeding.records(paid("o2"), shipped("o2"))
+        await feeding.records(paid("o2"))
+    [late] = await list_dead_letters(owner, "default", status="open")
+    assert late.reason == "run closed"
+    assert await kept() == "1 dead letter is open: redrive or drop"
+    async with feed(database, shop(), clock=Clock(OLD)) as feeding:
+        await feeding.drop(late.id)
+    [soon] = (await pruned(owner, OLD + timedelta(days=20))).months or [None]
+    assert soon is None, "it has not ended by then"
+
+    async with feed_in(database, OLD) as feeding:
+        await feeding.records(placed("o5"))
+    async with feed(database, shop(), clock=Clock(A_YEAR_LATER)) as feeding:
+        await feeding.records(paid("o5"), shipped("o5"))
+    assert await kept() == "1 run was changed since 2025-06-01T00:00:00Z"
+    [month] = (await pruned(owner, A_YEAR_LATER + timedelta(days=1))).months
+    assert (month.dropped, month.runs) == (True, 3)
+
+
+async def test_what_is_left_of_a_run_is_told_and_its_key_is_known_on(
+    database: Database, owner: Connection, reader: Connection
+) -> None:
+    async with feed_in(database, OLD) as feeding:
+        await lives(feeding, "o1")
+    async with feed(database, shop()) as feeding:
+        await lives(feeding, "o2")
+    await pruned(owner)
+
+    gone = r"The history of the run 'o1' of 'shop' is gone: the log of 2024-05.*by ana.*\(a year is enough\)"
+    asked = "default", "shop", "o1"
+    for ask in (history, show, passages_of):
+        with pytest.raises(NotFoundError, match=gone):
+            await ask(reader, *asked)
+    with pytest.raises(NotFoundError, match=gone):
+        await verify(reader, "default", run=("shop", "o1", None))
+    async with feed(database, shop()) as feeding:
+        with pytest.raises(NotFoundError, match=gone):
+            await replay(reader, "default", feeding.machines, run=("shop", "o1", None))
+        again = await replay(reader, "default", feeding.machines)
+        assert (again.is_equal, again.runs) == (True, 1)
+        assert again.notes == ("Left out, since their rows were dropped with the log of old months: 1.",)
+        # Its last events are known again; what is new comes too late.
+        await feeding.records(placed("o1", id="o1-placed"), paid("o1", id="one-more"))
+    [run] = await list_runs(reader, "default", key="o1")
+    assert (run.status, run.configuration, run.sequence) == ("completed", ["shipped"], 3)
+    [again_placed] = (await explain(reader, "default", event_id="o1-placed")).answers
+    assert again_placed.current.disposition == "duplicate"
+    [late] = (await explain(reader, "default", event_id="one-more")).answers
+    assert late.current.disposition == "late"
+    unknown = await explain(reader, "default", event_id="o1-paid")
+    assert not unknown.known
+    assert unknown.notes[-1].startswith(
+        "The log was dropped of runs that had begun in 1 of the months up to 2024-05"
+    )
+    report = await verify(reader, "default")
+    assert (report.findings, report.runs, report.dropped, report.rows) == ((), 2, 1, 3)
+
+
+async def test_a_row_that_is_missing_without_its_month_is_found_all_the_same(
+    database: Database, owner: Connection, reader: Connection
+) -> None:
+    async with feed_in(database, OLD) as feeding:
+        await lives(feeding, "o1")
+    async with feed_in(database, LATER) as feeding:
+        await lives(feeding, "o2")
+    await pruned(owner, OLD + timedelta(days=30))
+    await owner.execute("delete from pointsman.events")
+    report: VerifyReport = await verify(reader, "default")
+    assert [one.sentence for one in report.findings] == [
+        "In the run 'o2' of shop, the run has no rows in the log."
+    ]
+
+
+async def test_a_key_that_starts_again_goes_on_counting(database: Database, owner: Connection) -> None:
+    again = shop(closed="restart")
+    async with feed_in(database, OLD, again) as feeding:
+        await lives(feeding, "o1")
+    await pruned(owner)
+    async with feed(database, again) as feeding:
+        await feeding.records(placed("o1"))
+    found = await list_runs(owner, "default", key="o1")
+    assert [(run.generation, run.status) for run in found] == [(1, "running"), (0, "completed")]
+    assert (await verify(owner, "default")).is_clean
+
+
+async def test_who_reads_for_long_is_not_waited_for(
+    database: Database, owner: Connection, reader: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.retention.LOCK_SECONDS_MAX", 0.05)
+    async with feed_in(database, OLD) as feeding:
+        await lives(feeding, "o1")
+    async with reader.transaction():
+        await reader.fetch("select from pointsman.events")
+        [month] = (await pruned(owner)).months
+    assert not month.dropped
+    assert "try again later" in month.kept
+    [dropped] = (await pruned(owner)).months
+    assert dropped == Month("2024-05", 1, dropped.bytes, dropped=True, kept="")
+
+
+async def test_what_changes_until_nobody_writes_any_more_counts(
+    database: Database, owner: Connection, reader: Connection
+) -> None:
+    async with feed_in(database, OLD) as feeding:
+        await lives(feeding, "o1")
+    engine = await connect(database.engine_dsn, for_engine=False)
+    try:
+        async with engine.transaction():
+            await engine.fetch("select from pointsman.events")
+            await engine.execute("update pointsman.runs set waiting = 1")
+            pruning = asyncio.create_task(pruned(owner))
+            while not await reader.fetchval(
+                "select exists (select from pg_locks where relation = 'pointsman.events'::regclass and not granted)"
+            ):
+                assert not pruning.done()
+    finally:
+        await engine.close()
+    [month] = (await pruning).months
+    assert (month.dropped, month.kept) == (False, "1 run has not ended")
+
+
+async def test_months_that_engines_would_make_anew_stay(database: Database, owner: Connection) -> None:
+    before = await partitions(owner)
+    assert (await pruned(owner, datetime.now(UTC) + timedelta(days=365))).months == ()
+    assert await partitions(owner) == before
+
+
+async def test_only_the_owner_drops_anything(database: Database) -> None:
+    async with feed_in(database, OLD) as feeding:
+        await lives(feeding, "o1")
+    for address in (database.engine_dsn, database.reader_dsn):
+        connection = await connect(address, for_engine=False)
+        try:
+            with pytest.raises(UsageError, match="does not own the log"):
+                await pruned(connection)
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await connection.execute("drop table pointsman.events_202405")
+        finally:
+            await connection.close()
+
+
+async def test_the_command_says_what_goes_and_what_stays(database: Database) -> None:
+    async with feed_in(database, OLD) as feeding:
+        await lives(feeding, "o1")
+    async with feed_in(database, LATER) as feeding:
+        await feeding.records(placed("o2"))
+    on = {"POSTGRES": database.owner_dsn}
+    tried = pointsman("prune", "--older-than", "400", "--dry-run", on=on)
+    assert tried.code == 0, tried.err
+    first, second = tried.out.splitlines()
+    assert first.startswith("2024-05: 1 run, ")
+    assert first.endswith(" MB: would be dropped.")
+    assert second.endswith(" MB: kept, since 1 run has not ended.")
+    done = pointsman("prune", "--older-than", "400", "--reason", "as agreed", on=on)
+    assert done.out.splitlines()[0].endswith(": dropped.")
+    none = pointsman("prune", "--older-than", "30000", on=on)
+    assert none.out.startswith("No month of the log ended before ")
+    refused = pointsman("prune", "--older-than", "400", on={"POSTGRES": database.engine_dsn})
+    assert (refused.code, "does not own the log" in refused.err) == (2, True)
+    gone = pointsman("history", "shop", "o1", on={"POSTGRES": database.reader_dsn})
+    assert (gone.code, "(as agreed)" in gone.err) == (1, True)

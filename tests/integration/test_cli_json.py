@@ -153,7 +153,7 @@ async def test_every_answer_has_the_documented_fields_and_no_others(
     mistaken.write_text(file.read_text().replace("to=closed", "to='clsed'"))
     assert ask("validate", mistaken)["mistakes"]
     ask("config")
-    assert ask("migrate", on={"POSTGRES": empty_database})["applied"]
+    await ask_of_upkeep(ask, database, empty_database)
     lines = "".join(f"{json.dumps(one)}\n" for one in EVENTS)
     published = ask("publish", read, "-", "--key", "id", "--id", "event", input=lines)
     assert published["confirmed"] == len(EVENTS)
@@ -179,8 +179,6 @@ async def test_every_answer_has_the_documented_fields_and_no_others(
     ask("replay", file, on=looking)
     (differs,) = ask("replay", other, on=looking)["mismatches"]
     assert differs["differences"]
-
-    await ask_of_retention(ask, database)
 
     ask("doctor", file)
     asked_for = ask("dead-letters drop", letters["broken"], "77", "--wait", "0", "--reason", "not worth it")
@@ -240,8 +238,9 @@ async def ask_of_breakers(ask: Callable[..., Any], looking: dict[str, str], data
     ]
 
 
-async def ask_of_retention(ask: Callable[..., Any], database: Database) -> None:
-    """A month without any run."""
+async def ask_of_upkeep(ask: Callable[..., Any], database: Database, empty_database: str) -> None:
+    """A schema, and a month of the log without any run."""
+    assert ask("migrate", on={"POSTGRES": empty_database})["applied"]
     old = "for values from ('7102000000000000000') to ('7103000000000000000')"
     await execute(
         database.owner_dsn, f"create table pointsman.events_old partition of pointsman.events {old}"

@@ -1,0 +1,306 @@
+"""What ``doctor`` finds in a Postgres and a Kafka that are not as they must be, each told with what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any, Self
+
+import pytest
+
+from connectors.kafka.admin import Broker
+from connectors.kafka.settings import KafkaSettings
+from connectors.source import NoSuchTopicError, Partition, SourceError
+from engine.doctor import Check, Verdict
+from engine.doctor import kafka as kafka_doctor
+from engine.doctor import postgres as postgres_doctor
+from engine.doctor.kafka import Wanted, examine_kafka
+from engine.doctor.postgres import examine_postgres
+from engine.homes import homes_topic
+
+OK, WARN, FAIL = Verdict.OK, Verdict.WARN, Verdict.FAIL
+SETTINGS = {
+    "fsync": "on",
+    "full_page_writes": "on",
+    "synchronous_commit": "on",
+    "synchronous_standby_names": "",
+}
+TOPIC, LETTERS = "orders", "orders.dead-letters"
+
+
+class Postgres:
+    """A connection to a server that answers as it is told to."""
+
+    def __init__(
+        self,
+        *,
+        major: int = 18,
+        settings: Mapping[str, str] | None = None,
+        replicas: int = 0,
+        address: str | None = "127.0.0.1",
+        encrypted: bool = False,
+        servers: tuple[int, ...] = (7,),
+        apart: timedelta = timedelta(),
+    ) -> None:
+        self._major = major
+        self._settings = {**SETTINGS, **(settings or {})}
+        self._replicas = replicas
+        self._reached = {"address": address, "encrypted": encrypted}
+        self._servers = servers
+        self._apart = apart
+        self._asked = 0
+
+    def get_server_version(self) -> Any:
+        return SimpleNamespace(major=self._major, minor=0, micro=1)
+
+    def get_server_pid(self) -> int:
+        return 7
+
+    async def fetchval(self, statement: str, *values: Any) -> Any:
+        if "pg_backend_pid" in statement:
+            self._asked += 1
+            return self._servers[self._asked % len(self._servers)]
+        if "current_setting" in statement:
+            return self._settings[values[0] if values else statement.split("'")[1]]
+        answers: dict[str, Any] = {
+            "current_user::text": "my_engine",
+            "pg_has_role": True,
+            "pg_stat_replication": self._replicas,
+            "clock_timestamp": datetime.now(UTC) + self._apart,
+        }
+        [answer] = [answers[part] for part in answers if part in statement]
+        return answer
+
+    async def fetchrow(self, _: str) -> Any:
+        return self._reached
+
+    async def close(self) -> None:
+        pass
+
+
+async def found_in(monkeypatch: pytest.MonkeyPatch, postgres: Postgres) -> dict[str, Check]:
+    async def connect(*_: Any, **__: Any) -> Any:
+        return postgres
+
+    async def fine(_: Any) -> None:
+        pass
+
+    for name, stand_in in (("connect", connect), ("check_schema", fine), ("check_role", fine)):
+        monkeypatch.setattr(postgres_doctor, name, stand_in)
+    return {one.name: one for one in (await examine_postgres("postgresql://me@db/x")).checks}
+
+
+async def test_a_postgres_as_it_must_be_is_found_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = await found_in(monkeypatch, Postgres())
+    assert {one.verdict for one in found.values()} == {OK}
+    assert {"version", "schema", "role", "fsync", "full_page_writes", "synchronous_commit", "clock"} <= set(
+        found
+    )
+
+
+@pytest.mark.parametrize(
+    ("postgres", "name", "verdict", "said"),
+    [
+        (Postgres(major=13), "version", FAIL, "Postgres 13.1 is older than 14"),
+        (Postgres(settings={"fsync": "off"}), "fsync", FAIL, "can lose or damage what was committed"),
+        (Postgres(settings={"full_page_writes": "off"}), "full_page_writes", FAIL, "damage what was written"),
+        (
+            Postgres(settings={"synchronous_commit": "off"}),
+            "synchronous_commit",
+            FAIL,
+            "the last commits are lost",
+        ),
+        (Postgres(settings={"synchronous_commit": "local"}), "synchronous_commit", FAIL, "local"),
+        (Postgres(replicas=1), "replication", WARN, "a failover loses the last commits"),
+        (Postgres(address="10.0.0.7"), "encryption", WARN, "not encrypted"),
+        (Postgres(address="10.0.0.7", encrypted=True), "encryption", OK, "encrypted"),
+        (Postgres(servers=(7, 8)), "pooler", FAIL, "changes the server process between transactions"),
+        (Postgres(servers=(8,)), "pooler", WARN, "There is a pooler between"),
+        (Postgres(apart=timedelta(minutes=5)), "clock", WARN, "300 s apart"),
+        (Postgres(apart=-timedelta(minutes=5)), "clock", WARN, "300 s apart"),
+    ],
+)
+async def test_what_is_wrong_with_a_postgres_is_told_with_a_cure(
+    monkeypatch: pytest.MonkeyPatch, postgres: Postgres, name: str, verdict: Verdict, said: str
+) -> None:
+    found = await found_in(monkeypatch, postgres)
+    assert (found[name].verdict, said in found[name].sentence) == (verdict, True), found[name]
+    assert bool(found[name].cure) == (verdict is not OK)
+    assert [one.name for one in found.values() if one.verdict is not OK and one.name != name] == []
+
+
+async def test_standbys_that_commits_wait_for_are_fine(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = await found_in(
+        monkeypatch, Postgres(replicas=2, settings={"synchronous_standby_names": "ANY 1 (*)"})
+    )
+    assert "replication" not in found
+
+
+class Kafka:
+    """A cluster that answers as it is told to; both what administrates it and what reads it."""
+
+    def __init__(
+        self,
+        *,
+        releases: tuple[tuple[int, int] | None, ...] = ((4, 0), (4, 0), (4, 0)),
+        replicas: int = 3,
+        configs: Mapping[str, Mapping[str, str]] | None = None,
+        missing: tuple[str, ...] = (),
+        secret: bool = False,
+        homes: int = 16,
+    ) -> None:
+        self._brokers = [Broker(number, "k", 9092, release) for number, release in enumerate(releases)]
+        self._replicas = tuple(range(replicas))
+        self._configs = configs or {}
+        self._missing = missing
+        self._secret = secret
+        self._homes = homes
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+    async def start(self) -> None:
+        pass
+
+    async def stop(self) -> None:
+        pass
+
+    async def cluster_id(self) -> str:
+        return "cluster"
+
+    async def brokers(self) -> list[Broker]:
+        return self._brokers
+
+    async def topic_exists(self, topic: str) -> bool:
+        return topic not in self._missing
+
+    async def partitions_of(self, topic: str) -> set[Partition]:
+        count = self._homes if topic == homes_topic("shop") else 1
+        return set() if topic in self._missing else {Partition(topic, number) for number in range(count)}
+
+    async def replicas_of(self, topic: str) -> dict[Partition, tuple[int, ...]]:
+        return {Partition(topic, 0): self._replicas}
+
+    async def topic_config(self, topic: str) -> dict[str, str]:
+        if topic in self._missing:
+            raise NoSuchTopicError(topic)
+        if self._secret:
+            raise SourceError("not authorized")
+        usual = {"min.insync.replicas": "2", "max.message.bytes": "1048588", "cleanup.policy": "delete"}
+        if topic == "pointsman.shop.relay":
+            usual["cleanup.policy"] = "compact"
+        return {**usual, **self._configs.get(topic, {})}
+
+    async def earliest(self, partitions: Any) -> dict[Partition, int]:
+        return dict.fromkeys(partitions, 100)
+
+    async def ends(self, partitions: Any) -> dict[Partition, int]:
+        return dict.fromkeys(partitions, 200)
+
+
+async def checks_of(
+    monkeypatch: pytest.MonkeyPatch,
+    kafka: Kafka,
+    *,
+    bootstrap: str = "127.0.0.1:9092",
+    positions: Mapping[Partition, int] | None = None,
+) -> list[Check]:
+    for name in ("KafkaAdmin", "KafkaReader"):
+        monkeypatch.setattr(kafka_doctor, name, lambda _: kafka)
+    monkeypatch.setattr(kafka_doctor, "progress_topic", lambda namespace: f"pointsman.{namespace}.relay")
+    wanted = Wanted("shop", [TOPIC], [LETTERS], dict(positions or {}), "cluster")
+    return (await examine_kafka(KafkaSettings(bootstrap), wanted)).checks
+
+
+async def test_a_kafka_as_it_must_be_is_found_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = await checks_of(monkeypatch, Kafka(), positions={Partition(TOPIC, 0): 150})
+    assert {one.verdict for one in found} == {OK}
+    assert found[-1].sentence == "1 partition, 50 records behind."
+
+
+@pytest.mark.parametrize(
+    ("kafka", "name", "verdict", "said"),
+    [
+        (Kafka(releases=((4, 3),)), "release", FAIL, "KAFKA-20734"),
+        (Kafka(releases=((4, 1),)), "release", WARN, "it was not tried"),
+        (
+            Kafka(configs={TOPIC: {"cleanup.policy": "compact,delete"}}),
+            TOPIC,
+            WARN,
+            "only the last event stays",
+        ),
+        (Kafka(missing=(TOPIC,)), TOPIC, FAIL, "does not exist"),
+        (Kafka(configs={LETTERS: {"max.message.bytes": "1000"}}), LETTERS, WARN, "kept in the table alone"),
+        (
+            Kafka(configs={"pointsman.shop.relay": {"cleanup.policy": "delete"}}),
+            "pointsman.shop.relay",
+            FAIL,
+            "forget",
+        ),
+        (
+            Kafka(configs={TOPIC: {"unclean.leader.election.enable": "true"}}),
+            TOPIC,
+            FAIL,
+            "records can be gone",
+        ),
+        (Kafka(configs={TOPIC: {"min.insync.replicas": "1"}}), TOPIC, WARN, "by one broker alone"),
+        (Kafka(homes=5), homes_topic("shop"), WARN, "no more than 5 of the engines"),
+    ],
+)
+async def test_what_is_wrong_with_a_kafka_is_told_with_a_cure(
+    monkeypatch: pytest.MonkeyPatch, kafka: Kafka, name: str, verdict: Verdict, said: str
+) -> None:
+    wrong = [one for one in await checks_of(monkeypatch, kafka) if one.verdict is not OK]
+    assert [(one.name, one.verdict) for one in wrong] == [(name, verdict)]
+    assert said in wrong[0].sentence
+    assert wrong[0].cure
+
+
+async def test_a_release_that_forgets_markers_does_no_harm_where_there_are_replicas(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = await checks_of(monkeypatch, Kafka(releases=((4, 3), (4, 3), (4, 3))))
+    assert {one.verdict for one in found} == {OK}
+
+
+async def test_one_replica_is_warned_of_for_each_topic(monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = [one for one in await checks_of(monkeypatch, Kafka(replicas=1)) if one.verdict is not OK]
+    assert [(one.name, one.verdict) for one in wrong] == [
+        (TOPIC, WARN),
+        (LETTERS, WARN),
+        ("pointsman.shop.relay", WARN),
+    ]
+    assert "a lost disk loses events" in wrong[0].sentence
+
+
+async def test_settings_that_may_not_be_seen_are_said_to_be_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = [one for one in await checks_of(monkeypatch, Kafka(secret=True)) if one.verdict is not OK]
+    assert {one.cure for one in wrong} == {"Allow DESCRIBE_CONFIGS on the topic."}
+
+
+async def test_only_what_leaves_the_machine_must_be_encrypted(monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = [
+        one
+        for one in await checks_of(monkeypatch, Kafka(), bootstrap="127.0.0.1:1,broker-1:9092")
+        if one.verdict is not OK
+    ]
+    assert [(one.name, one.verdict) for one in wrong] == [("encryption", WARN)]
+    assert "broker-1:9092 is not encrypted" in wrong[0].sentence
+
+
+@pytest.mark.parametrize("position", [99, 201])
+async def test_a_position_that_kafka_does_not_have_fails_with_the_command_to_decide(
+    monkeypatch: pytest.MonkeyPatch, position: int
+) -> None:
+    wrong = [
+        one
+        for one in await checks_of(monkeypatch, Kafka(), positions={Partition(TOPIC, 0): position})
+        if one.verdict is not OK
+    ]
+    assert [(one.name, one.verdict) for one in wrong] == [(f"{TOPIC}/0", FAIL)]
+    assert wrong[0].sentence == f"Its position is {position}, and Kafka has 100 to 200."
+    assert wrong[0].cure == f"pointsman positions set {TOPIC} 0 POSITION --reason TEXT"

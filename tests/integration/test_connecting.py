@@ -1,0 +1,84 @@
+"""Connections to a real Postgres: what they are set to, several hosts, and who is not let in."""
+
+from __future__ import annotations
+
+import re
+import socket
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+
+from connectors.kafka.membership import REBALANCE_SECONDS
+from engine.errors import ServiceUnreachableError
+from engine.store.connecting import connect
+from tests.cli import pointsman
+from tests.services import Database
+
+NOBODY_LISTENS = "127.0.0.1:1"
+
+
+async def test_an_engine_that_hangs_loses_its_locks_before_its_partitions(database: Database) -> None:
+    connection = await connect(database.engine_dsn)
+    try:
+        for setting in ("lock_timeout", "idle_in_transaction_session_timeout"):
+            seconds = await connection.fetchval(
+                "select extract(epoch from current_setting($1)::interval)", setting
+            )
+            assert 0 < seconds < REBALANCE_SECONDS, setting
+        assert await connection.fetchval("show synchronous_commit") == "on"
+        raw = connection._transport.get_extra_info("socket")  # type: ignore[attr-defined]
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            silent = raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+            assert 0 < silent < REBALANCE_SECONDS * 1000
+    finally:
+        await connection.close()
+
+
+async def test_of_several_hosts_the_one_is_taken_that_is_as_asked_for(database: Database) -> None:
+    several = database.engine_dsn.replace("@", f"@{NOBODY_LISTENS},", 1)
+    more = "&" if "?" in several else "?"
+    connection = await connect(f"{several}{more}target_session_attrs=read-write")
+    assert await connection.fetchval("select current_database()") == database.name
+    await connection.close()
+    with pytest.raises(ServiceUnreachableError, match="cannot be reached"):
+        await connect(f"{several}{more}target_session_attrs=standby")
+
+
+@pytest.fixture
+def wrong(database: Database, tmp_path: Path) -> str:
+    """The engine's address with a passfile that has another password."""
+    passfile = tmp_path / "passfile"
+    passfile.touch(mode=0o600)
+    passfile.write_text("*:*:*:*:hunter2\n")
+    return re.sub(r"passfile=[^&]+", f"passfile={quote(str(passfile))}", database.engine_dsn)
+
+
+async def test_who_has_a_wrong_password_or_names_no_database_is_told_what_to_look_at(
+    database: Database, wrong: str
+) -> None:
+    with pytest.raises(
+        ServiceUnreachableError, match=r"the password in your passfile or PGPASSWORD"
+    ) as refused:
+        await connect(wrong)
+    assert "hunter2" not in str(refused.value)
+    nowhere = database.engine_dsn.replace(f"/{database.name}", "/nowhere")
+    with pytest.raises(ServiceUnreachableError, match=r"Create the database, or name another one"):
+        await connect(nowhere)
+
+
+def test_a_command_that_is_not_let_in_ends_with_3_and_names_the_service(wrong: str, tmp_path: Path) -> None:
+    pipeline = tmp_path / "flow.py"
+    pipeline.write_text(
+        "from statemachines import Context, Event, Pipeline\n\n\n"
+        "class Came(Event, type='came', key='who'):\n    who: str\n\n\n"
+        "class Visit(Context):\n    pass\n\n\n"
+        "def begin(event: Came) -> Visit:\n    return Visit()\n\n\n"
+        "flow = Pipeline('visit', Visit, topics=['visits'])\n"
+        "flow.state('there', initial=True)\nflow.start(Came, begin)\n"
+    )
+    for command in (("runs",), ("verify",), ("migrate",), ("prune", "--older-than", "5"), ("run", pipeline)):
+        done = pointsman(*command, on={"POSTGRES": wrong, "KAFKA": NOBODY_LISTENS})
+        told = done.err.splitlines()[-1]
+        assert (done.code, told.startswith(("Postgres at ", "Kafka at "))) == (3, True), (command, done)
+        assert "hunter2" not in done.err

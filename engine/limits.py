@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-OFF_AT_ZERO = frozenset({"handler_seconds_max"})
+OFF_AT_ZERO = frozenset({"handler_seconds_max", "lag_tell_seconds"})
 """Limits that may be 0, which turns off what they limit."""
 SILENT_SECONDS = 10.0
 """After so long without a word the attempts of an engine are lost: as long as its membership in the group lasts."""
@@ -62,6 +62,8 @@ class EngineLimits:
     """After being asked to stop; then what is not committed is left to the next engine."""
     reconnect_seconds_max: float = 10.0
     """The longest pause between two attempts to reach a service."""
+    lag_tell_seconds: float = 5.0
+    """How often Kafka is told, for tools that show lag, how far partitions are applied. 0: never."""
     complain_seconds: float = 60.0
     """How often a service that is away is spoken of."""
     handler_seconds_max: float = 30.0

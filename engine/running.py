@@ -30,6 +30,7 @@ from engine.relay import Relay
 from engine.relay.rows import read_books
 from engine.session import Session
 from engine.store.connecting import connect
+from engine.telling_lag import tell_lag
 from engine.topics import prepare_topics, source_topics
 from statemachines.machine import Machine
 
@@ -118,6 +119,7 @@ async def run(
         running = Running(engine, relay)
         async with (
             _beside(tell_left_behind(settings.postgres, settings.namespace, machines)),
+            _beside(tell_lag(engine, settings.kafka, settings.group_name, settings.limits.lag_tell_seconds)),
             _relaying(running),
         ):
             if not until_idle:

@@ -46,8 +46,9 @@ class Settling(Ledger):
             case Duplicate():
                 known_by = _known_by(arrival, run)
                 self.note(arrival, run, Disposition.DUPLICATE, Reason.SEEN_BEFORE, known_by, at)
-            case Stale(why):
-                self.note(arrival, run, Disposition.STALE, Reason.STALE, details_bytes(why=why), at)
+            case Stale(why, policy):
+                details = details_bytes(policy=policy, why=why)
+                self.note(arrival, run, Disposition.STALE, Reason.STALE, details, at)
             case Ignored(reason, tried, policy, memory):
                 details = details_bytes(tried, policy)
                 disposition = Disposition.VOID if reason is Reason.VOID else Disposition.IGNORED
@@ -101,8 +102,8 @@ class Settling(Ledger):
                 holds = outcome.holds
             case Ignored(reason, tried, policy):
                 details, disposition = details_bytes(tried, policy), Disposition.IGNORED
-            case Stale(why):
-                details = details_bytes(why=why)
+            case Stale(why, policy):
+                details = details_bytes(policy=policy, why=why)
             case Duplicate():
                 reason, disposition = Reason.SEEN_BEFORE, Disposition.DUPLICATE
                 details = _known_by(arrival, run)

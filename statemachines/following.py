@@ -189,7 +189,8 @@ def _still_waits(outcome: Outcome, run: Run) -> bool:
 
 def _expire(run: Run, one: DeferredEvent, now: datetime) -> Following:
     occurrence = Occurrence(one.envelope, run.key, one.digest, now, None, data=one.data, again=True)
-    policy = f"its time to live ended at {time_of(one.until).isoformat()}, then {one.then}"
+    until = f"{time_of(one.until).replace(tzinfo=None).isoformat()}Z"
+    policy = f"its time to live ended at {until}, then {one.then}"
     if one.then == "ignore":
         return Following(one, occurrence, Ignored(Reason.EXPIRED, policy=policy))
     error = f"it was deferred ({one.reason}), and nothing took it until its time to live ended"

@@ -106,6 +106,8 @@ class Stale(NamedTuple):
     """The event is older than one of its stream that was applied."""
 
     why: str
+    policy: str = ""
+    """What puts the stream in order, in words."""
 
 
 class Duplicate(NamedTuple):

@@ -64,7 +64,8 @@ def _place(order: OrderBy, memory: Memory, occurrence: Occurrence) -> Memory | S
     stream = f" of {placed.stream}" if order.scope else ""
     match placed.place:
         case Place.STALE:
-            return Stale(f"{order.by}{stream} is {placed.value}, and {placed.before} was applied already")
+            why = f"{order.by}{stream} is {placed.value}, and {placed.before} was applied already"
+            return Stale(why, _told(order))
         case Place.EARLY:
             expected = order.first if placed.before is None else int(placed.before) + 1
             why = f"{order.by}{stream} is {placed.value}, and {expected} has not come yet"
@@ -74,6 +75,11 @@ def _place(order: OrderBy, memory: Memory, occurrence: Occurrence) -> Memory | S
             return Deferred(Reason.GAP, why, until, order.gap.then, policy=policy)
         case Place.NEXT:
             return memory._replace(marks={**memory.marks, placed.stream: placed.value})
+
+
+def _told(order: OrderBy) -> str:
+    kind = "" if order.kind == "int" else f", as {order.kind}"
+    return f"order_by={order.by}{kind}{', contiguous' if order.contiguous else ''}"
 
 
 def business_key(once: Once, event_type: str, data: Any) -> str | None:

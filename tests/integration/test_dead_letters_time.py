@@ -194,7 +194,7 @@ async def test_an_event_that_waited_too_long_waits_again_or_is_taken_when_it_is_
         await feeding.due(BEGINS + timedelta(minutes=11))
         shown = await show_dead_letter(reader, "default", 1)
         assert (shown.letter.reason, shown.letter.topic, shown.letter.offset) == ("waited too long", TOPIC, 0)
-        assert shown.policy.startswith("its time to live ended at 2026-03-01T12:10:01")
+        assert shown.policy.startswith("its time to live ended at 2026-03-01T12:10:01Z")
         again = await become(feeding, engine, 1)
         assert (again.status, again.disposition) == ("redriven", "deferred")
         await feeding.due(BEGINS + timedelta(minutes=30))

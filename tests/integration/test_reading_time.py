@@ -146,8 +146,10 @@ async def test_stale_events_and_duplicates_by_a_business_key_tell_what_came_befo
     stale = await only(reader, "v1")
     assert (stale.current.disposition, stale.current.reason) == ("stale", "older than what was applied")
     assert stale.current.sentence == (
-        "It is stale, and was not applied to the run 'f1' of file: version is 1, and 2 was applied already."
+        "It is stale, and was not applied to the run 'f1' of file: version is 1, and 2 was applied already. "
+        "The policy that decided: order_by=version."
     )
+    assert stale.current.as_json()["policy"] == "order_by=version"
     for again, first, row in (("s2", "s1", 2), ("m2", "m1", 3), ("m4", "m1", 3)):
         double = await only(reader, again)
         assert double.current.disposition == "duplicate"

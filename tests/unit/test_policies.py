@@ -160,7 +160,7 @@ def test_the_defaults_lose_nothing() -> None:
     case.later(DEFER_TTL - timedelta(microseconds=1))
     assert case.deferred == ["door.painted"]
     case.later(timedelta(microseconds=1)).then_refused(Reason.EXPIRED, saying="(not accepted)", holds=False)
-    assert policy_of(case) == "its time to live ended at 2024-01-02T00:00:00+00:00, then dead_letter"
+    assert policy_of(case) == "its time to live ended at 2024-01-02T00:00:00Z, then dead_letter"
     assert case.deferred == []
 
 

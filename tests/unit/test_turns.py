@@ -101,6 +101,13 @@ def test_what_is_stale_says_what_was_applied() -> None:
     case = given(table_pipeline(order_by="at"), Row(at=5)).when(Row(at=4)).then_stale()
     assert isinstance(case.outcome, Stale)
     assert case.outcome.why == "at is 4, and 5 was applied already"
+    assert case.outcome.policy == "order_by=at"
+    case = given(table_pipeline(order_by=OrderBy("at", contiguous=True)), Row(at=1)).when(Row(at=1))
+    assert case.outcome == Stale("at is 1, and 1 was applied already", "order_by=at, contiguous")
+    case = given(table_pipeline(order_by=OrderBy("at", kind="lsn")), Row(at=5)).when(Row(at=5))
+    assert case.outcome == Stale(
+        "at is 00000000/00000005, and 00000000/00000005 was applied already", "order_by=at, as lsn"
+    )
 
 
 def test_each_scope_is_in_order_by_itself() -> None:

@@ -192,7 +192,8 @@ def noted(
     if note.disposition == Disposition.DUPLICATE:
         return f"{begin} is a duplicate: {_seen(run, seen, known_by)}."
     if note.disposition == Disposition.STALE:
-        return f"{begin} is stale, and was not applied to {run}: {why}."
+        stale = f"{begin} is stale, and was not applied to {run}: {why}."
+        return " ".join(part for part in (stale, decided(policy)) if part)
     if note.disposition == Disposition.VOID:
         because = f", for {why}" if why else ""
         return f"{begin} is void, and changed nothing: {run} did not wait for it any more{because}."

@@ -1,0 +1,73 @@
+"""Migrations on a real Postgres: forward, whole or not at all, by one at a time; and databases of other versions."""
+
+from __future__ import annotations
+
+import asyncio
+
+import asyncpg
+import pytest
+
+from engine.errors import SchemaError
+from engine.store.migrations import MIGRATIONS, SCHEMA_VERSION, check_schema, migrate
+from tests.cli import pointsman
+from tests.services import Database, execute
+
+
+async def checked(dsn: str) -> None:
+    connection = await asyncpg.connect(dsn)
+    try:
+        await check_schema(connection)
+    finally:
+        await connection.close()
+
+
+def test_they_are_numbered_one_by_one() -> None:
+    assert [one.number for one in MIGRATIONS] == list(range(1, SCHEMA_VERSION + 1))
+
+
+async def test_of_two_that_migrate_at_once_one_does_it_all(empty_database: str) -> None:
+    applied = await asyncio.gather(migrate(empty_database), migrate(empty_database))
+    assert sorted(len(one) for one in applied) == [0, SCHEMA_VERSION]
+    await checked(empty_database)
+
+
+async def test_what_fails_leaves_nothing_behind(empty_database: str) -> None:
+    await execute(empty_database, "create schema pointsman", "create table pointsman.tokens (x int)")
+    with pytest.raises(SchemaError, match=r"Migration 9 \(later\) failed and nothing of it was kept"):
+        await migrate(empty_database)
+    with pytest.raises(SchemaError, match="has no Pointsman schema yet"):
+        await checked(empty_database)
+    await execute(empty_database, "drop table pointsman.tokens")
+    assert len(await migrate(empty_database)) == SCHEMA_VERSION
+    await checked(empty_database)
+
+
+async def test_a_database_of_an_older_version_is_refused_with_what_to_run(database: Database) -> None:
+    await execute(database.owner_dsn, f"delete from pointsman.migrations where number = {SCHEMA_VERSION}")
+    said = rf"is version {SCHEMA_VERSION - 1}, this program needs {SCHEMA_VERSION}.*pointsman migrate"
+    for dsn in (database.engine_dsn, database.reader_dsn):
+        with pytest.raises(SchemaError, match=said):
+            await checked(dsn)
+    for command in (("runs",), ("prune", "--older-than", "5")):
+        done = pointsman(*command, on={"POSTGRES": database.owner_dsn})
+        assert (done.code, "Stop the engines and run: pointsman migrate" in done.err) == (2, True)
+
+
+async def test_a_newer_database_is_not_migrated(database: Database) -> None:
+    await execute(database.owner_dsn, "insert into pointsman.migrations (number, name) values (999, 'later')")
+    with pytest.raises(SchemaError, match="version 999, newer than this program's"):
+        await migrate(database.owner_dsn)
+
+
+async def test_who_may_not_even_look_is_told_what_to_grant(database: Database) -> None:
+    stranger = f"stranger_{database.name}"
+    owner = await asyncpg.connect(database.owner_dsn)
+    try:
+        await owner.execute(f"create role {stranger}")
+        await owner.execute(f"set role {stranger}")
+        with pytest.raises(SchemaError, match="GRANT pointsman_engine TO"):
+            await check_schema(owner)
+    finally:
+        await owner.execute("reset role")
+        await owner.execute(f"drop role {stranger}")
+        await owner.close()

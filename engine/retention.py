@@ -22,6 +22,12 @@ from statemachines.run import Status
 LOCK_SECONDS_MAX = 2
 """Engines wait meanwhile, so it is shorter than any time that they would take for an outage."""
 _SQL = load("retention")
+_NOTES = (
+    _SQL["drop_dispositions"],
+    _SQL["drop_ranges"],
+    _SQL["drop_letters"],
+    _SQL["drop_operations"],
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +61,8 @@ class Pruned:
     dry_run: bool
     before: datetime
     months: tuple[Month, ...]
+    notes: int
+    """What was noted beside the log and is gone, or would be."""
 
     def as_json(self) -> dict[str, Any]:
         """The documented fields."""
@@ -62,6 +70,7 @@ class Pruned:
             "dry_run": self.dry_run,
             "before": shown_time(self.before),
             "months": [one.as_json() for one in self.months],
+            "notes": self.notes,
         }
 
 
@@ -70,7 +79,9 @@ async def prune(
 ) -> Pruned:
     """Drop the months of the log, of all namespaces, whose runs have all ended and were changed last before a time.
 
-    Each month is a transaction of its own. Needs the role that owns the log.
+    With them go the notes from before that time: of events that moved nothing, of dead letters that were dealt with,
+    and answers to operators; but those that a replay of rows which stay would ask for. Each month is a transaction of
+    its own. Needs the role that owns the log.
 
     Raises:
         UsageError: it is another role.
@@ -84,7 +95,23 @@ async def prune(
         )
     found = await connection.fetch(_SQL["months"], before)
     months = [await _month(connection, one, before, who, why, dry_run=dry_run) for one in found]
-    return Pruned(dry_run, before, tuple(months))
+    notes = await _drop_notes(connection, before, who, why, dry_run=dry_run)
+    return Pruned(dry_run, before, tuple(months), notes)
+
+
+async def _drop_notes(connection: Connection, before: datetime, who: str, why: str, *, dry_run: bool) -> int:
+    """How many there were; a dry run counts by dropping them, and takes that back."""
+    transaction = connection.transaction()
+    await transaction.start()
+    try:
+        dropped = sum([int(await connection.fetchval(statement, before)) for statement in _NOTES])
+        if dropped:
+            await connection.execute(_SQL["note_notes"], before, dropped, who, why)
+    except BaseException:
+        await transaction.rollback()
+        raise
+    await (transaction.rollback() if dry_run else transaction.commit())
+    return dropped
 
 
 async def _month(
@@ -102,7 +129,7 @@ async def _month(
             if not kept:
                 await connection.execute(f"drop table {part['name']}")
                 bounds = part["first"], part["behind"], part["begins"].astimezone(UTC).date()
-                await connection.execute(_SQL["note"], *bounds, runs, before, who, why)
+                await connection.execute(_SQL["note_month"], *bounds, runs, before, who, why)
     except asyncpg.LockNotAvailableError:
         kept = (
             f"the log was read or written by someone for longer than {LOCK_SECONDS_MAX} seconds, such as verify or a "

@@ -90,7 +90,8 @@ def prune(
     A month has the rows of the runs that began in it. It goes once all of them have ended, were not changed for so
     long, and have no open dead letters; engines may go on meanwhile. The runs stay as they ended, with their keys, so
     that what still comes for them is late. Gone are their histories, and that an event is known again which such a
-    run took longer ago than its last sixteen.
+    run took longer ago than its last sixteen. With them go notes that are as old: of events that moved nothing, of dead
+    letters that were dealt with, and answers to operators.
     """
     check_text("--reason", reason)
     check_text("--who", who)
@@ -110,7 +111,13 @@ def prune(
         became = "dropped" if one.dropped else "would be dropped"
         say(f"{one.month}: {what}: {f'kept, since {one.kept}' if one.kept else became}.")
     if not done.months:
-        say(f"No month of the log ended before {done.before:%Y-%m-%d}; nothing was done.")
+        say(f"No month of the log ended before {done.before:%Y-%m-%d}.")
+    told = f"{counted(done.notes, 'note')} from before then"
+    say(
+        f"Beside the log, {told} {'would be' if dry_run else 'were'} dropped."
+        if done.notes
+        else "No notes are as old."
+    )
 
 
 def config(

@@ -35,21 +35,27 @@ class Dropped:
         """The dropped month that a run's rows were in; None where they are there."""
         return next((one for one in self.months if one.first <= run < one.behind), None)
 
-    @property
-    def note(self) -> str | None:
-        """What it means for who looks for an event; None where nothing was dropped."""
-        if not self.months:
-            return None
-        last = max(one.month for one in self.months)
-        return (
-            f"The log was dropped of runs that had begun in {len(self.months)} of the months up to {last:%Y-%m}: what "
-            "these consumed is not known any more."
-        )
-
 
 async def load_dropped(connection: Connection) -> Dropped:
     """Which months of the log are gone, of all namespaces."""
     return Dropped([DroppedMonth(*row) for row in await connection.fetch(SQL["dropped_months"])])
+
+
+async def dropped_told(connection: Connection) -> list[str]:
+    """What retention means for who looks for an event, in sentences; none where nothing was dropped."""
+    said = []
+    if months := (await load_dropped(connection)).months:
+        last = max(one.month for one in months)
+        said.append(
+            f"The log was dropped of runs that had begun in {len(months)} of the months up to {last:%Y-%m}: what these "
+            "consumed is not known any more."
+        )
+    if (before := await connection.fetchval(SQL["dropped_notes"])) is not None:
+        said.append(
+            f"What was noted before {shown_time(before)} of events that moved nothing was dropped, too: that they were "
+            "ignored, duplicates or stale, and dead letters that were dealt with."
+        )
+    return said
 
 
 async def check_not_dropped(connection: Connection, pipeline: str, run: Run) -> None:

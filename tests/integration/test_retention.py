@@ -200,9 +200,8 @@ async def test_what_is_left_of_a_run_is_told_and_its_key_is_known_on(
     assert late.current.disposition == "late"
     unknown = await explain(reader, "default", event_id="o1-paid")
     assert not unknown.known
-    assert unknown.notes[-1].startswith(
-        "The log was dropped of runs that had begun in 1 of the months up to 2024-05"
-    )
+    [_, told] = unknown.notes
+    assert told.startswith("The log was dropped of runs that had begun in 1 of the months up to 2024-05")
     report = await verify(reader, "default")
     assert (report.findings, report.runs, report.dropped, report.rows) == ((), 2, 1, 3)
 
@@ -220,6 +219,44 @@ async def test_a_row_that_is_missing_without_its_month_is_found_all_the_same(
     assert [one.sentence for one in report.findings] == [
         "In the run 'o2' of shop, the run has no rows in the log."
     ]
+
+
+async def test_notes_that_are_as_old_go_with_it(
+    database: Database, owner: Connection, reader: Connection, broken: set[str]
+) -> None:
+    async def doubled_and_refused(feeding: Feeding, key: str) -> None:
+        """A duplicate, a dead letter of no run, and one that had held the run; both dealt with."""
+        await feeding.records(placed(key, id=f"{key}-placed"))
+        await feeding.records(placed(key, id=f"{key}-placed"), shipped(f"no-{key}"))
+        await feeding.records(event("order.broken", {"order_id": key}))
+        letters = [one.id for one in await list_dead_letters(owner, "default", status="open")]
+        await feeding.drop(*letters)
+        await feeding.records(paid(key), shipped(key))
+
+    async with feed_in(database, OLD) as feeding:
+        await doubled_and_refused(feeding, "o1")
+    async with feed_in(database, LATER) as feeding:
+        await feeding.records(placed("o3"))
+        await doubled_and_refused(feeding, "o2")
+        await feeding.records(shipped("nobody"))
+    await owner.execute("update pointsman.dead_letters set publishing = 'published', ended = at")
+
+    async def left() -> tuple[int, int]:
+        """Notes, and dead letters."""
+        counts = [f"select count(*) from pointsman.{table}" for table in ("dispositions", "dead_letters")]
+        return await owner.fetchval(counts[0]), await owner.fetchval(counts[1])
+
+    tried = await pruned(owner, dry_run=True)
+    assert (tried.notes, await left()) == (4, (2, 5))
+    done = await pruned(owner)
+    # What nobody has dealt with stays, and of the run whose month stays, what had held it: a replay asks for that.
+    assert (done.notes, await left()) == (5, (0, 2))
+    async with feed(database, shop()) as feeding:
+        assert (await replay(reader, "default", feeding.machines)).is_equal
+    assert (await verify(reader, "default")).is_clean
+    unknown = await explain(reader, "default", event_id="never-seen")
+    assert "What was noted before 2025-06-01T00:00:00Z of events that moved nothing" in unknown.notes[-1]
+    assert (await pruned(owner)).notes == 0
 
 
 async def test_a_key_that_starts_again_goes_on_counting(database: Database, owner: Connection) -> None:
@@ -298,7 +335,8 @@ async def test_the_command_says_what_goes_and_what_stays(database: Database) -> 
     on = {"POSTGRES": database.owner_dsn}
     tried = pointsman("prune", "--older-than", "400", "--dry-run", on=on)
     assert tried.code == 0, tried.err
-    first, second = tried.out.splitlines()
+    first, second, third = tried.out.splitlines()
+    assert third == "No notes are as old."
     assert first.startswith("2024-05: 1 run, ")
     assert first.endswith(" MB: would be dropped.")
     assert second.endswith(" MB: kept, since 1 run has not ended.")
@@ -306,6 +344,7 @@ async def test_the_command_says_what_goes_and_what_stays(database: Database) -> 
     assert done.out.splitlines()[0].endswith(": dropped.")
     none = pointsman("prune", "--older-than", "30000", on=on)
     assert none.out.startswith("No month of the log ended before ")
+    assert none.out.endswith("\nNo notes are as old.\n")
     refused = pointsman("prune", "--older-than", "400", on={"POSTGRES": database.engine_dsn})
     assert (refused.code, "does not own the log" in refused.err) == (2, True)
     gone = pointsman("history", "shop", "o1", on={"POSTGRES": database.reader_dsn})

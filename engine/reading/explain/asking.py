@@ -10,7 +10,7 @@ from engine.envelope import decode_envelope, decode_headers
 from engine.errors import UsageError
 from engine.operators import operators_source
 from engine.reading.catalog import SQL, Catalog, load_catalog
-from engine.reading.dropped import load_dropped
+from engine.reading.dropped import dropped_told
 from engine.reading.explain.answers import Answer, Change, Explanation, Origin, Sender
 from engine.reading.explain.changes import Rank, Records, Teller
 from engine.reading.explain.executions import executions_told
@@ -103,8 +103,8 @@ async def explain(
             notes = notes or await pending(connection, namespace, asked)
             known = bool(notes)
             notes = notes or [_unknown_id(event_id or "", source, namespace)]
-        if not known and (gone := (await load_dropped(connection)).note) is not None:
-            notes.append(gone)
+        if not known:
+            notes += await dropped_told(connection)
     if found.is_cut:
         notes.append(f"It came more than {FOUND_MAX:,} times; what is told here is the first part.")
     return Explanation(

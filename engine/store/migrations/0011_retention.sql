@@ -13,4 +13,14 @@ create table dropped_months (
     at timestamptz not null default now()
 );
 
-grant select on dropped_months to pointsman_engine, pointsman_reader;
+-- How often what was noted beside the log was dropped, where it was older than "before".
+create table dropped_notes (
+    id int generated always as identity primary key,
+    before timestamptz not null,
+    rows bigint not null,
+    who text not null,
+    why text not null,
+    at timestamptz not null default now()
+);
+
+grant select on dropped_months, dropped_notes to pointsman_engine, pointsman_reader;

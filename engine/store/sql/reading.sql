@@ -9,6 +9,9 @@ where p.namespace = $1 order by d.id
 -- name: dropped_months
 select first, behind, month, who, why, at from pointsman.dropped_months order by first
 
+-- name: dropped_notes
+select max(before) from pointsman.dropped_notes
+
 -- name: positions
 -- "set_back_from" is the highest position that a person ever moved it back from.
 select p.id, p.consumer_group, p.cluster, p.topic, p.partition, p.position, p.epoch, p.updated,

@@ -33,5 +33,35 @@ from pointsman.runs r where id >= $1 and id < $2
 -- name: lock
 lock table pointsman.events in access exclusive mode
 
--- name: note
+-- name: note_month
 insert into pointsman.dropped_months (first, behind, month, runs, before, who, why) values ($1, $2, $3, $4, $5, $6, $7)
+
+-- name: note_notes
+insert into pointsman.dropped_notes (before, rows, who, why) values ($1, $2, $3, $4)
+
+-- name: drop_dispositions
+with gone as (delete from pointsman.dispositions where at < $1 returning 1) select count(*) from gone
+
+-- name: drop_ranges
+with gone as (delete from pointsman.ignored_ranges where at < $1 returning 1) select count(*) from gone
+
+-- name: drop_letters
+-- Those that were dealt with; of runs whose rows are there a replay asks for them.
+with gone as (
+    delete from pointsman.dead_letters d
+    where d.status <> 'open' and d.ended < $1 and d.publishing <> 'pending'
+        and (d.run is null or exists (
+            select from pointsman.dropped_months m where d.run >= m.first and d.run < m.behind
+        ))
+    returning 1
+) select count(*) from gone
+
+-- name: drop_operations
+with gone as (
+    delete from pointsman.operations o
+    where o.at < $1
+        and (o.run is null or exists (
+            select from pointsman.dropped_months m where o.run >= m.first and o.run < m.behind
+        ))
+    returning 1
+) select count(*) from gone

@@ -15,7 +15,7 @@ from engine.log import Kind, digest_number, microseconds
 from statemachines.memory import Delayed, Execution, lasting, read_memory, write_memory
 from statemachines.outcome import Deferred, Duplicate, Ignored, Outcome, Reason, Refused, Stale, Waits
 from statemachines.run import DeferredEvent, Run
-from statemachines.turns import business_key
+from statemachines.turns import business_key, told_once
 from statemachines.undoing import ENDED, UNKNOWN, how_ended
 
 WAITING_EVENTS_MAX = 1_000
@@ -199,4 +199,6 @@ def _known_by(arrival: Arrival, run: Run | None) -> bytes:
     machine = route.newest if run is None else route.machines.get(run.definition, route.newest)
     once = machine.onces.get(envelope.type)
     name = None if once is None else business_key(once, envelope.type, arrival.decoded.data)
-    return b"" if name is None else orjson.dumps({"known_by": name})
+    if once is None or name is None:
+        return b""
+    return orjson.dumps({"known_by": name, "policy": told_once(once)})

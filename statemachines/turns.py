@@ -77,6 +77,12 @@ def _place(order: OrderBy, memory: Memory, occurrence: Occurrence) -> Memory | S
             return memory._replace(marks={**memory.marks, placed.stream: placed.value})
 
 
+def told_once(once: Once) -> str:
+    """What an event is known by, as ``explain`` tells it."""
+    within = "" if once.within is None else f", duplicate_for={told_duration(once.within)}"
+    return f"duplicate_by={', '.join(once.fields)}{within}"
+
+
 def _told(order: OrderBy) -> str:
     kind = "" if order.kind == "int" else f", as {order.kind}"
     return f"order_by={order.by}{kind}{', contiguous' if order.contiguous else ''}"

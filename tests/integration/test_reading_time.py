@@ -11,6 +11,7 @@ import pytest
 from connectors.source import RawRecord
 from engine.reading import Answer, Explanation, explain, history, list_runs, show
 from engine.store.connecting import Connection
+from statemachines.durations import told_duration
 from tests import files, journey
 from tests.feeding import BEGINS, event, feed
 from tests.files import MISSING_FOR
@@ -150,7 +151,13 @@ async def test_stale_events_and_duplicates_by_a_business_key_tell_what_came_befo
         "The policy that decided: order_by=version."
     )
     assert stale.current.as_json()["policy"] == "order_by=version"
-    for again, first, row in (("s2", "s1", 2), ("m2", "m1", 3), ("m4", "m1", 3)):
+    counts_for = told_duration(files.COUNTS_FOR)
+    by_object, by_person = "duplicate_by=file, object", f"duplicate_by=by, duplicate_for={counts_for}"
+    for again, first, row, policy in (
+        ("s2", "s1", 2, by_object),
+        ("m2", "m1", 3, by_person),
+        ("m4", "m1", 3, by_person),
+    ):
         double = await only(reader, again)
         assert double.current.disposition == "duplicate"
         assert (
@@ -158,6 +165,13 @@ async def test_stale_events_and_duplicates_by_a_business_key_tell_what_came_befo
             in double.current.sentence
         )
         assert f"since row {row} (" in double.current.sentence
+        assert double.current.sentence.endswith(f"The policy that decided: {policy}.")
+        assert double.current.policy == policy
+    async with feed(database, files.files()) as feeding:
+        await feeding.records(seen("stored", "s1", object="o"))
+    [_, same] = (await explain(reader, "default", event_id="s1")).answers
+    assert "an event of this source and id since row 2" in same.current.sentence
+    assert same.current.policy == "", "whatever its business key"
 
 
 async def test_a_duplicate_of_what_an_earlier_generation_took_tells_that_one(

@@ -190,6 +190,8 @@ class Teller:
         known_by, policy = _said(note.details, "known_by"), _said(note.details, "policy")
         if note.disposition == Disposition.DUPLICATE:
             seen = await seen_first(self._connection, note, known_by)
+            # What has the id of an event that was seen is one whatever its business key.
+            policy = policy if seen is None or seen.by_key else ""
         elif note.run is not None:
             configuration = await configuration_before(self._connection, note.run, note.at)
         why = _said(note.details, "why")

@@ -190,10 +190,12 @@ def noted(
     run = run_name(pipeline, note.key, note.generation)
     begin = f"{waited}, it" if waited else "It"
     if note.disposition == Disposition.DUPLICATE:
-        return f"{begin} is a duplicate: {_seen(run, seen, known_by)}."
+        return " ".join(
+            filter(None, (f"{begin} is a duplicate: {_seen(run, seen, known_by)}.", decided(policy)))
+        )
     if note.disposition == Disposition.STALE:
         stale = f"{begin} is stale, and was not applied to {run}: {why}."
-        return " ".join(part for part in (stale, decided(policy)) if part)
+        return " ".join(filter(None, (stale, decided(policy))))
     if note.disposition == Disposition.VOID:
         because = f", for {why}" if why else ""
         return f"{begin} is void, and changed nothing: {run} did not wait for it any more{because}."

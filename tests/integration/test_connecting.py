@@ -45,6 +45,19 @@ async def test_of_several_hosts_the_one_is_taken_that_is_as_asked_for(database: 
         await connect(f"{several}{more}target_session_attrs=standby")
 
 
+async def test_who_asks_for_encryption_is_not_let_in_without(database: Database) -> None:
+    more = "&" if "?" in database.engine_dsn else "?"
+    plain = await connect(database.engine_dsn)
+    try:
+        if await plain.fetchval("show ssl") == "on":
+            pytest.skip("this Postgres encrypts")
+    finally:
+        await plain.close()
+    for asked in ("sslmode=require", "sslmode=verify-full&sslrootcert=/nowhere/ca.pem"):
+        with pytest.raises(ServiceUnreachableError, match="cannot be reached"):
+            await connect(f"{database.engine_dsn}{more}{asked}")
+
+
 @pytest.fixture
 def wrong(database: Database, tmp_path: Path) -> str:
     """The engine's address with a passfile that has another password."""

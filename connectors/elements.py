@@ -11,11 +11,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-import orjson
-
 from connectors.identity import FlawError, kind, shown
 from connectors.lookup import Headers
 from connectors.source import RawRecord, Record
+from statemachines.compact import dumps_compact
 from statemachines.fields import field_of
 from statemachines.topic import Topic
 
@@ -81,7 +80,7 @@ def records_of(
         for name in reversed(way):
             value = {name: value}
         try:
-            written = orjson.dumps(value)
+            written = dumps_compact(value)
         except TypeError:
             raise FlawError(
                 f"element {number} of {shown(topic.each)} is nested too deep to be kept by itself"

@@ -9,6 +9,8 @@ from typing import Any, Final
 
 import orjson
 
+from statemachines.compact import dumps_compact
+
 STRUCTURED_HEADERS: Final = (("content-type", b"application/cloudevents+json"),)
 """The headers of every record whose value ``encode_structured`` made."""
 _Fragment = orjson.Fragment
@@ -48,4 +50,4 @@ def encode_structured(
         event |= said_by
     if data is not None:
         event["data"] = _Fragment(data)
-    return orjson.dumps(event, option=orjson.OPT_UTC_Z)
+    return dumps_compact(event, orjson.OPT_UTC_Z)

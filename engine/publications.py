@@ -18,6 +18,7 @@ import orjson
 from connectors.encode import STRUCTURED_HEADERS
 from engine.log import microseconds
 from engine.outbox import OutRecord
+from statemachines.compact import dumps_compact
 from statemachines.effects import Asked, Publication
 from statemachines.events import Address, Envelope, Groups
 from statemachines.memory import DELAYED_IDS_FROM, time_of
@@ -73,7 +74,7 @@ def source_of(namespace: str, pipeline: str) -> str:
 
 def asked_effects(effects: bytes, asked: Iterable[Asked], address: Address) -> bytes:
     """The effects of a move with what it asked for beside publications, each with its id."""
-    more = _dumps([_asked(one, address) for one in asked])
+    more = dumps_compact([_asked(one, address) for one in asked])
     return effects[:-1] + b"," + more[1:] if effects else more
 
 

@@ -12,6 +12,7 @@ from engine.dispositions import Disposition
 from engine.executions import given_up
 from engine.ledger import Ledger
 from engine.log import Kind, digest_number, microseconds
+from statemachines.compact import dumps_compact
 from statemachines.memory import Delayed, Execution, lasting, read_memory, write_memory
 from statemachines.outcome import Deferred, Duplicate, Ignored, Outcome, Reason, Refused, Stale, Waits
 from statemachines.run import DeferredEvent, Run
@@ -78,7 +79,7 @@ class Settling(Ledger):
             arrival.decoded.data,
             arrival,
         )
-        effects, waits = orjson.dumps([said]), (*run.deferred, item)
+        effects, waits = dumps_compact([said]), (*run.deferred, item)
         self.row(arrival, run, Kind.DEFERRED, at, effects=effects, memory=memory, deferred=waits)
         number = digest_number(arrival.digest)
         self.commit.waiting_added.append((run.id, item.sequence, number, deferred.until))

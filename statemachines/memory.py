@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from statemachines.compact import dumps_compact
 from statemachines.limits import MEMORY_BYTES_MAX
 
 NOTHING_LEFT = b"{}"
@@ -222,7 +223,7 @@ def write_memory(memory: Memory) -> bytes:
         form["undoing"] = memory.undoing
     if memory.scopes:
         form["scopes"] = dict(memory.scopes)
-    return orjson.dumps(form, option=orjson.OPT_SORT_KEYS) if form else NOTHING_LEFT
+    return dumps_compact(form, orjson.OPT_SORT_KEYS) if form else NOTHING_LEFT
 
 
 def too_much(memory: Memory, size: int) -> str:

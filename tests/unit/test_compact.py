@@ -1,0 +1,48 @@
+"""JSON that is kept takes no more memory than it needs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import orjson
+import pytest
+
+from statemachines.compact import dumps_compact
+
+KEPT = 5_000
+BYTES_EACH_MAX = 1_000
+"""What orjson itself leaves behind is four times as large."""
+MEASURING = f"""
+from pathlib import Path
+from statemachines.memory import Delayed, Memory, write_memory
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+memories = [Memory(delayed=(Delayed(number, 1, 1, "after.taken.1", None),)) for number in range({KEPT})]
+write_memory(memories[0])
+before = resident()
+kept = [write_memory(one) for one in memories]
+print((resident() - before) // len(kept))
+"""
+
+
+@pytest.mark.parametrize("value", [{}, [], {"a": [1, "ä", None]}, "x" * 5_000, [[1.5, True]] * 1_000])
+def test_it_says_what_orjson_says(value: object) -> None:
+    assert dumps_compact(value) == orjson.dumps(value)
+    assert dumps_compact(value, orjson.OPT_SORT_KEYS) == orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+
+
+def test_what_orjson_refuses_is_refused() -> None:
+    with pytest.raises(TypeError):
+        dumps_compact({"a": object()})
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="it asks Linux how much memory is taken")
+def test_what_many_runs_remember_takes_little_memory() -> None:
+    measured = subprocess.run(
+        [sys.executable, "-c", MEASURING], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert int(measured.stdout) < BYTES_EACH_MAX

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from statemachines.occurrence import Occurrence
 
 FRAMES_MAX = 1_000
+_new = tuple.__new__
 DEPARTURE = "pointsman-departure"
 """The header that says where what is not for the run itself is to go: topic, key and pipeline."""
 
@@ -52,10 +53,10 @@ def own_arrival(
     headers: tuple[tuple[str, bytes], ...] = STRUCTURED_HEADERS
     if refused and not delayed.is_own:
         headers += ((DEPARTURE, orjson.dumps([delayed.topic, delayed.key, delayed.pipeline])),)
-    record = RawRecord("", 0, 0, delayed.due // 1_000, run.key.encode(), value, headers)
-    decoded = Decoded(envelope, delayed.data, "")
+    record = _new(RawRecord, ("", 0, 0, delayed.due // 1_000, run.key.encode(), value, headers))
+    decoded = _new(Decoded, (envelope, delayed.data, ""))
     digest = digest_of(envelope.source, envelope.id)
-    return Arrival(route, run.key, record, None, inner_topic(route), decoded, digest, delayed)
+    return _new(Arrival, (route, run.key, record, None, inner_topic(route), decoded, digest, delayed))
 
 
 @lru_cache(maxsize=FRAMES_MAX)

@@ -10,12 +10,22 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Iterable, Iterator
-from datetime import datetime, timedelta
+from datetime import datetime
 
+from connectors.encode import STRUCTURED_HEADERS
 from engine.arrival import Arrival
 from engine.dispositions import Disposition
 from engine.envelope import HEADERS_ARE_USUAL, KEY_IS_RUN_KEY, TIME_MAX, USUAL_HEADERS, encode_envelope
-from engine.log import COLUMNS, HASH_BYTES, HASH_LENGTH, Kind, digest_number, postgres_time
+from engine.log import (
+    COLUMNS,
+    HASH_BYTES,
+    HASH_LENGTH,
+    POSTGRES_EPOCH,
+    Kind,
+    digest_number,
+    microseconds,
+    postgres_time,
+)
 from engine.publications import asked_effects, instant_of, publish, sent_value
 from engine.routing import Route
 from engine.settling import Settling
@@ -23,7 +33,7 @@ from engine.store.values import SentEvent
 from statemachines.effects import Asked, Publication
 from statemachines.events import Address, Envelope
 from statemachines.machine import Machine
-from statemachines.memory import Delayed, time_of
+from statemachines.memory import Delayed
 from statemachines.outcome import Moved
 from statemachines.run import DIGEST_BYTES, RECENT_DIGESTS_MAX, DeferredEvent, Run, Status
 
@@ -41,11 +51,13 @@ _pack_fixed = struct.Struct(_FIXED).pack
 _pack_usual = struct.Struct(f"{_FIXED}BHI").pack
 _USUAL_ENVELOPE_BYTES = 7
 # The same of what comes from inside: without digest, offset and position.
-_pack_inner = struct.Struct(">hiqiiiqiiiiiihihi").pack
+_INNER = ">hiqiiiqiiiiiihihi"
+_pack_inner = struct.Struct(_INNER).pack
+_pack_usual_inner = struct.Struct(f"{_INNER}BHI").pack
 _lengths = struct.Struct(">ii").pack
 _length = struct.Struct(">i").pack
 _COMPLETED = int(Status.COMPLETED)
-_MICROSECOND = timedelta(microseconds=1)
+_POSTGRES_EPOCH = microseconds(POSTGRES_EPOCH)
 _COLUMNS = len(COLUMNS)
 _sha256 = hashlib.sha256
 _new = tuple.__new__
@@ -176,7 +188,7 @@ class Moves(Settling):
             return
         self.fired[name] = self.fired.get(name, 0) + 1
         if not delayed.at_once:
-            late = (at - time_of(delayed.due)).total_seconds()
+            late = (self._fired_number + _POSTGRES_EPOCH - delayed.due) / 1_000_000
             self.lateness = late if self.lateness is None else max(late, self.lateness)
 
     def _row_of_fired(self, arrival: Arrival, run: Run, moved: Moved, effects: bytes, at: datetime) -> None:
@@ -190,17 +202,23 @@ class Moves(Settling):
         if at is not self._fired_at:
             self._fired_at, self._fired_number = at, postgres_time(at)
         self._note_row(route, run)
-        envelope, texts = decoded[0], self._texts
-        kept = encode_envelope(record.timestamp, record.key, record.headers, key.encode())
-        fixed = _pack_inner(
-            _COLUMNS, 8, number, -1, -1, 8, self._fired_number, 4, before + 1, -1, 4, definition, 2, _FIRED, 2, status,
-            len(kept),
-        )  # fmt: skip
+        envelope, texts, time, headers = decoded[0], self._texts, record.timestamp, record.headers
+        if headers is STRUCTURED_HEADERS and 0 <= time <= TIME_MAX and record.key == key.encode():
+            fixed = _pack_usual_inner(
+                _COLUMNS, 8, number, -1, -1, 8, self._fired_number, 4, before + 1, -1, 4, definition, 2, _FIRED, 2,
+                status, _USUAL_ENVELOPE_BYTES, _ALL_AS_USUAL, time >> 32, time & 0xFFFFFFFF,
+            )  # fmt: skip
+        else:
+            kept = encode_envelope(time, record.key, headers, key.encode())
+            fixed = _pack_inner(
+                _COLUMNS, 8, number, -1, -1, 8, self._fired_number, 4, before + 1, -1, 4, definition, 2, _FIRED, 2,
+                status, len(kept),
+            ) + kept  # fmt: skip
         event_id, payload, new_context, new_memory = (
             envelope.id.encode(), record.value or b"", context or b"", memory or b"",
         )  # fmt: skip
         packed = b"".join((
-            fixed, kept, texts.get(envelope.type) or self._text(envelope.type),
+            fixed, texts.get(envelope.type) or self._text(envelope.type),
             texts.get(configuration) or self._text(configuration), _length(len(event_id)), event_id,
             _length(len(effects)), effects, _length(len(new_context)), new_context,
             _length(len(new_memory)), new_memory, _length(len(payload)), payload,

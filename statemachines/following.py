@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from statemachines.machine import Machine
 
 _PARTS = dict, list
+_NO_ATTRIBUTES = Envelope._field_defaults["attributes"]
+_new = tuple.__new__
 
 
 class Following(NamedTuple):
@@ -214,12 +216,13 @@ def _fire(machine: Machine, run: Run, delayed: Delayed, now: datetime, unseen: U
 
 def _due_envelope(machine: Machine, run: Run, delayed: Delayed) -> Envelope:
     source = f"/pointsman/{machine.namespace}/{machine.name}"
-    return Envelope(
-        id_of(machine, run, delayed), source, delayed.type, run.key, time_of(delayed.due), run.key
-    )
+    key = run.key
+    return _new(Envelope, (
+        id_of(machine, run, delayed), source, delayed.type, key, time_of(delayed.due), key, None, _NO_ATTRIBUTES
+    ))  # fmt: skip
 
 
 def _falls_due(
     envelope: Envelope, run: Run, delayed: Delayed, now: datetime, event: Event | None = None, error: str = ""
 ) -> Occurrence:
-    return Occurrence(envelope, run.key, b"", now, event, error, False, delayed.data, False, delayed)
+    return _new(Occurrence, (envelope, run.key, b"", now, event, error, False, delayed.data, False, delayed))

@@ -26,6 +26,7 @@ REREAD_BYTES_MAX = 2_000
 """How large each of them is at most; a larger one is read anew each time."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+_new = tuple.__new__
 
 
 class Delayed(NamedTuple):
@@ -159,7 +160,9 @@ class Memory(NamedTuple):
         """The memory once this has fallen due, or the outcome of this step has come."""
         if isinstance(gone, Execution):
             return self._replace(executions=tuple(one for one in self.executions if one.id != gone.id))
-        return self._replace(delayed=tuple(one for one in self.delayed if one is not gone and one != gone))
+        # Each event to itself and each timer asks for this, and ``_replace`` takes its time.
+        left = tuple([one for one in self.delayed if one is not gone and one != gone])
+        return _new(Memory, (left, *self[1:]))
 
     def execution(self, id: str) -> Execution | None:
         """The execution of a step by its id; None where there is none, or no more."""

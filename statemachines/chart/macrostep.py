@@ -33,10 +33,45 @@ if TYPE_CHECKING:
 
 
 NOBODY: list[int] = []
+_COMPLETED, _RUNNING = int(Status.COMPLETED), int(Status.RUNNING)
+_new = tuple.__new__
 
 
 class Macrostep:
     """One of them; used once."""
+
+    __slots__ = (
+        "_begun",
+        "_context",
+        "_ended",
+        "_entered",
+        "_envelope",
+        "_event",
+        "_failures",
+        "_kept",
+        "_key",
+        "_last_failure",
+        "_left",
+        "_live",
+        "_machine",
+        "_memory",
+        "_moves",
+        "_now",
+        "_number",
+        "_output",
+        "_performed",
+        "_publications",
+        "_queue",
+        "_refusals",
+        "_run",
+        "_settled",
+        "_spot",
+        "_steps",
+        "_stopped",
+        "_touched",
+        "_wishes",
+        "tried",
+    )
 
     def __init__(
         self,
@@ -148,15 +183,15 @@ class Macrostep:
             kept = self._steps.chart.takes_failures
             written = self._kept if kept else self._write(self._context, self._touched)
             context = None if written == before else written
-        status = Status.COMPLETED if self._ended else Status.RUNNING
+        status = _COMPLETED if self._ended else _RUNNING
         configuration = self._machine.spots.text_of(self._spot)
         publications = tuple(self._publications)
         if not (
             self._steps.chart.asking or self._wishes or self._memory is not EMPTY or self._output is not None
         ):
-            return Moved(started, configuration, int(status), context, publications)
+            return _new(Moved, (started, configuration, status, context, publications, None, ()))
         memory, asked = self._remember()
-        return Moved(started, configuration, int(status), context, publications, memory, asked)
+        return _new(Moved, (started, configuration, status, context, publications, memory, asked))
 
     def _remember(self) -> tuple[bytes | None, tuple[Asked, ...]]:
         """What falls due later, and which steps go on, as it is after all this."""

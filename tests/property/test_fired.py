@@ -10,7 +10,7 @@ import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.encode import encode_structured
+from connectors.encode import STRUCTURED_HEADERS, encode_structured
 from connectors.source import RawRecord
 from engine.batch import Batch
 from engine.envelope import decode_envelope
@@ -154,7 +154,8 @@ def test_a_row_of_a_timer_is_the_one_that_the_log_s_plain_functions_make(
             time=due,
             data=orjson.dumps({"word": word}) if row.type == "said" else None,
         )
-        milliseconds, kafka_key, _ = decode_envelope(row.envelope, key.encode())
+        milliseconds, kafka_key, headers = decode_envelope(row.envelope, key.encode())
+        assert headers == STRUCTURED_HEADERS
         assert (time_of(milliseconds * 1_000), kafka_key) == (
             due.replace(microsecond=due.microsecond // 1_000 * 1_000),
             key.encode(),

@@ -53,6 +53,8 @@ class ByItself(Moves):
         """After how many that a run takes by itself, others have their turn."""
         self._at = (at, postgres_time(at))
         self._onward: dict[tuple[int, str], list[Arrival]] = {}
+        self._noticed = "", "", b""
+        """Source, id and digest of what the watchdog was told of last, of what runs ask of themselves."""
 
     def goes_on(self, at: datetime) -> None:
         """What comes now comes at this time."""
@@ -142,7 +144,10 @@ class ByItself(Moves):
         if isinstance(item, DeferredEvent):
             place = OF_DEFERRED, digest_number(item.digest)
         else:
-            place = OF_ITSELF, digest_number(digest_of(source_of(machine.namespace, machine.name), own_id))
+            source = source_of(machine.namespace, machine.name)
+            digest = digest_of(source, own_id)
+            self._noticed = source, own_id, digest
+            place = OF_ITSELF, digest_number(digest)
         beat[0], beat[1], beat[2], beat[3] = *place, self._at[1], run.id
         if self.never_returned and self.never_returned.get(run.sequence + 1) == own_id:
             return "a handler did not return"
@@ -167,7 +172,10 @@ class ByItself(Moves):
             else:
                 self.leave_deferral(arrival, run, item, outcome, at)
             return
-        arrival = own_arrival(route, run, found.occurrence, item, refused=isinstance(outcome, Refused))
+        source, own_id, digest = self._noticed
+        envelope = found.occurrence.envelope
+        known = digest if own_id == envelope.id and source == envelope.source else None
+        arrival = own_arrival(route, run, found.occurrence, item, known, refused=isinstance(outcome, Refused))
         self._take_own(arrival, machine, run, item, outcome, at)
 
     def _take_own(

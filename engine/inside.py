@@ -39,9 +39,18 @@ DEPARTURE = "pointsman-departure"
 
 
 def own_arrival(
-    route: Route, run: Run, occurrence: Occurrence, delayed: Delayed, *, refused: bool = False
+    route: Route,
+    run: Run,
+    occurrence: Occurrence,
+    delayed: Delayed,
+    digest: bytes | None = None,
+    *,
+    refused: bool = False,
 ) -> Arrival:
-    """What a run asked for, as it falls due; ``refused``: its record must tell all that it is, to be redriven."""
+    """What a run asked for, as it falls due; ``refused``: its record must tell all that it is, to be redriven.
+
+    ``digest`` is that of its event, where it is known.
+    """
     envelope = occurrence.envelope
     data = b"" if delayed.data is None else b',"data":' + orjson.dumps(delayed.data)
     time = orjson.dumps(envelope.time, option=orjson.OPT_UTC_Z)
@@ -55,7 +64,8 @@ def own_arrival(
         headers += ((DEPARTURE, orjson.dumps([delayed.topic, delayed.key, delayed.pipeline])),)
     record = _new(RawRecord, ("", 0, 0, delayed.due // 1_000, run.key.encode(), value, headers))
     decoded = _new(Decoded, (envelope, delayed.data, ""))
-    digest = digest_of(envelope.source, envelope.id)
+    if digest is None:
+        digest = digest_of(envelope.source, envelope.id)
     return _new(Arrival, (route, run.key, record, None, inner_topic(route), decoded, digest, delayed))
 
 

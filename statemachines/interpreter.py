@@ -321,9 +321,7 @@ def _offer(machine: Machine, run: Run, occurrence: Occurrence, memory: Memory) -
     moved = candidates[0].moved
     if moved is not None:
         return moved
-    # All but the occurrence itself, which holds the event: a cycle would live until the garbage collector finds it.
-    origin = machine, run, envelope, occurrence.key, occurrence.now
-    return _move(machine, run, occurrence, configuration, event, candidates, origin)
+    return _move(machine, run, occurrence, configuration, event, candidates)
 
 
 def _not_running(machine: Machine, run: Run, occurrence: Occurrence, memory: Memory) -> Outcome:
@@ -391,8 +389,9 @@ def _move(
     configuration: str,
     event: Event,
     candidates: tuple[Candidate, ...],
-    origin: tuple[object, ...],
 ) -> Outcome:
+    # Not the occurrence itself, which holds the event: a cycle would live until the garbage collector finds it.
+    envelope, key, now = occurrence.envelope, occurrence.key, occurrence.now
     context: Context | None = None
     tried: tuple[Tried, ...] = ()
     try:
@@ -400,7 +399,7 @@ def _move(
             if guard is not None:
                 if context is None:
                     context = read(machine, run.context)
-                    set_origin(event, (_meta, *origin))
+                    set_origin(event, (_meta, machine, run, envelope, key, now))
                 if not ask(guard, guard_name, context, event):
                     tried += (Tried(source, target, guard_name),)
                     continue
@@ -414,7 +413,8 @@ def _move(
             if context is None:
                 context = read(machine, run.context)
             # Where there is a target, the source is left, and the target not entered yet.
-            set_origin(event, (_meta if target is None else _meta_between, *origin))
+            meta = _meta if target is None else _meta_between
+            set_origin(event, (meta, machine, run, envelope, key, now))
             publications = act(action, action_name, context, event, run.key)
             written = write(machine, context, action_name, run.context)
             changed = None if written == run.context else written

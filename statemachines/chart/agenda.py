@@ -14,7 +14,6 @@ from statemachines.failing import describe
 from statemachines.handlers import HandlerError, time_asked
 from statemachines.limits import DELAY_DAYS_MAX, DELAYED_MAX, EXECUTIONS_MAX, MEMORY_BYTES_MAX
 from statemachines.memory import (
-    EMPTY,
     NOTHING_LEFT,
     Delayed,
     Execution,
@@ -153,9 +152,9 @@ class Agenda:
             rest.undoing,
             rest.scopes,
         )
-        if memory == EMPTY:
-            return NOTHING_LEFT if before not in (b"", NOTHING_LEFT) else None
         written = write_memory(memory)
+        if written is NOTHING_LEFT:
+            return written if before not in (b"", NOTHING_LEFT) else None
         if len(written) > MEMORY_BYTES_MAX:
             raise HandlerError(Reason.ACTION_FAILED, too_much(memory, len(written)))
         return None if written == before else written

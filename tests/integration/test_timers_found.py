@@ -17,6 +17,8 @@ from tests.services import Database
 WAIT = 20_000
 LIMIT = 10
 DUE = load("store")["due_runs"]
+BUT = {"store": ("due_runs", "begin_executions", "begin_untried"), "limits": ("begin_limited",)}
+"""Statements that pass over rows which are known by the engine, of which there may be thousands."""
 COLUMNS = (
     "started, updated, pipeline, generation, sequence, definition, held, waiting, status, configuration, \
     recent, hash, context, memory"
@@ -82,3 +84,17 @@ async def test_only_as_many_are_looked_at_as_are_taken(
     [some] = re.findall(r"using runs_due.*rows=([\d.]+) loops=16", plans[2])
     assert float(some) <= LIMIT, "of those that are due, no more than are asked for, of each home"
     assert "Rows Removed" not in plans[2], plans[2]
+
+
+@pytest.mark.parametrize(("file", "name"), [(file, name) for file, names in BUT.items() for name in names])
+async def test_what_is_passed_over_is_looked_up_and_not_compared_with_one_by_one(
+    engine: Connection, file: str, name: str
+) -> None:
+    statement = load(file)[name]
+    await engine.execute("set plan_cache_mode = force_generic_plan")
+    await engine.execute(f"prepare passing as {statement}")
+    number = max(int(one) for one in re.findall(r"\$(\d+)", statement))
+    rows = await engine.fetch(f"explain execute passing ({', '.join(['null'] * number)})")
+    plan = "\n".join(row[0] for row in rows)
+    assert "hashed SubPlan" in plan, plan
+    assert "<> ALL" not in plan, plan

@@ -50,7 +50,7 @@ with free as (
         select e.id, e.again
         from pointsman.executions e
         where e.pipeline = f.pipeline and e.step = f.step and e.limited_by = f.value and e.holder is null
-            and e.token = '' and e.again <= $6 and e.home = any ($7::smallint[]) and e.id <> all ($8::bigint[])
+            and e.token = '' and e.again <= $6 and e.home = any ($7::smallint[]) and e.id not in (select unnest($8::bigint[]))
             and exists (
                 select from pointsman.runs r where r.id = e.run and r.definition = any ($9::int[]) and r.held = 0
             )

@@ -162,7 +162,8 @@ order by w.run, w.sequence
 -- pipeline and a home are a range of the index, read from its beginning: however many wait, and however much has fallen
 -- due, no more are looked at than are asked for, beside those that are passed over. A run that follows a definition that is
 -- not loaded waits until it is; one that no event has started follows the newest. Context and memory are there where they
--- are small enough to be loaded before it is known that they are wanted.
+-- are small enough to be loaded before it is known that they are wanted. Those that are passed over are looked up in a hash:
+-- `<> all` would compare each run with each of them, once the plan is made for any arguments.
 select due.*
 from unnest($2::int[], $3::timestamptz[]) as served (pipeline, until)
 cross join unnest($1::smallint[]) as home (number)
@@ -174,7 +175,7 @@ cross join lateral (
     from pointsman.runs r
     where r.pipeline = served.pipeline and pointsman.home_of(r.key) = home.number and r.wake_at <= served.until
         and r.wake_at is not null and r.held = 0 and (r.definition = any ($4::int[]) or r.status <> 1)
-        and r.id <> all ($6::bigint[])
+        and r.id not in (select unnest($6::bigint[]))
     order by r.wake_at limit $5
 ) as due
 order by due.wake_at limit $5
@@ -417,7 +418,7 @@ with wanted as (
         from pointsman.executions e
         where e.pipeline = wanted.pipeline and e.step = wanted.step and e.holder is null and e.token = ''
             and e.again <= $4
-            and e.home = any ($5::smallint[]) and e.id <> all ($6::bigint[])
+            and e.home = any ($5::smallint[]) and e.id not in (select unnest($6::bigint[]))
             and exists (
                 select from pointsman.runs r where r.id = e.run and r.definition = any ($7::int[]) and r.held = 0
             )
@@ -454,7 +455,7 @@ with wanted as (
         from pointsman.executions e
         where e.pipeline = wanted.pipeline and e.step = wanted.step and e.holder is null
             and (e.stopping or e.began is not null) and (e.stopping or e.began <= wanted.overdue)
-            and e.home = any ($5::smallint[]) and e.id <> all ($6::bigint[])
+            and e.home = any ($5::smallint[]) and e.id not in (select unnest($6::bigint[]))
             and exists (
                 select from pointsman.runs r where r.id = e.run and r.definition = any ($7::int[]) and r.held = 0
             )
@@ -467,7 +468,7 @@ with wanted as (
         from pointsman.executions e
         where e.pipeline = wanted.pipeline and e.step = wanted.step and e.holder is null
             and e.token <> '' and e.again <= $9
-            and e.home = any ($5::smallint[]) and e.id <> all ($6::bigint[])
+            and e.home = any ($5::smallint[]) and e.id not in (select unnest($6::bigint[]))
             and exists (
                 select from pointsman.runs r where r.id = e.run and r.definition = any ($7::int[]) and r.held = 0
             )
@@ -504,13 +505,13 @@ delete from pointsman.holders where id = $1
 -- What this engine was given, and does not know of: it was cancelled, or lost the connection, before it heard the answer.
 update pointsman.executions
 set holder = null, began = case when attempt > since + 1 or token <> '' then began end
-where holder = $1 and id <> all ($2::bigint[])
+where holder = $1 and id not in (select unnest($2::bigint[]))
 
 -- name: put_held_back
 -- Of held runs, what has ended here: what became of it waits behind the hold, and nothing of it begins before that is over.
 update pointsman.executions e set holder = null
 from pointsman.runs r
-where e.holder = $1 and e.id <> all ($2::bigint[]) and r.id = e.run and r.held > 0
+where e.holder = $1 and e.id not in (select unnest($2::bigint[])) and r.id = e.run and r.held > 0
 
 -- name: begun_by_others
 -- Attempts that engines have begun who are not heard of any more.
@@ -518,7 +519,7 @@ select e.id, e.pipeline, r.key, r.generation, e.run, r.definition, e.home, e.seq
     e.error, ''::bytea as input, e.of, e.stopping, null::bytea as made, e.since, e.token, e.progress, e.began
 from pointsman.executions e join pointsman.runs r on r.id = e.run
 where e.holder is not null and e.home = any ($1::smallint[]) and e.pipeline = any ($2::int[])
-    and r.definition = any ($3::int[]) and r.held = 0 and e.id <> all ($4::bigint[])
+    and r.definition = any ($3::int[]) and r.held = 0 and e.id not in (select unnest($4::bigint[]))
     and not exists (
         select from pointsman.holders h
         where h.id = e.holder and h.seen >= clock_timestamp() - make_interval(secs => $5)

@@ -191,17 +191,17 @@ def read_memory(written: bytes) -> Memory:
 
 
 def _read(written: bytes) -> Memory:
-    form = orjson.loads(written)
-    return Memory(
-        tuple(Delayed(*one) for one in form.get("delayed", ())),
-        form.get("marks", {}),
-        form.get("seen", {}),
-        form.get("output"),
-        tuple(Execution(*one) for one in form.get("executions", ())),
-        tuple(Owed(*one) for one in form.get("owed", ())),
-        form.get("undoing", -1),
-        form.get("scopes", {}),
-    )
+    said = orjson.loads(written).get
+    return _new(Memory, (
+        tuple([Delayed(*one) for one in said("delayed", ())]),
+        said("marks", {}),
+        said("seen", {}),
+        said("output"),
+        tuple([Execution(*one) for one in said("executions", ())]),
+        tuple([Owed(*one) for one in said("owed", ())]),
+        said("undoing", -1),
+        said("scopes", {}),
+    ))  # fmt: skip
 
 
 _read_again = lru_cache(maxsize=REREAD_MAX)(_read)

@@ -63,6 +63,7 @@ class Microsteps:
     def __init__(self, chart: Chart) -> None:
         self.chart = chart
         self.undoings = Undoings(chart)
+        self._has_eventless = any(EVENTLESS in node.arcs for node in chart.nodes)
         self._lanes: dict[tuple[int, str], tuple[tuple[Arc, ...], ...]] = {}
         self._certain: dict[tuple[Spot, str], tuple[Arc, ...]] = {}
         """What is selected whatever guards may say, since none is asked."""
@@ -103,7 +104,7 @@ class Microsteps:
 
     def select_eventless(self, spot: Spot, holds: Callable[[Arc], bool]) -> tuple[Arc, ...]:
         """The same for transitions that wait for no event."""
-        return self.select(spot, EVENTLESS, holds)
+        return self.select(spot, EVENTLESS, holds) if self._has_eventless else ()
 
     def select_of(self, number: int, event_type: str, holds: Callable[[Arc], bool]) -> tuple[Arc, ...]:
         """For an event that is one state's own: the first that holds, of that state or else of those around it."""

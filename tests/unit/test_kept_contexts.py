@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
+import orjson
 import pytest
 from pydantic import Field
 
+from connectors.encode import STRUCTURED_HEADERS, encode_structured
+from connectors.source import Partition, RawRecord
+from engine.claims import Claim, Slice
+from engine.committer import Committer
+from engine.observing import Silent
+from engine.routing import Loaded, make_routes
 from statemachines import Context, Pipeline
 from statemachines.handlers import read, write
 from statemachines.interpreter import step
@@ -12,6 +21,8 @@ from statemachines.limits import KEPT_BYTES_MAX, KEPT_CONTEXTS_MAX, KEPT_PAUSE_C
 from statemachines.machine import Machine, compile_pipeline
 from statemachines.outcome import Moved
 from statemachines.run import Run
+from tests.fakes.store import FakeStore, Tables
+from tests.hoarder import TOPIC, Book, hoarder, spoil
 from tests.unit.machines import Noted, Opened, begun, occurrence
 
 
@@ -108,3 +119,34 @@ def test_they_are_kept_on_where_they_are_read_again(machine: Machine) -> None:
         if number % 2:
             read(machine, written)
     assert not machine.kept.pausing
+
+
+@pytest.mark.parametrize("chart", [False, True])
+async def test_what_functions_do_to_contexts_that_they_have_kept_changes_no_run_of_an_engine(
+    *, chart: bool
+) -> None:
+    store = FakeStore(Tables())
+    compiled = compile_pipeline(hoarder(chart=chart))
+    pipeline = await store.register_pipeline(compiled.name)
+    definition = await store.register_definition(pipeline, 1, b"h", b"c", b"{}")
+    topics = make_routes([Loaded(compiled, pipeline, definition)], {})
+    committer = Committer(store, topics, "c", lambda: datetime.now(UTC), Silent(), [0, 0, 0, 0])
+    place = Partition(TOPIC, 0)
+    await store.add_positions({place: 0})
+    [(number, _, position, epoch)] = await store.take_positions([place])
+    claim, texts = Claim(number, place, epoch, position), ["one", "two", "three"]
+    for offset, text in enumerate(["", *texts]):
+        data = {"book": "b", "text": text}
+        value = encode_structured(
+            id=str(offset),
+            source="/shelf",
+            type="book.noted" if text else "book.opened",
+            data=orjson.dumps(data),
+        )
+        record = RawRecord(TOPIC, 0, offset, 0, b"b", value, STRUCTURED_HEADERS)
+        await committer.commit(await committer.prepare([Slice(claim, [record], offset, offset + 1)], None))
+        spoil()
+    [route] = topics[TOPIC].routes
+    [stored] = await store.load_runs(pipeline, ["b"])
+    assert stored.context == route.cache["b"].context
+    assert Book.model_validate_json(stored.context) == Book(texts=texts, count=len(texts))

@@ -41,37 +41,11 @@ class Macrostep:
     """One of them; used once."""
 
     __slots__ = (
-        "_begun",
-        "_context",
-        "_ended",
-        "_entered",
-        "_envelope",
-        "_event",
-        "_failures",
-        "_kept",
-        "_key",
-        "_last_failure",
-        "_left",
-        "_live",
-        "_machine",
-        "_memory",
-        "_moves",
-        "_now",
-        "_number",
-        "_output",
-        "_performed",
-        "_publications",
-        "_queue",
-        "_refusals",
-        "_run",
-        "_settled",
-        "_spot",
-        "_steps",
-        "_stopped",
-        "_touched",
-        "_wishes",
-        "tried",
-    )
+        "_begun", "_context", "_ended", "_entered", "_envelope", "_event", "_failures", "_kept", "_key",
+        "_last_failure", "_left", "_live", "_machine", "_memory", "_moves", "_now", "_number", "_output",
+        "_performed", "_publications", "_queue", "_refusals", "_run", "_settled", "_spot", "_steps",
+        "_stopped", "_touched", "_wishes", "tried",
+    )  # fmt: skip
 
     def __init__(
         self,

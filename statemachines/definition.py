@@ -6,21 +6,24 @@ and nothing has a side effect, so that a pipeline's file can be imported anywher
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar, overload
 
 from statemachines.bounds import Bounds, Breaker, Limit
+from statemachines.command import Command
 from statemachines.context import Context
+from statemachines.described import Described
 from statemachines.done import Done, make_done
 from statemachines.effects import Out
 from statemachines.events import After, Cancelled, Event, KeyBy, StepFailed, make_after
+from statemachines.later import Later
 from statemachines.lines import Delay, Handler, Initial, Keyed, Kind, Move, Start, name_of
 from statemachines.ordering import OrderBy
 from statemachines.places import Place, calling_place
 from statemachines.policies import Closed, NoRun, Once, PolicyLine, Unexpected
-from statemachines.step import Retry, Step, StepMaker
+from statemachines.step import AsyncStep, Call, PlainStep, Retry, Step, StepMaker, above_function
 from statemachines.topic import Policy, Topic
 
 __all__ = [
@@ -40,6 +43,7 @@ __all__ = [
 
 C = TypeVar("C", bound=Context)
 E = TypeVar("E", bound=Event)
+R = TypeVar("R")
 
 OnError = Literal["refuse", "ignore"]
 TimersFire = Literal["after_backlog", "on_time"]
@@ -329,8 +333,39 @@ class Pipeline(Generic[C]):
         self.states.append(made)
         return made
 
+    @overload
+    def step(  # type: ignore[overload-overlap]  # what is awaitable comes first
+        self, function: Callable[[C, Call], Coroutine[Any, Any, R | Later]], /
+    ) -> AsyncStep[C, R]: ...
+
+    @overload
+    def step(self, function: Callable[[C, Call], Command[R]], /) -> PlainStep[C, R, Command[R]]: ...
+
+    @overload
+    def step(self, function: Callable[[C, Call], Described[R]], /) -> PlainStep[C, R, Described[R]]: ...
+
+    @overload
+    def step(self, function: Callable[[C, Call], R | Later], /) -> PlainStep[C, R]: ...
+
+    @overload
     def step(
         self,
+        function: None = None,
+        /,
+        *,
+        timeout: timedelta | None = ...,
+        retry: Retry | None = ...,
+        at_once: int | None = ...,
+        heartbeat: timedelta | None = ...,
+        within: timedelta | None = ...,
+        breaker: Breaker | None = ...,
+        limit: Limit | None = ...,
+    ) -> StepMaker[C]: ...
+
+    def step(
+        self,
+        function: Callable[[C, Call], Any] | None = None,
+        /,
         *,
         timeout: timedelta | None = None,
         retry: Retry | None = None,
@@ -339,13 +374,15 @@ class Pipeline(Generic[C]):
         within: timedelta | None = None,
         breaker: Breaker | None = None,
         limit: Limit | None = None,
-    ) -> StepMaker[C]:
+    ) -> StepMaker[C] | Step[C, Any]:
         """Make a step of a function of (context, call), sync or async, which does work with side effects.
 
         It is done while a state is active that is given it with ``run=``, outside of any transition, and is given a
-        context that it cannot change. What it returns, as its annotation says, comes back as its ``done``.
+        context that it cannot change. What it returns, as its annotation says, comes back as its ``done``. Without any
+        settings it is written ``@flow.step``, or ``@flow.step()``.
 
         Args:
+            function: what it is written above, where it has no settings.
             timeout: how long one attempt may take; None: as long as it does.
             retry: how often it is tried, and how long is waited in between; None: as ``Retry()`` says.
             at_once: how many of it may go on at once in one engine; None: it has no limit of its own.
@@ -356,7 +393,8 @@ class Pipeline(Generic[C]):
             limit: how many may go on at once, and begin in a second, in all engines together; None: it has none.
         """
         tried, bounds = Retry() if retry is None else retry, Bounds(heartbeat, within, breaker, limit)
-        return StepMaker(self.steps.append, timeout, tried, at_once, bounds, calling_place())
+        make = StepMaker(self.steps.append, timeout, tried, at_once, bounds, calling_place())
+        return make if function is None else make(above_function(function, "@flow.step"))
 
     def start(
         self,

@@ -50,6 +50,7 @@ __all__ = [
     "Retry",
     "Step",
     "StepMaker",
+    "above_function",
     "bare_function",
     "error_name",
     "exponential",
@@ -63,6 +64,7 @@ W = TypeVarWithDefault("W", default=R)
 """What a function returns when it is called: its result, or what is to be done to come to that."""
 N = TypeVarWithDefault("N", default=None)
 """The same of what comes to nothing."""
+T = TypeVar("T")
 
 TIMED_OUT = "timed_out"
 
@@ -120,8 +122,46 @@ class Step(Generic[C, R]):
         done: R | Coroutine[Any, Any, R] = self.function(context, call)
         return done
 
+    @overload
+    def compensate(
+        self, function: Callable[[C, R | None, Call], Coroutine[Any, Any, Later | None]], /
+    ) -> AsyncCompensation[C, R]: ...
+
+    @overload
+    def compensate(
+        self, function: Callable[[C, R | None, Call], Command[None]], /
+    ) -> PlainCompensation[C, R, Command[None]]: ...
+
+    @overload
+    def compensate(
+        self, function: Callable[[C, R | None, Call], Described[None]], /
+    ) -> PlainCompensation[C, R, Described[None]]: ...
+
+    @overload
+    def compensate(
+        self, function: Callable[[C, R | None, Call], Later | None], /
+    ) -> PlainCompensation[C, R]: ...
+
+    @overload
     def compensate(
         self,
+        function: None = None,
+        /,
+        *,
+        timeout: timedelta | None = ...,
+        retry: Retry | None = ...,
+        at_once: int | None = ...,
+        on_error: bool = ...,
+        heartbeat: timedelta | None = ...,
+        within: timedelta | None = ...,
+        breaker: Breaker | None = ...,
+        limit: Limit | None = ...,
+    ) -> CompensationMaker[C, R]: ...
+
+    def compensate(
+        self,
+        function: Callable[[C, R | None, Call], Any] | None = None,
+        /,
         *,
         timeout: timedelta | None = None,
         retry: Retry | None = None,
@@ -131,13 +171,15 @@ class Step(Generic[C, R]):
         within: timedelta | None = None,
         breaker: Breaker | None = None,
         limit: Limit | None = None,
-    ) -> CompensationMaker[C, R]:
+    ) -> CompensationMaker[C, R] | Compensation[C, R]:
         """Make a compensation of a function of (context, made, call), sync or async: it undoes what this step did.
 
         It is done once for each time that this step was, where the run is undone. ``made`` is what the step returned;
-        None where it is not known what it did. ``call.of`` is the call that is undone.
+        None where it is not known what it did. ``call.of`` is the call that is undone. Without any settings it is
+        written ``@charge.compensate``, or ``@charge.compensate()``.
 
         Args:
+            function: what it is written above, where it has no settings.
             timeout: how long one attempt may take; None: as long as it does.
             retry: how often it is tried, and how long is waited in between; None: as ``Retry()`` says.
             at_once: how many of it may go on at once in one engine; None: it has no limit of its own.
@@ -149,7 +191,8 @@ class Step(Generic[C, R]):
             limit: how many may go on at once, and begin in a second, in all engines together; None: it has none.
         """
         tried, bounds = Retry() if retry is None else retry, Bounds(heartbeat, within, breaker, limit)
-        return CompensationMaker(self, timeout, tried, at_once, bounds, on_error, calling_place())
+        make = CompensationMaker(self, timeout, tried, at_once, bounds, on_error, calling_place())
+        return make if function is None else make(above_function(function, f"@{self.name}.compensate"))
 
     @property
     def compensation(self) -> Compensation[C, R] | None:
@@ -424,6 +467,17 @@ def bare_function(function: Any) -> Any:
     """The function itself, where it is wrapped, has arguments already, or is an object that is called."""
     *_, innermost = _layers(function)
     return innermost
+
+
+def above_function(given: T, decorator: str) -> T:
+    """What a decorator without settings is above. Raises TypeError: that is no function."""
+    if not callable(given):
+        message = (
+            f"{decorator} stands above a function, and was given {given!r}: its settings have names, as in "
+            f"{decorator}(timeout=timedelta(seconds=30))"
+        )
+        raise TypeError(message)
+    return given
 
 
 def error_name(error: Any) -> str:

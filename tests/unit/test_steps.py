@@ -60,6 +60,39 @@ def test_the_steps_of_a_pipeline_are_in_the_order_of_the_file() -> None:
     assert of.steps == [first, second]
 
 
+async def test_without_settings_neither_a_step_nor_a_compensation_needs_parentheses() -> None:
+    of = flow()
+
+    @of.step
+    async def charging(order: Order, call: Call) -> Charge:
+        return Charge(id=f"{call.idempotency_key} for {order.amount}")
+
+    @charging.compensate
+    def refund(order: Order, made: Charge | None, call: Call) -> None:
+        order.said.append(f"{call.of.idempotency_key}: {made}")
+
+    assert of.works == [charging, refund]
+    assert (charging.compensation, charging.is_async, refund.is_async) == (refund, True, False)
+    assert [one.place.file for one in of.works] == [__file__, __file__]
+    assert charging.retry.attempts == refund.retry.attempts == 5
+    made = await charging(Order(amount=7), CALL)
+    assert made.id == "k-1 for 7"
+    order = Order()
+    refund(order, None, Call("k-2", 1, "order-1", "refund", undone=CALL))
+    assert order.said == ["k-1: None"]
+
+
+def test_settings_without_their_names_are_refused_with_a_word_on_how_to_give_them() -> None:
+    of, second = flow(), timedelta(seconds=1)
+    written: Any = of.step
+    with pytest.raises(TypeError, match=r"@flow\.step stands above a function.*@flow\.step\(timeout="):
+        written(second)
+    undoing: Any = of.step(pack).compensate
+    with pytest.raises(TypeError, match=r"@pack\.compensate stands above a function.*\(timeout="):
+        undoing(second)
+    assert len(of.works) == 1
+
+
 async def test_it_is_called_like_its_function() -> None:
     of = flow()
     assert of.step()(pack)(Order(), CALL) == 1

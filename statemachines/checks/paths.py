@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from statemachines.checks import shadows
+from statemachines.checks import shadows, staying
 from statemachines.checks.tree import Some, Tree
 from statemachines.definition import Pipeline
 from statemachines.mistakes import Mistake
@@ -79,10 +79,13 @@ def _endless(tree: Tree, reached: set[Some]) -> Iterator[Mistake]:
     leaves = [state for state in reached if tree.is_leaf(state)]
     active = {one for leaf in leaves for one in tree.chain(leaf)}
     hopeful = {one for leaf in leaves if ("active", leaf) in ending for one in tree.chain(leaf)}
+    told = staying.staying(tree)
+    untold = {one for leaf in leaves if leaf not in told for one in tree.chain(leaf)}
     for state in tree.named.values():
         # Of a state in which everything is like this, only the outermost is named.
         hopeless = state in active and state not in hopeful
-        if hopeless and (state.parent is None or state.parent in hopeful):
+        # Why a run stays where it has done its step is told by itself.
+        if hopeless and state in untold and (state.parent is None or state.parent in hopeful):
             message = f"a run that is in {state.name!r} never ends: no way leads from it to a final state"
             cure = "Add the transitions that lead on, or mark it with final=True"
             if state.parent is not None:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter
 from tenacity.wait import wait_base
 
-from statemachines.checks import bounds, described
+from statemachines.checks import bounds, described, staying
 from statemachines.checks.bounds import is_count, is_exception
 from statemachines.checks.names import wrong_with_type
 from statemachines.checks.tree import Some, Tree
@@ -44,6 +44,7 @@ def find(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
         yield from _run(state, pipeline)
     yield from _unused(tree)
     if tree.is_sound:
+        yield from staying.find(tree)
         yield from _failures_that_nothing_takes(tree)
 
 

@@ -17,6 +17,7 @@ from statemachines import (
     Context,
     Done,
     Event,
+    Failed,
     Limit,
     Mistake,
     Pipeline,
@@ -27,7 +28,7 @@ from statemachines import (
 )
 from statemachines.limits import DELAY_DAYS_MAX
 from statemachines.validation import find_mistakes
-from tests.unit.mistaken import Asked, Begun, Empty, Ended, Flow, right, state_of, the_mistake, yes
+from tests.unit.mistaken import Asked, Begun, Empty, Ended, Flow, build, right, state_of, the_mistake, yes
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -574,3 +575,108 @@ def test_done_of_states_and_of_steps_are_told_apart() -> None:
     flow, _ = running()
     flow.on(Done, to="done")
     assert the_mistake(flow).message == "the event 'Done' is of no state of pipeline 'right'"
+
+
+# Steps that are done, and nobody takes it.
+
+
+class Waiting:
+    """``open`` runs a step whose end nothing takes, and takes nothing else; ``done`` is reached from ``before``."""
+
+    def __init__(self) -> None:
+        self.flow: Flow = Pipeline("waiting", Empty, topics=["things"])
+        self.step: Step[Any, Any] = self.flow.step(work)
+        before = self.flow.state("before", initial=True)
+        before.on(Ended, to="done")
+        before.on(Asked, to="outer")
+        self.outer = self.flow.state("outer")
+        self.open = self.outer.state("open", run=self.step, initial=True)
+        self.done = self.flow.state("done", final=True)
+        self.flow.start(Begun, build)
+        self.flow.on_failure(to="done")
+
+    def aside(self) -> Any:
+        """A region beside that of ``open``, which ``outer`` has then, with a state in it."""
+        self.outer.kind = "region"
+        both = self.flow.state("both")
+        self.outer.parent = both
+        return both.region("aside").state("other", initial=True)
+
+
+def test_a_step_whose_end_nothing_takes_is_warned_of() -> None:
+    made = Waiting()
+    mistake = the_mistake(made.flow, "warning")
+    assert mistake.message == (
+        "no transition takes the end of the step 'work' in the state 'open', and nothing else leads on from there: "
+        "once it is done, the run stays"
+    )
+    assert mistake.cure == "Add one on work.done, or on what the run waits for then"
+    assert (mistake.state, mistake.place) == ("open", made.open.place)
+
+
+def test_that_such_a_run_never_ends_is_not_said_besides() -> None:
+    made = Waiting()
+    made.flow.moves[:] = [one for one in made.flow.moves if one.source is not None]
+    made.open.on(made.step.failed, do=awaited_by_nobody)
+    assert "takes the end of the step" in the_mistake(made.flow, "warning").message
+
+
+class AnyEnd(Event, type="done.step.*"):
+    pass
+
+
+class AnyThing(Event, type="*"):
+    pass
+
+
+@pytest.mark.parametrize(
+    "goes_on",
+    [
+        lambda made: made.open.on(made.step.done, to="done"),
+        lambda made: made.open.on(made.step.done, do=awaited_by_nobody),
+        lambda made: made.outer.on(made.step.done, to="done"),
+        lambda made: made.flow.on(made.step.done, to="done"),
+        lambda made: made.open.on(made.step.done, to="done", when=yes),
+        lambda made: made.flow.on(AnyEnd, to="done"),
+        lambda made: made.open.on(AnyThing, to="done"),
+        lambda made: made.open.on(Ended, to="done"),
+        lambda made: made.outer.on(Ended, to="done"),
+        lambda made: made.flow.on(Ended, to="done"),
+        lambda made: made.open.after(SECOND, to="done"),
+        lambda made: made.flow.after(SECOND, to="done"),
+        lambda made: made.open.always(to="done", when=yes),
+        lambda made: made.open.on(Ended, to="nowhere"),
+        lambda made: made.aside().on(Ended, to="done"),
+        lambda made: made.open.state("in", initial=True).on(Ended, to="done"),
+    ],
+)
+def test_where_it_is_taken_or_the_run_waits_for_something_else_it_is_not(
+    goes_on: Callable[[Waiting], None],
+) -> None:
+    made = Waiting()
+    goes_on(made)
+    assert [one for one in find_mistakes(made.flow) if "takes the end" in one.message] == []
+
+
+@pytest.mark.parametrize(
+    "is_none",
+    [
+        lambda made: made.open.on(made.step.failed, to="done"),
+        lambda made: made.open.on(made.step.timed_out, to="done"),
+        lambda made: made.flow.on(AnyThing, do=awaited_by_nobody),
+        lambda made: made.flow.on(Ended, to="done", compensate=True),
+        lambda made: made.flow.on_cancel(to="done"),
+        lambda made: made.flow.on(Failed, to="done"),
+        lambda made: made.aside().on(Ended, do=awaited_by_nobody),
+        lambda made: made.flow.state("elsewhere").on(Ended, to="done"),
+    ],
+)
+def test_failures_ways_back_and_what_happens_elsewhere_do_not_lead_on(
+    is_none: Callable[[Waiting], None],
+) -> None:
+    made = Waiting()
+    is_none(made)
+    assert [one.state for one in find_mistakes(made.flow) if "takes the end" in one.message] == ["open"]
+
+
+def awaited_by_nobody(_context: Empty, _event: Event) -> None: ...

@@ -175,7 +175,7 @@ class Batch(Pausing):
         try:
             return key_of(how, own.data, None), None
         except HandlerError as error:
-            return None, Refused(error.reason, str(error), holds=False)
+            return None, Refused(error.reason, str(error), holds=False, raised=error.raised)
         finally:
             self.rest()
 

@@ -32,6 +32,7 @@ from engine.claims import Claim, Slice, bytes_in, halves, moves_of
 from engine.executions import StepResult
 from engine.loading import keep, load_for, load_into_cache
 from engine.observing import Observer
+from engine.raised import Seldom
 from engine.routing import Route, TopicRoute
 from engine.run_ids import RunIds
 from engine.store.contract import LostPositionsError, LostRunsError, RefusedByStoreError, Store
@@ -116,6 +117,7 @@ class Committer:
         """By pipeline, as far as it was heard; batches look at it."""
         self._names = {route.pipeline: route.name for topic in topics.values() for route in topic.routes}
         self.last_ticket = 0
+        self._traced = Seldom()
 
     async def learn_pauses(self) -> None:
         """Know which pipelines are paused."""
@@ -477,7 +479,7 @@ class Committer:
         if ticket is not None:
             self.last_ticket = ticket
         if batch.commit.dead_letters:
-            tell_dead_letters(batch.commit.dead_letters)
+            tell_dead_letters(batch.commit.dead_letters, self._traced)
         self._observer.committed(batch, seconds)
 
 

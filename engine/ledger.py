@@ -191,7 +191,7 @@ class Ledger:
             topic=arrival.topic.dead_letters,
             details=details_bytes(refused.tried, refused.policy),
         )
-        self.commit.dead_letters.append(letter)
+        self.commit.dead_letters.append(letter._replace(raised=refused.raised))
         self.count(route, Disposition(letter.disposition))
 
     def note(

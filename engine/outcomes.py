@@ -13,10 +13,12 @@ from tenacity import RetryCallState
 
 from connectors.executor import Ended
 from engine.executions import StepResult
+from engine.raised import FailedAttempts
 from engine.routing import Route
 from engine.store.values import BegunExecution
 from statemachines.call import Beat, read_progress
 from statemachines.durations import told_duration
+from statemachines.events import STEP_TRIED
 from statemachines.failing import describe
 from statemachines.later import Later
 from statemachines.machine import Machine
@@ -44,8 +46,10 @@ PAUSE_SECONDS_MAX = 30 * 24 * 3_600.0
 class Outcomes:
     """Makes them, for the pipelines that are loaded."""
 
-    def __init__(self, clock: Callable[[], datetime]) -> None:
+    def __init__(self, clock: Callable[[], datetime], failed: FailedAttempts | None = None) -> None:
+        """``failed`` is told of attempts that failed; None: nobody is."""
         self._clock = clock
+        self._failed_attempts = failed
         self._routes: dict[int, Route] = {}
         self._meanings: dict[tuple[int, str], tuple[Machine, Step[Any, Any]]] = {}
         """By definition and name."""
@@ -108,6 +112,35 @@ class Outcomes:
 
     def failure(self, begun: BegunExecution, ended: Ended) -> StepResult:
         """Of one that failed: for good, or to be tried again when the step's strategy says."""
+        found = self._failure(begun, ended)
+        for_good = not found.event_type.startswith(STEP_TRIED)
+        self.tell(
+            begun, ended, "it has failed for good" if for_good else "it is tried again", for_good=for_good
+        )
+        return found
+
+    def tell(self, begun: BegunExecution, ended: Ended, so: str, *, for_good: bool = False) -> None:
+        """Have the log say that an attempt failed, and what follows.
+
+        What a pipeline has a transition for is no error of anybody's.
+        """
+        _, step = self.meant(begun)
+        error, what = ended.error, "the compensation" if isinstance(step, Compensation) else "the step"
+        if self._failed_attempts is None or error is None:
+            return
+        level = logging.ERROR if for_good else logging.WARNING
+        if isinstance(error, tuple(one for one in step.declared if isinstance(one, type))):
+            level = logging.INFO
+        how = (
+            f"an attempt at {what} timed out ({error})" if ended.timed_out else f"an attempt at {what} raised"
+        )
+        how = f"an attempt at {what} was lost" if ended.lost else how
+        known = {"pipeline": self._routes[begun.pipeline].name, "run": begun.key}
+        self._failed_attempts.tell(
+            level, f"{how}; {so}", {**known, "step": begun.step, "attempt": begun.attempt}, error
+        )
+
+    def _failure(self, begun: BegunExecution, ended: Ended) -> StepResult:
         machine, step = self.meant(begun)
         execution, error, retry = _execution(begun), ended.error, step.retry
         assert error is not None, "it failed"

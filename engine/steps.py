@@ -34,6 +34,7 @@ from engine.outcomes import Outcomes
 from engine.progress import LastWords
 from engine.promises import Promises
 from engine.pulse import Pulse
+from engine.raised import FailedAttempts
 from engine.rooms import Place, Rooms, Taken, overdue_at, split
 from engine.routing import Route
 from engine.store.contract import Store
@@ -92,7 +93,8 @@ class Steps:
         self._store: Store | None = None
         self._routes: dict[int, Route] = {}
         self._works = False
-        self._outcomes = Outcomes(clock)
+        self._failed = FailedAttempts()
+        self._outcomes = Outcomes(clock, self._failed)
         self.paused: Mapping[int, object] = {}
         """Pipelines of which no step begins."""
         self._kinds: dict[Place, Step[Any, Any]] = {}
@@ -294,6 +296,7 @@ class Steps:
             await self._begin_untried(store, definitions)
         if homes:
             await self._begin_next(store, homes, definitions, for_all=for_all)
+        self._failed.tell_rest()
         self.turned.set()
 
     async def _begin_next(
@@ -497,6 +500,8 @@ class Steps:
         if going.stopping:
             unseen = ended.lost or ended.timed_out or isinstance(ended.result, Later)
             how = UNKNOWN if unseen else ENDED if ended.error is None else FAILED
+            if how == FAILED:
+                self._outcomes.tell(begun, ended, "its state was left by then")
             self._keep(self._outcomes.stopped(begun, how, ended.result))
         elif ended.error is None:
             self._keep(self._outcomes.success(begun, ended.result))

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import islice
 
+from engine.raised import Seldom, Trace
 from engine.store.values import DeadLetter, Pause
 
 log = logging.getLogger("pointsman.engine")
@@ -18,10 +19,13 @@ TOLD_MAX = 10
 """Dead letters of one commit that get a line each; the others are counted by reason."""
 
 
-def tell_dead_letters(letters: Sequence[DeadLetter]) -> None:
-    """Warn of each of the first dead letters of a commit, and of how many there are beside them."""
+def tell_dead_letters(letters: Sequence[DeadLetter], traced: Seldom) -> None:
+    """Warn of each of the first dead letters of a commit, and of how many there are beside them.
+
+    Where user code has raised, the calls that led there are told, if they were not a moment ago (``traced``).
+    """
     for letter in islice(letters, TOLD_MAX):
-        log.warning("%s", _sentence(letter), extra=_fields(letter))
+        log.warning("%s", _sentence(letter), extra=_fields(letter) | _trace(letter, traced))
     rest = Counter(letter.reason for letter in islice(letters, TOLD_MAX, None))
     if rest:
         reasons = ", ".join(f"{number} {reason}" for reason, number in rest.most_common())
@@ -58,6 +62,13 @@ def _fields(letter: DeadLetter) -> dict[str, object]:
         "offset": letter.offset,
     }
     return {name: value for name, value in known.items() if value is not None}
+
+
+def _trace(letter: DeadLetter, traced: Seldom) -> dict[str, object]:
+    traced.forget()
+    if letter.raised is None or not traced.may((letter.pipeline, letter.raised)):
+        return {}
+    return {"error": letter.raised.name, "trace": Trace((letter.raised, letter.error))}
 
 
 def _told(letter: DeadLetter) -> dict[str, str]:

@@ -32,7 +32,7 @@ def cancel(machine: Machine, run: Run, occurrence: Occurrence) -> Moved | Refuse
     try:
         moved = macrostep.move(event)
     except HandlerError as error:
-        return Refused(error.reason, str(error), holds=True, tried=macrostep.tried)
+        return Refused(error.reason, str(error), holds=True, tried=macrostep.tried, raised=error.raised)
     if moved is not None:
         return _with_all_begun_anew(run, moved)
     steps = {*(one.step for one in memory.owed), *(one.step for one in memory.executions)}

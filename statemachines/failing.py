@@ -10,7 +10,7 @@ from pydantic_core import from_json
 
 from statemachines.limits import ERROR_CHARACTERS_MAX
 from statemachines.outcome import Reason
-from statemachines.places import place_of
+from statemachines.places import place_of, raised_by
 
 ERRORS_TOLD_MAX = 20
 _LONG_NUMBER = re.compile(rb"[0-9]{19}")
@@ -19,10 +19,13 @@ _LONG_NUMBER = re.compile(rb"[0-9]{19}")
 class HandlerError(Exception):
     """User code raised, or returned or left behind what cannot be."""
 
-    def __init__(self, reason: Reason, message: str, handler: str = "") -> None:
+    def __init__(
+        self, reason: Reason, message: str, handler: str = "", raised: BaseException | None = None
+    ) -> None:
         super().__init__(message)
         self.reason = reason
         self.handler = handler
+        self.raised = None if raised is None else raised_by(raised)
 
 
 def check_exact(written: bytes, what: str) -> None:

@@ -56,7 +56,7 @@ def ask(guard: Callable[[Any, Any], Any], name: str | None, context: Context, ev
     try:
         answer = guard(context, event)
     except BaseException as error:  # noqa: BLE001 - whatever user code raises ends here
-        raise HandlerError(Reason.GUARD_FAILED, describe(error, name), name or "") from None
+        raise HandlerError(Reason.GUARD_FAILED, describe(error, name), name or "", error) from None
     if answer is True or answer is False:
         return answer
     message = f"{name} returned {type(answer).__name__}; a guard answers True or False"
@@ -88,7 +88,7 @@ def act(
     except HandlerError as error:
         raise _of(error, name) from None
     except BaseException as error:  # noqa: BLE001 - whatever user code raises ends here; serializers are user code too
-        raise HandlerError(Reason.ACTION_FAILED, describe(error, name), name or "") from None
+        raise HandlerError(Reason.ACTION_FAILED, describe(error, name), name or "", error) from None
     _check_outlet(asked, name, event)
     if more:
         raise RaisesError(performed)
@@ -107,7 +107,7 @@ def perform(
     except HandlerError as error:
         raise _of(error, name) from None
     except BaseException as error:  # noqa: BLE001 - whatever user code raises ends here; serializers are user code too
-        raise HandlerError(Reason.ACTION_FAILED, describe(error, name), name) from None
+        raise HandlerError(Reason.ACTION_FAILED, describe(error, name), name, error) from None
     _check_outlet(performed.publications, name, event)
     return performed
 
@@ -120,7 +120,7 @@ def time_asked(
         found = function(context)
         zoned = isinstance(found, datetime) and found.utcoffset() is not None
     except BaseException as error:  # noqa: BLE001 - whatever user code raises ends here
-        raise HandlerError(Reason.ACTION_FAILED, describe(error, name), name or "") from None
+        raise HandlerError(Reason.ACTION_FAILED, describe(error, name), name or "", error) from None
     if found is None or isinstance(found, timedelta):
         return found
     if isinstance(found, datetime) and zoned:
@@ -143,7 +143,7 @@ def ask_for_key(function: Callable[[Any], Any], name: str, data: dict[str, Any])
         if isinstance(found, int) and not isinstance(found, bool):
             return int.__repr__(found)
     except BaseException as error:  # noqa: BLE001 - whatever user code raises ends here
-        raise HandlerError(Reason.NO_KEY, describe(error, name), name) from None
+        raise HandlerError(Reason.NO_KEY, describe(error, name), name, error) from None
     if found is None:
         return None
     message = f"{name} returned {type(found).__name__}; a key is text or a whole number, or None where there is none"
@@ -161,7 +161,7 @@ def answer(output: Callable[[Any, Any], Any], context: Context, event: Event) ->
         raise _of(error, name_of(output)) from None
     except BaseException as error:  # noqa: BLE001 - whatever user code raises ends here
         name = name_of(output)
-        raise HandlerError(Reason.ACTION_FAILED, describe(error, name), name or "") from None
+        raise HandlerError(Reason.ACTION_FAILED, describe(error, name), name or "", error) from None
 
 
 def _of(error: HandlerError, name: str | None) -> HandlerError:
@@ -182,7 +182,7 @@ def build(machine: Machine, function: Callable[[Any], Any], name: str, event: Ev
     try:
         context: Any = function(event)
     except BaseException as error:  # noqa: BLE001 - whatever user code raises ends here
-        raise HandlerError(Reason.ACTION_FAILED, describe(error, name)) from None
+        raise HandlerError(Reason.ACTION_FAILED, describe(error, name), raised=error) from None
     if type(context) is not machine.context_class:
         wanted, got = machine.context_class.__name__, type(context).__name__
         message = f"{name} returned {got}, but the pipeline's context is {wanted}"
@@ -216,7 +216,7 @@ def write(machine: Machine, context: Context, name: str | None, before: bytes = 
         message = (
             f"the context that {name} left does not survive being stored: {type(error).__name__}: {error}"
         )
-        raise HandlerError(Reason.ACTION_FAILED, printable(message), name or "") from None
+        raise HandlerError(Reason.ACTION_FAILED, printable(message), name or "", error) from None
     if len(written) > CONTEXT_BYTES_MAX:
         message = f"the context that {name} left takes {len(written)} bytes, of {CONTEXT_BYTES_MAX} allowed"
         raise HandlerError(Reason.ACTION_FAILED, printable(message + _growth(before, written)), name or "")

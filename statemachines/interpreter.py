@@ -262,7 +262,7 @@ def _go_on(machine: Machine, run: Run, occurrence: Occurrence, memory: Memory) -
     try:
         return macrostep.go_on()
     except HandlerError as error:
-        return Refused(error.reason, str(error), holds=True)
+        return Refused(error.reason, str(error), holds=True, raised=error.raised)
 
 
 def _not_taken(occurrence: Occurrence, execution: Execution, tried: tuple[Tried, ...]) -> Refused:
@@ -363,7 +363,7 @@ def _move_in_chart(
     try:
         moved = macrostep.move(event, state)
     except HandlerError as error:
-        return Refused(error.reason, str(error), holds=True, tried=macrostep.tried)
+        return Refused(error.reason, str(error), holds=True, tried=macrostep.tried, raised=error.raised)
     if moved is not None:
         return moved
     states, tried = " ".join(run.states), macrostep.tried
@@ -424,7 +424,7 @@ def _move(
         acted = Acted(context, more.performed, len(tried))
         return _move_in_chart(machine, run, occurrence, event, EMPTY, acted)
     except HandlerError as error:
-        return Refused(error.reason, str(error), holds=True, tried=tried)
+        return Refused(error.reason, str(error), holds=True, tried=tried, raised=error.raised)
     why = f"no condition of the transitions out of {configuration} held"
     return _unexpected(machine, run, occurrence, why, tried)
 
@@ -458,7 +458,7 @@ def _start(machine: Machine, run: Run | None, occurrence: Occurrence, memory: Me
         name = beginning.action_name or beginning.build_name
         return macrostep.start(event, context, name, beginning.plan)
     except HandlerError as error:
-        return Refused(error.reason, str(error), holds=False)
+        return Refused(error.reason, str(error), holds=False, raised=error.raised)
 
 
 def _at_the_start(
@@ -482,7 +482,7 @@ def _start_with_defaults(
         context = build(machine, lambda _: machine.context_class(), name, event)
         moved = macrostep.start_and_offer(event, context, name, machine.default_plan)
     except HandlerError as error:
-        return Refused(error.reason, str(error), holds=False, tried=macrostep.tried)
+        return Refused(error.reason, str(error), holds=False, tried=macrostep.tried, raised=error.raised)
     if moved is not None:
         return moved
     why = "a run that begins has no transition for it"

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from statemachines.effects import Asked, Publication
+from statemachines.places import Raised
 
 
 class Reason(enum.StrEnum):
@@ -78,6 +79,8 @@ class Refused(NamedTuple):
     tried: tuple[Tried, ...] = ()
     policy: str = ""
     """The policy that decided, in words; empty where none was asked."""
+    raised: Raised | None = None
+    """What user code has raised; None where it did not."""
 
 
 class Ignored(NamedTuple):

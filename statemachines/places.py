@@ -13,6 +13,8 @@ _HERE = str(Path(__file__).parent) + "/"
 _SHIPPED = _HERE + "shipped/"
 """Pipelines shipped with this package are written as a user writes them, so places in them count."""
 _PYDANTIC = str(Path(pydantic.__file__).parent) + "/"
+_ENGINE = tuple(str(Path(__file__).parents[1] / name) + "/" for name in ("engine", "connectors"))
+"""Of the same distribution, above and below user code."""
 _LIBRARY = sysconfig.get_path("stdlib") + "/"
 _GENERATED = ("<frozen", "<string>")
 
@@ -26,6 +28,27 @@ class Place(NamedTuple):
     def __str__(self) -> str:
         """``file:line``."""
         return f"{self.file}:{self.line}" if self.line else (self.file or "unknown place")
+
+
+class Frame(NamedTuple):
+    """A call in user code that led to an exception, or in a library that user code has called."""
+
+    file: str
+    line: int
+    function: str
+
+
+class Raised(NamedTuple):
+    """What was raised in user code, without what it said."""
+
+    name: str
+    """Of its class."""
+    frames: tuple[Frame, ...]
+    """The calls that led to it, the innermost last; none, where no user code was called."""
+
+
+FRAMES_MAX = 20
+"""Of more calls than that, the innermost ones are told."""
 
 
 def calling_place() -> Place:
@@ -55,3 +78,15 @@ def place_of(error: BaseException) -> Place:
             found = Place(file, trace.tb_lineno)
         trace = trace.tb_next
     return found
+
+
+def raised_by(error: BaseException) -> Raised:
+    """What was raised, and by which calls, without those in this package and where it is called from."""
+    found: list[Frame] = []
+    trace = error.__traceback__
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        if not (_passes_through(code.co_filename) or code.co_filename.startswith(_ENGINE)):
+            found.append(Frame(code.co_filename, trace.tb_lineno, code.co_name))
+        trace = trace.tb_next
+    return Raised(type(error).__name__, tuple(found[-FRAMES_MAX:]))

@@ -85,7 +85,7 @@ def dev(
     options = {"namespace": namespace, "executors": executors}
     settings = Settings.resolve(options, _without_addresses())
     machines = compile_all(modules, settings.namespace)
-    begin_logging(settings)
+    begin_logging(settings, with_messages=True)
 
     from engine.embedded import MOCK_LIMITS, embedded  # noqa: PLC0415 - needs an extra to be installed
     from engine.topics import dead_letter_topics, source_topics  # noqa: PLC0415 - as above

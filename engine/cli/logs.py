@@ -7,18 +7,36 @@ import logging
 import sys
 from datetime import UTC, datetime
 
-FIELDS = ("reason", "namespace", "pipeline", "run", "event", "topic", "partition", "offset", "handler")
+from engine.raised import Trace
+
+FIELDS = (
+    "reason",
+    "namespace",
+    "pipeline",
+    "run",
+    "step",
+    "attempt",
+    "error",
+    "event",
+    "topic",
+    "partition",
+    "offset",
+    "handler",
+)
 """What a line may carry beside its message: names and places, by ``extra=``."""
 
 _QUIET = {"aiokafka": logging.CRITICAL, "asyncio": logging.WARNING, "aiohttp.access": logging.WARNING}
 """aiokafka logs each attempt at a broker that is away; the engine says so itself, once a minute."""
 
 
-def configure(format: str, level: str) -> None:
-    """Log to standard error from now on; ``format`` is text, json, or auto."""
+def configure(format: str, level: str, *, with_messages: bool = False) -> None:
+    """Log to standard error from now on; ``format`` is text, json, or auto.
+
+    ``with_messages``: also what exceptions of user code say, which may quote the data of an event.
+    """
     as_json = format == "json" or (format == "auto" and not sys.stderr.isatty())
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines() if as_json else Lines())
+    handler.setFormatter((JsonLines if as_json else Lines)(with_messages=with_messages))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
@@ -33,7 +51,22 @@ def is_json() -> bool:
     return any(isinstance(handler.formatter, JsonLines) for handler in logging.getLogger().handlers)
 
 
-class JsonLines(logging.Formatter):
+class _Formatter(logging.Formatter):
+    """What both have in common."""
+
+    def __init__(self, *, with_messages: bool = False) -> None:
+        super().__init__()
+        self._with_messages = with_messages
+
+    def traceback_of(self, record: logging.LogRecord) -> str:
+        """Of our own exception, or the calls that led to one of user code; empty where there is none."""
+        if record.exc_info:
+            return self.formatException(record.exc_info)
+        trace = getattr(record, "trace", None)
+        return trace.text(with_messages=self._with_messages) if isinstance(trace, Trace) else ""
+
+
+class JsonLines(_Formatter):
     """One object a line: time, level, logger, message, and what is known of FIELDS."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -45,12 +78,12 @@ class JsonLines(logging.Formatter):
             "message": record.getMessage(),
             **{name: getattr(record, name) for name in FIELDS if hasattr(record, name)},
         }
-        if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
+        if traceback := self.traceback_of(record):
+            line["traceback"] = traceback
         return json.dumps(line, default=str)
 
 
-class Lines(logging.Formatter):
+class Lines(_Formatter):
     """For a person: time, level unless it is ordinary, message, and what is known of FIELDS."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -61,7 +94,7 @@ class Lines(logging.Formatter):
             f" {name}={_shown(getattr(record, name))}" for name in FIELDS if hasattr(record, name)
         )
         line = f"{at} {level}{record.getMessage()}{known}"
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        return "\n".join(filter(None, (line, self.traceback_of(record))))
 
 
 def _shown(value: object) -> str:

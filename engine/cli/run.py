@@ -120,9 +120,11 @@ def run(
     return reason.exit_code
 
 
-def begin_logging(settings: Settings) -> None:
-    """As the settings say."""
-    logs.configure(settings.value("log_format") or "auto", settings.value("log_level") or "info")
+def begin_logging(settings: Settings, *, with_messages: bool = False) -> None:
+    """As the settings say; on the level debug, and where it is asked for, with what exceptions of user code say."""
+    level = settings.value("log_level") or "info"
+    asked = with_messages or level.lower() == "debug"
+    logs.configure(settings.value("log_format") or "auto", level, with_messages=asked)
 
 
 def in_loop(

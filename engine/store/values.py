@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from connectors.source import Partition
 from engine.outbox import OutRecord
+from statemachines.places import Raised
 from statemachines.run import Run
 from statemachines.search import Attributes
 
@@ -99,6 +100,13 @@ class DeadLetter(NamedTuple):
     at: datetime
     out: OutRecord | None
     """How it is published; the store adds its number."""
+    raised: Raised | None = None
+    """What user code has raised, for the log of this engine; it is not stored."""
+
+    @property
+    def columns(self) -> tuple[object, ...]:
+        """Of its row."""
+        return self[:-2]
 
 
 class StoredDeadLetter(NamedTuple):

@@ -73,7 +73,7 @@ class Writing:
         out = list(commit.out)
         await self._write_waiting(commit)
         for letter in commit.dead_letters:
-            number = await self._writer.fetchval(_SQL["add_dead_letter"], self._namespace, *letter[:-1])
+            number = await self._writer.fetchval(_SQL["add_dead_letter"], self._namespace, *letter.columns)
             if letter.out is not None:
                 out.append(numbered(letter.out, number))
         await self._write_notes(commit)

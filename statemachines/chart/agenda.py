@@ -181,7 +181,7 @@ class Agenda:
         except OverflowError:
             raise HandlerError(Reason.ACTION_FAILED, message) from None
         except BaseException as error:  # noqa: BLE001 - a time zone may be user code, and is asked here
-            raise HandlerError(Reason.ACTION_FAILED, describe(error, name)) from None
+            raise HandlerError(Reason.ACTION_FAILED, describe(error, name), raised=error) from None
         if too_far:
             raise HandlerError(Reason.ACTION_FAILED, message)
         return due

@@ -23,12 +23,15 @@ from tests.charging import (
     AwayError,
     CardRefusedError,
     Charge,
+    Noted,
     World,
     charging_pipeline,
     clear,
 )
 from tests.feeding import Feeding, event, feed
 from tests.services import Database, execute
+
+SECRET = "4111-1111"
 
 
 @pytest.fixture
@@ -114,6 +117,36 @@ async def test_what_fails_is_tried_again_with_the_same_key_and_input_and_the_cou
         "fired",
     ]
     await check_the_log(reader)
+
+
+async def test_the_log_of_the_engine_has_the_calls_that_led_to_what_user_code_raised(
+    database: Database, reader: Connection, world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fall() -> None:
+        raise AwayError(SECRET)
+
+    def note_badly(_order: Any, _event: Noted) -> None:
+        fall()
+
+    flow = charging_pipeline()
+    next(one for one in flow.states if one.initial).on(Noted, do=note_badly)
+    world.script["charge"] = [fall, fall, fall]
+    async with feed(database, flow) as feeding:
+        await feeding.records(told("placed"), told("placed", "o2"), told("noted", "o2"))
+        await feeding.work()
+    lines = [one for one in caplog.records if hasattr(one, "trace")]
+    told_of = [(one.getMessage(), one.levelname, one.trace.text(with_messages=False)) for one in lines]
+    assert [(said, level) for said, level, _ in told_of] == [
+        ("dead letter; its run is held", "WARNING"),
+        ("an attempt at the step raised; it is tried again", "WARNING"),
+        ("an attempt at the step raised; it has failed for good", "ERROR"),
+    ]
+    for _, _, text in told_of:
+        assert text.endswith("\n    raise AwayError(SECRET)\nAwayError")
+    assert "in note_badly\n" in told_of[0][2]
+    assert all("in charge\n" in text for _, _, text in told_of[1:])
+    assert await ended(reader) == {"o1": "failed", "o2": "charging"}
+    assert SECRET not in caplog.text
 
 
 @pytest.mark.parametrize(

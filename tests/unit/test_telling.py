@@ -12,9 +12,11 @@ import pytest
 from connectors.source import RawRecord
 from engine.cli.logs import JsonLines, Lines
 from engine.dead_letters import DeadLetterTopic, Subject, make_dead_letter
+from engine.raised import Seldom
 from engine.store.values import DeadLetter
 from engine.telling import TOLD_MAX, tell_dead_letters
 from statemachines.outcome import Reason
+from statemachines.places import raised_by
 
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SECRET = "4111-1111"
@@ -34,9 +36,11 @@ def letter(
     return make_dead_letter(record, subject, Reason.ACTION_FAILED, error, at=AT, position=9, topic=topic)
 
 
-def told(caplog: pytest.LogCaptureFixture, *letters: DeadLetter) -> list[logging.LogRecord]:
+def told(
+    caplog: pytest.LogCaptureFixture, *letters: DeadLetter, traced: Seldom | None = None
+) -> list[logging.LogRecord]:
     with caplog.at_level(logging.WARNING, "pointsman.engine"):
-        tell_dead_letters(letters)
+        tell_dead_letters(letters, traced or Seldom())
     return caplog.records
 
 
@@ -94,3 +98,22 @@ def test_a_flood_is_counted_by_reason(caplog: pytest.LogCaptureFixture) -> None:
     lines = told(caplog, *(letter(offset) for offset in range(TOLD_MAX + 25)))
     assert len(lines) == TOLD_MAX + 1
     assert lines[-1].getMessage() == "25 more dead letters in the same commit: 25 action raised"
+
+
+def raising(number: str) -> None:
+    raise ValueError(number)
+
+
+def test_where_user_code_has_raised_is_told_once_in_a_while(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(ValueError, match=SECRET) as raised:
+        raising(SECRET)
+    failed = letter()._replace(raised=raised_by(raised.value))
+    lines = told(caplog, failed, failed, letter(), traced=Seldom(lambda: 0.0))
+    first, *others = (json.loads(JsonLines().format(one)) for one in lines)
+    assert "    raise ValueError(number)\n" in first["traceback"]
+    assert first["traceback"].endswith("\nValueError")
+    assert first["error"] == "ValueError"
+    assert SECRET not in json.dumps(first)
+    assert [one for one in others if "traceback" in one] == []
+    shown = Lines(with_messages=True).format(lines[0])
+    assert shown.endswith(f"ValueError: pay raised ValueError: {SECRET} is no card")

@@ -47,7 +47,8 @@ from engine.routing import Route, TopicRoute
 from engine.sending import SentEvents
 from engine.store.contract import LostRunsError, RefusedByStoreError, Store
 from engine.store.values import Command, EndedDeadLetter, Release, StoredDeadLetter
-from engine.unsticking import failure_in, skip_failed
+from engine.stuck import failure_in
+from engine.unsticking import skip_failed
 from engine.waiting import with_deferred
 from statemachines.limits import FOLLOWING_MAX
 from statemachines.memory import read_memory

@@ -11,7 +11,7 @@ open no more then.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 
@@ -23,9 +23,10 @@ from engine.inside import result_arrival
 from engine.log import HOLDS
 from engine.routing import Route
 from engine.store.values import EndedDeadLetter, Hold
-from statemachines.events import STEP_FAILED, STEP_RETRIED, STEP_SKIPPED
+from engine.stuck import Failure, failure_in
+from statemachines.events import STEP_RETRIED, STEP_SKIPPED
 from statemachines.machine import Machine
-from statemachines.memory import Execution, read_memory
+from statemachines.memory import Execution
 from statemachines.results import ResultError, decided_event, event_id, resolved_event
 from statemachines.run import Run, Status
 
@@ -34,21 +35,6 @@ _STATUSES = {"retry": "redriven", "skip": "dropped", "resolve": "resolved"}
 """What the dead letter is then."""
 _KINDS = {"retry": "retried", "skip": "skipped", "resolve": "resolved"}
 _NOT_DONE = {"retry": "not tried again", "skip": "not released", "resolve": "not resolved"}
-
-
-class Failure(NamedTuple):
-    """What holds a run that is stuck."""
-
-    execution: Execution
-    said: dict[str, Any]
-    """What the event of its failure has said."""
-    undoes: str
-    """Of a compensation: the step that it was to undo."""
-
-    @property
-    def name(self) -> str:
-        """As sentences have it."""
-        return f"the compensation {self.execution.step}" if self.execution.of else self.execution.step
 
 
 class Unsticking:
@@ -115,19 +101,6 @@ def failure_of(run: Run, hold: Hold) -> Failure | None:
     if hold.kind not in HOLDS or not hold.is_inner:
         return None
     return failure_in(run, hold.type, hold.payload)
-
-
-def failure_in(run: Run, event_type: str, payload: bytes | None) -> Failure | None:
-    """The failure of a step that an event from inside tells of; None: it is none, or the run is done with it."""
-    if not event_type.startswith(STEP_FAILED):
-        return None
-    said: dict[str, Any] = orjson.loads(payload or b"{}").get("data") or {}
-    memory = read_memory(run.memory)
-    execution = memory.execution(str(said.get("execution")))
-    if execution is None or not execution.is_given_up:
-        return None
-    undoes = next((one.step for one in memory.owed if one.id == execution.of), "")
-    return Failure(execution, said, undoes)
 
 
 def skip_failed(route: Route, run: Run, machine: Machine, failure: Failure, who: str, batch: Batch) -> None:

@@ -20,7 +20,7 @@ from engine.cli.asking import Generation, Key, Pipeline, RunWords, ask_store, fi
 from engine.cli.failures import FAILED
 from engine.cli.options import Json, Limit, Namespace, Postgres
 from engine.cli.output import note, print_facts, print_json, print_rows, say, short_time
-from engine.cli.working import ERROR_CHARACTERS, print_steps
+from engine.cli.working import ERROR_CHARACTERS, print_steps, print_stuck, stuck_words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -95,7 +95,18 @@ def runs(
         print_json(found)
         return
     print_rows(
-        ("pipeline", "key", "generation", "status", "state", "attributes", "rows", "waiting", "updated"),
+        (
+            "pipeline",
+            "key",
+            "generation",
+            "status",
+            "state",
+            "stuck on",
+            "attributes",
+            "rows",
+            "waiting",
+            "updated",
+        ),
         [
             (
                 one.pipeline,
@@ -103,6 +114,7 @@ def runs(
                 one.generation,
                 one.status,
                 " ".join(one.configuration),
+                "" if one.stuck is None else stuck_words(one.stuck),
                 " ".join(f"{name}={shown_attribute(value)}" for name, value in one.attributes.items()),
                 one.sequence,
                 one.waiting or "",
@@ -111,8 +123,14 @@ def runs(
             for one in found
         ],
         right=("generation", "rows", "waiting"),
-        optional=("generation", "attributes", "waiting"),
+        fold=("stuck on",),
+        optional=("generation", "stuck on", "attributes", "waiting"),
     )
+    stuck = next((one.stuck for one in found if one.stuck is not None), None)
+    if stuck is not None:
+        note("What becomes of those that are stuck, you decide. Of the first one, one of these:")
+        for command in stuck.commands.values():
+            note(f"  {command}")
     tell_limit(len(found), limit, "run")
     for pause in pauses:
         note(
@@ -198,6 +216,8 @@ def show(
     say("context:")
     say(json_module.dumps(found.context, indent=2, ensure_ascii=False))
     print_steps(found.steps)
+    if found.stuck is not None and found.sequence == found.latest:
+        print_stuck(found.stuck)
     print_memory(found)
     if found.record:
         print_record(found.record)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from engine.cli.output import note, print_rows, say, short_time
+from engine.cli.output import counted, note, print_rows, say, short_time
 
 if TYPE_CHECKING:
+    from engine.reading.stuck import StuckView
     from engine.reading.working import CompensationView, StepView
 
 ERROR_CHARACTERS = 80
@@ -51,6 +52,19 @@ def print_steps(steps: list[StepView]) -> None:
     )
     if len(steps) > STEPS_SHOWN_MAX:
         note(f"The last {STEPS_SHOWN_MAX} of {len(steps):,} steps; --json has all of them.")
+
+
+def print_stuck(found: StuckView) -> None:
+    """On what a run is stuck, and the commands that decide of it, ready to be given."""
+    say(f"stuck on {stuck_words(found)}, after {counted(found.attempts, 'attempt')}")
+    say("  You decide what becomes of it, by one of these:")
+    for command in found.commands.values():
+        say(f"  {command}")
+
+
+def stuck_words(found: StuckView) -> str:
+    """As in ``charge: AwayError: no answer``."""
+    return f"{found.name}: {shortened(found.error, ERROR_CHARACTERS)}"
 
 
 def step_words(step: StepView) -> str:

@@ -14,6 +14,7 @@ from engine.reading.catalog import SQL
 from engine.reading.due import MemoryView, memory_view
 from engine.reading.errors import NotFoundError
 from engine.reading.searching import asked_attributes
+from engine.reading.stuck import StuckView, stuck_view
 from engine.reading.values import askable, json_of, shown_time, states_of
 from engine.store.connecting import Connection
 from statemachines.chart.tree import COMPENSATING
@@ -84,6 +85,8 @@ class RunView:
     memory: MemoryView
     attributes: Attributes
     """What it is found by."""
+    stuck: StuckView | None = None
+    """The failure of a step, or of a compensation, that holds it."""
 
     def as_json(self) -> dict[str, Any]:
         """The documented fields."""
@@ -103,6 +106,7 @@ class RunView:
             "next": None if not self.memory.due else self.memory.due[0].as_json(),
             "output": self.memory.output,
             "attributes": self.attributes,
+            "stuck": None if self.stuck is None else self.stuck.as_json(),
         }
 
 
@@ -170,6 +174,7 @@ async def find_view(
 
 
 def _view(namespace: str, row: Any) -> RunView:
+    run = Run(*(row[name] for name in _RUN_COLUMNS))
     return RunView(
         namespace=namespace,
         pipeline=row["name"],
@@ -183,9 +188,14 @@ def _view(namespace: str, row: Any) -> RunView:
         updated=row["updated"],
         held=row["held"] or None,
         waiting=row["waiting"],
-        memory=memory_view(namespace, row["name"], Run(*(row[name] for name in _RUN_COLUMNS))),
+        memory=memory_view(namespace, row["name"], run),
         attributes=json.loads(row["attributes"] or "{}"),
+        stuck=None if row["holding"] is None else _stuck(namespace, run, row),
     )
+
+
+def _stuck(namespace: str, run: Run, row: Any) -> StuckView | None:
+    return stuck_view(namespace, row["name"], run, row["holding"], row["held_by"], row["held_payload"])
 
 
 async def asked_filters(

@@ -6,18 +6,29 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from engine.log import LogRow
 from engine.reading.asked import Deferral, Deferrals, deferral_in
 from engine.reading.catalog import SQL, load_catalog
 from engine.reading.dropped import check_not_dropped
 from engine.reading.due import MemoryView, memory_view
 from engine.reading.errors import NotFoundError
 from engine.reading.history import HistoryRow, history_row
-from engine.reading.rows import Folded, folded_rows, holding_after, is_command, raw_record, record_view
+from engine.reading.rows import (
+    Folded,
+    folded_rows,
+    has_record,
+    holding_after,
+    is_command,
+    raw_record,
+    record_view,
+)
 from engine.reading.runs import find_run, word_for
+from engine.reading.stuck import StuckView, stuck_view
 from engine.reading.values import RecordView, json_of, shown_time, states_of
 from engine.reading.working import StepView, Working
 from engine.store.connecting import Connection
 from statemachines.events import Address
+from statemachines.run import Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +46,8 @@ class RunAt:
     configuration: list[str]
     context: Any
     held: int | None
+    stuck: StuckView | None
+    """The failure of a step, or of a compensation, that holds it."""
     waiting: int
     memory: MemoryView
     deferred: list[Deferral]
@@ -66,6 +79,7 @@ class RunAt:
             "configuration": self.configuration,
             "context": self.context,
             "held": self.held,
+            "stuck": None if self.stuck is None else self.stuck.as_json(),
             "waiting": self.waiting,
             "deferred": [one.as_json() for one in self.deferred],
             "due": [one.as_json() for one in self.memory.due],
@@ -118,6 +132,7 @@ async def show(
         known = catalog.definitions.get(run.definition)
         deferred = Deferrals()
         holding: int | None = None
+        held_by: LogRow | None = None
         working = Working(
             Address(namespace, pipeline, run.key, run.generation, 0), known.compensations if known else {}
         )
@@ -125,6 +140,7 @@ async def show(
             found = folded
             deferred.take(folded.row)
             holding = holding_after(folded, holding)
+            held_by = folded.row if folded.after.held == folded.row.sequence else held_by
             working.take(folded)
         going = await connection.fetch(SQL["executions_going"], run.id) if wanted == run.sequence else ()
     if found is None or found.row.sequence != wanted:
@@ -145,6 +161,7 @@ async def show(
         configuration=states_of(after.configuration),
         context=json_of(after.context),
         held=after.held or None,
+        stuck=_stuck(namespace, pipeline, after, held_by) if after.held and held_by else None,
         waiting=after.waiting,
         memory=memory_view(namespace, pipeline, after),
         deferred=[one for one in map(deferral_in, deferred) if one is not None],
@@ -157,3 +174,8 @@ async def show(
         record=record_view(raw_record(row, run.key, catalog)) if caused else None,
         command=None if caused else json_of(row.payload or b"null"),
     )
+
+
+def _stuck(namespace: str, pipeline: str, after: Run, held_by: LogRow) -> StuckView | None:
+    payload = None if has_record(held_by) else held_by.payload
+    return stuck_view(namespace, pipeline, after, held_by.kind, held_by.type, payload)

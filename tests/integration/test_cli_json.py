@@ -90,9 +90,10 @@ def charge(case: Case, call: Call) -> str:
     return call.idempotency_key
 
 
-@charge.compensate()
+@charge.compensate(retry=Retry(attempts=1))
 def refund(case: Case, made: str | None, call: Call) -> None:
-    pass
+    if case.id == "c-6":
+        raise OSError("the bank is closed")
 
 
 @flow.step(retry=Retry(attempts=2, wait=exponential(0.01, 0.01)))
@@ -127,6 +128,8 @@ EVENTS = [
     {"event": "bought", "type": "case.bought", "id": "c-4"},
     {"event": "begin-5", "type": "case.opened", "id": "c-5"},
     {"event": "checked", "type": "case.checked", "id": "c-5"},
+    {"event": "begin-6", "type": "case.opened", "id": "c-6"},
+    {"event": "bought-6", "type": "case.bought", "id": "c-6"},
 ]
 
 
@@ -265,6 +268,9 @@ def ask_of_operators(ask: Callable[..., Any], letter: int) -> None:
 
 def ask_of_steps(ask: Callable[..., Any], looking: dict[str, str]) -> None:
     """A run whose charge was done, and undone since it could not be shipped."""
+    [stuck] = ask("runs", "--status", "stuck", on=looking)
+    assert stuck["stuck"] == ask("show", "c-6", on=looking)["stuck"]
+    assert stuck["stuck"]["error"] == "OSError: the bank is closed"
     charge, ship = ask("show", "c-4", on=looking)["steps"]
     assert (charge["status"], charge["compensation"]["status"]) == ("done", "undone")
     assert (ship["status"], ship["attempts"], ship["error"]) == ("failed", 2, "OSError: no lorry")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from pathlib import Path
 
 from tests.cli import pointsman, started
@@ -98,6 +100,14 @@ async def test_operators_decide_of_runs_that_are_stuck(
         engine.wait_for("partitions: ")
         publish(name, kafka, *(f"l-{one}" for one in range(5)))
         until(lambda: keys("stuck") == {"l-0", "l-1", "l-2", "l-3", "l-4"})
+        table = pointsman("runs", "--status", "stuck", on=looking)
+        assert "ship: FileNotFoundError: " in table.out
+        shown = pointsman("show", "l-4", on=looking).out
+        assert "stuck on ship: FileNotFoundError: " in shown
+        [skip] = [one.strip() for one in shown.splitlines() if one.startswith("  pointsman skip ")]
+        elsewhere = f"--namespace {looking['NAMESPACE']}"
+        assert skip == f"pointsman skip --reason 'it is not needed' {elsewhere} loads l-4"
+        assert skip.replace("l-4", "l-") in re.sub(r"l-\d", "l-", table.err)
         wrong = pointsman("resolve", "l-0", "--result", "7", *why, on=settings)
         assert (wrong.code, "is not resolved: ship does not return that" in wrong.out) == (1, True), wrong
         resolved = pointsman("resolve", "loads", "l-0", "--result", "-", *why, on=settings, input='"van"')
@@ -107,14 +117,16 @@ async def test_operators_decide_of_runs_that_are_stuck(
         )
         skipped = pointsman("skip", "l-1", *why, on=settings)
         assert (skipped.code, "goes on without ship, in shipping (row 5)" in skipped.out) == (0, True)
+        pasted = pointsman(*shlex.split(skip)[1:], on=settings)
+        assert (pasted.code, "goes on without ship" in pasted.out) == (0, True), pasted
         again = pointsman("skip", "l-1", *why, on=settings)
         assert (again.code, "is not stuck: nothing holds it" in again.out) == (1, True), again
         counted = pointsman("retry", "--state", "shipping", "--dry-run", *why, on=settings)
-        assert (counted.code, "3 runs." in counted.err) == (0, True), counted
+        assert (counted.code, "2 runs." in counted.err) == (0, True), counted
         lorry.write_text("lorry")
         done = pointsman("retry", "--pipeline", "loads", "--yes", *why, on=settings)
-        assert (done.code, "retry: done of 3 of 3 runs." in done.out) == (0, True), done
-        until(lambda: keys("completed") == {"l-0", "l-2", "l-3", "l-4"})
+        assert (done.code, "retry: done of 2 of 2 runs." in done.out) == (0, True), done
+        until(lambda: keys("completed") == {"l-0", "l-2", "l-3"})
         pause_all(settings, looking, name, kafka)
     assert pointsman("runs", "--status", "stuck", "--json", on=looking).json == []
     assert "is paused since" not in pointsman("runs", on=looking).err

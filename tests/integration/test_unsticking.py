@@ -256,6 +256,35 @@ async def test_a_step_counts_as_done_with_the_result_that_is_given(
     await check_the_log(reader, flow)
 
 
+async def test_on_what_a_run_is_stuck_is_told_with_the_commands_that_decide_of_it(
+    database: Database, reader: Connection
+) -> None:
+    flow = parcels([], [True, True, True, True])
+    async with feed(database, flow) as feeding:
+        await get_stuck(feeding, "-p 1", "p2")
+        first, other = sorted(await list_runs(reader, "default"), key=lambda run: run.key)
+        assert first.stuck is not None
+        assert other.stuck is not None
+        assert (first.stuck.step, first.stuck.undoes, first.stuck.attempts) == ("weigh", None, 2)
+        assert first.stuck.error == "OSError: no scales at attempt 2"
+        assert other.stuck.commands == {
+            "retry": "pointsman retry --reason 'it is mended' parcels p2",
+            "skip": "pointsman skip --reason 'it is not needed' parcels p2",
+            "resolve": "pointsman resolve --result JSON --reason 'it was done by hand' parcels p2",
+        }
+        assert first.stuck.commands["retry"].endswith(" -- parcels '-p 1'")
+        shown = await show(reader, "default", "parcels", "p2")
+        assert shown.stuck == other.stuck
+        assert (await show(reader, "default", "parcels", "p2", at_sequence=1)).stuck is None
+        await ask(feeding, "skip", "parcels", "p2")
+        await ask(feeding, "pause", "parcels", "p2")
+        assert (await show(reader, "default", "parcels", "p2")).stuck is None
+        assert (
+            await show(reader, "default", "parcels", "p2", at_sequence=shown.sequence)
+        ).stuck == other.stuck
+        assert [run.key for run in await list_runs(reader, "default") if run.stuck is not None] == ["-p 1"]
+
+
 async def test_what_the_run_cannot_take_of_a_result_holds_it_again(
     database: Database, reader: Connection
 ) -> None:

@@ -21,11 +21,12 @@ order by p.topic, p.partition, p.consumer_group, p.cluster
 
 -- name: list_runs
 select p.name, r.id, r.key, r.generation, r.sequence, r.status, r.configuration, r.context, r.recent, r.hash,
-    r.definition, r.held, r.waiting, r.started, r.updated, r.memory, a.attributes,
-    (select h.kind from pointsman.events h where r.held > 0 and h.run = r.id and h.sequence = r.held) as holding
+    r.definition, r.held, r.waiting, r.started, r.updated, r.memory, a.attributes, h.kind as holding, h.type as held_by,
+    case when h.position is null then h.payload end as held_payload
 from pointsman.runs r
 join pointsman.pipelines p on p.id = r.pipeline
 left join pointsman.run_attributes a on a.run = r.id
+left join pointsman.events h on r.held > 0 and h.run = r.id and h.sequence = r.held
 where p.namespace = $1
     and ($2::text is null or p.name = $2)
     and ($3::text is null or r.key = $3)
@@ -59,11 +60,12 @@ order by r.generation desc limit 1
 
 -- name: view_of_run
 select p.name, r.id, r.key, r.generation, r.sequence, r.status, r.configuration, r.context, r.recent, r.hash,
-    r.definition, r.held, r.waiting, r.started, r.updated, r.memory, a.attributes,
-    (select h.kind from pointsman.events h where r.held > 0 and h.run = r.id and h.sequence = r.held) as holding
+    r.definition, r.held, r.waiting, r.started, r.updated, r.memory, a.attributes, h.kind as holding, h.type as held_by,
+    case when h.position is null then h.payload end as held_payload
 from pointsman.runs r
 join pointsman.pipelines p on p.id = r.pipeline
 left join pointsman.run_attributes a on a.run = r.id
+left join pointsman.events h on r.held > 0 and h.run = r.id and h.sequence = r.held
 where p.namespace = $1 and p.name = $2 and r.key = $3 and ($4::int is null or r.generation = $4)
 order by r.generation desc limit 1
 
@@ -480,6 +482,10 @@ group by 1, 2, 3
 -- Of all versions of a pipeline, the newest first.
 select d.structure from pointsman.definitions d join pointsman.pipelines p on p.id = d.pipeline
 where p.namespace = $1 and p.name = $2 order by d.version desc, d.id desc
+
+-- name: newest_structures
+select distinct on (p.id) d.structure from pointsman.definitions d join pointsman.pipelines p on p.id = d.pipeline
+where p.namespace = $1 order by p.id, d.version desc, d.id desc
 
 -- name: ask_of_run
 insert into pointsman.inbox (namespace, pipeline, command, body, who, why) values ($1, $2, $3, $4, $5, $6) returning id

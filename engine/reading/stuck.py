@@ -1,0 +1,75 @@
+"""On what a run is stuck, and what an operator can do about it: as ``runs`` and ``show`` tell it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from shlex import quote
+from typing import Any
+
+from engine.log import HOLDS
+from engine.stuck import failure_in
+from statemachines.run import Run
+
+WAYS = {
+    "retry": ("", "it is mended"),
+    "skip": ("", "it is not needed"),
+    "resolve": (" --result JSON", "it was done by hand"),
+}
+"""What may become of it, and what such a command is to say."""
+
+
+@dataclass(frozen=True, slots=True)
+class StuckView:
+    """The failure that holds a run."""
+
+    step: str
+    """The step, or the compensation."""
+    undoes: str | None
+    """Of a compensation: the step that it was to undo."""
+    attempts: int
+    error: str
+    """How the last one failed, as in ``Class: message``."""
+    commands: dict[str, str]
+    """What decides of it, by what they do: each a command that can be given as it is, but for a result."""
+
+    @property
+    def name(self) -> str:
+        """As in ``refund, which undoes charge``."""
+        return self.step if self.undoes is None else f"{self.step}, which undoes {self.undoes}"
+
+    def as_json(self) -> dict[str, Any]:
+        """The documented fields."""
+        return {
+            "step": self.step,
+            "undoes": self.undoes,
+            "attempts": self.attempts,
+            "error": self.error,
+            "commands": self.commands,
+        }
+
+
+def stuck_view(
+    namespace: str, pipeline: str, run: Run, kind: int, event_type: str, payload: bytes | None
+) -> StuckView | None:
+    """By the row that holds a run, of an event from inside; None where that is no failure of a step."""
+    failure = failure_in(run, event_type, payload) if kind in HOLDS else None
+    if failure is None:
+        return None
+    said, is_compensation = failure.said, bool(failure.execution.of)
+    return StuckView(
+        step=failure.execution.step,
+        undoes=failure.undoes if is_compensation else None,
+        attempts=int(said.get("attempts", failure.execution.attempt)),
+        error=f"{said.get('error')}: {said.get('message')}",
+        commands={what: _command(namespace, pipeline, run.key, what, is_compensation) for what in WAYS},
+    )
+
+
+def _command(namespace: str, pipeline: str, key: str, what: str, is_compensation: bool) -> str:
+    more, why = WAYS[what]
+    if is_compensation:
+        more = ""
+    elsewhere = "" if namespace == "default" else f" --namespace {quote(namespace)}"
+    # A key that begins with a dash would be taken for an option.
+    dashes = " --" if key.startswith("-") else ""
+    return f"pointsman {what}{more} --reason {quote(why)}{elsewhere}{dashes} {quote(pipeline)} {quote(key)}"

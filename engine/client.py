@@ -6,6 +6,9 @@
 
 It needs Postgres alone, and no pipeline is loaded here: an engine does what is asked. What it answers has the fields of
 ``--json`` (``as_json``), which ``engine/cli/README.md`` documents.
+
+What an engine has taken up and could not do is raised (``NotDoneError``), with the answer. What none has taken up in
+time is not: it waits, and is done later; the answer is not ``taken`` then.
 """
 
 # ruff: noqa: ASYNC109 - how long it may take is part of what is asked
@@ -13,17 +16,24 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Self
 
 from pydantic_core import to_json
 
+from engine.answered import (
+    Answered,
+    MissedError,
+    NotDoneError,
+    StillWaitsError,
+    TooLateError,
+    WaitedTooLongError,
+    check_done,
+)
 from engine.awaiting import Watch
 from engine.connections import Connections
-from engine.errors import PointsmanError, UsageError
+from engine.errors import UsageError
 from engine.reading import (
     AskedOfRun,
-    Done,
     Explanation,
     HistoryRow,
     NotFoundError,
@@ -46,6 +56,16 @@ from statemachines.definition import State
 from statemachines.events import Event
 from statemachines.run import active_in
 
+__all__ = [
+    "Answered",
+    "Client",
+    "MissedError",
+    "NotDoneError",
+    "StillWaitsError",
+    "TooLateError",
+    "WaitedTooLongError",
+]
+
 NAME = "pointsman-client"
 CONNECTIONS = 4
 """So many questions are asked at the same time; and one connection more looks for those who wait."""
@@ -54,52 +74,6 @@ SECONDS = 10.0
 ENDED = None
 """To wait for the end of a run."""
 Until = str | State[Any] | Iterable["str | State[Any]"] | None
-
-
-class WaitedTooLongError(PointsmanError, TimeoutError):
-    """What was waited for did not come in time."""
-
-
-class MissedError(PointsmanError):
-    """What is waited for will not come any more: the run has ended elsewhere."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """What became of what was asked of a run, and the run as it was right after that."""
-
-    done: Done
-    run: RunView | None
-    """None: there is none, or no engine has taken up yet what was asked."""
-
-    @property
-    def taken(self) -> bool:
-        """Whether an engine has taken it up; else it waits in the inbox until one does."""
-        return self.done.taken
-
-    @property
-    def failed(self) -> bool:
-        """Whether it was taken up and could not be done; an event: whether it is a dead letter."""
-        return self.done.failed
-
-    @property
-    def disposition(self) -> str | None:
-        """What became of an event, as in ``applied``."""
-        return self.done.disposition
-
-    @property
-    def sentence(self) -> str:
-        """The same in words."""
-        return self.done.sentence
-
-    @property
-    def configuration(self) -> list[str]:
-        """The run's active states, outermost first."""
-        return [] if self.run is None else self.run.configuration
-
-    def as_json(self) -> dict[str, Any]:
-        """The documented fields of what was done, and those of the run."""
-        return {**self.done.as_json(), "run": None if self.run is None else self.run.as_json()}
 
 
 class Client:
@@ -151,6 +125,7 @@ class Client:
         Raises:
             NotFoundError: no such pipeline was ever run.
             UsageError: the pipeline knows no such type; or the event is for another run, or cannot be.
+            NotDoneError: it is a dead letter.
         """
         event_type = event.event_type() if isinstance(event, Event) else event
         said = event if isinstance(event, Event) else data
@@ -183,11 +158,15 @@ class Client:
         """Begin a run by an event; else as ``send``.
 
         Raises:
-            UsageError: the event was taken, and began no run, as where the key has one; what it did instead is told.
+            NotDoneError: the event was taken, and began no run, as where the key has one; what it did instead is told.
         """
-        found = await self.send(pipeline, key, event, data, why=why, event_id=event_id, timeout=timeout)
+        so = f"That has begun no run {key!r} of {pipeline}. "
+        try:
+            found = await self.send(pipeline, key, event, data, why=why, event_id=event_id, timeout=timeout)
+        except NotDoneError as error:
+            raise NotDoneError(error.answered, so) from None
         if found.taken and found.disposition not in ("started", "duplicate"):
-            raise UsageError(f"That has begun no run {key!r} of {pipeline}. {found.sentence}")
+            raise NotDoneError(found, so)
         return found
 
     async def complete(
@@ -200,11 +179,11 @@ class Client:
     ) -> Answered:
         """Complete a step that goes on outside, with what it has made: JSON, or a model of it.
 
-        Whether it is taken says ``failed``: a result that is none of the step leaves it waiting, and one that comes too
-        late changes nothing.
-
         Raises:
             NotFoundError: no step has waited for that token within two seconds.
+            StillWaitsError: the result is none of the step, which still waits.
+            TooLateError: the step is not waited for any more, as after it was completed; nothing was changed.
+            NotDoneError: the run cannot take it; it is held by a dead letter.
         """
         return await self._complete(token, timeout, why, result=_json(result))
 
@@ -215,15 +194,18 @@ class Client:
         return await self._complete(token, timeout, why, error=error)
 
     async def pause(self, pipeline: str, key: str, *, why: str, timeout: float = SECONDS) -> Answered:
-        """Hold a run until it is resumed."""
+        """Hold a run until it is resumed. Raises NotDoneError, and NotFoundError."""
         return await self._ask_of("pause", pipeline, key, why, timeout)
 
     async def resume(self, pipeline: str, key: str, *, why: str, timeout: float = SECONDS) -> Answered:
-        """Let a run go on that is paused."""
+        """Let a run go on that is paused. Raises NotDoneError, and NotFoundError."""
         return await self._ask_of("resume", pipeline, key, why, timeout)
 
     async def cancel(self, pipeline: str, key: str, *, why: str, timeout: float = SECONDS) -> Answered:
-        """End a run, by the transition that its pipeline has for that, or where it is."""
+        """End a run, by the transition that its pipeline has for that, or where it is.
+
+        Raises NotDoneError, and NotFoundError.
+        """
         return await self._ask_of("cancel", pipeline, key, why, timeout)
 
     async def wait(
@@ -342,7 +324,7 @@ class Client:
             if done.taken:
                 with contextlib.suppress(NotFoundError):
                     run = await find_view(connection, self._namespace, asked.pipeline, asked.key)
-        return Answered(done, run)
+        return check_done(Answered(done, run))
 
     async def _too_long(
         self, pipeline: str, key: str, states: frozenset[str] | None, timeout: float | None

@@ -10,7 +10,16 @@ from dataclasses import dataclass, field
 import pytest
 
 from connectors.source import RawRecord
-from engine.client import CONNECTIONS, NAME, Client, MissedError, WaitedTooLongError
+from engine.client import (
+    CONNECTIONS,
+    NAME,
+    Client,
+    MissedError,
+    NotDoneError,
+    StillWaitsError,
+    TooLateError,
+    WaitedTooLongError,
+)
 from engine.errors import PointsmanError, RefusedError, UsageError
 from engine.reading import NotFoundError
 from engine.store.connecting import Connection
@@ -102,8 +111,14 @@ async def test_what_is_sent_is_answered_with_what_became_of_it_and_where_the_run
         assert sender is not None
         assert (sender.who, sender.why) == ("the till", "they found another bank")
         await client.start("lending", "l2", Applied(loan="l2"))
-        with pytest.raises(UsageError, match=r"That has begun no run 'l2' of lending. It was deferred"):
+        with pytest.raises(
+            NotDoneError, match=r"That has begun no run 'l2' of lending. It was deferred"
+        ) as none:
             await client.start("lending", "l2", Applied(loan="l2"))
+        assert none.value.answered.disposition == "deferred"
+        with pytest.raises(NotDoneError, match="dead letter") as dead:
+            await client.send("lending", "l9", Withdrawn(loan="l9"))
+        assert (dead.value.answered.disposition, dead.value.answered.run) == ("dead-lettered", None)
         with pytest.raises(UsageError, match=r"knows the type 'loan.lost'"):
             await client.send("lending", "l1", "loan.lost")
         with pytest.raises(NotFoundError, match="No pipeline 'landing' was ever run"):
@@ -133,16 +148,24 @@ async def test_a_step_is_completed_by_its_token_with_a_model_or_fails(
         assert (done.done.done, done.disposition, done.configuration) == (True, "applied", ["granted"])
         assert done.run is not None
         assert done.run.context["verdict"] == {"by": "bo", "amount": 5}
-        late = await client.complete("case l1/1", {"by": "cy", "amount": 6})
-        assert (late.failed, late.disposition) == (True, "void")
-        wrong = await client.complete("case l2/1", {"by": "cy"})
-        assert (wrong.failed, wrong.configuration) == (True, ["reviewing"])
+        with pytest.raises(TooLateError, match="was completed already, by the till at") as late:
+            await client.complete("case l1/1", {"by": "cy", "amount": 6})
+        assert (late.value.answered.failed, late.value.answered.disposition) == (True, "void")
+        with pytest.raises(StillWaitsError, match="and still waits: that is no result of review") as wrong:
+            await client.complete("case l2/1", {"by": "cy"})
+        assert wrong.value.answered.configuration == ["reviewing"]
         failed = await client.fail("case l2/1", "no paper")
         assert "is to be tried again" in failed.sentence
         [step] = (await client.show("lending", "l2")).steps
         assert step.error == "OutsideError: no paper"
         with pytest.raises(NotFoundError, match="No step in the namespace"):
             await client.complete("nobody's", 7, timeout=0.1)
+        await client.cancel("lending", "l2", why="enough")
+        with pytest.raises(TooLateError):
+            await client.fail("case l2/1", "no paper")
+        with pytest.raises(NotDoneError, match="'l2' of lending") as ended:
+            await client.pause("lending", "l2", why="a look")
+        assert (type(ended.value), ended.value.answered.configuration) == (NotDoneError, ["reviewing"])
 
 
 async def test_a_token_that_is_not_known_yet_is_looked_for_a_while(

@@ -1,0 +1,87 @@
+"""What the client answers, and the errors by which it says that what was asked was not done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from engine.dispositions import Disposition
+from engine.errors import PointsmanError
+from engine.reading import Done, RunView
+
+
+class WaitedTooLongError(PointsmanError, TimeoutError):
+    """What was waited for did not come in time."""
+
+
+class MissedError(PointsmanError):
+    """What is waited for will not come any more: the run has ended elsewhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What became of what was asked of a run, and the run as it was right after that."""
+
+    done: Done
+    run: RunView | None
+    """None: there is none, or no engine has taken up yet what was asked."""
+
+    @property
+    def taken(self) -> bool:
+        """Whether an engine has taken it up; else it waits in the inbox until one does."""
+        return self.done.taken
+
+    @property
+    def failed(self) -> bool:
+        """Whether it was taken up and could not be done; an event: whether it is a dead letter. Then it is that of an
+        error (``NotDoneError.answered``).
+        """
+        return self.done.failed
+
+    @property
+    def disposition(self) -> str | None:
+        """What became of an event, as in ``applied``."""
+        return self.done.disposition
+
+    @property
+    def sentence(self) -> str:
+        """The same in words."""
+        return self.done.sentence
+
+    @property
+    def configuration(self) -> list[str]:
+        """The run's active states, outermost first."""
+        return [] if self.run is None else self.run.configuration
+
+    def as_json(self) -> dict[str, Any]:
+        """The documented fields of what was done, and those of the run."""
+        return {**self.done.as_json(), "run": None if self.run is None else self.run.as_json()}
+
+
+class NotDoneError(PointsmanError):
+    """An engine took up what was asked, and it could not be done; of an event: it is a dead letter."""
+
+    def __init__(self, answered: Answered, so: str = "") -> None:
+        super().__init__(f"{so}{answered.sentence}")
+        self.answered = answered
+        """What became of it all the same, and where the run is."""
+
+
+class StillWaitsError(NotDoneError):
+    """A step was not completed, and still waits: what it was to be completed with is no result of it, for one."""
+
+
+class TooLateError(NotDoneError):
+    """A step is not waited for any more: it was completed before, or its state was left, or its run has ended."""
+
+
+def check_done(answered: Answered) -> Answered:
+    """The answer, where what was asked is done or waits for an engine. Raises NotDoneError."""
+    done = answered.done
+    if not done.failed:
+        return answered
+    if done.asked.token is None:
+        raise NotDoneError(answered)
+    if done.event_id is None:
+        raise StillWaitsError(answered)
+    raise TooLateError(answered) if done.disposition == Disposition.VOID.word else NotDoneError(answered)

@@ -18,6 +18,7 @@ pytest.importorskip("confluent_kafka")
 
 TEXT = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
 SECONDS_MAX = 60.0
+ACTIVATE = ". .venv/bin/activate"
 SAYS = {
     "publish orders events.jsonl": "3 events confirmed",
     "runs": "completed  paid",
@@ -33,9 +34,7 @@ SAYS = {
 
 def test_a_pipeline_is_written_and_tried_as_the_readme_says(tmp_path: Path) -> None:
     (tmp_path / "orders.py").write_text(blocks(TEXT, "python")[0], "utf-8")
-    activate = tmp_path / ".venv" / "bin" / "activate"
-    activate.parent.mkdir(parents=True)
-    activate.write_text(f"PATH={Path(sys.executable).parent}:$PATH\n")
+    make_venv(tmp_path)
     first, second = (block.splitlines() for block in blocks(TEXT, "") if ". .venv/bin/activate\n" in block)
     [start] = [line.removeprefix("pointsman ") for line in first if line.startswith("pointsman ")]
 
@@ -55,6 +54,28 @@ def test_a_pipeline_is_written_and_tried_as_the_readme_says(tmp_path: Path) -> N
         (tmp_path / "service.py").write_text(service(), "utf-8")
         until([*before, "python service.py"], "applied ['paid']", tmp_path)
     assert told == SAYS.keys()
+
+
+def test_a_saga_is_pasted_and_undone_as_the_readme_says(tmp_path: Path) -> None:
+    make_venv(tmp_path)
+    _, _, saga, shop, *_ = blocks(TEXT, "python")
+    (tmp_path / "saga.py").write_text(saga, "utf-8")
+    (tmp_path / "shop.py").write_text(shop, "utf-8")
+    [block] = [one.splitlines() for one in blocks(TEXT, "") if "pointsman send shop" in one]
+    addresses, *commands = block
+    until([ACTIVATE, "pointsman validate saga.py"], "0 errors, 0 warnings", tmp_path)
+    with started("dev", "saga.py", cwd=tmp_path) as dev:
+        dev.wait_for("partitions: orders/0")
+        for line, said in zip(commands, ("It started", "It moved", "undone"), strict=True):
+            until([ACTIVATE, addresses, line], said, tmp_path)
+        until([ACTIVATE, addresses, "pointsman show o1"], "refund: undone", tmp_path)
+
+
+def make_venv(folder: Path) -> None:
+    """What the lines that begin a shell expect there."""
+    activate = folder / ".venv" / "bin" / "activate"
+    activate.parent.mkdir(parents=True)
+    activate.write_text(f"PATH={Path(sys.executable).parent}:$PATH\n")
 
 
 def service() -> str:

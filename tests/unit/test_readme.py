@@ -27,7 +27,7 @@ FENCED = re.MULTILINE | re.DOTALL
 
 
 def test_the_pipeline_and_its_test_run_as_shown(tmp_path: Path) -> None:
-    pipeline, test, _, publisher, client = blocks(TEXT, "python")
+    pipeline, test, _, _, publisher, client = blocks(TEXT, "python")
     file = tmp_path / "orders.py"
     file.write_text(pipeline, "utf-8")
     names: dict[str, Any] = {"__name__": "orders"}
@@ -51,10 +51,8 @@ def test_the_chart_that_it_shows_is_one_of_the_description_of_the_language() -> 
 def test_the_saga_is_a_pipeline_that_is_drawn_as_shown_and_undone_as_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, _, saga, *_ = blocks(TEXT, "python")
-    (tmp_path / "shop.py").write_text(
-        "class CardRefused(Exception): ...\n\n\nbank = carrier = warehouse = None\n"
-    )
+    _, _, saga, shop, *_ = blocks(TEXT, "python")
+    (tmp_path / "shop.py").write_text(shop)
     (tmp_path / "saga.py").write_text(saga)
     monkeypatch.syspath_prepend(tmp_path)
     names = runpy.run_path(str(tmp_path / "saga.py"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 from collections.abc import Sequence
@@ -14,6 +15,10 @@ from engine.routing import Loaded
 from engine.store.postgres import PostgresStore
 from engine.store.queries import load
 from statemachines.machine import Machine
+
+GONE_SECONDS = 2.0
+GONE_LOOKS = 10
+"""How long the connection of an engine that was killed may outlive it, and how often that is looked at meanwhile."""
 
 log = logging.getLogger("pointsman.engine")
 
@@ -72,6 +77,26 @@ async def join_set(
         others = await connection.fetchval(_SQL["others_of_set"], lock_class, lock_object)
         await connection.execute("select pg_advisory_lock_shared($1, $2)", lock_class, lock_object)
     return int(others)
+
+
+async def refuse_beside(connection: asyncpg.Connection[Any], namespace: str, group: str, broker: str) -> None:
+    """Refuse to be the second engine on a broker that serves one only.
+
+    One that was killed a moment ago is waited for.
+
+    Raises:
+        RefusedError: another one of the group is there.
+    """
+    lock_class = _number(f"{namespace}\0{group}")
+    for _ in range(GONE_LOOKS):
+        if not await connection.fetchval(_SQL["engines_of_group"], lock_class):
+            return
+        await asyncio.sleep(GONE_SECONDS / GONE_LOOKS)
+    raise RefusedError(
+        f"The broker at {broker} is the small one of `pointsman dev`, which serves one engine only, and another one of "
+        f"the group {group!r} is at work on it. End that, or have two of them on a real Kafka: `pointsman dev --kafka "
+        "apache`, or your own."
+    )
 
 
 async def register(store: PostgresStore, machines: Sequence[Machine], *, strict: bool) -> list[Loaded]:

@@ -11,7 +11,7 @@ from connectors.kafka.membership import KafkaMembership
 from connectors.kafka.reader import KafkaReader
 from connectors.kafka.settings import KafkaSettings
 from connectors.source import Membership
-from engine.admission import check_role, join_set, register
+from engine.admission import check_role, join_set, refuse_beside, register
 from engine.engine import Engine
 from engine.errors import ServiceUnreachableError
 from engine.executors import ByClass, Executors, check_executors
@@ -29,6 +29,9 @@ from engine.store.postgres import PostgresStore
 from statemachines.machine import Machine
 
 log = logging.getLogger("pointsman.engine")
+
+SMALL_CLUSTER = "mockCluster"
+"""How the id of the cluster begins that the small broker is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,8 @@ async def assemble(
         cluster = await reader.cluster_id()
     finally:
         await reader.stop()
+    if cluster.startswith(SMALL_CLUSTER) and not settings.alone:
+        await _check_alone(settings)
     topics = frozenset(topic.name for machine in machines for topic in machine.pipeline.read_topics)
     outlet = Outlet(ask_kafka(settings.kafka))
     machines = [replace(machine, outlet=outlet.refusal) for machine in machines]
@@ -119,6 +124,15 @@ async def check_store(settings: EngineSettings) -> None:
         await check_schema(connection)
         if settings.strict:
             await check_role(connection)
+    finally:
+        await connection.close()
+
+
+async def _check_alone(settings: EngineSettings) -> None:
+    """Refuse to be the second engine on the small broker, before that hears of it."""
+    connection = await connect(settings.postgres, name="pointsman engine, checking")
+    try:
+        await refuse_beside(connection, settings.namespace, settings.group_name, settings.kafka.bootstrap)
     finally:
         await connection.close()
 

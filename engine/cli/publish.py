@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.util
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -15,8 +16,9 @@ import typer
 from engine.cli.failures import BAD_INPUT, FAILED, UNREACHABLE, require
 from engine.cli.options import Json, Kafka
 from engine.cli.output import console, counted, note, print_json, say
-from engine.errors import UsageError
+from engine.errors import PointsmanError, UsageError
 from engine.settings import Settings
+from statemachines.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from connectors.files import Choice, FileOptions, Progress, PublishedReport, RefusedRow
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 STANDARD_INPUT = "-"
 UNFIT_DELIMITERS = ' "\r\n'
+READERS_SECONDS_MAX = 5.0
+"""So long at most it is waited to be told which topics are read."""
 REFUSED_TOLD_MAX = 20
 """Rows that get a line each; the others are counted."""
 
@@ -81,6 +85,7 @@ def publish(
     all rows: --type activity, --type =order.placed. A file that is published again gives the same ids, so that an
     engine takes each event once. Under another name its events are others, and so is what comes by standard input each
     time: there give the --source that it had. Ends with 1 where a row was refused; others are published all the same.
+    Where POINTSMAN_POSTGRES is set, it says if no pipeline reads the topic.
     """
     require("publish", "aiokafka")
     from connectors.files import FileOptions  # noqa: PLC0415 - needs an extra to be installed
@@ -100,12 +105,14 @@ def publish(
         form="csv" if format == "csv" else "jsonl" if format == "jsonl" else None,
         delimiter=delimiter,
     )
-    settings = Settings.resolve({"kafka": kafka}, os.environ).kafka
+    settings = Settings.resolve({"kafka": kafka}, os.environ)
+    broker = settings.kafka
     told = _Told()
     with _opened(file) as stream, _progress() as on_progress:
         _rehearse(topic, stream, file, options)
-        report = asyncio.run(_publish(settings, topic, stream, file, options, told, on_progress))
+        report = asyncio.run(_publish(broker, topic, stream, file, options, told, on_progress))
     told.rest()
+    _tell_of_readers(topic, settings)
     if json:
         print_json({"topic": topic, "file": file, **_report_json(report)})
     else:
@@ -133,6 +140,37 @@ async def _publish(
         )
     finally:
         await producer.stop()
+
+
+def _tell_of_readers(topic: str, settings: Settings) -> None:
+    """Say that no pipeline reads a topic, where the store is known and says so: its name may be a slip, or not."""
+    if settings.value("postgres") is None or importlib.util.find_spec("asyncpg") is None:
+        return
+    try:
+        read = asyncio.run(_topics_read(settings))
+    except (PointsmanError, OSError, TimeoutError):
+        return  # the events are where they belong, whatever is the matter with the store
+    if read and topic not in read:
+        note(
+            f"No pipeline of the namespace {settings.namespace!r} reads the topic {topic!r}. "
+            f"{did_you_mean(topic, sorted(read))} The events are there all the same, for others."
+        )
+
+
+async def _topics_read(settings: Settings) -> set[str]:
+    from engine.reading.topics import topics_read  # noqa: PLC0415 - needs an extra to be installed
+    from engine.store.connecting import connect  # noqa: PLC0415 - as above
+    from engine.store.migrations import check_schema  # noqa: PLC0415 - as above
+
+    # A connection that is given up half-way speaks of it.
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+    async with asyncio.timeout(READERS_SECONDS_MAX):
+        connection = await connect(settings.postgres, for_engine=False)
+        try:
+            await check_schema(connection)
+            return await topics_read(connection, settings.namespace)
+        finally:
+            await connection.close()
 
 
 def _rehearse(topic: str, stream: BinaryIO, file: str, options: FileOptions) -> None:

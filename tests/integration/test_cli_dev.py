@@ -61,6 +61,24 @@ def placed(order: str, *, card: str = "good") -> str:
     return f"{json.dumps(row)}\n"
 
 
+def ask_for_what_is_not_meant(on: dict[str, str]) -> None:
+    """A topic that nobody reads, and a second engine on a broker that serves one."""
+    slip = pointsman("publish", "ordrs", "-", input=placed("o-9"), on=on)
+    assert slip.code == 0, slip.err
+    assert slip.err == (
+        "No pipeline of the namespace 'trial' reads the topic 'ordrs'. Did you mean 'orders'? The events are there all "
+        "the same, for others.\n"
+    )
+    elsewhere = {name: value for name, value in on.items() if name != "POSTGRES"}
+    assert pointsman("publish", "ordrs", "-", input=placed("o-9"), on=elsewhere).err == ""
+    gone = {**on, "POSTGRES": "postgresql://pointsman@127.0.0.1:1/postgres"}
+    assert pointsman("publish", "ordrs", "-", input=placed("o-9"), on=gone).err == ""
+    second = pointsman("run", "statemachines.shipped.orders", on=on)
+    assert second.code == 2
+    assert "is the small one of `pointsman dev`, which serves one engine only, and another one" in second.err
+    assert "partitions: " not in second.err
+
+
 def test_dev_runs_pipelines_on_services_of_its_own_and_goes_on_where_it_was(tmp_path: Path) -> None:
     for number, order in enumerate(("o-1", "o-2"), start=1):
         words = ("statemachines.shipped.orders", "--topic", "orders-out", "--namespace", "trial")
@@ -68,7 +86,9 @@ def test_dev_runs_pipelines_on_services_of_its_own_and_goes_on_where_it_was(tmp_
             dev.wait_for("partitions: orders/0")
             on = addresses(tmp_path)
             done = pointsman("publish", "orders", "-", "--key", "order_id", input=placed(order), on=on)
-            assert done.code == 0, done.err
+            assert (done.code, done.err) == (0, "")
+            if number == 1:
+                ask_for_what_is_not_meant(on)
             deadline = time.monotonic() + READY_SECONDS
             while under_way(on) < number:
                 assert time.monotonic() < deadline, dev.err

@@ -28,6 +28,14 @@ where locktype = 'advisory' and granted and objsubid = 2 and mode = 'ShareLock'
     and database = (select oid from pg_database where datname = current_database())
     and classid::bigint = ($1::int::bigint & 4294967295) and objid::bigint = ($2::int::bigint & 4294967295)
 
+-- name: engines_of_group
+select exists (
+    select from pg_locks
+    where locktype = 'advisory' and granted and objsubid = 2 and mode = 'ShareLock'
+        and database = (select oid from pg_database where datname = current_database())
+        and classid::bigint = ($1::int::bigint & 4294967295)
+)
+
 -- name: other_set
 select coalesce(s.description, 'unknown')
 from pg_locks l

@@ -6,18 +6,20 @@
     order.step_done(charge, Charge(id="c-1")).when(OrderCancelled(...)).then_owes(charge).then_runs(refund)
     order.undone(refund).then(state="cancelled")
 
-What a step itself does is tested by calling it: it is a function. An outcome is final here, so that nothing is tried
-again.
+What a step itself does is tested by calling it: it is a function, and ``order.call_of(charge)`` is what it is called
+with. An outcome is final here, so that nothing is tried again.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Protocol, Self, TypeVar
 
+from statemachines.call import Call
 from statemachines.definition import State
 from statemachines.events import Envelope
 from statemachines.handlers import validated
@@ -27,7 +29,15 @@ from statemachines.machine import Machine
 from statemachines.memory import Execution, read_memory
 from statemachines.occurrence import Occurrence
 from statemachines.outcome import Outcome
-from statemachines.results import ResultError, done_event, event_id, failed_event, stopped_event, waits_event
+from statemachines.results import (
+    ResultError,
+    done_event,
+    event_id,
+    failed_event,
+    idempotency_key,
+    stopped_event,
+    waits_event,
+)
 from statemachines.run import Run
 from statemachines.step import Compensation, Step
 from statemachines.suggest import listed
@@ -138,6 +148,37 @@ class StepCase:
         """A compensation that the run has asked for raises this, and is not tried again: the run is held."""
         ending = partial(failed_event, compensation, error=error, attempts=attempts)
         return self._end(compensation, None, "failed", ending)
+
+    def call_of(
+        self,
+        step: Step[Any, Any],
+        *,
+        attempt: int = 1,
+        last_error: str = "",
+        progress: Any = None,
+        state: State[Any] | str | None = None,
+    ) -> Call:
+        """What a step, or a compensation, is called with that goes on now: with the keys that the run gives it.
+
+            await refund(order.context, None, order.call_of(refund))
+
+        Args:
+            step: one that goes on.
+            attempt: which one it is.
+            last_error: how the one before it failed, as in ``Class: message``.
+            progress: what that has said of how far it had come.
+            state: the one that runs it, where several do.
+        """
+        execution = self._execution(step, state, self.executions)
+        assert self.run is not None, "a step was asked for by a run"
+        asked = self.machine, self.run.key, self.run.generation
+        key = idempotency_key(*asked, execution)
+        call = Call(key, attempt, self.run.key, step.name, last_error, progress=progress)
+        if not isinstance(step, Compensation):
+            return call
+        sequence, _, number = execution.of.partition(".")
+        undone = Execution(int(sequence), int(number), step.of.name, "")
+        return replace(call, undone=Call(idempotency_key(*asked, undone), 0, self.run.key, step.of.name))
 
     def then_owes(self, *steps: Step[Any, Any]) -> Self:
         """These steps are to be undone if the run is, and no others, in this order; one that was done often, as often.

@@ -82,6 +82,7 @@ def test_there_is_an_example_of_every_construct() -> None:
         ".step_later(",
         "Later(",
         ".then_owes(",
+        ".call_of(",
         "Send(",
         "Cancel(",
         "Defer(",

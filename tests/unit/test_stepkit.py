@@ -9,7 +9,10 @@ import pytest
 
 from statemachines import Call, DefinitionError, Pipeline
 from statemachines.outcome import WAITS, Reason
+from statemachines.results import idempotency_key
 from statemachines.testkit import ImpureHandlerError, given
+from tests.unit import undoing
+from tests.unit.undoing import Trade
 from tests.unit.working import (
     Cancelled,
     CardRefused,
@@ -139,3 +142,40 @@ def test_a_pipeline_with_mistakes_in_its_steps_is_not_tested() -> None:
     flow.step()(idle)
     with pytest.raises(DefinitionError, match="cannot be called with"):
         given(flow)
+
+
+def test_the_call_of_what_goes_on_is_as_the_engine_makes_it() -> None:
+    made = shop()
+    case = given(made.flow, Placed(), key="o-1")
+    call = case.call_of(made.charge, attempt=2, last_error="OSError: no", progress=3)
+    assert (call.attempt, call.key, call.step, call.last_error, call.progress) == (
+        2,
+        "o-1",
+        "charge",
+        "OSError: no",
+        3,
+    )
+    machine = case.machine
+    assert call.idempotency_key == idempotency_key(machine, "o-1", 0, case.executions[0])
+    assert case.call_of(made.charge) == Call(call.idempotency_key, 1, "o-1", "charge")
+    with pytest.raises(LookupError):
+        _ = call.of
+    case.step_done(made.charge, OK)
+    with pytest.raises(AssertionError, match="the run does not do 'charge', but no step"):
+        case.call_of(made.charge)
+
+
+def test_the_call_of_a_compensation_has_the_key_of_what_it_undoes() -> None:
+    made = Trade()
+    case = given(made.flow, undoing.Placed())
+    charged = case.call_of(made.charge)
+    case.step_done(made.charge, undoing.OK)
+    packed = case.call_of(made.pack)
+    case.step_done(made.pack, 2).when(undoing.Cancelled())
+    case.then_runs(made.unpack)
+    unpacks = case.call_of(made.unpack)
+    assert (unpacks.step, unpacks.of.step, unpacks.of.attempt) == ("unpack", "pack", 0)
+    assert unpacks.of.idempotency_key == packed.idempotency_key
+    assert unpacks.idempotency_key != packed.idempotency_key
+    case.undone(made.unpack)
+    assert case.call_of(made.refund).of.idempotency_key == charged.idempotency_key

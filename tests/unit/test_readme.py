@@ -8,6 +8,7 @@ import runpy
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,12 @@ def test_the_first_two_shell_blocks_are_one_line_each_and_ci_runs_the_second() -
         ["bash", "-c", f'{line}; echo "$command"'], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert found.stdout.strip() == tests.strip()
+
+
+def test_each_extra_is_told_and_what_one_writes_on_has_pytest() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    assert re.findall(r"^\| `pointsman\[(\w+)\]` \|", TEXT, re.MULTILINE) == [*extras]
+    assert any(one.startswith("pytest>") for one in extras["dev"])
 
 
 def shown_in_blocks() -> list[str]:

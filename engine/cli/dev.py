@@ -67,9 +67,9 @@ def dev(
     """Run pipelines on a Postgres and a broker of their own, and print their addresses for other tools.
 
     Ctrl-C ends all of it; the folder stays, and the next start goes on from there; one at a time works in it. With
-    --kafka apache, `run` on these addresses is one more engine of the same group, and shares the partitions. A changed
-    definition of the same version is taken for runs that begin from then on, which `run` refuses; those that began
-    before it wait for the definition as it was.
+    --kafka apache, `run` on these addresses is one more engine of the same group, and shares the partitions; the small
+    broker serves one engine only. A changed definition of the same version is taken for runs that begin from then on,
+    which `run` refuses; those that began before it wait for the definition as it was.
     """
     if kafka not in ("mock", "apache"):
         raise UsageError(

@@ -25,8 +25,7 @@ def run(name: str) -> tuple[dict[str, Any], list[str]]:
     """What the examples of a section define, and its pictures."""
     names: dict[str, Any] = {"__name__": "incidents"}
     beginning = TEXT.partition("\n## ")[0]
-    others = SECTIONS["States inside states"] if "given(" in SECTIONS[name] else ""
-    for block in blocks(beginning + others + SECTIONS[name], "python"):
+    for block in blocks(beginning + SECTIONS[name], "python"):
         exec(compile(block, "statemachines/README.md", "exec", dont_inherit=True), names)
     return names, blocks(SECTIONS[name], "mermaid")
 

@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import logging
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from engine.attempts import Ended, LostError
 from engine.cli.logs import JsonLines, Lines
+from engine.limits import EngineLimits
 from engine.outcomes import Outcomes
+from engine.pulse import Pulse
 from engine.raised import KINDS_MAX, SELDOM_SECONDS, FailedAttempts, Seldom, Trace
 from engine.routing import Loaded, make_routes
+from engine.steps import Steps
 from engine.store.values import BegunExecution
 from statemachines.handlers import ask
 from statemachines.machine import compile_pipeline
@@ -223,6 +227,19 @@ def test_a_service_that_is_away_makes_no_flood(engine: Engine) -> None:
         ("WARNING", "999 more attempts failed like that one"),
         ("ERROR", "999 more attempts failed like that one"),
     ]
+
+
+@pytest.mark.parametrize(("error", "lost", "lines"), [(OSError("away"), False, 1), (LostError("x"), True, 0)])
+def test_what_raised_once_its_state_was_left_is_told_and_what_was_stopped_is_not(
+    error: Exception, lost: bool, lines: int, engine: Engine
+) -> None:
+    steps = Steps(EngineLimits(), lambda: datetime(2026, 3, 1, tzinfo=UTC))
+    steps._outcomes = engine.outcomes
+    begun = BegunExecution(1, 1, "o1", 0, 7, 1, 0, 1, 0, "charge", 1, "", b"")
+    _, step = engine.outcomes.meant(begun)
+    going: Any = SimpleNamespace(begun=begun, step=step, pulse=Pulse(), unwanted=False, stopping=True)
+    steps._tell(going, Ended(error=error, lost=lost))
+    assert engine.said() == [("WARNING", "an attempt at the step raised; its state was left by then")] * lines
 
 
 # Guards and actions.

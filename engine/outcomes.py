@@ -122,14 +122,14 @@ class Outcomes:
     def tell(self, begun: BegunExecution, ended: Ended, so: str, *, for_good: bool = False) -> None:
         """Have the log say that an attempt failed, and what follows.
 
-        What a pipeline has a transition for is no error of anybody's.
+        A failure for good that the pipeline names is no error of anybody's.
         """
         _, step = self.meant(begun)
         error, what = ended.error, "the compensation" if isinstance(step, Compensation) else "the step"
         if self._failed_attempts is None or error is None:
             return
         level = logging.ERROR if for_good else logging.WARNING
-        if isinstance(error, tuple(one for one in step.declared if isinstance(one, type))):
+        if for_good and isinstance(error, tuple(step.declared)):
             level = logging.INFO
         how = (
             f"an attempt at {what} timed out ({error})" if ended.timed_out else f"an attempt at {what} raised"

@@ -16,7 +16,7 @@ import typer
 from engine.cli.failures import BAD_INPUT, FAILED, UNREACHABLE, require
 from engine.cli.options import Json, Kafka
 from engine.cli.output import console, counted, note, print_json, say
-from engine.errors import PointsmanError, UsageError
+from engine.errors import UsageError
 from engine.settings import Settings
 from statemachines.suggest import did_you_mean
 
@@ -148,8 +148,8 @@ def _tell_of_readers(topic: str, settings: Settings) -> None:
         return
     try:
         read = asyncio.run(_topics_read(settings))
-    except (PointsmanError, OSError, TimeoutError):
-        return  # the events are where they belong, whatever is the matter with the store
+    except Exception:  # noqa: BLE001 - the events are where they belong, whatever is the matter with the store
+        return
     if read and topic not in read:
         note(
             f"No pipeline of the namespace {settings.namespace!r} reads the topic {topic!r}. "

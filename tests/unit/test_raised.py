@@ -24,10 +24,11 @@ from statemachines.machine import compile_pipeline
 from statemachines.outcome import Refused
 from statemachines.places import FRAMES_MAX, raised_by
 from statemachines.testkit import given
-from tests.charging import CardRefusedError, Noted, Placed, charging_pipeline
+from tests.charging import AwayError, CardRefusedError, Noted, Placed, charging_pipeline
 from tests.unit.test_telling import SECRET
 
 LOGGER = "pointsman.engine"
+BEGUN = BegunExecution(1, 1, "o1", 0, 7, 1, 0, 1, 0, "charge", 1, "", b"")
 
 
 def inner(number: str) -> None:
@@ -159,7 +160,7 @@ class Engine:
         self.outcomes.load(topic.routes)
 
     def fail(self, attempt: int, ended: Ended, run: str = "o1") -> None:
-        self.outcomes.failure(BegunExecution(1, 1, run, 0, 7, 1, 0, 1, 0, "charge", attempt, "", b""), ended)
+        self.outcomes.failure(BEGUN._replace(key=run, attempt=attempt), ended)
 
     def said(self) -> list[tuple[str, str]]:
         return [(one.levelname, one.getMessage()) for one in self._caplog.records]
@@ -199,9 +200,17 @@ def test_each_attempt_that_raised_is_told_with_its_run_and_the_calls_that_led_th
     assert line.endswith(f"ValueError: {SECRET} is no card")
 
 
-def test_what_the_pipeline_has_a_transition_for_is_no_error(engine: Engine) -> None:
+def test_a_failure_that_the_pipeline_has_a_transition_for_is_no_error(engine: Engine) -> None:
     engine.fail(1, Ended(error=CardRefusedError("no money")))
     assert engine.said() == [("INFO", "an attempt at the step raised; it has failed for good")]
+
+
+def test_an_attempt_that_is_tried_again_is_warned_of_whatever_it_raised(engine: Engine) -> None:
+    _, step = engine.outcomes.meant(BEGUN)
+    step.failed_with(AwayError)
+    engine.fail(1, Ended(error=AwayError("no answer")))
+    engine.fail(3, Ended(error=AwayError("no answer")))
+    assert [level for level, _ in engine.said()] == ["WARNING", "INFO"]
 
 
 def test_attempts_that_timed_out_or_were_lost_are_told_too(engine: Engine) -> None:
@@ -235,9 +244,8 @@ def test_what_raised_once_its_state_was_left_is_told_and_what_was_stopped_is_not
 ) -> None:
     steps = Steps(EngineLimits(), lambda: datetime(2026, 3, 1, tzinfo=UTC))
     steps._outcomes = engine.outcomes
-    begun = BegunExecution(1, 1, "o1", 0, 7, 1, 0, 1, 0, "charge", 1, "", b"")
-    _, step = engine.outcomes.meant(begun)
-    going: Any = SimpleNamespace(begun=begun, step=step, pulse=Pulse(), unwanted=False, stopping=True)
+    _, step = engine.outcomes.meant(BEGUN)
+    going: Any = SimpleNamespace(begun=BEGUN, step=step, pulse=Pulse(), unwanted=False, stopping=True)
     steps._tell(going, Ended(error=error, lost=lost))
     assert engine.said() == [("WARNING", "an attempt at the step raised; its state was left by then")] * lines
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from engine.attempts import Ended, LostError
+from connectors.executor import Ended, LostError
 from engine.cli.logs import JsonLines, Lines
 from engine.limits import EngineLimits
 from engine.outcomes import Outcomes

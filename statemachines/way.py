@@ -205,10 +205,10 @@ class _Search:
             arcs = self._steps.parts(spot, taken)
             yield arcs
             for one in arcs:
-                for asked in self._asked_of(spot, one):
+                for asked in self._asked_of(spot, one, arcs):
                     yield tuple(asked if other is one else other for other in arcs)
 
-    def _asked_of(self, spot: Spot, arc: Arc) -> Iterable[Arc]:
+    def _asked_of(self, spot: Spot, arc: Arc, arcs: tuple[Arc, ...]) -> Iterable[Arc]:
         """What may be taken instead where the action of a transition asks to undo a state."""
         chart, source = self._steps.chart, (arc.by or arc).source
         if arc.block is None or not arc.targets or arc.scope >= 0:
@@ -217,7 +217,7 @@ class _Search:
         for scope in chart.places:
             related = chart.is_within(source, scope) or chart.is_within(scope, source)
             if related and (scope or not source):
-                asked = self._steps.asked(spot, arc, scope)
+                asked = self._steps.asked(spot, arc, scope, arcs)
                 found.setdefault(asked.place, asked)
         return [one for one in found.values() if one is not arc]
 

@@ -333,7 +333,9 @@ class Macrostep:
         for name in scopes:
             arc = next((arc for arc in arcs if arc.block is block), None)
             scope = scope_asked(self._steps.chart, block, arc, name)
-            arcs = tuple(self._steps.asked(self._spot, one, scope) if one is arc else one for one in arcs)
+            arcs = tuple(
+                self._steps.asked(self._spot, one, scope, arcs) if one is arc else one for one in arcs
+            )
         return arcs
 
     def _asked_to_settle(

@@ -180,17 +180,22 @@ class Microsteps:
         """The innermost state that stays active around all that a transition leaves and enters."""
         return self._domain(arc, spot.history)
 
-    def asked(self, spot: Spot, arc: Arc, scope: int) -> Arc:
+    def asked(self, spot: Spot, arc: Arc, scope: int, arcs: tuple[Arc, ...]) -> Arc:
         """The first part of a transition whose action asks to undo this state; the transition as it is taken by now.
 
-        What the transition leaves has been left by then, so that this may be all around the state.
+        What the transition leaves has been left by then, so that this may be all around the state; and what those leave
+        that are taken with it, which were to leave what it was to stay in.
         """
         if not spot.active >> scope & 1:
             return arc  # what it owed was handed on when it was left
         by, place = arc, self._domain(arc, spot.history)
         if arc.by is not None:
             by, place, scope = arc.by, arc.place, self._wider(arc.scope, scope)
-        return self.undoings.into(by, self._wider(place, scope), scope)
+        place = self._wider(place, scope)
+        for other in arcs:
+            if other.by is None and other is not arc and self._exit_set(other, spot) >> place & 1:
+                place = self._wider(place, self._domain(other, spot.history))
+        return self.undoings.into(by, place, scope)
 
     def _wider(self, one: int, other: int) -> int:
         return other if one < 0 or self.chart.is_within(one, other) else one

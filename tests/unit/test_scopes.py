@@ -426,3 +426,13 @@ def test_histories_further_inside_are_cleared_too() -> None:
     assert "back" not in case.run.configuration
     case.undone(made.leave_seat).undone(made.leave_room).when(Again())
     case.then(state="wide travel trip lodging papers stamped")
+
+
+def test_what_leaves_it_at_the_same_time_has_it_undone_around_all_that_is_left() -> None:
+    made, missed = Journey(), Event.named("missed")
+    made.flying.on(missed, to=made.flying, do=asking(Compensate()))
+    made.flow.on(missed, to=made.after)
+    case = made.begun().step_done(made.room, 1).step_done(made.visa, 3).when(missed())
+    case.then(state="$compensating").then_owes(made.visa, made.room)
+    case.step_stopped(made.seat, "ended", 2).then_runs(made.leave_seat).undone(made.leave_seat)
+    case.then(state="wide travel trip flying papers asking").then_runs(made.seat, made.visa)

@@ -23,6 +23,7 @@ from statemachines.definition import Move, Pipeline, State, name_of
 from statemachines.events import Event, KeyBy
 from statemachines.policies import SITUATIONS, Decision, Defer, PolicyLine
 from statemachines.search import kinds_of
+from statemachines.stated import Undo, is_stated, stated_steps
 from statemachines.topic import Topic
 
 FORMAT = "pointsman.definition/1"
@@ -39,7 +40,7 @@ def canonical_bytes(pipeline: Pipeline[Any]) -> bytes:
     if pipeline.timers != "after_backlog":
         policies["timers"] = pipeline.timers
     if pipeline.undo != "in_order":
-        policies["undo"] = pipeline.undo
+        policies["undo"] = _undo(pipeline.undo, pipeline)
     form = {
         "format": FORMAT,
         "name": pipeline.name,
@@ -131,7 +132,7 @@ def _state(state: State[Any]) -> dict[str, Any]:
         "output": name_of(state.output),
         "run": None if state.run is None else state.run.name,
         "tags": sorted(state.tags) or None,
-        "undo": None if state.undo == "in_order" else state.undo,
+        "undo": None if state.undo == "in_order" else _undo(state.undo, state.pipeline),
         "initially": None if beginning is None else [[*beginning.targets], name_of(beginning.action)],
     }
     form = {"name": state.name, "initial": state.initial, "final": state.final}
@@ -157,6 +158,11 @@ def _move(move: Move) -> dict[str, Any]:
             _microseconds(move.delay) if isinstance(move.delay, timedelta) else name_of(move.delay)
         )
     return form
+
+
+def _undo(undo: Undo, pipeline: Pipeline[Any]) -> Any:
+    """One word, or the names of the steps in the order in which they are undone."""
+    return stated_steps(undo, pipeline.steps) if is_stated(undo) else undo
 
 
 def _events(pipeline: Pipeline[Any]) -> Iterator[type[Event]]:

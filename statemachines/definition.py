@@ -23,6 +23,7 @@ from statemachines.lines import Delay, Handler, Initial, Keyed, Kind, Move, Star
 from statemachines.ordering import OrderBy
 from statemachines.places import Place, calling_place
 from statemachines.policies import Closed, NoRun, Once, PolicyLine, Unexpected
+from statemachines.stated import Undo
 from statemachines.step import AsyncStep, Call, PlainStep, Retry, Step, StepMaker, above_function
 from statemachines.topic import Policy, Topic
 
@@ -47,7 +48,6 @@ R = TypeVar("R")
 
 OnError = Literal["refuse", "ignore"]
 TimersFire = Literal["after_backlog", "on_time"]
-Undo = Literal["in_order", "parallel"]
 
 
 @dataclass(slots=True, eq=False)
@@ -81,7 +81,7 @@ class State(Generic[C]):
     run: Step[C, Any] | None = None
     """The step that is done while it is active."""
     undo: Undo = "in_order"
-    """Whether what it owes is undone one after the other, or all at once."""
+    """Whether what it owes is undone one after the other, from the last on or as is stated, or all at once."""
 
     @property
     def done(self) -> type[Done]:
@@ -112,7 +112,8 @@ class State(Generic[C]):
             final: whether this state is done when it is entered.
             output: of a final state: returns, from (context, event), what ``done.data`` is to be.
             run: the step that is done while it is active.
-            undo: how what belongs to it is undone in it: one after the other, from the last on, or all at once.
+            undo: how what belongs to it is undone in it: one after the other, from the last on; all at once
+                (``"parallel"``); or in the order of these compensations, what is not named behind them.
             tags: words that guards may ask for instead of the states that have them.
             description: a sentence for people.
         """
@@ -277,7 +278,8 @@ class Pipeline(Generic[C]):
             the move, or undo what that function did and go on.
         timers: whether a timer that is due waits for the events that came before it was (``"after_backlog"``): for all
             that this pipeline reads to be applied so far; or fires ``"on_time"``, whatever waits in Kafka.
-        undo: how what the run owes is undone: one after the other, from the last on, or all at once (``"parallel"``).
+        undo: how what the run owes is undone: one after the other, from the last on; all at once (``"parallel"``);
+            or in the order of these compensations, by their names, what is not named behind them.
         description: a sentence for people.
     """
 
@@ -318,8 +320,8 @@ class Pipeline(Generic[C]):
 
         The ``output`` of a final one returns, from (context, event), what the run says at its end.
         The step ``run`` is done while the state is active. What belongs to it is undone in it one after the other, or
-        in parallel, as ``undo`` says. Guards may ask for ``tags`` instead of the states that have
-        them.
+        in parallel, or in the order of the compensations that ``undo`` lists. Guards may ask for ``tags`` instead of
+        the states that have them.
         """
         place, words = calling_place(), _tags(tags)
         return self.add_state(

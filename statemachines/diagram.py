@@ -18,6 +18,7 @@ from statemachines.definition import Initial, Move, Pipeline, Start, State, name
 from statemachines.durations import told_duration
 from statemachines.events import is_event_class, is_outcome
 from statemachines.policies import Defer
+from statemachines.stated import is_stated
 from statemachines.step import Step
 
 _PLAIN_ID = re.compile(r"(?!(state|begin|fork)_\d)(?!.*_(start|end)$)[A-Za-z][A-Za-z0-9_]*", re.IGNORECASE)
@@ -156,7 +157,8 @@ class _Drawing:
         called = _COMPENSATING if state.name in self._places else state.name
         name = _escaped(_told(mark + called, self._marks.states.get(state.name)), _BRACKETS)
         of_state = self._ids[state.name]
-        does = [f"{word} / {_escaped(text, _BRACKETS)}" for word, text in _notes(state)]
+        notes = _notes(state) if state.name not in self._places else self._order(self._places[state.name])
+        does = [f"{word} / {_escaped(text, _BRACKETS)}" for word, text in notes]
         inside = self._inner.get(id(state), [])
         if inside:
             # Only a state without states inside may have more lines than its name.
@@ -166,6 +168,14 @@ class _Drawing:
         else:
             yield f'state "{name}" as {of_state}'
             yield from (f"{of_state}: {one}" for one in does)
+
+    def _order(self, scope: str) -> Iterator[tuple[str, str]]:
+        """How it is undone what belongs to a state, or the run, where that is not from the last on."""
+        undo: Any = self._states[scope].undo if scope in self._states else self._pipeline.undo
+        if undo == "parallel":
+            yield "undo", "all at once"
+        elif is_stated(undo):
+            yield "undo", ", then ".join(map(str, undo))
 
     def _inside(self, state: State[Any], inside: list[State[Any]]) -> Iterator[str]:
         yield "direction LR"

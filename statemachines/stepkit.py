@@ -39,6 +39,7 @@ from statemachines.results import (
     waits_event,
 )
 from statemachines.run import Run
+from statemachines.stated import as_stated
 from statemachines.step import Compensation, Step
 from statemachines.suggest import listed
 from statemachines.undoing import HOWS, in_order
@@ -185,7 +186,8 @@ class StepCase:
 
         While the run is undone, the first of them is what the compensation undoes that goes on.
         """
-        owed = [] if self.run is None else in_order(read_memory(self.run.memory).owed)
+        stated = self.machine.microsteps.chart.undone_as_stated.get("", {})
+        owed = [] if self.run is None else as_stated(in_order(read_memory(self.run.memory).owed), stated)
         found, wanted = [one.step for one in owed], [one.name for one in steps]
         assert found == wanted, f"what the run has to undo is {_said(found)}, not {_said(wanted)}"
         return self

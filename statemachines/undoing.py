@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from statemachines.events import STEP_DONE, STEP_FAILED, STEP_STOPPED, STEP_WAITS
 from statemachines.memory import Execution, Memory, Owed
+from statemachines.stated import as_stated
 from statemachines.step import TIMED_OUT, Compensation
 
 NEVER, ENDED, FAILED, UNKNOWN = "never", "ended", "failed", "unknown"
@@ -225,22 +226,23 @@ def waits_in(memory: Memory, place: str) -> list[Execution]:
 
 
 def owed_in(memory: Memory, place: str) -> list[Owed]:
-    """What is still to be undone in a place, in that order."""
+    """What is still to be undone in a place, in that order, but where another one is stated."""
     if memory.undoing >= 0:
         return in_order(memory.owed)
     return in_order([one for one in memory.owed if one.undoing and one.scope == place])
 
 
-def next_in(memory: Memory, place: str, room: int) -> list[Owed]:
+def next_in(memory: Memory, place: str, room: int, ranks: Mapping[str, int]) -> list[Owed]:
     """What is to be undone next in a place: nothing before all was heard of that was stopped.
 
     ``room`` is how many may begin where they are undone at once; 0: they are not, and the next one waits for the last.
+    ``ranks`` is the order that is stated for the place, if any is.
     """
     waits = waits_in(memory, place)
     if any(not one.of for one in waits) or (waits and not room):
         return []
     going = {one.of for one in waits}
-    return [one for one in owed_in(memory, place) if one.id not in going][: room or 1]
+    return [one for one in as_stated(owed_in(memory, place), ranks) if one.id not in going][: room or 1]
 
 
 def place_of(memory: Memory, execution: Execution) -> str | None:

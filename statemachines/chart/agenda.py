@@ -28,7 +28,7 @@ from statemachines.undoing import By, next_in, places
 from statemachines.wishes import Wish
 
 if TYPE_CHECKING:
-    from statemachines.chart.tree import Node
+    from statemachines.chart.tree import Chart, Node
     from statemachines.context import Context
 
 _DELAY_MAX = timedelta(days=DELAY_DAYS_MAX)
@@ -84,14 +84,12 @@ class Agenda:
             number = len(self.asked)
             self._run(Execution(self._sequence, number, node.step, node.name))
 
-    def undo(self, at_once: Collection[str] = ()) -> None:
-        """Ask for what is to be undone next, wherever anything is by now. Raises HandlerError.
-
-        ``at_once``: the places where that is all that there is.
-        """
+    def undo(self, chart: Chart) -> None:
+        """Ask for what is to be undone next, wherever anything is by now. Raises HandlerError."""
         for place in places(self._memory):
             room = max(0, EXECUTIONS_MAX - len(self._executions))
-            for owed in next_in(self._memory, place, room if place in at_once else 0):
+            at_once, stated = place in chart.undone_at_once, chart.undone_as_stated.get(place, {})
+            for owed in next_in(self._memory, place, room if at_once else 0, stated):
                 self._undo(owed, place)
 
     def _undo(self, owed: Owed, place: str) -> None:

@@ -182,7 +182,7 @@ class Macrostep:
             for number in numbers_of(self._entered & chart.asking & (self._spot.active | 1)):
                 agenda.enter(chart.nodes[number], self._needed_context)
             if chart.compensating & self._spot.active:
-                agenda.undo(chart.undone_at_once)
+                agenda.undo(chart)
         agenda.settle(self._settled)
         for wish in self._wishes:
             agenda.wish(self._addressed(wish), ended=bool(self._ended))

@@ -14,6 +14,7 @@ from typing import Any
 
 from statemachines.definition import Delay, Move, Pipeline, State, name_of
 from statemachines.patterns import Names, is_pattern, takes, takes_failures
+from statemachines.stated import Undo, is_stated, ranks_of
 from statemachines.step import kin_of
 
 
@@ -129,6 +130,9 @@ class Chart:
     """The set of the latter."""
     undone_at_once: frozenset[str] = frozenset()
     """The states in which all that is undone is undone at once; of the empty name, the run."""
+    undone_as_stated: dict[str, dict[str, int]] = field(default_factory=dict)
+    """By the states in which it is undone in an order of its own, the steps with their places in it; of the empty name,
+    the run."""
 
     def arcs_on(self, number: int, name: str) -> list[Arc]:
         """The transitions of a state on the events that go by a name, in document order."""
@@ -209,9 +213,15 @@ def plant(pipeline: Pipeline[Any]) -> Chart:
         kin_of(pipeline.steps),
         places,
         sum(1 << number for number in places.values()),
-        frozenset(one.name for one in pipeline.states if one.undo == "parallel")
-        | ({""} if pipeline.undo == "parallel" else frozenset()),
+        frozenset(name for name, undo in _undos(pipeline) if undo == "parallel"),
+        {name: ranks_of(undo, pipeline.steps) for name, undo in _undos(pipeline) if is_stated(undo)},
     )
+
+
+def _undos(pipeline: Pipeline[Any]) -> Iterator[tuple[str, Undo]]:
+    """How each state, and the run, is undone."""
+    yield "", pipeline.undo
+    yield from ((state.name, state.undo) for state in pipeline.states)
 
 
 def _owing(pipeline: Pipeline[Any]) -> set[State[Any]]:

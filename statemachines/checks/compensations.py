@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from statemachines.chart.tree import COMPENSATING
+from statemachines.checks import undo
 from statemachines.checks.moves import of as of_move
-from statemachines.checks.settings import UNDO
 from statemachines.definition import Move, Pipeline, State
 from statemachines.mistakes import Mistake
 from statemachines.step import Compensation, Step
@@ -29,7 +29,7 @@ def find(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
     for move in pipeline.moves:
         yield from _move(move, scopes, has_any=bool(compensations))
     yield from _reserved(pipeline)
-    yield from _orders(pipeline, scopes)
+    yield from undo.find(pipeline, scopes.owing)
     if compensations and not any(_may_compensate(move) for move in pipeline.moves):
         for one in compensations:
             message = f"nothing compensates, so that the step {one.of.name!r} is never undone"
@@ -212,20 +212,6 @@ def _reserved(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
         if state.name == COMPENSATING:
             message = f"the state name {COMPENSATING!r} is that of the state of runs that are undone"
             yield Mistake(message, "Give it another name", state.place, state=COMPENSATING)
-
-
-def _orders(pipeline: Pipeline[Any], scopes: _Scopes) -> Iterator[Mistake]:
-    """Mistakes with what states say of how they are undone."""
-    for state in pipeline.states:
-        given: object = state.undo
-        if not isinstance(given, str) or given not in UNDO:
-            message = f"undo={given!r} of the state {state.name!r} is no order"
-            yield Mistake(message, did_you_mean(given, UNDO), state.place, state=state.name)
-        elif given != "in_order" and state not in scopes.owing:
-            message = (
-                f"undo={given!r} is never asked: {state.name!r} owes nothing, nor does a state inside it"
-            )
-            yield Mistake(message, "Take it away", state.place, state=state.name, severity="warning")
 
 
 def _may_compensate(move: Move) -> bool:

@@ -7,15 +7,16 @@ from typing import Any, TypeGuard, get_args
 
 from statemachines.checks.comparing import are_equal
 from statemachines.checks.names import is_storable, wrong_with_name, wrong_with_topic, wrong_with_type
-from statemachines.definition import OnError, Pipeline, Policy, TimersFire, Topic, Undo
+from statemachines.definition import OnError, Pipeline, Policy, TimersFire, Topic
 from statemachines.limits import PIPELINE_NAME_BYTES_MAX, VERSION_MAX
 from statemachines.mistakes import Mistake
+from statemachines.stated import UndoWord, is_stated
 from statemachines.suggest import did_you_mean, listed
 
 POLICIES: tuple[str, ...] = get_args(Policy)
 TIMERS: tuple[str, ...] = get_args(TimersFire)
 ON_ERROR: tuple[str, ...] = get_args(OnError)
-UNDO: tuple[str, ...] = get_args(Undo)
+UNDO: tuple[str, ...] = get_args(UndoWord)
 
 
 def find(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
@@ -24,7 +25,8 @@ def find(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
     yield from _version(pipeline)
     yield from _policy(pipeline, "on_error", pipeline.on_error, "", ON_ERROR)
     yield from _policy(pipeline, "timers", pipeline.timers, "", TIMERS)
-    yield from _policy(pipeline, "undo", pipeline.undo, "", UNDO)
+    if not is_stated(pipeline.undo):
+        yield from _policy(pipeline, "undo", pipeline.undo, "", UNDO)
     yield from _topics(pipeline)
 
 

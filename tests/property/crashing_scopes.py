@@ -69,7 +69,7 @@ class Parcels(Outside):
 @lru_cache
 def parcels(attempts: int) -> Machine:
     """Goods are reserved, insured and shipped, and undone alone; papers are written beside them."""
-    flow = Pipeline("parcels", Order, topics=[TOPIC], closed="ignore")
+    flow = Pipeline("parcels", Order, topics=[TOPIC], closed="ignore", undo=["release"])
     wait = exponential(0.05, 1)
     retry = Retry(attempts=attempts, wait=wait, unless=OutOfStockError)
     stubborn = Retry(attempts=1_000, wait=wait)
@@ -108,7 +108,7 @@ def parcels(attempts: int) -> Machine:
 
     work = flow.state("work", initial=True)
     goods, papers = work.region("goods"), work.region("papers")
-    packing = goods.state("packing", initial=True)
+    packing = goods.state("packing", initial=True, undo=[reserve, call_off])
     reserving = packing.state("reserving", run=reserve, initial=True)
     insuring = packing.state("insuring", run=insure)
     shipping = packing.state("shipping", run=ship)
@@ -180,7 +180,7 @@ def _went_back(lived: Lived, order: str) -> bool:
 
 
 def check_what_was_undone(entries: list[Entry], steps: Mapping[str, str] | tuple[str, ...]) -> None:
-    """What these steps have done, under one key each, and the last of the goods first; and of no others anything."""
+    """What these steps have done, under one key each, of the goods what is named first; and no others."""
     done = {one.key: one.step for one in entries if one.what == DONE and not one.of}
     undone = {one.of: one.key for one in entries if one.what == DONE and one.of}
     owed = {key for key, step in done.items() if step in steps}
@@ -189,4 +189,4 @@ def check_what_was_undone(entries: list[Entry], steps: Mapping[str, str] | tuple
     assert len(compensations) == len(undone), "something is undone under several keys, or not to its end"
     assert {one.step for one in entries if one.of} <= {UNDOES[step] for step in steps}
     order = [one.step for one in entries if one.of and one.step != "cancel_bill"]
-    assert order == sorted(order, key=["call_off", "release"].index), f"undone were {order}"
+    assert order == sorted(order, key=["release", "call_off"].index), f"undone were {order}"

@@ -13,10 +13,11 @@ from typing import Any
 from pydantic import Field
 
 from statemachines import Call, Compensate, Context, Event, Pipeline, Settle, State
-from statemachines.definition import Move, Undo
+from statemachines.definition import Move
+from statemachines.stated import Undo
 
 STATES_MAX, DEPTH_MAX = 8, 2
-UNDO: list[Undo] = ["in_order", "in_order", "parallel"]
+UNDO: list[Undo] = ["in_order", "in_order", "parallel", ["toil"], ["undo_work", "toil"]]
 EVENTS = [Event.named(f"e{number}") for number in range(5)]
 BEGIN, TICK, SETTLE = (Event.named(name) for name in ("begin", "tick", "settle"))
 
@@ -29,7 +30,12 @@ def work(_told: Told, _call: Call) -> int:
     return 1
 
 
-def unwork(_told: Told, _made: int | None, _call: Call) -> None: ...
+def toil(_told: Told, _call: Call) -> int:
+    return 2
+
+
+def undo_work(_told: Told, _made: int | None, _call: Call) -> None: ...
+def undo_toil(_told: Told, _made: int | None, _call: Call) -> None: ...
 
 
 @dataclass
@@ -63,8 +69,8 @@ def sketch(seed: int) -> Sketch:
     dice = random.Random(seed)
     flow = Pipeline("random", Told, topics=["t"], unexpected="ignore")
     made = Sketch(flow, {})
-    step = flow.step()(work)
-    step.compensate()(unwork)
+    for step, undo in ((work, undo_work), (toil, undo_toil)):
+        flow.step()(step).compensate()(undo)
     _grow(made, dice, None, 0)
     flow.undo = dice.choice(UNDO)
     flow.start(BEGIN, lambda _event: Told())
@@ -93,7 +99,7 @@ def _grow(made: Sketch, dice: random.Random, parent: State[Told] | None, depth: 
         state.entry(note(f"+{name}"))
         state.exit(note(f"-{name}"))
         if not regions and dice.random() < 0.7:
-            state.run = made.flow.steps[0]
+            state.run = made.flow.steps[len(made.parents) % 2]
         if regions or (depth < DEPTH_MAX and len(made.parents) < STATES_MAX and dice.random() < 0.5):
             _grow(made, dice, state, depth + 1)
 

@@ -19,6 +19,7 @@ from statemachines.memory import Execution, Owed, read_memory
 from statemachines.outcome import Moved, Outcome
 from statemachines.results import done_event, stopped_event
 from statemachines.run import Run
+from statemachines.stated import Undo
 from tests.property.scopes import EVENTS, SETTLE, TICK, Sketch, sketch
 from tests.property.test_undoing import after, occurrence
 
@@ -90,9 +91,14 @@ def told(machine: Machine, run: Run) -> list[str]:
     return list(context.said)
 
 
-def in_order(owed: list[Owed]) -> list[str]:
-    unknown = [one.id for one in reversed(owed) if not one.made]
-    return unknown + [one.id for one in reversed(owed) if one.made]
+def in_order(owed: list[Owed], undo: Undo) -> list[str]:
+    """As it is undone: those that are named in their order, what is not behind them."""
+    steps = [] if isinstance(undo, str) else [str(one).removeprefix("undo_") for one in undo]
+    groups = [[one for one in owed if one.step == step] for step in steps]
+    groups.append([one for one in owed if one.step not in steps])
+    unknown = [[one.id for one in reversed(group) if not one.made] for group in groups]
+    known = [[one.id for one in reversed(group) if one.made] for group in groups]
+    return [id_ for pair in zip(unknown, known, strict=True) for ids in pair for id_ in ids]
 
 
 class World:
@@ -148,8 +154,10 @@ class World:
                 if memory.undoing >= 0 or (other.undoing and other.scope == owed.scope)
             ]
             place = "" if memory.undoing >= 0 else owed.scope
-            if place not in self.machine.microsteps.chart.undone_at_once:
-                assert in_order(beside)[0] == one.id, "it is not its turn"
+            undo = next((state.undo for state in self.made.flow.states if state.name == place), None)
+            if undo != "parallel" and (place or self.made.flow.undo != "parallel"):
+                order = in_order(beside, self.made.flow.undo if undo is None else undo)
+                assert order[0] == one.id, "it is not its turn"
 
     def compare(self) -> None:
         """What the run remembers of what it owes is what follows from what was noted."""
@@ -171,13 +179,11 @@ class World:
 
     def ends(self, execution: Execution, how: int) -> None:
         """An execution ends in one of the ways that there are."""
-        [step] = self.made.flow.steps
-        [undo] = [one.compensation for one in self.made.flow.steps]
-        assert undo is not None
+        [step] = [one for one in self.made.flow.works if one.name == execution.step]
         known = self.known
         if execution.of:
             known.undone.add(known.compensates[execution.id])
-            self.offer(*done_event(undo, execution, execution.attempt, None), execution)
+            self.offer(*done_event(step, execution, execution.attempt, None), execution)
             return
         if execution.stopping:
             kind = ("never", "ended", "failed", "unknown")[how % 4]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,6 +22,7 @@ from statemachines.occurrence import Occurrence
 from statemachines.outcome import Ignored, Moved, Outcome, Reason, Refused
 from statemachines.results import done_event, failed_event, stopped_event, tried_event, waits_event
 from statemachines.run import Run, Status
+from statemachines.stated import Undo
 from statemachines.testkit import BEGINNING, run_after
 
 BEGIN, GO, BACK, IN, CANCEL, UNDO, CLOSE, END = (
@@ -45,9 +47,9 @@ def undo_one(_context: Empty, _made: int | None, _call: Call) -> None: ...
 async def undo_two(_context: Empty, _made: int | None, _call: Call) -> None: ...
 
 
-def make() -> Pipeline[Empty]:
+def make(undo: Undo = "in_order") -> Pipeline[Empty]:
     """Steps with and without compensations, alone, in a state with states inside, and in regions."""
-    flow = Pipeline("undoing", Empty, topics=["t"])
+    flow = Pipeline("undoing", Empty, topics=["t"], undo=undo)
     first, second, third = flow.step()(one), flow.step()(two), flow.step()(plain)
     first.compensate()(undo_one)
     second.compensate(on_error=True)(undo_two)
@@ -75,8 +77,9 @@ def make() -> Pipeline[Empty]:
     return flow
 
 
+ORDERS: list[Undo] = ["in_order", ["undo_two"], ["one", "two"]]
+"""What is undone first; of those that are named nowhere, what was done last."""
 FLOW = make()
-MACHINE = compile_pipeline(FLOW, namespace="n")
 BY_NAME = {step.name: step for step in FLOW.works}
 ON_ERROR = {"one": False, "two": True}
 """Whether a step that has raised is undone; those that are never undone are not in it."""
@@ -127,7 +130,9 @@ def after(run: Run | None, outcome: Outcome) -> Run | None:
 class Known:
     """What is to be undone, from what happened alone."""
 
-    def __init__(self) -> None:
+    def __init__(self, undo: Undo = "in_order") -> None:
+        self.named = [] if isinstance(undo, str) else [str(one).removeprefix("undo_") for one in undo]
+        """The steps that are undone in an order of its own."""
         self.ever: dict[str, Execution] = {}
         """All that was asked for."""
         self.undoes: dict[str, str] = {}
@@ -192,7 +197,9 @@ class Known:
     def order(self) -> list[str]:
         """In which it is to be undone."""
         unknown = [id_ for id_, row in reversed(self.did) if not row]
-        return unknown + [id_ for id_, row in reversed(self.did) if row]
+        order = unknown + [id_ for id_, row in reversed(self.did) if row]
+        rest = [id_ for id_ in order if self.ever[id_].step not in self.named]
+        return [id_ for name in self.named for id_ in order if self.ever[id_].step == name] + rest
 
     def forgets(self) -> None:
         self.did.clear()
@@ -214,19 +221,21 @@ def changed(thing: Any, known: Known, run: Run) -> tuple[str, Any, Execution | N
     return *ending(found, how, value), found, how
 
 
-@settings(max_examples=500)
+@pytest.mark.parametrize("undo", ORDERS, ids=str)
+@settings(max_examples=150)
 @given(st.lists(outsiders | endings | endings, max_size=40))
-def test_a_run_undoes_what_it_did(things: list[Any]) -> None:
-    anew = compile_pipeline(FLOW, namespace="n")
-    begun = take(MACHINE, None, occurrence(MACHINE, None, "begin", {}))
+def test_a_run_undoes_what_it_did(undo: Undo, things: list[Any]) -> None:
+    flow = make(undo)
+    machine, anew = (compile_pipeline(flow, namespace="n") for _ in range(2))
+    begun = take(machine, None, occurrence(machine, None, "begin", {}))
     run = after(None, begun)
     assert run is not None
-    known = Known()
+    known = Known(undo)
     known.asks(1, begun)
     for thing in things:
         event_type, data, execution, how = changed(thing, known, run)
         there = execution is not None and read_memory(run.memory).execution(execution.id) is not None
-        outcome = take(MACHINE, run, occurrence(MACHINE, run, event_type, data, execution))
+        outcome = take(machine, run, occurrence(machine, run, event_type, data, execution))
         again = run._replace(memory=write_memory(read_memory(run.memory)) if run.memory else b"")
         assert take(anew, again, occurrence(anew, again, event_type, data, execution)) == outcome
         was_undone = "$compensating" in run.states

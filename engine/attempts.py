@@ -101,6 +101,12 @@ class Attempt:
             if one is not None:
                 one.cancel()
 
+    @property
+    def returned(self) -> Any:
+        """What its function has returned, whether or not anybody was told; None where it has not."""
+        seen = _seen(self._work)
+        return None if seen is None else seen.result
+
     def cancel(self) -> None:
         """Have it end; what becomes of it does not matter any more."""
         self.ended.cancel()

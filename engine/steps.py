@@ -524,6 +524,9 @@ class Steps:
 
     def _release(self, going: Going) -> None:
         self._going.release(going)
+        if going.unwanted and isinstance(going.attempt.returned, Later):
+            # Its run is told in vain; who completes it is to hear that, and not that nobody knows the token.
+            self._keep(self._outcomes.success(going.begun, going.attempt.returned))
         self._wanted.set()
 
     def _unwanted(self, going: Going) -> None:

@@ -396,6 +396,31 @@ async def test_a_token_of_an_attempt_that_was_stopped_is_no_unknown_one(
     await check_the_log(reader, undone=True)
 
 
+async def test_a_token_of_an_attempt_that_nobody_waits_for_is_no_unknown_one(
+    database: Database, reader: Connection, world: World
+) -> None:
+    begun = asyncio.Event()
+
+    async def hand_over_all_the_same(call: Call) -> Later:
+        begun.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        return Later(token_of(call))
+
+    world.script.append(hand_over_all_the_same)
+    async with feed(database, lending_pipeline()) as feeding:
+        await feeding.records(told("applied"))
+        await feeding.begin_steps()
+        await begun.wait()
+        await feeding.records(told("withdrawn"))
+        await feeding.steps.arrived.wait()
+        await feeding.take_results()
+        late = await complete(feeding, TOKEN, VERDICT)
+        assert (late.failed, late.disposition) == (True, "void")
+        assert not feeding.steps.are_going
+    await check_the_log(reader)
+
+
 async def test_a_token_that_nobody_knows_is_said_to_be_unknown(
     database: Database, reader: Connection, world: World
 ) -> None:

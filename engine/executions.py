@@ -65,6 +65,8 @@ def note_executions(
                 asked = asked._replace(limited_by=limits[one.step].key_of(run.context))
             elif address not in was and one.attempt == 1 and not (one.stopping or one.token or one.again):
                 asked = asked._replace(is_first=True)
+            if one.since and address not in was:
+                asked = asked._replace(progress=_progress_before(before, one))
             commit.executions_asked.append(asked)
             commit.asking[run.id] = run
             if one.token:
@@ -95,18 +97,31 @@ def asked_execution(pipeline: int, run: Run, one: Execution, at: datetime) -> As
     return asked._replace(token=one.token) if one.token else asked
 
 
-def given_up(memory: bytes, execution: Execution, *, unknown: bool) -> bytes:
+def given_up(memory: bytes, execution: Execution, *, unknown: bool, progress: str = "") -> bytes:
     """The memory of a run whose execution has failed for good, and nothing has taken that.
 
-    ``unknown``: what its last attempt did is not known, so that it may have to be undone.
+    ``unknown``: what its last attempt did is not known, so that it may have to be undone. ``progress``: how far it had
+    come, as JSON, for an attempt that begins it anew.
     """
     found = read_memory(memory)
-    left = tuple(_over(one, unknown=unknown) if one.id == execution.id else one for one in found.executions)
-    return write_memory(found._replace(executions=left))
+    before = found.execution(execution.id)
+    if before is None:
+        return memory
+    kept = progress or before.progress
+    over = before._replace(again=OVER, unknown=int(unknown or before.unknown), token="", progress=kept)
+    return write_memory(found.instead(over))
 
 
-def _over(one: Execution, *, unknown: bool) -> Execution:
-    return one._replace(again=OVER, unknown=int(unknown or one.unknown), token="")
+def progress_said(said: Any) -> str:
+    """How far an execution had come that has failed for good, by what its event says."""
+    found = said.get("progress") if isinstance(said, dict) else None
+    return found if isinstance(found, str) else ""
+
+
+def _progress_before(before: bytes, one: Execution) -> bytes | None:
+    """How far one had come that begins anew."""
+    was = read_memory(before).execution(one.id)
+    return None if was is None or not was.progress else was.progress.encode()
 
 
 def told_token(begun: BegunExecution, token: str) -> Token:

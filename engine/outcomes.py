@@ -147,7 +147,13 @@ class Outcomes:
         number = begun.attempt - begun.since
         if ended.final or number >= retry.attempts or isinstance(error, retry.unless):
             event_type, data = failed_event(
-                step, execution, error, timed_out=ended.timed_out, lost=ended.lost, attempts=begun.attempt
+                step,
+                execution,
+                error,
+                timed_out=ended.timed_out,
+                lost=ended.lost,
+                attempts=begun.attempt,
+                progress=begun.progress,
             )
             return self._failed(begun, event_type, data)
         again, over_at = self._clock() + _pause(step, number, error), _over_at(begun, step)
@@ -187,6 +193,7 @@ class Outcomes:
             lost=ended.lost,
             raised=not (ended.timed_out or ended.lost),
             attempts=attempts,
+            progress=begun.progress,
         )
         return self._failed(begun, event_type, data)
 

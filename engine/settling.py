@@ -9,7 +9,7 @@ import orjson
 from engine.arrival import Arrival
 from engine.dead_letters import details_bytes, tried_form
 from engine.dispositions import Disposition
-from engine.executions import given_up
+from engine.executions import given_up, progress_said
 from engine.ledger import Ledger
 from engine.log import Kind, digest_number, microseconds
 from statemachines.compact import dumps_compact
@@ -187,7 +187,7 @@ def _given_up(run: Run, arrival: Arrival) -> bytes:
         return b""
     # It was done, too, where it is its done that is refused.
     unknown = how_ended(envelope.type, data, arrival.delayed.step) in (ENDED, UNKNOWN)
-    return given_up(run.memory, arrival.delayed, unknown=unknown)
+    return given_up(run.memory, arrival.delayed, unknown=unknown, progress=progress_said(data))
 
 
 def _without(deferred: tuple[DeferredEvent, ...], gone: DeferredEvent) -> tuple[DeferredEvent, ...]:

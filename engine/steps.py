@@ -508,7 +508,8 @@ class Steps:
         else:
             if self._last_words.take(begun.id, begun.attempt, going.pulse):
                 self._wanted.set()
-            self._keep(self._outcomes.failure(begun, ended))
+            # How far it has come its run remembers where it has failed for good.
+            self._keep(self._outcomes.failure(begun._replace(progress=going.pulse.progress), ended))
 
     def _hear(self, going: Going, ended: Ended) -> None:
         """Have its breaker hear how an attempt ended."""

@@ -94,6 +94,8 @@ class Execution(NamedTuple):
     """Of one that is stopping, and of a compensation: the state that it belongs to; empty: the run."""
     token: str = ""
     """What the attempt is completed by, which goes on outside; empty: it does not."""
+    progress: str = ""
+    """Of one that has failed for good: how far it had come, as JSON; empty: it has said nothing of that."""
 
     @property
     def id(self) -> str:
@@ -107,7 +109,7 @@ class Execution(NamedTuple):
 
     def anew(self, error: str) -> Execution:
         """The same once it begins anew; ``error`` is that of its last attempt."""
-        return self._replace(attempt=self.attempt + 1, again=0, error=error, since=self.attempt)
+        return self._replace(attempt=self.attempt + 1, again=0, error=error, since=self.attempt, progress="")
 
 
 class Owed(NamedTuple):

@@ -115,16 +115,19 @@ def failed_event(
     lost: bool = False,
     raised: bool = False,
     attempts: int,
+    progress: bytes | None = None,
 ) -> tuple[str, dict[str, Any]]:
     """Type and data of the event that says that a step has failed for good, after so many attempts.
 
     ``lost``: nobody knows what the last of them did. ``raised``: it has no time left, but the last attempt was not cut
-    short: it raised. The type names the most specific of the exceptions that
-    ``failed_with`` was asked for, if it is any of them.
+    short: it raised. ``progress``: how far it had come, as JSON, for who begins it anew. The type names the most
+    specific of the exceptions that ``failed_with`` was asked for, if it is any of them.
     """
     end = f".{TIMED_OUT}" if timed_out else _declared(step, error)
     said: dict[str, Any] = {"execution": execution.id, "attempt": execution.attempt}
     said |= _told(error, timed_out=timed_out) | _unseen(lost=lost) | ({"raised": True} if raised else {})
+    if progress is not None:
+        said["progress"] = progress.decode()
     return f"{STEP_FAILED}{step.name}{end}", {**said, "attempts": attempts}
 
 

@@ -226,6 +226,8 @@ class AskedExecution(NamedTuple):
     """What it is completed by, where it goes on outside; then ``again`` is until when."""
     limited_by: str | None = None
     """Which limit of its step counts for it, where there is one."""
+    progress: bytes | None = None
+    """Of one that begins anew: how far it had come, as JSON."""
     is_first: bool = False
     """Whether it was asked for just now, and its first attempt may begin at once, within no limit for all engines."""
 

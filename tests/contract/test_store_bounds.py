@@ -59,6 +59,17 @@ async def test_what_is_asked_for_anew_has_no_progress_of_what_was_before(world: 
     assert (anew.sequence, anew.progress) == (after.sequence, None)
 
 
+async def test_what_begins_anew_sees_what_was_said_before_it_failed_for_good(world: World) -> None:
+    store = await world.open()
+    run = await started(store)
+    after = await ask(store, run, asked(run)._replace(progress=b"1"), asked(run, 1))
+    begun = await begin(store, 1)
+    assert [(one.number, one.progress) for one in begun] == [(0, b"1"), (1, None)]
+    await store.note_progress(1, [Progress(begun[0].id, 1, b"2")])
+    await ask(store, after, asked(run, attempt=2), asked(run, 1, attempt=2))
+    assert [one.progress for one in await begin(store, 1)] == [b"2", None]
+
+
 async def test_when_the_first_attempt_began_is_known_of_all_of_them(world: World) -> None:
     store = await world.open()
     run = await started(store)

@@ -61,7 +61,7 @@ class Executions:
             if before is None:
                 self.given += 1
             if before is None:
-                self.rows[address] = Waiting(self.given, asked)
+                self.rows[address] = Waiting(self.given, asked, progress=asked.progress)
                 continue
             if asked.since != before.asked.since:
                 before.began = None

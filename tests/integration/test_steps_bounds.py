@@ -18,6 +18,7 @@ from statemachines.machine import compile_pipeline
 from statemachines.step import Call
 from tests.charging import TOPIC, AwayError, Charge, World, charging_pipeline, clear
 from tests.feeding import Feeding, event, feed
+from tests.operators import ask
 from tests.services import Database
 
 HOUR = timedelta(hours=1)
@@ -92,6 +93,26 @@ async def test_the_next_attempts_see_what_was_said_last_before_one_failed(
     assert seen(world) == [None, {"page": 2}, {"page": 2}]
     assert await ended(reader) == {"o1": "shipped"}
     await check_the_log(reader)
+
+
+async def test_what_had_failed_for_good_and_begins_anew_sees_what_was_said_last(
+    database: Database, reader: Connection, world: World
+) -> None:
+    def drawing() -> Any:
+        call_of(world).heartbeat({"page": 3})
+        raise AwayError("down")
+
+    world.script["charge"] = [drawing, drawing, AwayError("down"), says(world, None, CHARGED)]
+    options: dict[str, Any] = {"attempts": 1, "takes_failures": False}
+    async with feed(database, charging_pipeline(**options), limits=HARDLY_EVER) as feeding:
+        await feeding.records(placed())
+        await feeding.work()
+        for _ in range(3):
+            await ask(feeding, "retry", "charging", "o1")
+            await feeding.work()
+    assert seen(world) == [None, {"page": 3}, {"page": 3}, {"page": 3}]
+    assert await ended(reader) == {"o1": "shipped"}
+    await check_the_log(reader, **options)
 
 
 async def test_a_failure_is_not_handed_out_before_the_store_has_what_was_said_last(

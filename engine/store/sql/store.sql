@@ -336,15 +336,18 @@ select cluster, topic, partition from pointsman.positions where id = $1
 -- name: add_executions
 -- New ones, those whose next attempt is to wait for its turn, and those that are to be stopped.
 insert into pointsman.executions (
-    pipeline, home, run, sequence, number, step, attempt, again, error, of, made, stopping, since, token, limited_by
+    pipeline, home, run, sequence, number, step, attempt, again, error, of, made, stopping, since, token, limited_by,
+    progress
 )
 select new.pipeline, pointsman.home_of(new.key), new.run, new.sequence, new.number, new.step, new.attempt, new.again,
-    new.error, new.of, new.made, new.stopping, new.since, new.token, new.limited_by
+    new.error, new.of, new.made, new.stopping, new.since, new.token, new.limited_by,
+    new.progress
 from unnest(
     $1::int[], $2::text[], $3::bigint[], $4::int[], $5::int[], $6::text[], $7::int[], $8::timestamptz[], $9::text[],
-    $10::text[], $11::int[], $12::boolean[], $13::int[], $14::text[], $15::text[]
+    $10::text[], $11::int[], $12::boolean[], $13::int[], $14::text[], $15::text[], $16::bytea[]
 ) as new (
-    pipeline, key, run, sequence, number, step, attempt, again, error, of, made, stopping, since, token, limited_by
+    pipeline, key, run, sequence, number, step, attempt, again, error, of, made, stopping, since, token, limited_by,
+    progress
 )
 on conflict (run, sequence, number) do update
 -- Who has begun an attempt of what is to be stopped has to say what became of it.

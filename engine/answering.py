@@ -45,6 +45,12 @@ class Asked(NamedTuple):
         return f"The run {self.run.key!r} of {self.route.name}"
 
 
+def map_command(pipeline: str, version: int | None = None, to: int | None = None) -> str:
+    """What has runs of a version that is not loaded follow another one."""
+    said = f"--from {'VERSION' if version is None else version} --to {'VERSION' if to is None else to}"
+    return f"pointsman definitions map {pipeline} {said} --reason TEXT"
+
+
 def not_running(asked: Asked) -> str:
     """Why nothing can be done to a run that does not go on."""
     if asked.run.status == Status.EXPECTED:
@@ -77,6 +83,6 @@ def held_by(asked: Asked, hold: Hold) -> str:
     if hold.kind == Kind.WAITED:
         return (
             f"it is held {since} because it follows a version of its pipeline that was not loaded. It goes on once an "
-            "engine has that loaded."
+            f"engine has that loaded; or have it follow another one: {map_command(asked.route.name)}."
         )
     return f"what waited for it is taken just now (row {asked.run.held}). Ask again in a moment."

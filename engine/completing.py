@@ -152,7 +152,10 @@ def _begun(asked: Token, route: Route, run: Run) -> BegunExecution:
     begun = BegunExecution(
         0, route.pipeline, run.key, run.generation, *address, asked.step, asked.attempt, "", b""
     )
-    return begun if execution is None else begun._replace(of=execution.of, since=execution.since)
+    if execution is None:
+        return begun
+    # What it is called now may be another name than the one that its token was told with.
+    return begun._replace(step=execution.step, of=execution.of, since=execution.since)
 
 
 def _as_returned(step: Step[Any, Any], data: Any) -> Any:

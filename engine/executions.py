@@ -69,7 +69,7 @@ def note_executions(
                 asked = asked._replace(progress=_progress_before(before, one))
             commit.executions_asked.append(asked)
             commit.asking[run.id] = run
-            if one.token:
+            if one.token and (address not in was or was[address].token != one.token):
                 commit.tokens.append(
                     Token(one.token, pipeline, run.key, run.id, *address, one.step, one.attempt, waits=True)
                 )

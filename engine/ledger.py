@@ -29,6 +29,7 @@ from engine.log import (
 )
 from engine.routing import RUN_BYTES, Route, TopicRoute, bytes_of
 from engine.store.values import Commit, IgnoredRange, Noted
+from statemachines.mapping import Renames, mapped
 from statemachines.outcome import (
     Moved,
     Reason,
@@ -239,6 +240,32 @@ class Ledger:
             encode_envelope(milliseconds, None, (), b""), event_type, run.configuration, event_id, b"", b"", b"",
             payload,
         ))  # fmt: skip
+
+    def map_run(
+        self,
+        route: Route,
+        run: Run,
+        definition: int,
+        event_type: str,
+        event_id: str,
+        payload: bytes,
+        milliseconds: int,
+        renames: Renames,
+    ) -> None:
+        """Log that a run follows another definition from now on. Raises KeyError: it has not all of its states."""
+        machine = route.machines[definition]
+        configuration, memory = mapped(machine, run, renames)
+        at = max(self.commit.at, run.updated)
+        self.write(route, run, (
+            run.id, None, None, at, run.sequence + 1, None, definition, int(Kind.MAPPED), run.status,
+            encode_envelope(milliseconds, None, (), b""), event_type, configuration, event_id, b"", b"", memory,
+            payload,
+        ))  # fmt: skip
+        # What runs are found by may be something else of the same context.
+        if attributes_of(machine.searchable, run.context):
+            self.may_be_found_otherwise(route, run.key, b"")
+        else:
+            self.commit.attributes.append((run.id, {}))
 
     def refuse_record(
         self,

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import asyncpg
 
+from engine.answering import map_command
 from engine.errors import PointsmanError
 from engine.store.connecting import Connection, connect
 from engine.store.queries import load
@@ -26,6 +27,7 @@ COUNTED_MAX = 10_000
 """So many runs of a version are counted: whoever has more has enough to know."""
 PATIENCE_SECONDS = 60.0
 CURE = "Load that version, too: name both modules."
+CURE_WITHOUT_IT = "Or have these runs follow one that is loaded: {}."
 CURE_OF_CHANGED = (
     "Give the changed definition a new version, and load the one that they began with, too, as it was then."
 )
@@ -52,7 +54,9 @@ class LeftBehind(NamedTuple):
     @property
     def cure(self) -> str:
         """What to do."""
-        return CURE_OF_CHANGED if self.changed else CURE
+        load = CURE_OF_CHANGED if self.changed else CURE
+        command = map_command(self.pipeline, self.version, self.version if self.changed else None)
+        return f"{load} {CURE_WITHOUT_IT.format(command)}"
 
 
 async def find_left_behind(

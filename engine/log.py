@@ -23,6 +23,7 @@ HELD_FIRED          one of those failed, and holds the run
 PASSED              the event, or one of those, changed nothing but what the run remembers
 CANCELLED           an operator cancelled the run: it moved, or ended where it was; nothing holds it any more
 PAUSED              an operator holds the run, or its pipeline: what comes for it waits, and nothing of it falls due
+MAPPED              an operator has the run follow another definition: all that it knows has the names of that
 ==================  ============================================================================================
 """
 
@@ -71,6 +72,7 @@ class Kind(enum.IntEnum):
     PASSED = 16
     PAUSED = 17
     CANCELLED = 18
+    MAPPED = 19
 
 
 CONSUMED = frozenset({Kind.STARTED, Kind.MOVED, Kind.MOVED_AFTER_WAIT, Kind.MOVED_DEFERRED})

@@ -6,6 +6,7 @@
 ``cancel``   end the run, or have it go where its pipeline says, whatever holds it
 ``pause_pipeline``, ``resume_pipeline``   the same for all runs of a pipeline, and those to come (``engine.pausing``)
 ``retry``, ``skip``, ``resolve``   what is to become of a run that the failure of a step holds (``engine.unsticking``)
+``map``      have a run follow another definition, in place of one that is not loaded (``engine.mapping``)
 ``complete`` and ``fail``  say how a step ended that goes on outside (``engine.completing``)
 
 What became of each is kept beside what it did, in the same transaction (``Operation``): whoever asked reads it there.
@@ -25,6 +26,7 @@ from engine.committer import Committer
 from engine.completing import COMPLETES, Completing
 from engine.draining import Draining, write_row
 from engine.log import PIPELINE_PAUSED, Kind
+from engine.mapping import MappingRuns
 from engine.operators import cancellation, command_id, operators_arrival
 from engine.routing import Route, TopicRoute
 from engine.settling import WAITING_EVENTS_MAX
@@ -38,7 +40,7 @@ from statemachines.run import Run, Status
 from statemachines.undoing import places
 
 PIPELINE_WHATS = frozenset({"pause_pipeline", "resume_pipeline"})
-WHATS = frozenset({"send", "pause", "resume", "cancel"}) | STUCK_WHATS | PIPELINE_WHATS | COMPLETES
+WHATS = frozenset({"send", "pause", "resume", "cancel", "map"}) | STUCK_WHATS | PIPELINE_WHATS | COMPLETES
 
 
 class Operating:
@@ -58,6 +60,7 @@ class Operating:
         self._committer = committer
         self._draining = draining
         self._unsticking = Unsticking(committer, draining)
+        self._mapping = MappingRuns(store, draining)
         self._completing = Completing(store, routes, committer)
 
     async def take(self, command: Command, batch: Batch, events_max: int) -> int:
@@ -78,9 +81,10 @@ class Operating:
             # It was chosen by what it was then.
             name = Asked(command, route, run, batch, events_max).name
             answer = Answer(done=False, sentence=f"{name} has moved since it was chosen. Choose again.")
-        elif command.command in STUCK_WHATS:
+        elif command.command in STUCK_WHATS or command.command == "map":
             hold = await self._hold(run) if run.held else None
-            answer = await self._unsticking.do(Asked(command, route, run, batch, events_max), hold)
+            does = self._mapping.do if command.command == "map" else self._unsticking.do
+            answer = await does(Asked(command, route, run, batch, events_max), hold)
         else:
             do = {"pause": self._pause, "resume": self._resume, "cancel": self._cancel}[command.command]
             answer = await do(Asked(command, route, run, batch, events_max))

@@ -22,6 +22,7 @@ from engine.cli import (
     doctor,
     drawing,
     looking,
+    mapping,
     operating,
     publish,
     run,
@@ -105,6 +106,7 @@ for commands in (
     completing,
     unsticking,
     decisions,
+    mapping,
     upkeep,
     doctor,
 ):

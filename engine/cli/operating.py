@@ -274,7 +274,7 @@ def ask_runs(
 
     became = ask_store(options, question)
     if json:
-        _print_many(what, len(became), became, dry_run=False)
+        print_many(what, len(became), became, dry_run=False)
     else:
         for one in became:
             say(one.sentence)
@@ -298,7 +298,7 @@ def _ask_of_pipeline(
 
     became = ask_store(options, question)
     if json:
-        _print_many(what, 0, became, dry_run=False)
+        print_many(what, 0, became, dry_run=False)
     else:
         say(became[0].sentence)
     return FAILED if became[0].failed else 0
@@ -337,10 +337,10 @@ def _ask_of_many(
 
     chosen = ask_store(options, choose)
     if not json:
-        _print_chosen(chosen)
+        print_chosen(chosen)
     if filters.dry_run or not chosen:
         if json:
-            _print_many(what, len(chosen), [], dry_run=filters.dry_run)
+            print_many(what, len(chosen), [], dry_run=filters.dry_run)
         return 0
     sure = filters.yes or typer.confirm(f"{what.capitalize()} {counted(len(chosen), 'run')}?", err=True)
     if not sure:
@@ -348,18 +348,19 @@ def _ask_of_many(
         return FAILED
     became = ask_store(options, question)
     if json:
-        _print_many(what, len(chosen), became, dry_run=False)
+        print_many(what, len(chosen), became, dry_run=False)
     else:
-        _tell_many(what, became)
+        tell_many(what, became)
     return FAILED if any(one.failed for one in became) else 0
 
 
-def _print_many(what: What, runs: int, became: list[Done], *, dry_run: bool) -> None:
+def print_many(what: str, runs: int, became: list[Done], *, dry_run: bool) -> None:
+    """What became of all of them, as JSON."""
     done = sum(one.done for one in became)
     print_json({"command": what, "dry_run": dry_run, "runs": runs, "done": done, "became": became})
 
 
-def _print_chosen(chosen: list[Chosen]) -> None:
+def print_chosen(chosen: list[Chosen]) -> None:
     """How many are where."""
     counts = Counter((one.pipeline, one.status, " ".join(one.states)) for one in chosen)
     rows = [(*where, number) for where, number in sorted(counts.items())]
@@ -367,7 +368,8 @@ def _print_chosen(chosen: list[Chosen]) -> None:
     note(f"{counted(len(chosen), 'run')}." if chosen else "No runs.")
 
 
-def _tell_many(what: What, became: list[Done]) -> None:
+def tell_many(what: str, became: list[Done]) -> None:
+    """Of how many it is done, and why not of others."""
     done, waiting = sum(one.done for one in became), sum(not one.taken for one in became)
     say(f"{what}: done of {done:,} of {counted(len(became), 'run')}.")
     if waiting:

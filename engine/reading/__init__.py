@@ -20,6 +20,7 @@ from engine.reading.editing import ask_edit
 from engine.reading.errors import NotFoundError
 from engine.reading.explain import Answer, Change, Explanation, explain
 from engine.reading.history import EventView, HistoryRow, history
+from engine.reading.mapping import ask_to_map, choose_to_map
 from engine.reading.operating import (
     AskedOfRun,
     Done,
@@ -71,7 +72,9 @@ __all__ = [
     "ask_of_runs",
     "ask_redrive",
     "ask_send",
+    "ask_to_map",
     "choose_runs",
+    "choose_to_map",
     "count_runs",
     "explain",
     "find_view",

@@ -17,7 +17,7 @@ from statemachines.run import Run
 from statemachines.topic import NO_TOPIC
 
 _columns = itemgetter(*COLUMNS)
-_OF_COMMANDS = frozenset({Kind.RELEASED, Kind.DRAINING, Kind.PAUSED})
+_OF_COMMANDS = frozenset({Kind.RELEASED, Kind.DRAINING, Kind.PAUSED, Kind.MAPPED})
 ROWS_AHEAD = 500
 """How many rows a cursor fetches at once: memory does not grow with the length of a run."""
 

@@ -58,6 +58,9 @@ async def passages_of(
             )
             # Where no transition took it, the run has ended where it was.
             cancelled = row["kind"] == Kind.CANCELLED and row["status"] != Status.CANCELLED
+            if row["kind"] == Kind.MAPPED:
+                # Where it went before, it went by another chart.
+                found.clear()
             if fired or cancelled or row["kind"] in CONSUMED:
                 passage = Passage(row["type"], before, row["configuration"])
                 found.setdefault(passage, Rows()).add_row(row["sequence"])

@@ -95,6 +95,9 @@ class Teller:
             case Kind.PAUSED:
                 disposition, weight = Disposition.APPLIED, _CONSUMED
                 sentence = words.paused(row, pipeline)
+            case Kind.MAPPED:
+                disposition, weight = Disposition.APPLIED, _CONSUMED
+                sentence = words.mapped(row, pipeline)
             case Kind.CANCELLED:
                 disposition, weight, stage = Disposition.APPLIED, _CONSUMED, 3
                 sentence = words.cancelled(row, pipeline)

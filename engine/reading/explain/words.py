@@ -8,6 +8,7 @@ from datetime import datetime
 
 import orjson
 
+from engine.answering import map_command
 from engine.dispositions import Disposition
 from engine.log import PIPELINE_PAUSED, Kind
 from engine.reading.explain.answers import Tried
@@ -75,6 +76,17 @@ def paused(row: FoundRow, pipeline: str) -> str:
     return sentence(f"this is {what}; it holds {run} (row {row.sequence}).")
 
 
+def mapped(row: FoundRow, pipeline: str) -> str:
+    """What the row of a command says that has its run follow another definition."""
+    run, said = run_name(pipeline, row.key, row.generation), dict[str, object]()
+    with contextlib.suppress(ValueError, TypeError):
+        said |= orjson.loads(row.payload or b"{}")
+    what = _released(LogRowBrief(row.kind, row.at, row.type, row.event_id, row.payload))
+    before = f" instead of version {said['from']}" if said.get("from") is not None else ""
+    follows = f"{run} follows version {said.get('to')}{before} from there on (row {row.sequence})."
+    return sentence(f"this is {what}: {follows}")
+
+
 def cancelled(row: FoundRow, pipeline: str) -> str:
     """What a row says of the event that cancelled its run."""
     run = run_name(pipeline, row.key, row.generation)
@@ -95,7 +107,7 @@ def waits(
         which = "the definition" if version is None else f"version {version} of {pipeline}"
         return (
             f"It {wait} (row {row.sequence}): {which}, which {run} follows, was not loaded in the engine "
-            "that read it."
+            "that read it." + (f" {_map_instead(pipeline, version)}" if still else "")
         )
     if holder is None:
         return f"It {wait} (row {row.sequence}) behind row {hold}, which holds {run}."
@@ -131,6 +143,10 @@ def waits_for_resume(row: FoundRow, pipeline: str, pause: LogRowBrief, *, still:
     if pause.type == PIPELINE_PAUSED:
         return f"It waits (row {row.sequence}) {behind}. To let it go on: pointsman resume --pipeline {pipeline}."
     return f"It waits (row {row.sequence}) {behind}. To let the run go on: pointsman resume {pipeline} {row.key}."
+
+
+def _map_instead(pipeline: str, version: int | None) -> str:
+    return f"Load it, or have the run follow another one: {map_command(pipeline, version)}."
 
 
 def left_waiting(row: FoundRow, pipeline: str) -> str:

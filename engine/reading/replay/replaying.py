@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from engine.errors import UsageError
@@ -123,6 +124,7 @@ async def _replay_some(
             row = await connection.fetchrow(SQL["generation"], pipeline, run.key, run.generation - 1)
             before = None if row is None else Run(*row)
         rerun = Rerun(run, pipeline, machine, given[pipeline], catalog, reasons.get(run.id, {}), before)
+        rerun.stands_for = partial(_stands_for, catalog, given[pipeline], tally)
         mismatch: Mismatch | None = None
         async for row in rows.of(run.id):
             tally.rows += 1
@@ -136,6 +138,10 @@ def _left_out(dropped: int) -> list[str]:
     if not dropped:
         return []
     return [f"Left out, since their rows were dropped with the log of old months: {dropped:,}."]
+
+
+def _stands_for(catalog: Catalog, machines: Sequence[Machine], tally: _Tally, definition: int) -> Machine:
+    return _given_for(catalog.definitions.get(definition), machines, tally)
 
 
 def _given_for(recorded: StoredDefinition | None, machines: Sequence[Machine], tally: _Tally) -> Machine:

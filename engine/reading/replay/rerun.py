@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -25,6 +25,7 @@ from engine.envelope import decode_envelope
 from engine.identity import identity_of
 from engine.inside import inner_arrival
 from engine.log import HOLDS, Kind, LogRow, digest_number, pack, unpack, with_hash
+from engine.mapping import renames_in
 from engine.reading.asked import deferral_in
 from engine.reading.catalog import Catalog
 from engine.reading.replay.report import Difference, HoldReason, Mismatch
@@ -68,6 +69,9 @@ class Rerun:
         ``predecessor`` is the last generation of the run's key, which has ended: what was applied then counts still.
         """
         self._stored = run
+        self.stands_for: Callable[[int], Machine] = lambda _: machine
+        """The given version for each definition that a row may have, where the run was mapped to another one."""
+        self._of_run = machine
         self._catalog = catalog
         self._machine = machine
         self._reasons = reasons
@@ -118,7 +122,7 @@ class Rerun:
             kind = Kind(row.kind)
             batch.command_row(self._route, run, row.type, row.event_id, payload, milliseconds, kind)
         else:
-            problem = self._offer(row, batch)
+            problem = self._map(row, batch) if row.kind == Kind.MAPPED else self._offer(row, batch)
             if problem:
                 return self._mismatch(row, problem, [])
         if not batch.commit.rows:
@@ -127,6 +131,20 @@ class Rerun:
         # Where the key's next generation begins in the same batch, its rows are another run's.
         self._ahead.extend((packed, batch) for packed in batch.commit.rows if packed[6:14] == own)
         return None
+
+    def _map(self, row: LogRow, batch: Batch) -> str:
+        """Have the run follow the definition of the row, in whose names it is then; else why it cannot."""
+        run = self._route.cache.get(self._stored.key)
+        if run is None:
+            return "a command came before the run began"
+        payload = row.payload or b""
+        milliseconds, _, _ = decode_envelope(row.envelope, self._stored.key.encode())
+        said = row.type, row.event_id, payload, milliseconds
+        try:
+            batch.map_run(self._route, run, row.definition, *said, renames_in(json_of(payload)))
+        except KeyError as error:
+            return f"the given definition has no state {error.args[0]!r}"
+        return ""
 
     def _go_on(self, row: LogRow, batch: Batch) -> None:
         """Have the run take what it takes by itself: what follows from the row before, or what has fallen due."""
@@ -156,6 +174,7 @@ class Rerun:
         run = route.cache.get(self._stored.key)
         missing = row.kind == Kind.WAITED and run is not None and not run.held
         route.newest_definition = row.definition
+        self._learn(row)
         machine = self._machine
         if self._held_for(row) == Reason.TOO_LARGE:
             # Its topic may take more now than it took then.
@@ -163,8 +182,17 @@ class Rerun:
         route.machines = {} if missing else {row.definition: machine}
         if row.kind in _OF_DEFERRED and run is not None and run.status == Status.EXPECTED:
             # What waited may begin the run, which follows the version that was the newest then.
-            route.newest_definition = self._stored.definition
-            route.machines[self._stored.definition] = machine
+            begins = row.definition if row.status != Status.EXPECTED else self._stored.definition
+            route.newest_definition = begins
+            route.machines[begins] = machine
+
+    def _learn(self, row: LogRow) -> None:
+        """Go on by the definition of a row: not all of a run that was mapped have the same."""
+        is_own = row.definition == self._stored.definition or row.status == Status.EXPECTED
+        machine = self._of_run if is_own else self.stands_for(row.definition)
+        if machine is not self._machine:
+            route, self._machine = self._route, machine
+            route.newest, route.events, route.keys = machine, machine.events, machine.keys
 
     def _held_for(self, row: LogRow) -> str | None:
         """Why the row's event holds the run, as recorded; None where it does not."""

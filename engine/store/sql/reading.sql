@@ -487,6 +487,15 @@ where p.namespace = $1 and p.name = $2 order by d.version desc, d.id desc
 select distinct on (p.id) d.structure from pointsman.definitions d join pointsman.pipelines p on p.id = d.pipeline
 where p.namespace = $1 order by p.id, d.version desc, d.id desc
 
+-- name: open_runs_of_version
+select r.key, r.generation, r.sequence, r.configuration, h.kind as holding
+from pointsman.pipelines p
+join pointsman.definitions d on d.pipeline = p.id and d.version = $3
+join pointsman.runs r on r.definition = d.id and r.status = $4
+left join pointsman.events h on h.run = r.id and h.sequence = r.held
+where p.namespace = $1 and p.name = $2
+order by r.id
+
 -- name: ask_of_run
 insert into pointsman.inbox (namespace, pipeline, command, body, who, why) values ($1, $2, $3, $4, $5, $6) returning id
 

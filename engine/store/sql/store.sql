@@ -350,8 +350,8 @@ from unnest(
     progress
 )
 on conflict (run, sequence, number) do update
--- Who has begun an attempt of what is to be stopped has to say what became of it.
-set attempt = excluded.attempt, again = excluded.again, error = excluded.error, stopping = excluded.stopping,
+-- Who has begun an attempt of what is to be stopped has to say what became of it. What is mapped has another name.
+set step = excluded.step, attempt = excluded.attempt, again = excluded.again, error = excluded.error, stopping = excluded.stopping,
     -- What begins anew has all the time again.
     since = excluded.since, began = case when excluded.since = executions.since then executions.began end,
     token = excluded.token, holder = case when excluded.stopping then executions.holder end,

@@ -1,0 +1,137 @@
+"""``definitions map``: open runs follow another version of their pipeline, in place of one that is not loaded."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from engine.cli.arguments import INT_MAX, check_text
+from engine.cli.asking import ask_store, whoever
+from engine.cli.failures import FAILED
+from engine.cli.operating import Reason, Wait, print_chosen, print_many, tell_many
+from engine.cli.options import Json, Namespace, Postgres, Who
+from engine.cli.output import counted, note
+from engine.errors import UsageError
+
+if TYPE_CHECKING:
+    from engine.reading import Chosen, Done
+    from engine.store.connecting import Connection
+
+PANEL = "Decisions"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    definitions = typer.Typer(
+        name="definitions", help="Which version of their pipeline runs follow.", no_args_is_help=True
+    )
+    definitions.command("map")(map_runs)
+    app.add_typer(definitions, rich_help_panel=PANEL)
+
+
+def map_runs(
+    pipeline: Annotated[str, typer.Argument(metavar="PIPELINE", help="The pipeline of the runs.")],
+    *,
+    version: Annotated[
+        int,
+        typer.Option(
+            "--from",
+            metavar="VERSION",
+            min=1,
+            max=INT_MAX,
+            help="The version that they follow, not loaded now.",
+        ),
+    ],
+    to: Annotated[
+        int,
+        typer.Option(
+            "--to",
+            metavar="VERSION",
+            min=1,
+            max=INT_MAX,
+            help="The version that they are to follow, loaded now.",
+        ),
+    ],
+    reason: Reason,
+    step: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--step",
+            metavar="OLD=NEW",
+            help="A step or compensation of another name; may be given several times.",
+        ),
+    ] = None,
+    state: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--state", metavar="OLD=NEW", help="A state of another name; may be given several times."
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count the runs, and do nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before it is done.")] = False,
+    who: Who = None,
+    wait: Wait = 10.0,
+    postgres: Postgres = None,
+    namespace: Namespace = None,
+    json: Json = False,
+) -> int:
+    """Have all open runs of a version that is not loaded follow another one that is, and go on by it.
+
+    Of each run the engine looks first whether all that it is in, waits for and may have to undo is there, under the
+    same name or the one that is given; whether its timers are, and whether its context is valid. One that does not fit
+    stays as it is, and is told of; so does one that is being undone. In each log is a row that says who did it, and
+    why. Ends with 1 where a run does not fit.
+    """
+    from statemachines.mapping import Renames  # noqa: PLC0415 - pydantic is loaded only when needed
+
+    check_text("--reason", reason)
+    check_text("--who", who)
+    renames = Renames(_renamed("--state", state), _renamed("--step", step))
+    if not (dry_run or yes or sys.stdin.isatty()):
+        raise UsageError(
+            "There is no terminal to ask on whether to map runs. Say --yes, or --dry-run to look first."
+        )
+    options = {"postgres": postgres, "namespace": namespace}
+
+    async def choose(connection: Connection, namespace: str) -> list[Chosen]:
+        from engine.reading import choose_to_map  # noqa: PLC0415 - needs an extra to be installed
+
+        return await choose_to_map(connection, namespace, pipeline, version, to, renames)
+
+    async def question(connection: Connection, namespace: str) -> list[Done]:
+        from engine.reading import ask_to_map, wait_until_done  # noqa: PLC0415 - needs an extra to be installed
+
+        said = pipeline, chosen, version, to, renames
+        asked = await ask_to_map(connection, namespace, *said, who=whoever(who), why=reason)
+        return await wait_until_done(connection, namespace, asked, seconds=wait)
+
+    chosen = ask_store(options, choose)
+    if not json:
+        print_chosen(chosen)
+    if dry_run or not chosen:
+        if json:
+            print_many("map", len(chosen), [], dry_run=dry_run)
+        return 0
+    if not (yes or typer.confirm(f"Map {counted(len(chosen), 'run')} to version {to}?", err=True)):
+        note("Nothing was done.")
+        return FAILED
+    became = ask_store(options, question)
+    if json:
+        print_many("map", len(chosen), became, dry_run=False)
+    else:
+        tell_many("map", became)
+    return FAILED if any(one.failed for one in became) else 0
+
+
+def _renamed(option: str, given: list[str] | None) -> dict[str, str]:
+    """What is called otherwise. Raises UsageError: that is no OLD=NEW, or says two things of one name."""
+    found: dict[str, str] = {}
+    for one in given or ():
+        old, equals, new = one.partition("=")
+        if not (old and equals and new):
+            raise UsageError(f"{option} {one!r} is not of the form OLD=NEW.")
+        if found.setdefault(old, new) != new:
+            raise UsageError(f"{option} says both {found[old]!r} and {new!r} of {old!r}.")
+    return found

@@ -1,0 +1,111 @@
+"""Open runs that are to follow another version of their pipeline; asked for run by run, out of the inbox."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from engine.commands import CHANNEL
+from engine.errors import UsageError
+from engine.reading.asking import check_said
+from engine.reading.catalog import SQL
+from engine.reading.choosing import Chosen
+from engine.reading.operating import AskedOfRun, number_of, structures_of
+from engine.reading.runs import word_for
+from engine.reading.values import states_of
+from engine.store.connecting import Connection
+from statemachines.mapping import Renames
+from statemachines.run import Status
+from statemachines.suggest import did_you_mean
+
+_ROWS_AHEAD = 500
+
+
+async def choose_to_map(
+    connection: Connection, namespace: str, pipeline: str, version: int, to: int, renames: Renames
+) -> list[Chosen]:
+    """The open runs of a version of a pipeline, which are to follow another one, where these names are others.
+
+    What the registered structures of both tell is looked at here; whether each run fits is seen by the engine.
+
+    Raises:
+        NotFoundError: no such pipeline was ever run.
+        UsageError: it was never run with one of the versions, or one has no such name.
+    """
+    structures = await structures_of(connection, namespace, pipeline)
+    before, after = (_of_version(structures, pipeline, one) for one in (version, to))
+    for what, names in (("state", renames.states), ("step", renames.steps)):
+        for old, new in names.items():
+            _check_name(what, old, version, before)
+            _check_name(what, new, to, after)
+    found = []
+    async with connection.transaction(isolation="repeatable_read", readonly=True):
+        asked = namespace, pipeline, version, int(Status.RUNNING)
+        async for row in connection.cursor(SQL["open_runs_of_version"], *asked, prefetch=_ROWS_AHEAD):
+            word = word_for(int(Status.RUNNING), row["holding"])
+            states = tuple(states_of(row["configuration"]))
+            found.append(Chosen(pipeline, row["key"], row["generation"], row["sequence"], word, states))
+    return found
+
+
+async def ask_to_map(
+    connection: Connection,
+    namespace: str,
+    pipeline: str,
+    chosen: Sequence[Chosen],
+    version: int,
+    to: int,
+    renames: Renames,
+    *,
+    who: str,
+    why: str,
+) -> list[AskedOfRun]:
+    """Ask that these runs follow another version, each if it is still as it was found. Needs the engine's role.
+
+    Raises:
+        NotFoundError: no such pipeline was ever run.
+        UsageError: it is not said who asks, or why.
+    """
+    check_said("who asks", who)
+    check_said("why", why)
+    number = await number_of(connection, namespace, pipeline)
+    same = {"from": version, "to": to, "states": dict(renames.states), "steps": dict(renames.steps)}
+    bodies = [
+        orjson.dumps({"key": one.key, "as_of": [one.generation, one.sequence], **same}) for one in chosen
+    ]
+    async with connection.transaction():
+        asked = namespace, "map", [number] * len(bodies), bodies, who, why
+        rows = await connection.fetch(SQL["ask_of_runs"], *asked)
+        await connection.execute(SQL["notify"], CHANNEL)
+    commands = sorted(int(row["id"]) for row in rows)
+    return [
+        AskedOfRun(command, "map", pipeline, one.key) for command, one in zip(commands, chosen, strict=True)
+    ]
+
+
+def _of_version(
+    structures: Sequence[Mapping[str, Any]], pipeline: str, version: int
+) -> list[Mapping[str, Any]]:
+    found = [one for one in structures if one.get("version") == version]
+    if not found:
+        known = ", ".join(str(one) for one in sorted({one.get("version", 0) for one in structures}))
+        raise UsageError(
+            f"{pipeline} was never run with version {version}, but with {known}. Load it in an engine first."
+        )
+    return found
+
+
+def _check_name(what: str, name: str, version: int, structures: Sequence[Mapping[str, Any]]) -> None:
+    known: dict[str, None] = {}
+    for one in structures:
+        if what == "state":
+            known |= dict.fromkeys(str(state["name"]) for state in one.get("states", ()))
+        else:
+            known |= dict.fromkeys(one.get("steps", ()))
+            known |= dict.fromkeys(name for name, *_ in one.get("compensations", {}).values())
+    if name not in known:
+        raise UsageError(
+            f"Version {version} has no {what} {name!r}. {did_you_mean(name, known)} Nothing was done."
+        )

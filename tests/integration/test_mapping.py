@@ -1,0 +1,360 @@
+"""Runs of a version that is not loaded any more: mapped to another one, in which states and steps have other names."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from connectors.source import RawRecord
+from engine.errors import UsageError
+from engine.reading import (
+    ask_to_map,
+    choose_to_map,
+    explain,
+    history,
+    list_runs,
+    replay,
+    show,
+    verify,
+    wait_until_done,
+)
+from engine.store.connecting import Connection, connect
+from statemachines.context import Context
+from statemachines.definition import Pipeline
+from statemachines.events import Event
+from statemachines.later import Later
+from statemachines.machine import compile_pipeline
+from statemachines.mapping import Renames
+from statemachines.step import Call, Retry, exponential
+from tests.feeding import Feeding, event, feed
+from tests.operators import WHO, WHY, ask, complete
+from tests.services import Database
+
+TOPIC = "orders"
+MINUTES = timedelta(minutes=5)
+RENAMES = Renames(
+    {"charging": "billing", "order": "sale"}, {"charge": "bill", "refund": "reimburse", "pack": "wrap"}
+)
+
+
+class Placed(Event, type="order.placed", key="order"):
+    order: str
+    later: bool = False
+
+
+class Noted(Event, type="order.noted", key="order"):
+    order: str
+
+
+class Withdrawn(Event, type="order.withdrawn", key="order"):
+    order: str
+
+
+class Order(Context):
+    later: bool
+    notes: int = 0
+
+
+def place(event: Placed) -> Order:
+    return Order(later=event.later)
+
+
+def note(order: Order, event: Event) -> None:
+    del event
+    order.notes += 1
+
+
+class World:
+    """What was done outside."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, Call]] = []
+        self.fails: set[str] = set()
+
+    def do(self, call: Call) -> None:
+        self.calls.append((call.step, call))
+        if call.step in self.fails:
+            raise OSError("away")
+
+    def keys(self, *steps: str) -> list[str]:
+        return [call.idempotency_key for step, call in self.calls if step in steps]
+
+
+def orders(world: World, version: int, context: type[Order] = Order) -> Pipeline[Any]:
+    """Charged and packed, in ``order``; from version 2 on all of that has other names."""
+    flow: Pipeline[Any] = Pipeline("orders", context, version=version, topics=[TOPIC])
+
+    def name(old: str) -> str:
+        both = {**RENAMES.states, **RENAMES.steps}
+        return both.get(old, old) if version > 1 else old
+
+    async def charge(order: Order, call: Call) -> int | Later:
+        world.do(call)
+        return Later(f"case {call.key}") if order.later else 7
+
+    async def refund(order: Order, made: int | None, call: Call) -> None:
+        del order, made
+        world.do(call)
+
+    async def pack(order: Order, call: Call) -> int:
+        del order
+        world.do(call)
+        return 1
+
+    for function in (charge, refund, pack):
+        function.__name__ = name(function.__name__)
+    charging = flow.step()(charge)
+    charging.compensate()(refund)
+    packing = flow.step(retry=Retry(attempts=9, wait=exponential(1, 1)))(pack)
+    around = flow.state(name("order"), initial=True)
+    charges = around.state(name("charging"), run=charging, initial=True)
+    packs = around.state("packing", run=packing)
+    before = around.history("before")
+    paused, shipped = flow.state("paused"), flow.state("shipped", final=True)
+    lost = flow.state("lost", final=True)
+    flow.start(Placed, place)
+    charges.on(charging.done, to=packs)
+    charges.after(MINUTES, to=lost)
+    packs.on(packing.done, to=shipped)
+    around.on(Noted, do=note)
+    around.on(Withdrawn, to=paused)
+    paused.on(Noted, to=before)
+    flow.on_cancel(to=lost, compensate=True)
+    return flow
+
+
+def told(kind: str, key: str, **data: Any) -> RawRecord:
+    return event(f"order.{kind}", {"order": key, **data})
+
+
+async def map_all(feeding: Feeding, renames: Renames = RENAMES, to: int = 2) -> dict[str, tuple[bool, str]]:
+    """By key, whether each open run of version 1 is mapped, and what is said of it."""
+    connection = await connect(feeding.database.engine_dsn, for_engine=False)
+    try:
+        chosen = await choose_to_map(connection, "default", "orders", 1, to, renames)
+        said = "orders", chosen, 1, to, renames
+        asked = await ask_to_map(connection, "default", *said, who=WHO, why=WHY)
+        await feeding.commands()
+        became = await wait_until_done(connection, "default", asked, seconds=0)
+    finally:
+        await connection.close()
+    return {one.asked.key: (one.done, one.sentence) for one in became}
+
+
+async def states(reader: Connection) -> dict[str, tuple[str, str]]:
+    return {run.key: (run.status, " ".join(run.configuration)) for run in await list_runs(reader, "default")}
+
+
+async def check_the_log(reader: Connection, *flows: Pipeline[Any]) -> None:
+    verified = await verify(reader, "default")
+    assert verified.is_clean, verified
+    replayed = await replay(reader, "default", [compile_pipeline(flow) for flow in flows])
+    assert replayed.is_equal, replayed
+
+
+async def test_runs_go_on_where_they_are_by_the_new_names(database: Database, reader: Connection) -> None:
+    world = World()
+    old, new = orders(world, 1), orders(world, 2)
+    world.fails.add("pack")
+    async with feed(database, old) as feeding:
+        await feeding.records(told("placed", "o1"), told("placed", "o2", later=True))
+        await feeding.begin_steps()
+        while len(world.keys("pack")) < 2 or len(world.keys("charge")) < 2:
+            await feeding.steps.arrived.wait()
+            await feeding.take_results()
+    first = world.keys("pack")
+    async with feed(database, new) as feeding:
+        # Nothing of theirs goes on, and what comes for them waits.
+        await feeding.records(told("noted", "o1"))
+        assert (await states(reader))["o1"] == ("held", "order packing")
+        became = await map_all(feeding)
+        assert became["o1"][0], became
+        assert became["o1"][1].startswith("The run 'o1' of orders follows version 2 (row ")
+        assert became["o1"][1].endswith("1 events had waited.")
+        assert became["o2"][0], became
+        assert await states(reader) == {
+            "o1": ("running", "sale packing"),
+            "o2": ("running", "sale billing"),
+        }
+        await check_the_log(reader, old, new)
+        done = await complete(feeding, "case o2", 9)
+        assert done.done, done
+        await feeding.work()
+        assert (await states(reader))["o1"] == ("completed", "shipped")
+    assert {call.idempotency_key for step, call in world.calls if (step, call.key) == ("wrap", "o1")} == set(
+        first
+    )
+    assert (await states(reader))["o2"] == ("completed", "shipped")
+    await check_the_log(reader, old, new)
+    rows = await history(reader, "default", "orders", "o1")
+    (at,) = [row.sequence for row in rows if row.event.kind == "mapped"]
+    shown = await show(reader, "default", "orders", "o1", at_sequence=at)
+    assert (shown.version, shown.command) == (
+        2,
+        {
+            "command": "map",
+            "who": WHO,
+            "why": WHY,
+            "from": 1,
+            "to": 2,
+            "states": RENAMES.states,
+            "steps": RENAMES.steps,
+        },
+    )
+
+
+async def test_what_was_done_is_undone_by_the_new_name(database: Database, reader: Connection) -> None:
+    world = World()
+    world.fails.add("pack")
+    old, new = orders(world, 1), orders(world, 2)
+    async with feed(database, old) as feeding:
+        await feeding.records(told("placed", "o1"))
+        await feeding.begin_steps()
+        while not world.keys("pack"):
+            await feeding.steps.arrived.wait()
+            await feeding.take_results()
+    async with feed(database, new) as feeding:
+        assert (await map_all(feeding))["o1"][0]
+        assert (await ask(feeding, "cancel", "orders", "o1")).done
+        await feeding.work()
+    assert (await states(reader))["o1"] == ("completed", "lost")
+    (undone,) = [call for step, call in world.calls if step == "reimburse"]
+    assert undone.of.idempotency_key == world.keys("charge")[0]
+    await check_the_log(reader, old, new)
+
+
+async def test_timers_and_what_histories_remember_go_by_the_new_names(
+    database: Database, reader: Connection
+) -> None:
+    world = World()
+    old, new = orders(world, 1), orders(world, 2)
+    async with feed(database, old) as feeding:
+        await feeding.records(told("placed", "o1", later=True), told("placed", "o2", later=True))
+        await feeding.records(told("withdrawn", "o2"))
+        falls_due = feeding.clock.now + 2 * MINUTES
+    async with feed(database, new) as feeding:
+        became = await map_all(feeding)
+        assert (became["o1"][0], became["o2"][0]) == (True, True), became
+        await feeding.records(told("noted", "o2"))
+        assert (await states(reader))["o2"] == ("running", "sale billing")
+        await feeding.due(falls_due)
+        assert (await states(reader))["o1"] == ("completed", "lost")
+    await check_the_log(reader, old, new)
+
+
+async def test_what_does_not_fit_is_told_and_left_as_it_is(database: Database, reader: Connection) -> None:
+    class Strict(Order):
+        customer: str
+
+    world = World()
+    old, new, strict = orders(world, 1), orders(world, 2), orders(world, 3, Strict)
+    async with feed(database, old) as feeding:
+        await feeding.records(told("placed", "o1", later=True))
+        await feeding.begin_steps()
+        await feeding.steps.arrived.wait()
+        await feeding.take_results()
+        await feeding.steps.close()
+    before = await history(reader, "default", "orders", "o1")
+    async with feed(database, new, strict) as feeding:
+        done, said = (await map_all(feeding, Renames()))["o1"]
+        assert not done
+        assert said.startswith(
+            "The run 'o1' of orders stays as it is: it is in 'order', which is no state of version 2"
+        )
+        assert (
+            "it waits for the step 'charge', which version 2 does not have. Known are 'bill' and 'wrap'"
+            in said
+        )
+        assert "a timer of the state 'charging' goes on, which version 2 does not have" in said
+        done, said = (await map_all(feeding, RENAMES, to=3))["o1"]
+        assert not done
+        assert said.startswith(
+            "The run 'o1' of orders stays as it is: its context is none of version 3: customer: "
+        )
+        done, said = (
+            await map_all(feeding, RENAMES._replace(states={"charging": "packing", "order": "sale"}))
+        )["o1"]
+        assert "a timer of the state 'packing' goes on, which version 2 does not have" in said
+        done, said = (
+            await map_all(feeding, RENAMES._replace(states={"charging": "sale", "order": "billing"}))
+        )["o1"]
+        assert "'billing sale' is not where a run of version 2 can be" in said
+    assert await history(reader, "default", "orders", "o1") == before
+    await check_the_log(reader, old, new)
+
+
+async def test_a_run_that_is_undone_comes_to_its_end_by_its_own_version(
+    database: Database, reader: Connection
+) -> None:
+    world = World()
+    world.fails |= {"pack"}
+    old, new = orders(world, 1), orders(world, 2)
+    async with feed(database, old) as feeding:
+        await feeding.records(told("placed", "o1"))
+        await feeding.begin_steps()
+        while not world.keys("pack"):
+            await feeding.steps.arrived.wait()
+            await feeding.take_results()
+        await feeding.steps.close()
+        await ask(feeding, "cancel", "orders", "o1")
+    async with feed(database, new) as feeding:
+        done, said = (await map_all(feeding))["o1"]
+        assert (done, "it is being undone" in said) == (False, True)
+    await check_the_log(reader, old, new)
+
+
+async def test_a_version_that_is_loaded_is_left_alone(database: Database, reader: Connection) -> None:
+    world = World()
+    old, new = orders(world, 1), orders(world, 2)
+    async with feed(database, old, new) as feeding:
+        await feeding.records(told("placed", "o0"))
+    async with feed(database, old) as feeding:
+        await feeding.records(told("placed", "o1", later=True))
+        assert "version 2 is not loaded here, but 1. Load it" in (await map_all(feeding))["o1"][1]
+    async with feed(database, old, new) as feeding:
+        done, said = (await map_all(feeding))["o1"]
+        assert (done, "is loaded here, and it goes on by that" in said) == (False, True)
+    async with feed(database, new) as feeding:
+        assert (await map_all(feeding))["o1"][0]
+        assert await map_all(feeding) == {}
+    await check_the_log(reader, old, new)
+
+
+@pytest.mark.parametrize(
+    ("to", "renames", "said"),
+    [
+        (3, RENAMES, "orders was never run with version 3, but with 1, 2"),
+        (2, Renames({"chargin": "billing"}), "Version 1 has no state 'chargin'. Did you mean 'charging'?"),
+        (2, Renames({"charging": "biling"}), "Version 2 has no state 'biling'. Did you mean 'billing'?"),
+        (2, Renames({}, {"charge": "billing"}), "Version 2 has no step 'billing'."),
+    ],
+)
+async def test_what_cannot_be_asked(
+    database: Database, reader: Connection, to: int, renames: Renames, said: str
+) -> None:
+    world = World()
+    async with feed(database, orders(world, 1), orders(world, 2)) as feeding:
+        with pytest.raises(UsageError, match=re.escape(said)):
+            await map_all(feeding, renames, to)
+
+
+async def test_it_is_explained(database: Database, reader: Connection) -> None:
+    world = World()
+    async with feed(database, orders(world, 1)) as feeding:
+        await feeding.records(told("placed", "o1", later=True))
+    async with feed(database, orders(world, 2)) as feeding:
+        [noted] = await feeding.records(told("noted", "o1"))
+        waits = await explain(reader, "default", topic=TOPIC, partition=0, offset=noted.offset)
+        assert (
+            "pointsman definitions map orders --from 1 --to VERSION --reason TEXT."
+            in waits.answers[0].current.sentence
+        )
+        await map_all(feeding)
+    rows = await history(reader, "default", "orders", "o1")
+    (mapped,) = [row.event.id for row in rows if row.event.kind == "mapped"]
+    found = await explain(reader, "default", event_id=mapped)
+    sentences = " ".join(one.current.sentence for one in found.answers)
+    assert "follows version 2 instead of version 1 from there on (row 3)" in sentences

@@ -85,17 +85,15 @@ class MappingRuns:
 
 def renames_in(said: Mapping[str, Any]) -> Renames:
     """What a command, or the row that it led to, says is called otherwise."""
+    said = said.get("mapping", said)
     return Renames(said.get("states") or {}, said.get("steps") or {})
 
 
 def _write(asked: Asked, definition: int, machine: Machine, renames: Renames) -> None:
     command, body = asked.command, orjson.loads(asked.command.body)
-    said: dict[str, Any] = {"command": command.command, "who": command.who, "why": command.why}
-    said |= {"from": body.get("from"), "to": machine.version}
-    if renames.states:
-        said["states"] = dict(renames.states)
-    if renames.steps:
-        said["steps"] = dict(renames.steps)
+    names = {"states": dict(renames.states), "steps": dict(renames.steps)}
+    mapping = {"from": body.get("from"), "to": machine.version, **names}
+    said = {"command": command.command, "who": command.who, "why": command.why, "mapping": mapping}
     milliseconds = microseconds(command.at) // 1000
     known_as = command_id(command)
     asked.batch.map_run(

@@ -106,7 +106,8 @@ def _asked_for(command: Any) -> Any:
     """A command with the names that its options have."""
     if not isinstance(command, dict):
         return command
-    return {"reason" if name == "why" else name: value for name, value in command.items()}
+    said = {"reason" if name == "why" else name: value for name, value in command.items()}
+    return {**said, "mapping": command.get("mapping")}
 
 
 async def show(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from datetime import timedelta
 from typing import Any
@@ -29,6 +30,8 @@ from statemachines.later import Later
 from statemachines.machine import compile_pipeline
 from statemachines.mapping import Renames
 from statemachines.step import Call, Retry, exponential
+from tests.cli import pointsman
+from tests.documented import Page
 from tests.feeding import Feeding, event, feed
 from tests.operators import WHO, WHY, ask, complete
 from tests.services import Database
@@ -198,10 +201,7 @@ async def test_runs_go_on_where_they_are_by_the_new_names(database: Database, re
             "command": "map",
             "who": WHO,
             "why": WHY,
-            "from": 1,
-            "to": 2,
-            "states": RENAMES.states,
-            "steps": RENAMES.steps,
+            "mapping": {"from": 1, "to": 2, "states": RENAMES.states, "steps": RENAMES.steps},
         },
     )
 
@@ -279,9 +279,9 @@ async def test_what_does_not_fit_is_told_and_left_as_it_is(database: Database, r
         )["o1"]
         assert "a timer of the state 'packing' goes on, which version 2 does not have" in said
         done, said = (
-            await map_all(feeding, RENAMES._replace(states={"charging": "sale", "order": "billing"}))
+            await map_all(feeding, RENAMES._replace(states={"charging": "billing", "order": "lost"}))
         )["o1"]
-        assert "'billing sale' is not where a run of version 2 can be" in said
+        assert "'lost billing' is not where a run of version 2 can be" in said
     assert await history(reader, "default", "orders", "o1") == before
     await check_the_log(reader, old, new)
 
@@ -358,3 +358,23 @@ async def test_it_is_explained(database: Database, reader: Connection) -> None:
     found = await explain(reader, "default", event_id=mapped)
     sentences = " ".join(one.current.sentence for one in found.answers)
     assert "follows version 2 instead of version 1 from there on (row 3)" in sentences
+
+
+async def test_the_command_counts_first_and_maps_then(database: Database, reader: Connection) -> None:
+    world, on, page = World(), {"POSTGRES": database.engine_dsn}, Page.read()
+    command = "definitions", "map", "orders", "--from", "1", "--to", "2", "--reason", WHY, "--json"
+    renames = [f"--state={old}={new}" for old, new in RENAMES.states.items()]
+    renames += [f"--step={old}={new}" for old, new in RENAMES.steps.items()]
+    async with feed(database, orders(world, 1)) as feeding:
+        await feeding.records(told("placed", "o1", later=True), told("placed", "o2", later=True))
+    async with feed(database, orders(world, 2)) as feeding:
+        counted = await asyncio.to_thread(pointsman, *command, *renames, "--dry-run", on=on)
+        page.check("definitions map", counted.json)
+        assert (counted.json["runs"], counted.json["dry_run"], counted.json["became"]) == (2, True, [])
+        asked = await asyncio.to_thread(pointsman, *command, *renames, "--yes", "--wait", "0", on=on)
+        assert [one["taken"] for one in asked.json["became"]] == [False, False]
+        await feeding.commands()
+    assert {state for _, state in (await states(reader)).values()} == {"sale billing"}
+    shown = await asyncio.to_thread(pointsman, "show", "o1", "--json", on=on)
+    page.check("show", shown.json)
+    assert shown.json["command"]["mapping"]["steps"] == RENAMES.steps

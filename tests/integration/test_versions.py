@@ -163,7 +163,10 @@ async def test_runs_of_a_version_that_is_not_loaded_are_told_of_at_once(
         "Open runs of parcel that follow version 1, which is not loaded: 1. Their events wait, and until it is loaded "
         "no timer of theirs fires and no step of theirs begins."
     )
-    cure = "Load that version, too: name both modules."
+    cure = (
+        "Load that version, too: name both modules. Or have these runs follow one that is loaded: "
+        "pointsman definitions map parcel --from 1 --to VERSION --reason TEXT."
+    )
     assert looked(new) == ("warn", told, cure)
     with started("run", new, "--log-format", "text", on=on) as engine:
         engine.wait_for(f"warning: {told} {cure}")

@@ -79,8 +79,8 @@ def paused(row: FoundRow, pipeline: str) -> str:
 def mapped(row: FoundRow, pipeline: str) -> str:
     """What the row of a command says that has its run follow another definition."""
     run, said = run_name(pipeline, row.key, row.generation), dict[str, object]()
-    with contextlib.suppress(ValueError, TypeError):
-        said |= orjson.loads(row.payload or b"{}")
+    with contextlib.suppress(ValueError, TypeError, LookupError):
+        said |= orjson.loads(row.payload or b"{}")["mapping"]
     what = _released(LogRowBrief(row.kind, row.at, row.type, row.event_id, row.payload))
     before = f" instead of version {said['from']}" if said.get("from") is not None else ""
     follows = f"{run} follows version {said.get('to')}{before} from there on (row {row.sequence})."

@@ -99,15 +99,16 @@ async def _held_runs(metrics: Sequence[Metrics], postgres: str, namespace: str) 
     async def look() -> None:
         rows = await connection.fetch(_SQL["held_runs"], namespace, int(Kind.PAUSED))
         for one in metrics:
-            one.held_runs = {str(pipeline): int(runs - paused) for pipeline, runs, paused in rows}
-            one.paused_runs = {str(pipeline): int(paused) for pipeline, _, paused in rows}
+            one.held_runs = {str(pipeline): int(runs - paused) for pipeline, runs, paused, _ in rows}
+            one.paused_runs = {str(pipeline): int(paused) for pipeline, _, paused, _ in rows}
+            one.paused_pipelines = {str(pipeline): int(is_paused) for pipeline, _, _, is_paused in rows}
 
     try:
         await connection.execute(f"set statement_timeout = '{PATIENCE_SECONDS}s'")
         yield look
     finally:
         for one in metrics:
-            one.held_runs = one.paused_runs = {}
+            one.held_runs = one.paused_runs = one.paused_pipelines = {}
         with contextlib.suppress(Exception):
             await connection.close(timeout=CLOSE_SECONDS)
         connection.terminate()

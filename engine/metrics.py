@@ -169,6 +169,14 @@ PAUSED_RUNS = Metric(
     ("pipeline",),
     "Runs of the namespace that an operator has paused, and that are not counted as held; else as those.",
 )
+PAUSED_PIPELINES = Metric(
+    "pointsman.pipelines.paused",
+    Instrument.GAUGE,
+    "{pipeline}",
+    ("pipeline",),
+    "Of each pipeline of the namespace 1 while it is paused, so that none of its runs goes on, and else 0; all its "
+    "engines say the same. Looked up every few seconds.",
+)
 
 BREAKERS = Metric(
     "pointsman.breakers.open",
@@ -197,6 +205,7 @@ CATALOGUE: tuple[Metric, ...] = (
     LAG,
     HELD_RUNS,
     PAUSED_RUNS,
+    PAUSED_PIPELINES,
     BREAKERS,
 )
 """Every metric that there is."""
@@ -232,6 +241,7 @@ class Metrics:
         self.held_runs: Mapping[str, int] = {}
         """By pipeline; empty where they are not known."""
         self.paused_runs: Mapping[str, int] = {}
+        self.paused_pipelines: Mapping[str, int] = {}
         """As those."""
         self.breakers: Callable[[], Mapping[str, bool]] = dict
         """By name, whether it is open."""
@@ -260,6 +270,7 @@ class Metrics:
         _gauge(meter, LAG, self._observe_lags)
         _gauge(meter, HELD_RUNS, lambda: _by_pipeline(self.held_runs))
         _gauge(meter, PAUSED_RUNS, lambda: _by_pipeline(self.paused_runs))
+        _gauge(meter, PAUSED_PIPELINES, lambda: _by_pipeline(self.paused_pipelines))
         _gauge(
             meter,
             BREAKERS,

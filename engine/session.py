@@ -240,7 +240,7 @@ class Session:
         if time.monotonic() >= self._upkeep_at:
             # From now on: an engine that was idle for days owes nothing.
             self._upkeep_at = time.monotonic() + UPKEEP_SECONDS
-            await self.store.keep_up()
+            await self.store.keep_up(self._parts.clock())
         self._steps.promise(batch.commit)
         self._pending = committer.begin(draft.slices, batch, draft.due, draft.results)
 

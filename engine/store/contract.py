@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from connectors.source import Partition
@@ -26,6 +26,11 @@ from engine.store.values import (
     WaitingEvent,
 )
 from statemachines.run import Run
+
+TOKENS_KEPT = timedelta(days=30)
+"""So long it is known of a token that is waited for no more what it was for; after that nobody knows it."""
+TOKENS_FORGOTTEN_MAX = 50_000
+"""So many are forgotten at a time."""
 
 
 class StoreError(Exception):
@@ -182,7 +187,8 @@ class Store(Protocol):
         """Begin those of which there is nothing to be done, but something to be told, whether there is room or not.
 
         They are those of (pipeline, step) whose states were left, and those whose first attempts began by the time that
-        ``overdue`` says, if no attempt goes on; and those that go on outside, and were not completed ``until`` then.
+        ``overdue`` says, if no attempt goes on; and those that go on outside, and were not completed ``until`` then,
+        but for those that a command in the inbox completes.
         Their input is empty. All else is as of ``begin_executions``.
         """
         ...
@@ -325,8 +331,11 @@ class Store(Protocol):
         """
         ...
 
-    async def keep_up(self) -> None:
-        """Make room ahead, as is needed now and then by an engine that runs for months."""
+    async def keep_up(self, now: datetime) -> None:
+        """Make room ahead, as is needed now and then by an engine that runs for months.
+
+        And forget tokens that have been waited for no more for ``TOKENS_KEPT``, so many at a time.
+        """
         ...
 
     async def close(self) -> None:

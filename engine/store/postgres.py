@@ -12,6 +12,7 @@ from connectors.source import Partition
 from engine import outbox
 from engine.log import Kind
 from engine.store.connecting import Connection, connect, translated
+from engine.store.contract import TOKENS_FORGOTTEN_MAX, TOKENS_KEPT
 from engine.store.executing import Executions
 from engine.store.queries import load
 from engine.store.silence import ending_silent_blockers
@@ -285,11 +286,13 @@ class PostgresStore(Executions):
         async with self._translated():
             await self._reader.add_listener(channel, lambda *_: heard())
 
-    async def keep_up(self) -> None:
-        """Make the log's partitions of the coming months."""
+    async def keep_up(self, now: datetime) -> None:
+        """Make the log's partitions of the coming months, and forget what is worth nothing any more."""
         async with self._translated():
             await self._reader.execute("select pointsman.ensure_partitions()")
             await self._reader.execute(_LIMITS["forget_rates"])
+            over = self._namespace, now - TOKENS_KEPT, TOKENS_FORGOTTEN_MAX
+            await self._reader.execute(_SQL["forget_tokens"], *over)
 
     async def ask_to_release(self, definitions: Sequence[int]) -> None:
         """Put a command into the inbox for each run that is held for want of one of these definitions.

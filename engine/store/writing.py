@@ -172,17 +172,21 @@ class Writing:
     async def _write_tokens(self, commit: Commit) -> None:
         if commit.tokens_over:
             over = sorted(commit.tokens_over)
-            await self._writer.execute(_SQL["close_tokens"], self._namespace, *_columns(over))
+            await self._writer.execute(_SQL["close_tokens"], self._namespace, *_columns(over), commit.at)
         waiting = [one for one in commit.tokens if one.waits]
         if len({one.token for one in waiting}) < len(waiting):
             raise TokenTakenError
         if waiting:
-            status = await self._writer.execute(_SQL["open_tokens"], self._namespace, *_columns(waiting))
+            status = await self._writer.execute(
+                _SQL["open_tokens"], self._namespace, *_columns(waiting), commit.at
+            )
             if status != f"INSERT 0 {len(waiting)}":
                 raise TokenTakenError
         told = {one.token: one for one in commit.tokens if not one.waits}
         if told:
-            await self._writer.execute(_SQL["open_tokens"], self._namespace, *_columns([*told.values()]))
+            await self._writer.execute(
+                _SQL["open_tokens"], self._namespace, *_columns([*told.values()]), commit.at
+            )
 
     async def _write_waiting(self, commit: Commit) -> None:
         # What came and went in this one commit never waits; and an event may wait anew for another reason.

@@ -6,13 +6,14 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import orjson
 import pytest
 
 from engine.executions import FAR
 from engine.rooms import NEVER_BEGAN
-from engine.store.contract import RefusedByStoreError, Store, TokenTakenError
+from engine.store.contract import TOKENS_KEPT, RefusedByStoreError, Store, TokenTakenError
 from engine.store.limited import LimitedRoom
-from engine.store.values import AskedExecution, BegunExecution, Operation, Token
+from engine.store.values import AskedExecution, BegunExecution, Commit, FollowUp, Operation, Token
 from statemachines.run import Run
 from tests.contract.test_store import AT, World, fake_world, moved, postgres_world, started, world
 from tests.contract.test_store_steps import HOMES_ALL, LIMIT, ask, asked, begin, lost
@@ -175,3 +176,53 @@ async def test_what_has_completed_a_step_is_found_by_its_execution(world: World)
     assert await store.completion_of(run.id, "key/1/") == made
     assert await store.completion_of(run.id, "key/2/") is None
     assert await store.completion_of(after.id + 1, "key/1/") is None
+
+
+async def test_what_a_command_completes_that_waits_is_not_told_to_be_late(world: World) -> None:
+    store = await world.open()
+    pipeline = await store.register_pipeline("charging")
+    run = await started(store)
+    ends = AT + timedelta(minutes=1)
+    outside = [waiting(run, token, number)._replace(again=ends) for number, token in enumerate("abc")]
+    run = await wait(store, run, *outside)
+    _, commit = moved(run)
+    said = [("complete", "a"), ("fail", "b"), ("send", "c")]
+    commands = [
+        FollowUp(pipeline, command, orjson.dumps({"token": token}), "ana", "why") for command, token in said
+    ]
+    await store.commit(replace(commit, going_on=commands))
+    assert [one.token for one in await late(store, 61)] == ["c"]
+    taken = [one.id for one in await store.read_inbox([pipeline], 10) if one.command == "complete"]
+    await store.commit(Commit(AT, commands=taken))
+    assert [one.token for one in await late(store, 61)] == ["a"]
+
+
+async def test_a_token_that_is_over_for_long_is_forgotten(world: World) -> None:
+    store = await world.open()
+    run = await started(store)
+    kept, gone = waiting(run, "kept"), waiting(run, "gone", 1)
+    run = await wait(store, run, kept, gone)
+    run = await end(store, run, gone)
+    after, commit = moved(run)
+    unheard = token_of(waiting(run, "unheard", 2), waits=False)
+    await store.commit(replace(commit, tokens=[unheard]))
+    await store.keep_up(AT + TOKENS_KEPT)
+    assert await find(store, "gone") == token_of(gone, waits=False)
+    await store.keep_up(AT + TOKENS_KEPT + timedelta(minutes=1))
+    assert [await find(store, one) for one in ("gone", "unheard")] == [None, None]
+    assert await find(store, "kept") == token_of(kept), "it is waited for"
+    again = waiting(after, "gone", 3)
+    run = await wait(store, after, again)
+    await store.keep_up(AT + 2 * TOKENS_KEPT)
+    assert await find(store, "gone") == token_of(again)
+
+
+async def test_a_token_that_is_used_again_is_not_over(world: World) -> None:
+    store = await world.open()
+    run = await started(store)
+    first = waiting(run, "t")
+    run = await end(store, await wait(store, run, first), first)
+    again = waiting(run, "t", 1)
+    await wait(store, run, again)
+    await store.keep_up(AT + 2 * TOKENS_KEPT)
+    assert await find(store, "t") == token_of(again)

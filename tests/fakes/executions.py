@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -42,6 +42,8 @@ class Executions:
     given: int = 0
     holders: dict[int, Holder] = field(default_factory=dict)
     tokens: dict[str, Token] = field(default_factory=dict)
+    tokens_over: dict[str, datetime] = field(default_factory=dict)
+    """Since when those are over that are waited for no more."""
     rates: dict[tuple[int, str, str], datetime] = field(default_factory=dict)
     """When the next would begin, by pipeline, step and what it is limited by."""
 
@@ -49,7 +51,8 @@ class Executions:
         """As they are now."""
         rows = {address: copy.copy(one) for address, one in self.rows.items()}
         holders = {number: copy.copy(one) for number, one in self.holders.items()}
-        return Executions(rows, self.given, holders, dict(self.tokens), dict(self.rates))
+        tokens = dict(self.tokens), dict(self.tokens_over)
+        return Executions(rows, self.given, holders, *tokens, dict(self.rates))
 
     def write(self, commit: Commit) -> None:
         """What a commit changes of them."""
@@ -85,12 +88,21 @@ class Executions:
             known = self.tokens.get(token)
             if known is not None and [known.run, known.sequence, known.number] == address:
                 self.tokens[token] = known._replace(waits=False)
+                self.tokens_over[token] = commit.at
         for one in sorted(commit.tokens, key=lambda one: not one.waits):
             known = self.tokens.get(one.token)
             if one.waits and known is not None and known.waits:
                 raise TokenTakenError
             if one.waits or known is None:
                 self.tokens[one.token] = one
+                self.tokens_over.pop(one.token, None)
+                if not one.waits:
+                    self.tokens_over[one.token] = commit.at
+
+    def forget_tokens(self, before: datetime) -> None:
+        """Those that were waited for no more before then."""
+        for token in [token for token, over in self.tokens_over.items() if over < before]:
+            del self.tokens_over[token], self.tokens[token]
 
     def begin(
         self,
@@ -174,14 +186,16 @@ class Executions:
         holder: int,
         limit: int,
         is_loaded: Callable[[int], bool],
+        completed: Collection[tuple[int | None, str]] = (),
     ) -> list[Waiting]:
-        """Those of which there is only something to be told."""
+        """Those of which there is only something to be told, but not those ``completed``: of (pipeline, token)."""
         begun: list[Waiting] = []
         for one in sorted(self.rows.values(), key=lambda one: one.id):
             place = one.asked.pipeline, one.asked.step
             may = place in overdue and one.holder is None and one.id not in but
             is_over = one.began is not None and place in overdue and one.began <= overdue[place]
             is_late = bool(one.asked.token) and one.asked.again <= until
+            is_late = is_late and (one.asked.pipeline, one.asked.token) not in completed
             is_here = home_of(one.asked.key) in homes and is_loaded(one.asked.run)
             if may and (one.asked.stopping or is_over or is_late) and is_here and len(begun) < limit:
                 one.holder = holder

@@ -14,7 +14,7 @@ from connectors.source import Partition
 from engine.homes import home_of
 from engine.limits import SILENT_SECONDS
 from engine.log import PIPELINE_PAUSED, Kind, LogRow, unpack
-from engine.store.contract import LostPositionsError, LostRunsError, RefusedByStoreError
+from engine.store.contract import TOKENS_KEPT, LostPositionsError, LostRunsError, RefusedByStoreError
 from engine.store.limited import LimitedRoom
 from engine.store.values import (
     Applied,
@@ -237,7 +237,12 @@ class FakeStore:
         holder: int,
         limit: int,
     ) -> list[BegunExecution]:
-        asked = overdue, until, homes, but, holder, limit, self._are_loaded(definitions)
+        completed = {
+            (one.pipeline, orjson.loads(one.body).get("token"))
+            for one in self.tables.inbox.values()
+            if one.command in ("complete", "fail")
+        }
+        asked = overdue, until, homes, but, holder, limit, self._are_loaded(definitions), completed
         return [self._begun(one, b"") for one in self.tables.executions.begin_untried(*asked)]
 
     async def note_progress(self, holder: int, notes: Sequence[Progress]) -> None:
@@ -416,8 +421,8 @@ class FakeStore:
     async def unlock(self) -> None:
         pass
 
-    async def keep_up(self) -> None:
-        pass
+    async def keep_up(self, now: datetime) -> None:
+        self.tables.executions.forget_tokens(now - TOKENS_KEPT)
 
     async def close(self) -> None:
         pass

@@ -37,8 +37,8 @@ from statemachines.machine import compile_pipeline
 from statemachines.step import Call
 from tests.feeding import BEGINS, Feeding, event, feed
 from tests.lending import TOPIC, Verdict, World, clear, lending_pipeline, token_of
-from tests.operators import WHO, WHY, ask, complete
-from tests.services import Database
+from tests.operators import WHO, WHY, ask, ask_pipeline, complete
+from tests.services import Database, execute
 
 VERDICT = {"by": "bo", "amount": 5}
 TOKEN = "case l1/1"
@@ -419,6 +419,27 @@ async def test_a_token_of_an_attempt_that_nobody_waits_for_is_no_unknown_one(
         assert (late.failed, late.disposition) == (True, "void")
         assert not feeding.steps.are_going
     await check_the_log(reader)
+
+
+async def test_what_completes_it_while_its_pipeline_is_paused_comes_before_the_end_of_its_time(
+    database: Database, reader: Connection, world: World
+) -> None:
+    flow = lending_pipeline(within=timedelta(hours=1))
+    async with feed(database, flow) as feeding:
+        await waits(feeding)
+        await ask_pipeline(feeding, "pause", "lending")
+        assert not (await complete(feeding, TOKEN, VERDICT)).taken
+        feeding.clock.now += timedelta(hours=2)
+        # It goes on, and who looks after steps is the first to know.
+        await execute(database.owner_dsn, "delete from pointsman.pauses")
+        await feeding.committer.learn_pauses()
+        await feeding.begin_steps()
+        await feeding.steps.turned.wait()
+        await feeding.steps.close()
+        assert not feeding.steps.has_results
+        await feeding.commands()
+    (run,) = await list_runs(reader, "default")
+    assert run.configuration == ["granted"]
 
 
 async def test_a_token_that_nobody_knows_is_said_to_be_unknown(

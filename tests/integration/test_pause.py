@@ -18,7 +18,7 @@ from tests.errand import TOPIC as ERRANDS
 from tests.errand import errand
 from tests.feeding import BEGINS, Feeding, event, feed
 from tests.integration.test_draining import REFUSES, REFUSING
-from tests.operators import ask, send
+from tests.operators import ask, ask_pipeline, send
 from tests.services import Database, execute
 from tests.shop import shop
 
@@ -332,5 +332,6 @@ async def test_what_holds_a_run_is_counted_as_paused_or_held(database: Database,
             await begin(feeding, key)
         await ask(feeding, "pause", "shop", "o1")
         await feeding.records(event("order.broken", {"order_id": "o2"}))
+        await ask_pipeline(feeding, "pause", "errand")
     rows = await reader.fetch(load("observing")["held_runs"], "default", int(Kind.PAUSED))
-    assert sorted(map(tuple, rows)) == [("errand", 0, 0), ("shop", 2, 1)]
+    assert sorted(map(tuple, rows)) == [("errand", 0, 0, True), ("shop", 2, 1, False)]

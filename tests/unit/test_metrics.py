@@ -61,6 +61,7 @@ def everything_happens(provider: Provider) -> Metrics:
     metrics.lags = {Partition("orders", 0): 17}
     metrics.held_runs = {"shop": 1, "mail": 0}
     metrics.paused_runs = {"shop": 2}
+    metrics.paused_pipelines = {"shop": 1, "mail": 0}
     metrics.breakers = lambda: {"payments": True, "mail": False}
     return metrics
 
@@ -130,6 +131,7 @@ def test_a_batch_is_counted_by_pipeline_and_by_what_became_of_its_events() -> No
     assert points(told["pointsman.lag"]) == {("orders", 0): 17}
     assert points(told["pointsman.runs.held"]) == {("shop",): 1, ("mail",): 0}
     assert points(told["pointsman.runs.paused"]) == {("shop",): 2}
+    assert points(told["pointsman.pipelines.paused"]) == {("shop",): 1, ("mail",): 0}
     assert points(told["pointsman.breakers.open"]) == {("payments",): 1, ("mail",): 0}
     assert points(told["pointsman.outbox.depth"]) == {(): 4}
     assert points(told["pointsman.timers.fired"]) == {("shop",): 2}
@@ -145,7 +147,7 @@ def test_prometheus_is_told_every_metric_of_the_catalogue() -> None:
     metrics.lost_comparison()
     metrics.lost_partition("orders/0")
     metrics.lags = {Partition("orders", 0): 17}
-    metrics.held_runs = metrics.paused_runs = {"shop": 1}
+    metrics.held_runs = metrics.paused_runs = metrics.paused_pipelines = {"shop": 1}
     metrics.breakers = lambda: {"payments": False}
     text = generate_latest(registry).decode()
     provider.shutdown()

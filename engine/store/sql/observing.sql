@@ -1,6 +1,7 @@
 -- name: held_runs
--- How many runs of each pipeline are held, and how many of these by an operator who has paused them.
-select p.name, held.runs, held.paused
+-- How many runs of each pipeline are held, and how many of these by an operator who has paused them; and whether it is
+-- paused itself.
+select p.name, held.runs, held.paused, exists (select from pointsman.pauses s where s.pipeline = p.id)
 from pointsman.pipelines p
 cross join lateral (
     select count(*) as runs, count(*) filter (where exists (

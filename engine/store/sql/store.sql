@@ -387,22 +387,31 @@ using unnest($1::bigint[], $2::int[], $3::int[]) as gone (run, sequence, number)
 where e.run = gone.run and e.sequence = gone.sequence and e.number = gone.number
 
 -- name: close_tokens
-update pointsman.tokens t set waits = false
+update pointsman.tokens t set waits = false, over_at = $6
 from unnest($2::text[], $3::bigint[], $4::int[], $5::int[]) as gone (token, run, sequence, number)
 where t.namespace = $1 and t.token = gone.token and t.run = gone.run and t.sequence = gone.sequence
     and t.number = gone.number
 
 -- name: open_tokens
 -- One that was waited for before may be used again; where another execution waits for it, it is left alone.
-insert into pointsman.tokens (namespace, token, pipeline, key, run, sequence, number, step, attempt, waits)
-select $1, new.*
+insert into pointsman.tokens (namespace, token, pipeline, key, run, sequence, number, step, attempt, waits, over_at)
+select $1, new.*, case when not new.waits then $11::timestamptz end
 from unnest($2::text[], $3::int[], $4::text[], $5::bigint[], $6::int[], $7::int[], $8::text[], $9::int[], $10::boolean[])
     as new (token, pipeline, key, run, sequence, number, step, attempt, waits)
 order by new.token
 on conflict (namespace, token) do update
 set pipeline = excluded.pipeline, key = excluded.key, run = excluded.run, sequence = excluded.sequence,
-    number = excluded.number, step = excluded.step, attempt = excluded.attempt, waits = true
+    number = excluded.number, step = excluded.step, attempt = excluded.attempt, waits = true, over_at = null
 where excluded.waits and not tokens.waits
+
+-- name: forget_tokens
+-- Of those that are waited for no more, the longest over first.
+delete from pointsman.tokens t
+using (
+    select token from pointsman.tokens where namespace = $1 and over_at < $2 order by over_at limit $3
+    for update skip locked
+) gone
+where t.namespace = $1 and t.token = gone.token and t.over_at < $2
 
 -- name: find_tokens
 select token, pipeline, key, run, sequence, number, step, attempt, waits
@@ -448,9 +457,13 @@ order by b.again, b.id
 
 -- name: begin_untried
 -- Those of which there is only something to be told, however little room there is: whose states were left, or whose time
--- is over; and what goes on outside and was not completed in time. Each has an index of its own.
+-- is over; and what goes on outside and was not completed in time. Each has an index of its own. What somebody completes
+-- whose command waits in the inbox, as that of a paused pipeline does, is heard of first.
 with wanted as (
     select * from unnest($1::int[], $2::text[], $3::timestamptz[]) as wanted (pipeline, step, overdue)
+), completed as materialized (
+    select convert_from(i.body, 'UTF8')::json ->> 'token' as token
+    from pointsman.inbox i where i.pipeline = any ($1::int[]) and i.command in ('complete', 'fail')
 ), found as (
     select next.id
     from wanted cross join lateral (
@@ -471,6 +484,7 @@ with wanted as (
         from pointsman.executions e
         where e.pipeline = wanted.pipeline and e.step = wanted.step and e.holder is null
             and e.token <> '' and e.again <= $9
+            and not exists (select from completed c where c.token = e.token)
             and e.home = any ($5::smallint[]) and e.id not in (select unnest($6::bigint[]))
             and exists (
                 select from pointsman.runs r where r.id = e.run and r.definition = any ($7::int[]) and r.held = 0

@@ -208,6 +208,7 @@ def show(
             "status": found.status + (f", {found.waiting} events wait" if found.waiting else ""),
             "states": found.configuration,
             "definition": f"version {found.version}, {(found.definition or '')[:12]}",
+            **({"held": _not_loaded(found)} if found.lacks_definition else {}),
             "event": f"{found.row.event.type} {found.row.event.id} ({found.row.event.kind})",
             **({"record": place(found.record)} if found.record else {}),
             **({"asked": _asked_for(found.command)} if found.command else {}),
@@ -221,6 +222,16 @@ def show(
     print_memory(found)
     if found.record:
         print_record(found.record)
+
+
+def _not_loaded(found: RunAt) -> str:
+    """Why a run waits whose definition is missing, and what to do."""
+    from engine.answering import map_command  # noqa: PLC0415 - needs an extra to be installed
+
+    return (
+        "the version that it follows is not loaded. Load it, or have its runs follow another one: "
+        f"{map_command(found.pipeline, found.version)}"
+    )
 
 
 def _asked_for(command: Any) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from engine.log import LogRow
+from engine.log import Kind, LogRow
 from engine.reading.asked import Deferral, Deferrals, deferral_in
 from engine.reading.catalog import SQL, load_catalog
 from engine.reading.dropped import check_not_dropped
@@ -65,6 +65,8 @@ class RunAt:
     """The record; None where a command caused the row. What came from inside of a run has one without a topic."""
     command: Any
     """The command; None where a record caused the row."""
+    lacks_definition: bool = False
+    """Whether it is held because the version that it follows was not loaded."""
 
     def as_json(self) -> dict[str, Any]:
         """The documented fields."""
@@ -174,6 +176,7 @@ async def show(
         row=history_row(found, pipeline, catalog),
         record=record_view(raw_record(row, run.key, catalog)) if caused else None,
         command=None if caused else json_of(row.payload or b"null"),
+        lacks_definition=holding == Kind.WAITED,
     )
 
 

@@ -305,13 +305,15 @@ class Working:
         )
 
     def _compensation(self, step: Named, going: Going) -> CompensationView | None:
-        course, name = self._undoing.get(step.execution), self.compensations.get(step.name)
-        owed = any(one.id == step.execution for one in self._memory.owed)
+        course = self._undoing.get(step.execution)
+        owed = next((one for one in self._memory.owed if one.id == step.execution), None)
+        # The run may have been mapped since, so that the step is called otherwise.
+        name = self.compensations.get(step.name if owed is None else owed.step)
         if course is None:
             settled = self._settled.get(step.idempotency_key)
-            if name is None and not owed and settled is None:
+            if name is None and owed is None and settled is None:
                 return None
-            status = OWED if owed else NONE if settled is None else SETTLED
+            status = OWED if owed is not None else NONE if settled is None else SETTLED
             return CompensationView(name, status, None, None, None, 0, None, None, settled)
         execution = course.execution
         return CompensationView(

@@ -413,7 +413,7 @@ async def test_a_token_of_an_attempt_that_nobody_waits_for_is_no_unknown_one(
         await feeding.begin_steps()
         await begun.wait()
         await feeding.records(told("withdrawn"))
-        await feeding.steps.arrived.wait()
+        await asyncio.wait_for(feeding.steps.arrived.wait(), 10)
         await feeding.take_results()
         late = await complete(feeding, TOKEN, VERDICT)
         assert (late.failed, late.disposition) == (True, "void")

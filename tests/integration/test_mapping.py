@@ -218,6 +218,10 @@ async def test_what_was_done_is_undone_by_the_new_name(database: Database, reade
             await feeding.take_results()
     async with feed(database, new) as feeding:
         assert (await map_all(feeding))["o1"][0]
+        (charged, packed) = (await show(reader, "default", "orders", "o1")).steps
+        assert (charged.of.name, packed.of.name) == ("charge", "wrap"), "one was done under its old name"
+        assert charged.compensation is not None
+        assert (charged.compensation.name, charged.compensation.status) == ("reimburse", "owed")
         assert (await ask(feeding, "cancel", "orders", "o1")).done
         await feeding.work()
     assert (await states(reader))["o1"] == ("completed", "lost")
@@ -373,8 +377,15 @@ async def test_the_command_counts_first_and_maps_then(database: Database, reader
         assert (counted.json["runs"], counted.json["dry_run"], counted.json["became"]) == (2, True, [])
         asked = await asyncio.to_thread(pointsman, *command, *renames, "--yes", "--wait", "0", on=on)
         assert [one["taken"] for one in asked.json["became"]] == [False, False]
+        await feeding.records(told("noted", "o1"))
+        held = await asyncio.to_thread(pointsman, "show", "o1", on=on)
+        assert "pointsman definitions map orders --from 1 --to VERSION --reason TEXT" in held.out
         await feeding.commands()
+        # It had moved since it was chosen.
+        assert (await map_all(feeding)).keys() == {"o1"}
+        held = await asyncio.to_thread(pointsman, "show", "o1", on=on)
+        assert "definitions map" not in held.out
     assert {state for _, state in (await states(reader)).values()} == {"sale billing"}
-    shown = await asyncio.to_thread(pointsman, "show", "o1", "--json", on=on)
+    shown = await asyncio.to_thread(pointsman, "show", "o2", "--json", on=on)
     page.check("show", shown.json)
     assert shown.json["command"]["mapping"]["steps"] == RENAMES.steps

@@ -56,7 +56,8 @@ class Parcels(Outside):
         if call.key != "good" and call.step == "ship":
             raise OutOfStockError("none left")
         # So that it is done only while the goods are undone.
-        if (call.step == "release" and first) or (call.step == "file" and call.attempt <= AWAY):
+        del first
+        if call.step in ("release", "file") and call.attempt <= AWAY:
             raise RuntimeError("away for a moment")
 
     def _tell(self, call: Call) -> None:

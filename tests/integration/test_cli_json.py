@@ -193,7 +193,12 @@ async def test_every_answer_has_the_documented_fields_and_no_others(
     assert ask("dead-letters show", letters["broken"], on=looking)["ended_reason"] == "not worth it"
     rows = ask("history", "c-2", on=looking)
     commands = [ask("show", "c-2", "--at", row["sequence"], on=looking)["command"] for row in rows]
-    assert {"command": "drop", "who": asked_for_by(commands), "reason": "not worth it"} in commands
+    assert {
+        "command": "drop",
+        "who": asked_for_by(commands),
+        "reason": "not worth it",
+        "mapping": None,
+    } in commands
     assert ask("explain", "begin-9", on=looking)["answers"][0]["sent_by"]["reason"] == "asked"
     (behind,) = ask("explain", "behind", on=looking)["answers"]
     assert behind["earlier"]

@@ -104,7 +104,7 @@ class Attempt:
     @property
     def returned(self) -> Any:
         """What its function has returned, whether or not anybody was told; None where it has not."""
-        seen = _seen(self._work)
+        seen = _seen(self._running.ended)
         return None if seen is None else seen.result
 
     def cancel(self) -> None:

@@ -8,6 +8,7 @@ import orjson
 
 from engine.batch import Batch
 from engine.log import Kind
+from engine.map_words import map_command
 from engine.routing import Route
 from engine.store.values import Command, Hold
 from statemachines.events import STEP_FAILED
@@ -43,12 +44,6 @@ class Asked(NamedTuple):
     def name(self) -> str:
         """The run, at the beginning of a sentence."""
         return f"The run {self.run.key!r} of {self.route.name}"
-
-
-def map_command(pipeline: str, version: int | None = None, to: int | None = None) -> str:
-    """What has runs of a version that is not loaded follow another one."""
-    said = f"--from {'VERSION' if version is None else version} --to {'VERSION' if to is None else to}"
-    return f"pointsman definitions map {pipeline} {said} --reason TEXT"
 
 
 def not_running(asked: Asked) -> str:

@@ -29,12 +29,13 @@ from engine.log import (
 )
 from engine.routing import RUN_BYTES, Route, TopicRoute, bytes_of
 from engine.store.values import Commit, IgnoredRange, Noted
-from statemachines.mapping import Renames, mapped
+from statemachines.mapping import mapped
 from statemachines.outcome import (
     Moved,
     Reason,
     Refused,
 )
+from statemachines.renames import Renames
 from statemachines.run import DIGEST_BYTES, DeferredEvent, Run, Status, remember
 from statemachines.search import Attributes, attributes_of
 

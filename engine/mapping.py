@@ -18,7 +18,8 @@ from engine.operators import command_id
 from engine.store.contract import Store
 from engine.store.values import Hold
 from statemachines.machine import Machine
-from statemachines.mapping import Renames, misfits
+from statemachines.mapping import misfits
+from statemachines.renames import Renames
 from statemachines.run import Status
 
 MAPPED = "pointsman.map"

@@ -6,7 +6,7 @@ all that it is in, waits for and owes is there: under the same name, or under th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from statemachines.chart.microsteps import Spot
@@ -15,26 +15,11 @@ from statemachines.events import AFTER_PREFIX
 from statemachines.failing import describe_invalid
 from statemachines.machine import Machine
 from statemachines.memory import Delayed, Execution, Memory, Owed, read_memory, write_memory
+from statemachines.renames import Renames
 from statemachines.run import BETWEEN, Run
 from statemachines.step import Compensation
 from statemachines.suggest import did_you_mean
 from statemachines.undoing import places
-
-
-class Renames(NamedTuple):
-    """What is called otherwise: by the old names, the new ones."""
-
-    states: Mapping[str, str] = {}
-    steps: Mapping[str, str] = {}
-    """Steps and compensations."""
-
-    def state(self, name: str) -> str:
-        """What a state is called now."""
-        return self.states.get(name, name)
-
-    def step(self, name: str) -> str:
-        """What a step is called now, or a compensation."""
-        return self.steps.get(name, name)
 
 
 class Mapped(NamedTuple):

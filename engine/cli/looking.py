@@ -226,7 +226,7 @@ def show(
 
 def _not_loaded(found: RunAt) -> str:
     """Why a run waits whose definition is missing, and what to do."""
-    from engine.answering import map_command  # noqa: PLC0415 - needs an extra to be installed
+    from engine.map_words import map_command  # noqa: PLC0415 - needs an extra to be installed
 
     return (
         "the version that it follows is not loaded. Load it, or have its runs follow another one: "

@@ -84,7 +84,7 @@ def map_runs(
     stays as it is, and is told of; so does one that is being undone. In each log is a row that says who did it, and
     why. Ends with 1 where a run does not fit.
     """
-    from statemachines.mapping import Renames  # noqa: PLC0415 - pydantic is loaded only when needed
+    from statemachines.renames import Renames  # noqa: PLC0415 - pydantic is loaded only when needed
 
     check_text("--reason", reason)
     check_text("--who", who)

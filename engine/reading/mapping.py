@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from engine.commands import CHANNEL
+from engine.channels import INBOX
 from engine.errors import UsageError
 from engine.reading.asking import check_said
 from engine.reading.catalog import SQL
@@ -16,7 +16,7 @@ from engine.reading.operating import AskedOfRun, number_of, structures_of
 from engine.reading.runs import word_for
 from engine.reading.values import states_of
 from engine.store.connecting import Connection
-from statemachines.mapping import Renames
+from statemachines.renames import Renames
 from statemachines.run import Status
 from statemachines.suggest import did_you_mean
 
@@ -78,7 +78,7 @@ async def ask_to_map(
     async with connection.transaction():
         asked = namespace, "map", [number] * len(bodies), bodies, who, why
         rows = await connection.fetch(SQL["ask_of_runs"], *asked)
-        await connection.execute(SQL["notify"], CHANNEL)
+        await connection.execute(SQL["notify"], INBOX)
     commands = sorted(int(row["id"]) for row in rows)
     return [
         AskedOfRun(command, "map", pipeline, one.key) for command, one in zip(commands, chosen, strict=True)

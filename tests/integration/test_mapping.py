@@ -28,7 +28,7 @@ from statemachines.definition import Pipeline
 from statemachines.events import Event
 from statemachines.later import Later
 from statemachines.machine import compile_pipeline
-from statemachines.mapping import Renames
+from statemachines.renames import Renames
 from statemachines.step import Call, Retry, exponential
 from tests.cli import pointsman
 from tests.documented import Page

@@ -8,9 +8,9 @@ from datetime import datetime
 
 import orjson
 
-from engine.answering import map_command
 from engine.dispositions import Disposition
 from engine.log import PIPELINE_PAUSED, Kind
+from engine.map_words import map_command
 from engine.reading.explain.answers import Tried
 from engine.reading.explain.found import (
     FoundLetter,

@@ -38,8 +38,9 @@ _SETTINGS = {
     "synchronous_commit": "on",
     "jit": "off",
     # Every statement of the engine finds its rows by a key. These keep the planner from reading a whole table
-    # when a batch is large and the statistics are old.
+    # when a batch is large and the statistics are old: a plan that was made while a table had no rows yet is kept.
     "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
 }

@@ -7,3 +7,6 @@ update tokens set over_at = now() where not waits;
 create index tokens_over on tokens (namespace, over_at) where over_at is not null;
 
 grant delete on tokens to pointsman_engine;
+
+-- Who asks what has taken too long looks first for what completes it.
+create index inbox_completions on inbox (pipeline) where command in ('complete', 'fail');

@@ -20,10 +20,10 @@ select bool_and(pg_try_advisory_xact_lock(hashtext('pointsman.limits'), pipeline
 -- name: values_going
 -- How many attempts go on of each value; there are never more than engines make at once. Of held runs, only those of engines
 -- that were heard of in the last ten seconds: none is taken for lost there, and it would count for as long as the hold lasts.
-select e.limited_by, count(*) from pointsman.executions e
+select e.limited_by, count(*) from pointsman.executions e join pointsman.runs r on r.id = e.run
 where e.pipeline = $1 and e.step = $2 and e.holder is not null and e.limited_by is not null
     and (
-        exists (select from pointsman.runs r where r.id = e.run and r.held = 0)
+        r.held = 0
         or exists (
             select from pointsman.holders h
             where h.id = e.holder and h.seen >= clock_timestamp() - interval '10 seconds'
@@ -84,7 +84,7 @@ order by b.again, b.id
 -- What was asked for by who knew of no limit.
 update pointsman.executions e set limited_by = ''
 from unnest($1::int[], $2::text[]) as wanted (pipeline, step)
-where e.pipeline = wanted.pipeline and e.step = wanted.step and e.holder is null and e.limited_by is null
+where e.pipeline = wanted.pipeline and e.step = wanted.step and e.holder is null and e.token = '' and e.limited_by is null
 
 -- name: forget_rates
 -- Whoever has begun nothing for so long may begin as if nothing were known.

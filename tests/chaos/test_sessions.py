@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable
+from datetime import datetime
 from functools import partial
 
 import asyncpg
@@ -205,7 +206,7 @@ async def test_an_engine_that_was_idle_for_long_makes_room_ahead_once(
         assert session is not None
         times = 0
 
-        async def count() -> None:
+        async def count(_now: datetime) -> None:
             nonlocal times
             times += 1
 

@@ -493,6 +493,7 @@ async def test_explain_tells_what_an_event_waits_for(database: Database, reader:
             "command": "pause_pipeline",
             "who": "ana",
             "reason": "its prices are wrong",
+            "mapping": None,
         }
         (deferred,) = (await explain(reader, "default", event_id="begins")).answers
         assert "its pipeline is paused" in deferred.current.sentence

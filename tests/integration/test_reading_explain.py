@@ -375,7 +375,8 @@ async def test_an_event_whose_definition_was_not_loaded_waits_and_is_released(
     assert waits.current.disposition == "held"
     assert waits.current.sentence == (
         "It waits (row 2): version 1 of shop, which the run 'o1' of shop follows, was not loaded in the engine that "
-        "read it."
+        "read it. Load it, or have the run follow another one: pointsman definitions map shop --from 1 --to VERSION "
+        "--reason TEXT."
     )
     async with feed(database, shop(), shop(version=2)) as feeding:
         await feeding.commands()

@@ -61,6 +61,7 @@ async def test_runs_are_listed_newest_first_with_the_documented_fields(
         "next": None,
         "output": None,
         "attributes": {},
+        "stuck": None,
     }
 
 
@@ -203,7 +204,12 @@ async def test_show_gives_a_command_where_no_record_caused_the_row(
         await feeding.drop(1, why="a test order")
     at = await show(reader, "default", "shop", "o2", at_sequence=4)
     assert at.record is None
-    assert at.as_json()["command"] == {"command": "drop", "who": "ana", "reason": "a test order"}
+    assert at.as_json()["command"] == {
+        "command": "drop",
+        "who": "ana",
+        "reason": "a test order",
+        "mapping": None,
+    }
 
 
 async def test_bytes_that_are_no_text_are_shown_in_base64(database: Database, reader: Connection) -> None:

@@ -121,7 +121,8 @@ async def test_every_kind_of_row_comes_out_equal(database: Database, reader: Con
         await ask(feeding, "pause", "shop", "o3")
         await ask(feeding, "cancel", "shop", "o3")
     kinds = {row[0] for row in await reader.fetch("select distinct kind from pointsman.events")}
-    assert kinds == {int(kind) for kind in Kind}
+    # Runs that follow another definition are replayed in test_mapping.py.
+    assert kinds == {int(kind) for kind in Kind if kind is not Kind.MAPPED}
     report = await replayed(reader, shop(unexpected="ignore"), errand())
     assert report.mismatches == ()
     assert report.notes == ()

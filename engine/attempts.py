@@ -49,6 +49,9 @@ class Attempt:
         """What ends it before it does so itself."""
         self._left_at = None if left_seconds is None else loop.time() + left_seconds
         self._over_at: float | None = None
+        self._is_last = False
+        """Whether what is over then is the time of all attempts."""
+        self._is_silent = False
         self._alarm: asyncio.TimerHandle | None = None
         self._count_time()
         silence = step.bounds.heartbeat
@@ -72,14 +75,10 @@ class Attempt:
         loop, step = asyncio.get_running_loop(), self._step
         timeout = None if step.timeout is None else step.timeout.total_seconds()
         self._over_at = None if timeout is None else loop.time() + timeout - self._running.gone_on_seconds
-        self._cut_short = _too_late("" if timeout is None else f"it was not done within {timeout:g} seconds")
-        """What is told of it where its time is over."""
         left_at = self._left_at
-        if left_at is not None and (self._over_at is None or left_at < self._over_at):
-            within = step.bounds.within
-            said = "" if within is None else f" within {told_duration(within)}"
+        self._is_last = left_at is not None and (self._over_at is None or left_at < self._over_at)
+        if self._is_last:
             self._over_at = left_at
-            self._cut_short = _too_late(f"all attempts together were not done{said}", final=True)
         self._alarm = None if self._over_at is None else loop.call_at(self._over_at, self._end)
 
     def _listen(self) -> None:
@@ -90,9 +89,7 @@ class Attempt:
             loop = asyncio.get_running_loop()
             self._listening = loop.call_later(max(left, LISTEN_AGAIN_SECONDS), self._listen)
             return
-        said = f"nothing was heard of it for {self._silence:g} seconds: it is to call call.heartbeat() more often"
-        if self._ending is None:
-            self._cut_short = _too_late(said)
+        self._is_silent = self._ending is None
         self._end()
 
     def _be_quiet(self) -> None:
@@ -158,11 +155,20 @@ class Attempt:
             return seen
         if self._stopped:
             return Ended(error=LostError("its state was left before it was known what it did"), lost=True)
-        return self._cut_short
+        return self._cut_short()
 
-
-def _too_late(said: str, *, final: bool = False) -> Ended:
-    return Ended(error=TimeoutError(said), timed_out=True, final=final)
+    def _cut_short(self) -> Ended:
+        """What is told of it where its time is over."""
+        timeout, within = self._step.timeout, self._step.bounds.within
+        if self._is_silent:
+            said = f"nothing was heard of it for {self._silence:g} seconds: it is to call call.heartbeat() more often"
+        elif self._is_last:
+            said = "all attempts together were not done"
+            said += "" if within is None else f" within {told_duration(within)}"
+        else:
+            said = "" if timeout is None else f"it was not done within {timeout.total_seconds():g} seconds"
+        final = self._is_last and not self._is_silent
+        return Ended(error=TimeoutError(said), timed_out=True, final=final)
 
 
 def _seen(work: asyncio.Future[Ended]) -> Ended | None:

@@ -107,6 +107,7 @@ class Steps:
         """When it was looked last for whatever may begin, and not only for those that are known to wait."""
         self._told = False
         """Whether somebody has said since that there may be something."""
+        self._are_more_lost = False
         self._looked_after = -LOOK_AFTER_SECONDS
         self._spoke_at = -SPEAK_SECONDS
         self._opened_at = 0.0
@@ -281,15 +282,16 @@ class Steps:
         for_all = self._told or time.monotonic() - self._looked_at >= self._limits.step_poll_seconds
         if for_all:
             self._told, self._looked_at = False, time.monotonic()
-        if time.monotonic() - self._spoke_at >= SPEAK_SECONDS:
+        speaks = time.monotonic() - self._spoke_at >= SPEAK_SECONDS
+        if speaks:
             self._spoke_at = time.monotonic()
             await store.hold(self._holder, self._instance, self.breakers.as_json())
             await self._put_back(store)
             limited = [place for place, step in self._kinds.items() if step.bounds.limit is not None]
             if limited:
                 await store.limit_waiting(limited)
-            if len(self._results) < LOST_AT_ONCE_MAX:
-                await self._take_over(store, definitions)
+        if (speaks or self._are_more_lost) and len(self._results) <= LOST_AT_ONCE_MAX:
+            await self._take_over(store, definitions)
         await self._save(store)
         await self._look_after(store)
         if for_all:
@@ -377,11 +379,13 @@ class Steps:
         silent = SILENT_SECONDS if has_listened else FOR_EVER_SECONDS
         working = [route.pipeline for route in self._routes.values() if route.works]
         pipelines = [one for one in working if one not in self.paused]
-        ours = [*self._going.ids, *self._results.ids]
         lost = await store.begun_by_others(
-            self._homes, pipelines, definitions, ours, silent, LOST_AT_ONCE_MAX
+            self._homes, pipelines, definitions, self._not_anew(), silent, LOST_AT_ONCE_MAX
         )
         for one in lost:
+            if self._going.at(one.address) is not None:
+                # It goes on here: somebody has taken this engine for gone.
+                continue
             if self._is_kept(one):
                 self._taking.add(one.id)
             else:
@@ -391,9 +395,10 @@ class Steps:
             for one in await store.take_executions([*self._taking], self._holder, silent):
                 self._go_on(one)
             self._taking.clear()
-        if len(lost) >= LOST_AT_ONCE_MAX:
-            # The others as soon as these are on their way.
-            self._spoke_at = -SPEAK_SECONDS
+        self._are_more_lost = len(lost) >= LOST_AT_ONCE_MAX
+        if self._are_more_lost:
+            # The others while these are on their way.
+            self._wanted.set()
 
     async def _look_after(self, store: Store) -> None:
         """Stop what runs wait for no more, or whose states they have left, by moves of other engines."""

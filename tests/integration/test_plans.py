@@ -13,6 +13,8 @@ from tests.services import Database
 
 GROW = ("runs", "events", "executions", "waiting", "inbox", "dispositions", "tokens", "operations", "outbox")
 """Tables that grow with what runs do."""
+FEW = {"runs_held"}
+"""Indexes that have little in them, whatever the table has."""
 MADE = "make_run_changes"
 STATEMENTS = [(file, name) for file in ("store", "limits") for name in load(file) if name != MADE]
 
@@ -33,7 +35,18 @@ async def test_no_statement_reads_all_of_a_table_that_grows(engine: Connection, 
     number = max((int(one) for one in re.findall(r"\$(\d+)", statement)), default=0)
     values = f"({', '.join(['null'] * number)})" if number else ""
     rows = await engine.fetch(f"explain execute asked{values}")
-    plan = "\n".join(row[0] for row in rows)
-    read = set(re.findall(r"Seq Scan on (\w+)", plan))
+    plan = [row[0].strip() for row in rows]
+    read = {table for line, above, below in zip(plan, ["", *plan], [*plan[1:], ""], strict=False)
+            if (table := _read_whole(line, above, below))}  # fmt: skip
+    read -= FEW
     whole = {table for table in GROW if any(one == table or one.startswith(f"{table}_") for one in read)}
-    assert not whole, plan
+    assert not whole, "\n".join(plan)
+
+
+def _read_whole(line: str, above: str, below: str) -> str:
+    """The table that a line of a plan reads from its beginning on; empty where it reads none so."""
+    found = re.search(r"(Seq|Index|Index Only) Scan (?:Backward )?(?:using \w+ )?on (\w+)", line)
+    if found is None or below.startswith("Index Cond"):
+        return ""
+    is_first_alone = found[1] != "Seq" and re.search(r"^(-> *)?Limit", above) is not None
+    return "" if is_first_alone else found[2]

@@ -82,9 +82,15 @@ order by b.again, b.id
 
 -- name: limit_waiting
 -- What was asked for by who knew of no limit.
-update pointsman.executions e set limited_by = ''
-from unnest($1::int[], $2::text[]) as wanted (pipeline, step)
-where e.pipeline = wanted.pipeline and e.step = wanted.step and e.holder is null and e.token = '' and e.limited_by is null
+update pointsman.executions set limited_by = ''
+where id in (
+    select e.id from unnest($1::int[], $2::text[]) as wanted (pipeline, step) cross join lateral (
+        select e.id from pointsman.executions e
+        where e.pipeline = wanted.pipeline and e.step = wanted.step and e.holder is null and e.token = ''
+            and e.limited_by is null
+        offset 0
+    ) e
+)
 
 -- name: forget_rates
 -- Whoever has begun nothing for so long may begin as if nothing were known.

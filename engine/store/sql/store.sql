@@ -531,16 +531,32 @@ from pointsman.runs r
 where e.holder = $1 and e.id not in (select unnest($2::bigint[])) and r.id = e.run and r.held > 0
 
 -- name: begun_by_others
--- Attempts that engines have begun who are not heard of any more.
+-- Attempts that engines have begun who are not heard of any more. Who has begun any is found by a step through the index for
+-- each, so that it does not matter how many go on.
+with recursive begun as (
+    (select e.holder from pointsman.executions e where e.holder is not null order by e.holder limit 1)
+    union all
+    select (
+        select e.holder from pointsman.executions e where e.holder > begun.holder order by e.holder limit 1
+    ) from begun where begun.holder is not null
+), gone as (
+    select begun.holder from begun
+    where begun.holder is not null and not exists (
+        select from pointsman.holders h
+        where h.id = begun.holder and h.seen >= clock_timestamp() - make_interval(secs => $5)
+    )
+)
 select e.id, e.pipeline, r.key, r.generation, e.run, r.definition, e.home, e.sequence, e.number, e.step, e.attempt,
     e.error, ''::bytea as input, e.of, e.stopping, null::bytea as made, e.since, e.token, e.progress, e.began
-from pointsman.executions e join pointsman.runs r on r.id = e.run
-where e.holder is not null and e.home = any ($1::smallint[]) and e.pipeline = any ($2::int[])
-    and r.definition = any ($3::int[]) and r.held = 0 and e.id not in (select unnest($4::bigint[]))
-    and not exists (
-        select from pointsman.holders h
-        where h.id = e.holder and h.seen >= clock_timestamp() - make_interval(secs => $5)
-    )
+from gone cross join lateral (
+    select e.* from pointsman.executions e
+    where e.holder = gone.holder and e.home = any ($1::smallint[]) and e.pipeline = any ($2::int[])
+        and e.id not in (select unnest($4::bigint[]))
+        and exists (
+            select from pointsman.runs r where r.id = e.run and r.definition = any ($3::int[]) and r.held = 0
+        )
+    order by e.id limit $6
+) e join pointsman.runs r on r.id = e.run
 order by e.id limit $6
 
 -- name: take_executions
@@ -580,7 +596,16 @@ select id, stopping from pointsman.executions where id = any ($1::bigint[])
 
 -- name: has_executions
 -- What a run waits for that is held waits for a person, too; and what goes on outside, for whoever does it.
+-- Of those that go on, all are looked at until one is found; they are never more than engines make at once.
 select exists (
-    select from pointsman.executions e join pointsman.runs r on r.id = e.run
-    where e.pipeline = any ($1::int[]) and e.token = '' and r.held = 0 and r.definition = any ($2::int[])
+    select from (
+        (select e.run from pointsman.executions e
+        where e.pipeline = any ($1::int[]) and e.holder is null and e.token = '' offset 0)
+        union all
+        (select e.run from pointsman.executions e
+        where e.holder > -1 and e.pipeline = any ($1::int[]) and e.token = '' offset 0)
+    ) e
+    where exists (
+        select from pointsman.runs r where r.id = e.run and r.held = 0 and r.definition = any ($2::int[])
+    )
 )

@@ -23,7 +23,8 @@ STOP_SECONDS = 10.0
 START_SECONDS = 60.0
 POLL_SECONDS = 0.02
 WRONG = re.compile(
-    r"Traceback \(most|^[0-9:]{8} (error|critical): (?!an attempt at )|has stopped:|Task exception was never"
+    r"Traceback \(most|^[0-9:]{8} (error|critical): (?!an attempt at |[0-9]+ more attempts? failed)"
+    r"|has stopped:|Task exception was never"
 )
 """What no engine is to say; that attempts at steps fail is part of it, with the calls that led there."""
 NOISE = "Future exception was never retrieved"

@@ -379,13 +379,12 @@ class Steps:
         silent = SILENT_SECONDS if has_listened else FOR_EVER_SECONDS
         working = [route.pipeline for route in self._routes.values() if route.works]
         pipelines = [one for one in working if one not in self.paused]
-        lost = await store.begun_by_others(
+        found = await store.begun_by_others(
             self._homes, pipelines, definitions, self._not_anew(), silent, LOST_AT_ONCE_MAX
         )
+        # What goes on here is not lost, also where another engine of the same name has taken this one for gone.
+        lost = [one for one in found if self._going.at(one.address) is None]
         for one in lost:
-            if self._going.at(one.address) is not None:
-                # It goes on here: somebody has taken this engine for gone.
-                continue
             if self._is_kept(one):
                 self._taking.add(one.id)
             else:

@@ -152,6 +152,33 @@ async def test_an_engine_that_was_away_itself_waits_to_hear_of_silent_ones(
         await feeding.steps.close()
 
 
+async def test_what_goes_on_here_is_not_lost_where_another_of_the_same_name_takes_the_mark_away(
+    database: Database, reader: Connection, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.steps.LOST_AT_ONCE_MAX", 1)
+    world.script["charge"] = [asyncio.Event().wait] * 2
+    async with feed(database, charging_pipeline()) as feeding:
+        steps = feeding.steps
+        await feeding.records(told("placed"), told("placed", "o2"))
+        await feeding.begin_steps()
+        while len(world.attempts("charge")) < 2:
+            await turn(feeding)
+        hold = feeding.store.hold
+
+        async def taken_away(*said: Any) -> None:
+            await hold(*said)
+            await feeding.store.let_go(steps._holder)
+
+        monkeypatch.setattr(feeding.store, "hold", taken_away)
+        for _ in range(3):
+            steps._spoke_at -= SPEAK_SECONDS
+            await turn(feeding)
+        assert not steps.has_results
+        assert not steps._are_more_lost, "it would look for more again and again"
+        assert len(world.attempts("charge")) == 2
+        await steps.close()
+
+
 async def test_an_attempt_that_was_told_of_keeps_its_place_until_it_is_done(
     database: Database, reader: Connection, world: World
 ) -> None:

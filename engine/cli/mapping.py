@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from engine.cli.arguments import INT_MAX, check_text
-from engine.cli.asking import ask_store, whoever
-from engine.cli.failures import FAILED
-from engine.cli.operating import Reason, Wait, print_chosen, print_many, tell_many
+from engine.cli.asking import whoever
+from engine.cli.many import Asks, do_to_many
+from engine.cli.operating import Reason, Wait
 from engine.cli.options import Json, Namespace, Postgres, Who
-from engine.cli.output import counted, note
 from engine.errors import UsageError
 
 if TYPE_CHECKING:
@@ -89,10 +87,8 @@ def map_runs(
     check_text("--reason", reason)
     check_text("--who", who)
     renames = Renames(_renamed("--state", state), _renamed("--step", step))
-    if not (dry_run or yes or sys.stdin.isatty()):
-        raise UsageError(
-            "There is no terminal to ask on whether to map runs. Say --yes, or --dry-run to look first."
-        )
+    asks = Asks("map", dry_run, yes, json, f" to version {to}")
+    asks.check()
     options = {"postgres": postgres, "namespace": namespace}
 
     async def choose(connection: Connection, namespace: str) -> list[Chosen]:
@@ -100,29 +96,14 @@ def map_runs(
 
         return await choose_to_map(connection, namespace, pipeline, version, to, renames)
 
-    async def question(connection: Connection, namespace: str) -> list[Done]:
+    async def do(chosen: list[Chosen], connection: Connection, namespace: str) -> list[Done]:
         from engine.reading import ask_to_map, wait_until_done  # noqa: PLC0415 - needs an extra to be installed
 
         said = pipeline, chosen, version, to, renames
         asked = await ask_to_map(connection, namespace, *said, who=whoever(who), why=reason)
         return await wait_until_done(connection, namespace, asked, seconds=wait)
 
-    chosen = ask_store(options, choose)
-    if not json:
-        print_chosen(chosen)
-    if dry_run or not chosen:
-        if json:
-            print_many("map", len(chosen), [], dry_run=dry_run)
-        return 0
-    if not (yes or typer.confirm(f"Map {counted(len(chosen), 'run')} to version {to}?", err=True)):
-        note("Nothing was done.")
-        return FAILED
-    became = ask_store(options, question)
-    if json:
-        print_many("map", len(chosen), became, dry_run=False)
-    else:
-        tell_many("map", became)
-    return FAILED if any(one.failed for one in became) else 0
+    return do_to_many(asks, options, choose, do)
 
 
 def _renamed(option: str, given: list[str] | None) -> dict[str, str]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
@@ -13,8 +11,9 @@ import typer
 from engine.cli.arguments import check_conditions, check_one_of, check_run, check_text, read_data
 from engine.cli.asking import Pipeline, ask_store, find_address, whoever
 from engine.cli.failures import FAILED
+from engine.cli.many import Asks, do_to_many, print_many
 from engine.cli.options import Json, Namespace, Postgres, Who
-from engine.cli.output import counted, note, print_json, print_rows, say
+from engine.cli.output import print_json, say
 from engine.errors import UsageError
 
 if TYPE_CHECKING:
@@ -316,10 +315,8 @@ def _ask_of_many(
 ) -> int:
     from engine.reading.runs import STATUSES  # noqa: PLC0415 - needs an extra to be installed
 
-    if not (filters.dry_run or filters.yes or sys.stdin.isatty()):
-        raise UsageError(
-            f"There is no terminal to ask on whether to {what} runs. Say --yes, or --dry-run to look first."
-        )
+    asks = Asks(what, filters.dry_run, filters.yes, json)
+    asks.check()
     check_one_of("status", filters.status, STATUSES)
     conditions = check_conditions(filters.where)
 
@@ -329,51 +326,10 @@ def _ask_of_many(
         asked = {"pipeline": filters.pipeline, "status": filters.status, "state": filters.state}
         return await choose_runs(connection, namespace, what, **asked, where=conditions)
 
-    async def question(connection: Connection, namespace: str) -> list[Done]:
+    async def do(chosen: list[Chosen], connection: Connection, namespace: str) -> list[Done]:
         from engine.reading import ask_of_runs, wait_until_done  # noqa: PLC0415 - needs an extra to be installed
 
         asked = await ask_of_runs(connection, namespace, what, chosen, who=who, why=reason, result=result)
         return await wait_until_done(connection, namespace, asked, seconds=wait)
 
-    chosen = ask_store(options, choose)
-    if not json:
-        print_chosen(chosen)
-    if filters.dry_run or not chosen:
-        if json:
-            print_many(what, len(chosen), [], dry_run=filters.dry_run)
-        return 0
-    sure = filters.yes or typer.confirm(f"{what.capitalize()} {counted(len(chosen), 'run')}?", err=True)
-    if not sure:
-        note("Nothing was done.")
-        return FAILED
-    became = ask_store(options, question)
-    if json:
-        print_many(what, len(chosen), became, dry_run=False)
-    else:
-        tell_many(what, became)
-    return FAILED if any(one.failed for one in became) else 0
-
-
-def print_many(what: str, runs: int, became: list[Done], *, dry_run: bool) -> None:
-    """What became of all of them, as JSON."""
-    done = sum(one.done for one in became)
-    print_json({"command": what, "dry_run": dry_run, "runs": runs, "done": done, "became": became})
-
-
-def print_chosen(chosen: list[Chosen]) -> None:
-    """How many are where."""
-    counts = Counter((one.pipeline, one.status, " ".join(one.states)) for one in chosen)
-    rows = [(*where, number) for where, number in sorted(counts.items())]
-    print_rows(("pipeline", "status", "state", "runs"), rows, right=("runs",))
-    note(f"{counted(len(chosen), 'run')}." if chosen else "No runs.")
-
-
-def tell_many(what: str, became: list[Done]) -> None:
-    """Of how many it is done, and why not of others."""
-    done, waiting = sum(one.done for one in became), sum(not one.taken for one in became)
-    say(f"{what}: done of {done:,} of {counted(len(became), 'run')}.")
-    if waiting:
-        say(f"{waiting:,} wait in the inbox until an engine takes them up; nothing need be done again.")
-    for one in became:
-        if one.failed:
-            say(one.sentence)
+    return do_to_many(asks, options, choose, do)

@@ -1,0 +1,93 @@
+"""What is done to many runs at once: they are counted, somebody is asked, and what became of each is told."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import typer
+
+from engine.cli.asking import ask_store
+from engine.cli.failures import FAILED
+from engine.cli.output import counted, note, print_json, print_rows, say
+from engine.errors import UsageError
+
+if TYPE_CHECKING:
+    from engine.reading import Chosen, Done
+    from engine.store.connecting import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Asks:
+    """How it is asked before it is done, and how it is answered."""
+
+    what: str
+    """The command."""
+    dry_run: bool
+    yes: bool
+    json: bool
+    further: str = ""
+    """What is asked behind the number of runs."""
+
+    def check(self) -> None:
+        """See to it that there is somebody to ask. Raises UsageError."""
+        if not (self.dry_run or self.yes or sys.stdin.isatty()):
+            raise UsageError(
+                f"There is no terminal to ask on whether to {self.what} runs. Say --yes, or --dry-run to look first."
+            )
+
+
+def do_to_many(
+    asks: Asks,
+    options: dict[str, str | None],
+    choose: Callable[[Connection, str], Awaitable[list[Chosen]]],
+    do: Callable[[list[Chosen], Connection, str], Awaitable[list[Done]]],
+) -> int:
+    """Do it to those that are chosen; returns what the command ends with."""
+    what = asks.what
+    chosen = ask_store(options, choose)
+    if not asks.json:
+        _print_chosen(chosen)
+    if asks.dry_run or not chosen:
+        if asks.json:
+            print_many(what, len(chosen), [], dry_run=asks.dry_run)
+        return 0
+    question = f"{what.capitalize()} {counted(len(chosen), 'run')}{asks.further}?"
+    if not (asks.yes or typer.confirm(question, err=True)):
+        note("Nothing was done.")
+        return FAILED
+    became = ask_store(options, partial(do, chosen))
+    if asks.json:
+        print_many(what, len(chosen), became, dry_run=False)
+    else:
+        _tell_many(what, became)
+    return FAILED if any(one.failed for one in became) else 0
+
+
+def print_many(what: str, runs: int, became: list[Done], *, dry_run: bool) -> None:
+    """What became of all of them, as JSON."""
+    done = sum(one.done for one in became)
+    print_json({"command": what, "dry_run": dry_run, "runs": runs, "done": done, "became": became})
+
+
+def _print_chosen(chosen: list[Chosen]) -> None:
+    """How many are where."""
+    counts = Counter((one.pipeline, one.status, " ".join(one.states)) for one in chosen)
+    rows = [(*where, number) for where, number in sorted(counts.items())]
+    print_rows(("pipeline", "status", "state", "runs"), rows, right=("runs",))
+    note(f"{counted(len(chosen), 'run')}." if chosen else "No runs.")
+
+
+def _tell_many(what: str, became: list[Done]) -> None:
+    """Of how many it is done, and why not of others."""
+    done, waiting = sum(one.done for one in became), sum(not one.taken for one in became)
+    say(f"{what}: done of {done:,} of {counted(len(became), 'run')}.")
+    if waiting:
+        say(f"{waiting:,} wait in the inbox until an engine takes them up; nothing need be done again.")
+    for one in became:
+        if one.failed:
+            say(one.sentence)

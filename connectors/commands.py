@@ -18,7 +18,7 @@ from typing import Any, TypeVar, cast
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
 
-from connectors.executor import CancelledError, Ended, Running, Work
+from connectors.executor import CancelledError, Ended, Running, WithinEngine, Work
 from connectors.functions import InTask
 from statemachines.call import Beat
 from statemachines.command import Command, CommandError, CommandOutputError
@@ -36,35 +36,15 @@ STDIN, STDOUT, STDERR = range(3)
 GUARD = Path(__file__).with_name("command_guard.py")
 
 
-class CommandExecutor:
+class CommandExecutor(WithinEngine):
     """Runs the commands that steps say are to be run."""
 
-    keeps = False
-
-    def __init__(self) -> None:
-        self._going: dict[tuple[str, int], InTask] = {}
-
-    def start(self, work: Work) -> Running:
+    def begin(self, work: Work) -> Running:
         """Start the command."""
-        name = work.key, work.attempt
-        going = self._going.get(name)
-        if going is None:
-            command = work.described
-            assert isinstance(command, Command), f"{command!r} is no command"
-            task = f"command of {work.step.name}"
-            seconds = command.grace_seconds + PIPES_SECONDS
-            going = self._going[name] = InTask(_ended(command, work.beat), task, seconds)
-            going.released.add_done_callback(lambda _: self._going.pop(name))
-        return going
-
-    async def attach(self, work: Work) -> Running | None:
-        """What another engine has begun has ended with it."""
-        return self._going.get((work.key, work.attempt))
-
-    async def close(self) -> None:
-        """Have all end."""
-        for one in self._going.values():
-            one.cancel()
+        command = work.described
+        assert isinstance(command, Command), f"{command!r} is no command"
+        seconds = command.grace_seconds + PIPES_SECONDS
+        return InTask(_ended(command, work.beat), f"command of {work.step.name}", seconds)
 
 
 async def run_command(command: Command[R], *, beat: Beat | None = None) -> R:

@@ -11,6 +11,7 @@ engine's loop, and none but ``attach`` and ``close`` may wait.
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -127,6 +128,37 @@ class StepExecutor(Protocol):
     async def close(self) -> None:
         """The engine ends. What is kept goes on; all else ends, if it has not yet."""
         ...
+
+
+class WithinEngine(ABC):
+    """A ``StepExecutor`` whose attempts all end with the engine's process: there is nothing to be found again."""
+
+    keeps = False
+
+    def __init__(self) -> None:
+        self._going: dict[tuple[str, int], Running] = {}
+
+    @abstractmethod
+    def begin(self, work: Work) -> Running:
+        """Make an attempt that was not begun yet."""
+
+    def start(self, work: Work) -> Running:
+        """Make an attempt, once."""
+        name = work.key, work.attempt
+        going = self._going.get(name)
+        if going is None:
+            going = self._going[name] = self.begin(work)
+            going.released.add_done_callback(lambda _: self._going.pop(name))
+        return going
+
+    async def attach(self, work: Work) -> Running | None:
+        """What another engine has begun has ended with it."""
+        return self._going.get((work.key, work.attempt))
+
+    async def close(self) -> None:
+        """Have all end that can."""
+        for one in self._going.values():
+            one.cancel()
 
 
 class Over:

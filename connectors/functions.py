@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 
-from connectors.executor import CancelledError, Ended, Running, Work
+from connectors.executor import CancelledError, Ended, Running, WithinEngine, Work
 
 log = logging.getLogger("pointsman.engine")
 
@@ -22,31 +22,12 @@ BLOCKS_SECONDS = 0.25
 IN_A_THREAD = "what waits or computes for long belongs into a plain function, which has a thread of its own"
 
 
-class FunctionExecutor:
+class FunctionExecutor(WithinEngine):
     """Does the work of steps whose functions do it."""
 
-    keeps = False
-
-    def __init__(self) -> None:
-        self._going: dict[tuple[str, int], Running] = {}
-
-    def start(self, work: Work) -> Running:
+    def begin(self, work: Work) -> Running:
         """Call the function."""
-        name = work.key, work.attempt
-        going = self._going.get(name)
-        if going is None:
-            going = self._going[name] = _in_loop(work) if work.step.is_async else _InThread(work)
-            going.released.add_done_callback(lambda _: self._going.pop(name))
-        return going
-
-    async def attach(self, work: Work) -> Running | None:
-        """What another engine has begun has ended with it."""
-        return self._going.get((work.key, work.attempt))
-
-    async def close(self) -> None:
-        """Have all end that can."""
-        for one in self._going.values():
-            one.cancel()
+        return _in_loop(work) if work.step.is_async else _InThread(work)
 
 
 class InTask:

@@ -1,14 +1,25 @@
-"""SQL lives in ``.sql`` files, in blocks that open with ``-- name: the_name``."""
+"""SQL lives in ``.sql`` files, in blocks that open with ``-- name: the_name``.
+
+A line ``-- shared: the_name`` stands for the block of that name in ``shared.sql``.
+"""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 _MARK = "-- name: "
+_SHARED = re.compile(r"^-- shared: (\w+)$", re.MULTILINE)
 
 
 def load(file: str) -> dict[str, str]:
     """The named blocks of ``sql/<file>.sql``."""
+    found = _blocks(file)
+    shared = _blocks("shared")
+    return {name: _SHARED.sub(lambda line: shared[line[1]], sql) for name, sql in found.items()}
+
+
+def _blocks(file: str) -> dict[str, str]:
     found: dict[str, str] = {}
     text = (Path(__file__).parent / "sql" / f"{file}.sql").read_text("utf-8")
     for block in text.split(_MARK)[1:]:

@@ -65,18 +65,8 @@ with free as (
     update pointsman.executions e set holder = $10, began = coalesce(e.began, $6)
     from chosen c where e.id = c.id returning e.*
 )
-select b.id, b.pipeline, r.key, r.generation, b.run, r.definition, b.home, b.sequence, b.number, b.step, b.attempt,
-    b.error,
-    case when r.sequence = b.sequence then r.context else (
-        select e.context from pointsman.events e
-        where e.run = b.run and e.sequence <= b.sequence and e.context <> ''
-        order by e.sequence desc limit 1
-    ) end as input,
-    b.of, b.stopping,
-    case when b.made > 0 then (
-        select e.payload from pointsman.events e where e.run = b.run and e.sequence = b.made
-    ) end as made,
-    b.since, b.token, b.progress, b.began, b.limited_by
+-- shared: of_begun
+    , b.limited_by
 from begun b join pointsman.runs r on r.id = b.run
 order by b.again, b.id
 

@@ -359,23 +359,11 @@ set step = excluded.step, attempt = excluded.attempt, again = excluded.again, er
 
 -- name: add_first
 -- New ones, whose first attempts wait for their turn.
-insert into pointsman.executions as e (
-    pipeline, home, run, sequence, number, step, attempt, again, error, of, made, holder, began
-)
-select ($4::int[])[new.place], new.home, new.run, new.sequence, new.number, ($5::text[])[new.place], 1, $1::timestamptz,
-    '', coalesce(new.of, ''), coalesce(new.made, 0), $2::bigint, $3::timestamptz
-from unnest($6::int[], $7::smallint[], $8::bigint[], $9::int[], $10::int[], $11::text[], $12::int[])
-    as new (place, home, run, sequence, number, of, made)
+-- shared: first
 
 -- name: begin_first
 -- New ones that whoever commits them begins. What the undone execution of a compensation has returned is in the log.
-insert into pointsman.executions as e (
-    pipeline, home, run, sequence, number, step, attempt, again, error, of, made, holder, began
-)
-select ($4::int[])[new.place], new.home, new.run, new.sequence, new.number, ($5::text[])[new.place], 1, $1::timestamptz,
-    '', coalesce(new.of, ''), coalesce(new.made, 0), $2::bigint, $3::timestamptz
-from unnest($6::int[], $7::smallint[], $8::bigint[], $9::int[], $10::int[], $11::text[], $12::int[])
-    as new (place, home, run, sequence, number, of, made)
+-- shared: first
 returning e.run, e.sequence, e.number, e.id, e.home,
     case when e.made > 0 then (
         select l.payload from pointsman.events l where l.run = e.run and l.sequence = e.made
@@ -440,18 +428,7 @@ with wanted as (
     update pointsman.executions e set holder = $8, began = coalesce(e.began, $4)
     from found where e.id = found.id returning e.*
 )
-select b.id, b.pipeline, r.key, r.generation, b.run, r.definition, b.home, b.sequence, b.number, b.step, b.attempt,
-    b.error,
-    case when r.sequence = b.sequence then r.context else (
-        select e.context from pointsman.events e
-        where e.run = b.run and e.sequence <= b.sequence and e.context <> ''
-        order by e.sequence desc limit 1
-    ) end as input,
-    b.of, b.stopping,
-    case when b.made > 0 then (
-        select e.payload from pointsman.events e where e.run = b.run and e.sequence = b.made
-    ) end as made,
-    b.since, b.token, b.progress, b.began
+-- shared: of_begun
 from begun b join pointsman.runs r on r.id = b.run
 order by b.again, b.id
 
@@ -572,23 +549,12 @@ with found as (
         )
     )
     order by e.id for update skip locked
-), taken as (
+), begun as (
     update pointsman.executions e set holder = $2 from found where e.id = found.id returning e.*
 )
-select t.id, t.pipeline, r.key, r.generation, t.run, r.definition, t.home, t.sequence, t.number, t.step, t.attempt,
-    t.error,
-    case when r.sequence = t.sequence then r.context else (
-        select e.context from pointsman.events e
-        where e.run = t.run and e.sequence <= t.sequence and e.context <> ''
-        order by e.sequence desc limit 1
-    ) end as input,
-    t.of, t.stopping,
-    case when t.made > 0 then (
-        select e.payload from pointsman.events e where e.run = t.run and e.sequence = t.made
-    ) end as made,
-    t.since, t.token, t.progress, t.began
-from taken t join pointsman.runs r on r.id = t.run
-order by t.id
+-- shared: of_begun
+from begun b join pointsman.runs r on r.id = b.run
+order by b.id
 
 -- name: executions_there
 -- Which of these are still wanted, and whether their states were left.

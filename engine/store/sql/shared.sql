@@ -1,0 +1,24 @@
+-- name: of_begun
+-- What whoever makes an attempt is given of its execution, in the order of BegunExecution. A step's input is the context
+-- after the row that asked for it, whatever the run's is by now.
+select b.id, b.pipeline, r.key, r.generation, b.run, r.definition, b.home, b.sequence, b.number, b.step, b.attempt,
+    b.error,
+    case when r.sequence = b.sequence then r.context else (
+        select e.context from pointsman.events e
+        where e.run = b.run and e.sequence <= b.sequence and e.context <> ''
+        order by e.sequence desc limit 1
+    ) end as input,
+    b.of, b.stopping,
+    case when b.made > 0 then (
+        select e.payload from pointsman.events e where e.run = b.run and e.sequence = b.made
+    ) end as made,
+    b.since, b.token, b.progress, b.began
+
+-- name: first
+insert into pointsman.executions as e (
+    pipeline, home, run, sequence, number, step, attempt, again, error, of, made, holder, began
+)
+select ($4::int[])[new.place], new.home, new.run, new.sequence, new.number, ($5::text[])[new.place], 1, $1::timestamptz,
+    '', coalesce(new.of, ''), coalesce(new.made, 0), $2::bigint, $3::timestamptz
+from unnest($6::int[], $7::smallint[], $8::bigint[], $9::int[], $10::int[], $11::text[], $12::int[])
+    as new (place, home, run, sequence, number, of, made)

@@ -2,11 +2,13 @@
 
 A month of the log has the rows of the runs that began in it. It goes as a whole or not at all, and never while one of
 its runs goes on, was changed lately, or has a dead letter that nobody has dealt with. The runs themselves stay, as they
-were: their keys are known on, and what still comes for them meets the policies for runs that have ended.
+were: their keys are known on, and what still comes for them meets the policies for runs that have ended. Where such a
+policy has a row written, there is room for it: the month's partition stays, with nothing in it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -20,7 +22,12 @@ from engine.store.queries import load
 from statemachines.run import Status
 
 LOCK_SECONDS_MAX = 2
-"""Engines wait meanwhile, so it is shorter than any time that they would take for an outage."""
+"""So long each statement under the lock may take, and wait. Engines may wait meanwhile, so it is shorter than any time
+that they would take for an outage."""
+IN_USE = (
+    f"the log was read or written by someone for longer than {LOCK_SECONDS_MAX} seconds, such as verify or a dump, and "
+    "engines must not wait for that: try again later"
+)
 _SQL = load("retention")
 _NOTES = (
     _SQL["drop_dispositions"],
@@ -42,6 +49,8 @@ class Month:
     dropped: bool
     kept: str
     """The sentence that says why it stays; empty where it was dropped, or would be."""
+    in_use: bool = False
+    """Whether it stays only since somebody reads or writes it just now."""
 
     def as_json(self) -> dict[str, Any]:
         """The documented fields."""
@@ -95,15 +104,26 @@ async def prune(
         )
     found = await connection.fetch(_SQL["months"], before)
     months = [await _month(connection, one, before, who, why, dry_run=dry_run) for one in found]
-    notes = await _drop_notes(connection, before, who, why, dry_run=dry_run)
+    would_go = [part for part, one in zip(found, months, strict=True) if dry_run and not one.kept]
+    notes = await _drop_notes(connection, before, who, why, would_go, dry_run=dry_run)
     return Pruned(dry_run, before, tuple(months), notes)
 
 
-async def _drop_notes(connection: Connection, before: datetime, who: str, why: str, *, dry_run: bool) -> int:
-    """How many there were; a dry run counts by dropping them, and takes that back."""
+async def _drop_notes(
+    connection: Connection,
+    before: datetime,
+    who: str,
+    why: str,
+    would_go: Sequence[asyncpg.Record],
+    *,
+    dry_run: bool,
+) -> int:
+    """How many there were; a dry run counts by dropping them, as if these months were gone, and takes that back."""
     transaction = connection.transaction()
     await transaction.start()
     try:
+        for part in would_go:
+            await _note_month(connection, part, 0, before, who, why)
         dropped = sum([int(await connection.fetchval(statement, before)) for statement in _NOTES])
         if dropped:
             await connection.execute(_SQL["note_notes"], before, dropped, who, why)
@@ -122,20 +142,24 @@ async def _month(
         return _told(part, runs, kept, dropped=False)
     try:
         async with connection.transaction():
-            await connection.execute(f"set local lock_timeout = '{LOCK_SECONDS_MAX}s'")
-            await connection.execute(_SQL["lock"])
-            # Since nobody writes to the log now, nothing changes behind this look.
+            for limit in ("lock_timeout", "statement_timeout"):
+                await connection.execute(f"set local {limit} = '{LOCK_SECONDS_MAX}s'")
+            # Whatever has a run of the month go on writes a row into it: since nobody can, this look holds.
+            await connection.execute(f"lock table {part['name']} in share row exclusive mode")
             runs, kept = await _kept(connection, part, before)
             if not kept:
-                await connection.execute(f"drop table {part['name']}")
-                bounds = part["first"], part["behind"], part["begins"].astimezone(UTC).date()
-                await connection.execute(_SQL["note_month"], *bounds, runs, before, who, why)
-    except asyncpg.LockNotAvailableError:
-        kept = (
-            f"the log was read or written by someone for longer than {LOCK_SECONDS_MAX} seconds, such as verify or a "
-            "dump, and engines must not wait for that: try again later"
-        )
+                await _note_month(connection, part, runs, before, who, why)
+                await connection.execute(f"truncate {part['name']}")
+    except (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError, asyncpg.DeadlockDetectedError):
+        return _told(part, runs, IN_USE, dropped=False, in_use=True)
     return _told(part, runs, kept, dropped=not kept)
+
+
+async def _note_month(
+    connection: Connection, part: asyncpg.Record, runs: int, before: datetime, who: str, why: str
+) -> None:
+    bounds = part["first"], part["behind"], part["begins"].astimezone(UTC).date()
+    await connection.execute(_SQL["note_month"], *bounds, runs, before, who, why)
 
 
 async def _kept(connection: Connection, part: asyncpg.Record, before: datetime) -> tuple[int, str]:
@@ -156,5 +180,5 @@ def _many(count: int, one: str, several: str, what: str) -> str:
     return f"{count:,} {one if count == 1 else several} {what}" if count else ""
 
 
-def _told(part: asyncpg.Record, runs: int, kept: str, *, dropped: bool) -> Month:
-    return Month(f"{part['begins'].astimezone(UTC):%Y-%m}", runs, part["bytes"], dropped, kept)
+def _told(part: asyncpg.Record, runs: int, kept: str, *, dropped: bool, in_use: bool = False) -> Month:
+    return Month(f"{part['begins'].astimezone(UTC):%Y-%m}", runs, part["bytes"], dropped, kept, in_use)

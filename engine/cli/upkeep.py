@@ -10,6 +10,7 @@ import typer
 
 from engine.cli.arguments import check_text, up_to
 from engine.cli.asking import ask_store, whoever
+from engine.cli.failures import FAILED
 from engine.cli.options import Group, Json, Kafka, Namespace, Postgres, Who, resolve
 from engine.cli.output import counted, note, print_json, print_rows, say
 from engine.setting_kinds import HIDDEN, LIMIT, Setting
@@ -84,14 +85,15 @@ def prune(
     who: Who = None,
     postgres: Postgres = None,
     json: Json = False,
-) -> None:
+) -> int:
     """Drop old months of the log, of all namespaces. Only the role that owns the log may.
 
     A month has the rows of the runs that began in it. It goes once all of them have ended, were not changed for so
     long, and have no open dead letters; engines may go on meanwhile. The runs stay as they ended, with their keys, so
     that what still comes for them is late. Gone are their histories, and that an event is known again which such a
     run took longer ago than its last sixteen. With them go notes that are as old: of events that moved nothing, of dead
-    letters that were dealt with, and answers to operators.
+    letters that were dealt with, and answers to operators. Ends with 1 where a month stays only since somebody reads or
+    writes it just now.
     """
     check_text("--reason", reason)
     check_text("--who", who)
@@ -103,9 +105,10 @@ def prune(
         return await prune(connection, before, who=whoever(who), why=reason, dry_run=dry_run)
 
     done = ask_store({"postgres": postgres}, question)
+    ends_with = FAILED if any(one.in_use for one in done.months) else 0
     if json:
         print_json(done)
-        return
+        return ends_with
     for one in done.months:
         what = f"{counted(one.runs, 'run')}, {one.bytes / 1_000_000:,.1f} MB"
         became = "dropped" if one.dropped else "would be dropped"
@@ -118,6 +121,7 @@ def prune(
         if done.notes
         else "No notes are as old."
     )
+    return ends_with
 
 
 def config(

@@ -36,6 +36,14 @@ class Dropped:
         return next((one for one in self.months if one.first <= run < one.behind), None)
 
 
+async def keep_months(connection: Connection) -> None:
+    """Have no month be dropped until the transaction ends, of which this is the first statement.
+
+    Rows that are dropped are gone for all at once, while it would know of no such month.
+    """
+    await connection.execute("lock table pointsman.events in access share mode")
+
+
 async def load_dropped(connection: Connection) -> Dropped:
     """Which months of the log are gone, of all namespaces."""
     return Dropped([DroppedMonth(*row) for row in await connection.fetch(SQL["dropped_months"])])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -23,9 +24,13 @@ from engine.reading import (
     show,
     verify,
 )
+from engine.reading.dropped import Dropped, load_dropped
 from engine.reading.way import passages_of
 from engine.retention import Month, Pruned, prune
 from engine.store.connecting import Connection, connect
+from statemachines.context import Context
+from statemachines.definition import Pipeline
+from statemachines.events import Event
 from tests.cli import pointsman
 from tests.feeding import Clock, Feeding, event, feed
 from tests.services import Database
@@ -129,8 +134,6 @@ async def test_a_month_goes_once_all_of_its_runs_are_over(database: Database, ow
         ("2024-05", 2, True, ""),
         ("2024-06", 2, False, "1 run has not ended"),
     ]
-    assert "events_202405" not in await partitions(owner)
-    assert "events_202406" in await partitions(owner)
     assert await owner.fetchval("select count(*) from pointsman.events") == 4
     assert [(one.month, one.dropped) for one in (await pruned(owner)).months] == [("2024-06", False)]
 
@@ -247,7 +250,7 @@ async def test_notes_that_are_as_old_go_with_it(
         return await owner.fetchval(counts[0]), await owner.fetchval(counts[1])
 
     tried = await pruned(owner, dry_run=True)
-    assert (tried.notes, await left()) == (4, (2, 5))
+    assert (tried.notes, await left()) == (5, (2, 5))
     done = await pruned(owner)
     # What nobody has dealt with stays, and of the run whose month stays, what had held it: a replay asks for that.
     assert (done.notes, await left()) == (5, (0, 2))
@@ -282,6 +285,7 @@ async def test_who_reads_for_long_is_not_waited_for(
         [month] = (await pruned(owner)).months
     assert not month.dropped
     assert "try again later" in month.kept
+    assert month.in_use
     [dropped] = (await pruned(owner)).months
     assert dropped == Month("2024-05", 1, dropped.bytes, dropped=True, kept="")
 
@@ -291,20 +295,142 @@ async def test_what_changes_until_nobody_writes_any_more_counts(
 ) -> None:
     async with feed_in(database, OLD) as feeding:
         await lives(feeding, "o1")
-    engine = await connect(database.engine_dsn, for_engine=False)
+    engine = await connect(database.owner_dsn, for_engine=False)
     try:
         async with engine.transaction():
-            await engine.fetch("select from pointsman.events")
+            # As who writes a row into it.
+            await engine.execute("lock table pointsman.events_202405 in row exclusive mode")
             await engine.execute("update pointsman.runs set waiting = 1")
             pruning = asyncio.create_task(pruned(owner))
             while not await reader.fetchval(
-                "select exists (select from pg_locks where relation = 'pointsman.events'::regclass and not granted)"
+                "select exists (select from pg_locks "
+                "where relation = 'pointsman.events_202405'::regclass and not granted)"
             ):
                 assert not pruning.done()
     finally:
         await engine.close()
     [month] = (await pruning).months
     assert (month.dropped, month.kept) == (False, "1 run has not ended")
+
+
+class Weighed(Context):
+    n: int
+
+
+class Placed(Event, type="order.placed", key="order_id"):
+    order_id: str
+    n: int
+
+
+class Shipped(Event, type="order.shipped", key="order_id"):
+    order_id: str
+    n: int
+
+
+def in_order(closed: str) -> Pipeline[Weighed]:
+    """Events count in order; what comes for a run that has ended is remembered, or not."""
+    named: Any = closed
+    flow = Pipeline("ordered", Weighed, topics=["orders"], closed=named)
+    open_state, over = flow.state("open", initial=True), flow.state("over", final=True)
+    for kind in (Placed, Shipped):
+        flow.policy(kind, order_by="n")
+    flow.start(Placed, lambda placed: Weighed(n=placed.n))
+    open_state.on(Shipped, to=over)
+    return flow
+
+
+@pytest.mark.parametrize("closed", ["ignore", "dead_letter", "restart"])
+async def test_what_comes_for_a_run_whose_rows_are_gone_stops_nothing(
+    database: Database, owner: Connection, reader: Connection, closed: str
+) -> None:
+    async with feed_in(database, OLD, in_order(closed)) as feeding:
+        for kind, n in (("order.placed", 1), ("order.shipped", 2)):
+            await feeding.records(event(kind, {"order_id": "o1", "n": n}))
+    [month] = (await pruned(owner)).months
+    assert month.dropped
+    async with feed(database, in_order(closed)) as feeding:
+        await feeding.records(event("order.shipped", {"order_id": "o1", "n": 3}, id="late"))
+    assert (await explain(reader, "default", event_id="late")).known
+    assert (await verify(reader, "default")).is_clean
+    assert (await pruned(owner)).months == ()
+
+
+@pytest.mark.parametrize("reads", ["verify", "replay"])
+async def test_no_month_goes_while_all_is_read(
+    database: Database, owner: Connection, reader: Connection, monkeypatch: pytest.MonkeyPatch, reads: str
+) -> None:
+    monkeypatch.setattr("engine.retention.LOCK_SECONDS_MAX", 0.05)
+    module = "verify.verifying" if reads == "verify" else "replay.replaying"
+    read_in = importlib.import_module(f"engine.reading.{module}")
+    tried: list[Month] = []
+
+    async def load_and_prune(connection: Connection) -> Dropped:
+        found = await load_dropped(connection)
+        tried.extend((await pruned(owner)).months)
+        return found
+
+    monkeypatch.setattr(read_in, "load_dropped", load_and_prune)
+    async with feed_in(database, OLD) as feeding:
+        await lives(feeding, "o1")
+        if reads == "verify":
+            assert (await verify(reader, "default")).is_clean
+        else:
+            assert (await replay(reader, "default", feeding.machines)).is_equal
+    [month] = tried
+    assert (month.dropped, month.in_use) == (False, True)
+
+
+WAITS = {
+    "something of it falls due": "update pointsman.runs set wake_at = now()",
+    "it waits to hear of a step": (
+        "insert into pointsman.executions (pipeline, home, run, sequence, number, step, attempt, again, error) "
+        "select pipeline, 0, id, 1, 0, 'charge', 1, now(), '' from pointsman.runs"
+    ),
+    "it is held": "update pointsman.runs set held = 1",
+    "something waits for it": "update pointsman.runs set waiting = 1",
+}
+
+
+@pytest.mark.parametrize("how", WAITS)
+async def test_a_run_that_has_ended_and_still_waits_keeps_its_month(
+    database: Database, owner: Connection, how: str
+) -> None:
+    async with feed_in(database, OLD) as feeding:
+        await lives(feeding, "o1")
+    await owner.execute(WAITS[how])
+    [month] = (await pruned(owner)).months
+    assert (month.dropped, month.kept) == (False, "1 run has not ended")
+
+
+async def test_what_is_still_to_be_published_or_is_of_a_run_that_stays_is_kept(
+    database: Database, owner: Connection, broken: set[str]
+) -> None:
+    async def ended(feeding: Feeding, key: str) -> None:
+        await feeding.records(placed(key), event("order.broken", {"order_id": key}))
+        [letter] = await list_dead_letters(owner, "default", status="open")
+        await feeding.drop(letter.id)
+        await feeding.records(paid(key), shipped(key))
+
+    async with feed_in(database, OLD) as feeding:
+        await ended(feeding, "o1")
+    async with feed_in(database, LATER) as feeding:
+        await ended(feeding, "o2")
+        await feeding.records(placed("o3"))
+    noted = (
+        "insert into pointsman.operations (command, pipeline, key, what, run, done, answer, who, why, asked, at) "
+        "select -id, pipeline, key, 'send', id, true, '', 'ana', 'a test', $2, $2 from pointsman.runs where key = $1"
+    )
+    for key in ("o1", "o2"):
+        await owner.execute(noted, key, LATER)
+    await owner.execute("update pointsman.dead_letters set ended = at, publishing = 'pending'")
+    done = await pruned(owner)
+    assert [one.dropped for one in done.months] == [True, False]
+    left = "select key from pointsman.{} order by key"
+    assert [row[0] for row in await owner.fetch(left.format("dead_letters"))] == ["o1", "o2"]
+    assert [row[0] for row in await owner.fetch(left.format("operations"))] == ["o2"]
+    await owner.execute("update pointsman.dead_letters set publishing = 'published'")
+    await pruned(owner)
+    assert [row[0] for row in await owner.fetch(left.format("dead_letters"))] == ["o2"]
 
 
 async def test_months_that_engines_would_make_anew_stay(database: Database, owner: Connection) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from engine.errors import UsageError
 from engine.reading.catalog import SQL, Catalog, StoredDefinition, load_catalog
-from engine.reading.dropped import check_not_dropped, load_dropped
+from engine.reading.dropped import check_not_dropped, keep_months, load_dropped
 from engine.reading.errors import NotFoundError
 from engine.reading.replay.report import MISMATCHES_MAX, HoldReason, Mismatch, ReplayReport
 from engine.reading.runs import find_run
@@ -68,6 +68,7 @@ async def replay(
         raise UsageError(f"The pipeline {run[0]!r} is not among those given. {did_you_mean(run[0], by_name)}")
     tally = _Tally()
     async with connection.transaction(isolation="repeatable_read", readonly=True):
+        await keep_months(connection)
         catalog = await load_catalog(connection, namespace)
         number = None
         if run is not None:

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from engine.reading.catalog import SQL, Catalog, load_catalog
-from engine.reading.dropped import Dropped, check_not_dropped, load_dropped
+from engine.reading.dropped import Dropped, check_not_dropped, keep_months, load_dropped
 from engine.reading.runs import find_run
 from engine.reading.verify.attributes import check_attributes
 from engine.reading.verify.books import (
@@ -52,6 +52,7 @@ async def verify(
         NotFoundError: there is no such run, or its rows were dropped.
     """
     async with connection.transaction(isolation="repeatable_read", readonly=True):
+        await keep_months(connection)
         catalog = await load_catalog(connection, namespace)
         number = None
         if run is not None:

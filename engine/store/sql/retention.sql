@@ -4,7 +4,8 @@ select pg_has_role(current_user, c.relowner, 'usage') as is_owner, current_user:
 from pg_class c where c.oid = 'pointsman.events'::regclass
 
 -- name: months
--- The partitions of the log that end before a time, but for the two that an engine would make anew, the oldest first.
+-- The partitions of the log that end before a time, but for the two that an engine would make anew, and those that were
+-- emptied; the oldest first.
 select part.name, part.first, part.behind, to_timestamp((part.first >> 22) / 1000.0) as begins, part.bytes
 from (
     select c.oid::regclass::text as name, bound[1]::bigint as first, bound[2]::bigint as behind,
@@ -18,6 +19,7 @@ from (
 ) part
 where to_timestamp((part.behind >> 22) / 1000.0)
     <= least($1, (date_trunc('month', now() at time zone 'utc') - interval '1 month') at time zone 'utc')
+    and not exists (select from pointsman.dropped_months d where d.first = part.first)
 order by part.first
 
 -- name: runs_of_month
@@ -29,9 +31,6 @@ select count(*) as runs,
     count(*) filter (where updated >= $3) as late,
     (select count(*) from pointsman.dead_letters where run >= $1 and run < $2 and status = 'open') as letters
 from pointsman.runs r where id >= $1 and id < $2
-
--- name: lock
-lock table pointsman.events in access exclusive mode
 
 -- name: note_month
 insert into pointsman.dropped_months (first, behind, month, runs, before, who, why) values ($1, $2, $3, $4, $5, $6, $7)

@@ -9,14 +9,14 @@ import re
 from pathlib import Path
 
 _MARK = "-- name: "
-_SHARED = re.compile(r"^-- shared: (\w+)$", re.MULTILINE)
+SHARED = re.compile(r"^-- shared: (\w+)$", re.MULTILINE)
 
 
 def load(file: str) -> dict[str, str]:
     """The named blocks of ``sql/<file>.sql``."""
     found = _blocks(file)
     shared = _blocks("shared")
-    return {name: _SHARED.sub(lambda line: shared[line[1]], sql) for name, sql in found.items()}
+    return {name: SHARED.sub(lambda line: shared[line[1]], sql) for name, sql in found.items()}
 
 
 def _blocks(file: str) -> dict[str, str]:

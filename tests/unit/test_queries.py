@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import engine
-from engine.store.queries import load
+from engine.store.queries import SHARED, load
 
 ROOT = Path(engine.__file__).parent
 FILES = sorted(path.stem for path in (ROOT / "store" / "sql").glob("*.sql"))
@@ -24,9 +24,17 @@ class Use(NamedTuple):
 
 def test_every_named_block_of_sql_is_used_and_every_used_one_exists() -> None:
     there = {(file, block) for file in FILES for block in load(file)}
-    used = {(use.file, use.block): use.place for use in uses()}
+    used = {(use.file, use.block): use.place for use in [*uses(), *uses_within_sql()]}
     assert there - used.keys() == set()
     assert {use: place for use, place in used.items() if use not in there} == {}
+
+
+def uses_within_sql() -> Iterator[Use]:
+    """The lines that stand for a shared block."""
+    for path in sorted((ROOT / "store" / "sql").glob("*.sql")):
+        for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+            if found := SHARED.fullmatch(line):
+                yield Use("shared", found[1], f"{path.relative_to(ROOT)}:{number}")
 
 
 def uses() -> Iterator[Use]:

@@ -56,7 +56,10 @@ class MappingRuns:
             follows = route.machines[run.definition].version
             said = f"{name} is not mapped: version {follows}, which it follows, is loaded here, and it goes on by that."
             return Answer(done=False, sentence=said)
-        problems = [*misfits(machine, run, renames), *await self._heard(asked, renames)]
+        problems = [
+            *misfits(machine, run, renames, body.get("other_timers", ())),
+            *await self._heard(asked, renames),
+        ]
         if problems:
             told = "; ".join(one.rstrip(".") for one in problems[:_PROBLEMS_TOLD_MAX])
             more = len(problems) - _PROBLEMS_TOLD_MAX
@@ -76,6 +79,10 @@ class MappingRuns:
         if not (run.behind and renames.steps):
             return []
         events = await self._store.waiting_events(run.id, run.behind, WAITING_BYTES_MAX)
+        if len(events) < run.behind:
+            return [
+                "more waits for it than can be looked at: load the version that it follows until that was taken"
+            ]
         told = {_step_of(one.type): None for one in events if not one.position}
         return [
             f"how {step!r} ended waits for it, under that name: load the version that it follows until that was taken"

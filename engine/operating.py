@@ -77,8 +77,8 @@ class Operating:
             answer = await self._of_pipeline(command, route, batch)
         elif (run := await self._run_of(route, key)) is None:
             answer = Answer(done=False, sentence=f"{route.name} has no run with the key {key!r}.")
-        elif body.get("as_of", [run.generation, run.sequence]) != [run.generation, run.sequence]:
-            # It was chosen by what it was then.
+        elif [run.generation, run.sequence][: len(as_of := body.get("as_of", ()))] != [*as_of]:
+            # It was chosen by what it was then: by its generation, and where its rows matter by those.
             name = Asked(command, route, run, batch, events_max).name
             answer = Answer(done=False, sentence=f"{name} has moved since it was chosen. Choose again.")
         elif command.command in STUCK_WHATS or command.command == "map":

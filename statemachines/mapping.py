@@ -6,7 +6,7 @@ all that it is in, waits for and owes is there: under the same name, or under th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 from statemachines.chart.microsteps import Spot
@@ -15,7 +15,7 @@ from statemachines.events import AFTER_PREFIX
 from statemachines.failing import describe_invalid
 from statemachines.machine import Machine
 from statemachines.memory import Delayed, Execution, Memory, Owed, read_memory, write_memory
-from statemachines.renames import Renames
+from statemachines.renames import Renames, renamed_timer
 from statemachines.run import BETWEEN, Run
 from statemachines.step import Compensation
 from statemachines.suggest import did_you_mean
@@ -41,8 +41,11 @@ def mapped(machine: Machine, run: Run, renames: Renames) -> Mapped:
     return Mapped(machine.spots.text_of(spot), memory)
 
 
-def misfits(machine: Machine, run: Run, renames: Renames) -> list[str]:
-    """What of a run does not fit a definition, each in a sentence without its end; nothing where it may follow it."""
+def misfits(machine: Machine, run: Run, renames: Renames, others: Collection[str] = ()) -> list[str]:
+    """What of a run does not fit a definition, each in a sentence without its end; nothing where it may follow it.
+
+    ``others`` are its ``other_timers``.
+    """
     memory = read_memory(run.memory)
     if places(memory):
         return [
@@ -52,6 +55,7 @@ def misfits(machine: Machine, run: Run, renames: Renames) -> list[str]:
         *_of_configuration(machine, run, renames),
         *_of_steps(machine, _memory(memory, renames)),
         *_of_times(machine, _memory(memory, renames)),
+        *_of_other_timers(machine, memory, others),
         *_of_context(machine, run),
     ]
 
@@ -81,9 +85,7 @@ def _memory(memory: Memory, renames: Renames) -> Memory:
 def _delayed(one: Delayed, renames: Renames) -> Delayed:
     if not one.state:
         return one
-    state = renames.state(one.state)
-    number = one.type.rpartition(".")[2]
-    return one._replace(state=state, type=f"{AFTER_PREFIX}{state}.{number}")
+    return one._replace(state=renames.state(one.state), type=renamed_timer(one.type, renames))
 
 
 def _execution(one: Execution, renames: Renames) -> Execution:
@@ -168,6 +170,12 @@ def _of_times(machine: Machine, memory: Memory) -> Iterator[str]:
                 yield f"a timer of {whose} goes on, which {_version(machine)} does not have"
         elif one.type not in machine.events:
             yield f"it has sent itself {one.type!r}, a type that {_version(machine)} does not know"
+
+
+def _of_other_timers(machine: Machine, memory: Memory, others: Collection[str]) -> Iterator[str]:
+    for one in memory.delayed:
+        if one.is_own and one.data is None and one.type in others:
+            yield f"its timer {one.type!r} leads elsewhere in {_version(machine)}"
 
 
 def _of_context(machine: Machine, run: Run) -> Iterator[str]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from statemachines.events import AFTER_PREFIX
 
 
 class Renames(NamedTuple):
@@ -20,3 +22,37 @@ class Renames(NamedTuple):
     def step(self, name: str) -> str:
         """What a step is called now, or a compensation."""
         return self.steps.get(name, name)
+
+
+def renamed_timer(event_type: str, renames: Renames) -> str:
+    """The type of a timer where its state is called otherwise; one of the whole run keeps its own."""
+    state, _, number = event_type.removeprefix(AFTER_PREFIX).rpartition(".")
+    return f"{AFTER_PREFIX}{renames.state(state)}.{number}" if state else event_type
+
+
+def other_timers(before: Mapping[str, Any], after: Mapping[str, Any], renames: Renames) -> list[str]:
+    """By their types, the timers of a definition that lead elsewhere in another one; from the structures of both.
+
+    A timer is known by its state and its place among the timers of that. One that goes on is due when it was, so it
+    does not matter how long the other one takes.
+    """
+    ends, ends_now = _ends_of_timers(before), _ends_of_timers(after)
+    found = []
+    for timer, targets in ends.items():
+        now = ends_now.get(renamed_timer(timer, renames))
+        if now is not None and now != [[renames.state(one) for one in several] for several in targets]:
+            found.append(timer)
+    return found
+
+
+def _ends_of_timers(structure: Mapping[str, Any]) -> dict[str, list[list[str]]]:
+    """By the type of each timer, where its moves lead, in their order."""
+    found: dict[str, list[list[str]]] = {}
+    for move in structure.get("moves", ()):
+        event_type = str(move.get("event"))
+        if event_type.startswith(AFTER_PREFIX):
+            target = move.get("target")
+            found.setdefault(event_type, []).append(
+                move.get("targets") or ([] if target is None else [target])
+            )
+    return found

@@ -78,9 +78,9 @@ def map_runs(
     """Have all open runs of a version that is not loaded follow another one that is, and go on by it.
 
     Of each run the engine looks first whether all that it is in, waits for and may have to undo is there, under the
-    same name or the one that is given; whether its timers are, and whether its context is valid. One that does not fit
-    stays as it is, and is told of; so does one that is being undone. In each log is a row that says who did it, and
-    why. Ends with 1 where a run does not fit.
+    same name or the one that is given; whether its timers are, and lead to the same; and whether its context is valid.
+    One that does not fit stays as it is, and is told of; so does one that is being undone. In each log is a row that
+    says who did it, and why. Ends with 1 where a run does not fit.
     """
     from statemachines.renames import Renames  # noqa: PLC0415 - pydantic is loaded only when needed
 

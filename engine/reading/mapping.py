@@ -16,7 +16,7 @@ from engine.reading.operating import AskedOfRun, number_of, structures_of
 from engine.reading.runs import word_for
 from engine.reading.values import states_of
 from engine.store.connecting import Connection
-from statemachines.renames import Renames
+from statemachines.renames import Renames, other_timers
 from statemachines.run import Status
 from statemachines.suggest import did_you_mean
 
@@ -62,19 +62,22 @@ async def ask_to_map(
     who: str,
     why: str,
 ) -> list[AskedOfRun]:
-    """Ask that these runs follow another version, each if it is still as it was found. Needs the engine's role.
+    """Ask that these runs follow another version, each if it is still the run that was found. Needs the engine's role.
 
     Raises:
         NotFoundError: no such pipeline was ever run.
-        UsageError: it is not said who asks, or why.
+        UsageError: it is not said who asks, or why; or it was never run with one of the versions.
     """
     check_said("who asks", who)
     check_said("why", why)
     number = await number_of(connection, namespace, pipeline)
+    structures = await structures_of(connection, namespace, pipeline)
+    before, after = (_of_version(structures, pipeline, one) for one in (version, to))
+    others = {timer: None for old in before for new in after for timer in other_timers(old, new, renames)}
     same = {"from": version, "to": to, "states": dict(renames.states), "steps": dict(renames.steps)}
-    bodies = [
-        orjson.dumps({"key": one.key, "as_of": [one.generation, one.sequence], **same}) for one in chosen
-    ]
+    same |= {"other_timers": list(others)} if others else {}
+    # What comes for such a run meanwhile waits, and moves it no further than a row of the log.
+    bodies = [orjson.dumps({"key": one.key, "as_of": [one.generation], **same}) for one in chosen]
     async with connection.transaction():
         asked = namespace, "map", [number] * len(bodies), bodies, who, why
         rows = await connection.fetch(SQL["ask_of_runs"], *asked)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from connectors.source import RawRecord
+from engine import mapping
 from engine.errors import UsageError
 from engine.reading import (
     ask_to_map,
@@ -33,7 +35,7 @@ from statemachines.step import Call, Retry, exponential
 from tests.cli import pointsman
 from tests.documented import Page
 from tests.feeding import Feeding, event, feed
-from tests.operators import WHO, WHY, ask, complete
+from tests.operators import WHO, WHY, ask, ask_pipeline, complete
 from tests.services import Database
 
 TOPIC = "orders"
@@ -133,13 +135,28 @@ def told(kind: str, key: str, **data: Any) -> RawRecord:
     return event(f"order.{kind}", {"order": key, **data})
 
 
-async def map_all(feeding: Feeding, renames: Renames = RENAMES, to: int = 2) -> dict[str, tuple[bool, str]]:
-    """By key, whether each open run of version 1 is mapped, and what is said of it."""
+def reminders(*, swapped: bool = False) -> Pipeline[Any]:
+    """Reminded soon and lost late; swapped, the timer that comes first is the one that leads to ``lost``."""
+    flow: Pipeline[Any] = Pipeline("orders", Order, version=1 + swapped, topics=[TOPIC])
+    idle = flow.state("idle", initial=True)
+    reminded, lost = flow.state("reminded", final=True), flow.state("lost", final=True)
+    flow.start(Placed, place)
+    soon, late = (MINUTES, reminded), (10 * MINUTES, lost)
+    for delay, to in (late, soon) if swapped else (soon, late):
+        idle.after(delay, to=to)
+    return flow
+
+
+async def map_all(
+    feeding: Feeding, renames: Renames = RENAMES, to: int = 2, meanwhile: Sequence[RawRecord] = ()
+) -> dict[str, tuple[bool, str]]:
+    """By key, whether each open run of version 1 is mapped, and what is said of it; records may come meanwhile."""
     connection = await connect(feeding.database.engine_dsn, for_engine=False)
     try:
         chosen = await choose_to_map(connection, "default", "orders", 1, to, renames)
         said = "orders", chosen, 1, to, renames
         asked = await ask_to_map(connection, "default", *said, who=WHO, why=WHY)
+        await feeding.records(*meanwhile)
         await feeding.commands()
         became = await wait_until_done(connection, "default", asked, seconds=0)
     finally:
@@ -310,6 +327,81 @@ async def test_a_run_that_is_undone_comes_to_its_end_by_its_own_version(
     await check_the_log(reader, old, new)
 
 
+async def test_a_timer_that_would_lead_elsewhere_is_not_taken_over(
+    database: Database, reader: Connection
+) -> None:
+    async with feed(database, reminders()) as feeding:
+        await feeding.records(told("placed", "o1"))
+    async with feed(database, reminders(swapped=True)) as feeding:
+        done, said = (await map_all(feeding, Renames()))["o1"]
+        assert not done
+        assert said == (
+            "The run 'o1' of orders stays as it is: its timer 'after.idle.0' leads elsewhere in version 2; "
+            "its timer 'after.idle.1' leads elsewhere in version 2."
+        )
+    async with feed(database, reminders()) as feeding:
+        await feeding.due(feeding.clock.now + 2 * MINUTES)
+    assert await states(reader) == {"o1": ("completed", "reminded")}
+
+
+async def test_a_run_for_which_more_comes_meanwhile_is_mapped_all_the_same(
+    database: Database, reader: Connection
+) -> None:
+    world = World()
+    old, new = orders(world, 1), orders(world, 2)
+    async with feed(database, old) as feeding:
+        await feeding.records(told("placed", "o1", later=True))
+    async with feed(database, new) as feeding:
+        became = await map_all(feeding, meanwhile=[told("noted", "o1"), told("noted", "o1", at=2)])
+        assert became["o1"][0], became
+    assert (await show(reader, "default", "orders", "o1")).context == {"later": True, "notes": 2}
+    await check_the_log(reader, old, new)
+
+
+async def test_how_a_renamed_step_ended_is_taken_by_the_version_that_knows_it(
+    database: Database, reader: Connection
+) -> None:
+    world = World()
+    old, new = orders(world, 1), orders(world, 2)
+    async with feed(database, old) as feeding:
+        await feeding.records(told("placed", "o1"))
+        await feeding.begin_steps()
+        await feeding.steps.arrived.wait()
+        assert (await ask_pipeline(feeding, "pause", "orders")).done
+        await feeding.take_results()
+    async with feed(database, new) as feeding:
+        assert (await ask_pipeline(feeding, "resume", "orders")).done
+        done, said = (await map_all(feeding))["o1"]
+        assert not done
+        assert said == (
+            "The run 'o1' of orders stays as it is: how 'charge' ended waits for it, under that name: "
+            "load the version that it follows until that was taken."
+        )
+    async with feed(database, old, new) as feeding:
+        assert (await ask(feeding, "resume", "orders", "o1")).done
+        await feeding.work()
+    assert await states(reader) == {"o1": ("completed", "shipped")}
+    await check_the_log(reader, old, new)
+
+
+async def test_a_run_for_which_more_waits_than_is_looked_at_is_not_mapped(
+    database: Database, reader: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World()
+    async with feed(database, orders(world, 1)) as feeding:
+        await feeding.records(told("placed", "o1", later=True))
+    monkeypatch.setattr(mapping, "WAITING_BYTES_MAX", 1)
+    async with feed(database, orders(world, 2)) as feeding:
+        await feeding.records(told("noted", "o1"), told("noted", "o1", at=2))
+        assert (await map_all(feeding))["o1"] == (
+            False,
+            (
+                "The run 'o1' of orders stays as it is: more waits for it than can be looked at: "
+                "load the version that it follows until that was taken."
+            ),
+        )
+
+
 async def test_a_version_that_is_loaded_is_left_alone(database: Database, reader: Connection) -> None:
     world = World()
     old, new = orders(world, 1), orders(world, 2)
@@ -381,8 +473,7 @@ async def test_the_command_counts_first_and_maps_then(database: Database, reader
         held = await asyncio.to_thread(pointsman, "show", "o1", on=on)
         assert "pointsman definitions map orders --from 1 --to VERSION --reason TEXT" in held.out
         await feeding.commands()
-        # It had moved since it was chosen.
-        assert (await map_all(feeding)).keys() == {"o1"}
+        assert await map_all(feeding) == {}
         held = await asyncio.to_thread(pointsman, "show", "o1", on=on)
         assert "definitions map" not in held.out
     assert {state for _, state in (await states(reader)).values()} == {"sale billing"}

@@ -143,11 +143,6 @@ class Results:
         """Of those that are in no draft."""
         return self._ready.keys()
 
-    @property
-    def addresses(self) -> set[Address]:
-        """Of all."""
-        return {one.begun.address for one in self._all.values()}
-
     def keep(self, result: StepResult) -> None:
         """Something became of an attempt; where something of it is in a draft, this comes behind that."""
         number = result.begun.id

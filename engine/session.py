@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from connectors.source import Partition, SourceError
+from connectors.source import Chunk, Partition, SourceError
 from engine import channels
 from engine.backlog import Backlog
 from engine.backoff import Backoff
@@ -42,8 +42,6 @@ through sooner."""
 RECORDS_BESIDE_DUE = 1_000
 """A draft with so many records, and something that has fallen due, goes on its way as soon as the store is free, though
 it could take more; so that it is not late."""
-STEP_WAIT_SECONDS = 0.005
-"""So long records are waited for while steps go on, whose results come meanwhile."""
 TURNS_OF_STEPS = 5
 """So many turns of the loop pass until it is heard how an attempt ended that waits for nothing."""
 RECORDS_BETWEEN_LOOKS = 500
@@ -287,8 +285,6 @@ class Session:
         wait = self._parts.limits.fetch_wait_milliseconds / 1000
         if self._timers.are_due:
             wait = min(wait, self._timers.seconds_until_look())
-        if self._steps.are_going:
-            wait = min(wait, STEP_WAIT_SECONDS)
         if self._pending is None and await self._hears_of_steps():
             wait = 0.0
         if self._pending is not None:
@@ -297,7 +293,7 @@ class Session:
             wait = 0.0
             if self._dry:
                 await asyncio.wait([self._pending.task], timeout=GATHER_SECONDS)
-        chunk = await self._parts.reader.fetch(records_max=records_max, wait_seconds=wait)
+        chunk = await self._read(records_max, wait)
         for lost in self._parts.reader.out_of_range():
             self._stop(
                 lost.partition,
@@ -381,6 +377,20 @@ class Session:
     def _stop(self, partition: Partition, reason: str) -> None:
         self._engine.stopped_partitions[partition] = reason
         log.error("stopped: %s", reason)
+
+    async def _read(self, records_max: int, wait_seconds: float) -> Chunk:
+        """The next records; none once something has become of a step, or after the wait."""
+        fetching = self._parts.reader.fetch(records_max=records_max, wait_seconds=wait_seconds)
+        if not wait_seconds or self._paused or not self._steps.are_going:
+            return await fetching
+        both = asyncio.ensure_future(fetching), asyncio.ensure_future(self._steps.arrived.wait())
+        try:
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for one in both:
+                one.cancel()
+        await asyncio.wait(both)
+        return Chunk({}, {}) if both[0].cancelled() else both[0].result()
 
     def _pause_where_full(self) -> None:
         depth, limit = self._parts.outbox_depth(), self._parts.limits.outbox_rows_max

@@ -169,8 +169,9 @@ class Steps:
             self._serving = None
 
     async def let_go(self) -> None:
-        """Say that nothing goes on here any more."""
+        """Say that nothing goes on here any more; what was found and did not begin is for others to begin."""
         if self._works and self._store is not None:
+            await self._put_back(self._store)
             await self._store.let_go(self._holder)
 
     async def stop(self) -> None:
@@ -179,6 +180,10 @@ class Steps:
         What is kept goes on, for the next engine to find.
         """
         self._stopping = True
+        if self._serving is not None:
+            # What it finds meanwhile does not begin.
+            self._wanted.set()
+            await asyncio.wait({self._serving})
         ending = [one for one in self._going.untold if not one.is_kept]
         if ending:
             tasks = {one.attempt.ended for one in ending}
@@ -222,8 +227,8 @@ class Steps:
                 rooms = self._free(settled, self._results.ready)
                 self._promises.promise(commit, rooms, self._homes, self._definitions)
                 commit.promised_to, commit.promised_at = self._holder, self._clock()
-        if not (commit.executions_asked or self._are_limited):
-            commit.tells_others = not self._results.addresses.issuperset(commit.executions_over)
+        # Else nothing waits for what is over.
+        commit.tells_others = self._are_limited or bool(commit.executions_asked)
 
     def settle(self, results: Iterable[StepResult], commit: Commit) -> None:
         """These are durable, and so is all else of this commit."""
@@ -263,7 +268,7 @@ class Steps:
 
     async def _serve(self) -> None:
         assert self._store is not None, "it was opened"
-        while True:
+        while not self._stopping:
             # Not by wait_for, which forgets before Python 3.12 that it was cancelled where both come at once.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._limits.step_poll_seconds):
@@ -319,17 +324,17 @@ class Steps:
             await self._put_back(store)
 
     def _not_anew(self) -> list[int]:
-        """What must not begin, whoever says that nobody has begun it: it still goes on here, or is on its way."""
+        """What is not worth asking for: it still goes on here, or what became of it is on its way."""
         return [*self._going.lingering, *self._results.ids]
 
     def _begin_all(self, begun: Iterable[BegunExecution]) -> bool:
-        """Begin these; whether that could be: none of them while an attempt of before goes on here.
+        """Begin these; whether all could: none does once the engine is to stop, or while one of before goes on here.
 
-        It may have failed for good and begin anew, or was taken for lost elsewhere.
+        That may have failed for good and begin anew, or was taken for lost elsewhere.
         """
         could = True
         for one in begun:
-            if self._going.at(one.address) is None:
+            if self._going.at(one.address) is None and not self._stopping:
                 self._begin(one)
             else:
                 could = False

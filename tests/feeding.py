@@ -25,7 +25,7 @@ from connectors.source import Partition, RawRecord
 from engine.admission import register
 from engine.claims import Claim, Slice
 from engine.commands import Commands
-from engine.committer import Committer
+from engine.committer import Committer, Pending
 from engine.executors import ByClass, Executors
 from engine.homes import HOMES
 from engine.limits import EngineLimits
@@ -137,6 +137,19 @@ class Feeding:
         batch = await self.committer.prepare(slices, None)
         assert await self.committer.settle(self.committer.begin(slices, batch)), "the first commit succeeds"
         return fed
+
+    async def promise(self, partition: Partition, *records: RawRecord) -> Pending:
+        """Commit records of a partition, with the attempts that begin with that; ``steps.settle`` begins them."""
+        claim = await self.claim(partition)
+        start = claim.read_to
+        claim.read_to += len(records)
+        placed = [one._replace(offset=start + number) for number, one in enumerate(records)]
+        slices = [Slice(claim, placed, start, claim.read_to)]
+        batch = await self.committer.prepare(slices, None)
+        self.steps.promise(batch.commit)
+        pending = self.committer.begin(slices, batch)
+        assert await self.committer.settle(pending)
+        return pending
 
     async def claim(self, partition: Partition) -> Claim:
         """Take a partition, from its stored position (0 at first)."""

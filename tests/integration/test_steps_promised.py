@@ -8,8 +8,6 @@ from collections.abc import Iterator
 import pytest
 
 from connectors.source import Partition, RawRecord
-from engine.claims import Slice
-from engine.committer import Pending
 from engine.limits import EngineLimits
 from engine.store.connecting import Connection
 from tests.charging import TOPIC, World, charging_pipeline, clear
@@ -43,27 +41,13 @@ async def turn(feeding: Feeding) -> None:
     await asyncio.wait_for(feeding.steps.turned.wait(), 10)
 
 
-async def commit(feeding: Feeding, *records: RawRecord) -> Pending:
-    """A commit on its way, with what it promises, as an engine makes it."""
-    claim = await feeding.claim(Partition(TOPIC, 0))
-    start = claim.read_to
-    claim.read_to += len(records)
-    placed = [one._replace(offset=start + number) for number, one in enumerate(records)]
-    slices = [Slice(claim, placed, start, claim.read_to)]
-    batch = await feeding.committer.prepare(slices, None)
-    feeding.steps.promise(batch.commit)
-    pending = feeding.committer.begin(slices, batch)
-    assert await feeding.committer.settle(pending)
-    return pending
-
-
 async def test_a_step_begins_with_the_commit_that_asks_for_it(
     database: Database, reader: Connection, world: World
 ) -> None:
     async with feed(database, charging_pipeline(), limits=QUIET) as feeding:
         await feeding.begin_steps()
         await turn(feeding)
-        pending = await commit(feeding, placed("o1"), placed("o2"))
+        pending = await feeding.promise(Partition(TOPIC, 0), placed("o1"), placed("o2"))
         assert await counted(reader) == (2, 2)
         assert not pending.batch.commit.executions_asked
         feeding.steps.settle([], pending.batch.commit)
@@ -80,11 +64,11 @@ async def test_no_more_are_promised_than_may_go_on_at_once(
     async with feed(database, charging_pipeline(at_once=at_once), limits=QUIET) as feeding:
         await feeding.begin_steps()
         await turn(feeding)
-        pending = await commit(feeding, *(placed(f"o{number}") for number in range(3)))
+        pending = await feeding.promise(Partition(TOPIC, 0), *(placed(f"o{number}") for number in range(3)))
         assert await counted(reader) == (at_once, 3)
         # Those that go on take the room, and the third one would overtake the others.
         feeding.steps.settle([], pending.batch.commit)
-        await commit(feeding, placed("o4"))
+        await feeding.promise(Partition(TOPIC, 0), placed("o4"))
         assert await counted(reader) == (at_once, 4)
         await feeding.steps.close()
 
@@ -96,13 +80,13 @@ async def test_nothing_is_promised_by_an_engine_that_stops_nor_for_pipelines_tha
         await feeding.begin_steps()
         await turn(feeding)
         feeding.steps.paused = {1: "paused"}
-        await commit(feeding, placed("o1"))
+        await feeding.promise(Partition(TOPIC, 0), placed("o1"))
         feeding.steps.paused = {}
         await feeding.steps.close()
         await feeding.begin_steps()
         await turn(feeding)
         await feeding.steps.stop()
-        await commit(feeding, placed("o2"))
+        await feeding.promise(Partition(TOPIC, 0), placed("o2"))
         holders = await reader.fetch("select holder from pointsman.executions order by id")
         assert [row["holder"] is None for row in holders] == [False, True]
         await feeding.steps.close()
@@ -115,7 +99,7 @@ async def test_what_was_promised_by_a_commit_that_was_not_heard_of_begins_all_th
     async with feed(database, charging_pipeline(), limits=QUIET) as feeding:
         await feeding.begin_steps()
         await turn(feeding)
-        await commit(feeding, placed("o1"))
+        await feeding.promise(Partition(TOPIC, 0), placed("o1"))
         # As where the connection broke, and Postgres came to it late.
         feeding.steps.give_back([], refused=False)
         assert not world.attempts("charge")

@@ -1,0 +1,201 @@
+"""What a look of an engine begins, takes for lost and lets be, on a real Postgres."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from connectors.source import Partition, RawRecord
+from engine import channels, steps
+from engine.limits import SILENT_SECONDS, EngineLimits
+from engine.store.connecting import Connection, connect
+from engine.store.values import BegunExecution
+from statemachines import Breaker, Limit
+from tests.charging import TOPIC, AwayError, World, charging_pipeline, clear
+from tests.feeding import Feeding, event, feed
+from tests.services import Database, execute
+
+LIMITS = EngineLimits(step_poll_seconds=0.01)
+QUIET = EngineLimits(step_poll_seconds=60.0)
+"""So that it is looked only where there is a reason."""
+FELL_SILENT = "update pointsman.holders set seen = now() - interval '1 hour'"
+HOLDERS = "select holder, attempt from pointsman.executions order by id"
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    yield clear()
+    clear()
+
+
+@pytest.fixture
+def speaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each look is one that looks for lost attempts, too."""
+    monkeypatch.setattr(steps, "SPEAK_SECONDS", 0.0)
+
+
+def placed(order: str) -> RawRecord:
+    return event("order.placed", {"order": order}, topic=TOPIC)
+
+
+async def turn(feeding: Feeding) -> None:
+    """Wait until it was looked once more."""
+    feeding.steps.turned.clear()
+    await asyncio.wait_for(feeding.steps.turned.wait(), 10)
+
+
+@pytest.mark.usefixtures("speaks")
+async def test_what_is_found_while_the_engine_stops_does_not_begin_and_loses_no_attempt(
+    database: Database, reader: Connection, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, go = asyncio.Event(), asyncio.Event()
+    async with feed(database, charging_pipeline(), limits=LIMITS) as feeding:
+        begin = feeding.store.begin_executions
+
+        async def slowly(*given: Any) -> list[BegunExecution]:
+            found = await begin(*given)
+            if found:
+                asked.set()
+                await go.wait()
+            return found
+
+        monkeypatch.setattr(feeding.store, "begin_executions", slowly)
+        await feeding.records(placed("o1"))
+        await feeding.begin_steps()
+        await asyncio.wait_for(asked.wait(), 10)
+        stopping = asyncio.create_task(feeding.steps.stop())
+        await asyncio.sleep(0)
+        go.set()
+        await stopping
+        await feeding.steps.let_go()
+        assert world.calls == []
+    assert [tuple(row) for row in await reader.fetch(HOLDERS)] == [(None, 1)]
+    async with feed(database, charging_pipeline(), limits=LIMITS) as feeding:
+        await feeding.work()
+    assert world.attempts("charge") == [("o1", 1)]
+
+
+@pytest.mark.usefixtures("speaks")
+async def test_who_was_silent_while_nobody_could_listen_is_waited_for(
+    database: Database, reader: Connection, world: World
+) -> None:
+    world.script["charge"] = [asyncio.Event().wait]
+    async with feed(database, charging_pipeline(), limits=LIMITS) as feeding:
+        await feeding.records(placed("o1"))
+        await feeding.begin_steps()
+        await turn(feeding)
+        await feeding.steps.close()
+    await execute(database.owner_dsn, FELL_SILENT)
+    async with feed(database, charging_pipeline(), limits=LIMITS) as feeding:
+        feeding.steps._instance = "another"
+        await feeding.begin_steps()
+        await turn(feeding)
+        assert len(feeding.steps._results) == 0, "it could not have been heard of yet"
+        feeding.steps._opened_at -= SILENT_SECONDS
+        await turn(feeding)
+        assert len(feeding.steps._results) == 1
+        await feeding.steps.close()
+
+
+@pytest.mark.usefixtures("speaks")
+async def test_only_so_many_lost_attempts_are_in_memory_at_a_time(
+    database: Database, reader: Connection, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steps, "LOST_AT_ONCE_MAX", 2)
+    world.script["charge"] = [asyncio.Event().wait] * 7
+    async with feed(database, charging_pipeline(), limits=LIMITS) as feeding:
+        await feeding.records(*(placed(f"o{number}") for number in range(7)))
+        await feeding.begin_steps()
+        await turn(feeding)
+        await feeding.steps.close()
+        assert len(world.calls) == 7
+        await feeding.steps.let_go()
+    async with feed(database, charging_pipeline(), limits=LIMITS) as feeding:
+        await feeding.begin_steps()
+        while len(await reader.fetch("select from pointsman.events where sequence = 2")) < 7:
+            await turn(feeding)
+            assert sum(one.begun.attempt == 1 for one in feeding.steps._results) <= 4
+            await feeding.take_results()
+        await feeding.steps.close()
+
+
+async def test_what_ended_and_is_not_durable_keeps_its_place_among_all(
+    database: Database, reader: Connection, world: World
+) -> None:
+    limits = EngineLimits(step_poll_seconds=0.01, steps_at_once_max=2)
+    async with feed(database, charging_pipeline(), limits=limits) as feeding:
+        await feeding.records(*(placed(f"o{number}") for number in range(3)))
+        await feeding.begin_steps()
+        while len(feeding.steps._results) < 2:
+            await turn(feeding)
+        await turn(feeding)
+        assert world.attempts("charge") == [("o0", 1), ("o1", 1)]
+        pending = await feeding.promise(Partition(TOPIC, 0), placed("o3"))
+        assert pending.batch.commit.begun == []
+        feeding.steps.settle([], pending.batch.commit)
+        await feeding.steps.close()
+        await feeding.work()
+    assert {key for key, _ in world.attempts("charge")} == {"o0", "o1", "o2", "o3"}
+
+
+async def test_only_what_somebody_may_wait_for_is_told(
+    database: Database, reader: Connection, world: World
+) -> None:
+    heard: list[str] = []
+    listener = await connect(database.engine_dsn, for_engine=False)
+    await listener.add_listener(channels.STEPS, lambda *_: heard.append("told"))
+
+    async def told() -> int:
+        # What was told before this question comes before its answer.
+        await listener.execute("select 1")
+        many = len(heard)
+        heard.clear()
+        return many
+
+    try:
+        async with feed(database, charging_pipeline(), limits=QUIET) as feeding:
+            await feeding.begin_steps()
+            await turn(feeding)
+            pending = await feeding.promise(Partition(TOPIC, 0), placed("o1"))
+            assert (len(pending.batch.commit.begun), await told()) == (1, 0)
+            feeding.steps.settle([], pending.batch.commit)
+            await asyncio.wait_for(feeding.steps.arrived.wait(), 10)
+            # Packing begins with the commit that ends charging.
+            await feeding.take_results()
+            assert await told() == 0
+            feeding.steps.paused = {1: "paused"}
+            await feeding.promise(Partition(TOPIC, 0), placed("o2"))
+            assert await told() == 1
+            await feeding.steps.close()
+        limited = charging_pipeline(limit=Limit("amount", at_once=1))
+        async with feed(database, limited, namespace="limited", limits=QUIET) as feeding:
+            await feeding.begin_steps()
+            await feeding.promise(Partition(TOPIC, 0), placed("o1"))
+            assert await told() == 1
+            await asyncio.wait_for(feeding.steps.arrived.wait(), 10)
+            await turn(feeding)
+            await feeding.take_results()
+            assert await told() == 1, "what is over makes room for others"
+            await feeding.steps.close()
+    finally:
+        await listener.close()
+
+
+async def test_nothing_is_promised_past_a_breaker_that_tries_one(
+    database: Database, reader: Connection, world: World
+) -> None:
+    breaker = Breaker("payments", failures=1, within=timedelta(hours=1), open_for=timedelta(milliseconds=1))
+    world.script["charge"] = [AwayError("down"), asyncio.Event().wait]
+    async with feed(database, charging_pipeline(breaker=breaker), limits=QUIET) as feeding:
+        await feeding.records(placed("o1"))
+        await feeding.begin_steps()
+        await asyncio.wait_for(feeding.steps.arrived.wait(), 10)
+        await turn(feeding)
+        pending = await feeding.promise(Partition(TOPIC, 0), placed("o2"))
+        assert pending.batch.commit.begun == []
+        feeding.steps.settle([], pending.batch.commit)
+        await feeding.steps.close()

@@ -169,9 +169,8 @@ class Steps:
             self._serving = None
 
     async def let_go(self) -> None:
-        """Say that nothing goes on here any more; what was found and did not begin is for others to begin."""
+        """Say that nothing goes on here any more."""
         if self._works and self._store is not None:
-            await self._put_back(self._store)
             await self._store.let_go(self._holder)
 
     async def stop(self) -> None:
@@ -372,7 +371,8 @@ class Steps:
                 self._holder,
                 UNTRIED_AT_ONCE_MAX,
             )
-            self._begin_all(await store.begin_untried(*asked))
+            if not self._begin_all(await store.begin_untried(*asked)):
+                await self._put_back(store)
 
     async def _take_over(self, store: Store, definitions: Sequence[int]) -> None:
         """Take for lost what engines have begun of which nothing is heard any more.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -48,35 +48,67 @@ async def turn(feeding: Feeding) -> None:
     await asyncio.wait_for(feeding.steps.turned.wait(), 10)
 
 
-@pytest.mark.usefixtures("speaks")
+class Slow:
+    """A question of the store whose answer does not come before ``go`` is set, where it says anything."""
+
+    def __init__(self, ask: Callable[..., Awaitable[list[BegunExecution]]]) -> None:
+        self._ask = ask
+        self.asked, self.go = asyncio.Event(), asyncio.Event()
+
+    async def __call__(self, *given: Any) -> list[BegunExecution]:
+        found = await self._ask(*given)
+        if found:
+            self.asked.set()
+            await self.go.wait()
+        return found
+
+    async def stop(self, feeding: Feeding) -> None:
+        """Have the engine stop meanwhile."""
+        await asyncio.wait_for(self.asked.wait(), 10)
+        stopping = asyncio.create_task(feeding.steps.stop())
+        assert not (await asyncio.wait({stopping}, timeout=0.1))[0], (
+            "somebody may be given an attempt to begin yet"
+        )
+        self.go.set()
+        await stopping
+        await feeding.steps.let_go()
+
+
 async def test_what_is_found_while_the_engine_stops_does_not_begin_and_loses_no_attempt(
     database: Database, reader: Connection, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked, go = asyncio.Event(), asyncio.Event()
     async with feed(database, charging_pipeline(), limits=LIMITS) as feeding:
-        begin = feeding.store.begin_executions
-
-        async def slowly(*given: Any) -> list[BegunExecution]:
-            found = await begin(*given)
-            if found:
-                asked.set()
-                await go.wait()
-            return found
-
-        monkeypatch.setattr(feeding.store, "begin_executions", slowly)
+        slow = Slow(feeding.store.begin_executions)
+        monkeypatch.setattr(feeding.store, "begin_executions", slow)
         await feeding.records(placed("o1"))
         await feeding.begin_steps()
-        await asyncio.wait_for(asked.wait(), 10)
-        stopping = asyncio.create_task(feeding.steps.stop())
-        await asyncio.sleep(0)
-        go.set()
-        await stopping
-        await feeding.steps.let_go()
+        await slow.stop(feeding)
         assert world.calls == []
     assert [tuple(row) for row in await reader.fetch(HOLDERS)] == [(None, 1)]
     async with feed(database, charging_pipeline(), limits=LIMITS) as feeding:
         await feeding.work()
     assert world.attempts("charge") == [("o1", 1)]
+
+
+async def test_what_never_began_is_not_taken_for_what_may_have_been_done_by_who_stops(
+    database: Database, reader: Connection, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def no_room(*_: Any) -> list[BegunExecution]:
+        return []
+
+    world.script["charge"] = [AwayError("down")]
+    async with feed(database, charging_pipeline(within=timedelta(hours=1)), limits=LIMITS) as feeding:
+        slow = Slow(feeding.store.begin_untried)
+        monkeypatch.setattr(feeding.store, "begin_untried", slow)
+        await feeding.records(placed("o1"))
+        await feeding.begin_steps()
+        await asyncio.wait_for(feeding.steps.arrived.wait(), 10)
+        monkeypatch.setattr(feeding.store, "begin_executions", no_room)
+        while not await feeding.take_results():
+            await asyncio.wait_for(feeding.steps.arrived.wait(), 10)
+        feeding.clock.now += timedelta(hours=1)
+        await slow.stop(feeding)
+    assert [tuple(row) for row in await reader.fetch(HOLDERS)] == [(None, 2)]
 
 
 @pytest.mark.usefixtures("speaks")
@@ -140,6 +172,25 @@ async def test_what_ended_and_is_not_durable_keeps_its_place_among_all(
         await feeding.steps.close()
         await feeding.work()
     assert {key for key, _ in world.attempts("charge")} == {"o0", "o1", "o2", "o3"}
+
+
+async def test_nothing_is_promised_in_the_place_of_what_is_not_durable(
+    database: Database, reader: Connection, world: World
+) -> None:
+    async with feed(
+        database, charging_pipeline(), limits=EngineLimits(step_poll_seconds=60.0, steps_at_once_max=1)
+    ) as feeding:
+        await feeding.begin_steps()
+        await turn(feeding)
+        pending = await feeding.promise(Partition(TOPIC, 0), placed("o1"))
+        assert len(pending.batch.commit.begun) == 1
+        feeding.steps.turned.clear()
+        feeding.steps.settle([], pending.batch.commit)
+        await asyncio.wait_for(feeding.steps.arrived.wait(), 10)
+        await asyncio.wait_for(feeding.steps.turned.wait(), 10)
+        pending = await feeding.promise(Partition(TOPIC, 0), placed("o2"))
+        assert pending.batch.commit.begun == []
+        await feeding.steps.close()
 
 
 async def test_only_what_somebody_may_wait_for_is_told(

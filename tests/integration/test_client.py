@@ -27,6 +27,7 @@ from statemachines.definition import Pipeline
 from tests.chaos.slots import until
 from tests.feeding import Feeding, event, feed
 from tests.lending import TOPIC, Applied, Loan, Verdict, Withdrawn, World, clear, lending_pipeline
+from tests.lent import told
 from tests.services import Database, execute
 
 SECONDS = 30.0
@@ -42,10 +43,6 @@ def world() -> Iterator[World]:
 async def client(database: Database) -> AsyncIterator[Client]:
     async with Client(database.engine_dsn, who="the till") as made:
         yield made
-
-
-def told(kind: str, loan: str = "l1") -> RawRecord:
-    return event(f"loan.{kind}", {"loan": loan}, topic=TOPIC)
 
 
 @dataclass

@@ -150,6 +150,23 @@ async def test_a_duplicate_has_begun_a_run_where_the_event_did_that_it_doubles(
         assert left.value.answered.disposition == "duplicate"
 
 
+async def test_events_of_one_id_that_are_sent_to_several_runs_are_several(
+    database: Database, client: Client, world: World
+) -> None:
+    async with serving(database):
+        for disposition in ("started", "duplicate"):
+            for loan in ("l2", "l1"):
+                begun = await client.start("lending", loan, Applied(loan=loan), event_id="one")
+                assert begun.disposition == disposition
+                assert repr(loan) in begun.sentence
+        answers = (await client.explain("one")).answers
+        assert [(one.key, one.current.disposition) for one in answers] == [
+            ("l2", "started"),
+            ("l1", "started"),
+        ]
+        assert [len(one.earlier) for one in answers] == [1, 1]
+
+
 async def test_a_duplicate_by_its_business_key_has_begun_what_the_first_of_them_did(
     database: Database, client: Client, world: World
 ) -> None:

@@ -31,6 +31,7 @@ from engine.answered import (
 )
 from engine.awaiting import Watch
 from engine.connections import Connections
+from engine.dispositions import Disposition
 from engine.errors import UsageError
 from engine.reading import (
     AskedOfRun,
@@ -50,6 +51,7 @@ from engine.reading import (
     show,
     wait_until_done,
 )
+from engine.reading.begun import has_begun
 from engine.reading.completing import TOKEN_SECONDS
 from engine.reading.operating import What, check_key, number_of
 from statemachines.definition import State
@@ -157,6 +159,8 @@ class Client:
     ) -> Answered:
         """Begin a run by an event; else as ``send``.
 
+        A duplicate has begun one where the event did that it doubles, whatever has become of that run since.
+
         Raises:
             NotDoneError: the event was taken, and began no run, as where the key has one; what it did instead is told.
         """
@@ -165,9 +169,14 @@ class Client:
             found = await self.send(pipeline, key, event, data, why=why, event_id=event_id, timeout=timeout)
         except NotDoneError as error:
             raise NotDoneError(error.answered, so) from None
-        if found.taken and found.disposition not in ("started", "duplicate"):
-            raise NotDoneError(found, so)
-        return found
+        if not found.taken or found.disposition == Disposition.STARTED.word:
+            return found
+        if found.disposition == Disposition.DUPLICATE.word:
+            async with self._connections.asking() as connection:
+                asked = found.done.asked
+                if await has_begun(connection, self._namespace, pipeline, key, asked.event_id):
+                    return found
+        raise NotDoneError(found, so)
 
     async def complete(
         self,

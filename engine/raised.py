@@ -21,7 +21,7 @@ log = logging.getLogger("pointsman.engine")
 SELDOM_SECONDS = 5.0
 """What is of one kind is told so seldom at most."""
 KINDS_MAX = 1_000
-"""So many kinds are told apart; what comes of others is told each time."""
+"""So many kinds are told apart; all others are one kind together."""
 CAUSES_MAX = 5
 """So many exceptions are told that others come from."""
 
@@ -50,6 +50,10 @@ class Trace:
         return "".join(lines).rstrip("\n")
 
 
+OTHERS = object()
+"""The kind of what is of none of those that are told apart."""
+
+
 class Seldom:
     """Decides which of what is of one kind is told, and knows how many were not."""
 
@@ -61,11 +65,12 @@ class Seldom:
     def may(self, kind: Hashable) -> bool:
         """Whether one is told; else it is counted."""
         now = self._clock()
+        if kind not in self._until and len(self._until) >= KINDS_MAX:
+            kind = OTHERS
         if now < self._until.get(kind, now):
             self._more[kind] = self._more.get(kind, 0) + 1
             return False
-        if kind in self._until or len(self._until) < KINDS_MAX:
-            self._until[kind] = now + SELDOM_SECONDS
+        self._until[kind] = now + SELDOM_SECONDS
         return True
 
     def forget(self) -> None:
@@ -81,6 +86,11 @@ class Seldom:
             more = self._more.pop(kind, 0)
             if more:
                 yield kind, more
+
+    def left(self) -> Iterator[tuple[Hashable, int]]:
+        """Each kind of which some were not told, and how many; when it may be told again stays as it is."""
+        more, self._more = self._more, {}
+        yield from more.items()
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +120,14 @@ class FailedAttempts:
         if self._seldom.may(kind):
             log.log(level, "%s", sentence, extra={**known, "error": name, "trace": Trace.of(error)})
 
-    def tell_rest(self) -> None:
-        """Say how many failed like others, without a line of their own."""
-        for kind, more in self._seldom.over():
-            assert isinstance(kind, _Kind), "nothing else is told here"
-            said = "%s more attempt%s failed like that one"
-            log.log(kind.level, said, more, "" if more == 1 else "s", extra=kind.fields)
+    def tell_rest(self, *, at_once: bool = False) -> None:
+        """Say how many failed like others, without a line of their own; ``at_once``: those of just now, too."""
+        for kind, more in self._seldom.left() if at_once else self._seldom.over():
+            many = "" if more == 1 else "s"
+            if isinstance(kind, _Kind):
+                log.log(kind.level, "%s more attempt%s failed like that one", more, many, extra=kind.fields)
+            else:
+                log.warning("%s more attempt%s failed, each in one of very many ways", more, many)
 
 
 def _text(error: BaseException) -> str:

@@ -1,6 +1,6 @@
-"""What is kept of the log: whole months of it are dropped, once all that is in them is over.
+"""What is kept of the log: whole months of it are emptied, once all that is in them is over.
 
-A month of the log has the rows of the runs that began in it. It goes as a whole or not at all, and never while one of
+A month of the log has the rows of the runs that began in it. They go all at once or not at all, and never while one of
 its runs goes on, was changed lately, or has a dead letter that nobody has dealt with. The runs themselves stay, as they
 were: their keys are known on, and what still comes for them meets the policies for runs that have ended. Where such a
 policy has a row written, there is room for it: the month's partition stays, with nothing in it.
@@ -48,7 +48,7 @@ class Month:
     """What its rows take, with their indexes."""
     dropped: bool
     kept: str
-    """The sentence that says why it stays; empty where it was dropped, or would be."""
+    """The sentence that says why its rows stay; empty where they were dropped, or would be."""
     in_use: bool = False
     """Whether it stays only since somebody reads or writes it just now."""
 
@@ -86,7 +86,7 @@ class Pruned:
 async def prune(
     connection: Connection, before: datetime, *, who: str, why: str, dry_run: bool = False
 ) -> Pruned:
-    """Drop the months of the log, of all namespaces, whose runs have all ended and were changed last before a time.
+    """Empty the months of the log, of all namespaces, whose runs have all ended and were changed last before a time.
 
     With them go the notes from before that time: of events that moved nothing, of dead letters that were dealt with,
     and answers to operators; but those that a replay of rows which stay would ask for. Each month is a transaction of
@@ -99,7 +99,7 @@ async def prune(
     assert owner is not None, "the log is there"
     if not owner["is_owner"]:
         raise UsageError(
-            f"The role {owner['role']!r} does not own the log, so it may not drop anything of it. Give the address "
+            f"The role {owner['role']!r} does not own the log, so it may not empty any month of it. Give the address "
             "that migrate was given."
         )
     found = await connection.fetch(_SQL["months"], before)

@@ -118,8 +118,14 @@ async def run(
         outside.show(engine, relay)
         running = Running(engine, relay)
         async with (
-            _beside(tell_left_behind(settings.postgres, settings.namespace, machines)),
-            _beside(tell_lag(engine, settings.kafka, settings.group_name, settings.limits.lag_tell_seconds)),
+            _beside(
+                "telling of open runs that follow other versions",
+                tell_left_behind(settings.postgres, settings.namespace, machines),
+            ),
+            _beside(
+                "telling tools how far partitions are applied",
+                tell_lag(engine, settings.kafka, settings.group_name, settings.limits.lag_tell_seconds),
+            ),
             _relaying(running),
         ):
             if not until_idle:
@@ -192,9 +198,15 @@ class Goal:
 
 
 @contextlib.asynccontextmanager
-async def _beside(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
-    """Do this meanwhile; what is not done at the end is let be."""
-    task = asyncio.create_task(work)
+async def _beside(what: str, work: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    """Do this meanwhile; what is not done at the end is let be, and a mistake in it is told as it ends."""
+
+    def ended(task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("%s has met a mistake and ended; nothing else depends on it", what, exc_info=error)
+
+    task = asyncio.create_task(work, name=what)
+    task.add_done_callback(ended)
     try:
         yield
     finally:

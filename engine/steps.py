@@ -162,11 +162,12 @@ class Steps:
             self._serving = asyncio.create_task(self._serve(), name="steps")
 
     async def close(self) -> None:
-        """Let go of the store; attempts go on."""
+        """Let go of the store; attempts go on. How many have failed like others is told until now."""
         if self._serving is not None:
             self._serving.cancel()
             await asyncio.wait({self._serving})
             self._serving = None
+        self._failed.tell_rest(at_once=True)
 
     async def let_go(self) -> None:
         """Say that nothing goes on here any more."""

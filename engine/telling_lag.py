@@ -23,8 +23,9 @@ log = logging.getLogger("pointsman.engine")
 
 SUFFIX = ".lag"
 
-AGAIN_SECONDS = 3_600.0
-"""Kafka forgets a group to which nothing was told for days."""
+AGAIN_SECONDS = 60.0
+"""So often all of it is told, news or not: whoever resets or deletes the group takes it from tools until then, and
+Kafka itself forgets one to which nothing was told for days."""
 
 Positions = Mapping[Partition, int]
 

@@ -1,8 +1,9 @@
 """The one command of the tests: what a newcomer runs, and what CI runs. ``python -m tests``
 
 Lint, types and layers, then every suite, on a real Postgres and a real Apache Kafka where they can be had, then the
-demo. What cannot run on a machine is skipped and named at the end; where ``CI=true`` or
-``POINTSMAN_REQUIRE=kafka,postgres`` says that it must be there, its absence is a failure.
+demo; or only the steps that are named, as in ``python -m tests lint types``. What cannot run on a machine is skipped
+and named at the end; where ``CI=true`` or ``POINTSMAN_REQUIRE=kafka,postgres`` says that it must be there, its absence
+is a failure.
 """
 
 from __future__ import annotations
@@ -51,8 +52,15 @@ class Ended(NamedTuple):
 
 
 def main() -> int:
-    """Run every step, also after one has failed, and say which did."""
+    """Run every step, or those that are named, also after one has failed, and say which did."""
     only = sys.argv[1:]
+    known = [name for name, _ in STEPS]
+    if unknown := [name for name in only if name not in known]:
+        print(
+            f"No such steps: {', '.join(unknown)}. There are {', '.join(known)}. Nothing was run.",
+            file=sys.stderr,
+        )
+        return 2
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
     # Hundreds of processes are started: what one has compiled is there for the others.
     environment.pop("PYTHONDONTWRITEBYTECODE", None)

@@ -86,14 +86,14 @@ def prune(
     postgres: Postgres = None,
     json: Json = False,
 ) -> int:
-    """Drop old months of the log, of all namespaces. Only the role that owns the log may.
+    """Empty old months of the log, of all namespaces. Only the role that owns the log may.
 
-    A month has the rows of the runs that began in it. It goes once all of them have ended, were not changed for so
-    long, and have no open dead letters; engines may go on meanwhile. The runs stay as they ended, with their keys, so
-    that what still comes for them is late. Gone are their histories, and that an event is known again which such a
-    run took longer ago than its last sixteen. With them go notes that are as old: of events that moved nothing, of dead
-    letters that were dealt with, and answers to operators. Ends with 1 where a month stays only since somebody reads or
-    writes it just now.
+    A month has the rows of the runs that began in it. All of them go once the runs have ended, were not changed for so
+    long, and have no open dead letters; engines may go on meanwhile. The month's partition stays, and the runs stay as
+    they ended, with their keys, so that what still comes for them is late and has a place. Gone are their histories,
+    and that an event is known again which such a run took longer ago than its last sixteen. With them go notes that are
+    as old: of events that moved nothing, of dead letters that were dealt with, and answers to operators. Ends with 1
+    where a month stays as it is only since somebody reads or writes it just now.
     """
     check_text("--reason", reason)
     check_text("--who", who)
@@ -111,7 +111,7 @@ def prune(
         return ends_with
     for one in done.months:
         what = f"{counted(one.runs, 'run')}, {one.bytes / 1_000_000:,.1f} MB"
-        became = "dropped" if one.dropped else "would be dropped"
+        became = "emptied" if one.dropped else "would be emptied"
         say(f"{one.month}: {what}: {f'kept, since {one.kept}' if one.kept else became}.")
     if not done.months:
         say(f"No month of the log ended before {done.before:%Y-%m-%d}.")

@@ -1,4 +1,4 @@
-"""Months of the log that were dropped, and with them the rows of the runs that had begun in them."""
+"""Months of the log that were emptied: the rows of the runs that had begun in them are gone."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class Dropped:
         self.months = months
 
     def of(self, run: int) -> DroppedMonth | None:
-        """The dropped month that a run's rows were in; None where they are there."""
+        """The month that was emptied of a run's rows; None where they are there."""
         return next((one for one in self.months if one.first <= run < one.behind), None)
 
 
 async def keep_months(connection: Connection) -> None:
-    """Have no month be dropped until the transaction ends, of which this is the first statement.
+    """Have no month be emptied until the transaction ends, of which this is the first statement.
 
     Rows that are dropped are gone for all at once, while it would know of no such month.
     """
@@ -76,6 +76,6 @@ async def check_not_dropped(connection: Connection, pipeline: str, run: Run) -> 
     if month is not None:
         raise NotFoundError(
             f"The history of the run {run.key!r} of {pipeline!r} is gone: the log of {month.month:%Y-%m}, when it "
-            f"began, was dropped by {month.who} at {shown_time(month.at)} ({month.why}). How it ended is still known: "
+            f"began, was emptied by {month.who} at {shown_time(month.at)} ({month.why}). How it ended is still known: "
             f"pointsman runs --pipeline {pipeline} --key {run.key}"
         )

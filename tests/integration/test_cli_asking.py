@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.store.connecting import Connection
 from tests.cli import Done, apart, pointsman, started
 from tests.integration.test_cli_run import engine_on, pipeline, publish, reader_on, rows, run
 from tests.services import Database, Kafka, TopicFactory
@@ -160,6 +161,27 @@ async def test_a_process_says_the_same_and_ends_in_the_same_way(shop: Shop) -> N
         ["dead-letters", "redrive", "1"],
     ):
         assert apart(*words, on=on) == pointsman(*words, on=on)
+
+
+async def test_a_process_says_the_same_of_what_it_reads_and_of_many_runs(
+    shop: Shop, reader: Connection
+) -> None:
+    on, why = engine_on(shop.database, shop.kafka), ("--reason", "a look")
+    sends = "send", "order", "o-1", "order.paid", "-", "--id", "cash", "--wait", "0", "--json", *why
+    maps = "definitions", "map", "order", "--from", "1", "--to", "1", *why
+    for words, given, code, said in (
+        (sends, '{"order_id": "o-1", "amount": 7, "by": "Zoë"}', 0, '"taken": false'),
+        (sends, '{"order_id": "o-1', 2, "The data is no JSON"),
+        (sends, "", 2, "The data is no JSON"),
+        ([*maps, "--json", "--dry-run"], None, 0, '"runs": 2'),
+        ([*maps, "--json"], "y\n", 2, "There is no terminal to ask on"),
+    ):
+        process, here = (how(*words, input=given, on=on) for how in (apart, pointsman))
+        assert process == here
+        assert (here.code, said in here.out + here.err) == (code, True), here
+    # What both have read is what came to the store.
+    bodies = await reader.fetch("select convert_from(body, 'UTF8') as body from pointsman.inbox")
+    assert ["Zoë" in row["body"] for row in bodies] == [True, True]
 
 
 async def test_dead_letters_are_redriven_and_dropped_by_an_engine_once(shop: Shop) -> None:

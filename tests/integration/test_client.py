@@ -23,9 +23,11 @@ from engine.client import (
 from engine.errors import PointsmanError, RefusedError, UsageError
 from engine.reading import NotFoundError
 from engine.store.connecting import Connection
+from statemachines.definition import Pipeline
 from tests.chaos.slots import until
 from tests.feeding import Feeding, event, feed
-from tests.lending import TOPIC, Applied, Verdict, Withdrawn, World, clear, lending_pipeline
+from tests.lending import TOPIC, Applied, Loan, Verdict, Withdrawn, World, clear, lending_pipeline
+from tests.lent import told
 from tests.services import Database, execute
 
 SECONDS = 30.0
@@ -41,10 +43,6 @@ def world() -> Iterator[World]:
 async def client(database: Database) -> AsyncIterator[Client]:
     async with Client(database.engine_dsn, who="the till") as made:
         yield made
-
-
-def told(kind: str, loan: str = "l1") -> RawRecord:
-    return event(f"loan.{kind}", {"loan": loan}, topic=TOPIC)
 
 
 @dataclass
@@ -64,9 +62,9 @@ class Serving:
 
 
 @contextlib.asynccontextmanager
-async def serving(database: Database) -> AsyncIterator[Serving]:
+async def serving(database: Database, flow: Pipeline[Loan] | None = None) -> AsyncIterator[Serving]:
     """An engine that takes up what is asked, as soon as it is."""
-    async with feed(database, lending_pipeline()) as feeding:
+    async with feed(database, flow or lending_pipeline()) as feeding:
         served = Serving(feeding)
 
         async def serve() -> None:
@@ -125,6 +123,64 @@ async def test_what_is_sent_is_answered_with_what_became_of_it_and_where_the_run
             await client.send("landing", "l1", Applied(loan="l1"))
         with pytest.raises(UsageError, match="That has no words in JSON"):
             await client.send("lending", "l1", "loan.applied", {"loan": object()})
+
+
+async def test_a_duplicate_has_begun_a_run_where_the_event_did_that_it_doubles(
+    database: Database, client: Client, world: World
+) -> None:
+    async with serving(database) as feeding:
+        await feeding.records(event("loan.applied", {"loan": "l1"}, id="two", topic=TOPIC))
+        # It has the id of what has begun the run, and is another event, since it is of another source.
+        for disposition in ("deferred", "duplicate"):
+            with pytest.raises(NotDoneError, match="That has begun no run 'l1' of lending") as none:
+                await client.start("lending", "l1", Applied(loan="l1"), event_id="two")
+            assert none.value.answered.disposition == disposition
+        await client.start("lending", "l2", Applied(loan="l2"), event_id="three")
+        # It has waited, and then begins the next run of the key.
+        await client.send("lending", "l1", Withdrawn(loan="l1"), event_id="four")
+        for generation in (1, 2):
+            begun = await client.start("lending", "l1", Applied(loan="l1"), event_id="two")
+            assert begun.disposition == "duplicate"
+            assert begun.run is not None
+            assert begun.run.generation == generation
+            await client.send("lending", "l1", Withdrawn(loan="l1"), event_id=f"five {generation}")
+            await client.start("lending", "l1", Applied(loan="l1"), event_id=f"six {generation}")
+        with pytest.raises(NotDoneError, match="That has begun no run") as left:
+            await client.start("lending", "l1", "loan.withdrawn", {"loan": "l1"}, event_id="four")
+        assert left.value.answered.disposition == "duplicate"
+
+
+async def test_events_of_one_id_that_are_sent_to_several_runs_are_several(
+    database: Database, client: Client, world: World
+) -> None:
+    async with serving(database):
+        for disposition in ("started", "duplicate"):
+            for loan in ("l2", "l1"):
+                begun = await client.start("lending", loan, Applied(loan=loan), event_id="one")
+                assert begun.disposition == disposition
+                assert repr(loan) in begun.sentence
+        answers = (await client.explain("one")).answers
+        assert [(one.key, one.current.disposition) for one in answers] == [
+            ("l2", "started"),
+            ("l1", "started"),
+        ]
+        assert [len(one.earlier) for one in answers] == [1, 1]
+
+
+async def test_a_duplicate_by_its_business_key_has_begun_what_the_first_of_them_did(
+    database: Database, client: Client, world: World
+) -> None:
+    flow = lending_pipeline()
+    flow.policy(Applied, duplicate_by="loan")
+    flow.policy(Withdrawn, duplicate_by="loan")
+    async with serving(database, flow):
+        await client.start("lending", "l1", Applied(loan="l1"), event_id="one")
+        again = await client.start("lending", "l1", Applied(loan="l1"), event_id="another")
+        assert again.disposition == "duplicate"
+        await client.send("lending", "l1", Withdrawn(loan="l1"))
+        with pytest.raises(NotDoneError, match="That has begun no run") as left:
+            await client.start("lending", "l1", Withdrawn(loan="l1"))
+        assert left.value.answered.disposition == "duplicate"
 
 
 async def test_what_no_engine_takes_up_waits_and_is_said_to(

@@ -2,78 +2,40 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
-import orjson
 import pytest
 
-from connectors.source import RawRecord
-from engine.batch import Batch
 from engine.cli.working import step_words
-from engine.commands import in_portions
-from engine.errors import UsageError
 from engine.reading import (
-    AskedOfRun,
-    NotFoundError,
-    ask_complete,
     explain,
     history,
-    list_dead_letters,
     list_runs,
-    replay,
     show,
-    verify,
 )
-from engine.store.connecting import Connection, connect
-from engine.store.contract import LostRunsError
-from engine.store.values import Command
-from statemachines.later import Later
-from statemachines.limits import TOKEN_CHARACTERS_MAX
-from statemachines.machine import compile_pipeline
-from statemachines.step import Call
-from tests.feeding import BEGINS, Feeding, event, feed
-from tests.lending import TOPIC, Verdict, World, clear, lending_pipeline, token_of
-from tests.operators import WHO, WHY, ask, ask_pipeline, complete
-from tests.services import Database, execute
-
-VERDICT = {"by": "bo", "amount": 5}
-TOKEN = "case l1/1"
+from engine.store.connecting import Connection
+from tests.feeding import feed
+from tests.lending import Verdict, World, clear, lending_pipeline
+from tests.lent import (
+    TOKEN,
+    VERDICT,
+    check_the_log,
+    rows,
+    states,
+    take_until,
+    told,
+    waits,
+)
+from tests.operators import WHO, WHY, complete
+from tests.services import Database
 
 
 @pytest.fixture
 def world() -> Iterator[World]:
     yield clear()
     clear()
-
-
-def told(kind: str, loan: str = "l1") -> RawRecord:
-    return event(f"loan.{kind}", {"loan": loan}, topic=TOPIC)
-
-
-async def check_the_log(reader: Connection, **options: Any) -> None:
-    verified = await verify(reader, "default")
-    assert verified.is_clean, verified
-    replayed = await replay(reader, "default", [compile_pipeline(lending_pipeline(**options))])
-    assert replayed.is_equal, replayed
-
-
-async def rows(reader: Connection, loan: str = "l1") -> list[tuple[str, str, str]]:
-    found = await history(reader, "default", "lending", loan)
-    return [(row.event.type, row.event.kind, " ".join(row.to_states)) for row in found]
-
-
-async def states(reader: Connection) -> dict[str, str]:
-    return {run.key: " ".join(run.configuration) for run in await list_runs(reader, "default")}
-
-
-async def waits(feeding: Feeding, *loans: str) -> None:
-    """These are applied for, and reviewed outside by now."""
-    await feeding.records(*(told("applied", loan) for loan in loans or ("l1",)))
-    await feeding.work()
 
 
 async def test_what_goes_on_outside_waits_as_a_row_and_takes_no_room(
@@ -212,28 +174,27 @@ async def test_what_is_not_completed_in_time_has_timed_out_as_any_step(
     database: Database, reader: Connection, world: World
 ) -> None:
     options: dict[str, Any] = {"within": timedelta(hours=1), "attempts": 2, "undone": True}
+
+    async def is_tried_again() -> bool:
+        return len(world.calls) == 2
+
+    async def has_failed() -> bool:
+        return await states(reader) == {"l1": "failed"}
+
     async with feed(database, lending_pipeline(**options)) as feeding:
         await waits(feeding)
         feeding.clock.now += timedelta(minutes=59)
         await feeding.work()
         assert len(world.calls) == 1
         feeding.clock.now += timedelta(minutes=2)
-        await feeding.begin_steps()
-        while len(world.calls) < 2:
-            await feeding.steps.arrived.wait()
-            await feeding.take_results()
-        await feeding.steps.close()
+        await take_until(feeding, is_tried_again)
         await feeding.work()
         late = await complete(feeding, TOKEN, VERDICT)
         assert late.disposition == "void"
         assert late.sentence.endswith("it was not completed in time. Nothing was changed.")
         assert await states(reader) == {"l1": "reviewing"}
         feeding.clock.now += timedelta(hours=2)
-        await feeding.begin_steps()
-        while await states(reader) != {"l1": "failed"}:
-            await feeding.steps.arrived.wait()
-            await feeding.take_results()
-        await feeding.steps.close()
+        await take_until(feeding, has_failed)
     [run] = await list_runs(reader, "default")
     assert run.context["notes"] == [
         "TimeoutError after 2: it was not completed within the time that its Later gave"
@@ -256,204 +217,6 @@ async def test_what_is_left_while_it_waits_is_undone_at_once_and_nobody_knows_wh
     assert sorted(world.made, key=str) == [("l1", None), ("l2", Verdict(by="bo", amount=5))]
     assert await states(reader) == {"l1": "withdrawn", "l2": "withdrawn"}
     await check_the_log(reader, undone=True)
-
-
-async def test_two_that_wait_cannot_have_one_token(
-    database: Database, reader: Connection, world: World
-) -> None:
-    world.script[:] = [lambda _call: Later("same")] * 3
-    async with feed(database, lending_pipeline()) as feeding:
-        await waits(feeding, "l1")
-        await waits(feeding, "l2", "l3")
-    assert await states(reader) == {"l1": "reviewing", "l2": "failed", "l3": "failed"}
-    said = {run.key: run.context["notes"] for run in await list_runs(reader, "default")}
-    assert said["l2"] == [
-        "ResultError after 1: another step waits to be completed by the token 'same' already"
-    ]
-    await check_the_log(reader)
-
-
-async def test_two_that_come_to_wait_in_one_commit_cannot_either(
-    database: Database, reader: Connection, world: World
-) -> None:
-    world.script[:] = [lambda _call: Later("same")] * 2
-    async with feed(database, lending_pipeline()) as feeding:
-        await waits(feeding, "l1", "l2")
-        assert sorted((await states(reader)).values()) == ["failed", "reviewing"]
-        assert (await complete(feeding, "same", VERDICT)).done
-    await check_the_log(reader)
-
-
-@pytest.mark.parametrize(
-    ("later", "said"),
-    [
-        (Later(""), "review returned Later with the token ''"),
-        (Later("x" * (TOKEN_CHARACTERS_MAX + 1)), f"a text of at most {TOKEN_CHARACTERS_MAX} characters"),
-        (Later("a\0b"), "all of them printable"),
-        (Later(7), "review returned Later with the token 7"),  # type: ignore[arg-type]  # that is the mistake
-        (Later("a", timedelta(0)), "review returned Later(within=datetime.timedelta(0))"),
-    ],
-)
-async def test_what_cannot_be_waited_for_fails_the_step(
-    database: Database, reader: Connection, world: World, later: Later, said: str
-) -> None:
-    world.script[:] = [later]
-    async with feed(database, lending_pipeline()) as feeding:
-        await waits(feeding)
-    [run] = await list_runs(reader, "default")
-    assert said in run.context["notes"][0]
-    assert len(world.calls) == 1, "it would return that again"
-    await check_the_log(reader)
-
-
-async def test_of_a_held_run_it_waits_behind_the_hold_and_is_taken_once(
-    database: Database, reader: Connection, world: World
-) -> None:
-    async with feed(database, lending_pipeline()) as feeding:
-        await waits(feeding)
-        await ask(feeding, "pause", "lending", "l1")
-        done = await complete(feeding, TOKEN, VERDICT)
-        assert (done.done, done.disposition) == (True, "held")
-        assert "until the run goes on" in done.sentence
-        again = await complete(feeding, TOKEN, VERDICT)
-        assert (again.done, again.disposition) == (False, "void")
-        assert await states(reader) == {"l1": "reviewing"}
-        await check_the_log(reader)
-        await ask(feeding, "resume", "lending", "l1")
-    assert await states(reader) == {"l1": "granted"}
-    await check_the_log(reader)
-
-
-async def test_a_token_is_known_although_its_run_is_held(
-    database: Database, reader: Connection, world: World
-) -> None:
-    async with feed(database, lending_pipeline()) as feeding:
-        await feeding.records(told("applied"))
-        await feeding.begin_steps()
-        await feeding.steps.arrived.wait()
-        await ask(feeding, "pause", "lending", "l1")
-        await feeding.take_results()
-        await feeding.steps.close()
-        assert (await complete(feeding, TOKEN, VERDICT)).disposition == "held"
-        await ask(feeding, "resume", "lending", "l1")
-    assert await states(reader) == {"l1": "granted"}
-    await check_the_log(reader)
-
-
-async def test_a_result_that_the_run_cannot_take_holds_it_and_is_redriven(
-    database: Database, reader: Connection, world: World
-) -> None:
-    async with feed(database, lending_pipeline()) as feeding:
-        await waits(feeding)
-        done = await complete(feeding, TOKEN, {"by": "bo", "amount": -1})
-        assert (done.failed, done.disposition) == (True, "dead-lettered")
-        assert "nobody lends less than nothing" in done.sentence
-        [letter] = await list_dead_letters(reader, "default")
-        assert done.dead_letter == letter.id
-        again = await complete(feeding, TOKEN, error="never mind")
-        assert (again.failed, again.disposition) == (True, "void")
-        assert "could not take: it is held by a dead letter" in again.sentence
-        await check_the_log(reader)
-        await feeding.redrive(letter.id)
-    [letter, _] = await list_dead_letters(reader, "default", status=None)
-    await check_the_log(reader)
-
-
-async def test_a_token_that_was_told_when_its_state_had_been_left_is_no_unknown_one(
-    database: Database, reader: Connection, world: World
-) -> None:
-    async with feed(database, lending_pipeline()) as feeding:
-        await feeding.records(told("applied"))
-        await feeding.begin_steps()
-        await feeding.steps.arrived.wait()
-        await feeding.records(told("withdrawn"))
-        await feeding.take_results()
-        await feeding.steps.close()
-        assert (await complete(feeding, TOKEN, VERDICT)).disposition == "void"
-    await check_the_log(reader)
-
-
-async def test_a_token_of_an_attempt_that_was_stopped_is_no_unknown_one(
-    database: Database, reader: Connection, world: World
-) -> None:
-    begun = asyncio.Event()
-
-    async def hand_over_all_the_same(call: Call) -> Later:
-        begun.set()
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.Event().wait()
-        return Later(token_of(call))
-
-    world.script.append(hand_over_all_the_same)
-    async with feed(database, lending_pipeline(undone=True)) as feeding:
-        await feeding.records(told("applied"))
-        await feeding.begin_steps()
-        await begun.wait()
-        await feeding.records(told("withdrawn"))
-        await feeding.work()
-        assert (await complete(feeding, TOKEN, VERDICT)).disposition == "void"
-    assert world.made == [("l1", None)], "nobody knows what it did, so it is undone"
-    await check_the_log(reader, undone=True)
-
-
-async def test_a_token_of_an_attempt_that_nobody_waits_for_is_no_unknown_one(
-    database: Database, reader: Connection, world: World
-) -> None:
-    begun = asyncio.Event()
-
-    async def hand_over_all_the_same(call: Call) -> Later:
-        begun.set()
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.Event().wait()
-        return Later(token_of(call))
-
-    world.script.append(hand_over_all_the_same)
-    async with feed(database, lending_pipeline()) as feeding:
-        await feeding.records(told("applied"))
-        await feeding.begin_steps()
-        await begun.wait()
-        await feeding.records(told("withdrawn"))
-        await asyncio.wait_for(feeding.steps.arrived.wait(), 10)
-        await feeding.take_results()
-        late = await complete(feeding, TOKEN, VERDICT)
-        assert (late.failed, late.disposition) == (True, "void")
-        assert not feeding.steps.are_going
-    await check_the_log(reader)
-
-
-async def test_what_completes_it_while_its_pipeline_is_paused_comes_before_the_end_of_its_time(
-    database: Database, reader: Connection, world: World
-) -> None:
-    flow = lending_pipeline(within=timedelta(hours=1))
-    async with feed(database, flow) as feeding:
-        await waits(feeding)
-        await ask_pipeline(feeding, "pause", "lending")
-        assert not (await complete(feeding, TOKEN, VERDICT)).taken
-        feeding.clock.now += timedelta(hours=2)
-        # It goes on, and who looks after steps is the first to know.
-        await execute(database.owner_dsn, "delete from pointsman.pauses")
-        await feeding.committer.learn_pauses()
-        await feeding.begin_steps()
-        await feeding.steps.turned.wait()
-        await feeding.steps.close()
-        assert not feeding.steps.has_results
-        await feeding.commands()
-    (run,) = await list_runs(reader, "default")
-    assert run.configuration == ["granted"]
-
-
-async def test_a_token_that_nobody_knows_is_said_to_be_unknown(
-    database: Database, reader: Connection, world: World
-) -> None:
-    async with feed(database, lending_pipeline()) as feeding:
-        for token in ("nobody's", "", "x" * 1_000, "a\0b"):
-            with pytest.raises(
-                NotFoundError, match="No step in the namespace 'default' waits to be completed"
-            ):
-                await complete(feeding, token, VERDICT)
-        with pytest.raises(UsageError, match="Say why it failed"):
-            await complete(feeding, TOKEN, error="")
-    assert await reader.fetchval("select count(*) from pointsman.inbox") == 0
 
 
 async def test_the_version_that_the_run_follows_must_be_loaded(
@@ -506,66 +269,3 @@ async def test_show_history_and_explain_tell_of_what_goes_on_outside(
         answer = (await explain(reader, "default", event_id=void.event_id)).answers[0]
         assert answer.current.disposition == "void"
         assert "had ended it by leaving its state" in answer.current.sentence
-
-
-async def ask_all(feeding: Feeding, loans: list[str]) -> list[AskedOfRun]:
-    connection = await connect(feeding.database.engine_dsn, for_engine=False)
-    try:
-        return [
-            await ask_complete(
-                connection,
-                feeding.namespace,
-                f"case {loan}/1",
-                result=orjson.dumps(VERDICT),
-                who=WHO,
-                why=WHY,
-            )
-            for loan in loans
-        ]
-    finally:
-        await connection.close()
-
-
-async def test_many_are_completed_in_one_commit_and_one_by_one_where_that_is_lost(
-    database: Database, reader: Connection, world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    loans = [f"l{number:02}" for number in range(20)]
-    async with feed(database, lending_pipeline()) as feeding:
-        await waits(feeding, *loans)
-        await ask_all(feeding, [*loans[:10], loans[0]])
-        await feeding.commands()
-        commits = (
-            "select count(distinct at), count(*) filter (where done), count(*) from pointsman.operations"
-        )
-        assert tuple(await reader.fetchrow(commits) or ()) == (2, 10, 11)
-        commit, tried = feeding.committer.commit, list[int]()
-
-        async def lose_the_first(batch: Batch) -> None:
-            tried.append(len(batch.commit.commands))
-            if len(tried) == 1:
-                raise LostRunsError("another engine moved a run first")
-            await commit(batch)
-
-        monkeypatch.setattr(feeding.committer, "commit", lose_the_first)
-        await ask_all(feeding, loans[10:])
-        await feeding.commands()
-        assert tried == [10, *[1] * 10]
-    assert set((await states(reader)).values()) == {"granted"}
-    await check_the_log(reader)
-
-
-def test_only_completions_of_different_runs_are_taken_together_and_in_their_order() -> None:
-    def command(number: int, what: str, key: str, pipeline: int = 1) -> Command:
-        return Command(number, pipeline, what, orjson.dumps({"key": key}), WHO, WHY, BEGINS)
-
-    asked = [
-        command(1, "complete", "a"),
-        command(2, "fail", "b"),
-        command(3, "complete", "a", 2),
-        command(4, "complete", "b"),
-        command(5, "pause", "c"),
-        command(6, "send", "d"),
-        command(7, "complete", "b"),
-    ]
-    assert [[one.id for one in several] for several in in_portions(asked)] == [[1, 2, 3], [4], [5], [6], [7]]
-    assert in_portions([]) == []

@@ -464,10 +464,10 @@ async def test_the_command_says_what_goes_and_what_stays(database: Database) -> 
     first, second, third = tried.out.splitlines()
     assert third == "No notes are as old."
     assert first.startswith("2024-05: 1 run, ")
-    assert first.endswith(" MB: would be dropped.")
+    assert first.endswith(" MB: would be emptied.")
     assert second.endswith(" MB: kept, since 1 run has not ended.")
     done = pointsman("prune", "--older-than", "400", "--reason", "as agreed", on=on)
-    assert done.out.splitlines()[0].endswith(": dropped.")
+    assert done.out.splitlines()[0].endswith(": emptied.")
     none = pointsman("prune", "--older-than", "30000", on=on)
     assert none.out.startswith("No month of the log ended before ")
     assert none.out.endswith("\nNo notes are as old.\n")

@@ -13,6 +13,7 @@ import pytest
 from connectors.executor import Ended
 from connectors.source import RawRecord
 from engine import executors as executors_module
+from engine.executions import StepResult
 from engine.limits import EngineLimits
 from engine.reading import history, list_runs, replay, verify
 from engine.store.connecting import Connection
@@ -45,6 +46,19 @@ async def heard(feeding: Feeding) -> None:
     """Have the run take what became of an attempt next."""
     await asyncio.wait_for(feeding.steps.arrived.wait(), 10)
     assert await feeding.take_results()
+
+
+async def ended(feeding: Feeding) -> StepResult:
+    """What became of an attempt next, which no run is told of."""
+    await asyncio.wait_for(feeding.steps.arrived.wait(), 10)
+    [result] = feeding.steps.take()
+    return result
+
+
+async def call_off(database: Database, yard: Yard) -> None:
+    """Have the state be left while no engine begins attempts, or hears of any."""
+    async with feed(database, hauling(), executors=executors_of(yard)) as feeding:
+        await feeding.records(told("called_off"))
 
 
 async def rows(reader: Connection) -> list[tuple[str, str]]:
@@ -126,8 +140,7 @@ async def test_what_nobody_knows_of_is_lost(database: Database, reader: Connecti
     async with gone(database, yard):
         yard.jobs.clear()
         async with found_by(database, yard) as feeding:
-            await asyncio.wait_for(feeding.steps.arrived.wait(), 10)
-            [lost] = feeding.steps.take()
+            lost = await ended(feeding)
     assert (lost.event_type, lost.data["error"], lost.data["lost"]) == ("tried.step.haul", "LostError", True)
 
 
@@ -155,8 +168,7 @@ async def test_one_whose_state_was_left_is_told_to_end_and_is_undone_as_it_ended
     database: Database, reader: Connection, yard: Yard
 ) -> None:
     async with gone(database, yard):
-        async with feed(database, hauling(), executors=executors_of(yard)) as feeding:
-            await feeding.records(told("called_off"))
+        await call_off(database, yard)
         assert yard.job.told_to_end == 0
         yard.job.heeds = False
         async with found_by(database, yard) as feeding:
@@ -185,12 +197,10 @@ async def test_one_that_ended_before_it_could_be_told_to_has_made_what_it_made(
     database: Database, reader: Connection, yard: Yard
 ) -> None:
     async with gone(database, yard):
-        async with feed(database, hauling(), executors=executors_of(yard)) as feeding:
-            await feeding.records(told("called_off"))
+        await call_off(database, yard)
         yard.job.end(Ended(7))
         async with found_by(database, yard) as feeding:
-            await asyncio.wait_for(feeding.steps.arrived.wait(), 10)
-            [stopped] = feeding.steps.take()
+            stopped = await ended(feeding)
     said = stopped.event_type, stopped.data["how"], stopped.data["data"]
     assert said == ("stopped.step.haul", "ended", 7)
 
@@ -199,12 +209,10 @@ async def test_one_whose_state_was_left_and_that_nobody_knows_of_is_unknown(
     database: Database, reader: Connection, yard: Yard
 ) -> None:
     async with gone(database, yard):
-        async with feed(database, hauling(), executors=executors_of(yard)) as feeding:
-            await feeding.records(told("called_off"))
+        await call_off(database, yard)
         yard.jobs.clear()
         async with found_by(database, yard) as feeding:
-            await asyncio.wait_for(feeding.steps.arrived.wait(), 10)
-            [stopped] = feeding.steps.take()
+            stopped = await ended(feeding)
     assert (stopped.event_type, stopped.data["how"]) == ("stopped.step.haul", "unknown")
 
 
@@ -215,9 +223,8 @@ async def test_its_time_goes_on_from_when_it_began(
     async with gone(database, yard, **options):
         yard.now += 60
         async with found_by(database, yard, **options) as feeding:
-            await asyncio.wait_for(feeding.steps.arrived.wait(), 10)
+            result = await ended(feeding)
             assert yard.job.told_to_end == 1
-            [result] = feeding.steps.take()
     assert (result.event_type, result.data["error"]) == ("tried.step.haul", "TimeoutError")
     assert "not done within 60 seconds" in result.data["message"]
 
@@ -275,8 +282,8 @@ async def test_one_that_was_taken_by_an_engine_that_did_not_hear_so_goes_on_with
     database: Database, reader: Connection, yard: Yard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with gone(database, yard):
-        async with feed(database, hauling(), executors=executors_of(yard)) as feeding:
-            await feeding.records(told("called_off"))
+        await call_off(database, yard)
+        job = yard.job
         async with feed(database, hauling(), limits=LIMITS, executors=executors_of(yard)) as feeding:
             takes = feeding.store.take_executions
 
@@ -292,7 +299,8 @@ async def test_one_that_was_taken_by_an_engine_that_did_not_hear_so_goes_on_with
             monkeypatch.undo()
             await feeding.begin_steps()
             await heard(feeding)
-            assert yard.job.told_to_end == 1
+            # It is undone by now, perhaps, and the yard has another job.
+            assert job.told_to_end == 1
     kinds = ["haul.ordered", "haul.called_off", "stopped.step.haul"]
     assert [type_ for type_, _ in await rows(reader)][:3] == kinds
     [stopped] = await reader.fetch("select payload from pointsman.events where type = 'stopped.step.haul'")

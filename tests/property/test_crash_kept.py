@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
-
 import pytest
 
 from connectors.executor import Ended
@@ -12,6 +9,7 @@ from engine.log import Kind
 from statemachines.machine import compile_pipeline
 from statemachines.run import Status
 from tests.feeding import event
+from tests.property.faults import WAYS, told_as
 from tests.simulated import Fate, Simulated, check_alive
 from tests.yard import TOPIC, Haul, Job, Yard, YardExecutor, hauling
 
@@ -19,19 +17,8 @@ SHARE = 17
 """One of so many points is tried, another one for each way; all of them in the long form."""
 TAKES_SECONDS = 20.0
 """Longer than it takes until an engine that has crashed is missed."""
-WAYS = [
-    pytest.param(Fate.CRASH, None, 0, id="crash, missed once it is silent"),
-    pytest.param(Fate.CRASH, "one", 1, id="crash, and started anew under its name"),
-    pytest.param(Fate.BREAK, None, 2, id="break"),
-]
 
-
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    """What engines say of connections that break is as it should be."""
-    logging.disable(logging.CRITICAL)
-    yield
-    logging.disable(logging.NOTSET)
+pytestmark = pytest.mark.usefixtures("quiet")
 
 
 def live(
@@ -68,9 +55,10 @@ def tried(fate: Fate, instance: str | None, share: int, of: int) -> int:
     check(world, yard)
     points = range(1 + share, len(world.passed) + 1, of)
     for point in points:
-        lived, outside = live({point: fate}, instance)
-        check(lived, outside)
-        assert lived.deaths == (fate is Fate.CRASH)
+        with told_as(f"live({{{point}: {fate}}}, {instance!r})"):
+            lived, outside = live({point: fate}, instance)
+            check(lived, outside)
+            assert lived.deaths == (fate is Fate.CRASH)
     return len(points)
 
 

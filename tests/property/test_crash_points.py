@@ -7,14 +7,14 @@ A failure names the point, the turn, or the seed, with which it can be lived aga
 from __future__ import annotations
 
 import itertools
-import logging
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import lru_cache
 
 import pytest
 
 from tests.property.crashing import ENOUGH, Lived, check, check_the_stories, live
+from tests.property.faults import WAYS, told_as
 from tests.simulated import Fate
 
 SHARE = 5
@@ -25,20 +25,8 @@ SEEDS_LONG = 2_000
 FAULTS_MAX = 6
 FEW_POINTS, MANY_POINTS = 20, 150
 """At most so many are between two faults; either they come in quick succession or they do not."""
-WAYS = [
-    pytest.param(Fate.CRASH, None, 0, id="crash, missed once it is silent"),
-    pytest.param(Fate.CRASH, "one", 1, id="crash, and started anew under its name"),
-    pytest.param(Fate.BREAK, None, 2, id="break"),
-]
-"""What happens, how the engine is called, and which share it is."""
 
-
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    """What engines say of connections that break is as it should be."""
-    logging.disable(logging.CRITICAL)
-    yield
-    logging.disable(logging.NOTSET)
+pytestmark = pytest.mark.usefixtures("quiet")
 
 
 @lru_cache(maxsize=1)
@@ -83,28 +71,20 @@ def lived_by(seed: int) -> Lived:
 
 def try_points(numbers: Iterable[int], fate: Fate, instance: str | None) -> None:
     for number in numbers:
-        try:
+        with told_as(f"lived_with({number}, {fate}, {instance!r}), where {usual().world.passed[number - 1]}"):
             lived_with(number, fate, instance)
-        except Exception as error:
-            name = usual().world.passed[number - 1]
-            message = f"lived_with({number}, {fate}, {instance!r}), where {name}: {error}"
-            raise AssertionError(message) from error
 
 
 def try_turns(numbers: Iterable[int]) -> None:
     for number in numbers:
-        try:
+        with told_as(f"lived_to({number})"):
             lived_to(number)
-        except Exception as error:
-            raise AssertionError(f"lived_to({number}): {error}") from error
 
 
 def try_seeds(seeds: Iterable[int]) -> None:
     for seed in seeds:
-        try:
+        with told_as(f"lived_by({seed})"):
             lived_by(seed)
-        except Exception as error:
-            raise AssertionError(f"lived_by({seed}): {error}") from error
 
 
 def test_without_any_fault_all_is_well() -> None:

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 import random
-from collections.abc import Iterator
 from functools import lru_cache
 
 import pytest
 
 from tests.property.crashing import ENOUGH, Lived
 from tests.property.crashing_scopes import BESIDE, check, live
+from tests.property.faults import told_as
 from tests.simulated import Fate
 
 SHARE, SHARE_OF_TURNS = 6, 17
 SEEDS, SEEDS_LONG = 30, 1_000
 
-
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    """What engines say of connections that break is as it should be."""
-    logging.disable(logging.CRITICAL)
-    yield
-    logging.disable(logging.NOTSET)
+pytestmark = pytest.mark.usefixtures("quiet")
 
 
 @lru_cache(maxsize=1)
@@ -59,10 +52,8 @@ def test_without_any_fault_goods_are_undone_beside_papers() -> None:
 @pytest.mark.parametrize(("fate", "which"), [(Fate.CRASH, 0), (Fate.BREAK, 3)])
 def test_a_fault_at_some_points_leaves_nothing_undone_or_done_twice(fate: Fate, which: int) -> None:
     for point in range(1 + which, points() + 1, SHARE):
-        try:
+        with told_as(f"lived_with({point}, {fate})"):
             lived_with(point, fate)
-        except Exception as error:
-            raise AssertionError(f"lived_with({point}, {fate}): {error}") from error
 
 
 @pytest.mark.long
@@ -74,18 +65,14 @@ def test_a_fault_at_any_point_leaves_nothing_undone_or_done_twice(fate: Fate) ->
 
 def test_a_crash_at_some_awaits_leaves_nothing_undone_or_done_twice() -> None:
     for turn in range(1, usual().world.turns, SHARE_OF_TURNS):
-        try:
+        with told_as(f"live(crash_turn={turn})"):
             check(live(crash_turn=turn))
-        except Exception as error:
-            raise AssertionError(f"live(crash_turn={turn}): {error}") from error
 
 
 def test_several_faults_leave_nothing_undone_or_done_twice() -> None:
     for seed in range(SEEDS):
-        try:
+        with told_as(f"lived_by({seed})"):
             lived_by(seed)
-        except Exception as error:
-            raise AssertionError(f"lived_by({seed}): {error}") from error
 
 
 @pytest.mark.long

@@ -20,6 +20,7 @@ from statemachines.outcome import Moved, Outcome
 from statemachines.results import done_event, stopped_event
 from statemachines.run import Run
 from statemachines.stated import Undo
+from tests.property.faults import told_as
 from tests.property.scopes import EVENTS, SETTLE, TICK, Sketch, sketch
 from tests.property.test_undoing import after, occurrence
 
@@ -223,10 +224,8 @@ def lived_by(seed: int) -> None:
 
 def try_seeds(seeds: Iterable[int]) -> None:
     for seed in seeds:
-        try:
+        with told_as(f"lived_by({seed})"):
             lived_by(seed)
-        except Exception as error:
-            raise AssertionError(f"lived_by({seed}): {error}") from error
 
 
 def test_what_belongs_to_states_is_undone_with_them() -> None:

@@ -15,7 +15,7 @@ from engine.cli.logs import JsonLines, Lines
 from engine.limits import EngineLimits
 from engine.outcomes import Outcomes
 from engine.pulse import Pulse
-from engine.raised import KINDS_MAX, SELDOM_SECONDS, FailedAttempts, Seldom, Trace
+from engine.raised import KINDS_MAX, OTHERS, SELDOM_SECONDS, FailedAttempts, Seldom, Trace
 from engine.routing import Loaded, make_routes
 from engine.steps import Steps
 from engine.store.values import BegunExecution
@@ -137,11 +137,25 @@ def test_of_one_kind_one_is_told_in_a_while_and_the_others_are_counted() -> None
     assert list(seldom.over()) == []
 
 
-def test_so_many_kinds_are_told_apart_and_of_others_each_is_told() -> None:
-    seldom = Seldom(Seconds())
+def test_so_many_kinds_are_told_apart_and_all_others_are_one_kind() -> None:
+    seconds = Seconds()
+    seldom = Seldom(seconds)
     assert all(seldom.may(kind) for kind in range(KINDS_MAX + 1))
-    assert not seldom.may(0)
+    assert [seldom.may(kind) for kind in (0, KINDS_MAX, KINDS_MAX + 1, KINDS_MAX + 2)] == [False] * 4
+    seconds.now += SELDOM_SECONDS
+    assert list(seldom.over()) == [(0, 1), (OTHERS, 3)]
     assert seldom.may(KINDS_MAX)
+
+
+def test_what_was_not_told_can_be_told_before_its_time_and_makes_no_more_lines() -> None:
+    seconds = Seconds()
+    seldom = Seldom(seconds)
+    assert [seldom.may(kind) for kind in ("a", "a", "b")] == [True, False, True]
+    assert list(seldom.left()) == [("a", 1)]
+    assert list(seldom.left()) == []
+    assert not seldom.may("a")
+    seconds.now += SELDOM_SECONDS
+    assert list(seldom.over()) == [("a", 1)]
 
 
 # Attempts at steps.
@@ -236,6 +250,27 @@ def test_a_service_that_is_away_makes_no_flood(engine: Engine) -> None:
         ("WARNING", "999 more attempts failed like that one"),
         ("ERROR", "999 more attempts failed like that one"),
     ]
+
+
+def test_very_many_kinds_of_failures_make_no_flood(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
+    for number in range(KINDS_MAX + 100):
+        engine.fail(1, Ended(error=type(f"E{number}Error", (Exception,), {})()))
+    assert len(engine.said()) == KINDS_MAX + 1
+    engine.seconds.now += SELDOM_SECONDS
+    engine.failed.tell_rest()
+    assert engine.said()[KINDS_MAX + 1 :] == [
+        ("WARNING", "99 more attempts failed, each in one of very many ways")
+    ]
+
+
+async def test_steps_that_end_tell_at_once_how_many_attempts_have_failed_like_others(engine: Engine) -> None:
+    steps = Steps(EngineLimits(), lambda: datetime(2026, 3, 1, tzinfo=UTC))
+    steps._failed = engine.failed
+    for number in range(3):
+        engine.fail(1, Ended(error=OSError("away")), f"o{number}")
+    for _ in range(2):
+        await steps.close()
+    assert engine.said()[1:] == [("WARNING", "2 more attempts failed like that one")]
 
 
 @pytest.mark.parametrize(("error", "lost", "lines"), [(OSError("away"), False, 1), (LostError("x"), True, 0)])

@@ -1,4 +1,7 @@
-"""The form of an explanation: for each event and pipeline one answer, with all that it went through."""
+"""The form of an explanation: for each event and pipeline one answer, with all that it went through.
+
+Where events of one id were sent to several runs of a pipeline, each of these has one.
+"""
 
 from __future__ import annotations
 

@@ -43,6 +43,8 @@ class Group(NamedTuple):
     """Of what has no record: its dead letter, or the command's row; else 0."""
     event: str | None = None
     """The id, where a record may hold several events; else, and where none of them could be read, None."""
+    key: str | None = None
+    """Of what has no record: the run's, since events with one id may be sent to several."""
 
 
 async def explain(
@@ -134,7 +136,8 @@ def _grouped(found: Found, catalog: Catalog) -> dict[Group, Records]:
             group = Group(one.position, one.offset, one.pipeline, 0, event)
         else:
             # What came from inside of a run is told by its id.
-            group = Group(None, None, one.pipeline, number, None if number else one.event_id)
+            event, key = (None, None) if number else (one.event_id, one.key)
+            group = Group(None, None, one.pipeline, number, event, key)
         return groups.setdefault(group, Records())
 
     for row in found.rows:

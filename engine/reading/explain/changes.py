@@ -174,7 +174,7 @@ class Teller:
         readers = [] if place is None else self._catalog.readers_of(place.topic)
         tried = _tried(letter.details)
         waited = _waited(_row_beside(letter, records), records)
-        policy = _said(letter.details, "policy")
+        policy = said_in(letter.details, "policy")
         sentence = words.dead_letter(letter, pipeline, readers, tried, waited=waited, policy=policy)
         weight = _LAST if letter.status == "redriven" else _OPEN
         return Rank(weight, letter.at, 1, letter.id), Change(
@@ -190,14 +190,14 @@ class Teller:
 
     async def _note(self, note: FoundNote, records: Records, origin: Origin | None) -> tuple[Rank, Change]:
         seen = configuration = None
-        known_by, policy = _said(note.details, "known_by"), _said(note.details, "policy")
+        known_by, policy = said_in(note.details, "known_by"), said_in(note.details, "policy")
         if note.disposition == Disposition.DUPLICATE:
             seen = await seen_first(self._connection, note, known_by)
             # What has the id of an event that was seen is one whatever its business key.
             policy = policy if seen is None or seen.by_key else ""
         elif note.run is not None:
             configuration = await configuration_before(self._connection, note.run, note.at)
-        why = _said(note.details, "why")
+        why = said_in(note.details, "why")
         if note.disposition == Disposition.VOID:
             why = await why_void(self._connection, self._catalog.namespace, note, origin)
         tried = _tried(note.details)
@@ -320,7 +320,7 @@ def _as_tried(listed: Iterable[Mapping[str, Any]]) -> tuple[Tried, ...]:
     return tuple(Tried(one.get("source") or None, one.get("target"), one.get("guard")) for one in listed)
 
 
-def _said(details: bytes, name: str) -> str:
+def said_in(details: bytes, name: str) -> str:
     """What else was kept beside an event's end: the policy, why it is stale, what it is known by."""
     form = _form(details)
     return str(form.get(name, "")) if isinstance(form, dict) else ""

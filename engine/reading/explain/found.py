@@ -122,6 +122,7 @@ class Seen(NamedTuple):
     """The row of an event that came before its duplicate."""
 
     sequence: int
+    kind: int
     at: datetime
     event_id: str
     generation: int | None
@@ -296,7 +297,7 @@ async def _remembered(connection: Connection, note: FoundNote, known_by: str) ->
 
 def _seen(row: Any, note: FoundNote, *, by_key: bool) -> Seen:
     generation = None if row["generation"] == note.generation else row["generation"]
-    return Seen(row["sequence"], row["at"], row["event_id"], generation, by_key)
+    return Seen(row["sequence"], row["kind"], row["at"], row["event_id"], generation, by_key)
 
 
 async def configuration_before(connection: Connection, run: int, at: datetime) -> str | None:

@@ -314,19 +314,19 @@ where position = any ($1::int[]) and first <= $2::bigint and last >= $2::bigint 
 
 -- name: seen_first
 -- Of all generations of a key: what one of them has taken is a duplicate for the next.
-select e.sequence, e.at, e.event_id, r.generation
+select e.sequence, e.kind, e.at, e.event_id, r.generation
 from pointsman.runs r join pointsman.events e on e.run = r.id
 where r.pipeline = $1 and r.key = $2 and e.event_id = $3 and e.kind = any ($4::smallint[]) and e.at <= $5
 order by r.generation, e.sequence limit 1
 
 -- name: seen_by_digest
-select e.sequence, e.at, e.event_id, r.generation
+select e.sequence, e.kind, e.at, e.event_id, r.generation
 from pointsman.runs r join pointsman.events e on e.run = r.id
 where r.pipeline = $1 and r.key = $2 and e.digest = $3
 order by r.generation, e.sequence limit 1
 
 -- name: rows_that_remember
-select e.sequence, e.at, e.event_id, r.generation, e.memory
+select e.sequence, e.kind, e.at, e.event_id, r.generation, e.memory
 from pointsman.runs r join pointsman.events e on e.run = r.id
 where r.pipeline = $1 and r.key = $2 and position($3::bytea in e.memory) > 0 and e.at <= $4
 order by r.generation, e.sequence

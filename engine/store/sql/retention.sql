@@ -1,5 +1,5 @@
 -- name: owner
--- Whether this role may drop partitions of the log.
+-- Whether this role may empty partitions of the log.
 select pg_has_role(current_user, c.relowner, 'usage') as is_owner, current_user::text as role
 from pg_class c where c.oid = 'pointsman.events'::regclass
 

@@ -17,6 +17,7 @@ from connectors.commands import CommandExecutor
 from connectors.executor import Ended, LostError, Over, Running, StepExecutor, Work
 from connectors.functions import FunctionExecutor, tell_busy
 from engine.errors import UsageError
+from engine.guarded import Guarded, NoAttemptError
 from statemachines.command import Command
 from statemachines.described import Described, described_by
 from statemachines.failing import describe, printable
@@ -60,7 +61,11 @@ class Executors:
     def start(self, work: Work) -> Running:
         """Make an attempt; whatever goes wrong with that is how it ended."""
         try:
-            return self._known(work.step).start(_complete(work))
+            executor = self._known(work.step)
+            running = executor.start(_complete(work))
+            return running if executor is self._functions else _guarded(work.step, running)
+        except NoAttemptError as error:
+            return Over(Ended(error=error, lost=True, final=True))
         except BaseException as error:  # noqa: BLE001 - functions and executors are user code
             return Over(Ended(error=error, final=isinstance(error, ResultError)))
 
@@ -88,40 +93,16 @@ class Executors:
         return found
 
 
-class Attaching:
+class Attaching(Guarded):
     """An attempt that is looked for, and goes on once it was found; where nothing is known of it, it is lost."""
 
     def __init__(self, executor: StepExecutor, work: Work) -> None:
-        loop = asyncio.get_running_loop()
-        self.ended: asyncio.Future[Ended] = loop.create_future()
-        self.released: asyncio.Future[None] = loop.create_future()
-        self.found: asyncio.Future[Running] = loop.create_future()
+        super().__init__(work.step)
+        self.found: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done once it was found, and never where it is lost."""
         self._executor = executor
         self._work = work
-        self._cancelled = False
         self.looking = asyncio.create_task(self._look(), name=f"looking for {work.step.name}")
-
-    @property
-    def can_stop(self) -> bool:
-        """As the attempt says, once it was found."""
-        return not self.found.done() or self.found.result().can_stop
-
-    @property
-    def stop_seconds(self) -> float:
-        """The same."""
-        return self.found.result().stop_seconds if self.found.done() else 0.0
-
-    @property
-    def gone_on_seconds(self) -> float:
-        """The same."""
-        return self.found.result().gone_on_seconds if self.found.done() else 0.0
-
-    def cancel(self) -> None:
-        """It is ended as soon as it was found."""
-        self._cancelled = True
-        if self.found.done():
-            self.found.result().cancel()
 
     async def _look(self) -> None:
         try:
@@ -133,6 +114,8 @@ class Attaching:
         while True:
             try:
                 found = await self._executor.attach(work)
+                if found is not None:
+                    self.take(found)
             except asyncio.CancelledError:
                 raise
             except BaseException as error:  # noqa: BLE001 - executors are user code
@@ -151,24 +134,17 @@ class Attaching:
         if found is None:
             self._lose(LostError(NOT_KNOWN))
             return
-        self.found.set_result(found)
-        found.ended.add_done_callback(self._note_end)
-        found.released.add_done_callback(self._note_release)
-        if self._cancelled:
-            found.cancel()
+        self.found.set_result(None)
 
     def _lose(self, error: BaseException) -> None:
         self.ended.set_result(Ended(error=error, lost=True))
         self.released.set_result(None)
 
-    def _note_end(self, found: asyncio.Future[Ended]) -> None:
-        if found.cancelled():
-            self.ended.cancel()
-        else:
-            self.ended.set_result(found.result())
 
-    def _note_release(self, _found: asyncio.Future[Any]) -> None:
-        self.released.set_result(None)
+def _guarded(step: Step[Any, Any], running: object) -> Guarded:
+    guarded = Guarded(step)
+    guarded.take(running)
+    return guarded
 
 
 def check_executors(machines: Iterable[Machine], executors: Executors) -> None:

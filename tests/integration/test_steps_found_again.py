@@ -305,3 +305,23 @@ async def test_one_that_was_taken_by_an_engine_that_did_not_hear_so_goes_on_with
     assert [type_ for type_, _ in await rows(reader)][:3] == kinds
     [stopped] = await reader.fetch("select payload from pointsman.events where type = 'stopped.step.haul'")
     assert b'"how":"unknown"' in stopped["payload"].replace(b" ", b"")
+
+
+async def test_one_that_cannot_be_told_to_end_is_unknown_and_the_engine_goes_on(
+    database: Database, reader: Connection, yard: Yard, caplog: pytest.LogCaptureFixture
+) -> None:
+    def is_away() -> None:
+        raise ConnectionError("the yard does not answer")
+
+    async with feed(database, hauling(), limits=LIMITS, executors=executors_of(yard)) as feeding:
+        await feeding.records(told("ordered"))
+        await feeding.begin_steps()
+        await yard.until(1)
+        [watched] = yard.job.watched
+        watched._check = is_away
+        await feeding.records(told("called_off"))
+        await asyncio.wait_for(feeding.steps.arrived.wait(), 10)
+        feeding.steps.check()
+        [stopped] = feeding.steps.take()
+    assert (stopped.event_type, stopped.data["how"]) == ("stopped.step.haul", "unknown")
+    assert "an attempt at the step haul cannot be told to end (_Watched raised ConnectionError" in caplog.text

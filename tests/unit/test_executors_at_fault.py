@@ -1,0 +1,165 @@
+"""What becomes of attempts whose executors raise, or answer what they should not, where they are asked about them."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from connectors.executor import CancelledError, Ended, LostError, Running, Work
+from engine import executors as executors_module
+from engine.attempts import Attempt
+from engine.executors import Executors
+from engine.guarded import Guarded, NoAttemptError
+from engine.limits import EngineLimits
+from statemachines import Context
+from tests.simulated import in_virtual_time
+from tests.unit.test_executors import end_of, hauls, step_of, work_of
+from tests.yard import Haul, Yard, YardExecutor
+
+LIMITS = EngineLimits(step_cancel_seconds=1.0)
+
+
+class Broken:
+    """An attempt of an executor that raises wherever it is asked anything."""
+
+    def __init__(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.ended: asyncio.Future[Any] = loop.create_future()
+        self.released: asyncio.Future[Any] = loop.create_future()
+        self.told_to_end = 0
+
+    @property
+    def can_stop(self) -> bool:
+        raise OSError("the cluster is away")
+
+    @property
+    def stop_seconds(self) -> float:
+        raise OSError("the cluster is away")
+
+    @property
+    def gone_on_seconds(self) -> float:
+        raise OSError("the cluster is away")
+
+    def cancel(self) -> None:
+        self.told_to_end += 1
+        raise OSError("the cluster is away")
+
+
+class Gives(YardExecutor):
+    """An executor that returns this of each attempt."""
+
+    def __init__(self, given: Any, yard: Yard | None = None) -> None:
+        super().__init__(yard or Yard())
+        self._given = given
+
+    def start(self, work: Work) -> Running:
+        given: Running = self._given
+        return given
+
+    async def attach(self, work: Work) -> Running | None:
+        await super().attach(work)
+        given: Running = self._given
+        return given
+
+
+def test_what_cannot_be_told_to_end_is_told_of_in_time_all_the_same(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def seconds_until_told(*, stops: bool) -> tuple[float, Ended, Attempt]:
+        loop, step = asyncio.get_running_loop(), step_of(hauls, timeout=timedelta(seconds=5))
+        began = loop.time()
+        attempt = Attempt(step, Executors({Haul: Gives(Broken())}).start(work_of(hauls)), LIMITS)
+        if stops:
+            attempt.stop()
+        ended = await attempt.ended
+        return round(loop.time() - began, 2), ended, attempt
+
+    seconds, ended, attempt = in_virtual_time(lambda: seconds_until_told(stops=False))
+    assert (seconds, ended.timed_out, str(ended.error)) == (6.0, True, "it was not done within 5 seconds")
+    assert not attempt.released.done(), "it keeps its place"
+    seconds, ended, _ = in_virtual_time(lambda: seconds_until_told(stops=True))
+    assert (seconds, ended.lost) == (1.0, True)
+    said = "an attempt at the step hauls cannot be told to end (Broken raised OSError: the cluster is away"
+    assert said in caplog.text
+    assert "an attempt at the step hauls does not say its stop_seconds (Broken raised OSError" in caplog.text
+
+
+async def test_what_nobody_waits_for_any_more_and_cannot_be_told_so_is_told_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    broken = Broken()
+    attempt = Attempt(step_of(hauls), Executors({Haul: Gives(broken)}).start(work_of(hauls)), LIMITS)
+    caplog.clear()
+    attempt.cancel()
+    attempt.cancel()
+    assert broken.told_to_end == 2
+    [said] = caplog.messages
+    assert "cannot be told to end" in said
+
+
+async def test_what_was_told_to_end_is_not_told_again() -> None:
+    yard = Yard()
+    known = Executors({Haul: YardExecutor(yard)})
+    running = known.start(work_of(hauls))
+    yard.job.heeds = False
+    running.cancel()
+    running.cancel()
+    assert yard.job.told_to_end == 1
+
+
+@pytest.mark.parametrize("given", [None, 5, Context(), Running])
+async def test_what_is_no_attempt_is_lost_and_not_tried_again(given: Any) -> None:
+    ended = await end_of(Executors({Haul: Gives(given)}).start(work_of(hauls)))
+    assert (type(ended.error), ended.lost, ended.final) == (NoAttemptError, True, True)
+    assert "and no Running with the futures ended and released" in str(ended.error)
+
+
+async def test_where_what_is_found_is_no_attempt_it_is_looked_for_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(executors_module, "ASK_AGAIN_SECONDS", 0.01)
+    yard = Yard()
+    known = Executors({Haul: Gives(5, yard)})
+    running = known.attach(work_of(hauls))
+    await yard.until(2)
+    assert not running.ended.done()
+    assert "cannot be looked for (Gives raised NoAttemptError" in caplog.text
+    await known.close()
+
+
+def guarded_of(broken: Broken) -> Guarded:
+    guarded = Guarded(step_of(hauls))
+    guarded.take(broken)
+    return guarded
+
+
+async def test_who_says_what_became_of_it_in_another_way_does_not_know() -> None:
+    one, two, three, four = (Broken() for _ in range(4))
+    guarded = [guarded_of(broken) for broken in (one, two, three, four)]
+    one.ended.set_exception(OSError("the cluster is away"))
+    two.ended.set_result(7)
+    four.ended.cancel()
+    for broken in (one, two, three, four):
+        broken.released.set_result(None)
+    ended = [await end_of(running) for running in guarded[:3]]
+    assert [(type(each.error), each.lost) for each in ended] == [
+        (OSError, True),
+        (LostError, True),
+        (LostError, True),
+    ]
+    assert "says what became of it by something of the class int, and not by an Ended" in str(ended[1].error)
+    assert "does not say what became of it" in str(ended[2].error)
+    # One that was cancelled says no more than that.
+    attempt = Attempt(step_of(hauls), guarded[3], LIMITS)
+    assert isinstance((await attempt.ended).error, CancelledError)
+
+
+async def test_what_it_returned_is_told_also_where_all_is_over_at_once() -> None:
+    broken = Broken()
+    running = guarded_of(broken)
+    broken.released.set_result(None)
+    broken.ended.set_result(Ended(7))
+    assert await end_of(running) == Ended(7)

@@ -33,7 +33,7 @@ class FunctionExecutor(WithinEngine):
 class InTask:
     """An attempt that is a task of the loop, and over when that is; it may take a while to end."""
 
-    __slots__ = ("ended", "stop_seconds")
+    __slots__ = ("_was_cancelled", "ended", "stop_seconds")
 
     can_stop = True
     gone_on_seconds = 0.0
@@ -41,6 +41,7 @@ class InTask:
     def __init__(self, work: Coroutine[Any, Any, Ended], name: str, stop_seconds: float = 0.0) -> None:
         self.ended = asyncio.create_task(work, name=name)
         self.stop_seconds = stop_seconds
+        self._was_cancelled = False
 
     @property
     def released(self) -> asyncio.Future[Ended]:
@@ -48,8 +49,11 @@ class InTask:
         return self.ended
 
     def cancel(self) -> None:
-        """What it does about it is its own business."""
-        self.ended.cancel()
+        """What it does about it is its own business, and not cut short by another cancellation."""
+        # Task.cancelling does not say so: a task that runs out of a timeout of its own cancels itself.
+        if not self._was_cancelled:
+            self._was_cancelled = True
+            self.ended.cancel()
 
 
 class _InThread:

@@ -54,6 +54,12 @@ class Desk:
         await self._until(lambda: seat.heard > before or seat.is_gone)
         assert not seat.is_gone, f"{name} does not go on"
 
+    async def heard(self, name: str, words: int) -> None:
+        """Wait until it has said so often that it heard something."""
+        seat = self.seats[name][-1]
+        await self._until(lambda: seat.heard >= words or seat.is_gone)
+        assert not seat.is_gone, f"{name} does not go on"
+
     async def _until(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(DESK_SECONDS), self.changed:
             await self.changed.wait_for(condition)

@@ -1,8 +1,9 @@
 """What attempts do in the tests of executors: they say that they have begun, and then what they are told to.
 
-A test's ``Desk`` is who tells them, by a connection that is closed once nothing of the attempt goes on. As a function
-(``work``, ``work_in_loop``), and as a process of its own (``python -I -S worker.py PORT NAME``), which writes its
-result to standard output.
+One that is told to be ``tidy`` says so when it is to end, and goes on to put its things in order; another such word
+cuts that short. A test's ``Desk`` is who tells them, by a connection that is closed once nothing of it goes on.
+As a function (``work``, ``work_in_loop``), and as a process of its own (``python -I -S worker.py PORT NAME``), which
+writes its result to standard output.
 """
 
 from __future__ import annotations
@@ -39,19 +40,23 @@ def work(port: int, name: str, beat: Callable[[], None]) -> Any:
 async def work_in_loop(port: int, name: str, beat: Callable[[], None]) -> Any:
     """Do what the desk says, in the loop."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    is_deaf = False
+    is_deaf = is_tidy = False
     try:
         writer.write(f"begun {name}\n".encode())
         while True:
             try:
                 line = (await reader.readline()).decode()
             except asyncio.CancelledError:
-                if not is_deaf:
+                if not (is_deaf or is_tidy):
                     raise
+                if is_tidy:
+                    is_tidy = False
+                    writer.write(b"heard\n")
                 continue
             if not line:
                 raise WorkerError("the desk is closed")
             is_deaf = is_deaf or line == "deaf\n"
+            is_tidy = is_tidy or line == "tidy\n"
             answer = _answer(line, beat)
             if answer is not None:
                 return answer[0]
@@ -83,9 +88,15 @@ def main(port: int, name: str) -> None:
         sys.stderr.write("on it\n")
         sys.stderr.flush()
 
+    def tidy_up(_number: int, _frame: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        connection.send(b"heard\n")
+
     def heed(line: str) -> None:
         if line == "deaf\n":
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if line == "tidy\n":
+            signal.signal(signal.SIGTERM, tidy_up)
         if line == "die\n":
             os.kill(os.getpid(), signal.SIGKILL)
 

@@ -120,6 +120,22 @@ async def test_one_that_does_not_heed_that_is_not_released_while_it_goes_on(worl
         assert await end_by(world, running, "answer 7") == Ended(7)
 
 
+async def test_one_that_was_cancelled_is_not_cut_short_by_another_word_of_that(world: World) -> None:
+    running = await begun(world)
+    if world.has_threads:
+        world.desk.tell("k/1", "answer 7")
+        return
+    await world.desk.ask("k/1", "tidy")
+    running.cancel()
+    await world.desk.heard("k/1", 2)
+    running.cancel()
+    await world.executor.close()
+    await world.desk.ask("k/1", "ping")
+    assert not running.released.done()
+    world.desk.tell("k/1", "answer 7")
+    await world.desk.gone("k/1")
+
+
 async def test_heartbeats_are_heard(world: World) -> None:
     if not world.hears:
         return

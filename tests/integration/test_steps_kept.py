@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from connectors.source import RawRecord
+from engine import steps as steps_module
 from engine.errors import UsageError
 from engine.executions import StepResult
 from engine.inside import execution_of
@@ -233,3 +234,35 @@ async def test_how_a_step_ended_is_not_edited(database: Database, reader: Connec
 )
 def test_what_names_no_execution_is_for_none(data: Any) -> None:
     assert execution_of("failed.step.charge", data)[:3] == (0, 0, "charge")
+
+
+async def test_what_a_step_does_once_it_was_cancelled_is_not_cut_short(
+    database: Database, reader: Connection, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steps_module, "LOOK_AFTER_SECONDS", 0.0)
+    going, leaving, told_the_bank = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    left: list[str] = []
+
+    async def slow() -> None:
+        going.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            leaving.set()
+            await told_the_bank.wait()
+            left.append("in good order")
+
+    world.script["charge"] = [slow]
+    async with feed(database, charging_pipeline()) as feeding, feed(database, charging_pipeline()) as other:
+        await feeding.records(told("placed"))
+        await feeding.begin_steps()
+        await asyncio.wait_for(going.wait(), 10)
+        # By an engine that knows nothing of the attempt.
+        await other.records(told("cancelled"))
+        await asyncio.wait_for(leaving.wait(), 10)
+        for _ in range(3):
+            await turn(feeding)
+        told_the_bank.set()
+        while feeding.steps.are_going:
+            await turn(feeding)
+    assert left == ["in good order"]

@@ -152,6 +152,23 @@ async def test_an_async_function_that_keeps_the_loop_busy_is_named(caplog: pytes
     assert "belongs into a plain function" in said
 
 
+async def test_a_function_that_is_leaving_by_itself_is_cancelled_all_the_same() -> None:
+    leaving = asyncio.Event()
+
+    async def charges(_order: Any, _call: Call) -> None:
+        async with asyncio.timeout(0):
+            try:
+                await asyncio.Event().wait()
+            finally:
+                leaving.set()
+                await asyncio.Event().wait()
+
+    running = Executors().start(work_of(charges))
+    await asyncio.wait_for(leaving.wait(), 10)
+    running.cancel()
+    assert isinstance((await end_of(running)).error, CancelledError)
+
+
 async def test_an_executor_that_raises_is_how_the_attempt_ended() -> None:
     class Broken(YardExecutor):
         def start(self, work: Work) -> Running:

@@ -1,10 +1,11 @@
 """The process between an engine and a command: it sees to it that all of the command ends when it has to.
 
 It is run as a script, alone (``python -I -S command_guard.py FD SECONDS ARGUMENT...``), and has standard input, output
-and error from whoever starts it. The command is the leader of a group of processes of its own. All of the group ends
-once the pipe of the file descriptor closes, also because who held its other end was killed: by SIGTERM first, and
-after so many seconds by SIGKILL. What the command has left behind in its group when it ends is killed, too. It ends as
-the command did.
+and error from whoever starts it. The command begins once there is a byte in the pipe of the file descriptor, by which
+whoever starts this says that it knows of it: who gives that up before, and kills this, kills a command that has not
+begun. It is the leader of a group of processes of its own. All of the group ends once the pipe closes, also because who
+held its other end was killed: by SIGTERM first, and after so many seconds by SIGKILL. What the command has left behind
+in its group when it ends is killed, too. It ends as the command did.
 """
 
 from __future__ import annotations
@@ -18,10 +19,14 @@ import threading
 
 CANNOT_START = 127
 """The exit code where there is no such command, as shells have it."""
+NOT_WANTED = 1
+"""The exit code where nobody is there any more to hear it."""
 
 
 def main(control: int, grace_seconds: float, arguments: list[str]) -> int:
     """Run the command, and return its exit code; negative, the signal that ended it."""
+    if not os.read(control, 1):
+        return NOT_WANTED
     try:
         # Not by subprocess.run: who waits must not be who ends it.
         command = subprocess.Popen(arguments, start_new_session=True)  # noqa: S603 - it is the step's own command

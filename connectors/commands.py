@@ -32,6 +32,8 @@ PIPES_SECONDS = 1.0
 """How long to wait for what is still in the pipes of a command that has ended; processes that it has left may hold
 them open."""
 CANNOT_START = 127
+BEGIN = b"\n"
+"""What the guard waits for."""
 STDIN, STDOUT, STDERR = range(3)
 GUARD = Path(__file__).with_name("command_guard.py")
 
@@ -161,6 +163,9 @@ async def _run(command: Command[Any], beat: Beat | None) -> tuple[bytes | None, 
         finally:
             os.close(control)
         try:
+            # Only now: a process whose start is cancelled is killed, and must not have begun the command by then.
+            with contextlib.suppress(BrokenPipeError):
+                os.write(ours, BEGIN)
             stdin = cast("asyncio.WriteTransport", transport.get_pipe_transport(STDIN))
             with contextlib.suppress(ConnectionError):
                 stdin.write(sent)

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from pydantic import BaseModel, TypeAdapter
 
 from connectors import commands
+from connectors.command_guard import NOT_WANTED
 from connectors.commands import run_command
 from statemachines import Command, CommandError, CommandOutputError
 
@@ -194,6 +196,48 @@ async def test_all_of_a_group_ends_where_the_attempt_is_cancelled(tmp_path: Path
     with pytest.raises(asyncio.CancelledError):
         await task
     await until(lambda: not any(map(is_there, pids)))
+
+
+SAYS_HOW_FAR_IT_IS = """
+import os, runpy, subprocess, sys
+folder, read, start = {folder!r}, os.read, subprocess.Popen
+def says(word, function):
+    def said(*given, **more):
+        made = function(*given, **more) if word == "started" else None
+        open(os.path.join(folder, word), "w").close()
+        return made or function(*given, **more)
+    return said
+os.read, subprocess.Popen = says("waits", read), says("started", start)
+sys.argv[0] = {guard!r}
+runpy.run_path({guard!r}, run_name="__main__")
+"""
+"""The guard, which says when it has started the command, and before it waits for a word of whoever has started it."""
+
+
+async def test_one_that_is_cancelled_while_it_is_being_started_does_not_begin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guard = tmp_path / "guard.py"
+    guard.write_text(SAYS_HOW_FAR_IT_IS.format(folder=str(tmp_path), guard=str(commands.GUARD)))
+    monkeypatch.setattr(commands, "GUARD", guard)
+    running = asyncio.create_task(run_command(Command(python("pass"))))
+    await asyncio.sleep(0)
+    while not (tmp_path / "waits").exists():
+        # A loop that is busy, so that it does not hear that the process is there.
+        time.sleep(0.01)  # noqa: ASYNC251 - on purpose
+    running.cancel()
+    await asyncio.wait({running})
+    assert running.cancelled()
+    assert not (tmp_path / "started").exists()
+
+
+async def test_a_guard_that_nobody_tells_to_begin_ends(tmp_path: Path) -> None:
+    control, ours = os.pipe()
+    words = [sys.executable, "-I", "-S", str(commands.GUARD), str(control), "0", *python(FOR_EVER)]
+    guard = await asyncio.create_subprocess_exec(*words, pass_fds=(control,))
+    os.close(control)
+    os.close(ours)
+    assert await asyncio.wait_for(guard.wait(), 20) == NOT_WANTED
 
 
 async def test_what_does_not_heed_sigterm_is_killed(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import logging
 from typing import Any
 
 from connectors.executor import CancelledError, Ended, LostError, Running
+from engine.executors import Attaching
 from engine.limits import EngineLimits
 from engine.pulse import Pulse
 from statemachines.durations import told_duration
@@ -70,16 +71,18 @@ class Attempt:
         """Have it end in time."""
         if self._alarm is not None:
             self._alarm.cancel()
-        if self.ended.done() or self._ending is not None:
+        if self.ended.done():
             return
         loop, step = asyncio.get_running_loop(), self._step
         timeout = None if step.timeout is None else step.timeout.total_seconds()
         self._over_at = None if timeout is None else loop.time() + timeout - self._running.gone_on_seconds
         left_at = self._left_at
-        self._is_last = left_at is not None and (self._over_at is None or left_at < self._over_at)
-        if self._is_last:
+        is_last = left_at is not None and (self._over_at is None or left_at < self._over_at)
+        if is_last:
             self._over_at = left_at
-        self._alarm = None if self._over_at is None else loop.call_at(self._over_at, self._end)
+        if self._ending is None:
+            self._is_last = is_last
+            self._alarm = None if self._over_at is None else loop.call_at(self._over_at, self._end)
 
     def _listen(self) -> None:
         """End it if it is silent for too long."""
@@ -132,6 +135,27 @@ class Attempt:
 
     async def _end_in_time(self) -> None:
         """Have it end, and tell what became of it, also if it goes on."""
+        if await self._is_known():
+            await self._have_it_end()
+        if not self.ended.done():
+            self.ended.set_result(self._as_told(_seen(self._running.ended)))
+
+    async def _is_known(self) -> bool:
+        """Whether it is known where it goes on, if it does. One that is looked for is told to end once it is found."""
+        running = self._running
+        if not isinstance(running, Attaching) or running.found.done():
+            return True
+        # It may go on, and has not heard yet that it is to end: it has the time that it may take, and a while.
+        running.cancel()
+        left = self._seconds_left() + self._limits.step_cancel_seconds
+        either = running.found, running.released
+        await asyncio.wait(either, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+        if any(one.done() for one in either):
+            return True
+        log.error("the step %s is to end and was not found in time; it keeps its place", self._step.name)
+        return False
+
+    async def _have_it_end(self) -> None:
         running, grace = self._running, self._limits.step_cancel_seconds
         if running.can_stop:
             # What it does about it is its own business, for a while.
@@ -143,11 +167,13 @@ class Attempt:
                 )
         elif self._stopped:
             # Nothing stops a thread: it has the time that it may take, and a while.
-            now = asyncio.get_running_loop().time()
-            left = 0.0 if self._over_at is None else max(0.0, self._over_at - now)
-            await asyncio.wait({running.released}, timeout=left + grace)
-        if not self.ended.done():
-            self.ended.set_result(self._as_told(_seen(running.ended)))
+            await asyncio.wait({running.released}, timeout=self._seconds_left() + grace)
+
+    def _seconds_left(self) -> float:
+        """What is left of its time, where it was stopped within that."""
+        if self._over_at is None or not self._stopped:
+            return 0.0
+        return max(0.0, self._over_at - asyncio.get_running_loop().time())
 
     def _as_told(self, seen: Ended | None) -> Ended:
         # What is raised by one that was cancelled does not say what it has done until then.

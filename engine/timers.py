@@ -133,8 +133,11 @@ class Timers:
             if number not in self.paused
         }
         # Those that are on their way are not asked for; those that are left alone are found, and as many more.
-        limit = self._limits.timer_runs_max + len(self.left_alone)
-        found = await self._store.due_runs(homes, until, self._definitions, limit, list(self._handed))
+        most, left_alone = self._limits.timer_runs_max, len(self.left_alone)
+        # Keys are spread over the homes, so that twice the share of each is likely to be enough.
+        each = min(most, -(-2 * most // len(homes))) + left_alone
+        asked = homes, until, self._definitions, most + left_alone, list(self._handed), each
+        found = await self._store.due_runs(*asked)
         may = await self._that_may_happen(found, until)
         if not self._behind:
             self._backlog.nothing_waits()

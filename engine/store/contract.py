@@ -127,11 +127,14 @@ class Store(Protocol):
         definitions: Sequence[int],
         limit: int,
         but: Collection[int] = (),
+        each: int | None = None,
     ) -> list[DueRun]:
         """Runs of these homes that are not held and for which something has fallen due, the longest due first.
 
         ``until`` says by pipeline until when; runs that go on follow one of these ``definitions``. Those with the ids
-        ``but`` are left out. This and ``applied`` may be asked while anything else is; not both at once.
+        ``but`` are left out. No more than ``each`` of a pipeline and a home are looked at (None: ``limit``), and where
+        there are so many, only those that fell due no later than the last of them are told. This and ``applied`` may be
+        asked while anything else is; not both at once.
         """
         ...
 

@@ -190,8 +190,9 @@ class PostgresStore(Executions):
         definitions: Sequence[int],
         limit: int,
         but: Collection[int] = (),
+        each: int | None = None,
     ) -> list[DueRun]:
-        asked = (homes, list(until), list(until.values()), definitions, limit, list(but))
+        asked = (homes, list(until), list(until.values()), definitions, limit, list(but), each or limit)
         async with self._looking, translated(self._looker):
             rows = await self._looker.fetch(_SQL["due_runs"], *asked)
         return [_due_run(*row) for row in rows]

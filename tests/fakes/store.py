@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -174,19 +175,22 @@ class FakeStore:
         definitions: Sequence[int],
         limit: int,
         but: Collection[int] = (),
+        each: int | None = None,
     ) -> list[DueRun]:
-        due = []
+        due: dict[tuple[int, int], list[DueRun]] = {}
         for pipeline, run in self.tables.runs.values():
             wake = wakes_at(run)
             home = home_of(run.key)
             loaded = run.definition in definitions or run.status != Status.RUNNING
             asked = home in homes and pipeline in until and run.id not in but
-            if wake is not None and not run.held and asked and loaded:
-                due.append(
+            if wake is not None and not run.held and asked and loaded and time_of(wake) <= until[pipeline]:
+                due.setdefault((pipeline, home), []).append(
                     DueRun(pipeline, run.key, run.id, time_of(wake), run.generation, run.sequence, run)
                 )
-        due.sort(key=lambda one: one.wake_at)
-        return [one for one in due if one.wake_at <= until[one.pipeline]][:limit]
+        looked_at = [sorted(one, key=lambda run: run.wake_at)[: each or limit] for one in due.values()]
+        ends = [one[-1].wake_at for one in looked_at if len(one) == (each or limit)]
+        told = sorted(itertools.chain(*looked_at), key=lambda one: one.wake_at)
+        return [one for one in told if not ends or one.wake_at <= min(ends)][:limit]
 
     async def begin_executions(
         self,

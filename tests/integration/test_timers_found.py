@@ -15,7 +15,7 @@ from tests.journey import TOPIC, journey_pipeline
 from tests.services import Database
 
 WAIT = 20_000
-LIMIT = 10
+LIMIT, EACH = 10, 2
 DUE = load("store")["due_runs"]
 BUT = {"store": ("due_runs", "begin_executions", "begin_untried"), "limits": ("begin_limited",)}
 """Statements that pass over rows which are known by the engine, of which there may be thousands."""
@@ -52,10 +52,12 @@ async def wait(owner: Connection, first: int, at: str) -> None:
 
 async def explained(engine: Connection, name: str) -> str:
     homes, now = ",".join(map(str, range(HOMES))), BEGINS.isoformat()
-    await engine.execute(f"prepare {name} (smallint[], int[], timestamptz[], int[], int, bigint[]) as {DUE}")
+    await engine.execute(
+        f"prepare {name} (smallint[], int[], timestamptz[], int[], int, bigint[], int) as {DUE}"
+    )
     rows = await engine.fetch(
         f"explain (analyze, buffers off, costs off, timing off, summary off) "
-        f"execute {name} ('{{{homes}}}', '{{1}}', array[timestamptz '{now}'], '{{1}}', {LIMIT}, '{{}}')"
+        f"execute {name} ('{{{homes}}}', '{{1}}', array[timestamptz '{now}'], '{{1}}', {LIMIT}, '{{}}', {EACH})"
     )
     return "\n".join(row[0] for row in rows)
 
@@ -82,8 +84,9 @@ async def test_only_as_many_are_looked_at_as_are_taken(
     [none] = re.findall(r"using runs_due.*rows=([\d.]+) loops=16", plans[1])
     assert float(none) == 0, "of those that wait, none is looked at"
     [some] = re.findall(r"using runs_due.*rows=([\d.]+) loops=16", plans[2])
-    assert float(some) <= LIMIT, "of those that are due, no more than are asked for, of each home"
-    assert "Rows Removed" not in plans[2], plans[2]
+    assert float(some) <= EACH, "of those that are due, no more than are asked for, of each home"
+    reading, _, _ = plans[2].partition("InitPlan")
+    assert "Rows Removed" not in reading, plans[2]
 
 
 @pytest.mark.parametrize(("file", "name"), [(file, name) for file, names in BUT.items() for name in names])

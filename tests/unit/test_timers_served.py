@@ -36,8 +36,9 @@ class Rows:
         definitions: Sequence[int],
         limit: int,
         but: Collection[int] = (),
+        each: int | None = None,
     ) -> list[DueRun]:
-        del homes, definitions, limit, but
+        del homes, definitions, limit, but, each
         self.asked.append(until)
         return [
             DueRun(pipeline, f"{pipeline} at {at.minute}", 1, at, 0, 1)
@@ -154,8 +155,9 @@ class Slow:
         definitions: Sequence[int],
         limit: int,
         but: Collection[int] = (),
+        each: int | None = None,
     ) -> list[DueRun]:
-        del homes, definitions
+        del homes, definitions, each
         self.limits.append(limit)
         await self.may_answer.wait()
         wanted = [(ord(key), key) for key in self.keys if ord(key) not in but]

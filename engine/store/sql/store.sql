@@ -159,26 +159,35 @@ order by w.run, w.sequence
 
 -- name: due_runs
 -- The runs for which something has fallen due, of each pipeline until a time, those that waited longest first. Those of a
--- pipeline and a home are a range of the index, read from its beginning: however many wait, and however much has fallen
--- due, no more are looked at than are asked for, beside those that are passed over. A run that follows a definition that is
--- not loaded waits until it is; one that no event has started follows the newest. Context and memory are there where they
--- are small enough to be loaded before it is known that they are wanted. Those that are passed over are looked up in a hash:
--- `<> all` would compare each run with each of them, once the plan is made for any arguments.
-select due.*
-from unnest($2::int[], $3::timestamptz[]) as served (pipeline, until)
-cross join unnest($1::smallint[]) as home (number)
-cross join lateral (
-    select r.pipeline, r.wake_at, r.id, r.key, r.generation, r.sequence, r.status, r.configuration,
-        case when octet_length(r.context) + octet_length(r.memory) <= 8192 then r.context end as context,
-        r.recent, r.hash, r.definition, r.held, r.waiting, r.started, r.updated,
-        case when octet_length(r.context) + octet_length(r.memory) <= 8192 then r.memory end as memory
-    from pointsman.runs r
-    where r.pipeline = served.pipeline and pointsman.home_of(r.key) = home.number and r.wake_at <= served.until
-        and r.wake_at is not null and r.held = 0 and (r.definition = any ($4::int[]) or r.status <> 1)
-        and r.id not in (select unnest($6::bigint[]))
-    order by r.wake_at limit $5
-) as due
-order by due.wake_at limit $5
+-- pipeline and a home are a range of the index, read from its beginning, and no further than to the number $7: however many
+-- wait, and however much has fallen due, no more are looked at, beside those that are passed over. Where there may be more
+-- of one, nothing is told that fell due after the last of it, so that nothing is told before what came before it. A run that
+-- follows a definition that is not loaded waits until it is; one that no event has started follows the newest. Context and
+-- memory are there where they are small enough to be loaded before it is known that they are wanted. Those that are passed
+-- over are looked up in a hash: `<> all` would compare each run with each of them, once the plan is made for any arguments.
+with due as materialized (
+    select next.*, home.number as home
+    from unnest($2::int[], $3::timestamptz[]) as served (pipeline, until)
+    cross join unnest($1::smallint[]) as home (number)
+    cross join lateral (
+        select r.pipeline, r.wake_at, r.id, r.key, r.generation, r.sequence, r.status, r.configuration,
+            case when octet_length(r.context) + octet_length(r.memory) <= 8192 then r.context end as context,
+            r.recent, r.hash, r.definition, r.held, r.waiting, r.started, r.updated,
+            case when octet_length(r.context) + octet_length(r.memory) <= 8192 then r.memory end as memory
+        from pointsman.runs r
+        where r.pipeline = served.pipeline and pointsman.home_of(r.key) = home.number and r.wake_at <= served.until
+            and r.wake_at is not null and r.held = 0 and (r.definition = any ($4::int[]) or r.status <> 1)
+            and r.id not in (select unnest($6::bigint[]))
+        order by r.wake_at limit $7
+    ) as next
+), told as (
+    select max(wake_at) as until from due group by pipeline, home having count(*) = $7
+)
+select pipeline, wake_at, id, key, generation, sequence, status, configuration, context, recent, hash, definition, held,
+    waiting, started, updated, memory
+from due
+where wake_at <= coalesce((select min(until) from told), 'infinity')
+order by wake_at limit $5
 
 -- name: applied_positions
 select topic, partition, position, record_time from pointsman.positions

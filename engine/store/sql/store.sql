@@ -438,9 +438,6 @@ order by b.again, b.id
 -- whose command waits in the inbox, as that of a paused pipeline does, is heard of first.
 with wanted as (
     select * from unnest($1::int[], $2::text[], $3::timestamptz[]) as wanted (pipeline, step, overdue)
-), completed as materialized (
-    select convert_from(i.body, 'UTF8')::json ->> 'token' as token
-    from pointsman.inbox i where i.pipeline = any ($1::int[]) and i.command in ('complete', 'fail')
 ), found as (
     select next.id
     from wanted cross join lateral (
@@ -461,7 +458,7 @@ with wanted as (
         from pointsman.executions e
         where e.pipeline = wanted.pipeline and e.step = wanted.step and e.holder is null
             and e.token <> '' and e.again <= $9
-            and not exists (select from completed c where c.token = e.token)
+            and not exists (select from pointsman.inbox i where i.pipeline = e.pipeline and i.token = e.token)
             and e.home = any ($5::smallint[]) and e.id not in (select unnest($6::bigint[]))
             and exists (
                 select from pointsman.runs r where r.id = e.run and r.definition = any ($7::int[]) and r.held = 0

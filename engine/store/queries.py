@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 _MARK = "-- name: "
-SHARED = re.compile(r"^-- shared: (\w+)$", re.MULTILINE)
+SHARED = re.compile(r"^ *-- shared: (\w+)$", re.MULTILINE)
 
 
 def load(file: str) -> dict[str, str]:

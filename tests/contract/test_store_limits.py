@@ -208,8 +208,9 @@ async def test_what_was_asked_for_without_a_limit_is_limited_as_one(world: World
 
 async def test_where_there_is_no_limit_any_more_all_begin(world: World) -> None:
     store = await world.open()
-    await wait_for(store, "a", "a", "b", None)
-    assert [one.number for one in await begin(store)] == [0, 1, 2, 3]
+    await wait_for(store, "a", "a", None, "b", None)
+    assert [one.number for one in await begin(store, room=3)] == [0, 1, 2]
+    assert [one.number for one in await begin(store)] == [3, 4]
 
 
 @pytest.mark.parametrize("what", ["homes", "definitions", "left alone", "step"])

@@ -19,14 +19,14 @@ select bool_and(pg_try_advisory_xact_lock(hashtext('pointsman.limits'), pipeline
 
 -- name: values_going
 -- How many attempts go on of each value; there are never more than engines make at once. Of held runs, only those of engines
--- that were heard of in the last ten seconds: none is taken for lost there, and it would count for as long as the hold lasts.
+-- that were heard of lately: none is taken for lost there, and it would count for as long as the hold lasts.
 select e.limited_by, count(*) from pointsman.executions e join pointsman.runs r on r.id = e.run
 where e.pipeline = $1 and e.step = $2 and e.holder is not null and e.limited_by is not null
     and (
         r.held = 0
         or exists (
             select from pointsman.holders h
-            where h.id = e.holder and h.seen >= clock_timestamp() - interval '10 seconds'
+            where h.id = e.holder and h.seen >= clock_timestamp() - make_interval(secs => $3)
         )
     )
 group by e.limited_by

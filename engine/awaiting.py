@@ -18,6 +18,7 @@ from engine.errors import ServiceUnreachableError
 from engine.reading.catalog import SQL
 from engine.store.connecting import Connection, translate
 from engine.store.contract import StoreUnavailableError
+from engine.store.queries import columns_of
 from statemachines.run import Status, active_in
 
 log = logging.getLogger("pointsman.client")
@@ -223,7 +224,7 @@ class Watch:
         wanted = [(number, *place) for number, place in asked if place is not None]
         between: dict[int, list[str]] = {}
         if wanted:
-            columns = [list(column) for column in zip(*wanted, strict=True)]
+            columns = columns_of(wanted)
             for number, configuration in await connection.fetch(SQL["rows_between"], *columns):
                 between.setdefault(number, []).append(configuration)
         for row in moved:

@@ -4,8 +4,9 @@ What can come back from a commit, and what is done:
 
 =====================  =========================================================================================
 lost positions         the partitions whose epoch is lost are dropped, the rest is computed again and committed
-lost runs              the runs are loaded again and the batch is computed again; after two losses they are locked
-                       first; after a few more it is passed on, and the engine begins anew after a pause
+lost runs              the runs are loaded again and the batch is computed again, with what has fallen due and what
+                       became of steps; after two losses they are locked first; after a few more it is passed on, and
+                       the engine begins anew after a pause
 refused by the store   the batch is halved until the one record is found, which becomes a dead letter (one for each
                        event that it holds); where even that is refused, its partition is stopped and waits for a
                        person. What has fallen due is left alone then, until the run is moved by something else
@@ -84,10 +85,11 @@ class Pending:
     due: Sequence[Due]
     results: Sequence[StepResult]
     batch: Batch
+    """Once it is settled, what the results are durable by."""
     task: asyncio.Task[int | None]
     began: float = field(default_factory=time.perf_counter)
     refused: bool = False
-    """Whether the store did not take the data."""
+    """Whether the store did not take the data; then the results are not durable."""
 
 
 class Committer:
@@ -309,7 +311,8 @@ class Committer:
     async def settle(self, pending: Pending, ahead: Batch | None = None) -> bool:
         """Wait until the commit is durable; False where it had to be computed again.
 
-        Then what was stepped ``ahead`` of it is worth nothing, and its runs are forgotten.
+        Then what was stepped ``ahead`` of it is worth nothing, and its runs are forgotten. What became of steps is
+        durable in both cases, unless ``pending.refused`` says otherwise.
 
         Raises:
             StoreUnavailableError: the outcome is not known.
@@ -321,13 +324,8 @@ class Committer:
             if ahead is not None:
                 # First of all, or the batch would be computed again on runs that have seen its successors.
                 self.forget(ahead)
-            pending.refused = isinstance(error, RefusedByStoreError)
-            if pending.refused and (pending.due or pending.results):
-                # The records may be taken without what has fallen due, and without what became of steps.
-                await self._alone(pending.slices)
-                await self._one_by_one(pending.due)
-            else:
-                await self._again(pending.slices, error)
+            again = await self._again(pending.slices, error, pending.due, pending.results)
+            pending.batch, pending.refused = again or pending.batch, again is None
             return False
         self._done(pending.batch, ticket, time.perf_counter() - pending.began)
         return True
@@ -337,10 +335,25 @@ class Committer:
         for route, key in batch.met():
             route.cache.pop(key, None)
 
-    async def _again(self, slices: Sequence[Slice], error: Exception) -> None:
+    async def _again(
+        self,
+        slices: Sequence[Slice],
+        error: Exception,
+        due: Sequence[Due] = (),
+        results: Sequence[StepResult] = (),
+    ) -> Batch | None:
+        """Compute all of it again until it is durable; returns by which batch.
+
+        None where nothing is left to be computed, or the store does not take it: then of the results none is durable.
+        """
         losses = 0
         while True:
             match error:
+                case RefusedByStoreError() if due or results:
+                    # The records may be taken without what has fallen due, and without what became of steps.
+                    await self._alone(slices)
+                    await self._one_by_one(due)
+                    return None
                 case LostPositionsError(lost=lost):
                     self._drop(slices, lost)
                 case LostRunsError():
@@ -353,20 +366,20 @@ class Committer:
                         raise error
                 case RefusedByStoreError():
                     await self._halve(slices, error)
-                    return
+                    return None
             slices = [one for one in slices if not one.claim.lost]
-            if not slices:
-                return
-            batch = await self.prepare(slices, None)
+            if not (slices or due or results):
+                return None
+            batch = await self.prepare(slices, None, due, results)
             try:
                 if losses >= LOSSES_BEFORE_LOCK:
-                    batch = await self._locked(slices, batch)
+                    batch = await self._locked(batch, slices, due, results)
                 await self.commit(batch)
             except (LostPositionsError, LostRunsError, RefusedByStoreError) as again:
                 self.forget(batch)
                 error = again
             else:
-                return
+                return batch
 
     async def commit(self, batch: Batch) -> None:
         """Make a batch durable, with nothing in flight beside it."""
@@ -374,13 +387,15 @@ class Committer:
         ticket = await self._store.commit(batch.commit)
         self._done(batch, ticket, time.perf_counter() - began)
 
-    async def _locked(self, slices: Sequence[Slice], batch: Batch) -> Batch:
+    async def _locked(
+        self, batch: Batch, slices: Sequence[Slice], due: Sequence[Due], results: Sequence[StepResult]
+    ) -> Batch:
         # Whoever else works on these runs waits now until this commit is through.
         runs = [route.cache[key].id for route, key in batch.met() if route.cache[key].sequence > 1]
         self.forget(batch)
         await self._store.lock([one.claim.id for one in slices], runs)
         try:
-            return await self.prepare(slices, None)
+            return await self.prepare(slices, None, due, results)
         except BaseException:
             await self._store.unlock()
             raise

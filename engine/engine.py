@@ -15,12 +15,14 @@ from collections.abc import Awaitable, Callable
 from connectors.source import Partition, SourceError
 from engine.assignment import Assignment
 from engine.backoff import Backoff
+from engine.committer import kind_of
 from engine.parts import Parts, kafka_troubles
 from engine.session import Session
 from engine.steps import Steps
 from engine.store.contract import (
     LostPositionsError,
     LostRunsError,
+    RefusedByStoreError,
     Store,
     StoreFaultError,
     StoreFullError,
@@ -103,10 +105,12 @@ class Engine:
                 )
                 pause = faults
                 pause.failed(self.away)
-            except StoreFaultError as error:
+            except (StoreFaultError, RefusedByStoreError) as error:
+                # What is refused for its data is no record's here: those were made dead letters.
+                why = kind_of(error) if isinstance(error, RefusedByStoreError) else error
                 self.away = (
                     "Postgres refuses what the engine writes, and no record is to blame; nothing is lost, and the "
-                    f"engine tries again until it is mended ({error})"
+                    f"engine tries again until it is mended ({why})"
                 )
                 pause = faults
                 pause.failed(self.away)

@@ -257,11 +257,11 @@ class Session:
         """Wait for a commit; False where it had to be computed again."""
         succeeded = await self._committer.settle(pending, ahead)
         self._timers.settle(pending.due)
-        if succeeded:
-            self._steps.settle(pending.results, pending.batch.commit)
-        else:
+        if pending.refused:
             alone = not (pending.slices or pending.due)
-            self._steps.give_back(pending.results, refused=pending.refused, alone=alone)
+            self._steps.give_back(pending.results, refused=True, alone=alone)
+        else:
+            self._steps.settle(pending.results, pending.batch.commit)
         return succeeded
 
     def _let_go_of_lost(self) -> None:

@@ -487,10 +487,8 @@ class Steps:
     ) -> Going:
         """Have it end in time, and tell how it has ended."""
         attempt = Attempt(step, running, self._limits, pulse, left)
-        executor = self._executors.of(step)
-        going = Going(begun, step, attempt, pulse)
+        going = Going(begun, step, attempt, pulse, is_kept=self._is_kept(begun))
         self._going.add(going)
-        going.is_kept = executor is not None and executor.keeps
         self.breakers.begin(begun.id, step)
         attempt.ended.add_done_callback(lambda _: self._end(going))
         attempt.released.add_done_callback(lambda _: self._release(going))

@@ -236,10 +236,11 @@ class Feeding:
         batch = self.committer.finish(draft)
         self.steps.promise(batch.commit)
         pending = self.committer.begin([], batch, (), draft.results)
-        if await self.committer.settle(pending):
-            self.steps.settle(pending.results, pending.batch.commit)
+        await self.committer.settle(pending)
+        if pending.refused:
+            self.steps.give_back(pending.results, refused=True, alone=True)
         else:
-            self.steps.give_back(pending.results, refused=pending.refused, alone=True)
+            self.steps.settle(pending.results, pending.batch.commit)
         return True
 
     async def redrive(self, *letters: int, why: str = "mended", who: str = "ana") -> Asked:

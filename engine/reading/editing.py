@@ -89,7 +89,7 @@ async def ask_edit(
     body = orjson.dumps({"dead_letter": number, "value": value})
     async with connection.transaction():
         command = await connection.fetchval(
-            SQL["ask_of_run"], namespace, row["pipeline"], "edit", body, who, why
+            SQL["ask_of_run"], namespace, row["pipeline"], "edit", body, who, why, None
         )
         await connection.execute(SQL["notify"], channels.INBOX)
     return Asked("edit", ((number, command),), ())

@@ -213,7 +213,7 @@ async def put(
     number = await number_of(connection, namespace, asked.pipeline)
     async with connection.transaction():
         command = await connection.fetchval(
-            SQL["ask_of_run"], namespace, number, asked.command, orjson.dumps(body), who, why
+            SQL["ask_of_run"], namespace, number, asked.command, orjson.dumps(body), who, why, asked.token
         )
         await connection.execute(SQL["notify"], channels.INBOX)
     return replace(asked, id=command)

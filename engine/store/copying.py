@@ -13,6 +13,7 @@ from typing import Any
 
 from engine.log import HASH_BYTES, POSTGRES_EPOCH
 from engine.store.connecting import Connection
+from engine.store.queries import columns_of
 from statemachines.following import wakes_at
 from statemachines.memory import microseconds_of, time_of
 from statemachines.run import Run
@@ -66,7 +67,7 @@ def change_columns(changed: Iterable[tuple[int, Run]]) -> list[list[Any]]:
         )
         for old, run in changed
     ]  # fmt: skip
-    return [list(column) for column in zip(*rows, strict=True)]
+    return columns_of(rows)
 
 
 def _wake_time(run: Run) -> datetime | None:

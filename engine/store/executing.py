@@ -10,7 +10,7 @@ from typing import Any
 from engine.store.connecting import Connection, translated
 from engine.store.limited import LimitedRoom
 from engine.store.limiting import Limiting
-from engine.store.queries import load
+from engine.store.queries import columns_of, load
 from engine.store.values import BegunExecution, Progress
 
 _SQL = load("store")
@@ -61,7 +61,7 @@ class Executions:
             return await self._limiting.begin(*asked)
 
     async def limit_waiting(self, steps: Sequence[tuple[int, str]]) -> None:
-        columns = [list(column) for column in zip(*steps, strict=True)]
+        columns = columns_of(steps)
         async with self._looking, translated(self._looker):
             await self._looker.execute(_LIMITS["limit_waiting"], *columns)
 
@@ -80,7 +80,7 @@ class Executions:
         return await self._executions(sql, *wanted, limit, homes, but, definitions, holder, until)
 
     async def note_progress(self, holder: int, notes: Sequence[Progress]) -> None:
-        columns = [list(column) for column in zip(*notes, strict=True)]
+        columns = columns_of(notes)
         async with self._looking, translated(self._looker):
             await self._looker.execute(_SQL["note_progress"], holder, *columns)
 

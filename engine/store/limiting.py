@@ -12,9 +12,10 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from engine.limits import SILENT_SECONDS
 from engine.store.connecting import Connection
 from engine.store.limited import LimitedRoom
-from engine.store.queries import load
+from engine.store.queries import columns_of, load
 from engine.store.values import BegunExecution
 
 _SQL = load("limits")
@@ -76,7 +77,7 @@ class Limiting:
         """What limits leave, without those that leave nothing."""
         place, going, known = (limit.pipeline, limit.step), dict[str, int](), dict[str, datetime]()
         if limit.at_once is not None:
-            going = dict(await self._connection.fetch(_SQL["values_going"], *place))
+            going = dict(await self._connection.fetch(_SQL["values_going"], *place, SILENT_SECONDS))
         if limit.interval is not None:
             known = dict(await self._connection.fetch(_SQL["rates_of"], *place, values))
         found = []
@@ -102,10 +103,9 @@ class Limiting:
             if limit.interval is not None and (limit.pipeline, limit.step, value) in many
         ]
         if noted:
-            columns = [list(column) for column in zip(*noted, strict=True)]
-            await self._connection.execute(_SQL["note_rates"], *columns)
+            await self._connection.execute(_SQL["note_rates"], *columns_of(noted))
 
 
 def _columns(free: Sequence[_Value]) -> list[list[Any]]:
     rows = [(one.limit.pipeline, one.limit.step, one.limit.room, one.value, one.many) for one in free]
-    return [list(column) for column in zip(*rows, strict=True)]
+    return columns_of(rows)

@@ -14,7 +14,7 @@ from engine.log import Kind
 from engine.store.connecting import Connection, connect, translated
 from engine.store.contract import TOKENS_FORGOTTEN_MAX, TOKENS_KEPT
 from engine.store.executing import Executions
-from engine.store.queries import load
+from engine.store.queries import columns_of, load
 from engine.store.silence import ending_silent_blockers
 from engine.store.values import (
     Applied,
@@ -173,7 +173,7 @@ class PostgresStore(Executions):
             return {(run, digest) for run, digest in await self._reader.fetch(_SQL["seen_digests"], *columns)}
 
     async def seen_by_generations(self, asked: Sequence[tuple[int, str, int]]) -> set[tuple[int, str, int]]:
-        columns = [list(column) for column in zip(*asked, strict=True)]
+        columns = columns_of(asked)
         async with self._translated():
             rows = await self._reader.fetch(_SQL["seen_by_generations"], *columns)
         return {(pipeline, key, digest) for pipeline, key, digest in rows}

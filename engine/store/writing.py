@@ -22,7 +22,7 @@ from engine.store.copying import (
     pack_changes,
     pack_runs,
 )
-from engine.store.queries import load
+from engine.store.queries import columns_of, load
 from engine.store.values import AskedExecution, Command, Commit, FollowUp, Operation, Release
 from statemachines.run import Run
 
@@ -50,7 +50,7 @@ class Writing:
         await self._move_positions(commit, "" if begun else "begin;")
         await self._consume_commands(commit)
         await self._change_runs(commit)
-        if commit.last and await self._writer.fetchval(_SQL["count_succeeded"], *_columns(commit.last)):
+        if commit.last and await self._writer.fetchval(_SQL["count_succeeded"], *columns_of(commit.last)):
             raise LostRunsError("another engine began the next run of a key first")
         await self._create_runs(commit)
         if commit.attributes:
@@ -58,11 +58,11 @@ class Writing:
         if commit.tokens or commit.tokens_over:
             await self._write_tokens(commit)
         if commit.judged:
-            unmoved = await self._writer.fetchval(_SQL["count_unmoved"], *_columns(commit.judged))
+            unmoved = await self._writer.fetchval(_SQL["count_unmoved"], *columns_of(commit.judged))
             if unmoved != len(commit.judged):
                 raise LostRunsError("another engine moved a run that was found not to take an event")
         if commit.retired:
-            unmoved = await self._writer.fetchval(_SQL["lock_unmoved"], *_columns(sorted(commit.retired)))
+            unmoved = await self._writer.fetchval(_SQL["lock_unmoved"], *columns_of(sorted(commit.retired)))
             if unmoved != len(commit.retired):
                 raise LostRunsError("another engine moved a run that had ended first")
         if commit.rows:
@@ -86,7 +86,7 @@ class Writing:
             if begin:
                 await self._writer.execute(begin)
             return
-        columns = [list(column) for column in zip(*moves, strict=True)]
+        columns = columns_of(moves)
         numbers = tuple(",".join(map(_written, column)) for column in columns)
         status = await self._writer.execute(begin + _SQL["move_positions"] % numbers)
         if status != f"UPDATE {len(moves)}":
@@ -117,7 +117,7 @@ class Writing:
         for one in commit.going_on:
             await self._writer.execute(_SQL["add_follow_up"], self._namespace, *one)
         if commit.sent:
-            status = await self._writer.execute(_SQL["add_sent"], self._namespace, *_columns(commit.sent))
+            status = await self._writer.execute(_SQL["add_sent"], self._namespace, *columns_of(commit.sent))
             if status != f"INSERT 0 {len(commit.sent)}":
                 raise LostRunsError("another engine made the pipeline that an event is sent to")
         if commit.going_on or commit.sent:
@@ -143,7 +143,7 @@ class Writing:
     async def _write_executions(self, commit: Commit) -> None:
         # The rows of their runs are locked already, by the statements that moved them.
         if commit.executions_over:
-            await self._writer.execute(_SQL["remove_executions"], *_columns(commit.executions_over))
+            await self._writer.execute(_SQL["remove_executions"], *columns_of(commit.executions_over))
         if commit.executions_asked:
             await self._ask(commit)
         if commit.promised:
@@ -158,7 +158,7 @@ class Writing:
         if first:
             await self._writer.execute(_SQL["add_first"], commit.at, None, None, *_columns_of_first(first))
         if rest:
-            await self._writer.execute(_SQL["add_executions"], *_columns(rest))
+            await self._writer.execute(_SQL["add_executions"], *columns_of(rest))
 
     async def _begin_promised(self, commit: Commit) -> None:
         who = commit.promised_to, commit.promised_at
@@ -172,20 +172,20 @@ class Writing:
     async def _write_tokens(self, commit: Commit) -> None:
         if commit.tokens_over:
             over = sorted(commit.tokens_over)
-            await self._writer.execute(_SQL["close_tokens"], self._namespace, *_columns(over), commit.at)
+            await self._writer.execute(_SQL["close_tokens"], self._namespace, *columns_of(over), commit.at)
         waiting = [one for one in commit.tokens if one.waits]
         if len({one.token for one in waiting}) < len(waiting):
             raise TokenTakenError
         if waiting:
             status = await self._writer.execute(
-                _SQL["open_tokens"], self._namespace, *_columns(waiting), commit.at
+                _SQL["open_tokens"], self._namespace, *columns_of(waiting), commit.at
             )
             if status != f"INSERT 0 {len(waiting)}":
                 raise TokenTakenError
         told = {one.token: one for one in commit.tokens if not one.waits}
         if told:
             await self._writer.execute(
-                _SQL["open_tokens"], self._namespace, *_columns([*told.values()]), commit.at
+                _SQL["open_tokens"], self._namespace, *columns_of([*told.values()]), commit.at
             )
 
     async def _write_waiting(self, commit: Commit) -> None:
@@ -195,9 +195,9 @@ class Writing:
         removed = [one for one in commit.waiting_removed if one not in come]
         added = [one for one in commit.waiting_added if one[:2] not in gone]
         if removed:
-            await self._writer.execute(_SQL["remove_waiting"], *_columns(removed))
+            await self._writer.execute(_SQL["remove_waiting"], *columns_of(removed))
         if added:
-            await self._writer.execute(_SQL["add_waiting"], *_columns(added))
+            await self._writer.execute(_SQL["add_waiting"], *columns_of(added))
 
     async def _write_notes(self, commit: Commit) -> None:
         for ended in commit.ended:
@@ -209,9 +209,9 @@ class Writing:
         if commit.noted:
             await self._copy("dispositions", commit.noted, type(commit.noted[0])._fields)
         if commit.ranges:
-            await self._writer.execute(_SQL["add_ignored_range"], *_columns(commit.ranges), commit.at)
+            await self._writer.execute(_SQL["add_ignored_range"], *columns_of(commit.ranges), commit.at)
         if commit.strikes_forgotten:
-            await self._writer.execute(_SQL["forget_strikes"], *_columns(commit.strikes_forgotten))
+            await self._writer.execute(_SQL["forget_strikes"], *columns_of(commit.strikes_forgotten))
 
     async def _write_pauses(self, commit: Commit) -> None:
         for pause in commit.paused:
@@ -268,7 +268,7 @@ def _columns_of_first(asked: Sequence[AskedExecution]) -> list[list[Any] | None]
     number_of = {place: number for number, place in enumerate(places, start=1)}
     undoes = any(one.of for one in asked)
     return [
-        *_columns(places),
+        *columns_of(places),
         [number_of[one.pipeline, one.step] for one in asked],
         [home_of(one.key) for one in asked],
         [one.run for one in asked],
@@ -277,7 +277,3 @@ def _columns_of_first(asked: Sequence[AskedExecution]) -> list[list[Any] | None]
         [one.of for one in asked] if undoes else None,
         [one.made for one in asked] if undoes else None,
     ]
-
-
-def _columns(rows: Sequence[tuple[Any, ...]]) -> list[list[Any]]:
-    return [list(column) for column in zip(*rows, strict=True)]

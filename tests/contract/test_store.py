@@ -8,13 +8,17 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
+import orjson
 import pytest
 
 from connectors.source import Partition
 from engine.log import Kind, LogRow, append, digest_number, digest_of, fold, pack, with_hash
+from engine.reading import ask_complete
+from engine.store.connecting import connect
 from engine.store.contract import LostPositionsError, LostRunsError, RefusedByStoreError, Store
 from engine.store.postgres import PostgresStore
 from engine.store.values import (
+    Command,
     Commit,
     DeadLetter,
     EndedDeadLetter,
@@ -38,6 +42,8 @@ class World:
     """Opens stores on one database."""
 
     open: Callable[[], Awaitable[Store]]
+    complete: Callable[[str, bytes], Awaitable[None]]
+    """Put a command into the inbox that completes by this token, with a result as JSON."""
 
 
 @pytest.fixture
@@ -47,7 +53,13 @@ async def fake_world() -> World:
     async def open_store() -> Store:
         return FakeStore(tables)
 
-    return World(open_store)
+    async def complete(token: str, result: bytes) -> None:
+        tables.commands += 1
+        body = orjson.dumps({"token": token, "result": orjson.loads(result)})
+        pipeline = tables.executions.tokens[token].pipeline
+        tables.inbox[tables.commands] = Command(tables.commands, pipeline, "complete", body, "ana", "why", AT)
+
+    return World(open_store, complete)
 
 
 @pytest.fixture
@@ -59,7 +71,12 @@ async def postgres_world(database: Database) -> AsyncIterator[World]:
         opened.append(store)
         return store
 
-    yield World(open_store)
+    async def complete(token: str, result: bytes) -> None:
+        connection = await connect(database.engine_dsn, for_engine=False)
+        await ask_complete(connection, "n", token, result=result, who="ana")
+        await connection.close()
+
+    yield World(open_store, complete)
     for store in opened:
         await store.close()
 

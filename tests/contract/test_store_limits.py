@@ -17,6 +17,7 @@ from engine.store.values import BegunExecution
 from statemachines.run import Run
 from tests.contract.test_store import AT, World, fake_world, moved, postgres_world, started, world
 from tests.contract.test_store_steps import HOMES_ALL, LIMIT, ask, asked, begin
+from tests.fakes import store as fake_store
 
 __all__ = ["fake_world", "postgres_world", "world"]
 
@@ -208,8 +209,9 @@ async def test_what_was_asked_for_without_a_limit_is_limited_as_one(world: World
 
 async def test_where_there_is_no_limit_any_more_all_begin(world: World) -> None:
     store = await world.open()
-    await wait_for(store, "a", "a", "b", None)
-    assert [one.number for one in await begin(store)] == [0, 1, 2, 3]
+    await wait_for(store, "a", "a", None, "b", None)
+    assert [one.number for one in await begin(store, room=3)] == [0, 1, 2]
+    assert [one.number for one in await begin(store)] == [3, 4]
 
 
 @pytest.mark.parametrize("what", ["homes", "definitions", "left alone", "step"])
@@ -260,6 +262,22 @@ async def test_who_is_gone_keeps_no_place_though_its_run_is_held(world: World) -
     assert await next_of(store) == []
     await store.let_go(7)
     assert [one.key for one in await next_of(store)] == ["other"]
+
+
+@pytest.mark.parametrize(("seconds", "begin_then"), [(60.0, []), (0.0, ["other"])])
+async def test_who_is_silent_for_long_keeps_no_place_though_its_run_is_held(
+    world: World, monkeypatch: pytest.MonkeyPatch, seconds: float, begin_then: list[str]
+) -> None:
+    for module in (limiting, fake_store):
+        monkeypatch.setattr(module, "SILENT_SECONDS", seconds)
+    store = await world.open()
+    held, other = await started(store, "held"), await started(store, "other")
+    after = await ask(store, held, *(asked(held, number, limited_by="a") for number in range(2)))
+    await ask(store, other, asked(other, limited_by="a"))
+    await store.hold(7, "seven")
+    assert len(await next_of(store, holder=7)) == 2
+    await hold(store, after)
+    assert [one.key for one in await next_of(store)] == begin_then
 
 
 async def test_what_has_ended_behind_a_hold_keeps_no_place(world: World) -> None:

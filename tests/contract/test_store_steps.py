@@ -66,6 +66,33 @@ async def test_an_execution_begins_once_in_the_order_in_which_they_were_asked_fo
     assert await begin(one) == []
 
 
+async def test_they_begin_in_that_order_whatever_their_homes_are(world: World) -> None:
+    store = await world.open()
+    runs = [await started(store, key) for key in "abcdefgh"]
+    expected = []
+    for turn, keys in enumerate(["a" * 14, "abcdefgh", "h" * 9, "aaabbb"]):
+        for number, key in enumerate(keys, 100 * turn):
+            run = runs["abcdefgh".index(key)]
+            await ask(store, (await store.load_runs(1, [key]))[0], asked(run, number))
+            expected.append((key, number))
+    for room in (9, 1, 20, 10):
+        some, expected = expected[:room], expected[room:]
+        assert [(one.key, one.number) for one in await begin(store, room=room)] == some
+    assert not expected
+
+
+async def test_engines_that_ask_at_the_same_time_begin_each_once(world: World) -> None:
+    stores = [await world.open() for _ in range(4)]
+    runs = [await started(stores[0], f"k{number}") for number in range(20)]
+    for run in runs:
+        await ask(stores[0], run, *(asked(run, number) for number in range(5)))
+    begun: list[BegunExecution] = []
+    for _ in range(40):
+        asking = (begin(store, holder) for holder, store in enumerate(stores))
+        begun += [one for some in await asyncio.gather(*asking) for one in some]
+    assert len(begun) == len({one.id for one in begun}) == 100
+
+
 async def test_the_input_is_the_context_after_the_row_that_asked(world: World) -> None:
     store = await world.open()
     run = await started(store)

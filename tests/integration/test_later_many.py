@@ -61,7 +61,7 @@ async def test_of_those_that_go_on_outside_none_is_looked_at(database: Database,
             f"('{{1}}', '{{review}}', '{{10}}', timestamptz '{now}', '{{{homes}}}', '{{}}', '{{1}}', 1)"
         )
         plan = "\n".join(row[0] for row in rows)
-        [looked_at] = re.findall(r"using executions_waiting.*rows=([\d.]+) loops=1", plan)
+        [looked_at] = re.findall(r"using executions_waiting.*rows=([\d.]+) loops=", plan)
         assert float(looked_at) == 0, plan
         assert "Seq Scan on executions" not in plan, plan
         await engine.execute(
@@ -74,7 +74,7 @@ async def test_of_those_that_go_on_outside_none_is_looked_at(database: Database,
             f"('{{1}}', '{{review}}', '{{1970-01-01}}', 10, '{{{homes}}}', '{{}}', '{{1}}', 1, timestamptz '{now}')"
         )
         plan = "\n".join(row[0] for row in rows)
-        [looked_at] = re.findall(r"executions_outside.*rows=([\d.]+) loops=1", plan)
+        [looked_at] = re.findall(r"executions_outside.*rows=([\d.]+) loops=", plan)
         assert float(looked_at) == 0, plan
         assert "Seq Scan on executions" not in plan, plan
         await engine.execute("prepare find_them (text, text[]) as " + SQL["find_tokens"])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 
 import asyncpg
+import orjson
 import pytest
 
 from engine.errors import SchemaError
@@ -40,6 +42,30 @@ async def test_what_fails_leaves_nothing_behind(empty_database: str) -> None:
     await execute(empty_database, "drop table pointsman.tokens")
     assert len(await migrate(empty_database)) == SCHEMA_VERSION
     await checked(empty_database)
+
+
+async def test_commands_that_wait_meanwhile_are_found_by_their_tokens(
+    empty_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    migrating = importlib.import_module("engine.store.migrations.migrate")
+    with monkeypatch.context() as before:
+        before.setattr(migrating, "MIGRATIONS", MIGRATIONS[:13])
+        before.setattr(migrating, "SCHEMA_VERSION", 13)
+        await migrate(empty_database)
+    owner = await asyncpg.connect(empty_database)
+    bodies = [
+        ("complete", {"key": 'a "k"', "token": 'é "t" \\', "execution": [], "result": {"by": "b\0o"}}),
+        ("fail", {"key": "k", "token": "u", "execution": [], "error": '"token":"w","execution":'}),
+        ("send", {"key": "k", "token": "v", "execution": []}),
+    ]
+    insert = (
+        "insert into pointsman.inbox (namespace, command, body, who, why) values ('n', $1, $2, 'ana', 'why')"
+    )
+    await owner.executemany(insert, [(command, orjson.dumps(body)) for command, body in bodies])
+    await migrate(empty_database)
+    found = await owner.fetch("select token from pointsman.inbox order by id")
+    await owner.close()
+    assert [token for (token,) in found] == ['é "t" \\', "u", None]
 
 
 async def test_a_database_of_an_older_version_is_refused_with_what_to_run(database: Database) -> None:

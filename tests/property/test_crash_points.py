@@ -10,9 +10,13 @@ import itertools
 import random
 from collections.abc import Iterable
 from functools import lru_cache
+from typing import Any
 
 import pytest
 
+from engine.store.contract import LostRunsError, RefusedByStoreError
+from engine.store.values import BegunExecution, Commit
+from tests.fakes.store import FakeStore
 from tests.property.crashing import ENOUGH, Lived, check, check_the_stories, live
 from tests.property.faults import WAYS, told_as
 from tests.simulated import Fate
@@ -100,6 +104,40 @@ def test_the_same_is_lived_again() -> None:
     assert again.world.passed == usual().world.passed
     assert again.ledger == usual().ledger
     assert lived_by(1).world.passed == lived_by(1).world.passed
+
+
+def test_what_a_commit_is_lost_with_is_durable_once_by_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    commit, asked = FakeStore.commit, itertools.count()
+
+    async def lost(store: FakeStore, one: Commit) -> int | None:
+        if next(asked) % 3 and one.changed:
+            raise LostRunsError("another engine moved a run first")
+        return await commit(store, one)
+
+    monkeypatch.setattr(FakeStore, "commit", lost)
+    lived = live()
+    check(lived)
+    check_the_stories(lived, usual())
+    given = [row.event_id for row in lived.world.tables.rows.values()]
+    assert len(given) == len({*given}), "nothing is offered twice"
+
+
+def test_a_look_that_the_store_refuses_for_data_that_it_finds_ends_no_engine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begin, asked = FakeStore.begin_untried, itertools.count(1)
+
+    async def refused(store: FakeStore, *given: Any) -> list[BegunExecution]:
+        if next(asked) == 3:
+            raise RefusedByStoreError("a text has no NUL")
+        return await begin(store, *given)
+
+    monkeypatch.setattr(FakeStore, "begin_untried", refused)
+    lived = live()
+    assert next(asked) > 4, "it was asked again"
+    assert lived.world.deaths == 0
+    check(lived)
+    check_the_stories(lived, usual())
 
 
 @pytest.mark.parametrize(("fate", "instance", "which"), WAYS)

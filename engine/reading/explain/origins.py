@@ -8,6 +8,8 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
+import orjson
+
 from connectors.decode import Decoded, decode
 from connectors.encode import STRUCTURED_HEADERS
 from connectors.source import RawRecord
@@ -97,7 +99,11 @@ def _of_step(found: Origin, address: Address, key: str, memory: Memory) -> Origi
 async def pending(connection: Connection, namespace: str, event_id: str) -> list[str]:
     """What is known of an id under which nothing has come yet: a timer, or an event that was sent."""
     by_operators = await connection.fetch(SQL["asked_and_not_taken"], namespace, askable(event_id))
-    said = [inner_words.sent_and_waits(*row) for row in by_operators]
+    said = [
+        inner_words.sent_and_waits(who, why, at, pipeline, body["key"])
+        for who, why, at, pipeline, stored in by_operators
+        if (body := orjson.loads(stored))["event_id"] == event_id
+    ]
     if not is_derived(event_id):
         return said
     said += [

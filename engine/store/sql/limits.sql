@@ -19,14 +19,14 @@ select bool_and(pg_try_advisory_xact_lock(hashtext('pointsman.limits'), pipeline
 
 -- name: values_going
 -- How many attempts go on of each value; there are never more than engines make at once. Of held runs, only those of engines
--- that were heard of in the last ten seconds: none is taken for lost there, and it would count for as long as the hold lasts.
+-- that were heard of lately: none is taken for lost there, and it would count for as long as the hold lasts.
 select e.limited_by, count(*) from pointsman.executions e join pointsman.runs r on r.id = e.run
 where e.pipeline = $1 and e.step = $2 and e.holder is not null and e.limited_by is not null
     and (
         r.held = 0
         or exists (
             select from pointsman.holders h
-            where h.id = e.holder and h.seen >= clock_timestamp() - interval '10 seconds'
+            where h.id = e.holder and h.seen >= clock_timestamp() - make_interval(secs => $3)
         )
     )
 group by e.limited_by
@@ -45,25 +45,35 @@ with free as (
     select * from unnest($1::int[], $2::text[], $3::int[], $4::text[], $5::int[])
         as free (pipeline, step, room, value, many)
 ), found as (
-    select f.pipeline, f.step, f.room, waits.id, waits.again
+    select f.pipeline, f.step, f.room, next.id, next.again
     from free f cross join lateral (
-        select e.id, e.again
-        from pointsman.executions e
-        where e.pipeline = f.pipeline and e.step = f.step and e.limited_by = f.value and e.holder is null
-            and e.token = '' and e.again <= $6 and e.home = any ($7::smallint[]) and e.id not in (select unnest($8::bigint[]))
-            and exists (
-                select from pointsman.runs r where r.id = e.run and r.definition = any ($9::int[]) and r.held = 0
-            )
-        order by e.again, e.id limit f.many for update skip locked
-    ) waits
+        select waits.id, waits.again
+        from unnest($7::smallint[]) as home (number) cross join lateral (
+            select e.id, e.again
+            from pointsman.executions e
+            where e.pipeline = f.pipeline and e.step = f.step and e.limited_by = f.value and e.home = home.number
+                and e.again <= $6 and e.holder is null and e.token = '' and e.id not in (select unnest($8::bigint[]))
+                and exists (
+                    select from pointsman.runs r where r.id = e.run and r.definition = any ($9::int[]) and r.held = 0
+                )
+            order by e.again, e.id limit f.many
+        ) waits
+        order by waits.again, waits.id limit f.many
+    ) next
 ), chosen as (
     select id from (
         select f.*, row_number() over (partition by f.pipeline, f.step order by f.again, f.id) as place from found f
     ) f
     where f.place <= f.room
+), locked as (
+    select one.id from chosen cross join lateral (
+        -- By its number alone: no other index is as good for that.
+        select * from pointsman.executions e where e.id = chosen.id offset 0 for update skip locked
+    ) one
+    where one.again <= $6 and one.holder is null and one.token = ''
 ), begun as (
     update pointsman.executions e set holder = $10, began = coalesce(e.began, $6)
-    from chosen c where e.id = c.id returning e.*
+    from locked where e.id = locked.id returning e.*
 )
 -- shared: of_begun
     , b.limited_by
@@ -71,13 +81,13 @@ from begun b join pointsman.runs r on r.id = b.run
 order by b.again, b.id
 
 -- name: limit_waiting
--- What was asked for by who knew of no limit.
+-- What was asked for by who knew of no limit: a range of the index.
 update pointsman.executions set limited_by = ''
 where id in (
     select e.id from unnest($1::int[], $2::text[]) as wanted (pipeline, step) cross join lateral (
         select e.id from pointsman.executions e
-        where e.pipeline = wanted.pipeline and e.step = wanted.step and e.holder is null and e.token = ''
-            and e.limited_by is null
+        where e.pipeline = wanted.pipeline and e.step = wanted.step and (e.limited_by is null) = true
+            and e.holder is null and e.token = ''
         offset 0
     ) e
 )

@@ -497,7 +497,8 @@ where p.namespace = $1 and p.name = $2
 order by r.id
 
 -- name: ask_of_run
-insert into pointsman.inbox (namespace, pipeline, command, body, who, why) values ($1, $2, $3, $4, $5, $6) returning id
+insert into pointsman.inbox (namespace, pipeline, command, body, who, why, token) values ($1, $2, $3, $4, $5, $6, $7)
+returning id
 
 -- name: token
 select p.name as pipeline, t.key, t.run, t.sequence, t.number, t.step, t.attempt
@@ -524,8 +525,10 @@ select who, why, asked from pointsman.operations where event_id = $1 and pipelin
 order by command limit 1
 
 -- name: asked_and_not_taken
--- Events that operators have sent, and no engine has taken up.
-select i.who, i.why, i.at, p.name, convert_from(i.body, 'UTF8')::json ->> 'key' as key
+-- Events that operators have sent, and no engine has taken up: those that may have this id. Which of them do is for who
+-- reads JSON: it may have a NUL in its data, which no text of Postgres can have.
+select i.who, i.why, i.at, p.name, i.body
 from pointsman.inbox i join pointsman.pipelines p on p.id = i.pipeline
-where i.namespace = $1 and i.command = 'send' and convert_from(i.body, 'UTF8')::json ->> 'event_id' = $2
+where i.namespace = $1 and i.command = 'send'
+    and position(convert_to('"event_id":' || to_json($2::text), 'UTF8') in i.body) > 0
 order by i.id

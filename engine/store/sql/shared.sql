@@ -22,3 +22,15 @@ select ($4::int[])[new.place], new.home, new.run, new.sequence, new.number, ($5:
     '', coalesce(new.of, ''), coalesce(new.made, 0), $2::bigint, $3::timestamptz
 from unnest($6::int[], $7::smallint[], $8::bigint[], $9::int[], $10::int[], $11::text[], $12::int[])
     as new (place, home, run, sequence, number, of, made)
+
+-- name: next_of_range
+cross join lateral (
+    select e.id, e.again
+    from pointsman.executions e
+    where e.pipeline = r.pipeline and e.step = r.step and (e.limited_by is null) = r.are_none and e.home = r.home
+        and e.again <= $4 and e.holder is null and e.token = '' and e.id not in (select unnest($6::bigint[]))
+        and exists (
+            select from pointsman.runs r where r.id = e.run and r.definition = any ($7::int[]) and r.held = 0
+        )
+    order by e.again, e.id limit r.few
+) next

@@ -418,60 +418,87 @@ from pointsman.tokens where namespace = $1 and token = any ($2::text[])
 -- The next of each step, so many at most, in the order in which they were asked for or are to be tried again; those of
 -- held runs once they go on, for what became of the last attempt may wait behind the hold: whoever
 -- finds one has it. What goes on outside does not begin. A step's input is the context after the row that asked for it, whatever the run's is by now.
-with wanted as (
-    select * from unnest($1::int[], $2::text[], $3::int[]) as wanted (pipeline, step, room)
+-- Of each home those of a step are a range of the index, and so are those that had a limit when they were asked for. A few
+-- of each range are looked at first: most ranges have no more of the next ones.
+with ranges as (
+    select w.*, home.number as home, limits.are_none, least(w.room, w.room / 8 + 4) as few
+    from unnest($1::int[], $2::text[], $3::int[]) as w (pipeline, step, room)
+    cross join unnest($5::smallint[]) as home (number) cross join (values (true), (false)) as limits (are_none)
+), first as (
+    select r.*, next.*,
+        row_number() over (partition by r.pipeline, r.step order by next.again, next.id) as place,
+        row_number() over (partition by r.pipeline, r.step, r.home, r.are_none order by next.again, next.id) as of_range
+    from ranges r
+    -- shared: next_of_range
+), more as (
+    select r.*, next.*
+    from (
+        select pipeline, step, room, home, are_none, room as few from first
+        where of_range = few and place <= room and few < room
+    ) r
+    -- shared: next_of_range
 ), found as (
-    select next.id
-    from wanted cross join lateral (
-        select e.id
-        from pointsman.executions e
-        where e.pipeline = wanted.pipeline and e.step = wanted.step and e.holder is null and e.token = ''
-            and e.again <= $4
-            and e.home = any ($5::smallint[]) and e.id not in (select unnest($6::bigint[]))
-            and exists (
-                select from pointsman.runs r where r.id = e.run and r.definition = any ($7::int[]) and r.held = 0
-            )
-        order by e.again, e.id limit wanted.room for update skip locked
-    ) next
+    select id from (
+        select id, room, row_number() over (partition by pipeline, step order by again, id) as place
+        from (
+            select pipeline, step, room, again, id from first union select pipeline, step, room, again, id from more
+        ) those
+    ) those
+    where place <= room
+), locked as (
+    select one.id from found cross join lateral (
+        -- By its number alone: no other index is as good for that.
+        select * from pointsman.executions e where e.id = found.id offset 0 for update skip locked
+    ) one
+    where one.again <= $4 and one.holder is null and one.token = ''
 ), begun as (
     update pointsman.executions e set holder = $8, began = coalesce(e.began, $4)
-    from found where e.id = found.id returning e.*
+    from locked where e.id = locked.id returning e.*
 )
 -- shared: of_begun
 from begun b join pointsman.runs r on r.id = b.run
 order by b.again, b.id
 
 -- name: begin_untried
--- Those of which there is only something to be told, however little room there is: whose states were left, or whose time
--- is over; and what goes on outside and was not completed in time. Each has an index of its own. What somebody completes
--- whose command waits in the inbox, as that of a paused pipeline does, is heard of first.
+-- Those of which there is only something to be told, however little room there is: whose states were left; or whose time
+-- is over; and what goes on outside and was not completed in time. Of each home they are ranges of indexes. What somebody
+-- completes whose command waits in the inbox, as that of a paused pipeline does, is heard of first.
 with wanted as (
     select * from unnest($1::int[], $2::text[], $3::timestamptz[]) as wanted (pipeline, step, overdue)
-), completed as materialized (
-    select convert_from(i.body, 'UTF8')::json ->> 'token' as token
-    from pointsman.inbox i where i.pipeline = any ($1::int[]) and i.command in ('complete', 'fail')
-), found as (
+    cross join unnest($5::smallint[]) as home (number)
+), stopped as (
     select next.id
     from wanted cross join lateral (
         select e.id
         from pointsman.executions e
-        where e.pipeline = wanted.pipeline and e.step = wanted.step and e.holder is null
-            and (e.stopping or e.began is not null) and (e.stopping or e.began <= wanted.overdue)
-            and e.home = any ($5::smallint[]) and e.id not in (select unnest($6::bigint[]))
+        where e.pipeline = wanted.pipeline and e.step = wanted.step and e.stopping and e.home = wanted.number
+            and e.holder is null and e.id not in (select unnest($6::bigint[]))
             and exists (
                 select from pointsman.runs r where r.id = e.run and r.definition = any ($7::int[]) and r.held = 0
             )
-        order by e.id limit $4 for update skip locked
+        limit $4 for update skip locked
+    ) next
+), over as (
+    select next.id
+    from wanted cross join lateral (
+        select e.id
+        from pointsman.executions e
+        where e.pipeline = wanted.pipeline and e.step = wanted.step and not e.stopping and e.home = wanted.number
+            and e.began <= wanted.overdue and e.holder is null and e.id not in (select unnest($6::bigint[]))
+            and exists (
+                select from pointsman.runs r where r.id = e.run and r.definition = any ($7::int[]) and r.held = 0
+            )
+        order by e.began limit $4 for update skip locked
     ) next
 ), late as (
     select next.id
     from wanted cross join lateral (
         select e.id
         from pointsman.executions e
-        where e.pipeline = wanted.pipeline and e.step = wanted.step and e.holder is null
-            and e.token <> '' and e.again <= $9
-            and not exists (select from completed c where c.token = e.token)
-            and e.home = any ($5::smallint[]) and e.id not in (select unnest($6::bigint[]))
+        where e.pipeline = wanted.pipeline and e.step = wanted.step and e.home = wanted.number
+            and e.again <= $9 and e.holder is null and e.token <> ''
+            and not exists (select from pointsman.inbox i where i.pipeline = e.pipeline and i.token = e.token)
+            and e.id not in (select unnest($6::bigint[]))
             and exists (
                 select from pointsman.runs r where r.id = e.run and r.definition = any ($7::int[]) and r.held = 0
             )
@@ -479,7 +506,7 @@ with wanted as (
     ) next
 ), begun as (
     update pointsman.executions e set holder = $8
-    where e.id in (select id from found union select id from late limit $4) returning e.*
+    where e.id in (select id from stopped union select id from over union select id from late limit $4) returning e.*
 )
 select b.id, b.pipeline, r.key, r.generation, b.run, r.definition, b.home, b.sequence, b.number, b.step, b.attempt,
     b.error, ''::bytea as input, b.of, b.stopping, null::bytea as made, b.since, b.token, b.progress, b.began

@@ -6,7 +6,6 @@ import asyncio
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.text import Text
 
 from engine.cli.definitions import compile_all
 from engine.cli.failures import FAILED, UNREACHABLE
@@ -60,6 +59,8 @@ def doctor(
 
 
 def _print(checks: list[Check]) -> None:
+    from rich.text import Text  # noqa: PLC0415 - loaded only when needed
+
     print_rows(
         ("", "area", "what", "found"),
         [

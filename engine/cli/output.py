@@ -1,6 +1,7 @@
 """What commands print: one JSON document, or tables and sentences for people.
 
-Standard output has the answer and nothing else; what is said about it goes to standard error.
+Standard output has the answer and nothing else; what is said about it goes to standard error. What draws tables is
+loaded by who prints one: it takes as long as a good part of all else that a command loads.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from enum import Enum
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
 
 WIDTH_MAX = 100
 WIDTH_ELSEWHERE = 10_000
@@ -35,6 +36,8 @@ class HasJson(Protocol):
 
 def console(*, stderr: bool = False) -> Console:
     """Where people read; colours on a terminal only, and no wider than is comfortable."""
+    from rich.console import Console  # noqa: PLC0415 - loaded only when needed
+
     stream = sys.stderr if stderr else sys.stdout
     made = Console(file=stream, highlight=False, soft_wrap=False)
     width = min(made.width, WIDTH_MAX) if made.is_terminal else WIDTH_ELSEWHERE
@@ -67,6 +70,8 @@ def note(text: str) -> None:
 
 def make_table(*columns: str, right: Iterable[str] = (), fold: Iterable[str] = ()) -> Table:
     """An empty table with these columns: some aligned right, some broken into lines, others cut."""
+    from rich.table import Table  # noqa: PLC0415 - loaded only when needed
+
     table = Table(box=None, pad_edge=False, header_style="bold", show_edge=False, padding=(0, 2, 0, 0))
     rights, folds = set(right), set(fold)
     for name in columns:
@@ -82,6 +87,8 @@ def make_table(*columns: str, right: Iterable[str] = (), fold: Iterable[str] = (
 
 def add_row(table: Table, *cells: object) -> None:
     """Add a row of plain texts; what was in an event is never taken for markup."""
+    from rich.text import Text  # noqa: PLC0415 - loaded only when needed
+
     table.add_row(*(cell if isinstance(cell, Text) else Text(_cell(cell)) for cell in cells))
 
 

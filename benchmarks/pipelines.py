@@ -67,7 +67,7 @@ class Order(Context):
     moves: int
 
 
-def begin(event: Placed) -> Order:
+def begin(event: Amounted) -> Order:
     return Order(amount=event.amount, moves=1)
 
 
@@ -181,7 +181,10 @@ orders_saga = order_saga()
 
 
 def order_waiting(*, at_once: int | None, attempts: int) -> Pipeline[Order]:
-    """Started by an event; then one step, which is done once it is let go, or after a moment."""
+    """Started by an event; then one step, which is done once it is let go, or after a moment.
+
+    What is charged first has no step to wait for, and rests.
+    """
     flow = Pipeline("order-waiting", Order, version=1, topics=[TOPIC])
 
     @flow.step(at_once=at_once, retry=Retry(attempts=attempts, wait=exponential(0.1, 1)))
@@ -193,7 +196,10 @@ def order_waiting(*, at_once: int | None, attempts: int) -> Pipeline[Order]:
 
     placed = flow.state("placed", run=ship, initial=True)
     shipped = flow.state("shipped", final=True)
+    resting = flow.state("resting")
     flow.start(Placed, begin)
+    flow.start(Charged, begin, to=resting)
+    resting.on(Packed, to=shipped)
     placed.on(ship.done, to=shipped, do=note_result)
     flow.on_failure(to=flow.state("failed", final=True))
     return flow

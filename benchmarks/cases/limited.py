@@ -1,7 +1,11 @@
-"""Very many runs that wait for a step which may be done 100 times at once: they wait as rows, and not in memory."""
+"""Very many runs that wait for a step which may be done 100 times at once: they wait as rows, and not in memory.
+
+Beside it, the same engine has as many runs, of which only 100 ask for the step, and the others for nothing.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from statistics import median
@@ -9,17 +13,18 @@ from statistics import median
 from benchmarks import ledger
 from benchmarks.cases.case import HEADER, Bench, now, outcome_rows
 from benchmarks.contestants import ENGINE, Job
-from benchmarks.events import phases
+from benchmarks.events import Keyed, order_event
 from benchmarks.measuring import Outcome, as_json, run_through
 from benchmarks.processes import MeasuringError
 from benchmarks.report import Figure, Section
 from benchmarks.sizes import CACHE_RUNS_MIN, STEPS_AT_ONCE
 
 PEAK_GOAL = 1.1
-ROWS = 2
-"""It was placed, and its step was done."""
+PLACED, CHARGED = 0, 1
+"""What begins an order that asks for the step, and one that rests."""
 ASKED = """
-select r.key, e.at from pointsman.events e join pointsman.runs r on r.id = e.run where e.sequence = 1
+select r.key, e.at from pointsman.events e join pointsman.runs r on r.id = e.run
+where e.sequence = 1 and e.type = 'order.placed'
 """
 
 
@@ -32,16 +37,16 @@ class Waited:
 
 
 async def limited(bench: Bench) -> Section:
-    """As many runs as may work at once, and very many, by turns."""
+    """As many runs, of which as many ask for the step as may at once, and then all, by turns."""
     many, few = bench.sizes.limited_steps, STEPS_AT_ONCE
     found: dict[str, list[Waited]] = {}
     topics = {
-        f"{count:,}": (count, (await bench.fill(f"limited-{count}", phases(count, now(), range(count))))[0])
-        for count in (few, many)
+        f"{asking:,}": (asking, (await bench.fill(f"limited-{asking}", _begun(many, asking, now())))[0])
+        for asking in (few, many)
     }
     for _ in range(bench.sizes.rounds):
-        for name, (count, topic) in topics.items():
-            found.setdefault(name, []).append(await _run_and_check(bench, topic, count))
+        for name, (asking, topic) in topics.items():
+            found.setdefault(name, []).append(await _run_and_check(bench, topic, many, asking))
     few_peak, many_peak = (
         median(one.outcome.peak_bytes for one in found[name]) for name in (f"{few:,}", f"{many:,}")
     )
@@ -63,13 +68,20 @@ async def limited(bench: Bench) -> Section:
     )
 
 
-async def _run_and_check(bench: Bench, topic: str, count: int) -> Waited:
+def _begun(count: int, asking: int, time: str) -> Iterator[Keyed]:
+    """The beginnings of so many orders, the last ones of which ask for the step."""
+    for order in range(count):
+        yield order_event(order, PLACED if order >= count - asking else CHARGED, time)
+
+
+async def _run_and_check(bench: Bench, topic: str, count: int, asking: int) -> Waited:
     servers = bench.servers
     database = await ENGINE.new_database(servers)
     written = servers.folder / f"{database}.ledger"
     job = replace(Job(topic, "orders_limited", cache=CACHE_RUNS_MIN), ledger=written)
     try:
-        outcome = await run_through(ENGINE, servers, database, job, ROWS * count)
+        # Each was begun, and of those that asked for it the step was done.
+        outcome = await run_through(ENGINE, servers, database, job, count + asking)
         async with servers.connected(database) as connection:
             asked = {row["key"]: row["at"].timestamp() for row in await connection.fetch(ASKED)}
     finally:
@@ -77,7 +89,9 @@ async def _run_and_check(bench: Bench, topic: str, count: int) -> Waited:
     lines = ledger.read(written)
     check(lines, asked)
     most = ledger.most_at_once(lines)
-    bench.tell(f"  {count:,} runs: at most {most} at once, peak {outcome.peak_bytes / 1e6:.0f} MB")
+    bench.tell(
+        f"  {asking:,} of {count:,} runs ask: at most {most} at once, peak {outcome.peak_bytes / 1e6:.0f} MB"
+    )
     return Waited(outcome, most)
 
 

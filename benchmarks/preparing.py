@@ -27,6 +27,10 @@ from statemachines.machine import compile_pipeline
 
 CLUSTER = "prepared"
 GROUP = "benchmark-prepared"
+SOURCE = "/offices/of/the/north/desks/reminders"
+"""So long that 13 rows of the log fill a page of Postgres to its end, as rows of all sizes do in time. Else each page
+had room for one smaller row, and whatever comes later would be put there: each into an old page, of which Postgres
+then logs a full image."""
 _HEADERS = [(name, value.encode() if isinstance(value, str) else value) for name, value in HEADERS]
 
 
@@ -64,7 +68,7 @@ async def start_reminders(
 def _record(topic: str, number: int, due: float) -> RawRecord:
     now = datetime.now(UTC)
     value = (
-        f'{{"specversion":"1.0","id":"a-{number}","type":"reminder.asked","source":"/desk/reminders",'
+        f'{{"specversion":"1.0","id":"a-{number}","type":"reminder.asked","source":"{SOURCE}",'
         f'"subject":"reminder-{number}","time":"{moment(now.timestamp())}","data":{{"due":"{moment(due)}"}}}}'
     )
     key = b"reminder-%d" % number

@@ -167,7 +167,10 @@ class Reader(Protocol):
     def resume(self, partitions: Iterable[Partition]) -> None: ...
 
     async def fetch(self, *, records_max: int, wait_seconds: float) -> Chunk:
-        """The next records, as soon as there are some, or an empty chunk after the wait."""
+        """The next records, as soon as there are some, or an empty chunk after the wait.
+
+        Where it is cancelled nothing is lost: the next one gives what it would have given.
+        """
         ...
 
     def out_of_range(self) -> list[OutOfRange]:

@@ -118,6 +118,24 @@ async def test_a_fetch_gives_no_more_records_than_asked_for_and_loses_none(world
     assert all(seen.offsets(partition) == list(range(10)) for partition in partitions)
 
 
+async def test_a_fetch_that_is_cancelled_loses_nothing(world: World) -> None:
+    partition = Partition(await world.topic(), 0)
+    reader = await world.reader()
+    seen = Seen({partition: 0})
+    reader.assign({partition: 0})
+    for number in range(5):
+        # Once it waits, and as records come.
+        fetching = asyncio.create_task(reader.fetch(records_max=10, wait_seconds=DEADLINE_SECONDS))
+        await asyncio.sleep(0)
+        await world.produce(partition, b"%d" % number)
+        fetching.cancel()
+        await asyncio.wait({fetching})
+        if not fetching.cancelled():
+            seen.add(fetching.result())
+    await read_on(reader, seen, at({partition: 5}))
+    assert seen.values(partition) == [b"0", b"1", b"2", b"3", b"4"]
+
+
 async def test_reading_starts_at_the_position_and_not_at_its_batch(world: World) -> None:
     partition = Partition(await world.topic(), 0)
     async with world.transaction(commit=True) as send:

@@ -145,6 +145,7 @@ class Slow:
     def __init__(self, *keys: str) -> None:
         self.keys = keys
         self.limits: list[int] = []
+        self.each: list[int | None] = []
         self.may_answer = asyncio.Event()
         self.may_answer.set()
 
@@ -157,8 +158,9 @@ class Slow:
         but: Collection[int] = (),
         each: int | None = None,
     ) -> list[DueRun]:
-        del homes, definitions, each
+        del homes, definitions
         self.limits.append(limit)
+        self.each.append(each)
         await self.may_answer.wait()
         wanted = [(ord(key), key) for key in self.keys if ord(key) not in but]
         return [DueRun(1, key, number, until[1], 0, 1) for number, key in wanted[:limit]]
@@ -208,6 +210,22 @@ async def test_it_is_waited_for_only_where_there_is_nothing_else_to_do() -> None
     await asyncio.sleep(0)
     assert len(store.limits) == 2, "where something was due, the next look begins at once"
     assert await timers.due(wait=False) == []
+    await timers.close()
+
+
+async def test_of_each_home_twice_its_share_is_looked_at_beside_what_is_left_alone() -> None:
+    store = Slow()
+    timers = of(store)
+    await timers.due(wait=True)
+    timers.homes = [*range(16)]
+    await timers.due(wait=True)
+    timers = Timers(cast("Store", store), routes(a="on_time"), cast("Backlog", Come({})), LIMITS, lambda: NOW)
+    timers.homes = [*range(16)]
+    await timers.due(wait=True)
+    [route] = routes(a="on_time")
+    timers.left_alone = {(route, key): Due(route, key, 0, 1, NOW) for key in "abc"}
+    await timers.due(wait=True)
+    assert list(zip(store.limits, store.each, strict=True)) == [(2, 2), (2, 1), (1_000, 125), (1_003, 128)]
     await timers.close()
 
 

@@ -35,7 +35,7 @@ class Ended:
     result: Any = None
     """What it returned."""
     error: BaseException | None = None
-    """Why it failed; None: it did not."""
+    """Why it failed: an exception, for what else is said here the attempt is lost; None: it did not."""
     timed_out: bool = False
     """Whether it took too long."""
     lost: bool = False

@@ -112,10 +112,11 @@ class Guarded:
         if error is not None:
             # It is the executor that has failed, and perhaps not what it did.
             self._end_as_lost(error)
-        elif isinstance(ended.result(), Ended):
+            return
+        said = _mistaken(ended.result())
+        if said is None:
             self.ended.set_result(ended.result())
         else:
-            said = f"its executor says what became of it by {_kind(ended.result())}, and not by an Ended"
             self._end_as_lost(LostError(said))
 
     def _note_release(self, ended: asyncio.Future[Any]) -> None:
@@ -140,6 +141,17 @@ def _futures(running: object) -> list[asyncio.Future[Any] | None]:
             one = getattr(running, name)
         found.append(one if asyncio.isfuture(one) else None)
     return found
+
+
+def _mistaken(said: object) -> str | None:
+    """What is wrong with what an executor says became of an attempt; None: nothing."""
+    if not isinstance(said, Ended):
+        return f"its executor says what became of it by {_kind(said)}, and not by an Ended"
+    # Whatever the annotation of it promises.
+    error: object = said.error
+    if error is None or isinstance(error, BaseException):
+        return None
+    return f"its executor says that it failed by {_kind(error)}, and not by an exception"
 
 
 def _kind(one: object) -> str:

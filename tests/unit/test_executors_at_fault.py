@@ -6,18 +6,22 @@ import asyncio
 from datetime import timedelta
 from typing import Any
 
+import orjson
 import pytest
 
-from connectors.executor import CancelledError, Ended, LostError, Running, Work
+from connectors.executor import CancelledError, Ended, LostError, Over, Running, Work
 from engine import executors as executors_module
 from engine.attempts import Attempt
 from engine.executors import Executors
 from engine.guarded import Guarded, NoAttemptError
 from engine.limits import EngineLimits
 from statemachines import Context
-from tests.simulated import in_virtual_time
+from statemachines.machine import compile_pipeline
+from statemachines.run import Status
+from tests.feeding import event
+from tests.simulated import Simulated, in_virtual_time
 from tests.unit.test_executors import end_of, hauls, step_of, work_of
-from tests.yard import Haul, Yard, YardExecutor
+from tests.yard import TOPIC, Haul, Yard, YardExecutor, hauling
 
 LIMITS = EngineLimits(step_cancel_seconds=1.0)
 
@@ -155,6 +159,40 @@ async def test_who_says_what_became_of_it_in_another_way_does_not_know() -> None
     # One that was cancelled says no more than that.
     attempt = Attempt(step_of(hauls), guarded[3], LIMITS)
     assert isinstance((await attempt.ended).error, CancelledError)
+
+
+@pytest.mark.parametrize("error", ["quota exceeded", 5, OSError, ()])
+async def test_an_error_that_is_no_exception_does_not_say_what_became_of_it(error: Any) -> None:
+    ended = await end_of(Executors({Haul: Gives(Over(Ended(error=error)))}).start(work_of(hauls)))
+    assert (type(ended.error), ended.lost) == (LostError, True)
+    kind = type(error).__name__
+    said = f"says that it failed by something of the class {kind}, and not by an exception"
+    assert said in str(ended.error)
+
+
+class Refusing(YardExecutor):
+    """An executor whose attempts fail with this; each is noted."""
+
+    def __init__(self, error: Any) -> None:
+        super().__init__(Yard())
+        self._error = error
+        self.started: list[int] = []
+
+    def start(self, work: Work) -> Running:
+        self.started.append(work.attempt)
+        return Over(Ended(error=self._error))
+
+
+def test_a_run_whose_attempts_fail_with_no_exception_goes_on_as_where_they_are_lost() -> None:
+    refusing = Refusing("quota exceeded")
+    world = Simulated(compile_pipeline(hauling()), TOPIC, executors={Haul: refusing})
+    world.source.append(event("haul.ordered", {"load": "l1"}, topic=TOPIC))
+    world.live(lambda: any(run.status == Status.COMPLETED for _, run in world.tables.runs.values()))
+    assert refusing.started == [1, 2, 3]
+    [(_, run)] = world.tables.runs.values()
+    assert orjson.loads(run.context)["notes"] == [
+        "LostError: its executor says that it failed by something of the class str, and not by an exception"
+    ]
 
 
 async def test_what_it_returned_is_told_also_where_all_is_over_at_once() -> None:

@@ -10,7 +10,7 @@ import logging
 from typing import Any
 
 from connectors.executor import CancelledError, Ended, LostError, Running
-from engine.executors import Attaching
+from engine.executors import ASK_AGAIN_SECONDS_MAX, Attaching
 from engine.limits import EngineLimits
 from engine.pulse import Pulse
 from statemachines.durations import told_duration
@@ -18,6 +18,8 @@ from statemachines.step import Step
 
 log = logging.getLogger("pointsman.engine")
 
+FIND_SECONDS = 2 * ASK_AGAIN_SECONDS_MAX
+"""So long one that is looked for, and was stopped, is waited for where nothing limits its time."""
 LISTEN_AGAIN_SECONDS = 0.001
 """So long at least it is waited before it is asked again whether an attempt is silent."""
 
@@ -147,9 +149,10 @@ class Attempt:
             return True
         # It may go on, and has not heard yet that it is to end: it has the time that it may take, and a while.
         running.cancel()
-        left = self._seconds_left() + self._limits.step_cancel_seconds
-        either = running.found, running.released
-        await asyncio.wait(either, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+        is_unlimited = self._stopped and self._over_at is None
+        left = FIND_SECONDS if is_unlimited else self._seconds_left()
+        either, grace = (running.found, running.released), self._limits.step_cancel_seconds
+        await asyncio.wait(either, timeout=left + grace, return_when=asyncio.FIRST_COMPLETED)
         if any(one.done() for one in either):
             return True
         log.error("the step %s is to end and was not found in time; it keeps its place", self._step.name)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from connectors.executor import CancelledError, Ended, LostError, Running, Work
-from engine.attempts import Attempt
+from engine.attempts import FIND_SECONDS, Attempt
 from engine.executors import Executors
 from engine.limits import EngineLimits
 from tests.simulated import in_virtual_time
@@ -101,6 +101,15 @@ def test_it_is_waited_for_until_it_is_found_and_then_until_it_has_ended() -> Non
     assert (type(ended.error), ended.lost) == (LostError, True)
 
 
+def test_one_that_nothing_limits_is_waited_for_in_the_same_way() -> None:
+    after, ended, is_released = told({}, timeout=None)
+    assert (after, is_released, ended.lost) == (FOUND_AFTER + 20, True, True)
+    after, ended, is_released = told({"ends_after": 1_000.0}, timeout=None)
+    assert (after, is_released, ended.lost) == (FOUND_AFTER + 31, False, True)
+    # Its silence is a limit of its own, which is no reason to look any longer.
+    assert told({}, timeout=None, heartbeat=5.0, stops=False).after == 6
+
+
 def test_one_that_does_not_end_once_it_was_found_has_the_time_that_it_may_take_for_that() -> None:
     after, ended, is_released = told({"ends_after": 1_000.0})
     # The executor's thirty seconds, and the engine's own.
@@ -112,8 +121,8 @@ def test_one_that_is_not_found_is_told_of_once_its_time_is_over(caplog: pytest.L
     assert (after, is_released, ended.lost) == (3_601, False, True)
     assert "the step hauls is to end and was not found in time; it keeps its place" in caplog.text
     assert told({}, times=10_000, left=60.0).after == 61
-    # Where nothing limits it, nothing says for how long to wait.
-    assert told({}, times=10_000, timeout=None).after == 1
+    # Where nothing limits it, it is looked for so long.
+    assert told({}, times=10_000, timeout=None).after == FIND_SECONDS + 1
 
 
 def test_one_that_was_told_of_ends_once_it_is_found_and_keeps_its_place_until_then() -> None:
@@ -121,14 +130,15 @@ def test_one_that_was_told_of_ends_once_it_is_found_and_keeps_its_place_until_th
         loop = asyncio.get_running_loop()
         began = loop.time()
         running = Executors({Haul: Away(TIMES_AWAY, Job())}).attach(work_of(hauls))
-        attempt = Attempt(step_of(hauls), running, EngineLimits(step_cancel_seconds=1.0))
+        step = step_of(hauls, timeout=timedelta(seconds=2))
+        attempt = Attempt(step, running, EngineLimits(step_cancel_seconds=1.0))
         attempt.stop()
         await attempt.ended
         told_after = loop.time() - began
         await attempt.released
         return told_after, loop.time() - began
 
-    assert in_virtual_time(live) == (1, FOUND_AFTER + 20)
+    assert in_virtual_time(live) == (3, FOUND_AFTER + 20)
 
 
 def test_one_of_which_nothing_is_known_is_told_of_at_once() -> None:

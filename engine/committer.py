@@ -88,8 +88,9 @@ class Pending:
     """Once it is settled, what the results are durable by."""
     task: asyncio.Task[int | None]
     began: float = field(default_factory=time.perf_counter)
-    refused: bool = False
-    """Whether the store did not take the data; then the results are not durable."""
+    came_to_nothing: bool = False
+    """Whether ``batch`` is not durable, and none in its place: the store did not take the data, or all of it was of
+    partitions that are lost."""
 
 
 class Committer:
@@ -312,7 +313,7 @@ class Committer:
         """Wait until the commit is durable; False where it had to be computed again.
 
         Then what was stepped ``ahead`` of it is worth nothing, and its runs are forgotten. What became of steps is
-        durable in both cases, unless ``pending.refused`` says otherwise.
+        durable in both cases, unless it ``came_to_nothing``.
 
         Raises:
             StoreUnavailableError: the outcome is not known.
@@ -325,7 +326,7 @@ class Committer:
                 # First of all, or the batch would be computed again on runs that have seen its successors.
                 self.forget(ahead)
             again = await self._again(pending.slices, error, pending.due, pending.results)
-            pending.batch, pending.refused = again or pending.batch, again is None
+            pending.batch, pending.came_to_nothing = again or pending.batch, again is None
             return False
         self._done(pending.batch, ticket, time.perf_counter() - pending.began)
         return True

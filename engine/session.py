@@ -257,9 +257,8 @@ class Session:
         """Wait for a commit; False where it had to be computed again."""
         succeeded = await self._committer.settle(pending, ahead)
         self._timers.settle(pending.due)
-        if pending.refused:
-            alone = not (pending.slices or pending.due)
-            self._steps.give_back(pending.results, refused=True, alone=alone)
+        if pending.came_to_nothing:
+            self._steps.give_back(pending.results, alone=not (pending.slices or pending.due))
         else:
             self._steps.settle(pending.results, pending.batch.commit)
         return succeeded

@@ -252,18 +252,20 @@ class Steps:
         """Whether each result is to have a commit of its own: the store did not take one that had several."""
         return bool(self._alone)
 
-    def give_back(self, results: Sequence[StepResult], *, refused: bool, alone: bool = False) -> None:
-        """These are to be taken again, one at a time where the store has ``refused`` them.
+    def give_back(self, results: Sequence[StepResult], *, alone: bool = False) -> None:
+        """The commit in flight came to nothing: these that it had are to be taken again, one at a time.
 
         ``alone``: nothing else was in the commit, so that what the store refused is this.
         """
         self._promises.broken()
+        if not results:
+            # Whatever was to be found out of others still is.
+            return
         self._results.give_back(results)
-        if results:
-            self.arrived.set()
-        if refused and alone and len(results) == 1:
+        self.arrived.set()
+        if alone and len(results) == 1:
             self._refuse(results[0])
-        elif refused:
+        else:
             self._alone = len(results)
 
     async def _serve(self) -> None:

@@ -237,8 +237,8 @@ class Feeding:
         self.steps.promise(batch.commit)
         pending = self.committer.begin([], batch, (), draft.results)
         await self.committer.settle(pending)
-        if pending.refused:
-            self.steps.give_back(pending.results, refused=True, alone=True)
+        if pending.came_to_nothing:
+            self.steps.give_back(pending.results, alone=True)
         else:
             self.steps.settle(pending.results, pending.batch.commit)
         return True

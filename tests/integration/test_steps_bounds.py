@@ -146,7 +146,7 @@ async def test_a_failure_is_not_handed_out_before_the_store_has_what_was_said_la
         assert feeding.steps.are_going
         assert not feeding.steps.has_results
         assert feeding.steps.take() == []
-        feeding.steps.give_back(taken, refused=False)
+        feeding.steps.give_back(taken)
         await feeding.work()
     assert seen(world) == [None, None, 5]
     assert await ended(reader) == {"o1": "shipped", "o2": "shipped"}

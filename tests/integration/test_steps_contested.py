@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from connectors.source import RawRecord
+from engine.claims import Slice
 from engine.committer import LOSSES_BEFORE_LOCK
 from engine.homes import HOMES
 from engine.reading import list_runs, replay, verify
@@ -97,6 +98,35 @@ async def test_a_hot_run_keeps_no_result_of_a_step_from_being_durable(
     assert {run.key for _, run in commit.changed} == {"hot", "cold"}
     assert contested.lost == LOSSES_BEFORE_LOCK
     assert sorted(contested.locked) == await check_the_log(reader, flow)
+
+
+async def test_what_goes_on_ends_by_what_is_durable_and_not_by_what_was_lost(
+    database: Database, reader: Connection
+) -> None:
+    world = clear()
+    world.script["charge"] = [asyncio.Event().wait]
+    flow = charging_pipeline()
+    async with feed(database, flow) as feeding, feed(database, flow) as other:
+        await feeding.records(ordered("placed", "hot"))
+        await feeding.begin_steps()
+        while not world.calls:
+            await turn(feeding)
+        [(_, claim)] = feeding.claims.items()
+        record = ordered("cancelled", "hot")._replace(offset=claim.read_to)
+        slices = [Slice(claim, [record], claim.read_to, claim.read_to + 1)]
+        batch = await feeding.committer.prepare(slices, None)
+        assert batch.commit.executions_over, "the run is cancelled"
+        # But another engine is there first, with an event that fails, and so holds it.
+        await other.records(event("order.noted", {"order": "hot", "word": 7}, topic=TOPIC, partition=1))
+        pending = feeding.committer.begin(slices, batch)
+        assert not await feeding.committer.settle(pending)
+        assert not pending.came_to_nothing
+        assert not pending.batch.commit.executions_over, "that it is cancelled waits"
+        feeding.steps.settle(pending.results, pending.batch.commit)
+        await turn(feeding)
+        assert feeding.steps.are_going, "its run waits for it"
+        await feeding.steps.close()
+    await check_the_log(reader, flow)
 
 
 async def test_a_hot_run_keeps_nothing_that_has_fallen_due_from_happening(

@@ -11,6 +11,7 @@ import pytest
 
 from connectors.source import RawRecord
 from engine import steps as steps_module
+from engine.claims import Slice
 from engine.errors import UsageError
 from engine.executions import StepResult
 from engine.inside import execution_of
@@ -70,7 +71,7 @@ async def test_a_result_that_waits_behind_a_hold_already_waits_once(
         for topic in feeding.topics.values():
             for route in topic.routes:
                 route.cache.clear()
-        feeding.steps.give_back([result], refused=False)
+        feeding.steps.give_back([result])
         assert await feeding.take_results()
         assert not feeding.steps.has_results
         await feeding.steps.close()
@@ -118,15 +119,44 @@ async def test_only_a_result_that_was_alone_is_taken_for_what_the_store_refuses(
     async with feed(database, charging_pipeline()) as feeding:
         await feeding.records(told("placed"))
         result = await result_of(feeding)
-        feeding.steps.give_back([result], refused=True, alone=False)
+        feeding.steps.give_back([result])
         assert feeding.steps.are_alone
         [again] = feeding.steps.take()
         assert again.event_type == "done.step.charge"
-        feeding.steps.give_back([again], refused=True, alone=True)
+        feeding.steps.give_back([again], alone=True)
         [refused] = feeding.steps.take()
         assert refused.event_type == "failed.step.charge"
         assert "Postgres refuses" in refused.data["message"]
         await feeding.steps.close()
+
+
+async def test_a_commit_without_results_that_comes_to_nothing_keeps_what_is_found_out_of_others(
+    database: Database, reader: Connection, world: World
+) -> None:
+    async with feed(database, charging_pipeline()) as feeding, feed(database, charging_pipeline()) as other:
+        steps = feeding.steps
+        await feeding.records(told("placed"), told("placed", "o2"), told("placed", "o3"))
+        await feeding.begin_steps()
+        while len(steps._results) < 3:
+            await turn(feeding)
+        results = steps.take()
+        assert len(results) == 3
+        # The store did not take them together.
+        steps.give_back(results)
+        # What another engine has taken meanwhile is lost.
+        [(partition, claim)] = feeding.claims.items()
+        await other.claim(partition)
+        record = told("placed", "o4")._replace(offset=claim.read_to)
+        slices = [Slice(claim, [record], claim.read_to, claim.read_to + 1)]
+        pending = feeding.committer.begin(slices, await feeding.committer.prepare(slices, None))
+        assert not await feeding.committer.settle(pending)
+        assert (claim.lost, pending.came_to_nothing) == (True, True)
+        steps.give_back(pending.results)
+        for one in results:
+            assert steps.are_alone
+            assert steps.take() == [one]
+        assert not steps.are_alone
+        await steps.close()
 
 
 async def test_an_engine_that_was_away_itself_waits_to_hear_of_silent_ones(

@@ -101,7 +101,7 @@ async def test_what_was_promised_by_a_commit_that_was_not_heard_of_begins_all_th
         await turn(feeding)
         await feeding.promise(Partition(TOPIC, 0), placed("o1"))
         # As where the connection broke, and Postgres came to it late.
-        feeding.steps.give_back([], refused=False)
+        feeding.steps.give_back([])
         assert not world.attempts("charge")
         feeding.steps.serve_homes(range(16))
         while not world.attempts("charge"):

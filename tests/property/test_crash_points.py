@@ -7,6 +7,7 @@ A failure names the point, the turn, or the seed, with which it can be lived aga
 from __future__ import annotations
 
 import itertools
+import logging
 import random
 from collections.abc import Iterable
 from functools import lru_cache
@@ -123,18 +124,22 @@ def test_what_a_commit_is_lost_with_is_durable_once_by_the_next(monkeypatch: pyt
 
 
 def test_a_look_that_the_store_refuses_for_data_that_it_finds_ends_no_engine(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     begin, asked = FakeStore.begin_untried, itertools.count(1)
 
     async def refused(store: FakeStore, *given: Any) -> list[BegunExecution]:
         if next(asked) == 3:
-            raise RefusedByStoreError("a text has no NUL")
+            raise RefusedByStoreError("a text has no NUL: 'secret'") from ValueError("of 'secret'")
         return await begin(store, *given)
 
     monkeypatch.setattr(FakeStore, "begin_untried", refused)
+    caplog.set_level(logging.WARNING, "pointsman.engine")
     lived = live()
     assert next(asked) > 4, "it was asked again"
+    assert "no record is to blame; nothing is lost" in caplog.text
+    assert "until it is mended (ValueError)" in caplog.text
+    assert "secret" not in caplog.text, "what Postgres says may quote the data"
     assert lived.world.deaths == 0
     check(lived)
     check_the_stories(lived, usual())

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import BaseModel, TypeAdapter
@@ -238,6 +239,28 @@ async def test_a_guard_that_nobody_tells_to_begin_ends(tmp_path: Path) -> None:
     os.close(control)
     os.close(ours)
     assert await asyncio.wait_for(guard.wait(), 20) == NOT_WANTED
+
+
+async def test_one_whose_guard_is_gone_before_it_is_told_to_begin_says_how_that_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guard = tmp_path / "guard.py"
+    guard.write_text("import sys; sys.exit('no room for a guard')")
+    monkeypatch.setattr(commands, "GUARD", guard)
+    loop = asyncio.get_running_loop()
+    start = loop.subprocess_exec
+
+    async def started_and_gone(*given: Any, **options: Any) -> Any:
+        transport, protocol = await start(*given, **options)
+        await until(lambda: not is_there(transport.get_pid()))
+        return transport, protocol
+
+    monkeypatch.setattr(loop, "subprocess_exec", started_and_gone)
+    before = open_files()
+    with pytest.raises(CommandError, match="ended with code 1: no room for a guard") as raised:
+        await run_command(Command(python("pass")))
+    assert raised.value.code == 1
+    assert open_files() == before
 
 
 async def test_what_does_not_heed_sigterm_is_killed(tmp_path: Path) -> None:

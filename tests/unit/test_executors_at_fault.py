@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from datetime import timedelta
 from typing import Any
 
@@ -89,6 +90,33 @@ def test_what_cannot_be_told_to_end_is_told_of_in_time_all_the_same(
     said = "an attempt at the step hauls cannot be told to end (Broken raised OSError: the cluster is away"
     assert said in caplog.text
     assert "an attempt at the step hauls does not say its stop_seconds (Broken raised OSError" in caplog.text
+
+
+class Endless(Broken):
+    """An attempt that says this of each of its times, and never ends."""
+
+    can_stop = True
+    stop_seconds = gone_on_seconds = 0.0
+
+    def __init__(self, said: float) -> None:
+        super().__init__()
+        self.stop_seconds = self.gone_on_seconds = said
+
+    def cancel(self) -> None:
+        self.told_to_end += 1
+
+
+@pytest.mark.parametrize("said", [math.inf, -math.inf, math.nan])
+def test_a_time_that_is_none_counts_as_not_said(said: float) -> None:
+    async def seconds_until_told() -> float:
+        loop, step = asyncio.get_running_loop(), step_of(hauls, timeout=timedelta(seconds=5))
+        began = loop.time()
+        attempt = Attempt(step, Executors({Haul: Gives(Endless(said))}).start(work_of(hauls)), LIMITS)
+        async with asyncio.timeout(1_000):
+            assert (await attempt.ended).timed_out
+        return round(loop.time() - began, 2)
+
+    assert in_virtual_time(seconds_until_told) == 6.0
 
 
 async def test_what_nobody_waits_for_any_more_and_cannot_be_told_so_is_told_again(

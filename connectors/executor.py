@@ -100,7 +100,8 @@ class Running(Protocol):
         """Have it end, where that can be; once more does nothing more, whatever it does about the first time.
 
         It only sets that going, and does not wait. Where it raises, the attempt counts as one that does not heed: it is
-        told of in time and keeps its place; where nobody waits for it any more, this is called again.
+        told of in time and keeps its place; where nobody waits for it any more, this is called again every second until
+        it does not raise.
         """
         ...
 

@@ -75,7 +75,7 @@ class Guarded:
         return self._asked("gone_on_seconds", 0.0)
 
     def cancel(self) -> None:
-        """Have the executor end it, once; where that has raised, it is told again."""
+        """Have the executor end it, once; where that has raised, it is told again with the next call."""
         self._is_unwanted = True
         if self._running is None or self._was_cancelled:
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import math
 from datetime import timedelta
 from typing import Any
@@ -16,13 +17,14 @@ from engine.attempts import Attempt
 from engine.executors import Executors
 from engine.guarded import Guarded, NoAttemptError
 from engine.limits import EngineLimits
-from statemachines import Context
+from engine.steps import LOOK_AFTER_SECONDS
+from statemachines import Call, Context, Pipeline
 from statemachines.machine import compile_pipeline
 from statemachines.run import Status
 from tests.feeding import event
 from tests.simulated import Simulated, in_virtual_time
 from tests.unit.test_executors import end_of, hauls, step_of, work_of
-from tests.yard import TOPIC, Haul, Yard, YardExecutor, hauling
+from tests.yard import TOPIC, CalledOff, Haul, Load, Ordered, Yard, YardExecutor, hauling
 
 LIMITS = EngineLimits(step_cancel_seconds=1.0)
 
@@ -130,6 +132,45 @@ async def test_what_nobody_waits_for_any_more_and_cannot_be_told_so_is_told_agai
     assert broken.told_to_end == 2
     [said] = caplog.messages
     assert "cannot be told to end" in said
+
+
+def carting() -> Pipeline[Load]:
+    """As hauling, and nothing is to be brought back."""
+    flow = Pipeline("carting", Load, topics=[TOPIC])
+
+    @flow.step()
+    def cart(load: Load, call: Call) -> Haul[int]:
+        return Haul(call.key)
+
+    def begin(event: Ordered) -> Load:
+        return Load()
+
+    going = flow.state("carting", initial=True, run=cart)
+    there, off = flow.state("carted", final=True), flow.state("called-off", final=True)
+    flow.start(Ordered, begin)
+    going.on(cart.done, to=there)
+    flow.on(CalledOff, to=off)
+    return flow
+
+
+def test_an_engine_tells_it_again_every_second_until_that_does_not_raise() -> None:
+    yard = Yard()
+    world = Simulated(compile_pipeline(carting()), TOPIC, executors={Haul: YardExecutor(yard)})
+    told: list[float] = []
+
+    def check() -> None:
+        if yard.jobs:
+            told.append(world.seconds())
+            if len(told) < 5:
+                raise ConnectionError("the yard does not answer")
+
+    yard.check = check
+    world.source.append(event("haul.ordered", {"load": "l1"}, topic=TOPIC))
+    world.source.append(event("haul.called_off", {"load": "l1"}, topic=TOPIC), after=3.0)
+    world.live(lambda: bool(yard.jobs) and yard.job.ended is not None)
+    assert yard.job.told_to_end == 1
+    assert len(told) == 5
+    assert all(later - sooner >= LOOK_AFTER_SECONDS for sooner, later in itertools.pairwise(told[1:]))
 
 
 async def test_what_was_told_to_end_is_not_told_again() -> None:

@@ -342,6 +342,10 @@ class Simulated:
         """Have this called then, whatever becomes of engines."""
         self._loop.call_later(seconds, call)
 
+    def crash_after(self, seconds: float) -> None:
+        """Have all engines crash then."""
+        self._loop.call_later(seconds, self._crash_all)
+
     def hear(self) -> None:
         """Something was put into the inbox by who is no engine."""
         for heard in self.listening:
@@ -409,8 +413,11 @@ class Simulated:
 
     def _turn(self, number: int) -> None:
         if number == self.crash_turn:
-            for life in self._lives:
-                life.end()
+            self._crash_all()
+
+    def _crash_all(self) -> None:
+        for life in self._lives:
+            life.end()
 
     async def _run(self, life: Life, is_over: Callable[[], bool]) -> None:
         _LIFE.set(life)

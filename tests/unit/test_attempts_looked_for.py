@@ -12,9 +12,11 @@ from connectors.executor import CancelledError, Ended, LostError, Running, Work
 from engine.attempts import FIND_SECONDS, Attempt
 from engine.executors import Executors
 from engine.limits import EngineLimits
-from tests.simulated import in_virtual_time
+from statemachines.machine import compile_pipeline
+from tests.feeding import event
+from tests.simulated import Simulated, in_virtual_time
 from tests.unit.test_executors import hauls, step_of, work_of
-from tests.yard import Haul, Yard, YardExecutor
+from tests.yard import TOPIC, Haul, Yard, YardExecutor, executors_of, hauling
 
 FOUND_AFTER = 7.0
 """It is asked for at once, and then after 1, 2 and 4 seconds."""
@@ -164,3 +166,18 @@ def test_one_whose_time_is_over_while_it_is_looked_for_is_told_of_then() -> None
     # That nothing is heard of it is over, too, whatever time it has besides.
     after, ended, is_released = told({}, heartbeat=5.0, stops=False)
     assert (after, is_released, ended.timed_out) == (6, False, True)
+
+
+def test_nothing_is_undone_beside_an_attempt_that_nothing_limits_and_that_is_found_late() -> None:
+    yard = Yard(away=TIMES_AWAY)
+    world = Simulated(compile_pipeline(hauling()), TOPIC, executors=executors_of(yard))
+    begun: list[tuple[str, bool]] = []
+    yard.begun = lambda job: begun.append(
+        (job.work.step.name, all(one.ended is not None for one in yard.jobs.values() if one is not job))
+    )
+    world.source.append(event("haul.ordered", {"load": "l1"}, topic=TOPIC))
+    world.crash_after(2.0)
+    world.source.append(event("haul.called_off", {"load": "l1"}, topic=TOPIC), after=3.0)
+    world.live(lambda: "bring_back/1" in yard.asked)
+    assert (world.deaths, yard.away, len(yard.looked_for)) == (1, 0, TIMES_AWAY + 1)
+    assert begun == [("haul", True), ("bring_back", True)]

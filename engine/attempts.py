@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from connectors.executor import CancelledError, Ended, LostError, Running
@@ -27,7 +28,8 @@ class Attempt:
 
     ``ended`` is done with what became of it; ``released`` once nothing of it goes on any more, which may be later.
     ``pulse`` is where its heartbeats are heard; ``left_seconds`` what is left of the time that all attempts may take
-    together, where that is limited.
+    together, where that is limited. ``on_end`` and ``on_release`` are called at the same moments, unless it is cancelled;
+    a callback of a future would cost a turn of the loop each.
     """
 
     def __init__(
@@ -37,6 +39,8 @@ class Attempt:
         limits: EngineLimits,
         pulse: Pulse | None = None,
         left_seconds: float | None = None,
+        on_end: Callable[[Ended], None] | None = None,
+        on_release: Callable[[], None] | None = None,
     ) -> None:
         self._step = step
         self._running = running
@@ -45,6 +49,8 @@ class Attempt:
         loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[Ended] = loop.create_future()
         self.released: asyncio.Future[None] = loop.create_future()
+        self._on_end = on_end
+        self._on_release = on_release
         self._stopped = False
         self._ending: asyncio.Task[None] | None = None
         """What ends it before it does so itself."""
@@ -110,6 +116,7 @@ class Attempt:
     def cancel(self) -> None:
         """Have it end; what becomes of it does not matter any more."""
         self.ended.cancel()
+        self._on_end = None
         self._be_quiet()
         self._running.cancel()
 
@@ -121,13 +128,23 @@ class Attempt:
     def _note_end(self, work: asyncio.Future[Ended]) -> None:
         self._be_quiet()
         if self._ending is None and not self.ended.done():
-            self.ended.set_result(_seen(work) or Ended(error=CancelledError("it was cancelled")))
+            self._tell(_seen(work) or Ended(error=CancelledError("it was cancelled")))
         if work is self._running.released:
             self._note_release(work)
 
     def _note_release(self, _work: asyncio.Future[Any]) -> None:
         if not self.released.done():
             self.released.set_result(None)
+            # Whoever is called holds this: kept, it would be a cycle.
+            called, self._on_release = self._on_release, None
+            if called is not None:
+                called()
+
+    def _tell(self, ended: Ended) -> None:
+        self.ended.set_result(ended)
+        called, self._on_end = self._on_end, None
+        if called is not None:
+            called(ended)
 
     def _end(self) -> None:
         if self._ending is None and not self.ended.done():
@@ -138,7 +155,7 @@ class Attempt:
         if await self._is_known():
             await self._have_it_end()
         if not self.ended.done():
-            self.ended.set_result(self._as_told(_seen(self._running.ended)))
+            self._tell(self._as_told(_seen(self._running.ended)))
 
     async def _is_known(self) -> bool:
         """Whether it is known where it goes on, if it does. One that is looked for is told to end once it is found."""

@@ -486,17 +486,23 @@ class Steps:
         self, begun: BegunExecution, step: Step[Any, Any], running: Running, pulse: Pulse, left: float | None
     ) -> Going:
         """Have it end in time, and tell how it has ended."""
-        attempt = Attempt(step, running, self._limits, pulse, left)
+        attempt = Attempt(
+            step,
+            running,
+            self._limits,
+            pulse,
+            left,
+            on_end=lambda ended: self._end(going, ended),
+            on_release=lambda: self._release(going),
+        )
         going = Going(begun, step, attempt, pulse, is_kept=self._is_kept(begun))
         self._going.add(going)
         self.breakers.begin(begun.id, step)
-        attempt.ended.add_done_callback(lambda _: self._end(going))
-        attempt.released.add_done_callback(lambda _: self._release(going))
         return going
 
-    def _end(self, going: Going) -> None:
-        if not going.told and not going.attempt.ended.cancelled():
-            self._tell(going, going.attempt.ended.result())
+    def _end(self, going: Going, ended: Ended) -> None:
+        if not going.told:
+            self._tell(going, ended)
 
     def _tell(self, going: Going, ended: Ended) -> None:
         going.pulse.is_over = True

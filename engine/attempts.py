@@ -28,8 +28,8 @@ class Attempt:
 
     ``ended`` is done with what became of it; ``released`` once nothing of it goes on any more, which may be later.
     ``pulse`` is where its heartbeats are heard; ``left_seconds`` what is left of the time that all attempts may take
-    together, where that is limited. ``on_end`` and ``on_release`` are called at the same moments, unless it is cancelled;
-    a callback of a future would cost a turn of the loop each.
+    together, where that is limited. ``on_end`` and ``on_release`` are called at the same moments, the first only where
+    it was not cancelled: at once, since each callback of a future takes a turn of the loop.
     """
 
     def __init__(

@@ -8,6 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from connectors.source import RawRecord
 from engine.inside import inner_arrival, result_arrival
 from engine.routing import Loaded, Route, make_routes
 from statemachines import Context, Event, Pipeline
@@ -36,7 +37,11 @@ def route() -> Route:
 ROUTE = route()
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=40)
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False) | TEXTS,
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | TEXTS,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
     max_leaves=8,
 )
@@ -57,6 +62,7 @@ def test_it_is_what_its_record_says(
     at = (START + timedelta(microseconds=later)).astimezone(zone)
     data = {"execution": "3.1", "attempt": 2, "data": said}
     made = result_arrival(ROUTE, key, "0b1c/2/done", f"{kind}charge", data, at, by)
+    assert isinstance(made.record, RawRecord)
     assert made == inner_arrival(ROUTE, key, made.record)
     assert made.decoded.data == data
     assert made.delayed is not None

@@ -5,11 +5,14 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
+import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 
+from connectors.encode import encode_structured
 from connectors.source import RawRecord
 from engine.inside import inner_arrival, result_arrival
+from engine.publications import source_of
 from engine.routing import Loaded, Route, make_routes
 from statemachines import Context, Event, Pipeline
 from statemachines.events import OUTCOMES
@@ -45,7 +48,7 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
     max_leaves=8,
 )
-ZONES = st.sampled_from([UTC, timezone(timedelta(hours=2))])
+ZONES = st.sampled_from([UTC, timezone(timedelta(hours=2), "summer")])
 
 
 @given(
@@ -63,7 +66,19 @@ def test_it_is_what_its_record_says(
     data = {"execution": "3.1", "attempt": 2, "data": said}
     made = result_arrival(ROUTE, key, "0b1c/2/done", f"{kind}charge", data, at, by)
     assert isinstance(made.record, RawRecord)
-    assert made == inner_arrival(ROUTE, key, made.record)
+    assert made.record.value == encode_structured(
+        id="0b1c/2/done",
+        source=source_of("shop", "done"),
+        type=f"{kind}charge",
+        subject=key,
+        time=at,
+        data=orjson.dumps(data),
+        said_by=by,
+    )
+    read = inner_arrival(ROUTE, key, made.record)
+    assert made == read
+    # Times of different zones are equal, too.
+    assert repr(made.decoded) == repr(read.decoded)
     assert made.decoded.data == data
     assert made.delayed is not None
 

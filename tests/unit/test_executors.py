@@ -339,9 +339,10 @@ class Heard:
         self.attempt: Attempt | None = None
 
     def listen_to(self, running: Running) -> None:
-        self.attempt = Attempt(
-            step_of(hauls), running, LIMITS, on_end=self.ended.append, on_release=self.release
-        )
+        self.attempt = Attempt(step_of(hauls), running, LIMITS, on_end=self.hear, on_release=self.release)
+
+    def hear(self, ended: Ended) -> None:
+        self.ended.append(ended)
 
     def release(self) -> None:
         self.released += 1
@@ -369,14 +370,17 @@ def test_who_is_to_hear_of_an_attempt_hears_each_once_and_nothing_of_one_that_wa
     assert (cancelled.ended, cancelled.released) == ([], 0)
 
 
-def test_an_attempt_that_is_over_is_not_left_to_the_garbage_collector() -> None:
+@pytest.mark.parametrize("is_cancelled", [False, True])
+def test_an_attempt_that_is_over_is_not_left_to_the_garbage_collector(is_cancelled: bool) -> None:
     async def live() -> weakref.ref[Heard]:
         heard = Heard()
         heard.listen_to(Over(Ended(7)))
-        found = weakref.ref(heard)
+        assert heard.attempt is not None
+        if is_cancelled:
+            heard.attempt.cancel()
         await asyncio.sleep(1)
         assert heard.released == 1
-        return found
+        return weakref.ref(heard)
 
     gc.disable()
     try:

@@ -46,7 +46,7 @@ class Attempt:
         self._running = running
         self._limits = limits
         self._pulse = pulse or Pulse()
-        loop = asyncio.get_running_loop()
+        loop = running.ended.get_loop()
         self.ended: asyncio.Future[Ended] = loop.create_future()
         self.released: asyncio.Future[None] = loop.create_future()
         self._on_end = on_end
@@ -79,9 +79,10 @@ class Attempt:
             self._alarm.cancel()
         if self.ended.done():
             return
-        loop, step = asyncio.get_running_loop(), self._step
-        timeout = None if step.timeout is None else step.timeout.total_seconds()
-        self._over_at = None if timeout is None else loop.time() + timeout - self._running.gone_on_seconds
+        loop, timeout = self.ended.get_loop(), self._step.timeout
+        self._over_at = None
+        if timeout is not None:
+            self._over_at = loop.time() + timeout.total_seconds() - self._running.gone_on_seconds
         left_at = self._left_at
         is_last = left_at is not None and (self._over_at is None or left_at < self._over_at)
         if is_last:

@@ -39,7 +39,7 @@ class InTask:
     gone_on_seconds = 0.0
 
     def __init__(self, work: Coroutine[Any, Any, Ended], name: str, stop_seconds: float = 0.0) -> None:
-        self.ended = asyncio.create_task(work, name=name)
+        self.ended = asyncio.get_running_loop().create_task(work, name=name)
         self.stop_seconds = stop_seconds
         self._was_cancelled = False
 

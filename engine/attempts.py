@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from connectors.executor import CancelledError, Ended, LostError, Running
@@ -29,7 +30,8 @@ class Attempt:
 
     ``ended`` is done with what became of it; ``released`` once nothing of it goes on any more, which may be later.
     ``pulse`` is where its heartbeats are heard; ``left_seconds`` what is left of the time that all attempts may take
-    together, where that is limited.
+    together, where that is limited. ``on_end`` and ``on_release`` are called at the same moments, the first only where
+    it was not cancelled: at once, since each callback of a future takes a turn of the loop.
     """
 
     def __init__(
@@ -39,14 +41,18 @@ class Attempt:
         limits: EngineLimits,
         pulse: Pulse | None = None,
         left_seconds: float | None = None,
+        on_end: Callable[[Ended], None] | None = None,
+        on_release: Callable[[], None] | None = None,
     ) -> None:
         self._step = step
         self._running = running
         self._limits = limits
         self._pulse = pulse or Pulse()
-        loop = asyncio.get_running_loop()
+        loop = running.ended.get_loop()
         self.ended: asyncio.Future[Ended] = loop.create_future()
         self.released: asyncio.Future[None] = loop.create_future()
+        self._on_end = on_end
+        self._on_release = on_release
         self._stopped = False
         self._ending: asyncio.Task[None] | None = None
         """What ends it before it does so itself."""
@@ -75,9 +81,10 @@ class Attempt:
             self._alarm.cancel()
         if self.ended.done():
             return
-        loop, step = asyncio.get_running_loop(), self._step
-        timeout = None if step.timeout is None else step.timeout.total_seconds()
-        self._over_at = None if timeout is None else loop.time() + timeout - self._running.gone_on_seconds
+        loop, timeout = self.ended.get_loop(), self._step.timeout
+        self._over_at = None
+        if timeout is not None:
+            self._over_at = loop.time() + timeout.total_seconds() - self._running.gone_on_seconds
         left_at = self._left_at
         is_last = left_at is not None and (self._over_at is None or left_at < self._over_at)
         if is_last:
@@ -112,6 +119,7 @@ class Attempt:
     def cancel(self) -> None:
         """Have it end; what becomes of it does not matter any more."""
         self.ended.cancel()
+        self._on_end = None
         self._be_quiet()
         self._running.cancel()
 
@@ -123,13 +131,23 @@ class Attempt:
     def _note_end(self, work: asyncio.Future[Ended]) -> None:
         self._be_quiet()
         if self._ending is None and not self.ended.done():
-            self.ended.set_result(_seen(work) or Ended(error=CancelledError("it was cancelled")))
+            self._tell(_seen(work) or Ended(error=CancelledError("it was cancelled")))
         if work is self._running.released:
             self._note_release(work)
 
     def _note_release(self, _work: asyncio.Future[Any]) -> None:
         if not self.released.done():
             self.released.set_result(None)
+            # Whoever is called holds this: kept, it would be a cycle.
+            called, self._on_release = self._on_release, None
+            if called is not None:
+                called()
+
+    def _tell(self, ended: Ended) -> None:
+        self.ended.set_result(ended)
+        called, self._on_end = self._on_end, None
+        if called is not None:
+            called(ended)
 
     def _end(self) -> None:
         if self._ending is None and not self.ended.done():
@@ -140,7 +158,7 @@ class Attempt:
         if await self._is_known():
             await self._have_it_end()
         if not self.ended.done():
-            self.ended.set_result(self._as_told(_seen(self._running.ended)))
+            self._tell(self._as_told(_seen(self._running.ended)))
 
     async def _is_known(self) -> bool:
         """Whether it is known where it goes on, if it does. One that is looked for is told to end once it is found."""

@@ -19,7 +19,7 @@ from engine.store.values import FollowUp
 from statemachines.following import Following, Unseen, fall_due, follow, refuse_next
 from statemachines.limits import FOLLOWING_MAX
 from statemachines.machine import Machine
-from statemachines.memory import NOTHING_LEFT, Delayed, Execution
+from statemachines.memory import Delayed, Execution, read_memory
 from statemachines.outcome import Ignored, Moved, Outcome, Reason, Refused
 from statemachines.run import DeferredEvent, Run, Status
 
@@ -224,4 +224,4 @@ class ByItself(Moves):
 
 def _has_more(run: Run) -> bool:
     """Whether there is anything that a run may take by itself, now or later."""
-    return bool(run.deferred) or run.memory not in (b"", NOTHING_LEFT)
+    return bool(run.deferred or (run.memory and read_memory(run.memory).delayed))

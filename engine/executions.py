@@ -41,6 +41,7 @@ class StepResult(NamedTuple):
 FAR = datetime(9999, 1, 1, tzinfo=UTC)
 """Until when it is waited for what goes on outside, where nothing limits that."""
 NO_LIMITS: Mapping[str, Limit] = {}
+_new = tuple.__new__
 OVER = -1
 """Instead of a time: an execution has failed for good, nothing takes that, and its run waits for a person."""
 
@@ -54,25 +55,27 @@ def note_executions(
     """
     was, now = open_executions(before), open_executions(run.memory)
     for address, one in was.items():
-        if one.token and (address not in now or now[address].token != one.token):
+        kept = now.get(address)
+        if one.token and (kept is None or kept.token != one.token):
             commit.tokens_over.append((one.token, run.id, *address))
-        if address not in now:
+        if kept is None:
             commit.executions_over.append((run.id, *address))
     for address, one in now.items():
-        if address not in was or _kept(was[address]) != _kept(one):
-            asked = asked_execution(pipeline, run, one, commit.at)
-            if one.step in limits:
-                asked = asked._replace(limited_by=limits[one.step].key_of(run.context))
-            elif address not in was and one.attempt == 1 and not (one.stopping or one.token or one.again):
-                asked = asked._replace(is_first=True)
-            if one.since and address not in was:
-                asked = asked._replace(progress=_progress_before(before, one))
-            commit.executions_asked.append(asked)
-            commit.asking[run.id] = run
-            if one.token and (address not in was or was[address].token != one.token):
-                commit.tokens.append(
-                    Token(one.token, pipeline, run.key, run.id, *address, one.step, one.attempt, waits=True)
-                )
+        old = was.get(address)
+        if old is not None and _kept(old) == _kept(one):
+            continue
+        is_first = old is None and one.attempt == 1 and not (one.stopping or one.token or one.again)
+        asked = asked_execution(pipeline, run, one, commit.at, is_first=is_first and one.step not in limits)
+        if one.step in limits:
+            asked = asked._replace(limited_by=limits[one.step].key_of(run.context))
+        if one.since and old is None:
+            asked = asked._replace(progress=_progress_before(before, one))
+        commit.executions_asked.append(asked)
+        commit.asking[run.id] = run
+        if one.token and (old is None or old.token != one.token):
+            commit.tokens.append(
+                Token(one.token, pipeline, run.key, run.id, *address, one.step, one.attempt, waits=True)
+            )
 
 
 def _kept(one: Execution) -> Execution:
@@ -86,15 +89,17 @@ def open_executions(memory: bytes) -> dict[tuple[int, int], Execution]:
     return {(one.sequence, one.number): one for one in executions if not one.is_given_up}
 
 
-def asked_execution(pipeline: int, run: Run, one: Execution, at: datetime) -> AskedExecution:
+def asked_execution(
+    pipeline: int, run: Run, one: Execution, at: datetime, *, is_first: bool = False
+) -> AskedExecution:
     """As the store keeps it; ``at`` is when it may begin at once."""
     again = FAR if one.token else at
     if one.again and not one.stopping:
         again = time_of(one.again)
-    named = run.key, run.id, one.sequence, one.number
-    rest = one.of, one.made, bool(one.stopping), one.since
-    asked = AskedExecution(pipeline, *named, one.step, one.attempt, again, one.error, *rest)
-    return asked._replace(token=one.token) if one.token else asked
+    return _new(AskedExecution, (
+        pipeline, run.key, run.id, one.sequence, one.number, one.step, one.attempt, again, one.error, one.of, one.made,
+        bool(one.stopping), one.since, one.token, None, None, is_first,
+    ))  # fmt: skip
 
 
 def given_up(memory: bytes, execution: Execution, *, unknown: bool, progress: str = "") -> bytes:

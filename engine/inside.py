@@ -8,6 +8,7 @@ subject.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ from engine.identity import identity_of
 from engine.log import digest_of, microseconds
 from engine.publications import source_of
 from engine.routing import Route, TopicRoute, once_for_ever
-from statemachines.events import is_result
+from statemachines.events import Envelope, is_result
 from statemachines.memory import Delayed, Execution, microseconds_of
 from statemachines.run import Run
 from statemachines.topic import NO_TOPIC
@@ -105,18 +106,30 @@ def result_arrival(
     at: datetime,
     said_by: Mapping[str, str] = NOBODY,
 ) -> Arrival:
-    """What became of an attempt of a step; where somebody outside says so, who that is, and why."""
-    value = encode_structured(
-        id=event_id,
-        source=source_of(route.newest.namespace, route.name),
-        type=event_type,
-        subject=key,
-        time=at,
-        data=orjson.dumps(data),
-        said_by=said_by,
-    )
-    record = RawRecord("", 0, 0, microseconds(at) // 1_000, key.encode(), value, STRUCTURED_HEADERS)
-    return inner_arrival(route, key, record)
+    """What became of an attempt of a step; where somebody outside says so, who that is, and why.
+
+    Where nobody does, it is put together from what its record says, instead of being read from that.
+    """
+    source, written = source_of(route.newest.namespace, route.name), orjson.dumps(data)
+    milliseconds, raw_key = microseconds(at) // 1_000, key.encode()
+    if said_by or at.tzinfo is not UTC:
+        value = encode_structured(
+            id=event_id, source=source, type=event_type, subject=key, time=at, data=written, said_by=said_by
+        )
+        record = RawRecord("", 0, 0, milliseconds, raw_key, value, STRUCTURED_HEADERS)
+        return inner_arrival(route, key, record)
+    value = b"".join((
+        b'{"specversion":"1.0","id":"', event_id.encode(), _frame(source, event_type), orjson.dumps(key),
+        b',"time":', orjson.dumps(at, option=orjson.OPT_UTC_Z), b',"data":', written, b"}",
+    ))  # fmt: skip
+    record = _new(RawRecord, ("", 0, 0, milliseconds, raw_key, value, STRUCTURED_HEADERS))
+    # Read again, so that no handler sees what was done to them when they were offered before.
+    read = orjson.loads(written)
+    envelope = _new(Envelope, (event_id, source, event_type, key, at, key, None, {}))
+    decoded = _new(Decoded, (envelope, read, None))
+    execution = execution_of(event_type, read)
+    digest = digest_of(source, event_id)
+    return _new(Arrival, (route, key, record, None, inner_topic(route), decoded, digest, execution))
 
 
 def execution_of(event_type: str, data: Any) -> Execution:

@@ -20,7 +20,7 @@ from engine.log import microseconds
 from engine.outbox import OutRecord
 from statemachines.compact import dumps_compact
 from statemachines.effects import Asked, Publication
-from statemachines.events import Address, Envelope, Groups
+from statemachines.events import Address, Envelope, Groups, kept_text
 from statemachines.memory import DELAYED_IDS_FROM, time_of
 
 _FRAMES_MAX = 1_000
@@ -84,7 +84,8 @@ def _asked(one: Asked, address: Address) -> dict[str, Any]:
     if one.what in ("stop", "settle"):
         return {one.what: one.type, "type": one.type, "id": execution_id(one.id, address)}
     form: dict[str, Any] = {one.what: one.topic or one.type, "type": one.type}
-    form["id"] = address.derive_text(DELAYED_IDS_FROM + one.number)
+    derive = kept_text if one.what == "step" else Address.derive_text
+    form["id"] = derive(address, DELAYED_IDS_FROM + one.number)
     if one.data:
         form["data"] = orjson.Fragment(one.data)
     if one.key is not None:

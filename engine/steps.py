@@ -207,11 +207,16 @@ class Steps:
         if not self.has_results:
             return []
         found = self._results.take(number, self._last_words.waited_for)
-        taken = [one._replace(route=self._routes[one.begun.pipeline]) for one in found]
+        taken = [self._as_routed(one) for one in found]
         self._alone -= bool(self._alone and taken)
         if self.has_results:
             self.arrived.set()
         return taken
+
+    def _as_routed(self, result: StepResult) -> StepResult:
+        """With the route of the session that takes it."""
+        route = self._routes[result.begun.pipeline]
+        return result if result.route is route else result._replace(route=route)
 
     def promise(self, commit: Commit) -> None:
         """Have attempts that this asks for begin with it, which is on its way next."""
@@ -435,7 +440,7 @@ class Steps:
     def _free(self, steps: Mapping[Place, Step[Any, Any]], ended: AbstractSet[int]) -> dict[Place, int]:
         """How many attempts may begin of these; those that have ``ended`` take room until it is durable."""
         places, threads = Counter(self._going.places), self._going.threads
-        in_all = len(self._going) + sum(one not in self._going for one in ended)
+        in_all = len(self._going) + len(ended - self._going.ids)
         for place, many in self._promises.places.items():
             places[place] += many
             threads += many if self._kinds[place].takes_thread else 0
@@ -488,17 +493,23 @@ class Steps:
         self, begun: BegunExecution, step: Step[Any, Any], running: Running, pulse: Pulse, left: float | None
     ) -> Going:
         """Have it end in time, and tell how it has ended."""
-        attempt = Attempt(step, running, self._limits, pulse, left)
+        attempt = Attempt(
+            step,
+            running,
+            self._limits,
+            pulse,
+            left,
+            on_end=lambda ended: self._end(going, ended),
+            on_release=lambda: self._release(going),
+        )
         going = Going(begun, step, attempt, pulse, is_kept=self._is_kept(begun))
         self._going.add(going)
         self.breakers.begin(begun.id, step)
-        attempt.ended.add_done_callback(lambda _: self._end(going))
-        attempt.released.add_done_callback(lambda _: self._release(going))
         return going
 
-    def _end(self, going: Going) -> None:
-        if not going.told and not going.attempt.ended.cancelled():
-            self._tell(going, going.attempt.ended.result())
+    def _end(self, going: Going, ended: Ended) -> None:
+        if not going.told:
+            self._tell(going, ended)
 
     def _tell(self, going: Going, ended: Ended) -> None:
         going.pulse.is_over = True

@@ -18,6 +18,7 @@ import struct
 import types
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, TypeGuard, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict
@@ -64,6 +65,8 @@ class Envelope(NamedTuple):
     """Further CloudEvents attributes and extensions, by name."""
 
 
+IDS_KEPT_MAX = 2_000
+"""So many of the ids that were derived last are kept, of those that are asked for several times."""
 _VARIANT = {b"%x" % digit: b"89ab"[digit & 3 :][:1] for digit in range(16)}
 # Of a hash's hexadecimal digits those that an id has; one gives way to its version, and one becomes its variant.
 _split = struct.Struct("8s4sx3ss3s12s").unpack_from
@@ -97,6 +100,10 @@ class Address(NamedTuple):
         first, second, third, variant, fourth, last = _split(_sha256(text.encode()).hexdigest().encode())
         # Version 8 of RFC 9562, which uuid.UUID itself knows from Python 3.14 on, and its variant.
         return first, second, b"8" + third, _VARIANT[variant] + fourth, last
+
+
+kept_text = lru_cache(maxsize=IDS_KEPT_MAX)(Address.derive_text)
+"""The same as text, for ids that are asked for several times within a moment, as those of steps are."""
 
 
 class Meta(NamedTuple):

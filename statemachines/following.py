@@ -138,6 +138,8 @@ def _refuse(machine: Machine, run: Run, one: DeferredEvent | Delayed, now: datet
 def wakes_at(run: Run) -> int | None:
     """When the next of it falls due, in microseconds since 1970."""
     due = read_memory(run.memory).due if run.memory else None
+    if not run.deferred:
+        return due
     until = min((one.until for one in run.deferred), default=None)
     return min((at for at in (due, until) if at is not None), default=None)
 

@@ -192,7 +192,7 @@ def _end(machine: Machine, run: Run, occurrence: Occurrence, memory: Memory) -> 
     if execution.of:
         return _undo(machine, run, occurrence, memory, execution)
     left = settle(memory, execution, how, run.sequence + 1, by)
-    outcome = _offer(machine, run, occurrence._replace(delayed=execution), left)
+    outcome = _offer(machine, run, _tuple(Occurrence, (*occurrence[:-1], execution)), left)
     if execution.is_given_up and type(outcome) is Refused and outcome.reason is Reason.STEP_FAILED:
         return _begin_anew(memory, execution, said)
     return outcome

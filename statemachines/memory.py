@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import orjson
@@ -21,12 +20,16 @@ NOTHING_LEFT = b"{}"
 DELAYED_IDS_FROM = 1_000_000
 """Numbers of effects below are those of publications, whose ids are derived in the same way."""
 REREAD_MAX = 2_000
-"""How many memories are kept as they were read; a run's is read several times for each of its moves."""
+"""How many memories are kept as they were read or written; a run's is read several times for each of its moves."""
 REREAD_BYTES_MAX = 2_000
 """How large each of them is at most; a larger one is read anew each time."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _new = tuple.__new__
+_kept: dict[bytes, Memory] = {}
+"""By what is stored of them."""
+_STEPS_ONLY = {"executions", "owed"}
+"""What of a memory is numbers and text, of which nobody can change anything, and comes back equal."""
 
 
 class Delayed(NamedTuple):
@@ -160,15 +163,28 @@ class Memory(NamedTuple):
 
     def without(self, gone: Delayed | Execution) -> Memory:
         """The memory once this has fallen due, or the outcome of this step has come."""
+        # Each event to itself, each timer and each step asks for this, and ``_replace`` takes its time.
         if isinstance(gone, Execution):
-            return self._replace(executions=tuple(one for one in self.executions if one.id != gone.id))
-        # Each event to itself and each timer asks for this, and ``_replace`` takes its time.
+            return self.with_executions(self.executions_but(gone), self.owed)
         left = tuple([one for one in self.delayed if one is not gone and one != gone])
         return _new(Memory, (left, *self[1:]))
 
+    def executions_but(self, gone: Execution) -> tuple[Execution, ...]:
+        """All but the one with these numbers."""
+        sequence, number = gone[:2]
+        return tuple([one for one in self.executions if one[1] != number or one[0] != sequence])
+
+    def with_executions(self, executions: tuple[Execution, ...], owed: tuple[Owed, ...]) -> Memory:
+        """The same with others of these."""
+        delayed, marks, seen, output, _, _, undoing, scopes = self
+        return _new(Memory, (delayed, marks, seen, output, executions, owed, undoing, scopes))
+
     def execution(self, id: str) -> Execution | None:
         """The execution of a step by its id; None where there is none, or no more."""
-        return next((one for one in self.executions if one.id == id), None)
+        for one in self.executions:
+            if one.id == id:
+                return one
+        return None
 
     @property
     def given_up(self) -> tuple[Execution, ...]:
@@ -189,7 +205,18 @@ def read_memory(written: bytes) -> Memory:
     """The memory as it was stored."""
     if not written or written == NOTHING_LEFT:
         return EMPTY
-    return _read_again(written) if len(written) <= REREAD_BYTES_MAX else _read(written)
+    kept = _kept.get(written)
+    if kept is None:
+        kept = _read(written)
+        _keep(written, kept)
+    return kept
+
+
+def _keep(written: bytes, memory: Memory) -> None:
+    if len(written) <= REREAD_BYTES_MAX:
+        if len(_kept) >= REREAD_MAX:
+            _kept.clear()
+        _kept[written] = memory
 
 
 def _read(written: bytes) -> Memory:
@@ -204,9 +231,6 @@ def _read(written: bytes) -> Memory:
         said("undoing", -1),
         said("scopes", {}),
     ))  # fmt: skip
-
-
-_read_again = lru_cache(maxsize=REREAD_MAX)(_read)
 
 
 def write_memory(memory: Memory) -> bytes:
@@ -228,7 +252,13 @@ def write_memory(memory: Memory) -> bytes:
         form["undoing"] = memory.undoing
     if memory.scopes:
         form["scopes"] = dict(memory.scopes)
-    return dumps_compact(form, orjson.OPT_SORT_KEYS) if form else NOTHING_LEFT
+    if not form:
+        return NOTHING_LEFT
+    written = dumps_compact(form, orjson.OPT_SORT_KEYS)
+    if form.keys() <= _STEPS_ONLY:
+        # It is read within a moment.
+        _keep(written, memory)
+    return written
 
 
 def too_much(memory: Memory, size: int) -> str:

@@ -22,6 +22,7 @@ from statemachines.events import (
     STEP_TRIED,
     STEP_WAITS,
     Address,
+    kept_text,
 )
 from statemachines.failing import check_exact, describe_invalid, printable
 from statemachines.later import Later, mistake_in
@@ -35,6 +36,7 @@ FROZEN_KEPT_MAX = 1_000
 """How many classes of contexts are kept as those that cannot be changed."""
 RESULT_BYTES_MAX = 1_000_000
 """How large a step's result may be as JSON: it is written to the log."""
+_new = tuple.__new__
 
 
 class ResultError(ValueError):
@@ -92,11 +94,13 @@ def stopped_event(
 def _stored(step: Step[Any, Any], data: Any) -> Any:
     """What a step returned, as the log has it. Raises ResultError."""
     try:
-        written = step.adapter.dump_json(data, by_alias=True, warnings="error")
+        adapter = step.adapter
+        # What the adapter's own methods say, which take their time for what is not asked for here.
+        written = adapter.serializer.to_json(data, by_alias=True, warnings="error")
         check_exact(written, "what it returned")
         _check_size(step.name, len(written))
         result = from_json(written)
-        step.adapter.validate_python(result)
+        adapter.validator.validate_python(result)
     except ResultError:
         raise
     except BaseException as error:  # noqa: BLE001 - serializers and annotations are user code
@@ -202,8 +206,8 @@ def event_id(machine: Machine, run: Addressed, execution: Execution, attempt: in
 
 def idempotency_key(machine: Machine, key: str, generation: int, execution: Execution) -> str:
     """What all attempts at one execution are known by, and nothing else; the id of the effect that asked for it."""
-    address = Address(machine.namespace, machine.name, key, generation, execution.sequence)
-    return address.derive_text(DELAYED_IDS_FROM + execution.number)
+    address = _new(Address, (machine.namespace, machine.name, key, generation, execution.sequence))
+    return kept_text(address, DELAYED_IDS_FROM + execution.number)
 
 
 @lru_cache(maxsize=FROZEN_KEPT_MAX)

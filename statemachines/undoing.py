@@ -57,9 +57,8 @@ def settle(memory: Memory, execution: Execution, how: str, row: int, by: By) -> 
 
     ``row`` is the number of the log row that says so.
     """
-    left = memory.without(execution)
     owed = _owed(execution, how, row, by)
-    return left._replace(owed=(*left.owed, *owed)) if owed else left
+    return memory.with_executions(memory.executions_but(execution), memory.owed + owed)
 
 
 def _owed(execution: Execution, how: str, row: int, by: By) -> tuple[Owed, ...]:
@@ -135,7 +134,8 @@ def changed(memory: Memory, change: Change, by: By) -> tuple[Memory, list[Execut
             Owed(one.sequence, one.number, one.step, one.made, left[one.scope]) if one.scope in left else one
             for one in memory.owed
         ]
-        return (memory if owed == [*memory.owed] else memory._replace(owed=tuple(owed))), []
+        is_same = owed == [*memory.owed]
+        return (memory if is_same else memory.with_executions(memory.executions, tuple(owed))), []
     kept: list[Execution] = []
     stopped: list[Execution] = []
     owed = [_carried(one, change) for one in memory.owed]
@@ -265,7 +265,7 @@ def is_stuck(memory: Memory) -> bool:
 def undone(memory: Memory, execution: Execution) -> Memory:
     """The memory once a compensation was done, or is not to be: neither it nor what it was to undo is in it."""
     owed = tuple(one for one in memory.owed if one.id != execution.of)
-    return memory.without(execution)._replace(owed=owed)
+    return memory.with_executions(memory.executions_but(execution), owed)
 
 
 def in_order(owed: Sequence[Owed]) -> list[Owed]:

@@ -13,6 +13,7 @@ from statemachines.run import Run
 from statemachines.search import Attributes
 
 NEVER = datetime(1970, 1, 1, tzinfo=UTC)
+_new = tuple.__new__
 
 
 class Position(NamedTuple):
@@ -287,28 +288,10 @@ class Promised(NamedTuple):
     def begun(self, number: int, home: int, made: bytes | None, at: datetime) -> BegunExecution:
         """What its maker is given, once the store knows it by ``number``."""
         one, run = self.asked, self.run
-        named = (
-            number,
-            one.pipeline,
-            one.key,
-            run.generation,
-            run.id,
-            run.definition,
-            home,
-            one.sequence,
-            one.number,
-        )
-        return BegunExecution(
-            *named,
-            one.step,
-            one.attempt,
-            one.error,
-            run.context,
-            one.of,
-            made=made,
-            since=one.since,
-            began=at,
-        )
+        return _new(BegunExecution, (
+            number, one.pipeline, one.key, run.generation, run.id, run.definition, home, one.sequence, one.number,
+            one.step, one.attempt, one.error, run.context, one.of, False, made, one.since, "", None, at,
+        ))  # fmt: skip
 
 
 class Token(NamedTuple):

@@ -177,7 +177,7 @@ class Macrostep:
         else:
             chart = self._steps.chart
             left = self._left & chart.asking & ~1
-            if left or self._stopped:
+            if self._stopped or (left and self._memory.delayed):
                 agenda.leave(chart.names(left))
             for number in numbers_of(self._entered & chart.asking & (self._spot.active | 1)):
                 agenda.enter(chart.nodes[number], self._needed_context)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
+import weakref
 from collections.abc import Callable
 from datetime import timedelta
 from types import SimpleNamespace
@@ -326,3 +328,62 @@ def test_one_that_has_ended_keeps_its_place_until_nothing_of_it_goes_on() -> Non
         assert attempt.released.done()
 
     in_virtual_time(live)
+
+
+class Heard:
+    """Who is told of an attempt."""
+
+    def __init__(self) -> None:
+        self.ended: list[Ended] = []
+        self.released = 0
+        self.attempt: Attempt | None = None
+
+    def listen_to(self, running: Running) -> None:
+        self.attempt = Attempt(step_of(hauls), running, LIMITS, on_end=self.hear, on_release=self.release)
+
+    def hear(self, ended: Ended) -> None:
+        self.ended.append(ended)
+
+    def release(self) -> None:
+        self.released += 1
+
+
+def test_who_is_to_hear_of_an_attempt_hears_each_once_and_nothing_of_one_that_was_cancelled() -> None:
+    async def live() -> tuple[Heard, Heard, Heard]:
+        done, stopped, cancelled = Heard(), Heard(), Heard()
+        done.listen_to(Over(Ended(7)))
+        for one in (stopped, cancelled):
+            one.listen_to(Lingering(Ended(8)))
+            assert one.attempt is not None
+        assert stopped.attempt is not None
+        assert cancelled.attempt is not None
+        cancelled.attempt.cancel()
+        assert done.ended == [], "whoever asks for it is not told before that returns"
+        await asyncio.sleep(0)
+        stopped.attempt.stop()
+        await asyncio.sleep(100)
+        return done, stopped, cancelled
+
+    done, stopped, cancelled = in_virtual_time(live)
+    assert (done.ended, done.released) == ([Ended(7)], 1)
+    assert (stopped.ended, stopped.released) == ([Ended(8)], 0)
+    assert (cancelled.ended, cancelled.released) == ([], 0)
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+def test_an_attempt_that_is_over_is_not_left_to_the_garbage_collector(is_cancelled: bool) -> None:
+    async def live() -> weakref.ref[Heard]:
+        heard = Heard()
+        heard.listen_to(Over(Ended(7)))
+        assert heard.attempt is not None
+        if is_cancelled:
+            heard.attempt.cancel()
+        await asyncio.sleep(1)
+        assert heard.released == 1
+        return weakref.ref(heard)
+
+    gc.disable()
+    try:
+        assert in_virtual_time(live)() is None
+    finally:
+        gc.enable()

@@ -41,6 +41,7 @@ on conflict (pipeline, step, limited_by) do update set next = excluded.next
 
 -- name: begin_limited
 -- Of each value the next in order, so many as its limit leaves; and of all of them of a step, so many as there is room for.
+-- What others hold is passed over as it is read, so that it takes no place from what is behind it.
 with free as (
     select * from unnest($1::int[], $2::text[], $3::int[], $4::text[], $5::int[])
         as free (pipeline, step, room, value, many)
@@ -56,7 +57,7 @@ with free as (
                 and exists (
                     select from pointsman.runs r where r.id = e.run and r.definition = any ($9::int[]) and r.held = 0
                 )
-            order by e.again, e.id limit f.many
+            order by e.again, e.id limit f.many for update skip locked
         ) waits
         order by waits.again, waits.id limit f.many
     ) next
@@ -65,15 +66,9 @@ with free as (
         select f.*, row_number() over (partition by f.pipeline, f.step order by f.again, f.id) as place from found f
     ) f
     where f.place <= f.room
-), locked as (
-    select one.id from chosen cross join lateral (
-        -- By its number alone: no other index is as good for that.
-        select * from pointsman.executions e where e.id = chosen.id offset 0 for update skip locked
-    ) one
-    where one.again <= $6 and one.holder is null and one.token = ''
 ), begun as (
     update pointsman.executions e set holder = $10, began = coalesce(e.began, $6)
-    from locked where e.id = locked.id returning e.*
+    from chosen where e.id = chosen.id returning e.*
 )
 -- shared: of_begun
     , b.limited_by

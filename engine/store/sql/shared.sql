@@ -24,6 +24,7 @@ from unnest($6::int[], $7::smallint[], $8::bigint[], $9::int[], $10::int[], $11:
     as new (place, home, run, sequence, number, of, made)
 
 -- name: next_of_range
+-- What others hold is passed over as it is read, so that it takes no place from what is behind it.
 cross join lateral (
     select e.id, e.again
     from pointsman.executions e
@@ -32,5 +33,5 @@ cross join lateral (
         and exists (
             select from pointsman.runs r where r.id = e.run and r.definition = any ($7::int[]) and r.held = 0
         )
-    order by e.again, e.id limit r.few
+    order by e.again, e.id limit r.few for update skip locked
 ) next

@@ -445,15 +445,9 @@ with ranges as (
         ) those
     ) those
     where place <= room
-), locked as (
-    select one.id from found cross join lateral (
-        -- By its number alone: no other index is as good for that.
-        select * from pointsman.executions e where e.id = found.id offset 0 for update skip locked
-    ) one
-    where one.again <= $4 and one.holder is null and one.token = ''
 ), begun as (
     update pointsman.executions e set holder = $8, began = coalesce(e.began, $4)
-    from locked where e.id = locked.id returning e.*
+    from found where e.id = found.id returning e.*
 )
 -- shared: of_begun
 from begun b join pointsman.runs r on r.id = b.run

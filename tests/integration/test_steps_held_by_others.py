@@ -1,0 +1,127 @@
+"""Executions that others hold as somebody looks what may begin, on a real Postgres: looks pass over them alone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from connectors.source import Partition, RawRecord
+from engine.limits import EngineLimits
+from engine.store import executing, limiting
+from engine.store.connecting import Connection, connect
+from engine.store.contract import Store
+from engine.store.values import BegunExecution
+from tests.charging import TOPIC, charging_pipeline, clear
+from tests.contract.test_store import World, postgres_world, started
+from tests.contract.test_store_limits import TWO, next_of
+from tests.contract.test_store_steps import ask, asked, begin
+from tests.feeding import event, feed
+from tests.services import Database
+
+__all__ = ["postgres_world"]
+
+GATE = 7
+"""Whoever has this lock keeps looks from reading what waits, which they see as it was when they began."""
+_ONE_AT_ONCE = EngineLimits(step_poll_seconds=60.0, steps_at_once_max=1)
+_FIRST = "(select id from pointsman.executions order by id limit $1)"
+_LOOKS_STAND = """
+    select from pg_locks l join pg_database d on d.oid = l.database
+    where d.datname = current_database() and l.locktype = 'advisory' and l.objid = $1 and not l.granted
+"""
+
+Begin = Callable[[Store, int, int], Coroutine[Any, Any, list[BegunExecution]]]
+
+
+async def _unlimited(store: Store, holder: int, room: int) -> list[BegunExecution]:
+    return await begin(store, holder, room=room)
+
+
+async def _limited(store: Store, holder: int, room: int) -> list[BegunExecution]:
+    return await next_of(store, TWO._replace(at_once=room), holder)
+
+
+BEGINS = pytest.mark.parametrize(
+    ("begins", "value"), [(_unlimited, None), (_limited, "t")], ids=["without a limit", "with a limit"]
+)
+
+
+@pytest.fixture
+async def other(database: Database) -> AsyncIterator[Connection]:
+    """Somebody else."""
+    connection = await connect(database.engine_dsn, for_engine=False)
+    yield connection
+    await connection.close()
+
+
+def gated(sql: str) -> str:
+    """A statement that sees what there is and waits for the gate, before it reads what waits."""
+    gate = f"(select pg_advisory_xact_lock_shared({GATE}) is null as gate offset 0) gate, unnest($1::int[]"
+    first, _, rest = sql.partition(" as (")
+    assert rest.count("unnest($1::int[]") == 1, sql
+    return f"{first} as materialized ({rest.replace('unnest($1::int[]', gate)}"
+
+
+async def have_wait(store: Store, keys: str, value: str | None) -> None:
+    for key in keys:
+        run = await started(store, key)
+        await ask(store, run, asked(run, limited_by=value))
+
+
+@BEGINS
+async def test_what_is_behind_what_others_hold_begins_in_its_place(
+    postgres_world: World, other: Connection, begins: Begin, value: str | None
+) -> None:
+    store = await postgres_world.open()
+    await have_wait(store, "abcde", value)
+    async with other.transaction():
+        await other.execute(f"delete from pointsman.executions where id in {_FIRST}", 2)
+        assert [one.key for one in await begins(store, 1, 2)] == ["c", "d"]
+
+
+async def test_nobody_is_promised_the_room_of_who_waits_behind_what_others_hold(
+    database: Database, other: Connection
+) -> None:
+    def placed(order: str) -> RawRecord:
+        return event("order.placed", {"order": order}, topic=TOPIC)
+
+    world = clear()
+    goes_on = asyncio.Event()
+    world.script["charge"] = [goes_on.wait]
+    async with feed(database, charging_pipeline(), limits=_ONE_AT_ONCE) as feeding:
+        await feeding.records(placed("o1"), placed("o2"))
+        async with other.transaction():
+            await other.execute(f"select from pointsman.executions where id in {_FIRST} for update", 1)
+            feeding.steps.turned.clear()
+            await feeding.begin_steps()
+            await asyncio.wait_for(feeding.steps.turned.wait(), 10)
+        pending = await feeding.promise(Partition(TOPIC, 0), placed("o3"))
+        assert pending.batch.commit.begun == []
+        feeding.steps.settle([], pending.batch.commit)
+        await feeding.steps.close()
+    assert world.attempts("charge") == [("o2", 1)]
+
+
+@BEGINS
+async def test_what_another_engine_has_begun_since_a_look_began_does_not_begin_again(
+    postgres_world: World,
+    other: Connection,
+    monkeypatch: pytest.MonkeyPatch,
+    begins: Begin,
+    value: str | None,
+) -> None:
+    one, two = await postgres_world.open(), await postgres_world.open()
+    await have_wait(one, "abcd", value)
+    with monkeypatch.context() as patched:
+        for statements, name in ((executing._SQL, "begin_executions"), (limiting._SQL, "begin_limited")):
+            patched.setitem(statements, name, gated(statements[name]))
+        async with other.transaction():
+            await other.execute("select pg_advisory_xact_lock($1)", GATE)
+            looks = asyncio.create_task(begins(one, 1, 2))
+            while not await other.fetch(_LOOKS_STAND, GATE):
+                assert not looks.done()
+            patched.undo()
+            assert [one.key for one in await begin(two, 2, room=2)] == ["a", "b"]
+    assert [one.key for one in await looks] == ["c", "d"]

@@ -37,6 +37,12 @@ _WAIT = """
     from generate_series(1, $1::int) number
 """
 
+_COMPLETED = """
+    insert into pointsman.inbox (namespace, pipeline, command, body, who, why, token)
+    select 'default', 1, 'complete', '{}', 'ana', 'it is done', 'another token ' || number
+    from generate_series(1, $1::int) number
+"""
+
 
 class Waiting(NamedTuple):
     """What is equal of many executions that wait."""
@@ -48,6 +54,8 @@ class Waiting(NamedTuple):
     stopping: bool = False
     outside: bool = False
     limited: str | None = None
+    completed: int = 0
+    """So many others are completed by commands that wait."""
 
 
 ELSEWHERE = 1
@@ -62,7 +70,9 @@ NEXT = [
     ("was left", "begin_untried", Waiting(stopping=True)),
     ("has no time left", "begin_untried", Waiting(again=LATER, began=EARLIER)),
     ("is completed too late", "begin_untried", Waiting(outside=True)),
+    ("is completed too late, and others are in time", "begin_untried", Waiting(outside=True, completed=MANY)),
 ]
+TOLD = [one for one in NEXT if one[1] == "begin_untried"]
 NOTHING = [
     *[
         (f"{what}, but elsewhere", name, one._replace(home=ELSEWHERE))
@@ -126,7 +136,9 @@ def read(answer: str) -> Read:
         (one["Actual Rows"] + one.get("Rows Removed by Filter", 0)) * one["Actual Loops"]
         for one in nodes(explained["Plan"])
         # What was found is looked up by its number.
-        if one.get("Relation Name") == "executions" and one.get("Index Name") not in (None, "executions_pkey")
+        if "Scan" in one["Node Type"]
+        and one.get("Relation Name") == "executions"
+        and one.get("Index Name") != "executions_pkey"
     ]
     [updates] = updated["Plans"]
     return Read(round(sum(reads)), round(updates["Actual Rows"]), answer)
@@ -157,9 +169,11 @@ async def have_wait(
     if known == BEFORE:
         await look(engine, name, homes, room)
     await owner.execute(_RUNS, MANY)
-    await owner.execute(_WAIT, MANY, *waiting)
+    *one, completed = waiting
+    await owner.execute(_WAIT, MANY, *one)
+    await owner.execute(_COMPLETED, completed)
     if known == ANALYZED:
-        await owner.execute("analyze pointsman.executions, pointsman.runs")
+        await owner.execute("analyze pointsman.executions, pointsman.runs, pointsman.inbox")
     return read(await look(engine, name, homes, room))
 
 
@@ -171,6 +185,15 @@ async def test_of_what_may_begin_no_more_is_read_than_there_is_room_for_of_each_
     found = await have_wait(database, owner, engine, name, waiting, known)
     assert found.taken == ROOM, found.plan
     assert ROOM <= found.rows <= ROOM * HOMES, found.plan
+
+
+@pytest.mark.parametrize("known", KNOWN)
+@pytest.mark.parametrize(("name", "waiting"), [one[1:] for one in TOLD], ids=[one[0] for one in TOLD])
+async def test_of_what_is_only_told_no_more_is_read_than_is_told(
+    database: Database, owner: Connection, engine: Connection, name: str, waiting: Waiting, known: str
+) -> None:
+    found = await have_wait(database, owner, engine, name, waiting, known, 1_000)
+    assert (found.taken, found.rows) == (1_000, 1_000), found.plan
 
 
 @pytest.mark.parametrize("known", KNOWN)

@@ -456,7 +456,8 @@ order by b.again, b.id
 -- name: begin_untried
 -- Those of which there is only something to be told, however little room there is: whose states were left; or whose time
 -- is over; and what goes on outside and was not completed in time. Of each home they are ranges of indexes. What somebody
--- completes whose command waits in the inbox, as that of a paused pipeline does, is heard of first.
+-- completes whose command waits in the inbox, as that of a paused pipeline does, is heard of first. They are read one after
+-- the other, in no order, until there are so many.
 with wanted as (
     select * from unnest($1::int[], $2::text[], $3::timestamptz[]) as wanted (pipeline, step, overdue)
     cross join unnest($5::smallint[]) as home (number)
@@ -482,7 +483,7 @@ with wanted as (
             and exists (
                 select from pointsman.runs r where r.id = e.run and r.definition = any ($7::int[]) and r.held = 0
             )
-        order by e.began limit $4 for update skip locked
+        limit $4 for update skip locked
     ) next
 ), late as (
     select next.id
@@ -496,11 +497,14 @@ with wanted as (
             and exists (
                 select from pointsman.runs r where r.id = e.run and r.definition = any ($7::int[]) and r.held = 0
             )
-        order by e.again limit $4 for update skip locked
+        limit $4 for update skip locked
     ) next
 ), begun as (
     update pointsman.executions e set holder = $8
-    where e.id in (select id from stopped union select id from over union select id from late limit $4) returning e.*
+    where e.id in (
+        select id from stopped union all select id from over union all select id from late limit $4
+    )
+    returning e.*
 )
 select b.id, b.pipeline, r.key, r.generation, b.run, r.definition, b.home, b.sequence, b.number, b.step, b.attempt,
     b.error, ''::bytea as input, b.of, b.stopping, null::bytea as made, b.since, b.token, b.progress, b.began

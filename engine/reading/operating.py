@@ -17,7 +17,7 @@ from engine.operators import operators_event, operators_record, operators_source
 from engine.reading.asking import check_said, wait_for
 from engine.reading.catalog import SQL
 from engine.reading.errors import NotFoundError
-from engine.reading.explain import Change, explain
+from engine.reading.explain import Change, Sent, explain
 from engine.reading.runs import find_run
 from engine.reading.values import askable, json_of
 from engine.store.connecting import Connection
@@ -276,7 +276,8 @@ async def _done(connection: Connection, namespace: str, asked: AskedOfRun, row: 
 async def _changes(connection: Connection, namespace: str, asked: AskedOfRun, row: Any) -> list[Change]:
     """What became of an event that was sent, since the command was taken up: its id may have come before."""
     own = operators_source(namespace) if asked.token is None else None
-    found = await explain(connection, namespace, event_id=row["event_id"], source=own)
+    sent = Sent(asked.pipeline, asked.key, row["at"])
+    found = await explain(connection, namespace, event_id=row["event_id"], source=own, sent=sent)
     for answer in found.answers:
         if (answer.pipeline, answer.key, answer.topic) == (asked.pipeline, asked.key, None):
             return [one for one in (*answer.earlier, answer.current) if one.at >= row["at"]]

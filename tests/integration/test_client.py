@@ -22,6 +22,7 @@ from engine.client import (
 )
 from engine.errors import PointsmanError, RefusedError, UsageError
 from engine.reading import NotFoundError
+from engine.reading.explain import found
 from engine.store.connecting import Connection
 from statemachines.definition import Pipeline
 from tests.chaos.slots import until
@@ -165,6 +166,22 @@ async def test_events_of_one_id_that_are_sent_to_several_runs_are_several(
             ("l1", "started"),
         ]
         assert [len(one.earlier) for one in answers] == [1, 1]
+
+
+async def test_however_many_runs_events_of_one_id_have_begun_each_is_known_to_have(
+    database: Database, client: Client, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(found, "FOUND_MAX", 2)
+    flow = lending_pipeline()
+    flow.policy(Applied, duplicate_by="loan")
+    async with serving(database, flow):
+        for disposition in ("started", "duplicate", "duplicate"):
+            for loan in ("l1", "l2", "l3"):
+                begun = await client.start("lending", loan, Applied(loan=loan), event_id="import 7")
+                assert begun.disposition == disposition
+        for loan in ("l1", "l2", "l3"):
+            begun = await client.start("lending", loan, Applied(loan=loan), event_id="import 8")
+            assert begun.disposition == "duplicate"
 
 
 async def test_a_duplicate_by_its_business_key_has_begun_what_the_first_of_them_did(

@@ -2,5 +2,6 @@
 
 from engine.reading.explain.answers import Answer, Change, Explanation
 from engine.reading.explain.asking import explain
+from engine.reading.explain.found import Sent
 
-__all__ = ["Answer", "Change", "Explanation", "explain"]
+__all__ = ["Answer", "Change", "Explanation", "Sent", "explain"]

@@ -20,8 +20,10 @@ from engine.reading.explain.found import (
     FoundLetter,
     FoundNote,
     FoundRow,
+    Sent,
     find_by_id,
     find_by_record,
+    find_sent,
 )
 from engine.reading.explain.origins import origin_in, origin_of, pending
 from engine.reading.explain.places import without_answer
@@ -56,8 +58,11 @@ async def explain(
     topic: str | None = None,
     partition: int | None = None,
     offset: int | None = None,
+    sent: Sent | None = None,
 ) -> Explanation:
     """What became of an event (by its id, which several sources may have used) or of a record (by its place).
+
+    ``sent`` asks for what was sent to one key alone, and for no more than that is read.
 
     Raises:
         UsageError: neither an id nor a whole place is given.
@@ -74,6 +79,8 @@ async def explain(
         ]
         if offset is not None:
             found = await find_by_record(connection, namespace, [place.id for place in places], offset)
+        elif sent is not None:
+            found = await find_sent(connection, namespace, askable(event_id) or "", sent)
         else:
             found = await find_by_id(connection, namespace, askable(event_id) or "")
         groups = _grouped(found, catalog)

@@ -12,6 +12,7 @@ import orjson
 from engine.log import CONSUMED, HOLDS, Kind, digest_number, digest_of
 from engine.reading.catalog import SQL
 from engine.reading.due import memory_of
+from engine.reading.values import askable
 from engine.store.connecting import Connection
 
 FOUND_MAX = 1_000
@@ -118,6 +119,14 @@ class FoundRange(NamedTuple):
     at: datetime
 
 
+class Sent(NamedTuple):
+    """To which key an event was sent, and since when it is asked what became of it: others may have its id, too."""
+
+    pipeline: str
+    key: str
+    since: datetime
+
+
 class Seen(NamedTuple):
     """The row of an event that came before its duplicate."""
 
@@ -193,6 +202,17 @@ async def find_by_id(connection: Connection, namespace: str, event_id: str) -> F
     return Found(rows, letters, notes, ranges)
 
 
+async def find_sent(connection: Connection, namespace: str, event_id: str, sent: Sent) -> Found:
+    """What is recorded of an id that was sent to a key."""
+    pipeline, key, since = sent = Sent(askable(sent.pipeline) or "", askable(sent.key) or "", sent.since)
+    keys = await connection.fetch(SQL["rows_sent"], namespace, pipeline, key, event_id, since, FOUND_MAX)
+    return Found(
+        await _rows(connection, namespace, [tuple(one) for one in keys]),
+        await _letters(connection, namespace, event_id, set(), sent),
+        await _notes(connection, namespace, event_id, set(), sent),
+    )
+
+
 async def find_by_record(
     connection: Connection, namespace: str, positions: Sequence[int], offset: int
 ) -> Found:
@@ -223,19 +243,19 @@ async def _ranges(connection: Connection, positions: Sequence[int], offset: int)
 
 
 async def _letters(
-    connection: Connection, namespace: str, event_id: str | None, records: Records
+    connection: Connection, namespace: str, event_id: str | None, records: Records, sent: Sent | None = None
 ) -> list[FoundLetter]:
-    rows = await connection.fetch(
-        SQL["letters_to_explain"], namespace, event_id, *_columns(records), FOUND_MAX
-    )
+    asked = namespace, event_id, *_columns(records), FOUND_MAX, *(sent or (None, None, None))
+    rows = await connection.fetch(SQL["letters_to_explain"], *asked)
     found = [FoundLetter(*row) for row in rows]
     return [one for one in found if one.event_id == event_id or (one.position, one.offset) in records]
 
 
 async def _notes(
-    connection: Connection, namespace: str, event_id: str | None, records: Records
+    connection: Connection, namespace: str, event_id: str | None, records: Records, sent: Sent | None = None
 ) -> list[FoundNote]:
-    rows = await connection.fetch(SQL["notes_to_explain"], namespace, event_id, *_columns(records), FOUND_MAX)
+    asked = namespace, event_id, *_columns(records), FOUND_MAX, *(sent or (None, None, None))
+    rows = await connection.fetch(SQL["notes_to_explain"], *asked)
     found = [FoundNote(*row) for row in rows]
     return [one for one in found if one.event_id == event_id or (one.position, one.offset) in records]
 

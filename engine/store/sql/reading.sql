@@ -254,6 +254,16 @@ select lane, sequence, blob from pointsman.outbox where lane = any ($1::int[]) o
 -- Apart from the rest, so that the index on event_id is what finds them.
 select run, sequence from pointsman.events where event_id = $1 order by run, sequence limit $2
 
+-- name: rows_sent
+-- Of what was sent to a key under an id, since a time: the runs of the key find it, whatever else has the same id.
+select e.run, e.sequence
+from pointsman.pipelines p
+join pointsman.runs r on r.pipeline = p.id
+join pointsman.events e on e.run = r.id
+where p.namespace = $1 and p.name = $2 and r.key = $3 and e.event_id = $4 and e.at >= $5
+    and coalesce(e.position, 0) = 0
+order by e.run, e.sequence limit $6
+
 -- name: rows_with_record
 select run, sequence from pointsman.events
 where "offset" = any ($2::bigint[]) and position = any ($1::int[]) order by run, sequence limit $3
@@ -289,7 +299,10 @@ from pointsman.dead_letters d left join pointsman.runs r on r.id = d.run
 where d.namespace = $1 and (
     d.event_id = $2
     or (d.position = any ($3::int[]) and d."offset" = any ($4::bigint[]))
-)
+) and ($6::text is null or (
+    d.pipeline = (select id from pointsman.pipelines where namespace = $1 and name = $6) and d.key = $7 and d.at >= $8
+    and d.position is null
+))
 order by d.id limit $5
 
 -- name: letter_of_hold
@@ -305,7 +318,7 @@ left join pointsman.runs r on r.id = n.run
 where p.namespace = $1 and (
     n.event_id = $2
     or (n.position = any ($3::int[]) and n."offset" = any ($4::bigint[]))
-)
+) and ($6::text is null or (p.name = $6 and n.key = $7 and n.at >= $8 and n.position is null))
 order by n.id limit $5
 
 -- name: ranges_to_explain
@@ -318,6 +331,24 @@ select e.sequence, e.kind, e.at, e.event_id, r.generation
 from pointsman.runs r join pointsman.events e on e.run = r.id
 where r.pipeline = $1 and r.key = $2 and e.event_id = $3 and e.kind = any ($4::smallint[]) and e.at <= $5
 order by r.generation, e.sequence limit 1
+
+-- name: has_begun
+-- Whether an event without a record began a run of a key: the runs of the key find it, whatever else has the same id.
+select exists (
+    select from pointsman.runs r join pointsman.events e on e.run = r.id
+    where r.pipeline = $1 and r.key = $2 and e.event_id = $3 and e.kind = $4::smallint and coalesce(e.position, 0) = 0
+)
+
+-- name: last_note
+-- Of the events of an id that were sent to a key; the index on event_id is what finds them.
+select n.id, n.position, n."offset", n.pipeline, n.run, n.key, n.event_id, n.type, n.disposition, n.reason, n.details,
+    n.at, r.generation
+from (
+    select * from pointsman.dispositions n
+    where n.event_id = $3 and n.pipeline = $1 and n.key = $2 and n.disposition = $4::smallint and n.position is null
+    offset 0
+) n left join pointsman.runs r on r.id = n.run
+order by n.id desc limit 1
 
 -- name: seen_by_digest
 select e.sequence, e.kind, e.at, e.event_id, r.generation

@@ -207,7 +207,7 @@ async def test_what_no_engine_took_up_waits_and_says_so(
             "It waits in the inbox for the run 'o1' of shop, until an engine takes it that has shop loaded."
         )
         # Not every JSON is a text for Postgres, and one may speak of another's id.
-        said = rb'{"order_id": "o2", "amount": 5, "note": "a\u0000b", "event_id": "e1"}'
+        said = rb'{"order_id":"o2","amount":5,"note":"a\u0000b","event_id":"e1"}'
         await ask_send(engine, "default", "shop", "o2", "order.placed", said, event_id="e2", **WHO)
         for event_id, key in (("e1", "o1"), ("e2", "o2")):
             (sentence,) = (await explain(reader, "default", event_id=event_id)).notes

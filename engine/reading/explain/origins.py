@@ -100,9 +100,8 @@ async def pending(connection: Connection, namespace: str, event_id: str) -> list
     """What is known of an id under which nothing has come yet: a timer, or an event that was sent."""
     by_operators = await connection.fetch(SQL["asked_and_not_taken"], namespace, askable(event_id))
     said = [
-        inner_words.sent_and_waits(who, why, at, pipeline, body["key"])
-        for who, why, at, pipeline, stored in by_operators
-        if (body := orjson.loads(stored))["event_id"] == event_id
+        inner_words.sent_and_waits(who, why, at, pipeline, orjson.loads(body)["key"])
+        for who, why, at, pipeline, body in by_operators
     ]
     if not is_derived(event_id):
         return said

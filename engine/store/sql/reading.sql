@@ -556,8 +556,8 @@ select who, why, asked from pointsman.operations where event_id = $1 and pipelin
 order by command limit 1
 
 -- name: asked_and_not_taken
--- Events that operators have sent, and no engine has taken up: those that may have this id. Which of them do is for who
--- reads JSON: it may have a NUL in its data, which no text of Postgres can have.
+-- Events that operators have sent, and no engine has taken up. The id is looked for in the bytes, for JSON may have a NUL in
+-- its data, which no text of Postgres can have. The event is a text in it: its quotes are escaped, so that it is not found.
 select i.who, i.why, i.at, p.name, i.body
 from pointsman.inbox i join pointsman.pipelines p on p.id = i.pipeline
 where i.namespace = $1 and i.command = 'send'

@@ -152,7 +152,8 @@ class Store(Protocol):
         Those that go on outside, too, as soon as they have taken too long.
 
         ``rooms`` says how many by (pipeline, step); ``until`` which time has come; ``but`` which are left alone. May be
-        asked while anything else is.
+        asked while anything else is. However many wait, it takes no longer, but for those of runs that are held or
+        follow other definitions than these.
         """
         ...
 

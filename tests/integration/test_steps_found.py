@@ -1,4 +1,7 @@
-"""However many executions wait, of whatever kind: who looks reads those that it takes, and none that others are to."""
+"""However many executions wait, of whatever kind: who looks reads those that it takes, and none that others are to.
+
+But for those of runs that do not go on: these are read, and passed over, where they are before what is taken.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ from tests.services import Database
 
 MANY = 20_000
 ROOM = 10
+FIRST = 3_000
 HERE = 2
 SQL = load("store") | load("limits")
 EARLIER, LATER = BEGINS - timedelta(hours=2), BEGINS + timedelta(hours=2)
@@ -159,8 +163,9 @@ async def have_wait(
     waiting: Waiting,
     known: str,
     room: int = ROOM,
+    first: str | None = None,
 ) -> Read:
-    """Have so many wait, and look."""
+    """Have so many wait, and look; ``first`` is set of the runs of the first."""
     clear()
     homes = range(HOMES) if waiting.home is None else [HERE]
     async with feed(database, charging_pipeline()) as feeding:
@@ -169,6 +174,10 @@ async def have_wait(
     if known == BEFORE:
         await look(engine, name, homes, room)
     await owner.execute(_RUNS, MANY)
+    if first is not None:
+        await owner.execute(
+            f"update pointsman.runs set {first} where id between 1000001 and 1000000 + {FIRST}"
+        )
     *one, completed = waiting
     await owner.execute(_WAIT, MANY, *one)
     await owner.execute(_COMPLETED, completed)
@@ -203,6 +212,16 @@ async def test_where_many_wait_of_all_homes_little_more_is_read_than_there_is_ro
     found = await have_wait(database, owner, engine, "begin_executions", Waiting(), known, 800)
     assert found.taken == 800, found.plan
     assert found.rows <= 2 * 800 + 4 * HOMES, found.plan
+
+
+@pytest.mark.parametrize("first", ["held = 1", "definition = 2"])
+@pytest.mark.parametrize(("name", "waiting"), [one[1:] for one in NEXT], ids=[one[0] for one in NEXT])
+async def test_what_waits_for_runs_that_do_not_go_on_is_read_and_nothing_that_is_behind_it(
+    database: Database, owner: Connection, engine: Connection, name: str, waiting: Waiting, first: str
+) -> None:
+    found = await have_wait(database, owner, engine, name, waiting, ANALYZED, first=first)
+    assert found.taken == ROOM, found.plan
+    assert found.rows <= 2 * FIRST + ROOM * HOMES, found.plan
 
 
 @pytest.mark.parametrize("known", KNOWN)

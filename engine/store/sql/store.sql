@@ -419,7 +419,8 @@ from pointsman.tokens where namespace = $1 and token = any ($2::text[])
 -- held runs once they go on, for what became of the last attempt may wait behind the hold: whoever
 -- finds one has it. What goes on outside does not begin. A step's input is the context after the row that asked for it, whatever the run's is by now.
 -- Of each home those of a step are a range of the index, and so are those that had a limit when they were asked for. A few
--- of each range are looked at first: most ranges have no more of the next ones.
+-- of each range are looked at first: most ranges have no more of the next ones. What waits for runs that do not go on is in
+-- the ranges, too, and read and passed over.
 with ranges as (
     select w.*, home.number as home, limits.are_none, least(w.room, w.room / 8 + 4) as few
     from unnest($1::int[], $2::text[], $3::int[]) as w (pipeline, step, room)

@@ -381,7 +381,7 @@ class Session:
         """The next records; none once something has become of a step, or after the wait."""
         fetching = self._parts.reader.fetch(records_max=records_max, wait_seconds=wait_seconds)
         # While what has become of steps is not taken, it would be heard of again and again.
-        if not wait_seconds or self._paused:
+        if not wait_seconds or self._paused or not self._steps.are_there:
             return await fetching
         both = asyncio.ensure_future(fetching), asyncio.ensure_future(self._steps.arrived.wait())
         try:

@@ -124,6 +124,11 @@ class Steps:
         self._hear_of_more()
 
     @property
+    def are_there(self) -> bool:
+        """Whether any pipeline has some."""
+        return self._works
+
+    @property
     def are_going(self) -> bool:
         """Whether results are to be expected, or are there."""
         return bool(self._results or self._going.untold)

@@ -68,7 +68,7 @@ async def test_what_is_not_taken_while_nothing_more_can_be_published_keeps_nobod
         await asyncio.sleep(0.05)
         return Chunk({}, {})
 
-    steps = SimpleNamespace(arrived=asyncio.Event())
+    steps = SimpleNamespace(arrived=asyncio.Event(), are_there=True)
     steps.arrived.set()
     parts: Any = SimpleNamespace(reader=SimpleNamespace(fetch=fetch), limits=EngineLimits())
     engine: Any = SimpleNamespace(steps=steps)

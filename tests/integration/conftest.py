@@ -1,4 +1,4 @@
-"""What tests of the reading side share."""
+"""What these tests share."""
 
 from __future__ import annotations
 
@@ -15,6 +15,22 @@ from tests.shop import BROKEN
 async def reader(database: Database) -> AsyncIterator[Connection]:
     """Someone who may only read."""
     connection = await connect(database.reader_dsn, for_engine=False)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def engine(database: Database) -> AsyncIterator[Connection]:
+    """A connection as engines have them."""
+    connection = await connect(database.engine_dsn)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def owner(database: Database) -> AsyncIterator[Connection]:
+    """Who may do everything."""
+    connection = await connect(database.owner_dsn, for_engine=False)
     yield connection
     await connection.close()
 

@@ -12,6 +12,7 @@ from engine.store.connecting import connect
 from engine.store.queries import load
 from tests.feeding import BEGINS, event, feed
 from tests.lending import TOPIC, clear, lending_pipeline
+from tests.many import runs_alike
 from tests.services import Database
 
 MANY = 20_000
@@ -20,14 +21,6 @@ _WAIT = """
     insert into pointsman.executions (pipeline, home, run, sequence, number, step, attempt, again, error, token)
     select 1, number % $4::int, 1000000 + number, $3::int, 0, 'review', 1, $2::timestamptz, '', 'token ' || number
     from generate_series(1, $1::int) number
-"""
-_COLUMNS = (
-    "started, updated, pipeline, generation, sequence, definition, held, waiting, status, configuration, recent, hash, "
-    "context, memory"
-)
-_RUN = f"""
-    insert into pointsman.runs (id, key, {_COLUMNS}) select 1000000 + number, 'many ' || number, {_COLUMNS}
-    from (select * from pointsman.runs where key = 'l1') one, generate_series(1, $1::int) number
 """
 _KNOW = """
     insert into pointsman.tokens (namespace, token, pipeline, key, run, sequence, number, step, attempt, waits)
@@ -46,7 +39,7 @@ async def test_of_those_that_go_on_outside_none_is_looked_at(database: Database,
         async with feed(database, lending_pipeline()) as feeding:
             await feeding.records(event("loan.applied", {"loan": "l1"}, topic=TOPIC))
             await feeding.work()
-        await owner.execute(_RUN, MANY)
+        await runs_alike(owner, "l1", range(1_000_001, 1_000_001 + MANY))
         for again in (FAR, BEGINS.replace(year=2030)):
             await owner.execute(_WAIT, MANY, again, again.year, HOMES)
         await owner.execute(_KNOW, MANY)

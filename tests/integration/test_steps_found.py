@@ -5,7 +5,7 @@ But for those of runs that do not go on: these are read, and passed over, where 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -13,10 +13,11 @@ import orjson
 import pytest
 
 from engine.homes import HOMES
-from engine.store.connecting import Connection, connect
+from engine.store.connecting import Connection
 from engine.store.queries import load
 from tests.charging import TOPIC, charging_pipeline, clear
 from tests.feeding import BEGINS, event, feed
+from tests.many import runs_alike
 from tests.services import Database
 
 MANY = 20_000
@@ -25,14 +26,6 @@ FIRST = 3_000
 HERE = 2
 SQL = load("store") | load("limits")
 EARLIER, LATER = BEGINS - timedelta(hours=2), BEGINS + timedelta(hours=2)
-_COLUMNS = (
-    "started, updated, pipeline, generation, sequence, definition, held, waiting, status, configuration, recent, hash, "
-    "context, memory"
-)
-_RUNS = f"""
-    insert into pointsman.runs (id, key, {_COLUMNS}) select 1000000 + number, 'many ' || number, {_COLUMNS}
-    from (select * from pointsman.runs where key = 'o1') one, generate_series(1, $1::int) number
-"""
 _WAIT = """
     insert into pointsman.executions
         (pipeline, home, run, sequence, number, step, attempt, again, began, stopping, token, limited_by, error)
@@ -89,21 +82,6 @@ NOTHING = [
     ("goes on outside", "begin_untried", Waiting(again=LATER, outside=True)),
     ("is limited already", "limit_waiting", Waiting(limited="t")),
 ]
-
-
-@pytest.fixture
-async def engine(database: Database) -> AsyncIterator[Connection]:
-    """A connection as the engine has them."""
-    connection = await connect(database.engine_dsn)
-    yield connection
-    await connection.close()
-
-
-@pytest.fixture
-async def owner(database: Database) -> AsyncIterator[Connection]:
-    connection = await connect(database.owner_dsn, for_engine=False)
-    yield connection
-    await connection.close()
 
 
 class Read(NamedTuple):
@@ -173,7 +151,7 @@ async def have_wait(
     await owner.execute("delete from pointsman.executions")
     if known == BEFORE:
         await look(engine, name, homes, room)
-    await owner.execute(_RUNS, MANY)
+    await runs_alike(owner, "o1", range(1_000_001, 1_000_001 + MANY))
     if first is not None:
         await owner.execute(
             f"update pointsman.runs set {first} where id between 1000001 and 1000000 + {FIRST}"

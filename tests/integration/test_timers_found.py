@@ -3,51 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
 
 import pytest
 
 from engine.homes import HOMES
-from engine.store.connecting import Connection, connect
+from engine.store.connecting import Connection
 from engine.store.queries import load
 from tests.feeding import BEGINS, event, feed
 from tests.journey import TOPIC, journey_pipeline
+from tests.many import runs_alike
 from tests.services import Database
 
-WAIT = 20_000
+MANY = 20_000
 LIMIT, EACH = 10, 2
 DUE = load("store")["due_runs"]
 BUT = {"store": ("due_runs", "begin_executions", "begin_untried"), "limits": ("begin_limited",)}
 """Statements that pass over rows which are known by the engine, of which there may be thousands."""
-COLUMNS = (
-    "started, updated, pipeline, generation, sequence, definition, held, waiting, status, configuration, \
-    recent, hash, context, memory"
-)
-
-
-@pytest.fixture
-async def engine(database: Database) -> AsyncIterator[Connection]:
-    """A connection as the engine has them."""
-    connection = await connect(database.engine_dsn)
-    yield connection
-    await connection.close()
-
-
-@pytest.fixture
-async def owner(database: Database) -> AsyncIterator[Connection]:
-    connection = await connect(database.owner_dsn, for_engine=False)
-    yield connection
-    await connection.close()
-
-
-async def wait(owner: Connection, first: int, at: str) -> None:
-    """Let many runs wait, each for its own time (an expression of ``number``)."""
-    await owner.execute(
-        f"insert into pointsman.runs (id, key, wake_at, {COLUMNS}) "
-        f"select number, 'many-' || number, {at}, {COLUMNS} "
-        f"from (select * from pointsman.runs where key = 'j1') one, "
-        f"generate_series({first}::bigint, {first + WAIT - 1}) number"
-    )
 
 
 async def explained(engine: Connection, name: str) -> str:
@@ -70,11 +41,21 @@ async def test_only_as_many_are_looked_at_as_are_taken(
         await feeding.records(event("journey.booked", {"journey": "j1"}, topic=TOPIC))
     # The plan is made before there is anything, as that of an engine that starts on an empty store.
     plans = [await explained(engine, "before")]
-    await wait(owner, 1, f"timestamptz '{BEGINS.isoformat()}' + interval '1 day' + number * interval '1 s'")
+    await runs_alike(
+        owner,
+        "j1",
+        range(1, 1 + MANY),
+        f"timestamptz '{BEGINS.isoformat()}' + interval '1 day' + number * interval '1 s'",
+    )
     if analyzed:
         await owner.execute("analyze pointsman.runs")
     plans.append(await explained(engine, "waiting"))
-    await wait(owner, 1 + WAIT, f"timestamptz '{BEGINS.isoformat()}' - number * interval '1 s'")
+    await runs_alike(
+        owner,
+        "j1",
+        range(1 + MANY, 1 + 2 * MANY),
+        f"timestamptz '{BEGINS.isoformat()}' - number * interval '1 s'",
+    )
     if analyzed:
         await owner.execute("analyze pointsman.runs")
     plans.append(await explained(engine, "due"))

@@ -251,7 +251,8 @@ async def test_what_goes_on_outside_is_no_value_that_is_looked_at(
     assert await numbers(store) == [9]
 
 
-async def test_who_is_gone_keeps_no_place_though_its_run_is_held(world: World) -> None:
+async def held_by_seven(world: World) -> Store:
+    """Engine 7 has begun two of a run that is held then; one of another run waits for their limit."""
     store = await world.open()
     held, other = await started(store, "held"), await started(store, "other")
     after = await ask(store, held, *(asked(held, number, limited_by="a") for number in range(2)))
@@ -259,6 +260,11 @@ async def test_who_is_gone_keeps_no_place_though_its_run_is_held(world: World) -
     await store.hold(7, "seven")
     assert len(await next_of(store, holder=7)) == 2
     await hold(store, after)
+    return store
+
+
+async def test_who_is_gone_keeps_no_place_though_its_run_is_held(world: World) -> None:
+    store = await held_by_seven(world)
     assert await next_of(store) == []
     await store.let_go(7)
     assert [one.key for one in await next_of(store)] == ["other"]
@@ -270,13 +276,7 @@ async def test_who_is_silent_for_long_keeps_no_place_though_its_run_is_held(
 ) -> None:
     for module in (limiting, fake_store):
         monkeypatch.setattr(module, "SILENT_SECONDS", seconds)
-    store = await world.open()
-    held, other = await started(store, "held"), await started(store, "other")
-    after = await ask(store, held, *(asked(held, number, limited_by="a") for number in range(2)))
-    await ask(store, other, asked(other, limited_by="a"))
-    await store.hold(7, "seven")
-    assert len(await next_of(store, holder=7)) == 2
-    await hold(store, after)
+    store = await held_by_seven(world)
     assert [one.key for one in await next_of(store)] == begin_then
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -147,6 +147,14 @@ def reminders(*, swapped: bool = False) -> Pipeline[Any]:
     return flow
 
 
+async def work_until(feeding: Feeding, is_so: Callable[[], bool]) -> None:
+    """Take what becomes of steps until this is so."""
+    await feeding.begin_steps()
+    while not is_so():
+        await feeding.steps.arrived.wait()
+        await feeding.take_results()
+
+
 async def map_all(
     feeding: Feeding, renames: Renames = RENAMES, to: int = 2, meanwhile: Sequence[RawRecord] = ()
 ) -> dict[str, tuple[bool, str]]:
@@ -181,10 +189,7 @@ async def test_runs_go_on_where_they_are_by_the_new_names(database: Database, re
     world.fails.add("pack")
     async with feed(database, old) as feeding:
         await feeding.records(told("placed", "o1"), told("placed", "o2", later=True))
-        await feeding.begin_steps()
-        while len(world.keys("pack")) < 2 or len(world.keys("charge")) < 2:
-            await feeding.steps.arrived.wait()
-            await feeding.take_results()
+        await work_until(feeding, lambda: min(len(world.keys("pack")), len(world.keys("charge"))) >= 2)
     first = world.keys("pack")
     async with feed(database, new) as feeding:
         # Nothing of theirs goes on, and what comes for them waits.
@@ -229,10 +234,7 @@ async def test_what_was_done_is_undone_by_the_new_name(database: Database, reade
     old, new = orders(world, 1), orders(world, 2)
     async with feed(database, old) as feeding:
         await feeding.records(told("placed", "o1"))
-        await feeding.begin_steps()
-        while not world.keys("pack"):
-            await feeding.steps.arrived.wait()
-            await feeding.take_results()
+        await work_until(feeding, lambda: bool(world.keys("pack")))
     async with feed(database, new) as feeding:
         assert (await map_all(feeding))["o1"][0]
         (charged, packed) = (await show(reader, "default", "orders", "o1")).steps
@@ -315,10 +317,7 @@ async def test_a_run_that_is_undone_comes_to_its_end_by_its_own_version(
     old, new = orders(world, 1), orders(world, 2)
     async with feed(database, old) as feeding:
         await feeding.records(told("placed", "o1"))
-        await feeding.begin_steps()
-        while not world.keys("pack"):
-            await feeding.steps.arrived.wait()
-            await feeding.take_results()
+        await work_until(feeding, lambda: bool(world.keys("pack")))
         await feeding.steps.close()
         await ask(feeding, "cancel", "orders", "o1")
     async with feed(database, new) as feeding:

@@ -9,8 +9,9 @@ import importlib
 import importlib.util
 import pkgutil
 import sys
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 from statemachines.definition import Pipeline
@@ -122,6 +123,17 @@ def _import_file(path: str) -> ModuleType:
     return _run_file(file)
 
 
+class _AsWritten(SourceFileLoader):
+    """Runs the source that stands in the file, of which the version's hash is made.
+
+    Python itself would take what it compiled before for a file that was changed within the same second and
+    is as long as it was.
+    """
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self.source_to_code(self.get_data(self.path), self.get_filename(fullname))
+
+
 def _run_file(file: Path) -> ModuleType:
     """Import a file by its path, under a name that no other module has."""
     for module in list(sys.modules.values()):
@@ -130,13 +142,14 @@ def _run_file(file: Path) -> ModuleType:
     name = file.stem
     while name in sys.modules or name in sys.stdlib_module_names:
         name += "_"
-    spec = importlib.util.spec_from_file_location(name, file)
-    if spec is None or spec.loader is None:
+    loader = _AsWritten(name, str(file))
+    spec = importlib.util.spec_from_file_location(name, file, loader=loader)
+    if spec is None or file.suffix != ".py":
         raise LoadError(f"{str(file)!r} is no Python file.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # pydantic looks classes' modules up there
     try:
-        spec.loader.exec_module(module)
+        loader.exec_module(module)
     except BaseException as error:
         del sys.modules[name]
         if isinstance(error, KeyboardInterrupt):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -163,3 +164,18 @@ def test_a_name_that_is_no_pipeline_is_told_with_what_was_meant(folder: Path) ->
     assert refusal("shop:order_flwo") == "There is no 'order_flwo' in shop. Did you mean 'order_flow'?"
     assert refusal("shop:number") == "'number' in shop is no pipeline but int. Known is 'order_flow'."
     assert refusal("shop:empty").startswith("'empty' in shop is no pipeline but list.")
+
+
+def test_a_file_that_is_no_python_is_refused(folder: Path) -> None:
+    file = write(folder / "orders.txt", PIPELINE)
+    assert refusal("./orders.txt") == f"'{file}' is no Python file."
+
+
+def test_a_file_changed_within_a_second_is_run_as_it_stands_and_not_as_it_was_compiled(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    for name in ("red", "tan"):
+        os.utime(write(folder / "colours.py", PIPELINE + f"flow = make({name!r})\n"), (1_000_000_000,) * 2)
+        assert names("colours.py") == [name]
+        del sys.modules["colours"]

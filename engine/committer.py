@@ -18,7 +18,6 @@ unavailable            the outcome is unknown: it is passed on, and the engine b
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, MutableSequence, Sequence
@@ -163,12 +162,17 @@ class Committer:
         draft.slices.extend(slices)
         draft.records += number
         draft.bytes += self.weight_of(slices)
+        read = 0
         for claim, records, _, _ in slices:
             if not claim.lost:
                 topic = self._topics[claim.partition.topic]
                 for portion in _portions(records, EVENTS_BETWEEN_BREATHS):
                     batch.read(portion, claim.id, topic)
-                    await _breathe()
+                    read += len(portion)
+                    if read >= EVENTS_BETWEEN_BREATHS:
+                        # Of several partitions together there may be no more than that.
+                        read = 0
+                        await _breathe()
         await self.have_ids(len(batch.arrivals))
         await self._meet(batch)
 
@@ -244,19 +248,20 @@ class Committer:
         """Let all events meet their runs, while what the next of them need is loaded."""
         taken = batch.take_arrivals()
         number = len(taken)
-        portions = [*_portions(taken, EVENTS_LOADED_AT_ONCE), ()]
-        loading = asyncio.create_task(self.load(batch, portions[0], number))
-        try:
-            for arrivals, following in itertools.pairwise(portions):
-                await loading
-                loading = asyncio.create_task(self.load(batch, following, number))
+        portions = [*_portions(taken, EVENTS_LOADED_AT_ONCE)]
+        await self.load(batch, portions[0] if portions else (), number)
+        for at, arrivals in enumerate(portions, start=1):
+            loading = asyncio.create_task(self.load(batch, portions[at], number)) if portions[at:] else None
+            try:
                 for some in _portions(arrivals, EVENTS_BETWEEN_BREATHS):
                     batch.meet(some)
                     batch.rest()
                     await _breathe()
-            await loading
-        finally:
-            loading.cancel()
+                if loading is not None:
+                    await loading
+            finally:
+                if loading is not None:
+                    loading.cancel()
 
     async def learn_strikes(self, positions: Iterable[int | None]) -> None:
         """Know which records of these positions ended an engine before."""

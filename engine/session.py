@@ -67,6 +67,9 @@ class Session:
         self._pending: Pending | None = None
         self._draft: Draft | None = None
         self._dry = True
+        """Whether there was less to read than could be taken."""
+        self._has_read = False
+        """Whether it was read since the commit in flight went on its way; what had come by then waits for nothing."""
         self._paused = False
         self._kafka = Backoff(parts.limits.reconnect_seconds_max, parts.limits.complain_seconds)
         self._upkeep_at = time.monotonic() + UPKEEP_SECONDS
@@ -148,6 +151,10 @@ class Session:
         what has come while one commit was in flight makes up the next, so that nothing waits longer than it must.
         """
         limits = self._parts.limits
+        await self._gather()
+        if self._dry and self._draft is not None and not self._is_in_flight():
+            # What has come meanwhile is stepped while this is on its way.
+            await self._advance()
         room = limits.batch_records_max - (0 if self._draft is None else self._draft.records)
         if self._timers.are_due:
             room = min(room, RECORDS_BETWEEN_LOOKS)
@@ -173,6 +180,11 @@ class Session:
         await self._take_results()
         if self._is_full(limits.batch_records_max) or not (self._grows() or self._is_in_flight()):
             await self._advance()
+
+    async def _gather(self) -> None:
+        """Let some more come while a commit is in flight."""
+        if self._pending is not None and self._dry and self._has_read:
+            await asyncio.wait([self._pending.task], timeout=GATHER_SECONDS)
 
     def _is_full(self, records_max: int) -> bool:
         return self._draft is not None and self._draft.records >= records_max
@@ -241,6 +253,7 @@ class Session:
             await self.store.keep_up(self._parts.clock())
         self._steps.promise(batch.commit)
         self._pending = committer.begin(draft.slices, batch, draft.due, draft.results)
+        self._has_read = False
 
     async def _flush(self) -> None:
         """Make all durable that was read."""
@@ -290,8 +303,6 @@ class Session:
             # So that the commit is on its way before the next records keep us busy.
             await asyncio.sleep(0)
             wait = 0.0
-            if self._dry:
-                await asyncio.wait([self._pending.task], timeout=GATHER_SECONDS)
         chunk = await self._read(records_max, wait)
         for lost in self._parts.reader.out_of_range():
             self._stop(
@@ -304,6 +315,7 @@ class Session:
         for bad in self._parts.reader.unreadable():
             self._stop(bad.partition, bad.reason)
         self._dry = sum(map(len, chunk.records.values())) < records_max
+        self._has_read = True
         slices = []
         for partition, end in chunk.positions.items():
             claim = self.claims.get(partition)

@@ -40,8 +40,9 @@ BUSY_WAIT_MILLISECONDS = 10
 """The same where other lanes of this broker are full, and will have to be filled again soon."""
 FLOW_BYTES_MIN = 4 * 1024
 FLOW_BYTES = 64 * 1024
-"""Where an answer brings less than this, and more than FLOW_BYTES_MIN, the next one is to bring as much, or what comes
-in BUSY_WAIT_MILLISECONDS: answers with a few records each cost both sides more than the records do."""
+FLOW_WAIT_MILLISECONDS = 2
+"""Where an answer brings less than FLOW_BYTES, and more than FLOW_BYTES_MIN, the next one is to bring as much, or what
+comes in this time: answers with a few records each cost both sides more than the records do."""
 LOOK_SECONDS = 1.0
 """So often lanes are looked at even if nothing happens."""
 TIMER_GRAIN_SECONDS = 0.001
@@ -98,12 +99,16 @@ class Fetching:
     async def _run(self) -> None:
         while True:
             self._wake.clear()
-            for node, lanes in self._wanting().items():
-                request = asyncio.create_task(self._request(node, lanes), name=f"kafka fetch from {node}")
-                self._requests[node] = request
+            self._ask()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._seconds_until_retry()):
                     await self._wake.wait()
+
+    def _ask(self) -> None:
+        """Send a request to each broker from which something is wanted, and nothing is on its way."""
+        for node, lanes in self._wanting().items():
+            request = asyncio.create_task(self._request(node, lanes), name=f"kafka fetch from {node}")
+            self._requests[node] = request
 
     def _seconds_until_retry(self) -> float:
         """Not by a timer for each: one that fires a little early would find nothing to do, and be gone."""
@@ -146,6 +151,8 @@ class Fetching:
                 lane.in_flight = False
             self._requests.pop(node, None)
             self._wake.set()
+        # At once, since a busy loop comes to whom it has woken only turns later.
+        self._ask()
 
     def _fetch_request(self, node: int, lanes: Iterable[Lane]) -> FetchRequest:
         leader = self._client.cluster.leader_for_partition
@@ -161,7 +168,7 @@ class Fetching:
         wait = BUSY_WAIT_MILLISECONDS if others else IDLE_WAIT_MILLISECONDS
         bytes_min = 1
         if node in self._flowing:
-            wait, bytes_min = BUSY_WAIT_MILLISECONDS, FLOW_BYTES
+            wait, bytes_min = FLOW_WAIT_MILLISECONDS, FLOW_BYTES
         return FetchRequest(wait, bytes_min, FETCH_BYTES_MAX, READ_COMMITTED, list(by_topic.items()))
 
     def _receive(self, answer: Any, asked: Mapping[Any, tuple[Lane, int]]) -> None:

@@ -27,7 +27,7 @@ import typer.main
 from engine.cli.app import app
 
 COMMAND = (sys.executable, "-m", "engine.cli")
-READY_SECONDS = 60.0
+READY_SECONDS = 180.0
 THAT_STAY = {"run", "dev", "demo"}
 """Commands that take signals, and start processes: they are always processes of their own."""
 entry = functools.cache(typer.main.get_command)
@@ -176,7 +176,7 @@ class Started:
                 assert self.process.poll() is None or self._alive(), f"ended, saying: {self.out} {self.err}"
                 self._said.wait(min(left, 0.5))
 
-    def end(self, seconds: float = 30.0) -> Done:
+    def end(self, seconds: float = 60.0) -> Done:
         """Wait for its end."""
         code = self.process.wait(seconds)
         for thread in self._threads:

@@ -121,7 +121,7 @@ def empty_database(postgres: Postgres) -> Iterator[str]:
     name = f"empty_{uuid.uuid4().hex[:12]}"
     services.run_apart(services.execute(postgres.dsn(), f"CREATE DATABASE {name}"))
     yield postgres.dsn(database=name)
-    services.run_apart(services.execute(postgres.dsn(), f"DROP DATABASE {name} WITH (FORCE)"))
+    services.run_apart(services.drop_database(postgres.dsn(), name))
 
 
 @pytest.fixture(scope="session")
@@ -135,7 +135,7 @@ def template_database(postgres: Postgres) -> Iterator[str]:
     postgres.add_login("pointsman", member_of="pointsman_engine")
     postgres.add_login("reader", member_of="pointsman_reader")
     yield name
-    services.run_apart(services.execute(postgres.dsn(), f"DROP DATABASE {name} WITH (FORCE)"))
+    services.run_apart(services.drop_database(postgres.dsn(), name))
 
 
 @pytest.fixture
@@ -151,4 +151,4 @@ def database(postgres: Postgres, template_database: str) -> Iterator[Database]:
         engine_dsn=postgres.dsn("pointsman", name),
         reader_dsn=postgres.dsn("reader", name),
     )
-    services.run_apart(services.execute(postgres.dsn(), f"DROP DATABASE {name} WITH (FORCE)"))
+    services.run_apart(services.drop_database(postgres.dsn(), name))

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
-DESK_SECONDS = 20.0
+DESK_SECONDS = 90.0
 
 
 @dataclass(eq=False)

@@ -47,7 +47,7 @@ BEGINS = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 Headers = Sequence[tuple[str, bytes | None]]
 COMMITS_MAX = 100
-STEP_SECONDS_MAX = 20
+STEP_SECONDS_MAX = 60
 _ids = itertools.count(1)
 
 

@@ -11,8 +11,8 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from connectors.source import Record
 
-READ_SECONDS = 30.0
-MARKERS_SECONDS = 3.0
+READ_SECONDS = 120.0
+MARKERS_SECONDS = 30.0
 """Kafka answers a commit before its markers are written; a transaction that is open for longer is meant to be."""
 ASK_AGAIN_SECONDS = 0.02
 

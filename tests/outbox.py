@@ -19,7 +19,7 @@ from engine import outbox
 from engine.outbox import OutRecord, encode
 from engine.relay import Relay
 
-DEADLINE_SECONDS = 60.0
+DEADLINE_SECONDS = 120.0
 KEYS = 50
 ABANDONED_SHARE = 0.1
 LINGERING_SHARE = 0.2

@@ -95,7 +95,7 @@ class FaultProxy:
         self._matches, self._when, self._times = matches, when, times
         self._happened.clear()
 
-    async def cut_happened(self, timeout_seconds: float = 30.0) -> None:
+    async def cut_happened(self, timeout_seconds: float = 60.0) -> None:
         """Wait until the last of the cuts that `cut_when` asked for has been made."""
         async with asyncio.timeout(timeout_seconds):
             await self._happened.wait()

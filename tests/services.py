@@ -39,7 +39,8 @@ UNAVAILABLE = "not available here: "
 CONTAINER_IMAGE = "apache/kafka:4.0.1"
 CONTAINER_READY_SECONDS = 120
 DOCKER_SECONDS = 2.0
-TOPIC_READY_SECONDS = 15.0
+TOPIC_READY_SECONDS = 60.0
+DROP_SECONDS = 60.0
 
 
 class Postgres(Protocol):
@@ -123,6 +124,19 @@ async def execute(dsn: str, *statements: str) -> None:
             await connection.execute(statement)
     finally:
         await connection.close()
+
+
+async def drop_database(dsn: str, name: str) -> None:
+    """Drop it with all who are connected; Postgres gives up where one of them ends only after a few seconds."""
+    deadline = time.monotonic() + DROP_SECONDS
+    while True:
+        try:
+            await execute(dsn, f"DROP DATABASE {name} WITH (FORCE)")
+        except asyncpg.ObjectInUseError:
+            if time.monotonic() > deadline:
+                raise
+        else:
+            return
 
 
 class ExternalPostgres:

@@ -85,18 +85,27 @@ async def texts(kafka: Kafka, topic: str) -> list[str]:
 
 
 async def set_bytes_max(kafka: Kafka, topic: str, bytes_max: int) -> None:
-    """Change how large a record may be on a topic, and wait until the brokers know."""
+    """Change how large a record may be on a topic, and wait until the brokers go by it.
+
+    A broker tells of a change before it goes by it, and makes changes one after the other: once it tells of a second
+    one, the first is made.
+    """
+    wanted = {"max.message.bytes": str(bytes_max)}
+    for configs in (wanted, wanted | {"file.delete.delay.ms": "59999"}):
+        await _set_configs(kafka, topic, configs)
+
+
+async def _set_configs(kafka: Kafka, topic: str, configs: dict[str, str]) -> None:
     client = _admin_client(bootstrap_servers=kafka.bootstrap)
     await client.start()
     try:
-        await client.alter_configs(
-            [_config_resource(ConfigResourceType.TOPIC, topic, {"max.message.bytes": str(bytes_max)})]
-        )
+        await client.alter_configs([_config_resource(ConfigResourceType.TOPIC, topic, configs)])
     finally:
         await client.close()
     async with KafkaAdmin(KafkaSettings(kafka.bootstrap)) as admin:
 
-        async def is_known() -> bool:
-            return (await admin.topic_config(topic)).get("max.message.bytes") == str(bytes_max)
+        async def are_known() -> bool:
+            known = await admin.topic_config(topic)
+            return all(known.get(name) == value for name, value in configs.items())
 
-        await within_deadline(is_known)
+        await within_deadline(are_known)

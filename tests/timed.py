@@ -231,7 +231,7 @@ class World:
         rows = await self.ask(sql + "on p.id = r.pipeline where p.name = 'order' and r.context <> ''")
         return {key: json.loads(context)["seen"] for key, context in rows}
 
-    async def come_to(self, expected: dict[str, str], seconds: float = 60) -> float:
+    async def come_to(self, expected: dict[str, str], seconds: float = 180) -> float:
         """Wait until runs are in these states; returns the seconds that it took."""
 
         async def are() -> bool:

@@ -66,7 +66,7 @@ class Yard:
 
     async def until(self, number: int) -> None:
         """Wait until so many were begun or looked for."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while len(self.asked) + len(self.looked_for) < number:
                 self.changed.clear()
                 await self.changed.wait()

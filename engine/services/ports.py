@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import random
 import socket
+import sys
 from pathlib import Path
 
 from engine.services.errors import ServiceError
@@ -39,7 +41,8 @@ def choose(port: int, what: str, option: str) -> int:
     """The port itself if it is free, or any free one for 0.
 
     Free ports are taken from below the range that the system gives to outgoing connections: else a client
-    that reconnects to a stopped server could be given that very port, and the server could not start again.
+    that reconnects to a stopped server could be given that very port, and the server could not start again. Nor is
+    one chosen twice, by processes that are there at the same time: a server listens only seconds later.
     """
     if port:
         if not is_free(port):
@@ -51,9 +54,24 @@ def choose(port: int, what: str, option: str) -> int:
     ceiling = max(_first_ephemeral_port(), LOWEST_PORT + 1000)
     for _ in range(ATTEMPTS_MAX):
         candidate = random.randrange(LOWEST_PORT, ceiling)  # noqa: S311 - not a secret
-        if is_free(candidate):
+        if is_free(candidate) and _mark(candidate):
             return candidate
     raise ServiceError(f"{what} finds no free port on {HOST}. Name one yourself ({option}).")
+
+
+def _mark(port: int) -> bool:
+    """Have nobody else choose this port as long as this process is there; whether nobody has yet."""
+    if sys.platform != "linux":
+        return True
+    mark = socket.socket(socket.AF_UNIX)
+    try:
+        # A name of the kernel's, which no file stands for: it is gone with the process.
+        mark.bind(f"\0pointsman port {port}")
+    except OSError as error:
+        mark.close()
+        return error.errno != errno.EADDRINUSE
+    mark.detach()
+    return True
 
 
 def _first_ephemeral_port() -> int:

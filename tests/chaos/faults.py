@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import signal
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -22,6 +23,8 @@ log = logging.getLogger("chaos")
 SESSION_SECONDS = 10.0
 """Of the engines' membership; who is silent for longer loses its partitions."""
 AIM_TRIES = 40
+PATIENCE_SECONDS = 240.0
+"""For what comes sooner or later, whatever else is being killed meanwhile."""
 _TERMINATE = """
 select application_name, pg_terminate_backend(pid) from pg_stat_activity
 where client_port = any ($1::int[]) and backend_xid is not null
@@ -56,7 +59,7 @@ class Faults:
             found[:] = self.engines()
             return bool(found)
 
-        await until(somebody, 60, "an engine that runs")
+        await until(somebody, PATIENCE_SECONDS, "an engine that runs")
         slot = self.random.choice(found)
         async with slot.busy:
             yield slot
@@ -76,6 +79,7 @@ class Faults:
         tries = AIM_TRIES if aimed else 1
         for left in range(tries - 1, -1, -1):
             await asyncio.sleep(self.random.uniform(0, 0.15))
+            await slot.runs()
             slot.freeze()
             if await slot.in_transaction():
                 return True
@@ -88,12 +92,14 @@ class Faults:
         if len(self.engines()) < 2:
             return
         async with self._one() as slot:
-            await slot.said("partitions: ")
+            await slot.said("partitions: ", PATIENCE_SECONDS)
             hit = await self._freeze(slot, aimed=aimed)
             began = time.monotonic()
             before = await self._epochs()
             try:
-                await until(lambda: self._all_taken(before), 100, f"the partitions of {slot.name} taken", 0.2)
+                await until(
+                    lambda: self._all_taken(before), PATIENCE_SECONDS, f"{slot.name}'s partitions taken", 0.2
+                )
                 lasted = time.monotonic() - began
                 if lasted < SESSION_SECONDS:
                     await asyncio.sleep(SESSION_SECONDS + 0.5 - lasted)
@@ -144,14 +150,14 @@ class Faults:
         async with joiner.busy:
             joiner.instance = None
             await joiner.start()
-            await joiner.said("partitions: ", 100)
+            await joiner.said("partitions: ", PATIENCE_SECONDS)
             await joiner.stop()
             self.counts["joined and left"] += 1
 
     async def restart_in_order(self) -> None:
         """SIGTERM, and a new start."""
         async with self._one() as slot:
-            await slot.said("partitions: ", 100)
+            await slot.said("partitions: ", PATIENCE_SECONDS)
             await slot.stop()
             await slot.start()
             self.counts["stopped in order"] += 1
@@ -173,34 +179,43 @@ class Faults:
         """Kill Kafka after the relay's commit there and before its clean-up in Postgres."""
         async with contextlib.AsyncExitStack() as held:
             # All of them, zombies when they are back: any may be the one whose turn it is to relay.
-            slots = self.slots
-            for slot in slots:
+            for slot in self.slots:
                 await held.enter_async_context(slot.busy)
-                await slot.said("can be frozen")
-            since = [len(slot.lines) for slot in slots]
-            for slot in slots:
-                slot.send(FREEZE)
-            row = await self._first_frozen(slots, since)
+            asked: dict[asyncio.subprocess.Process, int] = {}
+            row = await self._first_frozen(asked)
             rows = await self.world.ask(
                 "select deleted from pointsman.lanes where namespace = $1", self.world.namespace
             )
             is_between = rows[0][0] < row - 1
             await asyncio.to_thread(self.kafka.kill)
-            for slot in slots:
-                # Whoever did not come to it must not stop later.
-                slot.send(GO_ON)
-                slot.thaw()
+            for process in asked:
+                # Whoever did not come to it must not stop later; one that was started since knows nothing of it.
+                with contextlib.suppress(ProcessLookupError):
+                    process.send_signal(GO_ON)
+                    process.send_signal(signal.SIGCONT)
             await asyncio.to_thread(self.kafka.start_again)
         self.counts["kafka killed"] += 1
         self.counts["kafka killed between the relay's commit and its clean-up"] += is_between
 
-    async def _first_frozen(self, slots: list[Slot], since: list[int]) -> int:
-        said = [
-            asyncio.create_task(slot.said("frozen after row", 60, lines))
-            for slot, lines in zip(slots, since, strict=True)
-        ]
-        done, pending = await asyncio.wait(said, return_when=asyncio.FIRST_COMPLETED)
-        for task in pending:
-            task.cancel()
-        await asyncio.gather(*pending, return_exceptions=True)
-        return int(done.pop().result().rsplit(" ", 1)[1])
+    async def _first_frozen(self, asked: dict[asyncio.subprocess.Process, int]) -> int:
+        """Ask engines to freeze until one has; returns the row after which it did.
+
+        ``asked`` has those that were, and how many lines they had said by then. One that finds a server away ends by
+        itself, and another takes its place, which the signal would end before it says that it can be frozen.
+        """
+        rows: list[int] = []
+
+        async def one_is_frozen() -> bool:
+            for slot in self.slots:
+                process = slot.process
+                if process is None or not any("can be frozen" in line for line in slot.lines):
+                    continue
+                if process not in asked:
+                    asked[process] = len(slot.lines)
+                    slot.send(FREEZE)
+                said = slot.lines[asked[process] :]
+                rows.extend(int(line.rsplit(" ", 1)[1]) for line in said if "frozen after row" in line)
+            return bool(rows)
+
+        await until(one_is_frozen, PATIENCE_SECONDS, "an engine frozen after a commit of its relay")
+        return rows[0]

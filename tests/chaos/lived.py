@@ -51,7 +51,7 @@ class Lived:
         finally:
             await connection.close()
 
-    async def moves(self, number: int, seconds: float = 10) -> None:
+    async def moves(self, number: int, seconds: float = 60) -> None:
         """Wait until the log has so many rows."""
 
         async def has_moved() -> bool:

@@ -10,26 +10,28 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartiti
 
 from tests.chaos.oracle import Found
 
-READ_SECONDS = 60.0
+READ_SECONDS = 120.0
+ASK_SECONDS = 60.0
+POLL_SECONDS = 0.02
 
 
 def partitions_of(consumer: Any, topics: Iterable[str]) -> list[TopicPartition]:
     found = []
     for topic in topics:
-        described = consumer.list_topics(topic, timeout=15.0).topics[topic]
+        described = consumer.list_topics(topic, timeout=ASK_SECONDS).topics[topic]
         assert described.error is None, f"{topic}: {described.error}"
         found += [TopicPartition(topic, number, OFFSET_BEGINNING) for number in described.partitions]
     return found
 
 
-def new_consumer(bootstrap: str) -> Any:
+def new_consumer(bootstrap: str, isolation: str = "read_committed") -> Any:
     return Consumer(
         {
             "bootstrap.servers": bootstrap,
             "group.id": "chaos-reader",
             "enable.auto.commit": False,
             "enable.partition.eof": True,
-            "isolation.level": "read_committed",
+            "isolation.level": isolation,
             "log_level": 0,
         }
     )
@@ -62,12 +64,26 @@ def read_committed(bootstrap: str, topics: Iterable[str]) -> list[Found]:
 
 
 def ends(bootstrap: str, topics: Iterable[str]) -> dict[tuple[str, int], int]:
-    """The offset after the last one, aborted ones and markers counted; of open transactions, their first."""
-    consumer = new_consumer(bootstrap)
+    """The offset after the last one, aborted ones and markers counted, once no transaction is open any more.
+
+    Kafka answers a commit before its markers are written; until then the end for readers of committed records, which
+    is where the transaction begins, is not the end that the partition comes to.
+    """
+    committed, everything = new_consumer(bootstrap), new_consumer(bootstrap, "read_uncommitted")
     try:
-        return {
-            (one.topic, one.partition): consumer.get_watermark_offsets(one, timeout=15.0)[1]
-            for one in partitions_of(consumer, topics)
-        }
+        partitions = partitions_of(committed, topics)
+        deadline = time.monotonic() + READ_SECONDS
+        while (found := _ends(committed, partitions)) != _ends(everything, partitions):
+            assert time.monotonic() < deadline, f"a transaction stays open behind {found}"
+            time.sleep(POLL_SECONDS)
+        return found
     finally:
-        consumer.close()
+        committed.close()
+        everything.close()
+
+
+def _ends(consumer: Any, partitions: Iterable[TopicPartition]) -> dict[tuple[str, int], int]:
+    return {
+        (one.topic, one.partition): consumer.get_watermark_offsets(one, timeout=ASK_SECONDS)[1]
+        for one in partitions
+    }

@@ -19,8 +19,9 @@ import asyncpg
 from tests.chaos.engine_process import UNREACHABLE
 from tests.proxy import FaultProxy
 
-STOP_SECONDS = 10.0
-START_SECONDS = 60.0
+STOP_SECONDS = 20.0
+"""An engine promises to take about half of it; the rest is for a machine that is busy with others."""
+START_SECONDS = 120.0
 POLL_SECONDS = 0.02
 WRONG = re.compile(
     r"Traceback \(most|^[0-9:]{8} (error|critical): (?!an attempt at |[0-9]+ more attempts? failed)"
@@ -29,6 +30,8 @@ WRONG = re.compile(
 """What no engine is to say; that attempts at steps fail is part of it, with the calls that led there."""
 NOISE = "Future exception was never retrieved"
 """asyncpg's own, of a connection that broke while nobody waited for it."""
+AWAY = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+"""What is raised where Postgres is away, or goes away just then."""
 REPOSITORY = Path(__file__).parents[2]
 
 
@@ -87,7 +90,7 @@ class World:
                     return await connection.fetch(sql, *arguments)
                 finally:
                     await connection.close(timeout=5)
-            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            except AWAY:
                 if time.monotonic() > deadline:
                     raise
                 await asyncio.sleep(0.1)
@@ -136,10 +139,21 @@ class Slot:
     def log(self) -> Path:
         return self.world.folder / f"engine-{self.name}.log"
 
-    def send(self, number: int) -> None:
+    async def runs(self) -> asyncio.subprocess.Process:
+        """The process, once there is one: one that finds a service away at its start ends, and another follows."""
+
+        async def is_there() -> bool:
+            return self.process is not None
+
+        await until(is_there, START_SECONDS, f"engine {self.name} started")
         assert self.process is not None
-        with contextlib.suppress(ProcessLookupError):
-            self.process.send_signal(number)
+        return self.process
+
+    def send(self, number: int) -> None:
+        """Signal the process, unless it has just ended by itself."""
+        if self.process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self.process.send_signal(number)
 
     def freeze(self) -> None:
         self.send(signal.SIGSTOP)
@@ -149,13 +163,13 @@ class Slot:
 
     async def kill(self) -> None:
         """As a crash of the machine would, for this process."""
-        process = self._end_is_wanted()
+        process = await self._end_is_wanted()
         self.send(signal.SIGKILL)
         await self._gone(process)
 
     async def stop(self) -> float:
         """In order; returns the seconds that it took."""
-        process = self._end_is_wanted()
+        process = await self._end_is_wanted()
         began = time.monotonic()
         self.send(signal.SIGTERM)
         try:
@@ -207,10 +221,10 @@ class Slot:
         )
         return bool(rows)
 
-    def _end_is_wanted(self) -> asyncio.subprocess.Process:
-        assert self.process is not None, f"engine {self.name} does not run"
+    async def _end_is_wanted(self) -> asyncio.subprocess.Process:
+        process = await self.runs()
         self._expects_end = True
-        return self.process
+        return process
 
     async def _gone(self, process: asyncio.subprocess.Process) -> None:
         await process.wait()

@@ -19,7 +19,7 @@ from engine.services.postgres import EmbeddedPostgres
 from engine.store.migrations import migrate
 from tests.chaos.parcels import CHATTER, OUT, PARCELS
 from tests.chaos.reading import ends
-from tests.chaos.slots import Slot, World, until
+from tests.chaos.slots import AWAY, Slot, World, until
 from tests.proxy import FaultProxy
 
 log = logging.getLogger("chaos")
@@ -74,7 +74,7 @@ class Stage:
         """Drop what holds the runs that shall be released, now and then twice, until cancelled."""
         asked: dict[int, int] = {}
         while True:
-            with contextlib.suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            with contextlib.suppress(*AWAY):
                 connection = await self.world.connect()
                 try:
                     await self._release(connection, asked)

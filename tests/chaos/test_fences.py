@@ -159,7 +159,7 @@ async def test_the_number_of_a_run_is_of_the_time_at_which_it_was_started(
     async def later() -> bool:
         return await now() > before >> RUN_ID_BITS
 
-    await until(later, 10, "another millisecond")
+    await until(later, 60, "another millisecond")
     asked = await now()
     monkeypatch.setattr(run_ids, "RUN_IDS_SECONDS_MAX", 0.0)
     await first.feed(0, told("opened", "s"))
@@ -261,7 +261,7 @@ async def test_positions_locked_by_an_engine_that_fell_silent_within_a_copy_are_
     )
     try:
         await frozen.wait()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             [taken] = await heir.store.take_positions([Partition(PARCELS, 0)])
         assert (taken.position, taken.epoch) == (0, first.claims[0].epoch + 1)
     finally:
@@ -345,7 +345,7 @@ async def _waits_for_lock(connection: asyncpg.Connection[Any], query: str) -> No
             )
         )
 
-    await until(is_waiting, 10, "a wait for a lock")
+    await until(is_waiting, 60, "a wait for a lock")
 
 
 async def test_whatever_fails_on_a_connection_that_broke_means_that_the_store_is_away(rivals: Rivals) -> None:

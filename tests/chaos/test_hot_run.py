@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
@@ -21,11 +20,13 @@ from tests.chaos.script import EVENT_HEADERS, event
 from tests.chaos.slots import World, until
 from tests.chaos.stage import PARTITIONS, stage
 
-EVENTS_EACH = 2_000
-LIMITS = {"batch_records_max": 40, "cache_runs_max": 200}
-STARVED_SECONDS = 5.0
+EVENTS_EACH = 1_500
 FAIR_SHARE = 0.3
-"""How far the slower one must be, at least, when the faster one has ended."""
+"""How much the slower one must have read, at least, of what the faster one has."""
+SENT_EACH = 2_500
+AHEAD = 500
+"""Where fewer wait for one, as many come again: so that both always want the run."""
+LIMITS = {"batch_records_max": 40, "cache_runs_max": 200}
 
 
 async def test_a_hot_run_shared_by_two_engines_starves_neither(
@@ -41,21 +42,15 @@ async def test_a_hot_run_shared_by_two_engines_starves_neither(
             await slot.start()
         for number, slot in enumerate(scene.slots):
             # Each has one partition of the topic, so that the run's events come to both.
-            await slot.said(f"partitions: {CHATTER}-hot/{number}, {PARCELS}-hot/{number}\n", 60)
+            await slot.said(f"partitions: {CHATTER}-hot/{number}, {PARCELS}-hot/{number}\n", 120)
         await asyncio.to_thread(_feed, world, [[event("open", "parcel.opened", "hot")], []])
-        await scene.at_rest(30)
-        weighs = [
-            [event(f"{side}-{at}", "parcel.weighed", "hot", grams=1 + side) for at in range(EVENTS_EACH)]
-            for side in (0, 1)
-        ]
-        await asyncio.to_thread(_feed, world, weighs)
-        shares = await _watch(world)
-        ends = await scene.at_rest(60)
+        await scene.at_rest(120)
+        sent = await _contend(world)
+        ends = await scene.at_rest(240)
         for slot in scene.slots:
             await slot.stop()
         assert not scene.surprises, "\n".join(scene.surprises)
-        assert min(shares) >= FAIR_SHARE, f"when one engine had read all, shares were {shares}"
-        await _check(world, ends)
+        await _check(world, ends, sent)
 
 
 def _feed(world: World, sides: list[list[bytes]]) -> None:
@@ -63,39 +58,46 @@ def _feed(world: World, sides: list[list[bytes]]) -> None:
     for partition, values in enumerate(sides):
         for value in values:
             producer.produce(PARCELS + world.suffix, value, partition=partition, headers=list(EVENT_HEADERS))
-    assert producer.flush(30) == 0
+    assert producer.flush(60) == 0
 
 
-async def _watch(world: World) -> list[float]:
-    """Wait until one partition is read to its end; returns which share of each is read by then.
+async def _contend(world: World) -> list[int]:
+    """Send events to both partitions until each is read so far; returns how many were sent to each.
 
-    Raises AssertionError where a partition stands still for long.
+    Raises AssertionError where one is read on without the other. One of them may stand still for a moment, as processes
+    do on a busy machine; so it is the slower one that is waited for.
     """
-    moved_at: dict[int, tuple[int, float]] = {}
-    shares: list[float] = []
+    sent, read = [0, 0], [0, 0]
 
-    async def one_is_read() -> bool:
+    async def send(*sides: int, many: int) -> None:
+        weighs: list[list[bytes]] = [[], []]
+        for side in sides:
+            numbers = range(sent[side], sent[side] + many)
+            weighs[side] = [event(f"{side}-{at}", "parcel.weighed", "hot", grams=1 + side) for at in numbers]
+            sent[side] += many
+        await asyncio.to_thread(_feed, world, weighs)
+
+    async def is_decided() -> bool:
         rows = await world.ask(
-            "select partition, position from pointsman.positions where namespace = $1 and topic = $2 "
-            "order by partition",
+            "select position from pointsman.positions where namespace = $1 and topic = $2 order by partition",
             world.namespace,
             PARCELS + world.suffix,
         )
-        now = time.monotonic()
-        for partition, position in rows:
-            before, since = moved_at.get(partition, (-1, now))
-            moved_at[partition] = (position, now if position != before else since)
-            stands = now - moved_at[partition][1]
-            assert stands < STARVED_SECONDS, f"partition {partition} stands at {position} for {stands:.1f} s"
-        shares[:] = [position / EVENTS_EACH for _, position in rows]
-        return max(shares) >= 1
+        # The first has the event that has opened the parcel, too.
+        read[:] = rows[0][0] - 1, rows[1][0]
+        if nearly := [side for side in (0, 1) if sent[side] - read[side] < AHEAD]:
+            await send(*nearly, many=AHEAD)
+        return min(read) >= EVENTS_EACH or max(read) > EVENTS_EACH / FAIR_SHARE
 
-    await until(one_is_read, 120, "one of the two partitions read")
-    print(f"shares when the first was through: {shares}")
-    return shares
+    await send(0, 1, many=SENT_EACH)
+    await until(is_decided, 240, "both partitions read so far")
+    print(f"events read when the slower one had come so far: {read}")
+    assert min(read) >= EVENTS_EACH, f"one engine had read so much while the other starved: {read}"
+    return sent
 
 
-async def _check(world: World, ends: dict[tuple[str, int], int]) -> None:
+async def _check(world: World, ends: dict[tuple[str, int], int], sent: list[int]) -> None:
+    everything, grams = sum(sent), sent[0] + 2 * sent[1]
     chains = await checks.check_chains(world)
     await checks.check_by_command(world, "verify")
     await checks.check_positions(world, ends)
@@ -105,8 +107,8 @@ async def _check(world: World, ends: dict[tuple[str, int], int]) -> None:
             "select p.name, r.context from pointsman.runs r join pointsman.pipelines p on p.id = r.pipeline"
         )
     }
-    assert found["parcel"] == {"parcel": "hot", "moves": 1 + 2 * EVENTS_EACH, "grams": 3 * EVENTS_EACH}
-    assert found["ledger"] == {"parcel": "hot", "entries": 2 * EVENTS_EACH, "grams": 3 * EVENTS_EACH}
+    assert found["parcel"] == {"parcel": "hot", "moves": 1 + everything, "grams": grams}
+    assert found["ledger"] == {"parcel": "hot", "entries": everything, "grams": grams}
     assert found["journey"] == found["ledger"]
     for chain in chains.values():
         times = Counter(row.event_id for row in chain)
@@ -121,4 +123,4 @@ async def _check(world: World, ends: dict[tuple[str, int], int]) -> None:
     events = [json.loads(record.value or b"") for record in out]
     moves = [event["data"]["move"] for event in events if event["type"] == "parcel.progress"]
     assert len(events) == len(moves) + 1, "the journey says once that its load is heavy"
-    assert moves == list(range(1, 2 + 2 * EVENTS_EACH))
+    assert moves == list(range(1, 2 + everything))

@@ -25,7 +25,7 @@ from tests.services import Database, Kafka, TopicFactory, Topics
 
 WRITERS = 3
 PARTITIONS = {"first": 3, "second": 1}
-PROCESS_SECONDS = 30.0
+PROCESS_SECONDS = 120.0
 
 
 @dataclass(frozen=True, slots=True)

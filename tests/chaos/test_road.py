@@ -69,7 +69,7 @@ SHORT = Form(
     },
     zombies=1,
     pause_seconds_max=0.3,
-    rest_seconds=60,
+    rest_seconds=240,
 )
 LONG = Form(
     runs=4_000,
@@ -164,7 +164,7 @@ async def _direct(form: Form, faults: Faults, scene: Stage, random: Random) -> N
     zombies = asyncio.create_task(_make_zombies(form, faults, random))
     try:
         for slot in scene.slots[:2]:
-            await slot.said("partitions: ", 100)
+            await slot.said("partitions: ", 240)
         while True:
             lacking = [name for name, quota in form.quotas.items() if faults.counts[name] < quota]
             if not lacking:

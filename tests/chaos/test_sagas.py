@@ -35,7 +35,7 @@ from tests.chaos import checks
 from tests.chaos.faults import Faults
 from tests.chaos.sales import SALES, TILL, UNDOES
 from tests.chaos.script import EVENT_HEADERS
-from tests.chaos.slots import REPOSITORY, until
+from tests.chaos.slots import AWAY, REPOSITORY, until
 from tests.chaos.stage import Stage, stage
 from tests.chaos.till import DONE, FENCED, NOTHING, REFUSED, UNDONE
 from tests.integration.test_kafka_source import producing
@@ -43,7 +43,7 @@ from tests.proxy import When
 
 log = logging.getLogger("chaos")
 
-_AWAY = (PointsmanError, OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+_AWAY = (PointsmanError, *AWAY)
 CALLED_OFF = 0.15
 """Of all sales, so many are called off."""
 LIMITS = {"batch_records_max": 50, "cache_runs_max": 200}
@@ -73,7 +73,7 @@ SHORT = Form(
         "zombie": 1,
     },
     pause_seconds_max=1.0,
-    rest_seconds=90,
+    rest_seconds=240,
 )
 LONG = Form(
     sales=1_500,
@@ -245,7 +245,7 @@ async def _cancel(scene: Stage, chance: random.Random) -> None:
 
 async def _direct(form: Form, faults: Faults, scene: Stage, chance: random.Random) -> None:
     for slot in scene.slots:
-        await slot.said("partitions: ", 100)
+        await slot.said("partitions: ", 240)
     while lacking := [name for name, quota in form.quotas.items() if faults.counts[name] < quota]:
         name = chance.choice(lacking)
         log.info("fault: %s", name)

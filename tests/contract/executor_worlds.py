@@ -19,6 +19,8 @@ from tests.desk import Desk
 from tests.lasting import Lasting, LastingExecutor
 
 WORKER = Path(worker.__file__)
+GRACE_SECONDS = 60.0
+"""Longer than any machine stands still: whoever goes on is not cut short in the middle of a test."""
 
 
 class World(Protocol):
@@ -32,6 +34,8 @@ class World(Protocol):
     """Whether its attempts are processes of their own."""
     hears: bool
     """Whether it hears heartbeats."""
+    grace_seconds: float
+    """How long a process of an attempt may take to end once it is told to."""
 
     def work(self, key: str, attempt: int = 1, beat: Beat | None = None) -> Work:
         """An attempt that does what the desk tells it."""
@@ -47,6 +51,7 @@ class FunctionWorld:
 
     has_processes = False
     hears = True
+    grace_seconds = GRACE_SECONDS
 
     def __init__(self, desk: Desk, *, has_threads: bool) -> None:
         self.desk = desk
@@ -75,6 +80,7 @@ class DescribedWorld:
 
     has_threads = False
     has_processes = True
+    grace_seconds = GRACE_SECONDS
 
     def __init__(self, desk: Desk, folder: Path | None) -> None:
         self.desk = desk
@@ -85,7 +91,9 @@ class DescribedWorld:
     def work(self, key: str, attempt: int = 1, beat: Beat | None = None) -> Work:
         words = sys.executable, "-I", "-S", str(WORKER), str(self.desk.port), f"{key}/{attempt}"
         described: Described[int] = (
-            Command(words, result=int, grace_seconds=0.5) if self._folder is None else Lasting(words, 0.5)
+            Command(words, result=int, grace_seconds=self.grace_seconds)
+            if self._folder is None
+            else Lasting(words, self.grace_seconds)
         )
 
         def says(_context: Context, _call: Call) -> Described[int]:

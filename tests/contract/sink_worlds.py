@@ -17,7 +17,7 @@ from tests.fakes.sink import FakeBroker, FakeSink
 from tests.kafka_reading import stable_ends
 from tests.services import Topics
 
-TOPIC_WAIT_SECONDS = 0.3
+HASTY_SECONDS, PATIENT_SECONDS = 0.3, 30.0
 
 # aiokafka is not typed.
 Consumer: Any = AIOKafkaConsumer
@@ -30,8 +30,11 @@ class World(Protocol):
         self, partitions: int = 1, *, bytes_max: int | None = None, compacted: bool = False
     ) -> str: ...
 
-    def sink(self, shard: int = 0) -> Sink:
-        """A sink yet to be started, closed at the end of the test; those of one shard have one name."""
+    def sink(self, shard: int = 0, *, hasty: bool = False) -> Sink:
+        """A sink yet to be started, closed at the end of the test; those of one shard have one name.
+
+        ``hasty``: it does not wait for topics that are missing, as its own may be until another one was at work.
+        """
         ...
 
     async def read(self, topic: str) -> list[list[RawRecord]]:
@@ -53,8 +56,8 @@ class FakeWorld:
         self._broker.create_topic(name, partitions, bytes_max=bytes_max or 1_000_000, compacted=compacted)
         return name
 
-    def sink(self, shard: int = 0) -> Sink:
-        sink = FakeSink(self._broker, f"shard {shard}", TOPIC_WAIT_SECONDS)
+    def sink(self, shard: int = 0, *, hasty: bool = False) -> Sink:
+        sink = FakeSink(self._broker, f"shard {shard}", HASTY_SECONDS)
         self._stack.push_async_callback(sink.close)
         return sink
 
@@ -82,8 +85,9 @@ class KafkaWorld:
             configs["cleanup.policy"] = "compact"
         return await self._topics(partitions=partitions, configs=configs)
 
-    def sink(self, shard: int = 0) -> Sink:
-        limits = SinkLimits(topic_wait_seconds=TOPIC_WAIT_SECONDS, topic_poll_seconds=0.05)
+    def sink(self, shard: int = 0, *, hasty: bool = False) -> Sink:
+        seconds = HASTY_SECONDS if hasty else PATIENT_SECONDS
+        limits = SinkLimits(topic_wait_seconds=seconds, topic_poll_seconds=0.05)
         # A shard above the first needs a topic with more partitions, which is another namespace's here.
         sink = KafkaSink(KafkaSettings(self._bootstrap), f"{self._namespace}-{shard}", 0, "the store", limits)
         self._stack.push_async_callback(sink.close)

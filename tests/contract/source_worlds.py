@@ -23,7 +23,7 @@ Producer: Any = AIOKafkaProducer
 Admin: Any = AIOKafkaAdminClient
 Before: Any = RecordsToDelete
 
-MARKER_SECONDS = 10.0
+MARKER_SECONDS = 60.0
 
 Headers = Sequence[tuple[str, bytes | None]]
 Send = Callable[[Partition, bytes], Awaitable[int]]

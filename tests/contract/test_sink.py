@@ -216,7 +216,11 @@ async def test_a_record_of_the_wrong_kind_is_named_however_many_are_beside_it(wo
 
 async def test_a_topic_that_stays_missing_refuses_its_records_and_no_others(world: World) -> None:
     topic = await world.topic()
-    sink = world.sink()
+    before = world.sink()
+    await before.start()
+    await before.publish([], progress(0))
+    await before.close()
+    sink = world.sink(hasty=True)
     await sink.start()
     records = [record(topic), record("there-is-no-such-topic"), record(topic)]
     with pytest.raises(RecordsRefusedError) as raised:

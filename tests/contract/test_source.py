@@ -13,7 +13,7 @@ import pytest
 from connectors.source import Chunk, NoSuchTopicError, OutOfRange, Partition, Reader, Record
 from tests.contract.source_worlds import FakeWorld, KafkaWorld, World
 
-DEADLINE_SECONDS = 20.0
+DEADLINE_SECONDS = 60.0
 QUIET_SECONDS = 0.5
 
 

@@ -29,7 +29,7 @@ from engine.store.values import (
 from engine.store.writing import FEW_CHANGES_MAX
 from statemachines.run import Run
 from tests.fakes.store import FakeStore, Tables
-from tests.services import Database
+from tests.services import Database, execute
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)
 HERE = Partition("orders", 0)
@@ -44,6 +44,8 @@ class World:
     open: Callable[[], Awaitable[Store]]
     complete: Callable[[str, bytes], Awaitable[None]]
     """Put a command into the inbox that completes by this token, with a result as JSON."""
+    fall_silent: Callable[[int], Awaitable[None]]
+    """Have nothing been heard of this holder for an hour."""
 
 
 @pytest.fixture
@@ -59,7 +61,10 @@ async def fake_world() -> World:
         pipeline = tables.executions.tokens[token].pipeline
         tables.inbox[tables.commands] = Command(tables.commands, pipeline, "complete", body, "ana", "why", AT)
 
-    return World(open_store, complete)
+    async def fall_silent(holder: int) -> None:
+        tables.executions.holders[holder].seen -= 3_600
+
+    return World(open_store, complete, fall_silent)
 
 
 @pytest.fixture
@@ -76,7 +81,11 @@ async def postgres_world(database: Database) -> AsyncIterator[World]:
         await ask_complete(connection, "n", token, result=result, who="ana")
         await connection.close()
 
-    yield World(open_store, complete)
+    async def fall_silent(holder: int) -> None:
+        silent = f"update pointsman.holders set seen = seen - interval '1 hour' where id = {holder}"
+        await execute(database.owner_dsn, silent)
+
+    yield World(open_store, complete, fall_silent)
     for store in opened:
         await store.close()
 

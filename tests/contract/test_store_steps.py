@@ -179,11 +179,12 @@ async def test_attempts_of_a_holder_that_is_silent_are_lost_until_it_is_heard_of
     await ask(store, run, asked(run))
     await store.hold(1, None)
     await begin(store, 1)
-    await asyncio.sleep(0.2)
-    assert await lost(store, silent=0.1) == [("k", 1)]
     assert await lost(store) == []
+    await world.fall_silent(1)
+    assert await lost(store) == [("k", 1)]
+    assert await lost(store, silent=2 * 3_600) == []
     await store.hold(1, None)
-    assert await lost(store, silent=0.1) == []
+    assert await lost(store) == []
 
 
 async def test_what_is_to_be_stopped_is_left_to_who_has_begun_it_and_else_begins_only_to_be_told_of(
@@ -268,9 +269,9 @@ async def test_one_of_a_silent_holder_is_taken_and_one_that_nobody_has_begun_is_
     await store.hold(1, None)
     [first] = await begin(store, 1, room=1)
     await ask(store, after, asked(run, stopping=True))
-    await asyncio.sleep(0.2)
+    await world.fall_silent(1)
     await store.hold(2, None)
     there = [first.id, first.id + 1]
-    [taken] = await store.take_executions(there, 2, 0.1)
+    [taken] = await store.take_executions(there, 2, SILENT)
     assert (taken.id, taken.stopping, taken.input) == (first.id, True, b'{"n":1}')
     assert [one.number for one in await begin(store, 2)] == [1]

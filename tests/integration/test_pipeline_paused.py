@@ -356,15 +356,15 @@ async def test_no_step_begins_and_what_becomes_of_one_that_goes_on_waits(
     async with feed(database, saga_pipeline()) as feeding:
         await feeding.records(told[0])
         await feeding.begin_steps()
-        await asyncio.wait_for(going.wait(), 10)
+        await asyncio.wait_for(going.wait(), 60)
         await ask_pipeline(feeding, "pause", "saga")
         release.set()
-        await asyncio.wait_for(feeding.steps.arrived.wait(), 10)
+        await asyncio.wait_for(feeding.steps.arrived.wait(), 60)
         assert await feeding.take_results()
         await feeding.records(told[1])
         for _ in range(2):
             feeding.steps.turned.clear()
-            await asyncio.wait_for(feeding.steps.turned.wait(), 10)
+            await asyncio.wait_for(feeding.steps.turned.wait(), 60)
         assert world.steps() == ["charge"]
         assert await kinds(reader, "saga") == ["started", "paused", "waited"]
         assert await kinds(reader, "saga", "o2") == ["deferred", "paused"]
@@ -385,7 +385,7 @@ async def test_a_step_that_is_asked_for_begins_once_its_pipeline_goes_on(
         await ask_pipeline(feeding, "pause", "saga")
         await feeding.begin_steps()
         feeding.steps.turned.clear()
-        await asyncio.wait_for(feeding.steps.turned.wait(), 10)
+        await asyncio.wait_for(feeding.steps.turned.wait(), 60)
         assert (
             await reader.fetchval("select count(*) from pointsman.executions where holder is not null") == 0
         )

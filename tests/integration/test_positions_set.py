@@ -57,11 +57,11 @@ async def running(database: Database, source: FakeSource) -> AsyncIterator[Engin
         yield engine
     finally:
         engine.stop()
-        await asyncio.wait_for(task, 20)
+        await asyncio.wait_for(task, 60)
 
 
 async def until(condition: Callable[[], Awaitable[object]]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not await condition():  # noqa: ASYNC110 - what is waited for is in a database
             await asyncio.sleep(0.02)
 

@@ -30,7 +30,7 @@ async def proxy(empty_database: str) -> AsyncIterator[FaultProxy]:
 
 
 async def through(proxy: FaultProxy, dsn: str) -> asyncpg.Connection[Any]:
-    return await asyncpg.connect(dsn, host=proxy.host, port=proxy.port, timeout=10)
+    return await asyncpg.connect(dsn, host=proxy.host, port=proxy.port, timeout=60)
 
 
 async def book(connection: asyncpg.Connection[Any], n: int) -> None:

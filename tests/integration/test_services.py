@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -50,7 +51,7 @@ def running() -> Iterator[EmbeddedPostgres]:
         yield server
 
 
-def eventually(condition: Callable[[], bool], timeout_seconds: float = 15.0) -> bool:
+def eventually(condition: Callable[[], bool], timeout_seconds: float = 60.0) -> bool:
     deadline = time.monotonic() + timeout_seconds
     while time.monotonic() < deadline:
         if condition():
@@ -249,6 +250,26 @@ def test_maven_is_asked_three_times_before_it_is_given_up(
 def test_free_ports_are_not_those_that_outgoing_connections_are_given() -> None:
     first_ephemeral = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     assert all(ports.choose(0, "a server", "--port") < first_ephemeral for _ in range(50))
+
+
+def test_no_two_processes_choose_the_same_port_before_anybody_listens(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    other = "from engine.services import ports; print(ports.choose(0, 'a server', ''), flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", other], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
+    ) as process:
+        assert process.stdout is not None
+        theirs = int(process.stdout.readline())
+        assert ports.is_free(theirs)
+        ours = ports.choose(0, "a server", "")
+        assert ours != theirs
+        drawn = iter([theirs, ours, theirs, ours + 1, *range(ours + 2, ours + 100)])
+        monkeypatch.setattr(random, "randrange", lambda *_: next(drawn))
+        assert ports.choose(0, "a server", "") > ours
+        process.communicate("\n")
+    monkeypatch.setattr(random, "randrange", lambda *_: theirs)
+    assert ports.choose(0, "a server", "") == theirs, "once it has ended"
 
 
 async def test_a_fresh_database_has_the_schema_and_three_roles(database: Database) -> None:

@@ -54,7 +54,7 @@ async def ended(reader: Connection) -> dict[str, str]:
 
 async def turn(feeding: Feeding) -> None:
     feeding.steps.turned.clear()
-    await asyncio.wait_for(feeding.steps.turned.wait(), 10)
+    await asyncio.wait_for(feeding.steps.turned.wait(), 60)
 
 
 def says(world: World, progress: Any, then: Any) -> Callable[[], Any]:
@@ -140,7 +140,7 @@ async def test_a_failure_is_not_handed_out_before_the_store_has_what_was_said_la
         fails.set()
         taken: list[StepResult] = []
         while not taken:
-            await asyncio.wait_for(feeding.steps.arrived.wait(), 10)
+            await asyncio.wait_for(feeding.steps.arrived.wait(), 60)
             taken = feeding.steps.take()
         assert [one.key for one in taken] == ["o2"]
         assert feeding.steps.are_going
@@ -255,7 +255,7 @@ async def test_the_time_of_all_attempts_goes_on_while_no_engine_is_there(
     async with feed(database, charging_pipeline(**options)) as feeding:
         await feeding.records(placed())
         await feeding.begin_steps()
-        await asyncio.wait_for(feeding.steps.arrived.wait(), 10)
+        await asyncio.wait_for(feeding.steps.arrived.wait(), 60)
         assert await feeding.take_results()
         now = feeding.clock.now
     async with feed(database, charging_pipeline(**options)) as feeding:

@@ -43,7 +43,7 @@ async def check_the_log(reader: Connection, **options: Any) -> None:
 
 async def turn(feeding: Feeding) -> None:
     feeding.steps.turned.clear()
-    await asyncio.wait_for(feeding.steps.turned.wait(), 10)
+    await asyncio.wait_for(feeding.steps.turned.wait(), 60)
 
 
 async def go_on(feeding: Feeding) -> None:

@@ -172,12 +172,12 @@ async def test_one_that_takes_too_long_is_ended(
     flow = pictures(
         lambda _picture, _call: python(waits, str(begun)),
         tmp_path / "forgotten",
-        timeout=timedelta(seconds=1),
+        timeout=timedelta(seconds=3),
     )
     async with feed(database, flow, limits=LIMITS) as feeding:
         await feeding.records(told("taken", "abc"))
         await feeding.work()
-    assert await state_of(reader) == ("late", ["TimeoutError after 2: it was not done within 1 seconds"])
+    assert await state_of(reader) == ("late", ["TimeoutError after 2: it was not done within 3 seconds"])
     pids = [int(one) for one in begun.read_text().split()]
     assert len(pids) == 2
     for pid in pids:

@@ -55,7 +55,7 @@ class Contested:
 
 async def turn(feeding: Feeding) -> None:
     feeding.steps.turned.clear()
-    await asyncio.wait_for(feeding.steps.turned.wait(), 10)
+    await asyncio.wait_for(feeding.steps.turned.wait(), 60)
 
 
 def ordered(kind: str, order: str) -> RawRecord:

@@ -25,6 +25,8 @@ from tests.services import Database, execute
 from tests.yard import TOPIC, Yard, executors_of, hauling
 
 LIMITS = EngineLimits(step_poll_seconds=0.01, step_cancel_seconds=0.1, step_stop_seconds=60)
+PATIENT = EngineLimits(step_poll_seconds=0.01, step_cancel_seconds=600)
+"""So that whoever was told to end is waited for until it does."""
 
 
 @pytest.fixture
@@ -39,18 +41,18 @@ def told(kind: str, load: str = "l1", **data: Any) -> RawRecord:
 async def turn(feeding: Feeding) -> None:
     """Wait until it was looked once more what may begin."""
     feeding.steps.turned.clear()
-    await asyncio.wait_for(feeding.steps.turned.wait(), 10)
+    await asyncio.wait_for(feeding.steps.turned.wait(), 60)
 
 
 async def heard(feeding: Feeding) -> None:
     """Have the run take what became of an attempt next."""
-    await asyncio.wait_for(feeding.steps.arrived.wait(), 10)
+    await asyncio.wait_for(feeding.steps.arrived.wait(), 60)
     assert await feeding.take_results()
 
 
 async def ended(feeding: Feeding) -> StepResult:
     """What became of an attempt next, which no run is told of."""
-    await asyncio.wait_for(feeding.steps.arrived.wait(), 10)
+    await asyncio.wait_for(feeding.steps.arrived.wait(), 60)
     [result] = feeding.steps.take()
     return result
 
@@ -86,9 +88,11 @@ async def gone(database: Database, yard: Yard, **options: Any) -> AsyncIterator[
 
 
 @contextlib.asynccontextmanager
-async def found_by(database: Database, yard: Yard, **options: Any) -> AsyncIterator[Feeding]:
+async def found_by(
+    database: Database, yard: Yard, limits: EngineLimits = LIMITS, **options: Any
+) -> AsyncIterator[Feeding]:
     """The next engine, once it has looked for what the one before has begun."""
-    async with feed(database, hauling(**options), limits=LIMITS, executors=executors_of(yard)) as feeding:
+    async with feed(database, hauling(**options), limits=limits, executors=executors_of(yard)) as feeding:
         await feeding.begin_steps()
         await yard.until(len(yard.asked) + len(yard.looked_for) + 1)
         yield feeding
@@ -171,7 +175,7 @@ async def test_one_whose_state_was_left_is_told_to_end_and_is_undone_as_it_ended
         await call_off(database, yard)
         assert yard.job.told_to_end == 0
         yard.job.heeds = False
-        async with found_by(database, yard) as feeding:
+        async with found_by(database, yard, PATIENT) as feeding:
             await asyncio.sleep(0)
             while yard.job.told_to_end < 1:
                 await turn(feeding)
@@ -219,7 +223,7 @@ async def test_one_whose_state_was_left_and_that_nobody_knows_of_is_unknown(
 async def test_its_time_goes_on_from_when_it_began(
     database: Database, reader: Connection, yard: Yard
 ) -> None:
-    options = {"timeout": timedelta(minutes=1)}
+    options: dict[str, Any] = {"timeout": timedelta(minutes=1)}
     async with gone(database, yard, **options):
         yard.now += 60
         async with found_by(database, yard, **options) as feeding:
@@ -236,7 +240,7 @@ async def test_an_engine_that_stops_lets_it_go_on_for_the_next_one(
         await feeding.records(told("ordered"))
         await feeding.begin_steps()
         await yard.until(1)
-        await asyncio.wait_for(feeding.steps.stop(), 10)
+        await asyncio.wait_for(feeding.steps.stop(), 60)
         assert not feeding.steps.has_results
         assert yard.job.told_to_end == 0
         await feeding.steps.let_go()
@@ -295,7 +299,7 @@ async def test_one_that_was_taken_by_an_engine_that_did_not_hear_so_goes_on_with
             await feeding.begin_steps()
             assert feeding.steps._serving is not None
             with pytest.raises(StoreUnavailableError):
-                await asyncio.wait_for(feeding.steps._serving, 10)
+                await asyncio.wait_for(feeding.steps._serving, 60)
             monkeypatch.undo()
             await feeding.begin_steps()
             await heard(feeding)
@@ -320,7 +324,7 @@ async def test_one_that_cannot_be_told_to_end_is_unknown_and_the_engine_goes_on(
         [watched] = yard.job.watched
         watched._check = is_away
         await feeding.records(told("called_off"))
-        await asyncio.wait_for(feeding.steps.arrived.wait(), 10)
+        await asyncio.wait_for(feeding.steps.arrived.wait(), 60)
         feeding.steps.check()
         [stopped] = feeding.steps.take()
     assert (stopped.event_type, stopped.data["how"]) == ("stopped.step.haul", "unknown")

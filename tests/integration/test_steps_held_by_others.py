@@ -96,7 +96,7 @@ async def test_nobody_is_promised_the_room_of_who_waits_behind_what_others_hold(
             await other.execute(f"select from pointsman.executions where id in {_FIRST} for update", 1)
             feeding.steps.turned.clear()
             await feeding.begin_steps()
-            await asyncio.wait_for(feeding.steps.turned.wait(), 10)
+            await asyncio.wait_for(feeding.steps.turned.wait(), 60)
         pending = await feeding.promise(Partition(TOPIC, 0), placed("o3"))
         assert pending.batch.commit.begun == []
         feeding.steps.settle([], pending.batch.commit)

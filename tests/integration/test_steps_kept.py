@@ -45,13 +45,13 @@ async def check_the_log(reader: Connection, **options: Any) -> None:
 async def turn(feeding: Feeding) -> None:
     """Wait until it was looked once more what may begin."""
     feeding.steps.turned.clear()
-    await asyncio.wait_for(feeding.steps.turned.wait(), 10)
+    await asyncio.wait_for(feeding.steps.turned.wait(), 60)
 
 
 async def result_of(feeding: Feeding) -> StepResult:
     """What became of the one attempt that is made, handed out."""
     await feeding.begin_steps()
-    await asyncio.wait_for(feeding.steps.arrived.wait(), 10)
+    await asyncio.wait_for(feeding.steps.arrived.wait(), 60)
     [result] = feeding.steps.take()
     return result
 
@@ -177,7 +177,7 @@ async def test_an_engine_that_was_away_itself_waits_to_hear_of_silent_ones(
         assert not feeding.steps.has_results, "Postgres may have been away for all"
         feeding.steps._opened_at -= SILENT_SECONDS
         feeding.steps._spoke_at -= SPEAK_SECONDS
-        await asyncio.wait_for(feeding.steps.arrived.wait(), 10)
+        await asyncio.wait_for(feeding.steps.arrived.wait(), 60)
         [lost] = feeding.steps.take()
         assert (lost.event_type, lost.data["error"]) == ("tried.step.charge", "LostError")
         await feeding.steps.close()
@@ -230,14 +230,17 @@ async def test_an_attempt_that_was_told_of_keeps_its_place_until_it_is_done(
     world.script["charge"] = [stubborn]
     options: dict[str, Any] = {"timeout": timedelta(seconds=0.05)}
     limits = EngineLimits(step_poll_seconds=0.01, step_cancel_seconds=0.05)
-    async with feed(database, charging_pipeline(**options), limits=limits) as feeding:
+    flow = charging_pipeline(**options)
+    async with feed(database, flow, limits=limits) as feeding:
         await feeding.records(told("placed"))
         await feeding.begin_steps()
-        await asyncio.wait_for(feeding.steps.arrived.wait(), 10)
+        await asyncio.wait_for(feeding.steps.arrived.wait(), 60)
         assert await feeding.take_results()
         for _ in range(10):
             await turn(feeding)
         assert world.attempts("charge") == [("o1", 1)]
+        # The next one has all the time of this machine.
+        flow.steps[0].timeout = None
         released.set()
         await feeding.steps.close()
         await feeding.work()
@@ -286,10 +289,10 @@ async def test_what_a_step_does_once_it_was_cancelled_is_not_cut_short(
     async with feed(database, charging_pipeline()) as feeding, feed(database, charging_pipeline()) as other:
         await feeding.records(told("placed"))
         await feeding.begin_steps()
-        await asyncio.wait_for(going.wait(), 10)
+        await asyncio.wait_for(going.wait(), 60)
         # By an engine that knows nothing of the attempt.
         await other.records(told("cancelled"))
-        await asyncio.wait_for(leaving.wait(), 10)
+        await asyncio.wait_for(leaving.wait(), 60)
         for _ in range(3):
             await turn(feeding)
         told_the_bank.set()

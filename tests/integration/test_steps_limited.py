@@ -47,7 +47,7 @@ async def check_the_log(reader: Connection, **options: Any) -> None:
 
 async def turn(feeding: Feeding) -> None:
     feeding.steps.turned.clear()
-    await asyncio.wait_for(feeding.steps.turned.wait(), 10)
+    await asyncio.wait_for(feeding.steps.turned.wait(), 60)
 
 
 def holding() -> tuple[asyncio.Event, Callable[[], Awaitable[None]]]:
@@ -148,7 +148,7 @@ async def test_what_has_ended_behind_a_hold_keeps_no_place(
         # It goes on, though its run is held.
         assert world.attempts("charge") == [("o1", 1)]
         release.set()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while (await ended(reader))["o2"] != "shipped":
                 if not await feeding.take_results():
                     await turn(feeding)

@@ -45,7 +45,7 @@ def placed(order: str) -> RawRecord:
 async def turn(feeding: Feeding) -> None:
     """Wait until it was looked once more."""
     feeding.steps.turned.clear()
-    await asyncio.wait_for(feeding.steps.turned.wait(), 10)
+    await asyncio.wait_for(feeding.steps.turned.wait(), 60)
 
 
 class Slow:
@@ -64,7 +64,7 @@ class Slow:
 
     async def stop(self, feeding: Feeding) -> None:
         """Have the engine stop meanwhile."""
-        await asyncio.wait_for(self.asked.wait(), 10)
+        await asyncio.wait_for(self.asked.wait(), 60)
         stopping = asyncio.create_task(feeding.steps.stop())
         assert not (await asyncio.wait({stopping}, timeout=0.1))[0], (
             "somebody may be given an attempt to begin yet"
@@ -102,10 +102,10 @@ async def test_what_never_began_is_not_taken_for_what_may_have_been_done_by_who_
         monkeypatch.setattr(feeding.store, "begin_untried", slow)
         await feeding.records(placed("o1"))
         await feeding.begin_steps()
-        await asyncio.wait_for(feeding.steps.arrived.wait(), 10)
+        await asyncio.wait_for(feeding.steps.arrived.wait(), 60)
         monkeypatch.setattr(feeding.store, "begin_executions", no_room)
         while not await feeding.take_results():
-            await asyncio.wait_for(feeding.steps.arrived.wait(), 10)
+            await asyncio.wait_for(feeding.steps.arrived.wait(), 60)
         feeding.clock.now += timedelta(hours=1)
         await slow.stop(feeding)
     assert [tuple(row) for row in await reader.fetch(HOLDERS)] == [(None, 2)]
@@ -186,8 +186,8 @@ async def test_nothing_is_promised_in_the_place_of_what_is_not_durable(
         assert len(pending.batch.commit.begun) == 1
         feeding.steps.turned.clear()
         feeding.steps.settle([], pending.batch.commit)
-        await asyncio.wait_for(feeding.steps.arrived.wait(), 10)
-        await asyncio.wait_for(feeding.steps.turned.wait(), 10)
+        await asyncio.wait_for(feeding.steps.arrived.wait(), 60)
+        await asyncio.wait_for(feeding.steps.turned.wait(), 60)
         pending = await feeding.promise(Partition(TOPIC, 0), placed("o2"))
         assert pending.batch.commit.begun == []
         await feeding.steps.close()
@@ -214,7 +214,7 @@ async def test_only_what_somebody_may_wait_for_is_told(
             pending = await feeding.promise(Partition(TOPIC, 0), placed("o1"))
             assert (len(pending.batch.commit.begun), await told()) == (1, 0)
             feeding.steps.settle([], pending.batch.commit)
-            await asyncio.wait_for(feeding.steps.arrived.wait(), 10)
+            await asyncio.wait_for(feeding.steps.arrived.wait(), 60)
             # Packing begins with the commit that ends charging.
             await feeding.take_results()
             assert await told() == 0
@@ -227,7 +227,7 @@ async def test_only_what_somebody_may_wait_for_is_told(
             await feeding.begin_steps()
             await feeding.promise(Partition(TOPIC, 0), placed("o1"))
             assert await told() == 1
-            await asyncio.wait_for(feeding.steps.arrived.wait(), 10)
+            await asyncio.wait_for(feeding.steps.arrived.wait(), 60)
             await turn(feeding)
             await feeding.take_results()
             assert await told() == 1, "what is over makes room for others"
@@ -244,7 +244,7 @@ async def test_nothing_is_promised_past_a_breaker_that_tries_one(
     async with feed(database, charging_pipeline(breaker=breaker), limits=QUIET) as feeding:
         await feeding.records(placed("o1"))
         await feeding.begin_steps()
-        await asyncio.wait_for(feeding.steps.arrived.wait(), 10)
+        await asyncio.wait_for(feeding.steps.arrived.wait(), 60)
         await turn(feeding)
         pending = await feeding.promise(Partition(TOPIC, 0), placed("o2"))
         assert pending.batch.commit.begun == []

@@ -38,7 +38,7 @@ async def counted(reader: Connection) -> tuple[int, int]:
 async def turn(feeding: Feeding) -> None:
     """Wait until it was looked once more what may begin."""
     feeding.steps.turned.clear()
-    await asyncio.wait_for(feeding.steps.turned.wait(), 10)
+    await asyncio.wait_for(feeding.steps.turned.wait(), 60)
 
 
 async def test_a_step_begins_with_the_commit_that_asks_for_it(
@@ -51,7 +51,7 @@ async def test_a_step_begins_with_the_commit_that_asks_for_it(
         assert await counted(reader) == (2, 2)
         assert not pending.batch.commit.executions_asked
         feeding.steps.settle([], pending.batch.commit)
-        await asyncio.wait_for(feeding.steps.arrived.wait(), 10)
+        await asyncio.wait_for(feeding.steps.arrived.wait(), 60)
         assert world.attempts("charge") == [("o1", 1), ("o2", 1)]
         await feeding.steps.close()
 

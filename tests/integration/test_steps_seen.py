@@ -45,7 +45,7 @@ async def until_going(feeding: Feeding, step: str, reader: Connection) -> None:
     while not await reader.fetchval(sql, step):
         if not await feeding.take_results():
             feeding.steps.turned.clear()
-            await asyncio.wait_for(feeding.steps.turned.wait(), 10)
+            await asyncio.wait_for(feeding.steps.turned.wait(), 60)
 
 
 async def steps_of(reader: Connection, pipeline: str = "saga", at: int | None = None) -> dict[str, StepView]:
@@ -309,7 +309,7 @@ async def test_a_result_that_came_too_late_tells_why_it_is_void(
         await feeding.records(told("placed", charging.TOPIC))
         key = (await steps_of(reader, "charging"))["charge"].of.idempotency_key
         await feeding.begin_steps()
-        await asyncio.wait_for(feeding.steps.arrived.wait(), 10)
+        await asyncio.wait_for(feeding.steps.arrived.wait(), 60)
         # By another engine, which does not know of the attempt; and the next run of the key begins.
         await other.records(told("cancelled", charging.TOPIC), told("placed", charging.TOPIC))
         while not await reader.fetchval("select count(*) from pointsman.dispositions"):
@@ -343,7 +343,7 @@ async def test_a_result_that_waits_behind_a_hold_says_so_and_counts_once_that_is
     async with feed(database, charging_pipeline()) as feeding:
         await feeding.records(told("placed", charging.TOPIC))
         await feeding.begin_steps()
-        await asyncio.wait_for(feeding.steps.arrived.wait(), 10)
+        await asyncio.wait_for(feeding.steps.arrived.wait(), 60)
         await feeding.records(told("noted", charging.TOPIC, word=7))
         assert await feeding.take_results()
         await feeding.steps.close()

@@ -93,7 +93,7 @@ async def test_what_fails_is_tried_again_with_the_same_key_and_input_and_the_cou
     async with feed(database, charging_pipeline()) as feeding:
         await feeding.records(told("placed"))
         await feeding.begin_steps()
-        await asyncio.wait_for(feeding.steps.arrived.wait(), 10)
+        await asyncio.wait_for(feeding.steps.arrived.wait(), 60)
         assert await feeding.take_results()
         await feeding.steps.close()
     # Another engine, and the run has another context by now.
@@ -292,10 +292,10 @@ async def test_the_result_for_a_state_that_was_left_is_void_and_changes_nothing(
     async with feed(database, charging_pipeline()) as feeding, feed(database, charging_pipeline()) as other:
         await feeding.records(told("placed"))
         await feeding.begin_steps()
-        await asyncio.wait_for(going.wait(), 10)
+        await asyncio.wait_for(going.wait(), 60)
         # By an engine that knows nothing of the attempt.
         await other.records(told("cancelled"))
-        await asyncio.wait_for(until_nothing_goes_on(feeding), 10)
+        await asyncio.wait_for(until_nothing_goes_on(feeding), 60)
         assert not await feeding.take_results()
     assert [kind for _, kind, _ in await rows(reader)] == ["started", "moved"]
     assert await reader.fetchval("select count(*) from pointsman.executions") == 0
@@ -305,7 +305,7 @@ async def test_the_result_for_a_state_that_was_left_is_void_and_changes_nothing(
 async def turn(feeding: Feeding) -> None:
     """Wait until it was looked once more what may begin, and what is wanted no more."""
     feeding.steps.turned.clear()
-    await asyncio.wait_for(feeding.steps.turned.wait(), 10)
+    await asyncio.wait_for(feeding.steps.turned.wait(), 60)
 
 
 async def until_nothing_goes_on(feeding: Feeding) -> None:
@@ -319,7 +319,7 @@ async def test_a_result_that_is_there_when_its_state_is_left_is_noted_as_void(
     async with feed(database, charging_pipeline()) as feeding, feed(database, charging_pipeline()) as other:
         await feeding.records(told("placed"))
         await feeding.begin_steps()
-        await asyncio.wait_for(feeding.steps.arrived.wait(), 10)
+        await asyncio.wait_for(feeding.steps.arrived.wait(), 60)
         # The next generation of the key waits for a charge of its own, in a row of the same number.
         await other.records(told("cancelled"), told("placed"))
         while not await reader.fetchval("select count(*) from pointsman.dispositions"):
@@ -387,7 +387,7 @@ async def test_results_of_a_held_run_wait_behind_what_holds_it(
     async with feed(database, charging_pipeline()) as feeding:
         await feeding.records(told("placed"))
         await feeding.begin_steps()
-        await asyncio.wait_for(feeding.steps.arrived.wait(), 10)
+        await asyncio.wait_for(feeding.steps.arrived.wait(), 60)
         await feeding.records(told("noted", word=7))
         [run] = await list_runs(reader, "default")
         assert run.status == "held"
@@ -436,7 +436,7 @@ async def test_a_result_of_a_generation_that_is_not_known_here_yet_is_not_thrown
         # The home knows of the run that has ended; the next one of its key is begun by another engine.
         await events.records(told("placed"))
         await home.begin_steps()
-        await asyncio.wait_for(home.steps.arrived.wait(), 10)
+        await asyncio.wait_for(home.steps.arrived.wait(), 60)
         await home.steps.close()
         await home.work()
     assert await ended(reader) == {"o1": "shipped"}

@@ -102,11 +102,15 @@ async def test_once_the_topic_takes_more_a_redrive_publishes_it_in_its_place(
         [letter] = await world.letters()
         for status in ("dead-lettered", "applied"):
             asked = await ask_redrive(world.reader, world.namespace, [letter.id], who="ana", why="try")
-            [became] = await wait_until_taken(world.reader, world.namespace, asked, seconds=30)
+            [became] = await wait_until_taken(world.reader, world.namespace, asked, seconds=60)
             assert became.disposition == status, became
             letter = (await world.letters())[-1]
             await set_bytes_max(kafka, out, 9_000)
-        await within_deadline(lambda: texts(kafka, out))
+
+        async def both_are_there() -> bool:
+            return len(await texts(kafka, out)) == 2
+
+        await within_deadline(both_are_there)
     assert await texts(kafka, out) == ["large", "after"]
     assert {one.reason for one in await world.letters()} == {"too large to publish"}
     assert (await replay(world.reader, world.namespace, [world.machine])).is_equal

@@ -44,7 +44,7 @@ log = logging.getLogger("pointsman.engine")
 
 T = TypeVar("T")
 
-EVENTS_BETWEEN_BREATHS = 100
+EVENTS_BETWEEN_BREATHS = 50
 """After reading or stepping as many the event loop gets a turn, so that the commit in flight goes on."""
 EVENTS_LOADED_AT_ONCE = 500
 """The runs of as many events are asked for at once, while those before them are stepped."""

@@ -49,6 +49,13 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """What earlier tests have left is collected before one that holds what is logged: asyncio speaks of it then."""
+    if "caplog" in getattr(item, "fixturenames", ()):
+        gc.collect()
+
+
 def _turn(item: pytest.Item) -> int:
     folder = item.path.parent.name
     return 0 if item.path.name in LONGEST else FOLDERS.index(folder) if folder in FOLDERS else len(FOLDERS)
@@ -102,7 +109,7 @@ def sasl_ssl_kafka() -> Iterator[ApacheKafka]:
     """A Kafka of the module's own that asks for TLS and a password."""
     with (
         services.scratch_folder("kafka") as folder,
-        services.java_kafka(folder, security="sasl_ssl") as server,
+        services.java_kafka(folder, "sasl_ssl", services.STEADY) as server,
     ):
         yield server
 

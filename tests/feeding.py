@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import itertools
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -43,6 +43,7 @@ from tests.services import Database
 
 TOPIC = "orders"
 CLUSTER = "test-cluster"
+COMMANDS_SECONDS_MAX = 3_600.0
 BEGINS = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 Headers = Sequence[tuple[str, bytes | None]]
@@ -261,6 +262,13 @@ class Feeding:
         return asked
 
 
+def _without_haste(limits: EngineLimits) -> EngineLimits:
+    """These, but that commands are taken up all at once, however long that takes; unless that is what is limited."""
+    if limits.inbox_seconds_max != EngineLimits().inbox_seconds_max:
+        return limits
+    return replace(limits, inbox_seconds_max=COMMANDS_SECONDS_MAX)
+
+
 @contextlib.asynccontextmanager
 async def feed(
     database: Database,
@@ -286,7 +294,7 @@ async def feed(
         committer = Committer(store, topics, cluster, clock or own_clock, Silent(), [0, 0, 0, 0])
         committer.strikes = dict(strikes or {})
         routes = list({id(route): route for topic in topics.values() for route in topic.routes}.values())
-        inbox = Commands(store, topics, routes, committer, limits or EngineLimits(), Outlet())
+        inbox = Commands(store, topics, routes, committer, _without_haste(limits or EngineLimits()), Outlet())
         inbox.homes = list(range(HOMES))
         own_limits = limits or EngineLimits(step_poll_seconds=0.01)
         # By its name it is known that the one before is not there any more.

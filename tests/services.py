@@ -142,6 +142,8 @@ async def drop_database(dsn: str, name: str) -> None:
 class ExternalPostgres:
     """A server that someone else runs, by a superuser's address; passwords go to a passfile of our own."""
 
+    ROLES_LOCK = 7_102_026
+
     def __init__(self, address: str, folder: Path) -> None:
         self._parts = urlsplit(address)
         self._passfile = folder / "passfile"
@@ -161,7 +163,9 @@ class ExternalPostgres:
     def add_login(self, role: str, *, member_of: str) -> None:
         create = f"DO $$ BEGIN CREATE ROLE {role}; EXCEPTION WHEN duplicate_object THEN NULL; END $$"
         alter = f"ALTER ROLE {role} LOGIN PASSWORD '{self._password}'"
-        run_apart(execute(self.dsn(), create, alter, f"GRANT {member_of} TO {role}"))
+        # One session after the other: two that alter a role at the same moment are refused.
+        alone = f"SELECT pg_advisory_lock({self.ROLES_LOCK})"
+        run_apart(execute(self.dsn(), alone, create, alter, f"GRANT {member_of} TO {role}"))
         self._remember(role, self._password)
 
     def _remember(self, role: str, password: str) -> None:
@@ -193,6 +197,11 @@ def embedded_postgres(folder: Path, settings: Mapping[str, str] | None = None) -
         yield server
 
 
+STEADY = {"broker.session.timeout.ms": "60000"}
+"""Of brokers that are not started again: else one that stands still for two seconds leaves its own cluster, which then
+has no brokers and no controller, and comes back to it."""
+
+
 @contextlib.contextmanager
 def open_kafka() -> Iterator[Kafka]:
     """The Kafka of a session."""
@@ -202,15 +211,19 @@ def open_kafka() -> Iterator[Kafka]:
         with _container() as kafka:
             yield kafka
     else:
-        with scratch_folder("kafka") as folder, java_kafka(folder) as server:
+        with scratch_folder("kafka") as folder, java_kafka(folder, settings=STEADY) as server:
             yield Kafka(server.bootstrap, "Java and Maven")
 
 
 @contextlib.contextmanager
-def java_kafka(folder: Path, security: apache_kafka.SecurityProtocol = "plaintext") -> Iterator[ApacheKafka]:
+def java_kafka(
+    folder: Path,
+    security: apache_kafka.SecurityProtocol = "plaintext",
+    settings: Mapping[str, str] | None = None,
+) -> Iterator[ApacheKafka]:
     """A Kafka of our own, for tests that kill or pause it, or that need its certificates."""
     try:
-        server = ApacheKafka.start(folder / "kafka", security=security)
+        server = ApacheKafka.start(folder / "kafka", security=security, settings=settings)
     except ServiceError as error:
         missing("kafka", str(error))
     with server:
@@ -242,6 +255,7 @@ def container_environment(port: int) -> dict[str, str]:
         "controller.listener.names": "CONTROLLER",
         "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
         **apache_kafka.SETTINGS,
+        **STEADY,
     }
     return {"KAFKA_" + name.upper().replace(".", "_"): value for name, value in settings.items()}
 
@@ -271,6 +285,11 @@ async def _admin(settings: Mapping[str, Any]) -> AsyncIterator[Any]:
     admin: Any = AIOKafkaAdminClient(**settings)
     await admin.start()
     try:
+        async with asyncio.timeout(TOPIC_READY_SECONDS):
+            # One that stood still is in its cluster again in a moment.
+            while admin._client.cluster.controller is None:
+                await admin._client.force_metadata_update()
+                await asyncio.sleep(0.05)
         yield admin
     finally:
         await admin.close()

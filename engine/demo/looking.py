@@ -36,8 +36,8 @@ from engine.store.connecting import Connection, connect
 from statemachines.shipped.orders import flow
 from statemachines.shipped.outside import Entry, entries
 
-HEARD_SECONDS = 20.0
-REDRIVE_SECONDS = 10.0
+HEARD_SECONDS = 60.0
+REDRIVE_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,9 +28,9 @@ from statemachines.shipped.orders import flow
 from statemachines.shipped.outside import entries
 
 LOOKS_A_SECOND = 10
-SETTLE_SECONDS = 40.0
+SETTLE_SECONDS = 120.0
 """For the engine to be done with everything after the last record was published."""
-READY_SECONDS = 30.0
+READY_SECONDS = 60.0
 LEDGER_LOOKS_A_SECOND = 50
 
 

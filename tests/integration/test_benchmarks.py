@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.services import Kafka
 
 CHECKOUT = Path(__file__).parents[2]
-SECONDS_MAX = 480
+SECONDS_MAX = 900
 CASES = {
     *("core", "w1a", "w1c", "chart", "two", "bytes", "latency", "memory", "publishing"),
     *("deferred", "timers", "w2", "begun", "limited", "recovery"),

@@ -19,7 +19,7 @@ from engine.services.mock_broker import MockBroker
 from tests import services
 from tests.services import Kafka, TopicFactory
 
-READ_SECONDS = 20.0
+READ_SECONDS = 60.0
 
 
 @contextlib.asynccontextmanager

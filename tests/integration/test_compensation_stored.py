@@ -13,7 +13,7 @@ from connectors.source import RawRecord
 from engine.reading import history, list_runs, replay, verify
 from engine.store.connecting import Connection
 from statemachines.machine import compile_pipeline
-from tests.feeding import Feeding, event, feed
+from tests.feeding import STEP_SECONDS_MAX, Feeding, event, feed
 from tests.operators import ask
 from tests.saga import TOPIC, OutOfStockError, World, clear, forever, saga_pipeline
 from tests.services import Database, execute
@@ -43,7 +43,7 @@ async def rows(reader: Connection) -> list[tuple[str, str]]:
 
 async def turn(feeding: Feeding) -> None:
     feeding.steps.turned.clear()
-    await asyncio.wait_for(feeding.steps.turned.wait(), 10)
+    await asyncio.wait_for(feeding.steps.turned.wait(), STEP_SECONDS_MAX)
 
 
 async def until_going(feeding: Feeding, step: str, reader: Connection) -> None:
@@ -356,7 +356,7 @@ async def test_what_waits_behind_a_hold_is_not_begun_again_nor_taken_for_lost(
     async with feed(database, saga_pipeline()) as feeding:
         await feeding.records(told("placed"))
         await feeding.begin_steps()
-        await asyncio.wait_for(feeding.steps.arrived.wait(), 10)
+        await asyncio.wait_for(feeding.steps.arrived.wait(), STEP_SECONDS_MAX)
         assert (await ask(feeding, "pause", "saga", "o1")).done
         assert await feeding.take_results()
         await feeding.steps.close()

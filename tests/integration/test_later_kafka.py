@@ -22,6 +22,7 @@ from tests.services import Database, Kafka, TopicFactory
 from tests.stuck import publish
 from tests.timed import World, in_state, kill
 
+SECONDS = 120.0
 WAITING = "select count(*) from pointsman.executions where token <> '' and holder is null"
 
 
@@ -36,7 +37,7 @@ def applied(loan: str) -> bytes:
 
 
 async def complete(world: World, loans: Iterable[str], amount: int, seconds: float) -> list[Done]:
-    """Complete these, all of them asked for before any was done."""
+    """Ask for these to be completed, one after the other, and then wait for all of them."""
     connection = await connect(world.postgres, for_engine=False)
     try:
         asked = [
@@ -54,7 +55,7 @@ async def waits(world: World, number: int) -> None:
     async def are() -> bool:
         return await world.ask(WAITING) == [(number,)]
 
-    await until(are, 60, f"{number} that wait", 0.02)
+    await until(are, SECONDS, f"{number} that wait", 0.02)
 
 
 async def test_what_waits_outlives_engines_that_are_killed_and_is_completed_once(
@@ -71,26 +72,28 @@ async def test_what_waits_outlives_engines_that_are_killed_and_is_completed_once
             async def has_come_on(by: int = number) -> bool:
                 return len(lines_of(ledger)) >= by
 
-            await until(has_come_on, 60, "steps handed over", 0.005)
+            await until(has_come_on, SECONDS, "steps handed over", 0.005)
             await kill(engine)
             engine = await world.process(name, "one", MODULE, **more)
         await waits(world, len(loans))
         handed_over = len(lines_of(ledger))
         await kill(engine)
         engine = await world.process(name, "two", MODULE, **more)
-        # Each twice, with other results; and the engine is killed in the middle of it.
-        first = asyncio.create_task(complete(world, loans, 1, 60))
-        second = asyncio.create_task(complete(world, loans, 2, 60))
+        # Each twice, with other results; and the engine is killed in the middle of it: of these some are done by then,
+        # and for the others it is not even asked.
+        asked, left = loans[:40], loans[40:]
+        completing = [asyncio.create_task(complete(world, asked, amount, SECONDS)) for amount in (1, 2)]
 
         async def some_are_done() -> bool:
-            [(left,)] = await world.ask(WAITING)
-            return bool(0 < left < len(loans) - 5)
+            [(waiting,)] = await world.ask(WAITING)
+            return bool(waiting < len(loans) - 5)
 
-        await until(some_are_done, 60, "some that are completed", 0.002)
+        await until(some_are_done, SECONDS, "some that are completed", 0.002)
+        completing += [asyncio.create_task(complete(world, left, amount, SECONDS)) for amount in (1, 2)]
         await kill(engine)
         engine = await world.process(name, "two", MODULE, **more)
-        done = await first + await second
-        await world.come_to(in_state("granted", loans))
+        done = [one for several in await asyncio.gather(*completing) for one in several]
+        await world.come_to(in_state("granted", loans), SECONDS)
     finally:
         await kill(engine)
     assert len(lines_of(ledger)) == handed_over, "what waits is not begun again"
@@ -116,7 +119,7 @@ async def test_it_is_completed_on_the_command_line(
     on = {"POSTGRES": world.postgres, "NAMESPACE": world.namespace}
 
     def ask(*words: str, input: str | None = None) -> tuple[int, str]:
-        done = pointsman("complete", *words, on=on, input=input)
+        done = pointsman("complete", *words, "--wait", SECONDS, on=on, input=input)
         return done.code, done.out or done.err
 
     try:

@@ -19,16 +19,17 @@ from statemachines.events import Event
 from statemachines.later import Later
 from statemachines.machine import compile_pipeline
 from statemachines.step import Retry
-from tests.feeding import Feeding, event, feed
+from tests.feeding import STEP_SECONDS_MAX, Feeding, event, feed
 from tests.services import Database
 
 LIMITS = EngineLimits(step_poll_seconds=0.01)
 TOPIC = "jobs"
+YEAR = timedelta(days=365)
 NO_ROOM: list[tuple[str, dict[str, Any]]] = [
     ("long", {"limit": Limit(at_once=1)}),
     ("long", {"limit": Limit(rate=1 / 86_400)}),
     ("long", {"at_once": 1}),
-    ("broken", {"breaker": Breaker("outside", failures=1, open_for=timedelta(days=1))}),
+    ("broken", {"breaker": Breaker("outside", failures=1, open_for=YEAR)}),
 ]
 """The job that takes all the room there is, and what bounds the step."""
 
@@ -42,7 +43,7 @@ class Job(Context):
 
 
 def jobs(**bounds: Any) -> Pipeline[Job]:
-    """Each is handed over for ten minutes, but for the long one, and for the broken one."""
+    """Each is handed over for ten hours, but for the long one, and for the broken one."""
     flow: Pipeline[Job] = Pipeline("jobs", Job, topics=[TOPIC])
 
     @flow.step(retry=Retry(attempts=1), **bounds)
@@ -51,7 +52,7 @@ def jobs(**bounds: Any) -> Pipeline[Job]:
             await asyncio.Event().wait()
         if job.job == "broken":
             raise OSError("away")
-        return Later(call.idempotency_key, timedelta(minutes=10))
+        return Later(call.idempotency_key, timedelta(hours=10))
 
     waiting = flow.state("waiting", run=hand_over, initial=True)
     done, failed = flow.state("done", final=True), flow.state("failed", final=True)
@@ -68,7 +69,7 @@ def job(name: str) -> RawRecord:
 async def turns(feeding: Feeding, many: int) -> None:
     for _ in range(many):
         feeding.steps.turned.clear()
-        await asyncio.wait_for(feeding.steps.turned.wait(), 10)
+        await asyncio.wait_for(feeding.steps.turned.wait(), STEP_SECONDS_MAX)
         await feeding.take_results()
 
 
@@ -84,8 +85,8 @@ async def test_what_is_not_completed_in_time_has_failed_though_there_is_no_room(
         await feeding.records(job(other))
         await feeding.begin_steps()
         await turns(feeding, 5)
-        feeding.clock.now += timedelta(minutes=11)
-        async with asyncio.timeout(10):
+        feeding.clock.now += timedelta(hours=11)
+        async with asyncio.timeout(STEP_SECONDS_MAX):
             while await reader.fetchval(outside):
                 await turns(feeding, 1)
         [run] = await list_runs(reader, "default", key="j1")

@@ -16,7 +16,7 @@ from engine.reading import (
 from engine.store.connecting import Connection
 from statemachines.later import Later
 from statemachines.limits import TOKEN_CHARACTERS_MAX
-from tests.feeding import feed
+from tests.feeding import STEP_SECONDS_MAX, feed
 from tests.lending import World, clear, lending_pipeline
 from tests.lent import (
     TOKEN,
@@ -132,7 +132,7 @@ async def test_a_token_of_an_attempt_that_nobody_waits_for_is_no_unknown_one(
         await feeding.begin_steps()
         await begun.wait()
         await feeding.records(told("withdrawn"))
-        await asyncio.wait_for(feeding.steps.arrived.wait(), 10)
+        await asyncio.wait_for(feeding.steps.arrived.wait(), STEP_SECONDS_MAX)
         await feeding.take_results()
         late = await complete(feeding, TOKEN, VERDICT)
         assert (late.failed, late.disposition) == (True, "void")

@@ -10,6 +10,7 @@ import orjson
 import pytest
 
 from engine.errors import SchemaError
+from engine.services.postgres import EmbeddedPostgres
 from engine.store.migrations import MIGRATIONS, SCHEMA_VERSION, check_schema, migrate
 from tests.cli import pointsman
 from tests.services import Database, execute
@@ -31,6 +32,18 @@ async def test_of_two_that_migrate_at_once_one_does_it_all(empty_database: str) 
     applied = await asyncio.gather(migrate(empty_database), migrate(empty_database))
     assert sorted(len(one) for one in applied) == [0, SCHEMA_VERSION]
     await checked(empty_database)
+
+
+async def test_several_databases_of_a_new_server_are_migrated_at_once(
+    restartable_postgres: EmbeddedPostgres,
+) -> None:
+    # They share the roles, which none of them has found there.
+    databases = [restartable_postgres.dsn(database=f"one_of_{number}") for number in range(4)]
+    await execute(
+        restartable_postgres.dsn(), *(f"create database one_of_{number}" for number in range(len(databases)))
+    )
+    applied = await asyncio.gather(*map(migrate, databases))
+    assert [len(one) for one in applied] == [SCHEMA_VERSION] * len(databases)
 
 
 async def test_what_fails_leaves_nothing_behind(empty_database: str) -> None:

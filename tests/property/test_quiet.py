@@ -16,7 +16,7 @@ from statemachines import Call, Context, Event, Pipeline, Retry
 from statemachines.machine import compile_pipeline
 from statemachines.run import Run
 from tests.feeding import event
-from tests.simulated import BEGINS, BEGINS_SECONDS, Simulated, SourceReader
+from tests.simulated import BEGINS, BEGINS_SECONDS, Simulated, SourceReader, in_virtual_time
 
 SECONDS = 60.04
 
@@ -62,24 +62,26 @@ def test_how_an_attempt_ended_is_heard_at_once_also_where_it_began_meanwhile() -
     assert durable(run) - ended[-1] < 0.01
 
 
-async def test_what_is_not_taken_while_nothing_more_can_be_published_keeps_nobody_busy() -> None:
+def test_what_is_not_taken_while_nothing_more_can_be_published_keeps_nobody_busy() -> None:
     async def fetch(*, records_max: int, wait_seconds: float) -> Chunk:
         del records_max, wait_seconds
         await asyncio.sleep(0.05)
         return Chunk({}, {})
 
-    steps = SimpleNamespace(arrived=asyncio.Event(), are_there=True)
-    steps.arrived.set()
-    parts: Any = SimpleNamespace(reader=SimpleNamespace(fetch=fetch), limits=EngineLimits())
-    engine: Any = SimpleNamespace(steps=steps)
-    store: Any = None
-    session = Session(engine, parts, store)
-    began = asyncio.get_running_loop().time()
-    await session._read(10, 1.0)
-    assert asyncio.get_running_loop().time() - began < 0.05, "it is heard of"
-    session._paused = True
-    await session._read(10, 1.0)
-    assert asyncio.get_running_loop().time() - began >= 0.05
+    async def seconds_of_a_read(*, paused: bool) -> float:
+        steps = SimpleNamespace(arrived=asyncio.Event(), are_there=True)
+        steps.arrived.set()
+        parts: Any = SimpleNamespace(reader=SimpleNamespace(fetch=fetch), limits=EngineLimits())
+        engine: Any = SimpleNamespace(steps=steps)
+        store: Any = None
+        session = Session(engine, parts, store)
+        session._paused = paused
+        began = asyncio.get_running_loop().time()
+        await session._read(10, 1.0)
+        return round(asyncio.get_running_loop().time() - began, 6)
+
+    assert in_virtual_time(lambda: seconds_of_a_read(paused=False)) == 0, "it is heard of"
+    assert in_virtual_time(lambda: seconds_of_a_read(paused=True)) == 0.05
 
 
 def test_a_step_that_goes_on_keeps_nobody_busy(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -129,7 +129,7 @@ async def test_steps_that_last_end_when_the_gate_is_opened(
     waiting = [asyncio.create_task(ledger.may_end()) for _ in range(3)]
     assert not (await asyncio.wait(waiting, timeout=0.05))[0]
     gate.touch()
-    await asyncio.wait_for(asyncio.gather(*waiting), 10)
+    await asyncio.wait_for(asyncio.gather(*waiting), 60)
 
 
 def test_steps_write_into_the_ledger_that_the_environment_names(

@@ -30,7 +30,7 @@ from tests.fakes.source import FakeMembership, FakeReader, FakeSource
 from tests.fakes.store import FakeStore, Tables
 
 PLACE = Partition(PARCELS, 0)
-SECONDS = 10.0
+SECONDS = 60.0
 
 
 class GatedStore(FakeStore):

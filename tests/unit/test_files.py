@@ -402,7 +402,7 @@ async def test_what_comes_through_a_pipe_is_published_as_it_comes() -> None:
             pipe.write(b'{"type":"a"}\n')
             pipe.flush()
             # The second line is written only once the first was sent.
-            if arrived.wait(10):
+            if arrived.wait(60):
                 pipe.write(b'{"type":"b"}\n')
 
     writer = threading.Thread(target=write)

@@ -22,6 +22,7 @@ from statemachines.step import Step
 from tests.simulated import in_virtual_time
 
 LIMITS = EngineLimits(step_cancel_seconds=1.0)
+SECONDS = 60.0
 
 
 def heard(progress: Any) -> Any:
@@ -162,15 +163,15 @@ async def test_a_thread_is_heard_and_is_over_where_it_is_silent() -> None:
     def work(_context: Context, call: Call) -> None:
         call.heartbeat({"rows": 5})
         loop.call_soon_threadsafe(begun.set)
-        asyncio.run_coroutine_threadsafe(silent.wait(), loop).result(10)
+        asyncio.run_coroutine_threadsafe(silent.wait(), loop).result(SECONDS)
 
     step = step_of(work, heartbeat=timedelta(seconds=0.05))
     arguments = Context(), Call("k", 1, "o1", "load", beat=pulse.beat)
     attempt = Attempt(step, FunctionExecutor().start(Work(step, arguments, "k", 1)), LIMITS, pulse)
-    await asyncio.wait_for(begun.wait(), 10)
-    ended = await asyncio.wait_for(attempt.ended, 10)
+    await asyncio.wait_for(begun.wait(), SECONDS)
+    ended = await asyncio.wait_for(attempt.ended, SECONDS)
     assert ended.timed_out
     assert pulse.progress == b'{"rows":5}'
     assert not attempt.released.done()
     silent.set()
-    await asyncio.wait_for(attempt.released, 10)
+    await asyncio.wait_for(attempt.released, SECONDS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from pathlib import Path
@@ -28,7 +29,7 @@ from statemachines.shipped.orders import (
     reserve,
     ship,
 )
-from statemachines.shipped.outside import LEDGER_VARIABLE, REFUSED_CARD, CardRefused, entries
+from statemachines.shipped.outside import LEDGER_VARIABLE, REFUSED_CARD, SLOW_CARD, CardRefused, entries
 from statemachines.testkit import Case, given
 
 ORDER = "o-1"
@@ -122,6 +123,19 @@ async def test_the_bank_charges_once_for_a_key_however_often_it_is_asked(ledger:
         ("charge", "key-1", first.number),
         ("charge", "key-2", other.number),
     ]
+
+
+async def test_a_busy_bank_is_long_in_saying_that_it_has_charged_and_says_so_at_once_when_it_is_asked_again(
+    ledger: Path,
+) -> None:
+    order = Order(order_id=ORDER, customer="Ada", card=SLOW_CARD, amount=500, items=[])
+    first = asyncio.create_task(charge(order, call("charge", "key-1")))
+    await asyncio.sleep(0)
+    assert [one.key for one in entries(ledger)] == ["key-1"], "it has charged"
+    second = await charge(order, call("charge", "key-1"))
+    assert not first.done()
+    first.cancel()
+    assert {one.answer for one in entries(ledger)} == {second.number}
 
 
 async def test_what_was_never_charged_is_not_refunded(ledger: Path) -> None:

@@ -65,7 +65,7 @@ async def _prepare(connection: asyncpg.Connection[Any]) -> None:
                 exists = await connection.fetchval("select 1 from pg_roles where rolname = $1", role)
                 if not exists:
                     await connection.execute(f"create role {role} nologin")
-        except asyncpg.DuplicateObjectError:
+        except (asyncpg.DuplicateObjectError, asyncpg.UniqueViolationError):
             pass  # another database of the same server was migrated at the same moment
         except asyncpg.InsufficientPrivilegeError as error:
             raise SchemaError(

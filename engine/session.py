@@ -35,9 +35,8 @@ UPKEEP_SECONDS = 3_600
 """How often the store is asked to make room ahead: the log's partitions of the coming months."""
 ASK_SECONDS = 1.0
 """How often ``until`` is asked where there is always more to read."""
-GATHER_SECONDS = 0.002
-"""So long what comes while a commit is in flight is gathered, unless there is more than can be taken; or the commit is
-through sooner."""
+LOOK_SECONDS = 0.002
+"""So often what has become of steps is taken while a commit is in flight."""
 
 RECORDS_BESIDE_DUE = 1_000
 """A draft with so many records, and something that has fallen due, goes on its way as soon as the store is free, though
@@ -68,8 +67,6 @@ class Session:
         self._draft: Draft | None = None
         self._dry = True
         """Whether there was less to read than could be taken."""
-        self._has_read = False
-        """Whether it was read since the commit in flight went on its way; what had come by then waits for nothing."""
         self._paused = False
         self._kafka = Backoff(parts.limits.reconnect_seconds_max, parts.limits.complain_seconds)
         self._upkeep_at = time.monotonic() + UPKEEP_SECONDS
@@ -151,10 +148,6 @@ class Session:
         what has come while one commit was in flight makes up the next, so that nothing waits longer than it must.
         """
         limits = self._parts.limits
-        await self._gather()
-        if self._dry and self._draft is not None and not self._is_in_flight():
-            # What has come meanwhile is stepped while this is on its way.
-            await self._advance()
         room = limits.batch_records_max - (0 if self._draft is None else self._draft.records)
         if self._timers.are_due:
             room = min(room, RECORDS_BETWEEN_LOOKS)
@@ -180,11 +173,6 @@ class Session:
         await self._take_results()
         if self._is_full(limits.batch_records_max) or not (self._grows() or self._is_in_flight()):
             await self._advance()
-
-    async def _gather(self) -> None:
-        """Let some more come while a commit is in flight."""
-        if self._pending is not None and self._dry and self._has_read:
-            await asyncio.wait([self._pending.task], timeout=GATHER_SECONDS)
 
     def _is_full(self, records_max: int) -> bool:
         return self._draft is not None and self._draft.records >= records_max
@@ -253,7 +241,6 @@ class Session:
             await self.store.keep_up(self._parts.clock())
         self._steps.promise(batch.commit)
         self._pending = committer.begin(draft.slices, batch, draft.due, draft.results)
-        self._has_read = False
 
     async def _flush(self) -> None:
         """Make all durable that was read."""
@@ -302,7 +289,7 @@ class Session:
         if self._pending is not None:
             # So that the commit is on its way before the next records keep us busy.
             await asyncio.sleep(0)
-            wait = 0.0
+            wait = LOOK_SECONDS if self._dry and self._is_in_flight() else 0.0
         chunk = await self._read(records_max, wait)
         for lost in self._parts.reader.out_of_range():
             self._stop(
@@ -315,7 +302,6 @@ class Session:
         for bad in self._parts.reader.unreadable():
             self._stop(bad.partition, bad.reason)
         self._dry = sum(map(len, chunk.records.values())) < records_max
-        self._has_read = True
         slices = []
         for partition, end in chunk.positions.items():
             claim = self.claims.get(partition)
@@ -390,19 +376,30 @@ class Session:
         log.error("stopped: %s", reason)
 
     async def _read(self, records_max: int, wait_seconds: float) -> Chunk:
-        """The next records; none once something has become of a step, or after the wait."""
-        fetching = self._parts.reader.fetch(records_max=records_max, wait_seconds=wait_seconds)
-        # While what has become of steps is not taken, it would be heard of again and again.
-        if not wait_seconds or self._paused or not self._steps.are_there:
-            return await fetching
-        both = asyncio.ensure_future(fetching), asyncio.ensure_future(self._steps.arrived.wait())
+        """The next records; none after the wait, once the commit in flight is through, or a step's end was heard of."""
+        fetch = self._parts.reader.fetch
+        chunk = await fetch(records_max=records_max, wait_seconds=0.0)
+        if chunk.positions or not wait_seconds:
+            return chunk
+        if self._pending is None and (self._paused or not self._steps.are_there):
+            # While what has become of steps is not taken, it would be heard of again and again.
+            return await fetch(records_max=records_max, wait_seconds=wait_seconds)
+        reading = asyncio.ensure_future(fetch(records_max=records_max, wait_seconds=wait_seconds))
+        hearing = asyncio.ensure_future(self._hear())
         try:
-            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([reading, hearing], return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for one in both:
-                one.cancel()
-        await asyncio.wait(both)
-        return Chunk({}, {}) if both[0].cancelled() else both[0].result()
+            reading.cancel()
+            hearing.cancel()
+        await asyncio.wait([reading, hearing])
+        return chunk if reading.cancelled() else reading.result()
+
+    async def _hear(self) -> None:
+        """Wait for the commit in flight; where there is none, for what becomes of a step."""
+        if self._pending is not None:
+            await asyncio.wait([self._pending.task])
+        else:
+            await self._steps.arrived.wait()
 
     def _pause_where_full(self) -> None:
         depth, limit = self._parts.outbox_depth(), self._parts.limits.outbox_rows_max

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from connectors.source import Chunk, Partition, RawRecord
+from connectors.source import Partition, RawRecord
 from engine import session
 from engine.claims import Claim, Slice
 from engine.committer import LOSSES_MAX, Committer
@@ -137,36 +137,21 @@ async def test_what_comes_one_by_one_during_a_commit_is_committed_together() -> 
     assert serving.store.tables.places[PLACE].position == 4
 
 
-async def test_what_has_come_when_a_commit_begins_is_stepped_at_once_and_goes_before_what_comes_behind_it(
+async def test_what_comes_is_stepped_at_once_beside_the_commit_in_flight_and_goes_as_soon_as_that_is_through(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # Else it would be read together with what comes in that time.
-    monkeypatch.setattr(session, "GATHER_SECONDS", 10 * SECONDS)
-    serving, take, gather = Serving(), FakeReader.fetch, session.Session._gather
-    has_stepped = asyncio.Event()
-
-    async def fetch(self: FakeReader, *, records_max: int, wait_seconds: float) -> Chunk:
-        chunk = await take(self, records_max=records_max, wait_seconds=wait_seconds)
-        if chunk.positions.get(PLACE) == 1:
-            await serving.publish(weighed("p"))
-        return chunk
-
-    async def gather_then(self: session.Session) -> None:
-        if self._draft is not None:
-            has_stepped.set()
-        await gather(self)
-
-    monkeypatch.setattr(FakeReader, "fetch", fetch)
-    monkeypatch.setattr(session.Session, "_gather", gather_then)
-    async with serving.running():
+    # Nothing but records and commits wakes the engine.
+    monkeypatch.setattr(session, "LOOK_SECONDS", 10 * SECONDS)
+    serving = Serving()
+    async with serving.running() as engine:
         await serving.publish(told("opened", "p"))
         await serving.store.asked.acquire()
-        await has_stepped.wait()
-        assert serving.store.sizes == [1], "it is stepped beside the commit in flight"
-        await serving.publish(weighed("p"), weighed("p"))
+        for _ in range(3):
+            await serving.read_to(engine, await serving.publish(weighed("p")))
+        assert serving.store.sizes == [1]
         serving.store.let.release()
         await serving.store.asked.acquire()
-    assert serving.store.sizes == [1, 1, 2]
+    assert serving.store.sizes == [1, 3]
     assert serving.moves() == {"p": 4}
 
 

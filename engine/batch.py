@@ -4,8 +4,8 @@ Nothing here waits or talks to anyone, and nothing is durable yet. Where the log
 in the cache, an event that may be too old for a run's own memory), ``engine.loading`` asks between ``read`` and
 ``meet``.
 
-This is the hot path, and it goes in stages for what was measured: to do one thing for a hundred events, and then the
-next thing for all of them, takes less time than to do everything for one event after the other.
+This is the hot path, and it goes in stages for what was measured: to do one thing for many events, and then the next
+thing for all of them, takes less time than to do everything for one event after the other.
 """
 
 from __future__ import annotations

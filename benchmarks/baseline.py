@@ -50,7 +50,15 @@ insert into off (topic, part, off) select * from unnest($1::text[], $2::int[], $
 on conflict (topic, part) do update set off = excluded.off
 """
 POSITIONS = "select part, off from off where topic = $1"
-SERVER_SETTINGS = {"application_name": "benchmark baseline", "jit": "off"}
+SERVER_SETTINGS = {
+    "application_name": "benchmark baseline",
+    "jit": "off",
+    # As the engine sets them. Else it depends on when the tables were analyzed whether a batch reads one as a whole.
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+}
 WAIT_MILLISECONDS = 100
 NEW = "new"
 UNKNOWN = (NEW, 0)

@@ -64,8 +64,8 @@ def test_how_an_attempt_ended_is_heard_at_once_also_where_it_began_meanwhile() -
 
 def test_what_is_not_taken_while_nothing_more_can_be_published_keeps_nobody_busy() -> None:
     async def fetch(*, records_max: int, wait_seconds: float) -> Chunk:
-        del records_max, wait_seconds
-        await asyncio.sleep(0.05)
+        del records_max
+        await asyncio.sleep(min(wait_seconds, 0.05))
         return Chunk({}, {})
 
     async def seconds_of_a_read(*, paused: bool) -> float:

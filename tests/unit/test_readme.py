@@ -50,9 +50,10 @@ def test_the_chart_that_it_shows_is_one_of_the_description_of_the_language() -> 
 
 
 def test_the_saga_is_a_pipeline_that_is_drawn_as_shown_and_undone_as_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     _, _, saga, shop, *_ = blocks(TEXT, "python")
+    request.addfinalizer(lambda: sys.modules.pop("shop", None))
     (tmp_path / "shop.py").write_text(shop)
     (tmp_path / "saga.py").write_text(saga)
     monkeypatch.syspath_prepend(tmp_path)

@@ -18,6 +18,7 @@ unavailable            the outcome is unknown: it is passed on, and the engine b
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, MutableSequence, Sequence
@@ -248,20 +249,19 @@ class Committer:
         """Let all events meet their runs, while what the next of them need is loaded."""
         taken = batch.take_arrivals()
         number = len(taken)
-        portions = [*_portions(taken, EVENTS_LOADED_AT_ONCE)]
-        await self.load(batch, portions[0] if portions else (), number)
-        for at, arrivals in enumerate(portions, start=1):
-            loading = asyncio.create_task(self.load(batch, portions[at], number)) if portions[at:] else None
-            try:
+        portions = [*_portions(taken, EVENTS_LOADED_AT_ONCE), ()]
+        loading = asyncio.create_task(self.load(batch, portions[0], number))
+        try:
+            for arrivals, following in itertools.pairwise(portions):
+                await loading
+                loading = asyncio.create_task(self.load(batch, following, number))
                 for some in _portions(arrivals, EVENTS_BETWEEN_BREATHS):
                     batch.meet(some)
                     batch.rest()
                     await _breathe()
-                if loading is not None:
-                    await loading
-            finally:
-                if loading is not None:
-                    loading.cancel()
+            await loading
+        finally:
+            loading.cancel()
 
     async def learn_strikes(self, positions: Iterable[int | None]) -> None:
         """Know which records of these positions ended an engine before."""

@@ -71,6 +71,7 @@ class Fetching:
         self._loop = asyncio.create_task(self._run(), name="kafka fetching")
 
     async def close(self) -> None:
+        self._lanes = {}
         tasks = [task for task in (self._loop, *self._requests.values(), *self._checks) if task is not None]
         for task in tasks:
             task.cancel()

@@ -19,8 +19,7 @@ import asyncpg
 from tests.chaos.engine_process import UNREACHABLE
 from tests.proxy import FaultProxy
 
-STOP_SECONDS = 20.0
-"""An engine promises to take about half of it; the rest is for a machine that is busy with others."""
+STOP_SECONDS = 10.0
 START_SECONDS = 120.0
 POLL_SECONDS = 0.02
 WRONG = re.compile(

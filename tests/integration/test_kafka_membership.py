@@ -45,8 +45,8 @@ asyncio.run(main(*sys.argv[1:]))
 
 SOON_SECONDS = 2.0
 """A session so short that the broker gives up within it who is not there any more."""
-NOT_WAITED_SECONDS = 30.0
-"""Well below the time after which a member stops waiting for an answer by itself, which is that of a rebalance."""
+NOT_WAITED_SECONDS = module.STOP_SECONDS + 2
+"""A member that waited for an answer would do so for as long as a rebalance may take."""
 
 
 @contextlib.asynccontextmanager

@@ -265,7 +265,7 @@ async def test_a_broker_that_goes_away_is_said_so_and_publishing_goes_on_when_it
         started = time.monotonic()
         with pytest.raises(KafkaUnreachableError, match="Event e-1 may still arrive"):
             await publisher.publish(order(1), id="e-1")
-        assert time.monotonic() - started < 60
+        assert time.monotonic() - started < SHORT.confirm_seconds + 12
         restartable_kafka.start_again()
         started = time.monotonic()
         while True:
@@ -294,7 +294,7 @@ async def test_publishing_many_stops_when_the_broker_goes_away_and_closes_in_tim
                 await publisher.publish_many(Draft(order(n), id=f"e-{n}") for n in range(1, 101))
             assert raised.value.confirmed == ()
             await publisher.__aexit__(None, None, None)
-            assert time.monotonic() - started < 60
+            assert time.monotonic() - started < SHORT.confirm_seconds + SHORT.close_seconds + 16
         finally:
             restartable_kafka.resume()
     assert asyncio.all_tasks() == {asyncio.current_task()}

@@ -117,7 +117,7 @@ async def test_a_partition_that_nobody_has_delays_timers_for_a_while_only_and_th
         "select extract(epoch from max(e.at) - min(e.at))::float from pointsman.events e "
         "join pointsman.runs r on r.id = e.run where r.key = 'b'"
     )
-    assert wait_seconds <= waited < wait_seconds + 60
+    assert wait_seconds <= waited < wait_seconds + 5
     [said] = [one for one in caplog.messages if "does not get on" in one]
     found = re.match(rf"{name}/1 does not get on for (\d+) seconds, and is behind ", said)
     assert found is not None, said
@@ -196,7 +196,7 @@ async def test_who_is_left_of_two_engines_takes_over_the_other_s_timers(
         took = time.monotonic() - killed_at
         await world.come_to(in_state("lapsed", second))
     # The session of the one that was killed has to end first (10 s).
-    assert took < 50, took
+    assert took < 25, took
     print(f"homes taken over after {took:.1f} s")
     assert await lapses(world) == dict.fromkeys([*first, *second], 1)
     await check_the_log(world, reader, name)

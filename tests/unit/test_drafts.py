@@ -123,21 +123,7 @@ class Serving:
         return {run.key: run.sequence for _, run in self.store.tables.runs.values()}
 
 
-async def test_what_comes_one_by_one_during_a_commit_is_committed_together() -> None:
-    serving = Serving()
-    async with serving.running() as engine:
-        await serving.publish(told("opened", "p"))
-        await serving.store.asked.acquire()
-        for _ in range(3):
-            await serving.read_to(engine, await serving.publish(weighed("p")))
-        serving.store.let.release()
-        await serving.store.asked.acquire()
-        assert serving.store.sizes == [1, 3]
-    assert serving.moves() == {"p": 4}
-    assert serving.store.tables.places[PLACE].position == 4
-
-
-async def test_what_comes_is_stepped_at_once_beside_the_commit_in_flight_and_goes_as_soon_as_that_is_through(
+async def test_what_comes_one_by_one_during_a_commit_is_stepped_as_it_comes_and_committed_together_behind_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # Nothing but records and commits wakes the engine.
@@ -151,8 +137,9 @@ async def test_what_comes_is_stepped_at_once_beside_the_commit_in_flight_and_goe
         assert serving.store.sizes == [1]
         serving.store.let.release()
         await serving.store.asked.acquire()
-    assert serving.store.sizes == [1, 3]
+        assert serving.store.sizes == [1, 3]
     assert serving.moves() == {"p": 4}
+    assert serving.store.tables.places[PLACE].position == 4
 
 
 async def test_a_draft_takes_no_more_records_than_a_commit_may_have() -> None:

@@ -33,7 +33,7 @@ from connectors.source import RawRecord, Record
 from engine import channels
 from engine.batch import Batch
 from engine.cancelling import CANCEL
-from engine.committer import Committer, kind_of
+from engine.committer import Committer
 from engine.completing import COMPLETES
 from engine.draining import Draining, write_row
 from engine.envelope import decode_headers
@@ -48,6 +48,7 @@ from engine.sending import SentEvents
 from engine.store.contract import LostRunsError, RefusedByStoreError, Store
 from engine.store.values import Command, EndedDeadLetter, Release, StoredDeadLetter
 from engine.stuck import failure_in
+from engine.telling import kind_of
 from engine.unsticking import skip_failed
 from engine.waiting import with_deferred
 from statemachines.limits import FOLLOWING_MAX

@@ -15,7 +15,6 @@ from collections.abc import Awaitable, Callable
 from connectors.source import Partition, SourceError
 from engine.assignment import Assignment
 from engine.backoff import Backoff
-from engine.committer import kind_of
 from engine.parts import Parts, kafka_troubles
 from engine.session import Session
 from engine.steps import Steps
@@ -28,6 +27,7 @@ from engine.store.contract import (
     StoreFullError,
     StoreUnavailableError,
 )
+from engine.telling import kind_of
 
 
 class Engine:

@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 
 from engine.arrival import Arrival
 from engine.batch import Batch
-from engine.committer import Committer, kind_of
+from engine.committer import Committer
 from engine.inside import sent_arrival
 from engine.outlet import Outlet
 from engine.routing import Route
 from engine.store.contract import LostRunsError, RefusedByStoreError, Store
 from engine.store.values import Command
+from engine.telling import kind_of
 from statemachines.outcome import Reason, Refused
 
 log = logging.getLogger("pointsman.engine")

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from itertools import islice
 
 from engine.raised import Seldom, Trace
+from engine.store.contract import RefusedByStoreError
 from engine.store.values import DeadLetter, Pause
 
 log = logging.getLogger("pointsman.engine")
@@ -80,3 +81,8 @@ def _told(letter: DeadLetter) -> dict[str, str]:
 
 
 _OURS = frozenset({"pointsman-pipeline", "pointsman-topic", "pointsman-partition"})
+
+
+def kind_of(error: RefusedByStoreError) -> str:
+    """What a log may say of it: the sentence of Postgres may quote the data that it refuses."""
+    return type(error.__cause__ or error).__name__

@@ -11,9 +11,9 @@ import pytest
 
 from connectors.source import RawRecord
 from engine.claims import Slice
-from engine.committer import LOSSES_BEFORE_LOCK
 from engine.homes import HOMES
 from engine.reading import list_runs, replay, verify
+from engine.recovering import LOSSES_BEFORE_LOCK
 from engine.store.connecting import Connection
 from engine.store.contract import LostRunsError
 from engine.store.values import Commit

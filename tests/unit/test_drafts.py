@@ -13,11 +13,12 @@ import pytest
 from connectors.source import Partition, RawRecord
 from engine import session
 from engine.claims import Claim, Slice
-from engine.committer import LOSSES_MAX, Committer
+from engine.committer import Committer
 from engine.engine import Engine
 from engine.limits import EngineLimits
 from engine.observing import Silent
 from engine.parts import Parts
+from engine.recovering import LOSSES_MAX
 from engine.routing import Loaded, TopicRoute, make_routes
 from engine.store.contract import LostRunsError, RefusedByStoreError, Store
 from engine.store.values import Commit

@@ -1,4 +1,4 @@
-"""A TCP proxy on loopback that breaks connections at a chosen byte."""
+"""A TCP proxy on loopback that breaks connections to Postgres at a chosen byte."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Self
 HOST = "127.0.0.1"
 CHUNK_BYTES = 65_536
 REQUEST_BYTES_MAX = 1_048_576
+READY_BYTES = 6
 
 
 class When(enum.Enum):
@@ -29,13 +30,20 @@ def is_commit(request: bytes) -> bool:
     return b"COMMIT;\0" in request or b"COMMIT\0" in request
 
 
+def is_ready(answer: bytes) -> bool:
+    """Whether these bytes of Postgres end with its word that it is ready for the next query."""
+    return answer[-READY_BYTES:-1] == b"Z\0\0\0\5"
+
+
 class _Connection:
-    """One client, one server connection, and what the client has sent since the server last spoke."""
+    """One client, one server connection, and what the client has sent since the server last answered."""
 
     def __init__(self, client: asyncio.StreamWriter, server: asyncio.StreamWriter) -> None:
         self.client = client
         self.server = server
         self.request = b""
+        self.answer = b""
+        """The end of what the server has sent."""
         self.withholds_answer = False
 
     def cut(self) -> None:
@@ -44,7 +52,7 @@ class _Connection:
 
 
 class FaultProxy:
-    """Forwards a port of loopback to a server until told otherwise. An async context manager.
+    """Forwards a port of loopback to a Postgres until told otherwise. An async context manager.
 
     `cuts` counts the connections that were broken by `cut_when`.
     """
@@ -89,8 +97,8 @@ class FaultProxy:
     def cut_when(self, matches: Callable[[bytes], bool], when: When = When.BEFORE, *, times: int = 1) -> None:
         """Break the connection of the next `times` requests that match.
 
-        `matches` is given all that one client has sent since the server last sent something to it, so that a
-        message in pieces is seen whole.
+        `matches` is given all that one client has sent since the server last answered, so that a message in pieces is
+        seen whole.
         """
         self._matches, self._when, self._times = matches, when, times
         self._happened.clear()
@@ -150,10 +158,12 @@ class FaultProxy:
     async def _forward_answers(self, reader: asyncio.StreamReader, connection: _Connection) -> None:
         with contextlib.suppress(ConnectionError):
             while chunk := await reader.read(CHUNK_BYTES):
-                if connection.withholds_answer:
-                    self._count_cut()
-                    break
-                connection.request = b""
+                connection.answer = (connection.answer + chunk)[-READY_BYTES:]
+                if is_ready(connection.answer):
+                    if connection.withholds_answer:
+                        self._count_cut()
+                        break
+                    connection.request = b""
                 await _pass_on(chunk, connection.client)
             else:
                 with contextlib.suppress(OSError, RuntimeError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -31,6 +31,19 @@ if TYPE_CHECKING:
     Connection = asyncpg.Connection[Any]
 else:  # at run time asyncpg's class takes no parameters
     Connection = asyncpg.Connection
+
+
+class CopyingConnection(Connection):
+    """A connection that sends a COPY together with other statements."""
+
+    async def copy_among(self, statements: str, data: memoryview | AsyncIterable[memoryview]) -> str:
+        """Do these statements, one of which is a COPY from here, in one message; returns what the last of them says.
+
+        Not by ``copy_to_table``, which writes the statement itself: what it sends the statement with takes any.
+        """
+        status: str = await self._copy_in(statements, data, None)  # type: ignore[attr-defined]  # stubs know no such
+        return status
+
 
 _SETTINGS = {
     "lock_timeout": f"{LOCK_TIMEOUT_SECONDS}s",
@@ -108,7 +121,7 @@ def _is_of_closed_transport(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and "the handler is closed" in str(error)
 
 
-async def connect(dsn: str, *, name: str = "pointsman", for_engine: bool = True) -> Connection:
+async def connect(dsn: str, *, name: str = "pointsman", for_engine: bool = True) -> CopyingConnection:
     """A connection with the engine's settings; ``for_engine=False`` leaves the planner free, for reading.
 
     Raises:
@@ -119,7 +132,10 @@ async def connect(dsn: str, *, name: str = "pointsman", for_engine: bool = True)
     settings = {"application_name": name} | (_SETTINGS if for_engine else {})
     try:
         connection = await asyncpg.connect(
-            dsn, server_settings=settings, command_timeout=COMMAND_TIMEOUT_SECONDS if for_engine else None
+            dsn,
+            server_settings=settings,
+            command_timeout=COMMAND_TIMEOUT_SECONDS if for_engine else None,
+            connection_class=CopyingConnection,
         )
     except (OSError, TimeoutError, postgres.PostgresError, postgres.InterfaceError, ValueError) as error:
         raise ServiceUnreachableError(_cannot_connect(dsn, error)) from error

@@ -9,13 +9,10 @@ from __future__ import annotations
 import struct
 from collections.abc import AsyncIterator, Iterable, Sequence
 from datetime import datetime, timedelta
-from typing import Any
 
 from engine.log import HASH_BYTES, POSTGRES_EPOCH
-from engine.store.connecting import Connection
-from engine.store.queries import columns_of
 from statemachines.following import wakes_at
-from statemachines.memory import microseconds_of, time_of
+from statemachines.memory import microseconds_of
 from statemachines.run import Run
 
 MESSAGE_BYTES_MAX = 16 * 1024 * 1024
@@ -41,38 +38,23 @@ _NOTHING_DUE = _length(0) + _NULL
 _POSTGRES_EPOCH = microseconds_of(POSTGRES_EPOCH)
 
 
-async def copy(connection: Connection, table: str, rows: Iterable[bytes], columns: Sequence[str]) -> None:
-    """Copy packed rows into a table of the schema ``pointsman``, or a temporary one (``pg_temp``)."""
-    schema, _, name = table.rpartition(".")
+def copied(
+    table: str, rows: Iterable[bytes], columns: Sequence[str]
+) -> tuple[str, memoryview | AsyncIterator[memoryview]]:
+    """The statement that copies packed rows into a table, and what is sent behind it.
+
+    What is at hand as a whole is sent without waiting for an answer; a file would be read by a thread, which gets the
+    interpreter's lock only every few milliseconds.
+    """
     data = memoryview(b"".join((_BEGINNING, *rows, _END)))
-    # What is at hand as a whole is sent behind the statement, without waiting for an answer; a file would be read by a
-    # thread, which gets the interpreter's lock only every few milliseconds.
-    source: Any = data if len(data) <= MESSAGE_BYTES_MAX else _pieces(data)  # its stubs know no buffers
-    await connection.copy_to_table(
-        name, source=source, columns=columns, schema_name=schema or None, format="binary"
-    )
+    names = ", ".join(f'"{one}"' for one in columns)
+    statement = f"copy {table} ({names}) from stdin with (format binary)"
+    return statement, data if len(data) <= MESSAGE_BYTES_MAX else _pieces(data)
 
 
 async def _pieces(data: memoryview) -> AsyncIterator[memoryview]:
     for at in range(0, len(data), MESSAGE_BYTES_MAX):
         yield data[at : at + MESSAGE_BYTES_MAX]
-
-
-def change_columns(changed: Iterable[tuple[int, Run]]) -> list[list[Any]]:
-    """The same as arrays, for a few."""
-    rows = [
-        (
-            run.id, run.updated, old, run.sequence, run.definition, run.held, run.waiting, run.status,
-            run.configuration, run.recent, run.hash, run.context, run.memory, _wake_time(run),
-        )
-        for old, run in changed
-    ]  # fmt: skip
-    return columns_of(rows)
-
-
-def _wake_time(run: Run) -> datetime | None:
-    at = wakes_at(run) if run.memory or run.deferred else None
-    return None if at is None else time_of(at)
 
 
 def pack_changes(changed: Iterable[tuple[int, Run]]) -> list[bytes]:

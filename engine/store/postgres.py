@@ -11,10 +11,11 @@ from typing import Any
 from connectors.source import Partition
 from engine import outbox
 from engine.log import Kind
-from engine.store.connecting import Connection, connect, translated
+from engine.store.connecting import Connection, CopyingConnection, connect, translated
 from engine.store.contract import TOKENS_FORGOTTEN_MAX, TOKENS_KEPT
 from engine.store.executing import Executions
 from engine.store.queries import columns_of, load
+from engine.store.script import prepare
 from engine.store.silence import ending_silent_blockers
 from engine.store.values import (
     Applied,
@@ -51,7 +52,7 @@ class PostgresStore(Executions):
 
     def __init__(
         self,
-        connections: tuple[Connection, Connection, Connection],
+        connections: tuple[CopyingConnection, Connection, Connection],
         namespace: str,
         group: str,
         cluster: str,
@@ -72,7 +73,7 @@ class PostgresStore(Executions):
     @classmethod
     async def open(cls, dsn: str, *, namespace: str, group: str, cluster: str) -> PostgresStore:
         """Connect. The schema must have been checked."""
-        opened: list[Connection] = []
+        opened: list[CopyingConnection] = []
         try:
             for what in ("writing", "reading", "looking"):
                 # One by one, so that those before are closed where one fails.
@@ -81,7 +82,7 @@ class PostgresStore(Executions):
             async with translated(writer):
                 lane = await outbox.lane_for(writer, namespace, 0)
                 await writer.execute("select pointsman.ensure_partitions()")
-                await writer.execute(_SQL["make_run_changes"])
+                await prepare(writer)
         except BaseException:
             for connection in opened:
                 connection.terminate()
@@ -343,14 +344,12 @@ class PostgresStore(Executions):
         async with self._translated(), ending_silent_blockers(writer, self._dsn):
             try:
                 begun, self._in_transaction = self._in_transaction, False
-                ticket = await self._writing.write(commit, begun=begun)
-                await writer.execute("commit")
+                return await self._writing.commit(commit, begun=begun)
             except BaseException:
                 # A connection that broke or was cancelled in the middle cannot roll back; the server does it then.
                 with contextlib.suppress(Exception):
                     await writer.execute("rollback", timeout=5)
                 raise
-        return ticket
 
 
 def _due_run(pipeline: int, wake_at: datetime, *columns: Any) -> DueRun:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import asyncpg
 import orjson
 
 from engine import outbox
@@ -12,47 +13,95 @@ from engine.dead_letters import numbered
 from engine.homes import home_of
 from engine.log import COLUMNS, PIPELINE_PAUSED, Kind
 from engine.store.attributes import write_attributes
-from engine.store.connecting import Connection
+from engine.store.connecting import CopyingConnection
 from engine.store.contract import LostPositionsError, LostRunsError, TokenTakenError
 from engine.store.copying import (
     CHANGE_COLUMNS,
     RUN_COLUMNS,
-    change_columns,
-    copy,
     pack_changes,
     pack_runs,
 )
+from engine.store.literals import numbers, numbers_or_null, texts
 from engine.store.queries import columns_of, load
+from engine.store.script import Script
 from engine.store.values import AskedExecution, Command, Commit, FollowUp, Operation, Release
 from statemachines.run import Run
 
 _SQL = load("store")
 RELEASED_AT_ONCE_MAX = 2_000
 """So many runs are asked to go on in one transaction once their pipeline is resumed."""
-FEW_CHANGES_MAX = 500
-"""So many runs are changed by a statement with arrays; more by COPY and a statement: less work, but one more answer."""
+LOST_POSITIONS, LOST_RUNS = "PM001", "PM002"
+"""What ``pointsman.expect`` says where another engine was first."""
 
 
 class Writing:
     """Writes commits on one connection."""
 
-    def __init__(self, writer: Connection, namespace: str, lane: int) -> None:
+    def __init__(self, writer: CopyingConnection, namespace: str, lane: int) -> None:
         self._writer = writer
         self._namespace = namespace
         self._lane = lane
 
-    async def write(self, commit: Commit, *, begun: bool) -> int | None:
-        """Write all of it, in the transaction that has ``begun`` or a new one; returns its ticket, if it publishes.
+    async def commit(self, commit: Commit, *, begun: bool) -> int | None:
+        """Write all of it, in the transaction that has ``begun`` or a new one, and commit that; returns its ticket, if
+        it publishes.
 
         Raises:
-            LostPositionsError, LostRunsError: nothing of it may be committed.
+            LostPositionsError, LostRunsError: nothing of it is committed.
         """
-        await self._move_positions(commit, "" if begun else "begin;")
-        await self._consume_commands(commit)
-        await self._change_runs(commit)
-        if commit.last and await self._writer.fetchval(_SQL["count_succeeded"], *columns_of(commit.last)):
-            raise LostRunsError("another engine began the next run of a key first")
-        await self._create_runs(commit)
+        try:
+            return await self._commit(commit, begun=begun)
+        except asyncpg.PostgresError as error:
+            if error.sqlstate == LOST_POSITIONS:
+                raise LostPositionsError(await self._which_are_lost(commit)) from None
+            if error.sqlstate == LOST_RUNS:
+                raise LostRunsError("another engine moved a run first") from None
+            raise
+
+    async def _commit(self, commit: Commit, *, begun: bool) -> int | None:
+        script = Script(self._writer)
+        if not begun:
+            script.say("begin")
+        if commit.positions:
+            ids, *columns = columns_of(commit.positions)
+            script.execute("move_positions", numbers(ids), *map(numbers_or_null, columns))
+        if commit.commands or commit.follow_up is not None or commit.going_on or commit.sent:
+            await script.hear()
+            await self._consume_commands(commit)
+        await self._change_runs(script, commit)
+        if commit.last:
+            await script.hear()
+            if await self._writer.fetchval(_SQL["count_succeeded"], *columns_of(commit.last)):
+                raise LostRunsError("another engine began the next run of a key first")
+        await self._create_runs(script, commit)
+        if commit.executions_over:
+            # The rows of their runs are locked already, by the statements that moved them.
+            script.execute("remove_executions", *map(numbers, columns_of(commit.executions_over)))
+        first = [one for one in commit.executions_asked if one.is_first]
+        again = [one[:-1] for one in commit.executions_asked if not one.is_first]
+        if first:
+            script.execute("add_first", commit.at.isoformat(), None, None, *_arrays_of_first(first))
+        if commit.attributes or commit.tokens or commit.tokens_over or commit.judged or commit.retired:
+            await script.hear()
+            await self._write_of_runs(commit)
+        is_all = not (again or commit.promised or _has_extras(commit))
+        tells_others = commit.tells_others and (commit.executions_over or commit.executions_asked)
+        # Whoever serves the homes of executions need not be who commits this.
+        end = "notify pointsman_steps; commit" if tells_others else "commit"
+        if commit.rows:
+            await script.copy("pointsman.events", commit.rows, COLUMNS, then=end if is_all else "")
+            if is_all:
+                return None
+        ticket = None
+        if not is_all:
+            await script.hear()
+            ticket = await self._write_rest(commit)
+        script.say(end)
+        await script.hear()
+        return ticket
+
+    async def _write_of_runs(self, commit: Commit) -> None:
+        """What else there is of runs that are changed, and of those that are not and must still be as they were."""
         if commit.attributes:
             await write_attributes(self._writer, commit.attributes)
         if commit.tokens or commit.tokens_over:
@@ -65,9 +114,14 @@ class Writing:
             unmoved = await self._writer.fetchval(_SQL["lock_unmoved"], *columns_of(sorted(commit.retired)))
             if unmoved != len(commit.retired):
                 raise LostRunsError("another engine moved a run that had ended first")
-        if commit.rows:
-            await copy(self._writer, "pointsman.events", commit.rows, COLUMNS)
-        await self._write_executions(commit)
+
+    async def _write_rest(self, commit: Commit) -> int | None:
+        """What is written behind the log; returns the ticket of what is published, which comes last of all."""
+        again = [one[:-1] for one in commit.executions_asked if not one.is_first]
+        if again:
+            await self._writer.execute(_SQL["add_executions"], *columns_of(again))
+        if commit.promised:
+            await self._begin_promised(commit)
         if not _has_extras(commit):
             return None
         out = list(commit.out)
@@ -80,26 +134,13 @@ class Writing:
         await self._write_pauses(commit)
         return await outbox.put(self._writer, self._lane, outbox.encode(out)) if out else None
 
-    async def _move_positions(self, commit: Commit, begin: str) -> None:
-        moves = commit.positions
-        if not moves:
-            if begin:
-                await self._writer.execute(begin)
-            return
-        columns = columns_of(moves)
-        numbers = tuple(",".join(map(_written, column)) for column in columns)
-        status = await self._writer.execute(begin + _SQL["move_positions"] % numbers)
-        if status != f"UPDATE {len(moves)}":
-            ids, epochs, olds, _, _ = columns
-            raise LostPositionsError(await self._which_are_lost(ids, epochs, olds))
-
-    async def _which_are_lost(self, ids: list[int], epochs: list[int], olds: list[int]) -> set[int]:
-        # The transaction has moved those that are ours, so it is asked about after it is gone.
+    async def _which_are_lost(self, commit: Commit) -> set[int]:
+        # The transaction is broken, so it is asked behind it.
+        ids, epochs, olds, _, _ = columns_of(commit.positions)
         await self._writer.execute("rollback")
         rows = await self._writer.fetch(
             "select id, epoch, position from pointsman.positions where id = any ($1::int[])", ids
         )
-        await self._writer.execute("begin")
         now = {number: (epoch, position) for number, epoch, position in rows}
         held = zip(ids, epochs, olds, strict=True)
         lost = {number for number, epoch, old in held if now.get(number) != (epoch, old)}
@@ -123,47 +164,21 @@ class Writing:
         if commit.going_on or commit.sent:
             await self._writer.execute("notify pointsman_inbox")
 
-    async def _change_runs(self, commit: Commit) -> None:
-        if not commit.changed:
-            return
-        changed = sorted(commit.changed, key=_by_run_id)
-        if len(changed) <= FEW_CHANGES_MAX:
-            status = await self._writer.execute(_SQL["change_few_runs"], *change_columns(changed))
-        else:
-            await copy(self._writer, "run_changes", pack_changes(changed), CHANGE_COLUMNS)
-            status = await self._writer.execute(_SQL["change_runs"])
-        if status != f"UPDATE {len(changed)}":
-            raise LostRunsError("another engine moved a run first")
+    async def _change_runs(self, script: Script, commit: Commit) -> None:
+        if commit.changed:
+            changed = sorted(commit.changed, key=_by_run_id)
+            await script.copy("pg_temp.run_changes", pack_changes(changed), CHANGE_COLUMNS)
+            script.execute("change_runs", str(len(changed)))
 
-    async def _create_runs(self, commit: Commit) -> None:
+    async def _create_runs(self, script: Script, commit: Commit) -> None:
         if commit.created:
             created = sorted(commit.created, key=_by_run_id)
-            await copy(self._writer, "pointsman.runs", pack_runs(created), RUN_COLUMNS)
-
-    async def _write_executions(self, commit: Commit) -> None:
-        # The rows of their runs are locked already, by the statements that moved them.
-        if commit.executions_over:
-            await self._writer.execute(_SQL["remove_executions"], *columns_of(commit.executions_over))
-        if commit.executions_asked:
-            await self._ask(commit)
-        if commit.promised:
-            await self._begin_promised(commit)
-        if commit.tells_others and (commit.executions_over or commit.executions_asked):
-            # Whoever serves their homes need not be who commits this.
-            await self._writer.execute("notify pointsman_steps")
-
-    async def _ask(self, commit: Commit) -> None:
-        first = [one for one in commit.executions_asked if one.is_first]
-        rest = [one[:-1] for one in commit.executions_asked if not one.is_first]
-        if first:
-            await self._writer.execute(_SQL["add_first"], commit.at, None, None, *_columns_of_first(first))
-        if rest:
-            await self._writer.execute(_SQL["add_executions"], *columns_of(rest))
+            await script.copy("pointsman.runs", pack_runs(created), RUN_COLUMNS)
 
     async def _begin_promised(self, commit: Commit) -> None:
         who = commit.promised_to, commit.promised_at
-        columns = _columns_of_first([one.asked for one in commit.promised])
-        found = await self._writer.fetch(_SQL["begin_first"], commit.at, *who, *columns)
+        arrays = _arrays_of_first([one.asked for one in commit.promised])
+        found = await self._writer.fetch(_SQL["begin_first"], commit.at, *who, *arrays)
         rows = {row[:3]: row for row in map(tuple, found)}
         for one in commit.promised:
             _, _, _, number, home, made = rows[one.asked.address]
@@ -254,26 +269,23 @@ def _has_extras(commit: Commit) -> bool:
     )  # fmt: skip
 
 
-def _written(number: int | None) -> str:
-    return "null" if number is None else str(int(number))
-
-
 def _by_run_id(item: tuple[int, Run]) -> int:
     return item[1].id
 
 
-def _columns_of_first(asked: Sequence[AskedExecution]) -> list[list[Any] | None]:
-    """As little as says it all: to look at each value of an array takes longer than Postgres has with it."""
+def _arrays_of_first(asked: Sequence[AskedExecution]) -> list[str | None]:
+    """As little as says it all."""
     places = list(dict.fromkeys((one.pipeline, one.step) for one in asked))
     number_of = {place: number for number, place in enumerate(places, start=1)}
     undoes = any(one.of for one in asked)
     return [
-        *columns_of(places),
-        [number_of[one.pipeline, one.step] for one in asked],
-        [home_of(one.key) for one in asked],
-        [one.run for one in asked],
-        [one.sequence for one in asked],
-        [one.number for one in asked],
-        [one.of for one in asked] if undoes else None,
-        [one.made for one in asked] if undoes else None,
+        numbers([pipeline for pipeline, _ in places]),
+        texts([step for _, step in places]),
+        numbers([number_of[one.pipeline, one.step] for one in asked]),
+        numbers([home_of(one.key) for one in asked]),
+        numbers([one.run for one in asked]),
+        numbers([one.sequence for one in asked]),
+        numbers([one.number for one in asked]),
+        texts([one.of for one in asked]) if undoes else None,
+        numbers([one.made for one in asked]) if undoes else None,
     ]

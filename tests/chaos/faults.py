@@ -25,6 +25,7 @@ SESSION_SECONDS = 10.0
 AIM_TRIES = 40
 PATIENCE_SECONDS = 240.0
 """For what comes sooner or later, whatever else is being killed meanwhile."""
+COPY_DONE = b"c\0\0\0\4"
 _TERMINATE = """
 select application_name, pg_terminate_backend(pid) from pg_stat_activity
 where client_port = any ($1::int[]) and backend_xid is not null
@@ -32,8 +33,10 @@ where client_port = any ($1::int[]) and backend_xid is not null
 
 
 def is_engine_commit(request: bytes) -> bool:
-    """Whether these bytes carry the COMMIT of an engine's batch, as a simple query."""
-    return b"Q\0\0\0\x0bcommit\0" in request
+    """Whether these bytes carry the COMMIT of an engine's batch, to their end: behind its message are rows to copy."""
+    if b"from stdin" in request:
+        return b"commit\0" in request and request.endswith(COPY_DONE)
+    return request.endswith(b"commit\0")
 
 
 @dataclass(slots=True)

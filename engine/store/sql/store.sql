@@ -43,13 +43,15 @@ from locked where p.id = locked.id
 returning p.id, p.topic, p.partition, p.position, p.epoch
 
 -- name: move_positions
--- The numbers are written out in the arrays, so that "begin" can stand before it in one message: one with parameters has
--- a single statement.
-update pointsman.positions p
-set position = move.new, updated = now(), record_time = coalesce(move.record_time, p.record_time)
-from unnest('{%s}'::int[], '{%s}'::bigint[], '{%s}'::bigint[], '{%s}'::bigint[], '{%s}'::bigint[])
-    as move (id, epoch, old, new, record_time)
-where p.id = move.id and p.epoch = move.epoch and p.position = move.old
+with moved as (
+    update pointsman.positions p
+    set position = move.new, updated = now(), record_time = coalesce(move.record_time, p.record_time)
+    from unnest($1::int[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[])
+        as move (id, epoch, old, new, record_time)
+    where p.id = move.id and p.epoch = move.epoch and p.position = move.old
+    returning 1
+)
+select pointsman.expect(count(*), cardinality($1), 'PM001') from moved
 
 -- name: load_runs
 select distinct on (key) id, key, generation, sequence, status, configuration, context, recent, hash, definition,
@@ -69,24 +71,16 @@ create temporary table if not exists run_changes (
 ) on commit delete rows
 
 -- name: change_runs
-update pointsman.runs r
-set updated = new.updated, sequence = new.sequence, definition = new.definition, held = new.held,
-    waiting = new.waiting, status = new.status, configuration = new.configuration, recent = new.recent,
-    hash = new.hash, context = new.context, memory = new.memory, wake_at = new.wake_at
-from pg_temp.run_changes new
-where r.id = new.id and r.sequence = new.old
-
--- name: change_few_runs
-update pointsman.runs r
-set updated = new.updated, sequence = new.sequence, definition = new.definition, held = new.held,
-    waiting = new.waiting, status = new.status, configuration = new.configuration, recent = new.recent,
-    hash = new.hash, context = new.context, memory = new.memory, wake_at = new.wake_at
-from unnest(
-    $1::bigint[], $2::timestamptz[], $3::int[], $4::int[], $5::int[], $6::int[], $7::int[], $8::smallint[], $9::text[],
-    $10::bytea[], $11::bytea[], $12::bytea[], $13::bytea[], $14::timestamptz[]
-) as new (id, updated, old, sequence, definition, held, waiting, status, configuration, recent, hash, context, memory,
-    wake_at)
-where r.id = new.id and r.sequence = new.old
+with changed as (
+    update pointsman.runs r
+    set updated = new.updated, sequence = new.sequence, definition = new.definition, held = new.held,
+        waiting = new.waiting, status = new.status, configuration = new.configuration, recent = new.recent,
+        hash = new.hash, context = new.context, memory = new.memory, wake_at = new.wake_at
+    from pg_temp.run_changes new
+    where r.id = new.id and r.sequence = new.old
+    returning 1
+)
+select pointsman.expect(count(*), $1::bigint, 'PM002') from changed
 
 -- name: write_attributes
 insert into pointsman.run_attributes (run, attributes)

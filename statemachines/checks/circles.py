@@ -46,10 +46,17 @@ def circles(tree: Tree) -> list[list[Move]]:
 def _next(move: Move, tree: Tree) -> list[Move]:
     """What is certain to be taken after a transition, in one region or another."""
     if not move.targets:
-        return [move]
+        return [move] if _comes_first_anywhere(move, tree) else []
     leaves = [one for one in tree.entered(tree.domain(move), tree.targets(move)) if tree.is_leaf(one)]
     found = (first_eventless(leaf, tree) for leaf in leaves)
     return [one for one in dict.fromkeys(found) if one is not None and tree.is_certain(one)]
+
+
+def _comes_first_anywhere(move: Move, tree: Tree) -> bool:
+    """Whether it is asked first in any state; where another one is, what this one does may let that one hold."""
+    source = None if move.source is None else tree.named[move.source]
+    leaves = (one for one in tree.named.values() if tree.is_leaf(one) and source in (*tree.chain(one), None))
+    return any(first_eventless(leaf, tree) is move for leaf in leaves)
 
 
 def first_eventless(leaf: Some, tree: Tree) -> Move | None:

@@ -39,6 +39,7 @@ def looping(*ways: tuple[str, str | list[str] | None]) -> Flow:
     ("ways", "circle"),
     [
         ([("first", None)], "first -> first"),
+        ([("box", None)], "box -> box"),
         ([("first", "first")], "first -> first"),
         ([("box", "second")], "box -> box"),
         ([("box", "box")], "box -> box"),
@@ -82,6 +83,12 @@ def guarded_first(flow: Flow) -> None:
     state_of(flow, "second").always(to="first")
 
 
+def counting(flow: Flow) -> None:
+    """Stays until what it counts lets the one before it hold."""
+    state_of(flow, "first").always(to="done", when=yes)
+    state_of(flow, "first").always(do=note)
+
+
 def guarded(flow: Flow) -> None:
     state_of(flow, "first").always(to="second")
     state_of(flow, "second").always(to="first", when=no)
@@ -117,6 +124,7 @@ def straight(flow: Flow) -> None:
     "add",
     [
         guarded_first,
+        counting,
         guarded,
         through_a_history,
         guarded_in_the_state_inside,

@@ -408,9 +408,10 @@ class Pipeline(Generic[C]):
         do: Callable[[C, E], Out] | None = None,
     ) -> None:
         """Let an event start a run: ``build`` makes its context, ``do`` may ask for effects."""
-        place, stranger = calling_place(), _first_stranger((to,), self)
-        target = None if to is None else str(to)
-        self.starts.append(Start(event, build, target, do, place, stranger))
+        place, targets = calling_place(), _targets(to)
+        stranger, several = _first_stranger(targets, self), isinstance(to, list | tuple)
+        target = ", ".join(map(str, targets)) if targets else None
+        self.starts.append(Start(event, build, target, do, place, stranger, several))
 
     def key(self, event: type[Event], *, by: KeyBy) -> None:
         """Say which run of this pipeline an event belongs to, whatever its class says; as ``key=`` of a class does."""

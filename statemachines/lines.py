@@ -80,6 +80,8 @@ class Start:
     place: Place
     stranger: str | None = None
     """The pipeline that the target is a state of, where that is another one; a mistake."""
+    several: bool = False
+    """Whether it was given a list of targets; a mistake."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

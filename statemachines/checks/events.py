@@ -44,6 +44,9 @@ def _not_classes(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
             state = line.source if isinstance(line, Move) else None
             message = f"a transition takes a class of events, not {given!r}"
             cure = "Define a subclass of Event, or make one with Event.named('the.type')"
+            if isinstance(given, list | tuple | set | frozenset):
+                message = "a transition takes one class of events, not several"
+                cure = "Write a transition for each of them, or take a class whose type is a pattern, as 'order.*'"
             yield Mistake(message, cure, line.place, state=state)
 
 

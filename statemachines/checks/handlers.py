@@ -29,6 +29,9 @@ def find(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
         if not callable(handler.function):
             message = f"the {handler.role} is not a function but {handler.function!r}"
             cure = f"Give a function of {handler.wanted}, without calling it"
+            if isinstance(handler.function, list | tuple):
+                message = f"the {handler.role} is one function, not a list of them"
+                cure = f"Give one function of {handler.wanted} that calls them"
             yield _mistake(handler, message, cure)
         elif _is_async(handler.function):
             message = f"the {handler.role} {name_of(handler.function)} is async, but nothing awaits it"

@@ -50,6 +50,15 @@ def test_targets_of_start_events_are_looked_at_too() -> None:
     assert "no state 'closed'" in the_mistake(flow).message
 
 
+@pytest.mark.parametrize("to", [["open", "done"], ("open", "done")])
+def test_a_start_event_names_one_target(to: Any) -> None:
+    flow = right()
+    flow.start(Asked, build, to=to)
+    mistake = the_mistake(flow)
+    assert mistake.message == "a run begins in one state, not in open, done"
+    assert mistake.cure == "Name the state around them, which says by initially(to=[...]) where it begins"
+
+
 def test_a_target_in_another_pipeline_is_not_taken_for_one_s_own() -> None:
     flow = right()
     state_of(flow, "open").on(Asked, to=state_of(right("other"), "done"))
@@ -269,6 +278,17 @@ def test_a_transition_takes_a_class_of_events() -> None:
     mistake = the_mistake(flow)
     assert mistake.message == "a transition takes a class of events, not 'asked'"
     assert mistake.state == "open"
+
+
+@pytest.mark.parametrize("several", [[Asked, Ended], (Asked, Ended)])
+def test_a_transition_takes_one_class_of_events(several: Any) -> None:
+    flow = right()
+    state_of(flow, "open").on(several, to="done")
+    mistake = the_mistake(flow)
+    assert mistake.message == "a transition takes one class of events, not several"
+    assert mistake.cure.startswith(
+        "Write a transition for each of them, or take a class whose type is a pattern"
+    )
 
 
 @pytest.mark.parametrize("name", ["", " ", "a b", "a\tb", "a\u00a0b", "nul\0", "lone \ud800", "x" * 256, 5])

@@ -139,6 +139,8 @@ class AsyncCallable:
     [
         ({"do": 5}, "the action is not a function but 5"),
         ({"when": "yes"}, "the guard is not a function but 'yes'"),
+        ({"do": [one, three]}, "the action is one function, not a list of them"),
+        ({"when": (one,)}, "the guard is one function, not a list of them"),
         ({"do": awaited}, "the action awaited is async, but nothing awaits it"),
         ({"when": awaited}, "the guard awaited is async, but nothing awaits it"),
         ({"when": partial(awaited, Empty())}, "the guard awaited is async, but nothing awaits it"),

@@ -39,6 +39,7 @@ def _targets(move: Move, tree: Tree) -> Iterator[Mistake]:
         yield of(move, message, ONE_EACH)
     elif move.source is not None and targets:
         yield from _sibling_region(move, tree.named[move.source], targets, tree)
+        yield from _own_region(move, tree.named[move.source], targets, tree)
 
 
 def _sibling_region(move: Move, source: Some, targets: list[Some], tree: Tree) -> Iterator[Mistake]:
@@ -51,6 +52,22 @@ def _sibling_region(move: Move, source: Some, targets: list[Some], tree: Tree) -
             )
             cure = "Put it on the state with the regions, or raise an event that the other region takes"
             yield of(move, message, cure)
+            return
+
+
+def _own_region(move: Move, source: Some, targets: list[Some], tree: Tree) -> Iterator[Mistake]:
+    """By the text it leaves and enters all regions, which who names only one of them may not expect."""
+    domain = tree.domain(move)
+    for region in tree.chain(source):
+        around = region.parent
+        only = region.kind == "region" and all(region in tree.chain(target) for target in targets)
+        if only and around is not None and region is not domain and tree.is_within(region, domain):
+            message = f"the transition leaves and enters all regions of {around.name!r}, and not {region.name!r} alone"
+            cure = (
+                f"Have {region.name!r} take it, without reenter, to begin anew what is inside; "
+                f"or {around.name!r}, if all are meant"
+            )
+            yield of(move, message, cure, severity="warning")
             return
 
 

@@ -10,6 +10,7 @@ import pytest
 from statemachines import Done, Event, Failed, in_state
 from statemachines.limits import STATE_DEPTH_MAX
 from statemachines.machine import compile_pipeline
+from statemachines.testkit import given
 from statemachines.validation import find_mistakes
 from tests.unit import charted
 from tests.unit.charted import (
@@ -23,6 +24,7 @@ from tests.unit.charted import (
 )
 from tests.unit.mistaken import (
     Asked,
+    Begun,
     Ended,
     Flow,
     awaited,
@@ -301,6 +303,54 @@ def test_an_unknown_one_of_several_targets_is_named_with_what_was_meant() -> Non
         "there is no state 'left-of' to go to",
         "Did you mean 'left-off'?",
     )
+
+
+@pytest.mark.parametrize(
+    ("source", "to", "reenter"),
+    [
+        ("left", "left", True),
+        ("left", "left-off", True),
+        ("left-on", "left", False),
+        ("left-on", "left", True),
+    ],
+)
+def test_a_transition_that_names_its_region_and_leaves_all_is_a_warning(
+    source: str, to: str, *, reenter: bool
+) -> None:
+    flow = parallel()
+    state_of(flow, source).on(Said, to=to, reenter=reenter)
+    mistake = the_mistake(flow, "warning")
+    assert mistake.message == "the transition leaves and enters all regions of 'both', and not 'left' alone"
+    assert mistake.cure == (
+        "Have 'left' take it, without reenter, to begin anew what is inside; or 'both', if all are meant"
+    )
+    assert (mistake.state, mistake.event) == (source, "said")
+    entered: list[str] = []
+    state_of(flow, "right").entry(lambda _context, _event: entered.append("right"))
+    case = given(flow, Begun(name="test"), Asked())
+    entered.clear()
+    case.when(Said())
+    assert entered
+
+
+@pytest.mark.parametrize(
+    ("source", "to", "reenter"),
+    [
+        ("left", "left", False),
+        ("left", "left-off", False),
+        ("left-on", "left-on", True),
+        ("left-on", "left-off", False),
+        ("left-on", ["left-off", "right-off"], False),
+        ("both", "left", False),
+        ("both", "both", True),
+    ],
+)
+def test_a_transition_within_its_region_or_of_the_state_around_all_is_no_mistake(
+    source: str, to: Any, *, reenter: bool
+) -> None:
+    flow = parallel()
+    state_of(flow, source).on(Said, to=to, reenter=reenter)
+    assert [str(one) for one in find_mistakes(flow)] == []
 
 
 def test_reenter_without_a_target_is_a_warning() -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 from base64 import b64decode, b64encode
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -38,10 +39,16 @@ DUE_MAX = 100
 
 
 class Lived:
-    """A run of a chart; with ``dies`` nothing but the run's row is left after each commit."""
+    """A run of a chart; with ``dies`` nothing but the run's row is left after each commit.
 
-    def __init__(self, path: Path, *, dies: bool = False) -> None:
+    ``make`` makes the pipeline of the chart.
+    """
+
+    def __init__(
+        self, path: Path, *, dies: bool = False, make: Callable[[Path], Translated] = Translated
+    ) -> None:
         self._path = path
+        self._make = make
         self._dies = dies
         self.rows: list[LogRow] = []
         self._offsets = itertools.count()
@@ -109,7 +116,7 @@ class Lived:
         assert rerun.end() is None
 
     def _load(self, run: Run | None = None) -> None:
-        translated = Translated(self._path)
+        translated = self._make(self._path)
         self._basic = translated.basic
         topics = make_routes([Loaded(translated.machine(), 1, 1)], {})
         self._topic: TopicRoute = topics[TOPIC]

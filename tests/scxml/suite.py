@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -91,9 +91,9 @@ def path_of(name: str) -> Path:
     return FOLDER / f"{name}.scxml"
 
 
-def live(name: str, *, dies: bool = False) -> Lived:
+def live(name: str, *, dies: bool = False, make: Callable[[Path], Translated] = Translated) -> Lived:
     """Go through a test; AssertionError where anything is otherwise than it says."""
-    lived = Lived(path_of(name), dies=dies)
+    lived = Lived(path_of(name), dies=dies, make=make)
     if name.startswith(W3C):
         # The tests of the recommendation end in a state of this name, whatever comes in between.
         lived.pass_by(A_WHILE)

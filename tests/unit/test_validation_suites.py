@@ -18,6 +18,7 @@ from tests.scxml.content import Model
 from tests.scxml.scxml_file import Translated
 from tests.scxml.suite import LEFT_OUT, NAMES, live, path_of
 
+DESCRIPTION = Path(__file__).parents[2] / "statemachines" / "README.md"
 HELD = [name for name in NAMES if name not in LEFT_OUT]
 
 
@@ -81,3 +82,9 @@ def test_validation_has_something_to_say_of_these_charts() -> None:
     )
     assert set(said) == set(kinds)
     assert said["never fires"] > 40
+
+
+def test_the_description_says_how_many_charts_have_mistakes() -> None:
+    said = " ".join(DESCRIPTION.read_text("utf-8").split())
+    mistaken = [name for name in HELD if any(mistake.severity == "error" for mistake in mistakes_of(name))]
+    assert f"{len(mistaken)} of the charts would be refused by validation" in said

@@ -54,7 +54,7 @@ def canonical_bytes(pipeline: Pipeline[Any]) -> bytes:
             {
                 "event": start.event.event_type(),
                 "build": name_of(start.build),
-                "target": start.target,
+                "target": [*start.targets] if len(start.targets) > 1 else start.target,
                 "action": name_of(start.action),
             }
             for start in pipeline.starts

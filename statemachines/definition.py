@@ -404,14 +404,16 @@ class Pipeline(Generic[C]):
         event: type[E],
         build: Callable[[E], C],
         *,
-        to: State[C] | str | None = None,
+        to: State[C] | str | Sequence[State[C] | str] | None = None,
         do: Callable[[C, E], Out] | None = None,
     ) -> None:
-        """Let an event start a run: ``build`` makes its context, ``do`` may ask for effects."""
+        """Let an event start a run: ``build`` makes its context, ``do`` may ask for effects.
+
+        It begins in the initial state, or in the one that ``to`` names, or in several, one in each of several regions.
+        """
         place, targets = calling_place(), _targets(to)
-        stranger, several = _first_stranger(targets, self), isinstance(to, list | tuple)
-        target = ", ".join(map(str, targets)) if targets else None
-        self.starts.append(Start(event, build, target, do, place, stranger, several))
+        stranger = _first_stranger(targets, self)
+        self.starts.append(Start(event, build, tuple(map(str, targets)), do, place, stranger))
 
     def key(self, event: type[Event], *, by: KeyBy) -> None:
         """Say which run of this pipeline an event belongs to, whatever its class says; as ``key=`` of a class does."""

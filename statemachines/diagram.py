@@ -105,6 +105,7 @@ class _Drawing:
     def __init__(self, pipeline: Pipeline[Any], marks: Marks) -> None:
         self._pipeline = pipeline
         self._marks = marks
+        self._forks = count()
         self._states: dict[str, State[Any]] = {}
         for state in pipeline.states:
             if isinstance(state.name, str):
@@ -231,10 +232,10 @@ class _Drawing:
     def _starts(self) -> Iterator[str]:
         initial = next((one.name for one in self._states.values() if one.initial and one.parent is None), "")
         for start in self._pipeline.starts:
-            target = self._ids.get(start.target or initial)
-            if target is not None:
-                label = _told(getattr(start.event, "__event_type__", ""), self._marks.starts.get(start))
-                yield f"[*] --> {target}: {_escaped(label)}"
+            targets = [self._ids[one] for one in start.targets or (initial,) if one in self._ids]
+            text = _escaped(_told(getattr(start.event, "__event_type__", ""), self._marks.starts.get(start)))
+            if targets:
+                yield from self._lead("[*]", targets, text)
 
     def _edges(self) -> Iterator[str]:
         """All on one event together; what any state takes is drawn from each of the outermost ones."""
@@ -246,31 +247,31 @@ class _Drawing:
                 for move in self._pipeline.moves:
                     if move.source == source and self._is_right(move) and self._may_come(move, state):
                         by_event.setdefault(move.event_type, []).append((state, move))
-        forks = count()
         for edges in by_event.values():
             for state, move in edges:
                 label = self._label(move)
                 into = None if move.scope is None else place_name(move.scope)
                 targets = (into,) if into in self._places else move.targets
-                yield from self._edge(state.name, move, targets, label, forks)
+                yield from self._edge(state.name, move, targets, label)
         for place, scope in self._places.items():
             for move in self._pipeline.moves:
                 is_taken = move.scope == scope or (place, move) in self._marks.moves
                 if is_taken and self._is_right(move):
-                    yield from self._edge(place, move, move.targets, f"undone after {_what(move)}", forks)
+                    yield from self._edge(place, move, move.targets, f"undone after {_what(move)}")
 
-    def _edge(
-        self, source: str, move: Move, targets: tuple[str, ...], label: str, forks: Iterator[int]
-    ) -> Iterator[str]:
+    def _edge(self, source: str, move: Move, targets: tuple[str, ...], label: str) -> Iterator[str]:
         text = _escaped(_told(label, self._marks.moves.get((source, move))))
+        yield from self._lead(self._ids[source], [self._ids[one] for one in targets or (source,)], text)
+
+    def _lead(self, source: str, targets: list[str], text: str) -> Iterator[str]:
+        """An arrow to the target; to several by way of a fork."""
         if len(targets) > 1:
-            fork = f"fork_{next(forks)}"
+            fork = f"fork_{next(self._forks)}"
             yield f"state {fork} <<fork>>"
-            yield f"{self._ids[source]} --> {fork}: {text}"
-            yield from (f"{fork} --> {self._ids[target]}" for target in targets)
+            yield f"{source} --> {fork}: {text}"
+            yield from (f"{fork} --> {target}" for target in targets)
         else:
-            target = targets[0] if targets else source
-            yield f"{self._ids[source]} --> {self._ids[target]}: {text}"
+            yield f"{source} --> {targets[0]}: {text}"
 
     def _is_right(self, move: Move) -> bool:
         known = all(target in self._ids for target in move.targets)

@@ -74,14 +74,17 @@ class Start:
 
     event: type[Event]
     build: Callable[..., Context]
-    target: str | None
-    """None: the initial state."""
+    targets: tuple[str, ...]
+    """None at all: the initial state. Several: one in each of several regions."""
     action: Callable[..., Out] | None
     place: Place
     stranger: str | None = None
-    """The pipeline that the target is a state of, where that is another one; a mistake."""
-    several: bool = False
-    """Whether it was given a list of targets; a mistake."""
+    """The pipeline that a target is a state of, where that is another one; a mistake."""
+
+    @property
+    def target(self) -> str | None:
+        """The only target, or the first of several; None where there is none."""
+        return self.targets[0] if self.targets else None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -221,10 +221,10 @@ def _keys(pipeline: Pipeline[Any], events: Mapping[str, type[Event]]) -> dict[st
 
 
 def _beginning(start: Start, initial: str, microsteps: Microsteps) -> Beginning:
-    target, action, action_name = start.target or initial, start.action, name_of(start.action)
+    targets, action, action_name = start.targets or (initial,), start.action, name_of(start.action)
     block = None if action is None else Block(action, action_name or "")
-    plan = microsteps.begin((microsteps.chart.numbers[target],), block)
-    return Beginning(target, start.build, name_of(start.build) or "", action, action_name, plan)
+    plan = microsteps.begin(tuple(microsteps.chart.numbers[target] for target in targets), block)
+    return Beginning(targets[0], start.build, name_of(start.build) or "", action, action_name, plan)
 
 
 def _moves_of(

@@ -29,6 +29,8 @@ def find(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
             yield from _beginning(state, state.beginning, tree)
         yield from _pseudo(state, tree)
         yield from _output(state)
+    for start in pipeline.starts:
+        yield from moves.begins(start, tree)
     for move in pipeline.moves:
         yield from moves.find(move, tree)
         yield from dones.find(move, tree)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 from statemachines.checks.tree import Some, Tree
-from statemachines.definition import Move
+from statemachines.definition import Move, Start
 from statemachines.events import is_event_class
 from statemachines.guards import has_tag, in_state
 from statemachines.mistakes import Mistake
@@ -23,6 +23,24 @@ def find(move: Move, tree: Tree) -> Iterator[Mistake]:
         yield from _guard(move, tree)
 
 
+def begins(start: Start, tree: Tree) -> Iterator[Mistake]:
+    """The mistake with several targets of a start event that cannot all be active."""
+    clash = _clash([tree.named[one] for one in start.targets if one in tree.named], tree)
+    if clash:
+        event = start.event.event_type() if is_event_class(start.event) else None
+        yield Mistake(clash, ONE_EACH, start.place, event=event)
+
+
+def _clash(targets: list[Some], tree: Tree) -> str:
+    """What is wrong with them together; empty: nothing."""
+    clash = tree.clash(targets)
+    if clash is None:
+        return ""
+    if clash[0] is clash[1]:
+        return f"the target {clash[0].name!r} is named twice"
+    return f"the targets {clash[0].name!r} and {clash[1].name!r} cannot both be active"
+
+
 def _targets(move: Move, tree: Tree) -> Iterator[Mistake]:
     targets = tree.targets(move)
     again: object = move.reenter
@@ -31,12 +49,9 @@ def _targets(move: Move, tree: Tree) -> Iterator[Mistake]:
     elif again and not targets:
         message = "reenter=True does nothing without a target"
         yield of(move, message, "Name the state itself as target, or leave reenter out", severity="warning")
-    clash = tree.clash(targets)
-    if clash is not None:
-        message = f"the targets {clash[0].name!r} and {clash[1].name!r} cannot both be active"
-        if clash[0] is clash[1]:
-            message = f"the target {clash[0].name!r} is named twice"
-        yield of(move, message, ONE_EACH)
+    clash = _clash(targets, tree)
+    if clash:
+        yield of(move, clash, ONE_EACH)
     elif move.source is not None and targets:
         yield from _sibling_region(move, tree.named[move.source], targets, tree)
         yield from _own_region(move, tree.named[move.source], targets, tree)

@@ -27,8 +27,10 @@ def find(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
 
 def _reached(tree: Tree) -> set[Some]:
     """All that a run may enter, histories among them."""
-    starts = [tree.named[start.target] for start in tree.pipeline.starts if start.target in tree.named]
-    ahead: list[tuple[Some | None, list[Some]]] = [(None, [one]) for one in starts]
+    starts = [
+        [tree.named[one] for one in start.targets if one in tree.named] for start in tree.pipeline.starts
+    ]
+    ahead: list[tuple[Some | None, list[Some]]] = [(None, targets) for targets in starts if targets]
     ahead.extend((None, [state]) for state in tree.inside(None) if state.initial)
     if ahead:
         ahead.extend((None, tree.targets(move)) for move in tree.moves.get(None, ()))

@@ -79,14 +79,8 @@ def _targets(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
             cure = f"A transition stays within its pipeline; use a state of {pipeline.name!r}"
             yield Mistake(message, cure, line.place, state=state, event=event)
             continue
-        if isinstance(line, Start) and line.several:
-            message = f"a run begins in one state, not in {line.target}"
-            cure = "Name the state around them, which says by initially(to=[...]) where it begins"
-            yield Mistake(message, cure, line.place, event=event)
-            continue
-        targets = line.targets if isinstance(line, Move) else (line.target,)
-        for target in targets:
-            if target is not None and target not in states:
+        for target in line.targets:
+            if target not in states:
                 message = f"there is no state {target!r} to go to"
                 yield Mistake(message, did_you_mean(target, states), line.place, state=state, event=event)
 

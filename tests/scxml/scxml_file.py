@@ -31,8 +31,6 @@ from tests.scxml.content import (
 
 TOPIC = "chart"
 START = Event.named(START_TYPE)
-AROUND = "chart.around"
-"""The state that is put around a document which begins in several states, or has a history of its own."""
 STATES = ("state", "parallel", "final")
 NODES = (*STATES, "history")
 
@@ -94,12 +92,8 @@ class Translated:
     def _begin(self, root: ET.Element) -> None:
         targets = self._initial(root)
         assert targets is not None, "the document has no states"
-        below = None
-        if len(targets) > 1 or children(root, "history"):
-            below = self.flow.state(AROUND, initial=True)
-            below.initially([*targets])
         for child in children(root, *NODES):
-            self._state(child, below, initial=below is None and targets == [self._ids[child]])
+            self._state(child, None, initial=targets == [self._ids[child]])
         declared = [one for one in root.iter() if isinstance(one.tag, str) and tag(one) == "data"]
         own = [one for model in children(root, "datamodel") for one in children(model, "data")]
         bound = [one for one in declared if not self._late or one in own]
@@ -114,9 +108,8 @@ class Translated:
         def begin(model: Model, event: Event) -> list[Any]:
             return [one for do in (block, script) if do for one in do(model, event)]
 
-        to = AROUND if below is not None else targets[0]
-        self.flow.start(START, build, to=to, do=begin)
-        if below is None and not any(state.initial and state.parent is None for state in self.flow.states):
+        self.flow.start(START, build, to=[*targets], do=begin)
+        if not any(state.initial and state.parent is None for state in self.flow.states):
             # Where the chart begins is further inside; the start says so.
             self.flow.states[0].initial = True
 
@@ -133,7 +126,7 @@ class Translated:
     def _state(self, node: ET.Element, parent: State[Model] | None, *, initial: bool) -> None:
         name, kind = self._ids[node], tag(node)
         if kind == "history":
-            assert parent is not None
+            assert parent is not None, "no document of the suites has a history of its own"
             self._history(node, parent)
             return
         final, in_parallel = kind == "final", parent is not None and parent.name in self._parallels

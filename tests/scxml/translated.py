@@ -61,8 +61,6 @@ class Translation:
         self.flow = Pipeline("chart", Told, topics=["chart"], on_error=self.on_error)
         first = root.initial
         assert first is not None
-        if len(first.targets) > 1:
-            raise UntranslatableError("the chart begins in several states")
         for child in root.children:
             if child.kind is doc.Kind.HISTORY:
                 raise UntranslatableError("a history of the pipeline itself")
@@ -72,7 +70,7 @@ class Translation:
         def build(_event: Event) -> Told:
             return Told(variables=variables)
 
-        self.flow.start(START, build, to=first.targets[0], do=self._block(first.actions))
+        self.flow.start(START, build, to=[*first.targets], do=self._block(first.actions))
         for node in root.walk():
             for transition in node.transitions:
                 self._transition(node, transition)

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,10 @@ def changed(flow: Flow, source: str, **fields: Any) -> None:
     flow.moves[at] = type(old)(**(values | fields))
 
 
+def started(flow: Flow, *targets: str) -> None:
+    flow.starts[0] = replace(flow.starts[0], targets=targets)
+
+
 def again(_context: Any, _event: Any) -> None: ...
 
 
@@ -159,6 +164,9 @@ CHANGES: dict[str, Callable[[Flow], Any]] = {
     "guard on a tag": lambda flow: changed(flow, "left-on", guard=has_tag("a")),
     "going on after failures": lambda flow: setattr(flow, "on_error", "ignore"),
     "a pattern": lambda flow: changed(flow, "left-on", event=Event.named("said.*")),
+    "a start in two regions": lambda flow: started(flow, "left-off", "right-off"),
+    "the same in another order": lambda flow: started(flow, "right-off", "left-off"),
+    "a start in one of them": lambda flow: started(flow, "left-off"),
     "one more region": lambda flow: state_of(flow, "both").region("more-of-it"),
 }
 

@@ -37,6 +37,10 @@ class Count(Context):
     count: int = 0
 
 
+def count(counted: Count, _event: Event) -> None:
+    counted.count += 1
+
+
 def counting(**settings: Any) -> tuple[Pipeline[Count], Any]:
     """A flat pipeline with one state, and that state."""
     flow = Pipeline("counting", Count, topics=["counts"], **settings)
@@ -56,6 +60,22 @@ def test_what_is_raised_at_the_start_is_taken_in_the_same_move() -> None:
     severe.then(state=AT_WORK, context={"owner": "on call for i", "notes": ["entered work"]})
     assert severe.run is not None
     assert severe.run.sequence == 1
+
+
+def test_a_run_may_begin_in_several_regions() -> None:
+    flow: Pipeline[Count] = Pipeline("beginning", Count, topics=["counts"])
+    both = flow.state("both", initial=True)
+    regions = [both.region(name) for name in ("left", "right", "middle")]
+    first = [region.state(f"{region.name}-1", initial=True) for region in regions]
+    second = [region.state(f"{region.name}-2") for region in regions]
+    for state in second:
+        state.entry(count)
+    flow.start(Go, lambda _event: Count(), to=[second[1], second[0]], do=count)
+    for at, state in enumerate(first):
+        state.on(Ping, to=second[at])
+    case = given(flow, Go())
+    case.then(state="both left left-2 right right-2 middle middle-1", context={"count": 3})
+    case.when(Ping()).then(state="both left left-2 right right-2 middle middle-2", context={"count": 4})
 
 
 def test_effects_leave_in_the_order_of_what_was_done() -> None:

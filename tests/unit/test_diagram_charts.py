@@ -10,7 +10,7 @@ import pytest
 from statemachines import Defer, Event
 from statemachines.diagram import to_mermaid
 from tests.unit.charted import Said, nested, note, parallel
-from tests.unit.mistaken import Asked, Ended, Flow, right, state_of, yes
+from tests.unit.mistaken import Asked, Empty, Ended, Flow, right, state_of, yes
 
 INCIDENT = """\
 ---
@@ -142,6 +142,20 @@ def test_a_beginning_in_several_regions_is_a_fork() -> None:
     assert "    state begin_2 <<fork>>" in lines
     assert "  begin_2 --> state_5" in lines
     assert "  begin_2 --> state_7" in lines
+
+
+def test_a_start_in_several_regions_is_a_fork_too() -> None:
+    flow = parallel()
+    flow.start(Said, lambda _event: Empty(), to=["left-off", "right-on"])
+    state_of(flow, "open").on(Said, to=["left-on", "right-off"])
+    lines = to_mermaid(flow).splitlines()
+    assert "  [*] --> fork_0: said" in lines
+    assert "  state fork_1 <<fork>>" in lines
+    ids = {line.split('"')[1]: line.split()[-1] for line in lines if line.strip().startswith('state "')}
+    assert [line for line in lines if line.startswith("  fork_0 -->")] == [
+        f"  fork_0 --> {ids['left-off']}",
+        f"  fork_0 --> {ids['right-on']}",
+    ]
 
 
 def test_regions_are_parted_by_lines_and_histories_stand_with_the_first() -> None:

@@ -50,13 +50,19 @@ def test_targets_of_start_events_are_looked_at_too() -> None:
     assert "no state 'closed'" in the_mistake(flow).message
 
 
-@pytest.mark.parametrize("to", [["open", "done"], ("open", "done")])
-def test_a_start_event_names_one_target(to: Any) -> None:
+@pytest.mark.parametrize(
+    ("to", "message"),
+    [
+        (["open", "done"], "the targets 'open' and 'done' cannot both be active"),
+        (("open", "open"), "the target 'open' is named twice"),
+        (["open", "closed"], "there is no state 'closed' to go to"),
+    ],
+)
+def test_several_targets_of_a_start_event_are_looked_at(to: Any, message: str) -> None:
     flow = right()
     flow.start(Asked, build, to=to)
     mistake = the_mistake(flow)
-    assert mistake.message == "a run begins in one state, not in open, done"
-    assert mistake.cure == "Name the state around them, which says by initially(to=[...]) where it begins"
+    assert (mistake.message, mistake.event) == (message, "asked")
 
 
 def test_a_target_in_another_pipeline_is_not_taken_for_one_s_own() -> None:

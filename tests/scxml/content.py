@@ -75,8 +75,6 @@ class Doing:
                 return self.event.meta.key
             case "_name":
                 return self.name
-            case "_ioprocessors":
-                raise UntranslatableError("Event I/O Processors")
         if name not in self.model.declared:
             raise ScriptError(f"there is no {name}")
         return self.model.values.get(name, UNDEFINED)
@@ -317,13 +315,9 @@ class Contents:
 
 def _addressee(doing: Doing, target: str | None, kind: str | None) -> str | None:
     if kind not in (None, "scxml", PROCESSOR):
-        if "BasicHTTP" in kind or kind == "basichttp":
-            raise UntranslatableError("Event I/O Processors")
         raise ScriptError(f"nothing sends by {kind}")
     if target is None or target in ("#_internal", f"#_scxml_{doing.event.meta.key}"):
         return target
-    if target.startswith("#_"):
-        raise UntranslatableError(f"<send> to {target}")
     raise ScriptError(f"nobody is at {target}")
 
 

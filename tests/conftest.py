@@ -14,6 +14,7 @@ import pytest
 from engine.services.apache_kafka import ApacheKafka
 from engine.services.postgres import EmbeddedPostgres
 from tests import services
+from tests.cluster import KafkaCluster
 from tests.services import Database, Kafka, Postgres, TopicFactory
 
 # How long an example takes says nothing on a machine that others use, too.
@@ -24,7 +25,7 @@ LONGEST = {"test_benchmarks.py", "test_sagas.py", "test_road.py"}
 FOLDERS = ["chaos", "integration", "property", "scxml", "contract", "unit"]
 NEEDS = {
     "postgres": {"postgres", "empty_database", "database", "restartable_postgres"},
-    "kafka": {"kafka", "topic", "restartable_kafka", "sasl_ssl_kafka"},
+    "kafka": {"kafka", "topic", "restartable_kafka", "sasl_ssl_kafka", "kafka_cluster"},
 }
 
 
@@ -102,6 +103,13 @@ def restartable_kafka() -> Iterator[ApacheKafka]:
     """A Kafka of the module's own, to be killed, paused and started again; leave it running."""
     with services.scratch_folder("kafka") as folder, services.java_kafka(folder) as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def kafka_cluster() -> Iterator[KafkaCluster]:
+    """Three brokers of the module's own, any of which may be killed; leave them running, and in sync."""
+    with services.scratch_folder("cluster") as folder, services.java_cluster(folder) as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="module")

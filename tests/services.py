@@ -34,6 +34,7 @@ from engine.services import apache_kafka, ports
 from engine.services.apache_kafka import ApacheKafka
 from engine.services.errors import ServiceError
 from engine.services.postgres import EmbeddedPostgres
+from tests.cluster import KafkaCluster
 
 UNAVAILABLE = "not available here: "
 CONTAINER_IMAGE = "apache/kafka:4.0.1"
@@ -230,6 +231,17 @@ def java_kafka(
         yield server
 
 
+@contextlib.contextmanager
+def java_cluster(folder: Path) -> Iterator[KafkaCluster]:
+    """Three brokers of our own, for tests that kill some of them."""
+    try:
+        cluster = KafkaCluster.start(folder)
+    except ServiceError as error:
+        missing("kafka", str(error))
+    with cluster:
+        yield cluster
+
+
 def docker_answers() -> bool:
     """Whether a Docker engine is there to run containers."""
     where = urlsplit(os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock"))
@@ -296,9 +308,10 @@ async def _admin(settings: Mapping[str, Any]) -> AsyncIterator[Any]:
 
 
 class Topics:
-    """Topics of one test on one broker; `delete_all` removes them. `settings` are aiokafka's for a client."""
+    """Topics of one test; `delete_all` removes them. `settings` are aiokafka's for a client."""
 
-    def __init__(self, bootstrap: str, **settings: Any) -> None:
+    def __init__(self, bootstrap: str, *, replicas: int = 1, **settings: Any) -> None:
+        self._replicas = replicas
         self._settings = {"bootstrap_servers": bootstrap, **settings}
         self._made: list[str] = []
 
@@ -309,7 +322,7 @@ class Topics:
         new_topic: Any = NewTopic  # aiokafka's client is not typed
         async with _admin(self._settings) as admin:
             answer = await admin.create_topics(
-                [new_topic(full, partitions, replication_factor=1, topic_configs=dict(configs or {}))]
+                [new_topic(full, partitions, self._replicas, topic_configs=dict(configs or {}))]
             )
             # The client reports a refusal in its answer and does not raise.
             for _, code, *message in answer.topic_errors:

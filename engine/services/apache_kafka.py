@@ -88,11 +88,13 @@ class ApacheKafka:
         settings: Mapping[str, str] | None = None,
         heap: str = "512m",
         optimize: bool = False,
+        cluster: str | None = None,
     ) -> ApacheKafka:
         """Start on this folder, made where it does not exist; on an existing one its topics are there again.
 
         `port` 0 takes a free one; `settings` are the broker's own, over those of this module. `optimize` lets
-        Java compile with its second compiler: faster under load, slower to start. Raises ServiceError.
+        Java compile with its second compiler: faster under load, slower to start. `cluster` is the id of the
+        cluster that it is part of, with `settings` that say so; None: one of its own. Raises ServiceError.
         """
         folder = folder.absolute()
         _require_client()
@@ -113,7 +115,7 @@ class ApacheKafka:
                 f"Apache Kafka cannot keep its data in {folder}: {error}. Choose a folder of your own."
             ) from error
         if not (folder / "data" / "meta.properties").exists():
-            server._format()
+            server._format(cluster or new_cluster())
         server.start_again()
         return server
 
@@ -218,8 +220,7 @@ class ApacheKafka:
         path.touch(mode=0o600)
         path.write_text("".join(f"{name}={value}\n" for name, value in chosen.items()))
 
-    def _format(self) -> None:
-        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+    def _format(self, cluster: str) -> None:
         command = ["format", f"--cluster-id={cluster}", "-c", "server.properties"]
         if self._security:
             scram = f"SCRAM-SHA-512=[name={self._security.username},password={self._security.password}]"
@@ -251,6 +252,11 @@ class ApacheKafka:
         with contextlib.suppress(KafkaException):
             return bool(client.list_topics(timeout=METADATA_SECONDS).brokers)
         return False
+
+
+def new_cluster() -> str:
+    """An id for a cluster, as Kafka writes them."""
+    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
 
 
 def _require_client() -> None:

@@ -12,10 +12,14 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from random import Random
 
+from aiokafka.client import CoordinationType
+
 from engine.services.apache_kafka import ApacheKafka
 from engine.services.postgres import EmbeddedPostgres
 from tests.chaos.engine_process import FREEZE, GO_ON
+from tests.chaos.parcels import PARCELS
 from tests.chaos.slots import Slot, World, until
+from tests.cluster import KafkaCluster
 from tests.proxy import When
 
 log = logging.getLogger("chaos")
@@ -26,6 +30,9 @@ AIM_TRIES = 40
 PATIENCE_SECONDS = 240.0
 """For what comes sooner or later, whatever else is being killed meanwhile."""
 COPY_DONE = b"c\0\0\0\4"
+LEADER, GROUP, RELAY = "a leader killed", "the group's coordinator killed", "the relay's coordinator killed"
+PARTS = (LEADER, GROUP, RELAY)
+"""What the broker that is killed was for."""
 _TERMINATE = """
 select application_name, pg_terminate_backend(pid) from pg_stat_activity
 where client_port = any ($1::int[]) and backend_xid is not null
@@ -47,7 +54,7 @@ class Faults:
     random: Random
     slots: list[Slot]
     postgres: EmbeddedPostgres
-    kafka: ApacheKafka
+    kafka: ApacheKafka | KafkaCluster
     counts: Counter[str] = field(default_factory=Counter)
 
     def engines(self) -> list[Slot]:
@@ -173,6 +180,7 @@ class Faults:
         self.counts["postgres immediate"] += 1
 
     async def kill_kafka(self) -> None:
+        assert isinstance(self.kafka, ApacheKafka)
         await asyncio.to_thread(self.kafka.kill)
         await asyncio.sleep(self.random.uniform(0, 1))
         await asyncio.to_thread(self.kafka.start_again)
@@ -180,6 +188,7 @@ class Faults:
 
     async def kill_kafka_between(self) -> None:
         """Kill Kafka after the relay's commit there and before its clean-up in Postgres."""
+        assert isinstance(self.kafka, ApacheKafka)
         async with contextlib.AsyncExitStack() as held:
             # All of them, zombies when they are back: any may be the one whose turn it is to relay.
             for slot in self.slots:
@@ -199,6 +208,31 @@ class Faults:
             await asyncio.to_thread(self.kafka.start_again)
         self.counts["kafka killed"] += 1
         self.counts["kafka killed between the relay's commit and its clean-up"] += is_between
+
+    async def kill_broker(self, part: str) -> None:
+        """Kill one of three brokers, the one that has this part; it comes back when others have taken that over."""
+        cluster = self.kafka
+        assert isinstance(cluster, KafkaCluster)
+        namespace = self.world.namespace
+        if part == GROUP:
+            number = await cluster.coordinates(CoordinationType.GROUP, f"pointsman.{namespace}")
+        elif part == RELAY:
+            ((store,),) = await self.world.ask("select id from pointsman.store")
+            number = await cluster.coordinates(
+                CoordinationType.TRANSACTION, f"pointsman.{namespace}.0.{store}"
+            )
+        else:
+            number = await cluster.leader(PARCELS + self.world.suffix)
+        await cluster.kill(number)
+        await asyncio.sleep(self.random.uniform(1, 4))
+        await cluster.start_again(number)
+        self.counts[part] += 1
+
+    async def move_leaders(self) -> None:
+        """Have the partitions be led by those that are meant to, though nobody is away."""
+        assert isinstance(self.kafka, KafkaCluster)
+        await self.kafka.elect_preferred()
+        self.counts["leaders moved"] += 1
 
     async def _first_frozen(self, asked: dict[asyncio.subprocess.Process, int]) -> int:
         """Ask engines to freeze until one has; returns the row after which it did.

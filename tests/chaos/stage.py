@@ -12,14 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
+from connectors.kafka.admin import KafkaAdmin
+from connectors.kafka.settings import KafkaSettings
 from engine.services.apache_kafka import ApacheKafka
 from engine.services.postgres import EmbeddedPostgres
 from engine.store.migrations import migrate
 from tests.chaos.parcels import CHATTER, OUT, PARCELS
 from tests.chaos.reading import ends
 from tests.chaos.slots import AWAY, Slot, World, until
+from tests.cluster import KafkaCluster
 from tests.proxy import FaultProxy
 
 log = logging.getLogger("chaos")
@@ -133,7 +135,7 @@ class Stage:
 @contextlib.asynccontextmanager
 async def stage(
     postgres: EmbeddedPostgres,
-    kafka: ApacheKafka,
+    kafka: ApacheKafka | KafkaCluster,
     folder: Path,
     suffix: str,
     engines: Sequence[str],
@@ -168,13 +170,8 @@ async def stage(
 
 
 async def _create_topics(bootstrap: str, suffix: str, partitions: dict[str, int]) -> None:
-    admin: Any = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
-    await admin.start()
-    try:
-        new: Any = NewTopic
-        wanted = [new(name + suffix, count, replication_factor=1) for name, count in partitions.items()]
-        answer = await admin.create_topics(wanted)
-        refused = [error for error in answer.topic_errors if error[1]]
-        assert not refused, refused
-    finally:
-        await admin.close()
+    async with KafkaAdmin(KafkaSettings(bootstrap)) as admin:
+        for name, count in partitions.items():
+            assert await admin.create_topic(name + suffix, partitions=count), (
+                f"{name + suffix} is there already"
+            )

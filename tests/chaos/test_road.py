@@ -22,7 +22,7 @@ import pytest
 from engine.services.apache_kafka import ApacheKafka
 from engine.services.postgres import EmbeddedPostgres
 from tests.chaos import checks, trip_checks
-from tests.chaos.faults import Faults
+from tests.chaos.faults import PARTS, Faults
 from tests.chaos.feed import Feeder
 from tests.chaos.oracle import ECHO, Found, Oracle
 from tests.chaos.parcels import CHATTER, OUT, PARCELS
@@ -30,6 +30,7 @@ from tests.chaos.reading import read_committed
 from tests.chaos.script import EVENT_HEADERS, Send
 from tests.chaos.stage import PARTITIONS, Stage, stage
 from tests.chaos.trips import STATIONS, TRIPS, TRIPS_OUT
+from tests.cluster import KafkaCluster
 from tests.proxy import When
 
 log = logging.getLogger("chaos")
@@ -91,6 +92,20 @@ LONG = Form(
     pause_seconds_max=1.5,
     rest_seconds=180,
 )
+BROKERS = Form(
+    runs=1_000,
+    feed_seconds=60,
+    quotas={
+        "a leader killed": 4,
+        "the group's coordinator killed": 3,
+        "the relay's coordinator killed": 3,
+        "leaders moved": 3,
+        "kill in an open transaction": 3,
+    },
+    zombies=1,
+    pause_seconds_max=1.5,
+    rest_seconds=180,
+)
 
 
 async def test_whatever_is_killed_every_event_is_applied_once_and_every_output_published_once(
@@ -106,7 +121,16 @@ async def test_the_same_for_minutes_with_thousands_of_runs(
     await _survive(LONG, restartable_postgres, restartable_kafka, tmp_path)
 
 
-async def _survive(form: Form, postgres: EmbeddedPostgres, kafka: ApacheKafka, folder: Path) -> None:
+@pytest.mark.long
+async def test_the_same_where_it_is_the_brokers_that_die_one_after_the_other(
+    restartable_postgres: EmbeddedPostgres, kafka_cluster: KafkaCluster, tmp_path: Path
+) -> None:
+    await _survive(BROKERS, restartable_postgres, kafka_cluster, tmp_path)
+
+
+async def _survive(
+    form: Form, postgres: EmbeddedPostgres, kafka: ApacheKafka | KafkaCluster, folder: Path
+) -> None:
     seed = int(os.environ.get("POINTSMAN_CHAOS_SEED") or time.time_ns() % 1_000_000)
     print(f"seed: POINTSMAN_CHAOS_SEED={seed}; logs of the engines: {folder}")
     suffix = f"-{seed}"
@@ -196,6 +220,8 @@ def _fault(name: str, faults: Faults, scene: Stage) -> Callable[[], Awaitable[No
         "joined and left": partial(faults.join_and_leave, scene.slots[2]),
         "stopped in order": faults.restart_in_order,
         "postgres immediate": faults.crash_postgres,
+        "leaders moved": faults.move_leaders,
+        **{part: partial(faults.kill_broker, part) for part in PARTS},
         "kafka killed": faults.kill_kafka,
         "kafka killed between the relay's commit and its clean-up": faults.kill_kafka_between,
     }

@@ -24,6 +24,7 @@ from aiokafka.errors import KafkaError
 from aiokafka.partitioner import DefaultPartitioner
 
 from connectors import publish_errors as errors
+from connectors.kafka.addresses import answering
 from connectors.kafka.settings import KafkaSettings
 from connectors.producer_close import close_producer
 from connectors.publish_errors import EventRefusedError, PublishError
@@ -279,10 +280,11 @@ class ConfirmingProducer:
 
     async def _open(self) -> Any:
         limits, bootstrap = self._limits, self._settings.bootstrap
+        deadline = asyncio.get_running_loop().time() + limits.connect_seconds
         make: Any = AIOKafkaProducer
         try:
             producer = make(
-                **self._settings.client_options(),
+                **(await answering(self._settings, limits.connect_seconds / 2)).client_options(),
                 enable_idempotence=True,
                 acks="all",
                 max_request_size=limits.event_bytes_max,
@@ -292,7 +294,7 @@ class ConfirmingProducer:
         except (OSError, ValueError) as failure:
             raise errors.unusable(bootstrap, failure) from failure
         try:
-            async with asyncio.timeout(limits.connect_seconds):
+            async with asyncio.timeout_at(deadline):
                 await producer.start()
         except (KafkaError, OSError, TimeoutError) as failure:
             await close_producer(producer, limits.close_seconds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -18,10 +19,13 @@ from aiokafka.protocol.admin import CreateTopicsRequest, DescribeConfigsRequest
 from connectors.kafka.queries import Queries, connect
 from connectors.kafka.releases import VersionsRequest, release_of
 from connectors.kafka.settings import KafkaSettings
-from connectors.source import NoSuchTopicError, Partition, SourceError
+from connectors.source import NoSuchTopicError, Partition, SourceError, SourceUnreachableError
 
 REQUEST_SECONDS = 20.0
+BROKER_PATIENCE_SECONDS = 2.0
+"""So long one broker is asked again, of which only that is wanted whether it answers."""
 TOPIC_RESOURCE = 2
+BROKER_RESOURCE = 4
 AS_BROKERS_SAY = -1
 
 
@@ -33,6 +37,17 @@ class Broker(NamedTuple):
     port: int
     release: tuple[int, int] | None
     """Such as (4, 0); None where it does not tell."""
+    answers: bool = True
+    """Others may still name one that is gone, for some seconds, or for as long as too few are left to decide."""
+
+
+class Kept(NamedTuple):
+    """Who keeps a partition."""
+
+    leader: int
+    """-1 where nobody leads it."""
+    replicas: tuple[int, ...]
+    in_sync: tuple[int, ...]
 
 
 class KafkaAdmin:
@@ -72,12 +87,15 @@ class KafkaAdmin:
     async def topic_exists(self, topic: str) -> bool:
         return bool(await self.partitions_of(topic))
 
-    async def replicas_of(self, topic: str) -> dict[Partition, tuple[int, ...]]:
+    async def kept_by(self, topic: str) -> dict[Partition, Kept]:
         """The brokers that keep each partition of a topic; empty where there is no such topic."""
         ((code, _, _, partitions),) = (await self._queries.metadata([topic])).topics
-        return (
-            {} if code else {Partition(topic, number): tuple(kept) for _, number, _, kept, *_ in partitions}
-        )
+        if code:
+            return {}
+        return {
+            Partition(topic, number): Kept(leader, tuple(replicas), tuple(in_sync))
+            for _, number, leader, replicas, in_sync, *_ in partitions
+        }
 
     async def create_topic(
         self, topic: str, *, partitions: int = AS_BROKERS_SAY, configs: Mapping[str, str] | None = None
@@ -119,16 +137,26 @@ class KafkaAdmin:
             raise SourceError(f"Kafka does not tell the settings of {topic}: {error} {message or ''}")
         return {key: value for key, value, *_ in entries if value is not None}
 
+    async def broker_config(self, broker: int) -> dict[str, str]:
+        """All settings of a broker in force; empty where it tells none, or not to us."""
+        request = DescribeConfigsRequest([(BROKER_RESOURCE, str(broker), None)])
+        try:
+            ((_, _, _, _, entries),) = (await self._queries.ask(request, broker)).resources
+        except IncompatibleBrokerVersion:
+            return {}
+        return {key: value for key, value, *_ in entries if value is not None}
+
     async def brokers(self) -> list[Broker]:
         """All brokers, each with its release as far as it tells."""
         metadata = await self._queries.metadata([])
-        return [
-            Broker(number, host, port, await self._release(number))
-            for number, host, port, *_ in metadata.brokers
-        ]
+        return await asyncio.gather(*(self._broker(*found) for found in metadata.brokers))
 
-    async def _release(self, broker: int) -> tuple[int, int] | None:
+    async def _broker(self, number: int, host: str, port: int, *_: object) -> Broker:
+        one = Queries(self._client, self._settings, patience_seconds=BROKER_PATIENCE_SECONDS)
         try:
-            return release_of(await self._queries.ask(VersionsRequest(), broker))
+            release = release_of(await one.ask(VersionsRequest(), number))
         except NotImplementedError:  # what aiokafka raises where the broker knows only older forms
-            return None
+            release = None
+        except SourceUnreachableError:
+            return Broker(number, host, port, None, answers=False)
+        return Broker(number, host, port, release)

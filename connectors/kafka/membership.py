@@ -21,6 +21,7 @@ from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberMetadata
 from aiokafka.errors import KafkaError
 
+from connectors.kafka.addresses import answering
 from connectors.kafka.queries import Queries, connect
 from connectors.kafka.settings import KafkaSettings
 from connectors.source import (
@@ -189,7 +190,7 @@ class KafkaMembership:
 
     async def _join(self, turns: Turns) -> None:
         self._assignor = _CountingAssignor(self._topics)
-        consumer: Any = self._new_consumer()
+        consumer: Any = self._new_consumer(await answering(self._settings))
         self._consumer = self._assignor.consumer = consumer
         self._listener = _Listener(consumer, turns, self._was_displaced)
         consumer.subscribe(sorted(self._topics), listener=self._listener)
@@ -206,9 +207,9 @@ class KafkaMembership:
             raise
         self._trouble = None
 
-    def _new_consumer(self) -> Any:
+    def _new_consumer(self, settings: KafkaSettings) -> Any:
         return AIOKafkaConsumer(  # type: ignore[no-untyped-call]  # aiokafka is untyped
-            **self._settings.client_options(),
+            **settings.client_options(),
             group_id=self._group,
             group_instance_id=self._instance,
             partition_assignment_strategy=(self._assignor,),

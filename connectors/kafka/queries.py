@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -14,6 +15,7 @@ from aiokafka.errors import (
     KafkaError,
     LeaderNotAvailableError,
     NotControllerError,
+    RequestTimedOutError,
     StaleMetadata,
     UnknownTopicOrPartitionError,
     for_code,
@@ -21,6 +23,7 @@ from aiokafka.errors import (
 from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.protocol.offset import OffsetRequest
 
+from connectors.kafka.addresses import answering
 from connectors.kafka.settings import KafkaSettings
 from connectors.source import NoSuchTopicError, Partition, SourceError, SourceUnreachableError
 
@@ -31,6 +34,10 @@ NOT_FOUND = -1
 RETRY_SECONDS = 0.1
 PATIENCE_SECONDS = 20.0
 """So long a question is asked again while the cluster cannot answer it."""
+DECIDE_SECONDS = 20.0
+"""So long the one has that decides about topics: cut short, it may still do what it was asked for."""
+ANSWER_SECONDS = 5.0
+"""So long one broker has for its answer; then it may be that its machine is gone, and another one is asked."""
 MISSING_PATIENCE_SECONDS = 2.0
 """So long a topic that nobody knows is asked for: one just made takes a moment to be known everywhere."""
 
@@ -39,7 +46,8 @@ Answer = TypeVar("Answer")
 
 async def connect(settings: KafkaSettings, **options: Any) -> Any:
     """A client of aiokafka that has reached the cluster. Raises SourceUnreachableError."""
-    client: Any = AIOKafkaClient(**settings.client_options(), **options)  # type: ignore[no-untyped-call]  # untyped
+    begun = (await answering(settings)).client_options()
+    client: Any = AIOKafkaClient(**begun, **options)  # type: ignore[no-untyped-call]  # aiokafka is untyped
     try:
         await client.bootstrap()
     except KafkaError as error:
@@ -74,6 +82,8 @@ class Queries:
         self._settings = settings
         self._patience_seconds = patience_seconds
         self._group = group
+        self._silent: set[int] = set()
+        """Brokers that did not answer when they were asked last."""
 
     async def cluster_id(self) -> str:
         return str((await self.metadata([])).cluster_id)
@@ -86,10 +96,7 @@ class Queries:
         """The answer of a broker, or of any. Raises IncompatibleBrokerVersion for what it does not know."""
 
         async def ask() -> Any:
-            node = self._client.get_random_node() if broker is None else broker
-            if node is None:
-                raise StaleMetadata
-            return await self._send(node, request)
+            return await self._send(self._any_broker() if broker is None else broker, request)
 
         return await self._patiently(ask)
 
@@ -98,8 +105,8 @@ class Queries:
 
         async def ask() -> Any:
             controller = self._client.cluster.controller
-            node = self._client.get_random_node() if controller is None else controller.nodeId
-            answer = await self._send(node, request)
+            node = self._any_broker() if controller is None else controller.nodeId
+            answer = await self._send(node, request, DECIDE_SECONDS)
             if any(code == NotControllerError.errno for _, code, *_ in answer.topic_errors):
                 raise NotControllerError
             return answer
@@ -184,14 +191,30 @@ class Queries:
         return by_leader
 
     async def _metadata(self, topics: Iterable[str]) -> Any:
-        node = self._client.get_random_node()
-        if node is None:
-            raise StaleMetadata
         # Asking about a topic must not create it.
-        return await self._send(node, MetadataRequest(list(topics), allow_auto_topic_creation=False))
+        request = MetadataRequest(list(topics), allow_auto_topic_creation=False)
+        return await self._send(self._any_broker(), request)
 
-    async def _send(self, node: Any, request: Any) -> Any:
-        return await self._client.send(node, request, group=self._group)
+    def _any_broker(self) -> int:
+        """One of those that are known, and rather one that answers."""
+        known = [broker.nodeId for broker in self._client.cluster.brokers()]
+        if not known:
+            raise StaleMetadata
+        return int(random.choice([one for one in known if one not in self._silent] or known))  # noqa: S311 - no secret
+
+    async def _send(self, node: int, request: Any, seconds: float = ANSWER_SECONDS) -> Any:
+        try:
+            async with asyncio.timeout(seconds):
+                answer = await self._client.send(node, request, group=self._group)
+        except IncompatibleBrokerVersion:
+            raise
+        except (KafkaError, TimeoutError) as error:
+            self._silent.add(node)
+            if isinstance(error, TimeoutError):
+                raise RequestTimedOutError(f"broker {node} did not answer within {seconds:.0f} s") from error
+            raise
+        self._silent.discard(node)
+        return answer
 
     async def _patiently(self, ask: Callable[[], Awaitable[Answer]]) -> Answer:
         began = time.monotonic()

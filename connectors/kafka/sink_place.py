@@ -10,7 +10,7 @@ from aiokafka.protocol.metadata import MetadataRequest
 
 from connectors.kafka.sink_codes import Code, words
 from connectors.kafka.sink_topics import Ask
-from connectors.sink import SinkMisconfiguredError
+from connectors.sink import SinkMisconfiguredError, SinkUnavailableError
 from connectors.source import Partition
 
 _CONFIG = {
@@ -19,8 +19,9 @@ _CONFIG = {
     "segment.ms": str(3_600_000),
     "segment.bytes": str(16 * 1024 * 1024),
 }
-_REPLICAS = (-1, 3, 1)
-"""Tried in this order: the broker's default, which old ones cannot be asked for; then as many as can be."""
+_AS_BROKERS_SAY = -1
+_NOT_NOW = {Code.INVALID_REPLICATION_FACTOR, Code.REQUEST_TIMED_OUT, Code.NOT_CONTROLLER}
+"""Too few brokers are there, or those that decide are just being chosen."""
 _TIMEOUT_MS = 10_000
 _TOPIC_RESOURCE = 2
 
@@ -53,18 +54,17 @@ async def _count_partitions(topic: str, ask: Ask) -> int:
 
 
 async def _create(place: Partition, ask_controller: Ask) -> None:
-    code, said = 0, ""
-    for replicas in _REPLICAS:
-        wanted: Any = (place.topic, place.number + 1, replicas, [], list(_CONFIG.items()))
-        answer = await ask_controller(CreateTopicsRequest([wanted], _TIMEOUT_MS, validate_only=False))
-        _, code, *words_of_broker = answer.topic_errors[0]
-        said = " ".join(filter(None, words_of_broker))
-        if code in (Code.NONE, Code.TOPIC_ALREADY_EXISTS):
-            return
-        if code != Code.INVALID_REPLICATION_FACTOR:
-            break
+    wanted: Any = (place.topic, place.number + 1, _AS_BROKERS_SAY, [], list(_CONFIG.items()))
+    answer = await ask_controller(CreateTopicsRequest([wanted], _TIMEOUT_MS, validate_only=False))
+    _, code, *said = answer.topic_errors[0]
+    if code in (Code.NONE, Code.TOPIC_ALREADY_EXISTS):
+        return
+    why = " ".join(filter(None, [words(code), *said]))
+    if code in _NOT_NOW:
+        # With fewer replicas than the brokers are to make, a lost disk would stop the relay for ever.
+        raise SinkUnavailableError(f"The relay's topic {place.topic} cannot be made just now: {why}")
     raise SinkMisconfiguredError(
-        f"The relay's topic {place.topic} does not exist and cannot be made: {words(code)} {said} "
+        f"The relay's topic {place.topic} does not exist and cannot be made: {why} "
         f"Create it with {place.number + 1} partitions or more and cleanup.policy=compact."
     )
 

@@ -10,6 +10,7 @@ import orjson
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
+from connectors.kafka.addresses import answering
 from connectors.kafka.settings import KafkaSettings
 from connectors.kafka.sink_limits import SinkLimits
 from connectors.sink import Progress, SinkMisconfiguredError, SinkUnavailableError
@@ -68,8 +69,9 @@ async def read_progress(
     Raises:
         SinkUnavailableError, SinkMisconfiguredError: it cannot be known.
     """
+    deadline = asyncio.get_running_loop().time() + limits.progress_seconds
     consumer: Any = AIOKafkaConsumer(  # type: ignore[no-untyped-call]  # aiokafka is untyped
-        **settings.client_options(),
+        **(await answering(settings)).client_options(),
         group_id=None,
         auto_offset_reset="none",
         enable_auto_commit=False,
@@ -79,7 +81,7 @@ async def read_progress(
         retry_backoff_ms=20,
     )
     try:
-        async with asyncio.timeout(limits.progress_seconds):
+        async with asyncio.timeout_at(deadline):
             await consumer.start()
             # Naming a topic that is not there might make it; whoever started a sink knows that it is.
             if not to_the_end and partition.topic not in await consumer.topics():

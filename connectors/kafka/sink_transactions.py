@@ -19,6 +19,7 @@ from aiokafka.errors import BrokerResponseError, IncompatibleBrokerVersion, Kafk
 from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.protocol.transaction import AddPartitionsToTxnRequest, EndTxnRequest, InitProducerIdRequest
 
+from connectors.kafka.addresses import answering
 from connectors.kafka.settings import KafkaSettings
 from connectors.kafka.sink_batches import Batch
 from connectors.kafka.sink_codes import (
@@ -65,14 +66,10 @@ class Transactions:
     """One producer with a fixed transactional id; not to be used again after an exception."""
 
     def __init__(self, settings: KafkaSettings, transactional_id: str, limits: SinkLimits) -> None:
+        self._settings = settings
         self._transactional_id = transactional_id
         self._limits = limits
-        self._bootstrap = settings.bootstrap
-        self._client: Any = AIOKafkaClient(  # type: ignore[no-untyped-call]  # aiokafka is untyped
-            **settings.client_options(),
-            request_timeout_ms=int(limits.publish_seconds * 1000),
-            metadata_max_age_ms=int(limits.metadata_age_seconds * 1000),
-        )
+        self._client: Any = None
         self._coordinator: int | None = None
         self._producer_id = -1
         self._epoch = -1
@@ -81,6 +78,12 @@ class Transactions:
 
     async def connect(self) -> None:
         """Connect to the cluster."""
+        limits = self._limits
+        self._client = AIOKafkaClient(  # type: ignore[no-untyped-call]  # aiokafka is untyped
+            **(await answering(self._settings)).client_options(),
+            request_timeout_ms=int(limits.publish_seconds * 1000),
+            metadata_max_age_ms=int(limits.metadata_age_seconds * 1000),
+        )
         with _kafka_errors():
             await self._client.bootstrap()
 
@@ -94,7 +97,7 @@ class Transactions:
             Code.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
         ):
             raise SinkMisconfiguredError(
-                f"Kafka at {self._bootstrap} does not let the relay use transactions: "
+                f"Kafka at {self._settings.bootstrap} does not let the relay use transactions: "
                 f"{words(answer.error_code)} Allow WRITE and DESCRIBE on the transactional id "
                 f"{self._transactional_id}; set the broker's transaction.max.timeout.ms to {timeout} or more."
             )
@@ -170,6 +173,8 @@ class Transactions:
 
     async def close(self) -> None:
         """Give up what is open, so that readers need not wait for it, and disconnect."""
+        if self._client is None:
+            return
         with contextlib.suppress(Exception):
             if self._open:
                 async with asyncio.timeout(self._limits.close_seconds / 2):

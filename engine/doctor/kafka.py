@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from connectors.kafka.admin import Broker, KafkaAdmin
+from connectors.kafka.admin import Broker, KafkaAdmin, Kept
 from connectors.kafka.reader import KafkaReader
 from connectors.kafka.settings import KafkaSettings
 from connectors.kafka.sink_progress import progress_topic
@@ -18,6 +18,15 @@ FORGETS_MARKERS = (4, 3)
 """With one replica, this release can publish aborted records after a restart (KAFKA-20734)."""
 TRIED = (4, 0)
 """The newest release on which brokers were killed, and nothing was lost or doubled."""
+INTERNAL = {
+    "__consumer_offsets": (
+        "offsets.topic.replication.factor",
+        "no engine can join a group that it coordinates, or leave its partitions to others",
+    ),
+    "__transaction_state": ("transaction.state.log.replication.factor", "nothing may be published"),
+}
+"""Topics that Kafka makes: how many replicas, by which setting, and what cannot be done without one."""
+DEFAULT_REPLICAS = "default.replication.factor"
 LOOPBACK = ("127.", "localhost", "[::1]")
 
 
@@ -38,19 +47,28 @@ async def examine_kafka(settings: KafkaSettings, wanted: Wanted) -> Report:
     report = Report("kafka")
     try:
         async with KafkaAdmin(settings) as admin:
-            await _cluster(admin, settings, report)
-            await _topics(admin, wanted, report)
+            brokers = await _cluster(admin, settings, report)
+            missing = await _topics(admin, wanted, report)
+            if len(brokers) > 1:
+                await _replication(admin, brokers, missing, report)
         await _positions(settings, wanted, report)
     except SourceUnreachableError as error:
-        report.fail("address", str(error), unreachable=True)
+        report.fail("questions" if report.checks else "address", str(error), unreachable=True)
     except SourceError as error:
         report.fail("questions", str(error))
     return report
 
 
-async def _cluster(admin: KafkaAdmin, settings: KafkaSettings, report: Report) -> None:
+async def _cluster(admin: KafkaAdmin, settings: KafkaSettings, report: Report) -> list[Broker]:
     brokers = await admin.brokers()
     report.ok("address", f"{settings.bootstrap} answers: cluster {await admin.cluster_id()}.")
+    for broker in brokers:
+        if not broker.answers:
+            report.warn(
+                "brokers",
+                f"Broker {broker.id} at {broker.host}:{broker.port} does not answer, though others name it.",
+                "Look whether it runs, and whether it can be reached from here by this name.",
+            )
     releases = sorted({broker.release for broker in brokers if broker.release})
     told = ", ".join(f"{major}.{minor}" for major, minor in releases) or "of an unknown release"
     many = "1 broker" if len(brokers) == 1 else f"{len(brokers)} brokers"
@@ -63,6 +81,7 @@ async def _cluster(admin: KafkaAdmin, settings: KafkaSettings, report: Report) -
             f"{settings.security_protocol}: what is said to {', '.join(elsewhere)} is not encrypted.",
             "Set POINTSMAN_KAFKA_SECURITY_PROTOCOL to SSL or SASL_SSL.",
         )
+    return brokers
 
 
 def _release(report: Report, brokers: list[Broker], told: str) -> None:
@@ -85,7 +104,8 @@ def _release(report: Report, brokers: list[Broker], told: str) -> None:
         )
 
 
-async def _topics(admin: KafkaAdmin, wanted: Wanted, report: Report) -> None:
+async def _topics(admin: KafkaAdmin, wanted: Wanted, report: Report) -> list[str]:
+    """Returns the topics that an engine will make."""
     progress, homes = progress_topic(wanted.namespace), homes_topic(wanted.namespace)
     names = [*wanted.sources, *wanted.dead_letters, progress, homes]
     exist = dict(zip(names, await asyncio.gather(*(admin.topic_exists(name) for name in names)), strict=True))
@@ -122,6 +142,32 @@ async def _topics(admin: KafkaAdmin, wanted: Wanted, report: Report) -> None:
     else:
         report.ok(progress, "Does not exist yet; the relay will make it.")
     await _homes(admin, homes, report)
+    return [topic for topic in (*wanted.dead_letters, progress, homes) if not exist[topic]]
+
+
+async def _replication(
+    admin: KafkaAdmin, brokers: Sequence[Broker], missing: Sequence[str], report: Report
+) -> None:
+    """Whether what Kafka makes by itself, and what we make as the brokers say, survives the loss of one of several."""
+    for topic, (setting, loss) in INTERNAL.items():
+        kept = await admin.kept_by(topic)
+        if any(one.leader < 0 for one in kept.values()):
+            report.fail(
+                topic, f"{_partitions(kept)}, some without a leader: {loss}.", "Start their brokers again."
+            )
+        elif kept and min(len(one.replicas) for one in kept.values()) == 1:
+            report.warn(
+                topic,
+                f"{_partitions(kept)}, one replica: while its broker is away, {loss}.",
+                f"kafka-reassign-partitions.sh; and {setting}=3 on the brokers, before the topic is made.",
+            )
+    there = [broker.id for broker in brokers if broker.answers]
+    if missing and there and (await admin.broker_config(there[0])).get(DEFAULT_REPLICAS) == "1":
+        report.warn(
+            DEFAULT_REPLICAS,
+            f"It is 1, and engines make topics as the brokers say: one replica of {', '.join(missing)}.",
+            f"Set {DEFAULT_REPLICAS}=3 on the brokers, or create these topics before an engine does.",
+        )
 
 
 async def _homes(admin: KafkaAdmin, topic: str, report: Report) -> None:
@@ -157,8 +203,8 @@ async def _progress(admin: KafkaAdmin, topic: str, report: Report) -> None:
 
 async def _safety(admin: KafkaAdmin, topic: str, configs: dict[str, str], report: Report) -> None:
     """Whether a record that was confirmed survives the loss of a broker."""
-    replicas = await admin.replicas_of(topic)
-    least = min(map(len, replicas.values()), default=1)
+    kept = await admin.kept_by(topic)
+    least = min((len(one.replicas) for one in kept.values()), default=1)
     in_sync = _number(configs, "min.insync.replicas")
     if configs.get("unclean.leader.election.enable") == "true":
         report.fail(
@@ -166,21 +212,49 @@ async def _safety(admin: KafkaAdmin, topic: str, configs: dict[str, str], report
             "unclean.leader.election.enable is true: after an election confirmed records can be gone.",
             f"kafka-configs.sh --alter --topic {topic} --add-config unclean.leader.election.enable=false",
         )
+    _standing(topic, kept, in_sync, report)
     if least < 2:  # noqa: PLR2004 - one copy is none
         report.warn(
             topic,
-            f"{_partitions(replicas)}, one replica: a lost disk loses events.",
+            f"{_partitions(kept)}, one replica: a lost disk loses events.",
             "In production, three replicas.",
         )
     elif in_sync == 1:
         report.warn(
             topic,
-            f"{_partitions(replicas)}, {least} replicas, min.insync.replicas 1: a record may be confirmed by one "
+            f"{_partitions(kept)}, {least} replicas, min.insync.replicas 1: a record may be confirmed by one "
             "broker alone.",
             f"kafka-configs.sh --alter --topic {topic} --add-config min.insync.replicas=2",
         )
     else:
-        report.ok(topic, f"{_partitions(replicas)}, {least} replicas, min.insync.replicas {in_sync or '?'}.")
+        report.ok(topic, f"{_partitions(kept)}, {least} replicas, min.insync.replicas {in_sync or '?'}.")
+
+
+def _standing(topic: str, kept: Mapping[Partition, Kept], wanted: int, report: Report) -> None:
+    """Whether all of it can be read and written just now, and still can when another broker goes."""
+    unled = sum(one.leader < 0 for one in kept.values())
+    too_few = sum(
+        len(one.in_sync) < min(wanted, len(one.replicas)) for one in kept.values() if one.leader >= 0
+    )
+    lacking = sum(len(one.in_sync) < len(one.replicas) for one in kept.values())
+    away = sorted({broker for one in kept.values() for broker in {*one.replicas} - {*one.in_sync}})
+    cure = f"Start again what is away, or see why it lags: broker {', '.join(map(str, away))}."
+    many = _partitions(kept)
+    if unled:
+        report.fail(topic, f"{many}, {unled} without a leader: nothing can be read or written there.", cure)
+    if too_few:
+        report.fail(
+            topic,
+            f"{many}, {too_few} with fewer replicas in sync than min.insync.replicas, {wanted}: nothing can be written "
+            "there.",
+            cure,
+        )
+    elif lacking and not unled:
+        report.warn(
+            topic,
+            f"{many}, {lacking} with a replica that is not in sync: nothing is broken, until another broker goes.",
+            cure,
+        )
 
 
 async def _configs(admin: KafkaAdmin, topic: str, report: Report) -> dict[str, str]:

@@ -9,9 +9,9 @@ from typing import Any, Self
 
 import pytest
 
-from connectors.kafka.admin import Broker
+from connectors.kafka.admin import Broker, Kept
 from connectors.kafka.settings import KafkaSettings
-from connectors.source import NoSuchTopicError, Partition, SourceError
+from connectors.source import NoSuchTopicError, Partition, SourceError, SourceUnreachableError
 from engine.doctor import Check, Verdict
 from engine.doctor import kafka as kafka_doctor
 from engine.doctor import postgres as postgres_doctor
@@ -149,9 +149,17 @@ class Kafka:
         missing: tuple[str, ...] = (),
         secret: bool = False,
         homes: int = 16,
+        silent: tuple[int, ...] = (),
+        kept: Mapping[str, Kept] | None = None,
+        default_replicas: str = "3",
     ) -> None:
-        self._brokers = [Broker(number, "k", 9092, release) for number, release in enumerate(releases)]
-        self._replicas = tuple(range(replicas))
+        self._brokers = [
+            Broker(number, "k", 9092, release, number not in silent)
+            for number, release in enumerate(releases)
+        ]
+        self._kept = kept or {}
+        self._usual = Kept(0, tuple(range(replicas)), tuple(range(replicas)))
+        self._default_replicas = default_replicas
         self._configs = configs or {}
         self._missing = missing
         self._secret = secret
@@ -182,8 +190,12 @@ class Kafka:
         count = self._homes if topic == homes_topic("shop") else 1
         return set() if topic in self._missing else {Partition(topic, number) for number in range(count)}
 
-    async def replicas_of(self, topic: str) -> dict[Partition, tuple[int, ...]]:
-        return {Partition(topic, 0): self._replicas}
+    async def kept_by(self, topic: str) -> dict[Partition, Kept]:
+        return {Partition(topic, 0): self._kept.get(topic, self._usual)}
+
+    async def broker_config(self, broker: int) -> dict[str, str]:
+        assert self._brokers[broker].answers
+        return {"default.replication.factor": self._default_replicas}
 
     async def topic_config(self, topic: str) -> dict[str, str]:
         if topic in self._missing:
@@ -249,6 +261,39 @@ async def test_a_kafka_as_it_must_be_is_found_well(monkeypatch: pytest.MonkeyPat
         ),
         (Kafka(configs={TOPIC: {"min.insync.replicas": "1"}}), TOPIC, WARN, "by one broker alone"),
         (Kafka(homes=5), homes_topic("shop"), WARN, "no more than 5 of the engines"),
+        (Kafka(silent=(0,)), "brokers", WARN, "Broker 0 at k:9092 does not answer"),
+        (Kafka(kept={TOPIC: Kept(0, (0, 1, 2), (0, 2))}), TOPIC, WARN, "nothing is broken, until another"),
+        (
+            Kafka(kept={TOPIC: Kept(0, (0, 1, 2), (0,))}),
+            TOPIC,
+            FAIL,
+            "min.insync.replicas, 2: nothing can be written",
+        ),
+        (Kafka(kept={TOPIC: Kept(-1, (0, 1, 2), (0, 2))}), TOPIC, FAIL, "1 without a leader"),
+        (
+            Kafka(kept={"__transaction_state": Kept(0, (0,), (0,))}),
+            "__transaction_state",
+            WARN,
+            "while its broker is away, nothing may be published",
+        ),
+        (
+            Kafka(kept={"__transaction_state": Kept(-1, (0,), ())}),
+            "__transaction_state",
+            FAIL,
+            "without a leader",
+        ),
+        (
+            Kafka(kept={"__consumer_offsets": Kept(0, (0,), (0,))}),
+            "__consumer_offsets",
+            WARN,
+            "no engine can join a group",
+        ),
+        (
+            Kafka(missing=(LETTERS,), default_replicas="1"),
+            "default.replication.factor",
+            WARN,
+            f"one replica of {LETTERS}",
+        ),
     ],
 )
 async def test_what_is_wrong_with_a_kafka_is_told_with_a_cure(
@@ -273,8 +318,33 @@ async def test_one_replica_is_warned_of_for_each_topic(monkeypatch: pytest.Monke
         (TOPIC, WARN),
         (LETTERS, WARN),
         ("pointsman.shop.relay", WARN),
+        ("__consumer_offsets", WARN),
+        ("__transaction_state", WARN),
     ]
     assert "a lost disk loses events" in wrong[0].sentence
+
+
+async def test_where_there_is_one_broker_nothing_is_said_of_what_needs_several(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kafka = Kafka(replicas=1, releases=((4, 0),), missing=(LETTERS,), default_replicas="1")
+    wrong = [one for one in await checks_of(monkeypatch, kafka) if one.verdict is not OK]
+    assert [one.name for one in wrong] == [TOPIC, "pointsman.shop.relay"]
+
+
+async def test_who_does_not_answer_any_more_in_the_middle_was_there_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Half(Kafka):
+        async def earliest(self, partitions: Any) -> dict[Partition, int]:
+            raise SourceUnreachableError("no broker leads orders/0")
+
+    found = await checks_of(monkeypatch, Half(), positions={Partition(TOPIC, 0): 150})
+    assert [(one.name, one.verdict) for one in found if one.name in ("address", "questions")] == [
+        ("address", OK),
+        ("questions", FAIL),
+    ]
+    assert found[-1].unreachable
 
 
 async def test_settings_that_may_not_be_seen_are_said_to_be_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Self
@@ -34,6 +34,10 @@ SETTINGS = {
     "transaction.state.log.replication.factor": "3",
     "transaction.state.log.min.isr": "2",
     "transaction.state.log.num.partitions": "3",
+    # Where the controller dies, another one is chosen soon.
+    "controller.quorum.fetch.timeout.ms": "1000",
+    "controller.quorum.election.timeout.ms": "500",
+    "controller.quorum.election.backoff.max.ms": "200",
     # Who leads what is for the tests to say.
     "auto.leader.rebalance.enable": "false",
 }
@@ -120,9 +124,13 @@ class KafkaCluster:
 
     async def in_sync(self) -> None:
         """Wait until every partition has a leader and all its replicas in sync."""
+        await self._until(_in_sync)
+
+    async def _until(self, is_settled: Callable[[Any], bool]) -> None:
+        """Wait until this is so of every partition."""
         deadline = time.monotonic() + SETTLED_SECONDS
-        while left := await asyncio.to_thread(self._out_of_sync):
-            assert time.monotonic() < deadline, f"not in sync within {SETTLED_SECONDS:.0f} s: {left}"
+        while left := await asyncio.to_thread(self._left, is_settled):
+            assert time.monotonic() < deadline, f"not settled within {SETTLED_SECONDS:.0f} s: {left}"
             await asyncio.sleep(POLL_SECONDS)
 
     async def leader(self, topic: str, partition: int = 0) -> int:
@@ -130,14 +138,20 @@ class KafkaCluster:
         described = await asyncio.to_thread(self._topics)
         return int(described[topic].partitions[partition].leader)
 
+    async def leaders(self, topic: str) -> list[int]:
+        """The brokers that lead its partitions, in their order."""
+        described = await asyncio.to_thread(self._topics)
+        return [int(one.leader) for _, one in sorted(described[topic].partitions.items())]
+
     async def elect_preferred(self) -> None:
-        """Have every partition be led by the broker that is meant to, in an orderly way."""
+        """Have every partition be led by the broker that is meant to, in an orderly way, and wait until all are."""
 
         def elect() -> None:
             admin = self._admin()
             admin.elect_leaders(ElectionType.PREFERRED, None).result(SETTLED_SECONDS)
 
         await asyncio.to_thread(elect)
+        await self._until(_as_preferred)
 
     async def coordinates(self, kind: CoordinationType, key: str) -> int:
         """The broker that coordinates a group, or the transactions of a producer."""
@@ -162,14 +176,24 @@ class KafkaCluster:
         found: Mapping[str, Any] = self._admin().list_topics(timeout=ASK_SECONDS).topics
         return found
 
-    def _out_of_sync(self) -> list[str]:
+    def _left(self, is_settled: Callable[[Any], bool]) -> list[str]:
+        """The partitions that are not settled, as words."""
         try:
-            topics = self._topics()
+            found = [
+                (name, one) for name, topic in self._topics().items() for one in topic.partitions.values()
+            ]
         except KafkaException as error:
             return [str(error)]
         return [
             f"{name}/{one.id}: led by {one.leader}, in sync {one.isrs} of {one.replicas}"
-            for name, topic in topics.items()
-            for one in topic.partitions.values()
-            if one.leader < 0 or len(one.isrs) < len(one.replicas)
+            for name, one in found
+            if not is_settled(one)
         ]
+
+
+def _in_sync(partition: Any) -> bool:
+    return partition.leader >= 0 and len(partition.isrs) == len(partition.replicas)
+
+
+def _as_preferred(partition: Any) -> bool:
+    return bool(partition.leader == partition.replicas[0])

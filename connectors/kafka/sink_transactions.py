@@ -199,6 +199,7 @@ class Transactions:
             list(by_topic.items()),
         )
         with _kafka_errors():
+            await self._know(node)
             answer = await self._client.send(node, request)
         codes = {Partition(topic, part[0]): part[1] for topic, parts in answer.topics for part in parts}
         if codes.keys() != content.keys():
@@ -211,6 +212,7 @@ class Transactions:
         while True:
             with _kafka_errors():
                 node = await self._find_coordinator()
+                await self._know(node)
                 answer = await self._client.send(node, request, group=ConnectionGroup.COORDINATION)
             codes = set(codes_of(answer))
             if not codes & ASK_AGAIN:
@@ -219,6 +221,11 @@ class Transactions:
                 self._coordinator = None
             await asyncio.sleep(wait)
             wait = min(wait * 1.5, self._limits.backoff_seconds_max)
+
+    async def _know(self, node: int) -> None:
+        """Ask who there is, where this broker has come, or come back, since that was asked last."""
+        if self._client.cluster.broker_metadata(node) is None:
+            await self._client.force_metadata_update()
 
     async def _find_coordinator(self) -> int:
         while self._coordinator is None:

@@ -75,12 +75,14 @@ class Queries:
         settings: KafkaSettings,
         *,
         patience_seconds: float = PATIENCE_SECONDS,
+        answer_seconds: float = ANSWER_SECONDS,
         group: int = ConnectionGroup.DEFAULT,
     ) -> None:
         """``group`` tells the client's connections to one broker apart, which answers those of each in their order."""
         self._client = client
         self._settings = settings
         self._patience_seconds = patience_seconds
+        self._answer_seconds = answer_seconds
         self._group = group
         self._silent: set[int] = set()
         """Brokers that did not answer when they were asked last."""
@@ -202,7 +204,8 @@ class Queries:
             raise StaleMetadata
         return int(random.choice([one for one in known if one not in self._silent] or known))  # noqa: S311 - no secret
 
-    async def _send(self, node: int, request: Any, seconds: float = ANSWER_SECONDS) -> Any:
+    async def _send(self, node: int, request: Any, seconds: float | None = None) -> Any:
+        seconds = self._answer_seconds if seconds is None else seconds
         try:
             async with asyncio.timeout(seconds):
                 answer = await self._client.send(node, request, group=self._group)

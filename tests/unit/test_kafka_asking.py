@@ -1,0 +1,141 @@
+"""Questions to a cluster of which a broker is silent, and which of its addresses a client begins with."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from aiokafka.errors import NodeNotReadyError
+
+from connectors.kafka import addresses, queries
+from connectors.kafka.addresses import answering
+from connectors.kafka.queries import Queries
+from connectors.kafka.settings import KafkaSettings
+from connectors.kafka.sink_codes import Code
+from connectors.kafka.sink_place import ensure_topic
+from connectors.sink import SinkMisconfiguredError, SinkUnavailableError
+from connectors.source import Partition, SourceUnreachableError
+
+SETTINGS = KafkaSettings("k1:9092,k2:9092,k3:9092")
+FOR_EVER = asyncio.Event
+
+
+class Client:
+    """A client of three brokers; those in `silent` take requests and never answer, those in `gone` take none."""
+
+    def __init__(self, *, silent: tuple[int, ...] = (), gone: tuple[int, ...] = ()) -> None:
+        self.cluster = SimpleNamespace(
+            brokers=lambda: [SimpleNamespace(nodeId=number) for number in (1, 2, 3)]
+        )
+        self.silent, self.gone = silent, gone
+        self.asked: list[int] = []
+
+    async def send(self, node: int, _: Any, **__: Any) -> Any:
+        self.asked.append(node)
+        if node in self.gone:
+            raise NodeNotReadyError
+        if node in self.silent:
+            await FOR_EVER().wait()
+        return SimpleNamespace(cluster_id="c")
+
+    def force_metadata_update(self) -> None:
+        pass
+
+    def queries(self, patience_seconds: float = 20.0) -> Queries:
+        return Queries(self, SETTINGS, patience_seconds=patience_seconds, answer_seconds=0.01)
+
+
+@pytest.mark.parametrize("away", [{"silent": (1, 2)}, {"gone": (1, 2)}])
+async def test_where_a_broker_does_not_answer_another_one_is_asked_and_from_then_on_before_it(
+    monkeypatch: pytest.MonkeyPatch, away: Any
+) -> None:
+    monkeypatch.setattr(queries, "RETRY_SECONDS", 0)
+    monkeypatch.setattr("random.choice", min)
+    client = Client(**away)
+    asking = client.queries()
+    for _ in range(3):
+        assert await asking.cluster_id() == "c"
+    assert client.asked == [1, 2, 3, 3, 3]
+
+
+async def test_where_all_were_silent_all_are_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("random.choice", min)
+    client = Client(silent=(1, 2, 3))
+    asking = client.queries(patience_seconds=0.0)
+    for _ in range(3):
+        with pytest.raises(SourceUnreachableError, match=r"broker \d did not answer within 0 s"):
+            await asking.cluster_id()
+    client.silent = ()
+    assert await asking.cluster_id() == "c"
+    assert client.asked == [1, 2, 3, 1]
+
+
+async def addressed(
+    monkeypatch: pytest.MonkeyPatch, *answers: str, seconds: float = 5.0
+) -> tuple[str, list[str]]:
+    """The address that is begun with where these answer and the others are silent; and all that were asked."""
+    asked: list[str] = []
+
+    async def ask(_: Any, address: str) -> bool:
+        asked.append(address)
+        if address not in answers:
+            await FOR_EVER().wait()
+        return True
+
+    monkeypatch.setattr(addresses, "_answers", ask)
+    monkeypatch.setattr(addresses, "NEXT_SECONDS", 0.001)
+    return (await answering(SETTINGS, seconds)).bootstrap, asked
+
+
+async def test_a_client_begins_with_an_address_that_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(10):
+        bootstrap, _ = await addressed(monkeypatch, "k2:9092")
+        assert bootstrap == "k2:9092"
+    assert [one for one in asyncio.all_tasks() if one is not asyncio.current_task()] == []
+
+
+async def test_where_all_answer_one_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(addresses, "NEXT_SECONDS", 60)
+    bootstrap, asked = await addressed(monkeypatch, "k1:9092", "k2:9092", "k3:9092")
+    assert asked == [bootstrap]
+
+
+async def test_where_none_answers_the_client_gets_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    bootstrap, asked = await addressed(monkeypatch, seconds=0.05)
+    assert bootstrap == SETTINGS.bootstrap
+    assert sorted(asked) == ["k1:9092", "k2:9092", "k3:9092"]
+
+
+async def test_a_single_address_is_not_asked_beforehand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(addresses, "_answers", None)
+    alone = KafkaSettings("k1:9092")
+    assert await answering(alone) is alone
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        (Code.INVALID_REPLICATION_FACTOR, SinkUnavailableError),
+        (Code.NOT_CONTROLLER, SinkUnavailableError),
+        (Code.POLICY_VIOLATION, SinkMisconfiguredError),
+    ],
+)
+async def test_the_relays_topic_has_the_replicas_that_the_brokers_say_or_is_not_made(
+    code: Code, error: type[Exception]
+) -> None:
+    asked: list[Any] = []
+
+    async def ask(_: Any) -> Any:
+        return SimpleNamespace(topics=[(Code.UNKNOWN_TOPIC_OR_PARTITION, "t", False, [])])
+
+    async def ask_controller(request: Any) -> Any:
+        asked.append(request)
+        return SimpleNamespace(topic_errors=[("t", code, "no")])
+
+    with pytest.raises(error, match=rf"topic t .*{code.name}"):
+        await ensure_topic(Partition("t", 0), ask, ask_controller)
+    [request] = asked
+    [(_, _, replicas, _, _)] = request.create_topic_requests
+    assert replicas == -1

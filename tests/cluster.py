@@ -107,9 +107,9 @@ class KafkaCluster:
 
     def stop(self) -> None:
         """End all that are there, at once: the last ones could not end in order any more."""
-        for number in self.brokers.keys() - self.away:
-            self.brokers[number].kill()
-            self.away.add(number)
+        for broker in self.brokers.values():
+            if broker.is_started:
+                broker.kill()
 
     async def kill(self, number: int) -> None:
         """End a broker as a crash would."""
@@ -119,6 +119,17 @@ class KafkaCluster:
     async def start_again(self, number: int) -> None:
         """Start it once more; returns when every partition is where it should be, and in sync."""
         await asyncio.to_thread(self.brokers[number].start_again)
+        self.away.discard(number)
+        await self.in_sync()
+
+    async def pause(self, number: int) -> None:
+        """Stop a broker's time, as where its machine is gone: what is connected to it is not told."""
+        self.away.add(number)
+        await asyncio.to_thread(self.brokers[number].pause)
+
+    async def resume(self, number: int) -> None:
+        """Let it go on; returns when every partition is in sync."""
+        self.brokers[number].resume()
         self.away.discard(number)
         await self.in_sync()
 

@@ -140,6 +140,11 @@ class ApacheKafka:
     def password_file(self) -> Path:
         return self._secured().password_file
 
+    @property
+    def is_started(self) -> bool:
+        """Whether it was started and not ended since, by `kill` or `stop`."""
+        return self._process is not None
+
     def kill(self) -> None:
         """End the broker as a crash would."""
         self._end(signal.SIGKILL)

@@ -7,11 +7,12 @@ import contextlib
 import json
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import asyncpg
 import pytest
 from aiokafka.client import CoordinationType
@@ -24,13 +25,15 @@ from engine.assembly import EngineSettings
 from engine.homes import homes_topic
 from engine.limits import EngineLimits
 from engine.running import Running, run
+from engine.services import ports
 from statemachines.context import Context
 from statemachines.definition import Pipeline
 from statemachines.effects import Publish
 from statemachines.events import Event
 from statemachines.machine import compile_pipeline
+from tests.chaos.oracle import Found
 from tests.chaos.reading import ends, read_committed
-from tests.cli import COMMAND, environment, pointsman
+from tests.cli import COMMAND, Done, environment, pointsman
 from tests.cluster import KafkaCluster
 from tests.services import Database
 
@@ -243,16 +246,10 @@ async def test_whichever_broker_dies_the_road_goes_on_and_all_is_published_once_
 
         await on.until(dead_letters_are_published)
         found = await asyncio.to_thread(read_committed, kafka_cluster.bootstrap, [on.out, letters])
-    told: dict[str, list[int]] = defaultdict(list)
-    strays = []
-    for record in found:
-        if record.topic == on.out:
-            data = json.loads(record.value or b"")["data"]
-            told[data["name"]].append(data["number"])
-        else:
-            strays.append(json.loads(record.value or b"")["data"]["name"])
+    told = told_in(one for one in found if one.topic == on.out)
+    strays = told_in(one for one in found if one.topic == letters)
     assert told == {name: list(range(1, rounds + 1)) for name in NAMES}
-    assert sorted(strays) == sorted(f"stray-{number}" for number in range(1, rounds + 1))
+    assert strays == {f"stray-{number}": [number] for number in range(1, rounds + 1)}
     wrong = [
         one for one in caplog.records if one.levelname == "ERROR" and not one.name.startswith("aiokafka")
     ]
@@ -260,6 +257,25 @@ async def test_whichever_broker_dies_the_road_goes_on_and_all_is_published_once_
     async with KafkaAdmin(KafkaSettings(kafka_cluster.bootstrap)) as admin:
         for topic in (letters, progress_topic(on.namespace), homes_topic(on.namespace)):
             assert {len(one.replicas) for one in (await admin.kept_by(topic)).values()} == {3}, topic
+
+
+def told_in(found: Iterable[Found]) -> dict[str, list[int]]:
+    """The numbers of each name, in the order of the records."""
+    told: dict[str, list[int]] = defaultdict(list)
+    for record in found:
+        data = json.loads(record.value or b"")["data"]
+        told[data["name"]].append(data["number"])
+    return told
+
+
+def doctor(cluster: KafkaCluster, database: Database, folder: Path, topic: str) -> Done:
+    """What it says of an engine that would read this topic."""
+    file = folder / "pipeline.py"
+    file.write_text(
+        f"from tests.integration.test_cluster import counting\nflow = counting({topic!r}, 'out')\n"
+    )
+    on = {"KAFKA": cluster.bootstrap, "POSTGRES": database.engine_dsn, "NAMESPACE": database.name}
+    return pointsman("doctor", file, "--json", on=on)
 
 
 async def has_some(bootstrap: str, topic: str) -> None:
@@ -294,26 +310,66 @@ async def test_publish_goes_on_when_a_broker_dies_and_doctor_says_that_nothing_i
             await has_some(kafka_cluster.bootstrap, name)
             await kafka_cluster.kill(killed)
     publishing.stdin.close()
-    file = tmp_path / "pipeline.py"
-    file.write_text(
-        f"from tests.integration.test_cluster import counting\nflow = counting({name!r}, 'out')\n"
-    )
-    doctor = await asyncio.to_thread(
-        lambda: pointsman(
-            *("doctor", file, "--json"),
-            on={"KAFKA": kafka_cluster.bootstrap, "POSTGRES": database.engine_dsn},
-        )
-    )
+    done = await asyncio.to_thread(doctor, kafka_cluster, database, tmp_path, name)
     _, said = await publishing.communicate()
     await kafka_cluster.start_again(killed)
     assert publishing.returncode == 0, said
     found = await asyncio.to_thread(read_committed, kafka_cluster.bootstrap, [name])
-    told: dict[str, list[int]] = defaultdict(list)
-    for record in found:
-        data = json.loads(record.value or b"")["data"]
-        told[data["name"]].append(data["number"])
-    assert told == {one: list(range(1, 201)) for one in NAMES}
-    kafka = [one for one in doctor.json["checks"] if one["area"] == "kafka"]
-    assert doctor.code == 0, doctor.out
+    assert told_in(found) == {one: list(range(1, 201)) for one in NAMES}
+    kafka = [one for one in done.json["checks"] if one["area"] == "kafka"]
+    assert done.code == 0, done.out
     assert {one["verdict"] for one in kafka} == {"ok", "warn"}
     assert any(f"roker {killed}" in one["sentence"] + one["cure"] for one in kafka), kafka
+
+
+@pytest.mark.long
+async def test_whichever_broker_stands_still_the_road_goes_on(
+    kafka_cluster: KafkaCluster, database: Database
+) -> None:
+    async with scene(kafka_cluster, database) as on:
+        await on.published()
+        for number in await on.coordinators():
+            await kafka_cluster.pause(number)
+            await on.feed.more()
+            await on.published()
+            await kafka_cluster.resume(number)
+        await on.feed.more()
+        on.feed.enough = True
+        await on.feeding
+        await on.published()
+        rounds = on.feed.rounds
+        found = await asyncio.to_thread(read_committed, kafka_cluster.bootstrap, [on.out])
+    assert told_in(found) == {name: list(range(1, rounds + 1)) for name in NAMES}
+
+
+@pytest.mark.long
+async def test_with_one_of_three_away_an_engine_is_ready_and_with_two_it_says_why_not(
+    kafka_cluster: KafkaCluster, database: Database, tmp_path: Path
+) -> None:
+    port = ports.choose(0, "the engine", "--port")
+
+    async def is_ready(wanted: bool, reason: str = "") -> bool:
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(f"http://127.0.0.1:{port}/readyz") as answer,
+        ):
+            told = await answer.json()
+            return bool(told["ok"]) is wanted and reason in " ".join(told["reasons"])
+
+    async with scene(kafka_cluster, database, port=port) as on:
+        await on.published()
+        await on.until(lambda: is_ready(True))
+        await kafka_cluster.kill(1)
+        await on.feed.more()
+        await on.published()
+        await on.until(lambda: is_ready(True))
+        on.feed.enough = True
+        await on.feeding
+        await on.published()
+        await kafka_cluster.kill(2)
+        await on.until(lambda: is_ready(False, "Broker 2 does not answer"))
+        done = await asyncio.to_thread(doctor, kafka_cluster, database, tmp_path, on.source)
+        failed = [one for one in done.json["checks"] if one["area"] == "kafka" and one["verdict"] == "fail"]
+        assert (done.code, bool(failed)) in ((1, True), (3, True)), done.out
+        await asyncio.gather(*(kafka_cluster.start_again(number) for number in (1, 2)))
+        await on.until(lambda: is_ready(True))

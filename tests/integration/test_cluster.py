@@ -145,6 +145,16 @@ class Scene:
         async with asyncio.timeout(SECONDS):
             await self.engines[0].relay.drained(ticket)
 
+    async def shared_out(self) -> None:
+        """Wait until every engine has partitions, and each of those an engine."""
+
+        async def is_shared_out() -> bool:
+            sessions = [one.engine.session for one in self.engines]
+            shares = [len(session.claims) for session in sessions if session is not None]
+            return len(shares) == len(self.tasks) and min(shares) > 0 and sum(shares) == PARTITIONS
+
+        await self.until(is_shared_out)
+
     async def ask(self, sql: str, *arguments: object) -> list[Any]:
         connection = await asyncpg.connect(self.dsn)
         try:
@@ -329,6 +339,8 @@ async def test_whichever_broker_stands_still_the_road_goes_on(
     async with scene(kafka_cluster, database) as on:
         await on.published()
         for number in await on.coordinators():
+            # Who joins a group just as its coordinator falls silent waits as long as joining may take.
+            await on.shared_out()
             await kafka_cluster.pause(number)
             await on.feed.more()
             await on.published()

@@ -14,7 +14,7 @@ import contextlib
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any
 
 from aiokafka.errors import (
@@ -43,6 +43,8 @@ FLOW_BYTES = 64 * 1024
 FLOW_WAIT_MILLISECONDS = 2
 """Where an answer brings less than FLOW_BYTES, and more than FLOW_BYTES_MIN, the next one is to bring as much, or what
 comes in this time: answers with a few records each cost both sides more than the records do."""
+SILENCE_SECONDS = 3.0
+"""A broker that has not answered by then, whose answers come at once otherwise, may have been followed by others."""
 LOOK_SECONDS = 1.0
 """So often lanes are looked at even if nothing happens."""
 TIMER_GRAIN_SECONDS = 0.001
@@ -60,6 +62,9 @@ class Fetching:
         self._on_arrival = on_arrival
         self._lanes: Mapping[Partition, Lane] = {}
         self._requests: dict[int, asyncio.Task[None]] = {}
+        self._asked: dict[int, tuple[float, list[Lane]]] = {}
+        """When a broker was asked, and for what."""
+        self._doubted: set[int] = set()
         self._checks: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
         self._loop: asyncio.Task[None] | None = None
@@ -100,6 +105,7 @@ class Fetching:
     async def _run(self) -> None:
         while True:
             self._wake.clear()
+            self._doubt_who_is_silent()
             self._ask()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._seconds_until_retry()):
@@ -110,6 +116,31 @@ class Fetching:
         for node, lanes in self._wanting().items():
             request = asyncio.create_task(self._request(node, lanes), name=f"kafka fetch from {node}")
             self._requests[node] = request
+
+    def _doubt_who_is_silent(self) -> None:
+        long_ago = time.monotonic() - SILENCE_SECONDS
+        for node, (since, lanes) in self._asked.items():
+            if since < long_ago and node not in self._doubted:
+                self._doubted.add(node)
+                look = self._look_who_leads(node, lanes, self._requests[node])
+                self._check(look, f"kafka silence of {node}")
+
+    async def _look_who_leads(self, silent: int, lanes: list[Lane], request: asyncio.Task[None]) -> None:
+        """Ask the others, and wait no longer for a broker that leads something no more of what it was asked for."""
+        try:
+            await self._queries.learn_leaders(sorted({partition.topic for partition in self._lanes}))
+        except SourceError:
+            return
+        finally:
+            self._doubted.discard(silent)
+        leader = self._client.cluster.leader_for_partition
+        if any(leader(lane.topic_partition) != silent for lane in lanes):
+            request.cancel()
+
+    def _check(self, check: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(check, name=name)
+        self._checks.add(task)
+        task.add_done_callback(self._checks.discard)
 
     def _seconds_until_retry(self) -> float:
         """Not by a timer for each: one that fires a little early would find nothing to do, and be gone."""
@@ -136,6 +167,7 @@ class Fetching:
         # exceed the limit.
         lanes.sort(key=lambda lane: lane.fetched_at)
         asked = {lane.topic_partition: (lane, lane.fetch_from) for lane in lanes}
+        self._asked[node] = (time.monotonic(), lanes)
         try:
             for lane in lanes:
                 lane.in_flight = True
@@ -151,6 +183,7 @@ class Fetching:
             for lane in lanes:
                 lane.in_flight = False
             self._requests.pop(node, None)
+            self._asked.pop(node, None)
             self._wake.set()
         # At once, since a busy loop comes to whom it has woken only turns later.
         self._ask()
@@ -196,9 +229,7 @@ class Fetching:
     def _refused(self, lane: Lane, error: type[KafkaError]) -> None:
         if error is OffsetOutOfRangeError:
             lane.stopped = True
-            check = asyncio.create_task(self._check_range(lane), name=f"kafka range of {lane.partition}")
-            self._checks.add(check)
-            check.add_done_callback(self._checks.discard)
+            self._check(self._check_range(lane), f"kafka range of {lane.partition}")
             return
         self._client.force_metadata_update()
         if error is TopicAuthorizationFailedError:

@@ -94,6 +94,10 @@ class Queries:
         """Kafka's own answer about brokers and these topics."""
         return await self._patiently(lambda: self._metadata(topics))
 
+    async def learn_leaders(self, topics: Iterable[str]) -> None:
+        """Have the client know anew who leads the partitions of these topics, which are all that it follows."""
+        self._client.cluster.update_metadata(await self.metadata(topics))
+
     async def ask(self, request: Any, broker: int | None = None) -> Any:
         """The answer of a broker, or of any. Raises IncompatibleBrokerVersion for what it does not know."""
 

@@ -145,14 +145,19 @@ class KafkaCluster:
             await asyncio.sleep(POLL_SECONDS)
 
     async def leader(self, topic: str, partition: int = 0) -> int:
-        """The broker that leads a partition; -1 for none."""
-        described = await asyncio.to_thread(self._topics)
-        return int(described[topic].partitions[partition].leader)
+        """The broker that leads a partition."""
+        return (await self.leaders(topic))[partition]
 
     async def leaders(self, topic: str) -> list[int]:
-        """The brokers that lead its partitions, in their order."""
-        described = await asyncio.to_thread(self._topics)
-        return [int(one.leader) for _, one in sorted(described[topic].partitions.items())]
+        """The brokers that lead its partitions, in their order, once the broker that is asked knows of them."""
+        deadline = time.monotonic() + SETTLED_SECONDS
+        while True:
+            found = (await asyncio.to_thread(self._topics)).get(topic)
+            leaders = [int(one.leader) for _, one in sorted(found.partitions.items())] if found else []
+            if leaders and min(leaders) >= 0:
+                return leaders
+            assert time.monotonic() < deadline, f"{topic} is led by {leaders}"
+            await asyncio.sleep(POLL_SECONDS)
 
     async def elect_preferred(self) -> None:
         """Have every partition be led by the broker that is meant to, in an orderly way, and wait until all are."""

@@ -13,15 +13,26 @@ from tests.chaos.oracle import Found
 READ_SECONDS = 120.0
 ASK_SECONDS = 60.0
 POLL_SECONDS = 0.02
+HEARD_SECONDS = 10.0
 
 
 def partitions_of(consumer: Any, topics: Iterable[str]) -> list[TopicPartition]:
     found = []
     for topic in topics:
-        described = consumer.list_topics(topic, timeout=ASK_SECONDS).topics[topic]
+        described = _described(consumer, topic)
         assert described.error is None, f"{topic}: {described.error}"
         found += [TopicPartition(topic, number, OFFSET_BEGINNING) for number in described.partitions]
     return found
+
+
+def _described(consumer: Any, topic: str) -> Any:
+    """What a broker says of a topic; of one just made another broker may hear a moment later."""
+    deadline = time.monotonic() + HEARD_SECONDS
+    while True:
+        described = consumer.list_topics(topic, timeout=ASK_SECONDS).topics[topic]
+        if described.error is None or time.monotonic() > deadline:
+            return described
+        time.sleep(POLL_SECONDS)
 
 
 def new_consumer(bootstrap: str, isolation: str = "read_committed") -> Any:

@@ -172,15 +172,13 @@ class Scene:
             await asyncio.sleep(POLL_SECONDS)
 
     async def coordinators(self) -> list[int]:
-        """Those of the group, of the relay's transactions, and of what is published; each once, and two at least."""
+        """Two brokers, those of the group and of the relay's transactions among them."""
         [(store,)] = await self.ask("select id from pointsman.store")
-        ask = self.cluster.coordinates
-        found = [
-            await ask(CoordinationType.GROUP, f"pointsman.{self.namespace}"),
-            await ask(CoordinationType.TRANSACTION, f"pointsman.{self.namespace}.0.{store}"),
-            await self.cluster.leader(self.out),
-        ]
-        return [*dict.fromkeys([*found, *self.cluster.brokers])][: max(2, len(set(found)))]
+        group = await self.cluster.coordinates(CoordinationType.GROUP, f"pointsman.{self.namespace}")
+        relay = await self.cluster.coordinates(
+            CoordinationType.TRANSACTION, f"pointsman.{self.namespace}.0.{store}"
+        )
+        return list(dict.fromkeys((group, relay, *self.cluster.brokers)))[:2]
 
 
 @contextlib.asynccontextmanager
@@ -295,35 +293,50 @@ async def has_some(bootstrap: str, topic: str) -> None:
         assert time.monotonic() < deadline, f"nothing was published to {topic}"
 
 
+@contextlib.asynccontextmanager
+async def publishing(cluster: KafkaCluster, topic: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """`pointsman publish`, which is killed in the end if it still runs."""
+    words = ("publish", topic, "-", "--key", "name", "--type", "=counted", "--id", "id")
+    process = await asyncio.create_subprocess_exec(
+        *COMMAND,
+        *words,
+        env={**environment({}), "POINTSMAN_KAFKA": cluster.bootstrap},
+        stdin=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
+
+
+async def write(process: asyncio.subprocess.Process, numbers: Iterable[int], *, last: bool = False) -> None:
+    assert process.stdin is not None
+    rows = [{"id": f"{one}/{number}", "name": one, "number": number} for number in numbers for one in NAMES]
+    process.stdin.write(b"".join(json.dumps(row).encode() + b"\n" for row in rows))
+    await process.stdin.drain()
+    if last:
+        process.stdin.close()
+
+
 async def test_publish_goes_on_when_a_broker_dies_and_doctor_says_that_nothing_is_broken(
     kafka_cluster: KafkaCluster, database: Database, tmp_path: Path
 ) -> None:
     name = f"published-{database.name}"
     async with KafkaAdmin(KafkaSettings(kafka_cluster.bootstrap)) as admin:
         await admin.create_topic(name, partitions=PARTITIONS)
-    on = {
-        **environment({}),
-        "POINTSMAN_KAFKA": kafka_cluster.bootstrap,
-        "POINTSMAN_POSTGRES": database.engine_dsn,
-    }
-    words = ("publish", name, "-", "--key", "name", "--type", "=counted", "--id", "id")
-    publishing = await asyncio.create_subprocess_exec(
-        *COMMAND, *words, env=on, stdin=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
-    )
-    assert publishing.stdin is not None
     killed = await kafka_cluster.leader(name)
-    for half in (range(1, 101), range(101, 201)):
-        rows = [{"id": f"{one}/{number}", "name": one, "number": number} for number in half for one in NAMES]
-        publishing.stdin.write(b"".join(json.dumps(row).encode() + b"\n" for row in rows))
-        await publishing.stdin.drain()
-        if half.start == 1:
-            await has_some(kafka_cluster.bootstrap, name)
-            await kafka_cluster.kill(killed)
-    publishing.stdin.close()
-    done = await asyncio.to_thread(doctor, kafka_cluster, database, tmp_path, name)
-    _, said = await publishing.communicate()
+    async with publishing(kafka_cluster, name) as process:
+        await write(process, range(1, 101))
+        await has_some(kafka_cluster.bootstrap, name)
+        await kafka_cluster.kill(killed)
+        await write(process, range(101, 201), last=True)
+        doctoring = asyncio.to_thread(doctor, kafka_cluster, database, tmp_path, name)
+        done, (_, said) = await asyncio.gather(doctoring, process.communicate())
+        assert process.returncode == 0, said
     await kafka_cluster.start_again(killed)
-    assert publishing.returncode == 0, said
     found = await asyncio.to_thread(read_committed, kafka_cluster.bootstrap, [name])
     assert told_in(found) == {one: list(range(1, 201)) for one in NAMES}
     kafka = [one for one in done.json["checks"] if one["area"] == "kafka"]

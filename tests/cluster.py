@@ -152,7 +152,7 @@ class KafkaCluster:
         """The brokers that lead its partitions, in their order, once the broker that is asked knows of them."""
         deadline = time.monotonic() + SETTLED_SECONDS
         while True:
-            found = (await asyncio.to_thread(self._topics)).get(topic)
+            found = (await asyncio.to_thread(self._topics, self._there()[0])).get(topic)
             leaders = [int(one.leader) for _, one in sorted(found.partitions.items())] if found else []
             if leaders and min(leaders) >= 0:
                 return leaders
@@ -163,7 +163,7 @@ class KafkaCluster:
         """Have every partition be led by the broker that is meant to, in an orderly way, and wait until all are."""
 
         def elect() -> None:
-            admin = self._admin()
+            admin = self._admin(self._there()[0])
             admin.elect_leaders(ElectionType.PREFERRED, None).result(SETTLED_SECONDS)
 
         await asyncio.to_thread(elect)
@@ -183,26 +183,29 @@ class KafkaCluster:
         finally:
             await client.close()
 
-    def _admin(self) -> Any:
+    def _admin(self, number: int) -> Any:
         silent = logging.Logger(__name__, level=logging.CRITICAL + 1)  # noqa: LOG001 - of nobody else
-        there = [self.brokers[number].bootstrap for number in self.brokers.keys() - self.away]
-        return AdminClient({"bootstrap.servers": ",".join(there)}, logger=silent)
+        return AdminClient({"bootstrap.servers": self.brokers[number].bootstrap}, logger=silent)
 
-    def _topics(self) -> Mapping[str, Any]:
-        found: Mapping[str, Any] = self._admin().list_topics(timeout=ASK_SECONDS).topics
+    def _topics(self, number: int) -> Mapping[str, Any]:
+        """As this broker knows them; the one that a client begins with is the first that it asks."""
+        found: Mapping[str, Any] = self._admin(number).list_topics(timeout=ASK_SECONDS).topics
         return found
 
+    def _there(self) -> list[int]:
+        return sorted(self.brokers.keys() - self.away)
+
     def _left(self, is_settled: Callable[[Any], bool]) -> list[str]:
-        """The partitions that are not settled, as words."""
+        """The partitions that are not settled, as words; every broker is asked, since each hears of it by itself."""
         try:
-            found = [
-                (name, one) for name, topic in self._topics().items() for one in topic.partitions.values()
-            ]
+            views = {number: self._topics(number) for number in self._there()}
         except KafkaException as error:
             return [str(error)]
         return [
-            f"{name}/{one.id}: led by {one.leader}, in sync {one.isrs} of {one.replicas}"
-            for name, one in found
+            f"{name}/{one.id} to broker {number}: led by {one.leader}, in sync {one.isrs} of {one.replicas}"
+            for number, topics in views.items()
+            for name, topic in topics.items()
+            for one in topic.partitions.values()
             if not is_settled(one)
         ]
 

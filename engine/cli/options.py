@@ -19,7 +19,7 @@ Postgres = Annotated[
     typer.Option(
         "--postgres",
         metavar="ADDRESS",
-        help="Postgres, without a password. Or POINTSMAN_POSTGRES.",
+        help="Postgres, without a password; TLS by ?sslmode=... or PGSSLMODE. Or POINTSMAN_POSTGRES.",
         rich_help_panel=WHERE,
     ),
 ]

@@ -114,7 +114,7 @@ async def test_a_postgres_as_it_must_be_is_found_well(monkeypatch: pytest.Monkey
         (Postgres(settings={"synchronous_commit": "local"}), "synchronous_commit", FAIL, "local"),
         (Postgres(replicas=1), "replication", WARN, "a failover loses the last commits"),
         (Postgres(address="10.0.0.7"), "encryption", WARN, "not encrypted"),
-        (Postgres(address="10.0.0.7", encrypted=True), "encryption", OK, "encrypted"),
+        (Postgres(address="10.0.0.7", encrypted=True), "encryption", WARN, "nobody looks whether it is your"),
         (Postgres(servers=(7, 8)), "pooler", FAIL, "changes the server process between transactions"),
         (Postgres(servers=(8,)), "pooler", WARN, "There is a pooler between"),
         (Postgres(apart=timedelta(minutes=5)), "clock", WARN, "300 s apart"),
@@ -128,6 +128,12 @@ async def test_what_is_wrong_with_a_postgres_is_told_with_a_cure(
     assert (found[name].verdict, said in found[name].sentence) == (verdict, True), found[name]
     assert bool(found[name].cure) == (verdict is not OK)
     assert [one.name for one in found.values() if one.verdict is not OK and one.name != name] == []
+
+
+async def test_who_has_shown_who_it_is_over_tls_is_fine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGSSLMODE", "verify-full")
+    found = await found_in(monkeypatch, Postgres(address="10.0.0.7", encrypted=True))
+    assert (found["encryption"].verdict, "has shown who it is" in found["encryption"].sentence) == (OK, True)
 
 
 async def test_standbys_that_commits_wait_for_are_fine(monkeypatch: pytest.MonkeyPatch) -> None:

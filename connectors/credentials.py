@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import ssl
 import stat
 from pathlib import Path
+from typing import Any
 
 HOST_NAME_CODES = (62, 63, 64)
 """What OpenSSL says of a certificate that is good, and another host's (X509_V_ERR_..._MISMATCH)."""
@@ -66,6 +68,44 @@ def why_no_certificate(file: Path, key: Path | None, named: tuple[str, str]) -> 
             "the key without a password."
         )
     return None
+
+
+class RenewingContext(ssl.SSLContext):
+    """What a client needs of TLS; files that were renewed count from its next connection on."""
+
+    _files: tuple[Path | None, Path | None, Path | None]
+    _loaded: list[int]
+
+    @classmethod
+    def of(cls, authority: Path | None, certificate: Path | None, key: Path | None) -> RenewingContext:
+        """Trust this authority (None: those of the system), and show this certificate. Raises OSError."""
+        context = cls(ssl.PROTOCOL_TLS_CLIENT)
+        context._files = (authority, certificate, key)
+        if authority is None:
+            context.load_default_certs()
+        context._loaded = context._changed()
+        context._load()
+        return context
+
+    def wrap_bio(self, *arguments: Any, **more: Any) -> ssl.SSLObject:
+        """Called for each connection."""
+        # What cannot be used now may be half-written, and what was loaded before goes on.
+        with contextlib.suppress(OSError):
+            if (changed := self._changed()) != self._loaded:
+                RenewingContext.of(*self._files)
+                self._load()
+                self._loaded = changed
+        return super().wrap_bio(*arguments, **more)
+
+    def _changed(self) -> list[int]:
+        return [file.stat().st_mtime_ns for file in self._files if file is not None]
+
+    def _load(self) -> None:
+        authority, certificate, key = self._files
+        if authority is not None:
+            self.load_verify_locations(authority)
+        if certificate is not None:
+            self.load_cert_chain(certificate, key, _no_password)
 
 
 def _no_password() -> str:

@@ -60,7 +60,7 @@ class GroupOffsets:
             # Another broker may have the group by now.
             self._coordinator = None
             if error.retriable:
-                raise unreachable(self._settings, error) from error
+                raise await unreachable(self._settings, error) from error
             raise SourceError(f"Kafka keeps no offsets of the group {self._group}: {error}.") from error
 
     async def _found(self) -> int:

@@ -22,7 +22,8 @@ from aiokafka.coordinator.protocol import ConsumerProtocolMemberMetadata
 from aiokafka.errors import KafkaError
 
 from connectors.kafka.queries import Queries, connect
-from connectors.kafka.settings import KafkaSettings
+from connectors.kafka.reaching import why_not
+from connectors.kafka.settings import CredentialsError, KafkaSettings
 from connectors.source import (
     Changed,
     NoSuchTopicError,
@@ -189,7 +190,10 @@ class KafkaMembership:
 
     async def _join(self, turns: Turns) -> None:
         self._assignor = _CountingAssignor(self._topics)
-        consumer: Any = self._new_consumer()
+        try:
+            consumer: Any = self._new_consumer()
+        except CredentialsError as error:
+            raise SourceUnreachableError(await why_not(self._settings, error)) from error
         self._consumer = self._assignor.consumer = consumer
         self._listener = _Listener(consumer, turns, self._was_displaced)
         consumer.subscribe(sorted(self._topics), listener=self._listener)

@@ -21,7 +21,8 @@ from aiokafka.errors import (
 from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.protocol.offset import OffsetRequest
 
-from connectors.kafka.settings import KafkaSettings
+from connectors.kafka.reaching import why_not
+from connectors.kafka.settings import CredentialsError, KafkaSettings
 from connectors.source import NoSuchTopicError, Partition, SourceError, SourceUnreachableError
 
 READ_COMMITTED = 1
@@ -39,22 +40,29 @@ Answer = TypeVar("Answer")
 
 async def connect(settings: KafkaSettings, **options: Any) -> Any:
     """A client of aiokafka that has reached the cluster. Raises SourceUnreachableError."""
-    client: Any = AIOKafkaClient(**settings.client_options(), **options)  # type: ignore[no-untyped-call]  # untyped
+    try:
+        client: Any = AIOKafkaClient(**settings.client_options(), **options)  # type: ignore[no-untyped-call]  # untyped
+    except CredentialsError as error:
+        raise SourceUnreachableError(await why_not(settings, error)) from error
     try:
         await client.bootstrap()
     except KafkaError as error:
         await client.close()
-        raise unreachable(settings, error) from error
+        raise SourceUnreachableError(await why_not(settings, error)) from error
     except BaseException:
         await client.close()
         raise
     return client
 
 
-def unreachable(settings: KafkaSettings, error: Exception) -> SourceUnreachableError:
+async def unreachable(settings: KafkaSettings, error: Exception) -> SourceUnreachableError:
+    """It was reached before, and is not now."""
+    if settings.security_protocol != "PLAINTEXT":
+        # What we are known by may have ended.
+        return SourceUnreachableError(await why_not(settings, error))
     return SourceUnreachableError(
-        f"Kafka at {settings.bootstrap} does not answer ({error}). Look whether it runs there, and whether "
-        f"address, {settings.security_protocol} and password are right."
+        f"Kafka at {settings.bootstrap} does not answer ({error}). Look whether it runs there, and whether the "
+        "address is right."
     )
 
 
@@ -74,6 +82,10 @@ class Queries:
         self._settings = settings
         self._patience_seconds = patience_seconds
         self._group = group
+
+    async def why_not_let_in(self, error: Exception) -> str:
+        """Why we are not let in, where we have to be known; empty where we need not."""
+        return "" if self._settings.security_protocol == "PLAINTEXT" else await why_not(self._settings, error)
 
     async def cluster_id(self) -> str:
         return str((await self.metadata([])).cluster_id)
@@ -210,6 +222,6 @@ class Queries:
                 if not error.retriable:
                     raise SourceError(f"Kafka at {self._settings.bootstrap} refused: {error}.") from error
                 if time.monotonic() - began > self._patience_seconds:
-                    raise unreachable(self._settings, error) from error
+                    raise await unreachable(self._settings, error) from error
                 self._client.force_metadata_update()
             await asyncio.sleep(RETRY_SECONDS)

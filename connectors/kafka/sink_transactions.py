@@ -19,6 +19,7 @@ from aiokafka.errors import BrokerResponseError, IncompatibleBrokerVersion, Kafk
 from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.protocol.transaction import AddPartitionsToTxnRequest, EndTxnRequest, InitProducerIdRequest
 
+from connectors.kafka.reaching import why_not
 from connectors.kafka.settings import KafkaSettings
 from connectors.kafka.sink_batches import Batch
 from connectors.kafka.sink_codes import (
@@ -67,12 +68,14 @@ class Transactions:
     def __init__(self, settings: KafkaSettings, transactional_id: str, limits: SinkLimits) -> None:
         self._transactional_id = transactional_id
         self._limits = limits
+        self._settings = settings
         self._bootstrap = settings.bootstrap
-        self._client: Any = AIOKafkaClient(  # type: ignore[no-untyped-call]  # aiokafka is untyped
-            **settings.client_options(),
-            request_timeout_ms=int(limits.publish_seconds * 1000),
-            metadata_max_age_ms=int(limits.metadata_age_seconds * 1000),
-        )
+        with _kafka_errors():
+            self._client: Any = AIOKafkaClient(  # type: ignore[no-untyped-call]  # aiokafka is untyped
+                **settings.client_options(),
+                request_timeout_ms=int(limits.publish_seconds * 1000),
+                metadata_max_age_ms=int(limits.metadata_age_seconds * 1000),
+            )
         self._coordinator: int | None = None
         self._producer_id = -1
         self._epoch = -1
@@ -81,8 +84,10 @@ class Transactions:
 
     async def connect(self) -> None:
         """Connect to the cluster."""
-        with _kafka_errors():
+        try:
             await self._client.bootstrap()
+        except KafkaError as error:
+            raise SinkUnavailableError(await why_not(self._settings, error)) from error
 
     async def start(self, topic: str) -> None:
         """End the predecessor's transaction, and fence it. ``topic``: whose brokers to follow."""

@@ -228,7 +228,8 @@ class Fetching:
             return
         self._client.force_metadata_update()
         if error is TopicAuthorizationFailedError:
-            reason = f"This user may not read the topic {lane.partition.topic}. Allow it: READ on the topic."
+            topic = lane.partition.topic
+            reason = f"This user may not read the topic {topic}. Allow READ on the topic {topic}."
         elif error is UnknownTopicOrPartitionError:
             reason = f"{lane.partition} does not exist (any more)."
         else:

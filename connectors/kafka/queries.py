@@ -15,15 +15,23 @@ from aiokafka.errors import (
     LeaderNotAvailableError,
     NotControllerError,
     StaleMetadata,
+    TopicAuthorizationFailedError,
     UnknownTopicOrPartitionError,
     for_code,
 )
 from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.protocol.offset import OffsetRequest
 
+from connectors.kafka.allowing import may_not_see
 from connectors.kafka.reaching import why_not
 from connectors.kafka.settings import CredentialsError, KafkaSettings
-from connectors.source import NoSuchTopicError, Partition, SourceError, SourceUnreachableError
+from connectors.source import (
+    NoSuchTopicError,
+    NotAllowedError,
+    Partition,
+    SourceError,
+    SourceUnreachableError,
+)
 
 READ_COMMITTED = 1
 EARLIEST = -2
@@ -172,7 +180,9 @@ class Queries:
             for topic, partitions in answer.topics:
                 for number, code, _, offset in partitions:
                     if code:
-                        raise for_code(code)(f"{topic}/{number}")
+                        error = for_code(code)
+                        where = topic if error is TopicAuthorizationFailedError else f"{topic}/{number}"
+                        raise error(where)
                     found[Partition(topic, number)] = offset
         return found
 
@@ -218,6 +228,8 @@ class Queries:
                     ) from error
             except IncompatibleBrokerVersion:
                 raise
+            except TopicAuthorizationFailedError as error:
+                raise NotAllowedError(may_not_see(self._settings.bootstrap, error.args[0])) from error
             except KafkaError as error:
                 if not error.retriable:
                     raise SourceError(f"Kafka at {self._settings.bootstrap} refused: {error}.") from error

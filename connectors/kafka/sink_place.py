@@ -63,6 +63,12 @@ async def _create(place: Partition, ask_controller: Ask) -> None:
             return
         if code != Code.INVALID_REPLICATION_FACTOR:
             break
+    if code == Code.TOPIC_AUTHORIZATION_FAILED:
+        raise SinkMisconfiguredError(
+            f"Kafka does not let this user see or make the relay's topic {place.topic}. Where it exists: allow READ "
+            f"and WRITE on the topic {place.topic}. Where it does not: allow CREATE on the topic {place.topic}, too, "
+            f"or create it with {place.number + 1} partitions or more and cleanup.policy=compact."
+        )
     raise SinkMisconfiguredError(
         f"The relay's topic {place.topic} does not exist and cannot be made: {words(code)} {said} "
         f"Create it with {place.number + 1} partitions or more and cleanup.policy=compact."

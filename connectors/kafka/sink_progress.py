@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 import orjson
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, TopicAuthorizationFailedError
 
+from connectors.kafka.allowing import may_not_see
 from connectors.kafka.reaching import why_not
 from connectors.kafka.settings import CredentialsError, KafkaSettings
 from connectors.kafka.sink_limits import SinkLimits
@@ -81,6 +82,8 @@ async def read_progress(
         raise SinkUnavailableError(
             f"Kafka at {settings.bootstrap} did not say within {limits.progress_seconds:.0f} s what is in {partition}"
         ) from error
+    except TopicAuthorizationFailedError as error:
+        raise SinkMisconfiguredError(may_not_see(settings.bootstrap, partition.topic, "READ")) from error
     except (KafkaError, OSError) as error:
         raise SinkUnavailableError(
             f"Kafka at {settings.bootstrap} did not say what is in {partition}: {type(error).__name__}: {error}"

@@ -15,10 +15,16 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, 
 from typing import Any
 
 from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
-from aiokafka.errors import BrokerResponseError, IncompatibleBrokerVersion, KafkaError
+from aiokafka.errors import (
+    BrokerResponseError,
+    IncompatibleBrokerVersion,
+    KafkaError,
+    TransactionalIdAuthorizationFailed,
+)
 from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.protocol.transaction import AddPartitionsToTxnRequest, EndTxnRequest, InitProducerIdRequest
 
+from connectors.kafka.allowing import may_not_transact
 from connectors.kafka.reaching import why_not
 from connectors.kafka.settings import KafkaSettings
 from connectors.kafka.sink_batches import Batch
@@ -94,14 +100,12 @@ class Transactions:
         self._client.set_topics([topic])
         timeout = int(self._limits.transaction_timeout_seconds * 1000)
         answer = await self._coordinate(InitProducerIdRequest(self._transactional_id, timeout), _own_code)
-        if answer.error_code in (
-            Code.INVALID_TRANSACTION_TIMEOUT,
-            Code.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
-        ):
+        if answer.error_code == Code.TRANSACTIONAL_ID_AUTHORIZATION_FAILED:
+            raise SinkMisconfiguredError(may_not_transact(self._bootstrap, self._transactional_id))
+        if answer.error_code == Code.INVALID_TRANSACTION_TIMEOUT:
             raise SinkMisconfiguredError(
                 f"Kafka at {self._bootstrap} does not let the relay use transactions: "
-                f"{words(answer.error_code)} Allow WRITE and DESCRIBE on the transactional id "
-                f"{self._transactional_id}; set the broker's transaction.max.timeout.ms to {timeout} or more."
+                f"{words(answer.error_code)} Set the broker's transaction.max.timeout.ms to {timeout} or more."
             )
         _check(answer.error_code, "starting the producer")
         self._producer_id, self._epoch = answer.producer_id, answer.producer_epoch
@@ -226,6 +230,9 @@ class Transactions:
                 self._coordinator = await self._client.coordinator_lookup(
                     CoordinationType.TRANSACTION, self._transactional_id
                 )
+            except TransactionalIdAuthorizationFailed as error:
+                why = may_not_transact(self._bootstrap, self._transactional_id)
+                raise SinkMisconfiguredError(why) from error
             except BrokerResponseError as error:
                 if error.errno not in ASK_AGAIN:
                     raise

@@ -11,11 +11,11 @@ from aiokafka.conn import AIOKafkaConnection, OAuthAuthenticator
 from aiokafka.errors import SaslAuthenticationFailed
 
 
-class _Tokens(OAuthAuthenticator):  # type: ignore[misc]  # aiokafka is untyped
+class _Tokens(OAuthAuthenticator):
     async def step(self, payload: bytes | None) -> Any:
         if payload:
             raise SaslAuthenticationFailed(payload.decode("utf-8", "replace"))
-        return await super().step(payload)
+        return await super().step(payload)  # type: ignore[no-untyped-call]  # aiokafka is untyped
 
 
 def _authenticator(connection: Any) -> Any:

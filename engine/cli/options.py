@@ -28,7 +28,8 @@ Kafka = Annotated[
     typer.Option(
         "--kafka",
         metavar="HOST:PORT",
-        help="Kafka, several separated by commas. Or POINTSMAN_KAFKA.",
+        help="Kafka, several separated by commas; TLS and users by POINTSMAN_KAFKA_... (see `pointsman config`). "
+        "Or POINTSMAN_KAFKA.",
         rich_help_panel=WHERE,
     ),
 ]

@@ -11,7 +11,7 @@ import pytest
 
 from connectors.kafka.admin import Broker
 from connectors.kafka.settings import KafkaSettings
-from connectors.source import NoSuchTopicError, Partition, SourceError
+from connectors.source import NoSuchTopicError, NotAllowedError, Partition, SourceError
 from engine.doctor import Check, Verdict
 from engine.doctor import kafka as kafka_doctor
 from engine.doctor import postgres as postgres_doctor
@@ -155,6 +155,7 @@ class Kafka:
         missing: tuple[str, ...] = (),
         secret: bool = False,
         homes: int = 16,
+        rights: Mapping[str, frozenset[str]] | None = None,
     ) -> None:
         self._brokers = [Broker(number, "k", 9092, release) for number, release in enumerate(releases)]
         self._replicas = tuple(range(replicas))
@@ -162,6 +163,8 @@ class Kafka:
         self._missing = missing
         self._secret = secret
         self._homes = homes
+        self._rights = rights or {}
+        """On topics and groups; nothing at all is not even to see it, and what is not here is not told."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -180,6 +183,17 @@ class Kafka:
 
     async def brokers(self) -> list[Broker]:
         return self._brokers
+
+    bootstrap = "127.0.0.1:9092"
+
+    async def topic_rights(self, topic: str) -> frozenset[str] | None:
+        granted = self._rights.get(topic)
+        if granted == frozenset():
+            raise NotAllowedError(topic)
+        return granted
+
+    async def group_rights(self, group: str) -> frozenset[str] | None:
+        return self._rights.get(group)
 
     async def topic_exists(self, topic: str) -> bool:
         return topic not in self._missing
@@ -218,7 +232,7 @@ async def checks_of(
     for name in ("KafkaAdmin", "KafkaReader"):
         monkeypatch.setattr(kafka_doctor, name, lambda _: kafka)
     monkeypatch.setattr(kafka_doctor, "progress_topic", lambda namespace: f"pointsman.{namespace}.relay")
-    wanted = Wanted("shop", [TOPIC], [LETTERS], dict(positions or {}), "cluster")
+    wanted = Wanted("shop", [TOPIC], [LETTERS], dict(positions or {}), "cluster", "group")
     return (await examine_kafka(KafkaSettings(bootstrap), wanted)).checks
 
 
@@ -255,6 +269,17 @@ async def test_a_kafka_as_it_must_be_is_found_well(monkeypatch: pytest.MonkeyPat
         ),
         (Kafka(configs={TOPIC: {"min.insync.replicas": "1"}}), TOPIC, WARN, "by one broker alone"),
         (Kafka(homes=5), homes_topic("shop"), WARN, "no more than 5 of the engines"),
+        (Kafka(rights={TOPIC: frozenset({"DESCRIBE"})}), TOPIC, FAIL, "may not READ on the topic"),
+        (Kafka(rights={TOPIC: frozenset()}), TOPIC, FAIL, f"see the topic {TOPIC}, or there is none"),
+        (
+            Kafka(rights={"pointsman.shop.relay": frozenset({"WRITE"})}),
+            "pointsman.shop.relay",
+            FAIL,
+            "may not READ on",
+        ),
+        (Kafka(rights={LETTERS: frozenset({"READ"})}), LETTERS, FAIL, "may not WRITE on the topic"),
+        (Kafka(rights={"group": frozenset()}), "group", FAIL, "may not READ on the consumer group"),
+        (Kafka(rights={"group.lag": frozenset()}), "group.lag", WARN, "they will see none"),
     ],
 )
 async def test_what_is_wrong_with_a_kafka_is_told_with_a_cure(

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
+from connectors.credentials import why_not_secret
 from connectors.kafka.admin import Broker, KafkaAdmin
 from connectors.kafka.reader import KafkaReader
 from connectors.kafka.settings import KafkaSettings
@@ -62,6 +63,8 @@ async def _cluster(admin: KafkaAdmin, settings: KafkaSettings, report: Report) -
     told = ", ".join(f"{major}.{minor}" for major, minor in releases) or "of an unknown release"
     many = "1 broker" if len(brokers) == 1 else f"{len(brokers)} brokers"
     _release(report, brokers, f"{many}, Kafka {told}")
+    if settings.key_file is not None and (why := why_not_secret("key", settings.key_file)):
+        report.warn("key", why, f"chmod 600 {settings.key_file}")
     plain = settings.security_protocol in ("PLAINTEXT", "SASL_PLAINTEXT")
     elsewhere = [one for one in settings.bootstrap.split(",") if not one.strip().startswith(LOOPBACK)]
     if plain and elsewhere:

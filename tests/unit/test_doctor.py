@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Self
 
@@ -321,6 +322,21 @@ async def test_only_what_leaves_the_machine_must_be_encrypted(monkeypatch: pytes
     ]
     assert [(one.name, one.verdict) for one in wrong] == [("encryption", WARN)]
     assert "broker-1:9092 is not encrypted" in wrong[0].sentence
+
+
+async def test_a_key_that_others_may_read_is_warned_of(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    key = tmp_path / "me.key"
+    key.touch(mode=0o600)
+    monkeypatch.setattr(kafka_doctor, "KafkaAdmin", lambda _: Kafka())
+    monkeypatch.setattr(kafka_doctor, "KafkaReader", lambda _: Kafka())
+    settings = KafkaSettings("127.0.0.1:9092", security_protocol="SSL", key_file=key)
+    wanted = Wanted("shop", [TOPIC], [LETTERS], {}, "cluster")
+    assert [one for one in (await examine_kafka(settings, wanted)).checks if one.verdict is not OK] == []
+    key.chmod(0o644)
+    [wrong] = [one for one in (await examine_kafka(settings, wanted)).checks if one.verdict is not OK]
+    assert (wrong.name, wrong.verdict, wrong.cure) == ("key", WARN, f"chmod 600 {key}")
 
 
 @pytest.mark.parametrize("position", [99, 201])

@@ -71,7 +71,10 @@ def why_no_certificate(file: Path, key: Path | None, named: tuple[str, str]) -> 
 
 
 class RenewingContext(ssl.SSLContext):
-    """What a client needs of TLS; files that were renewed count from its next connection on."""
+    """What a client needs of TLS; files that were renewed count from its next connection on.
+
+    An authority that is not in its file any more is trusted until the next start.
+    """
 
     _files: tuple[Path | None, Path | None, Path | None]
     _loaded: list[int]

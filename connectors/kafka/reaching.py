@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 import ssl
 from typing import Any
 
@@ -22,6 +21,8 @@ from connectors.kafka.settings import CredentialsError, KafkaSettings
 SECONDS = 5.0
 """For all addresses together."""
 _BY_TLS = ("SSL", "SASL_SSL")
+_BY_SOMEBODY = (ssl.SSLError, KafkaError, ConnectionResetError, ConnectionAbortedError, BrokenPipeError)
+"""All other errors of a connection say that nobody is there."""
 
 
 async def why_not(settings: KafkaSettings, error: BaseException) -> str:
@@ -67,9 +68,7 @@ async def _try(host: str, port: int, options: dict[str, Any]) -> BaseException |
 
 def _is_of_security(error: BaseException | None) -> bool:
     """Whether somebody was there."""
-    return error is not None and not isinstance(
-        error, ConnectionRefusedError | socket.gaierror | TimeoutError
-    )
+    return isinstance(error, _BY_SOMEBODY)
 
 
 def _words(settings: KafkaSettings, error: BaseException) -> str:
@@ -85,7 +84,7 @@ def _words(settings: KafkaSettings, error: BaseException) -> str:
                 f"it has no good certificate of the authority in {authority} ({said}). If it is your Kafka, name its "
                 "authority: POINTSMAN_KAFKA_CA_FILE."
             )
-        case ssl.SSLError():
+        case ssl.SSLError() if "CERTIFICATE" in said or "UNKNOWN_CA" in said:
             return f"{_of_certificate(settings)} ({said})."
         case UnsupportedSaslMechanismError():
             return f"it does not offer {settings.sasl_mechanism}. Set POINTSMAN_KAFKA_SASL_MECHANISM to what it does."

@@ -7,6 +7,7 @@ to refuse a key that others may read.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import ssl
 from dataclasses import dataclass
@@ -50,8 +51,7 @@ def asked_for(dsn: str) -> Encryption:
     def file(name: str, default: str) -> Path | None:
         if given := value(name):
             return Path(given)
-        path = Path("~/.postgresql", default).expanduser()
-        return path if path.exists() else None
+        return _at_home(default)
 
     return Encryption(
         mode=(value("sslmode") or "prefer").replace("_", "-"),
@@ -59,6 +59,14 @@ def asked_for(dsn: str) -> Encryption:
         certificate=file("sslcert", "postgresql.crt"),
         key=file("sslkey", "postgresql.key"),
     )
+
+
+def _at_home(name: str) -> Path | None:
+    """A file of libpq's folder; None where there is none, or it cannot be seen, or nobody knows where home is."""
+    with contextlib.suppress(OSError, RuntimeError):
+        path = Path("~/.postgresql", name).expanduser()
+        return path if path.exists() else None
+    return None
 
 
 def why_impossible(asked: Encryption) -> str | None:

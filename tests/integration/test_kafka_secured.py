@@ -99,6 +99,13 @@ async def test_who_is_not_known_by_a_certificate_is_told_why(secured: SecuredKaf
         (replace(known, bootstrap=secured.bootstrap), "correct POINTSMAN_KAFKA_SECURITY_PROTOCOL"),
         (KafkaSettings(secured.by_certificate), "correct POINTSMAN_KAFKA_SECURITY_PROTOCOL"),
         (KafkaSettings(secured.by_password), "may ask for TLS or a password"),
+        (replace(known, bootstrap="127.0.0.1:1"), "does not answer"),
+        (replace(known, bootstrap="localhost:1"), "does not answer"),
+        (replace(known, bootstrap="nobody.invalid:9092"), "does not answer"),
+        (
+            replace(known, bootstrap=f"127.0.0.1:1,{secured.bootstrap}"),
+            "correct POINTSMAN_KAFKA_SECURITY_PROTOCOL",
+        ),
     ]
     for settings, why in refused:
         assert why in await why_refused(settings)

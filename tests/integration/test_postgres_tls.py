@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import pwd
 import re
 import sys
 from collections.abc import Iterator
@@ -270,3 +271,14 @@ async def test_words_of_postgres_about_certificates_lead_to_the_setting() -> Non
     }.items():
         assert str(cure_of(asked, InvalidAuthorizationSpecificationError(said))).startswith(cure)
     assert cure_of(asked, InvalidAuthorizationSpecificationError("who?")) is None
+
+
+async def test_nobody_needs_a_home_to_connect(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody(_: int) -> None:
+        raise KeyError
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    await (await connect(database.engine_dsn)).close()
+    with pytest.raises(UnusableAddressError, match="needs the certificate of the authority"):
+        await connect(f"{database.engine_dsn}{'&' if '?' in database.engine_dsn else '?'}sslmode=verify-full")

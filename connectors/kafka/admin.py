@@ -18,10 +18,10 @@ from aiokafka.errors import (
 )
 from aiokafka.protocol.admin import CreateTopicsRequest, DescribeConfigsRequest
 
-from connectors.kafka.allowing import may_not
+from connectors.kafka.allowing import may_not, may_not_see
 from connectors.kafka.queries import Queries, connect
 from connectors.kafka.releases import VersionsRequest, release_of
-from connectors.kafka.rights import NOT_TOLD, GroupRightsRequest, TopicRightsRequest, operations, topic_rights
+from connectors.kafka.rights import NOT_TOLD, GroupRightsRequest, TopicRightsRequest, operations
 from connectors.kafka.settings import KafkaSettings
 from connectors.source import NoSuchTopicError, NotAllowedError, Partition, SourceError
 
@@ -137,14 +137,16 @@ class KafkaAdmin:
     async def topic_rights(self, topic: str) -> frozenset[str] | None:
         """What this user may do with a topic, such as READ; None where there is none, or that is not told.
 
-        Raises NotAllowedError: nothing.
+        Raises NotAllowedError: not even to see it.
         """
-        if not await self.topic_exists(topic):
-            return None
         try:
-            return topic_rights(await self._queries.ask(TopicRightsRequest(topic)))
+            answer = await self._queries.ask(TopicRightsRequest(topic))
         except (IncompatibleBrokerVersion, NotImplementedError):
             return None
+        ((code, *_, bits),) = answer.topics
+        if for_code(code) is TopicAuthorizationFailedError:
+            raise NotAllowedError(may_not_see(self.bootstrap, topic))
+        return None if code or bits == NOT_TOLD else operations(bits)
 
     async def group_rights(self, group: str) -> frozenset[str] | None:
         """What this user may do with a consumer group; None where that is not told."""

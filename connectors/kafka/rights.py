@@ -6,8 +6,6 @@ forms are spoken here.
 
 from __future__ import annotations
 
-from typing import Any
-
 from aiokafka.protocol.admin import DescribeGroupsResponse_v3
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import Array, Boolean, Int16, Int32, Schema, String
@@ -99,12 +97,6 @@ class GroupRightsRequest(Request[_GroupRequest]):
 
     def build(self, request_struct_class: type[_GroupRequest]) -> _GroupRequest:
         return request_struct_class([self._group], True)
-
-
-def topic_rights(answer: Any) -> frozenset[str] | None:
-    """What one may do with the topic; None where the broker does not tell, or there is none."""
-    ((code, *_, bits),) = answer.topics
-    return None if code or bits == NOT_TOLD else operations(bits)
 
 
 def operations(bits: int) -> frozenset[str]:

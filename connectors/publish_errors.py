@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from typing import Final
 
 from aiokafka import errors as kafka
 from aiokafka.errors import KafkaError
 
+from connectors.kafka.reaching import why_not
+from connectors.kafka.settings import KafkaSettings
+
 _TOPIC_NAME: Final = re.compile(r"[a-zA-Z0-9._-]{1,249}", re.ASCII)
-_PROBE_SECONDS: Final = 2.0
 _AGAIN: Final = "may still arrive; publish it again with the same id, which makes it one event."
 
 
@@ -74,22 +75,20 @@ def unusable(bootstrap: str, failure: Exception) -> PublishError:
     )
 
 
-async def not_started(bootstrap: str, failure: Exception, seconds: float) -> PublishError:
+async def not_started(settings: KafkaSettings, failure: Exception, seconds: float) -> PublishError:
     """No producer could be started; whether the address or the security is to blame is found out here."""
+    bootstrap = settings.bootstrap
     if isinstance(failure, (kafka.ClusterAuthorizationFailedError, kafka.TopicAuthorizationFailedError)):
         return PublishError(
             f"Kafka at {bootstrap} does not let this user publish. Allow WRITE on the topic, and "
             "IDEMPOTENT_WRITE on the cluster where it asks for that."
         )
-    if await _listens(bootstrap):
+    if isinstance(failure, TimeoutError):
         return KafkaUnreachableError(
-            f"Kafka at {bootstrap} listens, but does not let us in ({_said(failure)}). Check the security "
-            "protocol, the mechanism, the user and the password, and the CA certificate."
+            f"Kafka at {bootstrap} cannot be reached within {seconds:g} s. "
+            "Check the address and whether the broker runs."
         )
-    return KafkaUnreachableError(
-        f"Kafka at {bootstrap} cannot be reached within {seconds:g} s. "
-        "Check the address and whether the broker runs."
-    )
+    return KafkaUnreachableError(await why_not(settings, failure))
 
 
 def translated(failure: KafkaError, topic: str, event_id: str | None, bootstrap: str) -> PublishError:
@@ -141,18 +140,3 @@ def may_pass_alone(failure: KafkaError) -> bool:
 def _said(failure: Exception) -> str:
     text = str(failure).strip() or type(failure).__name__
     return text if text.endswith((".", ")")) else f"{text}."
-
-
-async def _listens(bootstrap: str) -> bool:
-    for address in bootstrap.split(","):
-        host, _, port = address.strip().rpartition(":")
-        if not port.isdecimal():
-            continue
-        try:
-            async with asyncio.timeout(_PROBE_SECONDS):
-                _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
-        except (OSError, TimeoutError):
-            continue
-        writer.close()
-        return True
-    return False

@@ -298,7 +298,7 @@ class ConfirmingProducer:
                 await producer.start()
         except (KafkaError, OSError, TimeoutError) as failure:
             await close_producer(producer, limits.close_seconds)
-            raise await errors.not_started(bootstrap, failure, limits.connect_seconds) from failure
+            raise await errors.not_started(self._settings, failure, limits.connect_seconds) from failure
         except BaseException:
             await close_producer(producer, limits.close_seconds)
             raise

@@ -23,6 +23,10 @@ class NoSuchTopicError(SourceError):
     """A topic that does not exist."""
 
 
+class NotAllowedError(SourceError):
+    """The source does not let us do that; the message names the right."""
+
+
 class Partition(NamedTuple):
     """A partition of a topic."""
 

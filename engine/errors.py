@@ -21,6 +21,12 @@ class ServiceUnreachableError(PointsmanError):
     exit_code = 3
 
 
+class UnusableAddressError(ServiceUnreachableError):
+    """A service was not even asked: what is needed for that cannot be used. Mended, it works again."""
+
+    exit_code = 2
+
+
 class SchemaError(PointsmanError):
     """The database has another version of the schema, or none."""
 

@@ -91,9 +91,8 @@ class Settings:
         try:
             settings.client_options()
         except (OSError, ValueError, ssl.SSLError) as error:
-            raise UsageError(
-                f"Kafka's security settings (POINTSMAN_KAFKA_...) cannot be: {error}."
-            ) from error
+            said = str(error).rstrip(".")
+            raise UsageError(f"Kafka's security settings (POINTSMAN_KAFKA_...) cannot be: {said}.") from error
         return settings
 
     @property

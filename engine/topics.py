@@ -7,8 +7,9 @@ import logging
 from collections.abc import Iterable, Sequence
 
 from connectors.kafka.admin import KafkaAdmin
+from connectors.kafka.allowing import may_not_see
 from connectors.kafka.settings import KafkaSettings
-from connectors.source import SourceError, SourceUnreachableError
+from connectors.source import NotAllowedError, SourceError, SourceUnreachableError
 from engine.errors import RefusedError, UsageError
 from engine.homes import HOMES
 from statemachines.machine import Machine
@@ -54,7 +55,7 @@ async def prepare_topics(
     """
     async with KafkaAdmin(settings) as admin:
         sources = source_topics(machines)
-        exist = await asyncio.gather(*map(admin.topic_exists, sources))
+        exist = await asyncio.gather(*(_exists(admin, topic, "READ") for topic in sources))
         missing = [topic for topic, exists in zip(sources, exist, strict=True) if not exists]
         if missing and not create_sources:
             raise UsageError(_missing(missing, settings.bootstrap))
@@ -68,9 +69,17 @@ async def prepare_topics(
         )
 
 
+async def _exists(admin: KafkaAdmin, topic: str, operation: str) -> bool:
+    """Raises RefusedError: it cannot be seen, and is needed for this."""
+    try:
+        return await admin.topic_exists(topic)
+    except NotAllowedError as error:
+        raise RefusedError(may_not_see(admin.bootstrap, topic, operation)) from error
+
+
 async def _prepare_homes(admin: KafkaAdmin, topic: str) -> None:
     """Make the topic whose partitions say who serves which timers; nothing is ever written to it."""
-    if await admin.topic_exists(topic):
+    if await _exists(admin, topic, "READ"):
         return
     try:
         await admin.create_topic(topic, partitions=HOMES)
@@ -85,7 +94,7 @@ async def _prepare_homes(admin: KafkaAdmin, topic: str) -> None:
 
 
 async def _prepare(admin: KafkaAdmin, topic: str) -> int:
-    if not await admin.topic_exists(topic):
+    if not await _exists(admin, topic, "WRITE"):
         try:
             await admin.create_topic(topic, configs={"retention.ms": RETENTION_FOR_EVER})
         except SourceUnreachableError:

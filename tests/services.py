@@ -221,10 +221,11 @@ def java_kafka(
     folder: Path,
     security: apache_kafka.SecurityProtocol = "plaintext",
     settings: Mapping[str, str] | None = None,
+    port: int = 0,
 ) -> Iterator[ApacheKafka]:
     """A Kafka of our own, for tests that kill or pause it, or that need its certificates."""
     try:
-        server = ApacheKafka.start(folder / "kafka", security=security, settings=settings)
+        server = ApacheKafka.start(folder / "kafka", security=security, settings=settings, port=port)
     except ServiceError as error:
         missing("kafka", str(error))
     with server:

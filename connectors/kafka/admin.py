@@ -7,19 +7,30 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
+from aiokafka.client import CoordinationType
 from aiokafka.errors import (
+    GroupAuthorizationFailedError,
     IncompatibleBrokerVersion,
     KafkaError,
     TopicAlreadyExistsError,
+    TopicAuthorizationFailedError,
     UnknownTopicOrPartitionError,
     for_code,
 )
 from aiokafka.protocol.admin import CreateTopicsRequest, DescribeConfigsRequest
 
+from connectors.kafka.allowing import may_not, may_not_see
 from connectors.kafka.queries import Queries, connect
 from connectors.kafka.releases import VersionsRequest, release_of
+from connectors.kafka.rights import NOT_TOLD, GroupRightsRequest, TopicRightsRequest, operations
 from connectors.kafka.settings import KafkaSettings
-from connectors.source import NoSuchTopicError, Partition, SourceError, SourceUnreachableError
+from connectors.source import (
+    NoSuchTopicError,
+    NotAllowedError,
+    Partition,
+    SourceError,
+    SourceUnreachableError,
+)
 
 REQUEST_SECONDS = 20.0
 BROKER_PATIENCE_SECONDS = 2.0
@@ -55,6 +66,7 @@ class KafkaAdmin:
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
+        self.bootstrap = settings.bootstrap
         self._client: Any = None
 
     async def start(self) -> None:
@@ -113,6 +125,10 @@ class KafkaAdmin:
         ((_, code, *message),) = answer.topic_errors
         if for_code(code) is TopicAlreadyExistsError:
             return False
+        if for_code(code) is TopicAuthorizationFailedError:
+            raise NotAllowedError(
+                may_not(self._settings.bootstrap, f"make the topic {topic}", "CREATE", f"topic {topic}")
+            )
         if code:
             raise SourceError(
                 f"Kafka did not create the topic {topic}: {for_code(code)()} {message[0] or ''}"
@@ -134,6 +150,11 @@ class KafkaAdmin:
             error: KafkaError = for_code(code)()
             if isinstance(error, UnknownTopicOrPartitionError) or not await self.topic_exists(topic):
                 raise NoSuchTopicError(f"The topic {topic} does not exist on {self._settings.bootstrap}.")
+            if isinstance(error, TopicAuthorizationFailedError):
+                what = f"look at the settings of the topic {topic}"
+                raise NotAllowedError(
+                    may_not(self._settings.bootstrap, what, "DESCRIBE_CONFIGS", f"topic {topic}")
+                )
             raise SourceError(f"Kafka does not tell the settings of {topic}: {error} {message or ''}")
         return {key: value for key, value, *_ in entries if value is not None}
 
@@ -145,6 +166,34 @@ class KafkaAdmin:
         except IncompatibleBrokerVersion:
             return {}
         return {key: value for key, value, *_ in entries if value is not None}
+
+    async def topic_rights(self, topic: str) -> frozenset[str] | None:
+        """What this user may do with a topic, such as READ; None where there is none, or that is not told.
+
+        Raises NotAllowedError: not even to see it.
+        """
+        try:
+            answer = await self._queries.ask(TopicRightsRequest(topic))
+        except (IncompatibleBrokerVersion, NotImplementedError):
+            return None
+        ((code, *_, bits),) = answer.topics
+        if for_code(code) is TopicAuthorizationFailedError:
+            raise NotAllowedError(may_not_see(self.bootstrap, topic))
+        return None if code or bits == NOT_TOLD else operations(bits)
+
+    async def group_rights(self, group: str) -> frozenset[str] | None:
+        """What this user may do with a consumer group; None where that is not told."""
+        try:
+            node = await self._client.coordinator_lookup(CoordinationType.GROUP, group)
+            answer = await self._queries.ask(GroupRightsRequest(group), node)
+            ((code, *_, bits),) = answer.groups
+        except GroupAuthorizationFailedError:
+            return frozenset()
+        except (KafkaError, NotImplementedError):
+            return None
+        if for_code(code) is GroupAuthorizationFailedError:
+            return frozenset()
+        return None if code or bits == NOT_TOLD else operations(bits)
 
     async def brokers(self) -> list[Broker]:
         """All brokers, each with its release as far as it tells."""

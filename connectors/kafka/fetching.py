@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Iterable, Mapping
@@ -45,6 +46,8 @@ FLOW_WAIT_MILLISECONDS = 2
 comes in this time: answers with a few records each cost both sides more than the records do."""
 SILENCE_SECONDS = 3.0
 """A broker that has not answered by then, whose answers come at once otherwise, may have been followed by others."""
+ASK_WHY_SECONDS = 0.5
+"""So often it is found out what keeps us out, where something does."""
 LOOK_SECONDS = 1.0
 """So often lanes are looked at even if nothing happens."""
 TIMER_GRAIN_SECONDS = 0.001
@@ -71,6 +74,10 @@ class Fetching:
         self.out_of_range: list[OutOfRange] = []
         self._flowing: set[int] = set()
         """Brokers from which records come all the time, a few with each answer."""
+        self._why_away = ""
+        """Why we are not let in; empty where we are, or that is not known."""
+        self._asked_why_at = -math.inf
+        self._asking_why: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         self._loop = asyncio.create_task(self._run(), name="kafka fetching")
@@ -172,10 +179,12 @@ class Fetching:
             for lane in lanes:
                 lane.in_flight = True
             answer = await self._client.send(node, self._fetch_request(node, lanes))
+            self._why_away = ""
             self._receive(answer, asked)
             self._note_flow(node, answer)
         except KafkaError as error:
-            self._fail_all(lanes, f"Broker {node} does not answer: {error}")
+            self._ask_why(error)
+            self._fail_all(lanes, self._why_away or f"Broker {node} does not answer: {error}")
         except Exception as error:
             log.exception("An answer of broker %s cannot be understood", node)
             self._fail_all(lanes, f"An answer of broker {node} cannot be understood: {error!r}")
@@ -187,6 +196,23 @@ class Fetching:
             self._wake.set()
         # At once, since a busy loop comes to whom it has woken only turns later.
         self._ask()
+
+    def _ask_why(self, error: KafkaError) -> None:
+        """Find out beside all else what is in the way; whoever fails next says so."""
+        now = time.monotonic()
+        if self._asking_why is not None or now - self._asked_why_at < ASK_WHY_SECONDS:
+            return
+        self._asked_why_at = now
+        self._asking_why = asyncio.create_task(self._find_why(error), name="kafka asking why")
+        self._checks.add(self._asking_why)
+        self._asking_why.add_done_callback(self._found_why)
+
+    async def _find_why(self, error: KafkaError) -> None:
+        self._why_away = await self._queries.why_not_let_in(error)
+
+    def _found_why(self, task: asyncio.Task[None]) -> None:
+        self._checks.discard(task)
+        self._asking_why = None
 
     def _fetch_request(self, node: int, lanes: Iterable[Lane]) -> FetchRequest:
         leader = self._client.cluster.leader_for_partition
@@ -233,7 +259,8 @@ class Fetching:
             return
         self._client.force_metadata_update()
         if error is TopicAuthorizationFailedError:
-            reason = f"This user may not read the topic {lane.partition.topic}. Allow it: READ on the topic."
+            topic = lane.partition.topic
+            reason = f"This user may not read the topic {topic}. Allow READ on the topic {topic}."
         elif error is UnknownTopicOrPartitionError:
             reason = f"{lane.partition} does not exist (any more)."
         else:

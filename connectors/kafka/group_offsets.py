@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from aiokafka.client import ConnectionGroup, CoordinationType
-from aiokafka.errors import KafkaError, for_code
+from aiokafka.errors import GroupAuthorizationFailedError, KafkaError, for_code
 from aiokafka.protocol.commit import OffsetCommitRequest
 
+from connectors.kafka.allowing import may_not_join
 from connectors.kafka.queries import connect, unreachable
 from connectors.kafka.settings import KafkaSettings
-from connectors.source import Partition, SourceError
+from connectors.source import NotAllowedError, Partition, SourceError
 
 NO_MEMBER = ""
 
@@ -60,7 +61,9 @@ class GroupOffsets:
             # Another broker may have the group by now.
             self._coordinator = None
             if error.retriable:
-                raise unreachable(self._settings, error) from error
+                raise await unreachable(self._settings, error) from error
+            if isinstance(error, GroupAuthorizationFailedError):
+                raise NotAllowedError(may_not_join(self._settings.bootstrap, self._group)) from error
             raise SourceError(f"Kafka keeps no offsets of the group {self._group}: {error}.") from error
 
     async def _found(self) -> int:

@@ -19,14 +19,17 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberMetadata
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, TopicAuthorizationFailedError
 
 from connectors.kafka.addresses import answering
+from connectors.kafka.allowing import FORBIDDEN, may_not_join, may_not_see
 from connectors.kafka.queries import Queries, connect
-from connectors.kafka.settings import KafkaSettings
+from connectors.kafka.reaching import why_not
+from connectors.kafka.settings import CredentialsError, KafkaSettings
 from connectors.source import (
     Changed,
     NoSuchTopicError,
+    NotAllowedError,
     Partition,
     SourceError,
     SourceUnreachableError,
@@ -128,7 +131,8 @@ class KafkaMembership:
                 self._note_standstill()
                 self._look_for_partitions()
             except KafkaError as error:
-                self._note(f"The consumer group {self._group} gave us up: {error}")
+                why = self._may_not(error) if isinstance(error, FORBIDDEN) else f"{error}"
+                self._note(f"The consumer group {self._group} gave us up: {why}")
                 await self._give_up(turns)
                 await self._join_again(turns)
 
@@ -174,6 +178,12 @@ class KafkaMembership:
             log.warning("%s", reason)
         self._trouble = Trouble(since, reason)
 
+    def _may_not(self, error: KafkaError) -> str:
+        bootstrap = self._settings.bootstrap
+        if isinstance(error, TopicAuthorizationFailedError):
+            return " ".join(may_not_see(bootstrap, topic, "READ") for topic in sorted(*error.args))
+        return may_not_join(bootstrap, self._group)
+
     async def _look_for_topics(self) -> None:
         """Say at once what aiokafka would say when its patience is at its end."""
         client = await connect(self._settings)
@@ -190,7 +200,10 @@ class KafkaMembership:
 
     async def _join(self, turns: Turns) -> None:
         self._assignor = _CountingAssignor(self._topics)
-        consumer: Any = self._new_consumer(await answering(self._settings))
+        try:
+            consumer: Any = self._new_consumer(await answering(self._settings))
+        except CredentialsError as error:
+            raise SourceUnreachableError(await why_not(self._settings, error)) from error
         self._consumer = self._assignor.consumer = consumer
         self._listener = _Listener(consumer, turns, self._was_displaced)
         consumer.subscribe(sorted(self._topics), listener=self._listener)
@@ -198,6 +211,8 @@ class KafkaMembership:
             await consumer.start()
         except KafkaError as error:
             await self._close()
+            if isinstance(error, FORBIDDEN):
+                raise NotAllowedError(self._may_not(error)) from error
             raise SourceUnreachableError(
                 f"The consumer group {self._group} at {self._settings.bootstrap} cannot be joined: {error}. "
                 "Look whether Kafka runs there and lets this user read the group."

@@ -17,6 +17,7 @@ from aiokafka.errors import (
     NotControllerError,
     RequestTimedOutError,
     StaleMetadata,
+    TopicAuthorizationFailedError,
     UnknownTopicOrPartitionError,
     for_code,
 )
@@ -24,8 +25,16 @@ from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.protocol.offset import OffsetRequest
 
 from connectors.kafka.addresses import answering
-from connectors.kafka.settings import KafkaSettings
-from connectors.source import NoSuchTopicError, Partition, SourceError, SourceUnreachableError
+from connectors.kafka.allowing import may_not_see
+from connectors.kafka.reaching import why_not
+from connectors.kafka.settings import CredentialsError, KafkaSettings
+from connectors.source import (
+    NoSuchTopicError,
+    NotAllowedError,
+    Partition,
+    SourceError,
+    SourceUnreachableError,
+)
 
 READ_COMMITTED = 1
 EARLIEST = -2
@@ -46,23 +55,30 @@ Answer = TypeVar("Answer")
 
 async def connect(settings: KafkaSettings, **options: Any) -> Any:
     """A client of aiokafka that has reached the cluster. Raises SourceUnreachableError."""
-    begun = (await answering(settings)).client_options()
+    try:
+        begun = (await answering(settings)).client_options()
+    except CredentialsError as error:
+        raise SourceUnreachableError(await why_not(settings, error)) from error
     client: Any = AIOKafkaClient(**begun, **options)  # type: ignore[no-untyped-call]  # aiokafka is untyped
     try:
         await client.bootstrap()
     except KafkaError as error:
         await client.close()
-        raise unreachable(settings, error) from error
+        raise SourceUnreachableError(await why_not(settings, error)) from error
     except BaseException:
         await client.close()
         raise
     return client
 
 
-def unreachable(settings: KafkaSettings, error: Exception) -> SourceUnreachableError:
+async def unreachable(settings: KafkaSettings, error: Exception) -> SourceUnreachableError:
+    """It was reached before, and is not now."""
+    if settings.security_protocol != "PLAINTEXT":
+        # What we are known by may have ended.
+        return SourceUnreachableError(await why_not(settings, error))
     return SourceUnreachableError(
-        f"Kafka at {settings.bootstrap} does not answer ({error}). Look whether it runs there, and whether "
-        f"address, {settings.security_protocol} and password are right."
+        f"Kafka at {settings.bootstrap} does not answer ({error}). Look whether it runs there, and whether the "
+        "address is right."
     )
 
 
@@ -86,6 +102,10 @@ class Queries:
         self._group = group
         self._silent: set[int] = set()
         """Brokers that did not answer when they were asked last."""
+
+    async def why_not_let_in(self, error: Exception) -> str:
+        """Why we are not let in, where we have to be known; empty where we need not."""
+        return "" if self._settings.security_protocol == "PLAINTEXT" else await why_not(self._settings, error)
 
     async def cluster_id(self) -> str:
         return str((await self.metadata([])).cluster_id)
@@ -173,7 +193,9 @@ class Queries:
             for topic, partitions in answer.topics:
                 for number, code, _, offset in partitions:
                     if code:
-                        raise for_code(code)(f"{topic}/{number}")
+                        error = for_code(code)
+                        where = topic if error is TopicAuthorizationFailedError else f"{topic}/{number}"
+                        raise error(where)
                     found[Partition(topic, number)] = offset
         return found
 
@@ -236,10 +258,12 @@ class Queries:
                     ) from error
             except IncompatibleBrokerVersion:
                 raise
+            except TopicAuthorizationFailedError as error:
+                raise NotAllowedError(may_not_see(self._settings.bootstrap, error.args[0])) from error
             except KafkaError as error:
                 if not error.retriable:
                     raise SourceError(f"Kafka at {self._settings.bootstrap} refused: {error}.") from error
                 if time.monotonic() - began > self._patience_seconds:
-                    raise unreachable(self._settings, error) from error
+                    raise await unreachable(self._settings, error) from error
                 self._client.force_metadata_update()
             await asyncio.sleep(RETRY_SECONDS)

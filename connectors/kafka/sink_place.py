@@ -63,6 +63,12 @@ async def _create(place: Partition, ask_controller: Ask) -> None:
     if code in _NOT_NOW:
         # With fewer replicas than the brokers are to make, a lost disk would stop the relay for ever.
         raise SinkUnavailableError(f"The relay's topic {place.topic} cannot be made just now: {why}")
+    if code == Code.TOPIC_AUTHORIZATION_FAILED:
+        raise SinkMisconfiguredError(
+            f"Kafka does not let this user see or make the relay's topic {place.topic}. Where it exists: allow READ "
+            f"and WRITE on the topic {place.topic}. Where it does not: allow CREATE on the topic {place.topic}, too, "
+            f"or create it with {place.number + 1} partitions or more and cleanup.policy=compact."
+        )
     raise SinkMisconfiguredError(
         f"The relay's topic {place.topic} does not exist and cannot be made: {why} "
         f"Create it with {place.number + 1} partitions or more and cleanup.policy=compact."

@@ -8,10 +8,12 @@ from typing import Any, NamedTuple
 
 import orjson
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, TopicAuthorizationFailedError
 
 from connectors.kafka.addresses import answering
-from connectors.kafka.settings import KafkaSettings
+from connectors.kafka.allowing import may_not_see
+from connectors.kafka.reaching import why_not
+from connectors.kafka.settings import CredentialsError, KafkaSettings
 from connectors.kafka.sink_limits import SinkLimits
 from connectors.sink import Progress, SinkMisconfiguredError, SinkUnavailableError
 from connectors.source import Partition
@@ -70,19 +72,10 @@ async def read_progress(
         SinkUnavailableError, SinkMisconfiguredError: it cannot be known.
     """
     deadline = asyncio.get_running_loop().time() + limits.progress_seconds
-    consumer: Any = AIOKafkaConsumer(  # type: ignore[no-untyped-call]  # aiokafka is untyped
-        **(await answering(settings)).client_options(),
-        group_id=None,
-        auto_offset_reset="none",
-        enable_auto_commit=False,
-        isolation_level="read_committed",
-        check_crcs=settings.check_crcs,
-        fetch_max_wait_ms=10,
-        retry_backoff_ms=20,
-    )
+    consumer = await _consumer(settings)
     try:
         async with asyncio.timeout_at(deadline):
-            await consumer.start()
+            await _start(settings, consumer)
             # Naming a topic that is not there might make it; whoever started a sink knows that it is.
             if not to_the_end and partition.topic not in await consumer.topics():
                 return None
@@ -91,6 +84,8 @@ async def read_progress(
         raise SinkUnavailableError(
             f"Kafka at {settings.bootstrap} did not say within {limits.progress_seconds:.0f} s what is in {partition}"
         ) from error
+    except TopicAuthorizationFailedError as error:
+        raise SinkMisconfiguredError(may_not_see(settings.bootstrap, partition.topic, "READ")) from error
     except (KafkaError, OSError) as error:
         raise SinkUnavailableError(
             f"Kafka at {settings.bootstrap} did not say what is in {partition}: {type(error).__name__}: {error}"
@@ -99,6 +94,29 @@ async def read_progress(
         with contextlib.suppress(KafkaError, OSError, TimeoutError):
             async with asyncio.timeout(limits.close_seconds):
                 await consumer.stop()
+
+
+async def _consumer(settings: KafkaSettings) -> Any:
+    try:
+        return AIOKafkaConsumer(  # type: ignore[no-untyped-call]  # aiokafka is untyped
+            **(await answering(settings)).client_options(),
+            group_id=None,
+            auto_offset_reset="none",
+            enable_auto_commit=False,
+            isolation_level="read_committed",
+            check_crcs=settings.check_crcs,
+            fetch_max_wait_ms=10,
+            retry_backoff_ms=20,
+        )
+    except CredentialsError as error:
+        raise SinkUnavailableError(f"Kafka at {settings.bootstrap} is not asked: {error}") from error
+
+
+async def _start(settings: KafkaSettings, consumer: Any) -> None:
+    try:
+        await consumer.start()
+    except KafkaError as error:
+        raise SinkUnavailableError(await why_not(settings, error)) from error
 
 
 async def _read_last(consumer: Any, partition: Partition, *, to_the_end: bool) -> Progress | None:

@@ -59,6 +59,9 @@ class Topics:
             missing = self._learn(await ask(MetadataRequest(unknown)))
             if missing:
                 self.refuse(missing)
+                if Code.TOPIC_AUTHORIZATION_FAILED in missing.values():
+                    # Whoever is to allow it should hear of it now.
+                    raise SinkUnavailableError(f"Kafka does not take records for {told(missing)}")
                 since = self._clock() if since is None else since
                 if self._clock() - since >= self._limits.topic_wait_seconds:
                     raise SinkUnavailableError(f"Kafka does not take records for {told(missing)}")
@@ -82,7 +85,9 @@ class Topics:
                 self._refusing[topic] = (code, now)
             seconds = now - self._refusing[topic][1]
             if code == Code.INVALID_TOPIC or seconds >= self._patience(code):
-                refused[topic] = f"topic {topic!r}: {words(code)} for {seconds:.0f} seconds"
+                refused[topic] = (
+                    f"topic {topic!r}: {words(code)} for {seconds:.0f} seconds{_cure(topic, code)}"
+                )
         if refused:
             raise TopicsRefusedError(refused)
 
@@ -134,4 +139,8 @@ class Topics:
 
 def told(codes: Mapping[str, int]) -> str:
     """Topics with what they answered, for a person."""
-    return ", ".join(f"{topic}: {words(code)}" for topic, code in codes.items())
+    return ", ".join(f"{topic}: {words(code)}{_cure(topic, code)}" for topic, code in codes.items())
+
+
+def _cure(topic: str, code: int) -> str:
+    return f" Allow WRITE on the topic {topic}." if code == Code.TOPIC_AUTHORIZATION_FAILED else ""

@@ -15,11 +15,18 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, 
 from typing import Any
 
 from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
-from aiokafka.errors import BrokerResponseError, IncompatibleBrokerVersion, KafkaError
+from aiokafka.errors import (
+    BrokerResponseError,
+    IncompatibleBrokerVersion,
+    KafkaError,
+    TransactionalIdAuthorizationFailed,
+)
 from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.protocol.transaction import AddPartitionsToTxnRequest, EndTxnRequest, InitProducerIdRequest
 
 from connectors.kafka.addresses import answering
+from connectors.kafka.allowing import may_not_transact
+from connectors.kafka.reaching import why_not
 from connectors.kafka.settings import KafkaSettings
 from connectors.kafka.sink_batches import Batch
 from connectors.kafka.sink_codes import (
@@ -69,6 +76,7 @@ class Transactions:
         self._settings = settings
         self._transactional_id = transactional_id
         self._limits = limits
+        self._bootstrap = settings.bootstrap
         self._client: Any = None
         self._coordinator: int | None = None
         self._producer_id = -1
@@ -79,27 +87,27 @@ class Transactions:
     async def connect(self) -> None:
         """Connect to the cluster."""
         limits = self._limits
-        self._client = AIOKafkaClient(  # type: ignore[no-untyped-call]  # aiokafka is untyped
-            **(await answering(self._settings)).client_options(),
-            request_timeout_ms=int(limits.publish_seconds * 1000),
-            metadata_max_age_ms=int(limits.metadata_age_seconds * 1000),
-        )
-        with _kafka_errors():
+        try:
+            self._client = AIOKafkaClient(  # type: ignore[no-untyped-call]  # aiokafka is untyped
+                **(await answering(self._settings)).client_options(),
+                request_timeout_ms=int(limits.publish_seconds * 1000),
+                metadata_max_age_ms=int(limits.metadata_age_seconds * 1000),
+            )
             await self._client.bootstrap()
+        except KafkaError as error:
+            raise SinkUnavailableError(await why_not(self._settings, error)) from error
 
     async def start(self, topic: str) -> None:
         """End the predecessor's transaction, and fence it. ``topic``: whose brokers to follow."""
         self._client.set_topics([topic])
         timeout = int(self._limits.transaction_timeout_seconds * 1000)
         answer = await self._coordinate(InitProducerIdRequest(self._transactional_id, timeout), _own_code)
-        if answer.error_code in (
-            Code.INVALID_TRANSACTION_TIMEOUT,
-            Code.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
-        ):
+        if answer.error_code == Code.TRANSACTIONAL_ID_AUTHORIZATION_FAILED:
+            raise SinkMisconfiguredError(may_not_transact(self._bootstrap, self._transactional_id))
+        if answer.error_code == Code.INVALID_TRANSACTION_TIMEOUT:
             raise SinkMisconfiguredError(
-                f"Kafka at {self._settings.bootstrap} does not let the relay use transactions: "
-                f"{words(answer.error_code)} Allow WRITE and DESCRIBE on the transactional id "
-                f"{self._transactional_id}; set the broker's transaction.max.timeout.ms to {timeout} or more."
+                f"Kafka at {self._bootstrap} does not let the relay use transactions: "
+                f"{words(answer.error_code)} Set the broker's transaction.max.timeout.ms to {timeout} or more."
             )
         _check(answer.error_code, "starting the producer")
         self._producer_id, self._epoch = answer.producer_id, answer.producer_epoch
@@ -233,6 +241,9 @@ class Transactions:
                 self._coordinator = await self._client.coordinator_lookup(
                     CoordinationType.TRANSACTION, self._transactional_id
                 )
+            except TransactionalIdAuthorizationFailed as error:
+                why = may_not_transact(self._bootstrap, self._transactional_id)
+                raise SinkMisconfiguredError(why) from error
             except BrokerResponseError as error:
                 if error.errno not in ASK_AGAIN:
                     raise

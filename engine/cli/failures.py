@@ -121,7 +121,7 @@ def _of_kafka(error: Exception) -> Failure | None:
     match error:
         case source.SourceUnreachableError() | sink.SinkUnavailableError():
             return Failure(UNREACHABLE, str(error))
-        case source.NoSuchTopicError() | sink.SinkMisconfiguredError():
+        case source.NoSuchTopicError() | source.NotAllowedError() | sink.SinkMisconfiguredError():
             return Failure(BAD_INPUT, str(error))
         case source.SourceError() | sink.SinkError():
             return Failure(FAILED, str(error))

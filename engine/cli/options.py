@@ -19,7 +19,7 @@ Postgres = Annotated[
     typer.Option(
         "--postgres",
         metavar="ADDRESS",
-        help="Postgres, without a password. Or POINTSMAN_POSTGRES.",
+        help="Postgres, without a password; TLS by ?sslmode=... or PGSSLMODE. Or POINTSMAN_POSTGRES.",
         rich_help_panel=WHERE,
     ),
 ]
@@ -28,7 +28,8 @@ Kafka = Annotated[
     typer.Option(
         "--kafka",
         metavar="HOST:PORT",
-        help="Kafka, several separated by commas. Or POINTSMAN_KAFKA.",
+        help="Kafka, several separated by commas; TLS and users by POINTSMAN_KAFKA_... (see `pointsman config`). "
+        "Or POINTSMAN_KAFKA.",
         rich_help_panel=WHERE,
     ),
 ]

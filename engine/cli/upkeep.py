@@ -19,11 +19,13 @@ from engine.settings import Settings, unknown_variables
 if TYPE_CHECKING:
     from engine.retention import Pruned
     from engine.store.connecting import Connection
-    from engine.store.migrations import Migration
 
 PANEL = "Upkeep"
 DAYS_MAX = 36_500
-_POSTGRES_OWN = ("PGPASSWORD", "PGPASSFILE", "PGSSLMODE", "PGSSLROOTCERT", "PGTARGETSESSIONATTRS")
+_POSTGRES_OWN = (
+    *("PGPASSWORD", "PGPASSFILE", "PGTARGETSESSIONATTRS"),
+    *("PGSSLMODE", "PGSSLROOTCERT", "PGSSLCERT", "PGSSLKEY", "PGSSLCRL"),
+)
 """Variables that Postgres' own clients read, and so do we."""
 
 
@@ -40,9 +42,10 @@ def migrate(postgres: Postgres = None, json: Json = False) -> None:
     The role of the address becomes the owner. Engines use another one, a member of pointsman_engine.
     """
     from engine.store.migrations import SCHEMA_VERSION  # noqa: PLC0415 - needs an extra to be installed
+    from engine.store.migrations import migrate as migrate_store  # noqa: PLC0415 - as above
 
     address = resolve({"postgres": postgres}).postgres
-    applied = asyncio.run(_migrate(address))
+    applied = asyncio.run(migrate_store(address))
     if json:
         steps = [{"number": one.number, "name": one.name} for one in applied]
         print_json({"version": SCHEMA_VERSION, "applied": steps})
@@ -55,15 +58,6 @@ def migrate(postgres: Postgres = None, json: Json = False) -> None:
             "Engines need a role that does not own it, such as: "
             "CREATE ROLE my_engine LOGIN IN ROLE pointsman_engine"
         )
-
-
-async def _migrate(address: str) -> list[Migration]:
-    from engine.store.connecting import connect  # noqa: PLC0415 - needs an extra to be installed
-    from engine.store.migrations import migrate  # noqa: PLC0415 - as above
-
-    # Who cannot be reached is told by this connection in words.
-    await (await connect(address, name="pointsman migrate", for_engine=False)).close()
-    return await migrate(address)
 
 
 def prune(

@@ -42,7 +42,8 @@ async def examine(settings: Settings, machines: Sequence[Machine]) -> list[Check
     if kafka is not None:
         cluster, positions = await _positions(settings, postgres, kafka)
         sources = source_topics(machines) or sorted({one.topic for one in positions})
-        wanted = Wanted(settings.namespace, sources, dead_letter_topics(machines), positions, cluster)
+        group = settings.value("group") or f"pointsman.{settings.namespace}"
+        wanted = Wanted(settings.namespace, sources, dead_letter_topics(machines), positions, cluster, group)
         checks += (await examine_kafka(kafka, wanted)).checks
     if postgres is not None and machines and not any(one.verdict is Verdict.FAIL for one in checks):
         checks += (await _versions(postgres, settings.namespace, machines)).checks

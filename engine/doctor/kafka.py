@@ -6,13 +6,16 @@ import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from connectors.credentials import why_not_secret
 from connectors.kafka.admin import Broker, KafkaAdmin, Kept
 from connectors.kafka.reader import KafkaReader
 from connectors.kafka.settings import KafkaSettings
 from connectors.kafka.sink_progress import progress_topic
 from connectors.source import NoSuchTopicError, Partition, SourceError, SourceUnreachableError
 from engine.doctor.check import Report
+from engine.doctor.rights import READ, WRITE, examine_group_rights, examine_topic_rights
 from engine.homes import HOMES, homes_topic
+from engine.telling_lag import lag_group
 
 FORGETS_MARKERS = (4, 3)
 """With one replica, this release can publish aborted records after a restart (KAFKA-20734)."""
@@ -40,6 +43,8 @@ class Wanted(NamedTuple):
     """As stored for this cluster; empty where there is no store to ask."""
     cluster: str | None
     """Of the positions."""
+    group: str = ""
+    """The consumer group; empty where that is not asked about."""
 
 
 async def examine_kafka(settings: KafkaSettings, wanted: Wanted) -> Report:
@@ -48,10 +53,13 @@ async def examine_kafka(settings: KafkaSettings, wanted: Wanted) -> Report:
     try:
         async with KafkaAdmin(settings) as admin:
             brokers = await _cluster(admin, settings, report)
-            missing = await _topics(admin, wanted, report)
+            hidden = await examine_topic_rights(admin, _rights(wanted), report)
+            if wanted.group:
+                await examine_group_rights(admin, wanted.group, lag_group(wanted.group), report)
+            missing = await _topics(admin, wanted, hidden, report)
             if len(brokers) > 1:
                 await _replication(admin, brokers, missing, report)
-        await _positions(settings, wanted, report)
+        await _positions(settings, wanted, hidden, report)
     except SourceUnreachableError as error:
         report.fail("questions" if report.checks else "address", str(error), unreachable=True)
     except SourceError as error:
@@ -73,6 +81,8 @@ async def _cluster(admin: KafkaAdmin, settings: KafkaSettings, report: Report) -
     told = ", ".join(f"{major}.{minor}" for major, minor in releases) or "of an unknown release"
     many = "1 broker" if len(brokers) == 1 else f"{len(brokers)} brokers"
     _release(report, brokers, f"{many}, Kafka {told}")
+    if settings.key_file is not None and (why := why_not_secret("key", settings.key_file)):
+        report.warn("key", why, f"chmod 600 {settings.key_file}")
     plain = settings.security_protocol in ("PLAINTEXT", "SASL_PLAINTEXT")
     elsewhere = [one for one in settings.bootstrap.split(",") if not one.strip().startswith(LOOPBACK)]
     if plain and elsewhere:
@@ -104,13 +114,24 @@ def _release(report: Report, brokers: list[Broker], told: str) -> None:
         )
 
 
-async def _topics(admin: KafkaAdmin, wanted: Wanted, report: Report) -> list[str]:
+def _rights(wanted: Wanted) -> dict[str, frozenset[str]]:
+    """What an engine does with each topic that is known here; others that are published to are not."""
+    needed = {homes_topic(wanted.namespace): READ, progress_topic(wanted.namespace): READ | WRITE}
+    for topics, operations in ((wanted.sources, READ), (wanted.dead_letters, WRITE)):
+        for topic in topics:
+            needed[topic] = needed.get(topic, frozenset()) | operations
+    return needed
+
+
+async def _topics(admin: KafkaAdmin, wanted: Wanted, hidden: Collection[str], report: Report) -> list[str]:
     """Returns the topics that an engine will make."""
     progress, homes = progress_topic(wanted.namespace), homes_topic(wanted.namespace)
-    names = [*wanted.sources, *wanted.dead_letters, progress, homes]
+    sources = [one for one in wanted.sources if one not in hidden]
+    dead_letters = [one for one in wanted.dead_letters if one not in hidden]
+    names = [*sources, *dead_letters, *({progress, homes} - {*hidden})]
     exist = dict(zip(names, await asyncio.gather(*(admin.topic_exists(name) for name in names)), strict=True))
     largest = 0
-    for topic in wanted.sources:
+    for topic in sources:
         if not exist[topic]:
             report.fail(topic, "The topic does not exist.", f"kafka-topics.sh --create --topic {topic}")
             continue
@@ -123,7 +144,7 @@ async def _topics(admin: KafkaAdmin, wanted: Wanted, report: Report) -> list[str
                 f"kafka-configs.sh --alter --topic {topic} --add-config cleanup.policy=delete",
             )
         await _safety(admin, topic, configs, report)
-    for topic in wanted.dead_letters:
+    for topic in dead_letters:
         if not exist[topic]:
             report.ok(topic, "Does not exist yet; the engine will make it.")
             continue
@@ -137,12 +158,14 @@ async def _topics(admin: KafkaAdmin, wanted: Wanted, report: Report) -> list[str
                 f"kafka-configs.sh --alter --topic {topic} --add-config max.message.bytes={largest + 100_000}",
             )
         await _safety(admin, topic, configs, report)
-    if exist[progress]:
-        await _progress(admin, progress, report)
-    else:
-        report.ok(progress, "Does not exist yet; the relay will make it.")
-    await _homes(admin, homes, report)
-    return [topic for topic in (*wanted.dead_letters, progress, homes) if not exist[topic]]
+    if progress not in hidden:
+        if exist[progress]:
+            await _progress(admin, progress, report)
+        else:
+            report.ok(progress, "Does not exist yet; the relay will make it.")
+    if homes not in hidden:
+        await _homes(admin, homes, report)
+    return [topic for topic in (*dead_letters, progress, homes) if not exist.get(topic, True)]
 
 
 async def _replication(
@@ -267,12 +290,15 @@ async def _configs(admin: KafkaAdmin, topic: str, report: Report) -> dict[str, s
         return {}
 
 
-async def _positions(settings: KafkaSettings, wanted: Wanted, report: Report) -> None:
+async def _positions(
+    settings: KafkaSettings, wanted: Wanted, hidden: Collection[str], report: Report
+) -> None:
     """Whether Kafka still has what is to be read next."""
     reader = KafkaReader(settings)
     await reader.start()
     try:
-        exist = {one for topic in _topics_of(wanted.positions) for one in await reader.partitions_of(topic)}
+        topics = [one for one in _topics_of(wanted.positions) if one not in hidden]
+        exist = {one for topic in topics for one in await reader.partitions_of(topic)}
         here = {one: at for one, at in wanted.positions.items() if one in exist}
         earliest, ends = await reader.earliest(here), await reader.ends(here)
     finally:

@@ -10,7 +10,8 @@ import asyncpg
 from engine.admission import check_role
 from engine.doctor.check import Report
 from engine.errors import PointsmanError, SchemaError, ServiceUnreachableError
-from engine.store.connecting import Connection, connect, masked
+from engine.store.connecting import Connection, connect, is_encrypted, masked
+from engine.store.encryption import asked_for
 from engine.store.migrations import SCHEMA_VERSION, check_schema
 
 VERSION_MIN = 14
@@ -40,7 +41,7 @@ async def examine_postgres(address: str) -> Report:
         _version(connection, report)
         await _schema_and_role(connection, report)
         await _durability(connection, report)
-        await _encryption(connection, report)
+        await _encryption(connection, address, report)
         await _pooler(connection, report)
         await _clock(connection, report)
     except (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, OSError) as error:
@@ -115,15 +116,25 @@ async def _durability(connection: Connection, report: Report) -> None:
         )
 
 
-async def _encryption(connection: Connection, report: Report) -> None:
+async def _encryption(connection: Connection, address: str, report: Report) -> None:
     row = await connection.fetchrow(
         "select inet_server_addr()::text as address, "
         "(select ssl from pg_stat_ssl where pid = pg_backend_pid()) as encrypted"
     )
     assert row is not None, "a query without a from gives one row"
-    if row["encrypted"]:
-        report.ok("encryption", "The connection is encrypted.")
-    elif row["address"] is not None and not str(row["address"]).startswith(LOOPBACK):
+    near = row["address"] is None or str(row["address"]).startswith(LOOPBACK)
+    verifies = asked_for(address).verifies
+    if row["encrypted"] or is_encrypted(connection):
+        if verifies or near:
+            who = "and who answers has shown who it is" if verifies else "and who answers is on this machine"
+            report.ok("encryption", f"The connection is encrypted, {who}.")
+        else:
+            report.warn(
+                "encryption",
+                "The connection is encrypted, and nobody looks whether it is your Postgres that answers.",
+                "Add ?sslmode=verify-full&sslrootcert=FILE.",
+            )
+    elif not near:
         report.warn(
             "encryption", "The connection is not encrypted.", "Add ?sslmode=verify-full&sslrootcert=FILE."
         )

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 from asyncpg import exceptions as postgres
 
-from engine.errors import ServiceUnreachableError, UsageError
+from engine.errors import ServiceUnreachableError, UnusableAddressError, UsageError
+from engine.store import encryption
 from engine.store.contract import (
     LostRunsError,
     RefusedByStoreError,
@@ -126,9 +127,12 @@ async def connect(dsn: str, *, name: str = "pointsman", for_engine: bool = True)
 
     Raises:
         UsageError: it is no address, or has a password in it.
+        UnusableAddressError: a file of its certificates cannot be used.
         ServiceUnreachableError: nobody answers there, or not as asked; the message has no password.
     """
     check_address(dsn)
+    if why := encryption.why_impossible(encryption.asked_for(dsn)):
+        raise UnusableAddressError(f"Postgres at {masked(dsn)} is not asked: {why}")
     settings = {"application_name": name} | (_SETTINGS if for_engine else {})
     try:
         connection = await asyncpg.connect(
@@ -137,6 +141,10 @@ async def connect(dsn: str, *, name: str = "pointsman", for_engine: bool = True)
             command_timeout=COMMAND_TIMEOUT_SECONDS if for_engine else None,
             connection_class=CopyingConnection,
         )
+    except asyncpg.ClientConfigurationError as error:
+        raise UnusableAddressError(
+            f"Postgres at {masked(dsn)} is not asked: {error.args[0]}. Correct the address, or the variables PG..."
+        ) from error
     except (OSError, TimeoutError, postgres.PostgresError, postgres.InterfaceError, ValueError) as error:
         raise ServiceUnreachableError(_cannot_connect(dsn, error)) from error
     except RuntimeError as error:
@@ -193,12 +201,20 @@ def _password_place(dsn: str) -> slice | None:
 
 def _cannot_connect(dsn: str, error: BaseException) -> str:
     reason = str(error) or type(error).__name__
-    cure = "Is it running there, and does it let you in?"
-    if isinstance(error, postgres.InvalidPasswordError | postgres.InvalidAuthorizationSpecificationError):
-        cure = "Check the user's name and the password in your passfile or PGPASSWORD."
-    elif isinstance(error, postgres.InvalidCatalogNameError):
-        cure = "Create the database, or name another one."
+    cure = encryption.cure_of(encryption.asked_for(dsn), error)
+    if cure is None:
+        cure = "Is it running there, and does it let you in?"
+        if isinstance(error, postgres.InvalidPasswordError | postgres.InvalidAuthorizationSpecificationError):
+            cure = "Check the user's name and the password in your passfile or PGPASSWORD."
+        elif isinstance(error, postgres.InvalidCatalogNameError):
+            cure = "Create the database, or name another one."
     return f"Postgres at {masked(dsn)} cannot be reached: {reason}. {cure}"
+
+
+def is_encrypted(connection: Connection) -> bool:
+    """Whether this end speaks TLS: a proxy between may do it for a server that does not."""
+    transport = getattr(connection, "_transport", None)
+    return transport is not None and transport.get_extra_info("ssl_object") is not None
 
 
 def _limit_silence(connection: Connection) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Self
 
@@ -11,7 +12,13 @@ import pytest
 
 from connectors.kafka.admin import Broker, Kept
 from connectors.kafka.settings import KafkaSettings
-from connectors.source import NoSuchTopicError, Partition, SourceError, SourceUnreachableError
+from connectors.source import (
+    NoSuchTopicError,
+    NotAllowedError,
+    Partition,
+    SourceError,
+    SourceUnreachableError,
+)
 from engine.doctor import Check, Verdict
 from engine.doctor import kafka as kafka_doctor
 from engine.doctor import postgres as postgres_doctor
@@ -114,7 +121,7 @@ async def test_a_postgres_as_it_must_be_is_found_well(monkeypatch: pytest.Monkey
         (Postgres(settings={"synchronous_commit": "local"}), "synchronous_commit", FAIL, "local"),
         (Postgres(replicas=1), "replication", WARN, "a failover loses the last commits"),
         (Postgres(address="10.0.0.7"), "encryption", WARN, "not encrypted"),
-        (Postgres(address="10.0.0.7", encrypted=True), "encryption", OK, "encrypted"),
+        (Postgres(address="10.0.0.7", encrypted=True), "encryption", WARN, "nobody looks whether it is your"),
         (Postgres(servers=(7, 8)), "pooler", FAIL, "changes the server process between transactions"),
         (Postgres(servers=(8,)), "pooler", WARN, "There is a pooler between"),
         (Postgres(apart=timedelta(minutes=5)), "clock", WARN, "300 s apart"),
@@ -128,6 +135,12 @@ async def test_what_is_wrong_with_a_postgres_is_told_with_a_cure(
     assert (found[name].verdict, said in found[name].sentence) == (verdict, True), found[name]
     assert bool(found[name].cure) == (verdict is not OK)
     assert [one.name for one in found.values() if one.verdict is not OK and one.name != name] == []
+
+
+async def test_who_has_shown_who_it_is_over_tls_is_fine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGSSLMODE", "verify-full")
+    found = await found_in(monkeypatch, Postgres(address="10.0.0.7", encrypted=True))
+    assert (found["encryption"].verdict, "has shown who it is" in found["encryption"].sentence) == (OK, True)
 
 
 async def test_standbys_that_commits_wait_for_are_fine(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,6 +165,7 @@ class Kafka:
         silent: tuple[int, ...] = (),
         kept: Mapping[str, Kept] | None = None,
         default_replicas: str = "3",
+        rights: Mapping[str, frozenset[str]] | None = None,
     ) -> None:
         self._brokers = [
             Broker(number, "k", 9092, release, number not in silent)
@@ -164,6 +178,8 @@ class Kafka:
         self._missing = missing
         self._secret = secret
         self._homes = homes
+        self._rights = rights or {}
+        """On topics and groups; nothing at all is not even to see it, and what is not here is not told."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -182,6 +198,17 @@ class Kafka:
 
     async def brokers(self) -> list[Broker]:
         return self._brokers
+
+    bootstrap = "127.0.0.1:9092"
+
+    async def topic_rights(self, topic: str) -> frozenset[str] | None:
+        granted = self._rights.get(topic)
+        if granted == frozenset():
+            raise NotAllowedError(topic)
+        return granted
+
+    async def group_rights(self, group: str) -> frozenset[str] | None:
+        return self._rights.get(group)
 
     async def topic_exists(self, topic: str) -> bool:
         return topic not in self._missing
@@ -224,7 +251,7 @@ async def checks_of(
     for name in ("KafkaAdmin", "KafkaReader"):
         monkeypatch.setattr(kafka_doctor, name, lambda _: kafka)
     monkeypatch.setattr(kafka_doctor, "progress_topic", lambda namespace: f"pointsman.{namespace}.relay")
-    wanted = Wanted("shop", [TOPIC], [LETTERS], dict(positions or {}), "cluster")
+    wanted = Wanted("shop", [TOPIC], [LETTERS], dict(positions or {}), "cluster", "group")
     return (await examine_kafka(KafkaSettings(bootstrap), wanted)).checks
 
 
@@ -294,6 +321,17 @@ async def test_a_kafka_as_it_must_be_is_found_well(monkeypatch: pytest.MonkeyPat
             WARN,
             f"one replica of {LETTERS}",
         ),
+        (Kafka(rights={TOPIC: frozenset({"DESCRIBE"})}), TOPIC, FAIL, "may not READ on the topic"),
+        (Kafka(rights={TOPIC: frozenset()}), TOPIC, FAIL, f"see the topic {TOPIC}, or there is none"),
+        (
+            Kafka(rights={"pointsman.shop.relay": frozenset({"WRITE"})}),
+            "pointsman.shop.relay",
+            FAIL,
+            "may not READ on",
+        ),
+        (Kafka(rights={LETTERS: frozenset({"READ"})}), LETTERS, FAIL, "may not WRITE on the topic"),
+        (Kafka(rights={"group": frozenset()}), "group", FAIL, "may not READ on the consumer group"),
+        (Kafka(rights={"group.lag": frozenset()}), "group.lag", WARN, "they will see none"),
     ],
 )
 async def test_what_is_wrong_with_a_kafka_is_told_with_a_cure(
@@ -360,6 +398,21 @@ async def test_only_what_leaves_the_machine_must_be_encrypted(monkeypatch: pytes
     ]
     assert [(one.name, one.verdict) for one in wrong] == [("encryption", WARN)]
     assert "broker-1:9092 is not encrypted" in wrong[0].sentence
+
+
+async def test_a_key_that_others_may_read_is_warned_of(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    key = tmp_path / "me.key"
+    key.touch(mode=0o600)
+    monkeypatch.setattr(kafka_doctor, "KafkaAdmin", lambda _: Kafka())
+    monkeypatch.setattr(kafka_doctor, "KafkaReader", lambda _: Kafka())
+    settings = KafkaSettings("127.0.0.1:9092", security_protocol="SSL", key_file=key)
+    wanted = Wanted("shop", [TOPIC], [LETTERS], {}, "cluster")
+    assert [one for one in (await examine_kafka(settings, wanted)).checks if one.verdict is not OK] == []
+    key.chmod(0o644)
+    [wrong] = [one for one in (await examine_kafka(settings, wanted)).checks if one.verdict is not OK]
+    assert (wrong.name, wrong.verdict, wrong.cure) == ("key", WARN, f"chmod 600 {key}")
 
 
 @pytest.mark.parametrize("position", [99, 201])

@@ -11,6 +11,7 @@ import pytest
 from connectors.kafka.settings import KafkaSettings
 from engine.errors import UsageError
 from engine.settings import Settings
+from tests.authority import Authority
 
 ADDRESS = {"POINTSMAN_KAFKA": "broker:9092"}
 
@@ -67,19 +68,16 @@ def test_who_is_spoken_to_over_tls_must_be_known_and_told_by_its_name(protocol: 
     assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
 
 
-def test_a_certificate_of_our_own_is_shown_with_its_key(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shown: list[tuple[str, str | None]] = []
-    monkeypatch.setattr(
-        ssl.SSLContext, "load_cert_chain", lambda _, certificate, key=None: shown.append((certificate, key))
-    )
-    certificate, key = tmp_path / "me.pem", tmp_path / "me.key"
-    for file in (certificate, key):
-        file.touch()
-    options(security_protocol="SSL", certificate_file=certificate, key_file=key)
-    options(security_protocol="SSL", certificate_file=certificate)
-    assert list(dict.fromkeys(shown)) == [(str(certificate), str(key)), (str(certificate), None)]
+def test_a_certificate_of_our_own_is_shown_with_its_key(tmp_path: Path) -> None:
+    mine = Authority(tmp_path).issue("me")
+    both = tmp_path / "both.pem"
+    both.write_text(mine.file.read_text() + mine.key.read_text())
+    options(security_protocol="SSL", certificate_file=mine.file, key_file=mine.key)
+    options(security_protocol="SSL", certificate_file=both)
+    with pytest.raises(UsageError, match="are no certificate with its key"):
+        options(security_protocol="SSL", certificate_file=mine.file)
+    with pytest.raises(UsageError, match=r"There is no certificate in .*me\.key \(POINTSMAN_KAFKA_CA_FILE\)"):
+        options(security_protocol="SSL", ca_file=mine.key)
 
 
 def test_each_setting_of_security_has_a_variable_and_no_secret_is_shown() -> None:

@@ -120,3 +120,10 @@ async def test_a_right_may_be_away_for_minutes_and_is_not_waited_for_for_ever(
 async def test_a_name_that_no_topic_can_have_is_refused_at_once(cluster: Cluster) -> None:
     assert "INVALID_TOPIC (17)" in await cluster.publish((Code.INVALID_TOPIC, ()))
     assert cluster.now == 1
+
+
+async def test_a_topic_that_may_not_be_seen_is_told_at_once_with_the_right(cluster: Cluster) -> None:
+    cluster.says = FORBIDDEN
+    with pytest.raises(SinkUnavailableError, match=r"Allow WRITE on the topic t\."):
+        await cluster.topics.leaders(["t"], cluster.ask)
+    assert cluster.now == 1

@@ -9,6 +9,7 @@ from typing import Any
 import asyncpg
 
 from engine.errors import SchemaError
+from engine.store.connecting import connect
 
 _LOCK = 0x706F696E74736D61
 _ROLES = ("pointsman_engine", "pointsman_reader")
@@ -39,9 +40,10 @@ async def migrate(dsn: str) -> list[Migration]:
     ``pointsman_engine`` and ``pointsman_reader`` exist.
 
     Raises:
+        ServiceUnreachableError: nobody answers there, or not as asked.
         SchemaError: the database is newer than this program, or a migration fails; nothing of it is kept.
     """
-    connection = await asyncpg.connect(dsn)
+    connection = await connect(dsn, name="pointsman migrate", for_engine=False)
     try:
         async with connection.transaction():
             await connection.execute("select pg_advisory_xact_lock($1)", _LOCK)

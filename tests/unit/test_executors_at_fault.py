@@ -85,7 +85,7 @@ def test_what_cannot_be_told_to_end_is_told_of_in_time_all_the_same(
         return round(loop.time() - began, 2), ended, attempt
 
     seconds, ended, attempt = in_virtual_time(lambda: seconds_until_told(stops=False))
-    assert (seconds, ended.timed_out, str(ended.error)) == (6.0, True, "it was not done within 5 seconds")
+    assert (seconds, ended.timed_out, str(ended.error)) == (6.0, True, "it was not done within 5 s")
     assert not attempt.released.done(), "it keeps its place"
     seconds, ended, _ = in_virtual_time(lambda: seconds_until_told(stops=True))
     assert (seconds, ended.lost) == (1.0, True)

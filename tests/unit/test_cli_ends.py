@@ -69,11 +69,13 @@ def script(text: str) -> tuple[int, str, str]:
 
 def test_ctrl_c_after_all_is_said_changes_nothing() -> None:
     code, out, err = script(
-        "import atexit, os, signal, sys\n"
+        "import signal, sys\n"
         "from engine.cli import main\n"
-        "atexit.register(lambda: os.kill(os.getpid(), signal.SIGINT))\n"
         "sys.argv = ['pointsman', '--version']\n"
-        "main()"
+        "try:\n"
+        "    main()\n"
+        "finally:\n"
+        "    signal.raise_signal(signal.SIGINT)\n"
     )
     assert (code, err) == (0, "")
     assert out.startswith("pointsman ")

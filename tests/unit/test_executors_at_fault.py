@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
+import random
 from datetime import timedelta
 from typing import Any
 
@@ -173,6 +174,28 @@ def test_an_engine_tells_it_again_every_second_until_that_does_not_raise() -> No
     assert yard.job.told_to_end == 1
     assert len(told) == 5
     assert all(later - sooner >= LOOK_AFTER_SECONDS for sooner, later in itertools.pairwise(told[1:]))
+
+
+def test_what_a_run_leaves_while_no_engine_is_there_is_told_to_end_by_the_next_one() -> None:
+    for seed in range(40):
+        yard = Yard()
+        draw = random.Random(seed)
+        world = Simulated(
+            compile_pipeline(carting()),
+            TOPIC,
+            instance="one",
+            draw=draw,
+            executors={Haul: YardExecutor(yard)},
+        )
+        world.source.append(event("haul.ordered", {"load": "l1"}, topic=TOPIC))
+        world.source.append(event("haul.called_off", {"load": "l1"}, topic=TOPIC), after=1.0)
+        world.crash_after(1.0)
+
+        def is_over(yard: Yard = yard) -> bool:
+            return bool(yard.jobs) and yard.job.ended is not None
+
+        world.live(is_over)
+        assert (world.deaths, yard.job.told_to_end, yard.looked_for) == (1, 1, ["cart/1"]), seed
 
 
 async def test_what_was_told_to_end_is_not_told_again() -> None:

@@ -135,8 +135,28 @@ async def register(store: PostgresStore, machines: Sequence[Machine], *, strict:
         number = await store.register_definition(
             pipeline, machine.version, machine.hash, machine.code, machine.structure
         )
+        if not is_known:
+            await store.tell_version(pipeline, machine.version)
         loaded.append(Loaded(machine, pipeline, number))
     return loaded
+
+
+def tell_newer(loaded: Sequence[Loaded], pipeline: int, version: int, *, strict: bool) -> None:
+    """Say that another engine has a newer version of a pipeline by now than any that is loaded here, if so it is.
+
+    It is of another group, for those of one load the same; and it does not know that this one is there.
+    """
+    ours = [one.machine for one in loaded if one.pipeline == pipeline]
+    if not ours or version <= max(machine.version for machine in ours):
+        return
+    log.warning(
+        "an engine of another group has registered version %s of the pipeline %r, newer than any that is loaded here. "
+        "What this engine reads for runs of that version holds them until an engine starts that has it; types that "
+        "only that version knows are dead letters here%s. Load it here, too, or end this engine",
+        version,
+        ours[0].name,
+        "; and this engine would not start again" if strict else "",
+    )
 
 
 def _number(text: str) -> int:

@@ -7,10 +7,11 @@ from typing import NamedTuple
 import orjson
 
 from engine.batch import Batch
+from engine.command_words import map_command, run_command
 from engine.log import Kind
-from engine.map_words import map_command
 from engine.routing import Route
 from engine.store.values import Command, Hold
+from statemachines.durations import told_time
 from statemachines.events import STEP_FAILED
 from statemachines.run import Run, Status
 
@@ -56,19 +57,20 @@ def not_running(asked: Asked) -> str:
 def told(hold: Hold) -> str:
     """Who did it, when and why, by the row of a command."""
     said = orjson.loads(hold.payload or b"{}")
-    return f"by {said.get('who')} at {hold.at.isoformat(timespec='seconds')}, {said.get('why')}"
+    return f"by {said.get('who')} at {told_time(hold.at)}, {said.get('why')}"
 
 
 def held_by(asked: Asked, hold: Hold) -> str:
     """What holds a run that no operator does, and what to do."""
     since = f"since row {asked.run.held}"
     if hold.kind == Kind.PAUSED:
-        return f"it is paused {told(hold)} (row {asked.run.held}): pointsman resume {asked.route.name} {asked.run.key}."
+        resume = run_command("resume", asked.route.name, asked.run.key)
+        return f"it is paused {told(hold)} (row {asked.run.held}): {resume}."
     if hold.letter is not None and hold.is_inner and hold.type.startswith(STEP_FAILED):
-        pipeline, key = asked.route.name, asked.run.key
+        retry = run_command("retry", asked.route.name, asked.run.key)
         return (
             f"it is held by dead letter {hold.letter} ({hold.reason}) {since}, for a step of it has failed. Have that "
-            f"begin anew: pointsman retry {pipeline} {key} --reason TEXT (or skip, or resolve)."
+            f"begin anew: {retry} (or skip, or resolve)."
         )
     if hold.letter is not None:
         return (

@@ -11,7 +11,7 @@ from connectors.kafka.membership import KafkaMembership
 from connectors.kafka.reader import KafkaReader
 from connectors.kafka.settings import KafkaSettings
 from connectors.source import Membership
-from engine.admission import check_role, join_set, refuse_beside, register
+from engine.admission import check_role, join_set, refuse_beside, register, tell_newer
 from engine.engine import Engine
 from engine.errors import ServiceUnreachableError
 from engine.executors import ByClass, Executors, check_executors
@@ -170,6 +170,9 @@ def _preparer(
             )
         prepared = True
         loaded = await register(store, machines, strict=settings.strict)
+        await store.hear_of_versions(
+            lambda pipeline, version: tell_newer(loaded, pipeline, version, strict=settings.strict)
+        )
         await store.ask_to_release([one.definition for one in loaded])
         return make_routes(loaded, record_bytes_max)
 

@@ -208,12 +208,15 @@ class Attempt:
         """What is told of it where its time is over."""
         timeout, within = self._step.timeout, self._step.bounds.within
         if self._is_silent:
-            said = f"nothing was heard of it for {self._silence:g} seconds: it is to call call.heartbeat() more often"
+            silence = (
+                "" if self._step.bounds.heartbeat is None else told_duration(self._step.bounds.heartbeat)
+            )
+            said = f"nothing was heard of it for {silence}: it is to call call.heartbeat() more often"
         elif self._is_last:
             said = "all attempts together were not done"
             said += "" if within is None else f" within {told_duration(within)}"
         else:
-            said = "" if timeout is None else f"it was not done within {timeout.total_seconds():g} seconds"
+            said = "" if timeout is None else f"it was not done within {told_duration(timeout)}"
         final = self._is_last and not self._is_silent
         return Ended(error=TimeoutError(said), timed_out=True, final=final)
 

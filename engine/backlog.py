@@ -19,6 +19,7 @@ from engine.limits import EngineLimits
 from engine.routing import Route, TopicRoute
 from engine.store.contract import Store
 from engine.store.values import Applied
+from statemachines.durations import told_time
 from statemachines.memory import time_of
 
 log = logging.getLogger("pointsman.engine")
@@ -157,7 +158,7 @@ class Backlog:
                 "(backlog_seconds_max)",
                 partition,
                 waited,
-                due.isoformat(timespec="seconds"),
+                told_time(due),
             )
         return True
 

@@ -33,6 +33,7 @@ from connectors.source import RawRecord, Record
 from engine import channels
 from engine.batch import Batch
 from engine.cancelling import CANCEL
+from engine.command_words import run_command
 from engine.committer import Committer
 from engine.completing import COMPLETES
 from engine.draining import Draining, write_row
@@ -337,8 +338,8 @@ class Commands:
             if hold is not None and hold.type == PIPELINE_PAUSED:
                 log.error(
                     "the run %r of %s stays held, though its pipeline goes on: it follows a version of it that is not "
-                    "loaded here. Load that, too, and let it go on: pointsman resume %s %s",
-                    *(found.key, route.name, route.name, found.key),
+                    "loaded here. Load that, too, and let it go on: %s",
+                    *(found.key, route.name, run_command("resume", route.name, found.key)),
                 )
         else:
             write_row(command, f"pointsman.{command.command}", route, found, batch)

@@ -22,6 +22,7 @@ from engine.outcomes import Outcomes
 from engine.routing import Route
 from engine.store.contract import Store
 from engine.store.values import BegunExecution, Command, Token
+from statemachines.durations import told_time
 from statemachines.events import STEP_DONE, STEP_FAILED
 from statemachines.failing import describe_invalid, printable
 from statemachines.later import OutsideError
@@ -131,7 +132,7 @@ class Completing:
         before = await self._store.completion_of(asked.run, f"{key}/{asked.attempt}/")
         left = None if own is None else read_memory(own.memory).execution(execution.id)
         if before is not None:
-            when = before.at.isoformat(timespec="seconds")
+            when = told_time(before.at)
             said = f"{name} was completed already, by {before.who} at {when} ({before.why})"
         elif own is None or own.has_ended:
             said = f"{name} is not waited for any more: that run has ended in {' '.join(of.states)}"

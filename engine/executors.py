@@ -83,7 +83,9 @@ class Executors:
         for one in {id(one): one for one in (self._functions, *self._described.values())}.values():
             try:
                 await one.close()
-            except Exception as error:  # noqa: BLE001 - executors are user code
+            except BaseException as error:
+                if _is_cancelled():
+                    raise
                 log.warning("%s did not end in good order (%s)", type(one).__name__, describe(error, "it"))
 
     def _known(self, step: Step[Any, Any]) -> StepExecutor:
@@ -116,9 +118,9 @@ class Attaching(Guarded):
                 found = await self._executor.attach(work)
                 if found is not None:
                     self.take(found)
-            except asyncio.CancelledError:
-                raise
-            except BaseException as error:  # noqa: BLE001 - executors are user code
+            except BaseException as error:
+                if _is_cancelled():
+                    raise
                 log.warning(
                     "attempt %s of the step %s, which another engine has begun, cannot be looked for (%s); "
                     "that is tried again in %g seconds",
@@ -139,6 +141,12 @@ class Attaching(Guarded):
     def _lose(self, error: BaseException) -> None:
         self.ended.set_result(Ended(error=error, lost=True))
         self.released.set_result(None)
+
+
+def _is_cancelled() -> bool:
+    """Whether whoever waits here was cancelled; what an executor raises may be called so, too."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _guarded(step: Step[Any, Any], running: object) -> Guarded:

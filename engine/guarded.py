@@ -94,7 +94,11 @@ class Guarded:
         except BaseException as error:  # noqa: BLE001 - executors are user code
             self._say(what, f"does not say its {what}", error)
             return otherwise
-        return found if math.isfinite(found) else otherwise
+        if not (math.isfinite(found) and found >= 0):
+            said = ValueError(f"it says {found:g}, and {otherwise:g} is taken instead")
+            self._say(what, f"does not say its {what}", said)
+            return otherwise
+        return found
 
     def _say(self, what: str, so: str, error: BaseException) -> None:
         if what not in self._said:

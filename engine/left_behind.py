@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import asyncpg
 
+from engine.command_words import map_command
 from engine.errors import PointsmanError
-from engine.map_words import map_command
 from engine.store.connecting import Connection, connect
 from engine.store.queries import load
 from statemachines.machine import Machine

@@ -22,6 +22,7 @@ import orjson
 from engine.answering import NOT_LOADED, Answer, Asked, held_by, not_running, told
 from engine.arrival import Arrival
 from engine.batch import Batch
+from engine.command_words import resume_command, run_command
 from engine.committer import Committer
 from engine.completing import COMPLETES, Completing
 from engine.draining import Draining, write_row
@@ -34,6 +35,7 @@ from engine.store.contract import Store
 from engine.store.values import Command, Hold, Operation, Pause, Release
 from engine.unsticking import STUCK_WHATS, Unsticking
 from engine.waiting import with_deferred
+from statemachines.durations import told_time
 from statemachines.memory import read_memory
 from statemachines.outcome import Reason, Refused
 from statemachines.run import Run, Status
@@ -143,15 +145,14 @@ class Operating:
         pause, name = self._committer.paused.get(route.pipeline), route.name
         if command.command == "pause_pipeline":
             if pause is not None:
-                since = pause.at.isoformat(timespec="seconds")
-                said = f"{name} is paused already: by {pause.who} at {since}, {pause.why}."
+                said = f"{name} is paused already: by {pause.who} at {told_time(pause.at)}, {pause.why}."
                 return Answer(done=True, sentence=said)
             batch.commit.paused.append(
                 Pause(route.pipeline, command.id, command.who, command.why, batch.commit.at)
             )
             said = (
                 f"{name} is paused: what comes for its runs waits, of which at most {WAITING_EVENTS_MAX:,} events of "
-                f"one run may, no timer fires and no step begins. To let it go on: pointsman resume --pipeline {name}."
+                f"one run may, no timer fires and no step begins. To let it go on: {resume_command(name)}."
             )
             return Answer(done=True, sentence=said)
         if pause is None:
@@ -177,7 +178,7 @@ class Operating:
         write_row(asked.command, "pointsman.pause", asked.route, run, asked.batch, Kind.PAUSED)
         sentence = (
             f"{name} is paused (row {run.sequence + 1}): what comes for it waits, and its timers do not fire. To let "
-            f"it go on: pointsman resume {asked.route.name} {run.key}."
+            f"it go on: {run_command('resume', asked.route.name, run.key)}."
         )
         return Answer(done=True, sentence=sentence)
 

@@ -318,6 +318,7 @@ class Session:
         wanted = frozenset(one for one in assignment.partitions if one.topic != parts.homes)
         self.homes = self._timers.homes = self._commands.homes = await self._homes()
         self._steps.serve_homes(self.homes)
+        await self._steps.find_kept()
         self._commands.wanted.set()
         fresh = {partition for partition in assignment.fresh if partition in wanted}
         assignment.fresh.clear()

@@ -6,7 +6,10 @@ in process lists.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import ipaddress
+import re
 import ssl
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -25,6 +28,9 @@ if TYPE_CHECKING:
 _ELSEWHERE = frozenset({"POINTSMAN_DEBUG"})
 """Variables that are no setting of a command."""
 PORT_MAX = 65_535
+_KAFKA_PORT = 9092
+"""Kafka's own, where an address has none."""
+_BROKER = re.compile(r"(?P<host>\[[^\s/\[\]]+\]|[^\s:/@\[\]]+)(?::(?P<port>[0-9]{1,5}))?")
 _FOR_TESTS = ("POINTSMAN_TEST_", "POINTSMAN_REQUIRE")
 
 
@@ -200,6 +206,8 @@ def _checked(setting: Setting) -> Setting:
     value, kind = setting.value, setting.kind
     if value is None:
         return setting
+    if not _is_unicode(value):
+        raise UsageError(f"{_said(setting)}, which is no Unicode text.")
     if kind.choices and value not in kind.choices:
         same = next((choice for choice in kind.choices if choice.lower() == value.lower()), None)
         if same is None:
@@ -209,9 +217,36 @@ def _checked(setting: Setting) -> Setting:
         raise UsageError(
             f"{_said(setting)}; a namespace has up to 100 letters, digits, dots, dashes and underscores."
         )
+    if not value.strip():
+        raise UsageError(f"{_said(setting)}; it cannot be empty: say which, or leave it out.")
+    if kind.name == "kafka":
+        return dataclasses.replace(setting, value=",".join(_broker(one, setting) for one in value.split(",")))
     if kind.name.endswith("_file") and not Path(value).is_file():
         raise UsageError(f"{_said(setting)}, and there is no such file.")
     return setting
+
+
+def _broker(text: str, setting: Setting) -> str:
+    """An address of a broker, with its port. Raises UsageError: it is none."""
+    address = text.strip()
+    with contextlib.suppress(ValueError):
+        return f"[{ipaddress.IPv6Address(address)}]:{_KAFKA_PORT}"
+    found = _BROKER.fullmatch(address)
+    port = int(found["port"] or _KAFKA_PORT) if found else 0
+    if found is None or not 0 < port <= PORT_MAX:
+        raise UsageError(
+            f"{_said(setting)}; it is HOST:PORT, such as broker.example.org:9092, or several of them with commas "
+            f"between them, and {address!r} is none."
+        )
+    return f"{found['host']}:{port}"
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _number(setting: Setting, kind: type[int | float]) -> int | float:

@@ -85,6 +85,7 @@ class Steps:
         """Attempts of which the store takes nothing; they are lost once this engine is."""
         self._taking: set[int] = set()
         """Attempts of engines that are gone, by the same number, while it is asked whether they are ours now."""
+        self._looking_for_lost = asyncio.Lock()
         self._last_words = LastWords(limits.step_progress_seconds)
         self._alone = 0
         """So many are handed out one at a time: the store did not take them together."""
@@ -122,6 +123,22 @@ class Steps:
         self._homes = sorted(homes)
         self._promises.forget()
         self._hear_of_more()
+
+    async def find_kept(self) -> None:
+        """Take over attempts that go on though their engines are gone, of the runs whose homes are served here.
+
+        Before these runs are moved on here: who watches an attempt has it end once nobody waits for it any more.
+        """
+        executors = [self._executors.of(step) for step in self._kinds.values()]
+        if (
+            self._store is None
+            or self._stopping
+            or not any(one is not None and one.keeps for one in executors)
+        ):
+            return
+        # One of the same name that was killed is not waited for.
+        await self._store.hold(self._holder, self._instance, self.breakers.as_json())
+        await self._take_over(self._store, self._definitions)
 
     @property
     def are_there(self) -> bool:
@@ -393,6 +410,10 @@ class Steps:
         Those whose mark is gone at once; silent ones only once they could have been heard of again: where Postgres was
         away, all were silent.
         """
+        async with self._looking_for_lost:
+            await self._take_over_lost(store, definitions)
+
+    async def _take_over_lost(self, store: Store, definitions: Sequence[int]) -> None:
         has_listened = time.monotonic() - self._opened_at >= SILENT_SECONDS
         silent = SILENT_SECONDS if has_listened else FOR_EVER_SECONDS
         working = [route.pipeline for route in self._routes.values() if route.works]

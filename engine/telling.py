@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import islice
 
+from engine.command_words import resume_command
 from engine.raised import Seldom, Trace
 from engine.store.contract import RefusedByStoreError
 from engine.store.values import DeadLetter, Pause
@@ -39,11 +40,11 @@ def tell_pause(pipeline: str, pause: Pause | None) -> None:
         log.warning("%s goes on: it is paused no more", pipeline)
         return
     log.warning(
-        "%s is paused by %s (%s): what comes for it waits, until pointsman resume --pipeline %s",
+        "%s is paused by %s (%s): what comes for it waits, until %s",
         pipeline,
         pause.who,
         pause.why,
-        pipeline,
+        resume_command(pipeline),
     )
 
 

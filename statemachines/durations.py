@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+
+
+def told_time(at: datetime) -> str:
+    """As sentences have it, whoever reads them where: ``2026-03-01T12:00:00Z``."""
+    return f"{at.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='seconds')}Z"
 
 
 def told_duration(duration: timedelta) -> str:

@@ -9,13 +9,16 @@ import importlib
 import importlib.util
 import pkgutil
 import sys
-from importlib.machinery import SourceFileLoader
+from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
 
 from statemachines.definition import Pipeline
 from statemachines.places import Place, place_of
+from statemachines.source import NOBODYS
 from statemachines.suggest import did_you_mean, nearest
 
 
@@ -77,6 +80,7 @@ def _import_module(name: str) -> ModuleType:
     if not all(part.isidentifier() for part in name.split(".")):
         raise LoadError(f"{name!r} is neither a module like package.module nor a file like path/to/file.py.")
     _look_in(Path.cwd())
+    _OWN.add(name.partition(".")[0])
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -124,14 +128,65 @@ def _import_file(path: str) -> ModuleType:
 
 
 class _AsWritten(SourceFileLoader):
-    """Runs the source that stands in the file, of which the version's hash is made.
+    """Runs the source that stands in the file, and keeps it: the version's hash is made of what runs.
 
     Python itself would take what it compiled before for a file that was changed within the same second and
     is as long as it was.
     """
 
+    source_that_runs: str | None = None
+
     def get_code(self, fullname: str) -> CodeType:
-        return self.source_to_code(self.get_data(self.path), self.get_filename(fullname))
+        data = self.get_data(self.path)
+        code: CodeType = self.source_to_code(data, self.get_filename(fullname))
+        self.source_that_runs = importlib.util.decode_source(data)
+        return code
+
+
+class _Own(MetaPathFinder):
+    """Has what is loaded here run as it is written, with all of its package: what a version's hash is made of.
+
+    What is in no package is with the others of its folder, which only their modules are.
+    """
+
+    def __init__(self) -> None:
+        self._packages: set[str] = set()
+        self._folders: set[Path] = set()
+
+    def add(self, package: str) -> None:
+        """From now on this one's modules, also those that are imported later."""
+        self._packages |= {package} - NOBODYS
+        self._take_part()
+
+    def add_folder(self, folder: Path) -> None:
+        """The same of the modules of a folder that is no package."""
+        self._folders.add(folder)
+        self._take_part()
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        root, dot, _ = fullname.partition(".")
+        is_beside = not dot and any((folder / f"{fullname}.py").is_file() for folder in self._folders)
+        if root not in self._packages and not is_beside:
+            return None
+        behind = sys.meta_path[sys.meta_path.index(self) + 1 :]
+        specs = (finder.find_spec(fullname, path, target) for finder in behind)
+        spec = next((one for one in specs if one is not None), None)
+        if spec is not None and type(spec.loader) is SourceFileLoader:
+            spec.loader = _AsWritten(spec.loader.name, spec.loader.path)
+            if not dot and spec.submodule_search_locations is None:
+                self._folders.add(Path(spec.loader.path).parent)
+        return spec
+
+    def _take_part(self) -> None:
+        if self not in sys.meta_path:
+            # Who has something of his own to do with modules goes first, as pytest does.
+            place = sys.meta_path.index(PathFinder) if PathFinder in sys.meta_path else len(sys.meta_path)
+            sys.meta_path.insert(place, self)
+
+
+_OWN = _Own()
 
 
 def _run_file(file: Path) -> ModuleType:
@@ -139,6 +194,7 @@ def _run_file(file: Path) -> ModuleType:
     for module in list(sys.modules.values()):
         if getattr(module, "__file__", None) == str(file) and module.__name__ != "__main__":
             return module
+    _OWN.add_folder(file.parent)
     name = file.stem
     while name in sys.modules or name in sys.stdlib_module_names:
         name += "_"

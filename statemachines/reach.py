@@ -13,10 +13,9 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from statemachines.source import bindings, imports_within, names_used, tree_of_file
+from statemachines.source import NOBODYS, bindings, imports_within, names_used, tree_of_file
 from statemachines.syntax import encode
 
-_NOBODYS = frozenset({"statemachines", "connectors", "engine"})
 _SHIPPED = "statemachines.shipped."
 DottedName = tuple[str, ...]
 
@@ -125,7 +124,7 @@ def _absolute(module: Module, statement: ast.ImportFrom) -> str:
 def _is_own(module: Module, loaded: Any) -> bool:
     name, package = str(loaded.__name__), getattr(loaded, "__package__", "") or ""
     root = name.partition(".")[0]
-    if root in _NOBODYS:
+    if root in NOBODYS:
         return name.startswith(_SHIPPED) and module.name.startswith(_SHIPPED)
     if package or module.package:
         return root == module.name.partition(".")[0]

@@ -12,11 +12,19 @@ MODULES_KEPT_MAX = 64
 """How many modules' trees are kept; further ones are read again."""
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda
+NOBODYS = frozenset({"statemachines", "connectors", "engine"})
+"""Packages that are nobody's own."""
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
 def tree_of_file(file: str, module_globals: dict[str, Any]) -> ast.Module | None:
-    """The tree of a module's source; None where there is no source, or it is no Python."""
+    """The tree of a module's source; None where there is no source, or it is no Python.
+
+    Of what was loaded by name or path it is the source that runs, also where another one stands in the file by now.
+    """
+    runs = getattr(module_globals.get("__loader__"), "source_that_runs", None)
+    if isinstance(runs, str):
+        return _parse(runs)
     linecache.checkcache(file)
     return _parse("".join(linecache.getlines(file, module_globals)))
 

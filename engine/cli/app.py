@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import inspect
+import io
 import logging
+import os
+import select
 import sys
+from collections.abc import Iterator
 from importlib.metadata import version
 from typing import Annotated, Any
 
@@ -29,7 +35,15 @@ from engine.cli import (
     unsticking,
     upkeep,
 )
-from engine.cli.failures import FAILED, INTERRUPTED, report
+from engine.cli.failures import INTERRUPTED, UNREAD, report
+
+
+class _BrokenPipeError(Exception):
+    """A pipe broke: that of the answer, or a connection. By itself click ends with 1 for either, without a word."""
+
+
+class _UnreadError(Exception):
+    """Nobody reads the answer any more."""
 
 
 class Commands(TyperGroup):
@@ -38,17 +52,75 @@ class Commands(TyperGroup):
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run a command; always raises SystemExit."""
         kwargs["standalone_mode"] = False
+        _have_streams()
         try:
-            returned = super().main(*args, **kwargs)
+            with _broken_pipes():
+                returned = super().main(*args, **kwargs)
+                sys.stdout.flush()
         except typer.Abort:
             sys.exit(INTERRUPTED)
         except KeyboardInterrupt:
             sys.exit(INTERRUPTED)
-        except BrokenPipeError:
-            sys.exit(FAILED)
+        except _UnreadError:
+            sys.exit(UNREAD)
+        except _BrokenPipeError as broken:
+            sys.exit(UNREAD if _is_unread() else _tell(ConnectionError(str(broken))))
         except Exception as error:  # noqa: BLE001 - this is where all of them end
-            sys.exit(_usage(error) or report(error))
+            sys.exit(_tell(error))
         sys.exit(returned if isinstance(returned, int) else 0)
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        """Read the arguments; where they ask for help, that is shown."""
+        with _broken_pipes():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the command that they name."""
+        with _broken_pipes():
+            return super().invoke(*args, **kwargs)
+
+
+@contextlib.contextmanager
+def _broken_pipes() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError as error:
+        raise _BrokenPipeError(str(error)) from error
+    except SystemExit as end:
+        # What draws tables and help ends so by itself.
+        if isinstance(end.__context__, BrokenPipeError):
+            raise _UnreadError from end
+        raise
+
+
+def _have_streams() -> None:
+    """Read nothing and write nowhere where a stream is closed; in their order, so that each has its number again."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123 - for good
+
+
+def _is_unread() -> bool:
+    """Whether nobody reads what is said any more; the rest of it goes nowhere then."""
+    unread = False
+    for stream in (sys.stdout, sys.stderr):
+        # Not a stream in memory, as tests have it.
+        with contextlib.suppress(io.UnsupportedOperation):
+            pipe = select.poll()
+            pipe.register(stream.fileno(), 0)
+            if pipe.poll(0):
+                unread = True
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return unread
+
+
+def _tell(error: Exception) -> int:
+    """Say what went wrong; returns the exit code."""
+    try:
+        return _usage(error) or report(error)
+    except BrokenPipeError:
+        _is_unread()
+        return UNREAD
 
 
 def _usage(error: Exception) -> int | None:
@@ -59,7 +131,7 @@ def _usage(error: Exception) -> int | None:
         return None
     context = getattr(error, "ctx", None)
     hint = f" Try: {context.command_path} --help" if context is not None else ""
-    print(f"{message()}{hint}", file=sys.stderr)
+    print(f"{message().rstrip('.')}.{hint}", file=sys.stderr)
     return code
 
 
@@ -111,3 +183,16 @@ for commands in (
     doctor,
 ):
     commands.register(app)
+
+
+def _flow(group: typer.Typer) -> None:
+    """Have help break its lines where the terminal ends, and not where those of a docstring do."""
+    for command in group.registered_commands:
+        paragraphs = inspect.cleandoc((command.callback and command.callback.__doc__) or "").split("\n\n")
+        command.help = "\n\n".join(" ".join(one.split()) for one in paragraphs)
+    for inner in group.registered_groups:
+        if inner.typer_instance is not None:
+            _flow(inner.typer_instance)
+
+
+_flow(app)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
@@ -78,8 +79,12 @@ def read_data(given: str) -> bytes:
 
 
 def check_text(option: str, text: str | None) -> None:
-    """Refuse a text that cannot be kept; None is not given. Raises UsageError."""
-    if text is not None and (not text.strip() or len(text) > TEXT_CHARACTERS_MAX or "\0" in text):
+    """Refuse a text that cannot be kept, or would not stay in its line; None is not given. Raises UsageError."""
+    if text is None:
+        return
+    # Neither ends of lines and what else moves a cursor, nor what is no Unicode.
+    is_line = not any(unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") for letter in text)
+    if not text.strip() or len(text) > TEXT_CHARACTERS_MAX or not is_line:
         raise UsageError(
             f"{option} takes a line of at most {TEXT_CHARACTERS_MAX} characters, and not an empty one: it is kept."
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import getpass
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
@@ -87,8 +88,23 @@ async def find_address(connection: Connection, namespace: str, words: Sequence[s
             "`pointsman runs` lists them; `pointsman explain EVENT_ID` tells what became of an event."
         )
     if len(names) > 1:
-        raise UsageError(f"{listed(names)} have a run with the key {key!r}. Say which: PIPELINE {key}.")
+        raise UsageError(
+            f"{listed(names)} have a run with the key {key!r}. Say which: PIPELINE {quote(key)}."
+        )
     return names[0], key
+
+
+async def unknown_pipeline(connection: Connection, namespace: str, pipeline: str | None) -> str:
+    """What is said beside an empty list where nothing of this pipeline can be in one, by a slip perhaps."""
+    from engine.reading import NotFoundError  # noqa: PLC0415 - needs an extra to be installed
+    from engine.reading.operating import number_of  # noqa: PLC0415 - as above
+
+    if pipeline is not None:
+        try:
+            await number_of(connection, namespace, pipeline)
+        except NotFoundError as error:
+            return str(error)
+    return ""
 
 
 def whoever(who: str | None) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from engine.cli.arguments import BIGINT_MAX, check_fields, check_one_of, check_text, read_data, up_to
-from engine.cli.asking import Key, Pipeline, ask_store, whoever
+from engine.cli.asking import Key, Pipeline, ask_store, unknown_pipeline, whoever
 from engine.cli.failures import FAILED
 from engine.cli.looking import place, print_record, tell_limit
 from engine.cli.options import Json, Limit, Namespace, Postgres, Who
@@ -82,15 +82,16 @@ def list_all(
     }
     _check(filters)
 
-    async def question(connection: Connection, namespace: str) -> list[DeadLetterView]:
-        return await _find(connection, namespace, filters, limit)
+    async def question(connection: Connection, namespace: str) -> tuple[list[DeadLetterView], str]:
+        listed = await _find(connection, namespace, filters, limit)
+        return listed, "" if listed else await unknown_pipeline(connection, namespace, pipeline)
 
-    found = ask_store({"postgres": postgres, "namespace": namespace}, question)
+    found, unknown = ask_store({"postgres": postgres, "namespace": namespace}, question)
     if json:
         print_json(found)
         return
     print_letters(found)
-    tell_limit(len(found), limit, "dead letter")
+    tell_limit(len(found), limit, "dead letter", unknown)
 
 
 def show(

@@ -7,6 +7,7 @@
 3     a service cannot be reached; it is named, with its address without the password
 70    a mistake of this program; ``POINTSMAN_DEBUG=1`` shows where
 130   interrupted
+141   nobody read the answer to its end, as in ``| head``
 ====  ==========================================================================================
 """
 
@@ -25,6 +26,7 @@ BAD_INPUT = 2
 UNREACHABLE = 3
 OUR_MISTAKE = 70
 INTERRUPTED = 130
+UNREAD = 141
 
 DEBUG = "POINTSMAN_DEBUG"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_module
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,11 +17,12 @@ from engine.cli.arguments import (
     check_run,
     up_to,
 )
-from engine.cli.asking import Generation, Key, Pipeline, RunWords, ask_store, find_address
+from engine.cli.asking import Generation, Key, Pipeline, RunWords, ask_store, find_address, unknown_pipeline
 from engine.cli.failures import FAILED
 from engine.cli.options import Json, Limit, Namespace, Postgres
-from engine.cli.output import note, print_facts, print_json, print_rows, say, short_time
+from engine.cli.output import counted, note, print_facts, print_json, print_rows, say, short_time
 from engine.cli.working import ERROR_CHARACTERS, print_steps, print_stuck, stuck_words
+from engine.command_words import map_command, resume_command
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -83,14 +85,17 @@ def runs(
     check_one_of("status", status, STATUSES)
     conditions = check_conditions(where or ())
 
-    async def question(connection: Connection, namespace: str) -> tuple[list[RunView], list[PausedPipeline]]:
+    async def question(
+        connection: Connection, namespace: str
+    ) -> tuple[list[RunView], list[PausedPipeline], str]:
         from engine.reading import list_pauses, list_runs  # noqa: PLC0415 - needs an extra to be installed
 
         filters = {"pipeline": pipeline, "key": key, "status": status, "state": state}
         listed = await list_runs(connection, namespace, **filters, where=conditions, limit=limit)
-        return listed, await list_pauses(connection, namespace, pipeline=pipeline)
+        unknown = "" if listed else await unknown_pipeline(connection, namespace, pipeline)
+        return listed, await list_pauses(connection, namespace, pipeline=pipeline), unknown
 
-    found, pauses = ask_store({"postgres": postgres, "namespace": namespace}, question)
+    found, pauses, unknown = ask_store({"postgres": postgres, "namespace": namespace}, question)
     if json:
         print_json(found)
         return
@@ -131,11 +136,11 @@ def runs(
         note("What becomes of those that are stuck, you decide. Of the first one, one of these:")
         for command in stuck.commands.values():
             note(f"  {command}")
-    tell_limit(len(found), limit, "run")
+    tell_limit(len(found), limit, "run", unknown)
     for pause in pauses:
         note(
             f"{pause.pipeline} is paused since {short_time(pause.at)}, by {pause.who}: {pause.why}. To let it go on: "
-            f"pointsman resume --pipeline {pause.pipeline}."
+            f"{resume_command(pause.pipeline)}."
         )
 
 
@@ -205,7 +210,7 @@ def show(
             "run": f"{found.pipeline} {found.key}, generation {found.generation}",
             "row": f"{found.sequence} of {found.latest}",
             "at": found.at,
-            "status": found.status + (f", {found.waiting} events wait" if found.waiting else ""),
+            "status": found.status + (f", {waiting_words(found.waiting)}" if found.waiting else ""),
             "states": found.configuration,
             "definition": f"version {found.version}, {(found.definition or '')[:12]}",
             **({"held": _not_loaded(found)} if found.lacks_definition else {}),
@@ -224,10 +229,13 @@ def show(
         print_record(found.record)
 
 
+def waiting_words(number: int) -> str:
+    """As in ``1 event waits``."""
+    return f"{counted(number, 'event')} wait{'s' if number == 1 else ''}"
+
+
 def _not_loaded(found: RunAt) -> str:
     """Why a run waits whose definition is missing, and what to do."""
-    from engine.map_words import map_command  # noqa: PLC0415 - needs an extra to be installed
-
     return (
         "the version that it follows is not loaded. Load it, or have its runs follow another one: "
         f"{map_command(found.pipeline, found.version)}"
@@ -323,7 +331,7 @@ def effect_words(effect: Mapping[str, Any]) -> str:
     if effect["what"] in _OF_STEPS:
         undoes = "" if effect["undoes"] is None else f" to undo {effect['undoes']['name']}"
         return f"{_OF_STEPS[effect['what']]} {effect['type']}{undoes}"
-    due = "" if effect["due"] is None else f" at {effect['due']}"
+    due = "" if effect["due"] is None else f" at {short_time(datetime.fromisoformat(effect['due']))}"
     return f"{effect['type']}{due}"
 
 
@@ -403,7 +411,7 @@ def print_record(record: RecordView) -> None:
     print_facts(
         {
             "  place": place(record),
-            "  time": shown["time"],
+            "  time": shown["time"] and datetime.fromisoformat(shown["time"]),
             "  key": _text(shown, "key"),
             **{f"  {one['name']}": _text(one, "value") for one in shown["headers"]},
             "  value": _text(shown, "value"),
@@ -418,9 +426,9 @@ def _text(shown: dict[str, Any], name: str) -> str:
     return "(none)" if shown[name] is None else str(shown[name])
 
 
-def tell_limit(number: int, limit: int, what: str) -> None:
-    """Say beside a list that there may be more."""
+def tell_limit(number: int, limit: int, what: str, unknown: str = "") -> None:
+    """Say beside a list that there may be more, or none; ``unknown`` is why there can be none."""
     if number == 0:
-        note(f"No {what}s.")
+        note(f"No {what}s. {unknown}".rstrip())
     elif limit and number == limit:
         note(f"The first {limit} {what}s; --limit 0 shows all.")

@@ -84,7 +84,7 @@ def send(
         typer.Option(
             "--id",
             metavar="ID",
-            help="The event's id: sent again under it, it is a duplicate. [default: one of its own]",
+            help="The event's id: sent again under it, it is a duplicate. \\[default: one of its own]",
             show_default=False,
         ),
     ] = None,
@@ -315,10 +315,10 @@ def _ask_of_many(
 ) -> int:
     from engine.reading.runs import STATUSES  # noqa: PLC0415 - needs an extra to be installed
 
-    asks = Asks(what, filters.dry_run, filters.yes, json)
-    asks.check()
     check_one_of("status", filters.status, STATUSES)
     conditions = check_conditions(filters.where)
+    asks = Asks(what, filters.dry_run, filters.yes, json)
+    asks.check()
 
     async def choose(connection: Connection, namespace: str) -> list[Chosen]:
         from engine.reading import choose_runs  # noqa: PLC0415 - needs an extra to be installed

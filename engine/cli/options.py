@@ -38,7 +38,7 @@ Namespace = Annotated[
     typer.Option(
         "--namespace",
         metavar="NAME",
-        help="What runs and positions belong to. Or POINTSMAN_NAMESPACE. [default: default]",
+        help="What runs and positions belong to. Or POINTSMAN_NAMESPACE. \\[default: default]",
         rich_help_panel=WHERE,
         show_default=False,
     ),
@@ -48,7 +48,7 @@ Group = Annotated[
     typer.Option(
         "--group",
         metavar="NAME",
-        help="The consumer group. Or POINTSMAN_GROUP. [default: pointsman.<namespace>]",
+        help="The consumer group. Or POINTSMAN_GROUP. \\[default: pointsman.<namespace>]",
         rich_help_panel=WHERE,
     ),
 ]
@@ -80,7 +80,7 @@ ExecutorsOf = Annotated[
 ]
 Who = Annotated[
     str | None,
-    typer.Option("--who", metavar="NAME", help="Who decides this. [default: the user logged in]"),
+    typer.Option("--who", metavar="NAME", help="Who decides this. \\[default: the user logged in]"),
 ]
 
 

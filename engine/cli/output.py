@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from enum import Enum
 from pathlib import Path
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 WIDTH_MAX = 100
+TABLE_WIDTH_MIN = 60
+"""On a narrower terminal a table would show a few letters of each column."""
 WIDTH_ELSEWHERE = 10_000
 """In a file or a pipe nothing is cut off: programs read it, too."""
 FOLDED_WIDTH_ELSEWHERE = 80
@@ -68,12 +70,11 @@ def note(text: str) -> None:
     print(_printable(text), file=sys.stderr)
 
 
-def make_table(*columns: str, right: Iterable[str] = (), fold: Iterable[str] = ()) -> Table:
+def _make_table(columns: Iterable[str], rights: Collection[str], folds: Collection[str]) -> Table:
     """An empty table with these columns: some aligned right, some broken into lines, others cut."""
     from rich.table import Table  # noqa: PLC0415 - loaded only when needed
 
     table = Table(box=None, pad_edge=False, header_style="bold", show_edge=False, padding=(0, 2, 0, 0))
-    rights, folds = set(right), set(fold)
     for name in columns:
         table.add_column(
             name,
@@ -85,39 +86,44 @@ def make_table(*columns: str, right: Iterable[str] = (), fold: Iterable[str] = (
     return table
 
 
-def add_row(table: Table, *cells: object) -> None:
-    """Add a row of plain texts; what was in an event is never taken for markup."""
-    from rich.text import Text  # noqa: PLC0415 - loaded only when needed
-
-    table.add_row(*(cell if isinstance(cell, Text) else Text(_cell(cell)) for cell in cells))
-
-
 def print_rows(
     columns: Sequence[str],
     rows: Iterable[Sequence[object]],
     *,
     optional: Iterable[str] = (),
-    **options: Iterable[str],
+    right: Collection[str] = (),
+    fold: Collection[str] = (),
 ) -> None:
-    """A whole table; optional columns are left out where they have nothing to say."""
+    """A whole table, of which what was in an event is never taken for markup.
+
+    Optional columns are left out where they have nothing to say. On a terminal too narrow for a table each row is told
+    by itself.
+    """
+    from rich.text import Text  # noqa: PLC0415 - loaded only when needed
+
     found = list(rows)
     shown = [
         index
         for index, name in enumerate(columns)
         if name not in optional or any(row[index] for row in found)
     ]
-    table = make_table(*(columns[index] for index in shown), **options)
-    for row in found:
-        add_row(table, *(row[index] for index in shown))
-    print_table(table)
-
-
-def print_table(table: Table) -> None:
-    """A table, without the blanks behind the last column where it goes into a file."""
     screen = console()
+    if screen.is_terminal and screen.width < TABLE_WIDTH_MIN:
+        for row in found:
+            told = {columns[at]: _in_table(row[at], folds=columns[at] in fold) for at in shown}
+            print_facts({name: text for name, text in told.items() if text})
+            say()
+        return
+    table = _make_table([columns[index] for index in shown], right, fold)
+    for row in found:
+        cells = ((row[index], columns[index] in fold) for index in shown)
+        table.add_row(
+            *(one if isinstance(one, Text) else Text(_in_table(one, folds=folds)) for one, folds in cells)
+        )
     if screen.is_terminal:
         screen.print(table)
         return
+    # In a file, no blanks behind the last column.
     with screen.capture() as captured:
         screen.print(table)
     say("\n".join(line.rstrip() for line in captured.get().splitlines()))
@@ -138,6 +144,12 @@ def counted(number: int, what: str) -> str:
 def short_time(at: datetime | None) -> str:
     """A moment in local time, to the second."""
     return "" if at is None else at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _in_table(value: object, *, folds: bool) -> str:
+    """As it is in a cell: on one line, where its column is not broken into lines."""
+    text = _cell(value)
+    return text if folds else text.replace("\n", "\\n").replace("\t", "\\t")
 
 
 def _cell(value: object) -> str:

@@ -46,35 +46,37 @@ def publish(
     *,
     type: Annotated[
         str | None,
-        typer.Option("--type", metavar="FIELD|=VALUE", help="The event's type. [default: the field type]"),
+        typer.Option("--type", metavar="FIELD|=VALUE", help="The event's type. \\[default: the field type]"),
     ] = None,
     key: Annotated[
-        str | None, typer.Option("--key", metavar="FIELD|=VALUE", help="The Kafka key. [default: none]")
+        str | None, typer.Option("--key", metavar="FIELD|=VALUE", help="The Kafka key. \\[default: none]")
     ] = None,
     id: Annotated[
         str | None,
         typer.Option(
-            "--id", metavar="FIELD|=VALUE", help="The event's id. [default: made of the row's content]"
+            "--id", metavar="FIELD|=VALUE", help="The event's id. \\[default: made of the row's content]"
         ),
     ] = None,
     time: Annotated[
-        str | None, typer.Option("--time", metavar="FIELD|=VALUE", help="When it happened. [default: none]")
+        str | None, typer.Option("--time", metavar="FIELD|=VALUE", help="When it happened. \\[default: none]")
     ] = None,
     source: Annotated[
         str | None,
         typer.Option(
             "--source",
             metavar="TEXT",
-            help="Who says so; together with the id it is what an event is known by. [default: file:NAME, whatever "
+            help="Who says so; together with the id it is what an event is known by. \\[default: file:NAME, whatever "
             "folder the file is in; of standard input a new one each time]",
         ),
     ] = None,
     format: Annotated[
         str | None,
-        typer.Option("--format", metavar="jsonl|csv", help="[default: by the file's name, or how it begins]"),
+        typer.Option(
+            "--format", metavar="jsonl|csv", help="\\[default: by the file's name, or how it begins]"
+        ),
     ] = None,
     delimiter: Annotated[
-        str | None, typer.Option("--delimiter", metavar="LETTER", help="Of CSV. [default: found out]")
+        str | None, typer.Option("--delimiter", metavar="LETTER", help="Of CSV. \\[default: found out]")
     ] = None,
     kafka: Kafka = None,
     json: Json = False,
@@ -96,6 +98,10 @@ def publish(
         raise UsageError(
             f"--delimiter is {delimiter!r}; it can be one letter that is no quote, blank or end of line."
         )
+    if source is not None and not source.strip():
+        raise UsageError("--source is empty; to have the default, leave it out.")
+    if delimiter is not None and format == "jsonl":
+        raise UsageError("--delimiter is of CSV, and not of --format jsonl.")
     options = FileOptions(
         type=_choice("--type", type),
         key=_choice("--key", key),
@@ -229,7 +235,7 @@ def _choice(option: str, text: str | None) -> Choice | None:
 @contextlib.contextmanager
 def _opened(file: str) -> Iterator[BinaryIO]:
     if file == STANDARD_INPUT:
-        yield sys.stdin.buffer
+        yield _standard_input()
         return
     try:
         stream = Path(file).open("rb")  # noqa: SIM115 - closed by the `with` below
@@ -237,6 +243,13 @@ def _opened(file: str) -> Iterator[BinaryIO]:
         raise UsageError(f"{file} cannot be read: {error.strerror or error}.") from None
     with stream:
         yield stream
+
+
+def _standard_input() -> BinaryIO:
+    """Read by a thread, which may wait for input that never comes: Python, as it ends, must not wait for that one."""
+    with contextlib.suppress(OSError):
+        return open(sys.stdin.fileno(), "rb", closefd=False)
+    return sys.stdin.buffer
 
 
 @contextlib.contextmanager

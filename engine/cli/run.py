@@ -79,7 +79,7 @@ def run(
             "--host",
             metavar="ADDRESS",
             help="Where that port is, such as 0.0.0.0 in a container. Or POINTSMAN_HEALTH_HOST. "
-            "[default: 127.0.0.1]",
+            "\\[default: 127.0.0.1]",
             show_default=False,
         ),
     ] = None,

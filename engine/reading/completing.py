@@ -47,7 +47,7 @@ async def ask_complete(
         raise UsageError("Say how it ended: with a result, or with an error.")
     if error is not None:
         check_said("why it failed", error)
-    form = json_data(result)
+    form = json_data(result, "The result", "Nothing was done.")
     found = await _find(connection, namespace, token, seconds)
     body: dict[str, Any] = {"key": found["key"], "token": token}
     body["execution"] = [found[name] for name in ("run", "sequence", "number", "step", "attempt")]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date, datetime
+from shlex import quote
 from typing import NamedTuple
 
 from engine.reading.catalog import SQL
 from engine.reading.errors import NotFoundError
-from engine.reading.values import shown_time
 from engine.store.connecting import Connection
+from statemachines.durations import told_time
 from statemachines.run import Run
 
 
@@ -60,7 +61,7 @@ async def dropped_told(connection: Connection) -> list[str]:
         )
     if (before := await connection.fetchval(SQL["dropped_notes"])) is not None:
         said.append(
-            f"What was noted before {shown_time(before)} of events that moved nothing was dropped, too: that they were "
+            f"What was noted before {told_time(before)} of events that moved nothing was dropped, too: that they were "
             "ignored, duplicates or stale, and dead letters that were dealt with."
         )
     return said
@@ -76,6 +77,6 @@ async def check_not_dropped(connection: Connection, pipeline: str, run: Run) -> 
     if month is not None:
         raise NotFoundError(
             f"The history of the run {run.key!r} of {pipeline!r} is gone: the log of {month.month:%Y-%m}, when it "
-            f"began, was emptied by {month.who} at {shown_time(month.at)} ({month.why}). How it ended is still known: "
-            f"pointsman runs --pipeline {pipeline} --key {run.key}"
+            f"began, was emptied by {month.who} at {told_time(month.at)} ({month.why}). How it ended is still known: "
+            f"pointsman runs --pipeline {quote(pipeline)} --key {quote(run.key)}"
         )

@@ -11,6 +11,7 @@ import orjson
 from engine.log import LogRow
 from engine.reading.due import memory_of
 from engine.reading.values import shown_time
+from statemachines.durations import told_time
 from statemachines.events import (
     STEP_DONE,
     STEP_FAILED,
@@ -112,7 +113,7 @@ class Heard:
                 ", although its state had been left by then" if self.stopped else ""
             )
         if self.outcome == OUTSIDE:
-            until = "" if self.until is None else f", by {shown_time(self.until)}"
+            until = "" if self.until is None else f", by {told_time(self.until)}"
             return f"{attempt} goes on outside, and is to be completed by the token {self.token!r}{until}"
         how = {TOO_LONG: "took too long", LOST: "was lost with its engine"}.get(self.outcome, "failed")
         error = "" if self.error is None else f" ({_shortened(self.error, error_characters)})"
@@ -134,7 +135,7 @@ class Heard:
             return ", and its state has been left"
         if self.is_final:
             return ", and is not tried again"
-        return "" if self.again is None else f", and is tried again from {shown_time(self.again)} on"
+        return "" if self.again is None else f", and is tried again from {told_time(self.again)} on"
 
 
 def heard_in(row: LogRow, before: bytes, run: Address) -> Heard | None:

@@ -12,6 +12,7 @@ import orjson
 
 from connectors.decode import Unreadable, decode
 from engine import channels
+from engine.command_words import resume_command
 from engine.errors import UsageError
 from engine.operators import operators_event, operators_record, operators_source
 from engine.reading.asking import check_said, wait_for
@@ -246,8 +247,8 @@ def _not_taken(asked: AskedOfRun, paused: Collection[str]) -> Done:
     what, pipeline = asked.command.removesuffix("_pipeline"), asked.pipeline
     if pipeline in paused and asked.key:
         sentence = (
-            f"{pipeline} is paused, and the {what} waits in the inbox until that goes on: pointsman resume --pipeline "
-            f"{pipeline}. Nothing need be done again."
+            f"{pipeline} is paused, and the {what} waits in the inbox until that goes on: {resume_command(pipeline)}. "
+            "Nothing need be done again."
         )
     else:
         sentence = (

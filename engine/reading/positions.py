@@ -10,7 +10,7 @@ from engine import channels
 from engine.errors import UsageError
 from engine.reading.catalog import SQL
 from engine.reading.errors import NotFoundError
-from engine.reading.values import shown_time
+from engine.reading.values import askable, printable, shown_time
 from engine.store.connecting import Connection
 from statemachines.suggest import did_you_mean
 
@@ -118,6 +118,7 @@ async def set_position(
         raise UsageError(f"A position is an offset of 0 or more, not {position}.")
     if not who.strip() or not why.strip():
         raise UsageError("Say who sets the position, and why (--reason): it is kept.")
+    topic, cluster = printable(topic), askable(cluster)
     async with connection.transaction():
         rows = await connection.fetch(SQL["lock_positions"], namespace, topic, partition, group, cluster)
         if not rows:

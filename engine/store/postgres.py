@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from connectors.source import Partition
-from engine import outbox
+from engine import channels, outbox
 from engine.log import Kind
 from engine.store.connecting import Connection, CopyingConnection, connect, translated
 from engine.store.contract import TOKENS_FORGOTTEN_MAX, TOKENS_KEPT
@@ -134,6 +134,18 @@ class PostgresStore(Executions):
         """(id, version, hash, code) of all definitions of a pipeline, oldest first."""
         async with self._translated():
             return [tuple(row) for row in await self._reader.fetch(_SQL["definitions_of"], pipeline)]
+
+    async def tell_version(self, pipeline: int, version: int) -> None:
+        """Have other engines hear that this version is registered by now."""
+        async with self._translated():
+            await self._writer.execute("select pg_notify($1, $2)", channels.VERSIONS, f"{pipeline} {version}")
+
+    async def hear_of_versions(self, heard: Callable[[int, int], None]) -> None:
+        """Call ``heard`` with the number of a pipeline and a version whenever one is registered that was not known."""
+        async with self._translated():
+            await self._reader.add_listener(
+                channels.VERSIONS, lambda *told: heard(*map(int, str(told[-1]).split()))
+            )
 
     async def known_positions(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
         wanted = set(partitions)

@@ -146,6 +146,14 @@ async def test_what_is_not_there_ends_with_1_and_bad_questions_with_2(shop: Shop
     ):
         done = shop.decide(*words)
         assert (done.code, done.out) == (2, ""), (words, done)
+    for words in (["runs"], ["dead-letters", "list"]):
+        done = shop.ask(*words, "--pipeline", "ordr")
+        assert (done.code, done.out.count("\n")) == (0, 1)
+        assert "No pipeline 'ordr' was ever run in the namespace" in done.err
+        assert "Did you mean 'order'?" in done.err
+        assert "was ever run" not in shop.ask(*words, "--pipeline", "order", "--key", "o-77").err
+    unknown = shop.decide("positions", "set", "a\udcffb", "0", "1", "--reason", "a test")
+    assert (unknown.code, "has no position in the topic" in unknown.err) == (1, True)
     reader = shop.ask("dead-letters", "redrive", "1")
     assert reader.code == 2
     assert "pointsman_engine" in reader.err

@@ -70,7 +70,10 @@ def pause_all(settings: dict[str, str], looking: dict[str, str], topic: str, kaf
     assert (paused["runs"], paused["done"], paused["became"][0]["command"]) == (0, 1, "pause_pipeline")
     told = pointsman("runs", on=looking).err
     assert "loads is paused since" in told
-    assert "by ana: the road is closed. To let it go on: pointsman resume --pipeline loads." in told
+    assert (
+        "by ana: the road is closed. To let it go on: pointsman resume --pipeline loads --reason TEXT."
+        in told
+    )
     publish(topic, kafka, "l-5", "l-6")
     until(lambda: statuses() == {"l-5": "paused", "l-6": "paused"})
     waits = pointsman("cancel", "l-6", "--reason", "not needed", "--wait", "0", on=settings)

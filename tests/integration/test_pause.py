@@ -76,7 +76,7 @@ async def test_events_wait_in_order_behind_a_pause_and_go_on_after_it(
         "dead_letter": None,
         "sentence": (
             "The run 'o1' of shop is paused (row 2): what comes for it waits, and its timers do not fire. To let it go "
-            "on: pointsman resume shop o1."
+            "on: pointsman resume shop o1 --reason TEXT."
         ),
     }
     assert (resumed.done, resumed.sentence) == (
@@ -292,7 +292,8 @@ async def test_a_pause_is_told_by_every_command_that_looks(database: Database, r
         assert waits.current.disposition == "held"
         assert waits.current.sentence.startswith("It waits (row 3) behind a pause by ana at 2026-03-01")
         assert waits.current.sentence.endswith(
-            "to look at it), which holds the run 'o1' of shop. To let the run go on: pointsman resume shop o1."
+            "to look at it), which holds the run 'o1' of shop. To let the run go on: pointsman "
+            "resume shop o1 --reason TEXT."
         )
         (pause,) = (await explain(reader, "default", event_id=(await rows_of(reader))[1])).answers
         assert pause.current.sentence.startswith("This is a pause by ana at 2026-03-01")

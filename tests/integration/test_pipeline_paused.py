@@ -90,7 +90,7 @@ async def test_what_comes_waits_in_order_while_other_pipelines_of_the_topic_go_o
         assert done.done
         assert done.sentence == (
             "shop is paused: what comes for its runs waits, of which at most 1,000 events of one run may, no timer "
-            "fires and no step begins. To let it go on: pointsman resume --pipeline shop."
+            "fires and no step begins. To let it go on: pointsman resume --pipeline shop --reason TEXT."
         )
         first = noted("first")
         await feeding.records(first, noted("second"), placed("o2"), noted("third", "o2"), first)
@@ -284,8 +284,8 @@ async def test_commands_and_events_of_other_runs_wait_in_the_inbox_and_stop_nobo
         sent = await send(feeding, "shop", "o1", "order.noted", {"order_id": "o1", "text": "sent"})
         assert not sent.taken
         assert sent.sentence == (
-            "shop is paused, and the send waits in the inbox until that goes on: pointsman resume --pipeline shop. "
-            "Nothing need be done again."
+            "shop is paused, and the send waits in the inbox until that goes on: pointsman resume --pipeline shop "
+            "--reason TEXT. Nothing need be done again."
         )
         assert not (await ask(feeding, "cancel", "shop", "o1")).taken
         assert (await ask(feeding, "pause", "counts", "o1")).done
@@ -486,7 +486,7 @@ async def test_explain_tells_what_an_event_waits_for(database: Database, reader:
             "It waits (row 3) behind a pause of its pipeline by ana at 2026-03-01"
         )
         assert waits.current.sentence.endswith(
-            "wrong), which holds the run 'o1' of shop. To let it go on: pointsman resume --pipeline shop."
+            "wrong), which holds the run 'o1' of shop. To let it go on: pointsman resume --pipeline shop --reason TEXT."
         )
         shown = await show(reader, "default", "shop", "o1", at_sequence=2)
         assert shown.as_json()["command"] == {
@@ -497,4 +497,6 @@ async def test_explain_tells_what_an_event_waits_for(database: Database, reader:
         }
         (deferred,) = (await explain(reader, "default", event_id="begins")).answers
         assert "its pipeline is paused" in deferred.current.sentence
-        assert deferred.current.sentence.endswith("To let it go on: pointsman resume --pipeline shop.")
+        assert deferred.current.sentence.endswith(
+            "To let it go on: pointsman resume --pipeline shop --reason TEXT."
+        )

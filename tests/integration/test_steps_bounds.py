@@ -217,7 +217,7 @@ async def test_an_attempt_that_is_silent_is_over_and_tried_again(
     assert await types(reader) == ["order.placed", "tried.step.charge", "failed.step.charge.timed_out"]
     [run] = await list_runs(reader, "default")
     assert run.context["notes"] == [
-        "TimeoutError after 2: nothing was heard of it for 0.05 seconds: it is to call call.heartbeat() more often"
+        "TimeoutError after 2: nothing was heard of it for 0.05 s: it is to call call.heartbeat() more often"
     ]
     await check_the_log(reader, **options)
 

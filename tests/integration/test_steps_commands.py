@@ -177,7 +177,7 @@ async def test_one_that_takes_too_long_is_ended(
     async with feed(database, flow, limits=LIMITS) as feeding:
         await feeding.records(told("taken", "abc"))
         await feeding.work()
-    assert await state_of(reader) == ("late", ["TimeoutError after 2: it was not done within 3 seconds"])
+    assert await state_of(reader) == ("late", ["TimeoutError after 2: it was not done within 3 s"])
     pids = [int(one) for one in begun.read_text().split()]
     assert len(pids) == 2
     for pid in pids:

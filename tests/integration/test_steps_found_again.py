@@ -230,7 +230,7 @@ async def test_its_time_goes_on_from_when_it_began(
             result = await ended(feeding)
             assert yard.job.told_to_end == 1
     assert (result.event_type, result.data["error"]) == ("tried.step.haul", "TimeoutError")
-    assert "not done within 60 seconds" in result.data["message"]
+    assert "not done within 1 min" in result.data["message"]
 
 
 async def test_an_engine_that_stops_lets_it_go_on_for_the_next_one(

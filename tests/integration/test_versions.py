@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -120,6 +121,26 @@ async def test_an_engine_without_the_newest_version_is_refused(
     assert runs(database) == [("p-1", 1)], "nothing was read"
     assert run(new, database, kafka, str(old)).code == 0
     assert runs(database) == [("p-1", 2)], "its run goes on with the version that it began with"
+
+
+async def test_an_engine_of_another_group_says_once_that_a_newer_version_is_there(
+    database: Database, kafka: Kafka, topic: TopicFactory, tmp_path: Path
+) -> None:
+    name = await topic("parcels")
+    old, new = parcels(tmp_path, name), parcels(tmp_path, name, version=2, step=10)
+    said = "an engine of another group has registered version 2 of the pipeline 'parcel'"
+    with started("run", old, on=engine_on(database, kafka)) as engine:
+        engine.wait_for("partitions: ")
+        assert run(old, database, kafka, "--group", "same").code == 0
+        newer = run(old, database, kafka, str(new), "--group", "newer")
+        assert (newer.code, said in newer.err) == (0, False), newer.err
+        engine.wait_for(said)
+        assert run(new, database, kafka, str(old), "--group", "newer").code == 0
+        engine.process.send_signal(signal.SIGTERM)
+        told = engine.end().err
+    assert told.count(said) == 1
+    assert "holds them until an engine starts that has it" in told
+    assert "this engine would not start again" in told
 
 
 async def test_two_versions_that_read_a_topic_differently_run_side_by_side_with_a_warning(

@@ -174,7 +174,7 @@ async def test_a_partition_that_does_not_get_on_delays_timers_for_a_while_and_th
         assert await scene.may_fire()
     [said] = caplog.messages
     assert said == (
-        f"{SECOND} does not get on for 60 seconds, and is behind 2026-03-01T12:00:00+00:00: timers no longer wait for "
+        f"{SECOND} does not get on for 60 seconds, and is behind 2026-03-01T12:00:00Z: timers no longer wait for "
         "it (backlog_seconds_max)"
     )
     # It is known to stand still, also for timers that fall due later.

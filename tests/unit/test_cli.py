@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import subprocess
@@ -19,6 +20,7 @@ from engine.errors import ServiceUnreachableError
 from tests.cli import entry, environment
 from tests.documented import Page
 
+DEFINED = "statemachines.shipped.orders"
 MISTAKEN = """
 from statemachines import Context, Event, Pipeline
 
@@ -354,6 +356,67 @@ def test_config_shows_what_is_in_force_and_hides_secrets(runner: CliRunner) -> N
     table = runner.invoke(app, ["config"], env=settings).stdout
     assert "hunter" not in table
     assert "environment POINTSMAN_LIMIT_STOP_SECONDS" in table
+
+
+def test_a_connection_that_breaks_is_no_reader_that_went_away(
+    runner: CliRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr("engine.cli.upkeep.unknown_variables", fail)
+    done = runner.invoke(app, ["config"])
+    assert (done.exit_code, done.stderr.count("Broken pipe")) == (3, 1)
+
+
+def test_help_says_what_is_taken_where_nothing_is_given(runner: CliRunner) -> None:
+    told = " ".join(runner.invoke(app, ["publish", "--help"], env={"COLUMNS": "200"}).stdout.split())
+    for default in ("the field type", "made of the row's content", "by the file's name, or how it begins"):
+        assert f"[default: {default}]" in told
+    assert "[default: pointsman.<namespace>]" in runner.invoke(app, ["run", "--help"]).stdout
+
+
+def test_help_breaks_its_lines_where_the_terminal_ends(runner: CliRunner) -> None:
+    columns = 60
+    for words in (["dev"], ["publish"], ["dead-letters", "edit"], ["definitions", "map"]):
+        shown = runner.invoke(app, [*words, "--help"], env={"COLUMNS": str(columns)}).stdout
+        lines = [line.strip() for line in shown.partition("╭")[0].splitlines()]
+        for line, behind in itertools.pairwise(lines):
+            if line and behind and not line.startswith("Usage"):
+                assert len(line) + len(behind.split()[0]) >= columns - 3, (line, behind)
+
+
+def test_what_is_wrong_with_arguments_is_a_sentence_before_the_hint(runner: CliRunner) -> None:
+    for words, said in (
+        (["runs", "--limit", "-1"], "greater than or equal to 0. Try: pointsman runs --help\n"),
+        (["runs", "--limit", "x"], "as an integer. Try: pointsman runs --help\n"),
+        (["history"], "Missing argument '[PIPELINE] KEY'. Try: pointsman history --help\n"),
+    ):
+        done = runner.invoke(app, words, prog_name="pointsman")
+        assert done.exit_code == 2
+        assert done.stderr.endswith(said), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["runs", "--kafka", "x"], "No such option"),
+        (["pause", "--status", "runing", "--reason", "x"], "There is no status 'runing'"),
+        (["cancel", "o-1", "--reason", "a\nb"], "--reason takes a line"),
+        (["cancel", "o-1", "--reason", "a\udcff"], "--reason takes a line"),
+        (["cancel", "o-1", "--reason", "a", "--who", "b\x1b[2J"], "--who takes a line"),
+        (["publish", "orders", "-", "--source", " "], "--source is empty"),
+        (["publish", "orders", "-", "--format", "jsonl", "--delimiter", ";"], "--delimiter is of CSV"),
+        (["publish", "orders", "-", "--kafka", "localhost:x"], "--kafka is 'localhost:x'; it is HOST:PORT"),
+        (["run", DEFINED, "--group", ""], "--group is ''; it cannot be empty"),
+        (["run", DEFINED, "--instance", " "], "--instance is ' '; it cannot be empty"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anybody_is_connected_to(
+    runner: CliRunner, words: list[str], said: str
+) -> None:
+    done = runner.invoke(app, words)
+    assert (done.exit_code, said in done.stderr, done.stdout) == (2, True, ""), done.stderr
 
 
 def test_a_mistake_of_this_program_is_a_sentence_with_the_way_to_see_more(

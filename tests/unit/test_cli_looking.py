@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from engine.cli.looking import due_words, effect_words, place
+from engine.cli.output import short_time
 from engine.log import Kind
 from engine.publications import asked_effects
 from engine.reading.asked import deferral_of, shown_effects
@@ -42,7 +43,7 @@ def test_effects_have_all_fields_and_keep_the_ids_of_their_own() -> None:
     assert (published["id"], timer["id"], cancel["id"]) == (str(ADDRESS.derive(0)), "own", None)
     assert [effect_words(one) for one in (published, timer, cancel)] == [
         "seen",
-        "t at 2026-03-01T12:05:00Z",
+        f"t at {short_time(datetime(2026, 3, 1, 12, 5, tzinfo=UTC))}",
         "cancel reminder",
     ]
     assert shown_effects(ADDRESS, Kind.DEFERRED, b'[{"deferred":"no run"}]') == []

@@ -7,6 +7,7 @@ import logging
 from datetime import UTC, datetime
 
 import pytest
+from rich.console import Console
 
 from engine.cli.logs import JsonLines, Lines
 from engine.cli.output import counted, print_json, print_rows, say
@@ -33,6 +34,29 @@ def test_nothing_is_cut_off_where_there_is_no_terminal(capsys: pytest.CaptureFix
     print_rows(("key", "note"), [(key, "")], optional=("note",))
     lines = capsys.readouterr().out.splitlines()
     assert lines == ["key", key]
+
+
+def test_a_row_stays_on_its_line_whatever_a_key_is(capsys: pytest.CaptureFixture[str]) -> None:
+    print_rows(("key", "found"), [("o\n1\t2", "well\nor not")], fold=("found",))
+    assert capsys.readouterr().out.splitlines() == [
+        "key      found",
+        "o\\n1\\t2  well",
+        "         or not",
+    ]
+
+
+@pytest.mark.parametrize(("width", "is_table"), [(40, False), (59, False), (60, True), (100, True)])
+def test_on_a_narrow_terminal_each_row_is_told_by_itself(
+    width: int, is_table: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screen = Console(force_terminal=True, width=width, no_color=True, highlight=False)
+    monkeypatch.setattr("engine.cli.output.console", lambda: screen)
+    print_rows(
+        ("pipeline", "key", "state", "rows"), [("order", "o-1\n", "placed", 7), ("order", "o-2", "", 8)]
+    )
+    out = capsys.readouterr().out
+    assert ("pipeline  order\nkey       o-1\\n\nstate     placed\nrows      7\n\n" in out) is not is_table
+    assert ("pipeline  order\nkey       o-2\nrows      8\n" in out) is not is_table
 
 
 def test_numbers_are_spoken_of_as_people_do() -> None:

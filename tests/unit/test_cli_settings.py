@@ -125,3 +125,49 @@ def test_the_first_position_may_be_a_time_in_utc_where_no_zone_is_given() -> Non
     assert Settings.resolve({"from": "2026-01-31T12:00"}, {}).first == datetime(2026, 1, 31, 12, tzinfo=UTC)
     with pytest.raises(UsageError, match="yesterday"):
         _ = Settings.resolve({"from": "yesterday"}, {}).first
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("broker:9092", "broker:9092"),
+        ("broker", "broker:9092"),
+        ("a:1, b ,10.0.0.1:65535", "a:1,b:9092,10.0.0.1:65535"),
+        ("::1", "[::1]:9092"),
+        ("[::1]", "[::1]:9092"),
+        ("[fe80::1%eth0]:7", "[fe80::1%eth0]:7"),
+    ],
+)
+def test_an_address_of_kafka_has_its_port_in_all_that_is_said_of_it(given: str, meant: str) -> None:
+    assert Settings.resolve({"kafka": given}, {}).kafka.bootstrap == meant
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ":",
+        ":9092",
+        "a:",
+        "a:x",
+        "a:0",
+        "a:65536",
+        "a:1,",
+        ",a:1",
+        "a b:1",
+        "PLAINTEXT://a:1",
+        "u@a:1",
+        "[::1",
+        "a\udcff:1",
+    ],
+)
+def test_what_is_no_address_of_kafka_is_refused_by_its_option_or_variable(given: str) -> None:
+    with pytest.raises(UsageError, match=r"^--kafka is "):
+        Settings.resolve({"kafka": given}, {})
+    with pytest.raises(UsageError, match=r"^POINTSMAN_KAFKA is "):
+        Settings.resolve({}, {"POINTSMAN_KAFKA": given})
+
+
+def test_an_option_that_is_empty_is_refused_and_not_taken_for_its_default() -> None:
+    for name in ("postgres", "kafka", "group", "instance", "executors", "from", "health_host"):
+        with pytest.raises(UsageError, match="it cannot be empty: say which, or leave it out"):
+            Settings.resolve({name: ""}, {})

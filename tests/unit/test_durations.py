@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
 from statemachines import Defer, Event, OrderBy, Pipeline
 from statemachines.diagram import to_mermaid
-from statemachines.durations import told_duration
+from statemachines.durations import told_duration, told_time
 from statemachines.testkit import given
 from tests.unit.mistaken import Begun, Empty, build
 
@@ -51,3 +51,9 @@ def test_pictures_and_policies_tell_durations_in_the_same_form() -> None:
     assert "defer for 1 d 2 h 30 min, then" in case.outcome.policy  # type: ignore[union-attr]
     late = given(flow, Begun(name="a")).when(Counted(name="a", number=2))
     assert "gap=1 d 2 h 30 min, then" in late.outcome.policy  # type: ignore[union-attr]
+
+
+def test_a_moment_is_told_in_one_form_whatever_its_zone_is() -> None:
+    noon = datetime(2026, 3, 1, 12, 0, 0, 999_999, tzinfo=UTC)
+    for at in (noon, noon.astimezone(timezone(timedelta(hours=5, minutes=30)))):
+        assert told_time(at) == "2026-03-01T12:00:00Z"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
+import random
 from datetime import timedelta
 from typing import Any
 
@@ -18,7 +19,7 @@ from engine.executors import Executors
 from engine.guarded import Guarded, NoAttemptError
 from engine.limits import EngineLimits
 from engine.steps import LOOK_AFTER_SECONDS
-from statemachines import Call, Context, Pipeline
+from statemachines import Call, Context, Described, Pipeline
 from statemachines.machine import compile_pipeline
 from statemachines.run import Status
 from tests.feeding import event
@@ -85,7 +86,7 @@ def test_what_cannot_be_told_to_end_is_told_of_in_time_all_the_same(
         return round(loop.time() - began, 2), ended, attempt
 
     seconds, ended, attempt = in_virtual_time(lambda: seconds_until_told(stops=False))
-    assert (seconds, ended.timed_out, str(ended.error)) == (6.0, True, "it was not done within 5 seconds")
+    assert (seconds, ended.timed_out, str(ended.error)) == (6.0, True, "it was not done within 5 s")
     assert not attempt.released.done(), "it keeps its place"
     seconds, ended, _ = in_virtual_time(lambda: seconds_until_told(stops=True))
     assert (seconds, ended.lost) == (1.0, True)
@@ -108,8 +109,8 @@ class Endless(Broken):
         self.told_to_end += 1
 
 
-@pytest.mark.parametrize("said", [math.inf, -math.inf, math.nan])
-def test_a_time_that_is_none_counts_as_not_said(said: float) -> None:
+@pytest.mark.parametrize("said", [math.inf, -math.inf, math.nan, -3600.0])
+def test_a_time_that_is_none_counts_as_not_said(said: float, caplog: pytest.LogCaptureFixture) -> None:
     async def seconds_until_told() -> float:
         loop, step = asyncio.get_running_loop(), step_of(hauls, timeout=timedelta(seconds=5))
         began = loop.time()
@@ -119,6 +120,8 @@ def test_a_time_that_is_none_counts_as_not_said(said: float) -> None:
         return round(loop.time() - began, 2)
 
     assert in_virtual_time(seconds_until_told) == 6.0
+    wrong = f"does not say its gone_on_seconds (Endless raised ValueError: it says {said:g}, and 0 is taken"
+    assert wrong in caplog.text
 
 
 async def test_what_nobody_waits_for_any_more_and_cannot_be_told_so_is_told_again(
@@ -173,6 +176,28 @@ def test_an_engine_tells_it_again_every_second_until_that_does_not_raise() -> No
     assert all(later - sooner >= LOOK_AFTER_SECONDS for sooner, later in itertools.pairwise(told[1:]))
 
 
+def test_what_a_run_leaves_while_no_engine_is_there_is_told_to_end_by_the_next_one() -> None:
+    for seed in range(40):
+        yard = Yard()
+        draw = random.Random(seed)
+        world = Simulated(
+            compile_pipeline(carting()),
+            TOPIC,
+            instance="one",
+            draw=draw,
+            executors={Haul: YardExecutor(yard)},
+        )
+        world.source.append(event("haul.ordered", {"load": "l1"}, topic=TOPIC))
+        world.source.append(event("haul.called_off", {"load": "l1"}, topic=TOPIC), after=1.0)
+        world.crash_after(1.0)
+
+        def is_over(yard: Yard = yard) -> bool:
+            return bool(yard.jobs) and yard.job.ended is not None
+
+        world.live(is_over)
+        assert (world.deaths, yard.job.told_to_end, yard.looked_for) == (1, 1, ["cart/1"]), seed
+
+
 async def test_what_was_told_to_end_is_not_told_again() -> None:
     yard = Yard()
     known = Executors({Haul: YardExecutor(yard)})
@@ -201,6 +226,50 @@ async def test_where_what_is_found_is_no_attempt_it_is_looked_for_again(
     assert not running.ended.done()
     assert "cannot be looked for (Gives raised NoAttemptError" in caplog.text
     await known.close()
+
+
+class Ends(BaseException):
+    """What is no Exception, and not known to anybody."""
+
+
+@pytest.mark.parametrize("raised", [asyncio.CancelledError, Ends, KeyboardInterrupt, SystemExit])
+async def test_whatever_is_raised_where_it_is_looked_for_it_is_looked_for_again(
+    raised: type[BaseException], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(executors_module, "ASK_AGAIN_SECONDS", 0.01)
+    yard = Yard()
+
+    class Raises(YardExecutor):
+        asked = 0
+
+        async def attach(self, work: Work) -> Running | None:
+            self.asked += 1
+            if self.asked == 1:
+                raise raised
+            return await super().attach(work)
+
+    known = Executors({Haul: Raises(yard)})
+    known.start(work_of(hauls))
+    running = known.attach(work_of(hauls))
+    async with asyncio.timeout(10):
+        await running.found
+    assert f"cannot be looked for (Raises raised {raised.__name__}" in caplog.text
+    await known.close()
+
+
+async def test_all_hear_that_the_engine_ends_whatever_one_of_them_raises(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Raises(YardExecutor):
+        async def close(self) -> None:
+            raise asyncio.CancelledError
+
+    class Other(Described[int]): ...
+
+    last = YardExecutor(Yard())
+    await Executors({Haul: Raises(Yard()), Other: last}).close()
+    assert last.is_closed
+    assert "Raises did not end in good order (it raised CancelledError" in caplog.text
 
 
 def guarded_of(broken: Broken) -> Guarded:

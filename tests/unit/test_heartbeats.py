@@ -125,9 +125,7 @@ def test_an_attempt_that_is_silent_for_too_long_is_over_and_one_that_is_not_goes
     assert (ended.result, seconds) == ("done", 45)
     ended, seconds = live(lambda call: beats(call, 9, 11, 1), heartbeat=heartbeat)
     assert (ended.timed_out, ended.final, seconds) == (True, False, 19)
-    assert str(ended.error) == (
-        "nothing was heard of it for 10 seconds: it is to call call.heartbeat() more often"
-    )
+    assert str(ended.error) == ("nothing was heard of it for 10 s: it is to call call.heartbeat() more often")
     # Without a limit it may be silent.
     assert live(lambda call: beats(call, 1_000))[0].result == "done"
 
@@ -135,7 +133,7 @@ def test_an_attempt_that_is_silent_for_too_long_is_over_and_one_that_is_not_goes
 def test_a_heartbeat_gives_no_more_time_than_the_timeout_does() -> None:
     settings = {"heartbeat": timedelta(seconds=5), "timeout": timedelta(seconds=12)}
     ended, seconds = live(lambda call: beats(call, 4, 4, 4, 4), **settings)
-    assert (str(ended.error), seconds) == ("it was not done within 12 seconds", 12)
+    assert (str(ended.error), seconds) == ("it was not done within 12 s", 12)
 
 
 def test_an_attempt_has_no_more_time_than_is_left_for_all_together() -> None:
@@ -144,7 +142,7 @@ def test_an_attempt_has_no_more_time_than_is_left_for_all_together() -> None:
     assert (str(ended.error), seconds) == ("all attempts together were not done within 1 min", 20)
     assert (ended.timed_out, ended.final) == (True, True)
     ended, seconds = live(lambda call: beats(call, 60), 40.0, **settings)
-    assert (str(ended.error), seconds, ended.final) == ("it was not done within 30 seconds", 30, False)
+    assert (str(ended.error), seconds, ended.final) == ("it was not done within 30 s", 30, False)
 
 
 def test_one_that_ends_in_time_wakes_nobody_later() -> None:

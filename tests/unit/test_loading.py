@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from statemachines.codehash import code_hash
 from statemachines.loading import LoadError, find_pipelines
 from statemachines.shipped.orders import flow as orders
 
@@ -171,11 +173,72 @@ def test_a_file_that_is_no_python_is_refused(folder: Path) -> None:
     assert refusal("./orders.txt") == f"'{file}' is no Python file."
 
 
-def test_a_file_changed_within_a_second_is_run_as_it_stands_and_not_as_it_was_compiled(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+LINES = {
+    "file": ("colours.py", {"colours.py": "flow = make({name!r})"}),
+    "module": ("colours", {"colours.py": "flow = make({name!r})"}),
+    "file beside": (
+        "colours.py",
+        {"colours.py": "import other\nflow = make(other.NAME)", "other.py": "NAME = {name!r}"},
+    ),
+    "module beside": (
+        "colours",
+        {"colours.py": "from other import NAME\nflow = make(NAME)", "other.py": "NAME = {name!r}"},
+    ),
+    "package": (
+        "paint.mixed.colours",
+        {
+            "paint/__init__.py": "",
+            "paint/mixed/__init__.py": "from ..other import NAME",
+            "paint/mixed/colours.py": "from . import NAME\nflow = make(NAME)",
+            "paint/other.py": "NAME = {name!r}",
+        },
+    ),
+    "file of a package": (
+        "paint/colours.py",
+        {
+            "paint/__init__.py": "",
+            "paint/colours.py": "import paint.other\nflow = make(paint.other.NAME)",
+            "paint/other.py": "NAME = {name!r}",
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize(("target", "files"), LINES.values(), ids=LINES)
+def test_what_changed_within_a_second_is_run_as_it_stands_and_not_as_it_was_compiled(
+    target: str, files: dict[str, str], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "dont_write_bytecode", False)
     for name in ("red", "tan"):
-        os.utime(write(folder / "colours.py", PIPELINE + f"flow = make({name!r})\n"), (1_000_000_000,) * 2)
-        assert names("colours.py") == [name]
-        del sys.modules["colours"]
+        for file, line in files.items():
+            text = (PIPELINE if "make" in line else "") + line.format(name=name) + "\n"
+            os.utime(write(folder / file, text), (1_000_000_000,) * 2)
+        assert names(target) == [name]
+        for module in [one for one in sys.modules if one.partition(".")[0] in ("colours", "other", "paint")]:
+            del sys.modules[module]
+
+
+def test_what_is_imported_later_is_run_as_it_stands_too(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    write(folder / "paint" / "__init__.py", "")
+    write(folder / "paint" / "colours.py", f"{PIPELINE}flow = make('red')\n")
+    find_pipelines("paint.colours")
+    for name in ("red", "tan"):
+        os.utime(write(folder / "paint" / "later.py", f"NAME = {name!r}\n"), (1_000_000_000,) * 2)
+        importlib.invalidate_caches()
+        assert name == importlib.import_module("paint.later").NAME
+        del sys.modules["paint.later"]
+
+
+def test_the_hash_is_that_of_the_code_that_runs_whatever_stands_in_the_file_by_now(folder: Path) -> None:
+    text = "from other import NAME\n" + PIPELINE + "flow = make(NAME)\n"
+    write(folder / "other.py", "NAME = 'red'\n")
+    [flow] = find_pipelines(str(write(folder / "colours.py", text)))
+    ran = code_hash(flow)
+    write(folder / "colours.py", text.replace("Empty()", "Begun()"))
+    assert code_hash(flow) == ran
+    del sys.modules["colours"]
+    [flow] = find_pipelines("colours.py")
+    assert code_hash(flow) != ran

@@ -119,9 +119,9 @@ def test_a_text_that_cannot_be_had_and_causes_in_a_circle_are_no_trouble() -> No
 
 
 def test_what_never_came_to_user_code_has_no_calls() -> None:
-    trace = Trace.of(TimeoutError("it was not done within 30 seconds"))
+    trace = Trace.of(TimeoutError("it was not done within 30 s"))
     assert trace.text(with_messages=False) == ""
-    assert trace.text(with_messages=True) == "it was not done within 30 seconds"
+    assert trace.text(with_messages=True) == "it was not done within 30 s"
 
 
 def test_of_one_kind_one_is_told_in_a_while_and_the_others_are_counted() -> None:
@@ -228,10 +228,10 @@ def test_an_attempt_that_is_tried_again_is_warned_of_whatever_it_raised(engine: 
 
 
 def test_attempts_that_timed_out_or_were_lost_are_told_too(engine: Engine) -> None:
-    engine.fail(1, Ended(error=TimeoutError("it was not done within 30 seconds"), timed_out=True))
+    engine.fail(1, Ended(error=TimeoutError("it was not done within 30 s"), timed_out=True))
     engine.fail(1, Ended(error=LostError("gone"), lost=True))
     assert [said for _, said in engine.said()] == [
-        "an attempt at the step timed out (it was not done within 30 seconds); it is tried again",
+        "an attempt at the step timed out (it was not done within 30 s); it is tried again",
         "an attempt at the step was lost; it is tried again",
     ]
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from engine.reading.heard import Named
 from engine.reading.values import shown_time
+from statemachines.durations import told_time
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +114,7 @@ class Sender:
     def sentence(self) -> str:
         """The same in words."""
         why = self.why if self.why.endswith((".", "!", "?")) else f"{self.why}."
-        return f"{self.who} sent it at {shown_time(self.at)}: {why}"
+        return f"{self.who} sent it at {told_time(self.at)}: {why}"
 
     def as_json(self) -> dict[str, Any]:
         """The documented fields."""

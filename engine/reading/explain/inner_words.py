@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from engine.command_words import resume_command
 from engine.reading.asked import Deferral
 from engine.reading.due import DueView
 from engine.reading.explain.answers import Origin, Sender
@@ -62,7 +63,7 @@ def deferred(row: FoundRow, pipeline: str, found: Deferral | None, *, still: boo
         return f"It was deferred (row {row.sequence} of {run})."
     said = f"It was deferred (row {row.sequence} of {run}, {found.reason}): {found.why}."
     if still and found.reason == Reason.PAUSED:
-        said += f" To let it go on: pointsman resume --pipeline {pipeline}."
+        said += f" To let it go on: {resume_command(pipeline)}."
     elif still:
         fate = _FATES.get(found.then, found.then)
         said += f" It waits until the run takes it; if that is not by {shown(found.until)}, {fate}."

@@ -8,9 +8,9 @@ from datetime import datetime
 
 import orjson
 
+from engine.command_words import map_command, resume_command, run_command
 from engine.dispositions import Disposition
 from engine.log import PIPELINE_PAUSED, Kind
-from engine.map_words import map_command
 from engine.reading.explain.answers import Tried
 from engine.reading.explain.found import (
     FoundLetter,
@@ -21,7 +21,8 @@ from engine.reading.explain.found import (
     LogRowBrief,
     Seen,
 )
-from engine.reading.values import effects_of, shown_time, states_of
+from engine.reading.values import effects_of, states_of
+from statemachines.durations import told_time
 from statemachines.events import STEP_FAILED
 from statemachines.outcome import Reason
 from statemachines.run import Status
@@ -141,8 +142,9 @@ def waits_for_resume(row: FoundRow, pipeline: str, pause: LogRowBrief, *, still:
     if not still:
         return f"It waited (row {row.sequence}) {behind}."
     if pause.type == PIPELINE_PAUSED:
-        return f"It waits (row {row.sequence}) {behind}. To let it go on: pointsman resume --pipeline {pipeline}."
-    return f"It waits (row {row.sequence}) {behind}. To let the run go on: pointsman resume {pipeline} {row.key}."
+        return f"It waits (row {row.sequence}) {behind}. To let it go on: {resume_command(pipeline)}."
+    resume = run_command("resume", pipeline, row.key)
+    return f"It waits (row {row.sequence}) {behind}. To let the run go on: {resume}."
 
 
 def _map_instead(pipeline: str, version: int | None) -> str:
@@ -276,7 +278,7 @@ def _ended(text: str) -> str:
 
 def shown(at: datetime | None) -> str:
     """A time."""
-    return shown_time(at) or "an unknown time"
+    return "an unknown time" if at is None else told_time(at)
 
 
 def _count(number: int, noun: str) -> str:
@@ -362,8 +364,7 @@ def _published(letter: FoundLetter) -> str:
 
 
 def _begin_anew(pipeline: object, key: object) -> str:
-    command = f"pointsman retry {pipeline} {key} --reason TEXT"
-    return f"To have the step begin anew: {command} (or skip, or resolve)."
+    return f"To have the step begin anew: {run_command('retry', pipeline, key)} (or skip, or resolve)."
 
 
 def _end_of(letter: FoundLetter, pipeline: str | None) -> str:

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from engine.executions import open_executions
 from engine.reading.catalog import Catalog
-from engine.reading.values import shown_time
 from engine.reading.verify.chains import named
 from engine.reading.verify.report import Finding
+from statemachines.durations import told_time
 from statemachines.memory import Execution, time_of
 from statemachines.run import Run
 
@@ -70,5 +70,5 @@ def _told(meant: Execution | None, found: StoredExecution | None) -> str:
             f"{'' if found.is_found else 'not '}found by that"
         )
     if meant.again and not meant.stopping and time_of(meant.again) != found.again:
-        return f"is to go on at {shown_time(found.again)}, and by the run's log at {shown_time(time_of(meant.again))}"
+        return f"is to go on at {told_time(found.again)}, and by the run's log at {told_time(time_of(meant.again))}"
     return ""

@@ -1,0 +1,26 @@
+"""Commands that sentences name, so that they can be given as they stand there, whatever a run's key is."""
+
+from __future__ import annotations
+
+from shlex import quote
+
+
+def run_command(what: str, pipeline: object, key: object) -> str:
+    """What an operator asks of one run, as in ``pointsman resume order o-1 --reason TEXT``."""
+    names = [str(pipeline), str(key)]
+    run = " ".join(map(quote, names))
+    if any(name.startswith("-") for name in names):
+        # It would be taken for an option.
+        return f"pointsman {what} --reason TEXT -- {run}"
+    return f"pointsman {what} {run} --reason TEXT"
+
+
+def resume_command(pipeline: str) -> str:
+    """What lets a pipeline go on that is paused."""
+    return f"pointsman resume --pipeline {quote(pipeline)} --reason TEXT"
+
+
+def map_command(pipeline: str, version: int | None = None, to: int | None = None) -> str:
+    """What has runs of a version that is not loaded follow another one."""
+    said = f"--from {'VERSION' if version is None else version} --to {'VERSION' if to is None else to}"
+    return f"pointsman definitions map {quote(pipeline)} {said} --reason TEXT"

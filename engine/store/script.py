@@ -18,15 +18,20 @@ from engine.store.copying import copied
 from engine.store.queries import load
 
 _SQL = load("store")
-PREPARED = ("move_positions", "change_runs", "remove_executions", "add_first")
+PREPARED = {
+    "move_positions": _SQL["move_positions"],
+    "change_runs": _SQL["change_runs"],
+    "remove_executions": _SQL["remove_executions"],
+    "add_first": _SQL["add_first"],
+}
 """What may be executed by name."""
 
 
 async def prepare(connection: Connection) -> None:
     """Have the statements that may be executed, for as long as the connection lasts."""
     await connection.execute(_SQL["make_run_changes"])
-    for name in PREPARED:
-        await connection.execute(f"prepare {name} as {_SQL[name]}")
+    for name, statement in PREPARED.items():
+        await connection.execute(f"prepare {name} as {statement}")
 
 
 class Script:

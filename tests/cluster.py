@@ -149,14 +149,18 @@ class KafkaCluster:
         return (await self.leaders(topic))[partition]
 
     async def leaders(self, topic: str) -> list[int]:
-        """The brokers that lead its partitions, in their order, once the broker that is asked knows of them."""
+        """The brokers that lead its partitions, in their order, once all brokers know of them and say the same."""
         deadline = time.monotonic() + SETTLED_SECONDS
         while True:
-            found = (await asyncio.to_thread(self._topics, self._there()[0])).get(topic)
-            leaders = [int(one.leader) for _, one in sorted(found.partitions.items())] if found else []
-            if leaders and min(leaders) >= 0:
+            told = [(await asyncio.to_thread(self._topics, one)).get(topic) for one in self._there()]
+            found = [
+                [int(one.leader) for _, one in sorted(each.partitions.items())] if each else []
+                for each in told
+            ]
+            leaders = found[0]
+            if leaders and min(leaders) >= 0 and all(one == leaders for one in found):
                 return leaders
-            assert time.monotonic() < deadline, f"{topic} is led by {leaders}"
+            assert time.monotonic() < deadline, f"{topic} is led by {found}"
             await asyncio.sleep(POLL_SECONDS)
 
     async def elect_preferred(self) -> None:

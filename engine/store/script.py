@@ -50,12 +50,11 @@ class Script:
         given = ", ".join("null" if one is None else f"'{one}'" for one in values)
         self.say(f"execute {name}({given})")
 
-    async def hear(self) -> Connection:
-        """Have all done that was said; returns the connection, for statements whose answers matter."""
+    async def hear(self) -> None:
+        """Have all done that was said, before statements whose answers matter."""
         if self._said:
             said, self._said = self._said, []
             await self._writer.execute("; ".join(said))
-        return self._writer
 
     async def copy(self, table: str, rows: Iterable[bytes], columns: Sequence[str], then: str = "") -> None:
         """Copy packed rows into a table, behind all that was said; ``then`` is done with the same message."""

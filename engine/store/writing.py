@@ -95,7 +95,7 @@ class Writing:
         ticket = None
         if not is_all:
             await script.hear()
-            ticket = await self._write_rest(commit)
+            ticket = await self._write_rest(commit, again)
         script.say(end)
         await script.hear()
         return ticket
@@ -115,9 +115,10 @@ class Writing:
             if unmoved != len(commit.retired):
                 raise LostRunsError("another engine moved a run that had ended first")
 
-    async def _write_rest(self, commit: Commit) -> int | None:
-        """What is written behind the log; returns the ticket of what is published, which comes last of all."""
-        again = [one[:-1] for one in commit.executions_asked if not one.is_first]
+    async def _write_rest(self, commit: Commit, again: Sequence[tuple[Any, ...]]) -> int | None:
+        """What is written behind the log, such as executions asked for ``again``; returns the ticket of what is published,
+        which comes last of all.
+        """
         if again:
             await self._writer.execute(_SQL["add_executions"], *columns_of(again))
         if commit.promised:

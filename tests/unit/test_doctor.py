@@ -362,6 +362,11 @@ async def test_one_replica_is_warned_of_for_each_topic(monkeypatch: pytest.Monke
     assert "a lost disk loses events" in wrong[0].sentence
 
 
+async def test_what_the_brokers_make_is_asked_of_one_that_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = await checks_of(monkeypatch, Kafka(missing=(LETTERS,), silent=(0,), default_replicas="1"))
+    assert ("default.replication.factor", WARN) in [(one.name, one.verdict) for one in found]
+
+
 async def test_where_there_is_one_broker_nothing_is_said_of_what_needs_several(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -116,8 +116,8 @@ class Writing:
                 raise LostRunsError("another engine moved a run that had ended first")
 
     async def _write_rest(self, commit: Commit, again: Sequence[tuple[Any, ...]]) -> int | None:
-        """What is written behind the log, such as executions asked for ``again``; returns the ticket of what is published,
-        which comes last of all.
+        """What is written behind the log, such as executions asked for ``again``; returns the ticket of what is
+        published, which comes last of all.
         """
         if again:
             await self._writer.execute(_SQL["add_executions"], *columns_of(again))

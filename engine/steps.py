@@ -22,28 +22,17 @@ from collections.abc import Set as AbstractSet
 from datetime import datetime
 from typing import Any
 
-from connectors.executor import Ended, LostError, Running, Work
 from engine import channels
-from engine.attempts import Attempt
-from engine.breakers import Breakers
 from engine.executions import StepResult
-from engine.executors import NOT_KNOWN, Executors
-from engine.going import AllGoing, Going, Results
+from engine.executors import Executors
 from engine.limits import SILENT_SECONDS, EngineLimits
-from engine.outcomes import Outcomes
-from engine.progress import LastWords
+from engine.making import Making
 from engine.promises import Promises
-from engine.pulse import Pulse
-from engine.raised import FailedAttempts
 from engine.rooms import Place, Rooms, Taken, overdue_at, split
 from engine.routing import Route
 from engine.store.contract import Store
-from engine.store.values import BegunExecution, Commit
-from statemachines.events import STEP_STOPPED, STEP_WAITS
-from statemachines.later import Later
-from statemachines.results import ResultError
+from engine.store.values import Commit
 from statemachines.step import Step
-from statemachines.undoing import ENDED, FAILED, NEVER, UNKNOWN
 
 log = logging.getLogger("pointsman.engine")
 
@@ -73,35 +62,29 @@ class Steps:
         executors: Executors | None = None,
     ) -> None:
         self._limits = limits
-        self._executors = executors or Executors()
         self._clock = clock
+        self._executors = executors or Executors()
+        self._making = Making(limits, clock, self._executors)
         self._instance = instance
         self._holder = secrets.randbits(62)
-        self._going = AllGoing()
-        self._results = Results()
+        self._going, self._results = self._making.going, self._making.results
         self._definitions: list[int] = []
         self._are_limited = False
-        self._untellable: set[int] = set()
-        """Attempts of which the store takes nothing; they are lost once this engine is."""
         self._taking: set[int] = set()
         """Attempts of engines that are gone, by the same number, while it is asked whether they are ours now."""
         self._looking_for_lost = asyncio.Lock()
-        self._last_words = LastWords(limits.step_progress_seconds)
         self._alone = 0
         """So many are handed out one at a time: the store did not take them together."""
         self._homes: list[int] = []
-        self._stopping = False
         self._store: Store | None = None
         self._routes: dict[int, Route] = {}
         self._works = False
-        self._failed = FailedAttempts()
-        self._outcomes = Outcomes(clock, self._failed)
         self.paused: Mapping[int, object] = {}
         """Pipelines of which no step begins."""
         self._kinds: dict[Place, Step[Any, Any]] = {}
         """By pipeline and name; of versions, the newest counts."""
         self._serving: asyncio.Task[None] | None = None
-        self.breakers = Breakers(clock)
+        self.breakers = self._making.breakers
         self._rooms = Rooms(self._limits, self.breakers)
         self._promises = Promises()
         self._looked_at = -self._limits.step_poll_seconds
@@ -112,9 +95,7 @@ class Steps:
         self._looked_after = -LOOK_AFTER_SECONDS
         self._spoke_at = -SPEAK_SECONDS
         self._opened_at = 0.0
-        self._wanted = asyncio.Event()
-        self.arrived = asyncio.Event()
-        """Set whenever something has become of an attempt."""
+        self._wanted, self.arrived = self._making.wanted, self._making.arrived
         self.turned = asyncio.Event()
         """Set whenever it was looked what may begin."""
 
@@ -132,7 +113,7 @@ class Steps:
         executors = [self._executors.of(step) for step in self._kinds.values()]
         if (
             self._store is None
-            or self._stopping
+            or self._making.is_stopping
             or not any(one is not None and one.keeps for one in executors)
         ):
             return
@@ -153,14 +134,14 @@ class Steps:
     @property
     def has_results(self) -> bool:
         """Whether results are in no draft yet."""
-        return len(self._results.ready) > len(self._last_words.waited_for)
+        return len(self._results.ready) > len(self._making.last_words.waited_for)
 
     async def open(self, store: Store, routes: Sequence[Route]) -> None:
         """Work with this store, and these pipelines, from now on."""
         self._store = store
         self._routes = {route.pipeline: route for route in routes}
         self._works = any(route.works for route in routes)
-        self._outcomes.load(routes)
+        self._making.outcomes.load(routes)
         self._kinds = {
             (route.pipeline, one.name): one
             for route in routes
@@ -189,7 +170,7 @@ class Steps:
             self._serving.cancel()
             await asyncio.wait({self._serving})
             self._serving = None
-        self._failed.tell_rest(at_once=True)
+        self._making.failed.tell_rest(at_once=True)
 
     async def let_go(self) -> None:
         """Say that nothing goes on here any more."""
@@ -201,19 +182,12 @@ class Steps:
 
         What is kept goes on, for the next engine to find.
         """
-        self._stopping = True
+        self._making.is_stopping = True
         if self._serving is not None:
             # What it finds meanwhile does not begin.
             self._wanted.set()
             await asyncio.wait({self._serving})
-        ending = [one for one in self._going.untold if not one.is_kept]
-        if ending:
-            tasks = {one.attempt.ended for one in ending}
-            await asyncio.wait(tasks, timeout=self._limits.step_stop_seconds)
-        for one in ending:
-            if not one.told:
-                one.attempt.cancel()
-                self._tell(one, Ended(error=LostError("the engine was stopped"), lost=True))
+        await self._making.end()
         if self._store is not None:
             await self._save(self._store)
 
@@ -228,7 +202,7 @@ class Steps:
         self.arrived.clear()
         if not self.has_results:
             return []
-        found = self._results.take(number, self._last_words.waited_for)
+        found = self._results.take(number, self._making.last_words.waited_for)
         taken = [self._as_routed(one) for one in found]
         self._alone -= bool(self._alone and taken)
         if self.has_results:
@@ -242,7 +216,7 @@ class Steps:
 
     def promise(self, commit: Commit) -> None:
         """Have attempts that this asks for begin with it, which is on its way next."""
-        if not self._stopping and commit.executions_asked:
+        if not self._making.is_stopping and commit.executions_asked:
             asked = {(one.pipeline, one.step) for one in commit.executions_asked}
             settled = {
                 place: step
@@ -263,14 +237,14 @@ class Steps:
         for address in commit.executions_over:
             going = self._going.at(address)
             if going is not None and not going.told:
-                self._unwanted(going)
+                self._making.drop(going)
         for asked in commit.executions_asked:
             going = self._going.at(asked.address) if asked.stopping else None
             if going is not None:
-                self._stop(going)
+                self._making.stop(going)
         self._promises.kept(commit)
         for begun in commit.begun:
-            self._begin(begun)
+            self._making.begin(begun)
         if results or commit.executions_asked or commit.executions_over:
             self._wanted.set()
 
@@ -291,19 +265,19 @@ class Steps:
         self._results.give_back(results)
         self.arrived.set()
         if alone and len(results) == 1:
-            self._refuse(results[0])
+            self._making.refuse(results[0])
         else:
             self._alone = len(results)
 
     async def _serve(self) -> None:
         assert self._store is not None, "it was opened"
-        while not self._stopping:
+        while not self._making.is_stopping:
             # Not by wait_for, which forgets before Python 3.12 that it was cancelled where both come at once.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._limits.step_poll_seconds):
                     await self._wanted.wait()
             self._wanted.clear()
-            if not self._stopping:
+            if not self._making.is_stopping:
                 await self._look()
 
     def _hear_of_more(self) -> None:
@@ -316,9 +290,9 @@ class Steps:
         for_all = self._told or time.monotonic() - self._looked_at >= self._limits.step_poll_seconds
         if for_all:
             self._told, self._looked_at = False, time.monotonic()
-        speaks = time.monotonic() - self._spoke_at >= SPEAK_SECONDS
+        speaks = self._making.has_news or time.monotonic() - self._spoke_at >= SPEAK_SECONDS
         if speaks:
-            self._spoke_at = time.monotonic()
+            self._spoke_at, self._making.has_news = time.monotonic(), False
             await store.hold(self._holder, self._instance, self.breakers.as_json())
             await self._put_back(store)
             limited = [place for place, step in self._kinds.items() if step.bounds.limit is not None]
@@ -332,7 +306,7 @@ class Steps:
             await self._begin_untried(store, definitions)
         if homes:
             await self._begin_next(store, homes, definitions, for_all=for_all)
-        self._failed.tell_rest()
+        self._making.failed.tell_rest()
         self.turned.set()
 
     async def _begin_next(
@@ -349,25 +323,12 @@ class Steps:
         begun += await store.begin_limited(limited, *asked) if limited else []
         found = Counter((one.pipeline, one.step) for one in begun)
         self._promises.found(found, [place for place, step in steps.items() if step.bounds.limit is None])
-        if not self._begin_all(begun):
+        if not self._making.begin_all(begun):
             await self._put_back(store)
 
     def _not_anew(self) -> list[int]:
         """What is not worth asking for: it still goes on here, or what became of it is on its way."""
         return [*self._going.lingering, *self._results.ids]
-
-    def _begin_all(self, begun: Iterable[BegunExecution]) -> bool:
-        """Begin these; whether all could: none does once the engine is to stop, or while one of before goes on here.
-
-        That may have failed for good and begin anew, or was taken for lost elsewhere.
-        """
-        could = True
-        for one in begun:
-            if self._going.at(one.address) is None and not self._stopping:
-                self._begin(one)
-            else:
-                could = False
-        return could
 
     async def _put_back(self, store: Store) -> None:
         """Have rows be begun by whoever may that are given to this engine, and that it does not know of.
@@ -376,7 +337,7 @@ class Steps:
         of that is found out here, also where Postgres comes to it late.
         """
         async with self._promises.withheld():
-            ours = [*self._going.ids, *self._results.ids, *self._taking, *self._untellable]
+            ours = [*self._going.ids, *self._results.ids, *self._taking, *self._making.untellable]
             # What became of attempts may wait behind holds for long: they keep no place of a limit.
             await store.put_held_back(self._holder, ours)
             await store.put_back(self._holder, ours)
@@ -384,7 +345,7 @@ class Steps:
     async def _save(self, store: Store) -> None:
         """Have the store know how far attempts have come."""
         going = ((one.begun.id, one.begun.attempt, one.pulse) for one in self._going.untold)
-        if await self._last_words.store(store, self._holder, going):
+        if await self._making.last_words.store(store, self._holder, going):
             self.arrived.set()
 
     async def _begin_untried(self, store: Store, definitions: Sequence[int]) -> None:
@@ -401,7 +362,7 @@ class Steps:
                 self._holder,
                 UNTRIED_AT_ONCE_MAX,
             )
-            if not self._begin_all(await store.begin_untried(*asked)):
+            if not self._making.begin_all(await store.begin_untried(*asked)):
                 await self._put_back(store)
 
     async def _take_over(self, store: Store, definitions: Sequence[int]) -> None:
@@ -424,14 +385,14 @@ class Steps:
         # What goes on here is not lost, also where another engine of the same name has taken this one for gone.
         lost = [one for one in found if self._going.at(one.address) is None]
         for one in lost:
-            if self._is_kept(one):
+            if self._making.is_kept(one):
                 self._taking.add(one.id)
             else:
-                self._lose(one)
+                self._making.lose(one)
         if self._taking:
             # Only one engine goes on with each: who has the row.
             for one in await store.take_executions([*self._taking], self._holder, silent):
-                self._go_on(one)
+                self._making.go_on(one)
             self._taking.clear()
         self._are_more_lost = len(lost) >= LOST_AT_ONCE_MAX
         if self._are_more_lost:
@@ -450,9 +411,9 @@ class Steps:
                 if one.told:
                     continue
                 if one.begun.id not in there:
-                    self._unwanted(one)
+                    self._making.drop(one)
                 elif there[one.begun.id]:
-                    self._stop(one)
+                    self._making.stop(one)
 
     def _allowed(self) -> dict[Place, Step[Any, Any]]:
         """Those of pipelines that are not paused."""
@@ -472,145 +433,3 @@ class Steps:
             threads += many if self._kinds[place].takes_thread else 0
             in_all += many
         return self._rooms.free(steps, Taken(places, threads, in_all))
-
-    def _begin(self, begun: BegunExecution) -> None:
-        if begun.stopping:
-            self._keep(self._outcomes.stopped(begun, NEVER))
-            return
-        if begun.token:
-            self._keep(self._outcomes.too_late(begun))
-            return
-        _, step = self._outcomes.meant(begun)
-        left, pulse = self._outcomes.seconds_left(begun), Pulse(begun.progress)
-        if left is not None and left <= 0:
-            self._keep(self._outcomes.out_of_time(begun))
-            return
-        try:
-            arguments = self._outcomes.arguments(begun, pulse.beat)
-        except BaseException as error:  # noqa: BLE001 - the validators of contexts and results are user code
-            self._keep(self._outcomes.failure(begun, Ended(error=error, final=True)))
-            return
-        key = arguments[-1].idempotency_key
-        running = self._executors.start(Work(step, arguments, key, begun.attempt, pulse.beat))
-        self._watch(begun, step, running, pulse, left)
-
-    def _is_kept(self, begun: BegunExecution) -> bool:
-        """Whether an attempt that another engine has begun may go on, though that is gone."""
-        executor = self._executors.of(self._outcomes.meant(begun)[1])
-        return executor is not None and executor.keeps and not begun.token
-
-    def _go_on(self, begun: BegunExecution) -> None:
-        """Go on with an attempt that another engine has begun, if there is one."""
-        _, step = self._outcomes.meant(begun)
-        left, pulse = self._outcomes.seconds_left(begun), Pulse(begun.progress)
-        try:
-            arguments = self._outcomes.arguments(begun, pulse.beat)
-        except BaseException:  # noqa: BLE001 - the validators of contexts and results are user code
-            self._lose(begun)
-            return
-        key = arguments[-1].idempotency_key
-        running = self._executors.attach(Work(step, arguments, key, begun.attempt, pulse.beat))
-        going = self._watch(begun, step, running, pulse, left)
-        running.found.add_done_callback(lambda _: going.attempt.count_anew())
-        if begun.stopping:
-            self._stop(going)
-
-    def _watch(
-        self, begun: BegunExecution, step: Step[Any, Any], running: Running, pulse: Pulse, left: float | None
-    ) -> Going:
-        """Have it end in time, and tell how it has ended."""
-        attempt = Attempt(
-            step,
-            running,
-            self._limits,
-            pulse,
-            left,
-            on_end=lambda ended: self._end(going, ended),
-            on_release=lambda: self._release(going),
-        )
-        going = Going(begun, step, attempt, pulse, is_kept=self._is_kept(begun))
-        self._going.add(going)
-        self.breakers.begin(begun.id, step)
-        return going
-
-    def _end(self, going: Going, ended: Ended) -> None:
-        if not going.told:
-            self._tell(going, ended)
-
-    def _tell(self, going: Going, ended: Ended) -> None:
-        going.pulse.is_over = True
-        self._going.tell(going)
-        begun = going.begun
-        if going.unwanted:
-            return
-        self._hear(going, ended)
-        if going.stopping:
-            unseen = ended.lost or ended.timed_out or isinstance(ended.result, Later)
-            how = UNKNOWN if unseen else ENDED if ended.error is None else FAILED
-            if how == FAILED:
-                self._outcomes.tell(begun, ended, "its state was left by then")
-            self._keep(self._outcomes.stopped(begun, how, ended.result))
-        elif ended.error is None:
-            self._keep(self._outcomes.success(begun, ended.result))
-        else:
-            if self._last_words.take(begun.id, begun.attempt, going.pulse):
-                self._wanted.set()
-            # How far it has come its run remembers where it has failed for good.
-            self._keep(self._outcomes.failure(begun._replace(progress=going.pulse.progress), ended))
-
-    def _hear(self, going: Going, ended: Ended) -> None:
-        """Have its breaker hear how an attempt ended."""
-        is_known = not (ended.lost or going.stopping or going.unwanted)
-        if self.breakers.hear(going.begun.id, going.step, ended.error, is_known=is_known):
-            # Who looks at the breakers is to see it at once.
-            self._spoke_at = -SPEAK_SECONDS
-            self._wanted.set()
-
-    def _keep(self, result: StepResult) -> None:
-        self._results.keep(result)
-        self.arrived.set()
-
-    def _release(self, going: Going) -> None:
-        self._going.release(going)
-        if going.unwanted and isinstance(going.attempt.returned, Later):
-            # Its run is told in vain; who completes it is to hear that, and not that nobody knows the token.
-            self._keep(self._outcomes.success(going.begun, going.attempt.returned))
-        self._wanted.set()
-
-    def _unwanted(self, going: Going) -> None:
-        going.unwanted = True
-        self._hear(going, Ended())
-        going.attempt.cancel()
-
-    def _stop(self, going: Going) -> None:
-        going.stopping = True
-        going.attempt.stop()
-
-    def _lose(self, begun: BegunExecution) -> None:
-        if begun.stopping:
-            self._keep(self._outcomes.stopped(begun, UNKNOWN))
-            return
-        if begun.token:
-            self._keep(self._outcomes.too_late(begun))
-            return
-        self._keep(self._outcomes.failure(begun, Ended(error=LostError(NOT_KNOWN), lost=True)))
-
-    def _refuse(self, result: StepResult) -> None:
-        """Have a step fail whose result the store does not take."""
-        begun, said = result.begun, "Postgres refuses what the run makes of the result"
-        if result.event_type.startswith(STEP_WAITS):
-            said = f"another step waits to be completed by the token {result.data['token']!r} already"
-        log.error("the result of the step %s of the run %r is refused by the store", begun.step, begun.key)
-        if result.is_refused:
-            # It cannot even fail. The attempt is lost once the engine is.
-            log.error("nor is its failure taken; it is tried again when an engine takes over the run")
-            self._results.drop(begun.id)
-            self._untellable.add(begun.id)
-            return
-        _, step = self._outcomes.meant(begun)
-        lost = step.compensation is not None
-        if result.event_type.startswith(STEP_STOPPED):
-            failed = self._outcomes.stopped(begun, UNKNOWN)
-        else:
-            failed = self._outcomes.failure(begun, Ended(error=ResultError(said), final=True, lost=lost))
-        self._keep(failed._replace(is_refused=True))

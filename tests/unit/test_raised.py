@@ -12,7 +12,9 @@ import pytest
 
 from connectors.executor import Ended, LostError
 from engine.cli.logs import JsonLines, Lines
+from engine.executors import Executors
 from engine.limits import EngineLimits
+from engine.making import Making
 from engine.outcomes import Outcomes
 from engine.pulse import Pulse
 from engine.raised import KINDS_MAX, OTHERS, SELDOM_SECONDS, FailedAttempts, Seldom, Trace
@@ -265,7 +267,7 @@ def test_very_many_kinds_of_failures_make_no_flood(engine: Engine, caplog: pytes
 
 async def test_steps_that_end_tell_at_once_how_many_attempts_have_failed_like_others(engine: Engine) -> None:
     steps = Steps(EngineLimits(), lambda: datetime(2026, 3, 1, tzinfo=UTC))
-    steps._failed = engine.failed
+    steps._making.failed = engine.failed
     for number in range(3):
         engine.fail(1, Ended(error=OSError("away")), f"o{number}")
     for _ in range(2):
@@ -277,11 +279,11 @@ async def test_steps_that_end_tell_at_once_how_many_attempts_have_failed_like_ot
 def test_what_raised_once_its_state_was_left_is_told_and_what_was_stopped_is_not(
     error: Exception, lost: bool, lines: int, engine: Engine
 ) -> None:
-    steps = Steps(EngineLimits(), lambda: datetime(2026, 3, 1, tzinfo=UTC))
-    steps._outcomes = engine.outcomes
+    making = Making(EngineLimits(), lambda: datetime(2026, 3, 1, tzinfo=UTC), Executors())
+    making.outcomes = engine.outcomes
     _, step = engine.outcomes.meant(BEGUN)
     going: Any = SimpleNamespace(begun=BEGUN, step=step, pulse=Pulse(), unwanted=False, stopping=True)
-    steps._tell(going, Ended(error=error, lost=lost))
+    making._tell(going, Ended(error=error, lost=lost))
     assert engine.said() == [("WARNING", "an attempt at the step raised; its state was left by then")] * lines
 
 

@@ -1,0 +1,227 @@
+"""The attempts that go on in one engine: begun, watched, ended, and told of.
+
+Each is begun with whoever does such work, bounded (``engine.attempts``), and ends once, as an event that tells its run
+(``engine.outcomes``). Those events are kept until a commit that has them is durable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import Any
+
+from connectors.executor import Ended, LostError, Running, Work
+from engine.attempts import Attempt
+from engine.breakers import Breakers
+from engine.executions import StepResult
+from engine.executors import NOT_KNOWN, Executors
+from engine.going import AllGoing, Going, Results
+from engine.limits import EngineLimits
+from engine.outcomes import Outcomes
+from engine.progress import LastWords
+from engine.pulse import Pulse
+from engine.raised import FailedAttempts
+from engine.store.values import BegunExecution
+from statemachines.events import STEP_STOPPED, STEP_WAITS
+from statemachines.later import Later
+from statemachines.results import ResultError
+from statemachines.step import Step
+from statemachines.undoing import ENDED, FAILED, NEVER, UNKNOWN
+
+log = logging.getLogger("pointsman.engine")
+
+
+class Making:
+    """Those of one engine."""
+
+    def __init__(self, limits: EngineLimits, clock: Callable[[], datetime], executors: Executors) -> None:
+        self._limits = limits
+        self._executors = executors
+        self.going = AllGoing()
+        self.results = Results()
+        self.failed = FailedAttempts()
+        self.outcomes = Outcomes(clock, self.failed)
+        self.breakers = Breakers(clock)
+        self.last_words = LastWords(limits.step_progress_seconds)
+        self.untellable: set[int] = set()
+        """Attempts of which the store takes nothing; they are lost once this engine is."""
+        self.is_stopping = False
+        """Whether none begins any more."""
+        self.arrived = asyncio.Event()
+        """Set whenever something has become of an attempt."""
+        self.wanted = asyncio.Event()
+        """Set whenever it is to be looked what may begin, or is to be stored."""
+        self.has_news = False
+        """Whether a breaker has opened or closed since the store was told of them."""
+
+    def begin_all(self, begun: Iterable[BegunExecution]) -> bool:
+        """Begin these; whether all could: none does once the engine is to stop, or while one of before goes on here.
+
+        That may have failed for good and begin anew, or was taken for lost elsewhere.
+        """
+        could = True
+        for one in begun:
+            if self.going.at(one.address) is None and not self.is_stopping:
+                self.begin(one)
+            else:
+                could = False
+        return could
+
+    def begin(self, begun: BegunExecution) -> None:
+        """Make an attempt whose row says that it is ours; or tell at once what became of it, where none is made."""
+        if begun.stopping:
+            self._keep(self.outcomes.stopped(begun, NEVER))
+            return
+        if begun.token:
+            self._keep(self.outcomes.too_late(begun))
+            return
+        _, step = self.outcomes.meant(begun)
+        left, pulse = self.outcomes.seconds_left(begun), Pulse(begun.progress)
+        if left is not None and left <= 0:
+            self._keep(self.outcomes.out_of_time(begun))
+            return
+        try:
+            arguments = self.outcomes.arguments(begun, pulse.beat)
+        except BaseException as error:  # noqa: BLE001 - the validators of contexts and results are user code
+            self._keep(self.outcomes.failure(begun, Ended(error=error, final=True)))
+            return
+        key = arguments[-1].idempotency_key
+        running = self._executors.start(Work(step, arguments, key, begun.attempt, pulse.beat))
+        self._watch(begun, step, running, pulse, left)
+
+    def is_kept(self, begun: BegunExecution) -> bool:
+        """Whether an attempt that another engine has begun may go on, though that is gone."""
+        executor = self._executors.of(self.outcomes.meant(begun)[1])
+        return executor is not None and executor.keeps and not begun.token
+
+    def go_on(self, begun: BegunExecution) -> None:
+        """Go on with an attempt that another engine has begun, if there is one."""
+        _, step = self.outcomes.meant(begun)
+        left, pulse = self.outcomes.seconds_left(begun), Pulse(begun.progress)
+        try:
+            arguments = self.outcomes.arguments(begun, pulse.beat)
+        except BaseException:  # noqa: BLE001 - the validators of contexts and results are user code
+            self.lose(begun)
+            return
+        key = arguments[-1].idempotency_key
+        running = self._executors.attach(Work(step, arguments, key, begun.attempt, pulse.beat))
+        going = self._watch(begun, step, running, pulse, left)
+        running.found.add_done_callback(lambda _: going.attempt.count_anew())
+        if begun.stopping:
+            self.stop(going)
+
+    def _watch(
+        self, begun: BegunExecution, step: Step[Any, Any], running: Running, pulse: Pulse, left: float | None
+    ) -> Going:
+        """Have it end in time, and tell how it has ended."""
+        attempt = Attempt(
+            step,
+            running,
+            self._limits,
+            pulse,
+            left,
+            on_end=lambda ended: self._end(going, ended),
+            on_release=lambda: self._release(going),
+        )
+        going = Going(begun, step, attempt, pulse, is_kept=self.is_kept(begun))
+        self.going.add(going)
+        self.breakers.begin(begun.id, step)
+        return going
+
+    def _end(self, going: Going, ended: Ended) -> None:
+        if not going.told:
+            self._tell(going, ended)
+
+    def _tell(self, going: Going, ended: Ended) -> None:
+        going.pulse.is_over = True
+        self.going.tell(going)
+        begun = going.begun
+        if going.unwanted:
+            return
+        self._hear(going, ended)
+        if going.stopping:
+            unseen = ended.lost or ended.timed_out or isinstance(ended.result, Later)
+            how = UNKNOWN if unseen else ENDED if ended.error is None else FAILED
+            if how == FAILED:
+                self.outcomes.tell(begun, ended, "its state was left by then")
+            self._keep(self.outcomes.stopped(begun, how, ended.result))
+        elif ended.error is None:
+            self._keep(self.outcomes.success(begun, ended.result))
+        else:
+            if self.last_words.take(begun.id, begun.attempt, going.pulse):
+                self.wanted.set()
+            # How far it has come its run remembers where it has failed for good.
+            self._keep(self.outcomes.failure(begun._replace(progress=going.pulse.progress), ended))
+
+    def _hear(self, going: Going, ended: Ended) -> None:
+        """Have its breaker hear how an attempt ended."""
+        is_known = not (ended.lost or going.stopping or going.unwanted)
+        if self.breakers.hear(going.begun.id, going.step, ended.error, is_known=is_known):
+            # Who looks at the breakers is to see it at once.
+            self.has_news = True
+            self.wanted.set()
+
+    def _keep(self, result: StepResult) -> None:
+        self.results.keep(result)
+        self.arrived.set()
+
+    def _release(self, going: Going) -> None:
+        self.going.release(going)
+        if going.unwanted and isinstance(going.attempt.returned, Later):
+            # Its run is told in vain; who completes it is to hear that, and not that nobody knows the token.
+            self._keep(self.outcomes.success(going.begun, going.attempt.returned))
+        self.wanted.set()
+
+    def drop(self, going: Going) -> None:
+        """Have an attempt end that nobody waits for any more."""
+        going.unwanted = True
+        self._hear(going, Ended())
+        going.attempt.cancel()
+
+    def stop(self, going: Going) -> None:
+        """Have an attempt end whose state was left; its run waits to hear what became of it."""
+        going.stopping = True
+        going.attempt.stop()
+
+    async def end(self) -> None:
+        """Wait a while for what goes on, and then have it end, and its runs be told that. What is kept goes on."""
+        ending = [one for one in self.going.untold if not one.is_kept]
+        if ending:
+            tasks = {one.attempt.ended for one in ending}
+            await asyncio.wait(tasks, timeout=self._limits.step_stop_seconds)
+        for one in ending:
+            if not one.told:
+                one.attempt.cancel()
+                self._tell(one, Ended(error=LostError("the engine was stopped"), lost=True))
+
+    def lose(self, begun: BegunExecution) -> None:
+        """Have its run be told that an attempt was lost with the engine that made it."""
+        if begun.stopping:
+            self._keep(self.outcomes.stopped(begun, UNKNOWN))
+            return
+        if begun.token:
+            self._keep(self.outcomes.too_late(begun))
+            return
+        self._keep(self.outcomes.failure(begun, Ended(error=LostError(NOT_KNOWN), lost=True)))
+
+    def refuse(self, result: StepResult) -> None:
+        """Have a step fail whose result the store does not take."""
+        begun, said = result.begun, "Postgres refuses what the run makes of the result"
+        if result.event_type.startswith(STEP_WAITS):
+            said = f"another step waits to be completed by the token {result.data['token']!r} already"
+        log.error("the result of the step %s of the run %r is refused by the store", begun.step, begun.key)
+        if result.is_refused:
+            # It cannot even fail. The attempt is lost once the engine is.
+            log.error("nor is its failure taken; it is tried again when an engine takes over the run")
+            self.results.drop(begun.id)
+            self.untellable.add(begun.id)
+            return
+        _, step = self.outcomes.meant(begun)
+        lost = step.compensation is not None
+        if result.event_type.startswith(STEP_STOPPED):
+            failed = self.outcomes.stopped(begun, UNKNOWN)
+        else:
+            failed = self.outcomes.failure(begun, Ended(error=ResultError(said), final=True, lost=lost))
+        self._keep(failed._replace(is_refused=True))

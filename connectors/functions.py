@@ -128,26 +128,20 @@ class _Measured:
         self._name = name
 
     def __await__(self) -> Generator[Any, Any, Any]:
-        coroutine = self._coroutine
-        resume: Callable[[], Any] = lambda: coroutine.send(None)  # noqa: E731 - one of two ways to go on
+        resume: Callable[[Any], Any] = self._coroutine.send
+        value: Any = None
         while True:
             began = time.perf_counter()
             try:
-                waits_for = resume()
+                waits_for = resume(value)
             except StopIteration as done:
                 return done.value
             finally:
-                tell_busy(self._name, time.perf_counter() - began, IN_A_THREAD)
+                seconds = time.perf_counter() - began
+                if seconds >= BLOCKS_SECONDS:
+                    tell_busy(self._name, seconds, IN_A_THREAD)
             try:
                 value = yield waits_for
-                resume = _sending(coroutine, value)
+                resume = self._coroutine.send
             except BaseException as error:  # noqa: BLE001 - a cancellation, which is the coroutine's to deal with
-                resume = _throwing(coroutine, error)
-
-
-def _sending(coroutine: Coroutine[Any, Any, Any], value: Any) -> Callable[[], Any]:
-    return lambda: coroutine.send(value)
-
-
-def _throwing(coroutine: Coroutine[Any, Any, Any], error: BaseException) -> Callable[[], Any]:
-    return lambda: coroutine.throw(error)
+                resume, value = self._coroutine.throw, error

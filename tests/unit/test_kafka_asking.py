@@ -20,6 +20,8 @@ from connectors.source import Partition, SourceUnreachableError
 
 SETTINGS = KafkaSettings("k1:9092,k2:9092,k3:9092")
 FOR_EVER = asyncio.Event
+PATIENCE_SECONDS = 10.0
+"""Whoever waits so long for somebody who is silent would wait for ever."""
 
 
 class Client:
@@ -37,7 +39,8 @@ class Client:
         if node in self.gone:
             raise NodeNotReadyError
         if node in self.silent:
-            await FOR_EVER().wait()
+            await asyncio.sleep(PATIENCE_SECONDS)
+            pytest.fail("a broker that is silent is waited for without a bound")
         return SimpleNamespace(cluster_id="c")
 
     def force_metadata_update(self) -> None:

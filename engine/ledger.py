@@ -114,7 +114,7 @@ class Ledger:
             for key, run in judged.items():
                 if key not in moved:
                     self.commit.judged.append((run.id, run.sequence))
-                    if run.status == _COMPLETED:
+                    if run.status >= _COMPLETED:
                         self.commit.last.append((route.pipeline, key, run.generation))
 
     def retire(self, route: Route, run: Run, successor: int) -> None:
@@ -385,7 +385,7 @@ class Ledger:
         if route.works:
             self.may_work_otherwise(route, key, run.memory)
         touched = self._touched.setdefault(route, {})
-        if run.status == _COMPLETED and key not in touched:
+        if run.status >= _COMPLETED and key not in touched:
             # Its row is as it was; whether its key has another run by now it does not tell.
             self.commit.last.append((route.pipeline, key, run.generation))
         touched.setdefault(key, run.sequence)

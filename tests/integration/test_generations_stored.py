@@ -20,6 +20,7 @@ from statemachines import Context, Defer, Event, OrderBy, Pipeline, Send
 from statemachines.machine import compile_pipeline
 from statemachines.run import DIGEST_BYTES
 from tests.feeding import BEGINS, event, feed
+from tests.operators import ask
 from tests.services import Database, execute
 
 TOPIC = "visits"
@@ -356,12 +357,17 @@ async def test_as_many_runs_as_events_have_waited_begin_at_the_end_of_one(
 
 
 @pytest.mark.parametrize("no_run", ["dead_letter", Defer(WHILE_ANOTHER_HOUR)], ids=["refused", "deferred"])
+@pytest.mark.parametrize("how", ["completed", "cancelled"])
 async def test_who_knows_only_the_run_that_has_ended_learns_that_the_next_one_has_begun(
-    database: Database, reader: Connection, no_run: Defer | Literal["dead_letter"]
+    database: Database, reader: Connection, how: str, no_run: Defer | Literal["dead_letter"]
 ) -> None:
     pipeline = visits(no_run=no_run)
     async with feed(database, pipeline) as one, feed(database, pipeline) as other:
-        await other.records(told("came"), told("left"))
+        await other.records(told("came"))
+        if how == "cancelled":
+            await ask(other, "cancel", "visits", "ana")
+        else:
+            await other.records(told("left"))
         await one.claim(Partition(TOPIC, 1))
         came, ordered = told("came"), told("ordered", number=7)
         await one.records(came._replace(partition=1))
@@ -373,6 +379,6 @@ async def test_who_knows_only_the_run_that_has_ended_learns_that_the_next_one_ha
         batch = await other.committer.prepare(slices, None)
         assert not await other.committer.settle(other.committer.begin(slices, batch)), "it has lost"
     assert await letters_of(reader) == []
-    [second, _] = await list_runs(reader, "default")
-    assert (second.generation, second.context["orders"]) == (1, [7])
+    [second, first] = await list_runs(reader, "default")
+    assert (first.status, second.generation, second.context["orders"]) == (how, 1, [7])
     await check_the_log(reader, pipeline)

@@ -49,6 +49,22 @@ async def check_role(connection: asyncpg.Connection[Any]) -> None:
     )
 
 
+async def check_temporary(connection: asyncpg.Connection[Any]) -> None:
+    """Refuse a role that may make no temporary tables: the changes of each commit are in one first.
+
+    Raises:
+        RefusedError: with what to do.
+    """
+    row = await connection.fetchrow(_SQL["may_make_temporary"])
+    assert row is not None, "it is asked of no table"
+    user, database, may = row
+    if not may:
+        raise RefusedError(
+            f"The role {user!r} may make no temporary tables in the database {database!r}, and an engine needs one. As "
+            f'the owner of the database: GRANT TEMPORARY ON DATABASE "{database}" TO pointsman_engine'
+        )
+
+
 async def join_set(
     connection: asyncpg.Connection[Any], namespace: str, group: str, machines: Sequence[Machine]
 ) -> int:

@@ -11,7 +11,7 @@ from connectors.kafka.membership import KafkaMembership
 from connectors.kafka.reader import KafkaReader
 from connectors.kafka.settings import KafkaSettings
 from connectors.source import Membership
-from engine.admission import check_role, join_set, refuse_beside, register, tell_newer
+from engine.admission import check_role, check_temporary, join_set, refuse_beside, register, tell_newer
 from engine.engine import Engine
 from engine.errors import ServiceUnreachableError
 from engine.executors import ByClass, Executors, check_executors
@@ -122,6 +122,7 @@ async def check_store(settings: EngineSettings) -> None:
     connection = await connect(settings.postgres, name="pointsman engine, checking")
     try:
         await check_schema(connection)
+        await check_temporary(connection)
         if settings.strict:
             await check_role(connection)
     finally:

@@ -29,7 +29,12 @@ class RunIds(Iterator[int]):
         """Ask for as many as are missing to so many."""
         numbers = self._numbers
         if time.monotonic() - self._asked_at >= RUN_IDS_SECONDS_MAX:
-            numbers.clear()
             self._asked_at = time.monotonic()
+            fresh: list[int] = []
+            while len(fresh) < needed:
+                fresh.extend(await self._store.run_ids())
+            # Not before others are there: events are stepped meanwhile.
+            numbers.clear()
+            numbers.extend(fresh)
         while len(numbers) < needed:
             numbers.extend(await self._store.run_ids())

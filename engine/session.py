@@ -125,6 +125,7 @@ class Session:
                 self._commands.takes_events = not self._paused
                 if await self._commands.look() or idle:
                     await self._flush()
+                    await self._keep_up()
                     self._speak_of_kafka()
                     await self._commands.work()
                 if asks and until is not None and not self._commands.wanted.is_set():
@@ -235,12 +236,15 @@ class Session:
             committer.forget(batch)
             batch = await committer.prepare(draft.slices, None, draft.due, draft.results)
         evict(self._routes, parts.limits, batch)
-        if time.monotonic() >= self._upkeep_at:
-            # From now on: an engine that was idle for days owes nothing.
-            self._upkeep_at = time.monotonic() + UPKEEP_SECONDS
-            await self.store.keep_up(self._parts.clock())
+        await self._keep_up()
         self._steps.promise(batch.commit)
         self._pending = committer.begin(draft.slices, batch, draft.due, draft.results)
+
+    async def _keep_up(self) -> None:
+        """Have the store look after itself now and then, where nothing is in flight."""
+        if time.monotonic() >= self._upkeep_at:
+            self._upkeep_at = time.monotonic() + UPKEEP_SECONDS
+            await self.store.keep_up(self._parts.clock())
 
     async def _flush(self) -> None:
         """Make all durable that was read."""

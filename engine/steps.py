@@ -336,7 +336,8 @@ class Steps:
         A connection may have broken while it was asked what may begin, or in the commit of promises; then what became
         of that is found out here, also where Postgres comes to it late.
         """
-        async with self._promises.withheld():
+        # Nor is anything taken over meanwhile.
+        async with self._promises.withheld(), self._looking_for_lost:
             ours = [*self._going.ids, *self._results.ids, *self._taking, *self._making.untellable]
             # What became of attempts may wait behind holds for long: they keep no place of a limit.
             await store.put_held_back(self._holder, ours)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import asyncpg
 
-from engine.admission import check_role
+from engine.admission import check_role, check_temporary
 from engine.doctor.check import Report
 from engine.errors import PointsmanError, SchemaError, ServiceUnreachableError
 from engine.store.connecting import Connection, connect, is_encrypted, masked
@@ -74,6 +74,7 @@ async def _schema_and_role(connection: Connection, report: Report) -> None:
     report.ok("schema", f"Version {SCHEMA_VERSION}, which is this program's.")
     try:
         await check_role(connection)
+        await check_temporary(connection)
     except PointsmanError as error:
         report.fail("role", str(error))
         return

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
 import socket
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -42,8 +43,32 @@ class CopyingConnection(Connection):
 
         Not by ``copy_to_table``, which writes the statement itself: what it sends the statement with takes any.
         """
-        status: str = await self._copy_in(statements, data, None)  # type: ignore[attr-defined]  # stubs know no such
-        return status
+        copying: Awaitable[str] = self._copy_in(statements, data, None)  # type: ignore[attr-defined]  # stubs know no such
+        # What is sent in pieces waits for room, and asyncpg does not hear meanwhile that the connection is lost.
+        return await copying if isinstance(data, memoryview) else await self._unless_lost(copying)
+
+    async def _unless_lost(self, copying: Awaitable[str]) -> str:
+        """Wait for this, as long as the connection lasts. Raises ConnectionDoesNotExistError, TimeoutError."""
+        lost = asyncio.Event()
+        heard: Callable[[Any], None] = lambda _: lost.set()  # noqa: E731 - it is taken back below
+        self.add_termination_listener(heard)
+        tasks = asyncio.ensure_future(copying), asyncio.ensure_future(lost.wait())
+        try:
+            done, _ = await asyncio.wait(
+                tasks, timeout=COMMAND_TIMEOUT_SECONDS, return_when=asyncio.FIRST_COMPLETED
+            )
+            if tasks[0] in done:
+                return tasks[0].result()
+            self.terminate()
+            if not done:
+                raise TimeoutError(f"Postgres did not take a COPY within {COMMAND_TIMEOUT_SECONDS} s")
+            raise postgres.ConnectionDoesNotExistError("connection was closed in the middle of a COPY")
+        finally:
+            self.remove_termination_listener(heard)
+            for task in tasks:
+                task.cancel()
+            # Whatever it says of a connection that is lost, it is lost.
+            await asyncio.gather(*tasks, return_exceptions=True)
 
 
 _SETTINGS = {
@@ -67,6 +92,8 @@ _AWAY = (
     postgres.InvalidTransactionStateError,
     postgres.IdleInTransactionSessionTimeoutError,
     postgres.ReadOnlySQLTransactionError,
+    # Whoever stands between us and Postgres has given us a session that does not know our statements.
+    postgres.InvalidSQLStatementNameError,
     postgres.InterfaceError,
     postgres.InternalClientError,
     OSError,

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
+
+import asyncpg
 
 from connectors.source import Partition
 from engine import channels, outbox
@@ -15,7 +18,7 @@ from engine.store.connecting import Connection, CopyingConnection, connect, tran
 from engine.store.contract import TOKENS_FORGOTTEN_MAX, TOKENS_KEPT
 from engine.store.executing import Executions
 from engine.store.queries import columns_of, load
-from engine.store.script import prepare
+from engine.store.script import FREEZE, prepare
 from engine.store.silence import ending_silent_blockers
 from engine.store.values import (
     Applied,
@@ -34,6 +37,8 @@ from engine.store.values import (
 )
 from engine.store.writing import Writing
 from statemachines.run import Run
+
+log = logging.getLogger("pointsman.engine")
 
 _SQL = load("store")
 _LIMITS = load("limits")
@@ -81,7 +86,7 @@ class PostgresStore(Executions):
             writer, reader, looker = opened
             async with translated(writer):
                 lane = await outbox.lane_for(writer, namespace, 0)
-                await writer.execute("select pointsman.ensure_partitions()")
+                await _ensure_partitions(writer)
                 await prepare(writer)
         except BaseException:
             for connection in opened:
@@ -303,7 +308,9 @@ class PostgresStore(Executions):
     async def keep_up(self, now: datetime) -> None:
         """Make the log's partitions of the coming months, and forget what is worth nothing any more."""
         async with self._translated():
-            await self._reader.execute("select pointsman.ensure_partitions()")
+            await _ensure_partitions(self._reader)
+            # Nobody else can: else the oldest transaction that Postgres must tell apart were that of our first commit.
+            await self._writer.execute(FREEZE)
             await self._reader.execute(_LIMITS["forget_rates"])
             over = self._namespace, now - TOKENS_KEPT, TOKENS_FORGOTTEN_MAX
             await self._reader.execute(_SQL["forget_tokens"], *over)
@@ -362,6 +369,16 @@ class PostgresStore(Executions):
                 with contextlib.suppress(Exception):
                     await writer.execute("rollback", timeout=5)
                 raise
+
+
+async def _ensure_partitions(connection: Connection) -> None:
+    """Make the log's partitions of the coming months, unless somebody locks the log; that of this month is there."""
+    try:
+        await connection.execute("select pointsman.ensure_partitions()")
+    except asyncpg.LockNotAvailableError as error:
+        log.warning(
+            "a partition of the log for a coming month cannot be made yet (%s); that is tried again", error
+        )
 
 
 def _due_run(pipeline: int, wake_at: datetime, *columns: Any) -> DueRun:

@@ -25,6 +25,9 @@ PREPARED = {
     "add_first": _SQL["add_first"],
 }
 """What may be executed by name."""
+FREEZE = "vacuum (freeze) pg_temp.run_changes"
+"""A temporary table is vacuumed by nobody but its session. Until then Postgres has to tell apart all transactions since
+it was made, and after two thousand million it takes no more."""
 
 
 async def prepare(connection: Connection) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -14,6 +14,7 @@ from connectors.executor import Ended
 from connectors.source import RawRecord
 from engine import executors as executors_module
 from engine.executions import StepResult
+from engine.homes import HOMES
 from engine.limits import EngineLimits
 from engine.reading import history, list_runs, replay, verify
 from engine.store.connecting import Connection
@@ -329,3 +330,29 @@ async def test_one_that_cannot_be_told_to_end_is_unknown_and_the_engine_goes_on(
         [stopped] = feeding.steps.take()
     assert (stopped.event_type, stopped.data["how"]) == ("stopped.step.haul", "unknown")
     assert "an attempt at the step haul cannot be told to end (_Watched raised ConnectionError" in caplog.text
+
+
+async def test_what_is_taken_over_is_not_put_back_meanwhile(
+    database: Database, reader: Connection, yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with gone(database, yard):
+        pass
+    async with feed(database, hauling(), limits=LIMITS, executors=executors_of(yard)) as feeding:
+        steps = feeding.steps
+        await steps.open(
+            feeding.store, list({id(one): one for t in feeding.topics.values() for one in t.routes}.values())
+        )
+        steps._homes = list(range(HOMES))
+        await steps.close()
+        plain, taking = feeding.store.put_held_back, list[asyncio.Task[None]]()
+
+        async def put_held_back(holder: int, ours: Sequence[int]) -> None:
+            await plain(holder, ours)
+            taking.append(asyncio.create_task(steps.find_kept()))
+            await asyncio.wait(taking, timeout=0.5)
+
+        monkeypatch.setattr(feeding.store, "put_held_back", put_held_back)
+        await steps._put_back(feeding.store)
+        await asyncio.gather(*taking)
+        assert [one.begun.step for one in steps._going] == ["haul"]
+        assert await reader.fetchval("select holder from pointsman.executions") == steps._holder

@@ -93,7 +93,8 @@ async def found_in(monkeypatch: pytest.MonkeyPatch, postgres: Postgres) -> dict[
     async def fine(_: Any) -> None:
         pass
 
-    for name, stand_in in (("connect", connect), ("check_schema", fine), ("check_role", fine)):
+    checks = ("check_schema", fine), ("check_role", fine), ("check_temporary", fine)
+    for name, stand_in in (("connect", connect), *checks):
         monkeypatch.setattr(postgres_doctor, name, stand_in)
     return {one.name: one for one in (await examine_postgres("postgresql://me@db/x")).checks}
 

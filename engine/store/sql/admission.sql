@@ -18,6 +18,9 @@ select rolsuper,
     current_user::text
 from pg_roles where rolname = current_user
 
+-- name: may_make_temporary
+select current_user::text, current_database()::text, has_database_privilege(current_database(), 'TEMPORARY')
+
 -- name: describe_set
 insert into pointsman.engine_sets (lock_class, lock_object, description) values ($1, $2, $3) on conflict do nothing
 

@@ -67,6 +67,15 @@ class Batch(Pausing):
         taken, self.arrivals = self.arrivals, []
         return taken
 
+    def bytes_since(self, rows: int, arrivals: Iterable[Arrival]) -> int:
+        """What came of these since there were so many rows: new rows, and the state of the run that each is for."""
+        total = sum(map(len, self.commit.rows[rows:]))
+        for arrival in arrivals:
+            run = arrival[0].cache.get(arrival[1])
+            if run is not None:
+                total += len(run.context) + len(run.memory)
+        return total
+
     def read(self, records: Sequence[Record], position: int | None, topic: TopicRoute) -> None:
         """Decode records of one partition and find the runs they are for; what cannot be read is settled here."""
         self.records += len(records)

@@ -37,6 +37,20 @@ EVENTS_LOADED_AT_ONCE = 500
 """The runs of as many events are asked for at once, while those before them are stepped."""
 EVENT_BYTES = 500
 """What one of several events of a record counts for, beside its value."""
+RECORD_BYTES_AT_FIRST = 64 * 1024
+"""What a record is taken to come to until some have been stepped: nothing tells how large the contexts of runs are."""
+
+
+@dataclass(slots=True, eq=False)
+class Weighed:
+    """What records have come to of late: rows of the log, and runs with their contexts."""
+
+    bytes_each: float = RECORD_BYTES_AT_FIRST
+
+    def learn(self, came_to: int, records: int) -> None:
+        """So many have come to so much. What was large once is not forgotten at once."""
+        if records:
+            self.bytes_each = max(came_to / records, self.bytes_each / 2)
 
 
 @dataclass(slots=True, eq=False)
@@ -47,7 +61,7 @@ class Draft:
     slices: list[Slice] = field(default_factory=list)
     records: int = 0
     bytes: int = 0
-    """Of values, as ``weight_of`` counts them."""
+    """Of values, as ``weight_of`` counts them, or of what is to be written, whichever are more."""
     due: list[Due] = field(default_factory=list)
     results: list[StepResult] = field(default_factory=list)
 
@@ -84,9 +98,12 @@ class Committer:
         clock: Callable[[], datetime],
         observer: Observer,
         beat: MutableSequence[int],
+        weighed: Weighed | None = None,
     ) -> None:
+        """``weighed`` is what is known from connections before."""
         self._store = store
         self._topics = topics
+        self._weighed = weighed or Weighed()
         self.cluster = cluster
         self._clock = clock
         self._observer = observer
@@ -142,8 +159,7 @@ class Committer:
         number = sum(len(one.records) for one in slices)
         draft.slices.extend(slices)
         draft.records += number
-        draft.bytes += self.weight_of(slices)
-        read = 0
+        rows, read = len(batch.commit.rows), 0
         for claim, records, _, _ in slices:
             if not claim.lost:
                 topic = self._topics[claim.partition.topic]
@@ -155,7 +171,10 @@ class Committer:
                         read = 0
                         await _breathe()
         await self.have_ids(len(batch.arrivals))
-        await self._meet(batch)
+        taken = await self._meet(batch)
+        came_to = batch.bytes_since(rows, taken)
+        self._weighed.learn(came_to, number)
+        draft.bytes += max(came_to, self._bytes_of_values(slices))
 
     async def extend_due(self, draft: Draft, due: Sequence[Due]) -> None:
         """Have what has fallen due for these runs happen, after all that the draft has."""
@@ -225,8 +244,8 @@ class Committer:
         draft.batch.finish()
         return draft.batch
 
-    async def _meet(self, batch: Batch) -> None:
-        """Let all events meet their runs, while what the next of them need is loaded."""
+    async def _meet(self, batch: Batch) -> list[Arrival]:
+        """Let all events meet their runs, while what the next of them need is loaded; returns them."""
         taken = batch.take_arrivals()
         number = len(taken)
         portions = [*_portions(taken, EVENTS_LOADED_AT_ONCE), ()]
@@ -242,16 +261,22 @@ class Committer:
             await loading
         finally:
             loading.cancel()
+        return taken
 
     async def learn_strikes(self, positions: Iterable[int | None]) -> None:
         """Know which records of these positions ended an engine before."""
         self.strikes |= await self._store.strikes([one for one in positions if one is not None])
 
     def weight_of(self, slices: Sequence[Slice]) -> int:
-        """Bytes of values; of records that may hold several events also what so many take at most.
+        """What these records come to in bytes: their values, or as much as records have come to of late.
 
-        So a batch stays within its limits whatever records hold. A list has one comma less than elements.
+        So a batch stays within its limits whatever records and contexts hold.
         """
+        number = sum(len(one.records) for one in slices)
+        return max(self._bytes_of_values(slices), round(number * self._weighed.bytes_each))
+
+    def _bytes_of_values(self, slices: Sequence[Slice]) -> int:
+        """Of records that may hold several events also what so many take at most: one more than there are commas."""
         weight = bytes_in(slices)
         for claim, records, _, _ in slices:
             if self._topics[claim.partition.topic].topic.each is not None:

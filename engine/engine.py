@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable
 from connectors.source import Partition, SourceError
 from engine.assignment import Assignment
 from engine.backoff import Backoff
+from engine.committer import Weighed
 from engine.parts import Parts, kafka_troubles
 from engine.session import Session
 from engine.steps import Steps
@@ -39,6 +40,7 @@ class Engine:
         self.stopping = asyncio.Event()
         self.session: Session | None = None
         self.steps = Steps(parts.limits, parts.clock, parts.instance, parts.executors)
+        self.weighed = Weighed()
         self.stopped_partitions: dict[Partition, str] = {}
         self.homes_partitions = 0
         """How many the topic of homes has; 0 while that is not known."""

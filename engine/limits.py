@@ -17,8 +17,8 @@ class EngineLimits:
     batch_records_max: int = 2_000
     """Records in one commit; more wait in the broker."""
     batch_bytes_max: int = 16 * 1024 * 1024
-    """Bytes of values in one commit; a larger chunk is committed in portions. A record that may hold several events
-    counts for more (``Committer.weight_of``)."""
+    """Bytes in one commit, of records' values or of what is written for them, whichever are more; a larger chunk is
+    committed in portions. A record that may hold several events counts for more (``Committer.weight_of``)."""
     fetch_wait_milliseconds: int = 100
     """How long a fetch waits for the first record; what came by then is a batch."""
     cache_runs_max: int = 50_000

@@ -93,7 +93,7 @@ class Session:
         self._topics = await parts.prepare_store(self.store)
         self._routes = list({id(r): r for t in self._topics.values() for r in t.routes}.values())
         self._committer = Committer(
-            self.store, self._topics, parts.cluster, parts.clock, parts.observer, parts.beat
+            self.store, self._topics, parts.cluster, parts.clock, parts.observer, parts.beat, engine.weighed
         )
         self._commands = Commands(
             self.store, self._topics, self._routes, self._committer, parts.limits, parts.outlet
@@ -154,7 +154,10 @@ class Session:
             room = min(room, RECORDS_BETWEEN_LOOKS)
         slices = await self._fetch(room)
         weigh = self._committer.weight_of
-        for portion in by_bytes(slices, limits.batch_bytes_max, weigh):
+        while slices:
+            # Each time anew: how much the next come to is known from the last.
+            portion, *others = by_bytes(slices, limits.batch_bytes_max, weigh)
+            slices = [one for several in others for one in several]
             if self._draft is not None and self._draft.bytes + weigh(portion) > limits.batch_bytes_max:
                 await self._advance()
             if self._draft is None:

@@ -218,3 +218,22 @@ def test_records_that_nobody_knows_are_one_range_however_they_are_read() -> None
     batch.finish()
     assert batch.commit.ranges == [IgnoredRange(1, 0, 4, 5), IgnoredRange(1, 6, 9, 4)]
     assert batch.counts[("sums", Disposition.IGNORED)] == 9
+
+
+def test_what_was_made_of_events_weighs_as_much_as_is_written() -> None:
+    topic = route(sums())
+    batch = Batch(NOW, itertools.count(1), "c", [0] * 4)
+    [one] = topic.routes
+    records = [
+        RawRecord("numbers", 0, at, 1_000, b"k", value, ())
+        for at, value in enumerate([b'{"type":"begun"}', b'{"type":"added","amount":1234567}'])
+    ]
+    batch.read(records[:1], 1, topic)
+    batch.meet(batch.take_arrivals())
+    rows = len(batch.commit.rows)
+    batch.read(records[1:], 1, topic)
+    taken = batch.take_arrivals()
+    batch.meet(taken)
+    run = one.cache["k"]
+    assert batch.bytes_since(rows, taken) == len(batch.commit.rows[-1]) + len(run.context) + len(run.memory)
+    assert run.context == b'{"amount":1234567}'

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from connectors.source import Partition, RawRecord
 from engine.claims import Claim, Slice, by_bytes, bytes_in, halves
-from engine.committer import EVENT_BYTES, Committer
+from engine.committer import EVENT_BYTES, Committer, Weighed
 from engine.routing import Loaded, make_routes
 from statemachines import Topic
 from statemachines.machine import compile_pipeline
@@ -84,7 +84,13 @@ def test_records_that_may_hold_several_events_count_for_what_these_take() -> Non
     nothing: Any = None
     weights = [
         Committer(
-            nothing, make_routes([Loaded(compile_pipeline(flow), 1, 1)], {}), "c", nothing, nothing, []
+            nothing,
+            make_routes([Loaded(compile_pipeline(flow), 1, 1)], {}),
+            "c",
+            nothing,
+            nothing,
+            [],
+            Weighed(0),
         ).weight_of([one])
         for flow in (plain, objects())
     ]

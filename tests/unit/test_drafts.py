@@ -12,8 +12,9 @@ import pytest
 
 from connectors.source import Partition, RawRecord
 from engine import session
+from engine.batch import Batch
 from engine.claims import Claim, Slice
-from engine.committer import Committer
+from engine.committer import RECORD_BYTES_AT_FIRST, Committer, Weighed
 from engine.engine import Engine
 from engine.limits import EngineLimits
 from engine.observing import Silent
@@ -157,7 +158,10 @@ async def test_a_draft_takes_no_more_records_than_a_commit_may_have() -> None:
     assert serving.moves() == {"p": 6}
 
 
-async def test_a_draft_takes_no_more_bytes_than_a_commit_may_have() -> None:
+async def test_a_draft_takes_no_more_bytes_than_a_commit_may_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Batch, "bytes_since", lambda *_: 0)
+    monkeypatch.setattr(Weighed, "learn", lambda *_: None)
+    monkeypatch.setattr("engine.engine.Weighed", lambda: Weighed(0))
     value = weighed("p")
     serving = Serving(EngineLimits(batch_bytes_max=len(value) * 5 // 2))
     async with serving.running() as engine:
@@ -170,6 +174,45 @@ async def test_a_draft_takes_no_more_bytes_than_a_commit_may_have() -> None:
         await serving.store.asked.acquire()
     assert serving.store.sizes[:2] == [1, 2]
     assert serving.moves() == {"p": 4}
+
+
+async def test_what_is_written_counts_for_the_bytes_of_a_commit_from_one_connection_to_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Batch, "bytes_since", lambda batch, rows, _: 1_000 * (len(batch.commit.rows) - rows))
+    serving = Serving(EngineLimits(batch_bytes_max=2_500))
+    async with serving.running() as engine:
+        engine.weighed.bytes_each = 0
+        await serving.publish(told("opened", "p"))
+        await serving.store.asked.acquire()
+        # What records come to is known by now.
+        read = await serving.publish(*(weighed("p") for _ in range(5)))
+        for _ in range(4):
+            serving.store.let.release()
+        await serving.read_to(engine, read)
+        assert engine.weighed.bytes_each == 1_000
+    assert sum(serving.store.sizes) == 6
+    assert max(serving.store.sizes) == 2
+    assert serving.moves() == {"p": 6}
+
+
+async def test_where_nothing_is_known_of_contexts_few_records_are_stepped_before_something_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bytes_max = 2 * RECORD_BYTES_AT_FIRST
+    monkeypatch.setattr(
+        Batch, "bytes_since", lambda batch, rows, _: bytes_max * (len(batch.commit.rows) - rows)
+    )
+    serving = Serving(EngineLimits(batch_bytes_max=bytes_max))
+    async with serving.running() as engine:
+        read = await serving.publish(told("opened", "p"), *(weighed("p") for _ in range(5)))
+        await serving.store.asked.acquire()
+        assert serving.store.sizes[0] <= 2
+        for _ in range(6):
+            serving.store.let.release()
+        await serving.read_to(engine, read)
+    assert serving.store.sizes[1:] == [1] * (6 - serving.store.sizes[0])
+    assert serving.moves() == {"p": 6}
 
 
 async def test_a_draft_is_computed_again_where_the_commit_before_it_was_lost() -> None:

@@ -173,6 +173,11 @@ class Results:
         back = dict.fromkeys(one.begun.id for one in results if one.begun.id in self._all)
         self._ready = back | self._ready
 
+    @property
+    def in_drafts(self) -> list[StepResult]:
+        """Those that were taken, and are not settled."""
+        return [one for number, one in self._all.items() if number not in self._ready]
+
     def give_all_back(self) -> None:
         """No draft is left that has any."""
         self._ready = dict.fromkeys(self._all)

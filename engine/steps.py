@@ -153,7 +153,7 @@ class Steps:
             for (pipeline, name), step in self._kinds.items()
             if step.bounds.breaker is not None
         )
-        self._results.give_all_back()
+        await self._find_told(store)
         self._promises.forget()
         self._spoke_at = -SPEAK_SECONDS
         self._opened_at = time.monotonic()
@@ -163,6 +163,14 @@ class Steps:
             await store.listen(channels.STEPS, self._hear_of_more)
             self._hear_of_more()
             self._serving = asyncio.create_task(self._serve(), name="steps")
+
+    async def _find_told(self, store: Store) -> None:
+        """Have what became of attempts be taken again, but for what is durable by a commit that was not heard of."""
+        handed = [(one.begun.id, one.begun.run, one.event_id) for one in self._results.in_drafts]
+        self._results.give_all_back()
+        if handed:
+            for number in await store.told_results(handed):
+                self._results.drop(number)
 
     async def close(self) -> None:
         """Let go of the store; attempts go on. How many have failed like others is told until now."""

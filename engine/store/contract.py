@@ -245,6 +245,10 @@ class Store(Protocol):
         """Say that it is not there any more: its attempts are lost."""
         ...
 
+    async def told_results(self, asked: Sequence[tuple[int, int, str]]) -> set[int]:
+        """Those of these executions, by their numbers with their runs, whose results have been told by these events."""
+        ...
+
     async def executions_there(self, numbers: Sequence[int]) -> dict[int, bool]:
         """Those of these executions that runs still wait for, and whether they are to be stopped."""
         ...

@@ -121,6 +121,12 @@ class Executions:
         async with self._looking, translated(self._looker):
             return [BegunExecution(*row) for row in await self._looker.fetch(sql, *values)]
 
+    async def told_results(self, asked: Sequence[tuple[int, int, str]]) -> set[int]:
+        async with self._looking, translated(self._looker):
+            return {
+                number for (number,) in await self._looker.fetch(_SQL["told_results"], *columns_of(asked))
+            }
+
     async def executions_there(self, numbers: Sequence[int]) -> dict[int, bool]:
         async with self._looking, translated(self._looker):
             return dict(await self._looker.fetch(_SQL["executions_there"], numbers))

@@ -117,6 +117,20 @@ async def test_one_that_is_to_be_tried_again_waits_for_its_time_and_keeps_its_nu
     assert (second.id, second.attempt, second.error) == (first.id, 2, "Away: no")
 
 
+async def test_what_was_told_of_an_execution_is_found_by_its_event(world: World) -> None:
+    store = await world.open()
+    run = await started(store)
+    after = await ask(store, run, asked(run))
+    [one] = await begin(store)
+    assert await store.told_results([(one.id, run.id, "charged")]) == set()
+    row = append(after.hash, (*row_of(after, run.id)[:12], "charged", *row_of(after, run.id)[13:17]))
+    await store.commit(Commit(AT, rows=[packed(row)], changed=[(after.sequence, fold(after, row))]))
+    told = await store.told_results(
+        [(one.id, run.id, "charged"), (7, run.id, "refunded"), (8, 99, "charged")]
+    )
+    assert told == {one.id}
+
+
 async def test_what_its_run_waits_for_no_more_is_gone(world: World) -> None:
     store = await world.open()
     run = await started(store)

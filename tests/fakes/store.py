@@ -300,6 +300,12 @@ class FakeStore:
     async def let_go(self, holder: int) -> None:
         self.tables.executions.holders.pop(holder, None)
 
+    async def told_results(self, asked: Sequence[tuple[int, int, str]]) -> set[int]:
+        told = {(run, row.event_id) for (run, _), row in self.tables.rows.items()}
+        elsewhere = {one.event_id for one in self.tables.noted}
+        elsewhere |= {letter.event_id for letter, _ in self.tables.letters.values() if letter.event_id}
+        return {number for number, run, event_id in asked if (run, event_id) in told or event_id in elsewhere}
+
     async def executions_there(self, numbers: Sequence[int]) -> dict[int, bool]:
         rows = self.tables.executions.rows.values()
         return {one.id: one.asked.stopping for one in rows if one.id in numbers}

@@ -463,3 +463,25 @@ async def test_a_wait_strategy_that_raises_is_a_usual_wait(
     assert await ended(reader) == {"o1": "shipped"}
     assert "the wait strategy of the step charge failed" in caplog.text
     await check_the_log(reader)
+
+
+async def test_a_result_whose_commit_was_durable_and_not_heard_of_is_told_once(
+    database: Database, reader: Connection, world: World
+) -> None:
+    async with feed(database, charging_pipeline()) as feeding:
+        await feeding.records(told("placed"))
+        await feeding.begin_steps()
+        await asyncio.wait_for(feeding.steps.arrived.wait(), 60)
+        [result] = feeding.steps.take()
+        draft = await feeding.committer.draft(None)
+        await feeding.committer.extend_results(draft, [result])
+        batch = feeding.committer.finish(draft)
+        await feeding.committer.commit(batch)
+        # Here the connection broke, and the next one begins.
+        feeding.committer.forget(batch)
+        await feeding.steps.close()
+        await feeding.begin_steps()
+        assert result.event_id not in [one.event_id for one in feeding.steps.take()]
+        await feeding.steps.close()
+    assert await reader.fetchval("select count(*) from pointsman.dispositions") == 0
+    assert (await rows(reader))[1] == DONE[1]

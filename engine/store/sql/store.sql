@@ -585,6 +585,14 @@ with found as (
 from begun b join pointsman.runs r on r.id = b.run
 order by b.id
 
+-- name: told_results
+-- Of events that are nobody's but these runs', by what is kept of them, whatever became of each.
+select told.number
+from unnest($1::bigint[], $2::bigint[], $3::text[]) as told (number, run, event_id)
+where exists (select from pointsman.events e where e.run = told.run and e.event_id = told.event_id)
+    or exists (select from pointsman.dispositions d where d.event_id = told.event_id)
+    or exists (select from pointsman.dead_letters l where l.event_id = told.event_id)
+
 -- name: executions_there
 -- Which of these are still wanted, and whether their states were left.
 select id, stopping from pointsman.executions where id = any ($1::bigint[])

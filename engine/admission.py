@@ -75,24 +75,37 @@ async def join_set(
     Raises:
         RefusedError: another engine of the group has loaded other ones, and each would dead-letter the other's types.
     """
-    identity = sorted((m.name, m.version, m.hash.hex(), m.code.hex()) for m in machines)
-    lock_class = _number(f"{namespace}\0{group}")
-    lock_object = _number(repr(identity))
-    description = ", ".join(f"{name} version {version} ({hash_[:8]})" for name, version, hash_, _ in identity)
+    lock_class, lock_object, description = _set_of(namespace, group, machines)
     async with connection.transaction():
         # One at a time, or two that come at once would not see each other.
         await connection.execute("select pg_advisory_xact_lock($1, 0)", lock_class)
         await connection.execute(_SQL["describe_set"], lock_class, lock_object, description)
-        other = await connection.fetchval(_SQL["other_set"], lock_class, lock_object)
-        if other is not None:
-            raise RefusedError(
-                f"Another engine of the group {group!r} has loaded other pipelines: {other}. This one would load "
-                f"{description}. Engines of one group load the same: stop the others, or give this one a "
-                "--group of its own."
-            )
+        await _refuse_others(connection, namespace, group, machines)
         others = await connection.fetchval(_SQL["others_of_set"], lock_class, lock_object)
         await connection.execute("select pg_advisory_lock_shared($1, $2)", lock_class, lock_object)
     return int(others)
+
+
+async def refuse_early(
+    connection: asyncpg.Connection[Any],
+    namespace: str,
+    group: str,
+    machines: Sequence[Machine],
+    *,
+    strict: bool,
+) -> None:
+    """Refuse what ``join_set`` and ``register`` would refuse, before the group hears of it.
+
+    All others of a group stand still for a while where a member comes, and again where it goes.
+
+    Raises:
+        RefusedError: as those do.
+    """
+    await _refuse_others(connection, namespace, group, machines)
+    if strict:
+        for machine in machines:
+            rows = await connection.fetch(_SQL["definitions_by_name"], namespace, machine.name)
+            _refuse_changed(machine, [tuple(row) for row in rows], machines)
 
 
 async def refuse_beside(connection: asyncpg.Connection[Any], namespace: str, group: str, broker: str) -> None:
@@ -129,24 +142,14 @@ async def register(store: PostgresStore, machines: Sequence[Machine], *, strict:
         known = await store.definitions_of(pipeline)
         same_version = [row for row in known if row[1] == machine.version]
         is_known = any(row[2] == machine.hash and row[3] == machine.code for row in same_version)
-        if same_version and not is_known and strict:
-            what = "another structure" if all(r[2] != machine.hash for r in same_version) else "other code"
-            raise RefusedError(
-                f"Pipeline {machine.name!r} version {machine.version} was run with {what} before. Runs in flight "
-                f"follow what they started with: give the changed definition a new version, and load both."
-            )
+        if strict:
+            _refuse_changed(machine, known, machines)
         if same_version and not is_known:
             log.warning(
                 "pipeline %r version %s has changed since it was run last: runs that began before follow the old one, "
                 "and are held until it is loaded again, or they are done with",
                 machine.name,
                 machine.version,
-            )
-        newest = max((row[1] for row in known), default=0)
-        if strict and newest > max(m.version for m in machines if m.name == machine.name):
-            raise RefusedError(
-                f"Pipeline {machine.name!r} is registered with version {newest}, newer than any that is loaded here. "
-                "An older engine would dead-letter types that it does not know: load the newer version, too."
             )
         number = await store.register_definition(
             pipeline, machine.version, machine.hash, machine.code, machine.structure
@@ -177,3 +180,44 @@ def tell_newer(loaded: Sequence[Loaded], pipeline: int, version: int, *, strict:
 
 def _number(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big", signed=True)
+
+
+def _refuse_changed(machine: Machine, known: Sequence[tuple[Any, ...]], machines: Sequence[Machine]) -> None:
+    """Refuse a definition that is another one than was run with its version before, and one that is not the newest.
+
+    ``known`` are (id, version, hash, code) of all that are registered of the pipeline. Raises RefusedError.
+    """
+    same_version = [row for row in known if row[1] == machine.version]
+    is_known = any(row[2] == machine.hash and row[3] == machine.code for row in same_version)
+    if same_version and not is_known:
+        what = "another structure" if all(r[2] != machine.hash for r in same_version) else "other code"
+        raise RefusedError(
+            f"Pipeline {machine.name!r} version {machine.version} was run with {what} before. Runs in flight "
+            f"follow what they started with: give the changed definition a new version, and load both."
+        )
+    newest = max((row[1] for row in known), default=0)
+    if newest > max(m.version for m in machines if m.name == machine.name):
+        raise RefusedError(
+            f"Pipeline {machine.name!r} is registered with version {newest}, newer than any that is loaded here. "
+            "An older engine would dead-letter types that it does not know: load the newer version, too."
+        )
+
+
+async def _refuse_others(
+    connection: asyncpg.Connection[Any], namespace: str, group: str, machines: Sequence[Machine]
+) -> None:
+    lock_class, lock_object, description = _set_of(namespace, group, machines)
+    other = await connection.fetchval(_SQL["other_set"], lock_class, lock_object)
+    if other is not None:
+        raise RefusedError(
+            f"Another engine of the group {group!r} has loaded other pipelines: {other}. This one would load "
+            f"{description}. Engines of one group load the same: stop the others first. (In a --group of its own "
+            "this one would read all topics anew, beside the others.)"
+        )
+
+
+def _set_of(namespace: str, group: str, machines: Sequence[Machine]) -> tuple[int, int, str]:
+    """What stands for the group, what for these pipelines in it, and these in words."""
+    identity = sorted((m.name, m.version, m.hash.hex(), m.code.hex()) for m in machines)
+    description = ", ".join(f"{name} version {version} ({hash_[:8]})" for name, version, hash_, _ in identity)
+    return _number(f"{namespace}\0{group}"), _number(repr(identity)), description

@@ -11,7 +11,15 @@ from connectors.kafka.membership import KafkaMembership
 from connectors.kafka.reader import KafkaReader
 from connectors.kafka.settings import KafkaSettings
 from connectors.source import Membership
-from engine.admission import check_role, check_temporary, join_set, refuse_beside, register, tell_newer
+from engine.admission import (
+    check_role,
+    check_temporary,
+    join_set,
+    refuse_beside,
+    refuse_early,
+    register,
+    tell_newer,
+)
 from engine.engine import Engine
 from engine.errors import ServiceUnreachableError
 from engine.executors import ByClass, Executors, check_executors
@@ -80,6 +88,7 @@ async def assemble(
     known = Executors(executors)
     check_executors(machines, known)
     await check_store(settings)
+    await _check_early(settings, machines)
     reader = KafkaReader(settings.kafka)
     await reader.start()
     try:
@@ -125,6 +134,16 @@ async def check_store(settings: EngineSettings) -> None:
         await check_temporary(connection)
         if settings.strict:
             await check_role(connection)
+    finally:
+        await connection.close()
+
+
+async def _check_early(settings: EngineSettings, machines: Sequence[Machine]) -> None:
+    """Refuse to be the engine of a group that it would be refused by, before that stands still for it."""
+    connection = await connect(settings.postgres, name="pointsman engine, checking")
+    try:
+        group, strict = settings.group_name, settings.strict
+        await refuse_early(connection, settings.namespace, group, machines, strict=strict)
     finally:
         await connection.close()
 

@@ -39,6 +39,11 @@ select exists (
         and classid::bigint = ($1::int::bigint & 4294967295)
 )
 
+-- name: definitions_by_name
+select d.id, d.version, d.hash, d.code
+from pointsman.definitions d join pointsman.pipelines p on p.id = d.pipeline
+where p.namespace = $1 and p.name = $2
+
 -- name: other_set
 select coalesce(s.description, 'unknown')
 from pg_locks l

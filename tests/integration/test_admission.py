@@ -1,0 +1,70 @@
+"""What an engine is refused for before its group hears of it: all others would stand still for it."""
+
+from __future__ import annotations
+
+import pytest
+
+from connectors.kafka.settings import KafkaSettings
+from engine.admission import join_set, register
+from engine.assembly import EngineSettings, assemble
+from engine.errors import RefusedError
+from engine.store.connecting import connect
+from engine.store.postgres import PostgresStore
+from statemachines import Context, Event, Pipeline
+from statemachines.machine import Machine, compile_pipeline
+from tests.services import Database
+
+NOBODY = "127.0.0.1:1"
+"""Where no Kafka is: whoever gets that far is not refused."""
+
+
+class Opened(Event, type="opened"):
+    pass
+
+
+class Case(Context):
+    pass
+
+
+def machine(version: int = 1, state: str = "open") -> Machine:
+    flow = Pipeline("cases", Case, version=version, topics=["cases"])
+    flow.state(state, initial=True)
+    flow.start(Opened, lambda opened: Case())
+    return compile_pipeline(flow)
+
+
+async def refused(database: Database, *machines: Machine) -> str:
+    settings = EngineSettings(database.engine_dsn, KafkaSettings(NOBODY))
+    with pytest.raises(RefusedError) as error:
+        await assemble(settings, machines)
+    return str(error.value)
+
+
+async def test_an_engine_with_other_pipelines_than_its_group_is_refused_before_it_joins(
+    database: Database,
+) -> None:
+    another = await connect(database.engine_dsn)
+    try:
+        await join_set(another, "default", "pointsman.default", [machine()])
+        said = await refused(database, machine(), machine(2))
+    finally:
+        await another.close()
+    assert "has loaded other pipelines: cases version 1" in said
+
+
+@pytest.mark.parametrize(
+    ("loaded", "why"),
+    [
+        ([machine(2, "ajar")], "version 2 was run with another structure before"),
+        ([machine(1)], "is registered with version 2, newer than any that is loaded here"),
+    ],
+)
+async def test_an_engine_with_an_older_or_a_changed_definition_is_refused_before_it_joins(
+    database: Database, loaded: list[Machine], why: str
+) -> None:
+    store = await PostgresStore.open(database.engine_dsn, namespace="default", group="g", cluster="c")
+    try:
+        await register(store, [machine(1), machine(2)], strict=True)
+    finally:
+        await store.close()
+    assert why in await refused(database, *loaded)

@@ -42,6 +42,8 @@ class Ended:
     """Whether nobody knows what it did."""
     final: bool = False
     """Whether another attempt would fail in the same way."""
+    stopped: bool = False
+    """Whether who made it was stopped in order before it ended: it is tried again, and does not count."""
 
 
 class Work(NamedTuple):

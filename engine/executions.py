@@ -70,6 +70,9 @@ def note_executions(
             asked = asked._replace(limited_by=limits[one.step].key_of(run.context))
         if one.since and old is None:
             asked = asked._replace(progress=_progress_before(before, one))
+        elif old is not None and one.since != old.since and not one.again:
+            # It failed for good and begins anew by one commit: how far it had come is in its row.
+            asked = asked._replace(progress=b"")
         commit.executions_asked.append(asked)
         commit.asking[run.id] = run
         if one.token and (old is None or old.token != one.token):

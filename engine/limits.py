@@ -53,7 +53,7 @@ class EngineLimits:
     """How often it is written to Postgres how far attempts say that they have come; the last word of one that fails
     always is."""
     step_stop_seconds: float = 3.0
-    """How long attempts may go on once the engine is to stop; then they are cancelled, and count as lost."""
+    """How long attempts may go on once the engine is to stop; then they are cut short, which does not count."""
     backlog_seconds_max: float = 60.0
     """How long a partition that does not get on may delay the timers of pipelines that read it; then that is logged."""
     take_again_seconds: float = 5.0

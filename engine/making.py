@@ -194,7 +194,7 @@ class Making:
         for one in ending:
             if not one.told:
                 one.attempt.cancel()
-                self._tell(one, Ended(error=LostError("the engine was stopped"), lost=True))
+                self._tell(one, Ended(error=LostError("the engine was stopped"), lost=True, stopped=True))
 
     def lose(self, begun: BegunExecution) -> None:
         """Have its run be told that an attempt was lost with the engine that made it."""

@@ -114,9 +114,9 @@ class Outcomes:
         """Of one that failed: for good, or to be tried again when the step's strategy says."""
         found = self._failure(begun, ended)
         for_good = not found.event_type.startswith(STEP_TRIED)
-        self.tell(
-            begun, ended, "it has failed for good" if for_good else "it is tried again", for_good=for_good
-        )
+        so = "it has failed for good" if for_good else "it is tried again"
+        so += ", and this one does not count" if ended.stopped and not for_good else ""
+        self.tell(begun, ended, so, for_good=for_good)
         return found
 
     def tell(self, begun: BegunExecution, ended: Ended, so: str, *, for_good: bool = False) -> None:
@@ -145,7 +145,8 @@ class Outcomes:
         execution, error, retry = _execution(begun), ended.error, step.retry
         assert error is not None, "it failed"
         number = begun.attempt - begun.since
-        if ended.final or number >= retry.attempts or isinstance(error, retry.unless):
+        is_over = ended.final or number >= retry.attempts or isinstance(error, retry.unless)
+        if is_over and not ended.stopped:
             event_type, data = failed_event(
                 step,
                 execution,
@@ -158,7 +159,13 @@ class Outcomes:
             return self._failed(begun, event_type, data)
         again, over_at = self._clock() + _pause(step, number, error), _over_at(begun, step)
         event_type, data = tried_event(
-            step, execution, error, timed_out=ended.timed_out, lost=ended.lost, again=microseconds_of(again)
+            step,
+            execution,
+            error,
+            timed_out=ended.timed_out,
+            lost=ended.lost,
+            stopped=ended.stopped,
+            again=microseconds_of(again),
         )
         if over_at is not None and again >= over_at:
             # That there is no time for another one is known by now.

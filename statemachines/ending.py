@@ -81,6 +81,9 @@ def end(machine: Machine, run: Run, occurrence: Occurrence, memory: Memory) -> O
         )
         if how == UNKNOWN and execution.step in by:
             again = again._replace(unknown=1)
+        if said.get("stopped") is True:
+            # That its engine was stopped says nothing of the step.
+            again = again._replace(since=execution.since + 1)
         return Ignored(Reason.RETRYING, memory=write_memory(memory.instead(again)))
     if execution.of:
         return _undo(machine, run, occurrence, memory, execution)

@@ -92,7 +92,8 @@ class Execution(NamedTuple):
     unknown: int = 0
     """1: it is not known what an attempt before this one did."""
     since: int = 0
-    """How many attempts were made before it began anew; only those after them count against its limit."""
+    """How many of the attempts before do not count against its limit: those before it began anew, and those that were
+    cut short as their engine was stopped."""
     scope: str = ""
     """Of one that is stopping, and of a compensation: the state that it belongs to; empty: the run."""
     token: str = ""

@@ -142,16 +142,17 @@ def tried_event(
     *,
     timed_out: bool = False,
     lost: bool = False,
+    stopped: bool = False,
     again: int,
 ) -> tuple[str, dict[str, Any]]:
     """Type and data of the event that says that an attempt failed, and when the next one may begin.
 
-    ``lost``: nobody knows what it did; so it is where it timed out, which is said where it matters. ``again`` is in
-    microseconds since 1970.
+    ``lost``: nobody knows what it did; so it is where it timed out, which is said where it matters. ``stopped``: its
+    engine was, in order, and the attempt does not count. ``again`` is in microseconds since 1970.
     """
     unseen = lost or (timed_out and step.compensation is not None)
     said: dict[str, Any] = {"execution": execution.id, "attempt": execution.attempt}
-    said |= _told(error, timed_out=timed_out) | _unseen(lost=unseen)
+    said |= _told(error, timed_out=timed_out) | _unseen(lost=unseen) | ({"stopped": True} if stopped else {})
     return f"{STEP_TRIED}{step.name}", {**said, "again": again}
 
 

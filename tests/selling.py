@@ -1,6 +1,7 @@
 """Orders that are paid, reserved and sent by steps, and undone where they cannot be; for processes that are killed.
 
-Each call outside is a line of a file. Topic and file are named by the environment, since each test has its own.
+Each call outside is a line of a file. Topic and file are named by the environment, since each test has its own; so are
+how often what undoes is tried, and whether it comes to an end.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from statemachines.step import Call, Retry, exponential
 
 MODULE = "tests.selling:orders"
 LEDGER = "SELLING_LEDGER"
+UNDOING = "SELLING_UNDOING"
+ENDLESS = "SELLING_ENDLESS"
+ENOUGH = 50
 UNDOES = {"refund": "pay", "release": "reserve"}
 
 
@@ -74,6 +78,8 @@ def _write(call: Call, what: str) -> None:
 async def _work(order: Order, call: Call) -> None:
     _write(call, "begun")
     await asyncio.sleep(order.seconds)
+    if call.undone is not None and ENDLESS in os.environ:
+        await asyncio.Event().wait()
     _write(call, "done")
 
 
@@ -81,17 +87,18 @@ def place(event: Ordered) -> Order:
     return Order(seconds=event.seconds, sold_out=event.sold_out)
 
 
-def orders_on(topic: str) -> Pipeline[Order]:
-    """Paid, reserved, sent; or cancelled, and nothing left of it."""
+def orders_on(topic: str, undoing: int = ENOUGH) -> Pipeline[Order]:
+    """Paid, reserved, sent; or cancelled, and nothing left of it. ``undoing``: in so many attempts."""
     flow = Pipeline("selling", Order, topics=[topic], unexpected="ignore", closed="ignore")
-    patient = Retry(attempts=50, wait=exponential(0.05, 0.2), unless=SoldOutError)
+    patient = Retry(attempts=ENOUGH, wait=exponential(0.05, 0.2), unless=SoldOutError)
+    undone = Retry(attempts=undoing, wait=patient.wait)
 
     @flow.step(retry=patient)
     async def pay(order: Order, call: Call) -> str:
         await _work(order, call)
         return call.idempotency_key
 
-    @pay.compensate(retry=patient)
+    @pay.compensate(retry=undone)
     async def refund(order: Order, made: str | None, call: Call) -> None:
         assert made in (None, call.of.idempotency_key)
         await _work(order, call)
@@ -101,7 +108,7 @@ def orders_on(topic: str) -> Pipeline[Order]:
         await _work(order, call)
         return call.idempotency_key
 
-    @reserve.compensate(retry=patient)
+    @reserve.compensate(retry=undone)
     async def release(order: Order, made: str | None, call: Call) -> None:
         assert made in (None, call.of.idempotency_key)
         await _work(order, call)
@@ -126,4 +133,4 @@ def orders_on(topic: str) -> Pipeline[Order]:
     return flow
 
 
-orders = orders_on(os.environ.get("TIMED_TOPIC", "orders"))
+orders = orders_on(os.environ.get("TIMED_TOPIC", "orders"), int(os.environ.get(UNDOING, ENOUGH)))

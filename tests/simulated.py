@@ -6,8 +6,9 @@
 
 An engine here is the real one, with all that belongs to it, over a store in memory. Each question to the store has two
 *points*: before it takes effect, and before the answer is heard; work outside has some of its own. They are counted,
-and ``fates`` says at which of them the engine that has come there crashes, or its connection breaks. Between two points
-nothing changes that lasts. All engines can crash at any turn of the loop, too (``crash_turn``), and so at any await.
+and ``fates`` says at which of them the engine that has come there crashes, is to stop, or its connection breaks.
+Between two points nothing changes that lasts. All engines can crash at any turn of the loop, too (``crash_turn``), and
+so at any await.
 
 Who crashes does nothing more that counts: its tasks are dropped with all that it knew, and its mark among the holders
 stays, and is silent from then on. Another engine takes its place.
@@ -62,15 +63,21 @@ ANSWER_SECONDS = 0.000_5
 SLOW_SECONDS = 0.005
 """The longest, with one."""
 LIMITS = EngineLimits(
-    step_cancel_seconds=0.5, fetch_wait_milliseconds=500, timer_poll_seconds=1.0, inbox_poll_seconds=5.0
+    step_cancel_seconds=0.5,
+    step_stop_seconds=0.01,
+    fetch_wait_milliseconds=500,
+    timer_poll_seconds=1.0,
+    inbox_poll_seconds=5.0,
 )
-"""There are no timers and commands to be looked for."""
+"""There are no timers and commands to be looked for, and who is stopped lets no attempt end."""
 
 
 class Fate(enum.Enum):
     """What happens at a point."""
 
     CRASH = "crash"
+    STOP = "stop"
+    """It is asked to end, and another one takes its place."""
     BREAK = "break"
     """The connection to the store breaks; whether what was asked has taken effect, the engine is not told."""
 
@@ -287,8 +294,17 @@ class Life:
 
     reader: SourceReader
     is_dead: bool = False
+    is_stopped: bool = False
+    engine: Engine | None = None
+    """None: it has not begun."""
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
     """All that it has begun."""
+
+    def stop(self) -> None:
+        """Come to an end in order."""
+        assert self.engine is not None, "it has come to some point"
+        self.is_stopped = True
+        self.engine.stop()
 
     def end(self) -> None:
         """Crash."""
@@ -323,6 +339,8 @@ class Simulated:
     passed: list[str] = field(default_factory=list)
     """All points so far."""
     deaths: int = 0
+    stops: int = 0
+    """How many engines were asked to end in order, whether or not they have."""
     listening: list[Callable[[], None]] = field(default_factory=list)
     """To be told that something is in the inbox."""
 
@@ -367,6 +385,8 @@ class Simulated:
         if fate is Fate.CRASH and life is not None:
             life.end()
             raise asyncio.CancelledError
+        if fate is Fate.STOP and life is not None:
+            life.stop()
         if fate is Fate.BREAK and connection is not None:
             connection.is_broken = True
         draw = self.draw
@@ -401,8 +421,10 @@ class Simulated:
             await asyncio.wait({one})
             if not life.is_dead:
                 one.result()
-                return
-            self.deaths += 1
+                if not life.is_stopped:
+                    return
+            self.deaths += life.is_dead
+            self.stops += life.is_stopped
             self._lives.remove(life)
             await self.source.leave(life.reader)
             while left := {task for task in life.tasks if not task.done()}:
@@ -446,7 +468,8 @@ class Simulated:
             instance=self.instance,
             executors=Executors(self.executors),
         )
-        await Engine(parts).run(until)
+        life.engine = Engine(parts)
+        await life.engine.run(until)
 
     async def _prepare(self, store: Store) -> dict[str, TopicRoute]:
         machine = self.machine

@@ -20,6 +20,7 @@ _OUTCOMES = {
     "failed": "it failed",
     "timed out": "it took too long",
     "lost": "its engine was lost",
+    "cut short": "the engine was stopped",
     "not begun": "it was not begun",
     "unknown": "what it did is not known",
     "left": "nobody asks what it did",

@@ -27,8 +27,8 @@ from statemachines.memory import DELAYED_IDS_FROM, Execution, Memory, time_of
 from statemachines.step import TIMED_OUT
 from statemachines.undoing import ENDED, FAILED, NEVER, was_lost
 
-DONE, NOT_BEGUN, RAISED, TOO_LONG, LOST, NOBODY_KNOWS, OUTSIDE = (
-    "done", "not begun", "failed", "timed out", "lost", "unknown", "outside",
+DONE, NOT_BEGUN, RAISED, TOO_LONG, LOST, CUT_SHORT, NOBODY_KNOWS, OUTSIDE = (
+    "done", "not begun", "failed", "timed out", "lost", "cut short", "unknown", "outside",
 )  # fmt: skip
 """How an attempt ended."""
 RETRIED, SKIPPED = "retried", "skipped"
@@ -63,8 +63,8 @@ class Heard:
     """Of a compensation: what it undoes."""
     attempt: int
     outcome: str
-    """done, failed, timed out, lost (with its engine), not begun or unknown; retried or skipped, by an operator; or
-    outside, where it goes on."""
+    """done, failed, timed out, lost (with its engine), cut short (its engine was stopped), not begun or unknown;
+    retried or skipped, by an operator; or outside, where it goes on."""
     is_final: bool
     """Whether no other attempt comes behind it."""
     stopped: bool
@@ -115,6 +115,8 @@ class Heard:
         if self.outcome == OUTSIDE:
             until = "" if self.until is None else f", by {told_time(self.until)}"
             return f"{attempt} goes on outside, and is to be completed by the token {self.token!r}{until}"
+        if self.outcome == CUT_SHORT:
+            return f"{attempt} does not count, for the engine was stopped{self._next}"
         how = {TOO_LONG: "took too long", LOST: "was lost with its engine"}.get(self.outcome, "failed")
         error = "" if self.error is None else f" ({_shortened(self.error, error_characters)})"
         return f"{attempt} {how}{error}{self._next}"
@@ -240,6 +242,8 @@ def _outcome(event_type: str, said: dict[str, Any], step: str) -> str:
         return RETRIED if event_type.startswith(STEP_RETRIED) else SKIPPED
     if event_type == f"{STEP_FAILED}{step}.{TIMED_OUT}":
         return TOO_LONG
+    if said.get("stopped") is True:
+        return CUT_SHORT
     return LOST if was_lost(said) else RAISED
 
 

@@ -222,13 +222,13 @@ class AskedExecution(NamedTuple):
     stopping: bool = False
     """Whether its state was left, and the run waits to hear what became of it."""
     since: int = 0
-    """How many attempts were made before it began anew."""
+    """How many of the attempts before do not count."""
     token: str = ""
     """What it is completed by, where it goes on outside; then ``again`` is until when."""
     limited_by: str | None = None
     """Which limit of its step counts for it, where there is one."""
     progress: bytes | None = None
-    """Of one that begins anew: how far it had come, as JSON."""
+    """Of one that begins anew: how far it had come, as JSON. Empty: it has a row, which begins anew as it is."""
     is_first: bool = False
     """Whether it was asked for just now, and its first attempt may begin at once, within no limit for all engines."""
 
@@ -264,7 +264,7 @@ class BegunExecution(NamedTuple):
     made: bytes | None = None
     """The event that has what the undone execution returned; None: it is not known, or none."""
     since: int = 0
-    """How many attempts were made before it began anew."""
+    """How many of the attempts before do not count."""
     token: str = ""
     """What it was to be completed by; then it is not begun, but has taken too long."""
     progress: bytes | None = None

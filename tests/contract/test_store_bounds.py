@@ -111,9 +111,21 @@ async def test_what_begins_anew_has_all_the_time_again(world: World) -> None:
     run = await started(store)
     after = await ask(store, run, asked(run), asked(run, 1))
     await begin(store, 1)
-    await ask(store, after, asked(run, attempt=2, since=1), asked(run, 1, attempt=2))
+    await ask(store, after, asked(run, attempt=2, since=1, progress=b""), asked(run, 1, attempt=2))
     began = {one.number: one.began for one in await begin(store, 1, later=50)}
     assert began == {0: AT + timedelta(seconds=50), 1: AT}
+
+
+async def test_an_attempt_that_does_not_count_takes_of_the_time_all_the_same(world: World) -> None:
+    store = await world.open()
+    run = await started(store)
+    after = await ask(store, run, asked(run))
+    await begin(store, 1)
+    await ask(store, after, asked(run, attempt=2, since=1))
+    for holder in (1, 2):
+        [one] = await begin(store, holder, later=50)
+        assert (one.attempt, one.since, one.began) == (2, 1, AT)
+        await store.put_back(holder, [])
 
 
 async def test_what_has_no_time_left_is_begun_to_be_told_of_and_nothing_else(world: World) -> None:

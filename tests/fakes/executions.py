@@ -66,7 +66,7 @@ class Executions:
             if before is None:
                 self.rows[address] = Waiting(self.given, asked, progress=asked.progress)
                 continue
-            if asked.since != before.asked.since:
+            if asked.progress is not None:
                 before.began = None
             by = asked.limited_by if before.asked.limited_by is None else before.asked.limited_by
             before.asked = asked._replace(limited_by=by)

@@ -255,7 +255,7 @@ class FakeStore:
     async def put_back(self, holder: int, but: Sequence[int]) -> None:
         for one in self.tables.executions.rows.values():
             if one.holder == holder and one.id not in but:
-                has_begun = one.asked.attempt > one.asked.since + 1 or one.asked.token
+                has_begun = one.asked.attempt > 1 or one.asked.token
                 one.holder, one.began = None, one.began if has_begun else None
 
     async def put_held_back(self, holder: int, but: Sequence[int]) -> None:

@@ -1,4 +1,4 @@
-"""Sagas on real Kafka and Postgres, while their engines are killed: each effect stands, or is undone, and once."""
+"""Sagas on real Kafka and Postgres, while engines are killed or stopped: each effect stands, or is undone, and once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from engine.reading import replay, verify
 from engine.store.connecting import Connection
 from statemachines.machine import compile_pipeline
 from tests.chaos.slots import until
-from tests.selling import LEDGER, MODULE, UNDOES, Line, lines_of, orders_on
+from tests.selling import ENDLESS, LEDGER, MODULE, UNDOES, UNDOING, Line, lines_of, orders_on
 from tests.services import Database, Kafka, TopicFactory
 from tests.stuck import publish
 from tests.timed import World, kill
@@ -113,3 +113,40 @@ async def test_each_order_is_sent_or_undone_however_often_engines_are_killed(
     print(
         f"{ended.count('sent')} sent, {ended.count('cancelled')} cancelled, {len(lines)} calls outside, {KILLS} kills"
     )
+
+
+async def test_what_is_being_undone_as_its_engine_is_stopped_is_undone_by_the_next_one(
+    world: World, kafka: Kafka, topic: TopicFactory, reader: Connection, tmp_path: Path
+) -> None:
+    name, ledger = await topic("orders"), tmp_path / "ledger"
+    more = {LEDGER: str(ledger), UNDOING: "2", "POINTSMAN_LIMIT_STEP_STOP_SECONDS": "0.1"}
+
+    def begun() -> list[int]:
+        """The attempts at undoing the reservation so far."""
+        return [line.attempt for line in lines_of(ledger) if (line.step, line.what) == ("release", "begun")]
+
+    await publish(kafka.bootstrap, name, told("placed", "o1", sold_out=True))
+    for attempt in (1, 2, 3):
+        engine = await world.process(name, "one", MODULE, **more, **{ENDLESS: "yes"})
+        try:
+
+            async def is_undone(last: int = attempt) -> bool:
+                return begun()[-1:] == [last]
+
+            await until(is_undone, SECONDS, f"attempt {attempt} at the compensation")
+            engine.terminate()
+            assert await engine.wait() == 0
+        finally:
+            await kill(engine)
+    assert await world.states() == {"o1": "$compensating"}
+    engine = await world.process(name, "one", MODULE, **more)
+    try:
+        await world.come_to({"o1": "cancelled"})
+    finally:
+        await kill(engine)
+    assert begun() == [1, 2, 3, 4]
+    check_order(lines_of(ledger), "cancelled")
+    assert await world.ask("select * from pointsman.dead_letters") == []
+    assert (await verify(reader, world.namespace)).is_clean
+    machines = [compile_pipeline(orders_on(name, 2), namespace=world.namespace)]
+    assert (await replay(reader, world.namespace, machines)).is_equal

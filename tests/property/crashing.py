@@ -51,6 +51,8 @@ OUTSIDERS = ("later", "left")
 """The other one may be shipped before its cancellation comes."""
 UNDOING = "$compensating"
 NOTHING: Mapping[int, Fate] = {}
+NO_END = 1_000
+"""So often a compensation is tried."""
 ENOUGH = 5
 """So many attempts that a crash does not decide what becomes of an order."""
 WORK_SECONDS = 0.02
@@ -232,12 +234,12 @@ def note_failure(order: Order, failed: StepFailed) -> None:
 
 
 @lru_cache
-def saga(attempts: int) -> Machine:
-    """Charged, reserved, shipped; cancelled, with all of it undone, for any reason."""
+def saga(attempts: int, undoing: int) -> Machine:
+    """Charged, reserved, shipped; cancelled, with all of it undone in ``undoing`` attempts, for any reason."""
     flow = Pipeline("saga", Order, topics=[TOPIC], closed="ignore")
     wait = exponential(0.05, 1)
     retry = Retry(attempts=attempts, wait=wait, unless=OutOfStockError)
-    stubborn = Retry(attempts=1_000, wait=wait)
+    stubborn = Retry(attempts=undoing, wait=wait)
 
     @flow.step(retry=retry, limit=Limit("order", rate=10))
     async def charge(order: Order, call: Call) -> str:
@@ -323,13 +325,14 @@ def live(
     fates: Mapping[int, Fate] = NOTHING,
     *,
     attempts: int = ENOUGH,
+    undoing: int = NO_END,
     engines: int = 1,
     instance: str | None = None,
     draw: random.Random | None = None,
     crash_turn: int = 0,
 ) -> Lived:
     """All orders, from the beginning to the end, with this in between."""
-    world = Simulated(saga(attempts), TOPIC, fates, draw, engines, instance, crash_turn)
+    world = Simulated(saga(attempts, undoing), TOPIC, fates, draw, engines, instance, crash_turn)
     outside = Outside(world)
     orders = [*ORDERS]
     if draw is not None:
@@ -362,20 +365,22 @@ def is_over(world: Simulated, orders: Collection[str] = ORDERS) -> bool:
 
 def check(lived: Lived, attempts: int = ENOUGH) -> None:
     """All that must hold, whatever has happened in between."""
-    deaths = lived.world.deaths
+    world = lived.world
+    breaks = sum(one is Fate.BREAK for one in world.fates.values())
     check_the_tables(lived)
     for order in ORDERS:
         check_the_log(lived, order)
         entries = [one for one in lived.ledger if one.order == order]
-        check_attempts(entries, attempts)
+        # What a stop cuts does not count.
+        check_attempts(entries, attempts + world.stops)
         if lived.is_shipped(order):
             check_what_was_done(entries)
         else:
             check_what_was_undone(entries)
     shipped = {order for order in ORDERS if lived.is_shipped(order)}
     assert not shipped.intersection(CANCELLED)
-    # One raises by itself, and each crash may lose one.
-    if attempts > deaths + 1:
+    # One raises by itself, and each crash may lose one; so may a stop whose connection breaks.
+    if attempts > world.deaths + min(world.stops, breaks) + 1:
         assert shipped.issuperset(SHIPPED)
 
 

@@ -13,6 +13,7 @@ WAYS = [
     pytest.param(Fate.CRASH, None, 0, id="crash, missed once it is silent"),
     pytest.param(Fate.CRASH, "one", 1, id="crash, and started anew under its name"),
     pytest.param(Fate.BREAK, None, 2, id="break"),
+    pytest.param(Fate.STOP, None, 3, id="stopped in order"),
 ]
 """What happens, how the engine is called, and which share it is."""
 

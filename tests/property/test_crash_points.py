@@ -1,4 +1,4 @@
-"""Whenever engines crash or lose their connections, each order is shipped once or undone once, and its log says so.
+"""Whenever engines crash, stop, or lose their connections, each order is shipped or undone once, and its log says so.
 
 A failure names the point, the turn, or the seed, with which it can be lived again: ``lived_with(57, Fate.CRASH)``,
 ``lived_to(123)`` or ``lived_by(17)``.
@@ -18,7 +18,7 @@ import pytest
 from engine.store.contract import LostRunsError, RefusedByStoreError
 from engine.store.values import BegunExecution, Commit
 from tests.fakes.store import FakeStore
-from tests.property.crashing import ENOUGH, Lived, check, check_the_stories, live
+from tests.property.crashing import CUT, ENOUGH, Lived, check, check_the_stories, live
 from tests.property.faults import WAYS, told_as
 from tests.simulated import Fate
 
@@ -28,16 +28,26 @@ SHARE_OF_TURNS = 13
 SEEDS = 60
 SEEDS_LONG = 2_000
 FAULTS_MAX = 6
+FEW = 2
+"""As often as any order needs where nothing happens."""
+STOPS_MAX = 40
+APART = range(40, 110, 5)
 FEW_POINTS, MANY_POINTS = 20, 150
 """At most so many are between two faults; either they come in quick succession or they do not."""
 
-pytestmark = pytest.mark.usefixtures("quiet")
+pytestmark = pytest.mark.usefixtures("quiet", "has_lived_as_usual")
 
 
 @lru_cache(maxsize=1)
 def usual() -> Lived:
     """Nothing happens in between."""
     return live()
+
+
+@pytest.fixture(scope="module")
+def has_lived_as_usual() -> None:
+    """Before any test has made the world another one."""
+    usual()
 
 
 def points() -> int:
@@ -48,9 +58,17 @@ def points() -> int:
 def lived_with(point: int, fate: Fate, instance: str | None = None) -> None:
     """This happens at this point."""
     lived = live({point: fate}, instance=instance)
-    assert lived.world.deaths == (fate is Fate.CRASH)
+    assert (lived.world.deaths, lived.world.stops) == (fate is Fate.CRASH, fate is Fate.STOP)
     check(lived)
     check_the_stories(lived, usual())
+
+
+def lived_between_stops(apart: int) -> Lived:
+    """The engine is stopped in order at each so manieth point, and nothing is tried more often than it raises."""
+    lived = live(dict.fromkeys(range(apart, STOPS_MAX * apart, apart), Fate.STOP), attempts=FEW, undoing=FEW)
+    check(lived, FEW)
+    check_the_stories(lived, usual())
+    return lived
 
 
 def lived_to(turn: int) -> None:
@@ -65,7 +83,7 @@ def lived_by(seed: int) -> Lived:
     draw = random.Random(seed)
     lengths = [draw.choice([FEW_POINTS, MANY_POINTS]) for _ in range(draw.randint(1, FAULTS_MAX))]
     faults = itertools.accumulate(draw.randint(1, length) for length in lengths)
-    fates = {point: draw.choice([Fate.CRASH, Fate.CRASH, Fate.BREAK]) for point in faults}
+    fates = {point: draw.choice([Fate.CRASH, Fate.CRASH, Fate.STOP, Fate.BREAK]) for point in faults}
     engines = draw.choice([1, 2])
     instance = draw.choice([None, "one"]) if engines == 1 else None
     attempts = draw.choice([1, 2, ENOUGH, FAULTS_MAX + ENOUGH])
@@ -158,6 +176,14 @@ def test_a_fault_at_any_point_leaves_nothing_undone_or_done_twice(
     fate: Fate, instance: str | None, which: int
 ) -> None:
     try_points(range(1, points() + 1), fate, instance)
+
+
+def test_however_often_engines_are_stopped_nothing_fails_for_it() -> None:
+    for apart in APART:
+        with told_as(f"lived_between_stops({apart})"):
+            lived = lived_between_stops(apart)
+            assert lived.world.stops > FEW
+            assert [one for one in lived.ledger if one.of and one.what == CUT], "compensations were cut, too"
 
 
 def test_a_crash_at_some_awaits_leaves_nothing_undone_or_done_twice() -> None:

@@ -61,6 +61,22 @@ def test_what_is_to_be_tried_again_waits_for_its_time() -> None:
     assert commit.executions_over == []
 
 
+def test_what_begins_anew_says_so_and_what_does_not_count_goes_on() -> None:
+    first = ASKED._replace(attempt=2)
+    anew = first.anew("Away: no")
+    [asked] = noted(memory_of(first), anew).executions_asked
+    assert (asked.attempt, asked.since, asked.progress) == (3, 2, b"")
+    given_up = first._replace(again=-1, progress="[1]")
+    [asked] = noted(memory_of(given_up), given_up.anew("Away: no")).executions_asked
+    assert (asked.since, asked.progress) == (2, b"[1]")
+    silent = first._replace(again=-1)
+    [asked] = noted(memory_of(silent), silent.anew("Away: no")).executions_asked
+    assert (asked.since, asked.progress) == (2, None)
+    cut = ASKED._replace(attempt=2, since=1, again=1_800_000_000_000_000)
+    [asked] = noted(memory_of(ASKED), cut).executions_asked
+    assert (asked.attempt, asked.since, asked.progress) == (2, 1, None)
+
+
 def test_what_is_to_be_stopped_waits_for_no_time() -> None:
     [asked] = noted(
         memory_of(ASKED), ASKED._replace(again=1_800_000_000_000_000, stopping=1)

@@ -311,6 +311,37 @@ def test_an_attempt_that_is_to_be_made_again_is_remembered() -> None:
     assert read_memory(outcome.memory).executions == (again,)
 
 
+def test_an_attempt_that_was_cut_as_its_engine_was_stopped_does_not_count() -> None:
+    made = shop()
+    case = given(made.flow, Placed())
+    for number in (1, 2):
+        event_type, data = tried_event(
+            made.charge, first_of(case), "cut", lost=True, stopped=True, again=number
+        )
+        assert (event_type, data["lost"], data["stopped"]) == ("tried.step.charge", True, True)
+        outcome = ends(case, event_type, data)
+        assert isinstance(outcome, Ignored)
+        assert case.run is not None
+        case.run = case.run._replace(memory=outcome.memory or b"")
+        assert first_of(case) == Execution(
+            1, 0, "charge", "charging", number + 1, number, "Error: cut", since=number
+        )
+    outcome = ends(case, *tried_event(made.charge, first_of(case), KeyError("k"), again=7))
+    assert isinstance(outcome, Ignored)
+    [again] = read_memory(outcome.memory or b"").executions
+    assert (again.attempt, again.since) == (4, 2), "one that raised does"
+
+
+def test_only_what_was_cut_says_so() -> None:
+    made = shop()
+    case = given(made.flow, Placed())
+    event_type, data = tried_event(made.charge, first_of(case), "gone", lost=True, again=7)
+    assert "stopped" not in data
+    outcome = ends(case, event_type, {**data, "stopped": "yes"})
+    assert isinstance(outcome, Ignored)
+    assert read_memory(outcome.memory or b"").executions[0].since == 0
+
+
 def test_trying_again_keeps_the_order_and_all_else() -> None:
     made = Shop()
     wide = made.flow.state("wide")

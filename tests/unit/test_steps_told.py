@@ -207,6 +207,24 @@ def test_failures_are_told_by_how_they_failed() -> None:
     assert said == "attempt 2 of charge was lost with its engine (LostError: gone), and is not tried again"
 
 
+def test_an_attempt_that_was_cut_as_its_engine_was_stopped_is_told_so() -> None:
+    again = CHARGE._replace(attempt=2, again=LATER, error="LostError: the engine was stopped", since=1)
+    said: dict[str, Any] = {"execution": "1.0", "attempt": 1, "error": "LostError", "lost": True}
+    said |= {"message": "the engine was stopped", "stopped": True, "again": LATER}
+    log = asked().row("tried.step.charge", Memory(executions=(again,)), Kind.PASSED, **said)
+    assert (log.step().attempts, log.step().error) == (1, "LostError: the engine was stopped")
+    heard = log.heard[1]
+    assert heard is not None
+    assert heard.outcome == "cut short"
+    assert heard.words() == (
+        "attempt 1 of charge does not count, for the engine was stopped, "
+        "and is tried again from 2026-03-01T12:01:00Z on"
+    )
+    log = asked().row("order.cancelled", Memory(executions=(CHARGE._replace(stopping=1),)), Kind.MOVED)
+    log.row("tried.step.charge", Memory(), Kind.PASSED, **said)
+    assert step_words(log.step()) == "stopped (row 3): the engine was stopped"
+
+
 def test_a_result_behind_a_hold_is_no_end_yet() -> None:
     log = asked().row("order.noted", None, Kind.HELD)
     log.row("done.step.charge", None, Kind.WAITED, execution="1.0", attempt=1, data=7)

@@ -63,7 +63,7 @@ def _told(meant: Execution | None, found: StoredExecution | None) -> str:
     if (meant.of, meant.made, bool(meant.stopping)) != (found.of, found.made, found.stopping):
         return "does not say what it undoes, or that it is to be stopped, as the run's log does"
     if meant.since != found.since:
-        return f"began anew after attempt {found.since} in its table, and after attempt {meant.since} by the run's log"
+        return f"does not count {found.since} attempts in its table, and {meant.since} by the run's log"
     if meant.token != found.token or (found.token and not found.is_found):
         return (
             f"is completed by the token {meant.token!r} by the run's log, by {found.token!r} in its table, and is "

@@ -355,8 +355,8 @@ from unnest(
 on conflict (run, sequence, number) do update
 -- Who has begun an attempt of what is to be stopped has to say what became of it. What is mapped has another name.
 set step = excluded.step, attempt = excluded.attempt, again = excluded.again, error = excluded.error, stopping = excluded.stopping,
-    -- What begins anew has all the time again.
-    since = excluded.since, began = case when excluded.since = executions.since then executions.began end,
+    -- What begins anew says how far it had come, and has all the time again.
+    since = excluded.since, began = case when excluded.progress is null then executions.began end,
     token = excluded.token, holder = case when excluded.stopping then executions.holder end,
     limited_by = coalesce(executions.limited_by, excluded.limited_by)
 
@@ -527,7 +527,7 @@ delete from pointsman.holders where id = $1
 -- name: put_back
 -- What this engine was given, and does not know of: it was cancelled, or lost the connection, before it heard the answer.
 update pointsman.executions
-set holder = null, began = case when attempt > since + 1 or token <> '' then began end
+set holder = null, began = case when attempt > 1 or token <> '' then began end
 where holder = $1 and id not in (select unnest($2::bigint[]))
 
 -- name: put_held_back

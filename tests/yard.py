@@ -154,9 +154,11 @@ class Load(Context):
     notes: list[str] = Field(default_factory=list)
 
 
-def hauling(*, timeout: timedelta | None = None, heartbeat: timedelta | None = None) -> Pipeline[Load]:
+def hauling(
+    *, timeout: timedelta | None = None, heartbeat: timedelta | None = None, version: int = 1
+) -> Pipeline[Load]:
     """A load is hauled, and brought back where it is called off."""
-    flow = Pipeline("hauling", Load, topics=[TOPIC])
+    flow = Pipeline("hauling", Load, topics=[TOPIC], version=version)
 
     @flow.step(timeout=timeout, heartbeat=heartbeat, retry=Retry(attempts=3, wait=exponential(0.01, 0.01)))
     def haul(load: Load, call: Call) -> Haul[int]:

@@ -125,6 +125,35 @@ async def test_one_that_ended_meanwhile_is_told_of(
     assert await rows(reader) == [("haul.ordered", "started"), ("done.step.haul", "fired")]
 
 
+async def test_an_engine_that_has_the_next_version_beside_goes_on_with_it(
+    database: Database, reader: Connection, yard: Yard
+) -> None:
+    async with feed(database, hauling(), limits=LIMITS, executors=executors_of(yard)) as feeding:
+        await feeding.records(told("ordered"))
+        await feeding.begin_steps()
+        await yard.until(1)
+        await feeding.steps.stop()
+        await feeding.steps.let_go()
+    versions = hauling(), hauling(version=2)
+    async with feed(database, *versions, limits=LIMITS, executors=executors_of(yard)) as feeding:
+        await feeding.begin_steps()
+        await yard.until(2)
+        assert yard.looked_for == ["haul/1"]
+        await feeding.records(told("ordered", "l2"))
+        await yard.until(3)
+        for tons, job in enumerate(yard.jobs.values(), 1):
+            job.end(Ended(tons))
+            await heard(feeding)
+    assert yard.asked == ["haul/1", "haul/1"], "each load is hauled once"
+    assert {run.key: run.context["tons"] for run in await list_runs(reader, "default")} == {"l1": 1, "l2": 2}
+    followed = (
+        "select r.key, d.version from pointsman.runs r join pointsman.definitions d on d.id = r.definition"
+    )
+    assert {row["key"]: row["version"] for row in await reader.fetch(followed)} == {"l1": 1, "l2": 2}
+    assert (await verify(reader, "default")).is_clean
+    assert (await replay(reader, "default", [compile_pipeline(one) for one in versions])).is_equal
+
+
 async def test_what_fails_after_that_is_tried_again(
     database: Database, reader: Connection, yard: Yard
 ) -> None:

@@ -79,7 +79,7 @@ class Retry:
     """How often a step is tried, and how long is waited in between."""
 
     attempts: int = 5
-    """At most, the first among them."""
+    """At most, the first among them; those that are cut short as their engines are stopped do not count."""
     wait: wait_base = field(default_factory=lambda: exponential(1, 60))
     """A wait strategy of ``tenacity``."""
     unless: type[BaseException] | tuple[type[BaseException], ...] = ()

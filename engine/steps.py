@@ -23,6 +23,7 @@ from datetime import datetime
 from typing import Any
 
 from engine import channels
+from engine.crowded import Crowded
 from engine.executions import StepResult
 from engine.executors import Executors
 from engine.limits import SILENT_SECONDS, EngineLimits
@@ -86,6 +87,7 @@ class Steps:
         self._serving: asyncio.Task[None] | None = None
         self.breakers = self._making.breakers
         self._rooms = Rooms(self._limits, self.breakers)
+        self._crowded = Crowded()
         self._promises = Promises()
         self._looked_at = -self._limits.step_poll_seconds
         """When it was looked last for whatever may begin, and not only for those that are known to wait."""
@@ -148,6 +150,7 @@ class Steps:
             for machine in route.machines.values()
             for one in machine.pipeline.works
         }
+        self._rooms.load(self._kinds)
         self.breakers.load(
             (self._routes[pipeline].name, name, step.bounds.breaker)
             for (pipeline, name), step in self._kinds.items()
@@ -303,6 +306,7 @@ class Steps:
             self._spoke_at, self._making.has_news = time.monotonic(), False
             await store.hold(self._holder, self._instance, self.breakers.as_json())
             await self._put_back(store)
+            self._look_for_crowds()
             limited = [place for place, step in self._kinds.items() if step.bounds.limit is not None]
             if limited:
                 await store.limit_waiting(limited)
@@ -423,6 +427,12 @@ class Steps:
                     self._making.drop(one)
                 elif there[one.begun.id]:
                     self._making.stop(one)
+
+    def _look_for_crowds(self) -> None:
+        going = self._going
+        full = self._rooms.full(Taken(going.places, going.threads, len(going)))
+        names = {number: route.name for number, route in self._routes.items()}
+        self._crowded.look(full, ((one.place, one.begun.id) for one in going), self._kinds, names)
 
     def _allowed(self) -> dict[Place, Step[Any, Any]]:
         """Those of pipelines that are not paused."""

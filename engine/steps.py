@@ -23,6 +23,7 @@ from datetime import datetime
 from typing import Any
 
 from engine import channels
+from engine.by_itself import OF_STEP
 from engine.crowded import Crowded
 from engine.executions import StepResult
 from engine.executors import Executors
@@ -397,8 +398,12 @@ class Steps:
         )
         # What goes on here is not lost, also where another engine of the same name has taken this one for gone.
         lost = [one for one in found if self._going.at(one.address) is None]
+        kept = {one.id for one in lost if self._making.is_kept(one)}
+        # What no engine gets beyond is lost, though it may go on elsewhere.
+        struck = await store.strikes([OF_STEP]) if kept else {}
         for one in lost:
-            if self._making.is_kept(one):
+            attempt, _ = struck.get((OF_STEP, one.id), (0, ""))
+            if one.id in kept and attempt != one.attempt:
                 self._taking.add(one.id)
             else:
                 self._making.lose(one)

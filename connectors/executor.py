@@ -60,6 +60,8 @@ class Work(NamedTuple):
     """To be called where something is heard of it while it goes on; None: nobody listens."""
     described: Described[Any] | None = None
     """What the function says that is to be done; None: the function does it itself."""
+    number: int = 0
+    """What whoever watches the engine knows the execution by."""
 
     @property
     def name(self) -> str:

@@ -10,6 +10,7 @@ from connectors.kafka.alone import AloneMembership
 from connectors.kafka.membership import KafkaMembership
 from connectors.kafka.reader import KafkaReader
 from connectors.kafka.settings import KafkaSettings
+from connectors.looping import BEAT
 from connectors.source import Membership
 from engine.admission import (
     check_role,
@@ -85,7 +86,8 @@ async def assemble(
     Raises:
         PointsmanError: something is not as it must be; the message says what.
     """
-    known = Executors(executors)
+    beat = [0] * BEAT if beat is None else beat
+    known = Executors(executors, beat)
     check_executors(machines, known)
     await check_store(settings)
     await _check_early(settings, machines)
@@ -109,7 +111,7 @@ async def assemble(
         cluster=cluster,
         first=settings.first,
         observer=observer or Silent(),
-        beat=beat if beat is not None else [0, 0, 0, 0],
+        beat=beat,
         outbox_depth=outbox_depth,
         outlet=outlet,
         limits=settings.limits,

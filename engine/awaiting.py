@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from contextvars import Context
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -158,7 +159,8 @@ class Watch:
     def _begin(self) -> None:
         self._come.set()
         if self._looking is None or self._looking.done():
-            self._looking = asyncio.create_task(self._look_on(), name="watch")
+            # In a context of its own: who asks first may be an attempt at a step, and others wait by it, too.
+            self._looking = asyncio.create_task(self._look_on(), name="watch", context=Context())
 
     async def _look_on(self) -> None:
         pause = LOOK_SECONDS

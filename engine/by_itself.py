@@ -26,6 +26,8 @@ from statemachines.run import DeferredEvent, Run, Status
 OF_INSIDE, OF_ITSELF, OF_DEFERRED = 0, -1, -2
 """Instead of a position: of an event that a run has sent to another one; of a timer, or an event that a run has sent to
 itself; of an event that was deferred."""
+OF_STEP = -3
+"""The same of an attempt at a step, which is known by its execution (``connectors.looping``)."""
 
 _RUNNING = int(Status.RUNNING)
 STRIKES_MAX = 2

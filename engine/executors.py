@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, MutableSequence
 from typing import Any
 
 from connectors.commands import CommandExecutor
 from connectors.executor import Ended, LostError, Over, Running, StepExecutor, Work
-from connectors.functions import FunctionExecutor, tell_busy
+from connectors.functions import FunctionExecutor
+from connectors.looping import Stretches, tell_busy
 from engine.errors import UsageError
 from engine.guarded import Guarded, NoAttemptError
 from statemachines.command import Command
@@ -37,10 +38,11 @@ IN_THE_EXECUTOR = "such a function only says what is to be done, and what takes 
 
 
 class Executors:
-    """Those of one engine."""
+    """Those of one engine; ``beat`` is where its watchdog sees which step keeps the loop busy."""
 
-    def __init__(self, described: ByClass | None = None) -> None:
-        self._functions = FunctionExecutor()
+    def __init__(self, described: ByClass | None = None, beat: MutableSequence[int] | None = None) -> None:
+        self.stretches = Stretches(beat)
+        self._functions = FunctionExecutor(self.stretches)
         self._described: dict[type[Described[Any]], StepExecutor] = {
             Command: CommandExecutor(),
             **(described or {}),
@@ -62,8 +64,13 @@ class Executors:
         """Make an attempt; whatever goes wrong with that is how it ended."""
         try:
             executor = self._known(work.step)
-            running = executor.start(_complete(work))
-            return running if executor is self._functions else _guarded(work.step, running)
+            if executor is self._functions:
+                return executor.start(work)
+            self.stretches.begin(work.number)
+            try:
+                return _guarded(work.step, executor.start(_complete(work)))
+            finally:
+                self.stretches.end()
         except NoAttemptError as error:
             return Over(Ended(error=error, lost=True, final=True))
         except BaseException as error:  # noqa: BLE001 - functions and executors are user code
@@ -71,7 +78,7 @@ class Executors:
 
     def attach(self, work: Work) -> Attaching:
         """Go on with an attempt that another engine has begun, as soon as it is found."""
-        attaching = Attaching(self._known(work.step), work)
+        attaching = Attaching(self._known(work.step), work, self.stretches)
         self._looking.add(attaching.looking)
         attaching.looking.add_done_callback(self._looking.discard)
         return attaching
@@ -98,20 +105,24 @@ class Executors:
 class Attaching(Guarded):
     """An attempt that is looked for, and goes on once it was found; where nothing is known of it, it is lost."""
 
-    def __init__(self, executor: StepExecutor, work: Work) -> None:
+    def __init__(self, executor: StepExecutor, work: Work, stretches: Stretches) -> None:
         super().__init__(work.step)
         self.found: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done once it was found, and never where it is lost."""
         self._executor = executor
         self._work = work
+        self._stretches = stretches
         self.looking = asyncio.create_task(self._look(), name=f"looking for {work.step.name}")
 
     async def _look(self) -> None:
+        self._stretches.begin(self._work.number)
         try:
             work = _complete(self._work)
         except BaseException as error:  # noqa: BLE001 - what is to be done is said by user code
             self._lose(error)
             return
+        finally:
+            self._stretches.end()
         pause = ASK_AGAIN_SECONDS
         while True:
             try:

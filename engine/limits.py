@@ -67,7 +67,8 @@ class EngineLimits:
     complain_seconds: float = 60.0
     """How often a service that is away is spoken of."""
     handler_seconds_max: float = 30.0
-    """How long one record may keep the engine busy; then the watchdog ends it. 0: there is no watchdog."""
+    """How long one record, or a step in the loop at a stretch, may keep the engine busy; then the watchdog ends it. 0:
+    there is no watchdog."""
 
     def __post_init__(self) -> None:
         """A cache that is smaller than two batches would forget runs that are not durable yet."""

@@ -82,13 +82,16 @@ class Making:
         if left is not None and left <= 0:
             self._keep(self.outcomes.out_of_time(begun))
             return
+        self._executors.stretches.begin(begun.id)
         try:
             arguments = self.outcomes.arguments(begun, pulse.beat)
         except BaseException as error:  # noqa: BLE001 - the validators of contexts and results are user code
             self._keep(self.outcomes.failure(begun, Ended(error=error, final=True)))
             return
+        finally:
+            self._executors.stretches.end()
         key = arguments[-1].idempotency_key
-        running = self._executors.start(Work(step, arguments, key, begun.attempt, pulse.beat))
+        running = self._executors.start(Work(step, arguments, key, begun.attempt, pulse.beat, None, begun.id))
         self._watch(begun, step, running, pulse, left)
 
     def is_kept(self, begun: BegunExecution) -> bool:
@@ -100,13 +103,18 @@ class Making:
         """Go on with an attempt that another engine has begun, if there is one."""
         _, step = self.outcomes.meant(begun)
         left, pulse = self.outcomes.seconds_left(begun), Pulse(begun.progress)
+        self._executors.stretches.begin(begun.id)
         try:
             arguments = self.outcomes.arguments(begun, pulse.beat)
         except BaseException:  # noqa: BLE001 - the validators of contexts and results are user code
             self.lose(begun)
             return
+        finally:
+            self._executors.stretches.end()
         key = arguments[-1].idempotency_key
-        running = self._executors.attach(Work(step, arguments, key, begun.attempt, pulse.beat))
+        running = self._executors.attach(
+            Work(step, arguments, key, begun.attempt, pulse.beat, None, begun.id)
+        )
         going = self._watch(begun, step, running, pulse, left)
         running.found.add_done_callback(lambda _: going.attempt.count_anew())
         if begun.stopping:
@@ -132,7 +140,12 @@ class Making:
 
     def _end(self, going: Going, ended: Ended) -> None:
         if not going.told:
-            self._tell(going, ended)
+            # What a result is written down by is user code, too.
+            self._executors.stretches.begin(going.begun.id)
+            try:
+                self._tell(going, ended)
+            finally:
+                self._executors.stretches.end()
 
     def _tell(self, going: Going, ended: Ended) -> None:
         going.pulse.is_over = True

@@ -23,6 +23,8 @@ from datetime import datetime
 from typing import Any
 
 from engine import channels
+from engine.by_itself import OF_STEP
+from engine.crowded import Crowded
 from engine.executions import StepResult
 from engine.executors import Executors
 from engine.limits import SILENT_SECONDS, EngineLimits
@@ -86,6 +88,7 @@ class Steps:
         self._serving: asyncio.Task[None] | None = None
         self.breakers = self._making.breakers
         self._rooms = Rooms(self._limits, self.breakers)
+        self._crowded = Crowded()
         self._promises = Promises()
         self._looked_at = -self._limits.step_poll_seconds
         """When it was looked last for whatever may begin, and not only for those that are known to wait."""
@@ -148,6 +151,7 @@ class Steps:
             for machine in route.machines.values()
             for one in machine.pipeline.works
         }
+        self._rooms.load(self._kinds)
         self.breakers.load(
             (self._routes[pipeline].name, name, step.bounds.breaker)
             for (pipeline, name), step in self._kinds.items()
@@ -303,6 +307,7 @@ class Steps:
             self._spoke_at, self._making.has_news = time.monotonic(), False
             await store.hold(self._holder, self._instance, self.breakers.as_json())
             await self._put_back(store)
+            self._look_for_crowds()
             limited = [place for place, step in self._kinds.items() if step.bounds.limit is not None]
             if limited:
                 await store.limit_waiting(limited)
@@ -393,8 +398,12 @@ class Steps:
         )
         # What goes on here is not lost, also where another engine of the same name has taken this one for gone.
         lost = [one for one in found if self._going.at(one.address) is None]
+        kept = {one.id for one in lost if self._making.is_kept(one)}
+        # What no engine gets beyond is lost, though it may go on elsewhere.
+        struck = await store.strikes([OF_STEP]) if kept else {}
         for one in lost:
-            if self._making.is_kept(one):
+            attempt, _ = struck.get((OF_STEP, one.id), (0, ""))
+            if one.id in kept and attempt != one.attempt:
                 self._taking.add(one.id)
             else:
                 self._making.lose(one)
@@ -423,6 +432,12 @@ class Steps:
                     self._making.drop(one)
                 elif there[one.begun.id]:
                     self._making.stop(one)
+
+    def _look_for_crowds(self) -> None:
+        going = self._going
+        full = self._rooms.full(Taken(going.places, going.threads, len(going)))
+        names = {number: route.name for number, route in self._routes.items()}
+        self._crowded.look(full, ((one.place, one.begun.id) for one in going), self._kinds, names)
 
     def _allowed(self) -> dict[Place, Step[Any, Any]]:
         """Those of pipelines that are not paused."""

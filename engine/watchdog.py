@@ -1,4 +1,4 @@
-"""Ends an engine in which a handler never returns, and leaves a strike against the record.
+"""Ends an engine in which a handler never returns, or a step in its loop, and leaves a strike against that.
 
 Started by ``engine.watching`` as a file of its own (``python -I -S watchdog.py``), so that it costs little and
 needs nothing of the engine, which may hold its interpreter's lock for ever: in a regular expression, say. What
@@ -25,7 +25,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 LOOKS = 10
-"""How often to look, at least, within the time that a record may take."""
+"""How often to look, at least, within the time that a record or a step may take."""
 LOOK_SECONDS_MIN = 0.05
 LOOK_SECONDS_MAX = 1.0
 TRACE_SECONDS = 2.0
@@ -36,21 +36,27 @@ LOCK_SECONDS = 2.0
 """The engine itself may hold the lock; then it is ended first."""
 SAY_SECONDS = 2.0
 END_SECONDS = 1.0
+CALLS_MAX = 10
+"""So many calls are told of a step."""
 
-_BEAT = struct.Struct("4q")
+_BEAT = struct.Struct("6q")
 _FRAME = re.compile(r'^  File "(?P<file>.*)", line (?P<line>\d+|\?+) in (?P<name>.*)$', re.MULTILINE)
 _CALLS_HANDLERS = re.compile(r"[/\\]statemachines[/\\](handlers|wishes)\.py$")
 _VALIDATES = re.compile(r"[/\\]engine[/\\]batch\.py$")
+_CALLS_STEPS = re.compile(
+    r"[/\\](connectors[/\\]looping|engine[/\\](executors|outcomes)|statemachines[/\\]results)\.py$"
+)
 
 Beat = tuple[int, int, int, int]
 """Position, offset, what changes with each batch, and a run; the third is 0 where no handler is being called.
 
 A position of 0 or less is that of an event without one, and only then the run counts (``Batch`` in ``engine.batch``).
+That of a step says so, and its offset is the number of the execution.
 """
 
 
 class Patience:
-    """How long one record has kept a running engine busy."""
+    """How long one record, or one step, has kept a running engine busy."""
 
     def __init__(self, seconds_max: float, look_seconds: float) -> None:
         self._seconds_max = seconds_max
@@ -83,6 +89,8 @@ class Strike(NamedTuple):
     """It may work once the engine is gone."""
     run: tuple[str, str] | None = None
     """Of what a run takes by itself: pipeline and key."""
+    step: tuple[str, str, str, int] | None = None
+    """Of a step: pipeline, key, its name and the attempt."""
 
 
 class Watchdog:
@@ -104,7 +112,9 @@ class Watchdog:
                 return
 
     def _read_beat(self) -> Beat:
-        position, offset, at, run = _BEAT.unpack_from(self._beat)
+        position, offset, at, run, execution, since = _BEAT.unpack_from(self._beat)
+        if since:
+            return self._spec["of_step"], execution, since, 0
         return position, offset, at, run
 
     def _ended_within(self, seconds: float) -> bool:
@@ -116,7 +126,9 @@ class Watchdog:
 
     def _end(self, beat: Beat) -> bool:
         """End the engine; False where the handler returned meanwhile."""
-        handler = find_handler(self._ask_where())
+        trace = self._ask_where()
+        is_step = beat[0] == self._spec["of_step"]
+        handler = find_in_step(trace) if is_step else find_handler(trace)
         if self._ended_within(0):
             return True
         if self._read_beat() != beat:
@@ -150,6 +162,9 @@ class Watchdog:
                 self._ended_within(END_SECONDS)
 
     def _say(self, beat: Beat, handler: str, strike: Strike) -> None:
+        if beat[0] == self._spec["of_step"]:
+            self._say_of_step(handler, strike)
+            return
         what, fields = self._subject(beat, strike)
         event = "record" if beat[0] > 0 else "event"
         seconds = self._spec["seconds"]
@@ -162,6 +177,26 @@ class Watchdog:
             f"{handler} has not returned within {seconds:g} s on {what}, so the engine "
             f"is ended; nothing of the {event} is committed. {times}"
         )
+        self._speak(message, {**fields, "handler": handler})
+
+    def _say_of_step(self, handler: str, strike: Strike) -> None:
+        what, fields = "A step", dict[str, object]()
+        if strike.step is not None:
+            pipeline, key, step, attempt = strike.step
+            what = f"The step {step} of the {pipeline} {key!r}"
+            fields = {"pipeline": pipeline, "key": key, "step": step, "attempt": attempt}
+            after = f"Attempt {attempt} is lost with it, and counts."
+        else:
+            after = (
+                f"The attempt is lost with it, and counts; which one it is was not found out: {strike.lost}"
+            )
+        self._speak(
+            f"{what} has kept the engine's loop busy for {self._spec['seconds']:g} s, so the engine is ended. {after} "
+            f"It is in {handler}. What waits or computes for long belongs into a plain function, which has a thread.",
+            {**fields, "handler": handler},
+        )
+
+    def _speak(self, message: str, fields: dict[str, object]) -> None:
         if self._spec["json"]:
             line = {
                 "time": time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()),
@@ -169,7 +204,6 @@ class Watchdog:
                 "logger": "pointsman.watchdog",
                 "message": message,
                 **fields,
-                "handler": handler,
             }
             text = json.dumps(line)
         else:
@@ -230,6 +264,20 @@ def find_handler(trace: str) -> str:
     return _said(frames[at]) if at >= 0 else "A handler that is not written in Python"
 
 
+def find_in_step(trace: str) -> str:
+    """Where in a step the interpreter is, the innermost call first, from what ``faulthandler`` wrote."""
+    calls: list[str] = []
+    for found in _FRAME.finditer(trace):
+        if _CALLS_STEPS.search(found["file"]):
+            break
+        calls.append(_said(found.groupdict()))
+    if not calls:
+        return "what is not written in Python"
+    innermost, *others = calls
+    more = [*others[: CALLS_MAX - 1], "..."] if len(others) >= CALLS_MAX else others
+    return innermost + "".join(f", called by {one}" for one in more)
+
+
 def _calls_handlers(frame: dict[str, str]) -> bool:
     if _CALLS_HANDLERS.search(frame["file"]):
         return True
@@ -241,8 +289,9 @@ def _said(frame: dict[str, str]) -> str:
 
 
 def write_strike(spec: dict[str, Any], beat: Beat, handler: str) -> Strike:
-    """Count an end of an engine against a record, or an event that has none."""
+    """Count an end of an engine against a record, or an event that has none, or against an attempt at a step."""
     position, offset, _, run_number = beat
+    is_step = position == spec["of_step"]
     # Only now is it worth what it weighs.
     sys.path[:] = spec["path"]
     try:
@@ -256,6 +305,12 @@ def write_strike(spec: dict[str, Any], beat: Beat, handler: str) -> Strike:
         settings = {"application_name": "pointsman watchdog", "lock_timeout": f"{LOCK_SECONDS}s"}
         connection = await asyncpg.connect(spec["postgres"], timeout=STORE_SECONDS, server_settings=settings)
         try:
+            if is_step:
+                row = await connection.fetchrow(
+                    spec["sql_of_step"], position, offset, handler, timeout=STORE_SECONDS
+                )
+                gone = "it is over by now." if row is None else ""
+                return Strike(lost=gone, step=None if row is None else tuple(row))
             number = await connection.fetchval(spec["sql"], position, offset, handler, timeout=STORE_SECONDS)
             run = None
             if position < 0:

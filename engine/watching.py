@@ -22,8 +22,9 @@ from collections.abc import Iterator, Mapping, MutableSequence
 from pathlib import Path
 from typing import IO, Any, cast
 
+from connectors.looping import BEAT
 from connectors.source import Partition
-from engine.by_itself import OF_DEFERRED, OF_INSIDE, OF_ITSELF, STRIKES_MAX
+from engine.by_itself import OF_DEFERRED, OF_INSIDE, OF_ITSELF, OF_STEP, STRIKES_MAX
 from engine.errors import RefusedError
 from engine.observing import Silent
 from engine.store.queries import load
@@ -62,7 +63,7 @@ class Watched(Silent):
 
 @contextlib.contextmanager
 def watching(postgres: str, seconds_max: float, *, as_json: bool = False) -> Iterator[Watched]:
-    """While this lasts, this process is ended where a record keeps it busy for longer than ``seconds_max``.
+    """While this lasts, this process is ended where a record, or a step, keeps it busy for longer than ``seconds_max``.
 
     0 seconds: it is not watched. ``as_json`` is how the watchdog speaks on standard error.
 
@@ -70,7 +71,7 @@ def watching(postgres: str, seconds_max: float, *, as_json: bool = False) -> Ite
         RefusedError: the watchdog cannot be started.
     """
     if not seconds_max:
-        yield Watched([0, 0, 0, 0])
+        yield Watched([0] * BEAT)
         return
     with contextlib.ExitStack() as stack:
         shared, names, trace = (stack.enter_context(tempfile.TemporaryFile()) for _ in range(3))
@@ -90,6 +91,8 @@ def watching(postgres: str, seconds_max: float, *, as_json: bool = False) -> Ite
             "postgres": postgres,
             "sql": load("store")["add_strike"],
             "sql_of_run": load("store")["busy_run"],
+            "sql_of_step": load("store")["strike_step"],
+            "of_step": OF_STEP,
             "of_inside": {OF_INSIDE: EVENT_OF_ANOTHER, OF_ITSELF: OF_THE_RUN, OF_DEFERRED: WAITED},
             "strikes_max": STRIKES_MAX,
             "path": sys.path,
@@ -114,8 +117,8 @@ class _Keeper:
             self._start()
         except OSError as error:
             raise RefusedError(
-                f"The watchdog cannot be started: {error}. Without it, a handler that never returns stops the engine "
-                "for ever. To run without it, set POINTSMAN_LIMIT_HANDLER_SECONDS_MAX=0."
+                f"The watchdog cannot be started: {error}. Without it, a handler or a step that never returns stops "
+                "the engine for ever. To run without it, set POINTSMAN_LIMIT_HANDLER_SECONDS_MAX=0."
             ) from error
         self._thread.start()
 

@@ -5,6 +5,7 @@ The topic is named by the environment (``STUCK_TOPIC``), since each test has one
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -21,6 +22,7 @@ from pydantic import Field, field_validator
 from connectors.encode import STRUCTURED_HEADERS, encode_structured
 from connectors.source import Partition
 from engine.watching import watching
+from statemachines import Call, Command, Retry
 from statemachines.context import Context
 from statemachines.definition import Pipeline, Topic
 from statemachines.effects import Send
@@ -145,6 +147,67 @@ def late_on(topic: str) -> Pipeline[Notes]:
     return pipeline
 
 
+class Job(Context):
+    name: str = "job"
+
+    @field_validator("name")
+    @classmethod
+    def is_known(cls, name: str) -> str:
+        return name
+
+
+class Strange(Job):
+    """Can be made, and not be read again."""
+
+    @field_validator("name")
+    @classmethod
+    def is_known(cls, name: str) -> str:
+        while cls is not Strange:
+            pass
+        return name
+
+
+def working_on(topic: str, name: str, context: type[Job], function: Callable[..., Any]) -> Pipeline[Any]:
+    """Does one step, of which there are two attempts."""
+    pipeline = Pipeline(name, context, topics=[Topic(topic)])
+    work = pipeline.step(retry=Retry(attempts=2))(function)
+    working = pipeline.state("working", run=work, initial=True)
+    done, broken = pipeline.state("done", final=True), pipeline.state("broken", final=True)
+
+    def begin(event: Opened) -> Job:
+        return context(name=event.case)
+
+    begin.__annotations__["return"] = context
+    pipeline.start(Opened, begin)
+    working.on(work.done, to=done)
+    pipeline.on_failure(to=broken)
+    return pipeline
+
+
+def spins() -> None:
+    while True:
+        pass
+
+
+async def loops_in_step(job: Job, call: Call) -> int:
+    await asyncio.sleep(0)
+    spins()
+    return 1
+
+
+def loops_saying(job: Job, call: Call) -> Command[int]:
+    spins()
+    return Command(["true"], result=int)
+
+
+async def does(job: Strange, call: Call) -> int:
+    return 1
+
+
+TOPIC = os.environ.get("STUCK_TOPIC", "cases")
+spinning = working_on(TOPIC, "spinning", Job, loops_in_step)
+saying = working_on(TOPIC, "saying", Job, loops_saying)
+strange = working_on(TOPIC, "strange", Strange, does)
 stuck = stuck_on(os.environ.get("STUCK_TOPIC", "cases"))
 late = late_on(os.environ.get("STUCK_TOPIC", "cases"))
 

@@ -13,12 +13,14 @@ import pytest
 from connectors.executor import Ended
 from connectors.source import RawRecord
 from engine import executors as executors_module
+from engine.by_itself import OF_STEP
 from engine.executions import StepResult
 from engine.homes import HOMES
 from engine.limits import EngineLimits
 from engine.reading import history, list_runs, replay, verify
-from engine.store.connecting import Connection
+from engine.store.connecting import Connection, connect
 from engine.store.contract import StoreUnavailableError
+from engine.store.queries import load
 from engine.store.values import BegunExecution
 from statemachines.machine import compile_pipeline
 from tests.feeding import Feeding, event, feed
@@ -176,6 +178,29 @@ async def test_what_nobody_knows_of_is_lost(database: Database, reader: Connecti
         async with found_by(database, yard) as feeding:
             lost = await ended(feeding)
     assert (lost.event_type, lost.data["error"], lost.data["lost"]) == ("tried.step.haul", "LostError", True)
+
+
+async def test_what_has_kept_the_loop_of_an_engine_for_ever_is_lost_and_not_looked_for(
+    database: Database, reader: Connection, yard: Yard
+) -> None:
+    async with gone(database, yard):
+        number = await reader.fetchval("select id from pointsman.executions")
+        connection = await connect(database.engine_dsn)
+        try:
+            [told] = await connection.fetch(load("store")["strike_step"], OF_STEP, number, "says (x.py:1)")
+            assert tuple(told) == ("hauling", "l1", "haul", 1)
+        finally:
+            await connection.close()
+        async with feed(database, hauling(), limits=LIMITS, executors=executors_of(yard)) as feeding:
+            await feeding.begin_steps()
+            await heard(feeding)
+            await yard.until(2)
+            assert yard.asked == ["haul/1", "haul/2"]
+        # The next attempt may be gone on with.
+        async with found_by(database, yard):
+            assert yard.looked_for == ["haul/2"]
+    assert await rows(reader) == [("haul.ordered", "started"), ("tried.step.haul", "passed")]
+    await check_the_log(reader)
 
 
 async def test_what_cannot_be_found_out_is_asked_again(

@@ -195,6 +195,60 @@ async def test_what_a_run_takes_by_itself_is_a_dead_letter_too_after_it_has_ende
     assert replayed.is_equal, replayed
 
 
+BROKEN = "select key from pointsman.runs where configuration = 'broken'"
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "step", "where"),
+    [
+        pytest.param(
+            "spinning",
+            "loops_in_step",
+            r"spins \(.*tests/stuck\.py:\d+\), called by loops_in_step \(.*:\d+\)$",
+            id="an async step",
+        ),
+        pytest.param(
+            "saying",
+            "loops_saying",
+            r"spins \(.*\), called by loops_saying \(.*\)$",
+            id="a function that says what is to be done",
+        ),
+        pytest.param("strange", "does", r"is_known \(.*\)", id="the input of a step"),
+    ],
+)
+async def test_a_step_that_keeps_the_loop_ends_as_many_engines_as_it_has_attempts(
+    kafka: Kafka,
+    topic: TopicFactory,
+    database: Database,
+    reader: Connection,
+    pipeline: str,
+    step: str,
+    where: str,
+) -> None:
+    name = await topic("cases")
+    await publish(kafka.bootstrap, name, value("case.opened", "a"))
+    module = f"tests.stuck:{pipeline}"
+    for attempt in (1, 2):
+        code, spoken = await run_engine(kafka, name, database, module=module)
+        assert code == -signal.SIGKILL, spoken
+        words = last_words(spoken)
+        told = {field: words[field] for field in ("pipeline", "key", "step", "attempt")}
+        assert told == {"pipeline": pipeline, "key": "a", "step": step, "attempt": attempt}
+        assert str(words["message"]).startswith(
+            f"The step {step} of the {pipeline} 'a' has kept the engine's loop busy for 1 s, so the engine is ended. "
+            f"Attempt {attempt} is lost with it, and counts. It is in "
+        )
+        assert re.match(where, str(words["handler"]))
+    code, spoken = await run_engine(kafka, name, database, module=module, enough=BROKEN)
+    assert code == 0, spoken
+    assert await ask(database, "select type from pointsman.events order by sequence") == [
+        ("case.opened",),
+        (f"tried.step.{step}",),
+        (f"failed.step.{step}",),
+    ]
+    assert (await verify(reader, name)).is_clean
+
+
 async def test_an_engine_is_not_ended_in_a_redriven_record_for_ever(
     kafka: Kafka, topic: TopicFactory, database: Database
 ) -> None:

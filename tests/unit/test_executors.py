@@ -17,8 +17,9 @@ import pytest
 
 from connectors.commands import CommandExecutor
 from connectors.executor import CancelledError, Ended, LostError, Over, Running, Work
-from connectors.functions import BLOCKS_SECONDS, FunctionExecutor
+from connectors.functions import FunctionExecutor
 from connectors.kafka.settings import KafkaSettings
+from connectors.looping import BLOCKS_SECONDS
 from engine.assembly import EngineSettings, assemble
 from engine.attempts import Attempt
 from engine.cli.definitions import load_executors

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import faulthandler
+import re
 import tempfile
 from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import field_validator
 
+from connectors.executor import Work
 from connectors.source import RawRecord
 from engine.batch import Batch
+from engine.executors import Executors
 from engine.routing import Loaded, make_routes
-from engine.watchdog import Patience, find_handler
+from engine.watchdog import Patience, find_handler, find_in_step
 from statemachines.context import Context
 from statemachines.definition import Pipeline, Topic
 from statemachines.effects import Publish
@@ -165,6 +168,21 @@ def test_where_the_trace_is_cut_off_the_outermost_call_that_is_left_is_named() -
     act(recurses, "recurses", Nothing(), EVENT, "k")
     assert find_handler(Where.text).startswith(f"deeper ({__file__}:")
     assert find_handler(Where.text).endswith("or what called it,")
+
+
+async def test_in_a_step_all_calls_are_told_the_innermost_first() -> None:
+    async def works(_context: Any, _call: Any) -> None:
+        deeper(1)
+
+    step: Any = Pipeline("bells", Nothing).step()(works)
+    await Executors().start(Work(step, (None, None), "k", 1)).released
+    assert re.fullmatch(
+        r"note \(.*\), called by deeper \(.*\), called by deeper \(.*\), called by works \(.*\)",
+        find_in_step(Where.text),
+    )
+    assert find_in_step("") == "what is not written in Python"
+    endless = "".join(f'  File "x.py", line {line} in f\n' for line in range(100))
+    assert find_in_step(endless).endswith(", called by f (x.py:9), called by ...")
 
 
 def test_without_a_trace_the_handler_stays_unnamed() -> None:

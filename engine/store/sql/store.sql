@@ -309,8 +309,10 @@ from pointsman.runs r join pointsman.events e on e.run = r.id and e.sequence = r
 where r.held > 0 and r.definition = any ($2::int[]) and e.kind = any ($3::smallint[])
 
 -- name: strikes_of
--- Those of events without a position, too: whoever holds the homes of their runs may change at any time.
-select position, "offset", strikes, handler from pointsman.strikes where position = any ($1::int[]) or position <= 0
+-- Those of events without a position, too: whoever holds the homes of their runs may change at any time. Those of steps are
+-- told only where they are asked for.
+select position, "offset", strikes, handler from pointsman.strikes
+where position = any ($1::int[]) or position between -2 and 0
 
 -- name: add_strike
 insert into pointsman.strikes (position, "offset", strikes, handler) values ($1, $2, 1, $3)
@@ -320,6 +322,26 @@ returning strikes
 
 -- name: busy_run
 select p.name, r.key from pointsman.runs r join pointsman.pipelines p on p.id = r.pipeline where r.id = $1
+
+-- name: strike_step
+-- Which attempt has kept an engine's loop busy for too long: whoever takes the run over takes it for lost, also where what it
+-- has begun may go on. Those of executions that are over are forgotten.
+with busy as (
+    select e.id, p.name, r.key, e.step, e.attempt
+    from pointsman.executions e
+    join pointsman.runs r on r.id = e.run
+    join pointsman.pipelines p on p.id = e.pipeline
+    where e.id = $2
+), over as (
+    delete from pointsman.strikes s
+    where s.position = $1 and not exists (select from pointsman.executions e where e.id = s."offset")
+), struck as (
+    insert into pointsman.strikes (position, "offset", strikes, handler)
+    select $1, b.id, b.attempt, $3 from busy b
+    on conflict (position, "offset") do update
+    set strikes = excluded.strikes, handler = excluded.handler, at = now()
+)
+select name, key, step, attempt from busy
 
 -- name: forget_strikes
 delete from pointsman.strikes s using unnest($1::int[], $2::bigint[]) as gone (position, "offset")

@@ -4,7 +4,8 @@
 ``fail``      the attempt has failed: it is tried again as the step's strategy says, or has failed for good
 
 Both come out of the inbox, and become the event that an attempt of a function would have become. So one thing is taken,
-once; what comes after it is void.
+once; what comes after it is void. What an attempt before the current one has made is taken, too, as long as its run
+waits for the step; that it has failed matters to nobody any more.
 """
 
 from __future__ import annotations
@@ -68,7 +69,9 @@ class Completing:
         number, sequence, index, step, attempt = body["execution"]
         where = route.pipeline, body["key"], number, sequence, index
         asked = Token(body["token"], *where, step, attempt, waits=True)
-        if run is None or run.id != asked.run or known != asked:
+        if run is None or run.id != asked.run:
+            return await self._refuse(command, asked, route, run, batch)
+        if known != asked and not await self._is_taken_late(command, asked, route, run):
             return await self._refuse(command, asked, route, run, batch)
         if run.definition not in route.machines:
             sentence = (
@@ -83,6 +86,14 @@ class Completing:
             return Completed(False, f"{_name(asked, route)} is not completed, and still waits: {error}.")
         batch.meet_results([result])
         return self._became(asked, route, run, batch, result)
+
+    async def _is_taken_late(self, command: Command, asked: Token, route: Route, run: Run) -> bool:
+        """Whether an attempt that is not waited for any more has made something, and its run waits for another one."""
+        execution = read_memory(run.memory).execution(_execution(asked).id)
+        if command.command != "complete" or execution is None or execution.stopping or execution.is_given_up:
+            return False
+        key = idempotency_key(route.newest, asked.key, run.generation, _execution(asked))
+        return await self._store.completion_of(asked.run, f"{key}/{asked.attempt}/") is None
 
     def _result(self, command: Command, body: Mapping[str, Any], begun: BegunExecution) -> StepResult:
         """The event that says it. Raises ResultError: it is no result of the step."""
@@ -118,7 +129,7 @@ class Completing:
     ) -> Completed:
         """Note what comes too late as void, and say why."""
         machine = route.newest
-        execution = Execution(asked.sequence, asked.number, asked.step, "")
+        execution = _execution(asked)
         of = await self._store.run_by_id(asked.run)
         assert of is not None, "a token is that of an execution of a run"
         key = idempotency_key(machine, asked.key, of.generation, execution)
@@ -147,9 +158,13 @@ class Completing:
         return Completed(False, f"{said}. Nothing was changed.", known_as)
 
 
+def _execution(asked: Token) -> Execution:
+    return Execution(asked.sequence, asked.number, asked.step, "")
+
+
 def _begun(asked: Token, route: Route, run: Run) -> BegunExecution:
     address = asked.run, run.definition, 0, asked.sequence, asked.number
-    execution = read_memory(run.memory).execution(f"{asked.sequence}.{asked.number}")
+    execution = read_memory(run.memory).execution(_execution(asked).id)
     begun = BegunExecution(
         0, route.pipeline, run.key, run.generation, *address, asked.step, asked.attempt, "", b""
     )

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from pydantic import BaseModel, Field
+from tenacity import wait_fixed
 
 from statemachines.context import Context
 from statemachines.definition import Pipeline
@@ -80,12 +81,21 @@ def note_failure(loan: Loan, failed: StepFailed) -> None:
 
 
 def lending_pipeline(
-    *, within: timedelta | None = None, attempts: int = 3, undone: bool = False, version: int = 1
+    *,
+    within: timedelta | None = None,
+    attempts: int = 3,
+    undone: bool = False,
+    version: int = 1,
+    pause: timedelta | None = None,
 ) -> Pipeline[Loan]:
-    """Reviewed outside, then granted; or failed, or withdrawn. ``undone``: what was reviewed is closed again then."""
-    flow = Pipeline("lending", Loan, version=version, topics=[TOPIC], closed="restart")
+    """Reviewed outside, then granted; or failed, or withdrawn. ``undone``: what was reviewed is closed again then.
 
-    @flow.step(retry=Retry(attempts=attempts, wait=exponential(1, 60)), at_once=2)
+    ``pause`` is between attempts; None: a minute at most.
+    """
+    flow = Pipeline("lending", Loan, version=version, topics=[TOPIC], closed="restart")
+    wait = exponential(1, 60) if pause is None else wait_fixed(pause)
+
+    @flow.step(retry=Retry(attempts=attempts, wait=wait), at_once=2)
     async def review(loan: Loan, call: Call) -> Verdict | Later:
         del loan
         WORLD.calls.append(call)

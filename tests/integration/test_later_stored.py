@@ -317,8 +317,11 @@ async def test_show_history_and_explain_tell_of_what_goes_on_outside(
         assert (heard.outcome, heard.token, heard.until) == ("outside", TOKEN, step.until)
         key = world.calls[0].idempotency_key
         by_key = await explain(reader, "default", event_id=key)
-        assert by_key.notes[-1].startswith(
+        assert by_key.notes[-2].startswith(
             f"Attempt 1 goes on outside, to be completed by the token '{TOKEN}', by "
+        )
+        assert by_key.notes[-1] == (
+            "It is not known what was done of it: the compensation close is to undo it if the run is undone."
         )
         by_id = await explain(reader, "default", event_id=f"{key}/1/waits")
         assert by_id.answers[0].current.sentence.startswith(

@@ -23,7 +23,7 @@ import asyncio
 import base64
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,7 @@ import orjson
 from connectors.source import RawRecord, Record
 from engine import channels
 from engine.batch import Batch
+from engine.breakers import Told
 from engine.cancelling import CANCEL
 from engine.command_words import run_command
 from engine.committer import Committer
@@ -104,8 +105,11 @@ class Commands:
         committer: Committer,
         limits: EngineLimits,
         outlet: Outlet,
+        hear: Callable[[Told], None],
     ) -> None:
+        """``hear`` is called with what breakers are to know of attempts that went on outside."""
         self._store = store
+        self._hear = hear
         self._topics = topics
         self._routes = {route.pipeline: route for route in routes}
         self._committer = committer
@@ -183,7 +187,13 @@ class Commands:
         except (LostRunsError, RefusedByStoreError):
             self._committer.forget(batch)
             return False
+        self._tell_of(batch)
         return True
+
+    def _tell_of(self, batch: Batch) -> None:
+        """What is durable by now is told to breakers."""
+        for told in batch.told:
+            self._hear(told)
 
     async def _take(self, command: Command) -> Command | None:
         """Take a command up; returns the one that goes on with what it has begun, if there is more to do."""
@@ -212,6 +222,7 @@ class Commands:
                     await self._discard(command, error)
                     return None
             else:
+                self._tell_of(batch)
                 if command.command in PIPELINE_WHATS:
                     await self._committer.learn_pauses()
                 return batch.commit.followed_by

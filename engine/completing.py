@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from connectors.executor import Ended
 from engine.batch import Batch
+from engine.breakers import Told
 from engine.committer import Committer
 from engine.executions import StepResult
 from engine.inside import result_arrival
@@ -85,6 +86,8 @@ class Completing:
         except ResultError as error:
             return Completed(False, f"{_name(asked, route)} is not completed, and still waits: {error}.")
         batch.meet_results([result])
+        failure = OutsideError(body["error"]) if command.command == "fail" else None
+        batch.told.append(Told(begun.address, self._outcomes.meant(begun)[1], failure, outside=True))
         return self._became(asked, route, run, batch, result)
 
     async def _is_taken_late(self, command: Command, asked: Token, route: Route, run: Run) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 
 from connectors.executor import Ended, LostError, Running, Work
 from engine.attempts import Attempt
-from engine.breakers import Breakers
+from engine.breakers import Breakers, Told
 from engine.executions import StepResult
 from engine.executors import NOT_KNOWN, Executors
 from engine.going import AllGoing, Going, Results
@@ -127,7 +127,7 @@ class Making:
         )
         going = Going(begun, step, attempt, pulse, is_kept=self.is_kept(begun))
         self.going.add(going)
-        self.breakers.begin(begun.id, step)
+        self.breakers.begin(begun.address, step)
         return going
 
     def _end(self, going: Going, ended: Ended) -> None:
@@ -158,7 +158,12 @@ class Making:
     def _hear(self, going: Going, ended: Ended) -> None:
         """Have its breaker hear how an attempt ended."""
         is_known = not (ended.lost or going.stopping or going.unwanted)
-        if self.breakers.hear(going.begun.id, going.step, ended.error, is_known=is_known):
+        is_handed_over = isinstance(ended.result, Later)
+        self.hear(Told(going.begun.address, going.step, ended.error, is_known, is_handed_over))
+
+    def hear(self, told: Told) -> None:
+        """Have the breaker of a step hear what is told of it."""
+        if self.breakers.hear(told):
             # Who looks at the breakers is to see it at once.
             self.has_news = True
             self.wanted.set()

@@ -23,6 +23,7 @@ from datetime import datetime
 from typing import Any
 
 from engine import channels
+from engine.breakers import Told
 from engine.executions import StepResult
 from engine.executors import Executors
 from engine.limits import SILENT_SECONDS, EngineLimits
@@ -198,6 +199,10 @@ class Steps:
         await self._making.end()
         if self._store is not None:
             await self._save(self._store)
+
+    def hear(self, told: Told) -> None:
+        """Have the breaker of a step hear of an attempt that went on outside, and was completed."""
+        self._making.hear(told)
 
     def check(self) -> None:
         """See to it that attempts are begun. Raises StoreError: the store broke away."""

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 from tenacity import wait_fixed
 
+from statemachines.bounds import Breaker
 from statemachines.context import Context
 from statemachines.definition import Pipeline
 from statemachines.done import Done
@@ -87,6 +88,7 @@ def lending_pipeline(
     undone: bool = False,
     version: int = 1,
     pause: timedelta | None = None,
+    breaker: Breaker | None = None,
 ) -> Pipeline[Loan]:
     """Reviewed outside, then granted; or failed, or withdrawn. ``undone``: what was reviewed is closed again then.
 
@@ -95,7 +97,7 @@ def lending_pipeline(
     flow = Pipeline("lending", Loan, version=version, topics=[TOPIC], closed="restart")
     wait = exponential(1, 60) if pause is None else wait_fixed(pause)
 
-    @flow.step(retry=Retry(attempts=attempts, wait=wait), at_once=2)
+    @flow.step(retry=Retry(attempts=attempts, wait=wait), at_once=2, breaker=breaker)
     async def review(loan: Loan, call: Call) -> Verdict | Later:
         del loan
         WORLD.calls.append(call)

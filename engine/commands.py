@@ -36,7 +36,6 @@ from engine.breakers import Told
 from engine.cancelling import CANCEL
 from engine.command_words import run_command
 from engine.committer import Committer
-from engine.completing import COMPLETES
 from engine.draining import Draining, write_row
 from engine.envelope import decode_headers
 from engine.inside import inner_arrival
@@ -53,6 +52,7 @@ from engine.stuck import failure_in
 from engine.telling import kind_of
 from engine.unsticking import skip_failed
 from engine.waiting import with_deferred
+from statemachines.effects import COMPLETES
 from statemachines.limits import FOLLOWING_MAX
 from statemachines.memory import read_memory
 from statemachines.outcome import Reason
@@ -117,7 +117,7 @@ class Commands:
         self._outlet = outlet
         self._draining = Draining(store, topics, committer, limits)
         self._sent = SentEvents(store, self._routes, committer, outlet)
-        self._operating = Operating(store, topics, self._routes, committer, self._draining)
+        self._operating = Operating(store, topics, self._routes, committer, self._draining, limits)
         self.homes: list[int] = []
         """The homes whose runs' events are taken here."""
         self.takes_events = True
@@ -157,7 +157,7 @@ class Commands:
         if events:
             await self._sent.take(events)
         may = [one for one in commands if one.command != "event" and self._may_be_taken(one)]
-        for several in in_portions(may):
+        for several in in_portions(await self._operating.but_unheard_of(may)):
             together = len(several) > 1 and await self._take_together(several)
             for command in () if together else several:
                 following = await self._take(command)

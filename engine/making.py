@@ -17,7 +17,7 @@ from engine.attempts import Attempt
 from engine.breakers import Breakers, Told
 from engine.executions import StepResult
 from engine.executors import NOT_KNOWN, Executors
-from engine.going import AllGoing, Going, Results
+from engine.going import Address, AllGoing, Going, Results
 from engine.limits import EngineLimits
 from engine.outcomes import Outcomes
 from engine.progress import LastWords
@@ -59,15 +59,20 @@ class Making:
     def begin_all(self, begun: Iterable[BegunExecution]) -> bool:
         """Begin these; whether all could: none does once the engine is to stop, or while one of before goes on here.
 
-        That may have failed for good and begin anew, or was taken for lost elsewhere.
+        That may have failed for good and begin anew, or was taken for lost elsewhere. Nor is anything undone that an
+        attempt goes on to do here, though another one had done it.
         """
         could = True
         for one in begun:
-            if self.going.at(one.address) is None and not self.is_stopping:
-                self.begin(one)
-            else:
+            if self.is_stopping or self.going.at(one.address) is not None or self._is_being_done(one.undone):
                 could = False
+            else:
+                self.begin(one)
         return could
+
+    def _is_being_done(self, address: Address | None) -> bool:
+        going = None if address is None else self.going.at(address)
+        return going is not None and not going.told
 
     def begin(self, begun: BegunExecution) -> None:
         """Make an attempt whose row says that it is ours; or tell at once what became of it, where none is made."""

@@ -256,8 +256,7 @@ class Steps:
             if going is not None:
                 self._making.stop(going)
         self._promises.kept(commit)
-        for begun in commit.begun:
-            self._making.begin(begun)
+        self._making.begin_all(commit.begun)
         if results or commit.executions_asked or commit.executions_over:
             self._wanted.set()
 

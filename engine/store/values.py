@@ -289,6 +289,12 @@ class BegunExecution(NamedTuple):
         """What the row is known by that holds it: (run, sequence, number)."""
         return self.run, self.sequence, self.number
 
+    @property
+    def undone(self) -> tuple[int, int, int] | None:
+        """The same of the execution that it undoes; None: it is of a step."""
+        sequence, _, number = self.of.partition(".")
+        return (self.run, int(sequence), int(number)) if self.of else None
+
 
 class Promised(NamedTuple):
     """An attempt that begins as soon as what asks for it is durable, with whoever commits that."""

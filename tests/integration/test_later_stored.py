@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -16,7 +18,8 @@ from engine.reading import (
     show,
 )
 from engine.store.connecting import Connection
-from tests.feeding import feed
+from statemachines.step import Call
+from tests.feeding import STEP_SECONDS_MAX, Feeding, feed
 from tests.lending import Verdict, World, clear, lending_pipeline
 from tests.lent import (
     TOKEN,
@@ -36,6 +39,12 @@ from tests.services import Database
 def world() -> Iterator[World]:
     yield clear()
     clear()
+
+
+async def turn(feeding: Feeding) -> None:
+    """Wait until it was looked once more what may begin."""
+    feeding.steps.turned.clear()
+    await asyncio.wait_for(feeding.steps.turned.wait(), STEP_SECONDS_MAX)
 
 
 async def test_what_goes_on_outside_waits_as_a_row_and_takes_no_room(
@@ -242,6 +251,44 @@ async def test_what_an_earlier_attempt_has_made_is_taken_as_long_as_the_step_is_
     [run] = await list_runs(reader, "default")
     assert run.context["verdict"] == VERDICT
     assert world.made == [("l1", Verdict(by="bo", amount=5))], "it is known what was made"
+    await check_the_log(reader, **options)
+
+
+async def test_it_is_not_undone_while_a_later_attempt_that_was_begun_goes_on(
+    database: Database, reader: Connection, world: World
+) -> None:
+    options: dict[str, Any] = {"within": timedelta(days=10), "attempts": 2, "undone": True}
+    begun, may_end = asyncio.Event(), asyncio.Event()
+
+    async def heeds_nothing(_call: Call) -> Verdict:
+        begun.set()
+        while not may_end.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await may_end.wait()
+        return Verdict(by="cy", amount=9)
+
+    async def is_withdrawn() -> bool:
+        return await states(reader) == {"l1": "withdrawn"}
+
+    async with feed(database, lending_pipeline(**options)) as feeding:
+        await waits(feeding)
+        world.script.append(heeds_nothing)
+        feeding.clock.now += timedelta(days=11)
+        await feeding.begin_steps()
+        while not begun.is_set():
+            await feeding.take_results()
+            await turn(feeding)
+        await complete(feeding, TOKEN, VERDICT)
+        await feeding.records(told("withdrawn"))
+        assert await states(reader) == {"l1": "$compensating"}
+        for _ in range(10):
+            await turn(feeding)
+        made = [*world.made]
+        may_end.set()
+        assert made == []
+        await feeding.steps.close()
+        await take_until(feeding, is_withdrawn)
+    assert world.made == [("l1", Verdict(by="bo", amount=5))]
     await check_the_log(reader, **options)
 
 

@@ -2,6 +2,8 @@
 
 A command ends with its attempt: where that takes too long or is not wanted any more, and where the engine ends or is
 killed, all processes of its group are ended (``command_guard.py`` sees to that).
+
+The code that it ends with is its word. What one did that a signal ended, or whose output is no result, nobody knows.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from connectors.executor import CancelledError, Ended, Running, WithinEngine, Wo
 from connectors.functions import InTask
 from statemachines.call import Beat
 from statemachines.command import Command, CommandError, CommandOutputError
+from statemachines.failing import describe
 
 R = TypeVar("R")
 OUTPUT_BYTES_MAX = 1_000_000
@@ -82,15 +85,19 @@ async def run_command(command: Command[R], *, beat: Beat | None = None) -> R:
         return cast("R", None)
     try:
         return cast("R", adapter.validate_json(written))
-    except ValidationError as error:
-        found = "; ".join(
-            f"{'.'.join(map(str, one['loc'])) or 'it'}: {one['msg']}" for one in error.errors()[:3]
-        )
+    except Exception as error:  # noqa: BLE001 - validators of results are user code
         message = (
-            f"what {name} wrote to standard output is not its result ({found}): it has to be one JSON document and "
-            f"nothing else, and begins with {written[:80]!r}. What it has to say besides belongs to standard error"
+            f"what {name} wrote to standard output is not its result ({_wrong_with(error)}): it has to be one JSON "
+            f"document and nothing else, and begins with {written[:80]!r}. What it has to say besides belongs to "
+            "standard error"
         )
         raise CommandOutputError(message, code=code, stderr=said) from None
+
+
+def _wrong_with(error: Exception) -> str:
+    if not isinstance(error, ValidationError):
+        return describe(error, "its validator")
+    return "; ".join(f"{'.'.join(map(str, one['loc'])) or 'it'}: {one['msg']}" for one in error.errors()[:3])
 
 
 async def _ended(command: Command[Any], beat: Beat | None) -> Ended:
@@ -98,6 +105,11 @@ async def _ended(command: Command[Any], beat: Beat | None) -> Ended:
         return Ended(await run_command(command, beat=beat))
     except asyncio.CancelledError:
         return Ended(error=CancelledError("it was cancelled"))
+    except CommandOutputError as error:
+        # It was done, or ended for what it wrote, and would write that again.
+        return Ended(error=error, lost=True, final=True)
+    except CommandError as error:
+        return Ended(error=error, lost=error.signal is not None)
     except BaseException as error:  # noqa: BLE001 - validators of results are user code
         return Ended(error=error)
 

@@ -17,6 +17,7 @@ from datetime import datetime
 from connectors.decode import Decoded, Unreadable, decode, decode_each
 from connectors.source import Record
 from engine.arrival import Arrival
+from engine.breakers import Told
 from engine.by_itself import OF_INSIDE
 from engine.dispositions import Disposition
 from engine.executions import StepResult, told_token
@@ -61,6 +62,8 @@ class Batch(Pausing):
         self.began = time.perf_counter()
         self.arrivals: list[Arrival] = []
         self._cluster = cluster
+        self.told: list[Told] = []
+        """What breakers are to hear of once it is durable: of attempts that went on outside."""
 
     def take_arrivals(self) -> list[Arrival]:
         """What was read since the last time, and has not met its runs."""

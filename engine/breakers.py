@@ -1,6 +1,10 @@
 """Breakers: what steps depend on is left alone while it is out of order. Each engine has its own.
 
-A breaker is closed; opens after failures in a row; and after a while lets one attempt through, which decides.
+A breaker is closed; opens after failures in a row; and after a while lets one attempt through, which decides. Where
+that does not end, another one is let through after as long again; whichever of them ends decides.
+
+An attempt that hands its work over has done so well, which says nothing of that work: what is told of it by its token
+is heard as well, by the engine that takes that up.
 """
 
 from __future__ import annotations
@@ -8,10 +12,10 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
-from datetime import datetime
+from collections.abc import Callable, Hashable, Iterable
+from datetime import datetime, timedelta
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -24,6 +28,8 @@ log = logging.getLogger("pointsman.engine")
 
 ERROR_CHARACTERS_MAX = 200
 """So much is kept of the error that opened one."""
+TRIALS_MAX = 100
+"""So many attempts that were let through, and have not ended, are known; of more, the last."""
 
 
 class State(Enum):
@@ -40,8 +46,24 @@ class Heard(Enum):
 
     WELL = "well"
     ILL = "ill"
+    HANDED_OVER = "handed over"
+    """It goes on outside, and is heard of again once it is completed."""
     NOTHING = "nothing"
     """It was stopped, or lost."""
+
+
+class Told(NamedTuple):
+    """How an attempt at a step ended, or that it goes on outside."""
+
+    attempt: Hashable
+    """The execution that it is at, of which one attempt goes on at a time."""
+    step: Step[Any, Any]
+    error: BaseException | None = None
+    is_known: bool = True
+    """Whether that says something: it was neither lost nor stopped."""
+    is_handed_over: bool = False
+    outside: bool = False
+    """Whether it went on outside, and was completed."""
 
 
 class Circuit:
@@ -50,11 +72,14 @@ class Circuit:
     def __init__(self, breaker: Breaker, clock: Callable[[], datetime]) -> None:
         self.breaker = breaker
         self._clock = clock
-        self._failed_at: deque[float] = deque(maxlen=breaker.failures)
-        """When attempts failed, as long as none has succeeded since."""
+        self._failed_at: deque[tuple[float, bool]] = deque(maxlen=breaker.failures)
+        """When attempts failed, and whether outside, as long as none has succeeded since."""
         self._opened_at: float | None = None
-        self._trial: int | None = None
-        """The attempt that decides whether it closes."""
+        self._is_of_outside = False
+        """Whether it was opened by what failed outside, so that handing over more does not close it."""
+        self._trials: dict[Hashable, None] = {}
+        """The attempts that were let through since it opened, of which the next one that ends decides."""
+        self._tries_again_at = 0.0
         self.since = clock()
         self.error = ""
         """What opened it last."""
@@ -78,50 +103,75 @@ class Circuit:
     def failures(self) -> int:
         """How many there were in a row that count now."""
         after = time.monotonic() - self.breaker.within.total_seconds()
-        return sum(at > after for at in self._failed_at)
+        return sum(at > after for at, _ in self._failed_at)
 
     def room(self, many: int) -> int:
         """How many attempts may begin, of so many for which there is room."""
         match self.state:
             case State.CLOSED:
                 return many
-            case State.HALF_OPEN if self._trial is None:
+            case State.HALF_OPEN if self._may_try:
                 return min(many, 1)
             case _:
                 return 0
 
-    def begin(self, attempt: int) -> None:
-        """An attempt begins; it is the one that decides, if it is waited for one."""
-        if self.state is State.HALF_OPEN and self._trial is None:
-            self._trial = attempt
+    @property
+    def _may_try(self) -> bool:
+        return not self._trials or time.monotonic() >= self._tries_again_at
 
-    def hear(self, attempt: int, heard: Heard, error: BaseException | None = None) -> bool:
-        """Take note of how an attempt ended; whether the breaker is open where it was closed, or the other way."""
+    def begin(self, attempt: Hashable, timeout: timedelta | None = None) -> None:
+        """An attempt begins, which ends within its ``timeout``; it is one that decides, if it is waited for one."""
+        if self.state is not State.HALF_OPEN or not self._may_try:
+            return
+        self._trials[attempt] = None
+        if len(self._trials) > TRIALS_MAX:
+            del self._trials[next(iter(self._trials))]
+        longest = max(self.breaker.open_for, timeout or self.breaker.open_for)
+        self._tries_again_at = time.monotonic() + longest.total_seconds()
+
+    def hear(
+        self, attempt: Hashable, heard: Heard, error: BaseException | None = None, *, outside: bool = False
+    ) -> bool:
+        """Take note of how an attempt ended; whether the breaker is open where it was closed, or the other way.
+
+        ``outside``: it went on there, and was completed.
+        """
         if self._opened_at is not None:
             # What had begun before it opened says nothing that is not known.
-            return attempt == self._trial and self._decide(heard, error)
+            return attempt in self._trials and self._decide(attempt, heard, error, outside=outside)
         if heard is Heard.WELL:
             self._failed_at.clear()
+        elif heard is Heard.HANDED_OVER:
+            kept = [one for one in self._failed_at if one[1]]
+            self._failed_at.clear()
+            self._failed_at += kept
         elif heard is Heard.ILL:
-            self._failed_at.append(time.monotonic())
+            self._failed_at.append((time.monotonic(), outside))
             if self.failures >= self.breaker.failures:
-                self._open(error)
+                self._open(error, outside=any(one[1] for one in self._failed_at))
                 return True
         return False
 
-    def _decide(self, heard: Heard, error: BaseException | None) -> bool:
-        self._trial = None
+    def _decide(self, attempt: Hashable, heard: Heard, error: BaseException | None, *, outside: bool) -> bool:
+        if heard is Heard.NOTHING:
+            del self._trials[attempt]
+            self._tries_again_at = 0.0
+            return False
+        if heard is Heard.HANDED_OVER and self._is_of_outside:
+            return False
+        self._trials.clear()
         if heard is Heard.ILL:
-            self._open(error)
-        elif heard is Heard.WELL:
-            self._opened_at = None
-            self._failed_at.clear()
-            self.since, self.error = self._clock(), ""
-            log.info("the breaker %s has closed: an attempt has succeeded", self.breaker.name)
-        return heard is not Heard.NOTHING
+            self._open(error, outside=outside)
+            return True
+        self._opened_at, self._is_of_outside = None, False
+        self._failed_at.clear()
+        self.since, self.error = self._clock(), ""
+        log.info("the breaker %s has closed: an attempt has succeeded", self.breaker.name)
+        return True
 
-    def _open(self, error: BaseException | None) -> None:
+    def _open(self, error: BaseException | None, *, outside: bool) -> None:
         self._opened_at = time.monotonic()
+        self._is_of_outside |= outside
         self.since = self._clock()
         self.error = printable(f"{type(error).__name__}: {_text_of(error)}")[:ERROR_CHARACTERS_MAX]
         log.warning(
@@ -163,27 +213,25 @@ class Breakers:
         """The one that is meant; None: none is."""
         return None if breaker is None else self._circuits.get(breaker.name)
 
-    def begin(self, attempt: int, step: Step[Any, Any]) -> None:
+    def begin(self, attempt: Hashable, step: Step[Any, Any]) -> None:
         """An attempt at a step begins."""
         circuit = self.of(step.bounds.breaker)
         if circuit is not None:
-            circuit.begin(attempt)
+            circuit.begin(attempt, step.timeout)
 
-    def hear(
-        self, attempt: int, step: Step[Any, Any], error: BaseException | None, *, is_known: bool
-    ) -> bool:
-        """An attempt at a step has ended; whether its breaker has opened or closed by that.
-
-        ``is_known``: whether that says something: it was neither lost nor stopped.
-        """
-        breaker = step.bounds.breaker
+    def hear(self, told: Told) -> bool:
+        """An attempt at a step has ended, or was handed over; whether its breaker has opened or closed by that."""
+        breaker = told.step.bounds.breaker
         circuit = self.of(breaker)
         if circuit is None or breaker is None:
             return False
-        if not is_known:
-            return circuit.hear(attempt, Heard.NOTHING)
-        is_well = error is None or not breaker.counts(error, step.retry.unless)
-        return circuit.hear(attempt, Heard.WELL if is_well else Heard.ILL, error)
+        if not told.is_known:
+            return circuit.hear(told.attempt, Heard.NOTHING)
+        if told.is_handed_over:
+            return circuit.hear(told.attempt, Heard.HANDED_OVER)
+        is_well = told.error is None or not breaker.counts(told.error, told.step.retry.unless)
+        heard = Heard.WELL if is_well else Heard.ILL
+        return circuit.hear(told.attempt, heard, told.error, outside=told.outside)
 
     def are_open(self) -> dict[str, bool]:
         """By name, whether it is open, or half-open."""

@@ -23,7 +23,7 @@ import asyncio
 import base64
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,10 +32,10 @@ import orjson
 from connectors.source import RawRecord, Record
 from engine import channels
 from engine.batch import Batch
+from engine.breakers import Told
 from engine.cancelling import CANCEL
 from engine.command_words import run_command
 from engine.committer import Committer
-from engine.completing import COMPLETES
 from engine.draining import Draining, write_row
 from engine.envelope import decode_headers
 from engine.inside import inner_arrival
@@ -52,6 +52,7 @@ from engine.stuck import failure_in
 from engine.telling import kind_of
 from engine.unsticking import skip_failed
 from engine.waiting import with_deferred
+from statemachines.effects import COMPLETES
 from statemachines.limits import FOLLOWING_MAX
 from statemachines.memory import read_memory
 from statemachines.outcome import Reason
@@ -104,8 +105,11 @@ class Commands:
         committer: Committer,
         limits: EngineLimits,
         outlet: Outlet,
+        hear: Callable[[Told], None],
     ) -> None:
+        """``hear`` is called with what breakers are to know of attempts that went on outside."""
         self._store = store
+        self._hear = hear
         self._topics = topics
         self._routes = {route.pipeline: route for route in routes}
         self._committer = committer
@@ -113,7 +117,7 @@ class Commands:
         self._outlet = outlet
         self._draining = Draining(store, topics, committer, limits)
         self._sent = SentEvents(store, self._routes, committer, outlet)
-        self._operating = Operating(store, topics, self._routes, committer, self._draining)
+        self._operating = Operating(store, topics, self._routes, committer, self._draining, limits)
         self.homes: list[int] = []
         """The homes whose runs' events are taken here."""
         self.takes_events = True
@@ -153,7 +157,7 @@ class Commands:
         if events:
             await self._sent.take(events)
         may = [one for one in commands if one.command != "event" and self._may_be_taken(one)]
-        for several in in_portions(may):
+        for several in in_portions(await self._operating.but_unheard_of(may)):
             together = len(several) > 1 and await self._take_together(several)
             for command in () if together else several:
                 following = await self._take(command)
@@ -183,7 +187,13 @@ class Commands:
         except (LostRunsError, RefusedByStoreError):
             self._committer.forget(batch)
             return False
+        self._tell_of(batch)
         return True
+
+    def _tell_of(self, batch: Batch) -> None:
+        """What is durable by now is told to breakers."""
+        for told in batch.told:
+            self._hear(told)
 
     async def _take(self, command: Command) -> Command | None:
         """Take a command up; returns the one that goes on with what it has begun, if there is more to do."""
@@ -212,6 +222,7 @@ class Commands:
                     await self._discard(command, error)
                     return None
             else:
+                self._tell_of(batch)
                 if command.command in PIPELINE_WHATS:
                     await self._committer.learn_pauses()
                 return batch.commit.followed_by

@@ -3,17 +3,21 @@
 ``complete``  the attempt has made this
 ``fail``      the attempt has failed: it is tried again as the step's strategy says, or has failed for good
 
-Both come out of the inbox, and become the event that an attempt of a function would have become. So one thing is taken,
-once; what comes after it is void.
+Both come out of the inbox, from whoever does the work, or from the run itself, which an event has told. They become the
+event that an attempt of a function would have become. So one thing is taken, once; what comes after it is void. What an
+attempt before the current one has made is taken, too, as long as its run waits for the step; that it has failed matters
+to nobody any more.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from connectors.executor import Ended
 from engine.batch import Batch
+from engine.breakers import Told
 from engine.committer import Committer
 from engine.executions import StepResult
 from engine.inside import result_arrival
@@ -32,7 +36,7 @@ from statemachines.results import ResultError, idempotency_key
 from statemachines.run import Run, Status
 from statemachines.step import Step
 
-COMPLETES = frozenset({"complete", "fail"})
+log = logging.getLogger("pointsman.engine")
 
 
 class Completed(NamedTuple):
@@ -65,10 +69,12 @@ class Completing:
 
         ``run`` is that of its key, and ``known`` what its token completes, as the store has both now.
         """
-        number, sequence, index, step, attempt = body["execution"]
-        where = route.pipeline, body["key"], number, sequence, index
-        asked = Token(body["token"], *where, step, attempt, waits=True)
-        if run is None or run.id != asked.run or known != asked:
+        asked = _asked(body, route, run, known)
+        if asked is None:
+            return _unknown(command, body, route)
+        if run is None or run.id != asked.run:
+            return await self._refuse(command, asked, route, run, batch)
+        if known != asked and not await self._is_taken_late(command, asked, route, run):
             return await self._refuse(command, asked, route, run, batch)
         if run.definition not in route.machines:
             sentence = (
@@ -82,7 +88,17 @@ class Completing:
         except ResultError as error:
             return Completed(False, f"{_name(asked, route)} is not completed, and still waits: {error}.")
         batch.meet_results([result])
+        failure = OutsideError(body["error"]) if command.command == "fail" else None
+        batch.told.append(Told(begun.address, self._outcomes.meant(begun)[1], failure, outside=True))
         return self._became(asked, route, run, batch, result)
+
+    async def _is_taken_late(self, command: Command, asked: Token, route: Route, run: Run) -> bool:
+        """Whether an attempt that is not waited for any more has made something, and its run waits for another one."""
+        execution = read_memory(run.memory).execution(_execution(asked).id)
+        if command.command != "complete" or execution is None or execution.stopping or execution.is_given_up:
+            return False
+        key = idempotency_key(route.newest, asked.key, run.generation, _execution(asked))
+        return await self._store.completion_of(asked.run, f"{key}/{asked.attempt}/") is None
 
     def _result(self, command: Command, body: Mapping[str, Any], begun: BegunExecution) -> StepResult:
         """The event that says it. Raises ResultError: it is no result of the step."""
@@ -118,7 +134,7 @@ class Completing:
     ) -> Completed:
         """Note what comes too late as void, and say why."""
         machine = route.newest
-        execution = Execution(asked.sequence, asked.number, asked.step, "")
+        execution = _execution(asked)
         of = await self._store.run_by_id(asked.run)
         assert of is not None, "a token is that of an execution of a run"
         key = idempotency_key(machine, asked.key, of.generation, execution)
@@ -147,9 +163,44 @@ class Completing:
         return Completed(False, f"{said}. Nothing was changed.", known_as)
 
 
+def is_of_run(body: Mapping[str, Any]) -> bool:
+    """Whether a run says it of a step of its own: which one its token tells, or is to tell."""
+    return "execution" not in body
+
+
+def _asked(body: Mapping[str, Any], route: Route, run: Run | None, known: Token | None) -> Token | None:
+    """What is to be completed; None: nobody knows."""
+    token, key = body["token"], body["key"]
+    if not is_of_run(body):
+        number, sequence, index, step, attempt = body["execution"]
+        return Token(token, route.pipeline, key, number, sequence, index, step, attempt, waits=True)
+    if known is not None:
+        is_own = (known.pipeline, known.key) == (route.pipeline, key)
+        return known._replace(waits=True) if is_own else None
+    for one in () if run is None else read_memory(run.memory).executions:
+        assert run is not None, "it remembers something"
+        if idempotency_key(route.newest, key, run.generation, one) == token:
+            where = route.pipeline, key, run.id, one.sequence, one.number
+            return Token(token, *where, one.step, one.attempt, waits=True)
+    return None
+
+
+def _unknown(command: Command, body: Mapping[str, Any], route: Route) -> Completed:
+    said = (
+        f"No step of the run {body['key']!r} of {route.name} waits to be completed by the token {body['token']!r}, or "
+        "ever has. Nothing was changed."
+    )
+    log.warning("%s It was asked for by %s, %s", said, command.who, command.why)
+    return Completed(False, said)
+
+
+def _execution(asked: Token) -> Execution:
+    return Execution(asked.sequence, asked.number, asked.step, "")
+
+
 def _begun(asked: Token, route: Route, run: Run) -> BegunExecution:
     address = asked.run, run.definition, 0, asked.sequence, asked.number
-    execution = read_memory(run.memory).execution(f"{asked.sequence}.{asked.number}")
+    execution = read_memory(run.memory).execution(_execution(asked).id)
     begun = BegunExecution(
         0, route.pipeline, run.key, run.generation, *address, asked.step, asked.attempt, "", b""
     )

@@ -34,6 +34,8 @@ class EngineLimits:
     """How long a command may wait where its notification was lost."""
     inbox_seconds_max: float = 2.0
     """After taking up commands for as long, events have their turn, and the other commands wait in their table."""
+    inbox_token_seconds: float = 10.0
+    """How long what a run says of a step of its own waits until its token is known; then nobody knows it."""
     drain_events_max: int = 100
     """Events that waited behind a hold taken up in one commit, if ``batch_bytes_max`` allows; then the next ones."""
     timer_poll_seconds: float = 0.05

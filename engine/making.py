@@ -14,10 +14,10 @@ from typing import Any
 
 from connectors.executor import Ended, LostError, Running, Work
 from engine.attempts import Attempt
-from engine.breakers import Breakers
+from engine.breakers import Breakers, Told
 from engine.executions import StepResult
 from engine.executors import NOT_KNOWN, Executors
-from engine.going import AllGoing, Going, Results
+from engine.going import Address, AllGoing, Going, Results
 from engine.limits import EngineLimits
 from engine.outcomes import Outcomes
 from engine.progress import LastWords
@@ -59,15 +59,20 @@ class Making:
     def begin_all(self, begun: Iterable[BegunExecution]) -> bool:
         """Begin these; whether all could: none does once the engine is to stop, or while one of before goes on here.
 
-        That may have failed for good and begin anew, or was taken for lost elsewhere.
+        That may have failed for good and begin anew, or was taken for lost elsewhere. Nor is anything undone that an
+        attempt goes on to do here, though another one had done it.
         """
         could = True
         for one in begun:
-            if self.going.at(one.address) is None and not self.is_stopping:
-                self.begin(one)
-            else:
+            if self.is_stopping or self.going.at(one.address) is not None or self._is_being_done(one.undone):
                 could = False
+            else:
+                self.begin(one)
         return could
+
+    def _is_being_done(self, address: Address | None) -> bool:
+        going = None if address is None else self.going.at(address)
+        return going is not None and not going.told
 
     def begin(self, begun: BegunExecution) -> None:
         """Make an attempt whose row says that it is ours; or tell at once what became of it, where none is made."""
@@ -135,7 +140,7 @@ class Making:
         )
         going = Going(begun, step, attempt, pulse, is_kept=self.is_kept(begun))
         self.going.add(going)
-        self.breakers.begin(begun.id, step)
+        self.breakers.begin(begun.address, step)
         return going
 
     def _end(self, going: Going, ended: Ended) -> None:
@@ -171,7 +176,12 @@ class Making:
     def _hear(self, going: Going, ended: Ended) -> None:
         """Have its breaker hear how an attempt ended."""
         is_known = not (ended.lost or going.stopping or going.unwanted)
-        if self.breakers.hear(going.begun.id, going.step, ended.error, is_known=is_known):
+        is_handed_over = isinstance(ended.result, Later)
+        self.hear(Told(going.begun.address, going.step, ended.error, is_known, is_handed_over))
+
+    def hear(self, told: Told) -> None:
+        """Have the breaker of a step hear what is told of it."""
+        if self.breakers.hear(told):
             # Who looks at the breakers is to see it at once.
             self.has_news = True
             self.wanted.set()

@@ -26,11 +26,11 @@ from engine.log import (
     microseconds,
     postgres_time,
 )
-from engine.publications import asked_effects, instant_of, publish, sent_value
+from engine.publications import asked_effects, completion, instant_of, publish, sent_value
 from engine.routing import Route
 from engine.settling import Settling
 from engine.store.values import SentEvent
-from statemachines.effects import Asked, Publication
+from statemachines.effects import COMPLETES, Asked, Publication
 from statemachines.events import Address, Envelope
 from statemachines.machine import Machine
 from statemachines.memory import Delayed
@@ -294,6 +294,8 @@ class Moves(Settling):
             if one.what == "send" and one.key is not None and not one.due:
                 body = one.key.encode() + b"\0" + sent_value(one, address, cause, self._instant)
                 self.commit.sent.append(SentEvent(one.pipeline or address.pipeline, one.key, body))
+            elif one.what in COMPLETES:
+                self.commit.completed.append(completion(one, address, cause))
         return asked_effects(effects, asked, address) if asked else effects
 
     def _text(self, text: str) -> bytes:

@@ -14,6 +14,7 @@ What became of each is kept beside what it did, in the same transaction (``Opera
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,8 +25,9 @@ from engine.arrival import Arrival
 from engine.batch import Batch
 from engine.command_words import resume_command, run_command
 from engine.committer import Committer
-from engine.completing import COMPLETES, Completing
+from engine.completing import Completing, is_of_run
 from engine.draining import Draining, write_row
+from engine.limits import EngineLimits
 from engine.log import PIPELINE_PAUSED, Kind
 from engine.mapping import MappingRuns
 from engine.operators import cancellation, command_id, operators_arrival
@@ -36,6 +38,7 @@ from engine.store.values import Command, Hold, Operation, Pause, Release
 from engine.unsticking import STUCK_WHATS, Unsticking
 from engine.waiting import with_deferred
 from statemachines.durations import told_time
+from statemachines.effects import COMPLETES
 from statemachines.memory import read_memory
 from statemachines.outcome import Reason, Refused
 from statemachines.run import Run, Status
@@ -55,8 +58,12 @@ class Operating:
         routes: Mapping[int, Route],
         committer: Committer,
         draining: Draining,
+        limits: EngineLimits,
     ) -> None:
         self._store = store
+        self._limits = limits
+        self._unheard_of: dict[int, float] = {}
+        """Commands that wait for their tokens to be heard of, and since when."""
         self._topics = topics
         self._routes = routes
         self._committer = committer
@@ -112,6 +119,26 @@ class Operating:
             became = await self._completing.take(command, body, route, run, tokens.get(body["token"]), batch)
             _note(command, body, run, batch, Answer(became.done, became.sentence, event_id=became.event_id))
         batch.rest()
+
+    async def but_unheard_of(self, commands: Sequence[Command]) -> list[Command]:
+        """These, without those by which runs complete what they have not heard of yet as going on outside.
+
+        They wait for that, but not for ever: the event may come before the engine's commit, and it may be a mistake.
+        """
+        bodies = {one.id: orjson.loads(one.body) for one in commands if one.command in COMPLETES}
+        tokens = {number: body["token"] for number, body in bodies.items() if is_of_run(body)}
+        if not tokens:
+            self._unheard_of = {}
+            return [*commands]
+        known, now = await self._store.find_tokens([*tokens.values()]), time.monotonic()
+        since = {
+            number: self._unheard_of.get(number, now)
+            for number, token in tokens.items()
+            if token not in known
+        }
+        waits = {number for number, at in since.items() if now - at < self._limits.inbox_token_seconds}
+        self._unheard_of = {number: since[number] for number in waits}
+        return [one for one in commands if one.id not in waits]
 
     def refuse(self, command: Command, batch: Batch, error: str) -> None:
         """Say of what the store does not take that it is not done; of an event, by a dead letter."""

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 from tenacity import RetryCallState
 
-from connectors.executor import Ended
+from connectors.executor import Ended, LostError
 from engine.executions import StepResult
 from engine.raised import FailedAttempts
 from engine.routing import Route
@@ -134,7 +134,9 @@ class Outcomes:
         how = (
             f"an attempt at {what} timed out ({error})" if ended.timed_out else f"an attempt at {what} raised"
         )
-        how = f"an attempt at {what} was lost" if ended.lost else how
+        if ended.lost:
+            so_far = "was lost" if isinstance(error, LostError) else "failed, and nobody knows what it did"
+            how = f"an attempt at {what} {so_far}"
         known = {"pipeline": self._routes[begun.pipeline].name, "run": begun.key}
         self._failed_attempts.tell(
             level, f"{how}; {so}", {**known, "step": begun.step, "attempt": begun.attempt}, error

@@ -18,8 +18,9 @@ import orjson
 from connectors.encode import STRUCTURED_HEADERS
 from engine.log import microseconds
 from engine.outbox import OutRecord
+from engine.store.values import SentCompletion
 from statemachines.compact import dumps_compact
-from statemachines.effects import Asked, Publication
+from statemachines.effects import COMPLETES, Asked, Publication
 from statemachines.events import Address, Envelope, Groups, kept_text
 from statemachines.memory import DELAYED_IDS_FROM, time_of
 
@@ -83,6 +84,8 @@ def _asked(one: Asked, address: Address) -> dict[str, Any]:
         return {"cancel": one.id}
     if one.what in ("stop", "settle"):
         return {one.what: one.type, "type": one.type, "id": execution_id(one.id, address)}
+    if one.what in COMPLETES:
+        return {one.what: one.type, "type": one.type, "data": orjson.Fragment(one.data), "name": one.id}
     form: dict[str, Any] = {one.what: one.topic or one.type, "type": one.type}
     derive = kept_text if one.what == "step" else Address.derive_text
     form["id"] = derive(address, DELAYED_IDS_FROM + one.number)
@@ -114,6 +117,14 @@ def sent_value(one: Asked, address: Address, cause: Envelope, at: Instant) -> by
     [record] = publish([Publication("", one.type, address.key, one.data)], address, cause, at, number)[1]
     assert record.value is not None, "it is an event"
     return record.value
+
+
+def completion(one: Asked, address: Address, cause: Envelope) -> SentCompletion:
+    """What a run says of a step of its own, as it is put into the inbox: the command that its token takes."""
+    said = "error" if one.what == "fail" else "result"
+    body = _dumps({"key": address.key, "token": one.id, said: orjson.Fragment(one.data)})
+    who, why = f"the run {address.key!r}", f"on {cause.type} {cause.id!r}"
+    return SentCompletion(address.pipeline, one.what, body, who, why, one.id)
 
 
 @lru_cache(maxsize=_FRAMES_MAX)

@@ -96,7 +96,13 @@ class Session:
             self.store, self._topics, parts.cluster, parts.clock, parts.observer, parts.beat, engine.weighed
         )
         self._commands = Commands(
-            self.store, self._topics, self._routes, self._committer, parts.limits, parts.outlet
+            self.store,
+            self._topics,
+            self._routes,
+            self._committer,
+            parts.limits,
+            parts.outlet,
+            self._steps.hear,
         )
         backlog = Backlog(parts.reader, self.store, self._topics, parts.limits, parts.clock)
         self._timers = Timers(self.store, self._routes, backlog, parts.limits, parts.clock)

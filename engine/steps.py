@@ -23,6 +23,7 @@ from datetime import datetime
 from typing import Any
 
 from engine import channels
+from engine.breakers import Told
 from engine.by_itself import OF_STEP
 from engine.crowded import Crowded
 from engine.executions import StepResult
@@ -203,6 +204,10 @@ class Steps:
         if self._store is not None:
             await self._save(self._store)
 
+    def hear(self, told: Told) -> None:
+        """Have the breaker of a step hear of an attempt that went on outside, and was completed."""
+        self._making.hear(told)
+
     def check(self) -> None:
         """See to it that attempts are begun. Raises StoreError: the store broke away."""
         if self._serving is not None and self._serving.done() and not self._serving.cancelled():
@@ -255,8 +260,7 @@ class Steps:
             if going is not None:
                 self._making.stop(going)
         self._promises.kept(commit)
-        for begun in commit.begun:
-            self._making.begin(begun)
+        self._making.begin_all(commit.begun)
         if results or commit.executions_asked or commit.executions_over:
             self._wanted.set()
 

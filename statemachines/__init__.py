@@ -6,7 +6,7 @@ from statemachines.context import Context
 from statemachines.definition import Pipeline, State, Topic
 from statemachines.described import Described
 from statemachines.done import Done
-from statemachines.effects import Cancel, Compensate, Effect, Out, Publish, Raise, Send, Settle
+from statemachines.effects import Cancel, Compensate, Complete, Effect, Out, Publish, Raise, Send, Settle
 from statemachines.events import After, Cancelled, Event, Failed, StepFailed
 from statemachines.guards import has_tag, in_state
 from statemachines.later import Later, OutsideError
@@ -27,6 +27,7 @@ __all__ = [
     "CommandOutputError",
     "Compensate",
     "Compensation",
+    "Complete",
     "Context",
     "Defer",
     "DefinitionError",

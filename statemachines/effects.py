@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     from statemachines.definition import State
     from statemachines.events import Event
+    from statemachines.step import Step
+
+R = TypeVar("R")
 
 
 class Publish(NamedTuple):
@@ -97,7 +100,32 @@ class Settle:
     scope: State[Any] | str | None = None
 
 
-Effect = Publish | Raise | Send | Cancel | Compensate | Settle
+@dataclass(frozen=True, slots=True)
+class Complete(Generic[R]):
+    """Say how a step of this run ended that goes on outside: an event has told it.
+
+        return Complete(review, event.token, event.review)
+        return Complete(review, event.token, error=event.message)
+
+    It is as if it were completed by its token from outside, in a transition of its own, once this one is durable. What
+    is not waited for any more is void.
+
+    Args:
+        step: the step, or the compensation, that has returned ``Later``.
+        token: what it returned in that.
+        result: what it has made, as its annotation says.
+        error: why the attempt has failed; None: it has not.
+    """
+
+    step: Step[Any, R]
+    token: str
+    result: R | None = None
+    error: str | None = None
+
+
+COMPLETES = frozenset({"complete", "fail"})
+"""What an ``Asked`` is that comes of it."""
+Effect = Publish | Raise | Send | Cancel | Compensate | Settle | Complete[Any]
 Out = None | Effect | Iterable[Effect]
 """What an action returns: nothing, one effect, or several."""
 
@@ -115,14 +143,15 @@ class Asked(NamedTuple):
     """What a transition asked for beside publications, as it is logged."""
 
     what: str
-    """``send``, ``timer``, ``step``, ``stop``, ``settle`` or ``cancel``; or ``publish``, later."""
+    """``send``, ``timer``, ``step``, ``stop``, ``settle``, ``complete``, ``fail`` or ``cancel``; or ``publish``,
+    later."""
     type: str = ""
     """Of an event; or the name of a step, or of a compensation."""
     data: bytes = b""
-    """JSON."""
+    """JSON; of ``complete`` the result, of ``fail`` the error."""
     id: str = ""
     """What ``Cancel`` calls it by; of ``stop`` and ``settle``: the id of the execution; of a compensation: that of what
-    it undoes."""
+    it undoes; of ``complete`` and ``fail``: the token."""
     pipeline: str = ""
     """Empty: that of the run that sends it."""
     key: str | None = None

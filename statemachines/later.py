@@ -36,18 +36,25 @@ class Later:
 
 def mistake_in(later: Later) -> str:
     """Why that is not to be waited for, in a sentence without its beginning; empty: it is."""
-    token: Any = later.token
-    if not isinstance(token, str) or not 0 < len(token) <= TOKEN_CHARACTERS_MAX or not token.isprintable():
-        return (
-            f"returned Later with the token {token!r:.80}: that is a text of at most {TOKEN_CHARACTERS_MAX} "
-            "characters, all of them printable, and not empty"
-        )
+    mistake = mistake_in_token(later.token)
+    if mistake:
+        return f"returned Later with {mistake}"
     within: Any = later.within
     if within is None:
         return ""
     if not isinstance(within, timedelta) or not timedelta(0) < within <= timedelta(days=DELAY_DAYS_MAX):
         return f"returned Later(within={within!r:.80}): that is a time of at most {DELAY_DAYS_MAX} days, and above 0"
     return ""
+
+
+def mistake_in_token(token: Any) -> str:
+    """Why nothing is completed by that, as the end of a sentence; empty: it may be."""
+    if isinstance(token, str) and 0 < len(token) <= TOKEN_CHARACTERS_MAX and token.isprintable():
+        return ""
+    return (
+        f"the token {token!r:.80}: that is a text of at most {TOKEN_CHARACTERS_MAX} characters, all of them printable, "
+        "and not empty"
+    )
 
 
 def without_later(annotation: Any) -> Any:

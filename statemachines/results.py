@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from functools import lru_cache
-from typing import Any, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from pydantic import ModelWrapValidatorHandler, model_validator
 from pydantic_core import from_json
@@ -26,10 +26,12 @@ from statemachines.events import (
 )
 from statemachines.failing import check_exact, describe_invalid, printable
 from statemachines.later import Later, mistake_in
-from statemachines.machine import Machine
 from statemachines.memory import DELAYED_IDS_FROM, Execution, microseconds_of
 from statemachines.step import TIMED_OUT, Step, error_name
 from statemachines.undoing import ENDED
+
+if TYPE_CHECKING:
+    from statemachines.machine import Machine
 
 C = TypeVar("C", bound=Context)
 FROZEN_KEPT_MAX = 1_000
@@ -51,7 +53,7 @@ def done_event(
     Raises:
         ResultError: it is not what the step's annotation says, or does not come back as that once it was stored.
     """
-    said = {"execution": execution.id, "attempt": attempt, "data": _stored(step, data)}
+    said = {"execution": execution.id, "attempt": attempt, "data": stored(step, data)}
     return f"{STEP_DONE}{step.name}", said
 
 
@@ -85,13 +87,13 @@ def stopped_event(
     """
     said = {"execution": execution.id, "attempt": execution.attempt, "how": how}
     if how == ENDED:
-        said["data"] = _stored(step, data)
+        said["data"] = stored(step, data)
     elif isinstance(data, Later) and not mistake_in(data):
         said["token"] = data.token
     return f"{STEP_STOPPED}{step.name}", said
 
 
-def _stored(step: Step[Any, Any], data: Any) -> Any:
+def stored(step: Step[Any, Any], data: Any) -> Any:
     """What a step returned, as the log has it. Raises ResultError."""
     try:
         adapter = step.adapter

@@ -19,12 +19,15 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Protocol, Self, TypeVar
 
+import orjson
+
 from statemachines.call import Call
 from statemachines.definition import State
+from statemachines.effects import Asked
 from statemachines.events import Envelope
 from statemachines.handlers import validated
 from statemachines.interpreter import step as take
-from statemachines.later import Later
+from statemachines.later import Later, OutsideError
 from statemachines.machine import Machine
 from statemachines.memory import Execution, read_memory
 from statemachines.occurrence import Occurrence
@@ -60,6 +63,7 @@ class StepCase:
     run: Run | None
     now: datetime
     outcome: Outcome | None
+    followed: list[tuple[str, Outcome]]
 
     def step_done(self, step: Step[Any, R], result: R, *, state: State[Any] | str | None = None) -> Self:
         """A step that the run has asked for returns this.
@@ -225,6 +229,28 @@ class StepCase:
         among: tuple[Execution, ...] | None = None,
     ) -> Self:
         execution = self._execution(step, state, self.executions if among is None else among)
+        self._forget()
+        self.outcome = self._take_end(execution, kind, ending)[1]
+        return self
+
+    def _complete(self, asked: Iterable[Asked]) -> None:
+        """What actions say of steps by their tokens; what the run does not wait for is void."""
+        steps = {one.name: one for one in self.machine.pipeline.works}
+        for one in asked:
+            execution = next((found for found in self.executions if found.token == one.id), None)
+            step, said = steps[one.type], orjson.loads(one.data)
+            if execution is None:
+                continue
+            if one.what == "fail":
+                failing = partial(failed_event, step, error=OutsideError(said), attempts=execution.attempt)
+                self.followed.append(self._take_end(execution, "failed", failing))
+            else:
+                made = step.adapter.validate_python(said)
+                doing = partial(done_event, step, attempt=execution.attempt, data=made)
+                self.followed.append(self._take_end(execution, "done", doing))
+
+    def _take_end(self, execution: Execution, kind: str, ending: _Ending) -> tuple[str, Outcome]:
+        """The run takes the event that tells how an execution ended; its type, and what became of it."""
         assert self.run is not None, "a step was asked for by a run"
         event_type, data = ending(execution=execution)
         source = f"/pointsman/{self.machine.namespace}/{self.machine.name}"
@@ -236,12 +262,10 @@ class StepCase:
             key = envelope.key or ""
             return Occurrence(envelope, key, b"", self.now, event, error, data=data, delayed=execution)
 
-        self._forget()
         first, second = (take(self.machine, self.run, occurrence()) for _ in range(2))
         self._compare_outcomes(event_type, first, second)
-        self.outcome = first
         self._settle(first, occurrence())
-        return self
+        return event_type, first
 
     def _execution(
         self, step: Step[Any, Any], state: State[Any] | str | None, among: tuple[Execution, ...]

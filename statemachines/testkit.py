@@ -23,7 +23,7 @@ from pydantic import ValidationError
 from statemachines.cancelling import cancel
 from statemachines.context import Context
 from statemachines.definition import Pipeline, State
-from statemachines.effects import Asked, Publication, Publish
+from statemachines.effects import COMPLETES, Asked, Publication, Publish
 from statemachines.events import Cancelled, Envelope, Event, is_internal
 from statemachines.following import Following, fall_due, follow, wakes_at
 from statemachines.handlers import HandlerError
@@ -99,6 +99,8 @@ class Case(StepCase, Generic[C]):
         """What they asked for beside: events to this run and others, timers, and what was called off."""
         self.followed: list[tuple[str, Outcome]] = []
         """What the run took by itself since: types of deferred events, events to itself and timers, with their ends."""
+        self._completing: list[Asked] = []
+        """What actions have said of steps, and the run has not taken."""
         self._last: Event | None = None
         self._seen: set[bytes] = set()
         """Digests of what was taken, by whatever generation; the engine asks the log for older ones."""
@@ -145,7 +147,10 @@ class Case(StepCase, Generic[C]):
         return [] if self.run is None else [one.envelope.type for one in self.run.deferred]
 
     def when(self, *events: Event) -> Case[C]:
-        """Events come, one after the other; after each the run takes what it takes by itself."""
+        """Events come, one after the other; after each the run takes what it takes by itself.
+
+        Where an action says by ``Complete`` how a step ended, that follows; with an error, it is not tried again.
+        """
         self._forget()
         for event in events:
             self._events += 1
@@ -291,6 +296,7 @@ class Case(StepCase, Generic[C]):
             case Moved():
                 self.published += outcome.publications
                 self.sent += outcome.asked
+                self._completing += [one for one in outcome.asked if one.what in COMPLETES]
                 self.run = run_after(self.run, outcome, self.key, occurrence.digest, occurrence.now)
                 if occurrence.digest:
                     self._seen.add(occurrence.digest)
@@ -315,6 +321,8 @@ class Case(StepCase, Generic[C]):
             if first is None or second is None:
                 for occurrence in onward:
                     self._settle(step(self.machine, self.run, occurrence), occurrence)
+                completing, self._completing = self._completing, []
+                self._complete(completing)
                 return
             self._compare_outcomes(first.occurrence.envelope.type, first.outcome, second.outcome)
             if first.goes_onward(self.run) or onward:

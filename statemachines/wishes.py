@@ -7,11 +7,13 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from statemachines.checks.names import wrong_with_topic
+from statemachines.compact import dumps_compact
 from statemachines.definition import State
 from statemachines.effects import (
     Asked,
     Cancel,
     Compensate,
+    Complete,
     Publication,
     Publish,
     Raise,
@@ -20,11 +22,14 @@ from statemachines.effects import (
 )
 from statemachines.events import Event, type_of
 from statemachines.failing import HandlerError, check_exact, printable
+from statemachines.later import mistake_in_token
 from statemachines.limits import EFFECTS_MAX, KEY_BYTES_MAX
 from statemachines.outcome import Reason
 from statemachines.patterns import is_pattern
+from statemachines.results import ResultError, stored
+from statemachines.step import Step
 
-_RETURNS = "an action returns None, an effect (Publish, Raise, Send, Cancel, Compensate, Settle) or several"
+_RETURNS = "an action returns None, an effect (Publish, Raise, Send, Cancel, Complete, Compensate, Settle) or several"
 _wrong_with_topic = lru_cache(maxsize=1_000)(wrong_with_topic)
 _new = tuple.__new__
 
@@ -53,7 +58,7 @@ NOTHING = Performed()
 
 
 def several(out: Any, name: str | None, key: str) -> Performed:
-    if isinstance(out, Publish | Raise | Send | Cancel | Compensate | Settle):
+    if isinstance(out, Publish | Raise | Send | Cancel | Complete | Compensate | Settle):
         out = (out,)
     try:
         several = iter(out)
@@ -77,6 +82,8 @@ def several(out: Any, name: str | None, key: str) -> Performed:
             case Cancel():
                 _check_text("Cancel", "id", effect.id)
                 wishes.append(Wish(Asked("cancel", id=effect.id)))
+            case Complete():
+                wishes.append(_completed(effect))
             case Compensate() | Settle():
                 scopes[type(effect)].append(_scope(effect))
             case Publish() if effect.after is not None:
@@ -139,6 +146,28 @@ def _sent(effect: Send) -> Wish:
     check_exact(data, f"the {event_type!r} that it is to send")
     asked = Asked("send", event_type, data, effect.id, effect.pipeline or "", effect.to)
     return Wish(asked, *_when("Send", effect.after, effect.at))
+
+
+def _completed(effect: Complete[Any]) -> Wish:
+    step: object = effect.step
+    if not isinstance(step, Step):
+        message = (
+            f"Complete takes a step first, as in Complete(review, token, result), not {type(step).__name__}"
+        )
+        raise HandlerError(Reason.ACTION_FAILED, message)
+    mistake = mistake_in_token(effect.token)
+    if mistake:
+        raise HandlerError(Reason.ACTION_FAILED, printable(f"Complete names {mistake}"))
+    if effect.error is None:
+        try:
+            made = dumps_compact(stored(step, effect.result))
+        except ResultError as error:
+            raise HandlerError(Reason.ACTION_FAILED, f"Complete: {error}") from None
+        return Wish(Asked("complete", step.name, made, effect.token))
+    if effect.result is not None or not isinstance(effect.error, str) or not effect.error:
+        message = f"the Complete of {step.name} takes a result, or an error as text that says why it failed"
+        raise HandlerError(Reason.ACTION_FAILED, message)
+    return Wish(Asked("fail", step.name, dumps_compact(printable(effect.error)), effect.token))
 
 
 def _published_later(effect: Publish, key: str) -> Wish:

@@ -294,11 +294,12 @@ async def feed(
         committer = Committer(store, topics, cluster, clock or own_clock, Silent(), [0, 0, 0, 0])
         committer.strikes = dict(strikes or {})
         routes = list({id(route): route for topic in topics.values() for route in topic.routes}.values())
-        inbox = Commands(store, topics, routes, committer, _without_haste(limits or EngineLimits()), Outlet())
-        inbox.homes = list(range(HOMES))
         own_limits = limits or EngineLimits(step_poll_seconds=0.01)
         # By its name it is known that the one before is not there any more.
         steps = Steps(own_limits, own_clock, "feeding", Executors(executors))
+        unhurried = _without_haste(limits or EngineLimits())
+        inbox = Commands(store, topics, routes, committer, unhurried, Outlet(), steps.hear)
+        inbox.homes = list(range(HOMES))
         await committer.learn_pauses()
         steps.paused = committer.paused
         yield Feeding(database, namespace, store, topics, committer, inbox, machines, own_clock, steps)

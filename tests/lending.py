@@ -8,10 +8,13 @@ from datetime import timedelta
 from typing import Any
 
 from pydantic import BaseModel, Field
+from tenacity import wait_fixed
 
+from statemachines.bounds import Breaker
 from statemachines.context import Context
 from statemachines.definition import Pipeline
 from statemachines.done import Done
+from statemachines.effects import Complete
 from statemachines.events import Event, StepFailed
 from statemachines.later import Later
 from statemachines.step import Call, Retry, exponential
@@ -30,6 +33,15 @@ class Withdrawn(Event, type="loan.withdrawn", key="loan"):
 class Verdict(BaseModel):
     by: str
     amount: int
+
+
+class Decided(Event, type="loan.decided", key="loan"):
+    """Says what the desk has made of a case, or why it has made nothing."""
+
+    loan: str
+    token: str
+    verdict: Verdict | None = None
+    why: str | None = None
 
 
 class Loan(Context):
@@ -80,12 +92,23 @@ def note_failure(loan: Loan, failed: StepFailed) -> None:
 
 
 def lending_pipeline(
-    *, within: timedelta | None = None, attempts: int = 3, undone: bool = False, version: int = 1
+    *,
+    within: timedelta | None = None,
+    attempts: int = 3,
+    undone: bool = False,
+    version: int = 1,
+    pause: timedelta | None = None,
+    breaker: Breaker | None = None,
+    by_events: bool = False,
 ) -> Pipeline[Loan]:
-    """Reviewed outside, then granted; or failed, or withdrawn. ``undone``: what was reviewed is closed again then."""
-    flow = Pipeline("lending", Loan, version=version, topics=[TOPIC], closed="restart")
+    """Reviewed outside, then granted; or failed, or withdrawn. ``undone``: what was reviewed is closed again then.
 
-    @flow.step(retry=Retry(attempts=attempts, wait=exponential(1, 60)), at_once=2)
+    ``pause`` is between attempts; None: a minute at most. ``by_events``: the desk may publish what became of a case.
+    """
+    flow = Pipeline("lending", Loan, version=version, topics=[TOPIC], closed="restart")
+    wait = exponential(1, 60) if pause is None else wait_fixed(pause)
+
+    @flow.step(retry=Retry(attempts=attempts, wait=wait), at_once=2, breaker=breaker)
     async def review(loan: Loan, call: Call) -> Verdict | Later:
         del loan
         WORLD.calls.append(call)
@@ -109,6 +132,13 @@ def lending_pipeline(
     withdrawn = flow.state("withdrawn", final=True)
     flow.start(Applied, apply)
     reviewing.on(review.done, to=granted, do=note_verdict)
+    if by_events:
+
+        def complete(loan: Loan, event: Decided) -> Complete[Verdict]:
+            del loan
+            return Complete(review, event.token, event.verdict, error=event.why)
+
+        flow.on(Decided, do=complete)
     flow.on_failure(to=failed, do=note_failure, compensate=undone)
     flow.on(Withdrawn, to=withdrawn, compensate=undone)
     return flow

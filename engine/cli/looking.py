@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from statemachines.search import Value
 
 PANEL = "Runs and events"
-_OF_STEPS = {"step": "run", "stop": "stop", "settle": "settle"}
+_OF_STEPS = {"step": "run", "stop": "stop", "settle": "settle", "complete": "complete", "fail": "fail"}
 """What is said of effects that are about steps."""
 
 

@@ -80,7 +80,8 @@ def step_words(step: StepView) -> str:
         case "failed":
             return f"{'timed out' if step.outcome == 'timed out' else _failed(step)}{row}"
         case "stopped":
-            return f"stopped{row}: {_OUTCOMES.get(step.outcome or '', step.outcome)}"
+            again = " again" if step.outcome == "not begun" and step.attempts else ""
+            return f"stopped{row}: {_OUTCOMES.get(step.outcome or '', step.outcome)}{again}"
     if step.behind is not None:
         return f"ended, and waits behind the hold of the run (row {step.behind})"
     if step.status == "later":
@@ -111,6 +112,8 @@ def compensation_words(found: CompensationView) -> str:
     match found.status:
         case "none":
             return f"{name}not owed"
+        case "unknown":
+            return f"{name}to be undone if the run is: what was done is not known"
         case "undone":
             return f"{name}resolved{by}{row}: undone" if by else f"{name}undone{row}"
         case "skipped":

@@ -14,7 +14,7 @@ from engine.reading.values import effects_of, shown_time
 from statemachines.events import Address
 from statemachines.memory import time_of
 
-WHATS = ("publish", "send", "timer", "step", "stop", "settle", "cancel")
+WHATS = ("publish", "send", "timer", "step", "stop", "settle", "complete", "fail", "cancel")
 
 
 def shown_effects(
@@ -31,7 +31,7 @@ def shown_effects(
 
 def _shown(address: Address, index: int, effect: Mapping[str, Any], memory: bytes) -> dict[str, Any]:
     what = next((one for one in WHATS if one in effect), "publish")
-    own = None if what == "cancel" else str(address.derive(index))
+    own = None if what in ("complete", "fail", "cancel") else str(address.derive(index))
     undoes = (
         step_owed(address, effect["name"], memory_of(memory)) if what == "step" and "name" in effect else None
     )

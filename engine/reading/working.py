@@ -29,7 +29,7 @@ from statemachines.events import Address
 from statemachines.memory import Execution, Memory
 
 WAITING, GOING, FAILED, STOPPED, LATER = "waiting", "going", "failed", "stopped", "later"
-NONE, OWED, UNDONE, SETTLED = "none", "owed", "undone", "settled"
+NONE, UNKNOWN, OWED, UNDONE, SETTLED = "none", "unknown", "owed", "undone", "settled"
 LEFT = "left"
 """How an execution ended of which nobody asks any more: its state was left."""
 Going = Collection[tuple[int, int]]
@@ -55,7 +55,8 @@ class CompensationView:
     name: str | None
     """None: the definition does not say it."""
     status: str
-    """none, owed, waiting, going, later, undone, failed, skipped or settled."""
+    """none, unknown (the step has not ended, and is owed if the run is undone), owed, waiting, going, later, undone,
+    failed, skipped or settled."""
     execution: str | None
     """None: it has not been asked for."""
     idempotency_key: str | None
@@ -199,6 +200,11 @@ class _Course:
         return bool(self.execution.token) and not self.is_over and self.behind is None
 
     @property
+    def may_have_been_done(self) -> bool:
+        """Whether the run waits for it, and would owe it at once if it were undone now."""
+        return not self.is_gone and bool(self.execution.unknown or self.execution.token)
+
+    @property
     def outside(self) -> tuple[str | None, datetime | None]:
         """By what it is completed, and how long that is waited for."""
         return (self.execution.token, moment_of(self.execution.again)) if self.is_outside else (None, None)
@@ -313,7 +319,11 @@ class Working:
             settled = self._settled.get(step.idempotency_key)
             if name is None and owed is None and settled is None:
                 return None
-            status = OWED if owed is not None else NONE if settled is None else SETTLED
+            status = NONE if settled is None else SETTLED
+            if owed is not None:
+                status = OWED
+            elif self._courses[step.execution].may_have_been_done:
+                status = UNKNOWN
             return CompensationView(name, status, None, None, None, 0, None, None, settled)
         execution = course.execution
         return CompensationView(

@@ -75,6 +75,18 @@ class SentEvent(NamedTuple):
     """The key, a NUL, and a structured CloudEvent."""
 
 
+class SentCompletion(NamedTuple):
+    """What a run says of how a step of its own ended that goes on outside."""
+
+    pipeline: str
+    command: str
+    """``complete`` or ``fail``"""
+    body: bytes
+    who: str
+    why: str
+    token: str
+
+
 class DeadLetter(NamedTuple):
     """A dead letter to be written, with its record as it came."""
 
@@ -277,6 +289,12 @@ class BegunExecution(NamedTuple):
         """What the row is known by that holds it: (run, sequence, number)."""
         return self.run, self.sequence, self.number
 
+    @property
+    def undone(self) -> tuple[int, int, int] | None:
+        """The same of the execution that it undoes; None: it is of a step."""
+        sequence, _, number = self.of.partition(".")
+        return (self.run, int(sequence), int(number)) if self.of else None
+
 
 class Promised(NamedTuple):
     """An attempt that begins as soon as what asks for it is durable, with whoever commits that."""
@@ -427,6 +445,7 @@ class Commit:
     going_on: list[FollowUp] = field(default_factory=list)
     """Put into the inbox, too; whoever takes them up."""
     sent: list[SentEvent] = field(default_factory=list)
+    completed: list[SentCompletion] = field(default_factory=list)
     attributes: list[tuple[int, Attributes]] = field(default_factory=list)
     """(run, search attributes) of runs whose attributes this changes."""
     operations: list[Operation] = field(default_factory=list)

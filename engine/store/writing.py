@@ -65,7 +65,13 @@ class Writing:
         if commit.positions:
             ids, *columns = columns_of(commit.positions)
             script.execute("move_positions", numbers(ids), *map(numbers_or_null, columns))
-        if commit.commands or commit.follow_up is not None or commit.going_on or commit.sent:
+        if (
+            commit.commands
+            or commit.follow_up is not None
+            or commit.going_on
+            or commit.sent
+            or commit.completed
+        ):
             await script.hear()
             await self._consume_commands(commit)
         await self._change_runs(script, commit)
@@ -162,7 +168,10 @@ class Writing:
             status = await self._writer.execute(_SQL["add_sent"], self._namespace, *columns_of(commit.sent))
             if status != f"INSERT 0 {len(commit.sent)}":
                 raise LostRunsError("another engine made the pipeline that an event is sent to")
-        if commit.going_on or commit.sent:
+        if commit.completed:
+            completed = columns_of(commit.completed)
+            await self._writer.execute(_SQL["add_completed"], self._namespace, *completed)
+        if commit.going_on or commit.sent or commit.completed:
             await self._writer.execute("notify pointsman_inbox")
 
     async def _change_runs(self, script: Script, commit: Commit) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from statemachines.chart.tree import COMPENSATING
-from statemachines.effects import Asked
+from statemachines.effects import COMPLETES, Asked
 from statemachines.failing import describe
 from statemachines.handlers import HandlerError, time_asked
 from statemachines.limits import DELAY_DAYS_MAX, DELAYED_MAX, EXECUTIONS_MAX, MEMORY_BYTES_MAX
@@ -108,12 +108,16 @@ class Agenda:
             self.asked.append(Asked("settle", one.step, id=one.id, number=len(self.asked)))
 
     def wish(self, wish: Wish, *, ended: bool) -> None:
-        """Send what an action has asked for, now or later, or call it off. Raises HandlerError."""
+        """Send what an action has asked for, now or later, call it off, or complete a step. Raises HandlerError."""
         asked, after, at = wish
         number = len(self.asked)
         if asked.what == "cancel":
             self._delayed = [one for one in self._delayed if one.name != asked.id or not asked.id]
             self.asked.append(asked._replace(number=number))
+            return
+        if asked.what in COMPLETES:
+            if not ended:
+                self.asked.append(asked._replace(number=number))
             return
         later = after is not None or at is not None
         own = asked.key is None and not asked.topic

@@ -12,7 +12,7 @@ from engine.executions import FAR
 from engine.rooms import NEVER_BEGAN
 from engine.store.contract import TOKENS_KEPT, RefusedByStoreError, Store, TokenTakenError
 from engine.store.limited import LimitedRoom
-from engine.store.values import AskedExecution, BegunExecution, Commit, Operation, Token
+from engine.store.values import AskedExecution, BegunExecution, Commit, Operation, SentCompletion, Token
 from statemachines.run import Run
 from tests.contract.test_store import AT, World, fake_world, moved, postgres_world, started, world
 from tests.contract.test_store_steps import HOMES_ALL, LIMIT, ask, asked, begin, lost
@@ -49,6 +49,20 @@ async def late(store: Store, seconds: int, *, limit: int = LIMIT) -> list[BegunE
     """Those that have taken too long after so many seconds."""
     overdue, until = {(1, "charge"): NEVER_BEGAN}, AT + timedelta(seconds=seconds)
     return await store.begin_untried(overdue, until, HOMES_ALL, [1], [], 1, limit)
+
+
+async def test_what_runs_say_of_steps_is_in_the_inbox_in_order_and_known_by_its_token(world: World) -> None:
+    store = await world.open()
+    pipeline = await store.register_pipeline("sum")
+    said = [
+        SentCompletion("sum", "complete", b'{"token":"t1"}', "the run 'a'", "on told 'e1'", "t1"),
+        SentCompletion("sum", "fail", b'{"token":"t2"}', "the run 'a'", "on told 'e2'", "t2"),
+    ]
+    await store.commit(Commit(AT, completed=said))
+    found = await store.read_inbox([pipeline], 10)
+    assert [one[1:6] for one in found] == [(pipeline, *one[1:5]) for one in said]
+    await store.commit(Commit(AT, commands=[one.id for one in found]))
+    assert await store.read_inbox([pipeline], 10) == []
 
 
 async def find(store: Store, token: str) -> Token | None:

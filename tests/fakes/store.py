@@ -498,6 +498,12 @@ class FakeStore:
                 tables.commands, pipeline, "event", sent.body, "engine", "sent by a run", commit.at
             )
 
+        for said in commit.completed:
+            tables.commands += 1
+            tables.inbox[tables.commands] = Command(
+                tables.commands, tables.pipelines[said.pipeline], *said[1:5], commit.at
+            )
+
     def _pause(self, commit: Commit) -> None:
         pauses = self.tables.pauses
         for pause in commit.paused:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -16,7 +18,8 @@ from engine.reading import (
     show,
 )
 from engine.store.connecting import Connection
-from tests.feeding import feed
+from statemachines.step import Call
+from tests.feeding import STEP_SECONDS_MAX, Feeding, feed
 from tests.lending import Verdict, World, clear, lending_pipeline
 from tests.lent import (
     TOKEN,
@@ -28,7 +31,7 @@ from tests.lent import (
     told,
     waits,
 )
-from tests.operators import WHO, WHY, complete
+from tests.operators import WHO, WHY, ask, complete
 from tests.services import Database
 
 
@@ -36,6 +39,12 @@ from tests.services import Database
 def world() -> Iterator[World]:
     yield clear()
     clear()
+
+
+async def turn(feeding: Feeding) -> None:
+    """Wait until it was looked once more what may begin."""
+    feeding.steps.turned.clear()
+    await asyncio.wait_for(feeding.steps.turned.wait(), STEP_SECONDS_MAX)
 
 
 async def test_what_goes_on_outside_waits_as_a_row_and_takes_no_room(
@@ -190,9 +199,12 @@ async def test_what_is_not_completed_in_time_has_timed_out_as_any_step(
         feeding.clock.now += timedelta(days=2)
         await take_until(feeding, is_tried_again)
         await feeding.work()
-        late = await complete(feeding, TOKEN, VERDICT)
+        late = await complete(feeding, TOKEN, error="the desk burns")
         assert late.disposition == "void"
-        assert late.sentence.endswith("it was not completed in time. Nothing was changed.")
+        assert late.sentence == (
+            "Attempt 1 of review of the run 'l1' of lending is not waited for any more: it was not completed in time. "
+            "Nothing was changed."
+        )
         assert await states(reader) == {"l1": "reviewing"}
         feeding.clock.now += timedelta(days=11)
         await take_until(feeding, has_failed)
@@ -201,6 +213,105 @@ async def test_what_is_not_completed_in_time_has_timed_out_as_any_step(
         "TimeoutError after 2: it was not completed within the time that its Later gave"
     ]
     assert world.made == [("l1", None)], "what took too long may have been done"
+    await check_the_log(reader, **options)
+
+
+@pytest.mark.parametrize("is_tried_again", [False, True])
+async def test_what_an_earlier_attempt_has_made_is_taken_as_long_as_the_step_is_waited_for(
+    database: Database, reader: Connection, world: World, *, is_tried_again: bool
+) -> None:
+    options: dict[str, Any] = {"within": timedelta(days=10), "attempts": 2, "undone": True}
+    options["pause"] = timedelta(days=0 if is_tried_again else 1)
+
+    async def has_timed_out() -> bool:
+        return len(await rows(reader)) == 3
+
+    async with feed(database, lending_pipeline(**options)) as feeding:
+        await waits(feeding)
+        feeding.clock.now += timedelta(days=11)
+        await take_until(feeding, has_timed_out)
+        if is_tried_again:
+            await feeding.work()
+        assert len(world.calls) == 1 + is_tried_again
+        late = await complete(feeding, TOKEN, VERDICT)
+        assert (late.done, late.disposition) == (True, "applied")
+        assert late.sentence == (
+            f"review of the run 'l1' of lending is completed (row {4 + is_tried_again}), and the run is in granted."
+        )
+        again = await complete(feeding, TOKEN, {"by": "cy", "amount": 9})
+        assert (again.failed, again.disposition) == (True, "void")
+        assert "was completed already, by ana" in again.sentence
+        if is_tried_again:
+            second = await complete(feeding, "case l1/2", {"by": "cy", "amount": 9})
+            assert (second.failed, second.disposition) == (True, "void")
+        assert await reader.fetchval("select count(*) from pointsman.executions") == 0
+        assert await reader.fetchval("select count(*) from pointsman.tokens where waits") == 0
+        await feeding.records(told("withdrawn"))
+        await feeding.work()
+    [run] = await list_runs(reader, "default")
+    assert run.context["verdict"] == VERDICT
+    assert world.made == [("l1", Verdict(by="bo", amount=5))], "it is known what was made"
+    await check_the_log(reader, **options)
+
+
+async def test_it_is_not_undone_while_a_later_attempt_that_was_begun_goes_on(
+    database: Database, reader: Connection, world: World
+) -> None:
+    options: dict[str, Any] = {"within": timedelta(days=10), "attempts": 2, "undone": True}
+    begun, may_end = asyncio.Event(), asyncio.Event()
+
+    async def heeds_nothing(_call: Call) -> Verdict:
+        begun.set()
+        while not may_end.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await may_end.wait()
+        return Verdict(by="cy", amount=9)
+
+    async def is_withdrawn() -> bool:
+        return await states(reader) == {"l1": "withdrawn"}
+
+    async with feed(database, lending_pipeline(**options)) as feeding:
+        await waits(feeding)
+        world.script.append(heeds_nothing)
+        feeding.clock.now += timedelta(days=11)
+        await feeding.begin_steps()
+        while not begun.is_set():
+            await feeding.take_results()
+            await turn(feeding)
+        await complete(feeding, TOKEN, VERDICT)
+        await feeding.records(told("withdrawn"))
+        assert await states(reader) == {"l1": "$compensating"}
+        for _ in range(10):
+            await turn(feeding)
+        made = [*world.made]
+        may_end.set()
+        assert made == []
+        await feeding.steps.close()
+        await take_until(feeding, is_withdrawn)
+    assert world.made == [("l1", Verdict(by="bo", amount=5))]
+    await check_the_log(reader, **options)
+
+
+async def test_what_an_earlier_attempt_has_made_waits_behind_a_hold_once(
+    database: Database, reader: Connection, world: World
+) -> None:
+    options: dict[str, Any] = {"within": timedelta(days=10), "attempts": 2}
+
+    async def is_tried_again() -> bool:
+        return len(world.calls) == 2
+
+    async with feed(database, lending_pipeline(**options)) as feeding:
+        await waits(feeding)
+        feeding.clock.now += timedelta(days=11)
+        await take_until(feeding, is_tried_again)
+        await feeding.work()
+        await ask(feeding, "pause", "lending", "l1")
+        assert (await complete(feeding, TOKEN, VERDICT)).disposition == "held"
+        again = await complete(feeding, TOKEN, {"by": "cy", "amount": 9})
+        assert "was completed already, by ana" in again.sentence
+        await ask(feeding, "resume", "lending", "l1")
+    [run] = await list_runs(reader, "default")
+    assert (run.configuration, run.context["verdict"]) == (["granted"], VERDICT)
     await check_the_log(reader, **options)
 
 
@@ -253,8 +364,11 @@ async def test_show_history_and_explain_tell_of_what_goes_on_outside(
         assert (heard.outcome, heard.token, heard.until) == ("outside", TOKEN, step.until)
         key = world.calls[0].idempotency_key
         by_key = await explain(reader, "default", event_id=key)
-        assert by_key.notes[-1].startswith(
+        assert by_key.notes[-2].startswith(
             f"Attempt 1 goes on outside, to be completed by the token '{TOKEN}', by "
+        )
+        assert by_key.notes[-1] == (
+            "It is not known what was done of it: the compensation close is to undo it if the run is undone."
         )
         by_id = await explain(reader, "default", event_id=f"{key}/1/waits")
         assert by_id.answers[0].current.sentence.startswith(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -15,8 +16,12 @@ from engine.reading import history, list_breakers, list_runs, replay, verify
 from engine.store.connecting import Connection
 from statemachines import Breaker
 from statemachines.machine import compile_pipeline
+from tests import lending
 from tests.charging import TOPIC, AwayError, CardRefusedError, World, charging_pipeline, clear
 from tests.feeding import Feeding, event, feed
+from tests.lending import lending_pipeline
+from tests.lent import VERDICT, waits
+from tests.operators import complete
 from tests.services import Database, execute
 
 LONG = Breaker("payments", failures=2, within=timedelta(hours=1), open_for=timedelta(hours=1))
@@ -28,6 +33,12 @@ LIMITS = EngineLimits(step_poll_seconds=0.01)
 def world() -> Iterator[World]:
     yield clear()
     clear()
+
+
+@pytest.fixture
+def loans() -> Iterator[lending.World]:
+    yield lending.clear()
+    lending.clear()
 
 
 def told(kind: str, order: str = "o1") -> RawRecord:
@@ -95,7 +106,7 @@ async def test_one_attempt_is_tried_and_decides(database: Database, reader: Conn
         await goes_on.wait()
 
     world.script["charge"] = [AwayError("down")] * 3 + [last]
-    options: dict[str, Any] = {"breaker": SHORT, "attempts": 9}
+    options: dict[str, Any] = {"breaker": SHORT, "attempts": 9, "timeout": timedelta(hours=1)}
     async with feed(database, charging_pipeline(**options), limits=LIMITS) as feeding:
         # So that there are always some to be tried, and both are at work when it opens.
         await feeding.records(told("placed", "o1"), told("placed", "o2"))
@@ -113,6 +124,29 @@ async def test_one_attempt_is_tried_and_decides(database: Database, reader: Conn
         await feeding.steps.close()
         await feeding.work()
         assert feeding.steps.breakers.are_open() == {"payments": False}
+    assert set((await ended(reader)).values()) == {"shipped"}
+    await check_the_log(reader, **options)
+
+
+async def test_another_one_is_tried_where_one_does_not_end(
+    database: Database, reader: Connection, world: World
+) -> None:
+    goes_on = asyncio.Event()
+
+    async def hangs() -> None:
+        await goes_on.wait()
+
+    world.script["charge"] = [AwayError("down")] * 2 + [hangs]
+    options: dict[str, Any] = {"breaker": SHORT, "attempts": 9}
+    async with feed(database, charging_pipeline(**options), limits=LIMITS) as feeding:
+        await feeding.records(told("placed", "o1"), told("placed", "o2"))
+        await feeding.begin_steps()
+        while "shipped" not in (await ended(reader)).values():
+            await go_on(feeding)
+        assert feeding.steps.breakers.are_open() == {"payments": False}
+        goes_on.set()
+        await feeding.steps.close()
+        await feeding.work()
     assert set((await ended(reader)).values()) == {"shipped"}
     await check_the_log(reader, **options)
 
@@ -139,7 +173,7 @@ async def test_an_attempt_that_is_tried_and_not_wanted_any_more_makes_place_for_
         await asyncio.Event().wait()
 
     world.script["charge"] = [AwayError("down"), AwayError("down"), hang]
-    options: dict[str, Any] = {"breaker": SHORT, "attempts": 9}
+    options: dict[str, Any] = {"breaker": SHORT, "attempts": 9, "timeout": timedelta(hours=1)}
     async with feed(database, charging_pipeline(**options), limits=LIMITS) as feeding:
         await feeding.records(told("placed", "o1"), told("placed", "o2"))
         await feeding.begin_steps()
@@ -184,3 +218,37 @@ async def test_of_an_engine_that_is_silent_nothing_is_told(
         silent = f"update pointsman.holders set seen = now() - interval '{SILENT_SECONDS + 1} seconds'"
         await execute(database.owner_dsn, silent)
         assert await list_breakers(reader, "default") == []
+
+
+async def test_what_is_told_by_tokens_opens_and_closes_it(
+    database: Database, reader: Connection, loans: lending.World
+) -> None:
+    options: dict[str, Any] = {"breaker": replace(SHORT, name="desk"), "attempts": 9}
+
+    async def state() -> str:
+        await feeding.begin_steps()
+        await turn(feeding)
+        await feeding.steps.close()
+        [seen] = await list_breakers(reader, "default")
+        return seen.state
+
+    async with feed(database, lending_pipeline(**options), limits=LIMITS) as feeding:
+        await waits(feeding, "l1", "l2")
+        assert await state() == "closed"
+        assert (await complete(feeding, "case l1/1", error="the desk burns")).done
+        # In vain: it is an attempt of before.
+        assert (await complete(feeding, "case l1/1", error="the desk burns")).failed
+        assert feeding.steps.breakers.are_open() == {"desk": False}
+        assert (await complete(feeding, "case l2/1", error="the desk burns")).done
+        assert feeding.steps.breakers.are_open() == {"desk": True}
+        assert await state() in ("open", "half-open")
+        # Both are handed over again, and the breaker closes once one of them is done.
+        while len(loans.calls) < 4:
+            await feeding.begin_steps()
+            await go_on(feeding)
+            await feeding.steps.close()
+        assert feeding.steps.breakers.are_open() == {"desk": True}
+        assert (await complete(feeding, "case l1/2", VERDICT)).done
+        assert await state() == "closed"
+    replayed = await replay(reader, "default", [compile_pipeline(lending_pipeline(**options))])
+    assert replayed.is_equal, replayed

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, field_validator
 
 from connectors.source import RawRecord
 from engine.limits import EngineLimits
-from engine.reading import list_runs, replay, verify
+from engine.reading import list_runs, replay, show, verify
 from engine.store.connecting import Connection
 from statemachines import (
     Call,
@@ -48,6 +48,13 @@ class Size(BaseModel):
     width: int
     key: str
 
+    @field_validator("width")
+    @classmethod
+    def is_a_width(cls, width: int) -> int:
+        if width < 0:
+            raise LookupError(width)
+        return width
+
 
 class TooSmallError(Exception):
     pass
@@ -73,7 +80,7 @@ FORGETS = "import sys\nopen(sys.argv[1], 'a').write(f'{sys.argv[2]} {sys.argv[3]
 
 
 def pictures(
-    measures: Callable[[Picture, Call], list[str]], forgotten: Path, **settings: Any
+    measures: Callable[[Picture, Call], list[str]], forgotten: Path, *, undoes: bool = False, **settings: Any
 ) -> Pipeline[Picture]:
     flow = Pipeline("pictures", Picture, topics=[TOPIC])
     retry = Retry(attempts=2, wait=exponential(0.01, 0.01), unless=TooSmallError)
@@ -106,7 +113,7 @@ def pictures(
     flow.start(Taken, begin)
     measuring.on(measure.done, to=measured, do=keep)
     measuring.on(measure.failed_with(TooSmallError), to=small, do=say)
-    measuring.on(measure.failed_with(CommandError), to=broken, do=say)
+    measuring.on(measure.failed_with(CommandError), to=broken, do=say, compensate=undoes)
     measuring.on(measure.timed_out, to=late, do=say)
     flow.on_failure(to=broken, do=say)
     flow.on(Removed, to=removed, compensate=True)
@@ -145,7 +152,7 @@ async def test_a_command_is_run_and_undone_by_another(
     [
         ("import sys; sys.stderr.write('4 pixels'); sys.exit(3)", "small", "TooSmallError after 1: 4 pixels"),
         ("import sys; sys.exit(5)", "broken", "CommandError after 2: "),
-        ("print('no json')", "broken", "CommandOutputError after 2: what "),
+        ("print('no json')", "broken", "CommandOutputError after 1: what "),
         ("import os; os.kill(os.getpid(), 9)", "broken", "CommandError after 2: "),
     ],
 )
@@ -159,6 +166,37 @@ async def test_how_a_command_fails_is_a_move(
     found, [note] = await state_of(reader)
     assert found == state
     assert note.startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("text", "attempts", "is_undone"),
+    [
+        ("import sys; sys.exit(5)", 2, False),
+        ("import os; os.kill(os.getpid(), 9)", 2, True),
+        ("import os; os.kill(os.getpid(), 15)", 2, True),
+        ("print('a warning'); print(7)", 1, True),
+        ("print('x' * 1_000_001)", 1, True),
+        ('print(\'{"width": -1, "key": ""}\')', 1, True),
+    ],
+)
+async def test_what_a_command_did_that_a_signal_ended_or_whose_output_is_no_result_nobody_knows(
+    database: Database, reader: Connection, tmp_path: Path, text: str, attempts: int, *, is_undone: bool
+) -> None:
+    begun, forgotten = tmp_path / "begun", tmp_path / "forgotten"
+    begins = "import os, sys\nopen(sys.argv[1], 'a').write(f'{os.getpid()}\\n')\n" + text
+    flow = pictures(lambda _picture, _call: python(begins, str(begun)), forgotten, undoes=True)
+    async with feed(database, flow, limits=LIMITS) as feeding:
+        await feeding.records(told("taken", "abc"))
+        await feeding.work()
+    [run] = await list_runs(reader, "default")
+    [step] = (await show(reader, "default", "pictures", "abc")).steps
+    assert (run.configuration, len(begun.read_text().split())) == (["broken"], attempts)
+    assert forgotten.exists() == is_undone
+    if is_undone:
+        assert forgotten.read_text() == f"{step.of.idempotency_key} -\n", "it is not known what was made"
+    assert step.outcome == "failed", "it was not lost with its engine"
+    assert (await verify(reader, "default")).is_clean
+    assert (await replay(reader, "default", [compile_pipeline(flow)])).is_equal
 
 
 BEGINS = "import os, sys, time\nopen(sys.argv[1], 'a').write(f'{os.getpid()}\\n')\n"

@@ -12,7 +12,7 @@ from unittest import mock
 import orjson
 import pytest
 
-from engine.breakers import Breakers, Circuit, Heard, State
+from engine.breakers import TRIALS_MAX, Breakers, Circuit, Heard, State
 from engine.limits import EngineLimits
 from engine.rooms import Rooms, Taken
 from statemachines import Breaker, Call, Context, Pipeline, Retry
@@ -112,6 +112,74 @@ def test_another_one_is_tried_where_it_says_nothing(circuit: Circuit, time: Time
     circuit.begin(70)
     assert not circuit.hear(70, Heard.NOTHING)
     assert circuit.room(7) == 1
+
+
+def test_another_one_is_tried_where_it_does_not_end(circuit: Circuit, time: Time) -> None:
+    opened(circuit)
+    time.now += 60
+    circuit.begin(70)
+    time.now += 59
+    assert circuit.room(7) == 0
+    time.now += 1
+    assert (circuit.state, circuit.room(7)) == (State.HALF_OPEN, 1)
+    circuit.begin(71)
+    assert circuit.room(7) == 0
+    assert circuit.hear(70, Heard.WELL), "it was let through, too"
+    assert circuit.is_closed
+
+
+def test_one_with_a_timeout_is_waited_for_until_that_is_over(circuit: Circuit, time: Time) -> None:
+    opened(circuit)
+    time.now += 60
+    circuit.begin(70, timedelta(minutes=5))
+    time.now += 299
+    assert circuit.room(7) == 0
+    time.now += 1
+    assert circuit.room(7) == 1
+
+
+def test_of_very_many_that_do_not_end_the_last_decide(circuit: Circuit, time: Time) -> None:
+    opened(circuit)
+    for number in range(TRIALS_MAX + 1):
+        time.now += 60
+        circuit.begin(number)
+    assert not circuit.hear(0, Heard.WELL)
+    assert circuit.hear(1, Heard.WELL)
+
+
+def test_what_fails_outside_opens_it_though_it_was_handed_over_well(circuit: Circuit) -> None:
+    for number in range(PAYMENTS.failures):
+        assert circuit.is_closed
+        circuit.hear(number, Heard.HANDED_OVER)
+        circuit.hear(number, Heard.ILL, DOWN, outside=True)
+    assert circuit.state is State.OPEN
+
+
+def test_what_was_opened_outside_is_closed_by_what_is_completed(circuit: Circuit, time: Time) -> None:
+    for number in range(PAYMENTS.failures):
+        circuit.hear(number, Heard.ILL, DOWN, outside=True)
+    time.now += 60
+    circuit.begin(70)
+    assert not circuit.hear(70, Heard.HANDED_OVER)
+    assert (circuit.state, circuit.room(7)) == (State.HALF_OPEN, 0)
+    assert circuit.hear(70, Heard.ILL, DOWN, outside=True)
+    assert circuit.state is State.OPEN
+    time.now += 60
+    circuit.begin(71)
+    assert not circuit.hear(71, Heard.HANDED_OVER)
+    assert circuit.hear(71, Heard.WELL, outside=True)
+    assert circuit.is_closed
+
+
+def test_handing_over_is_a_success_where_that_is_what_had_failed(circuit: Circuit, time: Time) -> None:
+    for heard in (Heard.ILL, Heard.ILL, Heard.HANDED_OVER, Heard.ILL):
+        circuit.hear(1, heard, DOWN)
+    assert (circuit.state, circuit.failures) == (State.CLOSED, 1)
+    opened(circuit)
+    time.now += 60
+    circuit.begin(70)
+    assert circuit.hear(70, Heard.HANDED_OVER)
+    assert circuit.is_closed
 
 
 def test_what_ends_while_it_is_open_neither_opens_nor_closes_it(circuit: Circuit, time: Time) -> None:

@@ -119,7 +119,7 @@ def test_endless_recursion_ends_as_a_refusal() -> None:
 def test_an_action_that_returns_nonsense_is_refused(nonsense: Any) -> None:
     message = refused(acting(lambda _context, _event: nonsense))
     assert (
-        "an action returns None, an effect (Publish, Raise, Send, Cancel, Compensate, Settle) or several"
+        "an action returns None, an effect (Publish, Raise, Send, Cancel, Complete, Compensate, Settle) or several"
         in message
     )
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Union, assert_type
+from typing import Annotated, Any, Union, assert_type, cast
 
 import pytest
 
 from connectors.executor import LostError
 from engine.executions import given_up
-from statemachines import Call, Context, Done, Event, Later, Pipeline
+from statemachines import Call, Complete, Context, Done, Event, Later, Pipeline
 from statemachines.later import without_later
 from statemachines.machine import compile_pipeline
 from statemachines.memory import Execution, Memory, Owed, microseconds_of, read_memory, write_memory
@@ -18,7 +19,7 @@ from statemachines.outcome import Ignored, Moved, Reason
 from statemachines.results import done_event, failed_event, stopped_event, tried_event, waits_event
 from statemachines.step import AsyncCompensation, AsyncStep, PlainStep
 from statemachines.testkit import Case, given
-from tests.unit.undoing import OK, Cancelled, Placed, Trade, memory_of
+from tests.unit.undoing import OK, Cancelled, Order, Placed, Trade, memory_of
 from tests.unit.working import Charge, ends
 
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -28,6 +29,9 @@ UNTIL = microseconds_of(AT + WITHIN)
 
 class Begun(Event, type="begun", key="of"):
     of: str
+
+
+class Told(Event, type="told"): ...
 
 
 class Nothing(Context): ...
@@ -232,3 +236,74 @@ def test_what_goes_on_outside_is_remembered_as_it_was_written() -> None:
     )
     assert read_memory(write_memory(memory)) == memory
     assert b'[1,1,"pack","x"]' in write_memory(memory)
+
+
+def told(made: Trade, effect: Callable[[], object], *, to: Any = None) -> Case[Any]:
+    """A run whose step goes on outside, once an action has returned this on an event."""
+
+    def tell(_order: Order, _event: Told) -> Any:
+        return effect()
+
+    made.flow.on(Told, to=to, do=tell)
+    return given(made.flow, Placed()).step_later(made.charge, "t").when(Told())
+
+
+def test_what_an_action_says_of_a_step_follows_as_a_transition_of_its_own() -> None:
+    made = Trade()
+    case = told(made, lambda: Complete(made.charge, "t", OK)).then(state="packing").then_owes(made.charge)
+    assert [event_type for event_type, _ in case.followed] == ["done.step.charge"]
+    [asked] = [one for one in case.sent if one.what == "complete"]
+    assert (asked.type, asked.id, asked.key, asked.due) == ("charge", "t", None, 0)
+
+
+def test_what_an_action_says_of_a_step_that_has_failed_is_a_failure_from_outside() -> None:
+    made = Trade()
+    case = told(made, lambda: Complete(made.charge, "t", error="no desk"))
+    assert [event_type for event_type, _ in case.followed] == ["failed.step.charge"]
+    [asked] = [one for one in case.sent if one.what == "fail"]
+    assert asked.data == b'"no desk"'
+
+
+def test_what_an_action_says_of_a_step_that_is_not_waited_for_is_void() -> None:
+    made = Trade()
+    case = told(made, lambda: Complete(made.charge, "another", OK)).then_runs(made.charge)
+    assert case.followed == []
+
+
+def test_a_run_that_ends_has_nothing_to_complete() -> None:
+    made = Trade()
+    case = told(made, lambda: Complete(made.charge, "t", OK), to=made.flow.state("told", final=True))
+    assert [one.what for one in case.then(ended=True).sent] == ["stop"]
+
+
+@pytest.mark.parametrize(
+    ("effect", "said"),
+    [
+        (
+            lambda _made: Complete(cast("Any", "charge"), "t", OK),
+            "takes a step first, as in Complete(review, token, result), not str",
+        ),
+        (lambda made: Complete(made.charge, "", OK), "Complete names the token '': that is a text"),
+        (
+            lambda made: Complete(made.charge, cast("Any", 7), OK),
+            "Complete names the token 7: that is a text",
+        ),
+        (
+            lambda made: Complete(made.charge, "t", 7),
+            "charge returned int, which does not survive being stored",
+        ),
+        (
+            lambda made: Complete(made.charge, "t"),
+            "charge returned NoneType, which does not survive being stored",
+        ),
+        (lambda made: Complete(made.charge, "t", OK, error="no"), "takes a result, or an error as text"),
+        (lambda made: Complete(made.charge, "t", error=""), "takes a result, or an error as text"),
+        (
+            lambda made: Complete(made.charge, "t", error=cast("Any", OSError())),
+            "takes a result, or an error as text",
+        ),
+    ],
+)
+def test_what_completes_nothing_is_an_action_that_has_failed(effect: Any, said: str) -> None:
+    made = Trade()
+    told(made, lambda: effect(made)).then_refused(Reason.ACTION_FAILED, saying=said, holds=True)

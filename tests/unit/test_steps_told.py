@@ -183,6 +183,39 @@ def test_a_step_whose_state_was_left_waits_to_be_heard_of(
     assert step_words(found) == f"stopped (row 3): {words}"
 
 
+TIMED_OUT: dict[str, Any] = {"execution": "1.0", "attempt": 1, "error": "TimeoutError", "message": "slow"}
+UNKNOWN = CHARGE._replace(attempt=2, again=LATER, error="TimeoutError: slow", unknown=1)
+OUTSIDE = CHARGE._replace(token="t-1")
+
+
+def test_what_may_have_been_done_is_told_as_to_be_undone_with_the_run() -> None:
+    said = "refund: to be undone if the run is: what was done is not known"
+    tried = asked().row("tried.step.charge", Memory(executions=(UNKNOWN,)), Kind.PASSED, **TIMED_OUT)
+    outside = asked().row("waits.step.charge", Memory(executions=(OUTSIDE,)), Kind.PASSED, execution="1.0")
+    over = Memory(executions=(UNKNOWN._replace(again=-1),))
+    stuck = asked().row("failed.step.charge.timed_out", over, Kind.HELD_FIRED, **TIMED_OUT)
+    for log in (tried, outside, stuck):
+        found = log.step().compensation
+        assert found is not None
+        assert (found.status, compensation_words(found)) == ("unknown", said)
+        assert sentences.undoing(found) == (
+            "It is not known what was done of it: the compensation refund is to undo it if the run is undone."
+        )
+    raised = CHARGE._replace(attempt=2, again=LATER, error="OSError: away")
+    log = asked().row("tried.step.charge", Memory(executions=(raised,)), Kind.PASSED, **TIMED_OUT)
+    assert log.compensation() == ("none", 0, None)
+
+
+def test_what_was_not_begun_again_is_not_told_as_if_it_never_was() -> None:
+    log = asked().row("tried.step.charge", Memory(executions=(UNKNOWN,)), Kind.PASSED, **TIMED_OUT)
+    log.row("order.cancelled", Memory(executions=(UNKNOWN._replace(stopping=1),)), Kind.MOVED)
+    assert log.compensation() == ("unknown", 0, None)
+    left = Memory(owed=(OWED._replace(made=0),))
+    log.row("stopped.step.charge", left, Kind.PASSED, execution="1.0", attempt=2, how="never")
+    assert step_words(log.step()) == "stopped (row 4): it was not begun again"
+    assert log.compensation() == ("owed", 0, None)
+
+
 def test_a_step_that_nobody_asks_after_has_left_with_its_state() -> None:
     log = asked().row("order.cancelled", Memory(), Kind.MOVED)
     assert (log.step().status, log.step().outcome, log.step().attempts) == ("stopped", "left", 0)

@@ -143,6 +143,8 @@ def undoing(found: CompensationView) -> str:
     match found.status:
         case "none":
             return "It is not owed: nothing of it is to be undone."
+        case "unknown":
+            return f"It is not known what was done of it: {name} is to undo it if the run is undone."
         case "owed":
             return f"It is owed: {name} is to undo it if the run is undone."
         case "settled":

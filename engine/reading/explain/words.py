@@ -300,6 +300,10 @@ def _asked_for(effects: bytes) -> str:
             said += f" It asked for the {what} {one['step']}."
         elif "stop" in one:
             said += f" It stopped the step {one['stop']}."
+        elif "complete" in one:
+            said += f" It said what the step {one['complete']} has made, by its token."
+        elif "fail" in one:
+            said += f" It said that the step {one['fail']} has failed, by its token."
         elif "settle" in one:
             said += f" It settled the step {one['settle']}, which is not undone any more."
     return said

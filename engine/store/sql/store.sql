@@ -301,6 +301,14 @@ insert into pointsman.inbox (namespace, pipeline, command, body, who, why, home)
 select $1, known.id, 'event', sent.body, 'engine', 'sent by a run', pointsman.home_of(sent.key)
 from sent join known on known.name = sent.pipeline order by sent.number
 
+-- name: add_completed
+-- What runs say of how steps ended that go on outside.
+insert into pointsman.inbox (namespace, pipeline, command, body, who, why, token)
+select $1, p.id, said.command, said.body, said.who, said.why, said.token
+from unnest($2::text[], $3::text[], $4::bytea[], $5::text[], $6::text[], $7::text[]) with ordinality
+    as said (pipeline, command, body, who, why, token, number)
+join pointsman.pipelines p on p.namespace = $1 and p.name = said.pipeline order by said.number
+
 -- name: release_missing_definitions
 insert into pointsman.inbox (namespace, pipeline, command, body, who, why)
 select $1, r.pipeline, 'release', convert_to(json_build_object('run', r.id, 'held', r.held)::text, 'UTF8'),

@@ -113,10 +113,9 @@ class Attempt:
                 one.cancel()
 
     @property
-    def returned(self) -> Any:
-        """What its function has returned, whether or not anybody was told; None where it has not."""
-        seen = _seen(self._running.ended)
-        return None if seen is None else seen.result
+    def seen(self) -> Ended | None:
+        """How it has ended, whether or not anybody was told; None where it has not."""
+        return _seen(self._running.ended)
 
     def cancel(self) -> None:
         """Have it end; what becomes of it does not matter any more."""
@@ -160,7 +159,7 @@ class Attempt:
         if await self._is_known():
             await self._have_it_end()
         if not self.ended.done():
-            self._tell(self._as_told(_seen(self._running.ended)))
+            self._tell(self._as_told(self.seen))
 
     async def _is_known(self) -> bool:
         """Whether it is known where it goes on, if it does. One that is looked for is told to end once it is found."""

@@ -23,6 +23,7 @@ from engine.store.connecting import Connection, connect
 from statemachines.machine import compile_pipeline
 from tests.charging import TOPIC, AwayError, Charge, World, charging_pipeline, clear
 from tests.feeding import Feeding, event, feed
+from tests.operators import ask
 from tests.services import Database, execute
 
 
@@ -212,10 +213,10 @@ async def test_what_goes_on_here_is_not_lost_where_another_of_the_same_name_take
 
 
 async def until_released(released: asyncio.Event) -> None:
-    """Whatever it is told."""
-    while not released.is_set():
-        with contextlib.suppress(asyncio.CancelledError):
-            await released.wait()
+    """Though it is cancelled, as attempts are once."""
+    with contextlib.suppress(asyncio.CancelledError):
+        await released.wait()
+    await released.wait()
 
 
 LATE: dict[str, Any] = {"timeout": timedelta(seconds=0.05)}
@@ -259,6 +260,37 @@ async def test_an_attempt_that_was_told_of_keeps_its_place_until_it_is_over_and_
     types = [row.event.type for row in await history(reader, "default", "charging", "o1")]
     assert types[1:3] == ["tried.step.charge", "done.step.charge"]
     await check_the_log(reader, **LATE)
+
+
+async def test_what_is_done_once_its_run_is_stuck_waits_and_is_taken_where_the_step_is_to_begin_anew(
+    database: Database, reader: Connection, world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    released = asyncio.Event()
+
+    async def stubborn() -> Charge:
+        await until_released(released)
+        return Charge(id="late", amount=0)
+
+    world.script["charge"] = [stubborn]
+    options = {**LATE, "attempts": 1, "takes_failures": False}
+    async with feed(database, charging_pipeline(**options), limits=HASTY) as feeding:
+        await feeding.records(told("placed"))
+        await feeding.begin_steps()
+        await asyncio.wait_for(feeding.steps.arrived.wait(), 60)
+        assert await feeding.take_results()
+        [run] = await list_runs(reader, "default")
+        assert run.status == "held"
+        released.set()
+        while not await feeding.take_results():
+            await asyncio.wait_for(feeding.steps.arrived.wait(), 60)
+        assert (await ask(feeding, "retry", "charging", "o1")).done
+        await feeding.steps.close()
+        await feeding.work()
+    assert world.attempts("charge") == [("o1", 1)]
+    [run] = await list_runs(reader, "default")
+    assert (run.configuration, run.context["charge"]["id"]) == (["shipped"], "late")
+    assert not [one for one in caplog.records if "was done after its run" in one.getMessage()]
+    await check_the_log(reader, **options)
 
 
 async def test_what_is_done_once_its_step_has_failed_is_void_and_the_log_says_whose_it_is(

@@ -1,6 +1,8 @@
 """What bounds an attempt, whatever executor makes it: its time, its silence, and how long it is waited for at its end.
 
-One that is not done in time is told of in time, though it may go on, and keeps its place until nothing of it does.
+One that is not done in time is told of in time, though it may go on, and keeps its place until nothing of it does. What
+can be undone has a while to end before it is told of, since nobody is to undo what is still being done; and where its
+state was left, all that is left of its own time before that.
 """
 
 from __future__ import annotations
@@ -111,10 +113,9 @@ class Attempt:
                 one.cancel()
 
     @property
-    def returned(self) -> Any:
-        """What its function has returned, whether or not anybody was told; None where it has not."""
-        seen = _seen(self._running.ended)
-        return None if seen is None else seen.result
+    def seen(self) -> Ended | None:
+        """How it has ended, whether or not anybody was told; None where it has not."""
+        return _seen(self._running.ended)
 
     def cancel(self) -> None:
         """Have it end; what becomes of it does not matter any more."""
@@ -158,7 +159,7 @@ class Attempt:
         if await self._is_known():
             await self._have_it_end()
         if not self.ended.done():
-            self._tell(self._as_told(_seen(self._running.ended)))
+            self._tell(self._as_told(self.seen))
 
     async def _is_known(self) -> bool:
         """Whether it is known where it goes on, if it does. One that is looked for is told to end once it is found."""
@@ -177,21 +178,20 @@ class Attempt:
         return False
 
     async def _have_it_end(self) -> None:
-        running, grace = self._running, self._limits.step_cancel_seconds
+        running, left = self._running, self._seconds_left()
         if running.can_stop:
             # What it does about it is its own business, for a while.
             running.cancel()
-            await asyncio.wait({running.released}, timeout=running.stop_seconds + grace)
-            if not running.released.done():
-                log.error(
-                    "the step %s does not end though it was cancelled; it keeps its place", self._step.name
-                )
-        elif self._stopped:
-            # Nothing stops a thread: it has the time that it may take, and a while.
-            await asyncio.wait({running.released}, timeout=self._seconds_left() + grace)
+            left = max(left, running.stop_seconds)
+        elif not self._stopped and self._step.compensation is None:
+            # Nothing stops a thread, and nobody undoes this one.
+            return
+        await asyncio.wait({running.released}, timeout=left + self._limits.step_cancel_seconds)
+        if running.can_stop and not running.released.done():
+            log.error("the step %s does not end though it was cancelled; it keeps its place", self._step.name)
 
     def _seconds_left(self) -> float:
-        """What is left of its time, where it was stopped within that."""
+        """What is left of its time, where it was stopped within that: only one that can be undone is."""
         if self._over_at is None or not self._stopped:
             return 0.0
         return max(0.0, self._over_at - asyncio.get_running_loop().time())

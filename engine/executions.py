@@ -31,6 +31,8 @@ class StepResult(NamedTuple):
     """Whether it stands for a result that the store did not take."""
     said_by: Mapping[str, str] = NOBODY
     """Of what was completed outside: who says so, and why, as attributes of the event."""
+    is_late: bool = False
+    """Whether it was told before that the attempt was not done, or nobody waited for it any more."""
 
     @property
     def key(self) -> str:

@@ -29,6 +29,8 @@ class Going:
     pulse: Pulse
     told: bool = False
     """Whether what became of it has been told; it may still keep a thread."""
+    was_done: bool = False
+    """Whether what was told is that it was done, or goes on outside."""
     unwanted: bool = False
     """Whether nobody waits for it any more."""
     stopping: bool = False

@@ -50,7 +50,8 @@ class EngineLimits:
     """How often it is looked which attempts have come due, beside all that is announced."""
     step_cancel_seconds: float = 1.0
     """How long an attempt may take to end once it was cancelled, beside what its executor says that it takes; then it
-    is told of as timed out all the same."""
+    is told of as timed out all the same. One that can be undone has that long where it cannot be cancelled, too; and
+    where its state was left, behind what is left of its own time."""
     step_progress_seconds: float = 1.0
     """How often it is written to Postgres how far attempts say that they have come; the last word of one that fails
     always is."""

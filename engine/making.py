@@ -158,6 +158,7 @@ class Making:
         begun = going.begun
         if going.unwanted:
             return
+        going.was_done = ended.error is None
         self._hear(going, ended)
         if going.stopping:
             unseen = ended.lost or ended.timed_out or isinstance(ended.result, Later)
@@ -192,10 +193,23 @@ class Making:
 
     def _release(self, going: Going) -> None:
         self.going.release(going)
-        if going.unwanted and isinstance(going.attempt.returned, Later):
-            # Its run is told in vain; who completes it is to hear that, and not that nobody knows the token.
-            self._keep(self.outcomes.success(going.begun, going.attempt.returned))
+        seen = going.attempt.seen
+        is_late = going.unwanted or (going.told and not going.was_done)
+        if is_late and seen is not None and seen.error is None:
+            self._tell_late(going.begun, seen.result)
         self.wanted.set()
+
+    def _tell_late(self, begun: BegunExecution, result: Any) -> None:
+        """Have its run be told after all that an attempt was done: the first success counts, whichever it is.
+
+        Where it is told in vain, that is known of it; of a token, too, by who completes it.
+        """
+        try:
+            found = self.outcomes.success(begun, result, raises=True)
+        except ResultError as error:
+            self.outcomes.tell(begun, Ended(error=error), "its run was told by then that it was not done")
+        else:
+            self._keep(found._replace(is_late=True))
 
     def drop(self, going: Going) -> None:
         """Have an attempt end that nobody waits for any more."""

@@ -28,6 +28,7 @@ from engine.by_itself import OF_STEP
 from engine.crowded import Crowded
 from engine.executions import StepResult
 from engine.executors import Executors
+from engine.late import LateSuccesses
 from engine.limits import SILENT_SECONDS, EngineLimits
 from engine.making import Making
 from engine.promises import Promises
@@ -91,6 +92,7 @@ class Steps:
         self._rooms = Rooms(self._limits, self.breakers)
         self._crowded = Crowded()
         self._promises = Promises()
+        self._late = LateSuccesses()
         self._looked_at = -self._limits.step_poll_seconds
         """When it was looked last for whatever may begin, and not only for those that are known to wait."""
         self._told = False
@@ -171,11 +173,11 @@ class Steps:
 
     async def _find_told(self, store: Store) -> None:
         """Have what became of attempts be taken again, but for what is durable by a commit that was not heard of."""
-        handed = [(one.begun.id, one.begun.run, one.event_id) for one in self._results.in_drafts]
-        self._results.give_all_back()
+        handed = self._results.in_drafts
         if handed:
-            for number in await store.told_results(handed):
-                self._results.drop(number)
+            told = await store.told_results([(one.begun.id, one.begun.run, one.event_id) for one in handed])
+            self._settle_results([one for one in handed if one.begun.id in told])
+        self._results.give_all_back()
 
     async def close(self) -> None:
         """Let go of the store; attempts go on. How many have failed like others is told until now."""
@@ -188,6 +190,7 @@ class Steps:
     async def let_go(self) -> None:
         """Say that nothing goes on here any more."""
         if self._works and self._store is not None:
+            await self._late.tell(self._store)
             await self._store.let_go(self._holder)
 
     async def stop(self) -> None:
@@ -250,7 +253,7 @@ class Steps:
 
     def settle(self, results: Iterable[StepResult], commit: Commit) -> None:
         """These are durable, and so is all else of this commit."""
-        self._results.settle(results)
+        self._settle_results(results)
         for address in commit.executions_over:
             going = self._going.at(address)
             if going is not None and not going.told:
@@ -263,6 +266,10 @@ class Steps:
         self._making.begin_all(commit.begun)
         if results or commit.executions_asked or commit.executions_over:
             self._wanted.set()
+
+    def _settle_results(self, results: Iterable[StepResult]) -> None:
+        self._results.settle(results)
+        self._late.settle(results)
 
     @property
     def are_alone(self) -> bool:
@@ -318,6 +325,7 @@ class Steps:
         if (speaks or self._are_more_lost) and len(self._results) <= LOST_AT_ONCE_MAX:
             await self._take_over(store, definitions)
         await self._save(store)
+        await self._late.tell(store)
         await self._look_after(store)
         if for_all:
             await self._begin_untried(store, definitions)

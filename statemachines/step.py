@@ -180,8 +180,7 @@ class Step(Generic[C, R]):
 
         Args:
             function: what it is written above, where it has no settings.
-            timeout: how long one attempt may take; None: as long as it does; a thread whose state is left is waited for
-                as long as this says, before it counts as not known what it did, and hardly at all where it is None.
+            timeout: how long one attempt may take; None: as long as it does.
             retry: how often it is tried, and how long is waited in between; None: as ``Retry()`` says.
             at_once: how many of it may go on at once in one engine; None: it has no limit of its own.
             on_error: whether it is done for a step that failed, too, all of whose attempts have raised.

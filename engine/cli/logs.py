@@ -16,6 +16,7 @@ FIELDS = (
     "run",
     "step",
     "attempt",
+    "idempotency_key",
     "error",
     "event",
     "topic",

@@ -253,6 +253,13 @@ class Store(Protocol):
         """Those of these executions that runs still wait for, and whether they are to be stopped."""
         ...
 
+    async def said_last(self, asked: Sequence[tuple[int, str]]) -> list[str]:
+        """Of each (run, idempotency key) of an execution the type of the last event that the log has of its attempts.
+
+        Empty where it has none.
+        """
+        ...
+
     async def has_executions(self, pipelines: Sequence[int], definitions: Sequence[int]) -> bool:
         """Whether a run of these pipelines and definitions that is not held waits for a step that is done here."""
         ...

@@ -127,6 +127,11 @@ class Executions:
                 number for (number,) in await self._looker.fetch(_SQL["told_results"], *columns_of(asked))
             }
 
+    async def said_last(self, asked: Sequence[tuple[int, str]]) -> list[str]:
+        runs, keys = [run for run, _ in asked], [key for _, key in asked]
+        async with self._looking, translated(self._looker):
+            return [one for (one,) in await self._looker.fetch(_SQL["said_last"], runs, keys)]
+
     async def executions_there(self, numbers: Sequence[int]) -> dict[int, bool]:
         async with self._looking, translated(self._looker):
             return dict(await self._looker.fetch(_SQL["executions_there"], numbers))

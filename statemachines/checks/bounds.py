@@ -16,7 +16,7 @@ from statemachines.step import Step
 from statemachines.suggest import did_you_mean
 
 _DELAY_MAX = timedelta(days=DELAY_DAYS_MAX)
-_TIME = "timedelta(seconds=30)"
+TIME = "timedelta(seconds=30)"
 
 
 def find(step: Step[Any, Any], called: str, context: Any) -> Iterator[Mistake]:
@@ -29,7 +29,7 @@ def find(step: Step[Any, Any], called: str, context: Any) -> Iterator[Mistake]:
     for name, (time, meaning) in times.items():
         if time is not None and not is_time(time):
             message = f"{name}={time!r} of {called} is no time that {meaning}"
-            yield Mistake(message, f"Write {name}={_TIME}, or leave it out", step.place)
+            yield Mistake(message, f"Write {name}={TIME}, or leave it out", step.place)
     yield from _order_of_times(step, called)
     at_once: Any = step.at_once
     if at_once is not None and not is_count(at_once):
@@ -105,7 +105,7 @@ def _breaker(breaker: Breaker, step: Step[Any, Any], called: str) -> Iterator[Mi
         time: Any = getattr(breaker, what)
         if not is_time(time):
             message = f"{what}={time!r} of {of} is no time that {meaning}"
-            yield Mistake(message, f"Write {what}={_TIME}, or leave it out", step.place)
+            yield Mistake(message, f"Write {what}={TIME}, or leave it out", step.place)
     on: Any = breaker.on
     for error in on if isinstance(on, tuple) else () if on is None else (on,):
         if not is_exception(error):

@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from statemachines.chart.tree import COMPENSATING
 from statemachines.checks import undo
+from statemachines.checks.bounds import TIME
 from statemachines.checks.moves import of as of_move
 from statemachines.definition import Move, Pipeline, State
 from statemachines.mistakes import Mistake
@@ -23,6 +24,7 @@ def find(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
     compensations = [one for one in pipeline.works if isinstance(one, Compensation)]
     for one in compensations:
         yield from _of_one_step(one)
+        yield from _thread(one)
         yield from _result(one)
         yield from _made(one)
     scopes = _Scopes(pipeline)
@@ -49,6 +51,17 @@ def _of_one_step(one: Compensation[Any, Any]) -> Iterator[Mistake]:
     if type(on_error) is not bool:
         message = f"on_error={on_error!r} of the compensation {one.name!r} is neither True nor False"
         yield _mistake(one, message, "Write one of them, or leave it out")
+
+
+def _thread(one: Compensation[Any, Any]) -> Iterator[Mistake]:
+    step = one.of
+    if callable(step.function) and step.takes_thread and step.timeout is step.bounds.within is None:
+        message = (
+            f"the step {step.name!r} has no timeout, and nothing stops a plain function: where its state is left, "
+            f"{one.name!r} may undo it while it still runs"
+        )
+        cure = f"Write @flow.step(timeout={TIME}): so long it is waited for; or make it an async function"
+        yield Mistake(message, cure, step.place, severity="warning")
 
 
 def _result(one: Compensation[Any, Any]) -> Iterator[Mistake]:

@@ -147,6 +147,26 @@ async def test_what_its_run_waits_for_no_more_is_gone(world: World) -> None:
     assert not await store.has_executions([1], [1])
 
 
+async def told(store: Store, run: Run, event_id: str, event_type: str) -> Run:
+    """A commit of an event that is called so."""
+    row = row_of(run, run.id, event_id=event_id)
+    row = append(run.hash, (*row[:10], event_type, *row[11:-1]))
+    after = fold(run, row)
+    await store.commit(Commit(AT, rows=[packed(row)], changed=[(run.sequence, after)]))
+    return after
+
+
+async def test_what_a_run_was_told_last_of_an_execution_is_known_by_its_key(world: World) -> None:
+    store = await world.open()
+    run, other = await started(store), await started(store, "other")
+    said = ("a/1", "tried.step.charge"), ("a/2/done", "done.step.charge"), ("ab/1", "failed.step.pack")
+    for event_id, event_type in said:
+        run = await told(store, run, event_id, event_type)
+    asked = [(run.id, "ab"), (other.id, "a"), (run.id, "a"), (run.id, "b")]
+    assert await store.said_last(asked) == ["failed.step.pack", "", "done.step.charge", ""]
+    assert await store.said_last([]) == []
+
+
 async def test_what_is_left_alone_and_other_homes_definitions_and_steps_do_not_begin(world: World) -> None:
     store = await world.open()
     run = await started(store)

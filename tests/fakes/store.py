@@ -310,6 +310,20 @@ class FakeStore:
         rows = self.tables.executions.rows.values()
         return {one.id: one.asked.stopping for one in rows if one.id in numbers}
 
+    async def said_last(self, asked: Sequence[tuple[int, str]]) -> list[str]:
+        rows = sorted(self.tables.rows.items())
+        return [
+            next(
+                (
+                    row.type
+                    for (number, _), row in reversed(rows)
+                    if number == run and row.event_id.startswith(f"{key}/")
+                ),
+                "",
+            )
+            for run, key in asked
+        ]
+
     async def has_executions(self, pipelines: Sequence[int], definitions: Sequence[int]) -> bool:
         waiting = [one.asked for one in self.tables.executions.rows.values() if not one.asked.token]
         runs = [self.tables.runs[one.run][1] for one in waiting if one.pipeline in pipelines]

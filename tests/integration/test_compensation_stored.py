@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from connectors.source import RawRecord
+from engine import steps as steps_module
+from engine.limits import EngineLimits
 from engine.reading import history, list_runs, replay, verify
 from engine.store.connecting import Connection
 from statemachines.machine import compile_pipeline
@@ -157,6 +159,39 @@ async def test_an_attempt_that_ends_while_it_is_stopped_is_undone_with_what_it_m
     assert world.steps() == ["charge", "reserve", "release", "refund"]
     assert world.made[0] == ("release", keys_of(world)["reserve"])
     await check_the_log(reader)
+
+
+async def test_what_does_not_end_though_it_is_stopped_has_its_time_before_it_is_undone(
+    database: Database, reader: Connection, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steps_module, "LOOK_AFTER_SECONDS", 0.0)
+    cancelled, released = asyncio.Event(), asyncio.Event()
+
+    async def deaf() -> None:
+        try:
+            await released.wait()
+        except asyncio.CancelledError:
+            cancelled.set()
+            await released.wait()
+
+    world.script["charge"] = [deaf]
+    options: dict[str, Any] = {"timeout": timedelta(minutes=5)}
+    limits = EngineLimits(step_poll_seconds=0.01, step_cancel_seconds=0.01)
+    async with feed(database, saga_pipeline(**options), limits=limits) as feeding:
+        await feeding.records(told("placed"))
+        await feeding.begin_steps()
+        await until_going(feeding, "charge", reader)
+        await feeding.records(told("cancelled"))
+        await asyncio.wait_for(cancelled.wait(), STEP_SECONDS_MAX)
+        for _ in range(10):
+            await turn(feeding)
+        assert not feeding.steps.has_results
+        released.set()
+        await feeding.steps.close()
+        await feeding.work()
+    assert world.steps() == ["charge", "refund"]
+    assert world.made == [("refund", keys_of(world)["charge"])]
+    await check_the_log(reader, **options)
 
 
 async def test_a_compensation_is_tried_again_and_one_that_fails_for_good_holds_the_run(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -22,6 +23,7 @@ from engine.store.connecting import Connection, connect
 from statemachines.machine import compile_pipeline
 from tests.charging import TOPIC, AwayError, Charge, World, charging_pipeline, clear
 from tests.feeding import Feeding, event, feed
+from tests.operators import ask
 from tests.services import Database, execute
 
 
@@ -210,8 +212,20 @@ async def test_what_goes_on_here_is_not_lost_where_another_of_the_same_name_take
         await steps.close()
 
 
-async def test_an_attempt_that_was_told_of_keeps_its_place_until_it_is_done(
-    database: Database, reader: Connection, world: World
+async def until_released(released: asyncio.Event) -> None:
+    """Though it is cancelled, as attempts are once."""
+    with contextlib.suppress(asyncio.CancelledError):
+        await released.wait()
+    await released.wait()
+
+
+LATE: dict[str, Any] = {"timeout": timedelta(seconds=0.05)}
+HASTY = EngineLimits(step_poll_seconds=0.01, step_cancel_seconds=0.05)
+
+
+@pytest.mark.parametrize("is_done", [True, False])
+async def test_an_attempt_that_was_told_of_keeps_its_place_until_it_is_over_and_counts_if_it_was_done(
+    database: Database, reader: Connection, world: World, *, is_done: bool
 ) -> None:
     going, released = 0, asyncio.Event()
 
@@ -219,19 +233,15 @@ async def test_an_attempt_that_was_told_of_keeps_its_place_until_it_is_done(
         nonlocal going
         going += 1
         assert going == 1, "two attempts at once"
-        while not released.is_set():
-            try:
-                await released.wait()
-            except asyncio.CancelledError:
-                continue
+        await until_released(released)
         going -= 1
+        if not is_done:
+            raise AwayError("down")
         return Charge(id="late", amount=0)
 
     world.script["charge"] = [stubborn]
-    options: dict[str, Any] = {"timeout": timedelta(seconds=0.05)}
-    limits = EngineLimits(step_poll_seconds=0.01, step_cancel_seconds=0.05)
-    flow = charging_pipeline(**options)
-    async with feed(database, flow, limits=limits) as feeding:
+    flow = charging_pipeline(**LATE)
+    async with feed(database, flow, limits=HASTY) as feeding:
         await feeding.records(told("placed"))
         await feeding.begin_steps()
         await asyncio.wait_for(feeding.steps.arrived.wait(), 60)
@@ -239,12 +249,77 @@ async def test_an_attempt_that_was_told_of_keeps_its_place_until_it_is_done(
         for _ in range(10):
             await turn(feeding)
         assert world.attempts("charge") == [("o1", 1)]
-        # The next one has all the time of this machine.
+        # The next one, if there is one, has all the time of this machine.
         flow.steps[0].timeout = None
         released.set()
         await feeding.steps.close()
         await feeding.work()
-    assert world.attempts("charge") == [("o1", 1), ("o1", 2)]
+    assert world.attempts("charge") == [("o1", 1)] if is_done else [("o1", 1), ("o1", 2)]
+    [run] = await list_runs(reader, "default")
+    assert (run.configuration, run.context["charge"]["id"] == "late") == (["shipped"], is_done)
+    types = [row.event.type for row in await history(reader, "default", "charging", "o1")]
+    assert types[1:3] == ["tried.step.charge", "done.step.charge"]
+    await check_the_log(reader, **LATE)
+
+
+async def test_what_is_done_once_its_run_is_stuck_waits_and_is_taken_where_the_step_is_to_begin_anew(
+    database: Database, reader: Connection, world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    released = asyncio.Event()
+
+    async def stubborn() -> Charge:
+        await until_released(released)
+        return Charge(id="late", amount=0)
+
+    world.script["charge"] = [stubborn]
+    options = {**LATE, "attempts": 1, "takes_failures": False}
+    async with feed(database, charging_pipeline(**options), limits=HASTY) as feeding:
+        await feeding.records(told("placed"))
+        await feeding.begin_steps()
+        await asyncio.wait_for(feeding.steps.arrived.wait(), 60)
+        assert await feeding.take_results()
+        [run] = await list_runs(reader, "default")
+        assert run.status == "held"
+        released.set()
+        while not await feeding.take_results():
+            await asyncio.wait_for(feeding.steps.arrived.wait(), 60)
+        assert (await ask(feeding, "retry", "charging", "o1")).done
+        await feeding.steps.close()
+        await feeding.work()
+    assert world.attempts("charge") == [("o1", 1)]
+    [run] = await list_runs(reader, "default")
+    assert (run.configuration, run.context["charge"]["id"]) == (["shipped"], "late")
+    assert not [one for one in caplog.records if "was done after its run" in one.getMessage()]
+    await check_the_log(reader, **options)
+
+
+async def test_what_is_done_once_its_step_has_failed_is_void_and_the_log_says_whose_it_is(
+    database: Database, reader: Connection, world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    released = asyncio.Event()
+
+    async def stubborn() -> Charge:
+        await until_released(released)
+        return Charge(id="late", amount=0)
+
+    world.script["charge"] = [stubborn]
+    options = {**LATE, "attempts": 1}
+    async with feed(database, charging_pipeline(**options), limits=HASTY) as feeding:
+        await feeding.records(told("placed"))
+        await feeding.begin_steps()
+        await asyncio.wait_for(feeding.steps.arrived.wait(), 60)
+        assert await feeding.take_results()
+        released.set()
+        while not await feeding.take_results():
+            await asyncio.wait_for(feeding.steps.arrived.wait(), 60)
+        await turn(feeding)
+        await turn(feeding)
+    [note] = await reader.fetch("select type, event_id, reason from pointsman.dispositions")
+    assert (note["type"], note["reason"]) == ("done.step.charge", "void")
+    [warning] = [one for one in caplog.records if "was done after its run" in one.getMessage()]
+    said: Any = warning
+    assert (said.pipeline, said.run, said.step, said.attempt) == ("charging", "o1", "charge", 1)
+    assert said.idempotency_key == world.calls[0][1].idempotency_key
     await check_the_log(reader, **options)
 
 

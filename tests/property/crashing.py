@@ -8,12 +8,17 @@
 ``hopeless``    cannot be charged, however often that is tried
 ``later``       is reserved by somebody outside, who is given it by its step and completes that; and is shipped
 ``left``        is given to them, too, and cancelled before that was completed
+``slow``        is charged by an attempt that takes longer than it may, whatever it is told; and is shipped
+``deaf``        is cancelled while it is reserved, which goes on for a while all the same, and ends in its time
+``late``        the same, and it does not end in its time
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
+import math
 import random
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
@@ -41,14 +46,18 @@ from statemachines.run import Run, Status
 from statemachines.step import Call, Retry, exponential
 from tests.feeding import event
 from tests.property.desk import Desk
-from tests.simulated import Fate, Simulated, check_alive
+from tests.simulated import LIMITS, Fate, Simulated, check_alive
 
 TOPIC = "sagas"
-ORDERS = ("good", "changed", "refused", "cancelled", "stubborn", "hopeless", "later", "left")
-SHIPPED = ("good", "changed", "later")
+ORDERS = (
+    "good", "changed", "refused", "cancelled", "stubborn", "hopeless", "later", "left", "slow", "deaf", "late",
+)  # fmt: skip
+SHIPPED = ("good", "changed", "later", "slow")
 CANCELLED = ("refused", "cancelled", "hopeless", "left")
+"""The others may be shipped before their cancellations come."""
 OUTSIDERS = ("later", "left")
-"""The other one may be shipped before its cancellation comes."""
+OUTLIVING = {("slow", "charge"), ("late", "reserve")}
+"""The first attempts at them take longer than they may."""
 UNDOING = "$compensating"
 NOTHING: Mapping[int, Fate] = {}
 NO_END = 1_000
@@ -61,6 +70,9 @@ SLOW = 50.0
 """Sometimes all takes so many times as long: then it takes longer than others are silent."""
 LATE_SECONDS = 0.1
 """So late what happens meanwhile may come, with a draw."""
+GRACE_SECONDS = LIMITS.step_cancel_seconds
+MORE_SECONDS = 0.05
+"""What outlives its time and the grace does so by as much."""
 BEGUN, DONE, RAISED, CUT = "begun", "done", "raised", "cut"
 
 
@@ -101,6 +113,7 @@ class Entry(NamedTuple):
     made: str | None
     progress: int | None
     """What an attempt before it has said: its number."""
+    at: float
 
 
 @dataclass
@@ -111,6 +124,8 @@ class Outside:
     pace: float = 1.0
     """How many times as long as usual all takes here."""
     ledger: list[Entry] = field(default_factory=list)
+    at_work: int = 0
+    """How many attempts go on."""
 
     def __post_init__(self) -> None:
         """Somebody does what is handed over."""
@@ -142,7 +157,10 @@ class Outside:
         call.heartbeat(call.attempt)
         if first:
             self._tell(call)
+        self.at_work += 1
         try:
+            if first:
+                await self._go_on(call)
             await self.world.point(f"{call.step} has begun")
             await self._work()
             self._raise(call, first=first)
@@ -160,7 +178,22 @@ class Outside:
         except Exception:
             self._write(RAISED, order, call, made)
             raise
+        finally:
+            self.at_work -= 1
         return call.idempotency_key
+
+    async def _go_on(self, call: Call) -> None:
+        """Take some time, whatever it is told meanwhile, if the order has it so."""
+        seconds = 0.0
+        if (call.key, call.step) in OUTLIVING:
+            seconds = time_of(self.pace) + GRACE_SECONDS + MORE_SECONDS
+        elif (call.key, call.step) == ("deaf", "reserve"):
+            seconds = (LATE_SECONDS + MORE_SECONDS) * self.pace + GRACE_SECONDS
+        until = self.world.seconds() + seconds
+        while self.world.seconds() < until:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(until - self.world.seconds())
+            check_alive()
 
     def _raise(self, call: Call, *, first: bool) -> None:
         """Raise, if the order has it so."""
@@ -168,8 +201,8 @@ class Outside:
 
     def _tell(self, call: Call) -> None:
         """What happens while a step is at work."""
-        kind = {"cancelled": "cancelled", "stubborn": "cancelled", "changed": "changed"}.get(call.key)
-        if call.step == "reserve" and kind is not None:
+        kind = "changed" if call.key == "changed" else "cancelled"
+        if call.step == "reserve" and call.key in ("changed", "cancelled", "stubborn", "deaf", "late"):
             self._tell_of(call, kind)
 
     def _tell_of(self, call: Call, kind: str) -> None:
@@ -186,7 +219,8 @@ class Outside:
     def _write(self, what: str, order: Order, call: Call, made: str | None) -> None:
         of = "" if call.undone is None else call.of.idempotency_key
         named = what, call.step, call.key, call.idempotency_key, of
-        self.ledger.append(Entry(*named, call.attempt, order.amount, made, call.progress))
+        at = self.world.seconds()
+        self.ledger.append(Entry(*named, call.attempt, order.amount, made, call.progress, at))
 
 
 def raise_what_it_must(call: Call, *, first: bool) -> None:
@@ -233,15 +267,20 @@ def note_failure(order: Order, failed: StepFailed) -> None:
     order.notes.append(f"failed with {failed.error}")
 
 
+def time_of(pace: float) -> float:
+    """How many seconds an attempt may take at a step that can be undone: more than most do."""
+    return 0.6 + 0.2 * pace
+
+
 @lru_cache
-def saga(attempts: int, undoing: int) -> Machine:
+def saga(attempts: int, undoing: int, pace: float) -> Machine:
     """Charged, reserved, shipped; cancelled, with all of it undone in ``undoing`` attempts, for any reason."""
     flow = Pipeline("saga", Order, topics=[TOPIC], closed="ignore")
-    wait = exponential(0.05, 1)
+    wait, timeout = exponential(0.05, 1), timedelta(seconds=time_of(pace))
     retry = Retry(attempts=attempts, wait=wait, unless=OutOfStockError)
     stubborn = Retry(attempts=undoing, wait=wait)
 
-    @flow.step(retry=retry, limit=Limit("order", rate=10))
+    @flow.step(retry=retry, timeout=timeout, limit=Limit("order", rate=10))
     async def charge(order: Order, call: Call) -> str:
         return await OUTSIDE[-1].do(order, call)
 
@@ -249,7 +288,7 @@ def saga(attempts: int, undoing: int) -> Machine:
     async def refund(order: Order, made: str | None, call: Call) -> None:
         await OUTSIDE[-1].do(order, call, made)
 
-    @flow.step(retry=retry, limit=Limit(at_once=2), heartbeat=timedelta(minutes=1))
+    @flow.step(retry=retry, timeout=timeout, limit=Limit(at_once=2), heartbeat=timedelta(minutes=1))
     async def reserve(order: Order, call: Call) -> str | Later:
         if call.key in OUTSIDERS:
             return await OUTSIDE[-1].hand_over(order, call)
@@ -284,6 +323,8 @@ class Lived:
 
     world: Simulated
     ledger: list[Entry]
+    time: float = 0.0
+    """How many seconds an attempt may take at a step that can be undone."""
 
     @property
     def runs(self) -> dict[str, Run]:
@@ -332,20 +373,20 @@ def live(
     crash_turn: int = 0,
 ) -> Lived:
     """All orders, from the beginning to the end, with this in between."""
-    world = Simulated(saga(attempts, undoing), TOPIC, fates, draw, engines, instance, crash_turn)
-    outside = Outside(world)
-    orders = [*ORDERS]
+    pace, orders = 1.0, [*ORDERS]
     if draw is not None:
-        outside.pace = draw.choice([1.0, 1.0, SLOW])
+        pace = draw.choice([1.0, 1.0, SLOW])
         draw.shuffle(orders)
+    world = Simulated(saga(attempts, undoing, pace), TOPIC, fates, draw, engines, instance, crash_turn)
+    outside = Outside(world, pace)
     for order in orders:
         world.source.append(told("placed", order))
     OUTSIDE.append(outside)
     try:
-        world.live(lambda: is_over(world) and not outside.desk.open)
+        world.live(lambda: is_over(world) and not outside.desk.open and not outside.at_work)
     finally:
         OUTSIDE.pop()
-    return Lived(world, outside.ledger)
+    return Lived(world, outside.ledger, time_of(pace))
 
 
 def is_over(world: Simulated, orders: Collection[str] = ORDERS) -> bool:
@@ -372,7 +413,7 @@ def check(lived: Lived, attempts: int = ENOUGH) -> None:
         check_the_log(lived, order)
         entries = [one for one in lived.ledger if one.order == order]
         # What a stop cuts does not count.
-        check_attempts(entries, attempts + world.stops)
+        check_attempts(entries, attempts + world.stops, lived.time)
         if lived.is_shipped(order):
             check_what_was_done(entries)
         else:
@@ -431,8 +472,11 @@ def check_the_log(lived: Lived, order: str) -> None:
     assert len(ended) == len(set(ended)), f"an execution has ended twice: {ended}"
 
 
-def check_attempts(entries: list[Entry], attempts: int) -> None:
-    """Each step is asked for once, with one input; its attempts are counted, and end before it is undone."""
+def check_attempts(entries: list[Entry], attempts: int, time: float = math.inf) -> None:
+    """Each step is asked for once, with one input; its attempts are counted, and end before it is undone.
+
+    ``time`` is how many seconds they may take: one that outlives that, and the grace, need not have ended.
+    """
     for name, several in by_step(entries):
         assert len({one.key for one in several}) == 1, f"{name} has several keys"
         numbers = [one.attempt for one in several if one.what == BEGUN]
@@ -443,9 +487,12 @@ def check_attempts(entries: list[Entry], attempts: int) -> None:
         assert len({(one.amount, one.made) for one in several}) == 1, f"{name} was given different input"
         if not several[0].of:
             assert max(numbers) <= attempts, f"{name} was tried too often"
+    began = {(one.key, one.attempt): one.at for one in entries if one.what == BEGUN}
     for at, one in enumerate(entries):
         if one.of:
+            until = one.at - time - GRACE_SECONDS
             after = [other for other in entries[at:] if other.key == one.of]
+            after = [other for other in after if began[other.key, other.attempt] > until]
             assert not after, f"{after} while it is undone"
 
 

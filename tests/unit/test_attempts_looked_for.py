@@ -113,9 +113,12 @@ def test_one_that_nothing_limits_is_waited_for_in_the_same_way() -> None:
 
 
 def test_one_that_does_not_end_once_it_was_found_has_the_time_that_it_may_take_for_that() -> None:
-    after, ended, is_released = told({"ends_after": 1_000.0})
+    after, ended, is_released = told({"ends_after": 1_000.0}, timeout=20.0)
     # The executor's thirty seconds, and the engine's own.
     assert (after, is_released, ended.lost) == (FOUND_AFTER + 31, False, True)
+    # Or what is left of its own time, where that is more; it counts from when it was found, as far as is known.
+    after, ended, is_released = told({"ends_after": 1_000.0}, timeout=60.0)
+    assert (after, is_released, ended.lost) == (FOUND_AFTER + 61, False, True)
 
 
 def test_one_that_is_not_found_is_told_of_once_its_time_is_over(caplog: pytest.LogCaptureFixture) -> None:

@@ -36,7 +36,7 @@ def undo(_context: Empty, _made: Made | None, _call: Call) -> None: ...
 def undoing(function: Any = undo, of: Any = work, **settings: Any) -> tuple[Flow, Any, Any]:
     """``open`` runs a step, which is undone where the pipeline goes to ``done``."""
     flow = right()
-    step: Any = flow.step()(of)
+    step: Any = flow.step(timeout=timedelta(minutes=1))(of)
     compensation = step.compensate(**settings)(function)
     state_of(flow, "open").run = step
     flow.on(step.done, to="done")
@@ -225,6 +225,26 @@ def test_one_that_nothing_asks_for_is_told() -> None:
     assert find_mistakes(flow) == []
 
 
+def test_a_plain_step_without_a_limit_may_be_undone_while_it_runs() -> None:
+    flow, step, compensation = undoing()
+    step.timeout = None
+    found = the_mistake(flow, "warning")
+    assert found.message == (
+        "the step 'work' has no timeout, and nothing stops a plain function: where its state is left, 'undo' may undo "
+        "it while it still runs"
+    )
+    assert found.cure.startswith("Write @flow.step(timeout=timedelta(seconds=30)): so long it is waited for")
+    assert found.place == step.place
+    # Nothing undoes the compensation itself.
+    assert compensation.timeout is None
+
+    async def does(_context: Empty, _call: Call) -> Made:
+        return Made(id="1")
+
+    step.function, step._is_async = does, None
+    assert find_mistakes(flow) == []
+
+
 def out_of_open(flow: Flow, compensate: Any) -> None:
     flow.add_move("open", Asked, "done", None, None, compensate=compensate)
 
@@ -342,7 +362,8 @@ def test_the_events_of_stopped_steps_are_not_for_topics() -> None:
 def in_two(*, whole: bool = False, final: bool = True) -> Flow:
     """The first step is done, and then the second one may fail."""
     flow = Flow("two", Empty, topics=["things"])
-    first, second = flow.step()(work), flow.step()(other_work)
+    made = flow.step(timeout=timedelta(minutes=1))
+    first, second = made(work), flow.step(within=timedelta(minutes=1))(other_work)
     first.compensate()(undo)
     second.compensate()(other_undo)
     one = flow.state("one", run=first, initial=True)

@@ -627,6 +627,14 @@ where exists (select from pointsman.events e where e.run = told.run and e.event_
 -- Which of these are still wanted, and whether their states were left.
 select id, stopping from pointsman.executions where id = any ($1::bigint[])
 
+-- name: said_last
+select coalesce((
+    select e.type from pointsman.events e
+    where e.run = a.run and starts_with(e.event_id, a.key || '/') order by e.sequence desc limit 1
+), '')
+from unnest($1::bigint[], $2::text[]) with ordinality a (run, key, number)
+order by a.number
+
 -- name: has_executions
 -- What a run waits for that is held waits for a person, too; and what goes on outside, for whoever does it.
 -- Of those that go on, all are looked at until one is found; they are never more than engines make at once.

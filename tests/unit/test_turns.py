@@ -276,6 +276,25 @@ def test_a_business_key_is_known_again_whatever_the_id() -> None:
     assert len(case.context.coats) == 7
 
 
+def test_an_id_is_known_again_whatever_the_business_key() -> None:
+    flow = paying("restart", duplicate_by="line")
+    case = given(flow, Made(), Paid(line=1))
+    assert case.when_again(Paid(line=2)).outcome == DUPLICATE
+    case.when(Shut(), Made())
+    assert case.run is not None
+    assert case.run.generation == 1
+    case = given(flow, Made()).when(Paid(line=1)).when_again(Paid(line=2)).then_duplicate()
+    assert case.when(Paid(line=2)).context.coats == [1, 1]
+
+
+def test_an_id_is_known_again_while_the_event_waits() -> None:
+    flow = door_pipeline()
+    flow.policy(Painted, duplicate_by="coat")
+    case = given(flow, Made()).when(Painted(coat=1)).when_again(Painted(coat=2)).then_duplicate()
+    assert case.when(Opened()).context.coats == [1]
+    case.when(Painted(coat=2)).then(context={"coats": [1, 2]})
+
+
 @pytest.mark.parametrize("within", [None, HOUR])
 def test_a_business_key_counts_for_ever_or_for_a_time(within: timedelta | None) -> None:
     case = given(paying(duplicate_by="order", duplicate_for=within), Made(), Paid())

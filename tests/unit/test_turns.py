@@ -212,6 +212,15 @@ def test_what_waited_while_a_newer_one_was_applied_is_stale_in_the_end() -> None
     assert case.deferred == []
 
 
+def test_what_is_ignored_before_there_was_a_run_has_not_had_its_turn() -> None:
+    flow = painting(OrderBy("coat", contiguous=True), no_run="ignore", closed="restart")
+    case = given(flow).when(Painted(coat=1)).then_ignored(Reason.NO_RUN)
+    case.when(Made(), Opened(), Painted(coat=2)).then_deferred(Reason.GAP)
+    # A run that has ended remembers for the next one of its key.
+    case = given(flow, Made(), Shut()).when(Painted(coat=1)).then_ignored(Reason.NO_RUN)
+    case.when(Made(), Opened(), Painted(coat=2)).then(context={"coats": [2]})
+
+
 def test_what_is_ignored_has_had_its_turn() -> None:
     case = given(painting(unexpected="ignore"), Made()).when(Painted(coat=1)).then_ignored(Reason.UNEXPECTED)
     case.when(Painted(coat=1)).then_stale()

@@ -304,6 +304,27 @@ def test_an_id_is_known_again_while_the_event_waits() -> None:
     case.when(Painted(coat=2)).then(context={"coats": [1, 2]})
 
 
+@pytest.mark.parametrize(
+    ("unexpected", "within", "coats"),
+    [
+        ("ignore", None, [2]),
+        ("ignore", HOUR, []),
+        ("dead_letter", None, [2]),
+        ("dead_letter", HOUR, [2]),
+        ("defer", None, [1]),
+        ("defer", HOUR, [1]),
+    ],
+)
+def test_what_no_state_takes_counts_as_seen_only_where_it_waits_or_is_ignored_for_a_time(
+    unexpected: Any, within: timedelta | None, coats: list[int]
+) -> None:
+    flow = door_pipeline(unexpected=unexpected)
+    flow.policy(Painted, duplicate_by="side", duplicate_for=within)
+    case = given(flow, Made()).when(Painted(coat=1), Opened(), Painted(coat=2))
+    assert case.context.coats == coats
+    assert case.deferred == []
+
+
 @pytest.mark.parametrize("within", [None, HOUR])
 def test_a_business_key_counts_for_ever_or_for_a_time(within: timedelta | None) -> None:
     case = given(paying(duplicate_by="order", duplicate_for=within), Made(), Paid())

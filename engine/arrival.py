@@ -23,3 +23,5 @@ class Arrival(NamedTuple):
     digest: bytes
     delayed: Delayed | Execution | None = None
     """It comes from inside: what the run asked for, that falls due now, or a step whose result it is."""
+    id_digest: bytes = b""
+    """Of source and id, where a business key of its type counts for ever: it is a duplicate by either."""

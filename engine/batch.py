@@ -35,7 +35,7 @@ from statemachines.limits import KEY_BYTES_MAX
 from statemachines.machine import Machine
 from statemachines.occurrence import Occurrence
 from statemachines.outcome import DUPLICATE, WAITS, Deferred, Ignored, Moved, Outcome, Reason, Refused, Waits
-from statemachines.run import Run, Status, has_seen
+from statemachines.run import DeferredEvent, Run, Status, has_seen
 
 _new = tuple.__new__
 _NO_EVENT = Event.model_construct()
@@ -140,7 +140,7 @@ class Batch(Pausing):
         digest = digest_of(envelope.source, envelope.id)
         taken = False
         for reader in readers:
-            route, event_class, how, once = reader
+            route, event_class, how, once, by_both = reader
             if only is not None and route.pipeline != only:
                 continue
             if event_class is None:
@@ -165,7 +165,9 @@ class Batch(Pausing):
                     decoded = again
                 taken = True
                 own = digest if once is None else identity_of(once, decoded)
-                self.arrivals.append(_new(Arrival, (route, key, record, position, topic, decoded, own, None)))
+                self.arrivals.append(_new(Arrival, (
+                    route, key, record, position, topic, decoded, own, None, digest if by_both else b""
+                )))  # fmt: skip
 
     def _key_by(
         self, how: How, record: Record, position: int | None, topic: TopicRoute
@@ -261,7 +263,7 @@ class Batch(Pausing):
         batch_at, batch_number = self._at
         found: list[_Met] = []
         for arrival in wave:
-            route, key, record, position, _, decoded, digest, delayed = arrival
+            route, key, record, position, _, decoded, digest, delayed, id_digest = arrival
             at, at_number = batch_at, batch_number
             run = route.cache.get(key)
             seen = False
@@ -280,6 +282,8 @@ class Batch(Pausing):
                 if run.held or run.generation or len(run.recent) >= RECENT_BYTES:
                     pair = (run.id, digest_number(digest))
                     seen = pair in consumed or (after_wait is None and pair in waiting)
+                if id_digest and not seen:
+                    seen = self._knows_id(arrival, run, waited=after_wait is not None)
             beat[0] = position or OF_INSIDE
             beat[1] = record.offset if position else _place_of(arrival)[1]
             envelope, data, _ = decoded
@@ -299,6 +303,18 @@ class Batch(Pausing):
             )
             found.append((arrival, machine, run, occurrence, at, at_number))
         return found
+
+    def _knows_id(self, arrival: Arrival, run: Run, *, waited: bool) -> bool:
+        """Whether an event with this source and id was consumed, or waits, whatever business key it was known by.
+
+        ``waited``: this one may be what waits.
+        """
+        pair = (run.id, digest_number(arrival.id_digest))
+        if pair in self.consumed or has_seen(run.recent, arrival.id_digest):
+            return True
+        return not waited and (
+            pair in self.waiting or any(_have_same_id(one, arrival) for one in run.deferred)
+        )
 
     def meet_results(self, results: Iterable[StepResult]) -> None:
         """Have runs take what became of steps that they asked for, if they wait for it."""
@@ -335,6 +351,8 @@ class Batch(Pausing):
         assert run is not None, "only a run can lack its definition"
         pair = (run.id, digest_number(arrival.digest))
         seen = has_seen(run.recent, arrival.digest) or pair in self.consumed or pair in self.waiting
+        if arrival.id_digest and not seen:
+            seen = self._knows_id(arrival, run, waited=False)
         return DUPLICATE if seen else WAITS
 
     def _with_reason(self, arrival: Arrival, outcome: Outcome) -> Outcome:
@@ -353,7 +371,7 @@ class Batch(Pausing):
         decoded: Decoded,
         refused: Refused | None,
     ) -> None:
-        route, event_class, how, _ = reader
+        route, event_class, how, _, _ = reader
         if refused is not None:
             reason, why = refused.reason, refused.error
         elif event_class is None or how is None:
@@ -371,6 +389,11 @@ def _place_of(arrival: Arrival) -> tuple[int, int]:
     """Position and offset; or what stands for them where the event has none."""
     position = arrival[3]
     return (position, arrival[2].offset) if position else (OF_INSIDE, digest_number(arrival[6]))
+
+
+def _have_same_id(deferred: DeferredEvent, arrival: Arrival) -> bool:
+    one, other = deferred.envelope, arrival.decoded.envelope
+    return (one.source, one.id) == (other.source, other.id)
 
 
 def _begins(run: Run, outcome: Outcome) -> bool:

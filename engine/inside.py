@@ -19,7 +19,7 @@ from connectors.encode import STRUCTURED_HEADERS, encode_structured
 from connectors.source import RawRecord
 from engine.arrival import Arrival
 from engine.executions import NOBODY
-from engine.identity import identity_of
+from engine.identity import id_digest_of, identity_of
 from engine.log import digest_of, microseconds
 from engine.publications import source_of
 from engine.routing import Route, TopicRoute, once_for_ever
@@ -67,7 +67,7 @@ def own_arrival(
     decoded = _new(Decoded, (envelope, delayed.data, ""))
     if digest is None:
         digest = digest_of(envelope.source, envelope.id)
-    return _new(Arrival, (route, run.key, record, None, inner_topic(route), decoded, digest, delayed))
+    return _new(Arrival, (route, run.key, record, None, inner_topic(route), decoded, digest, delayed, b""))
 
 
 @lru_cache(maxsize=FRAMES_MAX)
@@ -94,7 +94,8 @@ def inner_arrival(route: Route, key: str, record: RawRecord, digest: bytes | Non
         digest = identity_of(once_for_ever(route.newest, envelope.type), decoded)
     elif digest is None:
         digest = digest_of(envelope.source, envelope.id)
-    return Arrival(route, key, record, None, inner_topic(route), decoded, digest, delayed)
+    by_id = id_digest_of(route, envelope) if delayed is None else b""
+    return Arrival(route, key, record, None, inner_topic(route), decoded, digest, delayed, by_id)
 
 
 def result_arrival(
@@ -129,7 +130,7 @@ def result_arrival(
     decoded = _new(Decoded, (envelope, read, None))
     execution = execution_of(event_type, read)
     digest = digest_of(source, event_id)
-    return _new(Arrival, (route, key, record, None, inner_topic(route), decoded, digest, execution))
+    return _new(Arrival, (route, key, record, None, inner_topic(route), decoded, digest, execution, b""))
 
 
 def execution_of(event_type: str, data: Any) -> Execution:

@@ -391,6 +391,13 @@ class Ledger:
         touched.setdefault(key, run.sequence)
         self._other_rows[route] = self._other_rows.get(route, 0) + 1
 
+    def take_id(self, run: int, arrival: Arrival) -> None:
+        """Know an event by its source and id, too, where its row is known by something else."""
+        if arrival.id_digest != arrival.digest:
+            pair = run, digest_number(arrival.id_digest)
+            self.commit.taken_ids.append(pair)
+            self.consumed.add(pair)
+
     def row(
         self,
         arrival: Arrival,
@@ -425,7 +432,11 @@ class Ledger:
         hashed = seal_packed(run.hash, row)
         self.commit.rows.append(with_hash(row, hashed))
         held, waiting = holding(kind_number, sequence, run.held, run.waiting)
-        recent = run.recent if digest is None else remember(run.recent, arrival.digest)
+        recent = run.recent
+        if digest is not None:
+            recent = remember(recent, arrival.digest)
+            if arrival.id_digest:
+                self.take_id(run.id, arrival)
         after = Run(
             run.id, key, run.generation, sequence, status, configuration, context or run.context, recent, hashed,
             run.definition, held, waiting, run.started if run.sequence else at, at, memory or run.memory,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from engine.arrival import Arrival
 from engine.batch import Batch
@@ -47,13 +48,35 @@ def keep(route: Route, run: Run) -> None:
     route.cache_bytes += bytes_of(run)
 
 
+@dataclass(slots=True)
+class _Asked:
+    """Whether these were consumed: (run, digest), or by any run of a key (pipeline, key, digest), each with the run."""
+
+    pairs: list[tuple[int, int]] = field(default_factory=list)
+    by_keys: dict[tuple[int, str, int], int] = field(default_factory=dict)
+    ids: list[tuple[int, int]] = field(default_factory=list)
+    """Of source and id, among those of events with business keys."""
+    ids_by_keys: list[tuple[int, str, int]] = field(default_factory=list)
+
+    def ask_for_id(self, arrival: Arrival, run: Run) -> None:
+        """Ask for source and id of an event, whatever its business key."""
+        by_id = digest_number(arrival.id_digest)
+        if run.generation:
+            asked = arrival.route.pipeline, run.key, by_id
+            self.by_keys[asked] = run.id
+            self.ids_by_keys.append(asked)
+            return
+        self.ids.append((run.id, by_id))
+        if len(run.recent) >= RECENT_BYTES:
+            self.pairs.append((run.id, by_id))
+
+
 async def ask_for_seen(batch: Batch, arrivals: Sequence[Arrival], store: Store) -> int:
     """Ask about events of runs whose own memory of recent events may be too short, and of held runs.
 
-    Returns how many events are deferred for the runs.
+    Of ids beside business keys runs remember none. Returns how many events are deferred for the runs.
     """
-    asked: list[tuple[int, int]] = []
-    of_generations: dict[tuple[int, str, int], int] = {}
+    asked = _Asked()
     held: set[int] = set()
     deferred: dict[int, int] = {}
     for arrival in arrivals:
@@ -61,19 +84,21 @@ async def ask_for_seen(batch: Batch, arrivals: Sequence[Arrival], store: Store) 
         if run is None:
             continue
         if run.generation:
-            of_generations[arrival[0].pipeline, run.key, digest_number(arrival.digest)] = run.id
+            asked.by_keys[arrival[0].pipeline, run.key, digest_number(arrival.digest)] = run.id
         elif len(run.recent) >= RECENT_BYTES:
-            asked.append((run.id, digest_number(arrival.digest)))
+            asked.pairs.append((run.id, digest_number(arrival.digest)))
+        if arrival.id_digest:
+            asked.ask_for_id(arrival, run)
         if run.held:
             held.add(run.id)
         if run.deferred:
             deferred[run.id] = len(run.deferred)
-    if asked:
-        batch.consumed |= await store.seen(asked)
-    if of_generations:
+    if asked.pairs or asked.ids:
+        batch.consumed |= await store.seen(asked.pairs, asked.ids)
+    if asked.by_keys:
         # Its newest generation may not be durable yet, so it goes by the key.
-        seen = await store.seen_by_generations(list(of_generations))
-        batch.consumed |= {(of_generations[one], one[2]) for one in seen}
+        seen = await store.seen_by_generations(list(asked.by_keys), asked.ids_by_keys)
+        batch.consumed |= {(asked.by_keys[one], one[2]) for one in seen}
     if held:
         batch.waiting |= await store.waiting_digests(sorted(held))
     return sum(deferred.values())

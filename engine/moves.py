@@ -86,7 +86,7 @@ class Moves(Settling):
         rows, texts, touched_runs = self.commit.rows, self._texts, self._touched
         goes_on: list[tuple[Route, str, Machine]] = []
         for arrival, machine, run, moved, at, at_number in moves:
-            route, key, record, position, _, decoded, digest, _ = arrival
+            route, key, record, position, _, decoded, digest, _, id_digest = arrival
             begins, configuration, status, context, publications, memory, asked = moved
             envelope = decoded[0]
             if run is None or (begins and run.status >= _COMPLETED):
@@ -123,8 +123,8 @@ class Moves(Settling):
             except KeyError:
                 touched = touched_runs[route] = {}
             touched.setdefault(key, before)
-            if machine.searchable or route.works:
-                self._note_before(machine, route, key, moved, context_before, memory_before)
+            if id_digest or machine.searchable or route.works:
+                self._note_beside(arrival, machine, number, moved, context_before, memory_before)
             name = texts.get(envelope.type) or self._text(envelope.type)
             states = texts.get(configuration) or self._text(configuration)
             run_key, headers = key.encode(), record.headers
@@ -161,9 +161,13 @@ class Moves(Settling):
             ))  # fmt: skip
         return goes_on
 
-    def _note_before(
-        self, machine: Machine, route: Route, key: str, moved: Moved, context: bytes, memory: bytes
+    def _note_beside(
+        self, arrival: Arrival, machine: Machine, run: int, moved: Moved, context: bytes, memory: bytes
     ) -> None:
+        """Note what is kept beside row and run; ``context`` and ``memory`` are those before."""
+        route, key = arrival.route, arrival.key
+        if arrival.id_digest:
+            self.take_id(run, arrival)
         if machine.searchable and moved.context is not None:
             self.may_be_found_otherwise(route, key, context)
         if route.works and moved.memory is not None:
@@ -174,7 +178,7 @@ class Moves(Settling):
     ) -> None:
         """Log the move of an event that was deferred."""
         self.commit.waiting_removed.append((run.id, item.sequence))
-        self.waiting.discard((run.id, digest_number(item.digest)))
+        self._waits_no_more(arrival, run)
         left = tuple(one for one in run.deferred if one.sequence != item.sequence)
         self._row_of_move(arrival, machine, run, Kind.MOVED_DEFERRED, moved, at, left)
         self.count(arrival.route, Disposition.APPLIED)
@@ -193,7 +197,7 @@ class Moves(Settling):
 
     def _row_of_fired(self, arrival: Arrival, run: Run, moved: Moved, effects: bytes, at: datetime) -> None:
         """What ``row`` does, for the one kind of row of which there may be thousands a second."""
-        route, key, record, _, _, decoded, _, _ = arrival
+        route, key, record, _, _, decoded, _, _, _ = arrival
         _, configuration, status, context, _, memory, _ = moved
         (
             number, _, generation, before, _, _, context_before, recent, previous, definition, held, waiting, started,

@@ -125,6 +125,7 @@ async def _drop_notes(
         for part in would_go:
             await _note_month(connection, part, 0, before, who, why)
         dropped = sum([int(await connection.fetchval(statement, before)) for statement in _NOTES])
+        await connection.execute(_SQL["drop_ids"])
         if dropped:
             await connection.execute(_SQL["note_notes"], before, dropped, who, why)
     except BaseException:

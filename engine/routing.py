@@ -57,7 +57,9 @@ class Reader(NamedTuple):
     how: How | None
     """How the run's key is read from the data; None: the record has it."""
     once: Once | None = None
-    """What the event is known by for ever, instead of its id."""
+    """What the event is known by for ever, beside its id."""
+    by_both: bool = False
+    """Whether it is asked for by its id and by something else, as any version says."""
 
 
 @dataclass(slots=True, eq=False)
@@ -126,10 +128,15 @@ def once_for_ever(machine: Machine, event_type: str) -> Once | None:
     return None if once is None or once.within is not None else once
 
 
+def is_known_by_both(route: Route, event_type: str) -> bool:
+    """Whether events of a type are known for ever by their ids and, by any version, by something else."""
+    return any(once_for_ever(one, event_type) is not None for one in route.machines.values())
+
+
 def _reader(route: Route, event_type: str) -> Reader:
     event_class = route.events.get(event_type)
     once = once_for_ever(route.newest, event_type)
-    return Reader(route, event_class, route.keys.get(event_type), once)
+    return Reader(route, event_class, route.keys.get(event_type), once, is_known_by_both(route, event_type))
 
 
 def _route(versions: list[Loaded]) -> Route:

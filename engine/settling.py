@@ -81,16 +81,14 @@ class Settling(Ledger):
         )
         effects, waits = dumps_compact([said]), (*run.deferred, item)
         self.row(arrival, run, Kind.DEFERRED, at, effects=effects, memory=memory, deferred=waits)
-        number = digest_number(arrival.digest)
-        self.commit.waiting_added.append((run.id, item.sequence, number, deferred.until))
-        self.waiting.add((run.id, number))
+        self._waits(arrival, run, item.sequence, deferred.until)
         self.count(arrival.route, Disposition.DEFERRED)
 
     def leave_for_next(self, arrival: Arrival, run: Run, item: DeferredEvent, at: datetime) -> None:
         """Note that an event that was deferred waits no longer for this run, which has ended."""
         self.row(arrival, run, Kind.LEFT_DEFERRED, at, deferred=_without(run.deferred, item))
         self.commit.waiting_removed.append((run.id, item.sequence))
-        self.waiting.discard((run.id, digest_number(item.digest)))
+        self._waits_no_more(arrival, run)
 
     def leave_deferral(
         self, arrival: Arrival, run: Run, item: DeferredEvent, outcome: Outcome, at: datetime
@@ -115,7 +113,7 @@ class Settling(Ledger):
         left = _without(run.deferred, item)
         after = self.row(arrival, run, kind, at, memory=memory or b"", deferred=left)
         self.commit.waiting_removed.append((run.id, item.sequence))
-        self.waiting.discard((run.id, digest_number(item.digest)))
+        self._waits_no_more(arrival, run)
         if isinstance(outcome, Refused):
             self._letter(arrival, run, outcome, at, after.sequence if holds else None)
         else:
@@ -151,9 +149,7 @@ class Settling(Ledger):
             self.refuse(arrival, run, Refused(Reason.WAITING_FULL, error, False), at, None)
             return
         self.row(arrival, run, Kind.WAITED, at)
-        number = digest_number(arrival.digest)
-        self.commit.waiting_added.append((run.id, run.sequence + 1, number, None))
-        self.waiting.add((run.id, number))
+        self._waits(arrival, run, run.sequence + 1, None)
         self.count(arrival.route, Disposition.HELD)
 
     def _expect(self, arrival: Arrival, before: Run | None, at: datetime) -> Run:
@@ -176,8 +172,21 @@ class Settling(Ledger):
         after = self.row(arrival, run, kind, at, memory=memory)
         if after_wait is not None:
             self.commit.waiting_removed.append((run.id, after_wait))
-            self.waiting.discard((run.id, digest_number(arrival.digest)))
+            self._waits_no_more(arrival, run)
         return after
+
+    def _waits(self, arrival: Arrival, run: Run, sequence: int, until: datetime | None) -> None:
+        number, by_id = digest_number(arrival.digest), None
+        self.waiting.add((run.id, number))
+        if arrival.id_digest and arrival.id_digest != arrival.digest:
+            by_id = digest_number(arrival.id_digest)
+            self.waiting.add((run.id, by_id))
+        self.commit.waiting_added.append((run.id, sequence, number, until, by_id))
+
+    def _waits_no_more(self, arrival: Arrival, run: Run) -> None:
+        self.waiting.discard((run.id, digest_number(arrival.digest)))
+        if arrival.id_digest:
+            self.waiting.discard((run.id, digest_number(arrival.id_digest)))
 
 
 def _given_up(run: Run, arrival: Arrival) -> bytes:

@@ -10,6 +10,7 @@ from connectors.decode import Decoded, decode
 from connectors.source import RawRecord
 from engine.arrival import Arrival
 from engine.envelope import decode_envelope
+from engine.identity import id_digest_of
 from engine.inside import inner_arrival
 from engine.log import digest_bytes
 from engine.routing import Route, TopicRoute
@@ -32,9 +33,9 @@ async def arrival_of(
     cluster, topic_name, partition = await store.origin_of(event.position)
     record = RawRecord(topic_name, partition, event.offset or 0, time_, record_key, event.payload, headers)
     topic = topics.get(topic_name) or next(iter(topics.values()))
-    return Arrival(
-        route, key, record, event.position, topic, _decode_as(event, record, cluster, route), digest
-    )
+    decoded = _decode_as(event, record, cluster, route)
+    by_id = id_digest_of(route, decoded.envelope)
+    return Arrival(route, key, record, event.position, topic, decoded, digest, None, by_id)
 
 
 async def with_deferred(

@@ -104,6 +104,8 @@ class Case(StepCase, Generic[C]):
         self._last: Event | None = None
         self._seen: set[bytes] = set()
         """Digests of what was taken, by whatever generation; the engine asks the log for older ones."""
+        self._seen_ids: set[str] = set()
+        """The ids of the same."""
         self._events = 0
 
     @property
@@ -157,11 +159,11 @@ class Case(StepCase, Generic[C]):
             self._take(event)
         return self
 
-    def when_again(self) -> Case[C]:
-        """The last event is delivered once more, under the same id."""
+    def when_again(self, event: Event | None = None) -> Case[C]:
+        """The last event is delivered once more, under the same id; or this one is, under its id."""
         assert self._last is not None, "no event has come yet"
         self._forget()
-        self._take(self._last)
+        self._take(self._last if event is None else event)
         return self
 
     def when_cancelled(self, *, who: str = "an operator", why: str = "a test") -> Case[C]:
@@ -300,6 +302,7 @@ class Case(StepCase, Generic[C]):
                 self.run = run_after(self.run, outcome, self.key, occurrence.digest, occurrence.now)
                 if occurrence.digest:
                     self._seen.add(occurrence.digest)
+                    self._seen_ids.add(occurrence.envelope.id)
                 return True
             case Refused(holds=True) if self.run is not None:
                 sequence = self.run.sequence + 1
@@ -362,7 +365,7 @@ class Case(StepCase, Generic[C]):
         self.key = key
         envelope = Envelope(f"event-{self._events}", "testkit", event.event_type(), key, self.now)
         data = orjson.loads(written)
-        seen = digest in self._seen
+        seen = digest in self._seen or self._knows_id(envelope)
         try:
             copy = event_class.model_validate_json(written)
         except ValidationError as error:
@@ -370,6 +373,14 @@ class Case(StepCase, Generic[C]):
                 raise
             return Occurrence(envelope, key, digest, self.now, None, str(error), seen, data)
         return Occurrence(envelope, key, digest, self.now, copy, "", seen, data)
+
+    def _knows_id(self, envelope: Envelope) -> bool:
+        """Whether an event that is known by a business key for ever is a duplicate by its id."""
+        once = self.machine.onces.get(envelope.type)
+        if once is None or once.within is not None:
+            return False
+        waiting = () if self.run is None else self.run.deferred
+        return envelope.id in self._seen_ids or any(one.envelope.id == envelope.id for one in waiting)
 
     def _key(self, event: Event) -> str:
         how = self.machine.keys.get(event.event_type()) or how_keyed(type(event))

@@ -108,12 +108,19 @@ class Store(Protocol):
         """The latest generation of each key that has a run."""
         ...
 
-    async def seen(self, asked: Sequence[tuple[int, int]]) -> set[tuple[int, int]]:
-        """Which of these (run, digest) were consumed."""
+    async def seen(
+        self, asked: Sequence[tuple[int, int]], ids: Sequence[tuple[int, int]] = ()
+    ) -> set[tuple[int, int]]:
+        """Which of these (run, digest) were consumed.
+
+        ``ids`` are such of source and id, which are asked for among those of events with business keys.
+        """
         ...
 
-    async def seen_by_generations(self, asked: Sequence[tuple[int, str, int]]) -> set[tuple[int, str, int]]:
-        """Which of these (pipeline, key, digest) were consumed by any run of the key."""
+    async def seen_by_generations(
+        self, asked: Sequence[tuple[int, str, int]], ids: Sequence[tuple[int, str, int]] = ()
+    ) -> set[tuple[int, str, int]]:
+        """Which of these (pipeline, key, digest) were consumed by any run of the key; ``ids`` as for ``seen``."""
         ...
 
     async def deferred_events(self, runs: Sequence[int]) -> list[DeferredRow]:
@@ -273,7 +280,7 @@ class Store(Protocol):
         ...
 
     async def waiting_digests(self, runs: Sequence[int]) -> set[tuple[int, int]]:
-        """(run, digest) of all events that wait in these runs."""
+        """(run, digest) of all events that wait in these runs; of those with business keys also of source and id."""
         ...
 
     async def waiting_events(self, run: int, limit: int, bytes_max: int) -> list[WaitingEvent]:

@@ -185,13 +185,17 @@ class PostgresStore(Executions):
             rows = await self._reader.fetch(_SQL["load_runs"], pipeline, keys)
         return [Run(*row) for row in rows]
 
-    async def seen(self, asked: Sequence[tuple[int, int]]) -> set[tuple[int, int]]:
-        columns = ([run for run, _ in asked], [digest for _, digest in asked])
+    async def seen(
+        self, asked: Sequence[tuple[int, int]], ids: Sequence[tuple[int, int]] = ()
+    ) -> set[tuple[int, int]]:
+        columns = [*(columns_of(asked) or ([], [])), *(columns_of(ids) or ([], []))]
         async with self._translated():
             return {(run, digest) for run, digest in await self._reader.fetch(_SQL["seen_digests"], *columns)}
 
-    async def seen_by_generations(self, asked: Sequence[tuple[int, str, int]]) -> set[tuple[int, str, int]]:
-        columns = columns_of(asked)
+    async def seen_by_generations(
+        self, asked: Sequence[tuple[int, str, int]], ids: Sequence[tuple[int, str, int]] = ()
+    ) -> set[tuple[int, str, int]]:
+        columns = [*(columns_of(asked) or ([], [], [])), *(columns_of(ids) or ([], [], []))]
         async with self._translated():
             rows = await self._reader.fetch(_SQL["seen_by_generations"], *columns)
         return {(pipeline, key, digest) for pipeline, key, digest in rows}

@@ -23,6 +23,7 @@ PREPARED = {
     "change_runs": _SQL["change_runs"],
     "remove_executions": _SQL["remove_executions"],
     "add_first": _SQL["add_first"],
+    "add_taken_ids": _SQL["add_taken_ids"],
 }
 """What may be executed by name."""
 FREEZE = "vacuum (freeze) pg_temp.run_changes"

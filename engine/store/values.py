@@ -432,8 +432,11 @@ class Commit:
     ended: list[EndedDeadLetter] = field(default_factory=list)
     noted: list[Noted] = field(default_factory=list)
     ranges: list[IgnoredRange] = field(default_factory=list)
-    waiting_added: list[tuple[int, int, int, datetime | None]] = field(default_factory=list)
-    """(run, sequence, digest, until when; None: behind what holds the run)"""
+    taken_ids: list[tuple[int, int]] = field(default_factory=list)
+    """(run, digest of source and id) of events whose rows have that of a business key."""
+    waiting_added: list[tuple[int, int, int, datetime | None, int | None]] = field(default_factory=list)
+    """(run, sequence, digest, until when; None: behind what holds the run; the digest of source and id, where that is
+    another one)"""
     waiting_removed: list[tuple[int, int]] = field(default_factory=list)
     """(run, sequence)"""
     commands: list[int] = field(default_factory=list)

@@ -184,6 +184,8 @@ class Writing:
         if commit.created:
             created = sorted(commit.created, key=_by_run_id)
             await script.copy("pointsman.runs", pack_runs(created), RUN_COLUMNS)
+        if commit.taken_ids:
+            script.execute("add_taken_ids", *map(numbers, columns_of(commit.taken_ids)))
 
     async def _begin_promised(self, commit: Commit) -> None:
         who = commit.promised_to, commit.promised_at
@@ -215,7 +217,7 @@ class Writing:
 
     async def _write_waiting(self, commit: Commit) -> None:
         # What came and went in this one commit never waits; and an event may wait anew for another reason.
-        come = {(run, sequence) for run, sequence, _, _ in commit.waiting_added}
+        come = {one[:2] for one in commit.waiting_added}
         gone = set(commit.waiting_removed)
         removed = [one for one in commit.waiting_removed if one not in come]
         added = [one for one in commit.waiting_added if one[:2] not in gone]

@@ -81,6 +81,7 @@ def _line(pipeline: Pipeline[Any], line: PolicyLine) -> Iterator[Mistake]:
     yield from _once(line)
     if line.order is not None:
         yield from _order(line, line.order)
+        yield from _early(pipeline, line, line.order)
 
 
 def _decision(
@@ -183,6 +184,31 @@ def _order(line: PolicyLine, order: OrderBy) -> Iterator[Mistake]:
             if not are_equal(getattr(order, name), getattr(plain, name)):
                 message = f"{name}={getattr(order, name)!r}{_for(line)} says nothing without contiguous=True"
                 yield _of(line, message, "Add contiguous=True, or leave it out")
+
+
+def _early(pipeline: Pipeline[Any], line: PolicyLine, order: object) -> Iterator[Mistake]:
+    """What is ignored before there is a run, which could remember it, has not had its turn."""
+    if (
+        not isinstance(order, OrderBy)
+        or not are_equal(order.contiguous, True)
+        or not is_event_class(line.event)
+    ):
+        return
+    event_type = line.event.event_type()
+    if any(is_event_class(one.event) and one.event.event_type() == event_type for one in pipeline.starts):
+        return
+    said = [one for one in pipeline.policies if one.event is line.event and "no_run" in one.decisions]
+    no_run, place = (
+        (said[0].decisions["no_run"], said[0].place) if said else (pipeline.no_run, pipeline.place)
+    )
+    if are_equal(no_run, "ignore"):
+        whose = "" if place == line.place else f" at {place}"
+        message = (
+            f"contiguous=True{_for(line)} counts from {order.first!r}, and no_run='ignore'{whose} drops what comes "
+            "before its run: all that follow such an event in its stream would wait for it"
+        )
+        cure = "Say no_run='defer' for it; nothing is to be done if none can come before its run"
+        yield Mistake(message, cure, line.place, severity="warning", event=event_type)
 
 
 def _stream(line: PolicyLine, order: OrderBy) -> Iterator[Mistake]:

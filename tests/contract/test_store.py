@@ -279,6 +279,27 @@ async def test_an_event_is_consumed_once_by_a_run_however_late_it_comes_again(wo
         await store.commit(again)
 
 
+async def test_an_event_with_a_business_key_is_known_by_its_source_and_id_too(world: World) -> None:
+    store, other = await world.open(), await world.open()
+    run = await started(store)
+    pipeline = await store.register_pipeline("sum")
+    run, commit = moved(run, event_id="by its business key")
+    by_key, by_id = digest_number(digest_of("/here", "by its business key")), digest_number(b"its id..")
+    commit.taken_ids = [(run.id, by_id)]
+    await store.commit(commit)
+    pairs = [(run.id, by_key), (run.id, by_id), (run.id + 1, by_id)]
+    assert await other.seen(pairs) == {(run.id, by_key)}, "ids are asked for apart"
+    assert await other.seen([], pairs) == {(run.id, by_id)}
+    assert await other.seen(pairs, pairs) == {(run.id, by_key), (run.id, by_id)}
+    of_keys = [(pipeline, run.key, by_key), (pipeline, run.key, by_id), (pipeline, "another", by_id)]
+    assert await other.seen_by_generations(of_keys) == {(pipeline, run.key, by_key)}
+    assert await other.seen_by_generations([], of_keys) == {(pipeline, run.key, by_id)}
+    run, commit = moved(run)
+    commit.taken_ids = [(run.id, by_id)]
+    await store.commit(commit)
+    assert await other.seen([], pairs) == {(run.id, by_id)}, "to know it twice is to know it"
+
+
 async def test_run_ids_are_given_out_once(world: World) -> None:
     stores = [await world.open(), await world.open()]
     blocks = [block for _ in range(5) for block in await asyncio.gather(*(one.run_ids() for one in stores))]
@@ -289,12 +310,12 @@ async def test_events_wait_in_order_until_they_leave(world: World) -> None:
     store = await world.open()
     run = await started(store)
     numbers = []
-    for _ in range(3):
+    for own in (None, 7, None):
         row = row_of(run, run.id, kind=Kind.WAITED)
         after = fold(run, row)
         numbers.append(row.sequence)
         commit = Commit(AT, rows=[packed(row)], changed=[(run.sequence, after)])
-        commit.waiting_added = [(run.id, row.sequence, 100 + row.sequence, None)]
+        commit.waiting_added = [(run.id, row.sequence, 100 + row.sequence, None, own)]
         await store.commit(commit)
         run = after
     everything = 1_000_000
@@ -304,7 +325,8 @@ async def test_events_wait_in_order_until_they_leave(world: World) -> None:
     of_two = sum(len(one.payload or b"") + len(one.envelope) for one in found[:2])
     for bytes_max, expected in ((of_two, numbers[:2]), (of_two - 1, numbers[:1]), (0, numbers[:1])):
         assert [one.sequence for one in await store.waiting_events(run.id, 10, bytes_max)] == expected
-    assert await store.waiting_digests([run.id]) == {(run.id, 100 + number) for number in numbers}
+    by_digest = {(run.id, 100 + number) for number in numbers}
+    assert await store.waiting_digests([run.id]) == by_digest | {(run.id, 7)}
     await store.commit(Commit(AT, waiting_removed=[(run.id, numbers[0])]))
     assert [one.sequence for one in await store.waiting_events(run.id, 10, everything)] == numbers[1:]
 

@@ -67,7 +67,10 @@ class Tables:
     places: dict[Partition, Place] = field(default_factory=dict)
     runs: dict[int, tuple[int, Run]] = field(default_factory=dict)
     rows: dict[tuple[int, int], LogRow] = field(default_factory=dict)
+    taken_ids: set[tuple[int, int]] = field(default_factory=set)
     waiting: dict[tuple[int, int], tuple[int, datetime | None]] = field(default_factory=dict)
+    waiting_ids: dict[tuple[int, int], int] = field(default_factory=dict)
+    """Digests of source and id of those that wait and are known by business keys."""
     letters: dict[int, tuple[DeadLetter, str]] = field(default_factory=dict)
     noted: list[Noted] = field(default_factory=list)
     operations: list[Operation] = field(default_factory=list)
@@ -141,14 +144,25 @@ class FakeStore:
                     latest[run.key] = run
         return list(latest.values())
 
-    async def seen(self, asked: Sequence[tuple[int, int]]) -> set[tuple[int, int]]:
+    async def seen(
+        self, asked: Sequence[tuple[int, int]], ids: Sequence[tuple[int, int]] = ()
+    ) -> set[tuple[int, int]]:
         consumed = {(row.run, row.digest) for row in self.tables.rows.values()}
-        return {pair for pair in asked if pair in consumed}
+        return {pair for pair in asked if pair in consumed} | self.tables.taken_ids.intersection(ids)
 
     async def waiting_digests(self, runs: Sequence[int]) -> set[tuple[int, int]]:
-        return {(run, digest) for (run, _), (digest, _) in self.tables.waiting.items() if run in runs}
+        by_digest = {(run, digest) for (run, _), (digest, _) in self.tables.waiting.items() if run in runs}
+        return by_digest | {(run, own) for (run, _), own in self.tables.waiting_ids.items() if run in runs}
 
-    async def seen_by_generations(self, asked: Sequence[tuple[int, str, int]]) -> set[tuple[int, str, int]]:
+    async def seen_by_generations(
+        self, asked: Sequence[tuple[int, str, int]], ids: Sequence[tuple[int, str, int]] = ()
+    ) -> set[tuple[int, str, int]]:
+        consumed = {(row.run, row.digest) for row in self.tables.rows.values()}
+        return self._by_generations(asked, consumed) | self._by_generations(ids, self.tables.taken_ids)
+
+    def _by_generations(
+        self, asked: Sequence[tuple[int, str, int]], known: Collection[tuple[int, int | None]]
+    ) -> set[tuple[int, str, int]]:
         found = set()
         for owner, key, digest in asked:
             runs = [
@@ -156,7 +170,7 @@ class FakeStore:
                 for each, (pipeline, one) in self.tables.runs.items()
                 if (pipeline, one.key) == (owner, key)
             ]
-            if any(row.digest == digest and row.run in runs for row in self.tables.rows.values()):
+            if any((run, digest) in known for run in runs):
                 found.add((owner, key, digest))
         return found
 
@@ -475,10 +489,14 @@ class FakeStore:
         for row in rows:
             self._add_row(row)
         tables.executions.begin_promised(commit, lambda run, made: tables.rows[run, made].payload)
-        for run, sequence, digest, until in commit.waiting_added:
+        tables.taken_ids.update(commit.taken_ids)
+        for run, sequence, digest, until, own in commit.waiting_added:
             tables.waiting[run, sequence] = (digest, until)
+            if own is not None:
+                tables.waiting_ids[run, sequence] = own
         for gone in commit.waiting_removed:
             tables.waiting.pop(gone, None)
+            tables.waiting_ids.pop(gone, None)
         published = bool(commit.out)
         for letter in commit.dead_letters:
             if any("\0" in (text or "") for text in (letter.key, letter.event_id, letter.error)):

@@ -230,6 +230,35 @@ async def test_a_row_that_is_missing_without_its_month_is_found_all_the_same(
     ]
 
 
+async def test_what_events_with_business_keys_are_known_by_goes_with_their_rows(
+    database: Database, owner: Connection, broken: set[str]
+) -> None:
+    class Filed(Event, type="filed", key="file"):
+        file: str
+        number: int
+
+    flow = Pipeline("files", Context, topics=["files"])
+    opened, closed = flow.state("open", initial=True), flow.state("closed", final=True)
+    flow.start(Filed, lambda filed: Context())
+    opened.on(Filed, to=closed, when=lambda _file, filed: filed.number == 2)
+    flow.policy(Filed, duplicate_by="number")
+
+    def filed(key: str, number: int) -> Any:
+        return event("filed", {"file": key, "number": number}, topic="files")
+
+    for at, key in ((OLD, "old"), (LATER, "later")):
+        async with feed_in(database, at, flow) as feeding:
+            await feeding.records(filed(key, 1))
+            if key == "old":
+                await feeding.records(filed(key, 2))
+    count = "select count(*) from pointsman.taken_ids"
+    assert await owner.fetchval(count) == 3
+    await pruned(owner, dry_run=True)
+    assert await owner.fetchval(count) == 3
+    assert (await pruned(owner)).notes == 0
+    assert await owner.fetchval(count) == 1, "that of the run that goes on"
+
+
 async def test_notes_that_are_as_old_go_with_it(
     database: Database, owner: Connection, reader: Connection, broken: set[str]
 ) -> None:

@@ -212,6 +212,15 @@ def test_what_waited_while_a_newer_one_was_applied_is_stale_in_the_end() -> None
     assert case.deferred == []
 
 
+def test_what_is_ignored_before_there_was_a_run_has_not_had_its_turn() -> None:
+    flow = painting(OrderBy("coat", contiguous=True), no_run="ignore", closed="restart")
+    case = given(flow).when(Painted(coat=1)).then_ignored(Reason.NO_RUN)
+    case.when(Made(), Opened(), Painted(coat=2)).then_deferred(Reason.GAP)
+    # A run that has ended remembers for the next one of its key.
+    case = given(flow, Made(), Shut()).when(Painted(coat=1)).then_ignored(Reason.NO_RUN)
+    case.when(Made(), Opened(), Painted(coat=2)).then(context={"coats": [2]})
+
+
 def test_what_is_ignored_has_had_its_turn() -> None:
     case = given(painting(unexpected="ignore"), Made()).when(Painted(coat=1)).then_ignored(Reason.UNEXPECTED)
     case.when(Painted(coat=1)).then_stale()
@@ -274,6 +283,46 @@ def test_a_business_key_is_known_again_whatever_the_id() -> None:
     # Where a field is missing, only its id tells it from others.
     case.when(Paid(), Paid(line=[1]), Paid(line=[1]))
     assert len(case.context.coats) == 7
+
+
+def test_an_id_is_known_again_whatever_the_business_key() -> None:
+    flow = paying("restart", duplicate_by="line")
+    case = given(flow, Made(), Paid(line=1))
+    assert case.when_again(Paid(line=2)).outcome == DUPLICATE
+    case.when(Shut(), Made())
+    assert case.run is not None
+    assert case.run.generation == 1
+    case = given(flow, Made()).when(Paid(line=1)).when_again(Paid(line=2)).then_duplicate()
+    assert case.when(Paid(line=2)).context.coats == [1, 1]
+
+
+def test_an_id_is_known_again_while_the_event_waits() -> None:
+    flow = door_pipeline()
+    flow.policy(Painted, duplicate_by="coat")
+    case = given(flow, Made()).when(Painted(coat=1)).when_again(Painted(coat=2)).then_duplicate()
+    assert case.when(Opened()).context.coats == [1]
+    case.when(Painted(coat=2)).then(context={"coats": [1, 2]})
+
+
+@pytest.mark.parametrize(
+    ("unexpected", "within", "coats"),
+    [
+        ("ignore", None, [2]),
+        ("ignore", HOUR, []),
+        ("dead_letter", None, [2]),
+        ("dead_letter", HOUR, [2]),
+        ("defer", None, [1]),
+        ("defer", HOUR, [1]),
+    ],
+)
+def test_what_no_state_takes_counts_as_seen_only_where_it_waits_or_is_ignored_for_a_time(
+    unexpected: Any, within: timedelta | None, coats: list[int]
+) -> None:
+    flow = door_pipeline(unexpected=unexpected)
+    flow.policy(Painted, duplicate_by="side", duplicate_for=within)
+    case = given(flow, Made()).when(Painted(coat=1), Opened(), Painted(coat=2))
+    assert case.context.coats == coats
+    assert case.deferred == []
 
 
 @pytest.mark.parametrize("within", [None, HOUR])

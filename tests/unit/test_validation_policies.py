@@ -338,6 +338,38 @@ def test_fields_within_fields_and_aliases_are_known() -> None:
     assert find_mistakes(saying(order_by=order, duplicate_by=["line.id", "no"], duplicate_for=HOUR)) == []
 
 
+def test_a_contiguous_order_of_what_is_ignored_before_its_run_is_warned_of() -> None:
+    def flow(**settings: Any) -> Flow:
+        pipeline = paying(**settings)
+        pipeline.policy(Paid, order_by=OrderBy("no", contiguous=True))
+        return pipeline
+
+    wrong = flow(no_run="ignore")
+    [mistake] = find_mistakes(wrong)
+    assert (mistake.severity, mistake.event, mistake.place) == ("warning", "paid", wrong.policies[0].place)
+    assert mistake.message == (
+        f"contiguous=True for 'paid' counts from 1, and no_run='ignore' at {wrong.place} drops what comes before its "
+        "run: all that follow such an event in its stream would wait for it"
+    )
+    assert "no_run='defer'" in mistake.cure
+    here = flow()
+    here.policy(Paid, no_run="ignore")
+    assert f"no_run='ignore' at {here.policies[1].place} drops" in the_mistake(here, "warning").message
+    both = paying()
+    both.policy(Paid, no_run="ignore", order_by=OrderBy("no", contiguous=True))
+    assert "and no_run='ignore' drops" in the_mistake(both, "warning").message
+    wrong.policy(Paid, no_run="defer")
+    assert find_mistakes(wrong) == []
+    for no_run in ("dead_letter", "defer"):
+        assert find_mistakes(flow(no_run=no_run)) == []
+    plain = paying(no_run="ignore")
+    plain.policy(Paid, order_by="no")
+    assert find_mistakes(plain) == []
+    begins = flow(no_run="ignore")
+    begins.start(Paid, lambda paid: begins.context())
+    assert not [one for one in find_mistakes(begins) if "contiguous" in one.message]
+
+
 def test_a_stream_is_in_one_order() -> None:
     flow = paying()
 

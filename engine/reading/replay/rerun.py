@@ -24,7 +24,7 @@ from engine.dead_letters import DeadLetterTopic
 from engine.envelope import decode_envelope
 from engine.identity import identity_of
 from engine.inside import inner_arrival
-from engine.log import HOLDS, Kind, LogRow, digest_number, pack, unpack, with_hash
+from engine.log import CONSUMED, HOLDS, Kind, LogRow, digest_number, digest_of, pack, unpack, with_hash
 from engine.mapping import renames_in
 from engine.reading.asked import deferral_in
 from engine.reading.catalog import Catalog
@@ -88,6 +88,8 @@ class Rerun:
         # Shared by all batches, where the engine asks the log: what a run has forgotten is a duplicate still.
         self._consumed: set[tuple[int, int]] = set()
         self._waiting: set[tuple[int, int]] = set()
+        self._ids: set[bytes] = set()
+        """Digests of source and id of what the run has taken, or deferred."""
         self._ahead: deque[tuple[bytes, Batch]] = deque()
         """Rows that were computed with those before them, and the batches that they are of."""
 
@@ -156,7 +158,7 @@ class Rerun:
         if row.kind in _BY_ITSELF and not self._is_to_come(run, row.event_id):
             # It was put back after it had failed, or came from another run, whatever else has fallen due by then.
             record = raw_record(row, key, self._catalog)
-            batch.meet((inner_arrival(self._route, key, record),))
+            batch.meet((self._as_known(row, inner_arrival(self._route, key, record), batch),))
             return
         batch.follow(self._route, key)
         if not batch.commit.rows:
@@ -218,7 +220,7 @@ class Rerun:
         """Let the run meet the event; else why it cannot."""
         record = raw_record(row, self._stored.key, self._catalog)
         if not row.position:
-            arrival = inner_arrival(self._route, self._stored.key, record)
+            arrival = self._as_known(row, inner_arrival(self._route, self._stored.key, record), batch)
             if batch.strikes:
                 batch.strikes = {(OF_INSIDE, digest_number(arrival.digest)): (STRIKES_MAX, "a handler")}
             if batch.can_cancel(arrival):
@@ -244,9 +246,9 @@ class Rerun:
                 return f"by the given definition the event is for the key {key!r}"
         elif row.kind in (Kind.STARTED, Kind.MOVED, Kind.MOVED_AFTER_WAIT):
             return f"the given definition knows no event type {decoded.envelope.type!r}"
-        digest = identity_of(once_for_ever(self._machine, decoded.envelope.type), decoded)
         route = TopicRoute(topic, [self._route], DeadLetterTopic(topic.dead_letter_topic))
-        arrival = Arrival(self._route, self._stored.key, record, row.position, route, decoded, digest)
+        arrival = Arrival(self._route, self._stored.key, record, row.position, route, decoded, b"")
+        arrival = self._as_known(row, arrival, batch)
         run = self._route.cache.get(self._stored.key)
         if run is not None and self._held_for(row) == Reason.REFUSED_BY_STORE:
             refused = Refused(Reason.REFUSED_BY_STORE, self._reasons[row.sequence].error, holds=True)
@@ -255,11 +257,41 @@ class Rerun:
             _meet(row, arrival, batch)
         return ""
 
+    def _as_known(self, row: LogRow, arrival: Arrival, batch: Batch) -> Arrival:
+        """The event by what it was known by then, by whichever version.
+
+        That its id was known, whatever its business key, is asked where it may have left for that: earlier versions of
+        the engine took such events, and their logs are to be equal, too.
+        """
+        envelope = arrival.decoded.envelope
+        if arrival.delayed is not None:
+            return arrival
+        by_id = digest_of(envelope.source, envelope.id)
+        if row.kind in CONSUMED or row.kind == Kind.DEFERRED:
+            self._ids.add(by_id)
+        leaves = row.kind == Kind.LEFT_WAITING and by_id in self._ids
+        if leaves:
+            batch.consumed = {*batch.consumed, (row.run, digest_number(by_id))}
+        digest = self._digest(row, arrival)
+        return arrival._replace(digest=digest, id_digest=by_id if leaves else b"")
+
+    def _digest(self, row: LogRow, arrival: Arrival) -> bytes:
+        event_type = arrival.decoded.envelope.type
+        machines = self._ordered(row, arrival.record.topic)
+        found = [identity_of(once_for_ever(one, event_type), arrival.decoded) for one in machines]
+        return next((one for one in found if digest_number(one) == row.digest), found[0])
+
+    def _ordered(self, row: LogRow, topic: str) -> list[Machine]:
+        """The given versions, first the one that decided how a topic was read when the row was written."""
+        in_force = self._catalog.in_force(self._route.pipeline, topic, row.at)
+        version = self._machine.version if in_force is None else in_force.version
+        return sorted(self._given, key=lambda one: one.version != version)
+
     def _topics(self, row: LogRow, name: str) -> list[Topic]:
         """The settings that a topic may have been read by, the likeliest first, as they are given."""
         in_force = self._catalog.in_force(self._route.pipeline, name, row.at)
         version = self._machine.version if in_force is None else in_force.version
-        ordered = sorted(self._given, key=lambda one: one.version != version)
+        ordered = self._ordered(row, name)
         topics = [one for machine in ordered for one in machine.pipeline.read_topics if one.name == name]
         if in_force is not None and version > self._given[0].version:
             # A later version decided, which is not given: its settings came from outside of what is.

@@ -64,3 +64,7 @@ with gone as (
         ))
     returning 1
 ) select count(*) from gone
+
+-- name: drop_ids
+-- They are no notes: they go with the rows of their runs, and only not under the lock.
+delete from pointsman.taken_ids i using pointsman.dropped_months m where i.run >= m.first and i.run < m.behind

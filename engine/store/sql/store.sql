@@ -82,6 +82,11 @@ with changed as (
 )
 select pointsman.expect(count(*), $1::bigint, 'PM002') from changed
 
+-- name: add_taken_ids
+insert into pointsman.taken_ids (run, digest)
+select * from unnest($1::bigint[], $2::bigint[])
+on conflict do nothing
+
 -- name: write_attributes
 insert into pointsman.run_attributes (run, attributes)
 select * from unnest($1::bigint[], $2::jsonb[])
@@ -118,6 +123,10 @@ where a.wait_event = 'ClientRead' and a.application_name like 'pointsman engine%
 select e.run, e.digest
 from unnest($1::bigint[], $2::bigint[]) as asked (run, digest)
 join pointsman.events e on e.run = asked.run and e.digest = asked.digest
+union all
+select i.run, i.digest
+from unnest($3::bigint[], $4::bigint[]) as asked (run, digest)
+join pointsman.taken_ids i on i.run = asked.run and i.digest = asked.digest
 
 -- name: seen_by_generations
 -- The same by any run of a key.
@@ -125,9 +134,16 @@ select asked.pipeline, asked.key, asked.digest
 from unnest($1::int[], $2::text[], $3::bigint[]) as asked (pipeline, key, digest)
 join pointsman.runs r on r.pipeline = asked.pipeline and r.key = asked.key
 join pointsman.events e on e.run = r.id and e.digest = asked.digest
+union all
+select asked.pipeline, asked.key, asked.digest
+from unnest($4::int[], $5::text[], $6::bigint[]) as asked (pipeline, key, digest)
+join pointsman.runs r on r.pipeline = asked.pipeline and r.key = asked.key
+join pointsman.taken_ids i on i.run = r.id and i.digest = asked.digest
 
 -- name: waiting_digests
-select run, digest from pointsman.waiting where run = any ($1::bigint[])
+select w.run, known.digest
+from pointsman.waiting w cross join lateral (values (w.digest), (w.id_digest)) as known (digest)
+where w.run = any ($1::bigint[]) and known.digest is not null
 
 -- name: waiting_events
 select sequence, type, event_id, position, "offset", payload, envelope, digest
@@ -188,8 +204,8 @@ select topic, partition, position, record_time from pointsman.positions
 where namespace = $1 and consumer_group = $2 and cluster = $3 and topic = any ($4::text[])
 
 -- name: add_waiting
-insert into pointsman.waiting (run, sequence, digest, until)
-select * from unnest($1::bigint[], $2::int[], $3::bigint[], $4::timestamptz[])
+insert into pointsman.waiting (run, sequence, digest, until, id_digest)
+select * from unnest($1::bigint[], $2::int[], $3::bigint[], $4::timestamptz[], $5::bigint[])
 
 -- name: remove_waiting
 delete from pointsman.waiting w using unnest($1::bigint[], $2::int[]) as gone (run, sequence)

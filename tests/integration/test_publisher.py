@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from connectors.decode import Decoded, decode
-from connectors.files import Choice, FileOptions, RefusedRow, publish_file
+from connectors.files import Choice, FileOptions, Publication, RefusedRow
 from connectors.kafka.settings import KafkaSettings
 from connectors.publisher import (
     Draft,
@@ -217,7 +217,9 @@ async def test_a_file_is_published_row_by_row_and_what_the_topic_refuses_is_told
     refused: list[RefusedRow] = []
     options = FileOptions(key=Choice.parse("key"), id=None)
     async with ConfirmingProducer(KafkaSettings(kafka.bootstrap), PublishLimits()) as producer:
-        report = await publish_file(producer, name, stream, "orders.csv", options, on_refused=refused.append)
+        report = await Publication(
+            producer, name, stream, "orders.csv", options, on_refused=refused.append
+        ).run()
     assert (report.confirmed, report.refused, report.unconfirmed, report.failure) == (299, 1, 0, None)
     assert [row.place for row in refused] == ["orders.csv:52"]
     assert "too large" in refused[0].error

@@ -455,6 +455,8 @@ def test_what_is_wrong_with_arguments_is_a_sentence_before_the_hint(runner: CliR
         (["publish", "orders", "-", "--source", " "], "--source is empty"),
         (["publish", "orders", "-", "--format", "jsonl", "--delimiter", ";"], "--delimiter is of CSV"),
         (["publish", "orders", "-", "--kafka", "localhost:x"], "--kafka is 'localhost:x'; it is HOST:PORT"),
+        (["runs", "--postgres", "postgresql://u@127.0.0.1:99999/x"], "the port is '99999'"),
+        (["doctor", "--postgres", "postgresql://u@127.0.0.1:-5/x"], "the port is '-5'"),
         (["run", DEFINED, "--group", ""], "--group is ''; it cannot be empty"),
         (["run", DEFINED, "--instance", " "], "--instance is ' '; it cannot be empty"),
     ],

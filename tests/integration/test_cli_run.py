@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import itertools
 import json
 import signal
@@ -237,6 +238,40 @@ async def test_a_named_instance_finds_its_partitions_again(
             engine.wait_for(f"partitions: {name}/0, {name}/1")
             engine.process.send_signal(signal.SIGTERM)
             assert engine.end().code == 0
+
+
+def last_partitions(said: list[str]) -> str:
+    """Those of the last line that tells them."""
+    return [line for line in said if "partitions: " in line][-1].partition("partitions: ")[2].strip(' "}\n')
+
+
+async def test_a_named_instance_that_is_restarted_takes_no_partitions_from_others_and_gives_none(
+    database: Database, kafka: Kafka, topic: TopicFactory, tmp_path: Path
+) -> None:
+    name = await topic("orders", partitions=2)
+    file, on = pipeline(tmp_path, name), {**engine_on(database, kafka), "LOG_FORMAT": "text"}
+
+    def shared(said: list[str]) -> bool:
+        return sum(f"{name}/" in one for one in last_partitions(said).split(", ")) == 1
+
+    with (
+        started("run", file, "--instance", "stays", on=on) as stays,
+        started("run", file, "--instance", "restarts", on=on) as before,
+    ):
+        for one in (stays, before):
+            one.wait_for("partitions: ")
+            one.wait_until(functools.partial(shared, one.err))
+        had, lines = last_partitions(before.err), len(stays.err)
+        before.process.send_signal(signal.SIGTERM)
+        assert before.end().code == 0
+        with started("run", file, "--instance", "restarts", on=on) as again:
+            again.wait_for("partitions: ")
+            assert last_partitions(again.err) == had
+            publish(kafka, name, rows("o-1", "o-2", "o-3", "o-4"))
+            for one in (again, stays):
+                one.process.send_signal(signal.SIGTERM)
+                assert one.end().code == 0
+        assert not [line for line in stays.err[lines:] if "partitions: " in line]
 
 
 async def test_a_partition_that_is_stopped_is_named_and_the_others_are_read(

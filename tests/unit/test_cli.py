@@ -448,6 +448,7 @@ def test_what_is_wrong_with_arguments_is_a_sentence_before_the_hint(runner: CliR
     ("words", "said"),
     [
         (["runs", "--kafka", "x"], "No such option"),
+        (["breakers", "--state", "opened"], "There is no state 'opened'"),
         (["pause", "--status", "runing", "--reason", "x"], "There is no status 'runing'"),
         (["cancel", "o-1", "--reason", "a\nb"], "--reason takes a line"),
         (["cancel", "o-1", "--reason", "a\udcff"], "--reason takes a line"),

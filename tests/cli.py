@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -174,15 +174,11 @@ class Started:
 
     def wait_for(self, text: str, seconds: float = READY_SECONDS) -> None:
         """Return once it has said this."""
-        self.wait_until(lambda: any(text in line for line in (*self.out, *self.err)), text, seconds)
-
-    def wait_until(self, holds: Callable[[], bool], what: str = "so", seconds: float = READY_SECONDS) -> None:
-        """Return once this holds of what it has said."""
         deadline = time.monotonic() + seconds
         with self._said:
-            while not holds():
+            while not any(text in line for line in (*self.out, *self.err)):
                 left = deadline - time.monotonic()
-                assert left > 0, f"did not say {what!r} within {seconds} s, but: {self.out} {self.err}"
+                assert left > 0, f"did not say {text!r} within {seconds} s, but: {self.out} {self.err}"
                 assert self.process.poll() is None or self._alive(), f"ended, saying: {self.out} {self.err}"
                 self._said.wait(min(left, 0.5))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import itertools
 import json
 import signal
@@ -26,6 +25,7 @@ PLAIN_ORDERS = Path(__file__).parents[1] / "plain_orders.py"
 
 def pipeline(folder: Path, topic: str, *, more: str = "") -> Path:
     """Plain orders, reading a topic of the test's own."""
+    folder.mkdir(exist_ok=True)
     file = folder / "pipeline.py"
     file.write_text(f"{PLAIN_ORDERS.read_text()}\nflow.topics = [{topic!r}]\n{more}")
     return file
@@ -240,40 +240,6 @@ async def test_a_named_instance_finds_its_partitions_again(
             assert engine.end().code == 0
 
 
-def last_partitions(said: list[str]) -> str:
-    """Those of the last line that tells them."""
-    return [line for line in said if "partitions: " in line][-1].partition("partitions: ")[2].strip(' "}\n')
-
-
-async def test_a_named_instance_that_is_restarted_takes_no_partitions_from_others_and_gives_none(
-    database: Database, kafka: Kafka, topic: TopicFactory, tmp_path: Path
-) -> None:
-    name = await topic("orders", partitions=2)
-    file, on = pipeline(tmp_path, name), {**engine_on(database, kafka), "LOG_FORMAT": "text"}
-
-    def shared(said: list[str]) -> bool:
-        return sum(f"{name}/" in one for one in last_partitions(said).split(", ")) == 1
-
-    with (
-        started("run", file, "--instance", "stays", on=on) as stays,
-        started("run", file, "--instance", "restarts", on=on) as before,
-    ):
-        for one in (stays, before):
-            one.wait_for("partitions: ")
-            one.wait_until(functools.partial(shared, one.err))
-        had, lines = last_partitions(before.err), len(stays.err)
-        before.process.send_signal(signal.SIGTERM)
-        assert before.end().code == 0
-        with started("run", file, "--instance", "restarts", on=on) as again:
-            again.wait_for("partitions: ")
-            assert last_partitions(again.err) == had
-            publish(kafka, name, rows("o-1", "o-2", "o-3", "o-4"))
-            for one in (again, stays):
-                one.process.send_signal(signal.SIGTERM)
-                assert one.end().code == 0
-        assert not [line for line in stays.err[lines:] if "partitions: " in line]
-
-
 async def test_a_partition_that_is_stopped_is_named_and_the_others_are_read(
     database: Database, kafka: Kafka, topic: TopicFactory, tmp_path: Path
 ) -> None:
@@ -294,6 +260,29 @@ async def test_a_partition_that_is_stopped_is_named_and_the_others_are_read(
     ends = {one["partition"]: one["position"] for one in positions}
     assert ends[0] == 9_999
     assert ends[1] > 0
+
+
+async def test_a_pipeline_that_is_added_begins_where_its_group_is_and_one_with_a_group_of_its_own_at_the_beginning(
+    database: Database, kafka: Kafka, topic: TopicFactory, tmp_path: Path
+) -> None:
+    name = await topic("orders", partitions=2)
+    file, added, apart = (
+        pipeline(tmp_path / which, name, more=f"flow.name = {which!r}\n")
+        for which in ("first", "added", "apart")
+    )
+
+    def keys(which: str) -> set[str]:
+        listed = pointsman("runs", "--pipeline", which, "--json", on=reader_on(database)).json
+        return {one["key"] for one in listed}
+
+    publish(kafka, name, rows("o-1"))
+    assert run(file, database, kafka).code == 0
+    publish(kafka, name, rows("o-2"))
+    done = run(file, database, kafka, str(added))
+    assert done.code == 0, done.err
+    done = run(apart, database, kafka, "--group", f"{name}.apart")
+    assert done.code == 0, done.err
+    assert (keys("first"), keys("added"), keys("apart")) == ({"o-1", "o-2"}, {"o-2"}, {"o-1", "o-2"})
 
 
 async def test_a_topic_that_does_not_exist_is_bad_input(

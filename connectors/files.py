@@ -28,13 +28,22 @@ from dataclasses import dataclass
 from typing import BinaryIO, Final, NamedTuple, Protocol
 
 from connectors.identity import FlawError
-from connectors.in_thread import iterate_in_thread
+from connectors.in_thread import InThread
 from connectors.publish_errors import EventRefusedError, PublishError
 from connectors.publishing import Outgoing, Receipt, Sent
 from connectors.row_events import Choice, FileOptions, RowEvents
 from connectors.rows import BadRow, FileError, Row, read_rows
 
-__all__ = ["Choice", "FileError", "FileOptions", "Progress", "PublishedReport", "RefusedRow", "publish_file"]
+__all__ = [
+    "Choice",
+    "FileError",
+    "FileOptions",
+    "Progress",
+    "Publication",
+    "PublishedReport",
+    "RefusedRow",
+    "StoppedError",
+]
 
 ROWS_READ_TOGETHER: Final = 500
 PROGRESS_SECONDS: Final = 0.1
@@ -46,6 +55,10 @@ class Producer(Protocol):
     def send_all(self, records: AsyncIterable[Outgoing]) -> AsyncGenerator[Sent]:
         """Send records in order, and tell what became of each, in the same order."""
         ...
+
+
+class StoppedError(PublishError):
+    """Publishing was ended by whoever began it, before the end of the file."""
 
 
 class RefusedRow(NamedTuple):
@@ -77,19 +90,14 @@ class PublishedReport:
     """What ended it before the end of the file."""
     unconfirmed_from: str | None
     """The ``file:line`` of the first row that is not confirmed, where it ended early."""
+    source: str | None
+    """What the events have as source that were made of rows; None where there are none but CloudEvents."""
+    has_cloudevents: bool
+    """Whether there are some that were CloudEvents, with a source of their own."""
 
 
-async def publish_file(
-    producer: Producer,
-    topic: str,
-    stream: BinaryIO,
-    name: str,
-    options: FileOptions,
-    *,
-    on_refused: Callable[[RefusedRow], None],
-    on_progress: Callable[[Progress], None] = lambda _: None,
-) -> PublishedReport:
-    """Publish the rows of a file in order, each confirmed, many under way at a time.
+class Publication:
+    """Publishes the rows of a file in order, each confirmed, many under way at a time.
 
     Rows that are refused are told to ``on_refused`` and the others go on. When Kafka fails nothing more is read,
     and the report says how many events are confirmed.
@@ -104,13 +112,9 @@ async def publish_file(
         on_progress: is called now and then, and at the end.
 
     Raises:
-        FileError: the file cannot be read as rows at all; nothing was published.
         ValueError: the options' source cannot be one.
     """
-    return await _Publication(producer, topic, stream, name, options, on_refused, on_progress).run()
 
-
-class _Publication:
     def __init__(
         self,
         producer: Producer,
@@ -118,14 +122,17 @@ class _Publication:
         stream: BinaryIO,
         name: str,
         options: FileOptions,
+        *,
         on_refused: Callable[[RefusedRow], None],
-        on_progress: Callable[[Progress], None],
+        on_progress: Callable[[Progress], None] = lambda _: None,
     ) -> None:
         self._producer = producer
         self._stream = stream
         self._name = name
         self._options = options
         self._events = RowEvents(topic, name, options)
+        # What comes through a pipe is published as it comes; of a file much is read at a time.
+        self._rows = InThread(self._read(), chunk=ROWS_READ_TOGETHER if stream.seekable() else 1)
         self._on_refused = on_refused
         self._on_progress = on_progress
         self._under_way: deque[int] = deque()
@@ -133,27 +140,52 @@ class _Publication:
         self._confirmed = self._refused = self._unconfirmed = 0
         self._unconfirmed_from: str | None = None
         self._failure: PublishError | FileError | None = None
+        self._stopped = self._ended = False
         self._told = 0.0
 
     async def run(self) -> PublishedReport:
+        """Publish all of it.
+
+        Raises:
+            FileError: the file cannot be read as rows at all; nothing was published.
+        """
         async with (
             aclosing(self._outgoings()) as outgoings,
             aclosing(self._producer.send_all(outgoings)) as all_sent,
         ):
             async for sent in all_sent:
                 self._note(self._under_way.popleft(), sent.outcome)
+        self._ended = True
         if isinstance(self._failure, FileError) and not self._confirmed + self._unconfirmed + self._refused:
             raise self._failure
         self._on_progress(Progress(self._confirmed, self._refused))
+        return self.report
+
+    def stop(self) -> None:
+        """Read no further row; what is under way is waited for, and ``run`` returns."""
+        self._stopped = True
+        self._rows.end()
+
+    @property
+    def report(self) -> PublishedReport:
+        """What became of the rows that were read; what is under way, where ``run`` was cancelled, is not confirmed."""
+        first = self._unconfirmed_from
+        if first is None and self._under_way:
+            first = self._place(self._under_way[0])
+        failure = self._failure or (None if self._ended else _stopped())
         return PublishedReport(
-            self._confirmed, self._refused, self._unconfirmed, self._failure, self._unconfirmed_from
+            self._confirmed,
+            self._refused,
+            self._unconfirmed + len(self._under_way),
+            failure,
+            first,
+            self._events.source_given,
+            self._events.has_cloudevents,
         )
 
     async def _outgoings(self) -> AsyncGenerator[Outgoing]:
-        # What comes through a pipe is published as it comes; of a file much is read at a time.
-        chunk = ROWS_READ_TOGETHER if self._stream.seekable() else 1
         try:
-            async with aclosing(iterate_in_thread(self._rows(), chunk=chunk)) as rows:
+            async with aclosing(self._rows.each()) as rows:
                 async for row in rows:
                     if isinstance(row, BadRow):
                         self._refuse(row.line, row.error)
@@ -165,12 +197,14 @@ class _Publication:
                         continue
                     self._under_way.append(row.line)
                     yield outgoing
+            if self._stopped:
+                self._failure = _stopped()
         except FileError as error:
             self._failure = error
         except OSError as error:
             self._failure = FileError(f"{self._name} cannot be read any further: {error}")
 
-    def _rows(self) -> Iterator[Row | BadRow]:
+    def _read(self) -> Iterator[Row | BadRow]:
         options = self._options
         yield from read_rows(
             self._stream,
@@ -200,3 +234,7 @@ class _Publication:
 
     def _place(self, line: int) -> str:
         return f"{self._name}:{line}"
+
+
+def _stopped() -> StoppedError:
+    return StoppedError("Interrupted before the end: no further row was published.")

@@ -12,7 +12,7 @@ from connectors.kafka.reaching import why_not
 from connectors.kafka.settings import KafkaSettings
 
 _TOPIC_NAME: Final = re.compile(r"[a-zA-Z0-9._-]{1,249}", re.ASCII)
-_AGAIN: Final = "may still arrive; publish it again with the same id, which makes it one event."
+_AGAIN: Final = "may still arrive; publish it again with the same source and id, which makes it one event."
 
 
 class PublishError(Exception):
@@ -24,7 +24,7 @@ class EventRefusedError(PublishError):
 
 
 class KafkaUnreachableError(PublishError):
-    """Kafka does not answer. What was under way may still arrive; the same id makes it one event."""
+    """Kafka does not answer. What was under way may still arrive; the same source and id make it one event."""
 
 
 def check_topic_name(topic: str) -> None:

@@ -92,6 +92,9 @@ class RowEvents:
         if flaw is not None:
             raise ValueError(f"the source of the events cannot be used: {flaw}")
         self._seen: dict[bytes, int] = {}
+        self.source_given: str | None = None
+        """The source that events were given; None as long as all of them had their own."""
+        self.has_cloudevents = False
 
     def outgoing(self, row: Row) -> Outgoing:
         """The record for a row.
@@ -114,10 +117,12 @@ class RowEvents:
             event_id = self._id_of_content(row, event_type, key, time)
         else:
             event_id = _required("id", options.id, fields, identity.ID_BYTES_MAX)
+        self.source_given = self._source
         value = encode_structured(id=event_id, source=self._source, type=event_type, data=row.data, time=time)
         return self._record(key, value, event_id)
 
     def _as_it_is(self, row: Row) -> Outgoing:
+        self.has_cloudevents = True
         options, event, value = self._options, dict(row.fields), row.data
         changes: dict[str, Any] = {}
         if options.type is not None:

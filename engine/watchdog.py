@@ -1,5 +1,8 @@
 """Ends an engine in which a handler never returns, or a step in its loop, and leaves a strike against that.
 
+One that was asked to end (``engine.last_resort``), and in which a handler holds the interpreter's lock, it ends
+without a strike.
+
 Started by ``engine.watching`` as a file of its own (``python -I -S watchdog.py``), so that it costs little and
 needs nothing of the engine, which may hold its interpreter's lock for ever: in a regular expression, say. What
 the engine is busy with it reads from memory that both share. One line of JSON on standard input says all it has to
@@ -13,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import mmap
 import os
 import re
@@ -100,13 +104,20 @@ class Watchdog:
         self._spec = spec
         self._engine = int(spec["engine"])
         self._beat = mmap.mmap(spec["beat"], mmap.PAGESIZE, access=mmap.ACCESS_READ)
+        self._asked: list[int] = [] if spec["asked"] is None else [spec["asked"]]
+        self._end_by = math.inf
+        """Asked to end, the engine has until then."""
 
     def watch(self) -> None:
         """Return when the engine has ended, by itself or by us."""
         seconds = float(self._spec["seconds"])
         look = max(LOOK_SECONDS_MIN, min(LOOK_SECONDS_MAX, seconds / LOOKS))
         patience = Patience(seconds, look)
-        while not self._ended_within(look):
+        while not self._ended_within(min(look, max(0.0, self._end_by - time.monotonic()))):
+            if time.monotonic() >= self._end_by:
+                self._say_late()
+                self._kill()
+                return
             beat = self._read_beat()
             if patience.look(beat, time.monotonic(), self._runs) and self._end(beat):
                 return
@@ -118,8 +129,12 @@ class Watchdog:
         return position, offset, at, run
 
     def _ended_within(self, seconds: float) -> bool:
-        readable, _, _ = select.select([0], [], [], seconds)
-        return (bool(readable) and not os.read(0, 4096)) or os.getppid() != self._engine
+        readable, _, _ = select.select([0, *self._asked], [], [], seconds)
+        if self._asked and self._asked[0] in readable:
+            # It stays readable, and the time begins once.
+            self._asked = []
+            self._end_by = time.monotonic() + float(self._spec["end_seconds"])
+        return (0 in readable and not os.read(0, 4096)) or os.getppid() != self._engine
 
     def _runs(self) -> bool:
         return state_of(self._engine) not in ("T", "t")
@@ -177,7 +192,7 @@ class Watchdog:
             f"{handler} has not returned within {seconds:g} s on {what}, so the engine "
             f"is ended; nothing of the {event} is committed. {times}"
         )
-        self._speak(message, {**fields, "handler": handler})
+        self._write(message, {**fields, "handler": handler})
 
     def _say_of_step(self, handler: str, strike: Strike) -> None:
         what, fields = "A step", dict[str, object]()
@@ -190,13 +205,23 @@ class Watchdog:
             after = (
                 f"The attempt is lost with it, and counts; which one it is was not found out: {strike.lost}"
             )
-        self._speak(
+        self._write(
             f"{what} has kept the engine's loop busy for {self._spec['seconds']:g} s, so the engine is ended. {after} "
             f"It is in {handler}. What waits or computes for long belongs into a plain function, which has a thread.",
             {**fields, "handler": handler},
         )
 
-    def _speak(self, message: str, fields: dict[str, object]) -> None:
+    def _say_late(self) -> None:
+        position, offset, *_ = self._read_beat()
+        where = f" on {'/'.join(map(str, self._place(position)))}, offset {offset}," if position > 0 else ","
+        self._write(
+            f"the engine was asked to end, and has not got to it within {self._spec['end_seconds']:g} s, being "
+            f"busy with a handler{where} so it is ended; what is not committed is left to the next one, and "
+            "counted against nothing.",
+            {},
+        )
+
+    def _write(self, message: str, fields: dict[str, object]) -> None:
         if self._spec["json"]:
             line = {
                 "time": time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()),

@@ -26,6 +26,7 @@ from connectors.looping import BEAT
 from connectors.source import Partition
 from engine.by_itself import OF_DEFERRED, OF_INSIDE, OF_ITSELF, OF_STEP, STRIKES_MAX
 from engine.errors import RefusedError
+from engine.last_resort import LAST_RESORT_SECONDS
 from engine.observing import Silent
 from engine.store.queries import load
 
@@ -40,6 +41,8 @@ MEANT_FOR_THE_ENGINE = (signal.SIGINT, signal.SIGTERM)
 EVENT_OF_ANOTHER = "an event that a run has sent to another one"
 OF_THE_RUN = "a timer, or an event that the run has sent to itself,"
 WAITED = "an event that was deferred"
+LATER_SECONDS = 0.3
+"""So much later than the engine itself the watchdog ends one that was asked to end."""
 RESTART_SECONDS = 1.0
 CLOSE_SECONDS = 2.0
 
@@ -62,10 +65,13 @@ class Watched(Silent):
 
 
 @contextlib.contextmanager
-def watching(postgres: str, seconds_max: float, *, as_json: bool = False) -> Iterator[Watched]:
+def watching(
+    postgres: str, seconds_max: float, *, as_json: bool = False, asked: int | None = None
+) -> Iterator[Watched]:
     """While this lasts, this process is ended where a record, or a step, keeps it busy for longer than ``seconds_max``.
 
-    0 seconds: it is not watched. ``as_json`` is how the watchdog speaks on standard error.
+    0 seconds: it is not watched. ``as_json`` is how the watchdog speaks on standard error; ``asked`` is a file that can
+    be read as soon as this process was asked to end (``LastResort``).
 
     Raises:
         RefusedError: the watchdog cannot be started.
@@ -85,6 +91,8 @@ def watching(postgres: str, seconds_max: float, *, as_json: bool = False) -> Ite
             "beat": shared.fileno(),
             "names": names.fileno(),
             "trace": trace.fileno(),
+            "asked": asked,
+            "end_seconds": LAST_RESORT_SECONDS + LATER_SECONDS,
             "seconds": seconds_max,
             "ask": int(ASK),
             "ask_to_end": _end_by_signal(),
@@ -132,7 +140,8 @@ class _Keeper:
             self._thread.join()
 
     def _start(self) -> None:
-        descriptors = tuple(self._spec[name] for name in ("beat", "names", "trace"))
+        files = (self._spec[name] for name in ("beat", "names", "trace", "asked"))
+        descriptors = tuple(one for one in files if one is not None)
         with _blocked(*MEANT_FOR_THE_ENGINE):
             self._process = subprocess.Popen(  # noqa: S603 - a file of ours
                 [sys.executable, "-I", "-S", str(_PROGRAM)],

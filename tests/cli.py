@@ -152,12 +152,18 @@ class Started:
             thread.start()
 
     @classmethod
-    def start(cls, *words: object, cwd: Path | None = None, on: Mapping[str, str] | None = None) -> Self:
+    def start(
+        cls,
+        *words: object,
+        cwd: Path | None = None,
+        on: Mapping[str, str] | None = None,
+        stdin: int = subprocess.DEVNULL,
+    ) -> Self:
         """Start a command; see ``pointsman``."""
         return cls(
             subprocess.Popen(
                 [*COMMAND, *map(str, words)],
-                stdin=subprocess.DEVNULL,
+                stdin=stdin,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
@@ -196,10 +202,13 @@ class Started:
 
 @contextlib.contextmanager
 def started(
-    *words: object, cwd: Path | None = None, on: Mapping[str, str] | None = None
+    *words: object,
+    cwd: Path | None = None,
+    on: Mapping[str, str] | None = None,
+    stdin: int = subprocess.DEVNULL,
 ) -> Iterator[Started]:
     """A command that is killed in the end if it still runs."""
-    command = Started.start(*words, cwd=cwd, on=on)
+    command = Started.start(*words, cwd=cwd, on=on, stdin=stdin)
     try:
         yield command
     finally:

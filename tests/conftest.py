@@ -70,7 +70,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Genera
     for report in terminalreporter.getreports("skipped"):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
         if found := re.search(re.escape(services.UNAVAILABLE) + r"(.*)", reason, re.DOTALL):
-            reasons[found[1]] += 1
+            # On one line: whoever repeats it, as `python -m tests` does, has all of it.
+            reasons[" ".join(found[1].split())] += 1
     if reasons:
         terminalreporter.section("not run here")
         for reason, count in reasons.items():

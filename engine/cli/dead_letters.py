@@ -89,8 +89,8 @@ def list_all(
     found, unknown = ask_store({"postgres": postgres, "namespace": namespace}, question)
     if json:
         print_json(found)
-        return
-    print_letters(found)
+    else:
+        print_letters(found)
     tell_limit(len(found), limit, "dead letter", unknown)
 
 

@@ -105,6 +105,10 @@ def relay_accept(
 
 def list_positions(
     topic: Annotated[str | None, typer.Option("--topic", metavar="NAME", help="Only of this topic.")] = None,
+    group: Annotated[str | None, typer.Option("--group", metavar="NAME", help="Only of this group.")] = None,
+    cluster: Annotated[
+        str | None, typer.Option("--cluster", metavar="ID", help="Only of this cluster.")
+    ] = None,
     limit: Limit = 0,
     postgres: Postgres = None,
     namespace: Namespace = None,
@@ -115,20 +119,22 @@ def list_positions(
     async def question(connection: Connection, namespace: str) -> list[PositionView]:
         from engine.reading import list_positions  # noqa: PLC0415 - needs an extra to be installed
 
-        return await list_positions(connection, namespace, topic=topic, limit=limit)
+        return await list_positions(
+            connection, namespace, topic=topic, group=group, cluster=cluster, limit=limit
+        )
 
     found = ask_store({"postgres": postgres, "namespace": namespace}, question)
     if json:
         print_json(found)
-        return
-    print_rows(
-        ("topic", "partition", "position", "epoch", "group", "cluster", "updated"),
-        [
-            (one.topic, one.partition, one.position, one.epoch, one.group, one.cluster, one.updated)
-            for one in found
-        ],
-        right=("partition", "position", "epoch"),
-    )
+    else:
+        print_rows(
+            ("topic", "partition", "position", "epoch", "group", "cluster", "updated"),
+            [
+                (one.topic, one.partition, one.position, one.epoch, one.group, one.cluster, one.updated)
+                for one in found
+            ],
+            right=("partition", "position", "epoch"),
+        )
     tell_limit(len(found), limit, "position")
 
 

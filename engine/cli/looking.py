@@ -98,6 +98,7 @@ def runs(
     found, pauses, unknown = ask_store({"postgres": postgres, "namespace": namespace}, question)
     if json:
         print_json(found)
+        tell_limit(len(found), limit, "run", unknown)
         return
     print_rows(
         (
@@ -270,7 +271,7 @@ def explain(
 ) -> int:
     """Tell what became of an event, and why: by its id, or by topic, partition and offset.
 
-    From what was recorded at the time. Ends with 1 where nothing is known of it.
+    From what was recorded at the time. Ends with 1 where nothing is known of it, or not yet.
     """
     check_event(event_id, topic, partition, offset)
 

@@ -6,14 +6,16 @@ import asyncio
 import contextlib
 import importlib.util
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
-from engine.cli.failures import BAD_INPUT, FAILED, UNREACHABLE, require
+from engine.cli.failures import BAD_INPUT, FAILED, INTERRUPTED, UNREACHABLE, require
 from engine.cli.options import Json, Kafka
 from engine.cli.output import console, counted, note, print_json, say
 from engine.errors import UsageError
@@ -21,11 +23,21 @@ from engine.settings import Settings
 from statemachines.suggest import did_you_mean
 
 if TYPE_CHECKING:
-    from connectors.files import Choice, FileOptions, Progress, PublishedReport, RefusedRow
+    from connectors.files import (
+        Choice,
+        FileOptions,
+        Progress,
+        Publication,
+        PublishedReport,
+        RefusedRow,
+    )
     from connectors.kafka.settings import KafkaSettings
 
 STANDARD_INPUT = "-"
 UNFIT_DELIMITERS = ' "\r\n'
+INTERRUPT = (signal.SIGINT, signal.SIGTERM)
+UNDER_WAY_SECONDS_MAX = 5.0
+"""For the confirmation of what was sent, once it is to end."""
 READERS_SECONDS_MAX = 5.0
 """So long at most it is waited to be told which topics are read."""
 REFUSED_TOLD_MAX = 20
@@ -54,7 +66,10 @@ def publish(
     id: Annotated[
         str | None,
         typer.Option(
-            "--id", metavar="FIELD|=VALUE", help="The event's id. \\[default: made of the row's content]"
+            "--id",
+            metavar="FIELD|=VALUE",
+            help="The event's id. Where rows may be doubled, name a field. \\[default: made of the row's "
+            "content, and of how many equal rows came before it]",
         ),
     ] = None,
     time: Annotated[
@@ -86,8 +101,9 @@ def publish(
     The whole row is the event's data. --type, --key, --id and --time name a field of the row, or give one value for
     all rows: --type activity, --type =order.placed. A file that is published again gives the same ids, so that an
     engine takes each event once. Under another name its events are others, and so is what comes by standard input each
-    time: there give the --source that it had. Ends with 1 where a row was refused; others are published all the same.
-    Where POINTSMAN_POSTGRES is set, it says if no pipeline reads the topic.
+    time: there give the --source that it had, which is said where not all was confirmed. Ends with 1 where a row was
+    refused; others are published all the same. Ctrl-C and SIGTERM have no further row be read; what became of the
+    others is said, and it ends with 130. Where POINTSMAN_POSTGRES is set, it says if no pipeline reads the topic.
     """
     require("publish", "aiokafka")
     from connectors.files import FileOptions  # noqa: PLC0415 - needs an extra to be installed
@@ -122,7 +138,7 @@ def publish(
     if json:
         print_json({"topic": topic, "file": file, **_report_json(report)})
     else:
-        _say(report, topic)
+        _say(report, topic, again_by=None if file != STANDARD_INPUT or source else report.source)
     return _exit_code(report)
 
 
@@ -135,17 +151,49 @@ async def _publish(
     on_refused: Callable[[RefusedRow], None],
     on_progress: Callable[[Progress], None],
 ) -> PublishedReport:
-    from connectors.files import publish_file  # noqa: PLC0415 - needs an extra to be installed
+    from connectors.files import Publication  # noqa: PLC0415 - needs an extra to be installed
     from connectors.publishing import ConfirmingProducer, PublishLimits  # noqa: PLC0415 - as above
 
     producer = ConfirmingProducer(settings, PublishLimits())
     await producer.start()
+    publication = Publication(
+        producer, topic, stream, file, options, on_refused=on_refused, on_progress=on_progress
+    )
     try:
-        return await publish_file(
-            producer, topic, stream, file, options, on_refused=on_refused, on_progress=on_progress
-        )
+        with _interruptible(publication):
+            return await publication.run()
+    except asyncio.CancelledError:
+        return publication.report
     finally:
         await producer.stop()
+
+
+@contextlib.contextmanager
+def _interruptible(publication: Publication) -> Iterator[None]:
+    """Ctrl-C and SIGTERM have nothing more be read, and what is under way be waited for; a second one, nothing."""
+    task, loop = asyncio.current_task(), asyncio.get_running_loop()
+    assert task is not None
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    asked: list[asyncio.TimerHandle] = []
+
+    def on_signal() -> None:
+        if asked:
+            task.cancel()
+            return
+        publication.stop()
+        asked.append(loop.call_later(UNDER_WAY_SECONDS_MAX, task.cancel))
+
+    for number in INTERRUPT:
+        loop.add_signal_handler(number, on_signal)
+    try:
+        yield
+    finally:
+        for number in INTERRUPT:
+            loop.remove_signal_handler(number)
+        for timer in asked:
+            timer.cancel()
 
 
 def _tell_of_readers(topic: str, settings: Settings) -> None:
@@ -270,25 +318,43 @@ def _report_json(report: PublishedReport) -> dict[str, object]:
         "unconfirmed": report.unconfirmed,
         "unconfirmed_from": report.unconfirmed_from,
         "failure": None if report.failure is None else str(report.failure),
+        "source": report.source,
     }
 
 
-def _say(report: PublishedReport, topic: str) -> None:
+def _say(report: PublishedReport, topic: str, again_by: str | None) -> None:
+    """Say what became of it; ``again_by`` is the source without which it would be other events the next time."""
     say(
         f"{counted(report.confirmed, 'event')} confirmed on {topic}, {counted(report.refused, 'row')} refused."
     )
     if report.failure is not None:
         note(str(report.failure))
-        if report.unconfirmed:
-            note(
-                f"Of {report.unconfirmed:,} it is not known whether they arrived, the first being "
-                f"{report.unconfirmed_from}. Publish the file again: events that are there already are taken once."
-            )
+    if report.unconfirmed:
+        note(
+            f"Of {report.unconfirmed:,} it is not known whether they arrived, the first being "
+            f"{report.unconfirmed_from}."
+        )
+    if report.failure is None and not report.refused:
+        return
+    if again_by is not None:
+        apart = (
+            " Publish lines that are CloudEvents apart from them, without it."
+            if report.has_cloudevents
+            else ""
+        )
+        note(
+            f"Published again with --source {again_by}, events that are there already are taken once.{apart}"
+        )
+    elif report.failure is not None:
+        note("Published again, events that are there already are taken once.")
 
 
 def _exit_code(report: PublishedReport) -> int:
+    from connectors.files import StoppedError  # noqa: PLC0415 - needs an extra to be installed
     from connectors.publish_errors import KafkaUnreachableError  # noqa: PLC0415 - needs an extra to be installed
 
+    if isinstance(report.failure, StoppedError):
+        return INTERRUPTED
     if isinstance(report.failure, KafkaUnreachableError):
         return UNREACHABLE
     if report.failure is not None:

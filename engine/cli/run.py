@@ -6,7 +6,6 @@ import asyncio
 import logging
 import os
 import signal
-import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,13 +20,11 @@ from engine.settings import Settings
 if TYPE_CHECKING:
     from engine.assembly import EngineSettings
     from engine.executors import ByClass
+    from engine.last_resort import LastResort
     from engine.running import ExitReason, Running
     from statemachines.machine import Machine
 
 log = logging.getLogger("pointsman.engine")
-
-LAST_RESORT_SECONDS = 9.5
-"""After being asked to stop; whoever asked may kill us after ten."""
 
 
 def register(app: typer.Typer) -> None:
@@ -92,7 +89,8 @@ def run(
 ) -> int:
     """Run pipelines: an engine for production, on your Kafka and your Postgres.
 
-    Ends with 0 when it is stopped by SIGTERM or Ctrl-C. More load needs more of them, with the same options.
+    Ends with 0 when it is stopped by SIGTERM or Ctrl-C, within ten seconds, also while a handler is at work: what is
+    not committed then is left to the next engine. More load needs more of them, with the same options.
     Every limit of the engine is a variable POINTSMAN_LIMIT_...; `pointsman config --limits` shows them.
     """
     settings = resolve(
@@ -136,12 +134,13 @@ def in_loop(
     executors: ByClass | None = None,
 ) -> ExitReason:
     """Run an engine in an event loop of its own, until it ends or a signal ends it."""
+    from engine.last_resort import LastResort  # noqa: PLC0415 - needs an extra
     from engine.running import Ending, ExitReason, new_loop, run, tune  # noqa: PLC0415 - needs an extra
     from engine.topics import source_topics  # noqa: PLC0415 - as above
     from engine.watching import Watched, watching  # noqa: PLC0415 - as above
 
     async def serve(watched: Watched) -> ExitReason:
-        signals = Signals()
+        signals = Signals(last_resort)
 
         def began(running: Running) -> None:
             signals.stop = running.stop
@@ -166,8 +165,14 @@ def in_loop(
         except asyncio.CancelledError:
             return ExitReason(Ending.STOPPED)
 
+    last_resort = LastResort()
     with (
-        watching(settings.postgres, settings.limits.handler_seconds_max, as_json=logs.is_json()) as watched,
+        watching(
+            settings.postgres,
+            settings.limits.handler_seconds_max,
+            as_json=logs.is_json(),
+            asked=last_resort.asked,
+        ) as watched,
         asyncio.Runner(loop_factory=new_loop) as runner,
     ):
         return runner.run(serve(watched))
@@ -179,26 +184,18 @@ class Signals:
     Until ``stop`` is known, whatever the task is doing that made this object is cancelled.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, last_resort: LastResort) -> None:
         task = asyncio.current_task()
         assert task is not None
         self.stop: Callable[[], object] = task.cancel
         self._asked = False
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self._on_signal, number)
+            last_resort.begin_by(number)
 
     def _on_signal(self, number: signal.Signals) -> None:
         if self._asked:
             os._exit(INTERRUPTED)
         self._asked = True
         log.info("%s: finishing the batch", number.name)
-        timer = threading.Timer(LAST_RESORT_SECONDS, _give_up)
-        timer.daemon = True
-        timer.start()
         self.stop()
-
-
-def _give_up() -> None:
-    # Nothing is lost by it: what is not committed is read again, by whoever gets the partitions.
-    log.warning("did not end in time; ended without saying goodbye")
-    os._exit(0)

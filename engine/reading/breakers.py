@@ -13,6 +13,8 @@ from engine.reading.catalog import SQL
 from engine.reading.values import shown_time
 from engine.store.connecting import Connection
 
+STATES = ("closed", "open", "half-open")
+
 
 @dataclass(frozen=True, slots=True)
 class BreakerView:
@@ -57,8 +59,18 @@ class BreakerView:
         }
 
 
-async def list_breakers(connection: Connection, namespace: str) -> list[BreakerView]:
-    """The breakers of all engines that are there, by name; of an engine that is silent nothing is known."""
+async def list_breakers(
+    connection: Connection,
+    namespace: str,
+    *,
+    breaker: str | None = None,
+    state: str | None = None,
+    limit: int = 0,
+) -> list[BreakerView]:
+    """The breakers of all engines that are there, by name; of an engine that is silent nothing is known.
+
+    Only those of this name and in this state; ``limit`` 0 gives all of them.
+    """
     rows = await connection.fetch(SQL["holders_with_breakers"], namespace, SILENT_SECONDS)
     said = [
         (instance or f"engine-{id_:x}", seen, orjson.loads(breakers))
@@ -71,7 +83,9 @@ async def list_breakers(connection: Connection, namespace: str) -> list[BreakerV
     counted = await connection.fetch(SQL["attempts_that_wait"], namespace, *columns)
     waiting = {(pipeline, step): int(many) for pipeline, step, many in counted}
     found = [_view(engine, seen, one, waiting) for engine, seen, breakers in said for one in breakers]
-    return sorted(found, key=lambda one: (one.name, one.engine))
+    chosen = [one for one in found if breaker in (None, one.name) and state in (None, one.state)]
+    chosen.sort(key=lambda one: (one.name, one.engine))
+    return chosen[:limit] if limit else chosen
 
 
 def _view(

@@ -71,9 +71,15 @@ class PositionSet:
 
 
 async def list_positions(
-    connection: Connection, namespace: str, *, topic: str | None = None, limit: int = 0
+    connection: Connection,
+    namespace: str,
+    *,
+    topic: str | None = None,
+    group: str | None = None,
+    cluster: str | None = None,
+    limit: int = 0,
 ) -> list[PositionView]:
-    """All positions of a namespace, by topic and partition; ``limit`` 0 gives all of them."""
+    """All positions of a namespace that are of these, by topic and partition; ``limit`` 0 gives all of them."""
     rows = await connection.fetch(SQL["positions"], namespace)
     found = [
         PositionView(
@@ -88,6 +94,8 @@ async def list_positions(
         )
         for row in rows
         if topic in (None, row["topic"])
+        and group in (None, row["consumer_group"])
+        and cluster in (None, row["cluster"])
     ]
     return found[:limit] if limit else found
 

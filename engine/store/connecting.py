@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import re
 import socket
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import asyncpg
 from asyncpg import exceptions as postgres
@@ -71,6 +73,8 @@ class CopyingConnection(Connection):
             await asyncio.gather(*tasks, return_exceptions=True)
 
 
+PORT_MAX = 65_535
+
 _SETTINGS = {
     "lock_timeout": f"{LOCK_TIMEOUT_SECONDS}s",
     "idle_in_transaction_session_timeout": f"{IDLE_IN_TRANSACTION_SECONDS}s",
@@ -113,6 +117,10 @@ _FAULT = (
 )
 _REFUSED = (postgres.DataError, postgres.ProgramLimitExceededError, UnicodeError, OverflowError)
 """What depends on the bytes of a record, and on nothing else: only these may make dead letters."""
+
+_PLACE = re.compile(r"(?:\[[^\]]+\](?::(.*))?|/.*|[^:\[/]*(?::(.*))?)", re.DOTALL)
+"""A host and its port; a folder of sockets; or neither."""
+SESSIONS = ("any", "primary", "standby", "prefer-standby", "read-write", "read-only")
 
 _PASSWORD_FIELD = re.compile(r"((?:^|[\s?&])(?:ssl)?password\s*=)[^&]+", re.IGNORECASE)
 """To the end, but for further fields of a URL: elsewhere a password may have blanks."""
@@ -172,8 +180,12 @@ async def connect(dsn: str, *, name: str = "pointsman", for_engine: bool = True)
         raise UnusableAddressError(
             f"Postgres at {masked(dsn)} is not asked: {error.args[0]}. Correct the address, or the variables PG..."
         ) from error
-    except (OSError, TimeoutError, postgres.PostgresError, postgres.InterfaceError, ValueError) as error:
+    except (OSError, TimeoutError, postgres.PostgresError, postgres.InterfaceError) as error:
         raise ServiceUnreachableError(_cannot_connect(dsn, error)) from error
+    except (ValueError, OverflowError) as error:
+        raise UnusableAddressError(
+            f"Postgres at {masked(dsn)} is not asked: {error}. Correct the address, or the variables PG..."
+        ) from error
     except RuntimeError as error:
         if not _is_of_closed_transport(error):
             raise
@@ -199,16 +211,49 @@ def refuse_password(dsn: str) -> None:
 
 
 def check_address(dsn: str) -> None:
-    """Refuse what is no address of a Postgres, or has a password in it.
+    """Refuse what is no address of a Postgres, or has a password in it, and variables PG... that cannot be with it.
 
     Raises:
         UsageError: with what an address looks like.
     """
     refuse_password(dsn)
+    looks = "One looks like postgresql://user@host:5432/database."
     if not dsn.startswith(("postgresql://", "postgres://")):
-        raise UsageError(
-            f"{dsn!r} is no address of a Postgres. One looks like postgresql://user@host:5432/database."
-        )
+        raise UsageError(f"{dsn!r} is no address of a Postgres. {looks}")
+    if flaw := _flaw_of(dsn):
+        raise UsageError(f"{dsn!r} is no address of a Postgres: {flaw}. {looks}")
+    for port in filter(None, os.environ.get("PGPORT", "").split(",")):
+        if not _is_port(port):
+            raise UsageError(f"PGPORT has {port!r}; a port is a number from 1 to {PORT_MAX}.")
+    if (session := os.environ.get("PGTARGETSESSIONATTRS") or SESSIONS[0]) not in SESSIONS:
+        raise UsageError(f"PGTARGETSESSIONATTRS is {session!r}; it can be {', '.join(SESSIONS)}.")
+
+
+def _flaw_of(dsn: str) -> str | None:
+    """What is wrong with the places that an address names, in words."""
+    try:
+        parts = urlsplit(dsn)
+        fields = parse_qs(parts.query, strict_parsing=True) if parts.query else {}
+    except ValueError as error:
+        return str(error)
+    user, at, hosts = parts.netloc.partition("@")
+    ports = [port for port in fields.get("port", [""])[-1].split(",") if port]
+    for place in ",".join([hosts if at else user, *fields.get("host", [])[-1:]]).split(","):
+        found = _PLACE.fullmatch(place)
+        if found is None:
+            return f"{place!r} is no host with a port"
+        ports += [unquote(port) for port in found.groups() if port]
+    for port in ports:
+        if not _is_port(port):
+            return f"the port is {port!r}, which is no number from 1 to {PORT_MAX}"
+    for value in fields.get("target_session_attrs", [])[-1:]:
+        if value not in SESSIONS:
+            return f"target_session_attrs is {value!r}; it can be {', '.join(SESSIONS)}"
+    return None
+
+
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and 0 < int(text) <= PORT_MAX
 
 
 def masked(dsn: str) -> str:

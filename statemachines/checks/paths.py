@@ -26,12 +26,14 @@ def find(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
 
 
 def _reached(tree: Tree) -> set[Some]:
-    """All that a run may enter, histories among them."""
+    """All that a run may enter, histories among them; where nothing says in what it begins, from a presumption."""
     starts = [
         [tree.named[one] for one in start.targets if one in tree.named] for start in tree.pipeline.starts
     ]
     ahead: list[tuple[Some | None, list[Some]]] = [(None, targets) for targets in starts if targets]
     ahead.extend((None, [state]) for state in tree.inside(None) if state.initial)
+    if not ahead:
+        ahead.extend((None, [state]) for state in _presumed(tree))
     if ahead:
         ahead.extend((None, tree.targets(move)) for move in tree.moves.get(None, ()))
     reached: set[Some] = set()
@@ -41,6 +43,18 @@ def _reached(tree: Tree) -> set[Some]:
                 reached.add(state)
                 ahead.extend(_onwards(state, reached, tree))
     return reached
+
+
+def _presumed(tree: Tree) -> list[Some]:
+    """The state in which runs seem to begin: the first that nothing leads to, or else the first."""
+    led = set()
+    for source, moves in tree.moves.items():
+        for target in (target for move in moves for target in tree.targets(move)):
+            outermost = tree.chain(target)[-1]
+            if source is None or tree.chain(source)[-1] is not outermost:
+                led.add(outermost)
+    states = [state for state in tree.states_in(None) if not state.final]
+    return [state for state in states if state not in led][:1] or states[:1]
 
 
 def _onwards(state: Some, reached: set[Some], tree: Tree) -> Iterator[tuple[Some | None, list[Some]]]:
@@ -59,7 +73,7 @@ def _onwards(state: Some, reached: set[Some], tree: Tree) -> Iterator[tuple[Some
 
 def _unreachable(tree: Tree, reached: set[Some]) -> Iterator[Mistake]:
     if not reached:
-        return  # without an initial state, which is a mistake of its own, nothing is reached
+        return  # there is no state to begin in, which is a mistake of its own
     for state in tree.named.values():
         if state not in reached:
             what = "leads to the history" if state.kind == "history" else "ever reaches the state"

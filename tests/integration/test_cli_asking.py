@@ -152,6 +152,16 @@ async def test_what_is_not_there_ends_with_1_and_bad_questions_with_2(shop: Shop
         assert "No pipeline 'ordr' was ever run in the namespace" in done.err
         assert "Did you mean 'order'?" in done.err
         assert "was ever run" not in shop.ask(*words, "--pipeline", "order", "--key", "o-77").err
+    for listing, said in (
+        (("runs",), "runs"),
+        (("dead-letters", "list"), "dead letters"),
+        (("positions", "list"), "positions"),
+    ):
+        for form in ((), ("--json",)):
+            told = shop.ask(*listing, "--limit", "1", *form)
+            assert f"The first 1 {said}; --limit 0 shows all." in told.err
+    skipped = shop.ask("explain", "--topic", shop.topic, "--partition", "0", "--offset", "999", "--json")
+    assert (skipped.code, skipped.json["known"], skipped.json["answers"]) == (1, False, [])
     unknown = shop.decide("positions", "set", "a\udcffb", "0", "1", "--reason", "a test")
     assert (unknown.code, "has no position in the topic" in unknown.err) == (1, True)
     reader = shop.ask("dead-letters", "redrive", "1")

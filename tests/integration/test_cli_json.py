@@ -248,7 +248,9 @@ async def ask_of_breakers(ask: Callable[..., Any], looking: dict[str, str], data
     columns = "id, namespace, instance, seen, breakers"
     values = f"7, '{looking['NAMESPACE']}', 'one', now() + interval '1 hour', '\\x{breakers.as_json().hex()}'"
     await execute(database.owner_dsn, f"insert into pointsman.holders ({columns}) values ({values})")
-    [told] = ask("breakers", on=looking)
+    assert ask("breakers", "--breaker", "other", on=looking) == []
+    assert ask("breakers", "--state", "open", on=looking) == []
+    [told] = ask("breakers", "--breaker", "payments", "--state", "closed", "--limit", "1", on=looking)
     assert (told["name"], told["engine"], told["state"]) == ("payments", "one", "closed")
     assert pointsman("breakers", on=looking).out.splitlines()[1].split()[:5] == [
         "payments",

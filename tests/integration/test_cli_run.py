@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaProducer
 
+from engine.store.connecting import connect
 from tests.cli import Done, pointsman, started
 from tests.services import Database, Kafka, TopicFactory, execute
 
@@ -24,6 +25,7 @@ PLAIN_ORDERS = Path(__file__).parents[1] / "plain_orders.py"
 
 def pipeline(folder: Path, topic: str, *, more: str = "") -> Path:
     """Plain orders, reading a topic of the test's own."""
+    folder.mkdir(exist_ok=True)
     file = folder / "pipeline.py"
     file.write_text(f"{PLAIN_ORDERS.read_text()}\nflow.topics = [{topic!r}]\n{more}")
     return file
@@ -164,6 +166,68 @@ async def test_a_signal_ends_it_in_order_within_ten_seconds(
     assert {one["sequence"] for one in pointsman("runs", "--json", on=reader_on(database)).json} == {2}
 
 
+WORK = """
+import re, sys, time
+from pathlib import Path
+
+AT_WORK = Path({flag!r})
+
+
+class OrderWorked(Event, type="order.worked", key="order_id"):
+    order_id: str
+
+
+def works(order: Order, event: OrderWorked) -> None:
+    if AT_WORK.exists():
+        print("at work", file=sys.stderr, flush=True)
+        {handler}
+
+
+flow.on(OrderWorked, do=works)
+"""
+SLEEPS = "time.sleep(3_600)"
+HOLDS_THE_LOCK = "re.match(r'(a+)+$', 'a' * 60 + 'b')"
+
+
+@pytest.mark.parametrize(
+    ("handler", "code", "said"),
+    [
+        (SLEEPS, 0, "did not end in time"),
+        (HOLDS_THE_LOCK, -signal.SIGKILL, "was asked to end, and has not got to it"),
+    ],
+)
+async def test_a_signal_ends_it_within_ten_seconds_while_a_handler_is_at_work_and_nothing_is_lost(
+    database: Database,
+    kafka: Kafka,
+    topic: TopicFactory,
+    tmp_path: Path,
+    handler: str,
+    code: int,
+    said: str,
+) -> None:
+    name, flag = await topic("orders"), tmp_path / "at_work"
+    publish(kafka, name, rows("o-1") + '{"type": "order.worked", "order_id": "o-1"}\n')
+    flag.touch()
+    file = pipeline(tmp_path, name, more=WORK.format(flag=str(flag), handler=handler))
+    with started("run", file, on=engine_on(database, kafka)) as engine:
+        engine.wait_for("at work")
+        began = time.monotonic()
+        engine.process.send_signal(signal.SIGTERM)
+        done = engine.end(2 * STOP_SECONDS)
+        assert time.monotonic() - began < STOP_SECONDS
+    assert (done.code, said in done.err) == (code, True), done.err
+    flag.unlink()
+    again = run(file, database, kafka)
+    assert again.code == 0, again.err
+    [one] = pointsman("runs", "--json", on=reader_on(database)).json
+    assert (one["sequence"], one["status"]) == (3, "running")
+    owner = await connect(database.owner_dsn, for_engine=False)
+    try:
+        assert await owner.fetch("select * from pointsman.strikes") == []
+    finally:
+        await owner.close()
+
+
 async def test_a_named_instance_finds_its_partitions_again(
     database: Database, kafka: Kafka, topic: TopicFactory, tmp_path: Path
 ) -> None:
@@ -196,6 +260,29 @@ async def test_a_partition_that_is_stopped_is_named_and_the_others_are_read(
     ends = {one["partition"]: one["position"] for one in positions}
     assert ends[0] == 9_999
     assert ends[1] > 0
+
+
+async def test_a_pipeline_that_is_added_begins_where_its_group_is_and_one_with_a_group_of_its_own_at_the_beginning(
+    database: Database, kafka: Kafka, topic: TopicFactory, tmp_path: Path
+) -> None:
+    name = await topic("orders", partitions=2)
+    file, added, apart = (
+        pipeline(tmp_path / which, name, more=f"flow.name = {which!r}\n")
+        for which in ("first", "added", "apart")
+    )
+
+    def keys(which: str) -> set[str]:
+        listed = pointsman("runs", "--pipeline", which, "--json", on=reader_on(database)).json
+        return {one["key"] for one in listed}
+
+    publish(kafka, name, rows("o-1"))
+    assert run(file, database, kafka).code == 0
+    publish(kafka, name, rows("o-2"))
+    done = run(file, database, kafka, str(added))
+    assert done.code == 0, done.err
+    done = run(apart, database, kafka, "--group", f"{name}.apart")
+    assert done.code == 0, done.err
+    assert (keys("first"), keys("added"), keys("apart")) == ({"o-1", "o-2"}, {"o-2"}, {"o-1", "o-2"})
 
 
 async def test_a_topic_that_does_not_exist_is_bad_input(

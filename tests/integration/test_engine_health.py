@@ -22,10 +22,12 @@ import asyncpg
 import pytest
 
 from connectors.kafka.settings import KafkaSettings
-from engine import lookups
+from engine import lookups, outbox
 from engine.assembly import EngineSettings
 from engine.limits import EngineLimits
 from engine.metrics import ATTEMPTS, BREAKERS, CATALOGUE
+from engine.relay.limits import RelayLimits
+from engine.relay.turn import try_turn
 from engine.running import Running, run
 from statemachines.machine import compile_pipeline
 from tests.proxy import FaultProxy
@@ -81,14 +83,14 @@ class Seen:
 
 @contextlib.asynccontextmanager
 async def seen(
-    caplog: pytest.LogCaptureFixture, kafka: Kafka, postgres: str, topic: str
+    caplog: pytest.LogCaptureFixture, kafka: Kafka, postgres: str, topic: str, **limits: Any
 ) -> AsyncIterator[Seen]:
     """An engine that reads cases; stopped in the end."""
     settings = EngineSettings(
         postgres,
         KafkaSettings(kafka.bootstrap),
         namespace=topic,
-        limits=EngineLimits(reconnect_seconds_max=0.5),
+        limits=EngineLimits(reconnect_seconds_max=0.5, **limits),
         listen=("127.0.0.1", 0),
     )
     stop: list[Running] = []
@@ -161,6 +163,45 @@ async def test_an_engine_tells_what_it_did(
         ("dead letter; its run is held", "a", 1),
         ("dead letter", None, 2),
     ]
+
+
+@contextlib.asynccontextmanager
+async def turn_taken(database: Database, namespace: str) -> AsyncIterator[None]:
+    """Nobody publishes what the engines of a namespace commit; how long that lasts, they cannot see."""
+    holder = await asyncpg.connect(database.owner_dsn)
+    try:
+        lane = await outbox.lane_for(holder, namespace, 0)
+        assert await try_turn(holder, lane, RelayLimits())
+        yield
+    finally:
+        await holder.close()
+
+
+async def test_an_outbox_that_is_full_and_what_is_not_read_meanwhile_are_told(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    kafka: Kafka,
+    topic: TopicFactory,
+    database: Database,
+) -> None:
+    monkeypatch.setattr(lookups, "LOOKUP_SECONDS", 0.1)
+    name = await topic("cases")
+    lag = f'pointsman_lag{{partition="0",topic="{name}"}}'
+    async with contextlib.AsyncExitStack() as stack:
+        turn = await stack.enter_async_context(contextlib.AsyncExitStack())
+        await turn.enter_async_context(turn_taken(database, name))
+        engine = await stack.enter_async_context(
+            seen(caplog, kafka, database.engine_dsn, name, outbox_rows_max=1)
+        )
+        for unreadable in (1, 2):
+            await publish(kafka.bootstrap, name, b"{")
+            await engine.until_metrics(pointsman_outbox_depth=unreadable)
+        await engine.until_metrics(pointsman_partitions_paused=1)
+        await publish(kafka.bootstrap, name, value("case.opened", "a"), value("case.opened", "b"))
+        await engine.until_metrics(**{lag: 2, "pointsman_records_consumed_total": 2})
+        await turn.aclose()
+        told = {lag: 0, "pointsman_outbox_depth": 0, "pointsman_partitions_paused": 0}
+        await engine.until_metrics(**told, pointsman_records_consumed_total=4)
 
 
 def _offset(record: Any) -> int:

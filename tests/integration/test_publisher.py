@@ -10,11 +10,13 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from connectors import publishing
 from connectors.decode import Decoded, decode
-from connectors.files import Choice, FileOptions, RefusedRow, publish_file
+from connectors.files import Choice, FileOptions, Publication, RefusedRow
 from connectors.kafka.settings import KafkaSettings
 from connectors.publisher import (
     Draft,
@@ -36,6 +38,8 @@ HASTY = PublishLimits(topic_seconds=1.0)
 """For a topic; a broker that is there has the time that it has."""
 SHORT = PublishLimits(connect_seconds=6.0, confirm_seconds=6.0, close_seconds=2.0)
 """For a broker that goes away; one that has just been started is slow at first."""
+IN_TIME_SECONDS = 120.0
+"""More than anything here takes; what takes longer would take for ever."""
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
@@ -217,7 +221,9 @@ async def test_a_file_is_published_row_by_row_and_what_the_topic_refuses_is_told
     refused: list[RefusedRow] = []
     options = FileOptions(key=Choice.parse("key"), id=None)
     async with ConfirmingProducer(KafkaSettings(kafka.bootstrap), PublishLimits()) as producer:
-        report = await publish_file(producer, name, stream, "orders.csv", options, on_refused=refused.append)
+        report = await Publication(
+            producer, name, stream, "orders.csv", options, on_refused=refused.append
+        ).run()
     assert (report.confirmed, report.refused, report.unconfirmed, report.failure) == (299, 1, 0, None)
     assert [row.place for row in refused] == ["orders.csv:52"]
     assert "too large" in refused[0].error
@@ -254,6 +260,21 @@ async def test_a_publisher_is_not_used_after_its_end(kafka: Kafka, topic: TopicF
         await publisher.publish(order(2))
 
 
+async def test_all_replicas_in_sync_confirm_a_record_and_have_it_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: dict[str, Any] = {}
+
+    def made(**options: Any) -> Any:
+        asked.update(options)
+        raise ValueError("that is enough")
+
+    monkeypatch.setattr(publishing, "AIOKafkaProducer", made)
+    with pytest.raises(PublishError, match="that is enough"):
+        await ConfirmingProducer(KafkaSettings("127.0.0.1:1"), PublishLimits()).start()
+    assert (asked["acks"], asked["enable_idempotence"]) == ("all", True)
+
+
 async def test_a_broker_that_goes_away_is_said_so_and_publishing_goes_on_when_it_is_back(
     restartable_kafka: ApacheKafka,
 ) -> None:
@@ -285,7 +306,7 @@ async def test_publishing_many_stops_when_the_broker_goes_away_and_closes_in_tim
 ) -> None:
     name = await Topics(restartable_kafka.bootstrap)()
     publisher = Publisher(restartable_kafka.bootstrap, source="/shop", topic=name, limits=SHORT)
-    async with publisher:
+    async with asyncio.timeout(IN_TIME_SECONDS), publisher:
         await publisher.publish(order(0), id="e-0")
         restartable_kafka.pause()
         try:

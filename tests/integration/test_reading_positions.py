@@ -38,6 +38,9 @@ async def test_positions_are_listed(database: Database, engine: Connection) -> N
     assert (shown["group"], shown["cluster"], shown["namespace"]) == ("pointsman.default", CLUSTER, "default")
     assert await list_positions(engine, "default", topic="other") == []
     assert len(await list_positions(engine, "default", limit=1)) == 1
+    assert len(await list_positions(engine, "default", group="pointsman.default", cluster=CLUSTER)) == 2
+    assert await list_positions(engine, "default", group="another") == []
+    assert await list_positions(engine, "default", cluster="another") == []
 
 
 async def test_a_position_that_is_set_fences_whoever_held_it_and_is_kept(

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.errors import UsageError
-from engine.store.connecting import check_address, masked, refuse_password
+from engine.errors import UnusableAddressError, UsageError
+from engine.store.connecting import check_address, connect, masked, refuse_password
 
 
 @pytest.mark.parametrize(
@@ -71,6 +71,67 @@ def test_what_is_no_address_is_refused_with_what_one_looks_like(address: str) ->
         check_address(address)
 
 
-@pytest.mark.parametrize("address", ["postgresql://me@db/x", "postgres://db", "postgresql:///x?host=/tmp"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "postgresql://me@db/x",
+        "postgres://db",
+        "postgresql:///x?host=/tmp",
+        "postgresql:///x?host=a:1,b&port=5432",
+        "postgresql://me@[::1]/x",
+        "postgresql://me@[fe80::1]:5433,db:5432/x?target_session_attrs=prefer-standby",
+        "postgresql://me@%2Ftmp/x",
+        "postgresql://",
+    ],
+)
 def test_an_address_is_taken(address: str) -> None:
     check_address(address)
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("postgresql://u@127.0.0.1:99999/x", "the port is '99999', which is no number from 1 to 65535"),
+        ("postgresql://u@db:-5/x", "the port is '-5'"),
+        ("postgresql://u@db:0/x", "the port is '0'"),
+        ("postgresql://u@db:abc/x", "the port is 'abc'"),
+        ("postgresql://u@a:5432,b:70000/x", "the port is '70000'"),
+        ("postgresql:///x?host=a:70000", "the port is '70000'"),
+        ("postgresql:///x?host=a&port=5432,x", "the port is 'x'"),
+        ("postgresql://u@[::1]:x/x", "the port is 'x'"),
+        ("postgresql://u@[::1:1/x", "Invalid IPv6 URL"),
+        ("postgresql://u@db/x?sslmode", "bad query field"),
+        (
+            "postgresql://u@db/x?target_session_attrs=foo",
+            "target_session_attrs is 'foo'; it can be any, primary, standby, prefer-standby, read-write, read-only",
+        ),
+    ],
+)
+def test_what_no_address_can_have_is_named(address: str, said: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        check_address(address)
+    assert said in str(refused.value)
+    assert "postgresql://user@host:5432/database" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("PGPORT", "99999", "PGPORT has '99999'"),
+        ("PGPORT", "abc", "PGPORT has 'abc'"),
+        ("PGPORT", "5432,-1", "PGPORT has '-1'"),
+        ("PGTARGETSESSIONATTRS", "foo", "PGTARGETSESSIONATTRS is 'foo'; it can be any, primary,"),
+    ],
+)
+def test_a_variable_that_cannot_be_is_named(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError) as refused:
+        check_address("postgresql://me@db/x")
+    assert said in str(refused.value)
+
+
+async def test_what_only_shows_as_it_is_tried_is_bad_input() -> None:
+    with pytest.raises(UnusableAddressError, match="Correct the address, or the variables PG"):
+        await connect(f"postgresql://me@{'a' * 64}.example.org:1/x")

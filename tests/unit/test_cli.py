@@ -321,7 +321,9 @@ def test_a_failed_publication_ends_with_2_only_where_nothing_was_sent(
 
     async def fail(*_: object) -> PublishedReport:
         failure = PublishError("Kafka answers, but has not confirmed.")
-        return PublishedReport(confirmed, 0, unconfirmed, failure, "log.csv:2")
+        return PublishedReport(
+            confirmed, 0, unconfirmed, failure, "log.csv:2", "file:log.csv", has_cloudevents=False
+        )
 
     monkeypatch.setattr("engine.cli.publish._publish", fail)
     file = tmp_path / "log.csv"
@@ -331,6 +333,47 @@ def test_a_failed_publication_ends_with_2_only_where_nothing_was_sent(
     )
     assert done.exit_code == code
     assert json.loads(done.stdout)["unconfirmed"] == unconfirmed
+
+
+@pytest.mark.parametrize(
+    ("words", "source", "has_cloudevents", "said", "apart"),
+    [
+        (["-"], "stdin:5f", False, "Published again with --source stdin:5f, events", False),
+        (["-"], "stdin:5f", True, "Published again with --source stdin:5f, events", True),
+        (["-"], None, True, "Published again, events", False),
+        (["-", "--source", "/shop"], "/shop", False, "Published again, events", False),
+        (["{file}"], "file:log.csv", False, "Published again, events", False),
+    ],
+)
+def test_a_publication_that_failed_is_told_by_which_source_it_would_be_the_same(
+    runner: CliRunner,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    words: list[str],
+    source: str | None,
+    has_cloudevents: bool,
+    said: str,
+    apart: bool,
+) -> None:
+    from connectors.files import PublishedReport  # noqa: PLC0415 - others here need no extra
+    from connectors.publish_errors import unreachable  # noqa: PLC0415 - as above
+
+    async def fail(*_: object) -> PublishedReport:
+        failure = unreachable("127.0.0.1:1", 30, "e-1")
+        return PublishedReport(2, 0, 1, failure, "-:3", source, has_cloudevents)
+
+    monkeypatch.setattr("engine.cli.publish._publish", fail)
+    file = tmp_path / "log.csv"
+    file.write_text("type\nopened\n")
+    given = ["publish", "orders", *(word.format(file=file) for word in words)]
+    on = {"POINTSMAN_KAFKA": "127.0.0.1:1"}
+    done = runner.invoke(app, given, env=on, input="type\nopened\n")
+    assert done.exit_code == 3
+    assert said in done.stderr
+    assert ("CloudEvents apart" in done.stderr) == apart
+    assert "with the same source and id" in done.stderr
+    as_json = runner.invoke(app, [*given, "--json"], env=on, input="type\nopened\n")
+    assert json.loads(as_json.stdout)["source"] == source
 
 
 def test_config_shows_what_is_in_force_and_hides_secrets(runner: CliRunner) -> None:
@@ -371,7 +414,11 @@ def test_a_connection_that_breaks_is_no_reader_that_went_away(
 
 def test_help_says_what_is_taken_where_nothing_is_given(runner: CliRunner) -> None:
     told = " ".join(runner.invoke(app, ["publish", "--help"], env={"COLUMNS": "200"}).stdout.split())
-    for default in ("the field type", "made of the row's content", "by the file's name, or how it begins"):
+    for default in (
+        "the field type",
+        "made of the row's content, and of how many equal rows came before it",
+        "by the file's name, or how it begins",
+    ):
         assert f"[default: {default}]" in told
     assert "[default: pointsman.<namespace>]" in runner.invoke(app, ["run", "--help"]).stdout
 
@@ -401,6 +448,7 @@ def test_what_is_wrong_with_arguments_is_a_sentence_before_the_hint(runner: CliR
     ("words", "said"),
     [
         (["runs", "--kafka", "x"], "No such option"),
+        (["breakers", "--state", "opened"], "There is no state 'opened'"),
         (["pause", "--status", "runing", "--reason", "x"], "There is no status 'runing'"),
         (["cancel", "o-1", "--reason", "a\nb"], "--reason takes a line"),
         (["cancel", "o-1", "--reason", "a\udcff"], "--reason takes a line"),
@@ -408,6 +456,8 @@ def test_what_is_wrong_with_arguments_is_a_sentence_before_the_hint(runner: CliR
         (["publish", "orders", "-", "--source", " "], "--source is empty"),
         (["publish", "orders", "-", "--format", "jsonl", "--delimiter", ";"], "--delimiter is of CSV"),
         (["publish", "orders", "-", "--kafka", "localhost:x"], "--kafka is 'localhost:x'; it is HOST:PORT"),
+        (["runs", "--postgres", "postgresql://u@127.0.0.1:99999/x"], "the port is '99999'"),
+        (["doctor", "--postgres", "postgresql://u@127.0.0.1:-5/x"], "the port is '-5'"),
         (["run", DEFINED, "--group", ""], "--group is ''; it cannot be empty"),
         (["run", DEFINED, "--instance", " "], "--instance is ' '; it cannot be empty"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import os
 import threading
@@ -14,7 +15,15 @@ import pytest
 
 from connectors import rows
 from connectors.decode import Decoded, decode
-from connectors.files import Choice, FileError, FileOptions, PublishedReport, RefusedRow, publish_file
+from connectors.files import (
+    Choice,
+    FileError,
+    FileOptions,
+    Publication,
+    PublishedReport,
+    RefusedRow,
+    StoppedError,
+)
 from connectors.publish_errors import EventRefusedError, KafkaUnreachableError, PublishError
 from connectors.publishing import Outgoing, Receipt, Sent
 from connectors.source import RawRecord
@@ -92,9 +101,9 @@ async def publish(
     broker = broker or Broker()
     refused: list[RefusedRow] = []
     stream = io.BytesIO(content.encode() if isinstance(content, str) else content)
-    report = await publish_file(
+    report = await Publication(
         broker, "orders", stream, name, options or FileOptions(), on_refused=refused.append
-    )
+    ).run()
     assert report.refused == len(refused)
     return Published(report, refused, broker)
 
@@ -367,6 +376,58 @@ async def test_publishing_stops_when_kafka_fails_and_says_how_many_are_confirmed
     assert done.report.unconfirmed_from == "log.csv:4"
 
 
+async def test_who_stops_has_no_further_row_sent_and_is_told_of_those_that_were() -> None:
+    reading, writing = os.pipe()
+    os.write(writing, b'{"type":"a"}\n{"type":"b"}\n')
+
+    class Stopping(Broker):
+        async def send_all(self, records: AsyncIterable[Outgoing]) -> AsyncGenerator[Sent]:
+            async for sent in super().send_all(records):
+                yield sent
+                if len(self.taken) == 2:
+                    # What it waits for now never comes.
+                    publication.stop()
+
+    with os.fdopen(reading, "rb", buffering=0) as stream:
+        publication = Publication(Stopping(), "orders", stream, "-", FileOptions(), on_refused=print)
+        report = await publication.run()
+        os.close(writing)
+    assert (report.confirmed, report.unconfirmed, report.unconfirmed_from) == (2, 0, None)
+    assert isinstance(report.failure, StoppedError)
+    assert (report.source or "").startswith("stdin:")
+
+
+async def test_who_is_cancelled_is_told_what_was_under_way_as_not_confirmed() -> None:
+    class Silent(Broker):
+        async def send_all(self, records: AsyncIterable[Outgoing]) -> AsyncGenerator[Sent]:
+            async for sent in super().send_all(records):
+                if len(self.taken) == 2:
+                    under_way.set()
+                    await asyncio.Event().wait()
+                yield sent
+
+    under_way, content = asyncio.Event(), io.BytesIO(b"type\na\nb\nc\n")
+    publication = Publication(Silent(), "orders", content, "log.csv", FileOptions(), on_refused=print)
+    task = asyncio.create_task(publication.run())
+    await under_way.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    report = publication.report
+    assert (report.confirmed, report.unconfirmed, report.unconfirmed_from) == (1, 1, "log.csv:3")
+    assert isinstance(report.failure, StoppedError)
+
+
+async def test_only_events_that_had_none_are_given_a_source() -> None:
+    own = '{"specversion":"1.0","id":"e-1","source":"/s","type":"t"}\n'
+    assert (await publish(own, "-")).report.source is None
+    assert (await publish(own, "-")).report.has_cloudevents
+    both = (await publish(own + '{"type":"t"}\n', "-")).report
+    assert (both.has_cloudevents, (both.source or "").startswith("stdin:")) == (True, True)
+    named = (await publish('{"type":"t"}\n', "a.jsonl")).report
+    assert (named.source, named.has_cloudevents) == ("file:a.jsonl", False)
+
+
 class Breaking(io.BytesIO):
     """A file on a disk that fails."""
 
@@ -379,9 +440,9 @@ class Breaking(io.BytesIO):
 
 async def test_a_file_that_breaks_off_is_said_so_and_what_was_read_is_published() -> None:
     broker = Broker()
-    report = await publish_file(
+    report = await Publication(
         broker, "orders", Breaking(b"type\na\nb\nc\n"), "log.csv", FileOptions(), on_refused=print
-    )
+    ).run()
     assert isinstance(report.failure, FileError)
     assert [event.envelope.type for event in broker.events] == ["a", "b"]
     assert "cannot be read any further: the disk is gone" in str(report.failure)
@@ -409,6 +470,6 @@ async def test_what_comes_through_a_pipe_is_published_as_it_comes() -> None:
     writer.start()
     broker = Watching()
     with os.fdopen(reading, "rb") as stream:
-        report = await publish_file(broker, "orders", stream, "-", FileOptions(), on_refused=print)
+        report = await Publication(broker, "orders", stream, "-", FileOptions(), on_refused=print).run()
     writer.join()
     assert report.confirmed == 2

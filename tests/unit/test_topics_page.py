@@ -1,4 +1,4 @@
-"""What the page on topics shows is true: its example follows what S3 sends, and its table has every setting."""
+"""What the page on topics shows is true: its examples follow what S3 and Debezium send, its table has every setting."""
 
 from __future__ import annotations
 
@@ -12,34 +12,73 @@ import orjson
 
 import connectors
 from connectors.elements import ELEMENTS_MAX, INDEX_HEADER
+from connectors.source import RawRecord
 from engine.batch import Batch
 from engine.routing import Loaded, make_routes
 from statemachines.machine import compile_pipeline
+from statemachines.run import Run
 from statemachines.topic import Topic
 from statemachines.validation import find_mistakes
 from tests.feeding import raw
 from tests.fenced import blocks
 from tests.storage import TEST_EVENT, put, removed, sent
 
+SAMPLES = Path(__file__).parents[1] / "samples"
 TEXT = Path(connectors.__file__).with_name("README.md").read_text("utf-8")
 
 
-def test_the_example_follows_what_s3_sends() -> None:
-    [code] = blocks(TEXT, "python")
-    names: dict[str, Any] = {"__name__": "objects"}
-    exec(compile(code, "connectors/README.md", "exec"), names)
+def follow(example: int, topic_name: str, records: list[RawRecord]) -> tuple[Batch, dict[str, Run]]:
+    """What the pipeline of an example on the page makes of these; the batch, and the runs by their keys."""
+    names: dict[str, Any] = {"__name__": "followed"}
+    exec(compile(blocks(TEXT, "python")[example], "connectors/README.md", "exec"), names)
     assert find_mistakes(names["flow"]) == []
-    topic = make_routes([Loaded(compile_pipeline(names["flow"]), 1, 1)], {})["s3"]
+    topic = make_routes([Loaded(compile_pipeline(names["flow"]), 1, 1)], {})[topic_name]
+    batch = Batch(datetime(2026, 3, 1, tzinfo=UTC), itertools.count(1), "here", [0, 0, 0, 0])
+    batch.read([one._replace(offset=offset) for offset, one in enumerate(records)], 1, topic)
+    batch.meet(batch.arrivals)
+    batch.finish()
+    return batch, dict(topic.routes[0].cache.items())
+
+
+def sample(name: str, topic: str) -> RawRecord:
+    """A record as its maker's documentation has it."""
+    return raw((SAMPLES / name).read_bytes(), topic=topic)
+
+
+def test_the_example_follows_a_notification_out_of_what_aws_tests_its_own_with() -> None:
+    batch, runs = follow(0, "s3", [sample("s3/put.json", "s3")])
+    assert {key: run.configuration for key, run in runs.items()} == {"Happy Face.jpg": "there"}
+    assert (batch.commit.dead_letters, batch.commit.noted) == ([], [])
+
+
+def test_the_example_follows_a_row_by_what_debezium_publishes_of_it_also_twice() -> None:
+    topic = "shop.public.customers"
+    inserted, updated, deleted = (sample(f"debezium/customers-{op}.json", topic) for op in "cud")
+    batch, runs = follow(1, topic, [inserted, updated, inserted, updated])
+    [(key, run)] = runs.items()
+    assert (key, run.configuration, run.sequence) == ("1", "there", 2)
+    assert orjson.loads(run.context) == {"email": "annek@noanswer.org"}
+    assert batch.commit.dead_letters == []
+    assert [(one.offset, one.reason) for one in batch.commit.noted] == [
+        (2, "seen before"),
+        (3, "seen before"),
+    ]
+    again = inserted._replace(value=(inserted.value or b"").replace(b"24023128", b"46523999"))
+    batch, runs = follow(1, topic, [inserted, updated, deleted, again])
+    assert (runs["1"].configuration, runs["1"].generation) == ("there", 1)
+    assert batch.commit.dead_letters == []
+    emptied = deleted._replace(value=(deleted.value or b"").replace(b'"op": "d"', b'"op": "t"'))
+    batch, _ = follow(1, topic, [emptied, raw(None, topic=topic)])
+    assert [(one.offset, one.reason) for one in batch.commit.dead_letters] == [(1, "unreadable")]
+
+
+def test_the_example_follows_what_s3_sends() -> None:
     records = [
         raw(orjson.dumps(TEST_EVENT), topic="s3"),
         sent(put("a+b%C3%A4.jpg", "01"), put("c.jpg", "02"), put("c.jpg", "03", name="ObjectTagging:Put")),
         sent(put("a+b%C3%A4.jpg", "01"), removed("c.jpg", "04")),
     ]
-    batch = Batch(datetime(2026, 3, 1, tzinfo=UTC), itertools.count(1), "here", [0, 0, 0, 0])
-    batch.read([one._replace(offset=offset) for offset, one in enumerate(records)], 1, topic)
-    batch.meet(batch.arrivals)
-    batch.finish()
-    runs = topic.routes[0].cache
+    batch, runs = follow(0, "s3", records)
     assert {key: run.configuration for key, run in runs.items()} == {"a bä.jpg": "there", "c.jpg": "gone"}
     assert batch.commit.dead_letters == []
     assert [(one.offset, one.reason) for one in batch.commit.noted] == [

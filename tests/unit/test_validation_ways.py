@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from statemachines import Event, in_state
+from statemachines import Event, Pipeline, in_state
 from statemachines.validation import find_mistakes
 from tests.unit.charted import (
     Said,
@@ -17,6 +17,7 @@ from tests.unit.charted import (
 )
 from tests.unit.mistaken import (
     Asked,
+    Empty,
     Ended,
     Flow,
     line_of,
@@ -255,6 +256,22 @@ def test_a_trap_inside_is_named_and_of_nested_ones_the_outermost() -> None:
     assert mistake.cure == "Add the transitions that lead on, from it or from a state around it"
     state_of(flow, "box").on(Ended, to="done")
     assert find_mistakes(flow) == []
+
+
+@pytest.mark.parametrize("order", [["placed", "trap", "island"], ["trap", "placed", "island"]])
+def test_islands_and_traps_are_told_also_where_nothing_says_in_what_runs_begin(order: list[str]) -> None:
+    flow: Flow = Pipeline("lost", Empty, topics=["things"])
+    for name in order:
+        flow.state(name)
+    flow.state("done", final=True)
+    state_of(flow, "placed").on(Ended, to="done")
+    state_of(flow, "placed").on(Asked, to="trap")
+    assert sorted(mistake.message for mistake in find_mistakes(flow)) == [
+        "a run that is in 'trap' never ends: no way leads from it to a final state",
+        "no run ever reaches the state 'island'",
+        "pipeline 'lost' has no initial state",
+        "pipeline 'lost' has no start event: no run ever begins",
+    ]
 
 
 def test_a_trap_is_none_if_the_pipeline_leads_out_of_it() -> None:

@@ -229,15 +229,16 @@ def _deferred(row: FoundRow, pipeline: str, records: Records) -> tuple[Rank, Cha
         for later in records.rows
     )
     found = deferral_of(row.sequence, row.event_id, row.type, row.effects)
+    tried = () if found is None else _as_tried(found.tried)
     change = Change(
         Disposition.DEFERRED.word,
         row.at,
-        inner_words.deferred(row, pipeline, found, still=still),
+        inner_words.deferred(row, pipeline, found, tried, still=still),
         sequence=row.sequence,
         reason=None if found is None else found.reason,
         policy="" if found is None else found.policy,
         until=None if found is None else found.until,
-        tried=() if found is None else _as_tried(found.tried),
+        tried=tried,
     )
     return Rank(_WAITING if still else _LAST, row.at, 0, _number(row)), change
 

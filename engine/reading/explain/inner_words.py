@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from engine.command_words import resume_command
 from engine.reading.asked import Deferral
 from engine.reading.due import DueView
-from engine.reading.explain.answers import Origin, Sender
+from engine.reading.explain.answers import Origin, Sender, Tried
 from engine.reading.explain.found import FoundRow, LogRowBrief
 from engine.reading.explain.step_words import asked_for
-from engine.reading.explain.words import decided, moved, run_name, sentence, shown, states
+from engine.reading.explain.words import considered, decided, moved, run_name, sentence, shown, states
 from statemachines.events import Envelope
 from statemachines.outcome import Reason
 
@@ -56,12 +57,16 @@ def passed(row: FoundRow, pipeline: str) -> str:
     return f"Nothing took it: {run} had no transition for it{where}, so it is noted and gone (row {row.sequence})."
 
 
-def deferred(row: FoundRow, pipeline: str, found: Deferral | None, *, still: bool) -> str:
+def deferred(
+    row: FoundRow, pipeline: str, found: Deferral | None, tried: Sequence[Tried], *, still: bool
+) -> str:
     """What a row says of an event that waits, or waited, for its run to take it."""
     run = run_name(pipeline, row.key, row.generation)
     if found is None:
         return f"It was deferred (row {row.sequence} of {run})."
     said = f"It was deferred (row {row.sequence} of {run}, {found.reason}): {found.why}."
+    if tried:
+        said += f" {considered(tried)}"
     if still and found.reason == Reason.PAUSED:
         said += f" To let it go on: {resume_command(pipeline)}."
     elif still:

@@ -23,7 +23,6 @@ async def without_answer(
     known, notes = False, []
     for place in places:
         if offset >= place.position:
-            known = True
             notes.append(_not_yet(place, offset))
             continue
         skips = await connection.fetch(SQL["changes_over"], place.id, offset)

@@ -183,7 +183,7 @@ def dead_letter(
         first = f"{begin} could not be applied ({what}): {_ended(letter.error)}"
     parts = [
         first,
-        _tried(tried),
+        considered(tried),
         decided(policy),
         _of_whom(letter, pipeline, readers),
         _published(letter),
@@ -237,7 +237,7 @@ def noted(
         case other:
             why = other
     said = f"{begin} was ignored ({note.reason}), as {pipeline} says of such events: {why}."
-    return " ".join(part for part in (said, _tried(tried), decided(policy)) if part)
+    return " ".join(part for part in (said, considered(tried), decided(policy)) if part)
 
 
 def _seen(run: str, seen: Seen | None, known_by: str) -> str:
@@ -319,7 +319,8 @@ def _released(release: LogRowBrief) -> str:
     return f"a {what} by {said['who'] or 'somebody'} at {shown(release.at)} ({release.event_id}{why})"
 
 
-def _tried(tried: Sequence[Tried]) -> str:
+def considered(tried: Sequence[Tried]) -> str:
+    """Which transitions were tried, and the condition of each that did not hold."""
     if not tried:
         return ""
     told = []

@@ -25,6 +25,7 @@ from engine.reading import (
     wait_until_done,
 )
 from engine.store.connecting import Connection, connect
+from statemachines.bounds import Limit
 from statemachines.context import Context
 from statemachines.definition import Pipeline
 from statemachines.events import Event
@@ -78,9 +79,12 @@ class World:
     def __init__(self) -> None:
         self.calls: list[tuple[str, Call]] = []
         self.fails: set[str] = set()
+        self.hangs: set[str] = set()
 
-    def do(self, call: Call) -> None:
+    async def do(self, call: Call) -> None:
         self.calls.append((call.step, call))
+        if call.step in self.hangs:
+            await asyncio.Event().wait()
         if call.step in self.fails:
             raise OSError("away")
 
@@ -88,7 +92,9 @@ class World:
         return [call.idempotency_key for step, call in self.calls if step in steps]
 
 
-def orders(world: World, version: int, context: type[Order] = Order) -> Pipeline[Any]:
+def orders(
+    world: World, version: int, context: type[Order] = Order, *, limit: Limit | None = None
+) -> Pipeline[Any]:
     """Charged and packed, in ``order``; from version 2 on all of that has other names."""
     flow: Pipeline[Any] = Pipeline("orders", context, version=version, topics=[TOPIC])
 
@@ -97,21 +103,21 @@ def orders(world: World, version: int, context: type[Order] = Order) -> Pipeline
         return both.get(old, old) if version > 1 else old
 
     async def charge(order: Order, call: Call) -> int | Later:
-        world.do(call)
+        await world.do(call)
         return Later(f"case {call.key}") if order.later else 7
 
     async def refund(order: Order, made: int | None, call: Call) -> None:
         del order, made
-        world.do(call)
+        await world.do(call)
 
     async def pack(order: Order, call: Call) -> int:
         del order
-        world.do(call)
+        await world.do(call)
         return 1
 
     for function in (charge, refund, pack):
         function.__name__ = name(function.__name__)
-    charging = flow.step()(charge)
+    charging = flow.step(limit=limit)(charge)
     charging.compensate()(refund)
     packing = flow.step(retry=Retry(attempts=9, wait=exponential(1, 1)))(pack)
     around = flow.state(name("order"), initial=True)
@@ -246,6 +252,88 @@ async def test_what_was_done_is_undone_by_the_new_name(database: Database, reade
     assert (await states(reader))["o1"] == ("completed", "lost")
     (undone,) = [call for step, call in world.calls if step == "reimburse"]
     assert undone.of.idempotency_key == world.keys("charge")[0]
+    await check_the_log(reader, old, new)
+
+
+async def leave_one_going(database: Database, world: World, old: Pipeline[Any]) -> None:
+    """An engine that is killed in the midst of an attempt to charge."""
+    world.hangs.add("charge")
+    async with feed(database, old) as feeding:
+        await feeding.records(told("placed", "o1"))
+        await feeding.begin_steps()
+        while not world.calls:
+            await next_look(feeding)
+
+
+async def next_look(feeding: Feeding) -> None:
+    """Until the engine has looked once more what is to begin, and what is lost."""
+    feeding.steps.check()
+    feeding.steps.turned.clear()
+    await feeding.steps.turned.wait()
+
+
+LIMITS = [(None, None), (Limit(at_once=1), Limit(at_once=1)), (None, Limit("later", at_once=1))]
+
+
+@pytest.mark.parametrize(("before", "after"), LIMITS)
+async def test_an_attempt_that_was_lost_is_known_by_its_new_name_and_numbered_on(
+    database: Database, reader: Connection, before: Limit | None, after: Limit | None
+) -> None:
+    world = World()
+    old, new = orders(world, 1, limit=before), orders(world, 2, limit=after)
+    await leave_one_going(database, world, old)
+    async with feed(database, new) as feeding:
+        assert (await map_all(feeding))["o1"][0]
+        await feeding.work()
+    assert await states(reader) == {"o1": ("completed", "shipped")}
+    charged = [(step, call.attempt, call.last_error[:9]) for step, call in world.calls if step != "wrap"]
+    assert charged == [("charge", 1, ""), ("bill", 2, "LostError")]
+    assert len({*world.keys("charge", "bill")}) == 1
+    types = [row.event.type for row in await history(reader, "default", "orders", "o1")]
+    assert "tried.step.bill" in types
+    await check_the_log(reader, old, new)
+
+
+@pytest.mark.parametrize(("before", "after"), LIMITS)
+async def test_what_was_lost_under_its_old_name_is_owed_and_undone_by_the_new_one(
+    database: Database, reader: Connection, before: Limit | None, after: Limit | None
+) -> None:
+    world = World()
+    old, new = orders(world, 1, limit=before), orders(world, 2, limit=after)
+    await leave_one_going(database, world, old)
+    async with feed(database, new) as feeding:
+        assert (await map_all(feeding))["o1"][0]
+        assert (await ask(feeding, "cancel", "orders", "o1")).done
+        await feeding.work()
+    assert await states(reader) == {"o1": ("completed", "lost")}
+    assert [step for step, _ in world.calls] == ["charge", "reimburse"]
+    assert world.calls[1][1].of.idempotency_key == world.keys("charge")[0]
+    await check_the_log(reader, old, new)
+
+
+async def test_an_attempt_is_lost_as_well_where_only_its_state_has_another_name(
+    database: Database, reader: Connection
+) -> None:
+    def trip(version: int) -> Pipeline[Any]:
+        flow: Pipeline[Any] = Pipeline("orders", Order, version=version, topics=[TOPIC])
+
+        @flow.step()
+        async def charge(order: Order, call: Call) -> int:
+            await world.do(call)
+            return 7
+
+        charges = flow.state("charging" if version == 1 else "billing", initial=True, run=charge)
+        flow.start(Placed, place)
+        charges.on(charge.done, to=flow.state("shipped", final=True))
+        return flow
+
+    world, old, new = World(), trip(1), trip(2)
+    await leave_one_going(database, world, old)
+    world.hangs.clear()
+    async with feed(database, new) as feeding:
+        assert (await map_all(feeding, Renames({"charging": "billing"})))["o1"][0]
+        await feeding.work()
+    assert [call.attempt for _, call in world.calls] == [1, 2]
     await check_the_log(reader, old, new)
 
 

@@ -6,7 +6,7 @@ import asyncio
 import re
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 
@@ -32,6 +32,7 @@ from statemachines.events import Event
 from statemachines.later import Later
 from statemachines.machine import compile_pipeline
 from statemachines.renames import Renames
+from statemachines.search import Searchable
 from statemachines.step import Call, Retry, exponential
 from tests.cli import pointsman
 from tests.documented import Page
@@ -53,6 +54,7 @@ class Placed(Event, type="order.placed", key="order"):
 
 class Noted(Event, type="order.noted", key="order"):
     order: str
+    text: str = ""
 
 
 class Withdrawn(Event, type="order.withdrawn", key="order"):
@@ -335,6 +337,52 @@ async def test_an_attempt_is_lost_as_well_where_only_its_state_has_another_name(
         await feeding.work()
     assert [call.attempt for _, call in world.calls] == [1, 2]
     await check_the_log(reader, old, new)
+
+
+class Tagged(Order):
+    later: bool = False
+    tags: Annotated[str | None, Searchable()] = None
+
+
+class TaggedNow(Tagged):
+    tags: str | None = None
+
+
+def tag(order: Any, event: Noted) -> None:
+    order.tags = event.text or None
+
+
+def tagged(version: int, context: type[Order] = Tagged) -> Pipeline[Any]:
+    """Found by what it was tagged with."""
+    flow: Pipeline[Any] = Pipeline("orders", context, version=version, topics=[TOPIC])
+    flow.start(Placed, lambda placed: context(later=placed.later))
+    flow.state("opened", initial=True).on(Noted, do=tag)
+    return flow
+
+
+@pytest.mark.parametrize(
+    ("texts", "context", "found"),
+    [
+        (["", "new"], Tagged, ["o1"]),
+        (["old", "new"], Tagged, ["o1"]),
+        (["old", ""], Tagged, []),
+        (["new"], Tagged, ["o1"]),
+        (["old", "new"], TaggedNow, []),
+    ],
+    ids=["it comes", "another comes", "it goes", "it stays", "it is not searched for any more"],
+)
+async def test_a_run_is_found_by_what_it_is_after_the_events_that_waited(
+    database: Database, reader: Connection, texts: list[str], context: type[Order], found: list[str]
+) -> None:
+    first, *waited = texts
+    async with feed(database, tagged(1)) as feeding:
+        await feeding.records(told("placed", "o1"), told("noted", "o1", text=first))
+    async with feed(database, tagged(2, context)) as feeding:
+        await feeding.records(*(told("noted", "o1", text=one) for one in waited))
+        assert (await map_all(feeding, Renames()))["o1"][0]
+    runs = await list_runs(reader, "default", where=[("tags", "new")])
+    assert [run.key for run in runs] == found
+    await check_the_log(reader, tagged(1), tagged(2, context))
 
 
 async def test_timers_and_what_histories_remember_go_by_the_new_names(

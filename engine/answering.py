@@ -7,7 +7,7 @@ from typing import NamedTuple
 import orjson
 
 from engine.batch import Batch
-from engine.command_words import map_command, run_command
+from engine.command_words import letter_cure, map_command, run_command
 from engine.log import Kind
 from engine.routing import Route
 from engine.store.values import Command, Hold
@@ -73,9 +73,10 @@ def held_by(asked: Asked, hold: Hold) -> str:
             f"begin anew: {retry} (or skip, or resolve)."
         )
     if hold.letter is not None:
+        cure = letter_cure(hold.letter, hold.reason, hold.type)
         return (
-            f"it is held by dead letter {hold.letter} ({hold.reason}) {since}, and what comes for it waits. Redrive or "
-            f"drop that one: pointsman dead-letters redrive {hold.letter}."
+            f"it is held by dead letter {hold.letter} ({hold.reason}) {since}, and what comes for it waits. "
+            f"{cure.whats} that one: {cure.command}."
         )
     if hold.kind == Kind.WAITED:
         return (

@@ -53,10 +53,12 @@ from engine.reading import (
 )
 from engine.reading.begun import has_begun
 from engine.reading.completing import TOKEN_SECONDS
-from engine.reading.operating import What, check_key, number_of
+from engine.reading.operating import What, check_key, number_of, structures_of
+from statemachines.chart.tree import COMPENSATING
 from statemachines.definition import State
 from statemachines.events import Event
 from statemachines.run import active_in
+from statemachines.suggest import did_you_mean
 
 __all__ = [
     "Answered",
@@ -94,6 +96,8 @@ class Client:
         self._connections = Connections(postgres, NAME, CONNECTIONS)
         self._watch = Watch(self._connections.connect)
         self._numbers: dict[str, int] = {}
+        self._known: dict[str, frozenset[str]] = {}
+        """By pipeline, the states of its versions, as far as they were asked for."""
 
     async def __aenter__(self) -> Self:
         """Connect, so that what is wrong with the address is seen at once."""
@@ -229,11 +233,13 @@ class Client:
             WaitedTooLongError: it did not, within so many seconds. It is a ``TimeoutError``.
             MissedError: it has ended elsewhere.
             NotFoundError: no such pipeline was ever run.
+            UsageError: no version of it that was ever run has such a state.
         """
         check_key(key)
         self._connections.check_open()
         states = _states(until)
         number = await self._number(pipeline)
+        await self._check_states(pipeline, states or frozenset())
         try:
             came = await self._watch.run(number, key, states, timeout)
         except TimeoutError:
@@ -350,6 +356,20 @@ class Client:
             async with self._connections.asking() as connection:
                 self._numbers[pipeline] = await number_of(connection, self._namespace, pipeline)
         return self._numbers[pipeline]
+
+    async def _check_states(self, pipeline: str, states: frozenset[str]) -> None:
+        if states <= self._known.get(pipeline, frozenset()):
+            return
+        async with self._connections.asking() as connection:
+            structures = await structures_of(connection, self._namespace, pipeline)
+        found = {str(state["name"]) for one in structures for state in one.get("states", ())}
+        self._known[pipeline] = frozenset({*found, COMPENSATING})
+        strange = sorted(states - self._known[pipeline])
+        if strange and found:
+            raise UsageError(
+                f"No version of {pipeline} that was ever run has a state {strange[0]!r}. "
+                f"{did_you_mean(strange[0], sorted(found))}"
+            )
 
 
 def _json(data: Any) -> bytes:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from shlex import quote
+from typing import NamedTuple
+
+from statemachines.events import is_result
+from statemachines.outcome import Reason
 
 
 def run_command(what: str, pipeline: object, key: object) -> str:
@@ -24,3 +28,22 @@ def map_command(pipeline: str, version: int | None = None, to: int | None = None
     """What has runs of a version that is not loaded follow another one."""
     said = f"--from {'VERSION' if version is None else version} --to {'VERSION' if to is None else to}"
     return f"pointsman definitions map {quote(pipeline)} {said} --reason TEXT"
+
+
+class LetterCure(NamedTuple):
+    """What to do to an open dead letter."""
+
+    whats: str
+    """In words."""
+    command: str
+    """The first of it."""
+    others: str
+    """The rest of it."""
+
+
+def letter_cure(letter: int, reason: object, event_type: str | None) -> LetterCure:
+    """What to do to it: an event that is not valid may be given other data."""
+    if reason == Reason.INVALID and not is_result(event_type or ""):
+        edit = f"pointsman dead-letters edit {letter} --set FIELD=VALUE --reason TEXT"
+        return LetterCure("Edit, redrive or drop", edit, "redrive, or drop")
+    return LetterCure("Redrive or drop", f"pointsman dead-letters redrive {letter}", "drop")

@@ -84,8 +84,8 @@ def note_executions(
 
 
 def _kept(one: Execution) -> Execution:
-    """Without what the store does not keep: it would take what is asked for again for something to begin anew."""
-    return one._replace(scope="", stopping=int(bool(one.stopping)))
+    """Without what the store does not keep."""
+    return one._replace(state="", scope="", stopping=int(bool(one.stopping)))
 
 
 def open_executions(memory: bytes) -> dict[tuple[int, int], Execution]:

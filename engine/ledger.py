@@ -69,8 +69,8 @@ class Ledger:
         self._starts: dict[Route, int] = {}
         self._rows_of_ended: dict[Route, int] = {}
         """Rows of runs whose key has begun its next generation in this batch."""
-        self._searched: dict[Route, dict[str, bytes]] = {}
-        """The contexts before, of runs with searchable fields whose contexts changed."""
+        self._searched: dict[Route, dict[str, bytes | None]] = {}
+        """The contexts before, of runs with searchable fields whose contexts changed; None: other fields count now."""
         self._worked: dict[Route, dict[str, bytes]] = {}
         """What runs of pipelines with steps remembered before, where that changed."""
         self._ranges: dict[int, IgnoredRange] = {}
@@ -128,9 +128,9 @@ class Ledger:
         self.consumed |= {(successor, digest) for number, digest in self.consumed if number == run.id}
         before = self._touched.get(route, {}).pop(run.key, None)
         self._judged.get(route, {}).pop(run.key, None)
-        searched = self._searched.get(route, {}).pop(run.key, None)
-        if searched is not None:
-            self.commit.attributes.extend(_changed_attributes(route, run, searched))
+        searched = self._searched.get(route, {})
+        if run.key in searched:
+            self.commit.attributes.extend(_changed_attributes(route, run, searched.pop(run.key)))
         worked = self._worked.get(route, {}).pop(run.key, None)
         if worked is not None:
             note_executions(self.commit, route.pipeline, run, worked, route.limits)
@@ -263,10 +263,7 @@ class Ledger:
             payload,
         ))  # fmt: skip
         # What runs are found by may be something else of the same context.
-        if attributes_of(machine.searchable, run.context):
-            self.may_be_found_otherwise(route, run.key, b"")
-        else:
-            self.commit.attributes.append((run.id, {}))
+        self._searched.setdefault(route, {})[run.key] = None
 
     def refuse_record(
         self,
@@ -448,9 +445,9 @@ class Ledger:
         return after
 
 
-def _changed_attributes(route: Route, run: Run, before: bytes) -> Iterator[tuple[int, Attributes]]:
-    """The run and its search attributes, where they are others than by the context before."""
+def _changed_attributes(route: Route, run: Run, before: bytes | None) -> Iterator[tuple[int, Attributes]]:
+    """The run and its search attributes, where they are, or may be, others than by the context before."""
     kinds = route.machines[run.definition].searchable
     attributes = attributes_of(kinds, run.context)
-    if attributes != (attributes_of(kinds, before) if before else {}):
+    if before is None or attributes != (attributes_of(kinds, before) if before else {}):
         yield run.id, attributes

@@ -200,7 +200,11 @@ def edit(
     ] = None,
     changes: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="FIELD=VALUE", help="A field with another value, JSON or else text."),
+        typer.Option(
+            "--set",
+            metavar="FIELD=VALUE",
+            help="A field, or a.b within one, with another value, JSON or else text.",
+        ),
     ] = None,
     reason: Annotated[
         str, typer.Option("--reason", metavar="TEXT", help="Why; it is kept.", show_default=False)
@@ -213,7 +217,8 @@ def edit(
 ) -> int:
     """Put an event back with other data, in its place and under its id, as redrive does with its own.
 
-    The dead letter keeps the record as it came. Ends with 1 where the event is a dead letter again.
+    The dead letter keeps the record as it came. A field whose own name is a.b is found before one within a; where there
+    is neither and one of that name is wanted, give all of the data. Ends with 1 where the event is a dead letter again.
     """
     check_text("--reason", reason)
     check_text("--who", who)

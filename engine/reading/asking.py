@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from engine import channels
+from engine.command_words import letter_cure
 from engine.dispositions import Disposition
 from engine.errors import UsageError
 from engine.reading.catalog import SQL
@@ -182,12 +183,24 @@ async def _became(
     if row["reason"] == Reason.REFUSED_BY_BROKER and status == "redriven":
         return Became(letter, taken=True, status=status, disposition=None, sentence=_PUT_BACK)
     if not answers:
-        return Became(letter, taken=True, status=status, disposition=None, sentence=f"It is {status}.")
+        said = f"It is {status}.{_held_again(row)}"
+        return Became(letter, taken=True, status=status, disposition=None, sentence=said)
     said = " ".join(answer.current.sentence for answer in answers)
     again = [one for one in answers if one.current.disposition in _DEAD] if status == "redriven" else []
     word = (again or answers)[0].current.disposition
-    return Became(
-        letter, True, status, word, f"{'It failed again. ' if again else ''}{said}", failed=bool(again)
+    told = f"It failed again. {said}" if again else f"{said}{_held_again(row)}"
+    return Became(letter, True, status, word, told, failed=bool(again))
+
+
+def _held_again(row: Any) -> str:
+    """What holds the run since a dead letter does not any more: an event that waited behind that."""
+    if row["holder"] is None:
+        return ""
+    cure = letter_cure(row["holder"], row["holder_reason"], row["holder_type"])
+    what = "an event" if row["holder_event_id"] is None else f"event {row['holder_event_id']!r}"
+    return (
+        f" The run is held again: {what} failed ({row['holder_reason']}) and is dead letter {row['holder']}. "
+        f"{cure.whats} that one to let the run go on: {cure.command}."
     )
 
 

@@ -20,7 +20,10 @@ from engine.reading.operating import check_run, json_data, structures_of
 from engine.store.connecting import Connection
 from statemachines.events import is_result
 from statemachines.outcome import Reason
+from statemachines.suggest import did_you_mean
 from statemachines.topic import NO_TOPIC
+
+_NOTHING_CHANGED = "Nothing was changed: give all of the data with --data."
 
 
 async def ask_edit(
@@ -73,7 +76,7 @@ async def ask_edit(
             f"Dead letter {number} tells how a step ended, which nobody can change: redrive or drop it, or have the "
             "run go on by an event: pointsman send."
         )
-    given = _changed(number, before.data, changes or {}) if data is None else data
+    given = changed(number, before.data, changes or {}) if data is None else data
     form = json_data(given)
     edited = with_data(record, given)
     after = read(edited)
@@ -95,9 +98,39 @@ async def ask_edit(
     return Asked("edit", ((number, command),), ())
 
 
-def _changed(number: int, data: Any, changes: Mapping[str, Any]) -> bytes:
+def changed(number: int, data: Any, changes: Mapping[str, Any]) -> bytes:
+    """The data of a dead letter with other values of fields; ``a.b`` is one within a field.
+
+    One whose own name has a dot in it is found first.
+
+    Raises:
+        UsageError: the data has no fields, or none that such a one could be in.
+    """
     if not isinstance(data, dict):
         raise UsageError(
             f"The data of dead letter {number} is no object with fields: give all of it with --data."
         )
-    return orjson.dumps({**data, **changes})
+    for name, value in changes.items():
+        data = _with_field(number, data, name, value, name)
+    return orjson.dumps(data)
+
+
+def _with_field(number: int, data: dict[str, Any], name: str, value: Any, whole: str) -> dict[str, Any]:
+    """``name`` is what is left of the ``whole`` one."""
+    first, dot, rest = name.partition(".")
+    if name in data or not dot:
+        if not name:
+            raise UsageError(f"{whole!r} names no field. {_NOTHING_CHANGED}")
+        return {**data, name: value}
+    around = whole[: len(whole) - len(rest) - 1]
+    if first not in data:
+        raise UsageError(
+            f"The data of dead letter {number} has no field {around!r} for {whole!r}. {did_you_mean(first, data)} "
+            f"{_NOTHING_CHANGED}"
+        )
+    if not isinstance(data[first], dict):
+        raise UsageError(
+            f"{whole!r} is no field within {around!r}, which has none in the data of dead letter {number}. "
+            f"{_NOTHING_CHANGED}"
+        )
+    return {**data, first: _with_field(number, data[first], rest, value, whole)}

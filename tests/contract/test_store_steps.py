@@ -241,6 +241,21 @@ async def test_what_is_to_be_stopped_is_left_to_who_has_begun_it_and_else_begins
     ]
 
 
+async def test_what_has_another_name_is_left_to_who_has_begun_it_and_lost_with_it(world: World) -> None:
+    store = await world.open()
+    run = await started(store)
+    after = await ask(store, run, asked(run), asked(run, 1, token="case 1"))
+    await store.hold(1, None)
+    [first] = await begin(store, 1)
+    await ask(store, after, asked(run, step="bill"), asked(run, 1, step="bill", token="case 1"))
+    until = AT + timedelta(hours=1)
+    assert await store.begin_executions({(1, "bill"): 10}, until, HOMES_ALL, [1], (), 2) == []
+    assert await lost(store) == [], "it goes on there"
+    await store.let_go(1)
+    [gone] = await store.begun_by_others(HOMES_ALL, [1], [1], (), SILENT, LIMIT)
+    assert (gone.id, gone.step, gone.attempt, gone.began) == (first.id, "bill", 1, first.began)
+
+
 async def test_a_compensation_is_given_the_event_that_has_what_it_undoes(world: World) -> None:
     store = await world.open()
     run = await started(store)

@@ -69,8 +69,9 @@ class Executions:
             if asked.progress is not None:
                 before.began = None
             by = asked.limited_by if before.asked.limited_by is None else before.asked.limited_by
+            if (asked.attempt, asked.token) != (before.asked.attempt, before.asked.token):
+                before.holder = None
             before.asked = asked._replace(limited_by=by)
-            before.holder = before.holder if asked.stopping else None
 
     def begin_promised(self, commit: Commit, payload_of: Callable[[int, int], bytes | None]) -> None:
         """Those that begin with the commit that asks for them; ``payload_of`` is what a row of a run's log has."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 
@@ -306,8 +307,26 @@ async def test_a_state_that_was_left_between_two_looks_was_come_to(
         await client.wait("landing", "l1")
     with pytest.raises(UsageError, match="at least one state"):
         await client.wait("lending", "l1", [])
+    said = "No version of lending that was ever run has a state 'grantd'. Did you mean 'granted'?"
+    with pytest.raises(UsageError, match=re.escape(said)):
+        await client.wait("lending", "l1", ["withdrawn", "grantd"])
     with pytest.raises(UsageError, match="is no run's key"):
         await client.wait("lending", "")
+
+
+async def test_a_state_of_a_version_that_came_since_is_waited_for(
+    database: Database, client: Client, world: World
+) -> None:
+    newer = lending_pipeline(version=2)
+    newer.on_cancel(to=newer.state("archived", final=True))
+    async with feed(database, lending_pipeline()) as feeding:
+        await feeding.records(told("applied"))
+        for state in ("archived", "$compensating"):
+            with pytest.raises(UsageError if state == "archived" else WaitedTooLongError):
+                await client.wait("lending", "l1", state, timeout=0.01)
+    async with feed(database, newer):
+        with pytest.raises(WaitedTooLongError):
+            await client.wait("lending", "l1", "archived", timeout=0.01)
 
 
 async def test_what_does_not_come_in_time_is_said_with_where_the_run_is(

@@ -105,6 +105,32 @@ async def test_what_fails_again_is_another_dead_letter_that_can_be_edited_too(
     await check_books(reader)
 
 
+@pytest.mark.parametrize("command", ["drop", "redrive", "edit"])
+async def test_it_is_said_that_the_next_event_that_waits_holds_the_run_again(
+    database: Database, reader: Connection, engine: Connection, broken: set[str], command: str
+) -> None:
+    async with feed(database, shop()) as feeding:
+        broke = event("order.broken", {"order_id": "o1"}, id="broken-1")
+        first = event("order.paid", MUCH, id="paid-1") if command == "edit" else broke
+        second = event("order.noted", {"order_id": "o1", "text": 7}, id="noted-1")
+        await feeding.records(event("order.placed", PLACED), first, second)
+        broken.clear()
+        if command == "edit":
+            became = await edited(feeding, engine, 1, changes={"amount": 5})
+        else:
+            asked = await (feeding.drop(1) if command == "drop" else feeding.redrive(1))
+            (became,) = await wait_until_taken(engine, "default", asked, seconds=0)
+        assert not became.failed
+        assert became.sentence.endswith(
+            " The run is held again: event 'noted-1' failed (invalid data) and is dead letter 2. Edit, redrive or drop "
+            "that one to let the run go on: pointsman dead-letters edit 2 --set FIELD=VALUE --reason TEXT."
+        )
+        asked = await feeding.drop(2)
+        (became,) = await wait_until_taken(engine, "default", asked, seconds=0)
+        assert "held again" not in became.sentence
+    assert (await verify(reader, "default")).is_clean
+
+
 async def test_plain_records_and_what_operators_have_sent_can_be_edited(
     database: Database, reader: Connection, engine: Connection
 ) -> None:

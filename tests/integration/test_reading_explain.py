@@ -188,6 +188,16 @@ async def test_what_holds_a_run_and_what_waits_behind_it_are_told(
     )
 
 
+async def test_what_is_not_valid_may_be_given_other_data(database: Database, reader: Connection) -> None:
+    async with feed(database, shop()) as feeding:
+        much = {"order_id": "o1", "amount": "much"}
+        await feeding.records(PLACED, event("order.paid", much, id="paid-0"), PAID)
+    edit = "pointsman dead-letters edit 1 --set FIELD=VALUE --reason TEXT"
+    holder, waiter = await only(reader, "paid-0"), await only(reader, "paid-1")
+    assert holder.current.sentence.endswith(f"To let the run go on: {edit} (or redrive, or drop).")
+    assert waiter.current.sentence.endswith(f"Edit, redrive or drop that one to let the run go on: {edit}.")
+
+
 async def test_a_redrive_keeps_what_the_event_was_before(
     database: Database, reader: Connection, broken: set[str]
 ) -> None:

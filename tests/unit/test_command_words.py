@@ -6,7 +6,8 @@ import shlex
 
 import pytest
 
-from engine.command_words import map_command, resume_command, run_command
+from engine.command_words import letter_cure, map_command, resume_command, run_command
+from statemachines.outcome import Reason
 
 
 def test_a_plain_key_is_as_it_is() -> None:
@@ -23,3 +24,15 @@ def test_any_key_comes_through_a_shell_as_one_word(key: str) -> None:
     assert (
         words.index("--reason") < words.index("--") if "--" in words else words[-2:] == ["--reason", "TEXT"]
     )
+
+
+def test_what_is_not_valid_may_be_given_other_data_but_what_became_of_a_step() -> None:
+    redrive = "Redrive or drop", "pointsman dead-letters redrive 7", "drop"
+    assert letter_cure(7, Reason.INVALID, "order.paid") == (
+        "Edit, redrive or drop",
+        "pointsman dead-letters edit 7 --set FIELD=VALUE --reason TEXT",
+        "redrive, or drop",
+    )
+    assert letter_cure(7, Reason.INVALID, "done.step.charge") == redrive
+    assert letter_cure(7, Reason.ACTION_FAILED, "order.paid") == redrive
+    assert letter_cure(7, Reason.UNREADABLE, None) == redrive

@@ -9,6 +9,8 @@ from connectors.decode import Decoded, decode
 from connectors.editing import with_data
 from connectors.encode import STRUCTURED_HEADERS, encode_structured
 from connectors.source import RawRecord
+from engine.errors import UsageError
+from engine.reading.editing import changed
 from statemachines.topic import Topic
 from tests.feeding import raw
 
@@ -45,3 +47,49 @@ def test_numbers_are_written_as_they_are_given() -> None:
     edited = with_data(raw(STRUCTURED, headers=STRUCTURED_HEADERS), b'{"amount":12345678901234567890123}')
     assert b'"data":{"amount":12345678901234567890123}' in (edited.value or b"")
     assert orjson.loads(edited.value or b"")["id"] == "e1"
+
+
+ROW = {"after": {"id": 7, "status": "new", "ship.to": "here"}, "before": None, "after.id": 8}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"op": "u"}, {**ROW, "op": "u"}),
+        ({"after.status": "paid"}, {**ROW, "after": {**ROW["after"], "status": "paid"}}),  # type: ignore[dict-item]
+        ({"after.amount": 5}, {**ROW, "after": {**ROW["after"], "amount": 5}}),  # type: ignore[dict-item]
+        ({"after.ship.to": "there"}, {**ROW, "after": {**ROW["after"], "ship.to": "there"}}),  # type: ignore[dict-item]
+        ({"after.id": 9}, {**ROW, "after.id": 9}),
+        ({"before": {}, "before.id": 7}, {**ROW, "before": {"id": 7}}),
+    ],
+    ids=["field", "within", "new within", "with a dot within", "with a dot", "one after the other"],
+)
+def test_a_field_is_changed_where_its_name_says(changes: dict[str, object], expected: object) -> None:
+    before = orjson.dumps(ROW)
+    assert orjson.loads(changed(3, ROW, changes)) == expected
+    assert orjson.dumps(ROW) == before
+
+
+@pytest.mark.parametrize(
+    ("data", "changes", "said"),
+    [
+        (ROW, {"before.id": 7}, "'before.id' is no field within 'before', which has none in the data of"),
+        (
+            ROW,
+            {"after.id.low": 7},
+            "'after.id.low' is no field within 'after.id', which has none in the data of",
+        ),
+        (
+            ROW,
+            {"afer.id": 7},
+            "The data of dead letter 3 has no field 'afer' for 'afer.id'. Did you mean 'after'?",
+        ),
+        (ROW, {"after.": 7}, "'after.' names no field"),
+        ([ROW], {"op": 7}, "The data of dead letter 3 is no object with fields"),
+    ],
+)
+def test_what_is_no_field_says_so(data: object, changes: dict[str, object], said: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        changed(3, data, changes)
+    assert said in str(raised.value)
+    assert "--data" in str(raised.value)

@@ -49,6 +49,11 @@ def test_what_goes_on_in_another_place_is_not_begun_anew() -> None:
     assert (commit.executions_asked, commit.executions_over) == ([], [])
 
 
+def test_what_is_of_a_state_of_another_name_is_not_touched() -> None:
+    commit = noted(memory_of(ASKED), ASKED._replace(state="billing"))
+    assert (commit.executions_asked, commit.executions_over) == ([], [])
+
+
 def test_what_is_gone_is_over() -> None:
     assert noted(memory_of(ASKED)).executions_over == [(7, 1, 0)]
 

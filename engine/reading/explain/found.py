@@ -151,6 +151,8 @@ class Holder(NamedTuple):
     who: str
     why: str
     ended: datetime | None
+    type: str | None
+    """Of its event."""
 
 
 class LogRowBrief(NamedTuple):

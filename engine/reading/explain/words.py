@@ -8,7 +8,7 @@ from datetime import datetime
 
 import orjson
 
-from engine.command_words import map_command, resume_command, run_command
+from engine.command_words import letter_cure, map_command, resume_command, run_command
 from engine.dispositions import Disposition
 from engine.log import PIPELINE_PAUSED, Kind
 from engine.reading.explain.answers import Tried
@@ -118,10 +118,10 @@ def waits(
         f"{holder.id}: it holds {run} since row {hold}."
     )
     if still:
-        cure = f"pointsman dead-letters redrive {holder.id}"
         if holder.reason == Reason.STEP_FAILED:
             return f"{said} {_begin_anew(pipeline, row.key)}"
-        return f"{said} Redrive or drop that one to let the run go on: {cure}."
+        cure = letter_cure(holder.id, holder.reason, holder.type)
+        return f"{said} {cure.whats} that one to let the run go on: {cure.command}."
     return said.replace("it holds", "it held").replace("since row", "from row")
 
 
@@ -381,10 +381,11 @@ def _end_of(letter: FoundLetter, pipeline: str | None) -> str:
     holds = letter.held is not None and letter.held == letter.sequence
     if holds and letter.position is None and (letter.type or "").startswith(STEP_FAILED):
         return _begin_anew(pipeline, letter.key)
+    cure = letter_cure(letter.id, letter.reason, letter.type)
     if holds:
-        return f"To let the run go on: pointsman dead-letters redrive {letter.id} (or drop)."
+        return f"To let the run go on: {cure.command} (or {cure.others})."
     again = ", once the topic takes it" if letter.reason == Reason.REFUSED_BY_BROKER else ""
-    return f"It is open: pointsman dead-letters redrive {letter.id}{again} (or drop)."
+    return f"It is open: {cure.command}{again} (or {cure.others})."
 
 
 def _published_again(letter: FoundLetter) -> str:

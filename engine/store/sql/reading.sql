@@ -306,7 +306,8 @@ where d.namespace = $1 and (
 order by d.id limit $5
 
 -- name: letter_of_hold
-select id, event_id, reason, error, status, who, why, ended from pointsman.dead_letters where run = $1 and sequence = $2
+select id, event_id, reason, error, status, who, why, ended, type from pointsman.dead_letters
+where run = $1 and sequence = $2
 order by id desc limit 1
 
 -- name: notes_to_explain
@@ -478,8 +479,13 @@ select pg_notify($1, '')
 select id from pointsman.inbox where id = any ($1::bigint[]) order by id
 
 -- name: records_of_letters
-select id, status, reason, pipeline, position, "offset", event_id from pointsman.dead_letters
-where id = any ($1::bigint[]) order by id
+-- With the dead letter that holds the run of each since then.
+select d.id, d.status, d.reason, d.pipeline, d.position, d."offset", d.event_id,
+    h.id as holder, h.reason as holder_reason, h.event_id as holder_event_id, h.type as holder_type
+from pointsman.dead_letters d
+left join pointsman.runs r on r.id = d.run and d.sequence is not null
+left join pointsman.dead_letters h on h.run = r.id and h.sequence = r.held and h.status = 'open' and h.id > d.id
+where d.id = any ($1::bigint[]) order by d.id
 
 -- name: lock_positions
 select id, consumer_group, cluster, position from pointsman.positions

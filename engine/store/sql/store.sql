@@ -399,11 +399,15 @@ from unnest(
     progress
 )
 on conflict (run, sequence, number) do update
--- Who has begun an attempt of what is to be stopped has to say what became of it. What is mapped has another name.
-set step = excluded.step, attempt = excluded.attempt, again = excluded.again, error = excluded.error, stopping = excluded.stopping,
+set step = excluded.step, attempt = excluded.attempt, again = excluded.again, error = excluded.error,
+    stopping = excluded.stopping, token = excluded.token,
     -- What begins anew says how far it had come, and has all the time again.
     since = excluded.since, began = case when excluded.progress is null then executions.began end,
-    token = excluded.token, holder = case when excluded.stopping then executions.holder end,
+    -- Where it is the same attempt, which is to be stopped or has another name, who has begun it has to say what became of
+    -- it, or is taken for lost with it.
+    holder = case
+        when (excluded.attempt, excluded.token) = (executions.attempt, executions.token) then executions.holder
+    end,
     limited_by = coalesce(executions.limited_by, excluded.limited_by)
 
 -- name: add_first

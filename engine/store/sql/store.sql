@@ -637,11 +637,14 @@ order by b.id
 
 -- name: told_results
 -- Of events that are nobody's but these runs', by what is kept of them, whatever became of each.
-select told.number
-from unnest($1::bigint[], $2::bigint[], $3::text[]) as told (number, run, event_id)
-where exists (select from pointsman.events e where e.run = told.run and e.event_id = told.event_id)
-    or exists (select from pointsman.dispositions d where d.event_id = told.event_id)
-    or exists (select from pointsman.dead_letters l where l.event_id = told.event_id)
+with told as (
+    select * from unnest($1::bigint[], $2::bigint[], $3::text[]) as told (number, run, event_id)
+)
+select number from told join pointsman.events e on e.run = told.run and e.event_id = told.event_id
+union
+select number from told join pointsman.dispositions d on d.event_id = told.event_id
+union
+select number from told join pointsman.dead_letters l on l.event_id = told.event_id
 
 -- name: executions_there
 -- Which of these are still wanted, and whether their states were left.

@@ -497,6 +497,12 @@ def check_alive() -> None:
         raise asyncio.CancelledError
 
 
+def is_stopping() -> bool:
+    """Whether the engine that does this was asked to end."""
+    life = _LIFE.get()
+    return life is not None and life.is_stopped
+
+
 def _make_task(loop: asyncio.AbstractEventLoop, work: Any, **more: Any) -> asyncio.Task[Any]:
     made: asyncio.Task[Any] = asyncio.Task(work, loop=loop, **more)
     life = _LIFE.get()

@@ -3,7 +3,7 @@
 Whatever a function does ends here: what it raises, ``BaseException`` included, is how its attempt ended. A thread
 cannot be stopped. All of it ends with the engine's process, so there is nothing to be found again.
 
-Tasks that an async function makes are its own: what is left of them ends with the attempt (``connectors.tasks``).
+Tasks that an async function makes are its own: what goes on of them at its end is named (``connectors.tasks``).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 from connectors.executor import CancelledError, Ended, Running, WithinEngine, Work
 from connectors.looping import Process, Stretches, end_forked
-from connectors.tasks import Attempted, see_tasks
+from connectors.tasks import Attempted, LeftBehind, see_tasks
 
 
 class FunctionExecutor(WithinEngine):
@@ -24,6 +24,7 @@ class FunctionExecutor(WithinEngine):
     def __init__(self, stretches: Stretches | None = None) -> None:
         super().__init__()
         self._stretches = stretches or Stretches()
+        self._left = LeftBehind()
         self._sees_tasks = False
 
     def begin(self, work: Work) -> Running:
@@ -33,7 +34,7 @@ class FunctionExecutor(WithinEngine):
         if not self._sees_tasks:
             self._sees_tasks = True
             see_tasks(asyncio.get_running_loop())
-        return InTask(_awaited(work, self._stretches), f"step {work.step.name}")
+        return InTask(_awaited(work, self._stretches, self._left), f"step {work.step.name}")
 
 
 class InTask:
@@ -105,7 +106,7 @@ class _InThread:
             self.ended.set_result(ended)
 
 
-async def _awaited(work: Work, stretches: Stretches) -> Ended:
+async def _awaited(work: Work, stretches: Stretches, left: LeftBehind) -> Ended:
     attempted: Attempted | None = None
     try:
         step = work.step
@@ -117,4 +118,4 @@ async def _awaited(work: Work, stretches: Stretches) -> Ended:
         return Ended(error=error)
     finally:
         if attempted is not None and attempted.left:
-            await attempted.end()
+            left.tell(work.step.name, attempted.left)

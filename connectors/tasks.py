@@ -1,14 +1,15 @@
-"""Tasks that async steps make: they are known while their attempt goes on, and what is left of them ends with it.
+"""Tasks that async steps make: they are known while their attempt goes on, and what is left of them then is named.
 
 A task belongs to the attempt in whose context it is made, however deep. What a task raises ends that task, and never
-the loop, ``SystemExit`` and ``KeyboardInterrupt`` included.
+the loop, ``SystemExit`` and ``KeyboardInterrupt`` included. What is left is not cancelled: it may be of a client that
+the attempt was only the first to use.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Collection, Coroutine
 from contextvars import Context, ContextVar
 from functools import partial
 from types import CoroutineType
@@ -18,11 +19,10 @@ from connectors.looping import Measured, Stretches
 
 log = logging.getLogger("pointsman.engine")
 
-LEFT_SECONDS = 0.25
-"""So long tasks that an attempt leaves behind are waited for, and again once they were cancelled: what is shielded from
-a cancellation mostly needs no more."""
 NAMED_MAX = 10
-"""So many of them are named."""
+"""So many of those that an attempt leaves behind are named."""
+TOLD_MAX = 1_000
+"""So many kinds of them are named once; beyond that they are named no more."""
 
 
 class Attempted(Measured):
@@ -61,35 +61,6 @@ class Attempted(Measured):
         if self.left is not None:
             self.left.discard(task)
 
-    async def end(self) -> None:
-        """Wait a moment for those that are left, and then have them end, and say so."""
-        if await self._are_done():
-            return
-        left = [*(self.left or ())]
-        names = ", ".join(sorted({_name_of(one) for one in left})[:NAMED_MAX])
-        log.warning(
-            "an attempt at the step %s is over and has left %s behind (%s), cancelled now; what is to outlive an "
-            "attempt, such as a pool of connections, is made in a context of its own: "
-            "await asyncio.create_task(..., context=contextvars.Context())",
-            self._name,
-            "a task" if len(left) == 1 else f"{len(left)} tasks",
-            names,
-        )
-        for one in left:
-            one.cancel()
-        await self._are_done()
-
-    async def _are_done(self) -> bool:
-        """Whether all are, in a moment, or until the attempt is cancelled, whose end is known by now."""
-        left = [*(self.left or ())]
-        if not left:
-            return True
-        try:
-            _, pending = await asyncio.wait(left, timeout=LEFT_SECONDS)
-        except asyncio.CancelledError:
-            return False
-        return not pending
-
     async def _part(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         try:
             return await Measured(coroutine, self._name, self._number, self._stretches)
@@ -99,6 +70,31 @@ class Attempted(Measured):
 
 
 _ATTEMPT: ContextVar[Attempted | None] = ContextVar("attempt", default=None)
+
+
+class LeftBehind:
+    """What attempts leave behind, which is named once for each step and kind of task."""
+
+    def __init__(self) -> None:
+        self._told: set[tuple[str, str]] = set()
+
+    def tell(self, step: str, left: Collection[asyncio.Task[Any]]) -> None:
+        """Say that these go on though their attempt is over, unless that was said of such ones before."""
+        new = {(step, _kind_of(one)) for one in left} - self._told
+        if not new or len(self._told) >= TOLD_MAX:
+            return
+        self._told |= new
+        names = ", ".join(sorted({_name_of(one) for one in left})[:NAMED_MAX])
+        log.warning(
+            "an attempt at the step %s is over, and %s that it has made %s on (%s): nobody hears how that ends, and "
+            "the step may be undone meanwhile. Let it await what it makes; what is to outlive an attempt, such as a "
+            "pool of connections, is made in a context of its own: "
+            "await asyncio.create_task(..., context=contextvars.Context()). This is said once",
+            step,
+            "a task" if len(left) == 1 else f"{len(left)} tasks",
+            "goes" if len(left) == 1 else "go",
+            names,
+        )
 
 
 class SeesTasks:
@@ -134,5 +130,9 @@ def _make_task(loop: asyncio.AbstractEventLoop, coroutine: Any, **how: Any) -> a
 
 
 def _name_of(task: asyncio.Task[Any]) -> str:
+    return f"{task.get_name()}: {_kind_of(task)}"
+
+
+def _kind_of(task: asyncio.Task[Any]) -> str:
     coroutine = task.get_coro()
-    return f"{task.get_name()}: {getattr(coroutine, '__qualname__', coroutine)}"
+    return str(getattr(coroutine, "__qualname__", coroutine))

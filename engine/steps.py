@@ -191,6 +191,8 @@ class Steps:
         """Say that nothing goes on here any more."""
         if self._works and self._store is not None:
             await self._late.tell(self._store)
+            # What it was given and has not begun is not lost with it.
+            await self._put_back(self._store)
             await self._store.let_go(self._holder)
 
     async def stop(self) -> None:

@@ -92,6 +92,26 @@ async def test_nothing_is_promised_by_an_engine_that_stops_nor_for_pipelines_tha
         await feeding.steps.close()
 
 
+async def test_what_was_promised_as_an_engine_is_stopped_begins_elsewhere_as_if_nobody_had(
+    database: Database, reader: Connection, world: World
+) -> None:
+    async with feed(database, charging_pipeline(), limits=QUIET) as feeding:
+        await feeding.begin_steps()
+        await turn(feeding)
+        pending = await feeding.promise(Partition(TOPIC, 0), placed("o1"))
+        assert await counted(reader) == (1, 1)
+        await feeding.steps.stop()
+        feeding.steps.settle([], pending.batch.commit)
+        await feeding.steps.let_go()
+        assert await counted(reader) == (0, 1), "it is lost with nobody"
+        await feeding.steps.close()
+    async with feed(database, charging_pipeline()) as feeding:
+        await feeding.begin_steps()
+        await asyncio.wait_for(feeding.steps.arrived.wait(), 60)
+        assert world.attempts("charge") == [("o1", 1)]
+        await feeding.steps.close()
+
+
 async def test_what_was_promised_by_a_commit_that_was_not_heard_of_begins_all_the_same(
     database: Database, reader: Connection, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

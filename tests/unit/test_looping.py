@@ -14,9 +14,8 @@ from typing import Any
 
 import pytest
 
-from connectors.executor import CancelledError, Ended, Running, Work
+from connectors.executor import Ended, Running, Work
 from connectors.looping import BEAT, FORKED_CODE, NUMBER, SINCE
-from connectors.tasks import LEFT_SECONDS
 from engine.awaiting import Watch
 from engine.executors import ByClass, Executors
 from statemachines import Call, Context, Pipeline
@@ -99,69 +98,37 @@ async def test_so_is_a_function_that_only_says_what_is_to_be_done_where_it_is_as
     assert known.seen == (EXECUTION, False)
 
 
-def test_tasks_that_an_attempt_leaves_behind_are_named_and_cancelled(
+def test_tasks_that_an_attempt_leaves_behind_are_named_once_and_go_on(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    fates: list[str] = []
+    done: list[str] = []
 
     async def deeper() -> None:
-        try:
-            await asyncio.sleep(3_600)
-        except asyncio.CancelledError:
-            fates.append("cancelled")
-            raise
+        await asyncio.sleep(60)
+        done.append("deeper")
 
     async def leaks() -> None:
         asyncio.create_task(deeper(), name="below")  # noqa: RUF006 - on purpose
-        await asyncio.sleep(3_600)
+        await asyncio.sleep(60)
 
-    async def work() -> int:
+    async def work(_order: Any, _call: Call) -> int:
         asyncio.create_task(leaks(), name="leak")  # noqa: RUF006 - on purpose
         await asyncio.sleep(1)
         return 5
 
-    async def live() -> tuple[Ended, list[str], float]:
-        began = asyncio.get_running_loop().time()
-        ended = await lives(work)
-        return ended, list(fates), asyncio.get_running_loop().time() - began
+    async def live() -> float:
+        began, known = asyncio.get_running_loop().time(), Watched()
+        for _ in range(3):
+            assert await end_of(known.begin(work)) == Ended(5)
+        seconds = asyncio.get_running_loop().time() - began
+        await asyncio.sleep(120)
+        return seconds
 
-    ended, at_once, seconds = in_virtual_time(live)
-    assert ended == Ended(5)
-    assert at_once == ["cancelled"], "nothing of it goes on once its end is told"
-    assert seconds == pytest.approx(1 + LEFT_SECONDS, abs=0.01)
-    [said] = [one for one in caplog.messages if "left" in one]
-    assert said.startswith("an attempt at the step function is over and has left 2 tasks behind (below: ")
+    assert in_virtual_time(live) == pytest.approx(3, abs=0.01), "they are not waited for"
+    assert done == ["deeper"] * 3
+    [said] = caplog.messages
+    assert said.startswith("an attempt at the step work is over, and 2 tasks that it has made go on (below: ")
     assert "deeper, leak: " in said
-
-
-def test_tasks_that_end_by_themselves_a_moment_later_are_waited_for(caplog: pytest.LogCaptureFixture) -> None:
-    done: list[str] = []
-
-    async def gives_back() -> None:
-        await asyncio.sleep(LEFT_SECONDS / 2)
-        done.append("given back")
-
-    async def work() -> None:
-        shielded = asyncio.shield(gives_back())
-        shielded.cancel()
-
-    assert in_virtual_time(lambda: lives(work)) == Ended()
-    assert done == ["given back"]
-    assert caplog.messages == []
-
-
-def test_an_attempt_that_is_cancelled_meanwhile_keeps_what_it_returned() -> None:
-    async def work(_order: Any, _call: Call) -> int:
-        asyncio.create_task(asyncio.sleep(3_600))  # noqa: RUF006 - on purpose
-        return 5
-
-    async def live() -> Ended:
-        running = Watched().begin(work)
-        await asyncio.sleep(LEFT_SECONDS / 2)
-        running.cancel()
-        return await end_of(running)
-
-    assert in_virtual_time(live) == Ended(5)
 
 
 def test_what_is_made_in_a_context_of_its_own_outlives_the_attempt(caplog: pytest.LogCaptureFixture) -> None:
@@ -248,27 +215,6 @@ async def test_a_task_that_was_cancelled_before_it_began_is_nobodys_mistake() ->
         warnings.simplefilter("error")
         assert await lives(work) == Ended()
         gc.collect()
-
-
-async def test_an_attempt_that_is_cancelled_ends_its_tasks_too() -> None:
-    left = asyncio.Event()
-
-    async def leaks() -> None:
-        try:
-            await asyncio.Event().wait()
-        finally:
-            left.set()
-
-    async def work(_order: Any, _call: Call) -> None:
-        asyncio.create_task(leaks())  # noqa: RUF006 - on purpose
-        await asyncio.Event().wait()
-
-    running = Watched().begin(work)
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
-    running.cancel()
-    assert isinstance((await end_of(running)).error, CancelledError)
-    assert left.is_set()
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import pytest
 from asyncpg.exceptions import InvalidAuthorizationSpecificationError
 
+from engine.by_itself import OF_STEP
 from engine.client import Client
 from engine.errors import ServiceUnreachableError, UnusableAddressError
 from engine.store.connecting import Connection, connect, is_encrypted
@@ -256,7 +257,8 @@ async def test_the_watchdog_writes_its_strike_over_tls(
         "values ('n', 'g', 'c', 't', 0, 0) returning id"
     )
     with secured(database, made) as (proxy, ours):
-        spec = {"path": [*sys.path], "postgres": ours.engine_dsn, "sql": load("store")["add_strike"]}
+        spec = {"path": [*sys.path], "postgres": ours.engine_dsn, "of_step": OF_STEP}
+        spec["sql"] = load("store")["add_strike"]
         strike = await asyncio.to_thread(write_strike, spec, (number, 99, 1, 0), "a handler")
     assert (strike.number, strike.lost) == (1, "")
     assert (proxy.encrypted, proxy.plain) == (["client"], 0)

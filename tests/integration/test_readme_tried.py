@@ -22,7 +22,7 @@ ACTIVATE = ". .venv/bin/activate"
 SAYS = {
     "publish orders events.jsonl": "3 events confirmed",
     "runs": "completed  paid",
-    "breakers": "No engine is there that has breakers",
+    "breakers": "No engine is there that has such",
     "history order o1": "placed → paid",
     "explain e3": "no run has the key 'o2'",
     "dead-letters list": "order o2",

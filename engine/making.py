@@ -59,16 +59,20 @@ class Making:
     def begin_all(self, begun: Iterable[BegunExecution]) -> bool:
         """Begin these; whether all could: none does once the engine is to stop, or while one of before goes on here.
 
-        That may have failed for good and begin anew, or was taken for lost elsewhere. Nor is anything undone that an
-        attempt goes on to do here, though another one had done it.
+        That may have failed for good and begin anew, with another number, or was taken for lost elsewhere. Nor is
+        anything undone that an attempt goes on to do here, though another one had done it.
         """
         could = True
         for one in begun:
-            if self.is_stopping or self.going.at(one.address) is not None or self._is_being_done(one.undone):
+            if self.is_stopping or self._is_at(one.address) or self._is_being_done(one.undone):
                 could = False
             else:
                 self.begin(one)
         return could
+
+    def _is_at(self, address: Address) -> bool:
+        """Whether an attempt goes on at it, or has done it after all."""
+        return self.going.at(address) is not None or address in self.results.late
 
     def _is_being_done(self, address: Address | None) -> bool:
         going = None if address is None else self.going.at(address)

@@ -108,3 +108,18 @@ def test_what_cannot_be_told_is_dropped_and_does_not_come_back() -> None:
     results.drop(1)
     results.give_back(taken)
     assert (len(results), [*results.ready]) == (0, [])
+
+
+def test_what_was_done_after_all_is_known_by_its_execution_until_that_is_durable() -> None:
+    results = Results()
+    late = result(1)._replace(is_late=True)
+    results.keep(late)
+    results.keep(result(2))
+    assert results.late == {late.begun.address}
+    [taken, _] = results.take(2, ())
+    assert results.late == {late.begun.address}
+    results.settle([taken])
+    assert results.late == set()
+    results.keep(late)
+    results.drop(1)
+    assert results.late == set()

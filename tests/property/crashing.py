@@ -58,7 +58,10 @@ CANCELLED = ("refused", "cancelled", "hopeless", "left")
 OUTSIDERS = ("later", "left")
 OUTLIVING = {("slow", "charge"), ("late", "reserve")}
 """The first attempts at them take longer than they may."""
+HEEDLESS = {*OUTLIVING, ("deaf", "reserve"), ("stubborn", "reserve")}
+"""What goes on whatever it is told: until its engine has ended, too."""
 UNDOING = "$compensating"
+RESERVED = "done.step.reserve", "shipping"
 NOTHING: Mapping[int, Fate] = {}
 NO_END = 1_000
 """So often a compensation is tried."""
@@ -115,7 +118,7 @@ class Entry(NamedTuple):
     """What an attempt before it has said: its number."""
     at: float
     is_last: bool
-    """Whether its engine was to end: it waits for what heeds nothing no longer than it may, and that ends with it."""
+    """Whether its engine was to end by then."""
 
 
 @dataclass
@@ -433,6 +436,9 @@ def check_the_stories(lived: Lived, usual: Lived) -> None:
         story = usual.story(order)
         if lived.has_lost(order, "charge") and order == "hopeless":
             story = [*story[:-1], ("failed.step.charge", UNDOING), ("done.step.refund", "cancelled")]
+        if lived.world.stops and order == "stubborn" and RESERVED in lived.story(order):
+            # An engine that is to stop takes no more events, and waits for what goes on, which heeds nothing here.
+            story = [*story[:2], RESERVED, *story[2:]]
         assert lived.story(order) == story, f"the story of {order} is {lived.story(order)}"
         assert len(lived.notes(order)) == len(usual.notes(order))
 
@@ -493,7 +499,9 @@ def check_attempts(entries: list[Entry], attempts: int, time: float = math.inf) 
     for at, one in enumerate(entries):
         if one.of:
             until = one.at - time - GRACE_SECONDS
-            after = [other for other in entries[at:] if other.key == one.of and not other.is_last]
+            # An engine that ends waits for what heeds nothing no longer than it may; that ends with it.
+            last = {other for other in entries if other.is_last and (other.order, other.step) in HEEDLESS}
+            after = [other for other in entries[at:] if other.key == one.of and other not in last]
             after = [other for other in after if began[other.key, other.attempt] > until]
             assert not after, f"{after} while it is undone"
 

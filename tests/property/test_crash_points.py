@@ -60,15 +60,14 @@ def lived_with(point: int, fate: Fate, instance: str | None = None) -> None:
     lived = live({point: fate}, instance=instance)
     assert (lived.world.deaths, lived.world.stops) == (fate is Fate.CRASH, fate is Fate.STOP)
     check(lived)
-    if fate is not Fate.STOP:
-        # What an engine that is to stop waits for ends before what comes meanwhile.
-        check_the_stories(lived, usual())
+    check_the_stories(lived, usual())
 
 
 def lived_between_stops(apart: int) -> Lived:
     """The engine is stopped in order at each so manieth point, and nothing is tried more often than it raises."""
     lived = live(dict.fromkeys(range(apart, STOPS_MAX * apart, apart), Fate.STOP), attempts=FEW, undoing=FEW)
     check(lived, FEW)
+    check_the_stories(lived, usual())
     return lived
 
 

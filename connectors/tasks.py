@@ -34,10 +34,7 @@ class Attempted(Measured):
         self, coroutine: Coroutine[Any, Any, Any], name: str, number: int, stretches: Stretches
     ) -> None:
         """To be made in the task that awaits it; see ``Measured``."""
-        self._coroutine = coroutine
-        self._name = name
-        self._number = number
-        self._stretches = stretches
+        super().__init__(coroutine, name, number, stretches)
         self.left: set[asyncio.Task[Any]] | None = None
         """Tasks of it that go on; None: it has made none yet."""
         _ATTEMPT.set(self)

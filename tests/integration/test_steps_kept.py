@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Iterator
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -219,6 +220,11 @@ async def until_released(released: asyncio.Event) -> None:
     await released.wait()
 
 
+async def charged_late(released: asyncio.Event) -> Charge:
+    await until_released(released)
+    return Charge(id="late", amount=0)
+
+
 LATE: dict[str, Any] = {"timeout": timedelta(seconds=0.05)}
 HASTY = EngineLimits(step_poll_seconds=0.01, step_cancel_seconds=0.05)
 
@@ -266,12 +272,7 @@ async def test_what_is_done_once_its_run_is_stuck_waits_and_is_taken_where_the_s
     database: Database, reader: Connection, world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     released = asyncio.Event()
-
-    async def stubborn() -> Charge:
-        await until_released(released)
-        return Charge(id="late", amount=0)
-
-    world.script["charge"] = [stubborn]
+    world.script["charge"] = [partial(charged_late, released)]
     options = {**LATE, "attempts": 1, "takes_failures": False}
     async with feed(database, charging_pipeline(**options), limits=HASTY) as feeding:
         await feeding.records(told("placed"))
@@ -297,12 +298,7 @@ async def test_what_is_done_once_its_step_has_failed_is_void_and_the_log_says_wh
     database: Database, reader: Connection, world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     released = asyncio.Event()
-
-    async def stubborn() -> Charge:
-        await until_released(released)
-        return Charge(id="late", amount=0)
-
-    world.script["charge"] = [stubborn]
+    world.script["charge"] = [partial(charged_late, released)]
     options = {**LATE, "attempts": 1}
     async with feed(database, charging_pipeline(**options), limits=HASTY) as feeding:
         await feeding.records(told("placed"))

@@ -356,12 +356,15 @@ async def test_as_many_runs_as_events_have_waited_begin_at_the_end_of_one(
     assert verified.is_clean, verified
 
 
-@pytest.mark.parametrize("no_run", ["dead_letter", Defer(WHILE_ANOTHER_HOUR)], ids=["refused", "deferred"])
+@pytest.mark.parametrize("otherwise", ["refused", "deferred", "in its turn, and ignored"])
 @pytest.mark.parametrize("how", ["completed", "cancelled"])
 async def test_who_knows_only_the_run_that_has_ended_learns_that_the_next_one_has_begun(
-    database: Database, reader: Connection, how: str, no_run: Defer | Literal["dead_letter"]
+    database: Database, reader: Connection, how: str, otherwise: str
 ) -> None:
-    pipeline = visits(no_run=no_run)
+    """``otherwise`` is what would become of the event if the run that has ended were the last one."""
+    pipeline = visits(no_run=Defer(WHILE_ANOTHER_HOUR) if otherwise == "deferred" else "dead_letter")
+    if otherwise == "in its turn, and ignored":
+        pipeline.policy(Ordered, closed="ignore", order_by="number")
     async with feed(database, pipeline) as one, feed(database, pipeline) as other:
         await other.records(told("came"))
         if how == "cancelled":

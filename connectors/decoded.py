@@ -26,3 +26,5 @@ class Unreadable(NamedTuple):
     """This, the type and the key as far as they could be read and are fit to be stored."""
     type: str | None = None
     key: str | None = None
+    ignored: bool = False
+    """Whether the topic's settings say to ignore such a record."""

@@ -93,7 +93,7 @@ class Batch(Pausing):
                 match(record, position, topic, decoded)
             else:
                 assert isinstance(decoded, Unreadable)
-                self.refuse_record(record, position, topic, Reason.UNREADABLE, decoded.error, decoded)
+                self._unreadable(record, position, topic, decoded)
 
     def read_each(
         self,
@@ -112,7 +112,7 @@ class Batch(Pausing):
             self.no_events(record, position, topic, cluster)
         for one, decoded in events:
             if isinstance(decoded, Unreadable):
-                self.refuse_record(one, position, topic, Reason.UNREADABLE, decoded.error, decoded)
+                self._unreadable(one, position, topic, decoded)
                 continue
             known = decoded.envelope.type in topic.readers
             for number, pipeline in enumerate(only if known else only[:1]):
@@ -168,6 +168,12 @@ class Batch(Pausing):
                 self.arrivals.append(_new(Arrival, (
                     route, key, record, position, topic, decoded, own, None, digest if by_both else b""
                 )))  # fmt: skip
+
+    def _unreadable(self, record: Record, position: int | None, topic: TopicRoute, found: Unreadable) -> None:
+        if found.ignored and position is not None:
+            self.ignore_offset(record, position, topic)
+        else:
+            self.refuse_record(record, position, topic, Reason.UNREADABLE, found.error, found)
 
     def _key_by(
         self, how: How, record: Record, position: int | None, topic: TopicRoute

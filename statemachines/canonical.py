@@ -28,7 +28,7 @@ from statemachines.topic import Topic
 
 FORMAT = "pointsman.definition/1"
 
-_UNUSED: dict[str, Any] = {"each": None, "each_missing": "dead_letter"}
+_UNUSED: dict[str, Any] = {"each": None, "each_missing": "dead_letter", "tombstones": "dead_letter"}
 _ALWAYS = object()
 
 

@@ -98,7 +98,7 @@ def _topic(pipeline: Pipeline[Any], topic: Topic) -> Iterator[Mistake]:
     if wrong is not None:
         message = f"the dead-letter topic {dead!r} of {topic.name!r} {wrong}"
         yield Mistake(message, "Name another one with Topic(..., dead_letters=...)", pipeline.place)
-    for policy in ("unknown", "each_missing"):
+    for policy in ("unknown", "tombstones", "each_missing"):
         yield from _policy(pipeline, policy, getattr(topic, policy), f" of topic {topic.name!r}")
     if topic.each is None and not are_equal(topic.each_missing, "dead_letter"):
         message = f"each_missing={topic.each_missing!r} of topic {topic.name!r} says nothing without each"

@@ -106,14 +106,33 @@ def _topic(pipeline: Pipeline[Any], topic: Topic) -> Iterator[Mistake]:
     if topic.type_default is not None and wrong_with_type(topic.type_default) is not None:
         message = f"type_default={topic.type_default!r} of topic {topic.name!r} is no event type"
         yield Mistake(message, "Name the type of records that carry none", pipeline.place)
-    for setting in ("type", "id", "key", "time", "each"):
+    for setting in ("id", "key", "time", "each"):
         given = getattr(topic, setting)
-        if given is None and setting != "type":
-            continue
-        if not is_storable(given) or not given:
+        if given is not None and not _names_one(given):
             no = "no field" if setting == "each" else "no header and no field"
             message = f"{setting}={given!r} of topic {topic.name!r} names {no}"
             yield Mistake(message, "Name one, or leave the setting out", pipeline.place)
+    yield from _type(pipeline, topic)
+
+
+def _type(pipeline: Pipeline[Any], topic: Topic) -> Iterator[Mistake]:
+    by: Any = topic.type
+    if callable(by):
+        return  # as a function it is looked at with the others
+    names = by if isinstance(by, tuple) else (by,)
+    if not names or not all(map(_names_one, names)):
+        message = f"type={by!r} of topic {topic.name!r} names no header and no field"
+        cure = "Name one, several in a tuple, or a function of the data; or leave the setting out"
+        yield Mistake(message, cure, pipeline.place)
+        return
+    for name in dict.fromkeys(names):
+        if names.count(name) > 1:
+            message = f"type={by!r} of topic {topic.name!r} names {name!r} twice"
+            yield Mistake(message, "Name it once", pipeline.place)
+
+
+def _names_one(given: object) -> bool:
+    return is_storable(given) and bool(given)
 
 
 def _read_back(pipeline: Pipeline[Any], read: Sequence[Topic]) -> Iterator[Mistake]:

@@ -47,8 +47,11 @@ def sample(name: str, topic: str) -> RawRecord:
 
 
 def test_the_example_follows_a_notification_out_of_what_aws_tests_its_own_with() -> None:
-    batch, runs = follow(0, "s3", [sample("s3/put.json", "s3")])
-    assert {key: run.configuration for key, run in runs.items()} == {"Happy Face.jpg": "there"}
+    sent_by_aws = sample("s3/put.json", "s3")
+    # Theirs is no sequencer.
+    put_ = sent_by_aws._replace(value=(sent_by_aws.value or b"").replace(b"Happy Sequencer", b"0055AED6DC"))
+    batch, runs = follow(0, "s3", [put_])
+    assert {key: run.configuration for key, run in runs.items()} == {"sourcebucket/Happy Face.jpg": "there"}
     assert (batch.commit.dead_letters, batch.commit.noted) == ([], [])
 
 
@@ -73,6 +76,11 @@ def test_the_example_follows_a_row_by_what_debezium_publishes_of_it_also_twice()
     assert (batch.commit.dead_letters, batch.commit.ranges) == ([], [IgnoredRange(1, 0, 1, 2)])
 
 
+def configurations(runs: dict[str, Run]) -> dict[str, str]:
+    """By the keys of objects, all of one bucket."""
+    return {key.removeprefix("amzn-s3-demo-bucket/"): run.configuration for key, run in runs.items()}
+
+
 def test_the_example_follows_what_s3_sends() -> None:
     records = [
         raw(orjson.dumps(TEST_EVENT), topic="s3"),
@@ -80,13 +88,43 @@ def test_the_example_follows_what_s3_sends() -> None:
         sent(put("a+b%C3%A4.jpg", "01"), removed("c.jpg", "04")),
     ]
     batch, runs = follow(0, "s3", records)
-    assert {key: run.configuration for key, run in runs.items()} == {"a bä.jpg": "there", "c.jpg": "gone"}
+    assert configurations(runs) == {"a bä.jpg": "there", "c.jpg": "gone"}
     assert batch.commit.dead_letters == []
     assert [(one.offset, one.reason) for one in batch.commit.noted] == [
         (0, "no events"),
         (1, "unknown type"),
         (2, "seen before"),
     ]
+
+
+def test_the_example_follows_all_that_becomes_of_objects_by_whichever_name() -> None:
+    made = ("Put", "Post", "Copy", "CompleteMultipartUpload")
+    ends = ("ObjectRemoved:Delete", "ObjectRemoved:DeleteMarkerCreated", "LifecycleExpiration:Delete")
+    for prefix in ("", "s3:"):
+        created = [put(one, "01", name=f"{prefix}ObjectCreated:{one}") for one in made]
+        batch, runs = follow(0, "s3", [sent(*created)])
+        assert (batch.commit.dead_letters, configurations(runs)) == ([], dict.fromkeys(made, "there"))
+        removed_ = [put(one, "02", name=prefix + one) for one in ends]
+        batch, runs = follow(0, "s3", [sent(*(put(one, "01") for one in ends), *removed_)])
+        assert (batch.commit.dead_letters, configurations(runs)) == ([], dict.fromkeys(ends, "gone"))
+
+
+def test_the_example_goes_by_the_order_in_which_s3_did_things() -> None:
+    late = [put("late.txt", "09", size=9), put("late.txt", "08", size=8)]
+    again = [put("re.txt", "01"), removed("re.txt", "02"), put("re.txt", "01F"), put("re.txt", "03", size=3)]
+    early = [removed("early.txt", "05"), put("early.txt", "04")]
+    other = put("late.txt", "01", size=1)
+    other["s3"]["bucket"]["name"] = "other"
+    batch, runs = follow(0, "s3", [sent(*late), sent(*again), sent(*early, other)])
+    assert batch.commit.dead_letters == []
+    assert configurations(runs) == {
+        "late.txt": "there", "re.txt": "there", "early.txt": "gone", "other/late.txt": "there",
+    }  # fmt: skip
+    sizes = {key.rpartition("/")[2]: orjson.loads(run.context)["size"] for key, run in runs.items()}
+    assert sizes["re.txt"] == 3
+    assert orjson.loads(runs["amzn-s3-demo-bucket/late.txt"].context) == {"size": 9}
+    assert runs["amzn-s3-demo-bucket/re.txt"].generation == 1
+    assert [one.reason for one in batch.commit.noted] == ["older than what was applied"] * 2
 
 
 def test_the_table_has_every_setting_and_the_limit_is_the_real_one() -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import sys
+import types
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import orjson
+import pytest
 
 import connectors
 from connectors.elements import ELEMENTS_MAX, INDEX_HEADER
@@ -28,12 +31,18 @@ SAMPLES = Path(__file__).parents[1] / "samples"
 TEXT = Path(connectors.__file__).with_name("README.md").read_text("utf-8")
 
 
-def follow(example: int, topic_name: str, records: list[RawRecord]) -> tuple[Batch, dict[str, Run]]:
-    """What the pipeline of an example on the page makes of these; the batch, and the runs by their keys."""
+def example(number: int) -> dict[str, Any]:
+    """The names that an example on the page defines."""
     names: dict[str, Any] = {"__name__": "followed"}
-    exec(compile(blocks(TEXT, "python")[example], "connectors/README.md", "exec"), names)
-    assert find_mistakes(names["flow"]) == []
-    topic = make_routes([Loaded(compile_pipeline(names["flow"]), 1, 1)], {})[topic_name]
+    exec(compile(blocks(TEXT, "python")[number], "connectors/README.md", "exec"), names)
+    return names
+
+
+def follow(number: int, topic_name: str, records: list[RawRecord]) -> tuple[Batch, dict[str, Run]]:
+    """What the pipeline of an example on the page makes of these; the batch, and the runs by their keys."""
+    flow = example(number)["flow"]
+    assert find_mistakes(flow) == []
+    topic = make_routes([Loaded(compile_pipeline(flow), 1, 1)], {})[topic_name]
     batch = Batch(datetime(2026, 3, 1, tzinfo=UTC), itertools.count(1), "here", [0, 0, 0, 0])
     batch.read([one._replace(offset=offset) for offset, one in enumerate(records)], 1, topic)
     batch.meet(batch.arrivals)
@@ -125,6 +134,16 @@ def test_the_example_goes_by_the_order_in_which_s3_did_things() -> None:
     assert orjson.loads(runs["amzn-s3-demo-bucket/late.txt"].context) == {"size": 9}
     assert runs["amzn-s3-demo-bucket/re.txt"].generation == 1
     assert [one.reason for one in batch.commit.noted] == ["older than what was applied"] * 2
+
+
+def test_the_tests_that_it_shows_are_of_its_example_and_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = types.ModuleType("objects")
+    vars(module).update(example(0))
+    monkeypatch.setitem(sys.modules, "objects", module)
+    tests = {name: one for name, one in example(2).items() if name.startswith("test_")}
+    assert len(tests) == 2
+    for test in tests.values():
+        test()
 
 
 def test_the_table_has_every_setting_and_the_limit_is_the_real_one() -> None:

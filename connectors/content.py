@@ -30,6 +30,13 @@ def read_json(value: bytes, where: str) -> Any:
         raise FlawError(f"{where} is not JSON: {error}") from None
 
 
+def written(value: Any) -> bytes | None:
+    """Bytes, and None, as they are; text as UTF-8; all else as JSON."""
+    if value is None or isinstance(value, bytes):
+        return value
+    return value.encode() if isinstance(value, str) else orjson.dumps(value)
+
+
 def read_data(value: bytes, content_type: object, where: str) -> Any:
     """Data that should be JSON; what says that it is of another type is taken if it is JSON all the same.
 

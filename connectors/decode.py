@@ -172,4 +172,4 @@ def _unreadable(record: Record, topic: Topic, error: str) -> Unreadable:
         key, _ = key_of_record(record.key)
     else:
         key, _ = key_by_setting(topic.key, record.headers)
-    return Unreadable(error, None, None, key)
+    return Unreadable(error, None, None, key, topic.tombstones == "ignore" and not record.value)

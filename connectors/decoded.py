@@ -21,8 +21,10 @@ class Unreadable(NamedTuple):
     """A record that is no event."""
 
     error: str
-    """A sentence: what is wrong, and where in the record. Printable, and free of data."""
+    """A sentence: what is wrong, and where in the record. Printable, and free of data but for what user code said."""
     event_id: str | None = None
     """This, the type and the key as far as they could be read and are fit to be stored."""
     type: str | None = None
     key: str | None = None
+    ignored: bool = False
+    """Whether the topic's settings say to ignore such a record."""

@@ -1,6 +1,6 @@
 """Plain JSON records as events: a topic's settings say how type, id, key and time are found.
 
-- ``type``: ``Topic.type``, else ``Topic.type_default``.
+- ``type``: ``Topic.type``, else ``Topic.type_default``. A function is given data of its own, which it may change.
 - ``id``: ``Topic.id``; without that setting ``<cluster>/<topic>/<partition>/<offset>``.
 - ``source``: ``kafka://<cluster>/<topic>``. The partition is no part of it, so that an id of the sender's own
   is the same event in whichever partition it comes.
@@ -20,14 +20,19 @@ from datetime import datetime
 from typing import Any
 
 from connectors import identity
+from connectors.content import read_json
 from connectors.decoded import Decoded, Unreadable
+from connectors.elements import elements_of
 from connectors.identity import FlawError, kind, shown, text_flaw
 from connectors.lookup import Look, as_text, find, find_in_element, key_by_setting, key_of_record
 from connectors.source import Record
 from connectors.times import from_milliseconds, moment_of
 from connectors.traces import trace_of
+from statemachines.definition import name_of
 from statemachines.events import Envelope
-from statemachines.topic import Topic
+from statemachines.handlers import HandlerError, ask_for_type
+from statemachines.suggest import listed
+from statemachines.topic import Topic, TypeBy
 
 _tuple = tuple.__new__
 
@@ -110,15 +115,43 @@ def _id_of(record: Record, topic: Topic, cluster: str, document: dict[str, Any],
 
 
 def _type_of(record: Record, topic: Topic, document: dict[str, Any], look: Look) -> str:
-    value = look(topic.type, record.headers, document)
+    by = topic.type
+    value = (
+        look(by, record.headers, document)
+        if isinstance(by, str)
+        else _made_type(by, record, topic, document, look)
+    )
     if value is None:
         if topic.type_default is not None:
             return topic.type_default
         raise FlawError(
-            f"the record is neither a CloudEvent nor has it a header or a field {shown(topic.type)} for its "
-            "type, and the topic's settings give no type_default"
+            f"the record is neither a CloudEvent nor {_lacks_type(by)}, and the topic's settings give no type_default"
         )
     return _sound("type", value, identity.TYPE_BYTES_MAX)
+
+
+def _made_type(by: TypeBy, record: Record, topic: Topic, document: dict[str, Any], look: Look) -> str | None:
+    """What several fields make together, or a function of the data; None where one of them is missing."""
+    if callable(by):
+        own = read_json(record.value or b"", "the value")
+        try:
+            return ask_for_type(
+                by, name_of(by) or "", own if topic.each is None else elements_of(own, topic)[0]
+            )
+        except HandlerError as error:
+            raise FlawError(str(error)) from None
+    parts = [(name, look(name, record.headers, document)) for name in by]
+    if any(part is None for _, part in parts):
+        return None
+    return ".".join(_sound(shown(name), part, identity.TYPE_BYTES_MAX) for name, part in parts)
+
+
+def _lacks_type(by: TypeBy) -> str:
+    if callable(by):
+        return f"does the function {name_of(by)}, which the topic's settings name as type, find one"
+    if isinstance(by, tuple):
+        return f"has it headers or fields {listed(by)} for its type"
+    return f"has it a header or a field {shown(by)} for its type"
 
 
 def _time_of(record: Record, topic: Topic, document: dict[str, Any], look: Look) -> datetime | None:

@@ -55,10 +55,10 @@ class Outgoing(NamedTuple):
 
     topic: str
     key: bytes | None
-    value: bytes
-    headers: Sequence[tuple[str, bytes]]
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes | None]]
     id: str
-    """The id of the event in it."""
+    """The id of the event in it, or what else it is called by in sentences."""
 
 
 class Receipt(NamedTuple):

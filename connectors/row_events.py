@@ -15,9 +15,10 @@ import orjson
 
 from connectors import identity
 from connectors.cloudevents import NO_KEY
+from connectors.content import written
 from connectors.decode import Decoded, decode
 from connectors.encode import STRUCTURED_HEADERS, encode_structured
-from connectors.identity import FlawError, shown, text_flaw
+from connectors.identity import FlawError, kind, shown, text_flaw
 from connectors.lookup import as_text
 from connectors.publishing import Outgoing
 from connectors.rows import Form, Row
@@ -68,9 +69,13 @@ class FileOptions:
     """None: by the name of the file, else by how it begins."""
     delimiter: str | None = None
     """Of CSV; None: the one that makes most columns of the first line."""
+    raw: bool = False
+    """Whether each row says what record it is, rather than which event; nothing else is chosen then."""
 
     def columns(self) -> list[str]:
         """The columns that CSV must have for these choices."""
+        if self.raw:
+            return []
         chosen = [self.type or TYPE_BY_DEFAULT, self.key, self.id, self.time]
         return [choice.field for choice in chosen if choice is not None and choice.field is not None]
 
@@ -102,9 +107,32 @@ class RowEvents:
         Raises:
             FlawError: the row is no event; the sentence says why.
         """
+        if self._options.raw:
+            return self._raw(row)
         if row.form == "jsonl" and "specversion" in row.fields:
             return self._as_it_is(row)
         return self._made(row)
+
+    def _raw(self, row: Row) -> Outgoing:
+        unknown = row.fields.keys() - {"value", "key", "headers"}
+        if unknown:
+            raise FlawError(
+                f"a record has value, key and headers, and no {', '.join(map(shown, sorted(unknown)))}"
+            )
+        headers = row.fields.get("headers")
+        headers = {} if headers is None else headers
+        if not isinstance(headers, dict):
+            raise FlawError(f"headers is {kind(headers)}, not an object")
+        try:
+            pairs = [(name, written(one)) for name, one in headers.items()]
+            key, value = written(row.fields.get("key")), written(row.fields.get("value"))
+        except TypeError:
+            raise FlawError("the record is nested too deep to be written") from None
+        if key is None and value is None:
+            raise FlawError(
+                "the record has neither a key nor a value, and Kafka's clients send no such record"
+            )
+        return Outgoing(self._topic, key, value, pairs, f"of line {row.line}")
 
     def _made(self, row: Row) -> Outgoing:
         options, fields = self._options, row.fields

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, MutableSequence, Sequence
 from datetime import datetime
 
 from connectors.decode import Decoded, Unreadable, decode, decode_each
+from connectors.lookup import key_of_record
 from connectors.source import Record
 from engine.arrival import Arrival
 from engine.breakers import Told
@@ -83,7 +84,7 @@ class Batch(Pausing):
         """Decode records of one partition and find the runs they are for; what cannot be read is settled here."""
         self.records += len(records)
         settings, cluster, match = topic.topic, self._cluster, self.match
-        if settings.each is not None:
+        if settings.each is not None or callable(settings.type):
             for record in records:
                 self.read_each(record, position, topic, cluster)
             return
@@ -93,7 +94,7 @@ class Batch(Pausing):
                 match(record, position, topic, decoded)
             else:
                 assert isinstance(decoded, Unreadable)
-                self.refuse_record(record, position, topic, Reason.UNREADABLE, decoded.error, decoded)
+                self._unreadable(record, position, topic, decoded)
 
     def read_each(
         self,
@@ -107,12 +108,12 @@ class Batch(Pausing):
 
         ``only`` names the pipelines that they are for; None: all that read the topic.
         """
-        events = decode_each(record, topic.topic, cluster)
+        events = self._events_in(record, position, topic, cluster)
         if not events:
             self.no_events(record, position, topic, cluster)
         for one, decoded in events:
             if isinstance(decoded, Unreadable):
-                self.refuse_record(one, position, topic, Reason.UNREADABLE, decoded.error, decoded)
+                self._unreadable(one, position, topic, decoded)
                 continue
             known = decoded.envelope.type in topic.readers
             for number, pipeline in enumerate(only if known else only[:1]):
@@ -120,6 +121,21 @@ class Batch(Pausing):
                 own = decode(one, topic.topic, cluster) if number else decoded
                 assert isinstance(own, Decoded), "decoding is pure"
                 self.match(one, position, topic, own, pipeline)
+
+    def _events_in(
+        self, record: Record, position: int | None, topic: TopicRoute, cluster: str
+    ) -> list[tuple[Record, Decoded | Unreadable]]:
+        """As ``decode_each`` has them; a function that tells their types may do whatever user code does."""
+        if not callable(topic.topic.type):
+            return decode_each(record, topic.topic, cluster)
+        struck = self._struck(position, record.offset) if self.strikes else None
+        if struck is not None:
+            return [(record, Unreadable(struck, key=key_of_record(record.key)[0]))]
+        beat = self._beat
+        beat[0], beat[1], beat[2] = position or 0, record.offset, self._at[1]
+        found = decode_each(record, topic.topic, cluster)
+        self.rest()
+        return found
 
     def match(
         self,
@@ -168,6 +184,14 @@ class Batch(Pausing):
                 self.arrivals.append(_new(Arrival, (
                     route, key, record, position, topic, decoded, own, None, digest if by_both else b""
                 )))  # fmt: skip
+
+    def _unreadable(self, record: Record, position: int | None, topic: TopicRoute, found: Unreadable) -> None:
+        if found.ignored and position is not None:
+            self.ignore_offset(record, position, topic)
+            return
+        struck_out = self._struck_out and (position, record.offset) in self._struck_out
+        reason = Reason.NEVER_RETURNED if struck_out else Reason.UNREADABLE
+        self.refuse_record(record, position, topic, reason, found.error, found)
 
     def _key_by(
         self, how: How, record: Record, position: int | None, topic: TopicRoute
@@ -343,7 +367,7 @@ class Batch(Pausing):
     def refuse_by_store(self, record: Record, position: int | None, topic: TopicRoute, error: str) -> None:
         """Settle a record that the store cannot take: every event that it holds, whichever the store meant."""
         self.records += 1
-        events = decode_each(record, topic.topic, self._cluster)
+        events = self._events_in(record, position, topic, self._cluster)
         for one, decoded in events or [(record, decode(record, topic.topic, self._cluster))]:
             self.refuse_record(one, position, topic, Reason.REFUSED_BY_STORE, error, decoded)
 

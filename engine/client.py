@@ -32,7 +32,7 @@ from engine.answered import (
 from engine.awaiting import Watch
 from engine.connections import Connections
 from engine.dispositions import Disposition
-from engine.errors import UsageError
+from engine.errors import PointsmanError, RefusedError, SchemaError, ServiceUnreachableError, UsageError
 from engine.reading import (
     AskedOfRun,
     Explanation,
@@ -65,8 +65,15 @@ __all__ = [
     "Client",
     "MissedError",
     "NotDoneError",
+    "NotFoundError",
+    "PointsmanError",
+    "RefusedError",
+    "RunView",
+    "SchemaError",
+    "ServiceUnreachableError",
     "StillWaitsError",
     "TooLateError",
+    "UsageError",
     "WaitedTooLongError",
 ]
 

@@ -306,11 +306,7 @@ class Ledger:
                 self.unknown_to(route, record, position, decoded)
             return
         if topic.topic.unknown == "ignore" and position is not None:
-            before = self._ranges.get(position)
-            first, records = (record.offset, 0) if before is None else (before.first, before.records)
-            self._ranges[position] = IgnoredRange(position, first, record.offset, records + 1)
-            for route in topic.routes:
-                self.count(route, Disposition.IGNORED)
+            self.ignore_offset(record, position, topic)
             return
         types = sorted({name for route in topic.routes for name in route.events})
         listed = ", ".join(types[:TYPES_LISTED_MAX]) + (", ..." if len(types) > TYPES_LISTED_MAX else "")
@@ -319,6 +315,14 @@ class Ledger:
             f"known are {listed}"
         )
         self.refuse_record(record, position, topic, Reason.UNKNOWN_TYPE, error, decoded)
+
+    def ignore_offset(self, record: Record, position: int, topic: TopicRoute) -> None:
+        """Settle a record that the topic's settings say to ignore, as one of a range."""
+        before = self._ranges.get(position)
+        first, records = (record.offset, 0) if before is None else (before.first, before.records)
+        self._ranges[position] = IgnoredRange(position, first, record.offset, records + 1)
+        for route in topic.routes:
+            self.count(route, Disposition.IGNORED)
 
     def unknown_to(self, route: Route, record: Record, position: int | None, decoded: Decoded) -> None:
         """Note that a pipeline does not know an event's type, though another reader of the topic does."""

@@ -68,7 +68,7 @@ def _decode_as(event: WaitingEvent, record: RawRecord, cluster: str, route: Rout
     machines = sorted(route.machines.values(), key=lambda machine: machine.version, reverse=True)
     topics = [one for machine in machines for one in machine.pipeline.read_topics if one.name == record.topic]
     for topic in topics:
-        found = decode(record, topic, cluster)
+        found = decode(record, topic.knowing(event.type), cluster)
         if isinstance(found, Decoded) and (found.envelope.id, found.envelope.type) == identity:
             return found
     # The version that it was read by is not loaded. What the settings tell beside its data is in the row; where its

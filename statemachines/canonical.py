@@ -24,11 +24,11 @@ from statemachines.events import Event, KeyBy
 from statemachines.policies import SITUATIONS, Decision, Defer, PolicyLine
 from statemachines.search import kinds_of
 from statemachines.stated import Undo, is_stated, stated_steps
-from statemachines.topic import Topic
+from statemachines.topic import Topic, TypeBy
 
 FORMAT = "pointsman.definition/1"
 
-_UNUSED: dict[str, Any] = {"each": None, "each_missing": "dead_letter"}
+_UNUSED: dict[str, Any] = {"each": None, "each_missing": "dead_letter", "tombstones": "dead_letter"}
 _ALWAYS = object()
 
 
@@ -48,7 +48,7 @@ def canonical_bytes(pipeline: Pipeline[Any]) -> bytes:
         "context": pipeline.context.__qualname__,
         "policies": policies,
         "topics": sorted(map(_topic, pipeline.read_topics), key=lambda topic: topic["name"]),
-        "events": {event.event_type(): _key(event.event_key()) for event in _events(pipeline)},
+        "events": {event.event_type(): _named(event.event_key()) for event in _events(pipeline)},
         "states": [_state(state) for state in pipeline.states],
         "starts": [
             {
@@ -62,7 +62,7 @@ def canonical_bytes(pipeline: Pipeline[Any]) -> bytes:
         "moves": [_move(move) for move in pipeline.moves],
     }
     if pipeline.keys:
-        form["keys"] = {keyed.event.event_type(): _key(keyed.by) for keyed in pipeline.keys}
+        form["keys"] = {keyed.event.event_type(): _named(keyed.by) for keyed in pipeline.keys}
     if pipeline.steps:
         form["steps"] = [step.name for step in pipeline.steps]
     compensations = {step.name: step.compensation for step in pipeline.steps}
@@ -109,11 +109,11 @@ def _microseconds(delay: timedelta | None) -> int | None:
 
 def _topic(topic: Topic) -> dict[str, Any]:
     """What was not always there is left out where it is not used, so that older forms stay as they were."""
-    form = asdict(topic)
+    form = asdict(topic) | {"type": _named(topic.type)}
     return {name: value for name, value in form.items() if value != _UNUSED.get(name, _ALWAYS)}
 
 
-def _key(by: KeyBy | None) -> Any:
+def _named(by: KeyBy | TypeBy | None) -> Any:
     """A field by its name, several as a list, a function as an object with its name."""
     if callable(by):
         return {"function": name_of(by)}

@@ -40,7 +40,7 @@ _OF_CLASSES = frozenset({"statemachines", "pydantic"})
 
 
 def code_hash(pipeline: Pipeline[Any]) -> bytes:
-    """SHA-256, as 32 bytes, over the pipeline's context, events, build functions, guards, actions and key functions."""
+    """SHA-256, as 32 bytes, over the pipeline's context, events, and all functions that are not the work of steps."""
     reading = _Reading()
     parts = [_sha(f"{role} {reading.text_of(subject)}".encode()) for role, subject in _subjects(pipeline)]
     helpers = {_sha(helper.name.encode() + b" " + helper.code) for helper in reading.reach.helpers}
@@ -63,6 +63,7 @@ def _subjects(pipeline: Pipeline[Any]) -> Iterator[tuple[str, Any]]:
     events = dict.fromkeys(event for event in classes if event is not None)
     keys = [*(event.event_key() for event in events), *(keyed.by for keyed in pipeline.keys)]
     yield from (("key", by) for by in keys if callable(by))
+    yield from (("type", topic.type) for topic in pipeline.read_topics if callable(topic.type))
     for state in pipeline.states:
         yield from (("entry", function) for function, _ in state.entries)
         yield from (("exit", function) for function, _ in state.exits)

@@ -1,8 +1,8 @@
 """Calls into user code, and what becomes of all that user code can do wrong.
 
 Whatever a handler raises, ``BaseException`` included, ends here as a ``HandlerError``; so does what it
-returns or leaves behind that cannot be. Nothing else in this package calls a guard, an action, a build or
-a key function.
+returns or leaves behind that cannot be. Nothing else in this package calls a guard, an action, a build, a
+key or a type function.
 """
 
 from __future__ import annotations
@@ -136,6 +136,17 @@ def ask_for_key(function: Callable[[Any], Any], name: str, data: dict[str, Any])
     Raises:
         HandlerError: it raised, or returned what cannot be a key.
     """
+    return _text_of(function, name, data, Reason.NO_KEY, "key")
+
+
+def ask_for_type(function: Callable[[Any], Any], name: str, data: dict[str, Any]) -> str | None:
+    """The same of the type of an event."""
+    return _text_of(function, name, data, Reason.UNREADABLE, "type")
+
+
+def _text_of(
+    function: Callable[[Any], Any], name: str, data: dict[str, Any], reason: Reason, what: str
+) -> str | None:
     try:
         found = function(data)
         if isinstance(found, str):
@@ -143,11 +154,11 @@ def ask_for_key(function: Callable[[Any], Any], name: str, data: dict[str, Any])
         if isinstance(found, int) and not isinstance(found, bool):
             return int.__repr__(found)
     except BaseException as error:  # noqa: BLE001 - whatever user code raises ends here
-        raise HandlerError(Reason.NO_KEY, describe(error, name), name, error) from None
+        raise HandlerError(reason, describe(error, name), name, error) from None
     if found is None:
         return None
-    message = f"{name} returned {type(found).__name__}; a key is text or a whole number, or None where there is none"
-    raise HandlerError(Reason.NO_KEY, printable(message), name)
+    message = f"{name} returned {type(found).__name__}; a {what} is text or a whole number, or None where there is none"
+    raise HandlerError(reason, printable(message), name)
 
 
 def answer(output: Callable[[Any, Any], Any], context: Context, event: Event) -> Any:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Self
 
 Policy = Literal["dead_letter", "ignore"]
+TypeBy = str | tuple[str, ...] | Callable[[dict[str, Any]], str | int | None]
+"""What names the type of an event: a header or a field, several of them, or a function of the data."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,10 +20,13 @@ class Topic:
     CloudEvents carry their own and need no settings. ``type``, ``id``, ``key`` and ``time`` each name a
     header or a field of the record (``a.b`` for a field within a field); a header is preferred. Where a record holds
     several events, they name a field of the element or a header, and the field is preferred.
+
+    ``type`` may also be several of those in a tuple, whose texts are joined by ``.``; or a pure function of the data,
+    of the element's where there are several, that returns the type, or None where there is none.
     """
 
     name: str
-    type: str = "type"
+    type: TypeBy = "type"
     type_default: str | None = None
     """The type of records that carry none."""
     id: str | None = None
@@ -31,6 +37,8 @@ class Topic:
     """None: Kafka's time."""
     unknown: Policy = "dead_letter"
     """What becomes of a record whose type no pipeline that reads the topic knows."""
+    tombstones: Policy = "dead_letter"
+    """What becomes of a record that has no value, and is no CloudEvent in binary mode."""
     dead_letters: str | None = None
     """The topic for dead letters; None: ``<name>.dead-letters``."""
     each: str | None = None
@@ -42,6 +50,10 @@ class Topic:
     def dead_letter_topic(self) -> str:
         """Where dead letters of this topic are published."""
         return self.dead_letters or f"{self.name}.dead-letters"
+
+    def knowing(self, event_type: str) -> Self:
+        """The same for an event whose type is known, so that no function is asked for it."""
+        return replace(self, type="", type_default=event_type) if callable(self.type) else self
 
 
 NO_TOPIC = Topic("")

@@ -21,7 +21,7 @@ from statemachines.checks import (
     timers,
 )
 from statemachines.checks.comparing import are_equal
-from statemachines.definition import Pipeline, Topic
+from statemachines.definition import Pipeline, Topic, name_of
 from statemachines.mistakes import DefinitionError, Mistake
 
 _CHECKS = (
@@ -115,5 +115,11 @@ def _differences(topic: Topic, other: Topic) -> tuple[str, str]:
     names = [
         one.name for one in fields(Topic) if not are_equal(getattr(other, one.name), getattr(topic, one.name))
     ]
-    here, there = (", ".join(f"{name}={getattr(one, name)!r}" for name in names) for one in (topic, other))
+    here, there = (
+        ", ".join(f"{name}={_shown(getattr(one, name))}" for name in names) for one in (topic, other)
+    )
     return here, there
+
+
+def _shown(setting: object) -> str:
+    return str(name_of(setting)) if callable(setting) else repr(setting)

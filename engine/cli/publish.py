@@ -93,6 +93,15 @@ def publish(
     delimiter: Annotated[
         str | None, typer.Option("--delimiter", metavar="LETTER", help="Of CSV. \\[default: found out]")
     ] = None,
+    raw: Annotated[
+        bool,
+        typer.Option(
+            "--raw",
+            help="Each line says what record it is, and not which event: "
+            '{"value": ..., "key": ..., "headers": {...}}. Text is taken as it is, all else as JSON; without a value '
+            "the record has none.",
+        ),
+    ] = False,
     kafka: Kafka = None,
     json: Json = False,
 ) -> int:
@@ -118,14 +127,17 @@ def publish(
         raise UsageError("--source is empty; to have the default, leave it out.")
     if delimiter is not None and format == "jsonl":
         raise UsageError("--delimiter is of CSV, and not of --format jsonl.")
+    if raw and (format == "csv" or any(one is not None for one in (type, key, id, time, source, delimiter))):
+        raise UsageError("--raw takes records as they are, from JSON lines: there is nothing else to choose.")
     options = FileOptions(
         type=_choice("--type", type),
         key=_choice("--key", key),
         id=_choice("--id", id),
         time=_choice("--time", time),
         source=source,
-        form="csv" if format == "csv" else "jsonl" if format == "jsonl" else None,
+        form="csv" if format == "csv" else "jsonl" if format == "jsonl" or raw else None,
         delimiter=delimiter,
+        raw=raw,
     )
     settings = Settings.resolve({"kafka": kafka}, os.environ)
     broker = settings.kafka
@@ -138,7 +150,7 @@ def publish(
     if json:
         print_json({"topic": topic, "file": file, **_report_json(report)})
     else:
-        _say(report, topic, again_by=None if file != STANDARD_INPUT or source else report.source)
+        _say(report, topic, again_by=None if file != STANDARD_INPUT or source else report.source, raw=raw)
     return _exit_code(report)
 
 
@@ -322,11 +334,10 @@ def _report_json(report: PublishedReport) -> dict[str, object]:
     }
 
 
-def _say(report: PublishedReport, topic: str, again_by: str | None) -> None:
+def _say(report: PublishedReport, topic: str, again_by: str | None, *, raw: bool) -> None:
     """Say what became of it; ``again_by`` is the source without which it would be other events the next time."""
-    say(
-        f"{counted(report.confirmed, 'event')} confirmed on {topic}, {counted(report.refused, 'row')} refused."
-    )
+    what = counted(report.confirmed, "record" if raw else "event")
+    say(f"{what} confirmed on {topic}, {counted(report.refused, 'row')} refused.")
     if report.failure is not None:
         note(str(report.failure))
     if report.unconfirmed:
@@ -334,7 +345,7 @@ def _say(report: PublishedReport, topic: str, again_by: str | None) -> None:
             f"Of {report.unconfirmed:,} it is not known whether they arrived, the first being "
             f"{report.unconfirmed_from}."
         )
-    if report.failure is None and not report.refused:
+    if raw or (report.failure is None and not report.refused):
         return
     if again_by is not None:
         apart = (

@@ -154,7 +154,8 @@ def _oddities(order: str, now: datetime) -> Iterator[Post]:
         yield Post(0.1, _raw(order, "unsigned", "parcel.delivered", unsigned, now), UNDER_WAY)
     elif order == TORN:
         whole = _record(orders.ParcelDelivered(order_id=order, signed_by="?"), "torn", now)
-        yield Post(0.2, whole._replace(value=whole.value[: len(whole.value) // 2]))
+        value = whole.value or b""
+        yield Post(0.2, whole._replace(value=value[: len(value) // 2]))
     elif order == TOO_LATE:
         late = orders.OrderCancelled(order_id=order, why="never mind")
         yield Post(0.1, _record(late, "cancelled", now), UNDER_WAY)

@@ -13,6 +13,7 @@ from connectors.decode import Decoded, Unreadable, decode
 from connectors.source import RawRecord
 from engine.store.connecting import Connection
 from engine.store.queries import load
+from statemachines.outcome import Reason
 from statemachines.search import WORDS, Kind
 from statemachines.topic import Topic
 
@@ -75,6 +76,13 @@ class Catalog:
         settings = [d.topics[place.topic] for d in self.definitions.values() if place.topic in d.topics]
         return any(topic.each is not None for topic in settings)
 
+    def ignored_of(self, topic: str) -> list[Reason]:
+        """Why records of a topic may have been ignored as ranges, by any settings that it was ever read by."""
+        settings = [d.topics[topic] for d in self.definitions.values() if topic in d.topics]
+        said = {Reason.UNKNOWN_TYPE: "unknown", Reason.NO_EVENTS: "tombstones"}
+        found = [why for why, name in said.items() if any(getattr(one, name) == "ignore" for one in settings)]
+        return found or [Reason.UNKNOWN_TYPE]
+
     def decode(
         self,
         record: RawRecord,
@@ -92,7 +100,8 @@ class Catalog:
         place = self.positions.get(position or 0)
         likeliest: Decoded | None = None
         for topic in self._settings(record.topic, definition, at):
-            found = decode(record, topic, place.cluster if place else "")
+            settings = topic if event is None else topic.knowing(event[1])
+            found = decode(record, settings, place.cluster if place else "")
             if isinstance(found, Unreadable):
                 continue
             if event is None or (found.envelope.id, found.envelope.type) == event:
@@ -150,11 +159,23 @@ def _topics(structure: bytes) -> dict[str, Topic]:
     try:
         listed: list[dict[str, Any]] = orjson.loads(structure)["topics"]
         topics = [
-            Topic(**{name: value for name, value in one.items() if name in _TOPIC_FIELDS}) for one in listed
+            Topic(**{name: _setting(value) for name, value in one.items() if name in _TOPIC_FIELDS})
+            for one in listed
         ]
     except (ValueError, KeyError, TypeError, AttributeError):
         return {}
     return {topic.name: topic for topic in topics}
+
+
+def _setting(value: Any) -> Any:
+    """Several fields are a tuple again; a function is known by its name alone."""
+    if isinstance(value, list):
+        return tuple(value)
+    return _says_nothing if isinstance(value, dict) else value
+
+
+def _says_nothing(_data: dict[str, Any]) -> None:
+    """Instead of a function that says of which type events are: nobody has loaded it here."""
 
 
 def _searchable(structure: bytes) -> dict[str, Kind]:

@@ -60,9 +60,10 @@ async def ask_edit(
         view.topic, view.partition or 0, view.offset or 0, view.time, view.key, view.value, view.headers
     )
     catalog = await load_catalog(connection, namespace)
+    event = letter.letter.event_id or "", letter.letter.type or ""
 
     def read(one: RawRecord) -> Decoded | None:
-        found = decode(one, NO_TOPIC, "") if position is None else catalog.decode(one, position)
+        found = decode(one, NO_TOPIC, "") if position is None else catalog.decode(one, position, event=event)
         return found if isinstance(found, Decoded) else None
 
     before = None if catalog.holds_several(position) else read(record)

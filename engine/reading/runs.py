@@ -88,6 +88,11 @@ class RunView:
     stuck: StuckView | None = None
     """The failure of a step, or of a compensation, that holds it."""
 
+    @property
+    def output(self) -> Any:
+        """What the final state that ended it has said, as a JSON value; None as long as it goes on."""
+        return self.memory.output
+
     def as_json(self) -> dict[str, Any]:
         """The documented fields."""
         return {
@@ -104,7 +109,7 @@ class RunView:
             "held": self.held,
             "waiting": self.waiting,
             "next": None if not self.memory.due else self.memory.due[0].as_json(),
-            "output": self.memory.output,
+            "output": self.output,
             "attributes": self.attributes,
             "stuck": None if self.stuck is None else self.stuck.as_json(),
         }

@@ -91,6 +91,11 @@ def _type(event: type[Event], claimed: dict[str, type[Event]]) -> Iterator[Mista
         cure = (
             f"Write '{prefix}.*' for {prefix!r} and all types below it, '*' for all types, or no '*' at all"
         )
+        if not prefix[-1].isalnum():
+            cure = (
+                "A pattern stands for whole parts between dots: name each of the types; or have the topic make such "
+                "types, with Topic(type=...) and several fields or a function, and write '*' behind a dot"
+            )
         yield Mistake(message, cure, place, event=event_type)
         return
     if is_from_inside(event_type) and not is_pattern(event_type):

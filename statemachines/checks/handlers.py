@@ -1,4 +1,4 @@
-"""Mistakes with guards, actions, build and key functions: all are plain functions, called with fixed arguments."""
+"""Mistakes with guards, actions, and functions of other roles: all are plain, and called with fixed arguments."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from statemachines.checks.events import classes
+from statemachines.checks.settings import are_topics
 from statemachines.definition import Pipeline, name_of
 from statemachines.mistakes import Mistake
 from statemachines.places import Place
@@ -56,7 +57,7 @@ def _handlers(pipeline: Pipeline[Any]) -> Iterator[_Handler]:
             yield _Handler(move.action, "action", both, 2, move.source, event, move.place)
         if callable(move.delay):
             yield _Handler(move.delay, "delay", "(context)", 1, move.source, None, move.place)
-    yield from _key_functions(pipeline)
+    yield from _of_data(pipeline)
     for state in pipeline.states:
         for function, place in state.entries:
             yield _Handler(function, "entry action", both, 2, state.name, None, place)
@@ -68,13 +69,16 @@ def _handlers(pipeline: Pipeline[Any]) -> Iterator[_Handler]:
             yield _Handler(state.beginning.action, "action", both, 2, state.name, None, state.beginning.place)
 
 
-def _key_functions(pipeline: Pipeline[Any]) -> Iterator[_Handler]:
+def _of_data(pipeline: Pipeline[Any]) -> Iterator[_Handler]:
     given = [(event, event.event_key(), event.event_place()) for event in classes(pipeline)]
     given += [(keyed.event, keyed.by, keyed.place) for keyed in pipeline.keys]
     for event, by, place in given:
         if callable(by):
             event_type = getattr(event, "__event_type__", None)
             yield _Handler(by, "key function", "(data)", 1, None, event_type, place)
+    for topic in pipeline.read_topics if are_topics(pipeline.topics) else ():
+        if callable(topic.type):
+            yield _Handler(topic.type, "type function", "(data)", 1, None, None, pipeline.place)
 
 
 def _shape(handler: _Handler) -> Iterator[Mistake]:

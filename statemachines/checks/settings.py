@@ -98,7 +98,7 @@ def _topic(pipeline: Pipeline[Any], topic: Topic) -> Iterator[Mistake]:
     if wrong is not None:
         message = f"the dead-letter topic {dead!r} of {topic.name!r} {wrong}"
         yield Mistake(message, "Name another one with Topic(..., dead_letters=...)", pipeline.place)
-    for policy in ("unknown", "each_missing"):
+    for policy in ("unknown", "tombstones", "each_missing"):
         yield from _policy(pipeline, policy, getattr(topic, policy), f" of topic {topic.name!r}")
     if topic.each is None and not are_equal(topic.each_missing, "dead_letter"):
         message = f"each_missing={topic.each_missing!r} of topic {topic.name!r} says nothing without each"
@@ -106,14 +106,33 @@ def _topic(pipeline: Pipeline[Any], topic: Topic) -> Iterator[Mistake]:
     if topic.type_default is not None and wrong_with_type(topic.type_default) is not None:
         message = f"type_default={topic.type_default!r} of topic {topic.name!r} is no event type"
         yield Mistake(message, "Name the type of records that carry none", pipeline.place)
-    for setting in ("type", "id", "key", "time", "each"):
+    for setting in ("id", "key", "time", "each"):
         given = getattr(topic, setting)
-        if given is None and setting != "type":
-            continue
-        if not is_storable(given) or not given:
+        if given is not None and not _names_one(given):
             no = "no field" if setting == "each" else "no header and no field"
             message = f"{setting}={given!r} of topic {topic.name!r} names {no}"
             yield Mistake(message, "Name one, or leave the setting out", pipeline.place)
+    yield from _type(pipeline, topic)
+
+
+def _type(pipeline: Pipeline[Any], topic: Topic) -> Iterator[Mistake]:
+    by: Any = topic.type
+    if callable(by):
+        return  # as a function it is looked at with the others
+    names = by if isinstance(by, tuple) else (by,)
+    if not names or not all(map(_names_one, names)):
+        message = f"type={by!r} of topic {topic.name!r} names no header and no field"
+        cure = "Name one, several in a tuple, or a function of the data; or leave the setting out"
+        yield Mistake(message, cure, pipeline.place)
+        return
+    for name in dict.fromkeys(names):
+        if names.count(name) > 1:
+            message = f"type={by!r} of topic {topic.name!r} names {name!r} twice"
+            yield Mistake(message, "Name it once", pipeline.place)
+
+
+def _names_one(given: object) -> bool:
+    return is_storable(given) and bool(given)
 
 
 def _read_back(pipeline: Pipeline[Any], read: Sequence[Topic]) -> Iterator[Mistake]:

@@ -73,3 +73,25 @@ async def test_rows_that_were_refused_can_be_mended_and_published_with_the_other
     assert pointsman("publish", name, "-", "--source", source, input=lines(3), on=on).code == 0
     found = await arrived(kafka, name, 5)
     assert (len(found), len(set(found))) == (5, 3)
+
+
+async def test_records_are_published_as_they_are(kafka: Kafka, topic: TopicFactory) -> None:
+    name, on = await topic("orders"), {"KAFKA": kafka.bootstrap}
+    records: list[dict[str, object]] = [
+        {"value": {"op": "c"}, "key": {"id": 1}, "headers": {"type": "row", "none": None}},
+        {"key": {"id": 1}},
+        {"value": "no JSON", "key": "k"},
+    ]
+    given = "".join(f"{json.dumps(one)}\n" for one in records)
+    done = pointsman("publish", name, "-", "--raw", input=given, on=on)
+    assert (done.code, done.out, done.err) == (0, f"3 records confirmed on {name}, 0 rows refused.\n", "")
+    found = await read_all(kafka.bootstrap, name)
+    assert sorted((one.key, one.value or b"", tuple(one.headers)) for one in found) == [
+        (b"k", b"no JSON", ()),
+        (b'{"id":1}', b"", ()),
+        (b'{"id":1}', b'{"op":"c"}', (("type", b"row"), ("none", None))),
+    ]
+    assert None in [one.value for one in found]
+    refused = pointsman("publish", name, "-", "--raw", "--key", "id", input=given, on=on)
+    assert refused.code == 2
+    assert "--raw takes records as they are" in refused.err

@@ -328,6 +328,39 @@ async def test_ignored_ranges_answer_by_offset(database: Database, reader: Conne
     assert "Nothing is recorded of an event with the id 'rain'" in unknown.notes[0]
 
 
+async def test_a_tombstone_that_is_ignored_answers_by_offset_also_after_it_was_a_dead_letter(
+    database: Database, reader: Connection
+) -> None:
+    async def told(offset: int) -> Answer:
+        [answer] = (await explain(reader, "default", topic="orders", partition=0, offset=offset)).answers
+        return answer
+
+    async with feed(database, shop(topic=Topic("orders"))) as feeding:
+        await feeding.records(raw(None))
+    assert (await told(0)).current.reason == "unreadable"
+    ignoring = shop(version=2, topic=Topic("orders", tombstones="ignore"))
+    async with feed(database, ignoring) as feeding:
+        await feeding.records(PLACED, raw(None), raw(None), PAID)
+        await feeding.redrive(1, why="version 2 ignores them")
+    assert await list_dead_letters(reader, "default", status="open") == []
+    answer = await told(2)
+    assert (answer.current.disposition, answer.current.reason) == ("ignored", "no events")
+    assert answer.current.sentence == (
+        "It was ignored: it has no value, and the topic's settings say to ignore such records. They are kept as ranges "
+        "of offsets, without their ids: this one is of 2 to 3, 2 records."
+    )
+    redriven = await told(0)
+    assert redriven.current.disposition == "ignored"
+    assert [one.disposition for one in redriven.earlier] == ["dead-lettered"]
+    both = shop(version=3, topic=Topic("orders", tombstones="ignore", unknown="ignore"))
+    async with feed(database, both) as feeding:
+        await feeding.records(raw(None))
+    later = (await told(5)).current
+    assert later.reason == "unknown type or no events"
+    assert "no pipeline that reads orders (shop) knew its type, or it has no value, and" in later.sentence
+    assert (await verify(reader, "default")).is_clean
+
+
 async def test_an_event_without_a_key_says_that_there_is_no_order_to_keep(
     database: Database, reader: Connection
 ) -> None:

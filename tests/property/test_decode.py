@@ -82,6 +82,7 @@ topics = st.builds(
     id=st.one_of(st.none(), names),
     key=st.one_of(st.none(), names),
     time=st.one_of(st.none(), names),
+    tombstones=st.sampled_from(["dead_letter", "ignore"]),
 )
 records = st.builds(
     RawRecord,

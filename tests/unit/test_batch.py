@@ -220,6 +220,25 @@ def test_records_that_nobody_knows_are_one_range_however_they_are_read() -> None
     assert batch.counts[("sums", Disposition.IGNORED)] == 9
 
 
+def test_tombstones_that_a_topic_ignores_are_ranges_also_among_records_with_several_events() -> None:
+    for each in (None, "items"):
+        pipeline = sums()
+        pipeline.topics = [Topic("numbers", tombstones="ignore", each=each)]
+        topic = route(pipeline)
+        begun = b'{"type": "begun"}' if each is None else b'{"items": [{"type": "begun"}]}'
+        given = [
+            RawRecord("numbers", 0, at, 1_000, b"k", value, ())
+            for at, value in enumerate([None, None, begun, None, b"5"])
+        ]
+        batch = Batch(NOW, itertools.count(1), "here", [0, 0, 0, 0])
+        batch.read(given, 1, topic)
+        batch.meet(batch.arrivals)
+        batch.finish()
+        assert batch.commit.ranges == [IgnoredRange(1, 0, 1, 2), IgnoredRange(1, 3, 3, 1)]
+        assert [one.offset for one in batch.commit.dead_letters] == [4]
+        assert batch.counts[("sums", Disposition.IGNORED)] == 3
+
+
 def test_what_was_made_of_events_weighs_as_much_as_is_written() -> None:
     topic = route(sums())
     batch = Batch(NOW, itertools.count(1), "c", [0] * 4)

@@ -394,7 +394,8 @@ def test_settings_of_topics_that_came_later_stand_in_the_form_where_they_are_use
         return topics[0]
 
     plain = form(Topic("s3"))
-    assert not plain.keys() & {"each", "each_missing"}
+    assert not plain.keys() & {"each", "each_missing", "tombstones"}
+    assert form(Topic("s3", tombstones="ignore")) == {**plain, "tombstones": "ignore"}
     assert form(Topic("s3", each="Records")) == {**plain, "each": "Records"}
     assert form(Topic("s3", each="Records", each_missing="ignore")) == {
         **plain, "each": "Records", "each_missing": "ignore",

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
+from connectors.decode import decode_each
+from connectors.decoded import Unreadable
 from statemachines.definition import Topic
 from statemachines.events import Envelope
-from tests.records import event, read, refusal
+from tests.records import binary_headers, event, read, record, refusal
 
 KAFKA_TIME = datetime(2024, 5, 1, 12, 51, 30, 123_000, tzinfo=UTC)
 
@@ -126,7 +128,19 @@ def test_keys() -> None:
 def test_a_tombstone_is_refused(value: bytes | None) -> None:
     found = refusal(value)
     assert "tombstone" in found.error
-    assert found.key == "order-1"
+    assert (found.key, found.ignored) == ("order-1", False)
+    assert refusal(value, topic=Topic("orders", tombstones="ignore")).ignored
+    [(_, held)] = decode_each(record(value), Topic("orders", each="items", tombstones="ignore"), "c1")
+    assert isinstance(held, Unreadable)
+    assert held.ignored
+
+
+def test_what_has_a_value_or_says_what_it_is_in_its_headers_is_no_tombstone() -> None:
+    topic = Topic("orders", tombstones="ignore")
+    assert not refusal(b"null", topic=topic).ignored
+    assert not refusal(b" ", topic=topic).ignored
+    assert event(None, *binary_headers(), topic=topic).data is None
+    assert not refusal(None, *binary_headers(specversion=b"0.3"), topic=topic).ignored
 
 
 @pytest.mark.parametrize(

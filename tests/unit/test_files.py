@@ -29,6 +29,7 @@ from connectors.publishing import Outgoing, Receipt, Sent
 from connectors.source import RawRecord
 from statemachines.definition import Topic
 
+RAW = FileOptions(form="jsonl", raw=True)
 LOG = (
     "case:concept:name,concept:name,time:timestamp\n"
     "case-1,Confirmation of receipt,2011-10-11 13:45:40.276000+02:00\n"
@@ -123,6 +124,31 @@ async def test_rows_of_csv_become_events_with_type_key_and_time_of_their_columns
     assert [record.key for record in done.broker.taken] == [b"case-1", b"case-1"]
 
 
+async def test_raw_rows_say_which_records_they_are() -> None:
+    lines = (
+        b'{"value": {"op": "d", "n": 1}, "key": {"id": 3}, "headers": {"a": "b", "n": [1], "none": null}}\n'
+        b'{"value": "as it is", "key": "k"}\n'
+        b'{"key": "k"}\n'
+        b'{"value": 5, "specversion": "1.0"}\n{"headers": {}}\n{"value": 5, "headers": []}\n[]\n'
+    )
+    deep = b'{"value": ' + b"[" * 500 + b"]" * 500 + b"}\n"
+    done = await publish(lines + deep, "records.txt", RAW)
+    assert [(one.key, one.value, list(one.headers)) for one in done.broker.taken] == [
+        (b'{"id":3}', b'{"op":"d","n":1}', [("a", b"b"), ("n", b"[1]"), ("none", None)]),
+        (b"k", b"as it is", []),
+        (b"k", None, []),
+    ]
+    assert [one.place for one in done.refused] == [f"records.txt:{line}" for line in (4, 5, 6, 7, 8)]
+    assert [one.error.partition(",")[0] for one in done.refused] == [
+        "a record has value",
+        "the record has neither a key nor a value",
+        "headers is an array",
+        "the line is an array",
+        "the record is nested too deep to be written",
+    ]
+    assert done.report.source is None
+
+
 async def test_values_can_be_given_for_all_rows() -> None:
     options = FileOptions(type=Choice.parse("=order.placed"), key=Choice.parse("=one"), id=Choice.parse("no"))
     done = await publish('{"no": 17}\n{"no": "b"}\n', "orders.jsonl", options)
@@ -143,7 +169,7 @@ def test_a_choice_needs_a_name_or_a_value() -> None:
 async def test_the_data_of_a_json_line_is_the_line_as_it_is() -> None:
     number = "1" * 300
     done = await publish(f'{{"type": "t", "big": {number}, "big2" : 1.10}}\n', "a.jsonl")
-    assert f'{{"type": "t", "big": {number}, "big2" : 1.10}}'.encode() in done.broker.taken[0].value
+    assert f'{{"type": "t", "big": {number}, "big2" : 1.10}}'.encode() in (done.broker.taken[0].value or b"")
 
 
 async def test_publishing_again_gives_the_same_ids_also_when_rows_were_taken_out_or_mended() -> None:

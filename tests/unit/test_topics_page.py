@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import sys
+import types
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import orjson
+import pytest
 
 import connectors
 from connectors.elements import ELEMENTS_MAX, INDEX_HEADER
 from connectors.source import RawRecord
 from engine.batch import Batch
 from engine.routing import Loaded, make_routes
+from engine.store.values import IgnoredRange
 from statemachines.machine import compile_pipeline
 from statemachines.run import Run
 from statemachines.topic import Topic
@@ -27,12 +31,18 @@ SAMPLES = Path(__file__).parents[1] / "samples"
 TEXT = Path(connectors.__file__).with_name("README.md").read_text("utf-8")
 
 
-def follow(example: int, topic_name: str, records: list[RawRecord]) -> tuple[Batch, dict[str, Run]]:
-    """What the pipeline of an example on the page makes of these; the batch, and the runs by their keys."""
+def example(number: int) -> dict[str, Any]:
+    """The names that an example on the page defines."""
     names: dict[str, Any] = {"__name__": "followed"}
-    exec(compile(blocks(TEXT, "python")[example], "connectors/README.md", "exec"), names)
-    assert find_mistakes(names["flow"]) == []
-    topic = make_routes([Loaded(compile_pipeline(names["flow"]), 1, 1)], {})[topic_name]
+    exec(compile(blocks(TEXT, "python")[number], "connectors/README.md", "exec"), names)
+    return names
+
+
+def follow(number: int, topic_name: str, records: list[RawRecord]) -> tuple[Batch, dict[str, Run]]:
+    """What the pipeline of an example on the page makes of these; the batch, and the runs by their keys."""
+    flow = example(number)["flow"]
+    assert find_mistakes(flow) == []
+    topic = make_routes([Loaded(compile_pipeline(flow), 1, 1)], {})[topic_name]
     batch = Batch(datetime(2026, 3, 1, tzinfo=UTC), itertools.count(1), "here", [0, 0, 0, 0])
     batch.read([one._replace(offset=offset) for offset, one in enumerate(records)], 1, topic)
     batch.meet(batch.arrivals)
@@ -46,8 +56,11 @@ def sample(name: str, topic: str) -> RawRecord:
 
 
 def test_the_example_follows_a_notification_out_of_what_aws_tests_its_own_with() -> None:
-    batch, runs = follow(0, "s3", [sample("s3/put.json", "s3")])
-    assert {key: run.configuration for key, run in runs.items()} == {"Happy Face.jpg": "there"}
+    sent_by_aws = sample("s3/put.json", "s3")
+    # Theirs is no sequencer.
+    put_ = sent_by_aws._replace(value=(sent_by_aws.value or b"").replace(b"Happy Sequencer", b"0055AED6DC"))
+    batch, runs = follow(0, "s3", [put_])
+    assert {key: run.configuration for key, run in runs.items()} == {"sourcebucket/Happy Face.jpg": "there"}
     assert (batch.commit.dead_letters, batch.commit.noted) == ([], [])
 
 
@@ -69,7 +82,12 @@ def test_the_example_follows_a_row_by_what_debezium_publishes_of_it_also_twice()
     assert batch.commit.dead_letters == []
     emptied = deleted._replace(value=(deleted.value or b"").replace(b'"op": "d"', b'"op": "t"'))
     batch, _ = follow(1, topic, [emptied, raw(None, topic=topic)])
-    assert [(one.offset, one.reason) for one in batch.commit.dead_letters] == [(1, "unreadable")]
+    assert (batch.commit.dead_letters, batch.commit.ranges) == ([], [IgnoredRange(1, 0, 1, 2)])
+
+
+def configurations(runs: dict[str, Run]) -> dict[str, str]:
+    """By the keys of objects, all of one bucket."""
+    return {key.removeprefix("amzn-s3-demo-bucket/"): run.configuration for key, run in runs.items()}
 
 
 def test_the_example_follows_what_s3_sends() -> None:
@@ -79,13 +97,53 @@ def test_the_example_follows_what_s3_sends() -> None:
         sent(put("a+b%C3%A4.jpg", "01"), removed("c.jpg", "04")),
     ]
     batch, runs = follow(0, "s3", records)
-    assert {key: run.configuration for key, run in runs.items()} == {"a bä.jpg": "there", "c.jpg": "gone"}
+    assert configurations(runs) == {"a bä.jpg": "there", "c.jpg": "gone"}
     assert batch.commit.dead_letters == []
     assert [(one.offset, one.reason) for one in batch.commit.noted] == [
         (0, "no events"),
         (1, "unknown type"),
         (2, "seen before"),
     ]
+
+
+def test_the_example_follows_all_that_becomes_of_objects_by_whichever_name() -> None:
+    made = ("Put", "Post", "Copy", "CompleteMultipartUpload")
+    ends = ("ObjectRemoved:Delete", "ObjectRemoved:DeleteMarkerCreated", "LifecycleExpiration:Delete")
+    for prefix in ("", "s3:"):
+        created = [put(one, "01", name=f"{prefix}ObjectCreated:{one}") for one in made]
+        batch, runs = follow(0, "s3", [sent(*created)])
+        assert (batch.commit.dead_letters, configurations(runs)) == ([], dict.fromkeys(made, "there"))
+        removed_ = [put(one, "02", name=prefix + one) for one in ends]
+        batch, runs = follow(0, "s3", [sent(*(put(one, "01") for one in ends), *removed_)])
+        assert (batch.commit.dead_letters, configurations(runs)) == ([], dict.fromkeys(ends, "gone"))
+
+
+def test_the_example_goes_by_the_order_in_which_s3_did_things() -> None:
+    late = [put("late.txt", "09", size=9), put("late.txt", "08", size=8)]
+    again = [put("re.txt", "01"), removed("re.txt", "02"), put("re.txt", "01F"), put("re.txt", "03", size=3)]
+    early = [removed("early.txt", "05"), put("early.txt", "04")]
+    other = put("late.txt", "01", size=1)
+    other["s3"]["bucket"]["name"] = "other"
+    batch, runs = follow(0, "s3", [sent(*late), sent(*again), sent(*early, other)])
+    assert batch.commit.dead_letters == []
+    assert configurations(runs) == {
+        "late.txt": "there", "re.txt": "there", "early.txt": "gone", "other/late.txt": "there",
+    }  # fmt: skip
+    sizes = {key.rpartition("/")[2]: orjson.loads(run.context)["size"] for key, run in runs.items()}
+    assert sizes["re.txt"] == 3
+    assert orjson.loads(runs["amzn-s3-demo-bucket/late.txt"].context) == {"size": 9}
+    assert runs["amzn-s3-demo-bucket/re.txt"].generation == 1
+    assert [one.reason for one in batch.commit.noted] == ["older than what was applied"] * 2
+
+
+def test_the_tests_that_it_shows_are_of_its_example_and_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = types.ModuleType("objects")
+    vars(module).update(example(0))
+    monkeypatch.setitem(sys.modules, "objects", module)
+    tests = {name: one for name, one in example(2).items() if name.startswith("test_")}
+    assert len(tests) == 2
+    for test in tests.values():
+        test()
 
 
 def test_the_table_has_every_setting_and_the_limit_is_the_real_one() -> None:

@@ -95,6 +95,7 @@ def test_a_policy_is_one_of_the_known_words(setting: str) -> None:
             f"the dead-letter topic '{LONG}.dead-letters' of '{LONG}' is 253 characters long, of 249 allowed",
         ),
         ([Topic("a", unknown="ignor")], "unknown='ignor' of topic 'a' is no policy"),  # type: ignore[arg-type]  # the mistake
+        ([Topic("a", tombstones="event")], "tombstones='event' of topic 'a' is no policy"),  # type: ignore[arg-type]  # the mistake
         ([Topic("a", dead_letters="b"), "b"], "pipeline 'right' reads 'b', to which its own dead letters go"),
         ([Topic("a", key="")], "key='' of topic 'a' names no header and no field"),
         ([Topic("a", type_default="")], "type_default='' of topic 'a' is no event type"),

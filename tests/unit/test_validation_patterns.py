@@ -48,6 +48,13 @@ def test_an_asterisk_elsewhere_is_a_mistake(kind: str, prefix: str) -> None:
     )
 
 
+@pytest.mark.parametrize("kind", ["ObjectCreated:*", "order-*", "a.b/*"])
+def test_where_no_dot_tells_parts_apart_no_pattern_is_offered(kind: str) -> None:
+    mistake = the_mistake(taking(Event.named(kind)))
+    assert mistake.message.endswith("has a '*' where none may be")
+    assert mistake.cure.startswith("A pattern stands for whole parts between dots: name each of the types;")
+
+
 def test_a_pattern_starts_no_run() -> None:
     flow = right()
     flow.start(AnyOrder, build)

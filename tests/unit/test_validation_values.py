@@ -65,7 +65,8 @@ def test_a_field_of_a_topic_is_a_text_that_can_be_written(setting: str) -> None:
     settings: Any = {setting: LONE}
     mistake = the_mistake(right(topics=[Topic("t", **settings)]))
     assert mistake.message.startswith(f"{setting}={LONE!r} of topic 't' names no ")
-    assert mistake.cure == "Name one, or leave the setting out"
+    assert mistake.cure.startswith("Name one, ")
+    assert mistake.cure.endswith("or leave the setting out")
 
 
 @pytest.mark.parametrize("given", [set(), [], 0])

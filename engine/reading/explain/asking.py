@@ -263,7 +263,7 @@ def _envelope(records: Records, catalog: Catalog) -> Envelope | None:
         )
         if place is None and letter.reason != Reason.REFUSED_BY_BROKER:
             return _in(record)
-        decoded = catalog.decode(record, letter.position)
+        decoded = catalog.decode(record, letter.position, event=(letter.event_id or "", letter.type or ""))
         return None if decoded is None else decoded.envelope
     return None
 

@@ -295,7 +295,7 @@ class Rerun:
         topics = [one for machine in ordered for one in machine.pipeline.read_topics if one.name == name]
         if in_force is not None and version > self._given[0].version:
             # A later version decided, which is not given: its settings came from outside of what is.
-            topics.insert(0, in_force.topics[name])
+            topics.insert(0, in_force.topics[name].knowing(row.type))
         return list(dict.fromkeys(topics))
 
     def _decode(

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from statemachines import Event, Pipeline, in_state
+from statemachines.outcome import Reason
+from statemachines.testkit import given
 from statemachines.validation import find_mistakes
 from tests.unit.charted import (
     Said,
@@ -17,6 +19,7 @@ from tests.unit.charted import (
 )
 from tests.unit.mistaken import (
     Asked,
+    Begun,
     Empty,
     Ended,
     Flow,
@@ -76,6 +79,42 @@ def test_a_guard_that_cannot_fail_breaks_no_circle() -> None:
     flow = nested()
     state_of(flow, "first").always(to="first", when=in_state("box"))
     assert any("in a circle" in one.message for one in find_mistakes(flow))
+
+
+def finishing(again: str = "box") -> Flow:
+    """``nested``, where ``box`` is done at once, and begins anew then."""
+    flow = nested()
+    box = state_of(flow, "box")
+    flow.moves[:] = [move for move in flow.moves if move.source not in ("first", "second", "box")]
+    state_of(flow, "first").always(to="second")
+    state_of(flow, "second").always(to="finished")
+    box.on(box.done, to=again, reenter=True)
+    return flow
+
+
+def test_a_circle_by_way_of_a_state_that_is_done_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    [mistake] = [one for one in find_mistakes(finishing()) if "in a circle" in one.message]
+    assert mistake.message == (
+        "transitions that wait for no event, or until a state is done, and have no guard lead in a circle: "
+        "first -> second -> box -> first"
+    )
+    assert mistake.severity == "error"
+    monkeypatch.setattr("statemachines.machine.check", lambda _pipeline: None)
+    given(finishing(), Begun(name="a")).when(Asked()).then_refused(Reason.NEVER_SETTLES)
+
+
+def test_a_circle_by_way_of_a_state_that_is_done_may_end() -> None:
+    assert not any("in a circle" in one.message for one in find_mistakes(finishing("done")))
+    raised, guarded, waiting = finishing(), finishing(), finishing()
+    # An event that was raised before comes before it.
+    state_of(raised, "box").on(Said, to="done")
+    box = state_of(guarded, "box")
+    guarded.moves.pop()
+    box.on(box.done, to=box, reenter=True, when=yes)
+    waiting.moves.pop(-2)
+    state_of(waiting, "second").on(Asked, to="finished")
+    for flow in (raised, guarded, waiting):
+        assert not any("in a circle" in one.message for one in find_mistakes(flow))
 
 
 def guarded_first(flow: Flow) -> None:

@@ -68,7 +68,7 @@ def test_there_is_an_example_of_every_construct() -> None:
         ".after(",
         "-> datetime:",
         "after=",
-        "at=",
+        ", at=",
         "run=",
         "@flow.step(",
         ".failed_with(",

@@ -23,6 +23,7 @@ from tests.unit.mistaken import (
     Empty,
     Ended,
     Flow,
+    build,
     line_of,
     no,
     state_of,
@@ -196,6 +197,41 @@ def test_an_initial_state_that_every_way_leads_past_is_never_reached() -> None:
     state_of(flow, "open").on(Asked, to="second")
     mistake = the_mistake(flow)
     assert (mistake.message, mistake.state) == ("no run ever reaches the state 'first'", "first")
+
+
+def suspended(*, regions: bool = False) -> Flow:
+    """``away`` leads back to a history without a default, from where ``open`` leads there only by way of its state."""
+    flow = parallel() if regions else nested()
+    box, away = state_of(flow, "both" if regions else "box"), flow.state("away")
+    past = state_of(flow, "right" if regions else "box").history("past")
+    box.on(Said, to=away)
+    away.on(Said, to=past)
+    return flow
+
+
+@pytest.mark.parametrize("regions", [False, True])
+def test_a_history_without_a_default_that_is_asked_first_is_told_of(regions: bool) -> None:
+    flow = suspended(regions=regions)
+    assert find_mistakes(flow) == [], "where it leads is remembered by then"
+    around = "right" if regions else "box"
+    state_of(flow, "open").on(Said, to="away")
+    mistake = the_mistake(flow, "warning")
+    there = f"{__file__}:{line_of(suspended, 'away.on(Said')}"
+    assert mistake.message == (
+        f"the history 'past' has no default, and may be asked before {around!r} was ever left, by what is said at "
+        f"{there}: it leads to where {around!r} begins then"
+    )
+    assert mistake.cure == "Say with default= where it is to lead then"
+    assert (mistake.state, mistake.place.line) == ("past", line_of(suspended, ".history("))
+
+
+def test_a_history_without_a_default_may_be_asked_first_from_inside_and_by_a_start_event() -> None:
+    inside = suspended()
+    state_of(inside, "second").on(Said, to="past")
+    assert "may be asked before 'box' was ever left" in the_mistake(inside, "warning").message
+    begun = suspended()
+    begun.start(Ended, build, to="past")
+    assert "may be asked before 'box' was ever left" in the_mistake(begun, "warning").message
 
 
 def test_a_shallow_history_enters_what_it_remembers_by_default() -> None:

@@ -14,6 +14,7 @@ import orjson
 
 from statemachines.chart.spots import place_name
 from statemachines.chart.tree import COMPENSATING
+from statemachines.checks.names import is_storable
 from statemachines.definition import Initial, Move, Pipeline, Start, State, name_of
 from statemachines.durations import told_duration
 from statemachines.events import is_event_class, is_outcome
@@ -85,15 +86,18 @@ def to_mermaid(pipeline: Pipeline[Any], marks: Marks = NO_MARKS) -> str:
 
     A transition that waits for no event says ``always``; one that stays in its state ``[internal]``; and one that
     leaves its state where others would stay in it ``[reenter]``. A timer says ``after 5 min``, or the name of the
-    function that is asked. What a state defers or ignores is said in it, and the step that it runs; how that ended is
-    said in words: ``charge failed with CardRefused``. Where steps can be undone, their states say what does it, and
-    runs that are undone are in ``compensating``; states that are undone have one inside. Several targets are behind a
-    fork. A history says ``H``, or ``H*`` where it is deep. Of a pipeline with mistakes, what is right is drawn.
+    function that is asked. A description is said behind the title, and in its state; so is what a state defers or
+    ignores, and the step that it runs; how that ended is said in words: ``charge failed with CardRefused``. Where steps
+    can be undone, their states say what does it, and runs that are undone are in ``compensating``; states that are
+    undone have one inside. Several targets are behind a fork. A history says ``H``, or ``H*`` where it is deep. Of a
+    pipeline with mistakes, what is right is drawn.
 
     What ``marks`` has of states and transitions is said behind them; the states where a run is are of the class
     ``here``, and those where it was of the class ``passed``.
     """
-    title = orjson.dumps(f"{pipeline.name} version {pipeline.version}").decode()
+    title = orjson.dumps(
+        ": ".join([f"{pipeline.name} version {pipeline.version}", *_described(pipeline)])
+    ).decode()
     lines = ["direction LR", *_Drawing(pipeline, marks).lines()]
     return (
         "\n".join(["---", f"title: {title}", "---", "stateDiagram-v2", *(_INDENT + one for one in lines)])
@@ -159,7 +163,8 @@ class _Drawing:
         name = _escaped(_told(mark + called, self._marks.states.get(state.name)), _BRACKETS)
         of_state = self._ids[state.name]
         notes = _notes(state) if state.name not in self._places else self._order(self._places[state.name])
-        does = [f"{word} / {_escaped(text, _BRACKETS)}" for word, text in notes]
+        does = [_escaped(text, _BRACKETS) for text in _described(state)]
+        does += [f"{word} / {_escaped(text, _BRACKETS)}" for word, text in notes]
         inside = self._inner.get(id(state), [])
         if inside:
             # Only a state without states inside may have more lines than its name.
@@ -305,6 +310,11 @@ class _Drawing:
             chain.append(state.name)
             state = state.parent
         return source in chain
+
+
+def _described(what: Pipeline[Any] | State[Any]) -> list[str]:
+    """Its description, if it has one that can be drawn."""
+    return [what.description] if is_storable(what.description) and what.description else []
 
 
 def _notes(state: State[Any]) -> Iterator[tuple[str, str]]:

@@ -98,7 +98,7 @@ def _step_asking(machine: Machine, run: Run | None, occurrence: Occurrence) -> O
     outcome = offer(machine, run, occurrence, asked)
     if asked is not memory and type(outcome) is Ignored:
         # It had its turn, though it changed nothing else.
-        return _remembering(asked, outcome)
+        return _remembering(memory, asked, outcome)
     return outcome
 
 
@@ -125,10 +125,11 @@ def _out_of_turn(
     return may_defer(run, occurrence, asked)
 
 
-def _remembering(memory: Memory, ignored: Ignored) -> Outcome:
+def _remembering(before: Memory, memory: Memory, ignored: Ignored) -> Outcome:
     written = write_memory(memory)
     if len(written) > MEMORY_BYTES_MAX:
-        return Refused(Reason.MEMORY_FULL, too_much(memory, len(written)), holds=False, policy=ignored.policy)
+        error = too_much(before, memory, len(written), {})
+        return Refused(Reason.MEMORY_FULL, error, holds=False, policy=ignored.policy)
     return ignored._replace(memory=written)
 
 

@@ -7,6 +7,7 @@ log row that nothing is left.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
@@ -23,6 +24,8 @@ REREAD_MAX = 2_000
 """How many memories are kept as they were read or written; a run's is read several times for each of its moves."""
 REREAD_BYTES_MAX = 2_000
 """How large each of them is at most; a larger one is read anew each time."""
+STREAMS, BUSINESS_KEYS, OUTPUT = "its streams", "its business keys", "its output"
+"""What these parts are called."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _new = tuple.__new__
@@ -262,15 +265,34 @@ def write_memory(memory: Memory) -> bytes:
     return written
 
 
-def too_much(memory: Memory, size: int) -> str:
-    """What of a memory makes it so large, in a sentence."""
-    steps = f", {len(memory.executions)} steps" if memory.executions else ""
-    steps += f", {len(memory.owed)} steps that may have to be undone" if memory.owed else ""
+def too_much(before: Memory, after: Memory, size: int, by: Mapping[str, str]) -> str:
+    """Which part makes a memory so large, in a sentence; ``by`` has whose doing parts are, where that is known."""
+    was, now = _sizes(before), _sizes(after)
+    part = max(now, key=lambda one: now[one] - was[one])
+    whose = f", by {by[part]}" if part in by else ""
     return (
-        f"what the run is to remember takes {size} bytes, of {MEMORY_BYTES_MAX} allowed: "
-        f"{len(memory.delayed)} timers and delayed events, {len(memory.marks)} streams, "
-        f"{len(memory.seen)} business keys{steps}"
+        f"what the run is to remember takes {size} bytes, of {MEMORY_BYTES_MAX} allowed; "
+        f"{part} grew most, from {was[part]} to {now[part]} bytes{whose}"
     )
+
+
+def to_come(event_type: str) -> str:
+    """What the part of a memory is called that comes later as events of a type."""
+    return f"what is to come as {event_type!r}"
+
+
+def _sizes(memory: Memory) -> Counter[str]:
+    """How many bytes of JSON each part takes."""
+    sizes = Counter[str]()
+    for one in memory.delayed:
+        sizes[to_come(one.type)] += len(dumps_compact(_trimmed(one)))
+    for execution in memory.executions:
+        sizes[f"what is known of the step {execution.step!r}"] += len(dumps_compact(_trimmed(execution)))
+    for owed in memory.owed:
+        sizes[f"what is owed of the step {owed.step!r}"] += len(dumps_compact(_trimmed(owed)))
+    for part, kept in ((STREAMS, memory.marks), (BUSINESS_KEYS, memory.seen), (OUTPUT, memory.output)):
+        sizes[part] = len(dumps_compact(kept)) if kept else 0
+    return sizes
 
 
 def lasting(written: bytes) -> bytes:

@@ -121,16 +121,14 @@ class Policies:
 
 def policies_of(pipeline: Pipeline[Any]) -> Policies:
     """The policies of a pipeline without mistakes."""
-    general = {name: Decided(getattr(pipeline, name), f"{name} of the pipeline") for name in SITUATIONS}
+    general = {name: Decided(getattr(pipeline, name), whose(name)) for name in SITUATIONS}
     by_type: dict[str, dict[str, Decided]] = {}
     by_state: dict[str, dict[str, Decided]] = {}
     of_states: dict[str, Decided] = {}
     for line in pipeline.policies:
         event_type = None if line.event is None else line.event.event_type()
         for situation, decision in line.decisions.items():
-            on = "" if event_type is None else f" for {event_type}"
-            of = "the pipeline" if line.state is None else f"the state {line.state}"
-            decided = Decided(decision, f"{situation} of {of}{on}")
+            decided = Decided(decision, whose(situation, event_type, line.state))
             if line.state is None and event_type is not None:
                 by_type.setdefault(situation, {})[event_type] = decided
             elif line.state is not None and event_type is not None:
@@ -159,6 +157,12 @@ def _inside_out(pipeline: Pipeline[Any]) -> dict[str, int]:
 
     visit(None)
     return ranks
+
+
+def whose(situation: str, event_type: str | None = None, state: str | None = None) -> str:
+    """Which line says it, in words: ``no_run of the pipeline for order.paid``."""
+    of = "the pipeline" if state is None else f"the state {state}"
+    return f"{situation} of {of}" + ("" if event_type is None else f" for {event_type}")
 
 
 def told(decided: Decided) -> str:

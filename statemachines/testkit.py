@@ -383,11 +383,18 @@ class Case(StepCase, Generic[C]):
         return envelope.id in self._seen_ids or any(one.envelope.id == envelope.id for one in waiting)
 
     def _key(self, event: Event) -> str:
-        how = self.machine.keys.get(event.event_type()) or how_keyed(type(event))
+        how, written = (
+            self.machine.keys.get(event.event_type()) or how_keyed(type(event)),
+            event.model_dump_json,
+        )
         try:
-            key = key_of(how, orjson.loads(event.model_dump_json(by_alias=True)), self.key)
+            key, again = (key_of(how, orjson.loads(written(by_alias=True)), self.key) for _ in range(2))
         except HandlerError as error:
             raise AssertionError(f"the event has no key: {error}") from None
+        if key != again:
+            raise ImpureHandlerError(
+                f"the key of {event.event_type()} differs for equal input: {key!r}; then {again!r}"
+            )
         name = type(event).__name__
         assert key is not None, f"the event has no key: {'' if how is None else why_no_key(how, name)}"
         return key

@@ -49,7 +49,7 @@ def _notice(once: Once, memory: Memory, occurrence: Occurrence) -> Memory | Dupl
     seen = {one: until for one, until in memory.seen.items() if until > now}
     if len(seen) >= SEEN_MAX:
         error = f"the run remembers {SEEN_MAX} business keys that still count, as many as it may"
-        return Refused(Reason.MEMORY_FULL, error, holds=False)
+        return Refused(Reason.MEMORY_FULL, error, holds=False, policy=told_once(once))
     seen[name] = microseconds_of(occurrence.now + once.within)
     return memory._replace(seen=seen)
 
@@ -58,9 +58,9 @@ def _place(order: OrderBy, memory: Memory, occurrence: Occurrence) -> Memory | S
     try:
         placed = place(order, occurrence.data, memory.marks)
     except StreamsFullError as error:
-        return Refused(Reason.MEMORY_FULL, str(error), holds=False)
+        return Refused(Reason.MEMORY_FULL, str(error), holds=False, policy=_told(order))
     except OrderError as error:
-        return Refused(Reason.INVALID, str(error), holds=True)
+        return Refused(Reason.INVALID, str(error), holds=True, policy=_told(order))
     stream = f" of {placed.stream}" if order.scope else ""
     match placed.place:
         case Place.STALE:

@@ -40,6 +40,8 @@ class Wish(NamedTuple):
     asked: Asked
     after: timedelta | None = None
     at: datetime | None = None
+    by: str = ""
+    """The name of the action."""
 
 
 class Performed(NamedTuple):
@@ -78,7 +80,7 @@ def several(out: Any, name: str | None, key: str) -> Performed:
                 _type_and_data("Raise", effect.event)
                 raised.append(effect.event)
             case Send():
-                wishes.append(_sent(effect))
+                wishes.append(_sent(effect, name or ""))
             case Cancel():
                 _check_text("Cancel", "id", effect.id)
                 wishes.append(Wish(Asked("cancel", id=effect.id)))
@@ -87,7 +89,7 @@ def several(out: Any, name: str | None, key: str) -> Performed:
             case Compensate() | Settle():
                 scopes[type(effect)].append(_scope(effect))
             case Publish() if effect.after is not None:
-                wishes.append(_published_later(effect, key))
+                wishes.append(_published_later(effect, key, name or ""))
             case _:
                 asked.append(publication(effect, key))
     return Performed(
@@ -129,7 +131,7 @@ def publication(effect: Any, run_key: str) -> Publication:
     return _new(Publication, (topic, event_type, key, data))
 
 
-def _sent(effect: Send) -> Wish:
+def _sent(effect: Send, by: str) -> Wish:
     event_type, data = _type_and_data("Send", effect.event)
     for word, text in (("to", effect.to), ("pipeline", effect.pipeline), ("id", effect.id)):
         if text is not None:
@@ -145,7 +147,7 @@ def _sent(effect: Send) -> Wish:
         raise HandlerError(Reason.ACTION_FAILED, printable(message))
     check_exact(data, f"the {event_type!r} that it is to send")
     asked = Asked("send", event_type, data, effect.id, effect.pipeline or "", effect.to)
-    return Wish(asked, *_when("Send", effect.after, effect.at))
+    return Wish(asked, *_when("Send", effect.after, effect.at), by)
 
 
 def _completed(effect: Complete[Any]) -> Wish:
@@ -170,12 +172,12 @@ def _completed(effect: Complete[Any]) -> Wish:
     return Wish(Asked("fail", step.name, dumps_compact(printable(effect.error)), effect.token))
 
 
-def _published_later(effect: Publish, key: str) -> Wish:
+def _published_later(effect: Publish, key: str, by: str) -> Wish:
     one = publication(effect, key)
     _check_text("Publish", "id", effect.id)
     check_exact(one.data, f"the {one.type!r} that it is to publish later")
     asked = Asked("publish", one.type, one.data, effect.id, key=one.key, topic=one.topic)
-    return Wish(asked, *_when("Publish", effect.after, None))
+    return Wish(asked, *_when("Publish", effect.after, None), by)
 
 
 def _when(what: str, after: Any, at: Any) -> tuple[timedelta | None, datetime | None]:

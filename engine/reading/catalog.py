@@ -53,6 +53,8 @@ class StoredDefinition:
     """What its runs are found by."""
     compensations: Mapping[str, str]
     """By step, the name of what undoes it."""
+    structure: bytes
+    """Its canonical form, as it was stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +153,7 @@ def _definition(
     structure: bytes,
 ) -> StoredDefinition:
     read = _topics(structure), _searchable(structure), _compensations(structure)
-    return StoredDefinition(number, pipeline, name, version, hash_, code, registered, *read)
+    return StoredDefinition(number, pipeline, name, version, hash_, code, registered, *read, structure)
 
 
 def _topics(structure: bytes) -> dict[str, Topic]:

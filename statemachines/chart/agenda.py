@@ -15,11 +15,14 @@ from statemachines.handlers import HandlerError, time_asked
 from statemachines.limits import DELAY_DAYS_MAX, DELAYED_MAX, EXECUTIONS_MAX, MEMORY_BYTES_MAX
 from statemachines.memory import (
     NOTHING_LEFT,
+    OUTPUT,
     Delayed,
     Execution,
     Memory,
     Owed,
     microseconds_of,
+    read_memory,
+    to_come,
     too_much,
     write_memory,
 )
@@ -54,14 +57,18 @@ class Agenda:
         self._now = now
         self._sequence = sequence
         self._stopped = [*stopped]
+        self._senders: dict[str, str] = {}
+        """By the type of what is sent, which action sends it."""
+        self._said_by = ""
         self.asked: list[Asked] = []
 
-    def end(self, output: Any) -> None:
-        """The run has ended: nothing of it comes later any more."""
+    def end(self, output: Any, by: str = "") -> None:
+        """The run has ended: nothing of it comes later any more; ``by`` is which function has said the output."""
         self._delayed.clear()
         self._stop([*self._stopped, *(one for one in self._executions if not one.stopping)])
         self._executions, self._owed = [], ()
         self._memory = self._memory._replace(output=output, undoing=-1, scopes={})
+        self._said_by = by
 
     def leave(self, states: Collection[str]) -> None:
         """Stop the timers and the steps of states that were left."""
@@ -109,7 +116,7 @@ class Agenda:
 
     def wish(self, wish: Wish, *, ended: bool) -> None:
         """Send what an action has asked for, now or later, call it off, or complete a step. Raises HandlerError."""
-        asked, after, at = wish
+        asked, after, at, by = wish
         number = len(self.asked)
         if asked.what == "cancel":
             self._delayed = [one for one in self._delayed if one.name != asked.id or not asked.id]
@@ -126,6 +133,7 @@ class Agenda:
         due = self._due(after if after is not None else at, asked.what) if later else 0
         self.asked.append(asked._replace(number=number, due=due))
         if later or own:
+            self._senders[asked.type] = by
             self._add(
                 Delayed(
                     due or microseconds_of(self._now),
@@ -158,7 +166,11 @@ class Agenda:
         if written is NOTHING_LEFT:
             return written if before not in (b"", NOTHING_LEFT) else None
         if len(written) > MEMORY_BYTES_MAX:
-            raise HandlerError(Reason.ACTION_FAILED, too_much(memory, len(written)))
+            by = {to_come(event_type): name for event_type, name in self._senders.items()} | {
+                OUTPUT: self._said_by
+            }
+            error = too_much(read_memory(before), memory, len(written), by)
+            raise HandlerError(Reason.ACTION_FAILED, error)
         return None if written == before else written
 
     def _run(self, execution: Execution) -> None:

@@ -15,6 +15,7 @@ from statemachines.chart.microsteps import Do, Microsteps, Plan, SayDone, Spot
 from statemachines.chart.scopes import scope_asked, scope_settled
 from statemachines.chart.spots import Live
 from statemachines.chart.tree import Arc, Block, numbers_of
+from statemachines.definition import name_of
 from statemachines.events import Address, Compensated, Envelope, Event, Failed, Meta, set_origin
 from statemachines.handlers import HandlerError, answer, ask, perform, read, write
 from statemachines.limits import EFFECTS_MAX, MICROSTEPS_MAX, RAISED_MAX
@@ -173,7 +174,7 @@ class Macrostep:
         by = self._machine.compensations
         agenda = Agenda(self._memory, self._now, self._number[1], by, self._stopped)
         if self._ended:
-            agenda.end(self._output)
+            agenda.end(self._output, self._said_in(self._ended))
         else:
             chart = self._steps.chart
             left = self._left & chart.asking & ~1
@@ -295,6 +296,11 @@ class Macrostep:
         except HandlerError as error:
             self._fail(error)
             return None
+
+    def _said_in(self, final: int) -> str:
+        """Which function has said the output, in words."""
+        state = self._steps.chart.nodes[final].state
+        return "" if self._output is None or state is None else f"{name_of(state.output)} of {state.name!r}"
 
     def _do(self, block: Block, arcs: tuple[Arc, ...] = ()) -> tuple[Arc, ...]:
         """Do it; returns the transitions that are taken, by what it asks to undo."""

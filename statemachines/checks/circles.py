@@ -1,16 +1,22 @@
-"""Eventless transitions without a guard that lead back to where they began: a run that enters them never rests.
+"""Transitions without a guard that lead back to where they began, and wait for nothing from outside.
 
-What is said is certain. Where a guard is asked before, where a history may lead elsewhere, or where a transition of
-another region may lead out, nothing is said: that circle may end.
+A run that enters a circle of eventless ones, or of such and what states raise that are done, never rests. What is said
+is certain. Where a guard is asked before, where a history may lead elsewhere, or where a transition of another region,
+or on an event that may have been raised before, may lead out, nothing is said: that circle may end.
+
+One of timers that fall due at once goes round until an event ends it, with a row of the log for each of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from datetime import timedelta
+from typing import Any, cast
 
+from statemachines.checks.comparing import are_equal
 from statemachines.checks.tree import Some, Tree
 from statemachines.definition import Move
+from statemachines.events import After, Cancelled, Event, is_outcome
 from statemachines.mistakes import Mistake
 
 Ways = Mapping[Move, list[Move]]
@@ -19,11 +25,21 @@ Ways = Mapping[Move, list[Move]]
 def find(tree: Tree) -> Iterator[Mistake]:
     """One mistake for each circle."""
     for circle in circles(tree):
-        first = circle[0]
-        way = " -> ".join(str(move.source) for move in (*circle, first))
-        message = f"transitions that wait for no event and have no guard lead in a circle: {way}"
+        first, done = circle[0], ", or until a state is done," if any(move.event for move in circle) else ""
+        message = (
+            f"transitions that wait for no event{done} and have no guard lead in a circle: {_way(circle)}"
+        )
         cure = "Give one of them a guard, or let it wait for an event"
         yield Mistake(message, cure, first.place, state=first.source)
+    for circle in _distinct(_timed(tree)):
+        first = circle[0]
+        message = f"timers that are due at once and have no guard lead in a circle: {_way(circle)}"
+        cure = "Give one of them a delay or a guard: until an event leads out, each is a row of the log"
+        yield Mistake(message, cure, first.place, state=first.source, severity="warning")
+
+
+def _way(circle: list[Move]) -> str:
+    return " -> ".join(move.source or "any state" for move in (*circle, circle[0]))
 
 
 def circles(tree: Tree) -> list[list[Move]]:
@@ -31,9 +47,33 @@ def circles(tree: Tree) -> list[list[Move]]:
     eventless = [move for move in tree.pipeline.moves if move.event is None and tree.is_known(move)]
     rivals = [move for move in eventless if tree.leaves(move) and _is_in_region(move, tree)]
     certain = [move for move in eventless if tree.is_certain(move) and not _may_end(move, rivals, tree)]
+    certain += [move for move in tree.pipeline.moves if tree.is_known(move) and move.event in tree.done]
     ways: dict[Move, list[Move]] = {move: [] for move in certain}
     for move in certain:
         ways[move] = [one for one in _next(move, tree) if one in ways]
+    return _distinct(ways)
+
+
+def _timed(tree: Tree) -> Ways:
+    """The timers that are due at once, and those that each of them sets."""
+    timers = {
+        move: tree.named[move.source]
+        for move in tree.pipeline.moves
+        if are_equal(move.delay, timedelta(0))
+        and move.source is not None
+        and tree.is_known(move)
+        and tree.is_certain(move)
+    }
+    ways: dict[Move, list[Move]] = {}
+    for move in timers:
+        domain = tree.domain(move)
+        entered = [one for one in tree.entered(domain, tree.targets(move)) if tree.is_within(one, domain)]
+        stays = not any(first_eventless(one, tree) for one in entered if tree.is_leaf(one))
+        ways[move] = [one for one, source in timers.items() if stays and source in entered]
+    return ways
+
+
+def _distinct(ways: Ways) -> list[list[Move]]:
     found: list[list[Move]] = []
     for move in ways:
         circle = _way_back(move, ways)
@@ -46,9 +86,9 @@ def circles(tree: Tree) -> list[list[Move]]:
 def _next(move: Move, tree: Tree) -> list[Move]:
     """What is certain to be taken after a transition, in one region or another."""
     if not move.targets:
-        return [move] if _comes_first_anywhere(move, tree) else []
+        return [move] if move.event is None and _comes_first_anywhere(move, tree) else []
     leaves = [one for one in tree.entered(tree.domain(move), tree.targets(move)) if tree.is_leaf(one)]
-    found = (first_eventless(leaf, tree) for leaf in leaves)
+    found = (first_eventless(leaf, tree) or _first_on_done(leaf, tree) for leaf in leaves)
     return [one for one in dict.fromkeys(found) if one is not None and tree.is_certain(one)]
 
 
@@ -68,6 +108,25 @@ def first_eventless(leaf: Some, tree: Tree) -> Move | None:
             if move.event is None:
                 return move
     return None
+
+
+def _first_on_done(leaf: Some, tree: Tree) -> Move | None:
+    """The transition on what a final state makes done, where no event that was raised before may be taken instead."""
+    if not leaf.final or leaf.parent is None or any(one.kind == "region" for one in tree.chain(leaf)):
+        return None
+    taking = [
+        move
+        for source in (*tree.chain(leaf), None)
+        for move in tree.moves.get(source, ())
+        if move.event is not None and not _comes_later(move.event)
+    ]
+    alone = all(tree.done.get(cast("type[Event]", move.event)) is leaf.parent for move in taking)
+    return taking[0] if taking and alone else None
+
+
+def _comes_later(event: type[Event]) -> bool:
+    """Whether such an event never comes within a transition of the run."""
+    return issubclass(event, After | Cancelled) or is_outcome(event)
 
 
 def _is_in_region(move: Move, tree: Tree) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from statemachines.checks import shadows, staying
+from statemachines.checks import histories, shadows, staying
 from statemachines.checks.tree import Some, Tree
 from statemachines.definition import Pipeline
 from statemachines.mistakes import Mistake
@@ -23,6 +23,7 @@ def find(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
     yield from _unreachable(tree, reached)
     yield from _endless(tree, reached)
     yield from shadows.find(tree)
+    yield from histories.find(tree)
 
 
 def _reached(tree: Tree) -> set[Some]:

@@ -30,6 +30,7 @@ def find(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
     for situation in SITUATIONS:
         given = getattr(pipeline, situation)
         yield from _decision(pipeline, situation, given, "", pipeline.place)
+    yield from unasked.find_in_general(pipeline)
     said: dict[tuple[str, int, str], PolicyLine] = {}
     for line in pipeline.policies:
         yield from _line(pipeline, line)

@@ -9,7 +9,7 @@ from statemachines.checks.comparing import are_equal
 from statemachines.definition import Move, Pipeline
 from statemachines.events import is_event_class
 from statemachines.mistakes import Mistake
-from statemachines.patterns import covers
+from statemachines.patterns import covers, widened
 from statemachines.policies import PolicyLine
 from statemachines.step import Step
 
@@ -23,6 +23,30 @@ def find(pipeline: Pipeline[Any], line: PolicyLine) -> Iterator[Mistake]:
         yield from _always_taken(pipeline, line, event_type)
     if are_equal(line.decisions.get("closed"), "restart"):
         yield from _begins_nothing(pipeline, line, event_type)
+
+
+def find_in_general(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
+    """That the pipeline has keys start again, where of each event that starts a run something else is said."""
+    lines = [(line.event.event_type(), line) for line in pipeline.policies if is_event_class(line.event)]
+    no_runs = [line.decisions["no_run"] for _, line in lines if "no_run" in line.decisions]
+    # What waits for the next run of its key begins one, too.
+    gone = all(
+        are_equal(one, "dead_letter") or are_equal(one, "ignore") for one in (pipeline.no_run, *no_runs)
+    )
+    waits = not gone or any(line.order is not None for _, line in lines)
+    if waits or not are_equal(pipeline.closed, "restart"):
+        return
+    closed = widened({event_type: line for event_type, line in lines if "closed" in line.decisions})
+    said = [closed.get(start.event.event_type()) for start in pipeline.starts if is_event_class(start.event)]
+    others = [
+        line for line in said if line is not None and not are_equal(line.decisions["closed"], "restart")
+    ]
+    if said and len(others) == len(said):
+        message = (
+            "closed='restart' begins nothing: of each event that starts a run something else is said, as at "
+            f"{others[0].place}"
+        )
+        yield Mistake(message, "Leave one of the two out", pipeline.place, severity="warning")
 
 
 def _always_taken(pipeline: Pipeline[Any], line: PolicyLine, event_type: str) -> Iterator[Mistake]:

@@ -10,13 +10,16 @@ import pytest
 
 from connectors.source import RawRecord
 from engine.reading import Answer, Explanation, explain, history, list_runs, show
+from engine.reading.explain.words import decided
 from engine.store.connecting import Connection
+from statemachines import Event
 from statemachines.durations import told_duration
 from tests import files, journey
 from tests.feeding import BEGINS, event, feed
 from tests.files import MISSING_FOR
 from tests.journey import LATEST, PAY_WITHIN, REMIND_AFTER, TOPIC, journey_pipeline, ledger_pipeline
 from tests.services import Database
+from tests.unit.early import door_pipeline, state_of
 
 
 def told(kind: str, id: str | None = None, **data: Any) -> RawRecord:
@@ -134,6 +137,44 @@ async def test_what_waited_for_a_run_that_ended_goes_on_to_the_next_generation(
     taken = await only(reader, "early")
     assert dispositions(taken) == ["deferred", "deferred", "deferred", "applied"]
     assert "generation 1 from ready to aboard" in taken.current.sentence
+
+
+async def test_the_policies_that_had_an_event_begin_a_run_are_told(
+    database: Database, reader: Connection
+) -> None:
+    class AnyBell(Event, type="bell.*", key="door"):
+        door: str
+
+    def come(*types: str) -> list[RawRecord]:
+        return [event(one, {"door": "d1"}, id=f"{one} {next(numbers)}", topic="doors") for one in types]
+
+    numbers, flow = itertools.count(1), door_pipeline(closed="restart")
+    state_of(flow, "closed").on(AnyBell)
+    flow.policy(AnyBell, no_run="start")
+    async with feed(database, flow) as feeding:
+        await feeding.records(*come("bell.rung", "door.shut", "door.made", "door.shut", "bell.struck"))
+    closed, no_run = "restart (closed of the pipeline)", "start (no_run of the pipeline for bell.*)"
+    rung = (await only(reader, "bell.rung 1")).current
+    assert rung.sentence == (f"It started the run 'd1' of door, in closed (row 1). {decided(no_run)}")
+    assert (rung.disposition, rung.as_json()["policy"]) == ("started", no_run)
+    assert (await only(reader, "door.shut 2")).current.policy == ""
+    made = (await only(reader, "door.made 3")).current
+    assert made.sentence == (
+        f"It started the run 'd1' of door, generation 1, in closed (row 1). {decided(closed)}"
+    )
+    assert (await only(reader, "bell.struck 5")).current.policy == f"{closed}, then {no_run}"
+
+
+async def test_an_event_that_begins_a_run_which_is_waited_for_was_not_asked_for_a_policy(
+    database: Database, reader: Connection
+) -> None:
+    async with feed(database, journey_pipeline()) as feeding:
+        await feeding.records(told("booked", "first"))
+        await feeding.due(BEGINS + PAY_WITHIN + timedelta(minutes=1))
+        await feeding.records(told("boarded", "early"), told("booked", "second"))
+    assert (await only(reader, "first")).current.policy == ""
+    second = (await only(reader, "second")).current
+    assert (second.disposition, second.sequence, second.policy) == ("started", 2, "")
 
 
 async def test_stale_events_and_duplicates_by_a_business_key_tell_what_came_before(
@@ -260,7 +301,7 @@ async def test_an_event_to_another_run_is_told_in_the_inbox_and_where_it_arrived
     assert answer.source == "/pointsman/default/journey"
     assert answer.sentences == (
         "The run 'j1' of journey sent it to the run 'all' of ledger in row 7 (2026-03-01T12:00:01Z).",
-        "It started the run 'all' of ledger, in open (row 1).",
+        "It started the run 'all' of ledger, in open (row 1). " + decided("start (no_run of the pipeline)"),
     )
 
 

@@ -87,7 +87,8 @@ def test_what_is_owed_is_stored_trimmed_and_read_back() -> None:
 def test_what_is_owed_does_not_outlive_the_run_and_is_told_where_it_is_too_much() -> None:
     memory = Memory(marks={"s": 1}, owed=(Owed(1, 0, "charge", 2),), undoing=1)
     assert lasting(write_memory(memory)) == write_memory(Memory(marks={"s": 1}))
-    assert "1 steps that may have to be undone" in too_much(memory, MEMORY_BYTES_MAX + 1)
+    told = too_much(Memory(), memory, MEMORY_BYTES_MAX + 1, {})
+    assert told.endswith("what is owed of the step 'charge' grew most, from 0 to 16 bytes")
 
 
 # What is owed.

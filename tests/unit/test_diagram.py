@@ -9,14 +9,18 @@ from tests.unit.machines import Account, Opened, open_account
 
 ORDERS = """\
 ---
-title: "order version 1"
+title: "order version 1: An order, from basket to door"
 ---
 stateDiagram-v2
   direction LR
   state "placed" as placed
+  placed: waits for the money
   state "paid" as paid
+  paid: waits to be packed
   state "packed" as packed
+  packed: waits for the carrier
   state "shipped" as shipped
+  shipped: is on its way
   state "delivered" as delivered
   state "cancelled" as cancelled
   [*] --> placed: order.placed
@@ -49,6 +53,20 @@ def test_names_that_mermaid_would_stumble_over_are_escaped() -> None:
     assert 'state "la#quot;st-one" as state_1' in text
     assert "state_0 --> state_1: a#58; b#59; #35;1 [" in text
     assert "#lt;lambda#gt;]" in text
+
+
+def test_what_describes_a_pipeline_and_its_states_is_drawn() -> None:
+    flow = Pipeline("told", Account, topics=["odd"], description='what "it" is for')
+    both = flow.state("both", initial=True, description="all of it;\nat once")
+    both.region("one", description="the first").state("in", initial=True, description="[inside]")
+    both.region("two", description="a lone \ud800").state("out", initial=True)
+    flow.start(Opened, open_account)
+    lines = [line.strip() for line in to_mermaid(flow).splitlines()]
+    assert lines[1] == 'title: "told version 1: what \\"it\\" is for"'
+    assert 'state "both<br>all of it#59; at once" as both {' in lines
+    assert 'state "one<br>the first" as one {' in lines
+    assert "in: #91;inside#93;" in lines
+    assert 'state "two" as two {' in lines, "what cannot be written is not drawn"
 
 
 def test_of_a_pipeline_with_mistakes_the_part_that_is_right_is_drawn() -> None:

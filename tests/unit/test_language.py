@@ -40,11 +40,18 @@ def test_an_example_runs_and_its_picture_is_its_own(name: str) -> None:
 
 
 def test_there_is_an_example_of_every_construct() -> None:
-    assert len(SHOWN) == 26
-    shown = "".join(SECTIONS[name] for name in SHOWN)
+    assert len(SHOWN) == 27
+    shown = "".join(block for name in SHOWN for block in blocks(SECTIONS[name], "python"))
     for word in (
         "region(",
         "history(",
+        "deep=True",
+        "default=",
+        "initially(",
+        "to=[",
+        "event.data",
+        "meta.is_in(",
+        "description=",
         "always(",
         ".done",
         "entry(",
@@ -59,6 +66,9 @@ def test_there_is_an_example_of_every_construct() -> None:
         "flow.key(",
         "Searchable()",
         ".after(",
+        "-> datetime:",
+        "after=",
+        ", at=",
         "run=",
         "@flow.step(",
         ".failed_with(",
@@ -86,6 +96,10 @@ def test_there_is_an_example_of_every_construct() -> None:
         "Cancel(",
         "Defer(",
         "OrderBy(",
+        "contiguous=True",
+        "kind=",
+        "scope=",
+        'no_run="start"',
         "duplicate_by=",
         'closed="restart"',
         "output=",

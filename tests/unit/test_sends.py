@@ -136,9 +136,30 @@ def test_so_many_timers_and_delayed_events_a_run_may_have() -> None:
 
 
 def test_what_falls_due_later_may_take_so_much_room() -> None:
-    large = Send(Said(word="x" * (MEMORY_BYTES_MAX // 2)), after=MINUTE)
-    case = given(acting(lambda _log, _event: large), Begun()).when(Go()).then().when(Go())
-    case.then_refused(Reason.ACTION_FAILED, saying=f"of {MEMORY_BYTES_MAX} allowed: 2 timers", holds=True)
+    def say_much(_log: Log, _event: Go) -> Send:
+        return Send(Said(word="x" * 500_000), after=MINUTE)
+
+    case = given(acting(say_much), Begun()).when(Go()).then().when(Go())
+    case.then_refused(
+        Reason.ACTION_FAILED,
+        saying=f"of {MEMORY_BYTES_MAX} allowed; what is to come as {Said.event_type()!r} grew most, from 500",
+        holds=True,
+    )
+    case.then_refused(Reason.ACTION_FAILED, saying=" bytes, by test_what")
+
+
+def test_what_a_run_says_at_its_end_may_take_so_much_room() -> None:
+    def say_all(_log: Log, _event: Go) -> str:
+        return "x" * MEMORY_BYTES_MAX
+
+    flow = Pipeline("talking", Log, topics=["times"])
+    flow.start(Begun, lambda _event: Log())
+    flow.state("open", initial=True).on(Go, to=flow.state("over", final=True, output=say_all))
+    case = given(flow, Begun()).when(Go())
+    size = MEMORY_BYTES_MAX + 2
+    grown = f"its output grew most, from 0 to {size} bytes, by test_what"
+    case.then_refused(Reason.ACTION_FAILED, saying=grown, holds=True)
+    case.then_refused(Reason.ACTION_FAILED, saying="say_all of 'over'")
 
 
 @pytest.mark.parametrize(

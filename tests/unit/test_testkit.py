@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable
 from datetime import timedelta
@@ -148,6 +149,14 @@ def impure_actions() -> list[Callable[..., Any]]:
 def test_a_handler_that_answers_differently_to_equal_input_is_found(action: Callable[..., Any]) -> None:
     with pytest.raises(ImpureHandlerError, match="on dropped in 'active' a handler answers differently"):
         given(with_action(action), OPENED).when(Dropped())
+
+
+def test_a_key_that_differs_for_equal_input_is_found() -> None:
+    numbers = itertools.count()
+    flow = account_pipeline()
+    flow.key(Opened, by=lambda _data: next(numbers))
+    with pytest.raises(ImpureHandlerError, match="the key of opened differs for equal input: '0'; then '1'"):
+        given(flow, OPENED)
 
 
 def test_a_handler_that_changes_the_event_s_data_is_not_seen_by_the_next_one() -> None:

@@ -188,7 +188,7 @@ def test_a_state_that_begins_in_its_history_needs_a_default_there() -> None:
 
 def test_nothing_is_done_in_a_history_and_nothing_leads_out() -> None:
     flow = nested()
-    past = state_of(flow, "box").history("past")
+    past = state_of(flow, "box").history("past", default="first")
     state_of(flow, "open").on(Said, to=past)
     past.entry(note)
     past.exit(note)
@@ -257,7 +257,7 @@ def test_several_targets_lie_in_several_regions(to: list[str], message: str) -> 
 
 def test_the_history_of_a_parallel_state_is_no_target_beside_one_in_a_region() -> None:
     flow = parallel()
-    all_of_it = state_of(flow, "both").history("all")
+    all_of_it = state_of(flow, "both").history("all", default=["left-on", "right-on"])
     state_of(flow, "open").on(Said, to=[all_of_it, "left-off"])
     assert the_mistake(flow).message == "the targets 'all' and 'left-off' cannot both be active"
 

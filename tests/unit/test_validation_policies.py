@@ -15,6 +15,7 @@ from tests.unit.charted import nested, with_histories
 from tests.unit.mistaken import (
     Begun,
     Flow,
+    build,
     line_of,
     right,
     state_of,
@@ -231,6 +232,26 @@ def test_an_event_that_starts_nothing_starts_nothing_again() -> None:
     assert mistake.cure == "Say closed='dead_letter', or no_run='start' or 'defer' for it"
     assert find_mistakes(saying(closed="restart", no_run="defer")) == []
     assert find_mistakes(saying(closed="restart", no_run=Defer(HOUR))) == []
+
+
+def test_a_pipeline_whose_key_starts_again_needs_a_start_event_that_may_start_it() -> None:
+    def restarting(**settings: Any) -> Flow:
+        flow = paying(closed="restart", **settings)
+        flow.policy(Begun, closed="dead_letter")
+        return flow
+
+    mistake = the_mistake(restarting(), "warning")
+    there = line_of(restarting, "flow.policy(Begun")
+    assert mistake.message == (
+        "closed='restart' begins nothing: of each event that starts a run something else is said, as at "
+        f"{__file__}:{there}"
+    )
+    assert mistake.cure == "Leave one of the two out"
+    assert find_mistakes(restarting(no_run="start")) == []
+    assert find_mistakes(restarting(no_run=Defer(HOUR))) == []
+    another = restarting()
+    another.start(Paid, build)
+    assert find_mistakes(another) == []
 
 
 def test_a_pipeline_whose_key_starts_again_needs_what_starts_a_run() -> None:

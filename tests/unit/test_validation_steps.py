@@ -305,7 +305,7 @@ def test_what_is_never_active_or_over_runs_nothing(name: str, message: str) -> N
     flow, step = running()
     box = flow.state("box")
     box.state("in", initial=True).on(Ended, to="done")
-    past = box.history("past")
+    past = box.history("past", default="in")
     flow.on(Asked, to=past)
     state_of(flow, name).run = step
     mistake = the_mistake(flow)

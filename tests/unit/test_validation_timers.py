@@ -65,6 +65,42 @@ def test_a_delay_of_nothing_and_one_as_long_as_may_be_are_fine() -> None:
     assert find_mistakes(flow) == []
 
 
+def test_timers_that_are_due_at_once_and_set_one_another_are_told_of() -> None:
+    flow = right()
+    state_of(flow, "open").after(timedelta(0), to="open", reenter=True)
+    mistake = the_mistake(flow, "warning")
+    assert mistake.message == "timers that are due at once and have no guard lead in a circle: open -> open"
+    assert mistake.cure == (
+        "Give one of them a delay or a guard: until an event leads out, each is a row of the log"
+    )
+    assert (mistake.state, mistake.place) == ("open", flow.moves[-1].place)
+    flow = right()
+    state_of(flow, "open").after(timedelta(0), to=flow.state("on", initial=False))
+    state_of(flow, "on").after(timedelta(0), to="open")
+    assert the_mistake(flow, "warning").message.endswith("in a circle: open -> on -> open")
+
+
+@pytest.mark.parametrize(
+    "timer",
+    [
+        {"delay": timedelta(microseconds=1), "reenter": True},
+        {"delay": timedelta(0), "reenter": True, "when": yes},
+        {"delay": timedelta(0)},
+    ],
+)
+def test_a_timer_that_may_rest_is_fine(timer: dict[str, Any]) -> None:
+    flow = right()
+    state_of(flow, "open").after(timer.pop("delay"), to="open", **timer)
+    assert find_mistakes(flow) == []
+
+
+def test_a_state_that_may_be_left_before_its_timer_is_due_again_is_fine() -> None:
+    flow = right()
+    state_of(flow, "open").after(timedelta(0), to="open", reenter=True)
+    state_of(flow, "open").always(to="done", when=yes)
+    assert find_mistakes(flow) == []
+
+
 def test_a_final_state_has_no_timer() -> None:
     flow = right()
     state_of(flow, "done").after(HOUR, to="open")

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from statemachines import Event, Pipeline, in_state
+from statemachines.outcome import Reason
+from statemachines.testkit import given
 from statemachines.validation import find_mistakes
 from tests.unit.charted import (
     Said,
@@ -17,9 +19,11 @@ from tests.unit.charted import (
 )
 from tests.unit.mistaken import (
     Asked,
+    Begun,
     Empty,
     Ended,
     Flow,
+    build,
     line_of,
     no,
     state_of,
@@ -76,6 +80,42 @@ def test_a_guard_that_cannot_fail_breaks_no_circle() -> None:
     flow = nested()
     state_of(flow, "first").always(to="first", when=in_state("box"))
     assert any("in a circle" in one.message for one in find_mistakes(flow))
+
+
+def finishing(again: str = "box") -> Flow:
+    """``nested``, where ``box`` is done at once, and begins anew then."""
+    flow = nested()
+    box = state_of(flow, "box")
+    flow.moves[:] = [move for move in flow.moves if move.source not in ("first", "second", "box")]
+    state_of(flow, "first").always(to="second")
+    state_of(flow, "second").always(to="finished")
+    box.on(box.done, to=again, reenter=True)
+    return flow
+
+
+def test_a_circle_by_way_of_a_state_that_is_done_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    [mistake] = [one for one in find_mistakes(finishing()) if "in a circle" in one.message]
+    assert mistake.message == (
+        "transitions that wait for no event, or until a state is done, and have no guard lead in a circle: "
+        "first -> second -> box -> first"
+    )
+    assert mistake.severity == "error"
+    monkeypatch.setattr("statemachines.machine.check", lambda _pipeline: None)
+    given(finishing(), Begun(name="a")).when(Asked()).then_refused(Reason.NEVER_SETTLES)
+
+
+def test_a_circle_by_way_of_a_state_that_is_done_may_end() -> None:
+    assert not any("in a circle" in one.message for one in find_mistakes(finishing("done")))
+    raised, guarded, waiting = finishing(), finishing(), finishing()
+    # An event that was raised before comes before it.
+    state_of(raised, "box").on(Said, to="done")
+    box = state_of(guarded, "box")
+    guarded.moves.pop()
+    box.on(box.done, to=box, reenter=True, when=yes)
+    waiting.moves.pop(-2)
+    state_of(waiting, "second").on(Asked, to="finished")
+    for flow in (raised, guarded, waiting):
+        assert not any("in a circle" in one.message for one in find_mistakes(flow))
 
 
 def guarded_first(flow: Flow) -> None:
@@ -157,6 +197,41 @@ def test_an_initial_state_that_every_way_leads_past_is_never_reached() -> None:
     state_of(flow, "open").on(Asked, to="second")
     mistake = the_mistake(flow)
     assert (mistake.message, mistake.state) == ("no run ever reaches the state 'first'", "first")
+
+
+def suspended(*, regions: bool = False) -> Flow:
+    """``away`` leads back to a history without a default, from where ``open`` leads there only by way of its state."""
+    flow = parallel() if regions else nested()
+    box, away = state_of(flow, "both" if regions else "box"), flow.state("away")
+    past = state_of(flow, "right" if regions else "box").history("past")
+    box.on(Said, to=away)
+    away.on(Said, to=past)
+    return flow
+
+
+@pytest.mark.parametrize("regions", [False, True])
+def test_a_history_without_a_default_that_is_asked_first_is_told_of(regions: bool) -> None:
+    flow = suspended(regions=regions)
+    assert find_mistakes(flow) == [], "where it leads is remembered by then"
+    around = "right" if regions else "box"
+    state_of(flow, "open").on(Said, to="away")
+    mistake = the_mistake(flow, "warning")
+    there = f"{__file__}:{line_of(suspended, 'away.on(Said')}"
+    assert mistake.message == (
+        f"the history 'past' has no default, and may be asked before {around!r} was ever left, by what is said at "
+        f"{there}: it leads to where {around!r} begins then"
+    )
+    assert mistake.cure == "Say with default= where it is to lead then"
+    assert (mistake.state, mistake.place.line) == ("past", line_of(suspended, ".history("))
+
+
+def test_a_history_without_a_default_may_be_asked_first_from_inside_and_by_a_start_event() -> None:
+    inside = suspended()
+    state_of(inside, "second").on(Said, to="past")
+    assert "may be asked before 'box' was ever left" in the_mistake(inside, "warning").message
+    begun = suspended()
+    begun.start(Ended, build, to="past")
+    assert "may be asked before 'box' was ever left" in the_mistake(begun, "warning").message
 
 
 def test_a_shallow_history_enters_what_it_remembers_by_default() -> None:

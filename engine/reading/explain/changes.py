@@ -15,6 +15,7 @@ from engine.reading.asked import LEAVES_DEFERRAL, deferral_of
 from engine.reading.catalog import Catalog
 from engine.reading.explain import inner_words, step_words, words
 from engine.reading.explain.answers import Change, Origin, Tried
+from engine.reading.explain.beginnings import began_by
 from engine.reading.explain.executions import why_void
 from engine.reading.explain.found import (
     FoundLetter,
@@ -81,7 +82,7 @@ class Teller:
 
     async def _row(self, row: FoundRow, records: Records, origin: Origin | None) -> tuple[Rank, Change]:
         pipeline = self._catalog.pipelines[row.pipeline]
-        weight, stage = _LAST, 2
+        weight, stage, policy = _LAST, 2, ""
         match row.kind:
             case Kind.DEFERRED:
                 return _deferred(row, pipeline, records)
@@ -123,9 +124,11 @@ class Teller:
             case _:
                 disposition = Disposition.STARTED if row.kind == Kind.STARTED else Disposition.APPLIED
                 weight, stage = _CONSUMED, 3
-                sentence = await self._moved(row, pipeline, records, origin)
+                policy = began_by(row, self._catalog.definitions.get(row.definition))
+                said = await self._moved(row, pipeline, records, origin)
+                sentence = f"{said} {words.decided(policy)}".rstrip()
         rank = Rank(weight, row.at, stage, _number(row))
-        return rank, Change(disposition.word, row.at, sentence, sequence=row.sequence)
+        return rank, Change(disposition.word, row.at, sentence, sequence=row.sequence, policy=policy)
 
     def _passed(self, row: FoundRow, pipeline: str) -> tuple[Disposition, str]:
         heard = step_words.heard_of_row(row, self._catalog.namespace, pipeline)

@@ -1,0 +1,42 @@
+"""Which policies had an event begin a run. No row says it: the definition that the row names does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from engine.log import Kind
+from engine.reading.catalog import StoredDefinition
+from engine.reading.explain.found import FoundRow
+from statemachines.patterns import widened
+from statemachines.policies import Decided, told, whose
+
+
+def began_by(row: FoundRow, definition: StoredDefinition | None) -> str:
+    """The policies that were asked before an event began a run, in words; empty where none was.
+
+    Where the last run of the key has ended, ``closed`` is asked; and ``no_run``, where no run begins with such events.
+    A run that is there since events wait for it begins with row 2 or a later one: of those ``closed`` was asked.
+    """
+    if definition is None or row.kind != Kind.STARTED:
+        return ""
+    try:
+        said = orjson.loads(definition.structure)
+        asked = ["closed"] if row.generation and row.sequence == 1 else []
+        if row.type not in {start["event"] for start in said["starts"]}:
+            asked.append("no_run")
+        return ", then ".join(told(_decided(said["policies"], name, row.type)) for name in asked)
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return ""  # a structure that was tampered with is what verify finds
+
+
+def _decided(policies: Mapping[str, Any], situation: str, event_type: str) -> Decided:
+    lines = {
+        line["event"]: Decided(line[situation], whose(situation, line["event"]))
+        for line in policies.get("lines", ())
+        if situation in line
+    }
+    general = Decided(policies[situation], whose(situation))
+    return widened(lines).get(event_type, general)

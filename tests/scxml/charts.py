@@ -1,8 +1,9 @@
 """Random statecharts and random events for them: well-formed by construction, small, and small when they shrink.
 
 Entry of a state logs `+id`, exit `-id`, a transition its number `t1`, an initial transition `i:id` of its state and a
-history's default `d:id`, so that every order can be seen. Most charts come to rest after each event; some raise
-events or move without end, and whoever runs one needs a limit on microsteps.
+history's default `d:id`, so that every order can be seen; some also log what is active then, or what the event
+carries. Most charts come to rest after each event; some raise events or move without end, and whoever runs one needs
+a limit on microsteps.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from tests.scxml.document import (
     ALWAYS,
     Action,
     Add,
+    Ask,
     Block,
     Both,
     Condition,
@@ -28,6 +30,7 @@ from tests.scxml.document import (
     Kind,
     Less,
     Log,
+    LogData,
     Node,
     Not,
     Raise,
@@ -42,7 +45,7 @@ DESCRIPTORS = ("a", "b", "c", "a.x", "a.*", "b.*", "*", "a.x.*")
 RAISED = ("i", "j")
 CONTENT: tuple[Action, ...] = (
     *(Add("n", 1), Add("m", 1), Add("n", -1), Add("m", -1)),
-    *(Raise("i"), Raise("j"), Fail()),
+    *(Raise("i"), Raise("j"), Fail(), LogData()),
 )
 VARIABLES = (("n", 0), ("m", 2), ("turns", 0))
 
@@ -172,9 +175,9 @@ class _Maker:
             sketch.kind,
             children,
             transitions=() if final else self.transitions(sketch),
-            onentry=self.handlers(f"+{sketch.id}"),
+            onentry=self.handlers(sketch, "+"),
             # A final state only logs: its data are to be the same when it is entered and when the machine leaves it.
-            onexit=((Log(f"-{sketch.id}"),),) if final else self.handlers(f"-{sketch.id}"),
+            onexit=((Log(f"-{sketch.id}"),),) if final else self.handlers(sketch, "-"),
             initial=self.initial(sketch) if sketch.kind is Kind.COMPOUND else None,
             donedata=("n", "m") if final and self.one_in(2) else (),
         )
@@ -214,15 +217,17 @@ class _Maker:
 
     def transition(self, source: Sketch) -> Transition:
         self.transitions_made += 1
-        label = Log(f"t{self.transitions_made}")
         targets, cond, internal = self.targets(source), self.condition(), self.one_in(2)
         events = () if self.one_in(5) else self.events()
+        label: Block = (Log(f"t{self.transitions_made}"),)
+        if any(event.startswith("done.") for event in events):
+            label = (*label, LogData())
         from_outside = bool(events) and all(event in OUTSIDE for event in events)
         if from_outside or self.one_in(8):
-            return Transition(targets, events, cond, internal, actions=(label, *self.content()))
+            return Transition(targets, events, cond, internal, actions=(*label, *self.content()))
         # What needs no event from outside may go on for ever, if nothing counts how often it is taken.
         turns = Less("turns", self.pick((3, 1, 2, 6)))
-        content = (label, Add("turns", 1), *self.content())
+        content = (*label, Add("turns", 1), *self.content())
         cond = turns if cond == ALWAYS else Both(turns, cond)
         return Transition(targets, events, cond, internal, actions=content)
 
@@ -233,14 +238,28 @@ class _Maker:
         ends = [each for each in near if each.kind is Kind.FINAL and each.depth > 1]
         if ends and self.one_in(3):
             return (self.pick(ends).id,)
-        match self.pick(("near", "near", "anywhere", "anywhere", "several", "none")):
+        match self.pick(("near", "near", "anywhere", "anywhere", "several", "none", "astride")):
             case "several" if self.parallels:
                 return self.several(self.parallels, histories=True)
+            case "astride":
+                return self.astride(source)
             case "none":
                 return ()
             case "near":
                 return (self.pick(near).id,)
         return (self.pick(self.everything).id,)
+
+    def astride(self, source: Sketch) -> tuple[str, ...]:
+        """One target that is the source or inside it, and where it is in a region one in another, too."""
+        within = self.pick([each for each in source.walk() if each.kind is not Kind.HISTORY]).id
+        region, around = source, source.parent
+        while around is not None and around.kind is not Kind.PARALLEL:
+            region, around = around, around.parent
+        if around is None:
+            return (within,)
+        other = self.pick([each for each in around.states if each is not region])
+        beside = self.pick([each for each in other.walk() if each.kind is not Kind.HISTORY]).id
+        return (within, beside) if self.one_in(2) else (beside, within)
 
     def events(self) -> tuple[str, ...]:
         names = (
@@ -268,13 +287,22 @@ class _Maker:
             asked = InState(self.pick(self.states).id)
         return Not(asked) if self.one_in(2) else asked
 
+    def around(self, sketch: Sketch) -> list[Sketch]:
+        """The state around one, and those beside it."""
+        assert sketch.parent is not None
+        return [each for each in (sketch.parent, *sketch.parent.states) if each.kind is not Kind.ROOT]
+
     def content(self) -> Block:
         """Actions, mostly none."""
         if not self.one_in(3):
             return ()
         return tuple(self.pick(CONTENT) for _ in range(self.pick((1, 2, 3))))
 
-    def handlers(self, label: str) -> tuple[Block, ...]:
+    def handlers(self, sketch: Sketch, sign: str) -> tuple[Block, ...]:
         """One that logs and cannot fail, and seldom a second one, which may."""
+        label = f"{sign}{sketch.id}"
         logs: Block = (Log(label),)
+        if self.one_in(4):
+            near = self.pick([sketch, *self.around(sketch), *sketch.states])
+            logs = (*logs, Ask(f"{label}:{near.id}", InState(near.id)))
         return (logs, (*self.content(), Log(f"{label}'"))) if self.one_in(6) else (logs,)

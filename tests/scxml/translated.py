@@ -24,6 +24,7 @@ from statemachines.outcome import Moved, Outcome
 from statemachines.run import DIGEST_BYTES, Run, Status
 from statemachines.testkit import run_after
 from tests.scxml import document as doc
+from tests.scxml import execution
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 EMITTED = "error.execution"
@@ -155,16 +156,20 @@ class Translation:
         if not block:
             return None
 
-        def act(told: Told, _event: Event) -> Iterable[Raise]:
+        def act(told: Told, event: Event) -> Iterable[Raise]:
             raised = []
             for action in block:
                 match action:
                     case doc.Log(label):
                         told.log.append(label)
+                    case doc.Ask(label, condition):
+                        told.log.append(execution.asked(label, _holds(condition, told, event)))
+                    case doc.LogData():
+                        told.log.append(execution.told((getattr(event, "data", None) or {}).items()))
                     case doc.Add(name, n):
                         told.variables[name] += n
-                    case doc.Raise(event):
-                        raised.append(Raise(self.event(event)()))
+                    case doc.Raise(name):
+                        raised.append(Raise(self.event(name)()))
                     case doc.Fail():
                         raise FailedOnPurposeError
             return raised

@@ -8,9 +8,11 @@ a limit on microsteps.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
+from random import Random
 from typing import TypeVar
 
 from hypothesis import strategies as st
@@ -59,18 +61,21 @@ def _below(n: int) -> st.SearchStrategy[int]:
 
 
 class Dice:
-    """All choices of a chart, each a small integer: many times quicker than a strategy made for each choice."""
+    """All choices of a chart, each a small integer: many times quicker than a strategy made for each choice.
 
-    def __init__(self, draw: st.DrawFn) -> None:
-        self.draw = draw
+    `below` gives one below a number.
+    """
+
+    def __init__(self, below: Callable[[int], int]) -> None:
+        self.below = below
 
     def pick(self, choices: Sequence[T]) -> T:
         """One of them; shrinks to the first."""
-        return choices[self.draw(_below(len(choices)))] if len(choices) > 1 else choices[0]
+        return choices[self.below(len(choices))] if len(choices) > 1 else choices[0]
 
     def one_in(self, n: int) -> bool:
         """True once in `n`; shrinks to False."""
-        return self.draw(_below(n)) == n - 1
+        return self.below(n) == n - 1
 
 
 @dataclass(eq=False)
@@ -97,7 +102,10 @@ class Sketch:
 @st.composite
 def documents(draw: st.DrawFn) -> Document:
     """Well-formed documents of up to about `STATES_MAX` states, `DEPTH_MAX` deep."""
-    dice = Dice(draw)
+    return _document(Dice(lambda n: draw(_below(n))))
+
+
+def _document(dice: Dice) -> Document:
     root = Sketch(Kind.ROOT, 0, None, id="root")
     _grow(dice, root, [STATES_MAX])
     for number, sketch in enumerate(root.walk()):
@@ -115,6 +123,18 @@ def event_sequences() -> st.SearchStrategy[list[str]]:
 def scenarios() -> st.SearchStrategy[tuple[Document, list[str]]]:
     """A document, and the events that it is sent."""
     return st.tuples(documents(), event_sequences())
+
+
+@contextmanager
+def numbered(number: int) -> Iterator[tuple[Document, list[str]]]:
+    """The same by a number: always the same one, and made many times as quickly. What goes wrong with it names it."""
+    dice = Dice(Random(number).randrange)
+    scenario = _document(dice), [dice.pick(OUTSIDE) for _ in range(16)]
+    try:
+        yield scenario
+    except Exception as why:
+        why.add_note(f"With the random chart number {number}, whose events are {' '.join(scenario[1])}.")
+        raise
 
 
 def _grow(dice: Dice, parent: Sketch, budget: list[int], *, ends: bool = False) -> None:

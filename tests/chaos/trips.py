@@ -1,7 +1,7 @@
 """Pipelines in which time passes, and events come too early, while everything around them is killed.
 
-``trip`` has regions, timers and events to itself; what does not fit yet waits. ``station`` has runs that begin when a
-trip that has arrived tells them so.
+``trip`` has regions, a history, timers and events to itself; what does not fit yet waits. ``station`` has runs that
+begin when a trip that has arrived tells them so.
 """
 
 from __future__ import annotations
@@ -97,6 +97,7 @@ class Trip(Context):
     ride_seconds: float
     told: int = 0
     bags: int = 0
+    weighed: int = 0
 
 
 class Station(Context):
@@ -139,6 +140,14 @@ def check(trip: Trip, event: Checked) -> Out:
     return [said, Send(Checked(times=event.times + 1))] if event.times < CHECKS else said
 
 
+def weigh(trip: Trip, _: Event) -> None:
+    trip.weighed += 1
+
+
+def is_weighed_twice(trip: Trip, _: Event) -> bool:
+    return trip.weighed == 2
+
+
 def is_last(_: Trip, event: Checked) -> bool:
     return event.times == CHECKS
 
@@ -178,7 +187,9 @@ waiting = train.state("waiting", initial=True)
 aboard = train.state("aboard")
 rolling = train.state("rolling")
 there = train.state("there", final=True)
-unchecked = luggage.state("unchecked", initial=True)
+desk, aside = luggage.state("desk", initial=True), luggage.state("aside")
+queue, scales = desk.state("queue", initial=True), desk.state("scales")
+back = desk.history("back", default=queue)
 checked = luggage.state("checked")
 sealed = luggage.state("sealed", final=True)
 arrived = trip.state("arrived", final=True)
@@ -189,8 +200,12 @@ booked.after(pay_within, to=lapsed, do=tell("lapsed"))
 waiting.on(Boarded, to=aboard, do=tell("boarded"))
 aboard.on(Left, to=rolling, do=tell("left"))
 rolling.after(ride, to=there, do=tell("there"))
-unchecked.on(Checked, to=checked, when=is_last, do=check)
-unchecked.on(Checked, do=check)
+queue.on(Checked, to=scales, do=check)
+scales.entry(weigh)
+scales.on(Checked, to=aside, do=check)
+# Who has forgotten where the luggage was before has it queue again, and it is never checked.
+aside.on(Checked, to=back, when=is_last, do=check)
+scales.always(to=checked, when=is_weighed_twice)
 checked.on(Loaded, do=load)
 checked.always(to=sealed, when=in_state(rolling))
 under_way.on(under_way.done, to=arrived, do=visit)

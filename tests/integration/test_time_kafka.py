@@ -98,6 +98,39 @@ class Given:
         return None
 
 
+def homes_of(engine: Engine) -> int:
+    return len(engine.session.homes) if engine.session is not None else 0
+
+
+async def test_a_payment_beats_a_timeout_also_where_another_engine_has_its_partition(
+    world: World, kafka: Kafka, topic: TopicFactory, reader: Connection
+) -> None:
+    name = await topic("orders", partitions=2)
+    homes = [Partition(homes_topic(world.namespace), number) for number in range(HOMES)]
+    first, second = Given(Partition(name, 0), *homes), Given(Partition(name, 1))
+    clock = Clock()
+    world.limits["batch_records_max"] = 5
+    others = [f"other-{number}" for number in range(100)]
+    await publish(kafka.bootstrap, name, told("placed", "paid"), told("placed", "unpaid"))
+    async with world.engine(orders_on(name), clock=clock, membership=first):
+        await world.come_to(in_state("placed", ["paid", "unpaid"]))
+    late = [*(told("placed", key) for key in others), told("paid", "paid")]
+    await publish(kafka.bootstrap, name, *late, partition=1)
+    clock.shift = 2 * HOUR
+    async with world.engine(orders_on(name), clock=clock, membership=first) as serving:
+
+        async def serves() -> bool:
+            return homes_of(serving) == HOMES
+
+        await until(serves, 60, "all homes served")
+        assert await lapses(world) == {}
+        # Before the payment it has twenty commits to make.
+        async with world.engine(orders_on(name), clock=clock, membership=second):
+            await world.come_to({"paid": "paid", "unpaid": "lapsed"})
+    assert await lapses(world) == {"unpaid": 1}
+    await check_the_log(world, reader, name)
+
+
 async def test_a_partition_that_nobody_has_delays_timers_for_a_while_only_and_then_that_is_said(
     world: World, kafka: Kafka, topic: TopicFactory, reader: Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -156,10 +189,6 @@ async def test_early_events_outlive_a_kill_and_are_taken_once_in_order_before_ne
     assert await world.ask("select count(*) from pointsman.waiting") == [(0,)]
     assert await world.ask("select * from pointsman.dead_letters") == []
     await check_the_log(world, reader, name)
-
-
-def homes_of(engine: Engine) -> int:
-    return len(engine.session.homes) if engine.session is not None else 0
 
 
 async def test_who_is_left_of_two_engines_takes_over_the_other_s_timers(

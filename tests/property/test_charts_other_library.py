@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from tests.scxml.appendix_d import Oracle, TooManyMicrostepsError
-from tests.scxml.charts import OUTSIDE, documents
-from tests.scxml.document import Document, Kind
+from tests.scxml.charts import OUTSIDE, documents, numbered
+from tests.scxml.document import Ask, Document, Kind, Log, Node
 from tests.scxml.elements import Arc, OrderedSet
 from tests.scxml.observation import Observation
 from tests.scxml.other_differences import DIFFERENCES, Difference
@@ -78,7 +78,24 @@ def compared(draw: st.DrawFn) -> tuple[Document, list[str | None]]:
 def test_a_run_is_where_the_other_library_is(scenario: tuple[Document, list[str | None]]) -> None:
     document, events = scenario
     assume(events)
-    driven, other = Driven(Translation(document)), OtherChart(document)
+    hold(document, events)
+
+
+@pytest.mark.parametrize("numbers", [range(100), pytest.param(range(2_000), marks=pytest.mark.long)], ids=str)
+def test_a_run_is_where_the_other_library_is_on_each_of_many_charts(numbers: range) -> None:
+    compared = []
+    for number in numbers:
+        with numbered(number) as (wide, sent):
+            document = narrowed(wide, OUTSIDE)
+            events = list(settled(document, [plain(event) for event in sent]))
+            compared.append(len(events))
+            hold(document, events)
+    assert sum(one >= 3 for one in compared) >= len(numbers) / 3, f"events, by chart: {compared}"
+
+
+def hold(document: Document, events: list[str | None]) -> None:
+    """Hold a run and the other library against each other, on the start and these events."""
+    driven, other, lanes = Driven(Translation(document)), OtherChart(document), list(lanes_of(document))
     for event in events:
         shown = driven.start() if event is None else driven.send(event)
         if event is None:
@@ -89,19 +106,36 @@ def test_a_run_is_where_the_other_library_is(scenario: tuple[Document, list[str 
         assert shown.active == other.active
         log = other.news()
         if not shown.finished:
-            assert (shown.variables, sorted(shown.log)) == (other.variables, sorted(log))
+            assert shown.variables == other.variables
+            assert sorted(shown.log) == sorted(log)
+            for lane in lanes:
+                assert along(lane, shown.log) == along(lane, log)
 
 
-def test_enough_of_the_random_charts_is_compared() -> None:
-    events: list[int] = []
+def lanes_of(document: Document) -> Iterator[frozenset[str]]:
+    """For each innermost state, what it logs and what is around it: that is in one order on both sides."""
 
-    @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
-    @given(compared())
-    def count(scenario: tuple[Document, list[str | None]]) -> None:
-        events.append(len(scenario[1]))
+    def below(node: Node, around: frozenset[str]) -> Iterator[frozenset[str]]:
+        histories = [child for child in node.children if child.kind is Kind.HISTORY]
+        lane = around.union(*map(labels_of, (node, *histories)))
+        states = [child for child in node.children if child not in histories]
+        for child in states:
+            yield from below(child, lane)
+        if not states:
+            yield lane
 
-    count()
-    assert sum(one >= 3 for one in events) >= 30, f"events that are compared, by chart: {events}"
+    yield from below(document.root, frozenset())
+
+
+def labels_of(node: Node) -> Iterator[str]:
+    transitions = (*node.transitions, *(one for one in (node.initial, node.default) if one is not None))
+    for block in (*node.onentry, *node.onexit, *(one.actions for one in transitions)):
+        yield from (action.label for action in block if isinstance(action, Log | Ask))
+
+
+def along(lane: frozenset[str], log: tuple[str, ...]) -> list[str]:
+    """What of a log is in a lane, in its order; but for which transition of several that are taken together."""
+    return [said[:1] if said.startswith("t") else said for said in log if said.partition("=")[0] in lane]
 
 
 @pytest.mark.parametrize("difference", DIFFERENCES, ids=lambda one: one.name)

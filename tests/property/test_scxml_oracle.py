@@ -195,8 +195,10 @@ def test_an_event_that_enables_nothing_changes_nothing(scenario: Scenario) -> No
     before: Observation | None = None
     for seen in play(scenario):
         if before is not None and not seen.accepted:
-            assert (seen.log, seen.farewell, seen.raised, seen.microsteps) == ((), (), (), ())
-            unchanged = replace(before, log=(), farewell=(), raised=(), microsteps=(), accepted=False)
+            assert (seen.log, seen.farewell, seen.raised, seen.untaken, seen.microsteps) == ((),) * 5
+            unchanged = replace(
+                before, log=(), farewell=(), raised=(), untaken=(), microsteps=(), accepted=False
+            )
             assert seen == unchanged
         before = seen
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
-from tests.scxml.document import Block, Document
+from tests.scxml.document import Block, Condition, Document
 from tests.scxml.elements import (
     Arc,
     OrderedSet,
@@ -51,6 +51,7 @@ class Trace:
     last: list[State] = field(default_factory=list)
     event: Event | None = None
     raised: list[Event] = field(default_factory=list)
+    untaken: list[Event] = field(default_factory=list)
     microsteps: list[Microstep] = field(default_factory=list)
 
 
@@ -96,6 +97,7 @@ class Oracle(TransitionSets):
             farewell=tuple(self.datamodel.log[trace.log_end :]),
             variables=dict(self.datamodel.variables),
             raised=tuple(trace.raised),
+            untaken=tuple(trace.untaken),
             history={h: frozenset(s.id for s in value) for h, value in self.history_value.items()},
             accepted=trace.accepted,
             finished=not self.running,
@@ -127,8 +129,10 @@ class Oracle(TransitionSets):
                         macrostep_done = True
                     else:
                         internal_event = self.internal_queue.popleft()
-                        self._trace.event = internal_event
+                        self._trace.event = self.datamodel.event = internal_event
                         enabled_transitions = self.select_transitions(internal_event)
+                        if enabled_transitions.is_empty():
+                            self._trace.untaken.append(internal_event)
                 if not enabled_transitions.is_empty():
                     self.microstep(enabled_transitions.to_list())
             if not self.running:
@@ -136,7 +140,7 @@ class Oracle(TransitionSets):
             if not self.external_queue:
                 return  # The text waits here for an external event.
             external_event = self.external_queue.popleft()
-            self._trace.event = external_event
+            self._trace.event = self.datamodel.event = external_event
             enabled_transitions = self.select_transitions(external_event)
             self._trace.accepted = not enabled_transitions.is_empty()
             if not enabled_transitions.is_empty():
@@ -154,6 +158,7 @@ class Oracle(TransitionSets):
             self.configuration.delete(s)
             if is_final_state(s) and is_scxml_element(s.parent):
                 self.output = self.datamodel.values(s.node.donedata)
+        self._trace.untaken += self.internal_queue
 
     def select_eventless_transitions(self) -> OrderedSet[Arc]:
         """The transitions enabled in the current configuration that need no event.
@@ -311,12 +316,16 @@ class Oracle(TransitionSets):
 
     def condition_match(self, t: Arc) -> bool:
         """Whether the transition's condition holds now."""
-        return condition_match(t.cond, {s.id for s in self.configuration}, self.datamodel)
+        return self.holds(t.cond)
+
+    def holds(self, cond: Condition) -> bool:
+        """Whether a condition holds now."""
+        return condition_match(cond, {s.id for s in self.configuration}, self.datamodel)
 
     def execute_content(self, content: Block) -> None:
         """Run one block; if it fails, its rest is skipped and `error.execution` is raised."""
         undo = self.semantics.failed_blocks_are_undone
-        for event in execute_block(content, self.datamodel, undo=undo):
+        for event in execute_block(content, self.datamodel, self.holds, undo=undo):
             self.enqueue(event)
 
     def enqueue(self, event: Event) -> None:

@@ -1,15 +1,18 @@
 """Random statecharts and random events for them: well-formed by construction, small, and small when they shrink.
 
 Entry of a state logs `+id`, exit `-id`, a transition its number `t1`, an initial transition `i:id` of its state and a
-history's default `d:id`, so that every order can be seen. Most charts come to rest after each event; some raise
-events or move without end, and whoever runs one needs a limit on microsteps.
+history's default `d:id`, so that every order can be seen; some also log what is active then, or what the event
+carries. Most charts come to rest after each event; some raise events or move without end, and whoever runs one needs
+a limit on microsteps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
+from random import Random
 from typing import TypeVar
 
 from hypothesis import strategies as st
@@ -18,6 +21,7 @@ from tests.scxml.document import (
     ALWAYS,
     Action,
     Add,
+    Ask,
     Block,
     Both,
     Condition,
@@ -28,6 +32,7 @@ from tests.scxml.document import (
     Kind,
     Less,
     Log,
+    LogData,
     Node,
     Not,
     Raise,
@@ -42,7 +47,7 @@ DESCRIPTORS = ("a", "b", "c", "a.x", "a.*", "b.*", "*", "a.x.*")
 RAISED = ("i", "j")
 CONTENT: tuple[Action, ...] = (
     *(Add("n", 1), Add("m", 1), Add("n", -1), Add("m", -1)),
-    *(Raise("i"), Raise("j"), Fail()),
+    *(Raise("i"), Raise("j"), Fail(), LogData()),
 )
 VARIABLES = (("n", 0), ("m", 2), ("turns", 0))
 
@@ -56,18 +61,21 @@ def _below(n: int) -> st.SearchStrategy[int]:
 
 
 class Dice:
-    """All choices of a chart, each a small integer: many times quicker than a strategy made for each choice."""
+    """All choices of a chart, each a small integer: many times quicker than a strategy made for each choice.
 
-    def __init__(self, draw: st.DrawFn) -> None:
-        self.draw = draw
+    `below` gives one below a number.
+    """
+
+    def __init__(self, below: Callable[[int], int]) -> None:
+        self.below = below
 
     def pick(self, choices: Sequence[T]) -> T:
         """One of them; shrinks to the first."""
-        return choices[self.draw(_below(len(choices)))] if len(choices) > 1 else choices[0]
+        return choices[self.below(len(choices))] if len(choices) > 1 else choices[0]
 
     def one_in(self, n: int) -> bool:
         """True once in `n`; shrinks to False."""
-        return self.draw(_below(n)) == n - 1
+        return self.below(n) == n - 1
 
 
 @dataclass(eq=False)
@@ -94,7 +102,10 @@ class Sketch:
 @st.composite
 def documents(draw: st.DrawFn) -> Document:
     """Well-formed documents of up to about `STATES_MAX` states, `DEPTH_MAX` deep."""
-    dice = Dice(draw)
+    return _document(Dice(lambda n: draw(_below(n))))
+
+
+def _document(dice: Dice) -> Document:
     root = Sketch(Kind.ROOT, 0, None, id="root")
     _grow(dice, root, [STATES_MAX])
     for number, sketch in enumerate(root.walk()):
@@ -112,6 +123,18 @@ def event_sequences() -> st.SearchStrategy[list[str]]:
 def scenarios() -> st.SearchStrategy[tuple[Document, list[str]]]:
     """A document, and the events that it is sent."""
     return st.tuples(documents(), event_sequences())
+
+
+@contextmanager
+def numbered(number: int) -> Iterator[tuple[Document, list[str]]]:
+    """The same by a number: always the same one, and made many times as quickly. What goes wrong with it names it."""
+    dice = Dice(Random(number).randrange)
+    scenario = _document(dice), [dice.pick(OUTSIDE) for _ in range(16)]
+    try:
+        yield scenario
+    except Exception as why:
+        why.add_note(f"With the random chart number {number}, whose events are {' '.join(scenario[1])}.")
+        raise
 
 
 def _grow(dice: Dice, parent: Sketch, budget: list[int], *, ends: bool = False) -> None:
@@ -172,9 +195,9 @@ class _Maker:
             sketch.kind,
             children,
             transitions=() if final else self.transitions(sketch),
-            onentry=self.handlers(f"+{sketch.id}"),
+            onentry=self.handlers(sketch, "+"),
             # A final state only logs: its data are to be the same when it is entered and when the machine leaves it.
-            onexit=((Log(f"-{sketch.id}"),),) if final else self.handlers(f"-{sketch.id}"),
+            onexit=((Log(f"-{sketch.id}"),),) if final else self.handlers(sketch, "-"),
             initial=self.initial(sketch) if sketch.kind is Kind.COMPOUND else None,
             donedata=("n", "m") if final and self.one_in(2) else (),
         )
@@ -214,15 +237,17 @@ class _Maker:
 
     def transition(self, source: Sketch) -> Transition:
         self.transitions_made += 1
-        label = Log(f"t{self.transitions_made}")
         targets, cond, internal = self.targets(source), self.condition(), self.one_in(2)
         events = () if self.one_in(5) else self.events()
+        label: Block = (Log(f"t{self.transitions_made}"),)
+        if any(event.startswith("done.") for event in events):
+            label = (*label, LogData())
         from_outside = bool(events) and all(event in OUTSIDE for event in events)
         if from_outside or self.one_in(8):
-            return Transition(targets, events, cond, internal, actions=(label, *self.content()))
+            return Transition(targets, events, cond, internal, actions=(*label, *self.content()))
         # What needs no event from outside may go on for ever, if nothing counts how often it is taken.
         turns = Less("turns", self.pick((3, 1, 2, 6)))
-        content = (label, Add("turns", 1), *self.content())
+        content = (*label, Add("turns", 1), *self.content())
         cond = turns if cond == ALWAYS else Both(turns, cond)
         return Transition(targets, events, cond, internal, actions=content)
 
@@ -233,14 +258,28 @@ class _Maker:
         ends = [each for each in near if each.kind is Kind.FINAL and each.depth > 1]
         if ends and self.one_in(3):
             return (self.pick(ends).id,)
-        match self.pick(("near", "near", "anywhere", "anywhere", "several", "none")):
+        match self.pick(("near", "near", "anywhere", "anywhere", "several", "none", "astride")):
             case "several" if self.parallels:
                 return self.several(self.parallels, histories=True)
+            case "astride":
+                return self.astride(source)
             case "none":
                 return ()
             case "near":
                 return (self.pick(near).id,)
         return (self.pick(self.everything).id,)
+
+    def astride(self, source: Sketch) -> tuple[str, ...]:
+        """One target that is the source or inside it, and where it is in a region one in another, too."""
+        within = self.pick([each for each in source.walk() if each.kind is not Kind.HISTORY]).id
+        region, around = source, source.parent
+        while around is not None and around.kind is not Kind.PARALLEL:
+            region, around = around, around.parent
+        if around is None:
+            return (within,)
+        other = self.pick([each for each in around.states if each is not region])
+        beside = self.pick([each for each in other.walk() if each.kind is not Kind.HISTORY]).id
+        return (within, beside) if self.one_in(2) else (beside, within)
 
     def events(self) -> tuple[str, ...]:
         names = (
@@ -268,13 +307,22 @@ class _Maker:
             asked = InState(self.pick(self.states).id)
         return Not(asked) if self.one_in(2) else asked
 
+    def around(self, sketch: Sketch) -> list[Sketch]:
+        """The state around one, and those beside it."""
+        assert sketch.parent is not None
+        return [each for each in (sketch.parent, *sketch.parent.states) if each.kind is not Kind.ROOT]
+
     def content(self) -> Block:
         """Actions, mostly none."""
         if not self.one_in(3):
             return ()
         return tuple(self.pick(CONTENT) for _ in range(self.pick((1, 2, 3))))
 
-    def handlers(self, label: str) -> tuple[Block, ...]:
+    def handlers(self, sketch: Sketch, sign: str) -> tuple[Block, ...]:
         """One that logs and cannot fail, and seldom a second one, which may."""
+        label = f"{sign}{sketch.id}"
         logs: Block = (Log(label),)
+        if self.one_in(4):
+            near = self.pick([sketch, *self.around(sketch), *sketch.states])
+            logs = (*logs, Ask(f"{label}:{near.id}", InState(near.id)))
         return (logs, (*self.content(), Log(f"{label}'"))) if self.one_in(6) else (logs,)

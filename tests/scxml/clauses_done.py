@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.scxml.clause import Clause, always, chart, final, goto, on, parallel, start, state, step
-from tests.scxml.document import Add, Document, Fail, InState, Log, Node, Raise
+from tests.scxml.document import Add, Document, Fail, InState, Log, LogData, Node, Raise
 from tests.scxml.semantics import Semantics
 
 
@@ -109,6 +109,30 @@ DONE = [
         ),
     ),
     Clause(
+        "done_of_a_parallel_carries_nothing",
+        "The data of a final state are those of its parent's done event alone: that of the parallel state around has "
+        "none (3.4; D.enterStates).",
+        chart(
+            parallel(
+                "p",
+                state("r1", state("a1", on("e", "fa", "t1")), final("fa", "n")),
+                state("r2", state("b1", on("e", "fb", "t2")), final("fb", "m")),
+                on("done.state.*", "", "td", do=(LogData(),)),
+            ),
+            n=1,
+            m=2,
+        ),
+        (
+            IN_REGIONS,
+            step(
+                "e",
+                "fa fb",
+                "-b1 -a1 t1 t2 +fa +fb td [n=1] td [m=2] td []",
+                raised="done.state.r1(n=1) done.state.r2(m=2) done.state.p",
+            ),
+        ),
+    ),
+    Clause(
         "done_of_a_parallel_waits_for_all_regions",
         "While one child is not in a final state, only the done events of the others are raised (3.4).",
         completing(second_event="g"),
@@ -182,6 +206,12 @@ DONE = [
         (start("a", "+a"), step("e", "f", "-a t +f", output={"n": 5}, farewell="-f")),
     ),
     Clause(
+        "done_of_the_root_comes_before_a_failure_is_taken",
+        "Nor is `error.execution`: what the transition that ends the machine does wrong is taken by nothing.",
+        chart(state("a", on("e", "f", "t", do=(Fail(),)), on("error.execution", "", "te")), final("f")),
+        (start("a", "+a"), step("e", "f", "-a t +f", raised="error.execution", output={}, farewell="-f")),
+    ),
+    Clause(
         "done_of_the_root_ends_the_macrostep",
         "Internal events that wait when the machine ends are never taken (D.mainEventLoop).",
         chart(state("a", on("e", "f", "t", do=(Raise("i"), Raise("j")))), final("f")),
@@ -231,8 +261,11 @@ FAILURES = [
     Clause(
         "failure_queues_behind_what_was_raised",
         "`error.execution` goes to the end of the queue, as events raised before the failure stand there (3.13).",
-        chart(state("a", on("e", "", "t", do=(Raise("i"), Fail(), Raise("never"))))),
-        (start("a", "+a"), step("e", "a", "t", raised="i error.execution")),
+        chart(
+            state("a", on("e", "b", "t", do=(Raise("i"),))),
+            state("b", on("i", "", "ti"), on("error.execution", "", "te"), entry=((Fail(), Raise("never")),)),
+        ),
+        (start("a", "+a"), step("e", "b", "-a t +b ti te", raised="i error.execution")),
     ),
     Clause(
         "failure_of_one_handler_spares_the_next",

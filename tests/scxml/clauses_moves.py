@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.scxml.clause import Clause, chart, goto, on, parallel, start, state, step
-from tests.scxml.document import Add, Document, Log, Transition
+from tests.scxml.document import Add, Ask, Document, InState, Log, Transition
 from tests.scxml.semantics import W3C
 
 
@@ -39,6 +39,7 @@ IN_REGIONS = start("a1 b1", "+p +r1 +a1 +r2 +b1")
 MOVED = step("f", "a1 b2", "-b1 tf +b2")
 IN_COMPOUND = start("a", "+s init +a")
 TO_B = step("f", "b", "-a tf +b")
+A, B, S, U = (Ask(name, InState(name)) for name in "absu")
 
 ORDER = [
     Clause(
@@ -58,6 +59,19 @@ ORDER = [
         "Only what is inside the least common compound ancestor is left and entered (D.findLCCA).",
         chart(state("s", state("m", state("a", on("e", "d", "t"))), state("n", state("c"), state("d")))),
         (start("a", "+s +m +a"), step("e", "d", "-a -m t +n +d")),
+    ),
+    Clause(
+        "order_of_what_in_state_says",
+        "A state is active while its exit handlers run, and once it is entered: one after the other (D.exitStates, "
+        "D.enterStates).",
+        chart(
+            state("s", state("a", on("e", "b", "t", do=(S, U)), exit=((S, A),)), exit=((S, A),)),
+            state("u", state("b", entry=((U, B),)), entry=((U, B),)),
+        ),
+        (
+            start("a", "+s +a"),
+            step("e", "b", "-a s=1 a=1 -s s=1 a=0 t s=0 u=0 +u u=1 b=0 +b u=1 b=1"),
+        ),
     ),
     Clause(
         "order_of_handlers_is_document_order",
@@ -145,6 +159,21 @@ DOMAINS = [
         "An internal transition with a target outside its source is as an external one (3.5).",
         compound_with(on("e", "x", "t", internal=True)),
         (IN_COMPOUND, step("e", "x", "-a -s t +x")),
+    ),
+    Clause(
+        "internal_to_the_inside_and_the_outside_is_external",
+        "One target outside its source makes an internal transition external, wherever its other targets are (3.5).",
+        chart(
+            parallel(
+                "p",
+                state("r1", state("s", state("a1"), state("a2"), on("e", "a2 b2", "t", internal=True))),
+                state("r2", state("b1"), state("b2")),
+            )
+        ),
+        (
+            start("a1 b1", "+p +r1 +s +a1 +r2 +b1"),
+            step("e", "a2 b2", "-b1 -r2 -a1 -s -r1 -p t +p +r1 +s +a2 +r2 +b2"),
+        ),
     ),
     Clause(
         "internal_atomic_to_itself_stays",

@@ -19,6 +19,7 @@ from statemachines.effects import Effect
 from tests.scxml.ecmascript import Expression, expression, location, script
 from tests.scxml.ecmascript_values import UNDEFINED, ScriptError, truth
 
+TOPIC: Final = "chart"
 START_TYPE: Final = "chart.begins"
 PROCESSOR: Final = "http://www.w3.org/TR/scxml/#SCXMLEventProcessor"
 

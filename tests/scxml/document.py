@@ -78,6 +78,19 @@ class Log:
 
 
 @dataclass(frozen=True, slots=True)
+class Ask:
+    """Append a label to the log, and after it whether a condition holds: ``label=1`` or ``label=0``."""
+
+    label: str
+    condition: Condition
+
+
+@dataclass(frozen=True, slots=True)
+class LogData:
+    """Append to the log what the event that is being taken carries: ``[n=1,m=2]``, or ``[]``."""
+
+
+@dataclass(frozen=True, slots=True)
 class Raise:
     """Put an event at the end of the internal queue."""
 
@@ -97,7 +110,7 @@ class Fail:
     """Fail: the rest of this block is skipped, and `error.execution` is raised."""
 
 
-Action = Log | Raise | Add | Fail
+Action = Log | Ask | LogData | Raise | Add | Fail
 Block = tuple[Action, ...]
 """Executable content that fails as one: one `<onentry>` or `<onexit>` handler, or what a transition does."""
 

@@ -1,11 +1,11 @@
 """A chart lived by the engine's own batches, over nothing: at a stretch, or with an engine that dies after each commit.
 
-    lived = Lived(path)
+    lived = Lived(make)
     lived.tell("e1")
     lived.pass_by(100)
     lived.basic
 
-What a suite's chart goes through is a log in the end, which can be folded and replayed.
+What a chart goes through is a log in the end, which can be folded and replayed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import itertools
 from base64 import b64decode, b64encode
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -26,10 +25,10 @@ from engine.reading.catalog import Catalog, StoredPosition
 from engine.reading.replay.rerun import Rerun
 from engine.routing import Loaded, Route, TopicRoute, make_routes
 from statemachines.following import wakes_at
+from statemachines.machine import Machine
 from statemachines.memory import time_of
 from statemachines.run import Run
-from tests.scxml.content import START_TYPE
-from tests.scxml.scxml_file import TOPIC, Translated
+from tests.scxml.content import START_TYPE, TOPIC
 
 BEGINS = datetime(2026, 1, 1, tzinfo=UTC)
 KEY = "chart"
@@ -41,13 +40,10 @@ DUE_MAX = 100
 class Lived:
     """A run of a chart; with ``dies`` nothing but the run's row is left after each commit.
 
-    ``make`` makes the pipeline of the chart.
+    ``make`` makes the machine of the chart: of a pipeline that reads ``TOPIC``, and begins by ``START_TYPE``.
     """
 
-    def __init__(
-        self, path: Path, *, dies: bool = False, make: Callable[[Path], Translated] = Translated
-    ) -> None:
-        self._path = path
+    def __init__(self, make: Callable[[], Machine], *, dies: bool = False) -> None:
         self._make = make
         self._dies = dies
         self.rows: list[LogRow] = []
@@ -64,7 +60,8 @@ class Lived:
     @property
     def basic(self) -> set[str]:
         """The active states that have none inside."""
-        return set() if self.run is None else {one for one in self.run.states if one in self._basic}
+        chart = self._route.newest.microsteps.chart
+        return set() if self.run is None else {*self.run.states} & {*chart.names(chart.atomic)}
 
     def tell(self, name: str, data: Any = None) -> None:
         """An event comes from outside."""
@@ -97,7 +94,7 @@ class Lived:
             batch = self._batch()
             batch.fall_due(self._route, KEY, self._now)
             self._commit(batch)
-        raise AssertionError(f"{self._path.name} goes on by itself again and again")
+        raise AssertionError("the chart goes on by itself again and again")
 
     def check_log(self) -> None:
         """The run is the fold of its rows, and they come out as they are from a new engine."""
@@ -107,7 +104,7 @@ class Lived:
         assert folded == self.run
         if folded is None:
             return
-        machine = Translated(self._path).machine()
+        machine = self._make()
         places = {1: StoredPosition(1, "", CLUSTER, TOPIC, 0, 0, 0, BEGINS, None)}
         rerun = Rerun(folded, 1, machine, [machine], Catalog("test", {1: "chart"}, {}, places), {})
         for row in self.rows:
@@ -116,9 +113,7 @@ class Lived:
         assert rerun.end() is None
 
     def _load(self, run: Run | None = None) -> None:
-        translated = self._make(self._path)
-        self._basic = translated.basic
-        topics = make_routes([Loaded(translated.machine(), 1, 1)], {})
+        topics = make_routes([Loaded(self._make(), 1, 1)], {})
         self._topic: TopicRoute = topics[TOPIC]
         self._route: Route = self._topic.routes[0]
         if run is not None:

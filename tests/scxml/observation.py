@@ -40,6 +40,8 @@ class Observation:
     variables: dict[str, int]
     raised: tuple[Event, ...]
     """Events put into the internal queue, in order, those included that matched nothing or were never taken."""
+    untaken: tuple[Event, ...]
+    """Of these, the ones that enabled nothing, in order, and last those that still waited when the machine ended."""
     history: dict[str, frozenset[str]]
     """For each history that has a memory, the ids of what it would restore."""
     accepted: bool

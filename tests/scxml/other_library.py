@@ -118,6 +118,11 @@ def _actions(parent: ET.Element, block: doc.Block) -> None:
         match action:
             case doc.Log(label):
                 ET.SubElement(parent, "assign", location=LOG, expr=f"{LOG} + [{label!r}]")
+            case doc.Ask(label, condition):
+                said = f"'{label}=1' if {_condition(condition)} else '{label}=0'"
+                ET.SubElement(parent, "assign", location=LOG, expr=f"{LOG} + [{said}]")
+            case doc.LogData():
+                raise NotImplementedError("the data of events are not compared")
             case doc.Add(name, n):
                 ET.SubElement(parent, "assign", location=name, expr=f"{name} + ({n})")
             case doc.Raise(event):
@@ -225,11 +230,11 @@ class _Narrowing:
 
 
 def _without_failures(block: doc.Block) -> doc.Block:
-    """A pipeline undoes a block that fails; the library, as the text says, does not."""
+    """A pipeline undoes a block that fails; the library, as the text says, does not. What events carry is left out."""
     return tuple(
         doc.Raise(plain(action.event)) if isinstance(action, doc.Raise) else action
         for action in block
-        if not isinstance(action, doc.Fail)
+        if not isinstance(action, doc.Fail | doc.LogData)
     )
 
 

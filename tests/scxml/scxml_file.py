@@ -18,6 +18,7 @@ from statemachines import Event, Failed, Pipeline, State, Topic
 from statemachines.machine import Machine, compile_pipeline
 from tests.scxml.content import (
     START_TYPE,
+    TOPIC,
     Block,
     Content,
     Contents,
@@ -29,7 +30,6 @@ from tests.scxml.content import (
     told,
 )
 
-TOPIC = "chart"
 START = Event.named(START_TYPE)
 STATES = ("state", "parallel", "final")
 NODES = (*STATES, "history")
@@ -41,8 +41,6 @@ class Translated:
 
     path: Path
     flow: Pipeline[Model] = field(init=False)
-    basic: frozenset[str] = field(init=False)
-    """The states without states in them."""
     _root: ET.Element = field(init=False)
     _ids: dict[ET.Element, str] = field(default_factory=dict)
     _states: dict[str, State[Model]] = field(default_factory=dict)
@@ -54,9 +52,6 @@ class Translated:
         self._refuse(root)
         for number, node in enumerate(self._nodes(root)):
             self._ids[node] = node.get("id") or f"{tag(node)}.{number}"
-        self.basic = frozenset(
-            name for node, name in self._ids.items() if tag(node) != "history" and not children(node, *STATES)
-        )
         self.flow = Pipeline(
             "chart",
             Model,

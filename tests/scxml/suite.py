@@ -93,7 +93,7 @@ def path_of(name: str) -> Path:
 
 def live(name: str, *, dies: bool = False, make: Callable[[Path], Translated] = Translated) -> Lived:
     """Go through a test; AssertionError where anything is otherwise than it says."""
-    lived = Lived(path_of(name), dies=dies, make=make)
+    lived = Lived(lambda: make(path_of(name)).machine(), dies=dies)
     if name.startswith(W3C):
         # The tests of the recommendation end in a state of this name, whatever comes in between.
         lived.pass_by(A_WHILE)
@@ -112,9 +112,9 @@ def live(name: str, *, dies: bool = False, make: Callable[[Path], Translated] = 
 def outcome_of(name: str) -> str:
     """What comes of a test that is left out."""
     try:
-        Translated(path_of(name))
+        translated = Translated(path_of(name))
     except (UntranslatableError, UnsupportedScriptError, FileNotFoundError) as refused:
         return str(refused)
-    lived = Lived(path_of(name))
+    lived = Lived(translated.machine)
     lived.pass_by(A_WHILE)
     return " ".join(sorted(lived.basic))

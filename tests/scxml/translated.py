@@ -13,7 +13,7 @@ from unittest import mock
 
 from pydantic import Field
 
-from statemachines import Context, Event, Pipeline, Raise, State
+from statemachines import Context, Event, Pipeline, Raise, State, Topic
 from statemachines import Failed as FailedEvent
 from statemachines.definition import OnError
 from statemachines.events import Envelope
@@ -24,10 +24,12 @@ from statemachines.outcome import Moved, Outcome
 from statemachines.run import DIGEST_BYTES, Run, Status
 from statemachines.testkit import run_after
 from tests.scxml import document as doc
+from tests.scxml import execution
+from tests.scxml.content import START_TYPE, TOPIC
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 EMITTED = "error.execution"
-START = Event.named("test.start")
+START = Event.named(START_TYPE)
 
 
 class Told(Context):
@@ -58,7 +60,14 @@ class Translation:
 
     def __post_init__(self) -> None:
         root = self.document.root
-        self.flow = Pipeline("chart", Told, topics=["chart"], on_error=self.on_error)
+        self.flow = Pipeline(
+            "chart",
+            Told,
+            topics=[Topic(TOPIC, unknown="ignore")],
+            on_error=self.on_error,
+            unexpected="ignore",
+            closed="ignore",
+        )
         first = root.initial
         assert first is not None
         for child in root.children:
@@ -83,8 +92,12 @@ class Translation:
         return self.classes.setdefault(name, Event.named(name))
 
     def machine(self) -> Machine:
-        """Compiled without validation: random charts have states that nothing reaches."""
-        with mock.patch("statemachines.machine.check"):
+        """Compiled without validation: random charts have states that nothing reaches. Nobody asks for a hash of the
+        code.
+        """
+        with mock.patch.multiple(
+            "statemachines.machine", check=mock.DEFAULT, code_hash=lambda _flow, **_: bytes(32)
+        ):
             return compile_pipeline(self.flow)
 
     def _state(self, node: doc.Node, parent: State[Told] | None, *, initial: bool) -> None:
@@ -155,16 +168,20 @@ class Translation:
         if not block:
             return None
 
-        def act(told: Told, _event: Event) -> Iterable[Raise]:
+        def act(told: Told, event: Event) -> Iterable[Raise]:
             raised = []
             for action in block:
                 match action:
                     case doc.Log(label):
                         told.log.append(label)
+                    case doc.Ask(label, condition):
+                        told.log.append(execution.asked(label, _holds(condition, told, event)))
+                    case doc.LogData():
+                        told.log.append(execution.told((getattr(event, "data", None) or {}).items()))
                     case doc.Add(name, n):
                         told.variables[name] += n
-                    case doc.Raise(event):
-                        raised.append(Raise(self.event(event)()))
+                    case doc.Raise(name):
+                        raised.append(Raise(self.event(name)()))
                     case doc.Fail():
                         raise FailedOnPurposeError
             return raised
@@ -211,12 +228,11 @@ class Shown:
 
 
 class Driven:
-    """A run of a translated chart; ``reload`` makes it a new machine before each event, as after a crash."""
+    """A run of a translated chart."""
 
-    def __init__(self, translation: Translation, *, reload: bool = False) -> None:
+    def __init__(self, translation: Translation) -> None:
         self._translation = translation
         self._machine = translation.machine()
-        self._reload = reload
         self._events = 0
         self.run: Run | None = None
 
@@ -229,8 +245,6 @@ class Driven:
         return self._take(event_class(), name)
 
     def _take(self, event: Event, name: str) -> Shown:
-        if self._reload:
-            self._machine = self._translation.machine()
         machine, before = self._machine, self._told()
         self._events += 1
         digest = self._events.to_bytes(DIGEST_BYTES, "big")

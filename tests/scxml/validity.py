@@ -9,6 +9,7 @@ from tests.scxml.document import (
     Action,
     Add,
     Always,
+    Ask,
     Both,
     Condition,
     Document,
@@ -131,6 +132,8 @@ class _Validation:
         for action in actions:
             known = not isinstance(action, Add) or action.name in self.variables
             _demand(known, node, f"has {action}, of no variable")
+            if isinstance(action, Ask):
+                self._check_condition(node, action.condition)
 
     def _check_condition(self, node: Node, cond: Condition) -> None:
         match cond:

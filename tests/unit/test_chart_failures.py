@@ -74,6 +74,14 @@ def test_a_failure_that_nothing_takes_refuses_the_event_and_keeps_nothing() -> N
     assert case.state == "first"
 
 
+def test_a_failure_on_the_way_to_the_end_is_taken_by_nothing_and_keeps_nothing() -> None:
+    flow = failing_pipeline(handled=True)
+    flow.states[1].on(Ping, to=flow.state("over", final=True), do=broken_action)
+    case = given(flow, Go(), Ping()).when(Ping())
+    case.then_refused(Reason.ACTION_FAILED, saying="LookupError: no 0", holds=True)
+    assert (case.state, case.context.notes) == ("second", ["entry", "broken_action"])
+
+
 def test_a_guard_that_fails_does_not_hold_and_can_be_dealt_with() -> None:
     case = given(failing_pipeline(handled=True, guard=True), Go()).when(Ping())
     case.then(state="first", context={"notes": ["entry", "broken_guard"]})

@@ -14,7 +14,7 @@ from statemachines.outcome import DUPLICATE, Deferred, Ignored, Moved, Reason, R
 from statemachines.policies import DEFER_TTL
 from statemachines.run import Status
 from statemachines.testkit import BEGINNING, Case, given
-from tests.unit.early import Made, Opened, Painted, Rung, Shut, door_pipeline, gallery, state_of
+from tests.unit.early import Door, Made, Opened, Painted, Rung, Shut, door_pipeline, gallery, state_of
 
 HOUR = timedelta(hours=1)
 FOR_A_DAY = "defer for 1 d, then dead_letter"
@@ -328,6 +328,25 @@ def test_what_is_offered_again_in_vain_keeps_waiting_too() -> None:
     state_of(flow, "closed").on(Painted, when=lambda _door, _event: False)
     case = given(flow).when(Painted(), Made())
     assert (case.state, case.deferred) == ("closed", ["door.painted"])
+
+
+def test_what_a_guard_does_to_one_that_waits_is_gone_when_it_is_offered_again() -> None:
+    class Parcel(Event, type="parcel"):
+        notes: Any
+
+    def is_wanted(door: Door, event: Parcel) -> bool:
+        event.notes.append("looked at")
+        return len(door.coats) > 1
+
+    seen = []
+    flow = door_pipeline()
+    state_of(flow, "opened").on(Parcel, when=is_wanted, do=lambda _door, event: seen.append(event.notes))
+    case = given(flow, Made(), Opened()).when(Parcel(notes=[])).then_deferred(Reason.UNEXPECTED)
+    case.when(Painted()).then(context={"coats": [1]})
+    assert (case.deferred, seen) == (["parcel"], [])
+    case.when(Painted(coat=2)).then(context={"coats": [1, 2]})
+    assert case.deferred == []
+    assert {tuple(notes) for notes in seen} == {("looked at",)}
 
 
 def test_one_that_waits_is_known_again_whatever_is_said_of_its_like_by_now() -> None:

@@ -187,6 +187,20 @@ def test_a_time_to_live_that_ends_takes_its_turn_among_timers() -> None:
     case.later(timedelta(days=1)).then_refused(Reason.EXPIRED)
 
 
+@pytest.mark.parametrize(
+    ("events", "first"),
+    [([Begun(), Begun()], "after.here.0"), ([Begun(), Go(), Begun(), Back()], "begun")],
+    ids=["the timer", "the time to live"],
+)
+def test_of_a_timer_and_a_time_to_live_that_end_together_the_one_that_began_earlier_goes_first(
+    events: list[Event], first: str
+) -> None:
+    case = given(timed(5 * MINUTE, unexpected=Defer(5 * MINUTE))).when(*events)
+    assert case.deferred == ["begun"]
+    case.later(5 * MINUTE)
+    assert (len(case.followed), case.followed[0][0], case.state) == (2, first, "late")
+
+
 def test_the_run_s_own_timer_counts_from_its_beginning_whatever_its_state() -> None:
     flow = timed(timedelta(days=9))
     flow.after(10 * MINUTE, to=flow.state("ended", final=True), do=say("over"))

@@ -557,10 +557,16 @@ from begun b join pointsman.runs r on r.id = b.run
 order by b.id
 
 -- name: note_progress
--- Of attempts that go on here. It is no part of the log: only what may be lost is said by it.
-update pointsman.executions e set progress = new.progress
-from unnest($2::bigint[], $3::int[], $4::bytea[]) as new (id, attempt, progress)
-where e.id = new.id and e.attempt = new.attempt and e.holder = $1
+-- Of attempts that go on here. It is no part of the log: only what may be lost is said by it. So what a commit works on is
+-- passed over, here as where rows are put back: commits lock executions in an order of their own.
+update pointsman.executions e set progress = said.progress
+from (
+    select e.id, new.progress
+    from unnest($2::bigint[], $3::int[], $4::bytea[]) as new (id, attempt, progress)
+    join pointsman.executions e on e.id = new.id and e.attempt = new.attempt and e.holder = $1
+    for update of e skip locked
+) said
+where e.id = said.id
 
 -- name: hold
 -- This engine is there. One that was started with the same name before is not, and one that is silent for long is forgotten.
@@ -576,15 +582,25 @@ delete from pointsman.holders where id = $1
 
 -- name: put_back
 -- What this engine was given, and does not know of: it was cancelled, or lost the connection, before it heard the answer.
-update pointsman.executions
-set holder = null, began = case when attempt > 1 or token <> '' then began end
-where holder = $1 and id not in (select unnest($2::bigint[]))
+update pointsman.executions e
+set holder = null, began = case when e.attempt > 1 or e.token <> '' then e.began end
+from (
+    select id from pointsman.executions
+    where holder = $1 and id not in (select unnest($2::bigint[]))
+    for update skip locked
+) given
+where e.id = given.id
 
 -- name: put_held_back
 -- Of held runs, what has ended here: what became of it waits behind the hold, and nothing of it begins before that is over.
 update pointsman.executions e set holder = null
-from pointsman.runs r
-where e.holder = $1 and e.id not in (select unnest($2::bigint[])) and r.id = e.run and r.held > 0
+from (
+    select e.id
+    from pointsman.executions e join pointsman.runs r on r.id = e.run and r.held > 0
+    where e.holder = $1 and e.id not in (select unnest($2::bigint[]))
+    for update of e skip locked
+) ended
+where e.id = ended.id
 
 -- name: begun_by_others
 -- Attempts that engines have begun who are not heard of any more. Who has begun any is found by a step through the index for

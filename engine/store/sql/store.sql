@@ -113,11 +113,19 @@ select count(*) from unnest($1::int[], $2::text[], $3::int[]) as ended (pipeline
 join pointsman.runs r on r.pipeline = ended.pipeline and r.key = ended.key and r.generation = ended.generation + 1
 
 -- name: end_silent_blockers
--- Whoever keeps this backend waiting and has itself not been heard of: an engine that was stopped in its tracks, say.
-select a.pid, pg_terminate_backend(a.pid)
-from unnest(pg_blocking_pids($1)) as blocker (pid) join pg_stat_activity a on a.pid = blocker.pid
+-- Whoever keeps this backend waiting and has itself not been heard of: an engine that was stopped in its tracks, say. One
+-- that copies asks for nothing all that time: it is silent where no more has come of it since the last look.
+select a.pid, c.bytes_processed as bytes,
+    case
+        when clock_timestamp() - greatest(a.query_start, a.state_change) > make_interval(secs => $2)
+            and (c.pid is null or (looked.pid is not null and looked.bytes is not distinct from c.bytes_processed))
+        then pg_terminate_backend(a.pid)
+    end as ended
+from unnest(pg_blocking_pids($1)) as blocker (pid)
+join pg_stat_activity a on a.pid = blocker.pid
+left join pg_stat_progress_copy c on c.pid = a.pid
+left join unnest($3::int[], $4::bigint[]) as looked (pid, bytes) on looked.pid = a.pid
 where a.wait_event = 'ClientRead' and a.application_name like 'pointsman engine%'
-    and clock_timestamp() - greatest(a.query_start, a.state_change) > make_interval(secs => $2)
 
 -- name: seen_digests
 select e.run, e.digest

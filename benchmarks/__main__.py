@@ -27,8 +27,6 @@ from engine.errors import PointsmanError
 FAILED = 1
 QUICK, SMOKE = 0.1, 0.0
 ROUNDS = 3
-LEFT_OUT_OF_SMOKE = frozenset({"w1b"})
-"""It is w1a with another number."""
 SMOKED_AT_ONCE = 4
 """What is measured then means nothing anyway, and starting up is mostly waiting."""
 
@@ -38,8 +36,7 @@ def main() -> int:
     rounds = options.rounds or (1 if options.quick or options.smoke else ROUNDS)
     scale = SMOKE if options.smoke else QUICK if options.quick else options.scale
     at_once = SMOKED_AT_ONCE if options.smoke else 1
-    usual = [name for name in CASES if not (options.smoke and name in LEFT_OUT_OF_SMOKE)]
-    names = [name for name in CASES if name in options.names] or usual
+    names = [name for name in CASES if name in options.names] or [*CASES]
     sizes = Sizes.scaled(scale, rounds)
     try:
         if ALONE.keys() >= set(names):

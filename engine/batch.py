@@ -27,7 +27,7 @@ from engine.inside import result_arrival
 from engine.log import Kind, digest_number, digest_of, postgres_time
 from engine.moves import RECENT_BYTES, Move
 from engine.pausing import Pausing
-from engine.routing import Reader, TopicRoute
+from engine.routing import Reader, Route, TopicRoute
 from statemachines.events import Event
 from statemachines.handlers import HandlerError, describe_invalid
 from statemachines.interpreter import step
@@ -71,11 +71,11 @@ class Batch(Pausing):
         taken, self.arrivals = self.arrivals, []
         return taken
 
-    def bytes_since(self, rows: int, arrivals: Iterable[Arrival]) -> int:
+    def bytes_since(self, rows: int, met: Iterable[Arrival | tuple[Route, str]]) -> int:
         """What came of these since there were so many rows: new rows, and the state of the run that each is for."""
         total = sum(map(len, self.commit.rows[rows:]))
-        for arrival in arrivals:
-            run = arrival[0].cache.get(arrival[1])
+        for one in met:
+            run = one[0].cache.get(one[1])
             if run is not None:
                 total += len(run.context) + len(run.memory)
         return total

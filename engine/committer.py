@@ -163,7 +163,7 @@ class Committer:
         for claim, records, _, _ in slices:
             if not claim.lost:
                 topic = self._topics[claim.partition.topic]
-                for portion in _portions(records, EVENTS_BETWEEN_BREATHS):
+                for portion in in_portions(records, EVENTS_BETWEEN_BREATHS):
                     batch.read(portion, claim.id, topic)
                     read += len(portion)
                     if read >= EVENTS_BETWEEN_BREATHS:
@@ -178,7 +178,7 @@ class Committer:
 
     async def extend_due(self, draft: Draft, due: Sequence[Due]) -> None:
         """Have what has fallen due for these runs happen, after all that the draft has."""
-        batch = draft.batch
+        batch, rows = draft.batch, len(draft.batch.commit.rows)
         batch.goes_on(self._clock())
         draft.due.extend(due)
         missing: dict[Route, list[str]] = {}
@@ -199,16 +199,17 @@ class Committer:
             await load_into_cache(route, sorted(keys), self._store, self._topics)
         runs = [one.route.cache[one.key] for one in due if one.key in one.route.cache]
         await self._ids.have(len(due) + sum(len(run.deferred) for run in runs))
-        for portion in _portions(due, EVENTS_BETWEEN_BREATHS):
+        for portion in in_portions(due, EVENTS_BETWEEN_BREATHS):
             for one in portion:
                 if one.route.pipeline not in self.paused:
                     batch.fall_due(one.route, one.key, one.until)
             batch.rest()
             await _breathe()
+        draft.bytes += batch.bytes_since(rows, [(one.route, one.key) for one in due])
 
     async def extend_results(self, draft: Draft, results: Sequence[StepResult]) -> None:
         """Have runs take what became of their steps, after all that the draft has."""
-        batch = draft.batch
+        batch, rows = draft.batch, len(draft.batch.commit.rows)
         batch.goes_on(self._clock())
         draft.results.extend(results)
         missing: dict[Route, list[str]] = {}
@@ -233,10 +234,11 @@ class Committer:
         if held:
             # What became of an attempt may wait behind the hold already, if it was not heard that it does.
             batch.waiting |= await self._store.waiting_digests(held)
-        for portion in _portions(results, EVENTS_BETWEEN_BREATHS):
+        for portion in in_portions(results, EVENTS_BETWEEN_BREATHS):
             batch.meet_results(portion)
             batch.rest()
             await _breathe()
+        draft.bytes += batch.bytes_since(rows, [(one.route, one.key) for one in results])
 
     def finish(self, draft: Draft) -> Batch:
         """Its batch, which grows no more."""
@@ -248,13 +250,13 @@ class Committer:
         """Let all events meet their runs, while what the next of them need is loaded; returns them."""
         taken = batch.take_arrivals()
         number = len(taken)
-        portions = [*_portions(taken, EVENTS_LOADED_AT_ONCE), ()]
+        portions = [*in_portions(taken, EVENTS_LOADED_AT_ONCE), ()]
         loading = asyncio.create_task(self.load(batch, portions[0], number))
         try:
             for arrivals, following in itertools.pairwise(portions):
                 await loading
                 loading = asyncio.create_task(self.load(batch, following, number))
-                for some in _portions(arrivals, EVENTS_BETWEEN_BREATHS):
+                for some in in_portions(arrivals, EVENTS_BETWEEN_BREATHS):
                     batch.meet(some)
                     batch.rest()
                     await _breathe()
@@ -366,6 +368,7 @@ async def _breathe() -> None:
     await asyncio.sleep(0)
 
 
-def _portions(many: Sequence[T], length: int) -> Iterator[Sequence[T]]:
+def in_portions(many: Sequence[T], length: int) -> Iterator[Sequence[T]]:
+    """So many at a time, in order."""
     for at in range(0, len(many), length):
         yield many[at : at + length]

@@ -127,6 +127,10 @@ class Engine:
                 self.ready = False
                 self.assignment.serving = False
                 self.assignment.notice()
+                # Until there is a session again nothing of them is read.
+                self._parts.observer.paused(
+                    sum(p.topic != self._parts.homes for p in self.assignment.partitions)
+                )
                 if store is not None:
                     await store.close()
             await pause.wait(self.stopping)

@@ -71,7 +71,8 @@ class EngineLimits:
     """How often a service that is away is spoken of."""
     handler_seconds_max: float = 30.0
     """How long one record, or a step in the loop at a stretch, may keep the engine busy; then the watchdog ends it. 0:
-    there is no watchdog."""
+    there is no watchdog. Where it is more than 40, Postgres may end the transaction that is open meanwhile, which is
+    computed again then."""
 
     def __post_init__(self) -> None:
         """A cache that is smaller than two batches would forget runs that are not durable yet."""

@@ -137,7 +137,7 @@ PAUSED = Metric(
     Instrument.GAUGE,
     "{partition}",
     (),
-    "Partitions of this engine that are not read now: the outbox is full, or they wait for a person.",
+    "Partitions of this engine that are not read now: Postgres is away, the outbox is full, or they wait for a person.",
 )
 OUTBOX = Metric(
     "pointsman.outbox.depth",

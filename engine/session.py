@@ -17,7 +17,7 @@ from engine.batch import Batch
 from engine.caches import evict
 from engine.claims import Claim, Slice, by_bytes
 from engine.commands import Commands
-from engine.committer import Committer, Draft, Pending
+from engine.committer import Committer, Draft, Pending, in_portions
 from engine.homes import HOMES, homes_in
 from engine.parts import Parts, kafka_troubles
 from engine.routing import Route, TopicRoute
@@ -38,6 +38,9 @@ ASK_SECONDS = 1.0
 LOOK_SECONDS = 0.002
 """So often what has become of steps is taken while a commit is in flight."""
 
+TAKEN_AT_ONCE = 50
+"""So many runs take what has fallen due, or became of their steps, before it is seen what that comes to: nothing tells
+it beforehand, and contexts may be large."""
 RECORDS_BESIDE_DUE = 1_000
 """A draft with so many records, and something that has fallen due, goes on its way as soon as the store is free, though
 it could take more; so that it is not late."""
@@ -164,22 +167,16 @@ class Session:
             # Each time anew: how much the next come to is known from the last.
             portion, *others = by_bytes(slices, limits.batch_bytes_max, weigh)
             slices = [one for several in others for one in several]
-            if self._draft is not None and self._draft.bytes + weigh(portion) > limits.batch_bytes_max:
-                await self._advance()
-            if self._draft is None:
-                self._draft = await self._committer.draft(self._pending)
-            await self._committer.extend(self._draft, portion)
+            await self._committer.extend(await self._draft_for(weigh(portion)), portion)
         # What fires may publish, too.
         idle = self._draft is None and not self._is_in_flight()
         due = [] if self._paused else await self._timers.due(wait=idle)
-        if due:
-            if self._draft is None:
-                self._draft = await self._committer.draft(self._pending)
-            await self._committer.extend_due(self._draft, due)
-            if self._draft.is_empty:
-                # What is due is on its way already, in the commit in flight.
-                self._timers.settle(self._draft.due)
-                self._draft = None
+        for some in in_portions(due, TAKEN_AT_ONCE):
+            await self._committer.extend_due(await self._draft_for(), some)
+        if due and self._draft is not None and self._draft.is_empty:
+            # What is due is on its way already, in the commit in flight.
+            self._timers.settle(self._draft.due)
+            self._draft = None
         await self._take_results()
         if self._is_full(limits.batch_records_max) or not (self._grows() or self._is_in_flight()):
             await self._advance()
@@ -208,12 +205,18 @@ class Session:
         if alone:
             await self._flush()
         results = [] if self._paused else self._steps.take()
-        if results:
-            if self._draft is None:
-                self._draft = await self._committer.draft(self._pending)
-            await self._committer.extend_results(self._draft, results)
+        for some in in_portions(results, TAKEN_AT_ONCE):
+            await self._committer.extend_results(await self._draft_for(), some)
         if alone:
             await self._flush()
+
+    async def _draft_for(self, weight: int = 0) -> Draft:
+        """The draft that grows; another one, where that has no room for so many bytes more."""
+        if self._draft is not None and self._draft.bytes + weight > self._parts.limits.batch_bytes_max:
+            await self._advance()
+        if self._draft is None:
+            self._draft = await self._committer.draft(self._pending)
+        return self._draft
 
     async def _wind_up(self) -> None:
         """Make all durable that was read, and what becomes of the steps that go on."""

@@ -39,6 +39,8 @@ STEPS: tuple[tuple[str, list[str]], ...] = (
     ("tests", [PYTHON, "-m", "pytest", "-q", "--durations=15", "-n", "4", *BY_FILE]),
     ("demo", [str(BIN / "pointsman"), "demo"]),
 )
+SECONDS_MAX = 20 * 60.0
+"""Of all steps together: where ``CI=true``, more is a failure."""
 BEGUN_WITH = {"types": "demo"}
 """The demo mostly waits, so it goes on beside; it is shown in its turn."""
 
@@ -61,6 +63,7 @@ def main() -> int:
             file=sys.stderr,
         )
         return 2
+    began = time.monotonic()
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
     # Hundreds of processes are started: what one has compiled is there for the others.
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -84,6 +87,8 @@ def main() -> int:
             not_run += [line for line in ended.lines if NOT_RUN.match(line)]
             how = f"failed ({ended.code})" if ended.code else "ok"
             print(f"== {name}: {how}, {ended.seconds:.0f} s", flush=True)
+    if os.environ.get("CI") == "true" and time.monotonic() - began > SECONDS_MAX:
+        failed.append(f"all of it within {SECONDS_MAX:.0f} s")
     if failed:
         print(f"failed: {', '.join(failed)}")
     for line in not_run:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import re
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Generator, Iterator
@@ -69,9 +68,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Genera
     reasons: Counter[str] = Counter()
     for report in terminalreporter.getreports("skipped"):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
-        if found := re.search(re.escape(services.UNAVAILABLE) + r"(.*)", reason, re.DOTALL):
-            # On one line: whoever repeats it, as `python -m tests` does, has all of it.
-            reasons[" ".join(found[1].split())] += 1
+        reason = reason.removeprefix("Skipped: ").removeprefix(services.UNAVAILABLE)
+        # On one line: whoever repeats it, as `python -m tests` does, has all of it.
+        reasons[" ".join(reason.split())] += 1
     if reasons:
         terminalreporter.section("not run here")
         for reason, count in reasons.items():

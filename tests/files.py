@@ -74,9 +74,9 @@ def announce(_file: File, event: Announced) -> Out:
     ]
 
 
-def files() -> Pipeline[File]:
+def files(topic: str = TOPIC) -> Pipeline[File]:
     """open -> closed; newer versions only, lines one by one, each mention and each object once."""
-    flow = Pipeline("file", File, topics=[TOPIC], unexpected="ignore")
+    flow = Pipeline("file", File, topics=[topic], unexpected="ignore")
     opened = flow.state("open", initial=True)
     closed = flow.state("closed", final=True, output=lambda file, _event: {"lines": len(file.lines)})
     flow.start(Seen, begin)

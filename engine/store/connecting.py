@@ -7,7 +7,7 @@ import contextlib
 import os
 import re
 import socket
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -26,7 +26,9 @@ from engine.store.contract import (
 )
 
 LOCK_TIMEOUT_SECONDS = 15
-IDLE_IN_TRANSACTION_SECONDS = 20
+IDLE_IN_TRANSACTION_SECONDS = 45
+"""Longer than a handler may keep the loop busy while a commit is in flight (``handler_seconds_max``): who waits for
+its locks meanwhile has them sooner (``engine.store.silence``)."""
 COMMAND_TIMEOUT_SECONDS = 30
 TCP_USER_TIMEOUT_SECONDS = 20
 """All shorter than the 60 s of a rebalance, so that a hung engine loses its locks before its partitions."""
@@ -37,8 +39,12 @@ else:  # at run time asyncpg's class takes no parameters
     Connection = asyncpg.Connection
 
 
+SAID_BYTES_MAX = 32 * 1024
+"""What a transport takes at any time without waiting for room: half of what it does."""
+
+
 class CopyingConnection(Connection):
-    """A connection that sends a COPY together with other statements."""
+    """A connection that sends a COPY together with other statements, and hears in between that it is lost."""
 
     async def copy_among(self, statements: str, data: memoryview | AsyncIterable[memoryview]) -> str:
         """Do these statements, one of which is a COPY from here, in one message; returns what the last of them says.
@@ -47,7 +53,14 @@ class CopyingConnection(Connection):
         """
         copying: Awaitable[str] = self._copy_in(statements, data, None)  # type: ignore[attr-defined]  # stubs know no such
         # What is sent in pieces waits for room, and asyncpg does not hear meanwhile that the connection is lost.
-        return await copying if isinstance(data, memoryview) else await self._unless_lost(copying)
+        is_one = isinstance(data, memoryview) and len(statements) <= SAID_BYTES_MAX
+        return await copying if is_one else await self._unless_lost(copying)
+
+    async def copy_rows(self, table: str, rows: Sequence[tuple[Any, ...]], columns: Sequence[str]) -> str:
+        """Copy rows that asyncpg packs, and sends in pieces, into a table of ours; returns what Postgres says."""
+        return await self._unless_lost(
+            self.copy_records_to_table(table, schema_name="pointsman", records=rows, columns=list(columns))
+        )
 
     async def _unless_lost(self, copying: Awaitable[str]) -> str:
         """Wait for this, as long as the connection lasts. Raises ConnectionDoesNotExistError, TimeoutError."""

@@ -19,7 +19,7 @@ from engine.store.contract import TOKENS_FORGOTTEN_MAX, TOKENS_KEPT
 from engine.store.executing import Executions
 from engine.store.queries import columns_of, load
 from engine.store.script import FREEZE, prepare
-from engine.store.silence import ending_silent_blockers
+from engine.store.silence import Speaking, ending_silent_blockers
 from engine.store.values import (
     Applied,
     Command,
@@ -71,6 +71,7 @@ class PostgresStore(Executions):
         self._scope = (namespace, group, cluster)
         self._lane = lane
         self._writing = Writing(self._writer, namespace, lane)
+        self._speaking = Speaking(self._writer)
         self._dsn = ""
         self._in_transaction = False
         self._origins: dict[int, Origin] = {}
@@ -116,6 +117,7 @@ class PostgresStore(Executions):
             with contextlib.suppress(Exception):
                 await connection.close(timeout=2)
             connection.terminate()
+        await self._speaking.end()
 
     async def register_pipeline(self, name: str) -> int:
         async with self._translated():
@@ -348,11 +350,14 @@ class PostgresStore(Executions):
                 with contextlib.suppress(Exception):
                     await self.unlock()
                 raise
+            # What is committed then has yet to be computed.
+            self._speaking.begin()
 
     async def unlock(self) -> None:
         """Give up what ``lock`` began."""
         if self._in_transaction:
             self._in_transaction = False
+            await self._speaking.end()
             async with self._translated():
                 await self._writer.execute("rollback")
 
@@ -367,6 +372,7 @@ class PostgresStore(Executions):
         async with self._translated(), ending_silent_blockers(writer, self._dsn):
             try:
                 begun, self._in_transaction = self._in_transaction, False
+                await self._speaking.end()
                 return await self._writing.commit(commit, begun=begun)
             except BaseException:
                 # A connection that broke or was cancelled in the middle cannot roll back; the server does it then.

@@ -232,9 +232,9 @@ class Writing:
             if status != "UPDATE 1":
                 raise LostRunsError("another engine ended a dead letter first")
         if commit.operations:
-            await self._copy("operations", commit.operations, Operation._fields)
+            await self._writer.copy_rows("operations", commit.operations, Operation._fields)
         if commit.noted:
-            await self._copy("dispositions", commit.noted, type(commit.noted[0])._fields)
+            await self._writer.copy_rows("dispositions", commit.noted, type(commit.noted[0])._fields)
         if commit.ranges:
             await self._writer.execute(_SQL["add_ignored_range"], *columns_of(commit.ranges), commit.at)
         if commit.strikes_forgotten:
@@ -266,11 +266,6 @@ class Writing:
             body = orjson.dumps({"after": last})
             rest = FollowUp(one.pipeline, "release_pipeline", body, *said)
             await self._writer.execute(_SQL["add_follow_up"], self._namespace, *rest)
-
-    async def _copy(self, table: str, records: Sequence[tuple[Any, ...]], columns: Sequence[str]) -> None:
-        await self._writer.copy_records_to_table(
-            table, schema_name="pointsman", records=records, columns=list(columns)
-        )
 
 
 def _has_extras(commit: Commit) -> bool:

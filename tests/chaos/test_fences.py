@@ -10,8 +10,10 @@ from typing import Any
 import asyncpg
 import pytest
 
+from connectors.kafka.membership import REBALANCE_SECONDS
 from connectors.source import Partition
 from engine import run_ids
+from engine.limits import EngineLimits
 from engine.store import connecting, silence
 from engine.store.contract import (
     LostPositionsError,
@@ -228,6 +230,34 @@ async def test_locks_that_cannot_be_had_leave_no_transaction_open(rivals: Rivals
         await other.close()
 
 
+async def test_an_engine_that_steps_under_its_locks_is_heard_of_meanwhile(
+    rivals: Rivals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = rivals
+    monkeypatch.setattr(silence, "SPEAK_SECONDS", 0.05)
+    await first.feed(0, told("opened", "p"))
+    run = await first.run("p")
+    heard = set[object]()
+
+    async def is_heard_of() -> bool:
+        rows = await second.ask(
+            "select query_start from pg_stat_activity where state = 'idle in transaction' "
+            "and datname = current_database()"
+        )
+        heard.update(row[0] for row in rows)
+        return len(heard) > 3
+
+    await first.store.lock([first.claims[0].id], [run.id])
+    await until(is_heard_of, 60, "word of an engine that holds locks")
+    batch = await first.prepare(first.slice(0, weighed("p")))
+    await first.store.commit(batch.commit)
+    assert (await first.run("p")).sequence == run.sequence + 1
+
+
+def test_a_handler_may_take_its_time_while_a_commit_is_in_flight() -> None:
+    assert EngineLimits().handler_seconds_max < connecting.IDLE_IN_TRANSACTION_SECONDS < REBALANCE_SECONDS
+
+
 async def test_a_dead_letter_is_ended_once(rivals: Rivals) -> None:
     first, second = rivals
     await first.feed(0, weighed("nobody"))
@@ -303,6 +333,29 @@ async def test_all_of_a_batch_is_there_or_nothing_when_the_connection_breaks_at_
         assert len(set(found.values())) == 1, f"not one transaction: {found}"
         if when is not When.IN_FLIGHT:
             assert found["position"] == (0 if when is When.BEFORE else 1)
+
+
+@pytest.mark.parametrize("what", ["rows that asyncpg packs", "long statements before rows that are packed"])
+async def test_a_connection_that_breaks_while_a_copy_waits_for_room_is_heard_of(
+    database: Database, what: str
+) -> None:
+    async with by_proxy(database.engine_dsn) as (proxy, dsn):
+        connection = await connecting.connect(dsn)
+        # More than a connection takes before anybody reads of it.
+        long = "x" * 32_000_000
+        proxy.cut_when(lambda request: b"xxx" in request)
+        if what.startswith("rows"):
+            copying = connection.copy_rows(
+                "inbox", [("n", long[:400_000].encode())] * 80, ["namespace", "body"]
+            )
+        else:
+            copying = connection.copy_among(
+                f"select '{long}'; copy pointsman.inbox from stdin", memoryview(b"")
+            )
+        async with asyncio.timeout(connecting.COMMAND_TIMEOUT_SECONDS / 2):
+            with pytest.raises(asyncpg.ConnectionDoesNotExistError):
+                await copying
+        assert connection.is_closed()
 
 
 async def test_a_connection_that_breaks_while_the_store_is_opened_is_no_mistake_of_ours(

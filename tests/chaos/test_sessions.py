@@ -36,6 +36,17 @@ class ShyReader(FakeReader):
         return await super().earliest(partitions)
 
 
+class PausesTold(Silent):
+    """Keeps of how many partitions it was told that they are not read."""
+
+    def __init__(self) -> None:
+        self.told: list[int] = []
+
+    def paused(self, partitions: int) -> None:
+        if self.told[-1:] != [partitions]:
+            self.told.append(partitions)
+
+
 class BusyReader(FakeReader):
     """Of a topic to which another record comes whenever it is read."""
 
@@ -58,6 +69,19 @@ async def test_a_partition_lost_to_a_zombie_that_vanished_is_taken_again(databas
             await thief.close()
         await one.append(weighed("p"))
         await one.moves(2)
+
+
+async def test_partitions_are_told_as_paused_while_postgres_is_away(database: Database) -> None:
+    pauses = PausesTold()
+    async with lived(database, observer=pauses, partitions=3) as one:
+        await one.append(told("opened", "p"))
+        await one.moves(1)
+        assert isinstance(one.engine.session, Session)
+        assert isinstance(one.engine.session.store, PostgresStore)
+        one.engine.session.store._writer.terminate()
+        await one.append(weighed("p"))
+        await one.moves(2)
+        assert pauses.told == [0, 3, 0]
 
 
 async def test_a_partition_whose_position_a_person_moved_is_read_on_from_there(database: Database) -> None:

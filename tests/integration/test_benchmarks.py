@@ -13,7 +13,7 @@ from tests.services import Kafka
 CHECKOUT = Path(__file__).parents[2]
 SECONDS_MAX = 900
 CASES = {
-    *("core", "w1a", "w1c", "chart", "two", "bytes", "latency", "memory", "publishing"),
+    *("core", "w1a", "w1b", "w1c", "chart", "two", "bytes", "latency", "memory", "publishing"),
     *("deferred", "timers", "w2", "begun", "limited", "recovery"),
 }
 
@@ -37,6 +37,7 @@ def test_a_smoke_of_the_benchmarks_measures_every_case(kafka: Kafka, tmp_path: P
     }
     assert set(figures) >= {
         ("w1a", "engine / baseline"),
+        ("w1b", "engine / baseline"),
         ("chart", "chart / flat"),
         ("two", "two engines / one"),
         ("bytes", "bytes a transition"),

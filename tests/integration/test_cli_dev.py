@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pty
+import re
 import signal
 import subprocess
 import sys
@@ -27,6 +29,9 @@ pytest.importorskip("confluent_kafka")
 
 STOP_SECONDS = 120.0
 DEMO_SECONDS = 600.0
+COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+MOVES = re.compile(r"\d+/\d+ published +([1-9]\d*) moves")
+"""How many there were, each time that it was shown."""
 NEVER_FOR_BEING_SILENT = """
 import engine.steps
 from statemachines.shipped.orders import flow
@@ -232,23 +237,40 @@ def check_sagas(shown: dict[str, Any]) -> None:
     ] == [("charge", "undone"), ("reserve", "undone"), ("ship", None)]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_demo_that_is_interrupted_leaves_nothing_behind_either(
-    tmp_path: Path, number: signal.Signals
+def read_on(out: int) -> str:
+    """What comes next of a command; empty at its end."""
+    try:
+        return os.read(out, 65_536).decode(errors="replace")
+    except OSError:
+        # The other end of a terminal is gone.
+        return ""
+
+
+@pytest.mark.parametrize(
+    ("number", "is_terminal"), [(signal.SIGINT, False), (signal.SIGTERM, True)], ids=["lines", "a terminal"]
+)
+def test_the_demo_shows_moves_as_they_come_and_leaves_nothing_behind_when_it_is_interrupted(
+    tmp_path: Path, number: signal.Signals, *, is_terminal: bool
 ) -> None:
+    out, end = pty.openpty() if is_terminal else os.pipe()
     with subprocess.Popen(
         [*COMMAND, "demo"],
-        stdout=subprocess.PIPE,
+        stdout=end,
         stderr=subprocess.DEVNULL,
-        text=True,
-        env={**environment({}), "TMPDIR": str(tmp_path)},
+        env={**environment({}), "TMPDIR": str(tmp_path), "TERM": "xterm"},
     ) as demo:
-        assert demo.stdout is not None
-        for line in demo.stdout:
-            if "published" in line:
-                demo.send_signal(number)
-                break
-        demo.stdout.read()
+        os.close(end)
+        shown = ""
+        while len(set(MOVES.findall(COLOUR.sub("", shown)))) < 3 or (
+            is_terminal and not {"→", "█"} <= {*shown}
+        ):
+            more = read_on(out)
+            assert more, shown
+            shown += more
+        demo.send_signal(number)
+        while read_on(out):
+            pass
         assert demo.wait(STOP_SECONDS) == 130
+    os.close(out)
     assert list(tmp_path.iterdir()) == []
     assert processes_of(tmp_path) == []

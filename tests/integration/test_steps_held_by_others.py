@@ -13,7 +13,7 @@ from engine.limits import EngineLimits
 from engine.store import executing, limiting
 from engine.store.connecting import Connection, connect
 from engine.store.contract import Store
-from engine.store.values import BegunExecution
+from engine.store.values import BegunExecution, Progress
 from tests.charging import TOPIC, charging_pipeline, clear
 from tests.contract.test_store import World, postgres_world, started
 from tests.contract.test_store_limits import TWO, next_of
@@ -125,3 +125,25 @@ async def test_what_another_engine_has_begun_since_a_look_began_does_not_begin_a
             patched.undo()
             assert [one.key for one in await begin(two, 2, room=2)] == ["a", "b"]
     assert [one.key for one in await looks] == ["c", "d"]
+
+
+async def test_who_notes_progress_and_puts_rows_back_waits_for_no_commit_that_could_wait_for_them(
+    postgres_world: World, other: Connection
+) -> None:
+    store = await postgres_world.open()
+    await have_wait(store, "ab", None)
+    first, second = await begin(store, 1)
+    progress = [Progress(one.id, 1, b"1") for one in (first, second)]
+    works = "update pointsman.executions set again = again where id = $1 returning progress, holder"
+    transaction = other.transaction()
+    await transaction.start()
+    await other.execute(works, second.id)
+    async with asyncio.timeout(10):
+        await store.note_progress(1, progress)
+        await store.put_held_back(1, [])
+        await store.put_back(1, [])
+    # A commit comes to its executions in any order.
+    assert tuple(await other.fetchrow(works, first.id) or ()) == (b"1", None)
+    await transaction.commit()
+    await store.note_progress(1, progress)
+    assert tuple(await other.fetchrow(works, second.id) or ()) == (b"1", 1)

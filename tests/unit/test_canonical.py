@@ -143,7 +143,9 @@ def test_hashes_are_equal_in_processes_with_other_hash_seeds(tricky: Path) -> No
 def test_hashes_are_equal_on_other_versions_of_python(python: Path, tricky: Path) -> None:
     found = hashes(python, tricky, "random")
     if found is None and python not in NAMED:
-        pytest.skip(f"{python} has not what pipelines need")
+        pytest.skip(
+            f"{python} has not what pipelines need. Tests take interpreters that have it from POINTSMAN_TEST_PYTHONS."
+        )
     assert found == hashes(Path(sys.executable), tricky, "0")
 
 

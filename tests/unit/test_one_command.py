@@ -42,15 +42,30 @@ def test_the_steps_that_are_named_are_run_and_no_others(monkeypatch: pytest.Monk
 
 
 NEEDS_KAFKA = "tests/integration/test_publisher.py::test_many_are_published_in_order"
+OTHER_PYTHONS = "tests/unit/test_canonical.py::test_hashes_are_equal_on_other_versions_of_python"
+
+
+def run_one(test: str, environment: dict[str, str]) -> tuple[subprocess.CompletedProcess[str], list[str]]:
+    """Run one test by itself, with variables of ours alone; and the lines of what could not run."""
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(("POINTSMAN_", "PYTEST_"))
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", test],
+        cwd=command.ROOT,
+        env=kept | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    return done, [line for line in done.stdout.splitlines() if command.NOT_RUN.match(line)]
 
 
 @pytest.mark.parametrize("required", ["", "kafka"])
 def test_what_cannot_run_is_named_with_what_it_needs_and_is_a_failure_where_it_is_required(
     tmp_path: Path, required: str
 ) -> None:
-    kept = {
-        name: value for name, value in os.environ.items() if not name.startswith(("POINTSMAN_", "PYTEST_"))
-    }
     # Neither Java and Maven, nor a Docker engine, nor a server of somebody's.
     nothing = {
         "PATH": str(tmp_path),
@@ -59,16 +74,7 @@ def test_what_cannot_run_is_named_with_what_it_needs_and_is_a_failure_where_it_i
         "CI": "",
         "POINTSMAN_REQUIRE": required,
     }
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", NEEDS_KAFKA],
-        cwd=command.ROOT,
-        env=kept | nothing,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    told = [line for line in done.stdout.splitlines() if command.NOT_RUN.match(line)]
+    done, told = run_one(NEEDS_KAFKA, nothing)
     if required:
         assert (done.returncode, told) == (1, []), done.stdout
         assert "kafka is required (by POINTSMAN_REQUIRE or CI)" in done.stdout
@@ -77,3 +83,26 @@ def test_what_cannot_run_is_named_with_what_it_needs_and_is_a_failure_where_it_i
         assert done.returncode == 0, done.stdout
         assert line.startswith("1 test not run: ")
         assert line.endswith("Tests take the address of a server of yours from POINTSMAN_TEST_KAFKA.")
+
+
+def test_another_python_that_cannot_be_compared_is_named(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho \"No module named 'pydantic'\" >&2\nexit 1\n")
+    python.chmod(0o700)
+    done, [told] = run_one(OTHER_PYTHONS, {"HOME": str(tmp_path), "POINTSMAN_TEST_PYTHONS": str(python)})
+    assert done.returncode == 0, done.stdout
+    assert told == (
+        f"1 test not run: {python} has not what pipelines need. Tests take interpreters that have it from "
+        "POINTSMAN_TEST_PYTHONS."
+    )
+
+
+def test_it_fails_where_it_must_be_done_in_time_and_is_not(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "SECONDS_MAX", 0.0)
+    monkeypatch.setenv("CI", "")
+    assert ask(monkeypatch, "lint")[0] == 0
+    monkeypatch.setenv("CI", "true")
+    assert ask(monkeypatch, "lint")[0] == 1
+    assert "failed: all of it within 0 s\n" in capsys.readouterr().out

@@ -113,11 +113,19 @@ select count(*) from unnest($1::int[], $2::text[], $3::int[]) as ended (pipeline
 join pointsman.runs r on r.pipeline = ended.pipeline and r.key = ended.key and r.generation = ended.generation + 1
 
 -- name: end_silent_blockers
--- Whoever keeps this backend waiting and has itself not been heard of: an engine that was stopped in its tracks, say.
-select a.pid, pg_terminate_backend(a.pid)
-from unnest(pg_blocking_pids($1)) as blocker (pid) join pg_stat_activity a on a.pid = blocker.pid
+-- Whoever keeps this backend waiting and has itself not been heard of: an engine that was stopped in its tracks, say. One
+-- that copies asks for nothing all that time: it is silent where no more has come of it since the last look.
+select a.pid, c.bytes_processed as bytes,
+    case
+        when clock_timestamp() - greatest(a.query_start, a.state_change) > make_interval(secs => $2)
+            and (c.pid is null or (looked.pid is not null and looked.bytes is not distinct from c.bytes_processed))
+        then pg_terminate_backend(a.pid)
+    end as ended
+from unnest(pg_blocking_pids($1)) as blocker (pid)
+join pg_stat_activity a on a.pid = blocker.pid
+left join pg_stat_progress_copy c on c.pid = a.pid
+left join unnest($3::int[], $4::bigint[]) as looked (pid, bytes) on looked.pid = a.pid
 where a.wait_event = 'ClientRead' and a.application_name like 'pointsman engine%'
-    and clock_timestamp() - greatest(a.query_start, a.state_change) > make_interval(secs => $2)
 
 -- name: seen_digests
 select e.run, e.digest
@@ -557,10 +565,16 @@ from begun b join pointsman.runs r on r.id = b.run
 order by b.id
 
 -- name: note_progress
--- Of attempts that go on here. It is no part of the log: only what may be lost is said by it.
-update pointsman.executions e set progress = new.progress
-from unnest($2::bigint[], $3::int[], $4::bytea[]) as new (id, attempt, progress)
-where e.id = new.id and e.attempt = new.attempt and e.holder = $1
+-- Of attempts that go on here. It is no part of the log: only what may be lost is said by it. So what a commit works on is
+-- passed over, here as where rows are put back: commits lock executions in an order of their own.
+update pointsman.executions e set progress = said.progress
+from (
+    select e.id, new.progress
+    from unnest($2::bigint[], $3::int[], $4::bytea[]) as new (id, attempt, progress)
+    join pointsman.executions e on e.id = new.id and e.attempt = new.attempt and e.holder = $1
+    for update of e skip locked
+) said
+where e.id = said.id
 
 -- name: hold
 -- This engine is there. One that was started with the same name before is not, and one that is silent for long is forgotten.
@@ -576,15 +590,25 @@ delete from pointsman.holders where id = $1
 
 -- name: put_back
 -- What this engine was given, and does not know of: it was cancelled, or lost the connection, before it heard the answer.
-update pointsman.executions
-set holder = null, began = case when attempt > 1 or token <> '' then began end
-where holder = $1 and id not in (select unnest($2::bigint[]))
+update pointsman.executions e
+set holder = null, began = case when e.attempt > 1 or e.token <> '' then e.began end
+from (
+    select id from pointsman.executions
+    where holder = $1 and id not in (select unnest($2::bigint[]))
+    for update skip locked
+) given
+where e.id = given.id
 
 -- name: put_held_back
 -- Of held runs, what has ended here: what became of it waits behind the hold, and nothing of it begins before that is over.
 update pointsman.executions e set holder = null
-from pointsman.runs r
-where e.holder = $1 and e.id not in (select unnest($2::bigint[])) and r.id = e.run and r.held > 0
+from (
+    select e.id
+    from pointsman.executions e join pointsman.runs r on r.id = e.run and r.held > 0
+    where e.holder = $1 and e.id not in (select unnest($2::bigint[]))
+    for update of e skip locked
+) ended
+where e.id = ended.id
 
 -- name: begun_by_others
 -- Attempts that engines have begun who are not heard of any more. Who has begun any is found by a step through the index for

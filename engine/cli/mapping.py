@@ -1,4 +1,4 @@
-"""``definitions map``: open runs follow another version of their pipeline, in place of one that is not loaded."""
+"""``definitions list`` and ``map``: which versions runs follow; open runs that are to follow another one."""
 
 from __future__ import annotations
 
@@ -7,17 +7,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from engine.cli.arguments import INT_MAX, check_text
-from engine.cli.asking import whoever
+from engine.cli.asking import Pipeline, ask_store, unknown_pipeline, whoever
+from engine.cli.looking import tell_limit
 from engine.cli.many import Asks, do_to_many
 from engine.cli.operating import Reason, Wait
-from engine.cli.options import Json, Namespace, Postgres, Who
+from engine.cli.options import Json, Limit, Namespace, Postgres, Who
+from engine.cli.output import print_json, print_rows
 from engine.errors import UsageError
 
 if TYPE_CHECKING:
-    from engine.reading import Chosen, Done
+    from engine.reading import Chosen, DefinitionView, Done
     from engine.store.connecting import Connection
 
 PANEL = "Decisions"
+_HASH_SHOWN = 12
 
 
 def register(app: typer.Typer) -> None:
@@ -25,8 +28,51 @@ def register(app: typer.Typer) -> None:
     definitions = typer.Typer(
         name="definitions", help="Which version of their pipeline runs follow.", no_args_is_help=True
     )
+    definitions.command("list")(list_versions)
     definitions.command("map")(map_runs)
     app.add_typer(definitions, rich_help_panel=PANEL)
+
+
+def list_versions(
+    pipeline: Pipeline = None,
+    limit: Limit = 0,
+    postgres: Postgres = None,
+    namespace: Namespace = None,
+    json: Json = False,
+) -> None:
+    """List the versions that were ever run, the newest of each pipeline first, with the open runs that follow each.
+
+    A version that no open run follows need not be loaded any more. Engines are those that are there now and have it
+    loaded. A version that has changed since it was run, as dev allows, is there once for each structure and code.
+    """
+
+    async def question(connection: Connection, namespace: str) -> tuple[list[DefinitionView], str]:
+        from engine.reading import list_definitions  # noqa: PLC0415 - needs an extra to be installed
+
+        listed = await list_definitions(connection, namespace, pipeline=pipeline, limit=limit)
+        return listed, "" if listed else await unknown_pipeline(connection, namespace, pipeline)
+
+    found, unknown = ask_store({"postgres": postgres, "namespace": namespace}, question)
+    if json:
+        print_json(found)
+    else:
+        print_rows(
+            ("pipeline", "version", "definition", "code", "since", "open runs", "engines"),
+            [
+                (
+                    one.pipeline,
+                    one.version,
+                    one.definition[:_HASH_SHOWN],
+                    one.code[:_HASH_SHOWN],
+                    one.registered,
+                    one.runs,
+                    one.engines,
+                )
+                for one in found
+            ],
+            right=("version", "open runs", "engines"),
+        )
+    tell_limit(len(found), limit, "definition", unknown)
 
 
 def map_runs(

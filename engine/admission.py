@@ -196,7 +196,8 @@ def _refuse_changed(machine: Machine, known: Sequence[tuple[Any, ...]], machines
     if newest > max(m.version for m in machines if m.name == machine.name):
         raise RefusedError(
             f"Pipeline {machine.name!r} is registered with version {newest}, newer than any that is loaded here. "
-            "An older engine would dead-letter types that it does not know: load the newer version, too."
+            "An older engine would dead-letter types that it does not know: load the newer version, too. To go back "
+            f"to what this one does, give it version {newest + 1}."
         )
 
 

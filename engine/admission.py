@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 from collections.abc import Sequence
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import asyncpg
 
 from engine.errors import RefusedError
+from engine.group_sets import Identity, group_number, set_number, set_words
 from engine.routing import Loaded
 from engine.store.postgres import PostgresStore
 from engine.store.queries import load
@@ -75,11 +75,12 @@ async def join_set(
     Raises:
         RefusedError: another engine of the group has loaded other ones, and each would dead-letter the other's types.
     """
-    lock_class, lock_object, description = _set_of(namespace, group, machines)
+    identities = _identities(machines)
+    lock_class, lock_object = group_number(namespace, group), set_number(identities)
     async with connection.transaction():
         # One at a time, or two that come at once would not see each other.
         await connection.execute("select pg_advisory_xact_lock($1, 0)", lock_class)
-        await connection.execute(_SQL["describe_set"], lock_class, lock_object, description)
+        await connection.execute(_SQL["describe_set"], lock_class, lock_object, set_words(identities))
         await _refuse_others(connection, namespace, group, machines)
         others = await connection.fetchval(_SQL["others_of_set"], lock_class, lock_object)
         await connection.execute("select pg_advisory_lock_shared($1, $2)", lock_class, lock_object)
@@ -116,7 +117,7 @@ async def refuse_beside(connection: asyncpg.Connection[Any], namespace: str, gro
     Raises:
         RefusedError: another one of the group is there.
     """
-    lock_class = _number(f"{namespace}\0{group}")
+    lock_class = group_number(namespace, group)
     for _ in range(GONE_LOOKS):
         if not await connection.fetchval(_SQL["engines_of_group"], lock_class):
             return
@@ -178,10 +179,6 @@ def tell_newer(loaded: Sequence[Loaded], pipeline: int, version: int, *, strict:
     )
 
 
-def _number(text: str) -> int:
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big", signed=True)
-
-
 def _refuse_changed(machine: Machine, known: Sequence[tuple[Any, ...]], machines: Sequence[Machine]) -> None:
     """Refuse a definition that is another one than was run with its version before, and one that is not the newest.
 
@@ -199,25 +196,23 @@ def _refuse_changed(machine: Machine, known: Sequence[tuple[Any, ...]], machines
     if newest > max(m.version for m in machines if m.name == machine.name):
         raise RefusedError(
             f"Pipeline {machine.name!r} is registered with version {newest}, newer than any that is loaded here. "
-            "An older engine would dead-letter types that it does not know: load the newer version, too."
+            "An older engine would dead-letter types that it does not know: load the newer version, too. To go back "
+            f"to what this one does, give it version {newest + 1}."
         )
 
 
 async def _refuse_others(
     connection: asyncpg.Connection[Any], namespace: str, group: str, machines: Sequence[Machine]
 ) -> None:
-    lock_class, lock_object, description = _set_of(namespace, group, machines)
-    other = await connection.fetchval(_SQL["other_set"], lock_class, lock_object)
+    ours = _identities(machines)
+    other = await connection.fetchval(_SQL["other_set"], group_number(namespace, group), set_number(ours))
     if other is not None:
         raise RefusedError(
             f"Another engine of the group {group!r} has loaded other pipelines: {other}. This one would load "
-            f"{description}. Engines of one group load the same: stop the others first. (In a --group of its own "
+            f"{set_words(ours)}. Engines of one group load the same: stop the others first. (In a --group of its own "
             "this one would read all topics anew, beside the others.)"
         )
 
 
-def _set_of(namespace: str, group: str, machines: Sequence[Machine]) -> tuple[int, int, str]:
-    """What stands for the group, what for these pipelines in it, and these in words."""
-    identity = sorted((m.name, m.version, m.hash.hex(), m.code.hex()) for m in machines)
-    description = ", ".join(f"{name} version {version} ({hash_[:8]})" for name, version, hash_, _ in identity)
-    return _number(f"{namespace}\0{group}"), _number(repr(identity)), description
+def _identities(machines: Sequence[Machine]) -> list[Identity]:
+    return [(one.name, one.version, one.hash.hex(), one.code.hex()) for one in machines]

@@ -53,12 +53,11 @@ from engine.reading import (
 )
 from engine.reading.begun import has_begun
 from engine.reading.completing import TOKEN_SECONDS
-from engine.reading.operating import What, check_key, number_of, structures_of
-from statemachines.chart.tree import COMPENSATING
+from engine.reading.operating import What, check_key, number_of
+from engine.reading.states import check_states
 from statemachines.definition import State
 from statemachines.events import Event
 from statemachines.run import active_in
-from statemachines.suggest import did_you_mean
 
 __all__ = [
     "Answered",
@@ -270,6 +269,7 @@ class Client:
         key: str | None = None,
         status: str | None = None,
         state: str | None = None,
+        version: int | None = None,
         where: Sequence[tuple[str, str]] = (),
         limit: int = 100,
     ) -> list[RunView]:
@@ -282,6 +282,7 @@ class Client:
                 key=key,
                 status=status,
                 state=state,
+                version=version,
                 where=where,
                 limit=limit,
             )
@@ -292,12 +293,19 @@ class Client:
         pipeline: str | None = None,
         status: str | None = None,
         state: str | None = None,
+        version: int | None = None,
         where: Sequence[tuple[str, str]] = (),
     ) -> int:
         """How many runs these filters choose, exactly. Raises UsageError."""
         async with self._connections.asking() as connection:
             return await count_runs(
-                connection, self._namespace, pipeline=pipeline, status=status, state=state, where=where
+                connection,
+                self._namespace,
+                pipeline=pipeline,
+                status=status,
+                state=state,
+                version=version,
+                where=where,
             )
 
     async def show(
@@ -368,15 +376,8 @@ class Client:
         if states <= self._known.get(pipeline, frozenset()):
             return
         async with self._connections.asking() as connection:
-            structures = await structures_of(connection, self._namespace, pipeline)
-        found = {str(state["name"]) for one in structures for state in one.get("states", ())}
-        self._known[pipeline] = frozenset({*found, COMPENSATING})
-        strange = sorted(states - self._known[pipeline])
-        if strange and found:
-            raise UsageError(
-                f"No version of {pipeline} that was ever run has a state {strange[0]!r}. "
-                f"{did_you_mean(strange[0], sorted(found))}"
-            )
+            known = await check_states(connection, self._namespace, pipeline, states)
+        self._known[pipeline] = known
 
 
 def _json(data: Any) -> bytes:

@@ -24,10 +24,28 @@ def resume_command(pipeline: str) -> str:
     return f"pointsman resume --pipeline {quote(pipeline)} --reason TEXT"
 
 
-def map_command(pipeline: str, version: int | None = None, to: int | None = None) -> str:
-    """What has runs of a version that is not loaded follow another one."""
+def map_command(
+    pipeline: str, version: int | None = None, to: int | None = None, key: str | None = None
+) -> str:
+    """What has runs of a version, or the one of a key, follow another one."""
     said = f"--from {'VERSION' if version is None else version} --to {'VERSION' if to is None else to}"
-    return f"pointsman definitions map {quote(pipeline)} {said} --reason TEXT"
+    one = "" if key is None else f" {quote(f'--key={key}')}"
+    return f"pointsman definitions map {quote(pipeline)}{one} {said} --reason TEXT"
+
+
+_OF_HANDLERS = frozenset(
+    {Reason.GUARD_FAILED, Reason.ACTION_FAILED, Reason.NEVER_SETTLES, Reason.NEVER_RETURNED}
+)
+
+
+def handler_cure(reason: object, pipeline: str, key: str | None) -> str:
+    """What comes before a redrive where a handler has failed over what holds its run, as a sentence; else empty."""
+    if reason not in _OF_HANDLERS:
+        return ""
+    return (
+        "Redriven, it fails again as long as the run follows the same version. Load one that is mended, too, and have "
+        f"the run follow that first: {map_command(pipeline, key=key)}."
+    )
 
 
 class LetterCure(NamedTuple):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
 
 OFF_AT_ZERO = frozenset({"handler_seconds_max", "lag_tell_seconds"})
 """Limits that may be 0, which turns off what they limit."""
@@ -18,7 +21,7 @@ class EngineLimits:
     """Records in one commit; more wait in the broker."""
     batch_bytes_max: int = 16 * 1024 * 1024
     """Bytes in one commit, of records' values or of what is written for them, whichever are more; a larger chunk is
-    committed in portions. A record that may hold several events counts for more (``Committer.weight_of``)."""
+    committed in portions. A record that may hold several events counts for more."""
     fetch_wait_milliseconds: int = 100
     """How long a fetch waits for the first record; what came by then is a batch."""
     cache_runs_max: int = 50_000
@@ -82,3 +85,19 @@ class EngineLimits:
                 f"give at least {2 * self.batch_records_max}, or smaller batches"
             )
             raise ValueError(message)
+
+
+def limits_told() -> dict[str, str]:
+    """What each limit is, by its name, as this file says it."""
+    tree = ast.parse(Path(__file__).read_text("utf-8"))
+    [limits] = [
+        one for one in tree.body if isinstance(one, ast.ClassDef) and one.name == EngineLimits.__name__
+    ]
+    return {
+        field.target.id: " ".join(str(said.value.value).replace("``", "").split())
+        for field, said in pairwise(limits.body)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(said, ast.Expr)
+        and isinstance(said.value, ast.Constant)
+    }

@@ -1,7 +1,10 @@
-"""Runs that are mapped: they follow a definition that is loaded, instead of one that is not any more.
+"""Runs that are mapped: they follow a definition that is loaded, instead of one that is not, or by which they are held.
 
 Where a state or a step is called otherwise there, the command says so. A run that does not fit stays as it is, and is
 told of with all that does not fit. One that waited for its definition goes on at once.
+
+From a version that is loaded only runs that are held are mapped: nothing of theirs goes on, but an attempt that has
+begun before. What that tells comes under the names that it began with, so nothing may be called otherwise.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ MAPPED = "pointsman.map"
 WAITING_BYTES_MAX = 100_000_000
 """Of what waits for one run, so much is looked at."""
 _PROBLEMS_TOLD_MAX = 5
+_GOES_ON = "and it goes on by that; from there only a run that is held is mapped, with nothing renamed"
 
 
 class MappingRuns:
@@ -52,9 +56,9 @@ class MappingRuns:
             return Answer(
                 done=True, sentence=f"{name} follows version {version} already: nothing was to be done."
             )
-        if run.definition in route.machines:
+        if run.definition in route.machines and (hold is None or renames.states or renames.steps):
             follows = route.machines[run.definition].version
-            said = f"{name} is not mapped: version {follows}, which it follows, is loaded here, and it goes on by that."
+            said = f"{name} is not mapped: version {follows}, which it follows, is loaded here, {_GOES_ON}."
             return Answer(done=False, sentence=said)
         problems = [
             *misfits(machine, run, renames, body.get("other_timers", ())),

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal
 from engine.errors import UsageError
 from engine.limits import OFF_AT_ZERO, EngineLimits
 from engine.setting_kinds import HIDDEN, KINDS, LIMIT, NAMESPACE, PREFIX, Setting
-from statemachines.suggest import did_you_mean
+from statemachines.suggest import did_you_mean, nearest
 
 if TYPE_CHECKING:
     from connectors.kafka.settings import KafkaSettings
@@ -191,6 +191,23 @@ def unknown_variables(environ: Mapping[str, str]) -> list[str]:
         variable
         for variable in sorted(environ)
         if variable.startswith(PREFIX) and variable not in known and not variable.startswith(_FOR_TESTS)
+    ]
+
+
+def meant_by(variable: str) -> str | None:
+    """The variable of a setting that this one is a slip of; None: of none. One of a limit may lack its LIMIT."""
+    meant = {name: kind.variable for name, kind in KINDS.items()}
+    meant |= {name.removeprefix(LIMIT): kind.variable for name, kind in KINDS.items()}
+    near = nearest(variable.removeprefix(PREFIX), meant)
+    return None if near is None else meant[near]
+
+
+def strange_variables(environ: Mapping[str, str]) -> list[str]:
+    """A sentence of each variable that looks like a setting and is none."""
+    found = {variable: meant_by(variable) for variable in unknown_variables(environ)}
+    return [
+        f"{variable} is set, and no setting of Pointsman." + (f" Did you mean {meant}?" if meant else "")
+        for variable, meant in found.items()
     ]
 
 

@@ -232,7 +232,7 @@ class Watchdog:
             }
             text = json.dumps(line)
         else:
-            text = f"{time.strftime('%H:%M:%S')} critical: {message}"
+            text = f"{time.strftime('%H:%M:%SZ', time.gmtime())} critical: {message}"
         # Whoever reads our standard error may have ended or be stuck, too.
         if select.select([], [2], [], SAY_SECONDS)[1]:
             os.write(2, text.encode("utf-8", "backslashreplace") + b"\n")

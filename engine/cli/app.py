@@ -138,7 +138,8 @@ def _usage(error: Exception) -> int | None:
 app = typer.Typer(
     name="pointsman",
     cls=Commands,
-    help="Pipelines that are state machines: from a Kafka record to a durable transition in Postgres.",
+    help="Pipelines that are state machines: from a Kafka record to a durable transition in Postgres. "
+    "All times are told in UTC.",
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,

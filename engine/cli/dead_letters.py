@@ -12,6 +12,7 @@ from engine.cli.failures import FAILED
 from engine.cli.looking import place, print_record, tell_limit
 from engine.cli.options import Json, Limit, Namespace, Postgres, Who
 from engine.cli.output import note, print_facts, print_json, print_rows, say
+from engine.command_words import handler_cure
 from engine.errors import UsageError
 
 if TYPE_CHECKING:
@@ -130,6 +131,9 @@ def show(
             **({"ended": f"by {found.who}: {found.why}"} if found.ended else {}),
         }
     )
+    cure = handler_cure(letter.reason, letter.pipeline or "", letter.key) if found.holds else ""
+    if cure:
+        say(cure)
     for tried in found.details if isinstance(found.details, list) else []:
         say(f"  tried {_tried(tried)}")
     print_record(found.record)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from shlex import quote
@@ -53,12 +54,23 @@ def dev(
         typer.Option("--topic", metavar="NAME", help="Make this topic, too: one that is published to."),
     ] = None,
     postgres_port: Annotated[
-        int, typer.Option("--postgres-port", metavar="PORT", min=0, max=65_535, help="0 takes a free one.")
+        int,
+        typer.Option(
+            "--postgres-port",
+            metavar="PORT",
+            min=0,
+            max=65_535,
+            help="0 takes that of the last time, or a free one.",
+        ),
     ] = 0,
     kafka_port: Annotated[
         int,
         typer.Option(
-            "--kafka-port", metavar="PORT", min=0, max=65_535, help="For apache; 0 takes a free one."
+            "--kafka-port",
+            metavar="PORT",
+            min=0,
+            max=65_535,
+            help="For apache; 0 takes that of the last time, or a free one.",
         ),
     ] = 0,
     namespace: Namespace = None,
@@ -66,7 +78,8 @@ def dev(
 ) -> int:
     """Run pipelines on a Postgres and a broker of their own, and print their addresses for other tools.
 
-    Ctrl-C ends all of it; the folder stays, and the next start goes on from there; one at a time works in it. With
+    Ctrl-C ends all of it; the folder stays, and the next start goes on from there, at the same addresses if their ports
+    are free; but the small broker, which is at another one each time. One at a time works in a folder. With
     --kafka apache, `run` on these addresses is one more engine of the same group, and shares the partitions; the small
     broker serves one engine only. A changed definition of the same version is taken for runs that begin from then on,
     which `run` refuses; those that began before it wait for the definition as it was.
@@ -97,8 +110,8 @@ def dev(
             folder,
             broker="apache" if kafka == "apache" else "mock",
             topics=[*source_topics(machines), *dead_letter_topics(machines), *(topic or [])],
-            postgres_port=postgres_port,
-            kafka_port=kafka_port,
+            postgres_port=postgres_port or _last_port(folder, "POINTSMAN_POSTGRES"),
+            kafka_port=kafka_port or (_last_port(folder, "POINTSMAN_KAFKA") if kafka == "apache" else 0),
         ) as services:
             if kafka == "mock":
                 note(MOCK_LIMITS)
@@ -174,6 +187,18 @@ def _print_addresses(services: Embedded, folder: Path, namespace: str) -> None:
     say(f"          to look only: {services.reader}")
     say(f"Kafka     {services.kafka.bootstrap}")
     say(f"For other commands, in another terminal: . {quote(str(folder / 'env'))}")
+
+
+def _last_port(folder: Path, variable: str) -> int:
+    """The port in an address of the last start, if it can be taken again; else 0."""
+    from engine.services.ports import HOST, again  # noqa: PLC0415 - loaded only when needed
+
+    try:
+        said = (folder / "env").read_text("utf-8")
+    except OSError:
+        return 0
+    found = re.search(rf"^export {variable}=\S*{re.escape(HOST)}:(\d{{1,5}})\b", said, re.MULTILINE)
+    return 0 if found is None else again(int(found[1]))
 
 
 def _without_addresses() -> dict[str, str]:

@@ -89,7 +89,7 @@ class Lines(_Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """See the class."""
-        at = datetime.fromtimestamp(record.created).astimezone().strftime("%H:%M:%S")
+        at = datetime.fromtimestamp(record.created, UTC).strftime("%H:%M:%SZ")
         level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
         known = "".join(
             f" {name}={_shown(getattr(record, name))}" for name in FIELDS if hasattr(record, name)

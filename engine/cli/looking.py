@@ -66,6 +66,16 @@ def runs(
     state: Annotated[
         str | None, typer.Option("--state", metavar="NAME", help="Only those that are in this state.")
     ] = None,
+    version: Annotated[
+        int | None,
+        typer.Option(
+            "--version",
+            metavar="N",
+            min=1,
+            callback=up_to(INT_MAX),
+            help="Only those that follow this version of their pipeline.",
+        ),
+    ] = None,
     where: Annotated[
         list[str] | None,
         typer.Option(
@@ -79,7 +89,10 @@ def runs(
     namespace: Namespace = None,
     json: Json = False,
 ) -> None:
-    """List runs, those that started last first."""
+    """List runs, those that started last first.
+
+    A version that is not loaded is one that no engine has loaded now, though there are engines: its runs wait.
+    """
     from engine.reading.runs import STATUSES  # noqa: PLC0415 - needs an extra to be installed
 
     check_one_of("status", status, STATUSES)
@@ -91,7 +104,9 @@ def runs(
         from engine.reading import list_pauses, list_runs  # noqa: PLC0415 - needs an extra to be installed
 
         filters = {"pipeline": pipeline, "key": key, "status": status, "state": state}
-        listed = await list_runs(connection, namespace, **filters, where=conditions, limit=limit)
+        listed = await list_runs(
+            connection, namespace, **filters, version=version, where=conditions, limit=limit
+        )
         unknown = "" if listed else await unknown_pipeline(connection, namespace, pipeline)
         return listed, await list_pauses(connection, namespace, pipeline=pipeline), unknown
 
@@ -105,6 +120,7 @@ def runs(
             "pipeline",
             "key",
             "generation",
+            "version",
             "status",
             "state",
             "stuck on",
@@ -118,6 +134,7 @@ def runs(
                 one.pipeline,
                 one.key,
                 one.generation,
+                version_words(one),
                 one.status,
                 " ".join(one.configuration),
                 "" if one.stuck is None else stuck_words(one.stuck),
@@ -132,6 +149,11 @@ def runs(
         fold=("stuck on",),
         optional=("generation", "stuck on", "attributes", "waiting"),
     )
+    if any(waits_for_version(one) for one in found):
+        note(
+            "Those whose version is not loaded wait for it. Load it, or have them follow another one: "
+            f"{map_command('PIPELINE')}"
+        )
     stuck = next((one.stuck for one in found if one.stuck is not None), None)
     if stuck is not None:
         note("What becomes of those that are stuck, you decide. Of the first one, one of these:")
@@ -143,6 +165,16 @@ def runs(
             f"{pause.pipeline} is paused since {short_time(pause.at)}, by {pause.who}: {pause.why}. To let it go on: "
             f"{resume_command(pause.pipeline)}."
         )
+
+
+def waits_for_version(run: RunView | RunAt) -> bool:
+    """Whether an open run waits for an engine that has loaded what it follows, though others are there."""
+    return run.loaded is False and run.status in ("running", "held", "paused")
+
+
+def version_words(run: RunView) -> str:
+    """As in ``1``, or ``1, not loaded``."""
+    return f"{run.version}, not loaded" if waits_for_version(run) else str(run.version)
 
 
 def shown_attribute(value: Value) -> str:
@@ -214,7 +246,7 @@ def show(
             "status": found.status + (f", {waiting_words(found.waiting)}" if found.waiting else ""),
             "states": found.configuration,
             "definition": f"version {found.version}, {(found.definition or '')[:12]}",
-            **({"held": _not_loaded(found)} if found.lacks_definition else {}),
+            **_not_loaded(found),
             "event": f"{found.row.event.type} {found.row.event.id} ({found.row.event.kind})",
             **({"record": place(found.record)} if found.record else {}),
             **({"asked": _asked_for(found.command)} if found.command else {}),
@@ -235,12 +267,15 @@ def waiting_words(number: int) -> str:
     return f"{counted(number, 'event')} wait{'s' if number == 1 else ''}"
 
 
-def _not_loaded(found: RunAt) -> str:
+def _not_loaded(found: RunAt) -> dict[str, str]:
     """Why a run waits whose definition is missing, and what to do."""
-    return (
+    if not (found.lacks_definition or waits_for_version(found)):
+        return {}
+    said = (
         "the version that it follows is not loaded. Load it, or have its runs follow another one: "
         f"{map_command(found.pipeline, found.version)}"
     )
+    return {"held" if found.lacks_definition else "waits": said}
 
 
 def _asked_for(command: Any) -> str:

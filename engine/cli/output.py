@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -142,8 +142,8 @@ def counted(number: int, what: str) -> str:
 
 
 def short_time(at: datetime | None) -> str:
-    """A moment in local time, to the second."""
-    return "" if at is None else at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    """A moment in UTC, to the second, as in ``2026-03-01 12:00:00Z``."""
+    return "" if at is None else at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
 def _in_table(value: object, *, folds: bool) -> str:

@@ -7,15 +7,18 @@ import logging
 import os
 import signal
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from engine.cli import logs
 from engine.cli.definitions import compile_all, load_executors
 from engine.cli.failures import INTERRUPTED
 from engine.cli.options import ExecutorsOf, Group, Kafka, Modules, Namespace, Postgres, resolve
-from engine.settings import Settings
+from engine.limits import limits_told
+from engine.setting_kinds import KINDS, LIMIT
+from engine.settings import Settings, meant_by, unknown_variables
 
 if TYPE_CHECKING:
     from engine.assembly import EngineSettings
@@ -29,7 +32,22 @@ log = logging.getLogger("pointsman.engine")
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command(rich_help_panel="Engines")(run)
+    app.command(rich_help_panel="Engines", cls=_WithLimits)(run)
+
+
+class _WithLimits(TyperCommand):
+    """Its help has the limits of the engine behind the options."""
+
+    def format_help(self, *args: Any, **kwargs: Any) -> Any:
+        """Write all of it."""
+        told = limits_told()
+        limits = [kind for kind in KINDS.values() if kind.name.startswith(LIMIT)]
+        lines = [
+            f"[bold]{one.variable}[/] \\[{one.default}] {told[one.name.removeprefix(LIMIT)]}"
+            for one in limits
+        ]
+        self.epilog = "\n\n".join(["Limits, as environment variables, with their defaults:", *lines])
+        return super().format_help(*args, **kwargs)
 
 
 def run(
@@ -91,7 +109,8 @@ def run(
 
     Ends with 0 when it is stopped by SIGTERM or Ctrl-C, within ten seconds, also while a handler is at work: what is
     not committed then is left to the next engine. More load needs more of them, with the same options.
-    Every limit of the engine is a variable POINTSMAN_LIMIT_...; `pointsman config --limits` shows them.
+    Every limit of the engine is a variable POINTSMAN_LIMIT_..., and stands below; `pointsman config --limits` shows
+    those in force.
     """
     settings = resolve(
         {
@@ -123,6 +142,9 @@ def begin_logging(settings: Settings, *, with_messages: bool = False) -> None:
     level = settings.value("log_level") or "info"
     asked = with_messages or level.lower() == "debug"
     logs.configure(settings.value("log_format") or "auto", level, with_messages=asked)
+    for variable in unknown_variables(os.environ):
+        if (meant := meant_by(variable)) is not None:
+            log.warning("%s is set, and no setting of Pointsman. Did you mean %s?", variable, meant)
 
 
 def in_loop(

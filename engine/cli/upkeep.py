@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,8 +14,9 @@ from engine.cli.asking import ask_store, whoever
 from engine.cli.failures import FAILED
 from engine.cli.options import Group, Json, Kafka, Namespace, Postgres, Who, resolve
 from engine.cli.output import counted, note, print_json, print_rows, say
+from engine.limits import limits_told
 from engine.setting_kinds import HIDDEN, LIMIT, Setting
-from engine.settings import Settings, unknown_variables
+from engine.settings import Settings, strange_variables
 
 if TYPE_CHECKING:
     from engine.retention import Pruned
@@ -27,6 +29,7 @@ _POSTGRES_OWN = (
     *("PGSSLMODE", "PGSSLROOTCERT", "PGSSLCERT", "PGSSLKEY", "PGSSLCRL"),
 )
 """Variables that Postgres' own clients read, and so do we."""
+_THEIRS = "Postgres' own"
 
 
 def register(app: typer.Typer) -> None:
@@ -123,7 +126,9 @@ def config(
     kafka: Kafka = None,
     namespace: Namespace = None,
     group: Group = None,
-    limits: Annotated[bool, typer.Option("--limits", help="The engine's limits, too.")] = False,
+    limits: Annotated[
+        bool, typer.Option("--limits", help="The engine's limits, too, and what each of them is.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Show the settings in force, and where each came from; secrets stay hidden."""
@@ -131,22 +136,26 @@ def config(
     settings = Settings.resolve(options, os.environ)
     shown = {name: _shown(one, settings) for name, one in settings.found.items()}
     theirs = {name: os.environ[name] for name in _POSTGRES_OWN if os.environ.get(name)}
-    unknown = unknown_variables(os.environ)
+    strange, told = strange_variables(os.environ), limits_told()
     if json:
         print_json(
-            {name: {**_setting_json(one), "value": shown[name]} for name, one in settings.found.items()}
+            {
+                name: {**_setting_json(one), "value": shown[name], "what": _what(one, told)}
+                for name, one in settings.found.items()
+            }
             | {name: _theirs_json(name, value) for name, value in theirs.items()}
         )
         return
     rows: list[tuple[object, ...]] = [
-        (name, "-" if shown[name] is None else shown[name], one.source, one.kind.what)
+        (name, "-" if shown[name] is None else shown[name], one.source, _default(one), _what(one, told))
         for name, one in settings.found.items()
         if limits or not name.startswith(LIMIT) or one.origin != "default"
     ]
-    rows += [(name, _hidden(name, value), "environment", "Postgres' own") for name, value in theirs.items()]
-    print_rows(("setting", "value", "from", "what it is"), rows, fold=("value",))
-    for variable in unknown:
-        note(f"{variable} is set, and no setting of Pointsman.")
+    rows += [(name, _hidden(name, value), "environment", "", _THEIRS) for name, value in theirs.items()]
+    columns = ("setting", "value", "from", "default", "what it is")
+    print_rows(columns, rows, optional=("default",), fold=("value", "what it is"))
+    for sentence in strange:
+        note(sentence)
 
 
 def _shown(setting: Setting, settings: Settings) -> str | None:
@@ -168,12 +177,24 @@ def masked_address(address: str) -> str:
     return masked(address)
 
 
+def _what(setting: Setting, limits: Mapping[str, str]) -> str:
+    """What it is; of a limit, as it is said of ``limits``."""
+    return limits.get(setting.kind.name.removeprefix(LIMIT), setting.kind.what)
+
+
+def _default(setting: Setting) -> str:
+    """What counts where nothing is set, of one that is."""
+    return "" if setting.origin == "default" else setting.kind.default or "-"
+
+
 def _setting_json(setting: Setting) -> dict[str, Any]:
-    return {"from": setting.origin, "option": setting.kind.option, "variable": setting.kind.variable}
+    kind = setting.kind
+    return {"from": setting.origin, "option": kind.option, "variable": kind.variable, "default": kind.default}
 
 
 def _theirs_json(name: str, value: str) -> dict[str, Any]:
-    return {"from": "environment", "option": None, "variable": name, "value": _hidden(name, value)}
+    told = {"option": None, "variable": name, "default": None, "value": _hidden(name, value), "what": _THEIRS}
+    return {"from": "environment", **told}
 
 
 def _hidden(name: str, value: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from rich.console import Group
@@ -183,7 +183,7 @@ class Watch:
         recent = self.lines[-RECENT_MAX:]
         lines = [
             Text.assemble(
-                (f"  {line.at.astimezone():%H:%M:%S.}{line.at.microsecond // 1000:03}  ", "dim"),
+                (f"  {line.at.astimezone(UTC):%H:%M:%S.}{line.at.microsecond // 1000:03}Z  ", "dim"),
                 f"{line.key:<8}",
                 (line.what, line.style),
                 no_wrap=True,

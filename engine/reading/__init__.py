@@ -16,6 +16,7 @@ from engine.reading.dead_letters import (
     list_dead_letters,
     show_dead_letter,
 )
+from engine.reading.definitions import DefinitionView, list_definitions
 from engine.reading.editing import ask_edit
 from engine.reading.errors import NotFoundError
 from engine.reading.explain import Answer, Change, Explanation, explain
@@ -48,6 +49,7 @@ __all__ = [
     "Chosen",
     "DeadLetterDetails",
     "DeadLetterView",
+    "DefinitionView",
     "Done",
     "EventView",
     "Explanation",
@@ -81,6 +83,7 @@ __all__ = [
     "history",
     "list_breakers",
     "list_dead_letters",
+    "list_definitions",
     "list_pauses",
     "list_positions",
     "list_runs",

@@ -21,14 +21,24 @@ from statemachines.run import Status
 from statemachines.suggest import did_you_mean
 
 _ROWS_AHEAD = 500
+MAPPED_STATUSES = ("running", "held", "paused")
 
 
 async def choose_to_map(
-    connection: Connection, namespace: str, pipeline: str, version: int, to: int, renames: Renames
+    connection: Connection,
+    namespace: str,
+    pipeline: str,
+    version: int,
+    to: int,
+    renames: Renames,
+    *,
+    key: str | None = None,
+    status: str | None = None,
 ) -> list[Chosen]:
     """The open runs of a version of a pipeline, which are to follow another one, where these names are others.
 
-    What the registered structures of both tell is looked at here; whether each run fits is seen by the engine.
+    Of these only the one of a key, or those of a status. What the registered structures of both tell is looked at here;
+    whether each run fits is seen by the engine.
 
     Raises:
         NotFoundError: no such pipeline was ever run.
@@ -45,6 +55,8 @@ async def choose_to_map(
         asked = namespace, pipeline, version, int(Status.RUNNING)
         async for row in connection.cursor(SQL["open_runs_of_version"], *asked, prefetch=_ROWS_AHEAD):
             word = word_for(int(Status.RUNNING), row["holding"])
+            if key not in (None, row["key"]) or status not in (None, word):
+                continue
             states = tuple(states_of(row["configuration"]))
             found.append(Chosen(pipeline, row["key"], row["generation"], row["sequence"], word, states))
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
@@ -11,9 +11,11 @@ from typing import Any, Literal, NamedTuple
 from engine.errors import UsageError
 from engine.log import HOLDS, Kind
 from engine.reading.catalog import SQL
+from engine.reading.definitions import loaded_now
 from engine.reading.due import MemoryView, memory_view
 from engine.reading.errors import NotFoundError
 from engine.reading.searching import asked_attributes
+from engine.reading.states import check_states
 from engine.reading.stuck import StuckView, stuck_view
 from engine.reading.values import askable, json_of, shown_time, states_of
 from engine.store.connecting import Connection
@@ -70,6 +72,8 @@ class RunView:
     pipeline: str
     key: str
     generation: int
+    version: int | None
+    """Of the definition that it follows."""
     status: str
     """expected, running, completed, cancelled, held or paused."""
     configuration: list[str]
@@ -87,6 +91,9 @@ class RunView:
     """What it is found by."""
     stuck: StuckView | None = None
     """The failure of a step, or of a compensation, that holds it."""
+    loaded: bool | None = None
+    """Whether an engine that is there has loaded that definition; None: none is there, or it was not a list that was
+    asked for."""
 
     @property
     def output(self) -> Any:
@@ -100,6 +107,8 @@ class RunView:
             "pipeline": self.pipeline,
             "key": self.key,
             "generation": self.generation,
+            "version": self.version,
+            "loaded": self.loaded,
             "status": self.status,
             "configuration": self.configuration,
             "sequence": self.sequence,
@@ -123,6 +132,7 @@ async def list_runs(
     key: str | None = None,
     status: str | None = None,
     state: str | None = None,
+    version: int | None = None,
     where: Sequence[tuple[str, str]] = (),
     limit: int = 100,
 ) -> list[RunView]:
@@ -133,7 +143,7 @@ async def list_runs(
     compensation, holds. ``where`` are search attributes with the values that a run must have, all of them.
 
     Raises:
-        UsageError: there is no such status or attribute, or no such value of it.
+        UsageError: there is no such status, state or attribute, or no such value of it.
     """
     filters = await asked_filters(
         connection,
@@ -142,11 +152,13 @@ async def list_runs(
         key=key,
         status=status,
         state=state,
+        version=version,
         where=where,
         limit=limit,
     )
     rows = await connection.fetch(SQL["list_runs"], namespace, *filters)
-    return [_view(namespace, row) for row in rows]
+    loaded = await loaded_now(connection, namespace) if rows else {}
+    return [_view(namespace, row, loaded) for row in rows]
 
 
 async def count_runs(
@@ -156,11 +168,12 @@ async def count_runs(
     pipeline: str | None = None,
     status: str | None = None,
     state: str | None = None,
+    version: int | None = None,
     where: Sequence[tuple[str, str]] = (),
 ) -> int:
     """How many runs ``list_runs`` would give of the same. Raises UsageError."""
     filters = await asked_filters(
-        connection, namespace, pipeline=pipeline, status=status, state=state, where=where
+        connection, namespace, pipeline=pipeline, status=status, state=state, version=version, where=where
     )
     counting = f"select count(*) from ({SQL['list_runs']}) as found"  # noqa: S608 - a statement of our own
     return int(await connection.fetchval(counting, namespace, *filters))
@@ -178,13 +191,14 @@ async def find_view(
     return _view(namespace, row)
 
 
-def _view(namespace: str, row: Any) -> RunView:
+def _view(namespace: str, row: Any, loaded: Collection[int] = ()) -> RunView:
     run = Run(*(row[name] for name in _RUN_COLUMNS))
     return RunView(
         namespace=namespace,
         pipeline=row["name"],
         key=row["key"],
         generation=row["generation"],
+        version=row["version"],
         status=word_for(row["status"], row["holding"]),
         configuration=states_of(row["configuration"]),
         sequence=row["sequence"],
@@ -196,6 +210,7 @@ def _view(namespace: str, row: Any) -> RunView:
         memory=memory_view(namespace, row["name"], run),
         attributes=json.loads(row["attributes"] or "{}"),
         stuck=None if row["holding"] is None else _stuck(namespace, run, row),
+        loaded=run.definition in loaded if loaded else None,
     )
 
 
@@ -211,6 +226,7 @@ async def asked_filters(
     key: str | None = None,
     status: str | None = None,
     state: str | None = None,
+    version: int | None = None,
     where: Sequence[tuple[str, str]] = (),
     limit: int = 0,
     stuck: bool = False,
@@ -222,6 +238,8 @@ async def asked_filters(
     if status is not None and status not in _FILTERS:
         raise UsageError(f"There is no status {status!r}. {did_you_mean(status, _FILTERS)}")
     meant = _Filter() if status is None else _FILTERS[status]
+    if state is not None:
+        await check_states(connection, namespace, pipeline, [state])
     asked = await asked_attributes(connection, namespace, pipeline, where) if where else None
     named = askable(pipeline), askable(key), meant.status, meant.held, askable(state)
     holds = [int(one) for one in HOLDS] if stuck or meant.stuck else None
@@ -235,6 +253,7 @@ async def asked_filters(
         meant.state,
         holds,
         STEP_FAILED,
+        version,
     )
 
 

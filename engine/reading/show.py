@@ -9,6 +9,7 @@ from typing import Any
 from engine.log import Kind, LogRow
 from engine.reading.asked import Deferral, Deferrals, deferral_in
 from engine.reading.catalog import SQL, load_catalog
+from engine.reading.definitions import loaded_now
 from engine.reading.dropped import check_not_dropped
 from engine.reading.due import MemoryView, memory_view
 from engine.reading.errors import NotFoundError
@@ -67,6 +68,8 @@ class RunAt:
     """The command; None where a record caused the row."""
     lacks_definition: bool = False
     """Whether it is held because the version that it follows was not loaded."""
+    loaded: bool | None = None
+    """Whether an engine that is there has loaded that definition; None: none is there, or this is not its last row."""
 
     def as_json(self) -> dict[str, Any]:
         """The documented fields."""
@@ -92,6 +95,7 @@ class RunAt:
             "started": shown_time(self.started),
             "at": shown_time(self.at),
             "version": self.version,
+            "loaded": self.loaded,
             "definition": self.definition,
             "from": self.row.from_states,
             "effects": self.row.effects,
@@ -145,7 +149,9 @@ async def show(
             holding = holding_after(folded, holding)
             held_by = folded.row if folded.after.held == folded.row.sequence else held_by
             working.take(folded)
-        going = await connection.fetch(SQL["executions_going"], run.id) if wanted == run.sequence else ()
+        is_last = wanted == run.sequence
+        going = await connection.fetch(SQL["executions_going"], run.id) if is_last else ()
+        loaded = await loaded_now(connection, namespace) if is_last else {}
     if found is None or found.row.sequence != wanted:
         raise NotFoundError(
             f"The run {key!r} of {pipeline!r} has no row {wanted}; its rows are 1 to {run.sequence}."
@@ -177,6 +183,7 @@ async def show(
         record=record_view(raw_record(row, run.key, catalog)) if caused else None,
         command=None if caused else json_of(row.payload or b"null"),
         lacks_definition=holding == Kind.WAITED,
+        loaded=row.definition in loaded if loaded else None,
     )
 
 

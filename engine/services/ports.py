@@ -12,6 +12,7 @@ from engine.services.errors import ServiceError
 
 HOST = "127.0.0.1"
 LOWEST_PORT = 10_000
+PORT_MAX = 65_535
 EPHEMERAL_FROM_DEFAULT = 32_768
 ATTEMPTS_MAX = 200
 
@@ -57,6 +58,11 @@ def choose(port: int, what: str, option: str) -> int:
         if is_free(candidate) and _mark(candidate):
             return candidate
     raise ServiceError(f"{what} finds no free port on {HOST}. Name one yourself ({option}).")
+
+
+def again(port: int) -> int:
+    """The port that a server had before, if it is free, and nobody else has chosen it; else 0."""
+    return port if 0 < port <= PORT_MAX and is_free(port) and _mark(port) else 0
 
 
 def _mark(port: int) -> bool:

@@ -57,6 +57,7 @@ async def test_an_engine_with_other_pipelines_than_its_group_is_refused_before_i
     [
         ([machine(2, "ajar")], "version 2 was run with another structure before"),
         ([machine(1)], "is registered with version 2, newer than any that is loaded here"),
+        ([machine(1)], "To go back to what this one does, give it version 3."),
     ],
 )
 async def test_an_engine_with_an_older_or_a_changed_definition_is_refused_before_it_joins(

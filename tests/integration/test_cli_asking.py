@@ -70,7 +70,9 @@ async def test_what_the_store_knows_is_told_as_documents(shop: Shop) -> None:
     assert (runs["o-1"]["status"], runs["o-1"]["configuration"]) == ("running", ["paid"])
     assert (runs["o-2"]["status"], runs["o-2"]["waiting"]) == ("held", 1)
     assert shop.ask("runs", "--json", "--limit", "1").json[0]["key"] in runs
-    assert shop.ask("runs", "--json", "--state", "nowhere").json == []
+    nowhere = shop.ask("runs", "--json", "--state", "plced")
+    assert (nowhere.code, nowhere.out) == (2, "")
+    assert "has a state 'plced'. Did you mean 'placed'?" in nowhere.err
 
     first, second = shop.ask("history", "o-1", "--json").json
     assert set(first) >= {"sequence", "event", "from", "to", "at", "effects", "context", "hash"}

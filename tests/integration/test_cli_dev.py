@@ -96,11 +96,13 @@ def test_dev_runs_pipelines_on_services_of_its_own_and_goes_on_where_it_was(
 ) -> None:
     # Who reads a topic is only told where Postgres says so quickly.
     monkeypatch.setattr(publishing, "READERS_SECONDS_MAX", READY_SECONDS)
+    places = set()
     for number, order in enumerate(("o-1", "o-2"), start=1):
         words = ("statemachines.shipped.orders", "--topic", "orders-out", "--namespace", "trial")
         with started("dev", *words, cwd=tmp_path) as dev:
             dev.wait_for("partitions: orders/0")
             on = addresses(tmp_path)
+            places.add(on["POSTGRES"])
             done = pointsman("publish", "orders", "-", "--key", "order_id", input=placed(order), on=on)
             assert (done.code, done.err) == (0, "")
             if number == 1:
@@ -115,6 +117,7 @@ def test_dev_runs_pipelines_on_services_of_its_own_and_goes_on_where_it_was(
             assert on["POSTGRES"] in ended.out
             assert on["KAFKA"] in ended.out
             assert "is no Kafka" in ended.err
+    assert len(places) == 1, "it is at the same address again"
     assert (tmp_path / ".pointsman" / ".gitignore").read_text() == "*\n"
     assert Counter(one.service for one in entries(tmp_path / LEDGER_DEFAULT)) == {
         "charge": 2,

@@ -189,7 +189,7 @@ async def test_every_answer_has_the_documented_fields_and_no_others(
     assert light["tried"]
     letters = {one["event_id"]: one["id"] for one in ask("dead-letters list", on=looking)}
     ask("dead-letters show", letters["broken"], on=looking)
-    ask("positions list", on=looking)
+    ask_of_what_was_loaded(ask, looking)
     await ask_of_breakers(ask, looking, database)
     ask("verify", on=looking)
     ask("replay", file, on=looking)
@@ -238,6 +238,13 @@ def ask_of_what_waits(ask: Callable[..., Any], looking: dict[str, str]) -> None:
     (greeting,) = ask("explain", greeted, on=looking)["answers"]
     assert greeting["origin"]["key"] == "c-3"
     assert ask("explain", waiting["due"][0]["id"], on=looking)["notes"]
+
+
+def ask_of_what_was_loaded(ask: Callable[..., Any], looking: dict[str, str]) -> None:
+    """By an engine that is there no more."""
+    ask("positions list", on=looking)
+    [loaded] = ask("definitions list", on=looking)
+    assert (loaded["pipeline"], loaded["version"], loaded["engines"]) == ("case", 1, 0)
 
 
 async def ask_of_breakers(ask: Callable[..., Any], looking: dict[str, str], database: Database) -> None:

@@ -7,7 +7,7 @@ import pytest
 from connectors.source import RawRecord
 from engine.errors import UsageError
 from engine.log import Kind
-from engine.reading import NotFoundError, history, list_runs, show
+from engine.reading import NotFoundError, count_runs, history, list_runs, show
 from engine.reading.catalog import SQL
 from engine.store.connecting import Connection
 from tests.feeding import CLUSTER, Clock, event, feed, raw
@@ -50,6 +50,8 @@ async def test_runs_are_listed_newest_first_with_the_documented_fields(
         "pipeline": "shop",
         "key": "o1",
         "generation": 0,
+        "version": 1,
+        "loaded": None,
         "status": "running",
         "configuration": ["paid"],
         "sequence": 3,
@@ -77,7 +79,6 @@ async def test_runs_are_filtered_by_pipeline_key_status_and_state(
     assert await keys(status="held") == ["o2"]
     assert await keys(status="completed") == ["o3"]
     assert await keys(state="placed") == ["o2"]
-    assert await keys(state="plac") == []
     assert await keys(key="o1") == ["o1"]
     assert await keys(key="no\0such") == []
     assert await keys(pipeline="other") == []
@@ -110,7 +111,7 @@ async def test_the_newest_of_many_runs_are_found_by_an_index(database: Database,
     """
     await execute(database.owner_dsn, many, "analyze pointsman.runs")
     filters = ("default", None, None, None, None, None)
-    rest = (10, None, False, None, int(Kind.PAUSED), None, None, "")
+    rest = (10, None, False, None, int(Kind.PAUSED), None, None, "", None)
     plan = await reader.fetch(f"explain (analyze, timing off) {SQL['list_runs']}", *filters, *rest)
     told = "\n".join(row[0] for row in plan)
     assert "using runs_started on runs" in told, told
@@ -120,6 +121,18 @@ async def test_the_newest_of_many_runs_are_found_by_an_index(database: Database,
 async def test_a_status_that_there_is_not_is_refused(reader: Connection) -> None:
     with pytest.raises(UsageError, match=r"no status 'runing'. Did you mean 'running'"):
         await list_runs(reader, "default", status="runing")
+
+
+async def test_a_state_that_no_version_has_is_refused(database: Database, reader: Connection) -> None:
+    assert await list_runs(reader, "default", state="plac") == [], "nothing is known of any"
+    await feed_three(database)
+    with pytest.raises(
+        UsageError, match=r"of any pipeline that was ever run has a state 'plac'. Did you mean 'placed'"
+    ):
+        await list_runs(reader, "default", state="plac")
+    with pytest.raises(UsageError, match=r"No version of shop that was ever run has a state 'plac'"):
+        await count_runs(reader, "default", pipeline="shop", state="plac")
+    assert await list_runs(reader, "default", state="$compensating") == []
 
 
 async def test_history_tells_each_row_with_the_context_after_it(

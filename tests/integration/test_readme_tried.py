@@ -1,7 +1,8 @@
-"""What the README says under "Write and try", done as it is written, in a shell."""
+"""What the README says of trying and changing pipelines, done as it is written, in a shell."""
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import textwrap
@@ -69,6 +70,38 @@ def test_a_saga_is_pasted_and_undone_as_the_readme_says(tmp_path: Path) -> None:
         for line, said in zip(commands, ("It started", "It moved", "undone"), strict=True):
             until([ACTIVATE, addresses, line], said, tmp_path)
         until([ACTIVATE, addresses, "pointsman show o1"], "refund: undone", tmp_path)
+
+
+def test_a_bug_in_a_handler_is_mended_as_the_readme_says(tmp_path: Path) -> None:
+    make_venv(tmp_path)
+    mended = blocks(TEXT, "python")[0]
+    orders, buggy = tmp_path / "orders.py", mended.replace("+= event.amount", "+= event.amout")
+    assert buggy != mended
+    orders.write_text(buggy, "utf-8")
+    [block] = [one.splitlines() for one in blocks(TEXT, "") if "pointsman definitions map" in one]
+    copy, run, map_them, redrive, listed = block
+    here = [ACTIVATE, ". .pointsman/env"]
+    send = 'pointsman send order {0} order.{1} \'{{"order_id": "{0}", "amount": 5}}\' --reason test'
+    with started("dev", "orders.py", "--topic", "orders-out", cwd=tmp_path) as dev:
+        dev.wait_for("partitions: orders/0")
+        until(
+            [*here, send.format("o1", "placed"), send.format("o2", "placed")],
+            "It started the run 'o2'",
+            tmp_path,
+        )
+        until([*here, f"{send.format('o1', 'paid')} || true"], "action raised", tmp_path)
+        dev.process.send_signal(signal.SIGTERM)
+        dev.end()
+    until([copy], "", tmp_path)
+    orders.write_text(mended.replace("version=1", "version=2"), "utf-8")
+    dev_both = run.replace("pointsman run", "dev").split()
+    with started(*dev_both, "--topic", "orders-out", cwd=tmp_path) as dev:
+        dev.wait_for("partitions: orders/0")
+        until([*here, map_them], "map: done of 1 of 1 run.", tmp_path)
+        until([*here, redrive], "It moved the run 'o1'", tmp_path)
+        until([*here, "pointsman runs --version 2"], "completed  paid", tmp_path)
+        until([*here, f"{listed} --json"], '"runs": 1', tmp_path)
+        until([*here, f"{send.format('o2', 'paid')} || true"], "action raised", tmp_path)
 
 
 def make_venv(folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import sysconfig
@@ -245,6 +246,17 @@ def test_maven_is_asked_three_times_before_it_is_given_up(
     with pytest.raises(ServiceError, match=r"tried 3 times. It said:\nno route"):
         kafka_jars.class_path("4.0.1")
     assert (folder / "count").read_text().split() == ["x"] * 3
+
+
+def test_a_port_is_taken_again_unless_it_is_in_use_or_somebody_has_chosen_it() -> None:
+    with socket.socket() as other:
+        other.bind((ports.HOST, 0))
+        other.listen()
+        used = other.getsockname()[1]
+        assert ports.again(used) == 0
+    assert ports.again(used) == used
+    assert ports.again(used) == 0, "it is chosen already, and nobody listens yet"
+    assert [ports.again(none) for none in (0, 99_999)] == [0, 0]
 
 
 def test_free_ports_are_not_those_that_outgoing_connections_are_given() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import re
@@ -17,7 +18,8 @@ from typer.testing import CliRunner
 from engine.cli.app import app
 from engine.cli.failures import explain
 from engine.errors import ServiceUnreachableError
-from tests.cli import entry, environment
+from engine.limits import EngineLimits
+from tests.cli import apart, entry, environment
 from tests.documented import Page
 
 DEFINED = "statemachines.shipped.orders"
@@ -129,6 +131,7 @@ WORDS: dict[str, list[str]] = {
     "dead-letters list": [],
     "dead-letters redrive": ["1"],
     "dead-letters show": ["1"],
+    "definitions list": [],
     "definitions map": ["order", "--from", "1", "--to", "2", "--reason", "a test", "--yes"],
     "diagram": ["statemachines.shipped.orders", "--counts"],
     "doctor": [],
@@ -391,14 +394,55 @@ def test_config_shows_what_is_in_force_and_hides_secrets(runner: CliRunner) -> N
         "from": "option",
         "option": "--namespace",
         "variable": "POINTSMAN_NAMESPACE",
+        "default": "default",
         "value": "shop",
+        "what": "what runs and positions belong to",
     }
     assert shown["group"]["value"] == "pointsman.shop"
     assert shown["kafka_password"]["value"] == "***"
-    assert shown["limit_stop_seconds"]["value"] == "5"
+    assert (shown["limit_stop_seconds"]["value"], shown["limit_stop_seconds"]["default"]) == ("5", "8.0")
     table = runner.invoke(app, ["config"], env=settings).stdout
     assert "hunter" not in table
-    assert "environment POINTSMAN_LIMIT_STOP_SECONDS" in table
+    assert "environment POINTSMAN_LIMIT_STOP_SECONDS  8.0 " in table
+
+
+def test_config_and_the_help_of_run_say_what_each_limit_is_and_what_counts_where_nothing_is_set(
+    runner: CliRunner,
+) -> None:
+    shown = runner.invoke(app, ["config", "--limits"]).stdout
+    told = " ".join(runner.invoke(app, ["run", "--help"], env={"COLUMNS": "300"}).stdout.split())
+    threads = "How many of them are plain functions, which have a thread each."
+    assert threads in shown
+    assert f"POINTSMAN_LIMIT_STEP_THREADS_MAX [40] {threads}" in told
+    for limit in dataclasses.fields(EngineLimits):
+        assert f"POINTSMAN_LIMIT_{limit.name.upper()} [{limit.default}] " in told
+    assert "a limit of the engine" not in shown
+
+
+def test_config_names_the_variable_that_was_meant(runner: CliRunner) -> None:
+    meant = {
+        "POINTSMAN_HANDLER_SECONDS_MAX": " Did you mean POINTSMAN_LIMIT_HANDLER_SECONDS_MAX?",
+        "POINTSMAN_POSTGRS": " Did you mean POINTSMAN_POSTGRES?",
+        "POINTSMAN_SERVICE_HOST": "",
+    }
+    said = runner.invoke(app, ["config"], env=dict.fromkeys(meant, "3")).stderr
+    assert said.splitlines() == [
+        f"{name} is set, and no setting of Pointsman.{which}" for name, which in meant.items()
+    ]
+
+
+def test_an_engine_that_starts_names_the_variable_that_was_meant() -> None:
+    on = {
+        "POSTGRES": "postgresql://me@db/x",
+        "KAFKA": "broker:9092",
+        "STEP_THREADS": "9",
+        "SERVICE_HOST": "10.0.0.1",
+    }
+    done = apart("run", "statemachines.shipped.oders", on=on)
+    assert done.code == 2
+    said = "POINTSMAN_STEP_THREADS is set, and no setting of Pointsman. Did you mean POINTSMAN_LIMIT_STEP_THREADS_MAX?"
+    assert said in done.err
+    assert "SERVICE_HOST" not in done.err
 
 
 def test_a_connection_that_breaks_is_no_reader_that_went_away(
@@ -407,7 +451,7 @@ def test_a_connection_that_breaks_is_no_reader_that_went_away(
     def fail(*_: object) -> None:
         raise BrokenPipeError(32, "Broken pipe")
 
-    monkeypatch.setattr("engine.cli.upkeep.unknown_variables", fail)
+    monkeypatch.setattr("engine.cli.upkeep.strange_variables", fail)
     done = runner.invoke(app, ["config"])
     assert (done.exit_code, done.stderr.count("Broken pipe")) == (3, 1)
 
@@ -475,7 +519,7 @@ def test_a_mistake_of_this_program_is_a_sentence_with_the_way_to_see_more(
     def fail(*_: object) -> None:
         raise ZeroDivisionError("division by zero")
 
-    monkeypatch.setattr("engine.cli.upkeep.unknown_variables", fail)
+    monkeypatch.setattr("engine.cli.upkeep.strange_variables", fail)
     done = runner.invoke(app, ["config"])
     assert done.exit_code == 70
     assert "POINTSMAN_DEBUG=1" in done.stderr

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
-from datetime import UTC, datetime
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from rich.console import Console
 
 from engine.cli.logs import JsonLines, Lines
-from engine.cli.output import counted, print_json, print_rows, say
+from engine.cli.output import counted, print_json, print_rows, say, short_time
 
 
 def test_json_takes_what_a_context_may_hold(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
@@ -61,6 +63,27 @@ def test_on_a_narrow_terminal_each_row_is_told_by_itself(
 
 def test_numbers_are_spoken_of_as_people_do() -> None:
     assert [counted(number, "row") for number in (0, 1, 2_000)] == ["0 rows", "1 row", "2,000 rows"]
+
+
+@pytest.fixture
+def far_away(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A machine whose clock shows another time."""
+    with monkeypatch.context() as patched:
+        patched.setenv("TZ", "America/New_York")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.usefixtures("far_away")
+def test_times_are_told_in_utc_wherever_they_are_read(capsys: pytest.CaptureFixture[str]) -> None:
+    at = datetime(2026, 3, 1, 7, 5, 9, tzinfo=timezone(timedelta(hours=-5)))
+    assert short_time(at) == "2026-03-01 12:05:09Z"
+    print_rows(("at",), [(at,)])
+    assert capsys.readouterr().out.split() == ["at", "2026-03-01", "12:05:09Z"]
+    record = _record()
+    record.created = at.timestamp()
+    assert Lines().format(record).startswith("12:05:09Z warning: ")
 
 
 def _record(**extra: object) -> logging.LogRecord:

@@ -20,6 +20,7 @@ def test_a_plain_key_is_as_it_is() -> None:
 def test_any_key_comes_through_a_shell_as_one_word(key: str) -> None:
     words = shlex.split(run_command("retry", "or der", key))
     assert words[-2:] == ["or der", key] if key.startswith("-") else words[2:4] == ["or der", key]
+    assert shlex.split(map_command("or der", key=key))[3:5] == ["or der", f"--key={key}"]
     assert ("--" in words) is key.startswith("-")
     assert (
         words.index("--reason") < words.index("--") if "--" in words else words[-2:] == ["--reason", "TEXT"]

@@ -8,7 +8,7 @@ from datetime import datetime
 
 import orjson
 
-from engine.command_words import letter_cure, map_command, resume_command, run_command
+from engine.command_words import handler_cure, letter_cure, map_command, resume_command, run_command
 from engine.dispositions import Disposition
 from engine.log import PIPELINE_PAUSED, Kind
 from engine.reading.explain.answers import Tried
@@ -387,7 +387,8 @@ def _end_of(letter: FoundLetter, pipeline: str | None) -> str:
         return _begin_anew(pipeline, letter.key)
     cure = letter_cure(letter.id, letter.reason, letter.type)
     if holds:
-        return f"To let the run go on: {cure.command} (or {cure.others})."
+        said = f"To let the run go on: {cure.command} (or {cure.others})."
+        return f"{said} {handler_cure(letter.reason, pipeline or '', letter.key)}".rstrip()
     again = ", once the topic takes it" if letter.reason == Reason.REFUSED_BY_BROKER else ""
     return f"It is open: {cure.command}{again} (or {cure.others})."
 

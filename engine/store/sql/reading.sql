@@ -6,6 +6,28 @@ select d.id, d.pipeline, p.name, d.version, d.hash, d.code, d.registered, d.stru
 from pointsman.definitions d join pointsman.pipelines p on p.id = d.pipeline
 where p.namespace = $1 order by d.id
 
+-- name: identities
+select d.id, p.name, d.version, d.hash, d.code, d.registered
+from pointsman.definitions d join pointsman.pipelines p on p.id = d.pipeline
+where p.namespace = $1 order by d.id
+
+-- name: open_runs
+-- How many open runs follow each of these definitions.
+select definition, count(*) from pointsman.runs where definition = any ($1::int[]) and status = $2 group by definition
+
+-- name: groups
+select distinct consumer_group from pointsman.positions where namespace = $1
+
+-- name: sets_of_engines
+-- What the engines of these groups have loaded that are there now, and how many have that.
+select l.objid::bigint as number, s.description, count(*) as engines
+from pg_locks l
+join pointsman.engine_sets s on (s.lock_class::bigint & 4294967295) = l.classid::bigint
+    and (s.lock_object::bigint & 4294967295) = l.objid::bigint
+where l.locktype = 'advisory' and l.granted and l.objsubid = 2 and l.mode = 'ShareLock'
+    and l.database = (select oid from pg_database where datname = current_database()) and s.lock_class = any ($1::int[])
+group by l.objid::bigint, s.description
+
 -- name: dropped_months
 select first, behind, month, who, why, at from pointsman.dropped_months order by first
 
@@ -22,9 +44,10 @@ order by p.topic, p.partition, p.consumer_group, p.cluster
 -- name: list_runs
 select p.name, r.id, r.key, r.generation, r.sequence, r.status, r.configuration, r.context, r.recent, r.hash,
     r.definition, r.held, r.waiting, r.started, r.updated, r.memory, a.attributes, h.kind as holding, h.type as held_by,
-    case when h.position is null then h.payload end as held_payload
+    case when h.position is null then h.payload end as held_payload, d.version
 from pointsman.runs r
 join pointsman.pipelines p on p.id = r.pipeline
+left join pointsman.definitions d on d.id = r.definition
 left join pointsman.run_attributes a on a.run = r.id
 left join pointsman.events h on r.held > 0 and h.run = r.id and h.sequence = r.held
 where p.namespace = $1
@@ -44,6 +67,7 @@ where p.namespace = $1
         where h.run = r.id and h.sequence = r.held and h.kind = any ($13) and starts_with(h.type, $14::text)
             and h.position is null
     ))
+    and ($15::int is null or d.version = $15)
 order by r.started desc, r.id desc
 limit nullif($7::int, 0)
 
@@ -61,9 +85,10 @@ order by r.generation desc limit 1
 -- name: view_of_run
 select p.name, r.id, r.key, r.generation, r.sequence, r.status, r.configuration, r.context, r.recent, r.hash,
     r.definition, r.held, r.waiting, r.started, r.updated, r.memory, a.attributes, h.kind as holding, h.type as held_by,
-    case when h.position is null then h.payload end as held_payload
+    case when h.position is null then h.payload end as held_payload, d.version
 from pointsman.runs r
 join pointsman.pipelines p on p.id = r.pipeline
+left join pointsman.definitions d on d.id = r.definition
 left join pointsman.run_attributes a on a.run = r.id
 left join pointsman.events h on r.held > 0 and h.run = r.id and h.sequence = r.held
 where p.namespace = $1 and p.name = $2 and r.key = $3 and ($4::int is null or r.generation = $4)
@@ -516,9 +541,9 @@ where p.namespace = $1 and p.name = any ($2::text[]) and r.status <> $3::smallin
 group by 1, 2, 3
 
 -- name: structures_of
--- Of all versions of a pipeline, the newest first.
+-- Of all versions of a pipeline, or of all pipelines, the newest first.
 select d.structure from pointsman.definitions d join pointsman.pipelines p on p.id = d.pipeline
-where p.namespace = $1 and p.name = $2 order by d.version desc, d.id desc
+where p.namespace = $1 and ($2::text is null or p.name = $2) order by d.version desc, d.id desc
 
 -- name: newest_structures
 select distinct on (p.id) d.structure from pointsman.definitions d join pointsman.pipelines p on p.id = d.pipeline

@@ -1,0 +1,103 @@
+"""The versions of pipelines that were ever run, how many open runs follow each, and which engines have it loaded."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import islice, product
+from typing import Any
+
+from engine.group_sets import Identity, group_number, set_number, words_of
+from engine.reading.catalog import SQL
+from engine.reading.values import shown_time
+from engine.store.connecting import Connection
+from statemachines.run import Status
+
+_TRIED_MAX = 10_000
+"""Of an engine whose pipelines were registered with very many codes, which of them it has loaded is not found out."""
+
+
+@dataclass(frozen=True, slots=True)
+class DefinitionView:
+    """A version of a pipeline as it was registered once; one that has changed meanwhile, as in ``dev``, is another."""
+
+    pipeline: str
+    version: int
+    definition: str
+    """The hash of its structure, in hex."""
+    code: str
+    """The hash of its code, in hex."""
+    registered: datetime
+    """When an engine has loaded it first."""
+    runs: int
+    """How many open runs follow it."""
+    engines: int
+    """How many engines that are there now have loaded it."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The documented fields."""
+        return {
+            "pipeline": self.pipeline,
+            "version": self.version,
+            "definition": self.definition,
+            "code": self.code,
+            "registered": shown_time(self.registered),
+            "runs": self.runs,
+            "engines": self.engines,
+        }
+
+
+async def list_definitions(
+    connection: Connection, namespace: str, *, pipeline: str | None = None, limit: int = 0
+) -> list[DefinitionView]:
+    """All that were ever registered, by pipeline, the newest versions first; ``limit`` 0 gives all of them."""
+    rows = [
+        row for row in await connection.fetch(SQL["identities"], namespace) if pipeline in (None, row["name"])
+    ]
+    rows.sort(key=lambda row: (row["name"], -row["version"], -row["id"]))
+    shown = rows[:limit] if limit else rows
+    numbers = [row["id"] for row in shown]
+    counted = await connection.fetch(SQL["open_runs"], numbers, int(Status.RUNNING))
+    open_runs = {number: int(many) for number, many in counted}
+    engines = await loaded_now(connection, namespace)
+    return [
+        DefinitionView(
+            row["name"],
+            row["version"],
+            row["hash"].hex(),
+            row["code"].hex(),
+            row["registered"],
+            open_runs.get(row["id"], 0),
+            engines.get(row["id"], 0),
+        )
+        for row in shown
+    ]
+
+
+async def loaded_now(connection: Connection, namespace: str) -> Mapping[int, int]:
+    """Of each definition that engines which are there now have loaded, by its number, how many have; empty: none is."""
+    groups = {f"pointsman.{namespace}", *(one[0] for one in await connection.fetch(SQL["groups"], namespace))}
+    classes = [group_number(namespace, group) for group in groups]
+    sets = await connection.fetch(SQL["sets_of_engines"], classes)
+    found: Counter[int] = Counter()
+    if not sets:
+        return found
+    by_words: dict[str, list[tuple[Identity, int]]] = {}
+    for row in reversed(await connection.fetch(SQL["identities"], namespace)):
+        identity: Identity = (row["name"], row["version"], row["hash"].hex(), row["code"].hex())
+        by_words.setdefault(words_of(identity), []).append((identity, row["id"]))
+    for row in sets:
+        told = [by_words.get(words, []) for words in row["description"].split(", ")]
+        for number in _with_number(row["number"], told):
+            found[number] += row["engines"]
+    return found
+
+
+def _with_number(number: int, told: Sequence[Sequence[tuple[Identity, int]]]) -> list[int]:
+    """Of all that is told by the same words, those that the set is made of."""
+    for chosen in islice(product(*told), _TRIED_MAX):
+        if set_number(identity for identity, _ in chosen) & 0xFFFF_FFFF == number:
+            return [definition for _, definition in chosen]
+    return []

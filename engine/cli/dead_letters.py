@@ -217,8 +217,9 @@ def edit(
 ) -> int:
     """Put an event back with other data, in its place and under its id, as redrive does with its own.
 
-    The dead letter keeps the record as it came. A field whose own name is a.b is found before one within a; where there
-    is neither and one of that name is wanted, give all of the data. Ends with 1 where the event is a dead letter again.
+    The dead letter keeps the record as it came. Of a record with several events the data is that of this one. A field
+    whose own name is a.b is found before one within a; where there is neither and one of that name is wanted, give all
+    of the data. Ends with 1 where the event is a dead letter again.
     """
     check_text("--reason", reason)
     check_text("--who", who)

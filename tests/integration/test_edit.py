@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
@@ -26,7 +27,7 @@ from engine.reading import (
 from engine.store.connecting import Connection, connect
 from statemachines.definition import Topic
 from statemachines.machine import compile_pipeline
-from tests.feeding import Feeding, event, feed, raw
+from tests.feeding import Clock, Feeding, event, feed, raw
 from tests.operators import send
 from tests.services import Database
 from tests.shop import shop
@@ -136,7 +137,9 @@ async def test_plain_records_and_what_operators_have_sent_can_be_edited(
     database: Database, reader: Connection, engine: Connection
 ) -> None:
     topic = Topic("orders", id="id", type="type")
-    async with feed(database, shop(topic=topic)) as feeding:
+    # What is sent is taken up when its sender does not wait any more.
+    clock = Clock(datetime.now(UTC) + timedelta(hours=1))
+    async with feed(database, shop(topic=topic), clock=clock) as feeding:
         await feeding.records(event("order.placed", PLACED))
         plain = {"id": "paid-1", "type": "order.paid"}
         await feeding.records(raw(orjson.dumps(plain | MUCH)))

@@ -128,7 +128,11 @@ def show(
             "error": letter.error,
             **({"policy": found.policy} if found.policy else {}),
             "event": f"{letter.type or '?'} {letter.event_id or '?'}",
-            "run": f"{letter.pipeline or '?'} {letter.key or '?'}",
+            **(
+                {"run": f"{letter.pipeline} {letter.key or '?'}"}
+                if letter.is_of_run
+                else {"key": letter.key or "?"}
+            ),
             "record": place(found.record),
             "holds its run": f"yes, {found.waiting} events wait" if found.holds else "no",
             "publishing": f"{letter.publishing}, to {found.dead_letter_topic or letter.topic}{refused}",
@@ -320,20 +324,21 @@ async def _find(
 def print_letters(letters: list[DeadLetterView]) -> None:
     """A table."""
     print_rows(
-        ("id", "status", "reason", "event", "run", "error"),
+        ("id", "status", "reason", "event", "run", "key", "error"),
         [
             (
                 one.id,
                 one.status,
                 one.reason,
                 one.type or "",
-                " ".join(filter(None, [one.pipeline, one.key])),
+                f"{one.pipeline} {one.key or ''}".rstrip() if one.is_of_run else "",
+                "" if one.is_of_run else one.key or "",
                 " ".join(one.error.split()),
             )
             for one in letters
         ],
         right=("id",),
-        optional=("event", "run"),
+        optional=("event", "run", "key"),
         fold=("error",),
     )
 

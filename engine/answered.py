@@ -22,13 +22,10 @@ class NotTakenError(PointsmanError, TimeoutError):
     """No engine has taken up in time what was asked. It waits for one, and is done then."""
 
     def __init__(self, done: Done) -> None:
-        again = (
-            ""
-            if done.asked.event_id is None
-            else f" The event is {done.asked.event_id!r}: ask again by that id."
-        )
+        event_id = done.asked.event_id
+        again = f" To hear what becomes of it, ask again by its id, {event_id!r}." if event_id else ""
         super().__init__(f"{done.sentence}{again}")
-        self.event_id = done.asked.event_id
+        self.event_id = event_id
         """Of the event that was sent: asked again under it, it is done once, and what became of it is answered."""
 
 

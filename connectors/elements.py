@@ -25,7 +25,7 @@ INDEX_HEADER: Final = "pointsman-index"
 _INDICES: Final = {str(number).encode(): number for number in range(ELEMENTS_MAX)}
 
 
-def elements_of(document: Any, topic: Topic) -> Sequence[Any]:
+def elements_of(document: Any, topic: Topic) -> list[Any]:
     """The elements in a record's value, none of them looked at yet.
 
     Raises:
@@ -36,7 +36,7 @@ def elements_of(document: Any, topic: Topic) -> Sequence[Any]:
         raise FlawError(f"the value is {kind(document)}, and only a JSON object can hold events")
     found = field_of(topic.each, document)
     if found is None and topic.each_missing == "ignore":
-        return ()
+        return []
     if found is None:
         raise FlawError(
             f"there is no field {shown(topic.each)}, which the topic's settings name as the list of events"

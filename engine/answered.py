@@ -18,18 +18,24 @@ class MissedError(PointsmanError):
     """What is waited for will not come any more: the run has ended elsewhere."""
 
 
+class NotTakenError(PointsmanError, TimeoutError):
+    """No engine has taken up in time what was asked. It waits for one, and is done then."""
+
+    def __init__(self, done: Done) -> None:
+        event_id = done.asked.event_id
+        again = f" To hear what becomes of it, ask again by its id, {event_id!r}." if event_id else ""
+        super().__init__(f"{done.sentence}{again}")
+        self.event_id = event_id
+        """Of the event that was sent: asked again under it, it is done once, and what became of it is answered."""
+
+
 @dataclass(frozen=True, slots=True)
 class Answered:
     """What became of what was asked of a run, and the run as it was right after that."""
 
     done: Done
     run: RunView | None
-    """None: there is none, or no engine has taken up yet what was asked."""
-
-    @property
-    def taken(self) -> bool:
-        """Whether an engine has taken it up; else it waits in the inbox until one does."""
-        return self.done.taken
+    """None: there is none."""
 
     @property
     def failed(self) -> bool:
@@ -75,13 +81,35 @@ class TooLateError(NotDoneError):
     """A step is not waited for any more: it was completed before, or its state was left, or its run has ended."""
 
 
-def check_done(answered: Answered) -> Answered:
-    """The answer, where what was asked is done or waits for an engine. Raises NotDoneError."""
+class InvalidDataError(NotDoneError):
+    """The data of an event that was sent is not valid; the sentence names the fields, and the run is as it was."""
+
+
+class AlreadyRunningError(NotDoneError):
+    """A run was not begun, since its key has one that goes on (``answered.run``). Nothing is left of what was asked."""
+
+
+def check_done(answered: Answered, so: str = "") -> Answered:
+    """The answer, where what was asked is done; ``so`` is said before why it is not.
+
+    Raises:
+        NotTakenError: no engine has taken it up.
+        NotDoneError: one has, and could not do it; the class of it says of what kind that is.
+    """
     done = answered.done
+    if not done.taken:
+        raise NotTakenError(done)
     if not done.failed:
         return answered
     if done.asked.token is None:
-        raise NotDoneError(answered)
+        raise _kind_of(done)(answered, so)
     if done.event_id is None:
         raise StillWaitsError(answered)
     raise TooLateError(answered) if done.disposition == Disposition.VOID.word else NotDoneError(answered)
+
+
+def _kind_of(done: Done) -> type[NotDoneError]:
+    if done.is_invalid:
+        return InvalidDataError
+    # Whatever else is sent is an event, and has become something.
+    return AlreadyRunningError if done.asked.event_id and done.disposition is None else NotDoneError

@@ -34,9 +34,11 @@ from statemachines.interpreter import step
 from statemachines.keys import How, KeyFunction, key_of, why_no_key
 from statemachines.limits import KEY_BYTES_MAX
 from statemachines.machine import Machine
+from statemachines.memory import Memory, read_memory
 from statemachines.occurrence import Occurrence
 from statemachines.outcome import DUPLICATE, WAITS, Deferred, Ignored, Moved, Outcome, Reason, Refused, Waits
 from statemachines.run import DeferredEvent, Run, Status, has_seen
+from statemachines.turns import in_turn
 
 _new = tuple.__new__
 _NO_EVENT = Event.model_construct()
@@ -339,6 +341,30 @@ class Batch(Pausing):
         return not waited and (
             pair in self.waiting or any(_have_same_id(one, arrival) for one in run.deferred)
         )
+
+    def look_ahead(self, arrival: Arrival) -> tuple[bool, Refused | None]:
+        """Whether a run goes on that has not seen this event; and why that could never take it, whatever holds it.
+
+        No handler is called. What is told rests on the run.
+        """
+        [(_, machine, run, occurrence, _, _)] = self._validate([arrival], None)
+        self.rest()
+        self._rest_on(arrival, run)
+        if run is None or run.status != _RUNNING:
+            return False, None
+        if machine is None:
+            return self._without_definition(arrival, run) is WAITS, None
+        # One that is held is asked no more than whether the event was seen, or is stale.
+        if type(step(machine, run._replace(held=run.sequence), occurrence)) is not Waits:
+            return False, None
+        asked: Outcome | Memory
+        if occurrence.event is None:
+            asked = self._with_reason(arrival, Refused(Reason.INVALID, occurrence.error, holds=False))
+        else:
+            asked = in_turn(machine, read_memory(run.memory), occurrence)
+        if isinstance(asked, Refused) and asked.reason is Reason.INVALID:
+            return True, asked._replace(holds=False)
+        return True, None
 
     def meet_results(self, results: Iterable[StepResult]) -> None:
         """Have runs take what became of steps that they asked for, if they wait for it."""

@@ -7,8 +7,8 @@
 It needs Postgres alone, and no pipeline is loaded here: an engine does what is asked. What it answers has the fields of
 ``--json`` (``as_json``), which ``engine/cli/README.md`` documents.
 
-What an engine has taken up and could not do is raised (``NotDoneError``), with the answer. What none has taken up in
-time is not: it waits, and is done later; the answer is not ``taken`` then.
+What an engine has taken up and could not do is raised (``NotDoneError``), with the answer. So is what none has taken up
+in time (``NotTakenError``): it waits, and is done later. An event is then asked for again by its id.
 """
 
 # ruff: noqa: ASYNC109 - how long it may take is part of what is asked
@@ -21,9 +21,12 @@ from typing import Any, Self
 from pydantic_core import to_json
 
 from engine.answered import (
+    AlreadyRunningError,
     Answered,
+    InvalidDataError,
     MissedError,
     NotDoneError,
+    NotTakenError,
     StillWaitsError,
     TooLateError,
     WaitedTooLongError,
@@ -60,11 +63,14 @@ from statemachines.events import Event
 from statemachines.run import active_in
 
 __all__ = [
+    "AlreadyRunningError",
     "Answered",
     "Client",
+    "InvalidDataError",
     "MissedError",
     "NotDoneError",
     "NotFoundError",
+    "NotTakenError",
     "PointsmanError",
     "RefusedError",
     "RunView",
@@ -137,8 +143,24 @@ class Client:
         Raises:
             NotFoundError: no such pipeline was ever run.
             UsageError: the pipeline knows no such type; or the event is for another run, or cannot be.
+            InvalidDataError: its data is not valid; the run is as it was.
             NotDoneError: it is a dead letter.
+            NotTakenError: no engine has taken it in time; it waits. Asked again by its ``event_id``, it is sent once.
         """
+        return await self._send(pipeline, key, event, data, why, event_id, timeout)
+
+    async def _send(
+        self,
+        pipeline: str,
+        key: str,
+        event: Event | str,
+        data: Any,
+        why: str,
+        event_id: str | None,
+        timeout: float,
+        begins: str = "",
+    ) -> Answered:
+        """``begins``: it is to begin a run; and what is said where it does not."""
         event_type = event.event_type() if isinstance(event, Event) else event
         said = event if isinstance(event, Event) else data
         given = None if said is None else _json(said)
@@ -153,8 +175,10 @@ class Client:
                 who=self._who,
                 why=why,
                 event_id=event_id,
+                seconds=timeout,
+                begins=bool(begins),
             )
-        return await self._answer(asked, timeout)
+        return await self._answer(asked, timeout, begins)
 
     async def start(
         self,
@@ -172,14 +196,12 @@ class Client:
         A duplicate has begun one where the event did that it doubles, whatever has become of that run since.
 
         Raises:
-            NotDoneError: the event was taken, and began no run, as where the key has one; what it did instead is told.
+            AlreadyRunningError: the key has a run that goes on. Nothing was begun, and nothing will be.
+            NotDoneError: the event was taken, and began no run, as where that has ended; what it did instead is told.
         """
         so = f"That has begun no run {key!r} of {pipeline}. "
-        try:
-            found = await self.send(pipeline, key, event, data, why=why, event_id=event_id, timeout=timeout)
-        except NotDoneError as error:
-            raise NotDoneError(error.answered, so) from None
-        if not found.taken or found.disposition == Disposition.STARTED.word:
+        found = await self._send(pipeline, key, event, data, why, event_id, timeout, so)
+        if found.disposition == Disposition.STARTED.word:
             return found
         if found.disposition == Disposition.DUPLICATE.word:
             async with self._connections.asking() as connection:
@@ -203,6 +225,7 @@ class Client:
             StillWaitsError: the result is none of the step, which still waits.
             TooLateError: the step is not waited for any more, as after it was completed; nothing was changed.
             NotDoneError: the run cannot take it; it is held by a dead letter.
+            NotTakenError: no engine has taken it up in time.
         """
         return await self._complete(token, timeout, why, result=_json(result))
 
@@ -213,17 +236,17 @@ class Client:
         return await self._complete(token, timeout, why, error=error)
 
     async def pause(self, pipeline: str, key: str, *, why: str, timeout: float = SECONDS) -> Answered:
-        """Hold a run until it is resumed. Raises NotDoneError, and NotFoundError."""
+        """Hold a run until it is resumed. Raises NotDoneError, NotTakenError, and NotFoundError."""
         return await self._ask_of("pause", pipeline, key, why, timeout)
 
     async def resume(self, pipeline: str, key: str, *, why: str, timeout: float = SECONDS) -> Answered:
-        """Let a run go on that is paused. Raises NotDoneError, and NotFoundError."""
+        """Let a run go on that is paused. Raises NotDoneError, NotTakenError, and NotFoundError."""
         return await self._ask_of("resume", pipeline, key, why, timeout)
 
     async def cancel(self, pipeline: str, key: str, *, why: str, timeout: float = SECONDS) -> Answered:
         """End a run, by the transition that its pipeline has for that, or where it is.
 
-        Raises NotDoneError, and NotFoundError.
+        Raises NotDoneError, NotTakenError, and NotFoundError.
         """
         return await self._ask_of("cancel", pipeline, key, why, timeout)
 
@@ -346,15 +369,14 @@ class Client:
             asked = await ask_of_run(connection, self._namespace, what, pipeline, key, who=self._who, why=why)
         return await self._answer(asked, timeout)
 
-    async def _answer(self, asked: AskedOfRun, timeout: float) -> Answered:
+    async def _answer(self, asked: AskedOfRun, timeout: float, so: str = "") -> Answered:
         await self._watch.command(asked.id, timeout)
         async with self._connections.asking() as connection:
             (done,) = await wait_until_done(connection, self._namespace, [asked], seconds=0)
             run: RunView | None = None
-            if done.taken:
-                with contextlib.suppress(NotFoundError):
-                    run = await find_view(connection, self._namespace, asked.pipeline, asked.key)
-        return check_done(Answered(done, run))
+            with contextlib.suppress(NotFoundError):
+                run = await find_view(connection, self._namespace, asked.pipeline, asked.key)
+        return check_done(Answered(done, run), so)
 
     async def _too_long(
         self, pipeline: str, key: str, states: frozenset[str] | None, timeout: float | None

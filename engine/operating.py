@@ -156,15 +156,23 @@ class Operating:
     async def _send(self, command: Command, body: dict[str, Any], batch: Batch) -> Answer:
         arrival = self._arrival(command, body)
         route, event_type = arrival.route, arrival.decoded.envelope.type
+        refused: Refused | None = None
         if event_type in route.events:
             await self._committer.learn_strikes([])
             await self._committer.load(batch, [arrival], 1)
-            batch.meet([arrival])
-            batch.rest()
+            goes_on, refused = batch.look_ahead(arrival)
+            if goes_on and body.get("begins"):
+                return Answer(done=False, sentence=_goes_on(route.name, route.cache[arrival.key]))
         else:
             error = f"{route.name} knows no type {event_type!r}; {command.who} has sent the event"
             refused = Refused(Reason.UNKNOWN_TYPE, error, holds=False)
-            batch.refuse(arrival, None, refused, batch.commit.at, None)
+        if refused is None:
+            batch.meet([arrival])
+            batch.rest()
+        else:
+            batch.settle(arrival, route.cache.get(arrival.key), refused, batch.commit.at, None)
+        if (batch.commit.at - command.at).total_seconds() <= (body.get("waits") or 0):
+            _tell_sender(arrival, batch)
         return Answer(done=True, sentence="", event_id=body["event_id"])
 
     async def _of_pipeline(self, command: Command, route: Route, batch: Batch) -> Answer:
@@ -262,6 +270,21 @@ class Operating:
 
     def _arrival(self, command: Command, body: dict[str, Any]) -> Arrival:
         return operators_arrival(self._routes[command.pipeline or 0], body["key"], body["event"], command.at)
+
+
+def _goes_on(pipeline: str, run: Run) -> str:
+    """Why an event that is to begin a run does nothing."""
+    held = f", held since row {run.held}" if run.held else ""
+    where = f"in {' '.join(run.states)} (row {run.sequence}{held})"
+    return f"The run {run.key!r} of {pipeline} goes on already, {where}. Nothing was sent."
+
+
+def _tell_sender(arrival: Arrival, batch: Batch) -> None:
+    """End the dead letter of an event that was refused and holds nothing: who waits for the answer decides."""
+    letters, event_id = batch.commit.dead_letters, arrival.decoded.envelope.id
+    for number, letter in enumerate(letters):
+        if letter.event_id == event_id and letter.position is None and letter.sequence is None:
+            letters[number] = letter._replace(status="dropped", who="engine", why="its sender was told")
 
 
 def _cancelled(asked: Asked) -> tuple[bool, str]:

@@ -14,6 +14,7 @@ from engine.command_words import resume_command
 from engine.raised import Seldom, Trace
 from engine.store.contract import RefusedByStoreError
 from engine.store.values import DeadLetter, Pause
+from statemachines.outcome import Reason
 
 log = logging.getLogger("pointsman.engine")
 
@@ -49,6 +50,8 @@ def tell_pause(pipeline: str, pause: Pause | None) -> None:
 
 
 def _sentence(letter: DeadLetter) -> str:
+    if letter.why:
+        return f"dead letter; {letter.why}"
     return "dead letter" if letter.sequence is None else "dead letter; its run is held"
 
 
@@ -57,7 +60,7 @@ def _fields(letter: DeadLetter) -> dict[str, object]:
     known = {
         "reason": letter.reason,
         "pipeline": None if letter.pipeline is None else told.get("pointsman-pipeline"),
-        "run": letter.key,
+        "run" if letter.pipeline is not None and letter.reason != Reason.NO_KEY else "key": letter.key,
         "event": letter.event_id,
         "topic": told.get("pointsman-topic"),
         "partition": told.get("pointsman-partition"),

@@ -38,7 +38,16 @@ async def send(
 
     async def question(connection: Connection) -> AskedOfRun:
         return await ask_send(
-            connection, feeding.namespace, pipeline, key, event_type, given, who=WHO, why=why, event_id=id
+            connection,
+            feeding.namespace,
+            pipeline,
+            key,
+            event_type,
+            given,
+            who=WHO,
+            why=why,
+            event_id=id,
+            seconds=10.0,
         )
 
     return await _done(feeding, question)

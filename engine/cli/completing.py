@@ -76,4 +76,4 @@ def complete(
         print_json(found)
     else:
         say(found.sentence)
-    return FAILED if found.failed else 0
+    return 0 if found.done else FAILED

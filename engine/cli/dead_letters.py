@@ -38,7 +38,13 @@ Reason = Annotated[
     str, typer.Option("--reason", metavar="TEXT", help="Why; it is kept with the dead letter.")
 ]
 Wait = Annotated[
-    float, typer.Option("--wait", metavar="SECONDS", min=0, help="How long to wait for an engine to do it.")
+    float,
+    typer.Option(
+        "--wait",
+        metavar="SECONDS",
+        min=0,
+        help="How long to wait for an engine to do it; else it ends with 1.",
+    ),
 ]
 
 
@@ -123,7 +129,11 @@ def show(
             "error": letter.error,
             **({"policy": found.policy} if found.policy else {}),
             "event": f"{letter.type or '?'} {letter.event_id or '?'}",
-            "run": f"{letter.pipeline or '?'} {letter.key or '?'}",
+            **(
+                {"run": f"{letter.pipeline} {letter.key or '?'}"}
+                if letter.is_of_run
+                else {"key": letter.key or "?"}
+            ),
             "record": place(found.record),
             "holds its run": f"yes, {found.waiting} events wait" if found.holds else "no",
             "publishing": f"{letter.publishing}, to {found.dead_letter_topic or letter.topic}{refused}",
@@ -164,7 +174,8 @@ def redrive(
     is published behind what the run has published since. If the broker refuses it again, it is a dead letter again.
 
     By their numbers, or all open ones that the filters let through. An engine does it; doing it twice changes
-    nothing the second time. Ends with 1 where a number is not known, and where an event failed again.
+    nothing the second time. Ends with 1 where a number is not known, where an event failed again, and where no engine
+    has done it in time.
     """
     filters = {"reason": with_reason, "pipeline": pipeline, "key": key, "topic": topic, "event_id": event_id}
     return _ask(
@@ -221,8 +232,9 @@ def edit(
 ) -> int:
     """Put an event back with other data, in its place and under its id, as redrive does with its own.
 
-    The dead letter keeps the record as it came. A field whose own name is a.b is found before one within a; where there
-    is neither and one of that name is wanted, give all of the data. Ends with 1 where the event is a dead letter again.
+    The dead letter keeps the record as it came. Of a record with several events the data is that of this one. A field
+    whose own name is a.b is found before one within a; where there is neither and one of that name is wanted, give all
+    of the data. Ends with 1 where the event is a dead letter again, and where no engine has done it in time.
     """
     check_text("--reason", reason)
     check_text("--who", who)
@@ -241,10 +253,7 @@ def edit(
 
     asked, became = ask_store({"postgres": postgres, "namespace": namespace}, question)
     _tell(asked, became, json=json)
-    again = any(one.taken and one.disposition in ("dead-lettered", "late") for one in became)
-    return (
-        FAILED if asked.skipped or again or any(one.taken and one.status == "open" for one in became) else 0
-    )
+    return FAILED if asked.skipped or _is_left(became) else 0
 
 
 def _ask(
@@ -281,8 +290,12 @@ def _ask(
     asked, became = ask_store({"postgres": postgres, "namespace": namespace}, question)
     _tell(asked, became, json=json)
     unknown = any(why_not == "there is no such dead letter" for _, why_not in asked.skipped)
-    failed = any(one.failed for one in became)
-    return FAILED if unknown or failed else 0
+    return FAILED if unknown or _is_left(became) else 0
+
+
+def _is_left(became: list[Became]) -> bool:
+    """Whether something is to be done yet: by an engine, or by a person."""
+    return any(one.failed or not one.taken for one in became)
 
 
 def _tell(asked: Asked, became: list[Became], *, json: bool) -> None:
@@ -315,20 +328,21 @@ async def _find(
 def print_letters(letters: list[DeadLetterView]) -> None:
     """A table."""
     print_rows(
-        ("id", "status", "reason", "event", "run", "error"),
+        ("id", "status", "reason", "event", "run", "key", "error"),
         [
             (
                 one.id,
                 one.status,
                 one.reason,
                 one.type or "",
-                " ".join(filter(None, [one.pipeline, one.key])),
+                f"{one.pipeline} {one.key or ''}".rstrip() if one.is_of_run else "",
+                "" if one.is_of_run else one.key or "",
                 " ".join(one.error.split()),
             )
             for one in letters
         ],
         right=("id",),
-        optional=("event", "run"),
+        optional=("event", "run", "key"),
         fold=("error",),
     )
 

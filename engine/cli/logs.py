@@ -14,6 +14,7 @@ FIELDS = (
     "namespace",
     "pipeline",
     "run",
+    "key",
     "step",
     "attempt",
     "idempotency_key",

@@ -65,7 +65,7 @@ def do_to_many(
         print_many(what, len(chosen), became, dry_run=False)
     else:
         _tell_many(what, became)
-    return FAILED if any(one.failed for one in became) else 0
+    return 0 if all(one.done for one in became) else FAILED
 
 
 def print_many(what: str, runs: int, became: list[Done], *, dry_run: bool) -> None:

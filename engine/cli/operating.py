@@ -10,7 +10,7 @@ import typer
 
 from engine.cli.arguments import check_conditions, check_one_of, check_run, check_text, read_data
 from engine.cli.asking import Pipeline, ask_store, find_address, whoever
-from engine.cli.failures import FAILED
+from engine.cli.failures import BAD_INPUT, FAILED
 from engine.cli.many import Asks, do_to_many, print_many
 from engine.cli.options import Json, Namespace, Postgres, Who
 from engine.cli.output import print_json, say
@@ -30,7 +30,13 @@ Reason = Annotated[
     typer.Option("--reason", metavar="TEXT", help="Why; it is kept in the run's log.", show_default=False),
 ]
 Wait = Annotated[
-    float, typer.Option("--wait", metavar="SECONDS", min=0, help="How long to wait for an engine to do it.")
+    float,
+    typer.Option(
+        "--wait",
+        metavar="SECONDS",
+        min=0,
+        help="How long to wait for an engine to do it; else it ends with 1.",
+    ),
 ]
 
 Run = Annotated[
@@ -97,7 +103,8 @@ def send(
     """Send an event to a run, or one that begins a run, as if it came from a topic; and tell what became of it.
 
     Its source is /pointsman/NAMESPACE/operators. What the run does not take meets the pipeline's policies, and what
-    fails holds the run, like any event. Ends with 1 where it became a dead letter.
+    fails holds the run, like any event; but data that is not valid is refused, and holds nothing. Ends with 2 then, and
+    with 1 where it became another dead letter, or no engine has taken it in time.
     """
     check_text("--reason", reason)
     check_text("--who", who)
@@ -116,6 +123,7 @@ def send(
             who=whoever(who),
             why=reason,
             event_id=event_id,
+            seconds=wait,
         )
         (done,) = await wait_until_done(connection, namespace, [asked], seconds=wait)
         return done
@@ -125,7 +133,9 @@ def send(
         print_json(found)
     else:
         say(f"{found.asked.event_id}: {found.sentence}")
-    return FAILED if found.failed else 0
+    if found.is_invalid:
+        return BAD_INPUT
+    return 0 if found.done else FAILED
 
 
 def pause(
@@ -277,7 +287,7 @@ def ask_runs(
     else:
         for one in became:
             say(one.sentence)
-    return FAILED if any(one.failed for one in became) else 0
+    return 0 if all(one.done for one in became) else FAILED
 
 
 def _ask_of_pipeline(
@@ -300,7 +310,7 @@ def _ask_of_pipeline(
         print_many(what, 0, became, dry_run=False)
     else:
         say(became[0].sentence)
-    return FAILED if became[0].failed else 0
+    return 0 if became[0].done else FAILED
 
 
 def _ask_of_many(

@@ -99,16 +99,29 @@ class Catalog:
         A topic's settings change with the versions of a pipeline: if the id and type of the ``event`` are known, they
         tell by which it was read.
         """
+        found = self.read(record, position, definition, at=at, event=event)
+        return None if found is None else found[1]
+
+    def read(
+        self,
+        record: RawRecord,
+        position: int | None,
+        definition: int | None = None,
+        *,
+        at: datetime | None = None,
+        event: tuple[str, str] | None = None,
+    ) -> tuple[Topic, Decoded] | None:
+        """The same, with the settings that it is read by."""
         place = self.positions.get(position or 0)
-        likeliest: Decoded | None = None
+        likeliest: tuple[Topic, Decoded] | None = None
         for topic in self._settings(record.topic, definition, at):
             settings = topic if event is None else topic.knowing(event[1])
             found = decode(record, settings, place.cluster if place else "")
             if isinstance(found, Unreadable):
                 continue
             if event is None or (found.envelope.id, found.envelope.type) == event:
-                return found
-            likeliest = likeliest or found
+                return topic, found
+            likeliest = likeliest or (topic, found)
         return likeliest
 
     def in_force(self, pipeline: int, topic: str, at: datetime) -> StoredDefinition | None:

@@ -43,6 +43,11 @@ class DeadLetterView:
     published or refused."""
     at: datetime
 
+    @property
+    def is_of_run(self) -> bool:
+        """Whether its key is that of a run; else it is what the record has for one, of which no run is known."""
+        return self.pipeline is not None and self.reason != Reason.NO_KEY
+
     def as_json(self) -> dict[str, Any]:
         """The documented fields."""
         return {

@@ -21,7 +21,7 @@ from engine.store.connecting import Connection
 from statemachines.events import is_result
 from statemachines.outcome import Reason
 from statemachines.suggest import did_you_mean
-from statemachines.topic import NO_TOPIC
+from statemachines.topic import NO_TOPIC, Topic
 
 _NOTHING_CHANGED = "Nothing was changed: give all of the data with --data."
 
@@ -62,16 +62,19 @@ async def ask_edit(
     catalog = await load_catalog(connection, namespace)
     event = letter.letter.event_id or "", letter.letter.type or ""
 
-    def read(one: RawRecord) -> Decoded | None:
-        found = decode(one, NO_TOPIC, "") if position is None else catalog.decode(one, position, event=event)
-        return found if isinstance(found, Decoded) else None
+    def read(one: RawRecord) -> tuple[Topic, Decoded] | None:
+        if position is not None:
+            return catalog.read(one, position, event=event)
+        found = decode(one, NO_TOPIC, "")
+        return (NO_TOPIC, found) if isinstance(found, Decoded) else None
 
-    before = None if catalog.holds_several(position) else read(record)
-    if before is None:
+    found = read(record)
+    if found is None:
         raise UsageError(
             f"The record of dead letter {number} cannot be changed: it cannot be read as one event. Drop it, and send "
             "the event anew: pointsman send."
         )
+    topic, before = found
     if is_result(before.envelope.type):
         raise UsageError(
             f"Dead letter {number} tells how a step ended, which nobody can change: redrive or drop it, or have the "
@@ -79,9 +82,9 @@ async def ask_edit(
         )
     given = changed(number, before.data, changes or {}) if data is None else data
     form = json_data(given)
-    edited = with_data(record, given)
-    after = read(edited)
-    if after is None or after.envelope != before.envelope:
+    edited = with_data(record, topic, given)
+    again = read(edited)
+    if again is None or again[1].envelope != before.envelope:
         raise UsageError(
             f"With that data it would be another event than {before.envelope.id!r}: its topic's settings read more of "
             "the event from there. Nothing was changed."

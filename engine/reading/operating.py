@@ -23,6 +23,7 @@ from engine.reading.runs import find_run
 from engine.reading.values import askable, json_of
 from engine.store.connecting import Connection
 from statemachines.limits import KEY_BYTES_MAX
+from statemachines.outcome import Reason
 from statemachines.patterns import covers, is_from_inside
 from statemachines.suggest import did_you_mean
 from statemachines.topic import NO_TOPIC
@@ -66,11 +67,18 @@ class Done:
     sentence: str
     event_id: str | None = None
     """Of the event that completes a step."""
+    reason: str | None = None
+    """Why an event that was sent is a dead letter."""
 
     @property
     def failed(self) -> bool:
         """Whether it was taken up and could not be done."""
         return self.taken and not self.done
+
+    @property
+    def is_invalid(self) -> bool:
+        """Whether the data of an event that was sent is not valid."""
+        return self.reason == Reason.INVALID
 
     def as_json(self) -> dict[str, Any]:
         """The documented fields."""
@@ -116,11 +124,15 @@ async def ask_send(
     who: str,
     why: str,
     event_id: str | None = None,
+    seconds: float = 0.0,
+    begins: bool = False,
 ) -> AskedOfRun:
     """Ask for an event to be sent to a run, or to begin one, as if it came from a topic. Needs the engine's role.
 
     ``data`` is JSON; without an ``event_id`` the event gets one of its own. What the registered structures of the
-    pipeline tell is looked at here; whether the data is valid is seen by the engine.
+    pipeline tell is looked at here; whether the data is valid is seen by the engine. What that refuses, and no run
+    waits for, is no open dead letter where somebody hears of it: who asks waits for so many ``seconds``. An event that
+    ``begins`` a run is none, now or later, where the key has one that goes on.
 
     Raises:
         NotFoundError: no such pipeline was ever run.
@@ -140,7 +152,7 @@ async def ask_send(
     found = decode(operators_record(key, event, now), NO_TOPIC, "")
     if isinstance(found, Unreadable):
         raise UsageError(f"That is no event: {found.error}. Nothing was sent.")
-    body = {"key": key, "event_id": own_id, "event": event}
+    body = {"key": key, "event_id": own_id, "event": event, "waits": seconds, "begins": begins}
     return await put(connection, namespace, AskedOfRun(0, "send", pipeline, key, own_id), body, who, why)
 
 
@@ -271,7 +283,9 @@ async def _done(connection: Connection, namespace: str, asked: AskedOfRun, row: 
     last = changes[-1]
     said = " ".join(one.sentence for one in changes)
     done = last.dead_letter is None
-    return Done(asked, True, done, last.disposition, last.dead_letter, said)
+    return Done(
+        asked, True, done, last.disposition, last.dead_letter, said, reason=None if done else last.reason
+    )
 
 
 async def _changes(connection: Connection, namespace: str, asked: AskedOfRun, row: Any) -> list[Change]:

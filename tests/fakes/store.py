@@ -501,7 +501,7 @@ class FakeStore:
         for letter in commit.dead_letters:
             if any("\0" in (text or "") for text in (letter.key, letter.event_id, letter.error)):
                 raise RefusedByStoreError("text has no NUL")
-            tables.letters[len(tables.letters) + 1] = (letter, "open")
+            tables.letters[len(tables.letters) + 1] = (letter, letter.status)
             published = published or letter.out is not None
         for ended in commit.ended:
             letter, status = tables.letters[ended.id]

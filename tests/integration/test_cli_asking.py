@@ -190,7 +190,7 @@ async def test_a_process_says_the_same_of_what_it_reads_and_of_many_runs(
     sends = "send", "order", "o-1", "order.paid", "-", "--id", "cash", "--wait", "0", "--json", *why
     maps = "definitions", "map", "order", "--from", "1", "--to", "1", *why
     for words, given, code, said in (
-        (sends, '{"order_id": "o-1", "amount": 7, "by": "Zoë"}', 0, '"taken": false'),
+        (sends, '{"order_id": "o-1", "amount": 7, "by": "Zoë"}', 1, '"taken": false'),
         (sends, '{"order_id": "o-1', 2, "The data is no JSON"),
         (sends, "", 2, "The data is no JSON"),
         ([*maps, "--json", "--dry-run"], None, 0, '"runs": 2'),
@@ -208,7 +208,7 @@ async def test_dead_letters_are_redriven_and_dropped_by_an_engine_once(shop: Sho
     letters = {one["event_id"]: one["id"] for one in shop.ask("dead-letters", "list", "--json").json}
     publish(shop.kafka, shop.topic, rows("o-9").splitlines()[0] + "\n")
     waiting = shop.decide("dead-letters", "redrive", letters["early"], "--wait", "0", "--json")
-    assert waiting.code == 0
+    assert waiting.code == 1
     assert waiting.json["became"][0]["taken"] is False
     words = ("run", shop.file)
     with started(*words, on=engine_on(shop.database, shop.kafka)) as engine:

@@ -15,15 +15,18 @@ from engine import client as client_module
 from engine.client import (
     CONNECTIONS,
     NAME,
+    AlreadyRunningError,
     Client,
+    InvalidDataError,
     MissedError,
     NotDoneError,
+    NotTakenError,
     StillWaitsError,
     TooLateError,
     WaitedTooLongError,
 )
 from engine.errors import PointsmanError, RefusedError, UsageError
-from engine.reading import NotFoundError
+from engine.reading import NotFoundError, verify
 from engine.reading.explain import found
 from engine.store.connecting import Connection
 from statemachines.definition import Pipeline
@@ -112,14 +115,12 @@ async def test_what_is_sent_is_answered_with_what_became_of_it_and_where_the_run
         assert sender is not None
         assert (sender.who, sender.why) == ("the till", "they found another bank")
         await client.start("lending", "l2", Applied(loan="l2"))
-        with pytest.raises(
-            NotDoneError, match=r"That has begun no run 'l2' of lending. It was deferred"
-        ) as none:
-            await client.start("lending", "l2", Applied(loan="l2"))
-        assert none.value.answered.disposition == "deferred"
         with pytest.raises(NotDoneError, match="dead letter") as dead:
             await client.send("lending", "l9", Withdrawn(loan="l9"))
         assert (dead.value.answered.disposition, dead.value.answered.run) == ("dead-lettered", None)
+        with pytest.raises(InvalidDataError, match=r"invalid data\): loan: Input should be a valid string"):
+            await client.send("lending", "l2", "loan.withdrawn", {"loan": ["l2"]})
+        assert (await client.run("lending", "l2")).status == "running"
         with pytest.raises(UsageError, match=r"knows the type 'loan.lost'"):
             await client.send("lending", "l1", "loan.lost")
         with pytest.raises(NotFoundError, match="No pipeline 'landing' was ever run"):
@@ -134,10 +135,10 @@ async def test_a_duplicate_has_begun_a_run_where_the_event_did_that_it_doubles(
     async with serving(database) as feeding:
         await feeding.records(event("loan.applied", {"loan": "l1"}, id="two", topic=TOPIC))
         # It has the id of what has begun the run, and is another event, since it is of another source.
-        for disposition in ("deferred", "duplicate"):
-            with pytest.raises(NotDoneError, match="That has begun no run 'l1' of lending") as none:
-                await client.start("lending", "l1", Applied(loan="l1"), event_id="two")
-            assert none.value.answered.disposition == disposition
+        waits = await client.send("lending", "l1", Applied(loan="l1"), event_id="two")
+        with pytest.raises(NotDoneError, match="That has begun no run 'l1' of lending") as none:
+            await client.start("lending", "l1", Applied(loan="l1"), event_id="two")
+        assert (waits.disposition, none.value.answered.disposition) == ("deferred", "duplicate")
         await client.start("lending", "l2", Applied(loan="l2"), event_id="three")
         # It has waited, and then begins the next run of the key.
         await client.send("lending", "l1", Withdrawn(loan="l1"), event_id="four")
@@ -151,6 +152,42 @@ async def test_a_duplicate_has_begun_a_run_where_the_event_did_that_it_doubles(
         with pytest.raises(NotDoneError, match="That has begun no run") as left:
             await client.start("lending", "l1", "loan.withdrawn", {"loan": "l1"}, event_id="four")
         assert left.value.answered.disposition == "duplicate"
+
+
+async def test_where_a_run_goes_on_none_is_begun_now_or_later(
+    database: Database, reader: Connection, client: Client, world: World
+) -> None:
+    async with serving(database):
+        await client.start("lending", "l1", Applied(loan="l1"), event_id="one")
+        with pytest.raises(AlreadyRunningError) as goes_on:
+            await client.start("lending", "l1", Applied(loan="l1"), event_id="two")
+        assert str(goes_on.value) == (
+            "That has begun no run 'l1' of lending. The run 'l1' of lending goes on already, in reviewing (row 1). "
+            "Nothing was sent."
+        )
+        assert goes_on.value.answered.configuration == ["reviewing"]
+        await client.pause("lending", "l1", why="a look")
+        with pytest.raises(AlreadyRunningError, match=r"in reviewing \(row 2, held since row 2\)"):
+            await client.start("lending", "l1", "loan.applied", {"loan": "l1"}, event_id="two")
+        assert (await client.start("lending", "l1", Applied(loan="l1"), event_id="one")).done.done
+        assert (await client.cancel("lending", "l1", why="enough")).run == await client.wait("lending", "l1")
+        assert not (await client.explain("two")).known
+        assert await reader.fetchval("select count(*) from pointsman.dead_letters") == 0
+        begun = await client.start("lending", "l1", Applied(loan="l1"), event_id="two")
+        assert begun.run is not None
+        assert (begun.disposition, begun.run.generation) == ("started", 1)
+    assert (await verify(reader, "default")).is_clean
+
+
+async def test_whether_a_run_goes_on_is_what_the_store_says_and_not_what_an_engine_remembers(
+    database: Database, client: Client, world: World
+) -> None:
+    async with serving(database), feed(database, lending_pipeline()) as other:
+        await client.start("lending", "l1", Applied(loan="l1"))
+        await other.records(told("withdrawn"))
+        begun = await client.start("lending", "l1", Applied(loan="l1"))
+        assert begun.run is not None
+        assert begun.run.generation == 1
 
 
 async def test_events_of_one_id_that_are_sent_to_several_runs_are_several(
@@ -202,14 +239,27 @@ async def test_a_duplicate_by_its_business_key_has_begun_what_the_first_of_them_
         assert left.value.answered.disposition == "duplicate"
 
 
-async def test_what_no_engine_takes_up_waits_and_is_said_to(
-    database: Database, client: Client, world: World
+async def test_what_no_engine_takes_up_in_time_waits_and_is_asked_for_again_by_its_id(
+    database: Database, reader: Connection, client: Client, world: World
 ) -> None:
     async with feed(database, lending_pipeline()) as feeding:
-        waits = await client.send("lending", "l1", Applied(loan="l1"), timeout=0.01)
-        assert (waits.taken, waits.failed, waits.run) == (False, False, None)
-        assert "It waits in the inbox" in waits.sentence
+        with pytest.raises(TimeoutError, match=r"It waits in the inbox .* ask again by its id, '.+'") as late:
+            await client.start("lending", "l1", Applied(loan="l1"), timeout=0.01)
+        assert isinstance(late.value, NotTakenError)
+        own_id = late.value.event_id
+        asked = asyncio.create_task(
+            client.start("lending", "l1", Applied(loan="l1"), event_id=own_id, timeout=SECONDS)
+        )
+
+        async def both_wait() -> bool:
+            return bool(await reader.fetchval("select count(*) = 2 from pointsman.inbox"))
+
+        await until(both_wait, SECONDS, "two commands", 0.01)
         await feeding.commands()
+        assert (await asked).disposition == "duplicate"
+        with pytest.raises(NotTakenError) as paused:
+            await client.pause("lending", "l1", why="a look", timeout=0.01)
+        assert paused.value.event_id is None
     assert (await client.run("lending", "l1")).configuration == ["reviewing"]
 
 

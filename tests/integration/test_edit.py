@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
@@ -26,10 +27,11 @@ from engine.reading import (
 from engine.store.connecting import Connection, connect
 from statemachines.definition import Topic
 from statemachines.machine import compile_pipeline
-from tests.feeding import Feeding, event, feed, raw
+from tests.feeding import Clock, Feeding, event, feed, raw
 from tests.operators import send
 from tests.services import Database
 from tests.shop import shop
+from tests.storage import objects, put, sent
 
 PLACED = {"order_id": "o1", "amount": 5}
 MUCH = {"order_id": "o1", "amount": "much"}
@@ -135,7 +137,9 @@ async def test_plain_records_and_what_operators_have_sent_can_be_edited(
     database: Database, reader: Connection, engine: Connection
 ) -> None:
     topic = Topic("orders", id="id", type="type")
-    async with feed(database, shop(topic=topic)) as feeding:
+    # What is sent is taken up when its sender does not wait any more.
+    clock = Clock(datetime.now(UTC) + timedelta(hours=1))
+    async with feed(database, shop(topic=topic), clock=clock) as feeding:
         await feeding.records(event("order.placed", PLACED))
         plain = {"id": "paid-1", "type": "order.paid"}
         await feeding.records(raw(orjson.dumps(plain | MUCH)))
@@ -150,6 +154,39 @@ async def test_plain_records_and_what_operators_have_sent_can_be_edited(
     (run,) = await list_runs(reader, "default")
     assert (run.context["paid"], run.context["notes"]) == (4, ["seven"])
     await check_books(reader, topic)
+
+
+@pytest.mark.parametrize("alone", [False, True])
+async def test_of_a_record_with_several_events_the_one_that_failed_is_edited_in_its_place(
+    database: Database, reader: Connection, engine: Connection, alone: bool
+) -> None:
+    wrong = put("b", "11")
+    del wrong["s3"]["object"]["size"]
+    others = [] if alone else [put("a", "10")]
+    async with feed(database, objects()) as feeding:
+        await feeding.records(sent(put("b", "01")))
+        await feeding.records(sent(*others, wrong, beside=7), sent(put("b", "12", size=12)))
+        with pytest.raises(UsageError, match="another event than '11'"):
+            await ask_edit(engine, "default", 1, changes={"s3.object.sequencer": "13"}, **WHO)
+        with pytest.raises(
+            UsageError, match=r"is for the run 'c', by its field 's3\.object\.key', and not for 'b'"
+        ):
+            await ask_edit(engine, "default", 1, changes={"s3.object.key": "c"}, **WHO)
+        if alone:
+            became = await edited(feeding, engine, 1, data=orjson.dumps(put("b", "11", size=5)))
+        else:
+            became = await edited(feeding, engine, 1, changes={"s3.object.size": 5})
+    assert (became.status, became.disposition) == ("redriven", "applied")
+    (run,) = await list_runs(reader, "default", key="b")
+    assert run.context["sizes"] == [1024, 5, 12]
+    rows = await history(reader, "default", "objects", "b")
+    assert [row.event.id for row in rows if row.event.kind.startswith("moved")] == ["11", "12"]
+    letter = await show_dead_letter(reader, "default", 1)
+    assert ("pointsman-index", b"1") in letter.record.headers or alone
+    offered = orjson.loads(letter.edited or b"")
+    assert offered == {"Records": [put("b", "11", size=5)], **({"beside": 7} if alone else {})}
+    assert (await verify(reader, "default")).is_clean
+    assert (await replay(reader, "default", [compile_pipeline(objects())])).is_equal
 
 
 async def test_what_cannot_be_edited_says_why(

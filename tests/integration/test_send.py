@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -26,13 +28,13 @@ from engine.store.contract import RefusedByStoreError
 from engine.store.values import Commit
 from statemachines.machine import compile_pipeline
 from tests.errand import errand
-from tests.feeding import event, feed
-from tests.operators import send
+from tests.feeding import Clock, event, feed
+from tests.operators import ask, send
 from tests.services import Database, execute
-from tests.shop import shop
+from tests.shop import OrderNoted, shop
 
 PLACED = {"order_id": "o1", "amount": 5}
-WHO = {"who": "ana", "why": "the customer called"}
+WHO: dict[str, Any] = {"who": "ana", "why": "the customer called", "seconds": 10.0}
 
 
 @pytest.fixture
@@ -144,6 +146,78 @@ async def test_what_no_run_takes_meets_the_policies_and_what_is_invalid_is_a_dea
     assert (early.disposition, early.failed) == ("deferred", False)
     assert [one.reason for one in await list_dead_letters(reader, "default")] == ["invalid data", "no run"]
     assert (await verify(reader, "default")).is_clean
+
+
+async def test_data_that_is_not_valid_is_refused_and_holds_nothing(
+    database: Database, reader: Connection
+) -> None:
+    async with feed(database, shop()) as feeding:
+        await send(feeding, "shop", "o1", "order.placed", PLACED)
+        typo = await send(feeding, "shop", "o1", "order.paid", PLACED | {"amount": "x"}, id="paid-1")
+        await ask(feeding, "pause", "shop", "o1")
+        behind = await send(feeding, "shop", "o1", "order.paid", [])
+        await ask(feeding, "resume", "shop", "o1")
+        paid = await send(feeding, "shop", "o1", "order.paid", PLACED, id="paid-1")
+        again = await send(feeding, "shop", "o1", "order.paid", [], id="paid-1")
+        await check_books(reader)
+    for refused in (typo, behind):
+        assert (refused.is_invalid, refused.failed, refused.disposition) == (True, True, "dead-lettered")
+    assert "invalid data): amount: Input should be a valid integer" in typo.sentence
+    assert "It holds no run: later events go on without it." in typo.sentence
+    assert typo.sentence.endswith("its sender was told.")
+    assert (paid.disposition, again.disposition, again.is_invalid) == ("applied", "duplicate", False)
+    assert {one.status for one in await list_dead_letters(reader, "default")} == {"dropped"}
+    rows = await history(reader, "default", "shop", "o1")
+    assert [row.event.kind for row in rows] == ["started", "paused", "released", "moved"]
+
+
+async def test_a_place_in_the_order_that_cannot_be_read_is_no_valid_data(
+    database: Database, reader: Connection
+) -> None:
+    flow = shop()
+    flow.policy(OrderNoted, order_by="text")
+    async with feed(database, flow) as feeding:
+        await send(feeding, "shop", "o1", "order.placed", PLACED)
+        strange = await send(feeding, "shop", "o1", "order.noted", {"order_id": "o1", "text": "seven"})
+        noted = await send(feeding, "shop", "o1", "order.noted", {"order_id": "o1", "text": "7"})
+    assert (strange.is_invalid, "text" in strange.sentence, noted.disposition) == (True, True, "applied")
+
+
+async def test_what_nobody_takes_is_over_once_its_sender_was_told_and_is_explained_as_ever(
+    database: Database, reader: Connection
+) -> None:
+    async with feed(database, shop()) as feeding:
+        no_run = await send(feeding, "shop", "o1", "order.paid", PLACED, id="early")
+        await send(feeding, "shop", "o2", "order.placed", {"order_id": "o2", "amount": 5})
+        for what in ("paid", "shipped"):
+            await send(feeding, "shop", "o2", f"order.{what}", {"order_id": "o2", "amount": 5})
+        closed = await send(feeding, "shop", "o2", "order.paid", {"order_id": "o2", "amount": 5})
+        await send(feeding, "shop", "o1", "order.placed", PLACED)
+        await feeding.redrive(1, 2)
+        await check_books(reader)
+    assert (no_run.disposition, closed.disposition) == ("dead-lettered", "late")
+    letters = await list_dead_letters(reader, "default")
+    assert [(one.reason, one.status) for one in letters] == [("run closed", "dropped"), ("no run", "dropped")]
+    (run,) = await list_runs(reader, "default", key="o1")
+    assert run.configuration == ["placed"]
+    told = await explained(reader, "early")
+    assert (told.current.disposition, told.current.reason) == ("dead-lettered", "no run")
+    assert "The policy that decided: dead_letter (no_run of the pipeline)." in told.current.sentence
+    assert "Dropped by engine at 2026-03-01" in told.current.sentence
+
+
+async def test_what_is_refused_when_its_sender_waits_no_more_is_open_and_holds_nothing(
+    database: Database, reader: Connection
+) -> None:
+    clock = Clock(datetime.now(UTC) + timedelta(hours=1))
+    async with feed(database, shop(), clock=clock) as feeding:
+        await feeding.records(event("order.placed", PLACED))
+        invalid = await send(feeding, "shop", "o1", "order.paid", [])
+        no_run = await send(feeding, "shop", "o2", "order.paid", {"order_id": "o2", "amount": 5})
+    assert (invalid.is_invalid, no_run.failed) == (True, True)
+    assert {one.status for one in await list_dead_letters(reader, "default")} == {"open"}
+    (run,) = await list_runs(reader, "default")
+    assert (run.status, run.held) == ("running", None)
 
 
 async def test_what_was_ignored_says_who_has_sent_it(database: Database, reader: Connection) -> None:

@@ -6,13 +6,16 @@ import json
 import logging
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from rich.console import Console
 
+from engine.cli.dead_letters import print_letters
 from engine.cli.logs import JsonLines, Lines
 from engine.cli.output import counted, print_json, print_rows, say, short_time
+from engine.reading import DeadLetterView
 
 
 def test_json_takes_what_a_context_may_hold(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
@@ -45,6 +48,21 @@ def test_a_row_stays_on_its_line_whatever_a_key_is(capsys: pytest.CaptureFixture
         "o\\n1\\t2  well",
         "         or not",
     ]
+
+
+def test_a_dead_letter_has_a_run_only_where_one_is_known(capsys: pytest.CaptureFixture[str]) -> None:
+    known = DeadLetterView(
+        *(1, "no run", "none", "orders", 0, 5, "shop", "o-1", "e1", "order.paid", "open", "pending"),
+        at=datetime(2026, 1, 1, tzinfo=UTC),
+    )
+    print_letters([known])
+    header, _ = (line.split() for line in capsys.readouterr().out.splitlines())
+    assert header == ["id", "status", "reason", "event", "run", "error"]
+    print_letters([known, replace(known, id=2, reason="unreadable", pipeline=None, key="x", type=None)])
+    header, first, second = (line.split() for line in capsys.readouterr().out.splitlines())
+    assert header == ["id", "status", "reason", "event", "run", "key", "error"]
+    assert first == ["1", "open", "no", "run", "order.paid", "shop", "o-1", "none"]
+    assert second == ["2", "open", "unreadable", "x", "none"]
 
 
 @pytest.mark.parametrize(("width", "is_table"), [(40, False), (59, False), (60, True), (100, True)])

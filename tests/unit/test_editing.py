@@ -7,6 +7,7 @@ import pytest
 
 from connectors.decode import Decoded, decode
 from connectors.editing import with_data
+from connectors.elements import INDEX_HEADER
 from connectors.encode import STRUCTURED_HEADERS, encode_structured
 from connectors.source import RawRecord
 from engine.errors import UsageError
@@ -34,7 +35,7 @@ PLAIN = Topic("orders", type_default="order.paid")
     ],
 )
 def test_all_but_the_data_is_as_it_came(record: RawRecord) -> None:
-    edited = with_data(record, b'{"amount":5}')
+    edited = with_data(record, PLAIN, b'{"amount":5}')
     before, after = decode(record, PLAIN, "c"), decode(edited, PLAIN, "c")
     assert isinstance(before, Decoded)
     assert isinstance(after, Decoded)
@@ -44,9 +45,39 @@ def test_all_but_the_data_is_as_it_came(record: RawRecord) -> None:
 
 
 def test_numbers_are_written_as_they_are_given() -> None:
-    edited = with_data(raw(STRUCTURED, headers=STRUCTURED_HEADERS), b'{"amount":12345678901234567890123}')
+    edited = with_data(
+        raw(STRUCTURED, headers=STRUCTURED_HEADERS), PLAIN, b'{"amount":12345678901234567890123}'
+    )
     assert b'"data":{"amount":12345678901234567890123}' in (edited.value or b"")
     assert orjson.loads(edited.value or b"")["id"] == "e1"
+
+
+@pytest.mark.parametrize(
+    ("each", "record", "expected"),
+    [
+        ("items", raw(b'{"items":[{"amount":"much"}],"beside":1}'), {"items": [{"amount": 5}], "beside": 1}),
+        ("a.items", raw(b'{"a":{"items":[{"amount":"much"}]}}'), {"a": {"items": [{"amount": 5}]}}),
+        ("a.0", raw(b'{"a":[[{"amount":"much"}]]}'), {"a": [[{"amount": 5}]]}),
+        (
+            "items",
+            raw(b'\xef\xbb\xbf{"items":[{"amount":"much"}]}', headers=((INDEX_HEADER, b"3"),)),
+            {"items": [{"amount": 5}]},
+        ),
+        ("items", raw(b'{"items":[]}', headers=BINARY), {"amount": 5}),
+    ],
+    ids=["field", "way", "element", "one of several", "binary"],
+)
+def test_of_a_record_that_may_hold_several_events_the_one_in_it_is_changed(
+    each: str, record: RawRecord, expected: object
+) -> None:
+    topic = Topic("orders", type_default="order.paid", each=each)
+    edited = with_data(record, topic, b'{"amount":5}')
+    before, after = decode(record, topic, "c"), decode(edited, topic, "c")
+    assert isinstance(before, Decoded)
+    assert isinstance(after, Decoded)
+    assert (after.envelope, after.data) == (before.envelope, {"amount": 5})
+    assert orjson.loads(edited.value or b"") == expected
+    assert edited._replace(value=None) == record._replace(value=None)
 
 
 ROW = {"after": {"id": 7, "status": "new", "ship.to": "here"}, "before": None, "after.id": 8}

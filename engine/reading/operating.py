@@ -66,6 +66,12 @@ class Done:
     sentence: str
     event_id: str | None = None
     """Of the event that completes a step."""
+    generation: int | None = None
+    """The run's, where a row of its log tells what became of an event."""
+    sequence: int | None = None
+    """That row."""
+    configuration: tuple[str, ...] = ()
+    """The run's active states after it, outermost first."""
 
     @property
     def failed(self) -> bool:
@@ -92,7 +98,14 @@ class Done:
             }
         if self.asked.event_id is None:
             return form
-        return {**form, "event_id": self.asked.event_id, "disposition": self.disposition}
+        return {
+            **form,
+            "event_id": self.asked.event_id,
+            "disposition": self.disposition,
+            "generation": self.generation,
+            "sequence": self.sequence,
+            "configuration": None if self.sequence is None else [*self.configuration],
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,7 +284,10 @@ async def _done(connection: Connection, namespace: str, asked: AskedOfRun, row: 
     last = changes[-1]
     said = " ".join(one.sentence for one in changes)
     done = last.dead_letter is None
-    return Done(asked, True, done, last.disposition, last.dead_letter, said)
+    place = (
+        (None, None, ()) if last.generation is None else (last.generation, last.sequence, last.configuration)
+    )
+    return Done(asked, True, done, last.disposition, last.dead_letter, said, None, *place)
 
 
 async def _changes(connection: Connection, namespace: str, asked: AskedOfRun, row: Any) -> list[Change]:

@@ -10,7 +10,7 @@ from datetime import timedelta
 
 import pytest
 
-from statemachines import Call, Context, Event, Later, Pipeline, Retry, StepFailed, exponential
+from statemachines import Call, Complete, Context, Event, Later, Pipeline, Retry, StepFailed, exponential
 from statemachines.machine import compile_pipeline
 from tests.feeding import event
 from tests.simulated import BEGINS_SECONDS, Simulated
@@ -26,6 +26,10 @@ class Placed(Event, type="order.placed", key="order"):
 
 
 class Off(Event, type="order.off", key="order"):
+    order: str
+
+
+class Refused(Event, type="order.refused", key="order"):
     order: str
 
 
@@ -57,7 +61,7 @@ def charges(outside: Outside) -> Pipeline[Order]:
             case "raises":
                 raise OSError("no network")
             case "later":
-                return Later(call.idempotency_key, within=timedelta(seconds=10))
+                return Later(order.order, within=timedelta(seconds=10))
             case "slow":
                 await asyncio.sleep(2)
         return "charged"
@@ -73,6 +77,12 @@ def charges(outside: Outside) -> Pipeline[Order]:
     charged, off, failed = flow.state("charged"), flow.state("off", final=True), flow.state("failed")
     flow.start(Placed, lambda event: Order(order=event.order, script=event.script))
     charging.on(charge.done, to=charged)
+
+    def refuse(order: Order, event: Refused) -> Complete[str]:
+        del event
+        return Complete(charge, order.order, error="the bank says no")
+
+    charging.on(Refused, do=refuse)
     flow.on(Off, to=off, compensate=True)
     flow.on(StepFailed, to=failed)
     return flow
@@ -125,6 +135,19 @@ def test_what_goes_on_outside_has_its_time(by: timedelta) -> None:
     world.live(lambda: world.seconds() > BEGINS_SECONDS + 60)
     [(_, first), (_, second)] = outside.began
     assert 11 <= second - first < 13
+    assert states(world) == {"o1": "charged"}
+
+
+@BOTH_WAYS
+def test_what_has_failed_outside_is_tried_again_when_it_is_to(by: timedelta) -> None:
+    outside = Outside()
+    world = Simulated(compile_pipeline(charges(outside)), TOPIC)
+    placed(world, "o1", "later", "done")
+    world.source.append(event("order.refused", {"order": "o1"}, topic=TOPIC), after=3)
+    jump(world, by, 2)
+    world.live(lambda: world.seconds() > BEGINS_SECONDS + 30)
+    [(_, first), (_, second)] = outside.began
+    assert 4 <= second - first < 8
     assert states(world) == {"o1": "charged"}
 
 

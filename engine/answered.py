@@ -31,11 +31,11 @@ class NotTakenError(PointsmanError, TimeoutError):
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """What became of what was asked of a run, and the run as it was right after that."""
+    """What became of what was asked of a run, and the run as it is by then."""
 
     done: Done
     run: RunView | None
-    """None: there is none."""
+    """It may have gone on since. None: there is none."""
 
     @property
     def failed(self) -> bool:
@@ -55,13 +55,26 @@ class Answered:
         return self.done.sentence
 
     @property
+    def generation(self) -> int | None:
+        """The run's, where a row of its log tells what became of an event."""
+        return self.done.generation
+
+    @property
+    def sequence(self) -> int | None:
+        """That row; None: it left none, as a duplicate."""
+        return self.done.sequence
+
+    @property
     def configuration(self) -> list[str]:
-        """The run's active states, outermost first."""
+        """The run's active states after that row, outermost first; those that it has by now where there is none."""
+        if self.sequence is not None:
+            return [*self.done.configuration]
         return [] if self.run is None else self.run.configuration
 
     def as_json(self) -> dict[str, Any]:
         """The documented fields of what was done, and those of the run."""
-        return {**self.done.as_json(), "run": None if self.run is None else self.run.as_json()}
+        run = None if self.run is None else self.run.as_json()
+        return {**self.done.as_json(), "configuration": self.configuration, "run": run}
 
 
 class NotDoneError(PointsmanError):

@@ -99,13 +99,16 @@ class Committer:
         observer: Observer,
         beat: MutableSequence[int],
         weighed: Weighed | None = None,
+        steady: Callable[[], datetime] | None = None,
     ) -> None:
-        """``weighed`` is what is known from connections before."""
+        """``weighed`` is what is known from connections before; ``steady`` the clock of steps, if they have another."""
         self._store = store
         self._topics = topics
         self._weighed = weighed or Weighed()
         self.cluster = cluster
         self._clock = clock
+        self.steady = steady or clock
+        """What steps go by."""
         self._observer = observer
         self._beat = beat
         self._ids = RunIds(store)
@@ -286,11 +289,6 @@ class Committer:
                 weight += EVENT_BYTES * sum(commas)
         return weight
 
-    @property
-    def clock(self) -> Callable[[], datetime]:
-        """What time it is."""
-        return self._clock
-
     async def have_ids(self, number: int) -> None:
         """Be able to start so many runs."""
         await self._ids.have(number)
@@ -308,6 +306,7 @@ class Committer:
         """An empty batch that may start so many runs."""
         await self._ids.have(runs_max * self._routes_per_topic)
         batch = Batch(self._clock(), self._ids, self.cluster, self._beat)
+        batch.commit.steps_at = self.steady()
         batch.strikes, batch.paused = self.strikes, self.paused
         return batch
 

@@ -53,7 +53,7 @@ class Completing:
 
     def __init__(self, store: Store, routes: Mapping[int, Route], committer: Committer) -> None:
         self._store = store
-        self._outcomes = Outcomes(committer.clock)
+        self._outcomes = Outcomes(committer.steady)
         self._outcomes.load(routes.values())
 
     async def take(

@@ -18,6 +18,7 @@ from engine.backoff import Backoff
 from engine.committer import Weighed
 from engine.parts import Parts, kafka_troubles
 from engine.session import Session
+from engine.steady import Steady
 from engine.steps import Steps
 from engine.store.contract import (
     LostPositionsError,
@@ -39,7 +40,8 @@ class Engine:
         self.assignment = Assignment()
         self.stopping = asyncio.Event()
         self.session: Session | None = None
-        self.steps = Steps(parts.limits, parts.clock, parts.instance, parts.executors)
+        self.steady = Steady(parts.clock)
+        self.steps = Steps(parts.limits, self.steady, parts.instance, parts.executors)
         self.weighed = Weighed()
         self.stopped_partitions: dict[Partition, str] = {}
         self.homes_partitions = 0

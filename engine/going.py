@@ -8,6 +8,8 @@ from collections.abc import Collection, Iterable, Iterator, KeysView
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import BaseModel
+
 from engine.attempts import Attempt
 from engine.executions import StepResult
 from engine.pulse import Pulse
@@ -37,6 +39,8 @@ class Going:
     """Whether its state was left, and the run waits to hear what became of it."""
     is_kept: bool = False
     """Whether it goes on where this engine ends, and the next one finds it."""
+    context: BaseModel | None = None
+    """What it was given, where that is looked at once it has ended."""
 
     @property
     def place(self) -> Place:

@@ -24,6 +24,7 @@ from engine.progress import LastWords
 from engine.pulse import Pulse
 from engine.raised import FailedAttempts
 from engine.store.values import BegunExecution
+from engine.untouched import Untouched
 from statemachines.events import STEP_STOPPED, STEP_WAITS
 from statemachines.later import Later
 from statemachines.results import ResultError
@@ -42,6 +43,7 @@ class Making:
         self.going = AllGoing()
         self.results = Results()
         self.failed = FailedAttempts()
+        self._untouched = Untouched()
         self.outcomes = Outcomes(clock, self.failed)
         self.breakers = Breakers(clock)
         self.last_words = LastWords(limits.step_progress_seconds)
@@ -101,7 +103,8 @@ class Making:
             self._executors.stretches.end()
         key = arguments[-1].idempotency_key
         running = self._executors.start(Work(step, arguments, key, begun.attempt, pulse.beat, None, begun.id))
-        self._watch(begun, step, running, pulse, left)
+        going = self._watch(begun, step, running, pulse, left)
+        going.context = self._untouched.watched(begun, arguments[0])
 
     def is_kept(self, begun: BegunExecution) -> bool:
         """Whether an attempt that another engine has begun may go on, though that is gone."""
@@ -153,6 +156,8 @@ class Making:
             self._executors.stretches.begin(going.begun.id)
             try:
                 self._tell(going, ended)
+                if going.context is not None:
+                    self._untouched.look(going.begun, going.context)
             finally:
                 self._executors.stretches.end()
 

@@ -80,7 +80,7 @@ class Operating:
         body: dict[str, Any] = orjson.loads(command.body)
         route, key = self._routes[command.pipeline or 0], str(body["key"])
         run: Run | None = None
-        if command.command == "send":
+        if command.command == "send" and "as_of" not in body:
             answer = await self._send(command, body, batch)
         elif command.command in PIPELINE_WHATS:
             answer = await self._of_pipeline(command, route, batch)
@@ -90,6 +90,8 @@ class Operating:
             # It was chosen by what it was then: by its generation, and where its rows matter by those.
             name = Asked(command, route, run, batch, events_max).name
             answer = Answer(done=False, sentence=f"{name} has moved since it was chosen. Choose again.")
+        elif command.command == "send":
+            answer = await self._send(command, body, batch)
         elif command.command in STUCK_WHATS or command.command == "map":
             hold = await self._hold(run) if run.held else None
             does = self._mapping.do if command.command == "map" else self._unsticking.do

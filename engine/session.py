@@ -96,7 +96,14 @@ class Session:
         self._topics = await parts.prepare_store(self.store)
         self._routes = list({id(r): r for t in self._topics.values() for r in t.routes}.values())
         self._committer = Committer(
-            self.store, self._topics, parts.cluster, parts.clock, parts.observer, parts.beat, engine.weighed
+            self.store,
+            self._topics,
+            parts.cluster,
+            parts.clock,
+            parts.observer,
+            parts.beat,
+            engine.weighed,
+            engine.steady,
         )
         self._commands = Commands(
             self.store,

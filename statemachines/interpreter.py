@@ -12,7 +12,8 @@ An event meets these questions in this order, and the first that has an answer d
 5. no run, run closed?     -> a start event starts one; else the policy
 6. valid?                  -> else Refused, and the run is held
 7. accepted?               -> the state's own transitions, then those of the states around it, then the pipeline's, in
-                              order; else the policy, which by default defers
+                              order; else Ignored, if it would undo what is being undone already; else the policy,
+                              which by default defers
 8. the action              -> Refused, and the run is held, if it raises or leaves nonsense
 
 What comes from inside (a timer, an event that a run sent to itself) is asked the last three only, and where nothing

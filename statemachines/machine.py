@@ -112,6 +112,10 @@ class Machine:
     outlet: Outlet | None = None
     """What is too large for its topic is refused by it. No part of the definition: the engine puts it in."""
 
+    notes_undoing: bool = True
+    """Whether an event that would undo what is being undone already is ignored, and meets no policy; not where the log
+    of an earlier version of the engine says otherwise. No part of the definition."""
+
     def has_transition(self, configuration: str, event_type: str) -> bool:
         """Whether any transition out of the states of a configuration is on events of this type."""
         if self.flat:

@@ -132,6 +132,8 @@ def _move_in_chart(
         return _not_taken(occurrence, delayed, tried)
     if delayed is not None:
         return Ignored(Reason.UNEXPECTED, tried, memory=write_memory(memory))
+    if machine.notes_undoing and not occurrence.again and macrostep.would_undo_again(event):
+        return Ignored(Reason.UNDOING)
     return _unexpected(machine, run, occurrence, why, tried)
 
 

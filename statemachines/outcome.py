@@ -20,6 +20,7 @@ class Reason(enum.StrEnum):
     NO_RUN = "no run"
     CLOSED = "run closed"
     UNEXPECTED = "not accepted"
+    UNDOING = "is being undone already"
     GUARD_FAILED = "guard raised"
     ACTION_FAILED = "action raised"
     NEVER_SETTLES = "never settles"

@@ -21,7 +21,7 @@ import typing
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, Generic, TypeVar, cast, overload
+from typing import Any, Generic, Self, TypeVar, cast, overload
 
 from pydantic import TypeAdapter
 from tenacity.wait import wait_base, wait_exponential
@@ -74,6 +74,15 @@ def exponential(first: float, most: float) -> wait_base:
     return wait_exponential(multiplier=first, max=most)
 
 
+_OF_TENACITY = {
+    "stop": "attempts= of Retry for how often it is tried, and within= of the step for how long, as in "
+    "@flow.step(retry=Retry(attempts=5), within=timedelta(minutes=10))",
+    "retry": "unless= for the exceptions after which it is not tried again, as in Retry(unless=CardRefused); it is "
+    "after all others, and a result that is not good enough is one that the step raises instead of returning it",
+}
+"""What stands here for settings that have other names there."""
+
+
 @dataclass(frozen=True, slots=True)
 class Retry:
     """How often a step is tried, and how long is waited in between."""
@@ -84,6 +93,14 @@ class Retry:
     """A wait strategy of ``tenacity``."""
     unless: type[BaseException] | tuple[type[BaseException], ...] = ()
     """Exceptions after which it is not tried again."""
+
+    def __new__(cls, *_: object, **settings: object) -> Self:
+        """Say what to write instead of a setting that only ``tenacity`` has. Raises TypeError."""
+        for name, instead in _OF_TENACITY.items():
+            if name in settings:
+                message = f"Retry has no {name}=, for of tenacity it takes wait= alone: write {instead}"
+                raise TypeError(message)
+        return object.__new__(cls)
 
 
 @dataclass(slots=True, eq=False)

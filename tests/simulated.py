@@ -335,6 +335,8 @@ class Simulated:
     """The turn of the loop before which all engines crash; 0: they do not."""
     executors: ByClass = field(default_factory=dict)
     """What does the work that steps describe, besides that of commands."""
+    ahead: timedelta = timedelta()
+    """How far the engines' clocks go ahead of the world's time."""
     tables: Tables = field(default_factory=Tables)
     passed: list[str] = field(default_factory=list)
     """All points so far."""
@@ -374,8 +376,8 @@ class Simulated:
         return self._loop.time()
 
     def clock(self) -> datetime:
-        """The same as a date."""
-        return BEGINS + timedelta(seconds=self.seconds() - BEGINS_SECONDS)
+        """The same as a date, by the engines' clocks."""
+        return BEGINS + timedelta(seconds=self.seconds() - BEGINS_SECONDS) + self.ahead
 
     async def point(self, name: str, connection: Connection | None = None) -> None:
         """Something has changed that lasts, or is about to, or a question is on its way."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,10 +18,12 @@ from engine.errors import UsageError
 
 if TYPE_CHECKING:
     from engine.reading import Chosen, Done
+    from engine.reading.choosing import WhatOfMany
     from engine.reading.operating import What, WhatOfPipeline
     from engine.store.connecting import Connection
 
 PANEL = "Decisions"
+ONLY_WITH_FILTERS = "--dry-run and --yes are for runs that filters choose."
 _OF_PIPELINES: Mapping[What, WhatOfPipeline] = {"pause": "pause", "resume": "resume"}
 """What is done to a whole pipeline where that is all that filters say."""
 
@@ -74,13 +76,12 @@ def register(app: typer.Typer) -> None:
 
 
 def send(
-    pipeline: Annotated[str, typer.Argument(metavar="PIPELINE", help="The run's pipeline.")],
-    key: Annotated[str, typer.Argument(metavar="KEY", help="The run's key; it need not have a run yet.")],
-    event_type: Annotated[str, typer.Argument(metavar="TYPE", help="The event's type.")],
-    data: Annotated[
-        str | None,
+    words: Annotated[
+        list[str] | None,
         typer.Argument(
-            metavar="[DATA]", help="The event's data, in JSON; - reads standard input.", show_default=False
+            metavar="[PIPELINE KEY] TYPE [DATA]",
+            help="The run, which need not be there; the event's type; its data, in JSON: - reads standard input.",
+            show_default=False,
         ),
     ] = None,
     *,
@@ -94,6 +95,12 @@ def send(
             show_default=False,
         ),
     ] = None,
+    pipeline: Pipeline = None,
+    status: Status = None,
+    state: State = None,
+    where: Where = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
     who: Who = None,
     wait: Wait = 10.0,
     postgres: Postgres = None,
@@ -104,22 +111,51 @@ def send(
 
     Its source is /pointsman/NAMESPACE/operators. What the run does not take meets the pipeline's policies, and what
     fails holds the run, like any event; but data that is not valid is refused, and holds nothing. Ends with 2 then, and
-    with 1 where it became another dead letter, or no engine has taken it in time.
+    with 1 where it became another dead letter, or no engine has taken it in time. Instead of one run, filters choose
+    all that go on or are held: TYPE [DATA] is sent to each, with its key in the field of the data that the event's key
+    is read from, where there is none.
     """
+    options = {"postgres": postgres, "namespace": namespace}
+    filters = Filters(pipeline, status, state, where or [], dry_run=dry_run, yes=yes)
     check_text("--reason", reason)
     check_text("--who", who)
-    given = None if data is None else read_data(data)
+    given = [*(words or [])]
+    before = 0 if filters.are_given else 2
+    if not before < len(given) <= before + 2:
+        one = "TYPE [DATA], with filters such as --state, or PIPELINE KEY TYPE [DATA]"
+        raise UsageError(f"Say what to send: {one}; these are {len(given)} words.")
+    if not filters.are_given and (dry_run or yes):
+        raise UsageError(ONLY_WITH_FILTERS)
+    event_type, *more = given[before:]
+    data = read_data(more[0]) if more else None
+
+    async def send_to(chosen: list[Chosen], connection: Connection, namespace: str) -> list[Done]:
+        from engine.reading import send_to_runs, wait_until_done  # noqa: PLC0415 - needs an extra to be installed
+
+        asked = await send_to_runs(
+            connection,
+            namespace,
+            chosen,
+            event_type,
+            data,
+            who=whoever(who),
+            why=reason,
+            event_id=event_id,
+            seconds=wait,
+        )
+        return await wait_until_done(connection, namespace, asked, seconds=wait)
 
     async def question(connection: Connection, namespace: str) -> Done:
         from engine.reading import ask_send, wait_until_done  # noqa: PLC0415 - needs an extra to be installed
 
+        name, key = given[:before]
         asked = await ask_send(
             connection,
             namespace,
-            pipeline,
+            name,
             key,
             event_type,
-            given,
+            data,
             who=whoever(who),
             why=reason,
             event_id=event_id,
@@ -128,7 +164,9 @@ def send(
         (done,) = await wait_until_done(connection, namespace, [asked], seconds=wait)
         return done
 
-    found = ask_store({"postgres": postgres, "namespace": namespace}, question)
+    if filters.are_given:
+        return _to_many("send", filters, options, json, send_to)
+    found = ask_store(options, question)
     if json:
         print_json(found)
     else:
@@ -272,7 +310,7 @@ def ask_runs(
         raise UsageError(f"Say which to {what}: [PIPELINE] KEY, or a filter such as --state.")
     check_run(words)
     if filters.dry_run or filters.yes:
-        raise UsageError("--dry-run and --yes are for runs that filters choose.")
+        raise UsageError(ONLY_WITH_FILTERS)
 
     async def question(connection: Connection, namespace: str) -> list[Done]:
         from engine.reading import ask_of_run, wait_until_done  # noqa: PLC0415 - needs an extra to be installed
@@ -323,6 +361,22 @@ def _ask_of_many(
     json: bool,
     result: bytes | None,
 ) -> int:
+    async def do(chosen: list[Chosen], connection: Connection, namespace: str) -> list[Done]:
+        from engine.reading import ask_of_runs, wait_until_done  # noqa: PLC0415 - needs an extra to be installed
+
+        asked = await ask_of_runs(connection, namespace, what, chosen, who=who, why=reason, result=result)
+        return await wait_until_done(connection, namespace, asked, seconds=wait)
+
+    return _to_many(what, filters, options, json, do)
+
+
+def _to_many(
+    what: WhatOfMany,
+    filters: Filters,
+    options: dict[str, str | None],
+    json: bool,
+    do: Callable[[list[Chosen], Connection, str], Awaitable[list[Done]]],
+) -> int:
     from engine.reading.runs import STATUSES  # noqa: PLC0415 - needs an extra to be installed
 
     check_one_of("status", filters.status, STATUSES)
@@ -335,11 +389,5 @@ def _ask_of_many(
 
         asked = {"pipeline": filters.pipeline, "status": filters.status, "state": filters.state}
         return await choose_runs(connection, namespace, what, **asked, where=conditions)
-
-    async def do(chosen: list[Chosen], connection: Connection, namespace: str) -> list[Done]:
-        from engine.reading import ask_of_runs, wait_until_done  # noqa: PLC0415 - needs an extra to be installed
-
-        asked = await ask_of_runs(connection, namespace, what, chosen, who=who, why=reason, result=result)
-        return await wait_until_done(connection, namespace, asked, seconds=wait)
 
     return do_to_many(asks, options, choose, do)

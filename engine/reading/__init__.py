@@ -8,7 +8,7 @@ Reading needs the reader's role only. No pipeline's code is run, but by ``replay
 
 from engine.reading.asking import Asked, Became, ask_drop, ask_redrive, wait_until_taken
 from engine.reading.breakers import BreakerView, list_breakers
-from engine.reading.choosing import Chosen, ask_of_runs, choose_runs
+from engine.reading.choosing import Chosen, ask_of_runs, choose_runs, send_to_runs
 from engine.reading.completing import ask_complete
 from engine.reading.dead_letters import (
     DeadLetterDetails,
@@ -88,6 +88,7 @@ __all__ = [
     "list_positions",
     "list_runs",
     "replay",
+    "send_to_runs",
     "set_position",
     "show",
     "show_dead_letter",

@@ -22,6 +22,7 @@ from engine.reading.explain import Change, Sent, explain
 from engine.reading.runs import find_run
 from engine.reading.values import askable, json_of
 from engine.store.connecting import Connection
+from statemachines.fields import field_of
 from statemachines.limits import KEY_BYTES_MAX
 from statemachines.outcome import Reason
 from statemachines.patterns import covers, is_from_inside
@@ -69,6 +70,12 @@ class Done:
     """Of the event that completes a step."""
     reason: str | None = None
     """Why an event that was sent is a dead letter."""
+    generation: int | None = None
+    """The run's, where a row of its log tells what became of an event."""
+    sequence: int | None = None
+    """That row."""
+    configuration: tuple[str, ...] = ()
+    """The run's active states after it, outermost first."""
 
     @property
     def failed(self) -> bool:
@@ -100,7 +107,14 @@ class Done:
             }
         if self.asked.event_id is None:
             return form
-        return {**form, "event_id": self.asked.event_id, "disposition": self.disposition}
+        return {
+            **form,
+            "event_id": self.asked.event_id,
+            "disposition": self.disposition,
+            "generation": self.generation,
+            "sequence": self.sequence,
+            "configuration": None if self.sequence is None else [*self.configuration],
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,15 +159,31 @@ async def ask_send(
     own_id = str(uuid.uuid4()) if event_id is None else event_id
     form = json_data(data)
     structures = await structures_of(connection, namespace, pipeline)
-    _check_type(pipeline, event_type, structures)
+    check_type(pipeline, event_type, structures)
     check_run(key, event_type, form, structures)
+    body = send_body(namespace, key, event_type, data, who, why, own_id, seconds, begins=begins)
+    return await put(connection, namespace, AskedOfRun(0, "send", pipeline, key, own_id), body, who, why)
+
+
+def send_body(
+    namespace: str,
+    key: str,
+    event_type: str,
+    data: bytes | None,
+    who: str,
+    why: str,
+    event_id: str,
+    seconds: float,
+    *,
+    begins: bool = False,
+) -> dict[str, Any]:
+    """The command that sends an event to one run; see ``ask_send``. Raises UsageError: the event cannot be."""
     now = datetime.now(UTC)
-    event = operators_event(namespace, id=own_id, type=event_type, data=data, who=who, why=why, time=now)
+    event = operators_event(namespace, id=event_id, type=event_type, data=data, who=who, why=why, time=now)
     found = decode(operators_record(key, event, now), NO_TOPIC, "")
     if isinstance(found, Unreadable):
         raise UsageError(f"That is no event: {found.error}. Nothing was sent.")
-    body = {"key": key, "event_id": own_id, "event": event, "waits": seconds, "begins": begins}
-    return await put(connection, namespace, AskedOfRun(0, "send", pipeline, key, own_id), body, who, why)
+    return {"key": key, "event_id": event_id, "event": event, "waits": seconds, "begins": begins}
 
 
 async def ask_of_run(
@@ -252,7 +282,12 @@ async def wait_until_done(
 def _briefly(asked: AskedOfRun, row: Any, paused: Collection[str]) -> Done:
     if row is None:
         return _not_taken(asked, paused)
-    return Done(asked, True, row["done"], None, row["dead_letter"], row["answer"] or "It is done.")
+    letter = row["dead_letter"]
+    done = row["done"] and letter is None
+    said = (
+        "It is done." if done else f"The event for {asked.key!r} of {asked.pipeline} is dead letter {letter}."
+    )
+    return Done(asked, True, done, None, letter, row["answer"] or said)
 
 
 def _not_taken(asked: AskedOfRun, paused: Collection[str]) -> Done:
@@ -283,9 +318,11 @@ async def _done(connection: Connection, namespace: str, asked: AskedOfRun, row: 
     last = changes[-1]
     said = " ".join(one.sentence for one in changes)
     done = last.dead_letter is None
-    return Done(
-        asked, True, done, last.disposition, last.dead_letter, said, reason=None if done else last.reason
+    place = (
+        (None, None, ()) if last.generation is None else (last.generation, last.sequence, last.configuration)
     )
+    reason = None if done else last.reason
+    return Done(asked, True, done, last.disposition, last.dead_letter, said, None, reason, *place)
 
 
 async def _changes(connection: Connection, namespace: str, asked: AskedOfRun, row: Any) -> list[Change]:
@@ -344,7 +381,8 @@ async def structures_of(connection: Connection, namespace: str, pipeline: str) -
     return [one for one in found if isinstance(one, dict) and isinstance(one.get("events"), dict)]
 
 
-def _check_type(pipeline: str, event_type: str, structures: list[Mapping[str, Any]]) -> None:
+def check_type(pipeline: str, event_type: str, structures: list[Mapping[str, Any]]) -> None:
+    """Refuse an event that no version of a pipeline knows. Raises UsageError."""
     types = {one: None for structure in structures for one in structure["events"] if not is_from_inside(one)}
     if not structures or (not is_from_inside(event_type) and any(covers(one, event_type) for one in types)):
         return
@@ -356,19 +394,16 @@ def _check_type(pipeline: str, event_type: str, structures: list[Mapping[str, An
 
 def check_run(key: str, event_type: str, data: Any, structures: list[Mapping[str, Any]]) -> None:
     """Refuse data that names another run, where its key is a field that is there. Raises UsageError."""
-    known = next((one for one in structures if event_type in one["events"]), None)
-    if known is None:
-        return
-    named = known.get("keys", {}).get(event_type, known["events"][event_type])
-    found = _field(data, named) if isinstance(named, str) else None
+    named = key_field(event_type, structures)
+    found = None if named is None else field_of(named, data)
     if isinstance(found, str | int) and not isinstance(found, bool) and str(found) != key:
         raise UsageError(
             f"The data is for the run {str(found)!r}, by its field {named!r}, and not for {key!r}. Nothing was sent."
         )
 
 
-def _field(data: Any, name: str) -> Any:
-    if isinstance(data, dict) and name in data:
-        return data[name]
-    first, dot, rest = name.partition(".")
-    return _field(data[first], rest) if dot and isinstance(data, dict) and first in data else None
+def key_field(event_type: str, structures: list[Mapping[str, Any]]) -> str | None:
+    """The field of an event that has the key of its run; None: it is not known to have one."""
+    known = next((one for one in structures if event_type in one["events"]), None)
+    named = None if known is None else known.get("keys", {}).get(event_type, known["events"][event_type])
+    return named if isinstance(named, str) else None

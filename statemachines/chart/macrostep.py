@@ -123,6 +123,21 @@ class Macrostep:
         # Where a guard failed, and nothing takes the failure either, the event is not taken.
         return self._moved() if self._moves else None
 
+    def would_undo_again(self, event: Event) -> bool:
+        """Whether an event that nothing takes would take a transition that undoes what is being undone already.
+
+        It is that of a state that is undone, or of one around it; the first whose guard holds.
+        """
+        self._set_event(event, self._envelope.type)
+        chart, whole = self._steps.chart, self._memory.undoing >= 0
+        for place, line in places(self._memory).items():
+            number = chart.numbers[place] if place else 0
+            undone = 0 if whole else self._steps.undoings.scope_of(line)
+            for arc in self._steps.select_of(number, self._envelope.type, self._would_hold):
+                if undone >= 0 and arc.scope >= 0 and chart.is_within(arc.scope, undone):
+                    return True
+        return False
+
     def start(self, event: Event, context: Context, name: str, plan: Plan) -> Moved:
         """Begin a run with the context that an event's function has built. Raises HandlerError."""
         self._begin(event, context, name, plan)
@@ -386,6 +401,14 @@ class Macrostep:
             return ask(arc.guard, arc.guard_name, self._needed_context(), self._event)
         except HandlerError as error:
             self._fail(error)
+            return False
+
+    def _would_hold(self, arc: Arc) -> bool:
+        """The same of one that is not taken: a guard that fails holds up nothing."""
+        assert arc.guard is not None
+        try:
+            return ask(arc.guard, arc.guard_name, self._needed_context(), self._event)
+        except HandlerError:
             return False
 
     def _holds_and_notes(self, arc: Arc) -> bool:

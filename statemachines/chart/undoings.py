@@ -46,6 +46,10 @@ class Undoings:
             self._out_of[place, line] = made
         return made
 
+    def scope_of(self, line: int) -> int:
+        """What the transition undoes that is this line of the definition, whatever its action asks for; -1: nothing."""
+        return self._lines[line].scope
+
     def ways_on(self, place: int) -> list[Arc]:
         """All second parts that may lead out of a place, as the chart allows it."""
         return [self.out_of(place, line) for line, arc in self._lines.items() if arc.targets]

@@ -14,8 +14,10 @@ from engine.reading import (
     Done,
     ask_of_runs,
     choose_runs,
+    history,
     list_runs,
     replay,
+    send_to_runs,
     verify,
     wait_until_done,
 )
@@ -128,6 +130,47 @@ async def test_a_run_that_has_moved_since_it_was_chosen_is_left_alone(
     for key in ("o2", "o3"):
         assert told[key] == (False, f"The run '{key}' of shop has moved since it was chosen. Choose again.")
     assert await statuses(reader, status="running") == {"o2": "running", "o3": "running"}
+
+
+async def test_an_event_is_sent_to_all_that_were_chosen_each_with_its_own_key(
+    database: Database, reader: Connection, engine: Connection
+) -> None:
+    number = EXPLAINED_MAX + 5
+
+    async def send(feeding: Feeding, chosen: list[Chosen], what: str, data: bytes) -> list[Done]:
+        own_id = f"all {data!r}"
+        asked = await send_to_runs(engine, "default", chosen, what, data, who="ana", why=WHY, event_id=own_id)
+        while await engine.fetchval("select exists (select from pointsman.inbox)"):
+            await feeding.commands()
+        return await wait_until_done(engine, "default", asked, seconds=0)
+
+    async with feed(database, shop()) as feeding:
+        await feeding.records(*(placed(f"o{one}") for one in range(number)))
+        await ask(feeding, "pause", "shop", "o3")
+        chosen = await choose_runs(engine, "default", "send", state="placed")
+        await feeding.records(event("order.paid", {"order_id": "o4", "amount": 5}))
+        became = await send(feeding, chosen, "order.paid", b'{"amount": 5}')
+        told = {one.asked.key: one for one in became}
+        assert not told["o4"].done
+        assert told["o4"].sentence == "The run 'o4' of shop has moved since it was chosen. Choose again."
+        assert sum(one.done for one in became) == number - 1
+        paid = await choose_runs(engine, "default", "send", state="paid")
+        assert {one.key for one in paid} == {f"o{one}" for one in range(number) if one != 3}
+        assert {one.event.id for one in await history(reader, "default", "shop", "o7")} >= {
+            "all b'{\"amount\": 5}'"
+        }
+        failed = await send(feeding, paid, "order.paid", b'{"amount": "much"}')
+        assert [one.done for one in failed] == [False] * len(paid)
+        [first] = [one for one in failed if one.asked.key == "o7"]
+        assert first.sentence == f"The event for 'o7' of shop is dead letter {first.dead_letter}."
+        with pytest.raises(
+            UsageError, match="The data is for the run 'o1', by its field 'order_id', and not for"
+        ):
+            await send(feeding, paid, "order.paid", b'{"order_id": "o1", "amount": 5}')
+        with pytest.raises(UsageError, match="No version of shop that was ever run knows the type"):
+            await send(feeding, paid, "order.payd", b"{}")
+    assert (await verify(reader, "default")).is_clean
+    assert (await replay(reader, "default", [compile_pipeline(shop())])).is_equal
 
 
 async def test_what_no_engine_took_up_is_told_as_waiting(database: Database, engine: Connection) -> None:

@@ -80,6 +80,9 @@ async def test_events_are_sent_by_an_operator(
         ["send", "order", "o-2", "order.payd", "--reason", "x"],
         ["send", "order", "o-2", "order.paid", "{", "--reason", "x"],
         ["send", "order", "o-2", "order.paid"],
+        ["send", "order", "o-2", "--reason", "x"],
+        ["send", "order", "o-2", "order.paid", "--state", "paid", "--reason", "x"],
+        ["send", "order", "o-2", "order.paid", "--dry-run", "--reason", "x"],
         ["send", "order", "o-2", "order.paid", "--reason", " "],
     ):
         refused = pointsman(*words, on=settings)
@@ -114,6 +117,19 @@ def decide_of_many(settings: dict[str, str], looking: dict[str, str], topic: str
     assert keys("cancelled") == {"o-2", "o-4", "o-5", "o-6"}
     nothing = pointsman("cancel", "--status", "paused", "--yes", *why, on=settings)
     assert (nothing.code, "No runs." in nothing.err) == (0, True), nothing
+    sent = ("send", "order.shipped", '{"tracking": "t-1"}', "--state", "packed")
+    counted = pointsman(*sent, "--dry-run", *why, on=settings)
+    assert (counted.code, "1 run." in counted.err) == (0, True), counted
+    done = pointsman(*sent, "--yes", *why, on=settings)
+    assert (done.code, done.out.splitlines()[-1]) == (0, "send: done of 1 of 1 run."), done
+    form = pointsman(
+        "send", "order.delivered", "--state", "shipped", "--yes", "--json", *why, on=settings
+    ).json
+    assert (form["command"], form["done"]) == ("send", 1)
+    assert (form["became"][0]["disposition"], form["became"][0]["configuration"]) == (
+        "applied",
+        ["delivered"],
+    )
     for words in (["cancel", "o-1", "--state", "paid"], ["cancel"], ["cancel", "o-1", "--dry-run"]):
         refused = pointsman(*words, *why, on=settings)
         assert (refused.code, refused.out) == (2, ""), (words, refused)

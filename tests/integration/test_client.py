@@ -12,6 +12,7 @@ import pytest
 
 from connectors.source import RawRecord
 from engine import client as client_module
+from engine.awaiting import Watch
 from engine.client import (
     CONNECTIONS,
     NAME,
@@ -127,6 +128,27 @@ async def test_what_is_sent_is_answered_with_what_became_of_it_and_where_the_run
             await client.send("landing", "l1", Applied(loan="l1"))
         with pytest.raises(UsageError, match="That has no words in JSON"):
             await client.send("lending", "l1", "loan.applied", {"loan": object()})
+
+
+async def test_where_the_run_is_is_told_as_of_the_row_however_far_it_has_gone_since(
+    database: Database, client: Client, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(database) as feeding:
+        is_taken = Watch.command
+
+        async def is_taken_and_left(watch: Watch, command: int, seconds: float) -> None:
+            await is_taken(watch, command, seconds)
+            await feeding.records(told("withdrawn"))
+
+        monkeypatch.setattr(Watch, "command", is_taken_and_left)
+        begun = await client.start("lending", "l1", Applied(loan="l1"))
+        assert (begun.generation, begun.sequence, begun.configuration) == (0, 1, ["reviewing"])
+        assert begun.run is not None
+        assert (begun.run.sequence, begun.run.configuration) == (2, ["withdrawn"])
+        assert begun.as_json()["configuration"] == ["reviewing"]
+        monkeypatch.undo()
+        again = await client.start("lending", "l1", Applied(loan="l1"), event_id=begun.done.asked.event_id)
+        assert (again.disposition, again.sequence, again.configuration) == ("duplicate", None, ["withdrawn"])
 
 
 async def test_a_duplicate_has_begun_a_run_where_the_event_did_that_it_doubles(

@@ -73,6 +73,9 @@ async def test_an_event_that_is_sent_begins_and_moves_a_run_as_one_from_a_topic(
         "disposition": "started",
         "dead_letter": None,
         "sentence": "It started the run 'o1' of shop, in placed (row 1).",
+        "generation": 0,
+        "sequence": 1,
+        "configuration": ["placed"],
     }
     assert moved.disposition == "applied"
     assert moved.sentence.startswith("It moved the run 'o1' of shop from placed to paid (row 2).")

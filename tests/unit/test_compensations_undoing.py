@@ -307,11 +307,50 @@ def test_events_meet_policies_while_the_run_is_undone() -> None:
     made.flow.policy(Noted, unexpected="ignore")
     case = sent(made).when(Cancelled())
     case.when(Noted()).then_ignored(Reason.UNEXPECTED)
-    for event in (Cancelled(), Returned(), Again()):
-        case.when(event).then_deferred()
+    case.when(Again()).then_deferred()
     assert isinstance(case.outcome, Deferred)
     assert case.outcome.why == "$compensating has no transition for it"
     case.then_runs(made.unpack)
+
+
+def test_what_would_undo_the_run_again_is_noted_and_changes_nothing() -> None:
+    made = Trade(unexpected="dead_letter")
+    made.flow.on_failure(to=made.cancelled, compensate=True)
+    case = sent(made).when(Returned())
+    for event in (Returned(), Cancelled()):
+        case.when(event).then_ignored(Reason.UNDOING)
+    case.undone(made.unpack).undone(made.refund).then(state="open").then_runs_nothing()
+    failed = packing(made).step_failed(made.pack, KeyError("k")).when(Cancelled())
+    failed.then_ignored(Reason.UNDOING)
+
+
+def test_whether_it_would_is_asked_of_the_first_transition_whose_guard_holds() -> None:
+    made = Trade()
+    made.flow.on(Gone, to=made.over, when=lambda order, _: "odd" in order.said)
+    made.flow.on(Gone, to=made.cancelled, when=lambda order, _: "even" in order.said, compensate=True)
+    odd = Event.named("order.odd")
+    made.flow.on(odd, to=made.cancelled, when=lambda order, _: bool(1 / 0), compensate=True)
+    case = sent(made).when(Returned())
+    case.when(Gone()).then_deferred()
+    for said, outcome in ((["odd", "even"], Deferred), (["even"], Ignored)):
+        case.run = case.run and case.run._replace(context=Order(said=said).model_dump_json().encode())
+        case.when(Gone())
+        assert type(case.outcome) is outcome
+    case.when(odd()).then_deferred()
+
+
+def test_what_only_an_action_would_undo_is_deferred() -> None:
+    made = Trade()
+    made.flow.on(Gone, to=made.cancelled, do=lambda _order, _event: Compensate())
+    sent(made).when(Gone()).then(state="$compensating").when(Gone()).then_deferred()
+    sent(made).when(Gone()).when(Cancelled()).then_ignored(Reason.UNDOING)
+
+
+def test_what_is_deferred_already_waits_on_though_it_would_undo_the_run_again() -> None:
+    made = Trade()
+    made.flow.on(Gone, to=made.cancelled, when=lambda order, _: bool(order.said), compensate=True)
+    case = sent(made).when(Gone()).then_deferred().when(Returned())
+    case.undone(made.unpack).undone(made.refund).then(state="cancelled", ended=True)
 
 
 def test_what_was_deferred_is_taken_once_the_run_is_undone() -> None:

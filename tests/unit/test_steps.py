@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from pydantic import ValidationError
-from tenacity.wait import wait_exponential
+from tenacity import retry_if_exception_type, stop_after_delay
+from tenacity.wait import wait_exponential, wait_fixed
 
 from statemachines import Call, Context, Done, Event, Pipeline, Retry, Step, StepFailed, exponential
 from statemachines.done import Done as GenericDone
@@ -287,3 +290,31 @@ def test_a_retry_is_a_value() -> None:
     wait = exponential(1, 2)
     assert Retry(attempts=2, wait=wait) == Retry(attempts=2, wait=wait)
     assert Call("k", 2, "o", "charge").last_error == ""
+
+
+@pytest.mark.parametrize(
+    ("settings", "instead"),
+    [
+        (
+            {"stop": stop_after_delay(5)},
+            "Retry has no stop=, .* write attempts= of Retry .* and within= of the step",
+        ),
+        (
+            {"retry": retry_if_exception_type(OSError)},
+            "Retry has no retry=, .* write unless= for the exceptions",
+        ),
+        ({"attemps": 3}, "unexpected keyword argument 'attemps'"),
+    ],
+)
+def test_what_retry_takes_of_tenacity_is_how_long_to_wait_and_for_the_rest_it_says_what_to_write(
+    settings: dict[str, Any], instead: str
+) -> None:
+    with pytest.raises(TypeError, match=instead):
+        Retry(**settings)
+
+
+def test_a_retry_is_what_it_was_when_it_is_copied() -> None:
+    wait = wait_fixed(1)
+    retry = Retry(2, wait, KeyError)
+    for other in (copy.copy(retry), replace(retry, attempts=2)):
+        assert other == retry

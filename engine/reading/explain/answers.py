@@ -46,6 +46,10 @@ class Change:
     until: datetime | None = None
     """Of a deferred event: when it waits no longer."""
     tried: tuple[Tried, ...] = ()
+    generation: int | None = None
+    """The run's, where a row tells it."""
+    configuration: tuple[str, ...] = ()
+    """The active states after that row."""
 
     def as_json(self) -> dict[str, Any]:
         """The documented fields."""

@@ -27,6 +27,7 @@ from engine.reading.explain.found import (
     row_of,
     seen_first,
 )
+from engine.reading.values import states_of
 from engine.store.connecting import Connection
 from statemachines.outcome import Reason
 
@@ -128,7 +129,7 @@ class Teller:
                 said = await self._moved(row, pipeline, records, origin)
                 sentence = f"{said} {words.decided(policy)}".rstrip()
         rank = Rank(weight, row.at, stage, _number(row))
-        return rank, Change(disposition.word, row.at, sentence, sequence=row.sequence, policy=policy)
+        return rank, Change(disposition.word, row.at, sentence, policy=policy, **_place(row))
 
     def _passed(self, row: FoundRow, pipeline: str) -> tuple[Disposition, str]:
         heard = step_words.heard_of_row(row, self._catalog.namespace, pipeline)
@@ -238,13 +239,19 @@ def _deferred(row: FoundRow, pipeline: str, records: Records) -> tuple[Rank, Cha
         Disposition.DEFERRED.word,
         row.at,
         inner_words.deferred(row, pipeline, found, tried, still=still),
-        sequence=row.sequence,
+        **_place(row),
         reason=None if found is None else found.reason,
         policy="" if found is None else found.policy,
         until=None if found is None else found.until,
         tried=tried,
     )
     return Rank(_WAITING if still else _LAST, row.at, 0, _number(row)), change
+
+
+def _place(row: FoundRow) -> dict[str, Any]:
+    """The row that tells a change, and where its run is then."""
+    configuration = tuple(states_of(row.configuration))
+    return {"sequence": row.sequence, "generation": row.generation, "configuration": configuration}
 
 
 def _number(row: FoundRow) -> int:

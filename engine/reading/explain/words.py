@@ -219,6 +219,11 @@ def noted(
         return f"{begin} is void, and changed nothing: {run} did not wait for it any more{because}."
     state = f" in {states(configuration)}" if configuration else ""
     match note.reason:
+        case Reason.UNDOING:
+            return (
+                f"{begin} was ignored ({note.reason}): all of {run} that it would undo was being undone already, and "
+                "nothing cuts that short."
+            )
         case Reason.NO_EVENTS:
             return (
                 f"It was ignored for {pipeline} ({note.reason}): the record holds none. Its list of events is empty, "

@@ -109,10 +109,10 @@ class Rerun:
         more = unpack(packed)
         return self._mismatch(more, f"it {_verb(more, batch)}, and nothing of it is recorded", [])
 
-    def _compute(self, row: LogRow) -> Mismatch | None:
+    def _compute(self, row: LogRow, *, notes_undoing: bool = True) -> Mismatch | None:
         """The rows that come of what the recorded one tells; an answer where there is none."""
-        self._follow(row)
-        batch = self._batch(row.at, row)
+        self._follow(row, notes_undoing=notes_undoing)
+        before, batch = self._route.cache.get(self._stored.key), self._batch(row.at, row)
         if (row.kind in _BY_ITSELF and not row.position) or row.kind in _OF_DEFERRED:
             self._go_on(row, batch)
         elif row.kind in _OF_COMMANDS:
@@ -127,6 +127,10 @@ class Rerun:
             problem = self._map(row, batch) if row.kind == Kind.MAPPED else self._offer(row, batch)
             if problem:
                 return self._mismatch(row, problem, [])
+            if before is not None and notes_undoing and _would_undo(row, batch):
+                # Earlier versions of the engine did what the policy says of it.
+                self._route.cache[before.key] = before
+                return self._compute(row, notes_undoing=False)
         if not batch.commit.rows:
             return self._mismatch(row, _without_row(batch), [])
         own = row.run.to_bytes(8, "big")
@@ -170,7 +174,7 @@ class Rerun:
         delayed = read_memory(run.memory).delayed if run is not None and run.memory else ()
         return run is not None and any(id_of(self._machine, run, one) == event_id for one in delayed)
 
-    def _follow(self, row: LogRow) -> None:
+    def _follow(self, row: LogRow, *, notes_undoing: bool) -> None:
         """Let the recorded number stand for the given definition: the hash is over it."""
         route = self._route
         run = route.cache.get(self._stored.key)
@@ -181,6 +185,8 @@ class Rerun:
         if self._held_for(row) == Reason.TOO_LARGE:
             # Its topic may take more now than it took then.
             machine = replace(machine, outlet=lambda *_: "was refused")
+        if not notes_undoing:
+            machine = replace(machine, notes_undoing=False)
         route.machines = {} if missing else {row.definition: machine}
         if row.kind in _OF_DEFERRED and run is not None and run.status == Status.EXPECTED:
             # What waited may begin the run, which follows the version that was the newest then.
@@ -354,6 +360,12 @@ def _meet(row: LogRow, arrival: Arrival, batch: Batch) -> None:
         batch.defer_begin(arrival, row.at)
     else:
         batch.meet((arrival,), _after_wait(row))
+
+
+def _would_undo(row: LogRow, batch: Batch) -> bool:
+    """Whether an event that is recorded otherwise is ignored now, since it would undo what is being undone already."""
+    first = next((unpack(packed).kind for packed in batch.commit.rows), None)
+    return first != row.kind and any(one.reason == Reason.UNDOING for one in batch.commit.noted)
 
 
 def _after_wait(row: LogRow) -> int | None:

@@ -574,10 +574,11 @@ order by asked.number
 returning id
 
 -- name: operations
--- With the dead letter that the event of one that was not done has become.
+-- With the dead letter that the event of one that was not done has become, or one that was sent.
 select o.command, o.event_id, o.done, o.answer, o.at,
-    case when not o.done then (
-        select max(d.id) from pointsman.dead_letters d where d.event_id = o.event_id and d.pipeline = o.pipeline
+    case when not o.done or o.what = 'send' then (
+        select max(d.id) from pointsman.dead_letters d
+        where d.event_id = o.event_id and d.pipeline = o.pipeline and d.key = o.key and d.at >= o.at
     ) end as dead_letter
 from pointsman.operations o where o.command = any ($1::bigint[]) order by o.command
 

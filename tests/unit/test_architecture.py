@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
 ENGINE = ROOT / "engine"
-ROWS = [line for line in (ENGINE / "README.md").read_text("utf-8").splitlines() if line.startswith("| ")]
+PAGE = (ENGINE / "README.md").read_text("utf-8")
+ROWS = [line for line in PAGE.splitlines() if line.startswith("| ")]
 MODULES = sorted(
     module.relative_to(ROOT)
     for package in ("engine", "connectors", "statemachines")
@@ -25,6 +27,13 @@ def test_every_module_has_a_room_that_is_named_with_its_folder(module: Path) -> 
     assert [row for row in named if not folder or f"`{folder}/" in row], (
         f"engine/README.md has no room for {module}"
     )
+
+
+def test_the_tests_that_it_names_are_there() -> None:
+    named = re.findall(r"`(tests/\w+/\w+\.py)::(\w+)`", PAGE)
+    assert named
+    for file, test in named:
+        assert f"def {test}(" in (ROOT / file).read_text("utf-8"), f"{file} has no {test}"
 
 
 def test_no_room_is_of_a_module_that_there_is_not() -> None:

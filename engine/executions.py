@@ -62,6 +62,8 @@ def note_executions(
             commit.tokens_over.append((one.token, run.id, *address))
         if kept is None:
             commit.executions_over.append((run.id, *address))
+        if one.step in limits and (kept is None or (kept.attempt, kept.token) != (one.attempt, one.token)):
+            commit.limited_left.append((run.id, *address))
     for address, one in now.items():
         old = was.get(address)
         if old is not None and _kept(old) == _kept(one):

@@ -14,7 +14,7 @@ from engine.attempts import Attempt
 from engine.executions import StepResult
 from engine.pulse import Pulse
 from engine.rooms import Place
-from engine.store.values import BegunExecution
+from engine.store.values import BegunExecution, Commit
 from statemachines.step import Step
 
 Address = tuple[int, int, int]
@@ -89,6 +89,11 @@ class AllGoing:
     def at(self, address: Address) -> Going | None:
         """The one at this execution."""
         return self._by_address.get(address)
+
+    def keep_places(self, commit: Commit, results: Iterable[StepResult]) -> None:
+        """Have only what goes on keep the place in a limit that a commit takes from it: not what has ended here."""
+        ended = {one.begun.address for one in results if one.begun.address not in self._by_address}
+        commit.limited_left[:] = [one for one in commit.limited_left if one not in ended]
 
     def in_turn(self, number: int) -> Iterator[Going]:
         """So many of those that are not told of, each time the next ones."""

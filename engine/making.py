@@ -56,7 +56,7 @@ class Making:
         self.wanted = asyncio.Event()
         """Set whenever it is to be looked what may begin, or is to be stored."""
         self.has_news = False
-        """Whether a breaker has opened or closed since the store was told of them."""
+        """Whether the store is to be told at once how it is here: of a breaker, or of a place that is kept no more."""
 
     def begin_all(self, begun: Iterable[BegunExecution]) -> bool:
         """Begin these; whether all could: none does once the engine is to stop, or while one of before goes on here.
@@ -202,6 +202,9 @@ class Making:
 
     def _release(self, going: Going) -> None:
         self.going.release(going)
+        if going.step.bounds.limit is not None and going.begun.id not in self.results.ids:
+            # Others may wait for the place in its limit that it has kept.
+            self.has_news = True
         seen = going.attempt.seen
         is_late = going.unwanted or (going.told and not going.was_done)
         if is_late and seen is not None and seen.error is None:

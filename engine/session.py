@@ -256,7 +256,7 @@ class Session:
             batch = await committer.prepare(draft.slices, None, draft.due, draft.results)
         evict(self._routes, parts.limits, batch)
         await self._keep_up()
-        self._steps.promise(batch.commit)
+        self._steps.promise(batch.commit, draft.results)
         self._pending = committer.begin(draft.slices, batch, draft.due, draft.results)
 
     async def _keep_up(self) -> None:

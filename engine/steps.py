@@ -236,8 +236,10 @@ class Steps:
         route = self._routes[result.begun.pipeline]
         return result if result.route is route else result._replace(route=route)
 
-    def promise(self, commit: Commit) -> None:
-        """Have attempts that this asks for begin with it, which is on its way next."""
+    def promise(self, commit: Commit, results: Sequence[StepResult] = ()) -> None:
+        """Have attempts that this asks for begin with it, which is on its way next, with these ``results``."""
+        if commit.limited_left:
+            self._going.keep_places(commit, results)
         if not self._making.is_stopping and commit.executions_asked:
             asked = {(one.pipeline, one.step) for one in commit.executions_asked}
             settled = {
@@ -324,6 +326,7 @@ class Steps:
             limited = [place for place, step in self._kinds.items() if step.bounds.limit is not None]
             if limited:
                 await store.limit_waiting(limited)
+                await store.keep_places(self._holder, [*self._going.ids])
         if (speaks or self._are_more_lost) and len(self._results) <= LOST_AT_ONCE_MAX:
             await self._take_over(store, definitions)
         await self._save(store)

@@ -235,7 +235,7 @@ class Feeding:
         draft = await self.committer.draft(None)
         await self.committer.extend_results(draft, results)
         batch = self.committer.finish(draft)
-        self.steps.promise(batch.commit)
+        self.steps.promise(batch.commit, draft.results)
         pending = self.committer.begin([], batch, (), draft.results)
         await self.committer.settle(pending)
         if pending.came_to_nothing:

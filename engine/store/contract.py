@@ -177,12 +177,17 @@ class Store(Protocol):
 
         Of each value that they are limited by, the next in order; whose limit is reached keeps nobody waiting but his
         own. ``until`` is the time now, too. None may begin because another engine asks at this moment.
-        Attempts of held runs count as long as their holders were heard of lately.
+        Attempts of held runs count as long as their holders were heard of lately, and so do those that go on though
+        no row says so any more (``Commit.limited_left``).
         """
         ...
 
     async def limit_waiting(self, steps: Sequence[tuple[int, str]]) -> None:
         """Have what waits of these (pipeline, step) without knowing of their limits be limited, all of it as one."""
+        ...
+
+    async def keep_places(self, holder: int, going: Collection[int]) -> None:
+        """Have of the attempts by this holder that no row tells of only those of these executions count for limits."""
         ...
 
     async def begin_untried(

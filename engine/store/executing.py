@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -64,6 +64,10 @@ class Executions:
         columns = columns_of(steps)
         async with self._looking, translated(self._looker):
             await self._looker.execute(_LIMITS["limit_waiting"], *columns)
+
+    async def keep_places(self, holder: int, going: Collection[int]) -> None:
+        async with self._looking, translated(self._looker):
+            await self._looker.execute(_LIMITS["give_up_places"], holder, going)
 
     async def begin_untried(
         self,

@@ -21,6 +21,7 @@ _SQL = load("store")
 PREPARED = {
     "move_positions": _SQL["move_positions"],
     "change_runs": _SQL["change_runs"],
+    "keep_places": _SQL["keep_places"],
     "remove_executions": _SQL["remove_executions"],
     "add_first": _SQL["add_first"],
     "add_taken_ids": _SQL["add_taken_ids"],

@@ -80,9 +80,7 @@ class Writing:
             if await self._writer.fetchval(_SQL["count_succeeded"], *columns_of(commit.last)):
                 raise LostRunsError("another engine began the next run of a key first")
         await self._create_runs(script, commit)
-        if commit.executions_over:
-            # The rows of their runs are locked already, by the statements that moved them.
-            script.execute("remove_executions", *map(numbers, columns_of(commit.executions_over)))
+        self._remove_executions(script, commit)
         first = [one for one in commit.executions_asked if one.is_first]
         again = [one[:-1] for one in commit.executions_asked if not one.is_first]
         if first:
@@ -186,6 +184,13 @@ class Writing:
             await script.copy("pointsman.runs", pack_runs(created), RUN_COLUMNS)
         if commit.taken_ids:
             script.execute("add_taken_ids", *map(numbers, columns_of(commit.taken_ids)))
+
+    def _remove_executions(self, script: Script, commit: Commit) -> None:
+        # The rows of their runs are locked already, by the statements that moved them.
+        if commit.limited_left:
+            script.execute("keep_places", *map(numbers, columns_of(commit.limited_left)))
+        if commit.executions_over:
+            script.execute("remove_executions", *map(numbers, columns_of(commit.executions_over)))
 
     async def _begin_promised(self, commit: Commit) -> None:
         who = commit.promised_to, commit.promised_at

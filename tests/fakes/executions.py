@@ -46,16 +46,22 @@ class Executions:
     """Since when those are over that are waited for no more."""
     rates: dict[tuple[int, str, str], datetime] = field(default_factory=dict)
     """When the next would begin, by pipeline, step and what it is limited by."""
+    places: dict[tuple[int, int], tuple[int, str, str | None]] = field(default_factory=dict)
+    """The same of attempts that no row tells of, by their holders and numbers."""
 
     def copied(self) -> Executions:
         """As they are now."""
         rows = {address: copy.copy(one) for address, one in self.rows.items()}
         holders = {number: copy.copy(one) for number, one in self.holders.items()}
         tokens = dict(self.tokens), dict(self.tokens_over)
-        return Executions(rows, self.given, holders, *tokens, dict(self.rates))
+        return Executions(rows, self.given, holders, *tokens, dict(self.rates), dict(self.places))
 
     def write(self, commit: Commit) -> None:
         """What a commit changes of them."""
+        for address in commit.limited_left:
+            left = self.rows.get(address)
+            if left is not None and left.holder is not None and left.asked.limited_by is not None:
+                self.places[left.holder, left.id] = _limited(left)
         for address in commit.executions_over:
             self.rows.pop(address, None)
         for asked in commit.executions_asked:
@@ -132,10 +138,15 @@ class Executions:
         homes: Sequence[int],
         but: Sequence[int],
         holder: int,
+        since: float,
         is_loaded: Callable[[int], bool],
         counts: Callable[[Waiting], bool],
     ) -> list[Waiting]:
-        """Those that begin now of steps with a limit, for which some of those that have begun count."""
+        """Those that begin now of steps with a limit, for which some of those that have begun count.
+
+        Of those that no row tells of, only those whose holders have said that they are there ``since`` then.
+        """
+        kept = [place for (other, _), place in self.places.items() if self.is_there(other, since)]
         begun: list[Waiting] = []
         for limit in rooms:
             room = limit.room
@@ -149,7 +160,7 @@ class Executions:
                     and is_of
                     and asked.limited_by is not None
                     and may
-                    and self._leaves(limit, one, until, counts)
+                    and self._leaves(limit, one, until, counts, kept)
                 ):
                     room -= 1
                     one.holder, one.began = holder, one.began or until
@@ -157,7 +168,12 @@ class Executions:
         return sorted(begun, key=lambda one: (one.asked.again, one.id))
 
     def _leaves(
-        self, limit: LimitedRoom, one: Waiting, now: datetime, counts: Callable[[Waiting], bool]
+        self,
+        limit: LimitedRoom,
+        one: Waiting,
+        now: datetime,
+        counts: Callable[[Waiting], bool],
+        kept: Sequence[tuple[int, str, str | None]],
     ) -> bool:
         """Whether a limit leaves room for this one, which begins then."""
         place = limit.pipeline, limit.step, one.asked.limited_by or ""
@@ -165,7 +181,7 @@ class Executions:
             other for other in self.rows.values() if other.holder is not None and _limited(other) == place
         ]
         due = limit.due(self.rates.get(place), now)
-        if not limit.leaves(sum(map(counts, same)), due, now):
+        if not limit.leaves(sum(map(counts, same)) + kept.count(place), due, now):
             return False
         if limit.interval is not None:
             self.rates[place] = due + limit.interval
@@ -213,11 +229,22 @@ class Executions:
 
     def hold(self, holder: int, instance: str | None, now: float) -> None:
         """A holder is there; one of the same instance that was there before is not."""
-        held = self.holders.items()
-        gone = [one for one, other in held if instance is not None and other.instance == instance]
+        others = [(one, other) for one, other in self.holders.items() if one != holder]
+        gone = [one for one, other in others if instance is not None and other.instance == instance]
         for one in gone:
-            del self.holders[one]
+            self.let_go(one)
         self.holders[holder] = Holder(instance, now)
+
+    def let_go(self, holder: int) -> None:
+        """A holder is not there any more."""
+        self.holders.pop(holder, None)
+        self.keep_places(holder, ())
+
+    def keep_places(self, holder: int, going: Collection[int]) -> None:
+        """Of its attempts that no row tells of, only these go on."""
+        gone = [one for one in self.places if one[0] == holder and one[1] not in going]
+        for one in gone:
+            del self.places[one]
 
     def is_there(self, holder: int | None, since: float) -> bool:
         """Whether it has said that it is there since then."""

@@ -234,7 +234,8 @@ class FakeStore:
         but: Sequence[int],
         holder: int,
     ) -> list[BegunExecution]:
-        asked = rooms, until, homes, but, holder, self._are_loaded(definitions), self._counts
+        since = self._clock() - SILENT_SECONDS
+        asked = rooms, until, homes, but, holder, since, self._are_loaded(definitions), self._counts
         begun = self.tables.executions.begin_limited(*asked)
         return [self._begun(one, self._input_of(one), self._made_of(one)) for one in begun]
 
@@ -244,6 +245,9 @@ class FakeStore:
 
     async def limit_waiting(self, steps: Sequence[tuple[int, str]]) -> None:
         self.tables.executions.limit_waiting(steps)
+
+    async def keep_places(self, holder: int, going: Collection[int]) -> None:
+        self.tables.executions.keep_places(holder, going)
 
     async def begin_untried(
         self,
@@ -312,7 +316,7 @@ class FakeStore:
         self.tables.executions.hold(holder, instance, self._clock())
 
     async def let_go(self, holder: int) -> None:
-        self.tables.executions.holders.pop(holder, None)
+        self.tables.executions.let_go(holder)
 
     async def told_results(self, asked: Sequence[tuple[int, int, str]]) -> set[int]:
         told = {(run, row.event_id) for (run, _), row in self.tables.rows.items()}

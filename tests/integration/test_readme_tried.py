@@ -61,8 +61,8 @@ def test_a_saga_is_pasted_and_undone_as_the_readme_says(tmp_path: Path) -> None:
     make_venv(tmp_path)
     _, _, saga, shop, *_ = blocks(TEXT, "python")
     (tmp_path / "saga.py").write_text(saga, "utf-8")
-    (tmp_path / "shop.py").write_text(shop, "utf-8")
-    [block] = [one.splitlines() for one in blocks(TEXT, "") if "pointsman send shop" in one]
+    (tmp_path / "shop.py").write_text(lasting(shop, 600), "utf-8")
+    block, (send, kill) = [one.splitlines() for one in blocks(TEXT, "") if "pointsman send shop" in one]
     addresses, *commands = block
     until([ACTIVATE, "pointsman validate saga.py"], "0 errors, 0 warnings", tmp_path)
     with started("dev", "saga.py", cwd=tmp_path) as dev:
@@ -70,6 +70,17 @@ def test_a_saga_is_pasted_and_undone_as_the_readme_says(tmp_path: Path) -> None:
         for line, said in zip(commands, ("It started", "It moved", "undone"), strict=True):
             until([ACTIVATE, addresses, line], said, tmp_path)
         until([ACTIVATE, addresses, "pointsman show o1"], "refund: undone", tmp_path)
+        until([ACTIVATE, addresses, send], "It started", tmp_path)
+        for said in ("done (row 3)", "attempt 1 goes on"):
+            until([ACTIVATE, addresses, "pointsman show slow"], said, tmp_path)
+        until([kill], "", tmp_path)
+        before = [line for line in dev.end().out.splitlines() if line.startswith("ship, as ")]
+    (tmp_path / "shop.py").write_text(lasting(shop, 0), "utf-8")
+    with started("dev", "saga.py", cwd=tmp_path) as dev:
+        dev.wait_for("partitions: orders/0")
+        for said in ("under_way", "LostError"):
+            until([ACTIVATE, addresses, "pointsman show slow"], said, tmp_path)
+        assert [line.strip() for line in dev.out if line.startswith("ship, as ")] == before[1:]
 
 
 def test_a_bug_in_a_handler_is_mended_as_the_readme_says(tmp_path: Path) -> None:
@@ -109,6 +120,13 @@ def make_venv(folder: Path) -> None:
     activate = folder / ".venv" / "bin" / "activate"
     activate.parent.mkdir(parents=True)
     activate.write_text(f"PATH={Path(sys.executable).parent}:$PATH\n")
+
+
+def lasting(shop: str, seconds: int) -> str:
+    """The same, with another time that its slow carrier takes."""
+    slow = "asyncio.sleep(15)"
+    assert slow in shop
+    return shop.replace(slow, f"asyncio.sleep({seconds})")
 
 
 def service() -> str:

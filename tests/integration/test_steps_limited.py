@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -157,6 +159,58 @@ async def test_what_has_ended_behind_a_hold_keeps_no_place(
         await feeding.work()
     assert world.attempts("charge") == [("o1", 1), ("o2", 1)]
     assert set((await ended(reader)).values()) == {"shipped"}
+    await check_the_log(reader, **options)
+
+
+@pytest.mark.parametrize("how", ["took too long", "was cancelled elsewhere"])
+async def test_what_goes_on_though_its_run_does_not_wait_for_it_keeps_its_place_in_all_engines(
+    database: Database, reader: Connection, world: World, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setattr(steps, "LOOK_AFTER_SECONDS", 0.0)
+    release, _ = holding()
+
+    async def stubborn() -> None:
+        # Though it is cancelled, as attempts are once.
+        with contextlib.suppress(asyncio.CancelledError):
+            await release.wait()
+        await release.wait()
+
+    world.script["charge"] = [stubborn]
+    is_long = how == "took too long"
+    options: dict[str, Any] = {"limit": Limit(at_once=1), "attempts": 1}
+    flow = charging_pipeline(**options, timeout=timedelta(seconds=0.05) if is_long else None)
+    hasty = replace(LIMITS, step_cancel_seconds=0.05)
+    async with (
+        feed(database, flow, limits=hasty) as one,
+        feed(database, charging_pipeline(**options), limits=LIMITS) as two,
+    ):
+        two.steps._instance = "two"
+        await one.records(placed("o1", 1))
+        await one.begin_steps()
+        while not world.attempts("charge"):
+            await turn(one)
+        if is_long:
+            # The other ones have all the time of this machine.
+            flow.steps[0].timeout = None
+            await asyncio.wait_for(one.steps.arrived.wait(), 60)
+            assert await one.take_results()
+        else:
+            await two.records(event("order.cancelled", {"order": "o1"}, topic=TOPIC))
+        await two.records(placed("o2", 2))
+        await two.begin_steps()
+        for _ in range(10):
+            await asyncio.gather(turn(one), turn(two))
+        assert world.attempts("charge") == [("o1", 1)]
+        assert await reader.fetchval("select count(*) from pointsman.step_places") == 1
+        release.set()
+        async with asyncio.timeout(60):
+            while (await ended(reader))["o2"] != "shipped":
+                for engine in (one, two):
+                    if not await engine.take_results():
+                        await turn(engine)
+        assert await reader.fetchval("select count(*) from pointsman.step_places") == 0
+    assert world.attempts("charge") == [("o1", 1), ("o2", 1)]
+    assert (await ended(reader))["o1"] == ("failed" if is_long else "cancelled")
     await check_the_log(reader, **options)
 
 

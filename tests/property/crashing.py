@@ -319,6 +319,7 @@ def saga(attempts: int, undoing: int, pace: float) -> Machine:
     flow.on(Changed, do=note_change)
     flow.on(Cancelled, to=cancelled, do=note_cancel, compensate=True)
     flow.on_failure(to=cancelled, do=note_failure, compensate=True)
+    flow.on_cancel(to=cancelled, compensate=True)
     return compile_pipeline(flow, namespace="default")
 
 

@@ -184,11 +184,13 @@ def test_a_fault_at_any_point_leaves_nothing_undone_or_done_twice(
 
 
 def test_however_often_engines_are_stopped_nothing_fails_for_it() -> None:
+    cut = 0
     for apart in APART:
         with told_as(f"lived_between_stops({apart})"):
             lived = lived_between_stops(apart)
             assert lived.world.stops > FEW
-            assert [one for one in lived.ledger if one.of and one.what == CUT], "compensations were cut, too"
+            cut += sum(bool(one.of) and one.what == CUT for one in lived.ledger)
+    assert cut > len(APART), "compensations were cut, too"
 
 
 def test_a_crash_at_some_awaits_leaves_nothing_undone_or_done_twice() -> None:

@@ -29,6 +29,13 @@ def test_every_module_has_a_room_that_is_named_with_its_folder(module: Path) -> 
     )
 
 
+def test_the_tests_that_it_names_are_there() -> None:
+    named = re.findall(r"`(tests/\w+/\w+\.py)::(\w+)`", PAGE)
+    assert named
+    for file, test in named:
+        assert f"def {test}(" in (ROOT / file).read_text("utf-8"), f"{file} has no {test}"
+
+
 def test_no_room_is_of_a_module_that_there_is_not() -> None:
     names = {module.name for module in MODULES} | {"__init__.py", "*.py"}
     for row in ROWS:

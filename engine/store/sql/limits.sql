@@ -18,18 +18,21 @@ select value from found where value is not null order by value
 select bool_and(pg_try_advisory_xact_lock(hashtext('pointsman.limits'), pipeline)) from unnest($1::int[]) as pipeline
 
 -- name: values_going
--- How many attempts go on of each value; there are never more than engines make at once. Of held runs, only those of engines
--- that were heard of lately: none is taken for lost there, and it would count for as long as the hold lasts.
-select e.limited_by, count(*) from pointsman.executions e join pointsman.runs r on r.id = e.run
-where e.pipeline = $1 and e.step = $2 and e.holder is not null and e.limited_by is not null
-    and (
-        r.held = 0
-        or exists (
-            select from pointsman.holders h
-            where h.id = e.holder and h.seen >= clock_timestamp() - make_interval(secs => $3)
-        )
-    )
-group by e.limited_by
+-- How many attempts go on of each value; there are never more than engines make at once. Of held runs, and of those that no
+-- row tells of, only those of engines that were heard of lately: none is taken for lost there, and it would count for as long
+-- as the hold lasts, or for ever.
+with there as (
+    select id from pointsman.holders where seen >= clock_timestamp() - make_interval(secs => $3)
+)
+select limited_by, count(*) from (
+    select e.limited_by from pointsman.executions e join pointsman.runs r on r.id = e.run
+    where e.pipeline = $1 and e.step = $2 and e.holder is not null and e.limited_by is not null
+        and (r.held = 0 or e.holder in (select id from there))
+    union all
+    select p.limited_by from pointsman.step_places p
+    where p.pipeline = $1 and p.step = $2 and p.holder in (select id from there)
+) going
+group by limited_by
 
 -- name: rates_of
 select limited_by, next from pointsman.step_rates where pipeline = $1 and step = $2 and limited_by = any ($3::text[])
@@ -86,6 +89,14 @@ where id in (
         offset 0
     ) e
 )
+
+-- name: give_up_places
+-- Of attempts that no row tells of, those that go on here no more. Others may wait for their places.
+with gone as (
+    delete from pointsman.step_places
+    where holder = $1 and execution not in (select unnest($2::bigint[])) returning execution
+)
+select pg_notify('pointsman_steps', '') where exists (select from gone)
 
 -- name: forget_rates
 -- Whoever has begun nothing for so long may begin as if nothing were known.

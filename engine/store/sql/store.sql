@@ -432,6 +432,15 @@ returning e.run, e.sequence, e.number, e.id, e.home,
         select l.payload from pointsman.events l where l.run = e.run and l.sequence = e.made
     ) end
 
+-- name: keep_places
+-- Attempts that may go on though no row will say so: those who make them say when they do not any more.
+insert into pointsman.step_places (holder, execution, pipeline, step, limited_by)
+select e.holder, e.id, e.pipeline, e.step, e.limited_by
+from unnest($1::bigint[], $2::int[], $3::int[]) as left_by (run, sequence, number)
+join pointsman.executions e using (run, sequence, number)
+where e.holder is not null and e.limited_by is not null
+on conflict do nothing
+
 -- name: remove_executions
 delete from pointsman.executions e
 using unnest($1::bigint[], $2::int[], $3::int[]) as gone (run, sequence, number)
@@ -579,15 +588,20 @@ from (
 where e.id = said.id
 
 -- name: hold
--- This engine is there. One that was started with the same name before is not, and one that is silent for long is forgotten.
+-- This engine is there. One that was started with the same name before is not, and one that is silent for long is forgotten,
+-- with the places that it kept.
 with gone as (
     delete from pointsman.holders
     where id <> $1 and namespace = $2 and (instance = $3 or seen < clock_timestamp() - interval '1 day')
+), kept as (
+    delete from pointsman.step_places p
+    where p.holder <> $1 and not exists (select from pointsman.holders h where h.id = p.holder)
 )
 insert into pointsman.holders (id, namespace, instance, seen, breakers) values ($1, $2, $3, clock_timestamp(), $4)
 on conflict (id) do update set seen = excluded.seen, breakers = excluded.breakers
 
 -- name: let_go
+with kept as (delete from pointsman.step_places where holder = $1)
 delete from pointsman.holders where id = $1
 
 -- name: put_back

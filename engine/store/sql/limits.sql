@@ -79,14 +79,14 @@ from begun b join pointsman.runs r on r.id = b.run
 order by b.again, b.id
 
 -- name: limit_waiting
--- What was asked for by who knew of no limit: a range of the index.
+-- What was asked for by who knew of no limit: a range of the index. What a commit works on has its turn the next time.
 update pointsman.executions set limited_by = ''
 where id in (
     select e.id from unnest($1::int[], $2::text[]) as wanted (pipeline, step) cross join lateral (
         select e.id from pointsman.executions e
         where e.pipeline = wanted.pipeline and e.step = wanted.step and (e.limited_by is null) = true
             and e.holder is null and e.token = ''
-        offset 0
+        for update skip locked
     ) e
 )
 

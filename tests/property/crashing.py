@@ -65,6 +65,8 @@ RESERVED = "done.step.reserve", "shipping"
 NOTHING: Mapping[int, Fate] = {}
 NO_END = 1_000
 """So often a compensation is tried."""
+AT_ONCE = 2
+"""So many are reserved at a time."""
 ENOUGH = 5
 """So many attempts that a crash does not decide what becomes of an order."""
 WORK_SECONDS = 0.02
@@ -129,8 +131,10 @@ class Outside:
     pace: float = 1.0
     """How many times as long as usual all takes here."""
     ledger: list[Entry] = field(default_factory=list)
-    at_work: int = 0
-    """How many attempts go on."""
+    at_work: Counter[str] = field(default_factory=Counter)
+    """How many attempts go on, by step."""
+    most: Counter[str] = field(default_factory=Counter)
+    """How many did at once at most."""
 
     def __post_init__(self) -> None:
         """Somebody does what is handed over."""
@@ -162,7 +166,8 @@ class Outside:
         call.heartbeat(call.attempt)
         if first:
             self._tell(call)
-        self.at_work += 1
+        self.at_work[call.step] += 1
+        self.most |= self.at_work
         try:
             if first:
                 await self._go_on(call)
@@ -184,7 +189,7 @@ class Outside:
             self._write(RAISED, order, call, made)
             raise
         finally:
-            self.at_work -= 1
+            self.at_work[call.step] -= 1
         return call.idempotency_key
 
     async def _go_on(self, call: Call) -> None:
@@ -293,7 +298,7 @@ def saga(attempts: int, undoing: int, pace: float) -> Machine:
     async def refund(order: Order, made: str | None, call: Call) -> None:
         await OUTSIDE[-1].do(order, call, made)
 
-    @flow.step(retry=retry, timeout=timeout, limit=Limit(at_once=2), heartbeat=timedelta(minutes=1))
+    @flow.step(retry=retry, timeout=timeout, limit=Limit(at_once=AT_ONCE), heartbeat=timedelta(minutes=1))
     async def reserve(order: Order, call: Call) -> str | Later:
         if call.key in OUTSIDERS:
             return await OUTSIDE[-1].hand_over(order, call)
@@ -331,6 +336,8 @@ class Lived:
     ledger: list[Entry]
     time: float = 0.0
     """How many seconds an attempt may take at a step that can be undone."""
+    reserving: int = 0
+    """How many attempts at the step with a limit went on at once at most."""
 
     @property
     def runs(self) -> dict[str, Run]:
@@ -389,10 +396,10 @@ def live(
         world.source.append(told("placed", order))
     OUTSIDE.append(outside)
     try:
-        world.live(lambda: is_over(world) and not outside.desk.open and not outside.at_work)
+        world.live(lambda: is_over(world) and not outside.desk.open and not outside.at_work.total())
     finally:
         OUTSIDE.pop()
-    return Lived(world, outside.ledger, time_of(pace))
+    return Lived(world, outside.ledger, time_of(pace), outside.most["reserve"])
 
 
 def is_over(world: Simulated, orders: Collection[str] = ORDERS) -> bool:
@@ -415,6 +422,8 @@ def check(lived: Lived, attempts: int = ENOUGH) -> None:
     world = lived.world
     breaks = sum(one is Fate.BREAK for one in world.fates.values())
     check_the_tables(lived)
+    # Who is stopped lets go of what heeds nothing just before it ends; who is silent for long is taken for gone.
+    assert lived.reserving <= AT_ONCE or world.stops or breaks
     for order in ORDERS:
         check_the_log(lived, order)
         entries = [one for one in lived.ledger if one.order == order]

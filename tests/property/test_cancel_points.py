@@ -75,7 +75,9 @@ def lived(
         cancels(BY[by == BY[0]], again_after)
     crashing.OUTSIDE.append(outside)
     try:
-        world.live(lambda: is_over(world, [order]) and not (asked[0] or outside.desk.open or outside.at_work))
+        world.live(
+            lambda: is_over(world, [order]) and not (asked[0] or outside.desk.open or outside.at_work.total())
+        )
     finally:
         crashing.OUTSIDE.pop()
     return Lived(world, outside.ledger, time_of(1.0))

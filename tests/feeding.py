@@ -291,7 +291,11 @@ async def feed(
         await store.ask_to_release([one.definition for one in loaded])
         topics = make_routes(loaded, {})
         own_clock = clock if isinstance(clock, Clock) else Clock()
-        committer = Committer(store, topics, cluster, clock or own_clock, Silent(), [0, 0, 0, 0])
+        # What steps go by does not let time pass where it is looked at.
+        steady = clock or (lambda: own_clock.now)
+        committer = Committer(
+            store, topics, cluster, clock or own_clock, Silent(), [0, 0, 0, 0], steady=steady
+        )
         committer.strikes = dict(strikes or {})
         routes = list({id(route): route for topic in topics.values() for route in topic.routes}.values())
         own_limits = limits or EngineLimits(step_poll_seconds=0.01)

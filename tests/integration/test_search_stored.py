@@ -251,6 +251,6 @@ async def test_the_index_is_used_and_holds_nothing_but_attributes(
     with pytest.raises(CheckViolationError):
         await owner.execute("update pointsman.run_attributes set attributes = '{}'")
     wanted = ['{"tenant": "tenant-7"}', '{"tenant": ["tenant-7"]}']
-    filters = (None, None, None, None, None, 100, wanted, False, None, int(Kind.PAUSED), None, None, "")
+    filters = (None, None, None, None, None, 100, wanted, False, None, int(Kind.PAUSED), None, None, "", None)
     plan = await owner.fetch(f"explain {SQL['list_runs']}", "default", *filters)
     assert "run_attributes_values" in "\n".join(row[0] for row in plan), plan

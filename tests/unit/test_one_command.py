@@ -86,10 +86,11 @@ def test_what_cannot_run_is_named_with_what_it_needs_and_is_a_failure_where_it_i
 
 
 def test_another_python_that_cannot_be_compared_is_named(tmp_path: Path) -> None:
-    python = tmp_path / "python"
+    python = tmp_path / ".pyenv/versions/3.12.1/bin/python"
+    python.parent.mkdir(parents=True)
     python.write_text("#!/bin/sh\necho \"No module named 'pydantic'\" >&2\nexit 1\n")
     python.chmod(0o700)
-    done, [told] = run_one(OTHER_PYTHONS, {"HOME": str(tmp_path), "POINTSMAN_TEST_PYTHONS": str(python)})
+    done, [told] = run_one(OTHER_PYTHONS, {"HOME": str(tmp_path)})
     assert done.returncode == 0, done.stdout
     assert told == (
         f"1 test not run: {python} has not what pipelines need. Tests take interpreters that have it from "

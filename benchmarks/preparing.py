@@ -16,12 +16,12 @@ from benchmarks.servers import ENGINE_ROLE, Servers
 from benchmarks.sizes import BATCH_RECORDS
 from connectors.source import Partition, RawRecord
 from engine.admission import register
-from engine.caches import evict
-from engine.claims import Claim, Slice
-from engine.committer import Committer
 from engine.limits import EngineLimits
 from engine.observing import Silent
 from engine.routing import make_routes
+from engine.session.caches import evict
+from engine.session.claims import Claim, Slice
+from engine.session.committer import Committer
 from engine.store.postgres import PostgresStore
 from statemachines.machine import compile_pipeline
 

@@ -23,7 +23,6 @@ from engine.admission import (
 )
 from engine.engine import Engine
 from engine.errors import ServiceUnreachableError
-from engine.executors import ByClass, Executors, check_executors
 from engine.homes import homes_topic
 from engine.limits import EngineLimits
 from engine.observing import Observer, Silent
@@ -31,6 +30,7 @@ from engine.outlet import Outlet, ask_kafka
 from engine.parts import Parts
 from engine.routing import TopicRoute, make_routes
 from engine.starting import FirstPosition
+from engine.steps.executors import ByClass, Executors, check_executors
 from engine.store.connecting import connect
 from engine.store.contract import Store, StoreUnavailableError
 from engine.store.migrations import check_schema

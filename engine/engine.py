@@ -15,11 +15,12 @@ from collections.abc import Awaitable, Callable
 from connectors.source import Partition, SourceError
 from engine.assignment import Assignment
 from engine.backoff import Backoff
-from engine.committer import Weighed
+from engine.commands.telling import kind_of
 from engine.parts import Parts, kafka_troubles
-from engine.session import Session
+from engine.session.committer import Weighed
+from engine.session.session import Session
 from engine.steady import Steady
-from engine.steps import Steps
+from engine.steps.steps import Steps
 from engine.store.contract import (
     LostPositionsError,
     LostRunsError,
@@ -29,7 +30,6 @@ from engine.store.contract import (
     StoreFullError,
     StoreUnavailableError,
 )
-from engine.telling import kind_of
 
 
 class Engine:

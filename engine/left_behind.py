@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import asyncpg
 
-from engine.command_words import map_command
+from engine.commands.words import map_command
 from engine.errors import PointsmanError
 from engine.store.connecting import Connection, connect
 from engine.store.queries import load

@@ -19,10 +19,10 @@ from connectors.kafka.queries import LATEST, Queries
 from connectors.kafka.queries import connect as connect_kafka
 from connectors.kafka.settings import KafkaSettings
 from connectors.source import Partition, SourceError
-from engine.claims import Claim
 from engine.errors import PointsmanError
 from engine.log import Kind
 from engine.metrics import Metrics
+from engine.session.claims import Claim
 from engine.store.connecting import connect as connect_postgres
 from engine.store.queries import load
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from opentelemetry.metrics import Histogram, Meter, MeterProvider, Observation
 
 from connectors.source import Partition
-from engine.batch import Batch
+from engine.batch.batch import Batch
 from engine.dispositions import Disposition
 
 SCOPE = "pointsman"

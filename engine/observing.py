@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from connectors.source import Partition
-from engine.batch import Batch
+from engine.batch.batch import Batch
 
 
 class Observer(Protocol):

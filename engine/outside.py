@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 
 from connectors.source import Partition
 from engine.assembly import EngineSettings
-from engine.claims import Claim
 from engine.engine import Engine
 from engine.observing import Observer, together
 from engine.relay import Relay
+from engine.session.claims import Claim
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.metrics import MeterProvider

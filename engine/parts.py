@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from connectors.source import Membership, Reader
-from engine.executors import Executors
 from engine.limits import EngineLimits
 from engine.observing import Observer
 from engine.outlet import Outlet
 from engine.routing import TopicRoute
 from engine.starting import FirstPosition
+from engine.steps.executors import Executors
 from engine.store.contract import Store
 
 

@@ -21,14 +21,14 @@ from engine import outbox
 from engine.assembly import EngineSettings, assemble
 from engine.engine import Engine
 from engine.errors import RefusedError
-from engine.executors import ByClass
 from engine.homes import homes_topic
 from engine.left_behind import tell_left_behind
 from engine.observing import Observer
 from engine.outside import seen_from_outside
 from engine.relay import Relay
 from engine.relay.rows import read_books
-from engine.session import Session
+from engine.session.session import Session
+from engine.steps.executors import ByClass
 from engine.store.connecting import connect
 from engine.telling_lag import tell_lag
 from engine.topics import prepare_topics, source_topics

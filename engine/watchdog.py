@@ -46,16 +46,16 @@ CALLS_MAX = 10
 _BEAT = struct.Struct("6q")
 _FRAME = re.compile(r'^  File "(?P<file>.*)", line (?P<line>\d+|\?+) in (?P<name>.*)$', re.MULTILINE)
 _CALLS_HANDLERS = re.compile(r"[/\\]statemachines[/\\](handlers|wishes)\.py$")
-_VALIDATES = re.compile(r"[/\\]engine[/\\]batch\.py$")
+_VALIDATES = re.compile(r"[/\\]engine[/\\]batch[/\\]batch\.py$")
 _CALLS_STEPS = re.compile(
-    r"[/\\](connectors[/\\]looping|engine[/\\](executors|outcomes)|statemachines[/\\]results)\.py$"
+    r"[/\\](connectors[/\\]looping|engine[/\\]steps[/\\](executors|outcomes)|statemachines[/\\]results)\.py$"
 )
 
 Beat = tuple[int, int, int, int]
 """Position, offset, what changes with each batch, and a run; the third is 0 where no handler is being called.
 
-A position of 0 or less is that of an event without one, and only then the run counts (``Batch`` in ``engine.batch``).
-That of a step says so, and its offset is the number of the execution.
+A position of 0 or less is that of an event without one, and only then the run counts (``Batch`` in
+``engine.batch.batch``). That of a step says so, and its offset is the number of the execution.
 """
 
 

@@ -24,7 +24,7 @@ from typing import IO, Any, cast
 
 from connectors.looping import BEAT
 from connectors.source import Partition
-from engine.by_itself import OF_DEFERRED, OF_INSIDE, OF_ITSELF, OF_STEP, STRIKES_MAX
+from engine.batch.by_itself import OF_DEFERRED, OF_INSIDE, OF_ITSELF, OF_STEP, STRIKES_MAX
 from engine.errors import RefusedError
 from engine.last_resort import LAST_RESORT_SECONDS
 from engine.observing import Silent

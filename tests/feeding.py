@@ -23,20 +23,20 @@ import orjson
 from connectors.encode import STRUCTURED_HEADERS, encode_structured
 from connectors.source import Partition, RawRecord
 from engine.admission import register
-from engine.claims import Claim, Slice
-from engine.commands import Commands
-from engine.committer import Committer, Pending
-from engine.executors import ByClass, Executors
+from engine.commands.commands import Commands
 from engine.homes import HOMES
 from engine.limits import EngineLimits
 from engine.observing import Silent
 from engine.outlet import Outlet
 from engine.reading import Asked, ask_drop, ask_redrive
 from engine.routing import TopicRoute, make_routes
-from engine.steps import Steps
+from engine.session.claims import Claim, Slice
+from engine.session.committer import Committer, Pending
+from engine.session.timers import Due
+from engine.steps.executors import ByClass, Executors
+from engine.steps.steps import Steps
 from engine.store.connecting import connect
 from engine.store.postgres import PostgresStore
-from engine.timers import Due
 from statemachines.definition import Pipeline
 from statemachines.machine import Machine, compile_pipeline
 from tests.services import Database

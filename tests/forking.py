@@ -10,7 +10,7 @@ import sys
 from typing import Any
 
 from connectors.executor import Work
-from engine.executors import Executors
+from engine.steps.executors import Executors
 from statemachines import Call, Context, Pipeline
 from tests.yard import Haul, Yard, YardExecutor
 

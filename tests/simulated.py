@@ -38,12 +38,12 @@ from unittest import mock
 from connectors.source import Changed, Chunk, OutOfRange, Partition, RawRecord, Trouble, Unreadable
 from engine import channels
 from engine.engine import Engine
-from engine.executors import ByClass, Executors
 from engine.limits import EngineLimits
 from engine.observing import Silent
 from engine.parts import Parts
 from engine.routing import Loaded, TopicRoute, make_routes
-from engine.session import Session
+from engine.session.session import Session
+from engine.steps.executors import ByClass, Executors
 from engine.store.contract import Store, StoreUnavailableError
 from statemachines.machine import Machine
 from tests.fakes.store import CLUSTER, FakeStore, Tables

@@ -12,7 +12,7 @@ from engine.cli.failures import FAILED
 from engine.cli.looking import place, print_record, tell_limit
 from engine.cli.options import Json, Limit, Namespace, Postgres, Who
 from engine.cli.output import note, print_facts, print_json, print_rows, say
-from engine.command_words import handler_cure
+from engine.commands.words import handler_cure
 from engine.errors import UsageError
 
 if TYPE_CHECKING:

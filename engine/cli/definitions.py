@@ -12,7 +12,7 @@ from engine.cli.options import Json, Modules
 from engine.cli.output import console, counted, note, print_json, say
 
 if TYPE_CHECKING:
-    from engine.executors import ByClass
+    from engine.steps.executors import ByClass
     from statemachines.definition import Pipeline
     from statemachines.machine import Machine
     from statemachines.mistakes import Mistake
@@ -63,7 +63,7 @@ def load_executors(target: str | None) -> ByClass | None:
     """
     if target is None:
         return None
-    from engine.executors import check_mapping  # noqa: PLC0415 - as above
+    from engine.steps.executors import check_mapping  # noqa: PLC0415 - as above
     from statemachines.loading import find_value  # noqa: PLC0415 - as above
 
     return check_mapping(target, find_value(target))

@@ -22,7 +22,7 @@ from engine.cli.failures import FAILED
 from engine.cli.options import Json, Limit, Namespace, Postgres
 from engine.cli.output import counted, note, print_facts, print_json, print_rows, say, short_time
 from engine.cli.working import ERROR_CHARACTERS, print_steps, print_stuck, stuck_words
-from engine.command_words import map_command, resume_command
+from engine.commands.words import map_command, resume_command
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

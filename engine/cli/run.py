@@ -22,9 +22,9 @@ from engine.settings import Settings, meant_by, unknown_variables
 
 if TYPE_CHECKING:
     from engine.assembly import EngineSettings
-    from engine.executors import ByClass
     from engine.last_resort import LastResort
     from engine.running import ExitReason, Running
+    from engine.steps.executors import ByClass
     from statemachines.machine import Machine
 
 log = logging.getLogger("pointsman.engine")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from engine import channels
-from engine.command_words import letter_cure
+from engine.commands.words import letter_cure
 from engine.dispositions import Disposition
 from engine.errors import UsageError
 from engine.reading.catalog import SQL

@@ -12,9 +12,9 @@ import orjson
 
 from connectors.decode import Unreadable, decode
 from engine import channels
-from engine.command_words import resume_command
+from engine.commands.operators import operators_event, operators_record, operators_source
+from engine.commands.words import resume_command
 from engine.errors import UsageError
-from engine.operators import operators_event, operators_record, operators_source
 from engine.reading.asking import check_said, wait_for
 from engine.reading.catalog import SQL
 from engine.reading.errors import NotFoundError

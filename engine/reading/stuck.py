@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from shlex import quote
 from typing import Any
 
+from engine.commands.stuck import failure_in
 from engine.log import HOLDS
-from engine.stuck import failure_in
 from statemachines.run import Run
 
 WAYS = {

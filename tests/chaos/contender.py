@@ -11,11 +11,11 @@ from typing import Any
 
 from connectors.source import Partition, RawRecord
 from engine.admission import register
-from engine.batch import Batch
-from engine.claims import Claim, Slice
-from engine.committer import Committer, Pending
+from engine.batch.batch import Batch
 from engine.observing import Silent
 from engine.routing import Route, TopicRoute, make_routes
+from engine.session.claims import Claim, Slice
+from engine.session.committer import Committer, Pending
 from engine.store.postgres import PostgresStore
 from statemachines.machine import compile_pipeline
 from statemachines.run import Run

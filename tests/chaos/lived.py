@@ -17,7 +17,7 @@ from engine.limits import EngineLimits
 from engine.observing import Observer, Silent
 from engine.parts import Parts
 from engine.routing import TopicRoute, make_routes
-from engine.session import Session
+from engine.session.session import Session
 from engine.store.contract import Store
 from engine.store.postgres import PostgresStore
 from statemachines.definition import Pipeline

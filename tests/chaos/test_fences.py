@@ -12,8 +12,8 @@ import pytest
 
 from connectors.kafka.membership import REBALANCE_SECONDS
 from connectors.source import Partition
-from engine import run_ids
 from engine.limits import EngineLimits
+from engine.session import run_ids
 from engine.store import connecting, silence
 from engine.store.contract import (
     LostPositionsError,

@@ -10,8 +10,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-from engine.claims import Slice
 from engine.reading import set_position
+from engine.session.claims import Slice
 from engine.store.connecting import Connection, connect
 from engine.store.contract import RefusedByStoreError, StoreFaultError
 from engine.store.postgres import PostgresStore

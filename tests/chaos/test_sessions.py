@@ -13,7 +13,7 @@ import pytest
 
 from connectors.source import Chunk, Partition, SourceUnreachableError
 from engine.observing import Silent
-from engine.session import UPKEEP_SECONDS, Session
+from engine.session.session import UPKEEP_SECONDS, Session
 from engine.store import connecting
 from engine.store.postgres import PostgresStore
 from tests.chaos.contender import GROUP, told, weighed

@@ -9,7 +9,7 @@ from datetime import timedelta
 
 import pytest
 
-from engine.executions import FAR
+from engine.steps.executions import FAR
 from engine.store import limiting
 from engine.store.contract import Store
 from engine.store.limited import LimitedRoom

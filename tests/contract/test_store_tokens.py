@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from engine.executions import FAR
-from engine.rooms import NEVER_BEGAN
+from engine.steps.executions import FAR
+from engine.steps.rooms import NEVER_BEGAN
 from engine.store.contract import TOKENS_KEPT, RefusedByStoreError, Store, TokenTakenError
 from engine.store.limited import LimitedRoom
 from engine.store.values import AskedExecution, BegunExecution, Commit, Operation, SentCompletion, Token

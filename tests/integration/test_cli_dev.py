@@ -33,10 +33,10 @@ COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 MOVES = re.compile(r"\d+/\d+ published +([1-9]\d*) moves")
 """How many there were, each time that it was shown."""
 NEVER_FOR_BEING_SILENT = """
-import engine.steps
+import engine.steps.steps.steps
 from statemachines.shipped.orders import flow
 
-engine.steps.SILENT_SECONDS = 86_400.0
+engine.steps.steps.SILENT_SECONDS = 86_400.0
 """
 """The shipped pipeline, on an engine that takes no other for gone because it has been silent for long."""
 

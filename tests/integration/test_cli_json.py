@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from engine import retention
-from engine.breakers import Breakers
+from engine.steps.breakers import Breakers
 from statemachines import Breaker
 from tests.cli import pointsman
 from tests.documented import Page

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from connectors.source import RawRecord
-from engine import steps as steps_module
 from engine.limits import EngineLimits
 from engine.reading import history, list_runs, replay, verify
+from engine.steps import steps as steps_module
 from engine.store.connecting import Connection
 from statemachines.machine import compile_pipeline
 from tests.feeding import STEP_SECONDS_MAX, Feeding, event, feed

@@ -10,11 +10,11 @@ import pytest
 from pydantic import Field
 
 from connectors.source import Partition, RawRecord
-from engine.claims import Slice
-from engine.committer import Pending
+from engine.batch.moves import RECENT_BYTES
 from engine.log import Kind
-from engine.moves import RECENT_BYTES
 from engine.reading import history, list_dead_letters, list_runs, replay, verify
+from engine.session.claims import Slice
+from engine.session.committer import Pending
 from engine.store.connecting import Connection
 from statemachines import Context, Defer, Event, OrderBy, Pipeline, Send
 from statemachines.machine import compile_pipeline

@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from connectors.source import RawRecord
-from engine.committer import EVENTS_LOADED_AT_ONCE
+from engine.session.committer import EVENTS_LOADED_AT_ONCE
 from engine.store import copying
 from tests.feeding import event, feed
 from tests.services import Database

@@ -7,9 +7,9 @@ from datetime import timedelta
 import pytest
 
 from connectors.source import RawRecord
-from engine.batch import Batch
+from engine.batch.batch import Batch
 from engine.observing import Silent
-from engine.session import TAKEN_AT_ONCE
+from engine.session.session import TAKEN_AT_ONCE
 from statemachines import Call, Context, Event, Pipeline
 from tests.chaos.lived import lived
 from tests.chaos.parcels import PARCELS

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from engine.executions import FAR
 from engine.homes import HOMES
+from engine.steps.executions import FAR
 from engine.store.connecting import connect
 from engine.store.queries import load
 from tests.feeding import BEGINS, event, feed

@@ -8,8 +8,8 @@ from datetime import timedelta
 import orjson
 import pytest
 
-from engine.batch import Batch
-from engine.commands import in_portions
+from engine.batch.batch import Batch
+from engine.commands.commands import in_portions
 from engine.reading import (
     AskedOfRun,
     ask_complete,

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from engine import mapping
+from engine.commands import mapping
 from engine.errors import UsageError
 from engine.reading import (
     explain,

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from connectors.source import RawRecord
-from engine.batch import Batch
+from engine.batch.batch import Batch
 from engine.homes import HOMES
 from engine.reading import explain, history, list_pauses, list_runs, replay, show, verify
+from engine.session.timers import Due
 from engine.store import writing
 from engine.store.connecting import Connection
-from engine.timers import Due
 from statemachines.context import Context
 from statemachines.definition import Pipeline
 from statemachines.effects import Send
@@ -427,7 +427,7 @@ def _partition() -> Any:
 
 
 def _slice(claim: Any, record: RawRecord) -> Any:
-    from engine.claims import Slice  # noqa: PLC0415 - of this test alone
+    from engine.session.claims import Slice  # noqa: PLC0415 - of this test alone
 
     return Slice(claim, [record], record.offset, record.offset + 1)
 

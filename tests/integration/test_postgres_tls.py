@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import pytest
 from asyncpg.exceptions import InvalidAuthorizationSpecificationError
 
-from engine.by_itself import OF_STEP
+from engine.batch.by_itself import OF_STEP
 from engine.client import Client
 from engine.errors import ServiceUnreachableError, UnusableAddressError
 from engine.store.connecting import Connection, connect, is_encrypted

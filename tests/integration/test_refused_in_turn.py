@@ -9,8 +9,8 @@ from pydantic import Field
 
 from engine.log import Kind
 from engine.reading import history, list_dead_letters, list_runs, replay, verify
+from engine.session.timers import Due
 from engine.store.connecting import Connection
-from engine.timers import Due
 from statemachines import Context, Event, Pipeline, Publish, Send
 from statemachines.effects import Effect
 from statemachines.machine import compile_pipeline

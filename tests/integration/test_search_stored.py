@@ -10,11 +10,11 @@ import pytest
 from asyncpg import CheckViolationError
 
 from connectors.source import Partition, RawRecord
-from engine.claims import Slice
 from engine.errors import UsageError
 from engine.log import Kind
 from engine.reading import list_runs, verify
 from engine.reading.catalog import SQL
+from engine.session.claims import Slice
 from engine.store import writing
 from engine.store.connecting import Connection, connect
 from tests.feeding import TOPIC, Feeding, event, feed

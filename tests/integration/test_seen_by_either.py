@@ -8,8 +8,9 @@ import pytest
 from pydantic import Field
 
 from connectors.source import RawRecord
-from engine import identity, routing
-from engine.moves import RECENT_BYTES
+from engine import routing
+from engine.batch import identity
+from engine.batch.moves import RECENT_BYTES
 from engine.reading import ask_edit, explain, history, list_dead_letters, list_runs, replay, verify
 from engine.store.connecting import Connection, connect
 from statemachines import Context, Event, Pipeline

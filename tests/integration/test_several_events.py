@@ -9,7 +9,6 @@ import orjson
 import pytest
 
 from connectors.source import Partition
-from engine.claims import Slice
 from engine.reading import (
     Answer,
     explain,
@@ -20,6 +19,7 @@ from engine.reading import (
     show_dead_letter,
     verify,
 )
+from engine.session.claims import Slice
 from engine.store.connecting import Connection
 from engine.store.postgres import PostgresStore
 from statemachines import Pipeline, Topic

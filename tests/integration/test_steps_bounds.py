@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from connectors.source import RawRecord
-from engine.executions import StepResult
 from engine.limits import EngineLimits
 from engine.reading import history, list_runs, replay, verify
+from engine.steps.executions import StepResult
 from engine.store.connecting import Connection
 from statemachines.machine import compile_pipeline
 from statemachines.step import Call

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from connectors.source import RawRecord
-from engine.claims import Slice
 from engine.homes import HOMES
 from engine.reading import list_runs, replay, verify
-from engine.recovering import LOSSES_BEFORE_LOCK
+from engine.session.claims import Slice
+from engine.session.recovering import LOSSES_BEFORE_LOCK
+from engine.session.timers import Due
 from engine.store.connecting import Connection
 from engine.store.contract import LostRunsError
 from engine.store.values import Commit
-from engine.timers import Due
 from statemachines.definition import Pipeline
 from statemachines.machine import compile_pipeline
 from tests import journey

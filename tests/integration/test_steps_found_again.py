@@ -12,12 +12,12 @@ import pytest
 
 from connectors.executor import Ended
 from connectors.source import RawRecord
-from engine import executors as executors_module
-from engine.by_itself import OF_STEP
-from engine.executions import StepResult
+from engine.batch.by_itself import OF_STEP
 from engine.homes import HOMES
 from engine.limits import EngineLimits
 from engine.reading import history, list_runs, replay, verify
+from engine.steps import executors as executors_module
+from engine.steps.executions import StepResult
 from engine.store.connecting import Connection, connect
 from engine.store.contract import StoreUnavailableError
 from engine.store.queries import load

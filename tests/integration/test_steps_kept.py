@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 
 from connectors.source import RawRecord
-from engine import steps as steps_module
-from engine.claims import Slice
+from engine.batch.inside import execution_of
 from engine.errors import UsageError
-from engine.executions import StepResult
-from engine.inside import execution_of
 from engine.limits import SILENT_SECONDS, EngineLimits
 from engine.reading import ask_edit, history, list_runs, replay, verify
-from engine.steps import SPEAK_SECONDS
+from engine.session.claims import Slice
+from engine.steps import steps as steps_module
+from engine.steps.executions import StepResult
+from engine.steps.steps import SPEAK_SECONDS
 from engine.store.connecting import Connection, connect
 from statemachines.machine import compile_pipeline
 from tests.charging import TOPIC, AwayError, Charge, World, charging_pipeline, clear
@@ -189,7 +189,7 @@ async def test_an_engine_that_was_away_itself_waits_to_hear_of_silent_ones(
 async def test_what_goes_on_here_is_not_lost_where_another_of_the_same_name_takes_the_mark_away(
     database: Database, reader: Connection, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.steps.LOST_AT_ONCE_MAX", 1)
+    monkeypatch.setattr("engine.steps.steps.LOST_AT_ONCE_MAX", 1)
     world.script["charge"] = [asyncio.Event().wait] * 2
     async with feed(database, charging_pipeline()) as feeding:
         steps = feeding.steps

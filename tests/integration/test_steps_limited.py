@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from connectors.source import RawRecord
-from engine import steps
 from engine.limits import EngineLimits
 from engine.reading import list_runs, replay, verify
+from engine.steps import steps
 from engine.store.connecting import Connection
 from statemachines import Limit
 from statemachines.machine import compile_pipeline

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from connectors.source import Partition, RawRecord
-from engine import channels, steps
+from engine import channels
 from engine.limits import SILENT_SECONDS, EngineLimits
+from engine.steps import steps
 from engine.store.connecting import Connection, connect
 from engine.store.values import BegunExecution
 from statemachines import Breaker, Limit

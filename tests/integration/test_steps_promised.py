@@ -115,7 +115,7 @@ async def test_what_was_promised_as_an_engine_is_stopped_begins_elsewhere_as_if_
 async def test_what_was_promised_by_a_commit_that_was_not_heard_of_begins_all_the_same(
     database: Database, reader: Connection, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.steps.SPEAK_SECONDS", 0.0)
+    monkeypatch.setattr("engine.steps.steps.SPEAK_SECONDS", 0.0)
     async with feed(database, charging_pipeline(), limits=QUIET) as feeding:
         await feeding.begin_steps()
         await turn(feeding)

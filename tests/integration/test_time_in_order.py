@@ -10,13 +10,13 @@ import pytest
 from pydantic import Field
 
 from connectors.source import RawRecord
-from engine.backlog import Backlog
 from engine.homes import HOMES
 from engine.limits import EngineLimits
 from engine.reading import history, list_runs, replay, verify
 from engine.routing import Route
+from engine.session.backlog import Backlog
+from engine.session.timers import Timers
 from engine.store.connecting import Connection
-from engine.timers import Timers
 from statemachines import Context, Event, Pipeline, Send
 from statemachines.machine import compile_pipeline
 from tests.feeding import BEGINS, Feeding, event, feed

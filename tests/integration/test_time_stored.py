@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from connectors.source import Partition, RawRecord
-from engine.claims import Slice
 from engine.log import Kind
 from engine.reading import history, list_runs, replay, verify
+from engine.session.claims import Slice
+from engine.session.timers import Due
 from engine.store.connecting import Connection
-from engine.timers import Due
 from statemachines.limits import FOLLOWING_MAX
 from statemachines.machine import compile_pipeline
 from tests import journey

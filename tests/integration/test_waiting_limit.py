@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from connectors.source import RawRecord
+from engine.batch.settling import WAITING_EVENTS_MAX
 from engine.reading import explain, list_dead_letters, list_runs, verify
-from engine.settling import WAITING_EVENTS_MAX
 from engine.store.connecting import Connection
 from tests.feeding import event, feed
 from tests.services import Database

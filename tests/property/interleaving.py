@@ -17,12 +17,12 @@ from random import Random
 from typing import Any
 
 from connectors.source import Partition, RawRecord
-from engine.claims import Slice
-from engine.committer import Draft, Pending
 from engine.homes import HOMES
 from engine.reading import ask_drop, ask_redrive, list_dead_letters
+from engine.session.claims import Slice
+from engine.session.committer import Draft, Pending
+from engine.session.timers import Due
 from engine.store.connecting import Connection
-from engine.timers import Due
 from statemachines.definition import Pipeline
 from tests.feeding import Clock, Feeding, event, feed
 from tests.property.waiting import KINDS, MINUTE, Log

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors.source import RawRecord
-from engine.batch import Batch
+from engine.batch.batch import Batch
 from engine.envelope import TIME_MAX, USUAL_HEADERS, Headers, decode_envelope
 from engine.log import LogRow, fold, pack, seal, unpack, with_hash
 from engine.routing import Loaded, Route, TopicRoute, make_routes

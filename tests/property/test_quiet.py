@@ -11,7 +11,7 @@ from tenacity import wait_fixed
 
 from connectors.source import Chunk
 from engine.limits import EngineLimits
-from engine.session import Session
+from engine.session.session import Session
 from statemachines import Call, Context, Event, Pipeline, Retry
 from statemachines.machine import compile_pipeline
 from statemachines.run import Run

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from connectors.encode import encode_structured
 from connectors.source import RawRecord
-from engine.inside import inner_arrival, result_arrival
+from engine.batch.inside import inner_arrival, result_arrival
 from engine.publications import source_of
 from engine.routing import Loaded, Route, make_routes
 from statemachines import Context, Event, Pipeline

@@ -19,7 +19,7 @@ from typing import Any
 import orjson
 
 from connectors.source import RawRecord
-from engine.batch import Batch
+from engine.batch.batch import Batch
 from engine.log import LogRow, fold, unpack
 from engine.reading.catalog import Catalog, StoredPosition
 from engine.reading.replay.rerun import Rerun

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import pytest
 
 from connectors.executor import CancelledError, Ended, LostError, Running, Work
-from engine.attempts import FIND_SECONDS, Attempt
-from engine.executors import Executors
 from engine.limits import EngineLimits
+from engine.steps.attempts import FIND_SECONDS, Attempt
+from engine.steps.executors import Executors
 from statemachines.machine import compile_pipeline
 from tests.feeding import event
 from tests.simulated import Simulated, in_virtual_time

@@ -6,8 +6,8 @@ import asyncio
 from datetime import timedelta
 
 from connectors.executor import Ended, LostError
-from engine.attempts import Attempt
 from engine.limits import EngineLimits
+from engine.steps.attempts import Attempt
 from statemachines import Call, Context
 from tests.simulated import in_virtual_time
 from tests.unit.test_executors import step_of

@@ -12,10 +12,10 @@ from types import SimpleNamespace
 import pytest
 
 from connectors.source import Partition, SourceUnreachableError
-from engine import backlog as module
-from engine.backlog import Backlog
 from engine.limits import EngineLimits
 from engine.routing import Loaded, Route, make_routes
+from engine.session import backlog as module
+from engine.session.backlog import Backlog
 from statemachines.machine import compile_pipeline
 from tests.fakes.source import FakeReader, FakeSource
 from tests.fakes.store import FakeStore, Place, Tables

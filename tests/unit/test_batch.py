@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from connectors.source import RawRecord
-from engine.batch import Batch
-from engine.caches import evict
+from engine.batch.batch import Batch
 from engine.dispositions import Disposition
 from engine.limits import EngineLimits
 from engine.routing import RUN_BYTES, Loaded, TopicRoute, bytes_of, make_routes
+from engine.session.caches import evict
 from engine.store.values import IgnoredRange
 from statemachines import Context, Event, Pipeline, Send, Topic
 from statemachines.machine import compile_pipeline

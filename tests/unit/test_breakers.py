@@ -12,9 +12,9 @@ from unittest import mock
 import orjson
 import pytest
 
-from engine.breakers import TRIALS_MAX, Breakers, Circuit, Heard, State
 from engine.limits import EngineLimits
-from engine.rooms import Rooms, Taken
+from engine.steps.breakers import TRIALS_MAX, Breakers, Circuit, Heard, State
+from engine.steps.rooms import Rooms, Taken
 from statemachines import Breaker, Call, Context, Pipeline, Retry
 from statemachines.step import Step
 
@@ -34,7 +34,7 @@ class Time:
 @pytest.fixture
 def time() -> Iterator[Time]:
     made = Time()
-    with mock.patch("engine.breakers.time", types.SimpleNamespace(monotonic=lambda: made.now)):
+    with mock.patch("engine.steps.breakers.time", types.SimpleNamespace(monotonic=lambda: made.now)):
         yield made
 
 

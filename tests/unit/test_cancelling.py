@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from pydantic import Field
 
-from engine.executions import given_up
+from engine.steps.executions import given_up
 from statemachines import Cancelled, Context, Event, OrderBy, Pipeline, Send, has_tag
 from statemachines.diagram import to_mermaid
 from statemachines.machine import compile_pipeline

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors.source import Partition, RawRecord
-from engine.claims import Claim, Slice, by_bytes, bytes_in, halves
-from engine.committer import EVENT_BYTES, Committer, Weighed
 from engine.routing import Loaded, make_routes
+from engine.session.claims import Claim, Slice, by_bytes, bytes_in, halves
+from engine.session.committer import EVENT_BYTES, Committer, Weighed
 from statemachines import Topic
 from statemachines.machine import compile_pipeline
 from tests.storage import objects, sent

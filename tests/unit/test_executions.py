@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from engine.executions import given_up, note_executions, open_executions
+from engine.steps.executions import given_up, note_executions, open_executions
 from engine.store.values import Commit
 from statemachines.memory import Execution, Memory, read_memory, time_of, write_memory
 from statemachines.run import Run, Status

@@ -21,11 +21,11 @@ from connectors.functions import FunctionExecutor
 from connectors.kafka.settings import KafkaSettings
 from connectors.looping import BLOCKS_SECONDS
 from engine.assembly import EngineSettings, assemble
-from engine.attempts import Attempt
 from engine.cli.definitions import load_executors
 from engine.errors import UsageError
-from engine.executors import Executors, check_executors, check_mapping
 from engine.limits import EngineLimits
+from engine.steps.attempts import Attempt
+from engine.steps.executors import Executors, check_executors, check_mapping
 from statemachines import Call, Command, Context, Described, Pipeline
 from statemachines.loading import LoadError
 from statemachines.machine import compile_pipeline
@@ -144,7 +144,7 @@ async def test_a_function_that_takes_long_to_say_it_is_named(caplog: pytest.LogC
     assert "such a function only says what is to be done" in said
     caplog.clear()
     # As on a machine that is never so busy that a moment takes as long.
-    with mock.patch("engine.executors.time", SimpleNamespace(perf_counter=lambda: 0.0)):
+    with mock.patch("engine.steps.executors.time", SimpleNamespace(perf_counter=lambda: 0.0)):
         Executors({Haul: YardExecutor(Yard())}).start(work_of(hauls))
     assert caplog.messages == []
 

@@ -13,12 +13,12 @@ import orjson
 import pytest
 
 from connectors.executor import CancelledError, Ended, LostError, Over, Running, Work
-from engine import executors as executors_module
-from engine.attempts import Attempt
-from engine.executors import Executors
-from engine.guarded import Guarded, NoAttemptError
 from engine.limits import EngineLimits
-from engine.steps import LOOK_AFTER_SECONDS
+from engine.steps import executors as executors_module
+from engine.steps.attempts import Attempt
+from engine.steps.executors import Executors
+from engine.steps.guarded import Guarded, NoAttemptError
+from engine.steps.steps import LOOK_AFTER_SECONDS
 from statemachines import Call, Context, Described, Pipeline
 from statemachines.machine import compile_pipeline
 from statemachines.run import Status

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from engine.executions import StepResult
-from engine.going import AllGoing, Going, Results
-from engine.pulse import Pulse
+from engine.steps.executions import StepResult
+from engine.steps.going import AllGoing, Going, Results
+from engine.steps.pulse import Pulse
 from engine.store.values import BegunExecution
 
 

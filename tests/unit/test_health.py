@@ -13,7 +13,6 @@ import aiohttp
 import pytest
 
 from connectors.source import Partition
-from engine.claims import Claim
 from engine.engine import Engine
 from engine.errors import UsageError
 from engine.health import Answers, HealthServer
@@ -21,6 +20,7 @@ from engine.observing import Silent
 from engine.outside import TURN_SECONDS_MAX, Outside
 from engine.parts import Parts
 from engine.relay import Relay
+from engine.session.claims import Claim
 from tests.fakes.source import FakeMembership, FakeReader, FakeSource
 
 LOOPBACK = "127.0.0.1"

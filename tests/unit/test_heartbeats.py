@@ -12,9 +12,9 @@ from pydantic import BaseModel
 
 from connectors.executor import Ended, Work
 from connectors.functions import FunctionExecutor
-from engine.attempts import Attempt
 from engine.limits import EngineLimits
-from engine.pulse import Pulse
+from engine.steps.attempts import Attempt
+from engine.steps.pulse import Pulse
 from statemachines import Call, Context, Pipeline
 from statemachines.call import read_progress
 from statemachines.limits import PROGRESS_BYTES_MAX

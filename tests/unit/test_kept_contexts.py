@@ -10,10 +10,10 @@ from pydantic import Field
 
 from connectors.encode import STRUCTURED_HEADERS, encode_structured
 from connectors.source import Partition, RawRecord
-from engine.claims import Claim, Slice
-from engine.committer import Committer
 from engine.observing import Silent
 from engine.routing import Loaded, make_routes
+from engine.session.claims import Claim, Slice
+from engine.session.committer import Committer
 from statemachines import Context, Pipeline
 from statemachines.handlers import read, write
 from statemachines.interpreter import step

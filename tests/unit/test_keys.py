@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from pydantic import AliasChoices, BaseModel, Field
 
 from connectors.source import RawRecord
-from engine.batch import Batch
+from engine.batch.batch import Batch
 from engine.routing import Loaded, TopicRoute, make_routes
 from engine.watchdog import find_handler
 from statemachines import Context, Event, Pipeline, Topic

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Union, assert_type, cast
 import pytest
 
 from connectors.executor import LostError
-from engine.executions import given_up
+from engine.steps.executions import given_up
 from statemachines import Call, Complete, Context, Done, Event, Later, Pipeline
 from statemachines.later import without_later
 from statemachines.machine import compile_pipeline

@@ -8,8 +8,8 @@ from typing import Any
 import orjson
 import pytest
 
-from engine.executions import note_executions
 from engine.routing import Loaded, make_routes
+from engine.steps.executions import note_executions
 from engine.store.limited import CLOCKS_APART, LimitedRoom
 from engine.store.values import Commit
 from statemachines import Limit

@@ -17,7 +17,7 @@ import pytest
 from connectors.executor import Ended, Running, Work
 from connectors.looping import BEAT, FORKED_CODE, NUMBER, SINCE
 from engine.awaiting import Watch
-from engine.executors import ByClass, Executors
+from engine.steps.executors import ByClass, Executors
 from statemachines import Call, Context, Pipeline
 from tests.simulated import in_virtual_time
 from tests.yard import Haul, Yard, YardExecutor

@@ -15,7 +15,7 @@ from prometheus_client import generate_latest
 from connectors.kafka.settings import KafkaSettings
 from connectors.source import Partition, RawRecord
 from engine.assembly import EngineSettings
-from engine.batch import Batch
+from engine.batch.batch import Batch
 from engine.dead_letters import DeadLetterTopic, Subject, make_dead_letter
 from engine.dispositions import Disposition
 from engine.metrics import CATALOGUE, Instrument, Metrics

@@ -10,7 +10,7 @@ import pytest
 
 from connectors.kafka.sink_batches import size_alone
 from connectors.source import RawRecord
-from engine.batch import Batch
+from engine.batch.batch import Batch
 from engine.outlet import BYTES_DEFAULT, KNOWN_SECONDS, UNKNOWN_SECONDS, Outlet, Room, Rooms
 from engine.routing import Loaded, make_routes
 from engine.store.values import Commit

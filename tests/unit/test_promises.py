@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from engine.homes import HOMES
-from engine.promises import Promises
+from engine.steps.promises import Promises
 from engine.store.values import AskedExecution, Commit
 from statemachines.run import Run, Status
 

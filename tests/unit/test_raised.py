@@ -12,14 +12,14 @@ import pytest
 
 from connectors.executor import Ended, LostError
 from engine.cli.logs import JsonLines, Lines
-from engine.executors import Executors
 from engine.limits import EngineLimits
-from engine.making import Making
-from engine.outcomes import Outcomes
-from engine.pulse import Pulse
 from engine.raised import KINDS_MAX, OTHERS, SELDOM_SECONDS, FailedAttempts, Seldom, Trace
 from engine.routing import Loaded, make_routes
-from engine.steps import Steps
+from engine.steps.executors import Executors
+from engine.steps.making import Making
+from engine.steps.outcomes import Outcomes
+from engine.steps.pulse import Pulse
+from engine.steps.steps import Steps
 from engine.store.values import BegunExecution
 from statemachines.handlers import ask
 from statemachines.machine import compile_pipeline

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from engine.breakers import Breakers
-from engine.crowded import CROWDED_SECONDS, Crowded
 from engine.limits import EngineLimits
-from engine.rooms import Place, Rooms, Taken
+from engine.steps.breakers import Breakers
+from engine.steps.crowded import CROWDED_SECONDS, Crowded
+from engine.steps.rooms import Place, Rooms, Taken
 from statemachines import Call, Context, Pipeline
 from statemachines.step import Step
 

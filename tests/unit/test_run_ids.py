@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from engine import run_ids
-from engine.run_ids import RUN_IDS_SECONDS_MAX, RunIds
+from engine.session import run_ids
+from engine.session.run_ids import RUN_IDS_SECONDS_MAX, RunIds
 
 BLOCK = 10
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from engine.executions import given_up
+from engine.steps.executions import given_up
 from statemachines.events import STEP_RETRIED, STEP_SKIPPED
 from statemachines.memory import Execution, Memory, Owed, read_memory, write_memory
 from statemachines.outcome import Ignored, Moved, Reason

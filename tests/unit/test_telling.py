@@ -11,10 +11,10 @@ import pytest
 
 from connectors.source import RawRecord
 from engine.cli.logs import JsonLines, Lines
+from engine.commands.telling import TOLD_MAX, tell_dead_letters
 from engine.dead_letters import DeadLetterTopic, Subject, make_dead_letter
 from engine.raised import Seldom
 from engine.store.values import DeadLetter
-from engine.telling import TOLD_MAX, tell_dead_letters
 from statemachines.outcome import Reason
 from statemachines.places import raised_by
 

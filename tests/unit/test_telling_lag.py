@@ -11,8 +11,8 @@ import pytest
 
 from connectors.source import Partition, SourceError, SourceUnreachableError
 from engine import telling_lag as module
-from engine.claims import Claim
 from engine.engine import Engine
+from engine.session.claims import Claim
 from engine.store.contract import StoreUnavailableError
 from engine.store.values import Applied
 from engine.telling_lag import Positions, Telling, applied_here, lag_group

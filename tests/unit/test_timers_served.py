@@ -8,12 +8,12 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
-from engine.backlog import Backlog
 from engine.limits import EngineLimits
 from engine.routing import Loaded, Route, make_routes
+from engine.session.backlog import Backlog
+from engine.session.timers import HANDED_MAX, Due, Timers
 from engine.store.contract import Store
 from engine.store.values import DueRun
-from engine.timers import HANDED_MAX, Due, Timers
 from statemachines.definition import Pipeline
 from statemachines.machine import compile_pipeline
 from tests.unit.machines import Account, Opened, open_account

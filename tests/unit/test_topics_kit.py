@@ -12,7 +12,7 @@ import pytest
 from connectors.content import written
 from connectors.source import RawRecord
 from connectors.testkit import Read, TopicCase, reading
-from engine.batch import Batch
+from engine.batch.batch import Batch
 from engine.routing import Loaded, make_routes
 from statemachines import Context, Event, OrderBy, Pipeline, Topic
 from statemachines.machine import compile_pipeline

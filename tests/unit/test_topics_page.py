@@ -16,7 +16,7 @@ import pytest
 import connectors
 from connectors.elements import ELEMENTS_MAX, INDEX_HEADER
 from connectors.source import RawRecord
-from engine.batch import Batch
+from engine.batch.batch import Batch
 from engine.routing import Loaded, make_routes
 from engine.store.values import IgnoredRange
 from statemachines.machine import compile_pipeline

@@ -12,7 +12,7 @@ import pytest
 from connectors.decode import decode_each
 from connectors.decoded import Decoded
 from connectors.source import RawRecord
-from engine.batch import Batch
+from engine.batch.batch import Batch
 from engine.routing import Loaded, TopicRoute, make_routes
 from statemachines import Context, Event, Pipeline, Topic
 from statemachines.canonical import canonical_bytes

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import pytest
 from pydantic import Field, field_serializer
 
-from engine.untouched import is_plain
+from engine.steps.untouched import is_plain
 from statemachines import Call, Context, Event, Pipeline
 from statemachines.machine import compile_pipeline
 from tests.feeding import event

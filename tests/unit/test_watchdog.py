@@ -12,9 +12,9 @@ from pydantic import field_validator
 
 from connectors.executor import Work
 from connectors.source import RawRecord
-from engine.batch import Batch
-from engine.executors import Executors
+from engine.batch.batch import Batch
 from engine.routing import Loaded, make_routes
+from engine.steps.executors import Executors
 from engine.watchdog import Patience, find_handler, find_in_step
 from statemachines.context import Context
 from statemachines.definition import Pipeline, Topic

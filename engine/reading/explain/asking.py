@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 from connectors.decode import Decoded, decode
 from connectors.source import RawRecord
+from engine.commands.operators import operators_source
 from engine.envelope import decode_envelope, decode_headers
 from engine.errors import UsageError
-from engine.operators import operators_source
 from engine.reading.catalog import SQL, Catalog, load_catalog
 from engine.reading.dropped import dropped_told
 from engine.reading.explain.answers import Answer, Change, Explanation, Origin, Sender

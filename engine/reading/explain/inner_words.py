@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from engine.command_words import resume_command
+from engine.commands.words import resume_command
 from engine.reading.asked import Deferral
 from engine.reading.due import DueView
 from engine.reading.explain.answers import Origin, Sender, Tried

@@ -8,7 +8,7 @@ from datetime import datetime
 
 import orjson
 
-from engine.command_words import handler_cure, letter_cure, map_command, resume_command, run_command
+from engine.commands.words import handler_cure, letter_cure, map_command, resume_command, run_command
 from engine.dispositions import Disposition
 from engine.log import PIPELINE_PAUSED, Kind
 from engine.reading.explain.answers import Tried

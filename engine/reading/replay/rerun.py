@@ -17,15 +17,15 @@ from typing import Any
 
 from connectors.decode import Decoded, Unreadable, decode
 from connectors.source import RawRecord
-from engine.arrival import Arrival
-from engine.batch import Batch
-from engine.by_itself import OF_INSIDE, STRIKES_MAX
+from engine.batch.arrival import Arrival
+from engine.batch.batch import Batch
+from engine.batch.by_itself import OF_INSIDE, STRIKES_MAX
+from engine.batch.identity import identity_of
+from engine.batch.inside import inner_arrival
+from engine.commands.mapping import renames_in
 from engine.dead_letters import DeadLetterTopic
 from engine.envelope import decode_envelope
-from engine.identity import identity_of
-from engine.inside import inner_arrival
 from engine.log import CONSUMED, HOLDS, Kind, LogRow, digest_number, digest_of, pack, unpack, with_hash
-from engine.mapping import renames_in
 from engine.reading.asked import deferral_in
 from engine.reading.catalog import Catalog
 from engine.reading.replay.report import Difference, HoldReason, Mismatch

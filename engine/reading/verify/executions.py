@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from engine.executions import open_executions
 from engine.reading.catalog import Catalog
 from engine.reading.verify.chains import named
 from engine.reading.verify.report import Finding
+from engine.steps.executions import open_executions
 from statemachines.durations import told_time
 from statemachines.memory import Execution, time_of
 from statemachines.run import Run

@@ -1,0 +1,1 @@
+"""What comes by the inbox: what operators, clients and other runs ask for."""

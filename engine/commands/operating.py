@@ -1,0 +1,317 @@
+"""What operators ask of runs, by pipeline and key, taken up out of the inbox as events along the one road.
+
+``send``     an event, as if from a topic
+``pause``    hold the run: what comes for it waits, and nothing of it falls due
+``resume``   lift that hold; what waited goes on
+``cancel``   end the run, or have it go where its pipeline says, whatever holds it
+``pause_pipeline``, ``resume_pipeline``   the same for all its runs, and those to come (``engine.batch.pausing``)
+``retry``, ``skip``, ``resolve``   what is to become of a run that a failed step holds (``engine.commands.unsticking``)
+``map``      have a run follow another definition, in place of one that is not loaded (``engine.commands.mapping``)
+``complete`` and ``fail``  say how a step ended that goes on outside (``engine.steps.completing``)
+
+What became of each is kept beside what it did, in the same transaction (``Operation``): whoever asked reads it there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from engine.batch.arrival import Arrival
+from engine.batch.batch import Batch
+from engine.batch.settling import WAITING_EVENTS_MAX
+from engine.batch.waiting import with_deferred
+from engine.commands.answering import NOT_LOADED, Answer, Asked, held_by, not_running, told
+from engine.commands.draining import Draining, write_row
+from engine.commands.mapping import MappingRuns
+from engine.commands.operators import cancellation, command_id, operators_arrival
+from engine.commands.unsticking import STUCK_WHATS, Unsticking
+from engine.commands.words import resume_command, run_command
+from engine.limits import EngineLimits
+from engine.log import PIPELINE_PAUSED, Kind
+from engine.routing import Route, TopicRoute
+from engine.session.committer import Committer
+from engine.steps.completing import Completing, is_of_run
+from engine.store.contract import Store
+from engine.store.values import Command, Hold, Operation, Pause, Release
+from statemachines.durations import told_time
+from statemachines.effects import COMPLETES
+from statemachines.memory import read_memory
+from statemachines.outcome import Reason, Refused
+from statemachines.run import Run, Status
+from statemachines.undoing import places
+
+PIPELINE_WHATS = frozenset({"pause_pipeline", "resume_pipeline"})
+WHATS = frozenset({"send", "pause", "resume", "cancel", "map"}) | STUCK_WHATS | PIPELINE_WHATS | COMPLETES
+
+
+class Operating:
+    """Does them."""
+
+    def __init__(
+        self,
+        store: Store,
+        topics: Mapping[str, TopicRoute],
+        routes: Mapping[int, Route],
+        committer: Committer,
+        draining: Draining,
+        limits: EngineLimits,
+    ) -> None:
+        self._store = store
+        self._limits = limits
+        self._unheard_of: dict[int, float] = {}
+        """Commands that wait for their tokens to be heard of, and since when."""
+        self._topics = topics
+        self._routes = routes
+        self._committer = committer
+        self._draining = draining
+        self._unsticking = Unsticking(committer, draining)
+        self._mapping = MappingRuns(store, draining)
+        self._completing = Completing(store, routes, committer)
+
+    async def take(self, command: Command, batch: Batch, events_max: int) -> int:
+        """Have a batch do what a command asks, with so many events that waited; returns how many it took."""
+        if command.command in COMPLETES:
+            await self.complete([command], batch)
+            return 0
+        body: dict[str, Any] = orjson.loads(command.body)
+        route, key = self._routes[command.pipeline or 0], str(body["key"])
+        run: Run | None = None
+        if command.command == "send" and "as_of" not in body:
+            answer = await self._send(command, body, batch)
+        elif command.command in PIPELINE_WHATS:
+            answer = await self._of_pipeline(command, route, batch)
+        elif (run := await self._run_of(route, key)) is None:
+            answer = Answer(done=False, sentence=f"{route.name} has no run with the key {key!r}.")
+        elif [run.generation, run.sequence][: len(as_of := body.get("as_of", ()))] != [*as_of]:
+            # It was chosen by what it was then: by its generation, and where its rows matter by those.
+            name = Asked(command, route, run, batch, events_max).name
+            answer = Answer(done=False, sentence=f"{name} has moved since it was chosen. Choose again.")
+        elif command.command == "send":
+            answer = await self._send(command, body, batch)
+        elif command.command in STUCK_WHATS or command.command == "map":
+            hold = await self._hold(run) if run.held else None
+            does = self._mapping.do if command.command == "map" else self._unsticking.do
+            answer = await does(Asked(command, route, run, batch, events_max), hold)
+        else:
+            do = {"pause": self._pause, "resume": self._resume, "cancel": self._cancel}[command.command]
+            answer = await do(Asked(command, route, run, batch, events_max))
+        _note(command, body, run, batch, answer)
+        return answer.offered
+
+    async def complete(self, commands: Sequence[Command], batch: Batch) -> None:
+        """Have a batch complete steps that go on outside, of a run each."""
+        bodies: list[dict[str, Any]] = [orjson.loads(command.body) for command in commands]
+        places = [
+            (command.pipeline or 0, str(body["key"])) for command, body in zip(commands, bodies, strict=True)
+        ]
+        runs = {
+            (number, run.key): run
+            for number in {number for number, _ in places}
+            for run in await self._load(self._routes[number], [key for one, key in places if one == number])
+        }
+        tokens = await self._store.find_tokens([body["token"] for body in bodies])
+        await self._committer.learn_strikes([])
+        await self._committer.have_ids(sum(1 + len(run.deferred) for run in runs.values()))
+        for command, body, place in zip(commands, bodies, places, strict=True):
+            route, run = self._routes[place[0]], runs.get(place)
+            became = await self._completing.take(command, body, route, run, tokens.get(body["token"]), batch)
+            _note(command, body, run, batch, Answer(became.done, became.sentence, event_id=became.event_id))
+        batch.rest()
+
+    async def but_unheard_of(self, commands: Sequence[Command]) -> list[Command]:
+        """These, without those by which runs complete what they have not heard of yet as going on outside.
+
+        They wait for that, but not for ever: the event may come before the engine's commit, and it may be a mistake.
+        """
+        bodies = {one.id: orjson.loads(one.body) for one in commands if one.command in COMPLETES}
+        tokens = {number: body["token"] for number, body in bodies.items() if is_of_run(body)}
+        if not tokens:
+            self._unheard_of = {}
+            return [*commands]
+        known, now = await self._store.find_tokens([*tokens.values()]), time.monotonic()
+        since = {
+            number: self._unheard_of.get(number, now)
+            for number, token in tokens.items()
+            if token not in known
+        }
+        waits = {number for number, at in since.items() if now - at < self._limits.inbox_token_seconds}
+        self._unheard_of = {number: since[number] for number in waits}
+        return [one for one in commands if one.id not in waits]
+
+    def refuse(self, command: Command, batch: Batch, error: str) -> None:
+        """Say of what the store does not take that it is not done; of an event, by a dead letter."""
+        body: dict[str, Any] = orjson.loads(command.body)
+        answer = Answer(
+            done=False, sentence="The store does not take what it does, as the engine's log says."
+        )
+        if command.command == "send":
+            arrival = self._arrival(command, body)
+            refused = Refused(Reason.REFUSED_BY_STORE, error, holds=False)
+            batch.refuse(arrival, None, refused, batch.commit.at, None)
+            answer = answer._replace(event_id=body["event_id"])
+        _note(command, body, None, batch, answer)
+
+    async def _send(self, command: Command, body: dict[str, Any], batch: Batch) -> Answer:
+        arrival = self._arrival(command, body)
+        route, event_type = arrival.route, arrival.decoded.envelope.type
+        refused: Refused | None = None
+        if event_type in route.events:
+            await self._committer.learn_strikes([])
+            await self._committer.load(batch, [arrival], 1)
+            goes_on, refused = batch.look_ahead(arrival)
+            if goes_on and body.get("begins"):
+                return Answer(done=False, sentence=_goes_on(route.name, route.cache[arrival.key]))
+        else:
+            error = f"{route.name} knows no type {event_type!r}; {command.who} has sent the event"
+            refused = Refused(Reason.UNKNOWN_TYPE, error, holds=False)
+        if refused is None:
+            batch.meet([arrival])
+            batch.rest()
+        else:
+            batch.settle(arrival, route.cache.get(arrival.key), refused, batch.commit.at, None)
+        if (batch.commit.at - command.at).total_seconds() <= (body.get("waits") or 0):
+            _tell_sender(arrival, batch)
+        return Answer(done=True, sentence="", event_id=body["event_id"])
+
+    async def _of_pipeline(self, command: Command, route: Route, batch: Batch) -> Answer:
+        await self._committer.learn_pauses()
+        pause, name = self._committer.paused.get(route.pipeline), route.name
+        if command.command == "pause_pipeline":
+            if pause is not None:
+                said = f"{name} is paused already: by {pause.who} at {told_time(pause.at)}, {pause.why}."
+                return Answer(done=True, sentence=said)
+            batch.commit.paused.append(
+                Pause(route.pipeline, command.id, command.who, command.why, batch.commit.at)
+            )
+            said = (
+                f"{name} is paused: what comes for its runs waits, of which at most {WAITING_EVENTS_MAX:,} events of "
+                f"one run may, no timer fires and no step begins. To let it go on: {resume_command(name)}."
+            )
+            return Answer(done=True, sentence=said)
+        if pause is None:
+            return Answer(done=True, sentence=f"{name} is not paused: nothing was to be done.")
+        batch.commit.resumed.append(pause)
+        batch.commit.released.append(Release(route.pipeline, 0, command.who, command.why))
+        return Answer(
+            done=True, sentence=f"{name} goes on; runs for which something has waited, one after the other."
+        )
+
+    async def _pause(self, asked: Asked) -> Answer:
+        name, run = asked.name, asked.run
+        if run.status != Status.RUNNING:
+            return Answer(done=False, sentence=not_running(asked))
+        if run.held:
+            hold = await self._hold(run)
+            if hold.kind != Kind.PAUSED:
+                return Answer(done=False, sentence=f"{name} is not paused: {held_by(asked, hold)}")
+            # What its pipeline was paused for is about to be over.
+            if hold.type != PIPELINE_PAUSED:
+                sentence = f"{name} is paused already: {told(hold)} (row {run.held})."
+                return Answer(done=True, sentence=sentence)
+        write_row(asked.command, "pointsman.pause", asked.route, run, asked.batch, Kind.PAUSED)
+        sentence = (
+            f"{name} is paused (row {run.sequence + 1}): what comes for it waits, and its timers do not fire. To let "
+            f"it go on: {run_command('resume', asked.route.name, run.key)}."
+        )
+        return Answer(done=True, sentence=sentence)
+
+    async def _resume(self, asked: Asked) -> Answer:
+        name, run, route = asked.name, asked.run, asked.route
+        if not run.held:
+            if run.status != Status.RUNNING:
+                return Answer(done=False, sentence=not_running(asked))
+            return Answer(done=True, sentence=f"{name} is not paused: nothing was to be done.")
+        hold = await self._hold(run)
+        if hold.kind != Kind.PAUSED:
+            return Answer(done=False, sentence=f"{name} is not paused: {held_by(asked, hold)}")
+        if run.status == Status.RUNNING and run.definition not in route.machines:
+            return Answer(done=False, sentence=f"{name} stays paused: {NOT_LOADED}")
+        write_row(asked.command, "pointsman.resume", route, run, asked.batch)
+        offered = await self._draining.go_on(asked.command, route, run.key, asked.batch, asked.events_max)
+        waited = f"; {run.behind} events had waited" if run.behind else ""
+        return Answer(True, f"{name} goes on (row {run.sequence + 1}){waited}.", offered)
+
+    async def _cancel(self, asked: Asked) -> Answer:
+        name, run, route, batch = asked.name, asked.run, asked.route, asked.batch
+        if run.has_ended:
+            row = await self._store.cancellation_of(run.id)
+            cancelled = "" if row is None else f" It was cancelled {told(row)}."
+            was = row is not None or run.status == Status.CANCELLED
+            return Answer(was, f"{not_running(asked)}{cancelled}")
+        if run.status != Status.RUNNING:
+            return Answer(done=False, sentence=not_running(asked))
+        if run.definition not in route.machines:
+            return Answer(done=False, sentence=f"{name} is not cancelled: {NOT_LOADED}")
+        if "" in places(read_memory(run.memory)):
+            return Answer(done=True, sentence=f"{name} is being undone already, and nothing cuts that short.")
+        await self._committer.learn_strikes([])
+        batch.cancel(operators_arrival(route, run.key, cancellation(asked.command, route), asked.command.at))
+        batch.rest()
+        offered = await self._draining.go_on(asked.command, route, run.key, batch, asked.events_max)
+        return Answer(*_cancelled(asked), offered, command_id(asked.command))
+
+    async def _run_of(self, route: Route, key: str) -> Run | None:
+        """The run as the store has it now, in the cache: what is answered rests on it."""
+        return next(iter(await self._load(route, [key])), None)
+
+    async def _load(self, route: Route, keys: Sequence[str]) -> Sequence[Run]:
+        found = await self._store.load_runs(route.pipeline, keys)
+        runs = await with_deferred(route, found, self._store, self._topics)
+        for run in runs:
+            route.cache[run.key] = run
+        return runs
+
+    async def _hold(self, run: Run) -> Hold:
+        hold = await self._store.hold_of(run.id, run.held)
+        assert hold is not None, "a run is held by a row of its log"
+        return hold
+
+    def _arrival(self, command: Command, body: dict[str, Any]) -> Arrival:
+        return operators_arrival(self._routes[command.pipeline or 0], body["key"], body["event"], command.at)
+
+
+def _goes_on(pipeline: str, run: Run) -> str:
+    """Why an event that is to begin a run does nothing."""
+    held = f", held since row {run.held}" if run.held else ""
+    where = f"in {' '.join(run.states)} (row {run.sequence}{held})"
+    return f"The run {run.key!r} of {pipeline} goes on already, {where}. Nothing was sent."
+
+
+def _tell_sender(arrival: Arrival, batch: Batch) -> None:
+    """End the dead letter of an event that was refused and holds nothing: who waits for the answer decides."""
+    letters, event_id = batch.commit.dead_letters, arrival.decoded.envelope.id
+    for number, letter in enumerate(letters):
+        if letter.event_id == event_id and letter.position is None and letter.sequence is None:
+            letters[number] = letter._replace(status="dropped", who="engine", why="its sender was told")
+
+
+def _cancelled(asked: Asked) -> tuple[bool, str]:
+    """Whether a run is cancelled by now, and what became of it, before what had waited."""
+    event_id = command_id(asked.command)
+    for letter in asked.batch.commit.dead_letters:
+        if letter.event_id == event_id:
+            return False, f"{asked.name} is not cancelled ({letter.reason}): {letter.error}"
+    return True, f"{asked.name} is cancelled (row {asked.run.sequence + 1})."
+
+
+def _note(command: Command, body: dict[str, Any], run: Run | None, batch: Batch, answer: Answer) -> None:
+    batch.commit.operations.append(
+        Operation(
+            command=command.id,
+            pipeline=command.pipeline or 0,
+            key=body["key"],
+            what=command.command,
+            event_id=answer.event_id,
+            run=None if run is None else run.id,
+            done=answer.done,
+            answer=answer.sentence,
+            who=command.who,
+            why=command.why,
+            asked=command.at,
+            at=batch.commit.at,
+        )
+    )

@@ -1,0 +1,1 @@
+"""The steps of runs: their attempts in one engine, and what became of them until it is durable."""

@@ -1,0 +1,126 @@
+"""Attempts that begin with the commit that asks for them: their rows have a holder from the first.
+
+So an attempt costs no statement of its own, and nobody looks for it. Only who has room promises it, and only where
+nobody waits for that room: what waits is begun in order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, MutableMapping
+
+from engine.homes import home_of
+from engine.steps.rooms import Place
+from engine.store.values import Commit, Promised
+
+
+class Promises:
+    """Those of one engine: at most one commit has some, which is the one in flight."""
+
+    def __init__(self) -> None:
+        self.made: list[Promised] = []
+        """Of the commit in flight."""
+        self._are_withheld = False
+        self._is_clear = asyncio.Event()
+        self._is_clear.set()
+        self.looked_for: Mapping[Place, int] = {}
+        """What a look that goes on may find."""
+        self._looks = False
+        self._nobody_waits: set[Place] = set()
+        """Steps of which the last look found all."""
+        self._asked_meanwhile: set[Place] = set()
+
+    def forget(self) -> None:
+        """Know nothing: of other homes others wait, and another connection has no commit in flight."""
+        self._nobody_waits.clear()
+        self._let_go()
+        self.looked_for, self._looks = {}, False
+
+    def is_settled(self, place: Place) -> bool:
+        """Whether nobody waits for this step, as far as it is known."""
+        return place in self._nobody_waits
+
+    def look(self, rooms: Mapping[Place, int]) -> None:
+        """It is looked who waits, for so many at most."""
+        self.looked_for, self._looks = rooms, True
+        self._asked_meanwhile.clear()
+
+    def found(self, many: Mapping[Place, int], places: Iterable[Place]) -> None:
+        """So many were found of these ``places``; there may be more where there was no more room."""
+        rooms, self.looked_for, self._looks = self.looked_for, {}, False
+        for place in places:
+            if many.get(place, 0) < rooms.get(place, 0) and place not in self._asked_meanwhile:
+                self._nobody_waits.add(place)
+            else:
+                self._nobody_waits.discard(place)
+
+    def promise(
+        self,
+        commit: Commit,
+        rooms: MutableMapping[Place, int],
+        homes: Collection[int],
+        definitions: Collection[int],
+    ) -> None:
+        """Have begin what there is room for, of what a commit asks for.
+
+        ``kept`` or ``broken`` tells how that came out.
+        """
+        if self._are_withheld:
+            return
+        left = []
+        for asked in commit.executions_asked:
+            place, run = (asked.pipeline, asked.step), commit.asking.get(asked.run)
+            if (
+                rooms.get(place, 0) > 0
+                and place in self._nobody_waits
+                and run is not None
+                and asked.is_first
+                and asked.sequence == run.sequence
+                and not run.held
+                and run.definition in definitions
+                and home_of(asked.key) in homes
+            ):
+                rooms[place] -= 1
+                commit.promised.append(Promised(asked, run))
+            else:
+                left.append(asked)
+        commit.executions_asked[:] = left
+        if commit.promised:
+            self.made = commit.promised
+            self._is_clear.clear()
+
+    def kept(self, commit: Commit) -> None:
+        """A commit is durable."""
+        self._let_go()
+        for asked in commit.executions_asked:
+            place = asked.pipeline, asked.step
+            self._nobody_waits.discard(place)
+            if self._looks:
+                self._asked_meanwhile.add(place)
+
+    def broken(self) -> None:
+        """The commit in flight came to nothing."""
+        self._let_go()
+
+    @contextlib.asynccontextmanager
+    async def withheld(self) -> AsyncIterator[None]:
+        """None are made meanwhile, and none are in flight."""
+        self._are_withheld = True
+        try:
+            await self._is_clear.wait()
+            yield
+        finally:
+            self._are_withheld = False
+
+    def _let_go(self) -> None:
+        self.made = []
+        self._is_clear.set()
+
+    @property
+    def places(self) -> Counter[Place]:
+        """What takes room by them, and by a look that goes on."""
+        taken = Counter((one.asked.pipeline, one.asked.step) for one in self.made)
+        taken.update(self.looked_for)
+        return taken

@@ -46,7 +46,8 @@ from engine.session.session import Session
 from engine.steps.executors import ByClass, Executors
 from engine.store.contract import Store, StoreUnavailableError
 from statemachines.machine import Machine
-from tests.fakes.store import CLUSTER, FakeStore, Tables
+from tests.fakes.store import FakeStore
+from tests.fakes.tables import CLUSTER, Tables
 
 T = TypeVar("T")
 

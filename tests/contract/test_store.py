@@ -27,7 +27,8 @@ from engine.store.values import (
     PositionMove,
 )
 from statemachines.run import Run
-from tests.fakes.store import FakeStore, Tables
+from tests.fakes.store import FakeStore
+from tests.fakes.tables import Tables
 from tests.services import Database, execute
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)

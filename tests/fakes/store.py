@@ -2,100 +2,41 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 
 import orjson
 
 from connectors.source import Partition
 from engine.homes import home_of
-from engine.limits import SILENT_SECONDS
 from engine.log import PIPELINE_PAUSED, Kind, LogRow, unpack
 from engine.store.contract import TOKENS_KEPT, LostPositionsError, LostRunsError, RefusedByStoreError
-from engine.store.limited import LimitedRoom
 from engine.store.values import (
     Applied,
-    BegunExecution,
     Command,
     Commit,
-    DeadLetter,
     DeferredRow,
     DueRun,
     Hold,
-    Noted,
     Operation,
     Origin,
     Pause,
     Position,
-    Progress,
     Release,
     StoredDeadLetter,
-    Token,
     WaitingEvent,
 )
 from engine.store.writing import RELEASED_AT_ONCE_MAX
 from statemachines.following import wakes_at
 from statemachines.memory import time_of
 from statemachines.run import Run, Status
-from statemachines.search import Attributes
-from tests.fakes.executions import Executions, Waiting, as_begun
-
-CLUSTER = "c"
-"""The cluster of all positions here."""
+from tests.fakes.executing import FakeExecuting
+from tests.fakes.tables import CLUSTER, Place, Tables
 
 
-@dataclass(slots=True)
-class Place:
-    """A row of positions."""
-
-    id: int
-    position: int
-    epoch: int = 0
-    record_time: int = 0
-
-
-@dataclass(slots=True)
-class Tables:
-    """What all stores on one database share."""
-
-    pipelines: dict[str, int] = field(default_factory=dict)
-    definitions: dict[tuple[int, int, bytes, bytes], int] = field(default_factory=dict)
-    places: dict[Partition, Place] = field(default_factory=dict)
-    runs: dict[int, tuple[int, Run]] = field(default_factory=dict)
-    rows: dict[tuple[int, int], LogRow] = field(default_factory=dict)
-    taken_ids: set[tuple[int, int]] = field(default_factory=set)
-    waiting: dict[tuple[int, int], tuple[int, datetime | None]] = field(default_factory=dict)
-    waiting_ids: dict[tuple[int, int], int] = field(default_factory=dict)
-    """Digests of source and id of those that wait and are known by business keys."""
-    letters: dict[int, tuple[DeadLetter, str]] = field(default_factory=dict)
-    noted: list[Noted] = field(default_factory=list)
-    operations: list[Operation] = field(default_factory=list)
-    inbox: dict[int, Command] = field(default_factory=dict)
-    commands: int = 0
-    """The number of the last command that was put into the inbox."""
-    attributes: dict[int, Attributes] = field(default_factory=dict)
-    """Empty ones, too."""
-    executions: Executions = field(default_factory=Executions)
-    pauses: dict[int, Pause] = field(default_factory=dict)
-    """By pipeline."""
-    next_run: int = 1
-    ticket: int = 0
-
-    def copied(self) -> Tables:
-        """As they are now, whatever is written to them from then on."""
-        copied = copy.copy(self)
-        for name in Tables.__slots__:
-            setattr(copied, name, copy.copy(getattr(self, name)))
-        copied.places = {partition: copy.copy(one) for partition, one in self.places.items()}
-        copied.executions = self.executions.copied()
-        return copied
-
-
-class FakeStore:
+class FakeStore(FakeExecuting):
     """One engine's view of ``tables``; locks are not needed, since nothing here awaits."""
 
     def __init__(self, tables: Tables, clock: Callable[[], float] = time.monotonic) -> None:
@@ -205,151 +146,6 @@ class FakeStore:
         ends = [one[-1].wake_at for one in looked_at if len(one) == (each or limit)]
         told = sorted(itertools.chain(*looked_at), key=lambda one: one.wake_at)
         return [one for one in told if not ends or one.wake_at <= min(ends)][:limit]
-
-    async def begin_executions(
-        self,
-        rooms: Mapping[tuple[int, str], int],
-        until: datetime,
-        homes: Sequence[int],
-        definitions: Sequence[int],
-        but: Sequence[int],
-        holder: int,
-    ) -> list[BegunExecution]:
-        begun = self.tables.executions.begin(rooms, until, homes, but, holder, self._are_loaded(definitions))
-        return [self._begun(one, self._input_of(one), self._made_of(one)) for one in begun]
-
-    def _are_loaded(self, definitions: Sequence[int]) -> Callable[[int], bool]:
-        def is_loaded(run: int) -> bool:
-            found = self.tables.runs[run][1]
-            return found.definition in definitions and not found.held
-
-        return is_loaded
-
-    async def begin_limited(
-        self,
-        rooms: Sequence[LimitedRoom],
-        until: datetime,
-        homes: Sequence[int],
-        definitions: Sequence[int],
-        but: Sequence[int],
-        holder: int,
-    ) -> list[BegunExecution]:
-        since = self._clock() - SILENT_SECONDS
-        asked = rooms, until, homes, but, holder, since, self._are_loaded(definitions), self._counts
-        begun = self.tables.executions.begin_limited(*asked)
-        return [self._begun(one, self._input_of(one), self._made_of(one)) for one in begun]
-
-    def _counts(self, one: Waiting) -> bool:
-        held = self.tables.runs[one.asked.run][1].held
-        return not held or self.tables.executions.is_there(one.holder, self._clock() - SILENT_SECONDS)
-
-    async def limit_waiting(self, steps: Sequence[tuple[int, str]]) -> None:
-        self.tables.executions.limit_waiting(steps)
-
-    async def keep_places(self, holder: int, going: Collection[int]) -> None:
-        self.tables.executions.keep_places(holder, going)
-
-    async def begin_untried(
-        self,
-        overdue: Mapping[tuple[int, str], datetime],
-        until: datetime,
-        homes: Sequence[int],
-        definitions: Sequence[int],
-        but: Sequence[int],
-        holder: int,
-        limit: int,
-    ) -> list[BegunExecution]:
-        completed = {
-            (one.pipeline, orjson.loads(one.body).get("token"))
-            for one in self.tables.inbox.values()
-            if one.command in ("complete", "fail")
-        }
-        asked = overdue, until, homes, but, holder, limit, self._are_loaded(definitions), completed
-        return [self._begun(one, b"") for one in self.tables.executions.begin_untried(*asked)]
-
-    async def note_progress(self, holder: int, notes: Sequence[Progress]) -> None:
-        self.tables.executions.note_progress(holder, notes)
-
-    async def put_back(self, holder: int, but: Sequence[int]) -> None:
-        for one in self.tables.executions.rows.values():
-            if one.holder == holder and one.id not in but:
-                has_begun = one.asked.attempt > 1 or one.asked.token
-                one.holder, one.began = None, one.began if has_begun else None
-
-    async def put_held_back(self, holder: int, but: Sequence[int]) -> None:
-        for one in self.tables.executions.rows.values():
-            if one.holder == holder and one.id not in but and self.tables.runs[one.asked.run][1].held:
-                one.holder = None
-
-    async def begun_by_others(
-        self,
-        homes: Sequence[int],
-        pipelines: Sequence[int],
-        definitions: Sequence[int],
-        but: Sequence[int],
-        silent_seconds: float,
-        limit: int,
-    ) -> list[BegunExecution]:
-        found = self.tables.executions.lost(homes, pipelines, but, self._clock() - silent_seconds)
-        lost = [self._begun(one, b"") for one in found if not self.tables.runs[one.asked.run][1].held]
-        return [one for one in lost if one.definition in definitions][:limit]
-
-    async def take_executions(
-        self, numbers: Sequence[int], holder: int, silent_seconds: float
-    ) -> list[BegunExecution]:
-        taken = self.tables.executions.take(numbers, holder, self._clock() - silent_seconds)
-        return [self._begun(one, self._input_of(one), self._made_of(one)) for one in taken]
-
-    def _begun(self, one: Waiting, input: bytes, made: bytes | None = None) -> BegunExecution:
-        return as_begun(one, self.tables.runs[one.asked.run][1], input, made)
-
-    def _made_of(self, one: Waiting) -> bytes | None:
-        return self.tables.rows[one.asked.run, one.asked.made].payload if one.asked.made else None
-
-    def _input_of(self, one: Waiting) -> bytes:
-        asked, rows = one.asked, self.tables.rows
-        contexts = (rows[asked.run, number].context for number in range(asked.sequence, 0, -1))
-        return next(context for context in contexts if context)
-
-    async def hold(self, holder: int, instance: str | None, breakers: bytes = b"") -> None:
-        del breakers
-        self.tables.executions.hold(holder, instance, self._clock())
-
-    async def let_go(self, holder: int) -> None:
-        self.tables.executions.let_go(holder)
-
-    async def told_results(self, asked: Sequence[tuple[int, int, str]]) -> set[int]:
-        told = {(run, row.event_id) for (run, _), row in self.tables.rows.items()}
-        elsewhere = {one.event_id for one in self.tables.noted}
-        elsewhere |= {letter.event_id for letter, _ in self.tables.letters.values() if letter.event_id}
-        return {number for number, run, event_id in asked if (run, event_id) in told or event_id in elsewhere}
-
-    async def executions_there(self, numbers: Sequence[int]) -> dict[int, bool]:
-        rows = self.tables.executions.rows.values()
-        return {one.id: one.asked.stopping for one in rows if one.id in numbers}
-
-    async def said_last(self, asked: Sequence[tuple[int, str]]) -> list[str]:
-        rows = sorted(self.tables.rows.items())
-        return [
-            next(
-                (
-                    row.type
-                    for (number, _), row in reversed(rows)
-                    if number == run and row.event_id.startswith(f"{key}/")
-                ),
-                "",
-            )
-            for run, key in asked
-        ]
-
-    async def has_executions(self, pipelines: Sequence[int], definitions: Sequence[int]) -> bool:
-        waiting = [one.asked for one in self.tables.executions.rows.values() if not one.asked.token]
-        runs = [self.tables.runs[one.run][1] for one in waiting if one.pipeline in pipelines]
-        return any(not run.held and run.definition in definitions for run in runs)
-
-    async def find_tokens(self, tokens: Sequence[str]) -> dict[str, Token]:
-        known = self.tables.executions.tokens
-        return {token: known[token] for token in tokens if token in known}
 
     async def applied(self, topics: Iterable[str]) -> dict[Partition, Applied]:
         wanted = set(topics)

@@ -18,7 +18,8 @@ from engine.session import backlog as module
 from engine.session.backlog import Backlog
 from statemachines.machine import compile_pipeline
 from tests.fakes.source import FakeReader, FakeSource
-from tests.fakes.store import FakeStore, Place, Tables
+from tests.fakes.store import FakeStore
+from tests.fakes.tables import Place, Tables
 from tests.journey import TOPIC, journey_pipeline
 
 DUE = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)

@@ -29,7 +29,8 @@ from tests.chaos.parcels import PARCELS, parcel
 from tests.chaos.script import EVENT_HEADERS
 from tests.chaos.slots import until
 from tests.fakes.source import FakeMembership, FakeReader, FakeSource
-from tests.fakes.store import FakeStore, Tables
+from tests.fakes.store import FakeStore
+from tests.fakes.tables import Tables
 
 PLACE = Partition(PARCELS, 0)
 SECONDS = 60.0

@@ -21,7 +21,8 @@ from statemachines.limits import KEPT_BYTES_MAX, KEPT_CONTEXTS_MAX, KEPT_PAUSE_C
 from statemachines.machine import Machine, compile_pipeline
 from statemachines.outcome import Moved
 from statemachines.run import Run
-from tests.fakes.store import FakeStore, Tables
+from tests.fakes.store import FakeStore
+from tests.fakes.tables import Tables
 from tests.hoarder import TOPIC, Book, hoarder, spoil
 from tests.unit.machines import Noted, Opened, begun, occurrence
 

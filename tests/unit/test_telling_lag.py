@@ -16,7 +16,8 @@ from engine.session.claims import Claim
 from engine.store.contract import StoreUnavailableError
 from engine.store.values import Applied
 from engine.telling_lag import Positions, Telling, applied_here, lag_group
-from tests.fakes.store import FakeStore, Tables
+from tests.fakes.store import FakeStore
+from tests.fakes.tables import Tables
 
 ORDERS, OTHERS = Partition("orders", 0), Partition("orders", 1)
 

@@ -383,12 +383,10 @@ class Case(StepCase, Generic[C]):
         return envelope.id in self._seen_ids or any(one.envelope.id == envelope.id for one in waiting)
 
     def _key(self, event: Event) -> str:
-        how, written = (
-            self.machine.keys.get(event.event_type()) or how_keyed(type(event)),
-            event.model_dump_json,
-        )
+        how = self.machine.keys.get(event.event_type()) or how_keyed(type(event))
+        written = event.model_dump_json(by_alias=True)
         try:
-            key, again = (key_of(how, orjson.loads(written(by_alias=True)), self.key) for _ in range(2))
+            key, again = (key_of(how, orjson.loads(written), self.key) for _ in range(2))
         except HandlerError as error:
             raise AssertionError(f"the event has no key: {error}") from None
         if key != again:

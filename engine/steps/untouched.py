@@ -69,10 +69,8 @@ def _changed(context: BaseModel, given: bytes) -> list[str]:
     written = _written(context)
     if written == given:
         return []
-    before, after = (
-        from_json(_written(type(context).__pydantic_validator__.validate_json(given))),
-        from_json(written),
-    )
+    before = from_json(_written(type(context).__pydantic_validator__.validate_json(given)))
+    after = from_json(written)
     return [name for name in after if after[name] != before.get(name)]
 
 

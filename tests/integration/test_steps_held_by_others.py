@@ -16,7 +16,8 @@ from engine.store.contract import Store
 from engine.store.values import BegunExecution, Progress
 from tests.charging import TOPIC, charging_pipeline, clear
 from tests.contract.test_store import World, postgres_world, started
-from tests.contract.test_store_limits import TWO, next_of
+from tests.contract.test_store_limits import TWO, next_of, numbers
+from tests.contract.test_store_places import ONE, SEVEN, begun_by_seven, leave
 from tests.contract.test_store_steps import ask, asked, begin
 from tests.feeding import event, feed
 from tests.services import Database
@@ -30,6 +31,9 @@ _FIRST = "(select id from pointsman.executions order by id limit $1)"
 _LOOKS_STAND = """
     select from pg_locks l join pg_database d on d.oid = l.database
     where d.datname = current_database() and l.locktype = 'advisory' and l.objid = $1 and not l.granted
+"""
+_COMMITS_STAND = """
+    select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'
 """
 
 Begin = Callable[[Store, int, int], Coroutine[Any, Any, list[BegunExecution]]]
@@ -149,3 +153,22 @@ async def test_what_is_said_of_executions_beside_commits_waits_for_none_that_cou
     await transaction.commit()
     await store.note_progress(1, progress)
     assert tuple(await other.fetchrow(works, second.id) or ()) == (b"1", 1)
+
+
+async def test_what_begins_as_its_run_leaves_it_keeps_its_place_in_the_limit(
+    postgres_world: World, other: Connection
+) -> None:
+    store = await postgres_world.open()
+    run, first = await begun_by_seven(store)
+    await store.put_back(SEVEN, [])
+    transaction = other.transaction()
+    await transaction.start()
+    await other.execute("update pointsman.executions set holder = $1 where id = $2", SEVEN, first.id)
+    leaves = asyncio.create_task(leave(await postgres_world.open(), run))
+    while not await other.fetch(_COMMITS_STAND):
+        assert not leaves.done()
+    await transaction.commit()
+    await leaves
+    assert await numbers(store, ONE) == []
+    await store.keep_places(SEVEN, [])
+    assert await numbers(store, ONE) == [1]

@@ -433,12 +433,16 @@ returning e.run, e.sequence, e.number, e.id, e.home,
     ) end
 
 -- name: keep_places
--- Attempts that may go on though no row will say so: those who make them say when they do not any more.
+-- Attempts that may go on though no row will say so: those who make them say when they do not any more. One that somebody
+-- begins at this moment is one of them: it is waited for.
+with left_by as materialized (
+    select e.*
+    from unnest($1::bigint[], $2::int[], $3::int[]) as left_by (run, sequence, number)
+    join pointsman.executions e using (run, sequence, number)
+    for update of e
+)
 insert into pointsman.step_places (holder, execution, pipeline, step, limited_by)
-select e.holder, e.id, e.pipeline, e.step, e.limited_by
-from unnest($1::bigint[], $2::int[], $3::int[]) as left_by (run, sequence, number)
-join pointsman.executions e using (run, sequence, number)
-where e.holder is not null and e.limited_by is not null
+select holder, id, pipeline, step, limited_by from left_by where holder is not null and limited_by is not null
 on conflict do nothing
 
 -- name: remove_executions

@@ -239,7 +239,7 @@ class Steps:
     def promise(self, commit: Commit, results: Sequence[StepResult] = ()) -> None:
         """Have attempts that this asks for begin with it, which is on its way next, with these ``results``."""
         if commit.limited_left:
-            self._going.keep_places(commit, results)
+            self._going.drop_ended(commit, results)
         if not self._making.is_stopping and commit.executions_asked:
             asked = {(one.pipeline, one.step) for one in commit.executions_asked}
             settled = {
@@ -255,7 +255,7 @@ class Steps:
         # Else nothing waits for what is over.
         commit.tells_others = self._are_limited or bool(commit.executions_asked)
 
-    def settle(self, results: Iterable[StepResult], commit: Commit) -> None:
+    def settle(self, results: Sequence[StepResult], commit: Commit) -> None:
         """These are durable, and so is all else of this commit."""
         self._settle_results(results)
         for address in commit.executions_over:
@@ -267,9 +267,24 @@ class Steps:
             if going is not None:
                 self._making.stop(going)
         self._promises.kept(commit)
+        if self._are_limited and self._keep_a_place(results, commit):
+            self._making.has_news = True
         self._making.begin_all(commit.begun)
         if results or commit.executions_asked or commit.executions_over:
             self._wanted.set()
+
+    def _keep_a_place(self, results: Iterable[StepResult], commit: Commit) -> bool:
+        """Whether any of what has ended here may keep a place in a limit: by this commit, or by one before it.
+
+        It was computed again behind ``promise``, or another event has moved the run before it was known of the end.
+        """
+        given_up = {*commit.executions_over, *(one.address for one in commit.executions_asked)}
+        given_up.difference_update(one[:3] for one in commit.limited_left)
+        return any(
+            self._going.at(one.begun.address) is None and one.begun.address not in given_up
+            for one in results
+            if self._kinds[one.begun.pipeline, one.begun.step].bounds.limit is not None
+        )
 
     def _settle_results(self, results: Iterable[StepResult]) -> None:
         self._results.settle(results)
@@ -326,7 +341,7 @@ class Steps:
             limited = [place for place, step in self._kinds.items() if step.bounds.limit is not None]
             if limited:
                 await store.limit_waiting(limited)
-                await store.keep_places(self._holder, [*self._going.ids])
+                await store.give_up_places(self._holder, [*self._going.ids])
         if (speaks or self._are_more_lost) and len(self._results) <= LOST_AT_ONCE_MAX:
             await self._take_over(store, definitions)
         await self._save(store)

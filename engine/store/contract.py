@@ -186,8 +186,8 @@ class Store(Protocol):
         """Have what waits of these (pipeline, step) without knowing of their limits be limited, all of it as one."""
         ...
 
-    async def keep_places(self, holder: int, going: Collection[int]) -> None:
-        """Have of the attempts by this holder that no row tells of only those of these executions count for limits."""
+    async def give_up_places(self, holder: int, going: Collection[int]) -> None:
+        """Of the attempts by this holder that no row tells of, have only those of these executions count for limits."""
         ...
 
     async def begin_untried(

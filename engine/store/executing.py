@@ -65,7 +65,7 @@ class Executions:
         async with self._looking, translated(self._looker):
             await self._looker.execute(_LIMITS["limit_waiting"], *columns)
 
-    async def keep_places(self, holder: int, going: Collection[int]) -> None:
+    async def give_up_places(self, holder: int, going: Collection[int]) -> None:
         async with self._looking, translated(self._looker):
             await self._looker.execute(_LIMITS["give_up_places"], holder, going)
 

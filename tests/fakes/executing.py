@@ -60,8 +60,8 @@ class FakeExecuting:
     async def limit_waiting(self, steps: Sequence[tuple[int, str]]) -> None:
         self.tables.executions.limit_waiting(steps)
 
-    async def keep_places(self, holder: int, going: Collection[int]) -> None:
-        self.tables.executions.keep_places(holder, going)
+    async def give_up_places(self, holder: int, going: Collection[int]) -> None:
+        self.tables.executions.give_up_places(holder, going)
 
     async def begin_untried(
         self,

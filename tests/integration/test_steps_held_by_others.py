@@ -170,5 +170,5 @@ async def test_what_begins_as_its_run_leaves_it_keeps_its_place_in_the_limit(
     await transaction.commit()
     await leaves
     assert await numbers(store, ONE) == []
-    await store.keep_places(SEVEN, [])
+    await store.give_up_places(SEVEN, [])
     assert await numbers(store, ONE) == [1]

@@ -437,8 +437,8 @@ returning e.run, e.sequence, e.number, e.id, e.home,
 -- begins at this moment is one of them: it is waited for.
 with left_by as materialized (
     select e.*
-    from unnest($1::bigint[], $2::int[], $3::int[]) as left_by (run, sequence, number)
-    join pointsman.executions e using (run, sequence, number)
+    from unnest($1::bigint[], $2::int[], $3::int[], $4::int[]) as left_by (run, sequence, number, attempt)
+    join pointsman.executions e using (run, sequence, number, attempt)
     for update of e
 )
 insert into pointsman.step_places (holder, execution, pipeline, step, limited_by)

@@ -53,6 +53,10 @@ LOOK_AFTER_MAX = 10_000
 """Of so many at a time, in turn."""
 RESULTS_AT_ONCE_MAX = 1_000
 """So many results go into a draft at a time."""
+PASSED_OVER_SECONDS = 0.1
+"""After so long it is tried again to say of executions what was passed over, since a commit worked on them."""
+PASSED_OVER_MAX = 20
+"""So often in a row, where the engine is to end."""
 
 
 class Steps:
@@ -192,7 +196,10 @@ class Steps:
         if self._works and self._store is not None:
             await self._late.tell(self._store)
             # What it was given and has not begun is not lost with it.
-            await self._put_back(self._store)
+            for _ in range(PASSED_OVER_MAX):
+                if await self._put_back(self._store):
+                    break
+                await asyncio.sleep(PASSED_OVER_SECONDS)
             await self._store.let_go(self._holder)
 
     async def stop(self) -> None:
@@ -207,7 +214,7 @@ class Steps:
             await asyncio.wait({self._serving})
         await self._making.end()
         if self._store is not None:
-            await self._save(self._store)
+            await self._save_last(self._store)
 
     def hear(self, told: Told) -> None:
         """Have the breaker of a step hear of an attempt that went on outside, and was completed."""
@@ -375,24 +382,33 @@ class Steps:
         """What is not worth asking for: it still goes on here, or what became of it is on its way."""
         return [*self._going.lingering, *self._results.ids]
 
-    async def _put_back(self, store: Store) -> None:
+    async def _put_back(self, store: Store) -> bool:
         """Have rows be begun by whoever may that are given to this engine, and that it does not know of.
 
         A connection may have broken while it was asked what may begin, or in the commit of promises; then what became
-        of that is found out here, also where Postgres comes to it late.
+        of that is found out here, also where Postgres comes to it late. Returns whether all are.
         """
         # Nor is anything taken over meanwhile.
         async with self._promises.withheld(), self._looking_for_lost:
             ours = [*self._going.ids, *self._results.ids, *self._taking, *self._making.untellable]
             # What became of attempts may wait behind holds for long: they keep no place of a limit.
             await store.put_held_back(self._holder, ours)
-            await store.put_back(self._holder, ours)
+            return await store.put_back(self._holder, ours)
 
     async def _save(self, store: Store) -> None:
         """Have the store know how far attempts have come."""
         going = ((one.begun.id, one.begun.attempt, one.pulse) for one in self._going.untold)
         if await self._making.last_words.store(store, self._holder, going):
             self.arrived.set()
+
+    async def _save_last(self, store: Store) -> None:
+        """The same where the engine is to end: that an attempt failed counts for more than how far it has come."""
+        for _ in range(PASSED_OVER_MAX):
+            await self._save(store)
+            if not self._making.last_words.waited_for:
+                return
+            await asyncio.sleep(PASSED_OVER_SECONDS)
+        self._making.last_words.give_up()
 
     async def _begin_untried(self, store: Store, definitions: Sequence[int]) -> None:
         """Begin those of which there is nothing to be done, but something to be told, also where there is no room."""

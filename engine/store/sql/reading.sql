@@ -553,9 +553,9 @@ where p.namespace = $1 order by p.id, d.version desc, d.id desc
 select r.key, r.generation, r.sequence, r.configuration, h.kind as holding
 from pointsman.pipelines p
 join pointsman.definitions d on d.pipeline = p.id and d.version = $3
-join pointsman.runs r on r.definition = d.id and r.status = $4
+join pointsman.runs r on r.pipeline = p.id and r.definition = d.id and r.status = $4
 left join pointsman.events h on h.run = r.id and h.sequence = r.held
-where p.namespace = $1 and p.name = $2
+where p.namespace = $1 and p.name = $2 and ($5::text is null or r.key = $5)
 order by r.id
 
 -- name: ask_of_run

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from engine.admission import join_set, note_definitions, register
+from connectors.kafka.settings import KafkaSettings
+from engine.assembly import EngineSettings, _preparer
 from engine.reading import count_runs, list_definitions, list_runs, show
 from engine.reading.runs import find_view
 from engine.store.connecting import Connection
@@ -54,16 +55,14 @@ async def loads(database: Database) -> AsyncIterator[Loads]:
 
     async def come(*flows: Pipeline[Any], namespace: str = "default", group: str = "") -> PostgresStore:
         machines = [compile_pipeline(flow, namespace=namespace) for flow in flows]
-        group = group or f"pointsman.{namespace}"
+        settings = EngineSettings(
+            database.engine_dsn, KafkaSettings("127.0.0.1:1"), namespace, group or None, strict=False
+        )
         store = await PostgresStore.open(
-            database.engine_dsn, namespace=namespace, group=group, cluster="cluster"
+            database.engine_dsn, namespace=namespace, group=settings.group_name, cluster="cluster"
         )
         there.append(store)
-        async with store.connection() as connection:
-            await join_set(connection, namespace, group, machines)
-        loaded = await register(store, machines, strict=False)
-        async with store.connection() as connection:
-            await note_definitions(connection, namespace, group, loaded)
+        await _preparer(settings, machines, {})(store)
         return store
 
     yield come

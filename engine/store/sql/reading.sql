@@ -12,21 +12,22 @@ from pointsman.definitions d join pointsman.pipelines p on p.id = d.pipeline
 where p.namespace = $1 order by d.id
 
 -- name: open_runs
--- How many open runs follow each of these definitions.
+-- How many open runs follow each of these definitions. All runs are looked at, once for all definitions. To count each up to
+-- a bound would be once for each that few follow, which most are. And with an index of the open runs the end of each would
+-- change all indexes, which no move does.
 select definition, count(*) from pointsman.runs where definition = any ($1::int[]) and status = $2 group by definition
 
--- name: groups
-select distinct consumer_group from pointsman.positions where namespace = $1
-
--- name: sets_of_engines
--- What the engines of these groups have loaded that are there now, and how many have that.
-select l.objid::bigint as number, s.description, count(*) as engines
+-- name: loaded_now
+-- The definitions that engines have loaded that are there now, and how many have each.
+select d.id, count(*) as engines
 from pg_locks l
 join pointsman.engine_sets s on (s.lock_class::bigint & 4294967295) = l.classid::bigint
     and (s.lock_object::bigint & 4294967295) = l.objid::bigint
+join pointsman.definitions d on d.id = any (s.definitions)
+join pointsman.pipelines p on p.id = d.pipeline and p.namespace = $1
 where l.locktype = 'advisory' and l.granted and l.objsubid = 2 and l.mode = 'ShareLock'
-    and l.database = (select oid from pg_database where datname = current_database()) and s.lock_class = any ($1::int[])
-group by l.objid::bigint, s.description
+    and l.database = (select oid from pg_database where datname = current_database())
+group by d.id
 
 -- name: dropped_months
 select first, behind, month, who, why, at from pointsman.dropped_months order by first
@@ -553,9 +554,9 @@ where p.namespace = $1 order by p.id, d.version desc, d.id desc
 select r.key, r.generation, r.sequence, r.configuration, h.kind as holding
 from pointsman.pipelines p
 join pointsman.definitions d on d.pipeline = p.id and d.version = $3
-join pointsman.runs r on r.definition = d.id and r.status = $4
+join pointsman.runs r on r.pipeline = p.id and r.definition = d.id and r.status = $4
 left join pointsman.events h on h.run = r.id and h.sequence = r.held
-where p.namespace = $1 and p.name = $2
+where p.namespace = $1 and p.name = $2 and ($5::text is null or r.key = $5)
 order by r.id
 
 -- name: ask_of_run

@@ -467,8 +467,8 @@ class Commit:
     """The commands of pauses that this rests on: they must not have ended."""
     executions_asked: list[AskedExecution] = field(default_factory=list)
     """New ones, and those that are to be tried again."""
-    steps_at: datetime | None = None
-    """From when on those may begin that need not wait; None: from ``at`` on."""
+    steps_at: datetime = NEVER
+    """From when on those may begin that need not wait, by the clock of steps."""
     asking: dict[int, Run] = field(default_factory=dict)
     """The runs of these, as the commit leaves them."""
     promised: list[Promised] = field(default_factory=list)

@@ -127,7 +127,7 @@ def moved(run: Run, **row: str) -> tuple[Run, Commit]:
     """The run after one more row, and the commit that makes it so."""
     made = row_of(run, run.id, **row)  # type: ignore[arg-type]  # event_id only
     after = fold(run, made)
-    return after, Commit(AT, rows=[packed(made)], changed=[(run.sequence, after)])
+    return after, Commit(AT, rows=[packed(made)], changed=[(run.sequence, after)], steps_at=AT)
 
 
 async def test_a_position_that_is_there_stays_when_it_is_added_again(world: World) -> None:

@@ -17,7 +17,7 @@ from engine.store.values import BegunExecution
 from statemachines.run import Run
 from tests.contract.test_store import AT, World, fake_world, moved, postgres_world, started, world
 from tests.contract.test_store_steps import HOMES_ALL, LIMIT, ask, asked, begin
-from tests.fakes import store as fake_store
+from tests.fakes import executing as fake_executing
 
 __all__ = ["fake_world", "postgres_world", "world"]
 
@@ -274,7 +274,7 @@ async def test_who_is_gone_keeps_no_place_though_its_run_is_held(world: World) -
 async def test_who_is_silent_for_long_keeps_no_place_though_its_run_is_held(
     world: World, monkeypatch: pytest.MonkeyPatch, seconds: float, begin_then: list[str]
 ) -> None:
-    for module in (limiting, fake_store):
+    for module in (limiting, fake_executing):
         monkeypatch.setattr(module, "SILENT_SECONDS", seconds)
     store = await held_by_seven(world)
     assert [one.key for one in await next_of(store)] == begin_then

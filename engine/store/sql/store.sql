@@ -600,6 +600,7 @@ with gone as (
 )
 insert into pointsman.holders (id, namespace, instance, seen, breakers) values ($1, $2, $3, clock_timestamp(), $4)
 on conflict (id) do update set seen = excluded.seen, breakers = excluded.breakers
+returning seen
 
 -- name: let_go
 with kept as (delete from pointsman.step_places where holder = $1)

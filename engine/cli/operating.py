@@ -130,7 +130,7 @@ def send(
     data = read_data(more[0]) if more else None
 
     async def send_to(chosen: list[Chosen], connection: Connection, namespace: str) -> list[Done]:
-        from engine.reading import send_to_runs, wait_until_done  # noqa: PLC0415 - needs an extra to be installed
+        from engine.reading import end_told, send_to_runs, wait_until_done  # noqa: PLC0415 - needs an extra to be installed
 
         asked = await send_to_runs(
             connection,
@@ -141,12 +141,13 @@ def send(
             who=whoever(who),
             why=reason,
             event_id=event_id,
-            seconds=wait,
         )
-        return await wait_until_done(connection, namespace, asked, seconds=wait)
+        became = await wait_until_done(connection, namespace, asked, seconds=wait)
+        await end_told(connection, became, who=whoever(who))
+        return became
 
     async def question(connection: Connection, namespace: str) -> Done:
-        from engine.reading import ask_send, wait_until_done  # noqa: PLC0415 - needs an extra to be installed
+        from engine.reading import ask_send, end_told, wait_until_done  # noqa: PLC0415 - needs an extra to be installed
 
         name, key = given[:before]
         asked = await ask_send(
@@ -159,9 +160,9 @@ def send(
             who=whoever(who),
             why=reason,
             event_id=event_id,
-            seconds=wait,
         )
         (done,) = await wait_until_done(connection, namespace, [asked], seconds=wait)
+        await end_told(connection, [done], who=whoever(who))
         return done
 
     if filters.are_given:

@@ -347,7 +347,7 @@ class Batch(Pausing):
     def look_ahead(self, arrival: Arrival) -> tuple[bool, Refused | None]:
         """Whether a run goes on that has not seen this event; and why that could never take it, whatever holds it.
 
-        No handler is called. What is told rests on the run.
+        Nothing of the user's is called but validators. What is told rests on the run.
         """
         [(_, machine, run, occurrence, _, _)] = self._validate([arrival], None)
         self.rest()

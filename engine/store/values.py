@@ -115,16 +115,11 @@ class DeadLetter(NamedTuple):
     """How it is published; the store adds its number."""
     raised: Raised | None = None
     """What user code has raised, for the log of this engine; it is not stored."""
-    status: str = "open"
-    """Else it is over as it is written."""
-    who: str = ""
-    why: str = ""
-    """Who says so, and why."""
 
     @property
     def columns(self) -> tuple[object, ...]:
         """Of its row."""
-        return (*self[:-5], *self[-3:])
+        return self[:-2]
 
 
 class StoredDeadLetter(NamedTuple):

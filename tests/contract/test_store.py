@@ -408,14 +408,6 @@ async def test_a_dead_letter_is_found_with_its_bytes_as_they_came(world: World) 
     assert await store.load_dead_letter(2) is None
 
 
-async def test_a_dead_letter_may_be_over_as_it_is_written(world: World) -> None:
-    store = await world.open()
-    await store.commit(Commit(AT, dead_letters=[LETTER._replace(status="dropped", who="ana", why="told")]))
-    found = await store.load_dead_letter(1)
-    assert found is not None
-    assert found.status == "dropped"
-
-
 @pytest.mark.parametrize("status", ["redriven", "dropped", "resolved"])
 async def test_what_holds_a_run_is_its_row_and_the_dead_letter_until_that_has_ended(
     world: World, status: str

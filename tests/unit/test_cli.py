@@ -476,6 +476,11 @@ def test_help_says_what_is_taken_where_nothing_is_given(runner: CliRunner) -> No
     assert "[default: pointsman.<namespace>]" in runner.invoke(app, ["run", "--help"]).stdout
 
 
+def test_the_usage_of_send_says_what_it_takes_once(runner: CliRunner) -> None:
+    shown = runner.invoke(app, ["send", "--help"], env={"COLUMNS": "100"}).stdout
+    assert "Usage: pointsman send [OPTIONS] [PIPELINE KEY] TYPE [DATA] " in shown
+
+
 def test_help_breaks_its_lines_where_the_terminal_ends(runner: CliRunner) -> None:
     columns = 60
     for words in (["dev"], ["publish"], ["dead-letters", "edit"], ["definitions", "map"]):

@@ -171,9 +171,14 @@ def dead_letter(
     *,
     waited: str = "",
     policy: str = "",
+    to_sender: bool = False,
 ) -> str:
-    """What a dead letter says of its event; ``waited`` is as in ``After it had been deferred``."""
+    """What a dead letter says of its event; ``waited`` is as in ``After it had been deferred``.
+
+    ``to_sender``: whoever has sent it hears this, and has nothing to do to one that holds nothing.
+    """
     begin = f"{waited}, it" if waited else "It"
+    is_over = to_sender and letter.status == "open" and letter.sequence is None
     what = f"dead letter {letter.id}, {letter.reason}"
     if letter.reason == Reason.REFUSED_BY_BROKER:
         first = f"{begin} was to be published, and the broker refused it ({what}): {_ended(letter.error)}"
@@ -187,7 +192,7 @@ def dead_letter(
         decided(policy),
         _of_whom(letter, pipeline, readers),
         _published(letter),
-        _end_of(letter, pipeline),
+        "" if is_over else _end_of(letter, pipeline),
     ]
     return " ".join(part for part in parts if part)
 

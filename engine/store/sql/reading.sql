@@ -576,12 +576,18 @@ returning id
 
 -- name: operations
 -- With the dead letter that the event of one that was not done has become, or one that was sent.
-select o.command, o.event_id, o.done, o.answer, o.at,
-    case when not o.done or o.what = 'send' then (
-        select max(d.id) from pointsman.dead_letters d
-        where d.event_id = o.event_id and d.pipeline = o.pipeline and d.key = o.key and d.at >= o.at
-    ) end as dead_letter
-from pointsman.operations o where o.command = any ($1::bigint[]) order by o.command
+select o.command, o.event_id, o.done, o.answer, o.at, l.id as dead_letter, l.reason
+from pointsman.operations o left join lateral (
+    select d.id, d.reason from pointsman.dead_letters d
+    where d.event_id = o.event_id and d.pipeline = o.pipeline and d.key = o.key and d.at >= o.at
+    order by d.id desc limit 1
+) l on not o.done or o.what = 'send'
+where o.command = any ($1::bigint[]) order by o.command
+
+-- name: end_told
+-- Of what was sent, that is: which has no position, as it has come from no topic.
+update pointsman.dead_letters set status = 'dropped', who = $2, why = $3, ended = now()
+where id = any ($1::bigint[]) and status = 'open' and sequence is null and position is null
 
 -- name: operation_of_event
 -- Who has sent an event to a run of a pipeline first, and why.

@@ -221,10 +221,8 @@ where w.run = gone.run and w.sequence = gone.sequence
 
 -- name: add_dead_letter
 insert into pointsman.dead_letters (namespace, pipeline, run, sequence, key, event_id, type, disposition, reason, error,
-    details, position, "offset", record_time, record_key, record_value, record_headers, dead_letter_topic, at, status, who,
-    why, ended)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22,
-    case when $20 <> 'open' then $19::timestamptz end)
+    details, position, "offset", record_time, record_key, record_value, record_headers, dead_letter_topic, at)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)
 returning id
 
 -- name: end_dead_letter

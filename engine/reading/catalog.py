@@ -115,7 +115,7 @@ class Catalog:
         place = self.positions.get(position or 0)
         likeliest: tuple[Topic, Decoded] | None = None
         for topic in self._settings(record.topic, definition, at):
-            settings = topic if event is None else topic.knowing(event[1])
+            settings = topic.knowing(event[1]) if event is not None and event[1] else topic
             found = decode(record, settings, place.cluster if place else "")
             if isinstance(found, Unreadable):
                 continue
@@ -190,7 +190,8 @@ def _setting(value: Any) -> Any:
 
 
 def _says_nothing(_data: dict[str, Any]) -> None:
-    """Instead of a function that says of which type events are: nobody has loaded it here."""
+    """Instead of a function that says of which type events are: it is not loaded here, so that nobody knows."""
+    raise LookupError("the function is not loaded here")
 
 
 def _searchable(structure: bytes) -> dict[str, Kind]:

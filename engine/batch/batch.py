@@ -192,7 +192,7 @@ class Batch(Pausing):
 
     def _unreadable(self, record: Record, position: int | None, topic: TopicRoute, found: Unreadable) -> None:
         if found.ignored and position is not None:
-            self.ignore_offset(record, position, topic)
+            self.ignore_offset(record, position, topic, Reason.NO_EVENTS)
             return
         struck_out = self._struck_out and (position, record.offset) in self._struck_out
         reason = Reason.NEVER_RETURNED if struck_out else Reason.UNREADABLE

@@ -13,7 +13,6 @@ from connectors.decode import Decoded, Unreadable, decode
 from connectors.source import RawRecord
 from engine.store.connecting import Connection
 from engine.store.queries import load
-from statemachines.outcome import Reason
 from statemachines.search import WORDS, Kind
 from statemachines.topic import Topic
 
@@ -77,13 +76,6 @@ class Catalog:
             return False
         settings = [d.topics[place.topic] for d in self.definitions.values() if place.topic in d.topics]
         return any(topic.each is not None for topic in settings)
-
-    def ignored_of(self, topic: str) -> list[Reason]:
-        """Why records of a topic may have been ignored as ranges, by any settings that it was ever read by."""
-        settings = [d.topics[topic] for d in self.definitions.values() if topic in d.topics]
-        said = {Reason.UNKNOWN_TYPE: "unknown", Reason.NO_EVENTS: "tombstones"}
-        found = [why for why, name in said.items() if any(getattr(one, name) == "ignore" for one in settings)]
-        return found or [Reason.UNKNOWN_TYPE]
 
     def decode(
         self,

@@ -166,12 +166,13 @@ class Noted(NamedTuple):
 
 
 class IgnoredRange(NamedTuple):
-    """Offsets of records whose type nobody knows, on a topic that says to ignore them."""
+    """Offsets of records that a topic says to ignore, all for one reason."""
 
     position: int
     first: int
     last: int
     records: int
+    reason: str
 
 
 class WaitingEvent(NamedTuple):

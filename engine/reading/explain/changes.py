@@ -222,9 +222,8 @@ class Teller:
 
     def _range(self, found: FoundRange) -> tuple[Rank, Change]:
         topic = self._catalog.positions[found.position].topic
-        reasons = self._catalog.ignored_of(topic)
-        sentence = words.ignored_range(found, topic, self._catalog.readers_of(topic), reasons)
-        change = Change(Disposition.IGNORED.word, found.at, sentence, reason=" or ".join(reasons))
+        sentence = words.ignored_range(found, topic, self._catalog.readers_of(topic))
+        change = Change(Disposition.IGNORED.word, found.at, sentence, reason=found.reason)
         return Rank(_NOTED, found.at, 5, found.first), change
 
 

@@ -262,15 +262,13 @@ def decided(policy: str) -> str:
     return f"The policy that decided: {policy}." if policy else ""
 
 
-def ignored_range(found: FoundRange, topic: str, readers: Sequence[str], reasons: Sequence[Reason]) -> str:
-    """What is known of a record that is kept as one of a range, for one of these reasons."""
+def ignored_range(found: FoundRange, topic: str, readers: Sequence[str]) -> str:
+    """What is known of a record that is kept as one of a range."""
     which = f" ({', '.join(readers)})" if readers else ""
-    why = {
-        Reason.UNKNOWN_TYPE: f"no pipeline that reads {topic}{which} knew its type",
-        Reason.NO_EVENTS: "it has no value",
-    }
+    unknown = f"no pipeline that reads {topic}{which} knew its type"
+    why = "it has no value" if found.reason == Reason.NO_EVENTS else unknown
     return (
-        f"It was ignored: {', or '.join(why[one] for one in reasons)}, and the topic's settings say "
+        f"It was ignored: {why}, and the topic's settings say "
         "to ignore such records. They are kept as ranges of offsets, without their ids: this one is of "
         f"{found.first} to {found.last}, {_count(found.records, 'record')}."
     )

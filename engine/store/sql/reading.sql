@@ -348,8 +348,8 @@ where p.namespace = $1 and (
 order by n.id limit $5
 
 -- name: ranges_to_explain
-select position, first, last, records, at from pointsman.ignored_ranges
-where position = any ($1::int[]) and first <= $2::bigint and last >= $2::bigint order by position, first
+select position, first, last, records, reason, at from pointsman.ignored_ranges
+where position = any ($1::int[]) and first <= $2::bigint and last >= $2::bigint order by position, first, at
 
 -- name: seen_first
 -- Of all generations of a key: what one of them has taken is a duplicate for the next.

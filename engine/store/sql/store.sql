@@ -281,10 +281,11 @@ select command, pipeline, key, what, event_id, run, done, answer, who, why, aske
 where run = $1 and what in ('complete', 'fail') and done and starts_with(event_id, $2) order by command desc limit 1
 
 -- name: add_ignored_range
-insert into pointsman.ignored_ranges (position, first, last, records, at)
-select new.position, new.first, new.last, new.records, $5
-from unnest($1::int[], $2::bigint[], $3::bigint[], $4::bigint[]) as new (position, first, last, records)
-on conflict (position, first) do update
+insert into pointsman.ignored_ranges (position, first, last, records, reason, at)
+select new.position, new.first, new.last, new.records, new.reason, $6
+from unnest($1::int[], $2::bigint[], $3::bigint[], $4::bigint[], $5::text[])
+    as new (position, first, last, records, reason)
+on conflict (position, first, reason) do update
 set last = greatest(ignored_ranges.last, excluded.last), records = greatest(ignored_ranges.records, excluded.records)
 
 -- name: read_inbox

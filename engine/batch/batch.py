@@ -120,7 +120,7 @@ class Batch(Pausing):
             known = decoded.envelope.type in topic.readers
             for number, pipeline in enumerate(only if known else only[:1]):
                 # A copy for each, so that no handler sees what one of another pipeline has done to the data.
-                own = self._again(one, topic, decoded.envelope.type) if number else decoded
+                own = self._again(one, topic, decoded.envelope.type, cluster) if number else decoded
                 self.match(one, position, topic, own, pipeline)
 
     def _events_in(
@@ -138,9 +138,9 @@ class Batch(Pausing):
         self.rest()
         return found
 
-    def _again(self, record: Record, topic: TopicRoute, event_type: str) -> Decoded:
+    def _again(self, record: Record, topic: TopicRoute, event_type: str, cluster: str) -> Decoded:
         """The event of a record that was read, with data of its own; no function is asked for its type again."""
-        again = decode(record, topic.topic.knowing(event_type), self._cluster)
+        again = decode(record, topic.topic.knowing(event_type), cluster)
         assert isinstance(again, Decoded), "decoding is pure"
         return again
 
@@ -183,7 +183,7 @@ class Batch(Pausing):
             else:
                 if taken:
                     # Of its own, so that no handler sees what one of another pipeline has done to the data.
-                    decoded = self._again(record, topic, envelope.type)
+                    decoded = self._again(record, topic, envelope.type, self._cluster)
                 taken = True
                 own = digest if once is None else identity_of(once, decoded)
                 self.arrivals.append(_new(Arrival, (
@@ -211,7 +211,7 @@ class Batch(Pausing):
         )
         if struck is not None:
             return None, Refused(Reason.NEVER_RETURNED, struck, holds=False)
-        own = self._again(record, topic, event_type)
+        own = self._again(record, topic, event_type, self._cluster)
         beat = self._beat
         beat[0], beat[1], beat[2] = position or 0, record.offset, self._at[1]
         try:

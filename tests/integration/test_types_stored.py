@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import orjson
@@ -160,3 +161,17 @@ async def test_a_record_of_which_nobody_knows_the_type_is_not_edited(
         with pytest.raises(UsageError, match="it cannot be read as one event"):
             await ask_edit(engine, "default", letter.id, data=data, who="ana", why="it lacks its table")
         await engine.close()
+
+
+async def test_a_function_that_answers_differently_the_second_time_ends_no_replay(
+    database: Database, reader: Connection
+) -> None:
+    asked = itertools.count()
+
+    def once(data: dict[str, Any]) -> str:
+        assert next(asked) == 0, "it is asked again"
+        return joined(data)
+
+    async with feed(database, changes(joined)) as feeding:
+        await feeding.records(sent("c"))
+    assert (await replay(reader, "default", [compile_pipeline(changes(once))])).is_equal

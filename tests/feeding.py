@@ -65,16 +65,18 @@ class Clock:
 
 
 class OwnSteady(Steady):
-    """What steps go by here: a clock, and a second more with each look, so that a next attempt's time comes at once."""
+    """What steps go by here: a clock of which a second passes where none has since the last look."""
 
-    __slots__ = ("_clock", "_passed")
+    __slots__ = ("_clock", "_looked_at")
 
-    def __init__(self, clock: Callable[[], datetime]) -> None:
-        self._clock, self._passed = clock, timedelta()
+    def __init__(self, clock: Clock) -> None:
+        self._clock, self._looked_at = clock, clock.now
 
     def __call__(self) -> datetime:
-        self._passed += timedelta(seconds=1)
-        return self._clock() + self._passed
+        if self._clock.now == self._looked_at:
+            self._clock()
+        self._looked_at = self._clock.now
+        return self._looked_at
 
     def hear(self, said: datetime, asked: float) -> None:
         """Postgres's clock is that of another year."""
@@ -308,7 +310,7 @@ async def feed(
         await store.ask_to_release([one.definition for one in loaded])
         topics = make_routes(loaded, {})
         own_clock = clock if isinstance(clock, Clock) else Clock()
-        steady = OwnSteady((lambda: own_clock.now) if clock is None or clock is own_clock else clock)
+        steady = OwnSteady(own_clock)
         committer = Committer(store, topics, cluster, clock or own_clock, steady, Silent(), [0, 0, 0, 0])
         committer.strikes = dict(strikes or {})
         routes = list({id(route): route for topic in topics.values() for route in topic.routes}.values())

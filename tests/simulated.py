@@ -160,6 +160,13 @@ class Source:
             if had and self.members:
                 await self.members[0].take()
 
+    async def move(self) -> None:
+        """Who has it all loses it to the next member."""
+        first = self.members.pop(0)
+        self.members.append(first)
+        await first.lose()
+        await self.members[0].take()
+
     def next_at(self) -> float | None:
         """When the next record comes; None: there is none on its way."""
         return self._expected[0][0] if self._expected else None
@@ -190,6 +197,10 @@ class SourceReader:
     async def take(self) -> None:
         """Be given the partition."""
         await self._assigned(frozenset({self._source.partition}))
+
+    async def lose(self) -> None:
+        """Have nothing."""
+        await self._assigned(frozenset())
 
     async def stop(self) -> None:
         self._stopped.set()
@@ -369,6 +380,10 @@ class Simulated:
     def crash_after(self, seconds: float) -> None:
         """Have all engines crash then."""
         self._loop.call_later(seconds, self._crash_all)
+
+    def move(self) -> None:
+        """Have the next engine of the group be given all that the first one has."""
+        self._loop.create_task(self.source.move())
 
     def hear(self) -> None:
         """Something was put into the inbox by who is no engine."""

@@ -372,7 +372,7 @@ class Batch(Pausing):
         """Have runs take what became of steps that they asked for, if they wait for it."""
         at = self._at[0]
         arrivals: list[Arrival] = []
-        for begun, route, event_id, event_type, data, _, said_by, _ in results:
+        for begun, route, event_id, event_type, data, _, said_by, _, _ in results:
             arrival = result_arrival(route, begun.key, event_id, event_type, data, at, said_by)
             outcome = route.name, begun.step, event_type.partition(".")[0]
             self.attempts[outcome] = self.attempts.get(outcome, 0) + 1

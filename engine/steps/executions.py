@@ -33,6 +33,8 @@ class StepResult(NamedTuple):
     """Of what was completed outside: who says so, and why, as attributes of the event."""
     is_late: bool = False
     """Whether it was told before that the attempt was not done, or nobody waited for it any more."""
+    is_elsewhere: bool = False
+    """Whether another engine has made the attempt, and may still: it is only not heard of."""
 
     @property
     def key(self) -> str:
@@ -63,7 +65,7 @@ def note_executions(
         if kept is None:
             commit.executions_over.append((run.id, *address))
         if one.step in limits and (kept is None or (kept.attempt, kept.token) != (one.attempt, one.token)):
-            commit.limited_left.append((run.id, *address))
+            commit.limited_left.append((run.id, *address, one.attempt))
     for address, one in now.items():
         old = was.get(address)
         if old is not None and _kept(old) == _kept(one):

@@ -90,9 +90,13 @@ class AllGoing:
         """The one at this execution."""
         return self._by_address.get(address)
 
-    def keep_places(self, commit: Commit, results: Iterable[StepResult]) -> None:
-        """Have only what goes on keep the place in a limit that a commit takes from it: not what has ended here."""
-        ended = {one.begun.address for one in results if one.begun.address not in self._by_address}
+    def drop_ended(self, commit: Commit, results: Iterable[StepResult]) -> None:
+        """Have only what may go on keep the place in a limit that a commit takes from it: not what has ended here."""
+        ended = {
+            (*one.begun.address, one.begun.attempt)
+            for one in results
+            if not one.is_elsewhere and one.begun.address not in self._by_address
+        }
         commit.limited_left[:] = [one for one in commit.limited_left if one not in ended]
 
     def in_turn(self, number: int) -> Iterator[Going]:

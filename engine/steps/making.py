@@ -248,12 +248,12 @@ class Making:
     def lose(self, begun: BegunExecution) -> None:
         """Have its run be told that an attempt was lost with the engine that made it."""
         if begun.stopping:
-            self._keep(self.outcomes.stopped(begun, UNKNOWN))
-            return
-        if begun.token:
-            self._keep(self.outcomes.too_late(begun))
-            return
-        self._keep(self.outcomes.failure(begun, Ended(error=LostError(NOT_KNOWN), lost=True)))
+            lost = self.outcomes.stopped(begun, UNKNOWN)
+        elif begun.token:
+            lost = self.outcomes.too_late(begun)
+        else:
+            lost = self.outcomes.failure(begun, Ended(error=LostError(NOT_KNOWN), lost=True))
+        self._keep(lost._replace(is_elsewhere=True))
 
     def refuse(self, result: StepResult) -> None:
         """Have a step fail whose result the store does not take."""

@@ -37,7 +37,7 @@ class LastWords:
     async def store(self, store: Store, holder: int, going: Iterable[Said]) -> bool:
         """Have the store know all of them, and now and then how far those have come that are ``going``.
 
-        Returns whether something was waited for.
+        What the store passes over has its turn the next time. Returns whether something is waited for no more.
         """
         last: Mapping[int, Progress] = dict(self._unsaved)
         notes, pulses = dict(last), dict[int, Pulse]()
@@ -48,14 +48,19 @@ class LastWords:
                     notes[execution], pulses[execution] = note, pulse
         if not notes:
             return False
-        await store.note_progress(holder, [*notes.values()])
+        passed_over = await store.note_progress(holder, [*notes.values()])
         self._saved_at = time.monotonic()
         for execution, pulse in pulses.items():
-            pulse.stored = notes[execution].progress
+            if execution not in passed_over:
+                pulse.stored = notes[execution].progress
         for execution, note in last.items():
-            if self._unsaved.get(execution) is note:
+            if self._unsaved.get(execution) is note and execution not in passed_over:
                 del self._unsaved[execution]
-        return bool(last)
+        return not last.keys() <= self._unsaved.keys()
+
+    def give_up(self) -> None:
+        """Wait for none of them any more."""
+        self._unsaved.clear()
 
 
 def _note_of(execution: int, attempt: int, pulse: Pulse) -> Progress | None:

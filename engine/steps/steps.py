@@ -53,6 +53,10 @@ LOOK_AFTER_MAX = 10_000
 """Of so many at a time, in turn."""
 RESULTS_AT_ONCE_MAX = 1_000
 """So many results go into a draft at a time."""
+PASSED_OVER_SECONDS = 0.1
+"""After so long it is tried again to say of executions what was passed over, since a commit worked on them."""
+PASSED_OVER_MAX = 20
+"""So often in a row, where the engine is to end."""
 
 
 class Steps:
@@ -192,7 +196,10 @@ class Steps:
         if self._works and self._store is not None:
             await self._late.tell(self._store)
             # What it was given and has not begun is not lost with it.
-            await self._put_back(self._store)
+            for _ in range(PASSED_OVER_MAX):
+                if await self._put_back(self._store):
+                    break
+                await asyncio.sleep(PASSED_OVER_SECONDS)
             await self._store.let_go(self._holder)
 
     async def stop(self) -> None:
@@ -207,7 +214,7 @@ class Steps:
             await asyncio.wait({self._serving})
         await self._making.end()
         if self._store is not None:
-            await self._save(self._store)
+            await self._save_last(self._store)
 
     def hear(self, told: Told) -> None:
         """Have the breaker of a step hear of an attempt that went on outside, and was completed."""
@@ -239,7 +246,7 @@ class Steps:
     def promise(self, commit: Commit, results: Sequence[StepResult] = ()) -> None:
         """Have attempts that this asks for begin with it, which is on its way next, with these ``results``."""
         if commit.limited_left:
-            self._going.keep_places(commit, results)
+            self._going.drop_ended(commit, results)
         if not self._making.is_stopping and commit.executions_asked:
             asked = {(one.pipeline, one.step) for one in commit.executions_asked}
             settled = {
@@ -255,7 +262,7 @@ class Steps:
         # Else nothing waits for what is over.
         commit.tells_others = self._are_limited or bool(commit.executions_asked)
 
-    def settle(self, results: Iterable[StepResult], commit: Commit) -> None:
+    def settle(self, results: Sequence[StepResult], commit: Commit) -> None:
         """These are durable, and so is all else of this commit."""
         self._settle_results(results)
         for address in commit.executions_over:
@@ -267,9 +274,24 @@ class Steps:
             if going is not None:
                 self._making.stop(going)
         self._promises.kept(commit)
+        if self._are_limited and self._keep_a_place(results, commit):
+            self._making.has_news = True
         self._making.begin_all(commit.begun)
         if results or commit.executions_asked or commit.executions_over:
             self._wanted.set()
+
+    def _keep_a_place(self, results: Iterable[StepResult], commit: Commit) -> bool:
+        """Whether any of what has ended here may keep a place in a limit: by this commit, or by one before it.
+
+        It was computed again behind ``promise``, or another event has moved the run before it was known of the end.
+        """
+        given_up = {*commit.executions_over, *(one.address for one in commit.executions_asked)}
+        given_up.difference_update(one[:3] for one in commit.limited_left)
+        return any(
+            self._going.at(one.begun.address) is None and one.begun.address not in given_up
+            for one in results
+            if self._kinds[one.begun.pipeline, one.begun.step].bounds.limit is not None
+        )
 
     def _settle_results(self, results: Iterable[StepResult]) -> None:
         self._results.settle(results)
@@ -332,7 +354,7 @@ class Steps:
             limited = [place for place, step in self._kinds.items() if step.bounds.limit is not None]
             if limited:
                 await store.limit_waiting(limited)
-                await store.keep_places(self._holder, [*self._going.ids])
+                await store.give_up_places(self._holder, [*self._going.ids])
         if (speaks or self._are_more_lost) and len(self._results) <= LOST_AT_ONCE_MAX:
             await self._take_over(store, definitions)
         await self._save(store)
@@ -366,24 +388,33 @@ class Steps:
         """What is not worth asking for: it still goes on here, or what became of it is on its way."""
         return [*self._going.lingering, *self._results.ids]
 
-    async def _put_back(self, store: Store) -> None:
+    async def _put_back(self, store: Store) -> bool:
         """Have rows be begun by whoever may that are given to this engine, and that it does not know of.
 
         A connection may have broken while it was asked what may begin, or in the commit of promises; then what became
-        of that is found out here, also where Postgres comes to it late.
+        of that is found out here, also where Postgres comes to it late. Returns whether all are.
         """
         # Nor is anything taken over meanwhile.
         async with self._promises.withheld(), self._looking_for_lost:
             ours = [*self._going.ids, *self._results.ids, *self._taking, *self._making.untellable]
             # What became of attempts may wait behind holds for long: they keep no place of a limit.
             await store.put_held_back(self._holder, ours)
-            await store.put_back(self._holder, ours)
+            return await store.put_back(self._holder, ours)
 
     async def _save(self, store: Store) -> None:
         """Have the store know how far attempts have come."""
         going = ((one.begun.id, one.begun.attempt, one.pulse) for one in self._going.untold)
         if await self._making.last_words.store(store, self._holder, going):
             self.arrived.set()
+
+    async def _save_last(self, store: Store) -> None:
+        """The same where the engine is to end: that an attempt failed counts for more than how far it has come."""
+        for _ in range(PASSED_OVER_MAX):
+            await self._save(store)
+            if not self._making.last_words.waited_for:
+                return
+            await asyncio.sleep(PASSED_OVER_SECONDS)
+        self._making.last_words.give_up()
 
     async def _begin_untried(self, store: Store, definitions: Sequence[int]) -> None:
         """Begin those of which there is nothing to be done, but something to be told, also where there is no room."""

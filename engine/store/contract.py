@@ -186,8 +186,8 @@ class Store(Protocol):
         """Have what waits of these (pipeline, step) without knowing of their limits be limited, all of it as one."""
         ...
 
-    async def keep_places(self, holder: int, going: Collection[int]) -> None:
-        """Have of the attempts by this holder that no row tells of only those of these executions count for limits."""
+    async def give_up_places(self, holder: int, going: Collection[int]) -> None:
+        """Of the attempts by this holder that no row tells of, have only those of these executions count for limits."""
         ...
 
     async def begin_untried(
@@ -209,12 +209,18 @@ class Store(Protocol):
         """
         ...
 
-    async def note_progress(self, holder: int, notes: Sequence[Progress]) -> None:
-        """Remember how far attempts have come, for those behind them; not of one that this ``holder`` does not make."""
+    async def note_progress(self, holder: int, notes: Sequence[Progress]) -> Collection[int]:
+        """Remember how far attempts have come, for those behind them; not of one that this ``holder`` does not make.
+
+        Returns the executions of those that are passed over, since a commit works on them.
+        """
         ...
 
-    async def put_back(self, holder: int, but: Sequence[int]) -> None:
-        """Have what is marked as begun by this holder, and was not, wait again; ``but`` these, which were."""
+    async def put_back(self, holder: int, but: Sequence[int]) -> bool:
+        """Have what is marked as begun by this holder, and was not, wait again; ``but`` these, which were.
+
+        Returns whether all of it does: what a commit works on is passed over.
+        """
         ...
 
     async def put_held_back(self, holder: int, but: Sequence[int]) -> None:

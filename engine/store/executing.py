@@ -65,7 +65,7 @@ class Executions:
         async with self._looking, translated(self._looker):
             await self._looker.execute(_LIMITS["limit_waiting"], *columns)
 
-    async def keep_places(self, holder: int, going: Collection[int]) -> None:
+    async def give_up_places(self, holder: int, going: Collection[int]) -> None:
         async with self._looking, translated(self._looker):
             await self._looker.execute(_LIMITS["give_up_places"], holder, going)
 
@@ -83,14 +83,14 @@ class Executions:
         sql = _SQL["begin_untried"]
         return await self._executions(sql, *wanted, limit, homes, but, definitions, holder, until)
 
-    async def note_progress(self, holder: int, notes: Sequence[Progress]) -> None:
+    async def note_progress(self, holder: int, notes: Sequence[Progress]) -> Collection[int]:
         columns = columns_of(notes)
         async with self._looking, translated(self._looker):
-            await self._looker.execute(_SQL["note_progress"], holder, *columns)
+            return {row["id"] for row in await self._looker.fetch(_SQL["note_progress"], holder, *columns)}
 
-    async def put_back(self, holder: int, but: Sequence[int]) -> None:
+    async def put_back(self, holder: int, but: Sequence[int]) -> bool:
         async with self._looking, translated(self._looker):
-            await self._looker.execute(_SQL["put_back"], holder, but)
+            return bool(await self._looker.fetchval(_SQL["put_back"], holder, but))
 
     async def put_held_back(self, holder: int, but: Sequence[int]) -> None:
         async with self._looking, translated(self._looker):

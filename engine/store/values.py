@@ -478,8 +478,8 @@ class Commit:
     """Whether others may have something to do about what becomes of executions."""
     executions_over: list[tuple[int, int, int]] = field(default_factory=list)
     """(run, sequence, number) of those that their runs wait for no more."""
-    limited_left: list[tuple[int, int, int]] = field(default_factory=list)
-    """The same of those with a limit for all engines whose rows do not say any more who goes on with them."""
+    limited_left: list[tuple[int, int, int, int]] = field(default_factory=list)
+    """The same of those with a limit for all engines, and the attempt, with which no row says any more who goes on."""
     tokens: list[Token] = field(default_factory=list)
     """Of attempts that go on outside from now on; and those that were said to, for which no run waits."""
     tokens_over: list[tuple[str, int, int, int]] = field(default_factory=list)

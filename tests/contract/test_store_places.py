@@ -32,13 +32,13 @@ async def begun_by_seven(store: Store, limited_by: str | None = "a") -> tuple[Ru
     return run, begun
 
 
-async def leave(store: Store, run: Run, number: int = 0, *, again: bool = False) -> None:
+async def leave(store: Store, run: Run, number: int = 0, *, attempt: int = 1, again: bool = False) -> None:
     """No row says any more who goes on with this one: it is over, or waits to be tried again."""
     [now] = await store.load_runs(1, [run.key])
     _, commit = moved(now)
-    commit.limited_left.append((run.id, run.sequence, number))
+    commit.limited_left.append((run.id, run.sequence, number, attempt))
     if again:
-        commit.executions_asked.append(asked(run, number, attempt=2, limited_by="a"))
+        commit.executions_asked.append(asked(run, number, attempt=attempt + 1, limited_by="a"))
     else:
         commit.executions_over.append((run.id, run.sequence, number))
     await store.commit(commit)
@@ -53,10 +53,10 @@ async def test_what_goes_on_keeps_its_place_until_its_engine_knows_better(
     # By whoever moves the run on.
     await leave(other, run, again=again)
     assert await numbers(store, ONE) == []
-    await store.keep_places(SEVEN, [begun.id])
-    await other.keep_places(8, [])
+    await store.give_up_places(SEVEN, [begun.id])
+    await other.give_up_places(8, [])
     assert await numbers(store, ONE) == []
-    await store.keep_places(SEVEN, [])
+    await store.give_up_places(SEVEN, [])
     assert await numbers(store, ONE) == [next_one]
 
 
@@ -67,11 +67,11 @@ async def test_each_attempt_at_one_has_its_place(world: World) -> None:
     await leave(store, run, again=True)
     [second] = await next_of(store, NEXT, 8)
     assert (second.number, second.attempt) == (0, 2)
-    await leave(store, run)
+    await leave(store, run, attempt=2)
     assert await numbers(store) == []
-    await store.keep_places(SEVEN, [])
+    await store.give_up_places(SEVEN, [])
     assert await numbers(store, NEXT) == [1]
-    await store.keep_places(8, [second.id])
+    await store.give_up_places(8, [second.id])
     assert await numbers(store) == []
 
 

@@ -63,8 +63,8 @@ class FakeExecuting:
     async def limit_waiting(self, steps: Sequence[tuple[int, str]]) -> None:
         self.tables.executions.limit_waiting(steps)
 
-    async def keep_places(self, holder: int, going: Collection[int]) -> None:
-        self.tables.executions.keep_places(holder, going)
+    async def give_up_places(self, holder: int, going: Collection[int]) -> None:
+        self.tables.executions.give_up_places(holder, going)
 
     async def begin_untried(
         self,
@@ -84,14 +84,16 @@ class FakeExecuting:
         asked = overdue, until, homes, but, holder, limit, self._are_loaded(definitions), completed
         return [self._begun(one, b"") for one in self.tables.executions.begin_untried(*asked)]
 
-    async def note_progress(self, holder: int, notes: Sequence[Progress]) -> None:
+    async def note_progress(self, holder: int, notes: Sequence[Progress]) -> Collection[int]:
         self.tables.executions.note_progress(holder, notes)
+        return ()
 
-    async def put_back(self, holder: int, but: Sequence[int]) -> None:
+    async def put_back(self, holder: int, but: Sequence[int]) -> bool:
         for one in self.tables.executions.rows.values():
             if one.holder == holder and one.id not in but:
                 has_begun = one.asked.attempt > 1 or one.asked.token
                 one.holder, one.began = None, one.began if has_begun else None
+        return True
 
     async def put_held_back(self, holder: int, but: Sequence[int]) -> None:
         for one in self.tables.executions.rows.values():

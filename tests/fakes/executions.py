@@ -58,9 +58,11 @@ class Executions:
 
     def write(self, commit: Commit) -> None:
         """What a commit changes of them."""
-        for address in commit.limited_left:
-            left = self.rows.get(address)
-            if left is not None and left.holder is not None and left.asked.limited_by is not None:
+        for run, sequence, number, attempt in commit.limited_left:
+            left = self.rows.get((run, sequence, number))
+            if left is None or left.holder is None or left.asked.limited_by is None:
+                continue
+            if left.asked.attempt == attempt:
                 self.places[left.holder, left.id] = _limited(left)
         for address in commit.executions_over:
             self.rows.pop(address, None)
@@ -238,9 +240,9 @@ class Executions:
     def let_go(self, holder: int) -> None:
         """A holder is not there any more."""
         self.holders.pop(holder, None)
-        self.keep_places(holder, ())
+        self.give_up_places(holder, ())
 
-    def keep_places(self, holder: int, going: Collection[int]) -> None:
+    def give_up_places(self, holder: int, going: Collection[int]) -> None:
         """Of its attempts that no row tells of, only these go on."""
         gone = [one for one in self.places if one[0] == holder and one[1] not in going]
         for one in gone:

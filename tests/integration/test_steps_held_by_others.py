@@ -10,13 +10,16 @@ import pytest
 
 from connectors.source import Partition, RawRecord
 from engine.limits import EngineLimits
+from engine.steps.progress import LastWords
+from engine.steps.pulse import Pulse
 from engine.store import executing, limiting
 from engine.store.connecting import Connection, connect
 from engine.store.contract import Store
 from engine.store.values import BegunExecution, Progress
 from tests.charging import TOPIC, charging_pipeline, clear
 from tests.contract.test_store import World, postgres_world, started
-from tests.contract.test_store_limits import TWO, next_of
+from tests.contract.test_store_limits import TWO, next_of, numbers
+from tests.contract.test_store_places import ONE, SEVEN, begun_by_seven, leave
 from tests.contract.test_store_steps import ask, asked, begin
 from tests.feeding import event, feed
 from tests.services import Database
@@ -30,6 +33,9 @@ _FIRST = "(select id from pointsman.executions order by id limit $1)"
 _LOOKS_STAND = """
     select from pg_locks l join pg_database d on d.oid = l.database
     where d.datname = current_database() and l.locktype = 'advisory' and l.objid = $1 and not l.granted
+"""
+_COMMITS_STAND = """
+    select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'
 """
 
 Begin = Callable[[Store, int, int], Coroutine[Any, Any, list[BegunExecution]]]
@@ -140,12 +146,66 @@ async def test_what_is_said_of_executions_beside_commits_waits_for_none_that_cou
     await other.execute(works, second.id)
     await other.execute("update pointsman.executions set again = again where holder is null")
     async with asyncio.timeout(10):
-        await store.note_progress(1, progress)
+        assert await store.note_progress(1, progress) == {second.id}
         await store.put_held_back(1, [])
-        await store.put_back(1, [])
+        assert not await store.put_back(1, [])
         await store.limit_waiting([(1, "charge")])
     # A commit comes to its executions in any order.
     assert tuple(await other.fetchrow(works, first.id) or ()) == (b"1", None)
     await transaction.commit()
-    await store.note_progress(1, progress)
+    # Of the first one nobody is to be told any more.
+    assert not await store.note_progress(1, progress)
     assert tuple(await other.fetchrow(works, second.id) or ()) == (b"1", 1)
+    assert await store.put_back(1, [])
+    assert tuple(await other.fetchrow(works, second.id) or ()) == (b"1", None)
+
+
+async def test_how_far_an_attempt_has_come_is_waited_for_until_it_is_stored(
+    postgres_world: World, other: Connection
+) -> None:
+    store = await postgres_world.open()
+    _, begun = await begun_by_seven(store)
+    words, pulse, goes_on = LastWords(0.0), Pulse(), Pulse()
+    pulse.beat(b"1")
+    goes_on.beat(b"1")
+    assert words.take(begun.id, begun.attempt, pulse)
+    said = "select progress from pointsman.executions where id = $1"
+    going = [(begun.id, begun.attempt, goes_on)]
+    async with other.transaction():
+        await other.execute("select from pointsman.executions where id = $1 for update", begun.id)
+        assert not await words.store(store, SEVEN, going)
+    assert ([*words.waited_for], goes_on.stored) == ([begun.id], None)
+    assert await words.store(store, SEVEN, going)
+    assert ([*words.waited_for], goes_on.stored, await other.fetchval(said, begun.id)) == ([], b"1", b"1")
+
+
+async def test_what_an_attempt_says_that_is_not_made_any_more_is_not_waited_for(
+    postgres_world: World,
+) -> None:
+    store = await postgres_world.open()
+    _, begun = await begun_by_seven(store)
+    words, pulse = LastWords(0.0), Pulse()
+    pulse.beat(b"1")
+    assert words.take(begun.id, begun.attempt, pulse)
+    await store.put_back(SEVEN, [])
+    assert await words.store(store, SEVEN, [])
+    assert not words.waited_for
+
+
+async def test_what_begins_as_its_run_leaves_it_keeps_its_place_in_the_limit(
+    postgres_world: World, other: Connection
+) -> None:
+    store = await postgres_world.open()
+    run, first = await begun_by_seven(store)
+    await store.put_back(SEVEN, [])
+    transaction = other.transaction()
+    await transaction.start()
+    await other.execute("update pointsman.executions set holder = $1 where id = $2", SEVEN, first.id)
+    leaves = asyncio.create_task(leave(await postgres_world.open(), run))
+    while not await other.fetch(_COMMITS_STAND):
+        assert not leaves.done()
+    await transaction.commit()
+    await leaves
+    assert await numbers(store, ONE) == []
+    await store.give_up_places(SEVEN, [])
+    assert await numbers(store, ONE) == [1]

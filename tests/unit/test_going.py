@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from engine.steps.executions import StepResult
 from engine.steps.going import AllGoing, Going, Results
 from engine.steps.pulse import Pulse
-from engine.store.values import BegunExecution
+from engine.store.values import BegunExecution, Commit
+
+AT = datetime(2026, 3, 1, tzinfo=UTC)
 
 
 @dataclass
@@ -64,6 +67,17 @@ def test_what_took_the_place_of_another_is_not_released_with_it() -> None:
         after,
         1,
     )
+
+
+def test_the_place_of_one_is_dropped_once_it_has_ended_here_and_by_no_other_attempt() -> None:
+    all_of_them, commit = AllGoing(), Commit(AT)
+    all_of_them.add(going(1))
+    left = [(number, 3, 0, 2 if number == 4 else 1) for number in range(1, 5)]
+    commit.limited_left.extend(left)
+    ended = [result(1), result(2), result(3, "tried")._replace(is_elsewhere=True), result(4)]
+    all_of_them.drop_ended(commit, ended)
+    goes_on, _, lost_elsewhere, tried_elsewhere = left
+    assert commit.limited_left == [goes_on, lost_elsewhere, tried_elsewhere]
 
 
 def test_all_come_in_turn() -> None:

@@ -6,6 +6,7 @@ Real engines in virtual time, over a store in memory.
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -13,9 +14,12 @@ from typing import Any
 
 import pytest
 
+from engine.store.contract import LostRunsError
+from engine.store.values import Commit
 from statemachines import Call, Context, Event, Limit, Pipeline, Retry
 from statemachines.machine import compile_pipeline
 from statemachines.run import Status
+from tests.fakes.store import FakeStore
 from tests.feeding import event
 from tests.simulated import Simulated, check_alive
 
@@ -160,3 +164,57 @@ def test_who_has_crashed_keeps_no_place(instance: str | None) -> None:
     world.live(lambda: len(outside.begun) == 2)
     # Of the same name it is known at once that the one before is gone; else it is silent for ten seconds first.
     assert outside.begun[1][0] < (6.0 if instance else 20.0)
+
+
+def test_what_was_taken_for_lost_keeps_its_place_once_its_engine_is_heard_of_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    outside = Outside(40.0)
+    world = world_of(limited(outside), engines=2)
+    hold, first = FakeStore.hold, list[int]()
+
+    async def heard(store: FakeStore, holder: int, *more: Any) -> None:
+        first[:] = first or [holder]
+        if holder not in first or not 1_002 < world.seconds() < 1_014:
+            await hold(store, holder, *more)
+
+    monkeypatch.setattr(FakeStore, "hold", heard)
+    world.call_later(2.0, world.move)
+    # The others take less.
+    world.call_later(5.0, lambda: setattr(outside, "takes", 5.0))
+    world.live(lambda: is_over(world))
+    assert [row.type for row in world.tables.rows.values()].count("tried.step.charge") == 1
+    # One begins while nothing is heard of it, and no other one while it goes on and is heard of again.
+    assert [at for at, _, _ in outside.begun if 14.0 < at < 40.0] == []
+    assert outside.most == {"ana": 2}
+    assert len(outside.begun) == len(ORDERS)
+
+
+def test_what_has_ended_keeps_no_place_where_its_commit_is_computed_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    outside = Outside(0.1)
+    world = world_of(limited(outside))
+    commit, lost = FakeStore.commit, set[tuple[int, int, int]]()
+
+    async def lose(store: FakeStore, one: Commit) -> int | None:
+        ended = {*one.executions_over} - lost
+        if ended:
+            lost.update(ended)
+            raise LostRunsError("another engine moved a run first")
+        return await commit(store, one)
+
+    monkeypatch.setattr(FakeStore, "commit", lose)
+    world.live(lambda: is_over(world))
+    assert lost
+    assert all(after - before < 0.5 for before, after in itertools.pairwise(at for at, _, _ in outside.begun))
+
+
+@pytest.mark.parametrize("after", [0.11, 0.112_5, 0.113, 0.115])
+def test_nor_does_what_ends_while_its_run_is_moved_on_by_another_event(after: float) -> None:
+    outside = Outside(0.1)
+    world = world_of(limited(outside))
+    # Before it has ended, between its end and the commit that has it, and behind that.
+    world.source.append(event("order.off", {"order": "o0"}, topic=TOPIC), after=after)
+    world.live(lambda: is_over(world))
+    assert outside.begun[1][0] < 0.5

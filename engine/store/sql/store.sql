@@ -432,12 +432,16 @@ returning e.run, e.sequence, e.number, e.id, e.home,
     ) end
 
 -- name: keep_places
--- Attempts that may go on though no row will say so: those who make them say when they do not any more.
+-- Attempts that may go on though no row will say so: those who make them say when they do not any more. One that somebody
+-- begins at this moment is one of them: it is waited for.
+with left_by as materialized (
+    select e.*
+    from unnest($1::bigint[], $2::int[], $3::int[], $4::int[]) as left_by (run, sequence, number, attempt)
+    join pointsman.executions e using (run, sequence, number, attempt)
+    for update of e
+)
 insert into pointsman.step_places (holder, execution, pipeline, step, limited_by)
-select e.holder, e.id, e.pipeline, e.step, e.limited_by
-from unnest($1::bigint[], $2::int[], $3::int[]) as left_by (run, sequence, number)
-join pointsman.executions e using (run, sequence, number)
-where e.holder is not null and e.limited_by is not null
+select holder, id, pipeline, step, limited_by from left_by where holder is not null and limited_by is not null
 on conflict do nothing
 
 -- name: remove_executions
@@ -576,19 +580,23 @@ order by b.id
 
 -- name: note_progress
 -- Of attempts that go on here. It is no part of the log: only what may be lost is said by it. So what a commit works on is
--- passed over, here as where rows are put back: commits lock executions in an order of their own.
-update pointsman.executions e set progress = said.progress
-from (
+-- passed over, here as where rows are put back: commits lock executions in an order of their own. It is told.
+with said as (
     select e.id, new.progress
     from unnest($2::bigint[], $3::int[], $4::bytea[]) as new (id, attempt, progress)
     join pointsman.executions e on e.id = new.id and e.attempt = new.attempt and e.holder = $1
     for update of e skip locked
-) said
-where e.id = said.id
+), noted as (
+    update pointsman.executions e set progress = said.progress from said where e.id = said.id
+)
+select e.id
+from unnest($2::bigint[], $3::int[]) as new (id, attempt)
+join pointsman.executions e on e.id = new.id and e.attempt = new.attempt and e.holder = $1
+where e.id not in (select id from said)
 
 -- name: hold
--- This engine is there. One that was started with the same name before is not, and one that is silent for long is forgotten,
--- with the places that it kept.
+-- This engine is there. One that was started with the same name before is not, and one that is silent for long is forgotten.
+-- The places that such a one kept, which count no more, are taken away the next time that somebody says so.
 with gone as (
     delete from pointsman.holders
     where id <> $1 and namespace = $2 and (instance = $3 or seen < clock_timestamp() - interval '1 day')
@@ -606,14 +614,20 @@ delete from pointsman.holders where id = $1
 
 -- name: put_back
 -- What this engine was given, and does not know of: it was cancelled, or lost the connection, before it heard the answer.
-update pointsman.executions e
-set holder = null, began = case when e.attempt > 1 or e.token <> '' then e.began end
-from (
+-- Whether all of it is.
+with given as (
     select id from pointsman.executions
     where holder = $1 and id not in (select unnest($2::bigint[]))
     for update skip locked
-) given
-where e.id = given.id
+), free as (
+    update pointsman.executions e
+    set holder = null, began = case when e.attempt > 1 or e.token <> '' then e.began end
+    from given where e.id = given.id
+)
+select not exists (
+    select from pointsman.executions
+    where holder = $1 and id not in (select unnest($2::bigint[])) and id not in (select id from given)
+)
 
 -- name: put_held_back
 -- Of held runs, what has ended here: what became of it waits behind the hold, and nothing of it begins before that is over.

@@ -6,6 +6,7 @@ that the engine which is measured afterwards begins at the first record of its o
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from itertools import islice
@@ -46,7 +47,8 @@ async def start_reminders(
     store = await PostgresStore.open(dsn, namespace="default", group=GROUP, cluster=CLUSTER)
     try:
         topics = make_routes(await register(store, [machine], strict=True), {})
-        committer = Committer(store, topics, CLUSTER, lambda: datetime.now(UTC), Silent(), [0, 0, 0])
+        now = functools.partial(datetime.now, UTC)
+        committer = Committer(store, topics, CLUSTER, now, now, Silent(), [0, 0, 0])
         partition, limits = Partition(topic, 0), EngineLimits()
         await store.add_positions({partition: first})
         [(number, _, position, epoch)] = await store.take_positions([partition])

@@ -153,7 +153,8 @@ def _second_look(value: bytes | None, content_type: bytes | None, form: str | No
         FlawError: there is none.
     """
     if not value:
-        raise FlawError("the record has no value (a tombstone), and no headers that make it a CloudEvent")
+        what = "the record has no value (a tombstone)" if value is None else "the record's value is empty"
+        raise FlawError(f"{what}, and no headers make it a CloudEvent")
     if form not in (None, "json"):
         raise FlawError(_not_an_event(None, form))
     if content_type is None or form == "json":
@@ -172,4 +173,4 @@ def _unreadable(record: Record, topic: Topic, error: str) -> Unreadable:
         key, _ = key_of_record(record.key)
     else:
         key, _ = key_by_setting(topic.key, record.headers)
-    return Unreadable(error, None, None, key, topic.tombstones == "ignore" and not record.value)
+    return Unreadable(error, None, None, key, topic.tombstones == "ignore" and record.value is None)

@@ -116,11 +116,11 @@ def _id_of(record: Record, topic: Topic, cluster: str, document: dict[str, Any],
 
 def _type_of(record: Record, topic: Topic, document: dict[str, Any], look: Look) -> str:
     by = topic.type
-    value = (
-        look(by, record.headers, document)
-        if isinstance(by, str)
-        else _made_type(by, record, topic, document, look)
-    )
+    value: Any = None  # of one that is known already (Topic.knowing), nothing in the record names it
+    if not isinstance(by, str):
+        value = _made_type(by, record, topic, document, look)
+    elif by:
+        value = look(by, record.headers, document)
     if value is None:
         if topic.type_default is not None:
             return topic.type_default

@@ -12,7 +12,6 @@ Records are read by the decoder that the engine uses, with the topic's settings,
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,17 +25,12 @@ from connectors.identity import key_flaw
 from connectors.source import RawRecord
 from statemachines.context import Context
 from statemachines.definition import Pipeline
-from statemachines.events import Envelope
-from statemachines.handlers import HandlerError, validated
-from statemachines.interpreter import step
+from statemachines.handlers import HandlerError
 from statemachines.keys import key_of, why_no_key
 from statemachines.machine import compile_pipeline
-from statemachines.occurrence import Occurrence
 from statemachines.outcome import Reason
-from statemachines.run import DIGEST_BYTES
 from statemachines.suggest import did_you_mean, listed
-from statemachines.testkit import BEGINNING, Case
-from statemachines.turns import business_key
+from statemachines.testkit import BEGINNING, Case, ask_twice
 
 C = TypeVar("C", bound=Context)
 CLUSTER = "test"
@@ -106,7 +100,11 @@ class TopicCase(Generic[C]):
         at = round((time or self.now).astimezone(UTC).timestamp() * 1_000)
         pairs = tuple((name, written(one)) for name, one in (headers or {}).items())
         record = RawRecord(self.topic.name, 0, self._offset, at, written(key), written(value), pairs)
-        found = [one for _, one in decode_each(record, self.topic, CLUSTER)]
+        found = ask_twice(
+            f"the type of a record of {self.topic.name}",
+            lambda: [one for _, one in decode_each(record, self.topic, CLUSTER)],
+            lambda found: [one.envelope.type if isinstance(one, Decoded) else one.error for one in found],
+        )
         self.read = [self._settle(one) for one in found] or [Read("ignored", reason=Reason.NO_EVENTS)]
         return self
 
@@ -133,10 +131,8 @@ class TopicCase(Generic[C]):
         if key is None:
             return Read("dead letter", *known, data=data, reason=Reason.NO_KEY, error=error)
         if key not in self.runs:
-            self.runs[key] = _Fed(self._pipeline, key, self.now)
-        run = self.runs[key]
-        assert isinstance(run, _Fed), "they are made here"
-        run.take(envelope._replace(key=key), data)
+            self.runs[key] = Case(self._pipeline, key, self.now)
+        self.runs[key].when_read(envelope._replace(key=key), data)
         return Read("event", *known, key, envelope.time, data)
 
     def _key(self, found: Decoded) -> tuple[str | None, str]:
@@ -145,37 +141,11 @@ class TopicCase(Generic[C]):
         if how is None:
             return found.envelope.key, found.key_error or ""
         try:
-            key = key_of(how, orjson.loads(orjson.dumps(found.data)), None)
+            data = orjson.dumps(found.data)
+            key = ask_twice(f"the key of {event_type}", lambda: key_of(how, orjson.loads(data), None))
         except HandlerError as error:
             return None, str(error)
         if key is None:
             return None, why_no_key(how, self._machine.events[event_type].__name__)
         flaw = key_flaw(key)
         return (key, "") if flaw is None else (None, flaw)
-
-
-class _Fed(Case[C]):
-    """A run that takes events as they were read."""
-
-    def take(self, envelope: Envelope, data: Any) -> None:
-        """An event comes; the run then takes what it takes by itself."""
-        self._forget()
-        self._events += 1
-        once = self.machine.onces.get(envelope.type)
-        known_by = (
-            None if once is None or once.within is not None else business_key(once, envelope.type, data)
-        )
-        named = known_by or f"{envelope.source}\n{envelope.id}"
-        digest = hashlib.blake2b(named.encode(), digest_size=DIGEST_BYTES).digest()
-        seen = digest in self._seen or self._knows_id(envelope)
-        sent = orjson.dumps(data)
-
-        def occurrence() -> Occurrence:
-            own = orjson.loads(sent)
-            event, error = validated(self.machine, envelope.type, own)
-            return Occurrence(envelope, self.key, digest, self.now, event, error, seen, own)
-
-        first, second = (step(self.machine, self.run, occurrence()) for _ in range(2))
-        self._compare_outcomes(envelope.type, first, second)
-        self.outcome = first
-        self._settle(first, occurrence())

@@ -87,6 +87,15 @@ async def join_set(
     return int(others)
 
 
+async def note_definitions(
+    connection: asyncpg.Connection[Any], namespace: str, group: str, loaded: Sequence[Loaded]
+) -> None:
+    """Say which definitions the set is that ``join_set`` has described, as soon as they are registered."""
+    number = set_number(_identities([one.machine for one in loaded]))
+    definitions = [one.definition for one in loaded]
+    await connection.execute(_SQL["note_definitions"], group_number(namespace, group), number, definitions)
+
+
 async def refuse_early(
     connection: asyncpg.Connection[Any],
     namespace: str,

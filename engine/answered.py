@@ -74,7 +74,7 @@ class Answered:
     def as_json(self) -> dict[str, Any]:
         """The documented fields of what was done, and those of the run."""
         run = None if self.run is None else self.run.as_json()
-        return {**self.done.as_json(), "configuration": self.configuration, "run": run}
+        return {**self.done.as_json(), "run": run}
 
 
 class NotDoneError(PointsmanError):

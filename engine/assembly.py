@@ -16,6 +16,7 @@ from engine.admission import (
     check_role,
     check_temporary,
     join_set,
+    note_definitions,
     refuse_beside,
     refuse_early,
     register,
@@ -192,6 +193,8 @@ def _preparer(
             )
         prepared = True
         loaded = await register(store, machines, strict=settings.strict)
+        async with store.connection() as connection:
+            await note_definitions(connection, settings.namespace, settings.group_name, loaded)
         await store.hear_of_versions(
             lambda pipeline, version: tell_newer(loaded, pipeline, version, strict=settings.strict)
         )

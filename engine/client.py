@@ -47,6 +47,7 @@ from engine.reading import (
     ask_of_run,
     ask_send,
     count_runs,
+    end_told,
     explain,
     find_view,
     history,
@@ -175,7 +176,6 @@ class Client:
                 who=self._who,
                 why=why,
                 event_id=event_id,
-                seconds=timeout,
                 begins=bool(begins),
             )
         return await self._answer(asked, timeout, begins)
@@ -376,6 +376,7 @@ class Client:
             run: RunView | None = None
             with contextlib.suppress(NotFoundError):
                 run = await find_view(connection, self._namespace, asked.pipeline, asked.key)
+            await end_told(connection, [done], who=self._who)
         return check_done(Answered(done, run), so)
 
     async def _too_long(

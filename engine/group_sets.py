@@ -24,13 +24,9 @@ def set_number(identities: Iterable[Identity]) -> int:
 
 def set_words(identities: Iterable[Identity]) -> str:
     """These definitions for people, as in ``order version 1 (5f0ac3d1), order version 2 (9be2c03f)``."""
-    return ", ".join(words_of(one) for one in sorted(identities))
-
-
-def words_of(identity: Identity) -> str:
-    """One of them; others of the same version and structure, but of other code, are told by the same."""
-    name, version, structure, _ = identity
-    return f"{name} version {version} ({structure[:8]})"
+    return ", ".join(
+        f"{name} version {version} ({structure[:8]})" for name, version, structure, _ in sorted(identities)
+    )
 
 
 def _number(text: str) -> int:

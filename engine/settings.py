@@ -202,12 +202,13 @@ def meant_by(variable: str) -> str | None:
     return None if near is None else meant[near]
 
 
-def strange_variables(environ: Mapping[str, str]) -> list[str]:
-    """A sentence of each variable that looks like a setting and is none."""
+def strange_variables(environ: Mapping[str, str], *, only_slips: bool = False) -> list[str]:
+    """A sentence of each variable that looks like a setting and is none; or only of those that are slips of one."""
     found = {variable: meant_by(variable) for variable in unknown_variables(environ)}
     return [
         f"{variable} is set, and no setting of Pointsman." + (f" Did you mean {meant}?" if meant else "")
         for variable, meant in found.items()
+        if meant or not only_slips
     ]
 
 

@@ -18,7 +18,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, TypeVar, cast
 
 import orjson
-from pydantic import ValidationError
 
 from statemachines.cancelling import cancel
 from statemachines.context import Context
@@ -26,7 +25,7 @@ from statemachines.definition import Pipeline, State
 from statemachines.effects import COMPLETES, Asked, Publication, Publish
 from statemachines.events import Cancelled, Envelope, Event, is_internal
 from statemachines.following import Following, fall_due, follow, wakes_at
-from statemachines.handlers import HandlerError
+from statemachines.handlers import HandlerError, validated
 from statemachines.interpreter import step
 from statemachines.keys import how_keyed, key_of, why_no_key
 from statemachines.limits import DEFERRED_MAX, DELAYED_MAX
@@ -52,6 +51,7 @@ from statemachines.suggest import did_you_mean
 from statemachines.turns import business_key
 
 C = TypeVar("C", bound=Context)
+T = TypeVar("T")
 
 BEGINNING = datetime(2024, 1, 1, tzinfo=UTC)
 """The time of the first event, unless ``given`` says otherwise."""
@@ -65,6 +65,24 @@ TICKS_MAX = 10_000
 
 class ImpureHandlerError(AssertionError):
     """A handler answered differently to equal input."""
+
+
+def ask_twice(what: str, ask: Callable[[], T], told: Callable[[T], object] = lambda answer: answer) -> T:
+    """What a pipeline's own code answers, or the HandlerError that it raises: the same both times, by what is told."""
+
+    def answer() -> tuple[T | HandlerError, str]:
+        try:
+            found = ask()
+        except HandlerError as error:
+            return error, str(error)
+        return found, repr(told(found))
+
+    (first, said), (_, then) = answer(), answer()
+    if said != then:
+        raise ImpureHandlerError(f"{what} differs for equal input: {said}; then {then}")
+    if isinstance(first, HandlerError):
+        raise first
+    return first
 
 
 def given(pipeline: Pipeline[C], *events: Event, key: str = "test", now: datetime = BEGINNING) -> Case[C]:
@@ -156,14 +174,20 @@ class Case(StepCase, Generic[C]):
         self._forget()
         for event in events:
             self._events += 1
-            self._take(event)
+            self._take(*self._sent(event))
+        return self
+
+    def when_read(self, envelope: Envelope, data: Any) -> Case[C]:
+        """An event comes as it was read from a topic, with data that need not be valid."""
+        self._forget()
+        self._take(envelope, orjson.dumps(data))
         return self
 
     def when_again(self, event: Event | None = None) -> Case[C]:
         """The last event is delivered once more, under the same id; or this one is, under its id."""
         assert self._last is not None, "no event has come yet"
         self._forget()
-        self._take(self._last if event is None else event)
+        self._take(*self._sent(self._last if event is None else event))
         return self
 
     def when_cancelled(self, *, who: str = "an operator", why: str = "a test") -> Case[C]:
@@ -261,7 +285,18 @@ class Case(StepCase, Generic[C]):
         self.sent = []
         self.followed = []
 
-    def _take(self, event: Event) -> None:
+    def _take(self, envelope: Envelope, data: bytes) -> None:
+        digest = self._digest(envelope, orjson.loads(data))
+        occurrence = self._occurrence(envelope, data, digest)
+        first, second = (
+            step(self.machine, self.run, self._occurrence(envelope, data, digest)) for _ in range(2)
+        )
+        self._compare_outcomes(envelope.type, first, second)
+        self.outcome = first
+        self._settle(first, occurrence)
+
+    def _sent(self, event: Event) -> tuple[Envelope, bytes]:
+        """What an event is once it is written."""
         assert not is_internal(type(event)), (
             f"{event.event_type()} comes from inside of a run only; have it raised by what raises it"
         )
@@ -270,12 +305,11 @@ class Case(StepCase, Generic[C]):
             f"an event has one type: make it of {type(event).__name__}.named('the.type')"
         )
         self._last = event
-        digest = self._digest(event)
-        occurrence = self._occurrence(event, digest)
-        first, second = (step(self.machine, self.run, self._occurrence(event, digest)) for _ in range(2))
-        self._compare_outcomes(event.event_type(), first, second)
-        self.outcome = first
-        self._settle(first, occurrence)
+        written = event.model_dump_json(by_alias=True).encode()
+        key = self._key(event, written)
+        assert self.run is None or key == self.key, f"the event is for the run {key!r}, not for {self.key!r}"
+        self.key = key
+        return Envelope(f"event-{self._events}", "testkit", event.event_type(), key, self.now), written
 
     def _settle(self, outcome: Outcome, occurrence: Occurrence) -> None:
         if isinstance(outcome, Deferred):
@@ -283,14 +317,12 @@ class Case(StepCase, Generic[C]):
         elif self._apply(outcome, occurrence):
             self._go_on(follow)
 
-    def _digest(self, event: Event) -> bytes:
-        once = self.machine.onces.get(event.event_type())
-        key = None
-        if once is not None and once.within is None:
-            key = business_key(once, event.event_type(), orjson.loads(event.model_dump_json(by_alias=True)))
-        if key is not None:
-            return hashlib.blake2b(key.encode(), digest_size=DIGEST_BYTES).digest()
-        return self._events.to_bytes(DIGEST_BYTES, "big")
+    def _digest(self, envelope: Envelope, data: Any) -> bytes:
+        once = self.machine.onces.get(envelope.type)
+        for_ever = once if once is not None and once.within is None else None
+        key = None if for_ever is None else business_key(for_ever, envelope.type, data)
+        named = key or f"{envelope.source}\n{envelope.id}"
+        return hashlib.blake2b(named.encode(), digest_size=DIGEST_BYTES).digest()
 
     def _apply(self, outcome: Outcome, occurrence: Occurrence) -> bool:
         """The run after an outcome; whether it moved."""
@@ -356,23 +388,11 @@ class Case(StepCase, Generic[C]):
                 f"{_told(first)}; then {_told(second)}"
             )
 
-    def _occurrence(self, event: Event, digest: bytes) -> Occurrence:
-        # As the engine does it: a pattern of the pipeline may stand for the event's type.
-        event_class = self.machine.events.get(event.event_type(), type(event))
-        written = event.model_dump_json(by_alias=True)
-        key = self._key(event)
-        assert self.run is None or key == self.key, f"the event is for the run {key!r}, not for {self.key!r}"
-        self.key = key
-        envelope = Envelope(f"event-{self._events}", "testkit", event.event_type(), key, self.now)
-        data = orjson.loads(written)
+    def _occurrence(self, envelope: Envelope, data: bytes, digest: bytes) -> Occurrence:
+        own = orjson.loads(data)
+        event, error = validated(self.machine, envelope.type, own)
         seen = digest in self._seen or self._knows_id(envelope)
-        try:
-            copy = event_class.model_validate_json(written)
-        except ValidationError as error:
-            if event_class is type(event):
-                raise
-            return Occurrence(envelope, key, digest, self.now, None, str(error), seen, data)
-        return Occurrence(envelope, key, digest, self.now, copy, "", seen, data)
+        return Occurrence(envelope, self.key, digest, self.now, event, error, seen, own)
 
     def _knows_id(self, envelope: Envelope) -> bool:
         """Whether an event that is known by a business key for ever is a duplicate by its id."""
@@ -382,17 +402,14 @@ class Case(StepCase, Generic[C]):
         waiting = () if self.run is None else self.run.deferred
         return envelope.id in self._seen_ids or any(one.envelope.id == envelope.id for one in waiting)
 
-    def _key(self, event: Event) -> str:
+    def _key(self, event: Event, written: bytes) -> str:
         how = self.machine.keys.get(event.event_type()) or how_keyed(type(event))
-        written = event.model_dump_json(by_alias=True)
         try:
-            key, again = (key_of(how, orjson.loads(written), self.key) for _ in range(2))
+            key = ask_twice(
+                f"the key of {event.event_type()}", lambda: key_of(how, orjson.loads(written), self.key)
+            )
         except HandlerError as error:
             raise AssertionError(f"the event has no key: {error}") from None
-        if key != again:
-            raise ImpureHandlerError(
-                f"the key of {event.event_type()} differs for equal input: {key!r}; then {again!r}"
-            )
         name = type(event).__name__
         assert key is not None, f"the event has no key: {'' if how is None else why_no_key(how, name)}"
         return key

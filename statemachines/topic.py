@@ -38,7 +38,7 @@ class Topic:
     unknown: Policy = "dead_letter"
     """What becomes of a record whose type no pipeline that reads the topic knows."""
     tombstones: Policy = "dead_letter"
-    """What becomes of a record that has no value, and is no CloudEvent in binary mode."""
+    """What becomes of a record that has no value, and is no CloudEvent in binary mode. An empty value is one."""
     dead_letters: str | None = None
     """The topic for dead letters; None: ``<name>.dead-letters``."""
     each: str | None = None

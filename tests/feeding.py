@@ -33,6 +33,7 @@ from engine.routing import TopicRoute, make_routes
 from engine.session.claims import Claim, Slice
 from engine.session.committer import Committer, Pending
 from engine.session.timers import Due
+from engine.steady import Steady
 from engine.steps.executors import ByClass, Executors
 from engine.steps.steps import Steps
 from engine.store.connecting import connect
@@ -61,6 +62,24 @@ class Clock:
     def __call__(self) -> datetime:
         self.now += timedelta(seconds=1)
         return self.now
+
+
+class OwnSteady(Steady):
+    """What steps go by here: a clock of which a second passes where none has since the last look."""
+
+    __slots__ = ("_clock", "_looked_at")
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock, self._looked_at = clock, clock.now
+
+    def __call__(self) -> datetime:
+        if self._clock.now == self._looked_at:
+            self._clock()
+        self._looked_at = self._clock.now
+        return self._looked_at
+
+    def hear(self, said: datetime, asked: float) -> None:
+        """Postgres's clock is that of another year."""
 
 
 def event(
@@ -291,16 +310,13 @@ async def feed(
         await store.ask_to_release([one.definition for one in loaded])
         topics = make_routes(loaded, {})
         own_clock = clock if isinstance(clock, Clock) else Clock()
-        # What steps go by does not let time pass where it is looked at.
-        steady = clock or (lambda: own_clock.now)
-        committer = Committer(
-            store, topics, cluster, clock or own_clock, Silent(), [0, 0, 0, 0], steady=steady
-        )
+        steady = OwnSteady(own_clock)
+        committer = Committer(store, topics, cluster, clock or own_clock, steady, Silent(), [0, 0, 0, 0])
         committer.strikes = dict(strikes or {})
         routes = list({id(route): route for topic in topics.values() for route in topic.routes}.values())
         own_limits = limits or EngineLimits(step_poll_seconds=0.01)
         # By its name it is known that the one before is not there any more.
-        steps = Steps(own_limits, own_clock, "feeding", Executors(executors))
+        steps = Steps(own_limits, steady, "feeding", Executors(executors))
         unhurried = _without_haste(limits or EngineLimits())
         inbox = Commands(store, topics, routes, committer, unhurried, Outlet(), steps.hear)
         inbox.homes = list(range(HOMES))

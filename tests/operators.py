@@ -14,6 +14,7 @@ from engine.reading import (
     ask_of_pipeline,
     ask_of_run,
     ask_send,
+    end_told,
     wait_until_done,
 )
 from engine.reading.operating import What
@@ -47,7 +48,6 @@ async def send(
             who=WHO,
             why=why,
             event_id=id,
-            seconds=10.0,
         )
 
     return await _done(feeding, question)
@@ -83,6 +83,7 @@ async def _done(feeding: Feeding, ask: Callable[[Connection], Awaitable[AskedOfR
         asked = await ask(connection)
         await feeding.commands()
         (done,) = await wait_until_done(connection, feeding.namespace, [asked], seconds=0)
+        await end_told(connection, [done], who=WHO)
     finally:
         await connection.close()
     return done

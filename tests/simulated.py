@@ -31,7 +31,7 @@ import types
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, TypeVar, cast
 from unittest import mock
 
@@ -46,13 +46,14 @@ from engine.session.session import Session
 from engine.steps.executors import ByClass, Executors
 from engine.store.contract import Store, StoreUnavailableError
 from statemachines.machine import Machine
+from tests.fakes.executing import AT_ZERO
 from tests.fakes.store import FakeStore
 from tests.fakes.tables import CLUSTER, Tables
 
 T = TypeVar("T")
 
-BEGINS = datetime(2026, 3, 1, 12, tzinfo=UTC)
 BEGINS_SECONDS = 1_000.0
+BEGINS = AT_ZERO + timedelta(seconds=BEGINS_SECONDS)
 SECONDS_MAX = 1_200.0
 """Whatever is not over by then never will be."""
 TURNS_MAX = 100_000
@@ -354,7 +355,9 @@ class Simulated:
     executors: ByClass = field(default_factory=dict)
     """What does the work that steps describe, besides that of commands."""
     ahead: timedelta = timedelta()
-    """How far the engines' clocks go ahead of the world's time."""
+    """How far the engines' clocks go ahead of the world's time, which is the store's."""
+    apart: timedelta = timedelta()
+    """How far the clock of each engine goes ahead of that of the one before."""
     tables: Tables = field(default_factory=Tables)
     passed: list[str] = field(default_factory=list)
     """All points so far."""
@@ -404,7 +407,7 @@ class Simulated:
         return self._loop.time()
 
     def clock(self) -> datetime:
-        """The same as a date, by the engines' clocks."""
+        """The same as a date, by the first engine's clock."""
         return BEGINS + timedelta(seconds=self.seconds() - BEGINS_SECONDS) + self.ahead
 
     async def point(self, name: str, connection: Connection | None = None) -> None:
@@ -429,7 +432,10 @@ class Simulated:
         try:
             with _virtual_time(loop.time, self.draw):
                 lives = asyncio.gather(
-                    *(loop.create_task(self._live_on(is_over)) for _ in range(self.engines))
+                    *(
+                        loop.create_task(self._live_on(is_over, one * self.apart))
+                        for one in range(self.engines)
+                    )
                 )
                 loop.call_later(SECONDS_MAX, lives.cancel)
                 loop.run_until_complete(lives)
@@ -442,11 +448,11 @@ class Simulated:
                 loop.run_until_complete(asyncio.wait(left))
             loop.close()
 
-    async def _live_on(self, is_over: Callable[[], bool]) -> None:
+    async def _live_on(self, is_over: Callable[[], bool], ahead: timedelta) -> None:
         while True:
             life = Life(SourceReader(self.source))
             self._lives.append(life)
-            one = asyncio.create_task(self._run(life, is_over))
+            one = asyncio.create_task(self._run(life, is_over, ahead))
             life.tasks.add(one)
             await asyncio.wait({one})
             if not life.is_dead:
@@ -471,7 +477,7 @@ class Simulated:
         for life in self._lives:
             life.end()
 
-    async def _run(self, life: Life, is_over: Callable[[], bool]) -> None:
+    async def _run(self, life: Life, is_over: Callable[[], bool], ahead: timedelta) -> None:
         _LIFE.set(life)
 
         async def open_store() -> Store:
@@ -494,7 +500,7 @@ class Simulated:
             beat=[0, 0, 0, 0],
             outbox_depth=lambda: 0,
             limits=LIMITS,
-            clock=self.clock,
+            clock=lambda: self.clock() + ahead,
             instance=self.instance,
             executors=Executors(self.executors),
         )

@@ -120,8 +120,7 @@ class Batch(Pausing):
             known = decoded.envelope.type in topic.readers
             for number, pipeline in enumerate(only if known else only[:1]):
                 # A copy for each, so that no handler sees what one of another pipeline has done to the data.
-                own = decode(one, topic.topic, cluster) if number else decoded
-                assert isinstance(own, Decoded), "decoding is pure"
+                own = self._again(one, topic, decoded.envelope.type, cluster) if number else decoded
                 self.match(one, position, topic, own, pipeline)
 
     def _events_in(
@@ -138,6 +137,12 @@ class Batch(Pausing):
         found = decode_each(record, topic.topic, cluster)
         self.rest()
         return found
+
+    def _again(self, record: Record, topic: TopicRoute, event_type: str, cluster: str) -> Decoded:
+        """The event of a record that was read, with data of its own; no function is asked for its type again."""
+        again = decode(record, topic.topic.knowing(event_type), cluster)
+        assert isinstance(again, Decoded), "decoding is pure"
+        return again
 
     def match(
         self,
@@ -170,7 +175,7 @@ class Batch(Pausing):
                 if type(how) is str:
                     key = key_of(how, decoded.data, None)
                 else:
-                    key, refused = self._key_by(how, record, position, topic)
+                    key, refused = self._key_by(how, record, position, topic, envelope.type)
                 if key is not None and not _is_fit(key):
                     key = None
             if key is None:
@@ -178,9 +183,7 @@ class Batch(Pausing):
             else:
                 if taken:
                     # Of its own, so that no handler sees what one of another pipeline has done to the data.
-                    again = decode(record, topic.topic, self._cluster)
-                    assert isinstance(again, Decoded), "decoding is pure"
-                    decoded = again
+                    decoded = self._again(record, topic, envelope.type, self._cluster)
                 taken = True
                 own = digest if once is None else identity_of(once, decoded)
                 self.arrivals.append(_new(Arrival, (
@@ -189,14 +192,14 @@ class Batch(Pausing):
 
     def _unreadable(self, record: Record, position: int | None, topic: TopicRoute, found: Unreadable) -> None:
         if found.ignored and position is not None:
-            self.ignore_offset(record, position, topic)
+            self.ignore_offset(record, position, topic, Reason.NO_EVENTS)
             return
         struck_out = self._struck_out and (position, record.offset) in self._struck_out
         reason = Reason.NEVER_RETURNED if struck_out else Reason.UNREADABLE
         self.refuse_record(record, position, topic, reason, found.error, found)
 
     def _key_by(
-        self, how: How, record: Record, position: int | None, topic: TopicRoute
+        self, how: How, record: Record, position: int | None, topic: TopicRoute, event_type: str
     ) -> tuple[str | None, Refused | None]:
         """A key that is not simply a field, or why it cannot be read: a function may do whatever user code does.
 
@@ -208,8 +211,7 @@ class Batch(Pausing):
         )
         if struck is not None:
             return None, Refused(Reason.NEVER_RETURNED, struck, holds=False)
-        own = decode(record, topic.topic, self._cluster)
-        assert isinstance(own, Decoded), "decoding is pure"
+        own = self._again(record, topic, event_type, self._cluster)
         beat = self._beat
         beat[0], beat[1], beat[2] = position or 0, record.offset, self._at[1]
         try:
@@ -345,7 +347,7 @@ class Batch(Pausing):
     def look_ahead(self, arrival: Arrival) -> tuple[bool, Refused | None]:
         """Whether a run goes on that has not seen this event; and why that could never take it, whatever holds it.
 
-        No handler is called. What is told rests on the run.
+        Nothing of the user's is called but validators. What is told rests on the run.
         """
         [(_, machine, run, occurrence, _, _)] = self._validate([arrival], None)
         self.rest()

@@ -306,7 +306,7 @@ class Ledger:
                 self.unknown_to(route, record, position, decoded)
             return
         if topic.topic.unknown == "ignore" and position is not None:
-            self.ignore_offset(record, position, topic)
+            self.ignore_offset(record, position, topic, Reason.UNKNOWN_TYPE)
             return
         types = sorted({name for route in topic.routes for name in route.events})
         listed = ", ".join(types[:TYPES_LISTED_MAX]) + (", ..." if len(types) > TYPES_LISTED_MAX else "")
@@ -316,11 +316,14 @@ class Ledger:
         )
         self.refuse_record(record, position, topic, Reason.UNKNOWN_TYPE, error, decoded)
 
-    def ignore_offset(self, record: Record, position: int, topic: TopicRoute) -> None:
+    def ignore_offset(self, record: Record, position: int, topic: TopicRoute, reason: Reason) -> None:
         """Settle a record that the topic's settings say to ignore, as one of a range."""
         before = self._ranges.get(position)
+        if before is not None and before.reason != reason:
+            self.close_range(position)
+            before = None
         first, records = (record.offset, 0) if before is None else (before.first, before.records)
-        self._ranges[position] = IgnoredRange(position, first, record.offset, records + 1)
+        self._ranges[position] = IgnoredRange(position, first, record.offset, records + 1, reason)
         for route in topic.routes:
             self.count(route, Disposition.IGNORED)
 
@@ -360,7 +363,7 @@ class Ledger:
         self._worked.setdefault(route, {}).setdefault(key, memory)
 
     def close_range(self, position: int | None) -> None:
-        """A record that is not ignored ends the range of those before it."""
+        """A record that is not ignored, or for another reason, ends the range of those before it."""
         if position is not None and self._ranges:
             done = self._ranges.pop(position, None)
             if done is not None:

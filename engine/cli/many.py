@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from engine.cli.asking import ask_store
-from engine.cli.failures import FAILED
+from engine.cli.failures import BAD_INPUT, FAILED
 from engine.cli.output import counted, note, print_json, print_rows, say
 from engine.errors import UsageError
 
@@ -65,7 +65,14 @@ def do_to_many(
         print_many(what, len(chosen), became, dry_run=False)
     else:
         _tell_many(what, became)
-    return 0 if all(one.done for one in became) else FAILED
+    return ends_with(became)
+
+
+def ends_with(became: list[Done]) -> int:
+    """What a command ends with that was asked of one run or more."""
+    if all(one.done for one in became):
+        return 0
+    return BAD_INPUT if all(one.is_invalid for one in became) else FAILED
 
 
 def print_many(what: str, runs: int, became: list[Done], *, dry_run: bool) -> None:

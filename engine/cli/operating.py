@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from engine.cli.arguments import check_conditions, check_one_of, check_run, check_text, read_data
 from engine.cli.asking import Pipeline, ask_store, find_address, whoever
-from engine.cli.failures import BAD_INPUT, FAILED
-from engine.cli.many import Asks, do_to_many, print_many
+from engine.cli.failures import FAILED
+from engine.cli.many import Asks, do_to_many, ends_with, print_many
 from engine.cli.options import Json, Namespace, Postgres, Who
 from engine.cli.output import print_json, say
 from engine.errors import UsageError
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from engine.store.connecting import Connection
 
 PANEL = "Decisions"
+WORDS = "[PIPELINE KEY] TYPE [DATA]"
 ONLY_WITH_FILTERS = "--dry-run and --yes are for runs that filters choose."
 _OF_PIPELINES: Mapping[What, WhatOfPipeline] = {"pause": "pause", "resume": "resume"}
 """What is done to a whole pipeline where that is all that filters say."""
@@ -71,15 +73,24 @@ Yes = Annotated[bool, typer.Option("--yes", help="Do not ask before it is done t
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (send, pause, resume, cancel):
+    app.command(rich_help_panel=PANEL, cls=_InWords)(send)
+    for command in (pause, resume, cancel):
         app.command(rich_help_panel=PANEL)(command)
+
+
+class _InWords(TyperCommand):
+    """Its usage is in the words of its argument; else they were told to be one thing that may be repeated."""
+
+    def collect_usage_pieces(self, *_: Any) -> list[str]:
+        """As they are to be written."""
+        return [str(self.options_metavar), WORDS]
 
 
 def send(
     words: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[PIPELINE KEY] TYPE [DATA]",
+            metavar=WORDS,
             help="The run, which need not be there; the event's type; its data, in JSON: - reads standard input.",
             show_default=False,
         ),
@@ -112,8 +123,8 @@ def send(
     Its source is /pointsman/NAMESPACE/operators. What the run does not take meets the pipeline's policies, and what
     fails holds the run, like any event; but data that is not valid is refused, and holds nothing. Ends with 2 then, and
     with 1 where it became another dead letter, or no engine has taken it in time. Instead of one run, filters choose
-    all that go on or are held: TYPE [DATA] is sent to each, with its key in the field of the data that the event's key
-    is read from, where there is none.
+    all that go on or are held: TYPE [DATA] is sent to each, with its key, as a text, in the field of the data that the
+    event's key is read from, where there is none. It ends with 2 then where the data is valid for none of them.
     """
     options = {"postgres": postgres, "namespace": namespace}
     filters = Filters(pipeline, status, state, where or [], dry_run=dry_run, yes=yes)
@@ -130,7 +141,7 @@ def send(
     data = read_data(more[0]) if more else None
 
     async def send_to(chosen: list[Chosen], connection: Connection, namespace: str) -> list[Done]:
-        from engine.reading import send_to_runs, wait_until_done  # noqa: PLC0415 - needs an extra to be installed
+        from engine.reading import end_told, send_to_runs, wait_until_done  # noqa: PLC0415 - needs an extra to be installed
 
         asked = await send_to_runs(
             connection,
@@ -141,12 +152,18 @@ def send(
             who=whoever(who),
             why=reason,
             event_id=event_id,
-            seconds=wait,
         )
-        return await wait_until_done(connection, namespace, asked, seconds=wait)
+        became = await wait_until_done(connection, namespace, asked, seconds=wait)
+        await end_told(connection, became, who=whoever(who))
+        return became
+
+    async def check(chosen: list[Chosen], connection: Connection, namespace: str) -> None:
+        from engine.reading.choosing import data_for_runs  # noqa: PLC0415 - needs an extra to be installed
+
+        await data_for_runs(connection, namespace, chosen, event_type, data)
 
     async def question(connection: Connection, namespace: str) -> Done:
-        from engine.reading import ask_send, wait_until_done  # noqa: PLC0415 - needs an extra to be installed
+        from engine.reading import ask_send, end_told, wait_until_done  # noqa: PLC0415 - needs an extra to be installed
 
         name, key = given[:before]
         asked = await ask_send(
@@ -159,21 +176,19 @@ def send(
             who=whoever(who),
             why=reason,
             event_id=event_id,
-            seconds=wait,
         )
         (done,) = await wait_until_done(connection, namespace, [asked], seconds=wait)
+        await end_told(connection, [done], who=whoever(who))
         return done
 
     if filters.are_given:
-        return _to_many("send", filters, options, json, send_to)
+        return _to_many("send", filters, options, json, send_to, check)
     found = ask_store(options, question)
     if json:
         print_json(found)
     else:
         say(f"{found.asked.event_id}: {found.sentence}")
-    if found.is_invalid:
-        return BAD_INPUT
-    return 0 if found.done else FAILED
+    return ends_with([found])
 
 
 def pause(
@@ -376,7 +391,9 @@ def _to_many(
     options: dict[str, str | None],
     json: bool,
     do: Callable[[list[Chosen], Connection, str], Awaitable[list[Done]]],
+    check: Callable[[list[Chosen], Connection, str], Awaitable[None]] | None = None,
 ) -> int:
+    """``check`` raises where it cannot be done to those that are chosen, also where they are only counted."""
     from engine.reading.runs import STATUSES  # noqa: PLC0415 - needs an extra to be installed
 
     check_one_of("status", filters.status, STATUSES)
@@ -388,6 +405,9 @@ def _to_many(
         from engine.reading import choose_runs  # noqa: PLC0415 - needs an extra to be installed
 
         asked = {"pipeline": filters.pipeline, "status": filters.status, "state": filters.state}
-        return await choose_runs(connection, namespace, what, **asked, where=conditions)
+        chosen = await choose_runs(connection, namespace, what, **asked, where=conditions)
+        if check is not None:
+            await check(chosen, connection, namespace)
+        return chosen
 
     return do_to_many(asks, options, choose, do)

@@ -18,7 +18,7 @@ from engine.cli.failures import INTERRUPTED
 from engine.cli.options import ExecutorsOf, Group, Kafka, Modules, Namespace, Postgres, resolve
 from engine.limits import limits_told
 from engine.setting_kinds import KINDS, LIMIT
-from engine.settings import Settings, meant_by, unknown_variables
+from engine.settings import Settings, strange_variables
 
 if TYPE_CHECKING:
     from engine.assembly import EngineSettings
@@ -142,9 +142,8 @@ def begin_logging(settings: Settings, *, with_messages: bool = False) -> None:
     level = settings.value("log_level") or "info"
     asked = with_messages or level.lower() == "debug"
     logs.configure(settings.value("log_format") or "auto", level, with_messages=asked)
-    for variable in unknown_variables(os.environ):
-        if (meant := meant_by(variable)) is not None:
-            log.warning("%s is set, and no setting of Pointsman. Did you mean %s?", variable, meant)
+    for sentence in strange_variables(os.environ, only_slips=True):
+        log.warning("%s", sentence)
 
 
 def in_loop(

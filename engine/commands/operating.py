@@ -173,8 +173,6 @@ class Operating:
             batch.rest()
         else:
             batch.settle(arrival, route.cache.get(arrival.key), refused, batch.commit.at, None)
-        if (batch.commit.at - command.at).total_seconds() <= (body.get("waits") or 0):
-            _tell_sender(arrival, batch)
         return Answer(done=True, sentence="", event_id=body["event_id"])
 
     async def _of_pipeline(self, command: Command, route: Route, batch: Batch) -> Answer:
@@ -279,14 +277,6 @@ def _goes_on(pipeline: str, run: Run) -> str:
     held = f", held since row {run.held}" if run.held else ""
     where = f"in {' '.join(run.states)} (row {run.sequence}{held})"
     return f"The run {run.key!r} of {pipeline} goes on already, {where}. Nothing was sent."
-
-
-def _tell_sender(arrival: Arrival, batch: Batch) -> None:
-    """End the dead letter of an event that was refused and holds nothing: who waits for the answer decides."""
-    letters, event_id = batch.commit.dead_letters, arrival.decoded.envelope.id
-    for number, letter in enumerate(letters):
-        if letter.event_id == event_id and letter.position is None and letter.sequence is None:
-            letters[number] = letter._replace(status="dropped", who="engine", why="its sender was told")
 
 
 def _cancelled(asked: Asked) -> tuple[bool, str]:

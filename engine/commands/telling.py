@@ -50,8 +50,6 @@ def tell_pause(pipeline: str, pause: Pause | None) -> None:
 
 
 def _sentence(letter: DeadLetter) -> str:
-    if letter.why:
-        return f"dead letter; {letter.why}"
     return "dead letter" if letter.sequence is None else "dead letter; its run is held"
 
 

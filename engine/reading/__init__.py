@@ -29,6 +29,7 @@ from engine.reading.operating import (
     ask_of_pipeline,
     ask_of_run,
     ask_send,
+    end_told,
     list_pauses,
     wait_until_done,
 )
@@ -78,6 +79,7 @@ __all__ = [
     "choose_runs",
     "choose_to_map",
     "count_runs",
+    "end_told",
     "explain",
     "find_view",
     "history",

@@ -13,7 +13,6 @@ from connectors.decode import Decoded, Unreadable, decode
 from connectors.source import RawRecord
 from engine.store.connecting import Connection
 from engine.store.queries import load
-from statemachines.outcome import Reason
 from statemachines.search import WORDS, Kind
 from statemachines.topic import Topic
 
@@ -78,13 +77,6 @@ class Catalog:
         settings = [d.topics[place.topic] for d in self.definitions.values() if place.topic in d.topics]
         return any(topic.each is not None for topic in settings)
 
-    def ignored_of(self, topic: str) -> list[Reason]:
-        """Why records of a topic may have been ignored as ranges, by any settings that it was ever read by."""
-        settings = [d.topics[topic] for d in self.definitions.values() if topic in d.topics]
-        said = {Reason.UNKNOWN_TYPE: "unknown", Reason.NO_EVENTS: "tombstones"}
-        found = [why for why, name in said.items() if any(getattr(one, name) == "ignore" for one in settings)]
-        return found or [Reason.UNKNOWN_TYPE]
-
     def decode(
         self,
         record: RawRecord,
@@ -115,7 +107,7 @@ class Catalog:
         place = self.positions.get(position or 0)
         likeliest: tuple[Topic, Decoded] | None = None
         for topic in self._settings(record.topic, definition, at):
-            settings = topic if event is None else topic.knowing(event[1])
+            settings = topic.knowing(event[1]) if event is not None and event[1] else topic
             found = decode(record, settings, place.cluster if place else "")
             if isinstance(found, Unreadable):
                 continue
@@ -190,7 +182,8 @@ def _setting(value: Any) -> Any:
 
 
 def _says_nothing(_data: dict[str, Any]) -> None:
-    """Instead of a function that says of which type events are: nobody has loaded it here."""
+    """Instead of a function that says of which type events are: it is not loaded here, so that nobody knows."""
+    raise LookupError("the function is not loaded here")
 
 
 def _searchable(structure: bytes) -> dict[str, Kind]:

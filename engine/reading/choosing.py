@@ -125,13 +125,12 @@ async def send_to_runs(
     who: str,
     why: str,
     event_id: str | None = None,
-    seconds: float = 0.0,
 ) -> list[AskedOfRun]:
     """Send the same event to all these runs, to each if it is still as it was found. Needs the engine's role.
 
-    ``data`` is JSON; who asks waits for so many ``seconds`` (``ask_send``). Where the event has its run's key in a
-    field, and ``data`` has none there, each is given its own. With an ``event_id`` it is that of all of them: events
-    of one id that are sent to several runs are several.
+    ``data`` is JSON. Where the event has its run's key in a field, and ``data`` has none there, each is given its own,
+    as a text. With an ``event_id`` it is that of all of them: events of one id that are sent to several runs are
+    several.
 
     Raises:
         UsageError: a pipeline of these runs knows no such type; the event cannot be, or is for another run; or it is
@@ -139,21 +138,35 @@ async def send_to_runs(
     """
     check_said("who asks", who)
     check_said("why", why)
+    written = await data_for_runs(connection, namespace, chosen, event_type, data)
+    bodies = []
+    for one, own in zip(chosen, written, strict=True):
+        own_id = str(uuid.uuid4()) if event_id is None else event_id
+        bodies.append(send_body(namespace, one.key, event_type, own, who, why, own_id))
+    return await _put_all(connection, namespace, "send", chosen, bodies, who, why)
+
+
+async def data_for_runs(
+    connection: Connection, namespace: str, chosen: Sequence[Chosen], event_type: str, data: bytes | None
+) -> list[bytes | None]:
+    """The data that ``send_to_runs`` gives each of these runs.
+
+    Raises:
+        UsageError: a pipeline of these runs knows no such type; the data is no JSON, or for another run.
+    """
     form = json_data(data)
     structures = {
         name: await structures_of(connection, namespace, name) for name in {one.pipeline for one in chosen}
     }
     for name, registered in structures.items():
         check_type(name, event_type, registered)
-    bodies = []
+    written = []
     for one in chosen:
         registered = structures[one.pipeline]
         own = _with_key(form, key_field(event_type, registered), one.key)
         check_run(one.key, event_type, own, registered)
-        written = data if own is form else orjson.dumps(own)
-        own_id = str(uuid.uuid4()) if event_id is None else event_id
-        bodies.append(send_body(namespace, one.key, event_type, written, who, why, own_id, seconds))
-    return await _put_all(connection, namespace, "send", chosen, bodies, who, why)
+        written.append(data if own is form else orjson.dumps(own))
+    return written
 
 
 def _with_key(data: Any, field: str | None, key: str) -> Any:

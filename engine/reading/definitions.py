@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import islice, product
 from typing import Any
 
-from engine.group_sets import Identity, group_number, set_number, words_of
 from engine.reading.catalog import SQL
 from engine.reading.values import shown_time
 from engine.store.connecting import Connection
 from statemachines.run import Status
-
-_TRIED_MAX = 10_000
-"""Of an engine whose pipelines were registered with very many codes, which of them it has loaded is not found out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,26 +72,4 @@ async def list_definitions(
 
 async def loaded_now(connection: Connection, namespace: str) -> Mapping[int, int]:
     """Of each definition that engines which are there now have loaded, by its number, how many have; empty: none is."""
-    groups = {f"pointsman.{namespace}", *(one[0] for one in await connection.fetch(SQL["groups"], namespace))}
-    classes = [group_number(namespace, group) for group in groups]
-    sets = await connection.fetch(SQL["sets_of_engines"], classes)
-    found: Counter[int] = Counter()
-    if not sets:
-        return found
-    by_words: dict[str, list[tuple[Identity, int]]] = {}
-    for row in reversed(await connection.fetch(SQL["identities"], namespace)):
-        identity: Identity = (row["name"], row["version"], row["hash"].hex(), row["code"].hex())
-        by_words.setdefault(words_of(identity), []).append((identity, row["id"]))
-    for row in sets:
-        told = [by_words.get(words, []) for words in row["description"].split(", ")]
-        for number in _with_number(row["number"], told):
-            found[number] += row["engines"]
-    return found
-
-
-def _with_number(number: int, told: Sequence[Sequence[tuple[Identity, int]]]) -> list[int]:
-    """Of all that is told by the same words, those that the set is made of."""
-    for chosen in islice(product(*told), _TRIED_MAX):
-        if set_number(identity for identity, _ in chosen) & 0xFFFF_FFFF == number:
-            return [definition for _, definition in chosen]
-    return []
+    return {number: int(many) for number, many in await connection.fetch(SQL["loaded_now"], namespace)}

@@ -14,7 +14,7 @@ from engine.reading.catalog import SQL
 from engine.reading.choosing import Chosen
 from engine.reading.operating import AskedOfRun, number_of, structures_of
 from engine.reading.runs import word_for
-from engine.reading.values import states_of
+from engine.reading.values import askable, states_of
 from engine.store.connecting import Connection
 from statemachines.renames import Renames, other_timers
 from statemachines.run import Status
@@ -52,10 +52,10 @@ async def choose_to_map(
             _check_name(what, new, to, after)
     found = []
     async with connection.transaction(isolation="repeatable_read", readonly=True):
-        asked = namespace, pipeline, version, int(Status.RUNNING)
+        asked = namespace, pipeline, version, int(Status.RUNNING), askable(key)
         async for row in connection.cursor(SQL["open_runs_of_version"], *asked, prefetch=_ROWS_AHEAD):
             word = word_for(int(Status.RUNNING), row["holding"])
-            if key not in (None, row["key"]) or status not in (None, word):
+            if status not in (None, word):
                 continue
             states = tuple(states_of(row["configuration"]))
             found.append(Chosen(pipeline, row["key"], row["generation"], row["sequence"], word, states))

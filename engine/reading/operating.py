@@ -138,15 +138,14 @@ async def ask_send(
     who: str,
     why: str,
     event_id: str | None = None,
-    seconds: float = 0.0,
     begins: bool = False,
 ) -> AskedOfRun:
     """Ask for an event to be sent to a run, or to begin one, as if it came from a topic. Needs the engine's role.
 
     ``data`` is JSON; without an ``event_id`` the event gets one of its own. What the registered structures of the
-    pipeline tell is looked at here; whether the data is valid is seen by the engine. What that refuses, and no run
-    waits for, is no open dead letter where somebody hears of it: who asks waits for so many ``seconds``. An event that
-    ``begins`` a run is none, now or later, where the key has one that goes on.
+    pipeline tell is looked at here; whether the data is valid is seen by the engine. What that refuses is an open dead
+    letter, which whoever hears of it ends where it holds nothing (``end_told``). An event that ``begins`` a run is
+    none, now or later, where the key has one that goes on.
 
     Raises:
         NotFoundError: no such pipeline was ever run.
@@ -161,7 +160,7 @@ async def ask_send(
     structures = await structures_of(connection, namespace, pipeline)
     check_type(pipeline, event_type, structures)
     check_run(key, event_type, form, structures)
-    body = send_body(namespace, key, event_type, data, who, why, own_id, seconds, begins=begins)
+    body = send_body(namespace, key, event_type, data, who, why, own_id, begins=begins)
     return await put(connection, namespace, AskedOfRun(0, "send", pipeline, key, own_id), body, who, why)
 
 
@@ -173,7 +172,6 @@ def send_body(
     who: str,
     why: str,
     event_id: str,
-    seconds: float,
     *,
     begins: bool = False,
 ) -> dict[str, Any]:
@@ -183,7 +181,7 @@ def send_body(
     found = decode(operators_record(key, event, now), NO_TOPIC, "")
     if isinstance(found, Unreadable):
         raise UsageError(f"That is no event: {found.error}. Nothing was sent.")
-    return {"key": key, "event_id": event_id, "event": event, "waits": seconds, "begins": begins}
+    return {"key": key, "event_id": event_id, "event": event, "begins": begins}
 
 
 async def ask_of_run(
@@ -279,6 +277,18 @@ async def wait_until_done(
     return [_briefly(one, rows.get(one.id), paused) for one in commands]
 
 
+async def end_told(connection: Connection, became: Iterable[Done], *, who: str) -> None:
+    """End the dead letters of events that were sent, where they hold nothing: whoever has sent these has heard of them.
+
+    One that another has ended by now is left as it is. Needs the engine's role.
+    """
+    letters = [
+        one.dead_letter for one in became if one.asked.command == "send" and one.dead_letter is not None
+    ]
+    if letters:
+        await connection.execute(SQL["end_told"], letters, who, "its sender was told")
+
+
 def _briefly(asked: AskedOfRun, row: Any, paused: Collection[str]) -> Done:
     if row is None:
         return _not_taken(asked, paused)
@@ -287,7 +297,8 @@ def _briefly(asked: AskedOfRun, row: Any, paused: Collection[str]) -> Done:
     said = (
         "It is done." if done else f"The event for {asked.key!r} of {asked.pipeline} is dead letter {letter}."
     )
-    return Done(asked, True, done, None, letter, row["answer"] or said)
+    reason = row["reason"] if asked.command == "send" else None
+    return Done(asked, True, done, None, letter, row["answer"] or said, reason=reason)
 
 
 def _not_taken(asked: AskedOfRun, paused: Collection[str]) -> Done:

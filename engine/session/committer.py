@@ -96,18 +96,18 @@ class Committer:
         topics: dict[str, TopicRoute],
         cluster: str,
         clock: Callable[[], datetime],
+        steady: Callable[[], datetime],
         observer: Observer,
         beat: MutableSequence[int],
         weighed: Weighed | None = None,
-        steady: Callable[[], datetime] | None = None,
     ) -> None:
-        """``weighed`` is what is known from connections before; ``steady`` the clock of steps, if they have another."""
+        """``steady`` is the clock of steps; ``weighed`` is what is known from connections before."""
         self._store = store
         self._topics = topics
         self._weighed = weighed or Weighed()
         self.cluster = cluster
         self._clock = clock
-        self.steady = steady or clock
+        self.steady = steady
         """What steps go by."""
         self._observer = observer
         self._beat = beat

@@ -100,10 +100,10 @@ class Session:
             self._topics,
             parts.cluster,
             parts.clock,
+            engine.steady,
             parts.observer,
             parts.beat,
             engine.weighed,
-            engine.steady,
         )
         self._commands = Commands(
             self.store,

@@ -71,8 +71,8 @@ def note_executions(
         if old is not None and _kept(old) == _kept(one):
             continue
         is_first = old is None and one.attempt == 1 and not (one.stopping or one.token or one.again)
-        begins = commit.steps_at or commit.at
-        asked = asked_execution(pipeline, run, one, begins, is_first=is_first and one.step not in limits)
+        is_first = is_first and one.step not in limits
+        asked = asked_execution(pipeline, run, one, commit.steps_at, is_first=is_first)
         if one.step in limits:
             asked = asked._replace(limited_by=limits[one.step].key_of(run.context))
         if one.since and old is None:

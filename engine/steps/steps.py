@@ -17,15 +17,15 @@ import logging
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from datetime import datetime
 from typing import Any
 
 from engine import channels
 from engine.batch.by_itself import OF_STEP
 from engine.limits import SILENT_SECONDS, EngineLimits
 from engine.routing import Route
+from engine.steady import Steady
 from engine.steps.breakers import Told
 from engine.steps.crowded import Crowded
 from engine.steps.executions import StepResult
@@ -65,7 +65,7 @@ class Steps:
     def __init__(
         self,
         limits: EngineLimits,
-        clock: Callable[[], datetime],
+        clock: Steady,
         instance: str | None = None,
         executors: Executors | None = None,
     ) -> None:
@@ -128,8 +128,6 @@ class Steps:
             or not any(one is not None and one.keeps for one in executors)
         ):
             return
-        # One of the same name that was killed is not waited for.
-        await self._store.hold(self.holder, self._instance, self.breakers.as_json())
         await self._take_over(self._store, self._definitions)
 
     @property
@@ -172,6 +170,8 @@ class Steps:
         self._definitions = [number for route in routes for number in route.machines]
         self._are_limited = any(step.bounds.limit is not None for step in self._kinds.values())
         if self._works:
+            # Before anything is asked for: what time it is, is its answer, and one of the same name is not waited for.
+            await self._speak(store)
             await store.listen(channels.STEPS, self._hear_of_more)
             self._hear_of_more()
             self._serving = asyncio.create_task(self._serve(), name="steps")
@@ -330,6 +330,12 @@ class Steps:
             if not self._making.is_stopping:
                 await self._look()
 
+    async def _speak(self, store: Store) -> None:
+        """Say that this engine is there, and hear what time it is."""
+        asked = time.monotonic()
+        said = await store.hold(self.holder, self._instance, self.breakers.as_json())
+        self._clock.hear(said, asked)
+
     def _hear_of_more(self) -> None:
         self._told = True
         self._wanted.set()
@@ -343,7 +349,7 @@ class Steps:
         speaks = self._making.has_news or time.monotonic() - self._spoke_at >= SPEAK_SECONDS
         if speaks:
             self._spoke_at, self._making.has_news = time.monotonic(), False
-            await store.hold(self.holder, self._instance, self.breakers.as_json())
+            await self._speak(store)
             await self._put_back(store)
             self._look_for_crowds()
             limited = [place for place, step in self._kinds.items() if step.bounds.limit is not None]

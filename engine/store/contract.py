@@ -252,10 +252,11 @@ class Store(Protocol):
         """
         ...
 
-    async def hold(self, holder: int, instance: str | None, breakers: bytes = b"") -> None:
+    async def hold(self, holder: int, instance: str | None, breakers: bytes = b"") -> datetime:
         """Say that this holder of attempts is there, and how its breakers are, as JSON; empty where it has none.
 
-        One of the same instance that was there before is not there any more.
+        One of the same instance that was there before is not there any more. Returns what time it is by the store's
+        clock.
         """
         ...
 

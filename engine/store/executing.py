@@ -113,9 +113,12 @@ class Executions:
     ) -> list[BegunExecution]:
         return await self._executions(_SQL["take_executions"], numbers, holder, silent_seconds)
 
-    async def hold(self, holder: int, instance: str | None, breakers: bytes = b"") -> None:
+    async def hold(self, holder: int, instance: str | None, breakers: bytes = b"") -> datetime:
         async with self._looking, translated(self._looker):
-            await self._looker.execute(_SQL["hold"], holder, self._namespace, instance, breakers)
+            seen: datetime = await self._looker.fetchval(
+                _SQL["hold"], holder, self._namespace, instance, breakers
+            )
+        return seen
 
     async def let_go(self, holder: int) -> None:
         async with self._looking, translated(self._looker):

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 CLOCKS_APART = timedelta(minutes=1)
-"""The clocks of engines are not further apart, unless one of them is wrong."""
+"""The clocks of steps are not further apart, unless that of Postgres was set."""
 
 
 class LimitedRoom(NamedTuple):
@@ -26,7 +26,7 @@ class LimitedRoom(NamedTuple):
     def due(self, known: datetime | None, now: datetime) -> datetime:
         """When the next would begin if each kept its distance; ``known`` is what is stored of that.
 
-        What is further ahead than can be, though clocks differ, was a wrong clock's, or another rate's.
+        What is further ahead than can be was that of a clock that was wrong, or another rate's.
         """
         if known is None or self.interval is None or known > now + self.interval * self.burst + CLOCKS_APART:
             return now

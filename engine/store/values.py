@@ -115,16 +115,11 @@ class DeadLetter(NamedTuple):
     """How it is published; the store adds its number."""
     raised: Raised | None = None
     """What user code has raised, for the log of this engine; it is not stored."""
-    status: str = "open"
-    """Else it is over as it is written."""
-    who: str = ""
-    why: str = ""
-    """Who says so, and why."""
 
     @property
     def columns(self) -> tuple[object, ...]:
         """Of its row."""
-        return (*self[:-5], *self[-3:])
+        return self[:-2]
 
 
 class StoredDeadLetter(NamedTuple):
@@ -166,12 +161,13 @@ class Noted(NamedTuple):
 
 
 class IgnoredRange(NamedTuple):
-    """Offsets of records whose type nobody knows, on a topic that says to ignore them."""
+    """Offsets of records that a topic says to ignore, all for one reason."""
 
     position: int
     first: int
     last: int
     records: int
+    reason: str
 
 
 class WaitingEvent(NamedTuple):
@@ -466,8 +462,8 @@ class Commit:
     """The commands of pauses that this rests on: they must not have ended."""
     executions_asked: list[AskedExecution] = field(default_factory=list)
     """New ones, and those that are to be tried again."""
-    steps_at: datetime | None = None
-    """From when on those may begin that need not wait; None: from ``at`` on."""
+    steps_at: datetime = NEVER
+    """From when on those may begin that need not wait, by the clock of steps."""
     asking: dict[int, Run] = field(default_factory=dict)
     """The runs of these, as the commit leaves them."""
     promised: list[Promised] = field(default_factory=list)

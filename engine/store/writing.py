@@ -84,7 +84,7 @@ class Writing:
         first = [one for one in commit.executions_asked if one.is_first]
         again = [one[:-1] for one in commit.executions_asked if not one.is_first]
         if first:
-            script.execute("add_first", commit.at.isoformat(), None, None, *_arrays_of_first(first))
+            script.execute("add_first", commit.steps_at.isoformat(), None, None, *_arrays_of_first(first))
         if commit.attributes or commit.tokens or commit.tokens_over or commit.judged or commit.retired:
             await script.hear()
             await self._write_of_runs(commit)
@@ -195,7 +195,7 @@ class Writing:
     async def _begin_promised(self, commit: Commit) -> None:
         who = commit.promised_to, commit.promised_at
         arrays = _arrays_of_first([one.asked for one in commit.promised])
-        found = await self._writer.fetch(_SQL["begin_first"], commit.at, *who, *arrays)
+        found = await self._writer.fetch(_SQL["begin_first"], commit.steps_at, *who, *arrays)
         rows = {row[:3]: row for row in map(tuple, found)}
         for one in commit.promised:
             _, _, _, number, home, made = rows[one.asked.address]

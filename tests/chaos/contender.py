@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -92,7 +93,8 @@ async def contender(dsn: str, store_class: type[PostgresStore] = PostgresStore) 
     store = await store_class.open(dsn, namespace="default", group=GROUP, cluster=CLUSTER)
     try:
         topics = make_routes(await register(store, [compile_pipeline(parcel)], strict=True), {})
-        committer = Committer(store, topics, CLUSTER, lambda: datetime.now(UTC), Silent(), [0, 0, 0, 0])
+        now = functools.partial(datetime.now, UTC)
+        committer = Committer(store, topics, CLUSTER, now, now, Silent(), [0, 0, 0, 0])
         yield Contender(store, committer, topics)
     finally:
         await store.close()

@@ -100,3 +100,13 @@ async def test_those_that_wait_for_their_turn_come_behind_what_waited_before(wor
     assert [(one.sequence, one.number) for one in await begin(store)] == [
         (after.sequence - 1, 0), (after.sequence, 0), (after.sequence, 1),
     ]  # fmt: skip
+
+
+async def test_from_when_on_they_may_begin_says_the_clock_of_steps(world: World) -> None:
+    store = await world.open()
+    after, commit = moved(await started(store))
+    first = asked(after, is_first=True, again=SOON)
+    await store.commit(replace(commit, steps_at=SOON, executions_asked=[first]))
+    assert await begin(store) == []
+    [begun] = await begin(store, later=1)
+    assert begun.began == SOON

@@ -324,3 +324,10 @@ async def test_one_of_a_silent_holder_is_taken_and_one_that_nobody_has_begun_is_
     [taken] = await store.take_executions(there, 2, SILENT)
     assert (taken.id, taken.stopping, taken.input) == (first.id, True, b'{"n":1}')
     assert [one.number for one in await begin(store, 2)] == [1]
+
+
+async def test_who_says_that_it_is_there_hears_what_time_it_is_by_the_store(world: World) -> None:
+    one, two = await world.open(), await world.open()
+    heard = [await one.hold(1, None), await two.hold(2, None), await one.hold(1, None)]
+    assert heard == sorted(heard)
+    assert heard[-1] - heard[0] < timedelta(minutes=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 import orjson
 
@@ -12,6 +12,9 @@ from engine.store.limited import LimitedRoom
 from engine.store.values import BegunExecution, Progress, Token
 from tests.fakes.executions import Waiting, as_begun
 from tests.fakes.tables import Tables
+
+AT_ZERO = datetime(2026, 3, 1, 11, 43, 20, tzinfo=UTC)
+"""What the database's clock says at its second 0."""
 
 
 class FakeExecuting:
@@ -127,9 +130,11 @@ class FakeExecuting:
         contexts = (rows[asked.run, number].context for number in range(asked.sequence, 0, -1))
         return next(context for context in contexts if context)
 
-    async def hold(self, holder: int, instance: str | None, breakers: bytes = b"") -> None:
+    async def hold(self, holder: int, instance: str | None, breakers: bytes = b"") -> datetime:
         del breakers
-        self.tables.executions.hold(holder, instance, self._clock())
+        now = self._clock()
+        self.tables.executions.hold(holder, instance, now)
+        return AT_ZERO + timedelta(seconds=now)
 
     async def let_go(self, holder: int) -> None:
         self.tables.executions.let_go(holder)

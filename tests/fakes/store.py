@@ -301,7 +301,7 @@ class FakeStore(FakeExecuting):
         for letter in commit.dead_letters:
             if any("\0" in (text or "") for text in (letter.key, letter.event_id, letter.error)):
                 raise RefusedByStoreError("text has no NUL")
-            tables.letters[len(tables.letters) + 1] = (letter, letter.status)
+            tables.letters[len(tables.letters) + 1] = (letter, "open")
             published = published or letter.out is not None
         for ended in commit.ended:
             letter, status = tables.letters[ended.id]

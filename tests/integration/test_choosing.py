@@ -14,13 +14,16 @@ from engine.reading import (
     Done,
     ask_of_runs,
     choose_runs,
+    end_told,
     history,
+    list_dead_letters,
     list_runs,
     replay,
     send_to_runs,
     verify,
     wait_until_done,
 )
+from engine.reading.choosing import data_for_runs
 from engine.reading.operating import EXPLAINED_MAX, What
 from engine.store.connecting import Connection, connect
 from statemachines.machine import compile_pipeline
@@ -163,6 +166,15 @@ async def test_an_event_is_sent_to_all_that_were_chosen_each_with_its_own_key(
         assert [one.done for one in failed] == [False] * len(paid)
         [first] = [one for one in failed if one.asked.key == "o7"]
         assert first.sentence == f"The event for 'o7' of shop is dead letter {first.dead_letter}."
+        assert all(one.is_invalid for one in failed)
+        assert {one.status for one in await list_dead_letters(reader, "default", limit=0)} == {"open"}
+        await end_told(engine, failed, who="ana")
+        assert {one.status for one in await list_dead_letters(reader, "default", limit=0)} == {"dropped"}
+        with pytest.raises(UsageError, match="No version of shop that was ever run knows the type"):
+            await data_for_runs(engine, "default", paid, "order.payd", b"{}")
+        assert await data_for_runs(engine, "default", paid[:1], "order.paid", b"{}") == [
+            b'{"order_id":"%s"}' % paid[0].key.encode()
+        ]
         with pytest.raises(
             UsageError, match="The data is for the run 'o1', by its field 'order_id', and not for"
         ):

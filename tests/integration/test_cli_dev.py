@@ -33,7 +33,7 @@ COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 MOVES = re.compile(r"\d+/\d+ published +([1-9]\d*) moves")
 """How many there were, each time that it was shown."""
 NEVER_FOR_BEING_SILENT = """
-import engine.steps.steps.steps
+import engine.steps.steps
 from statemachines.shipped.orders import flow
 
 engine.steps.steps.SILENT_SECONDS = 86_400.0

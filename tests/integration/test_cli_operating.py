@@ -120,6 +120,17 @@ def decide_of_many(settings: dict[str, str], looking: dict[str, str], topic: str
     sent = ("send", "order.shipped", '{"tracking": "t-1"}', "--state", "packed")
     counted = pointsman(*sent, "--dry-run", *why, on=settings)
     assert (counted.code, "1 run." in counted.err) == (0, True), counted
+    for event, said in (
+        ("order.shippd {}", "knows the type"),
+        ('order.shipped {"order_id":"o-77"}', "is for the run"),
+    ):
+        wrong = pointsman("send", *event.split(), "--state", "packed", "--dry-run", *why, on=settings)
+        assert (wrong.code, wrong.out, said in wrong.err) == (2, "", True), wrong
+    invalid = pointsman(*sent[:2], '{"tracking": []}', *sent[3:], "--yes", *why, on=settings)
+    assert (invalid.code, "done of 0 of 1 run." in invalid.out) == (2, True), invalid
+    assert (
+        pointsman("dead-letters", "list", "--status", "open", "--key", "o-1", "--json", on=looking).json == []
+    )
     done = pointsman(*sent, "--yes", *why, on=settings)
     assert (done.code, done.out.splitlines()[-1]) == (0, "send: done of 1 of 1 run."), done
     form = pointsman(

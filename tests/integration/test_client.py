@@ -100,13 +100,13 @@ async def has_looked(client: Client, runs: int = 1) -> None:
 
 
 async def test_what_is_sent_is_answered_with_what_became_of_it_and_where_the_run_is(
-    database: Database, client: Client, world: World
+    database: Database, reader: Connection, client: Client, world: World
 ) -> None:
     async with serving(database):
         begun = await client.start("lending", "l1", Applied(loan="l1"), event_id="one")
         assert (begun.disposition, begun.configuration, begun.failed) == ("started", ["reviewing"], False)
         again = await client.start("lending", "l1", "loan.applied", {"loan": "l1"}, event_id="one")
-        assert again.disposition == "duplicate"
+        assert (again.disposition, again.as_json()["configuration"]) == ("duplicate", None)
         left = await client.send("lending", "l1", Withdrawn(loan="l1"), why="they found another bank")
         assert (left.disposition, left.configuration) == ("applied", ["withdrawn"])
         assert left.as_json()["run"]["status"] == "completed"
@@ -122,6 +122,10 @@ async def test_what_is_sent_is_answered_with_what_became_of_it_and_where_the_run
         with pytest.raises(InvalidDataError, match=r"invalid data\): loan: Input should be a valid string"):
             await client.send("lending", "l2", "loan.withdrawn", {"loan": ["l2"]})
         assert (await client.run("lending", "l2")).status == "running"
+        letters = await reader.fetch("select status, who, why from pointsman.dead_letters")
+        assert [tuple(one) for one in letters] == [("dropped", "the till", "its sender was told")] * 2
+        paused = await client.pause("lending", "l2", why="a look")
+        assert {*paused.as_json()} == {*paused.done.as_json(), "run"}
         with pytest.raises(UsageError, match=r"knows the type 'loan.lost'"):
             await client.send("lending", "l1", "loan.lost")
         with pytest.raises(NotFoundError, match="No pipeline 'landing' was ever run"):

@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
-from engine.admission import join_set
+from connectors.kafka.settings import KafkaSettings
+from engine.assembly import EngineSettings, _preparer
 from engine.reading import count_runs, list_definitions, list_runs, show
 from engine.reading.runs import find_view
-from engine.store.connecting import Connection, connect
+from engine.store.connecting import Connection
+from engine.store.postgres import PostgresStore
 from statemachines.context import Context
 from statemachines.definition import Pipeline
 from statemachines.events import Event
@@ -19,7 +21,7 @@ from tests.cli import pointsman
 from tests.feeding import event, feed
 from tests.services import Database
 
-Loads = Callable[..., Coroutine[Any, Any, Connection]]
+Loads = Callable[..., Coroutine[Any, Any, PostgresStore]]
 
 
 class Opened(Event, type="case.opened", key="case"):
@@ -51,16 +53,21 @@ async def loads(database: Database) -> AsyncIterator[Loads]:
     """An engine comes that has these loaded, until its connection is closed."""
     there = []
 
-    async def come(*flows: Pipeline[Any], namespace: str = "default", group: str = "") -> Connection:
+    async def come(*flows: Pipeline[Any], namespace: str = "default", group: str = "") -> PostgresStore:
         machines = [compile_pipeline(flow, namespace=namespace) for flow in flows]
-        connection = await connect(database.engine_dsn)
-        there.append(connection)
-        await join_set(connection, namespace, group or f"pointsman.{namespace}", machines)
-        return connection
+        settings = EngineSettings(
+            database.engine_dsn, KafkaSettings("127.0.0.1:1"), namespace, group or None, strict=False
+        )
+        store = await PostgresStore.open(
+            database.engine_dsn, namespace=namespace, group=settings.group_name, cluster="cluster"
+        )
+        there.append(store)
+        await _preparer(settings, machines, {})(store)
+        return store
 
     yield come
-    for connection in there:
-        await connection.close()
+    for store in there:
+        await store.close()
 
 
 async def opened(database: Database, flow: Pipeline[Any], *keys: str, **where: str) -> None:
@@ -135,6 +142,19 @@ async def test_of_a_version_that_was_changed_it_is_known_which_code_is_loaded(
     found = {one.key: one.loaded for one in await list_runs(reader, "default")}
     assert found == {"c1": False, "c2": True, "f1": True, "o1": True}
     assert [one.engines for one in await list_definitions(reader, "default", pipeline="cases")] == [1, 0]
+
+
+async def test_what_is_loaded_is_known_of_however_many_codes_versions_were_changed_to(
+    database: Database, reader: Connection, loads: Loads
+) -> None:
+    """Also of a group that has read nothing yet, and of two that have the same."""
+    names = ("cases", "files", "others")
+    for told in range(22):
+        await (await loads(*(cases(1, told=str(told), name=name) for name in names))).close()
+    for _ in range(2):
+        await loads(*(cases(1, told="0", name=name) for name in names), group="new")
+    await loads(cases(1, told="0"))
+    assert [one[3] for one in await listed(reader)] == [*[0] * 21, 3, *[0] * 21, 2, *[0] * 21, 2]
 
 
 async def test_the_command_line_says_of_runs_that_they_wait_for_their_version(

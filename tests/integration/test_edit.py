@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
@@ -14,6 +13,7 @@ from engine.reading import (
     Became,
     NotFoundError,
     ask_edit,
+    ask_send,
     explain,
     history,
     list_dead_letters,
@@ -27,8 +27,7 @@ from engine.reading import (
 from engine.store.connecting import Connection, connect
 from statemachines.definition import Topic
 from statemachines.machine import compile_pipeline
-from tests.feeding import Clock, Feeding, event, feed, raw
-from tests.operators import send
+from tests.feeding import Feeding, event, feed, raw
 from tests.services import Database
 from tests.shop import shop
 from tests.storage import objects, put, sent
@@ -137,9 +136,7 @@ async def test_plain_records_and_what_operators_have_sent_can_be_edited(
     database: Database, reader: Connection, engine: Connection
 ) -> None:
     topic = Topic("orders", id="id", type="type")
-    # What is sent is taken up when its sender does not wait any more.
-    clock = Clock(datetime.now(UTC) + timedelta(hours=1))
-    async with feed(database, shop(topic=topic), clock=clock) as feeding:
+    async with feed(database, shop(topic=topic)) as feeding:
         await feeding.records(event("order.placed", PLACED))
         plain = {"id": "paid-1", "type": "order.paid"}
         await feeding.records(raw(orjson.dumps(plain | MUCH)))
@@ -148,8 +145,10 @@ async def test_plain_records_and_what_operators_have_sent_can_be_edited(
         with pytest.raises(UsageError, match="another event than 'paid-1'"):
             await ask_edit(engine, "default", 1, changes={"id": "paid-2", "amount": 4}, **WHO)
         assert (await edited(feeding, engine, 1, changes={"amount": 4})).disposition == "applied"
-        sent = await send(feeding, "shop", "o1", "order.noted", {"order_id": "o1", "text": 7})
-        assert sent.dead_letter == 2
+        # Its sender does not hear what becomes of it.
+        noted = b'{"order_id":"o1","text":7}'
+        await ask_send(engine, "default", "shop", "o1", "order.noted", noted, **WHO)
+        await feeding.commands()
         assert (await edited(feeding, engine, 2, changes={"text": "seven"})).disposition == "applied"
     (run,) = await list_runs(reader, "default")
     assert (run.context["paid"], run.context["notes"]) == (4, ["seven"])

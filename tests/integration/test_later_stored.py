@@ -356,7 +356,7 @@ async def test_show_history_and_explain_tell_of_what_goes_on_outside(
         [step] = shown.steps
         assert (step.status, step.attempts, step.token, step.again) == ("later", 1, TOKEN, None)
         assert step.until is not None
-        assert before + within < step.until < feeding.clock.now + within
+        assert before + within < step.until < feeding.committer.steady() + within
         assert step_words(step).startswith(f"attempt 1 goes on outside: token '{TOKEN}', until ")
         assert step.as_json()["token"] == TOKEN
         heard = (await history(reader, "default", "lending", "l1"))[1].heard

@@ -57,14 +57,19 @@ async def test_what_fails_leaves_nothing_behind(empty_database: str) -> None:
     await checked(empty_database)
 
 
+async def migrate_to(version: int, dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As an older program does it."""
+    migrating = importlib.import_module("engine.store.migrations.migrate")
+    with monkeypatch.context() as before:
+        before.setattr(migrating, "MIGRATIONS", MIGRATIONS[:version])
+        before.setattr(migrating, "SCHEMA_VERSION", version)
+        await migrate(dsn)
+
+
 async def test_commands_that_wait_meanwhile_are_found_by_their_tokens(
     empty_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    migrating = importlib.import_module("engine.store.migrations.migrate")
-    with monkeypatch.context() as before:
-        before.setattr(migrating, "MIGRATIONS", MIGRATIONS[:13])
-        before.setattr(migrating, "SCHEMA_VERSION", 13)
-        await migrate(empty_database)
+    await migrate_to(13, empty_database, monkeypatch)
     owner = await asyncpg.connect(empty_database)
     bodies = [
         ("complete", {"key": 'a "k"', "token": 'é "t" \\', "execution": [], "result": {"by": "b\0o"}}),
@@ -79,6 +84,23 @@ async def test_commands_that_wait_meanwhile_are_found_by_their_tokens(
     found = await owner.fetch("select token from pointsman.inbox order by id")
     await owner.close()
     assert [token for (token,) in found] == ['é "t" \\', "u", None]
+
+
+async def test_what_was_ignored_without_a_reason_was_of_a_type_that_nobody_knew(
+    empty_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await migrate_to(18, empty_database, monkeypatch)
+    await execute(
+        empty_database,
+        "insert into pointsman.positions (id, namespace, consumer_group, cluster, topic, partition, position) "
+        "overriding system value values (1, 'n', 'g', 'c', 't', 0, 9)",
+        "insert into pointsman.ignored_ranges (position, first, last, records, at) values (1, 2, 5, 3, now())",
+    )
+    await migrate(empty_database)
+    owner = await asyncpg.connect(empty_database)
+    found = await owner.fetch("select first, last, records, reason from pointsman.ignored_ranges")
+    await owner.close()
+    assert [tuple(one) for one in found] == [(2, 5, 3, "unknown type")]
 
 
 async def test_a_database_of_an_older_version_is_refused_with_what_to_run(database: Database) -> None:

@@ -43,6 +43,17 @@ async def test_no_statement_reads_all_of_a_table_that_grows(engine: Connection, 
     assert not whole, "\n".join(plan)
 
 
+async def test_the_open_run_of_a_key_that_is_to_follow_another_version_is_found_by_its_key(
+    engine: Connection,
+) -> None:
+    """Planned for what is asked, as for those who read."""
+    await engine.execute("set plan_cache_mode = force_custom_plan")
+    await engine.execute(f"prepare asked as {load('reading')['open_runs_of_version']}")
+    rows = await engine.fetch("explain execute asked('default', 'orders', 1, 0, 'o1')")
+    plan = "\n".join(row[0] for row in rows)
+    assert re.search(r"Scan using runs_address on runs r.*\n *Index Cond: .*key = 'o1'", plan), plan
+
+
 def _read_whole(line: str, above: str, below: str) -> str:
     """The table that a line of a plan reads from its beginning on; empty where it reads none so."""
     found = re.search(r"(Seq|Index|Index Only) Scan (?:Backward )?(?:using \w+ )?on (\w+)", line)

@@ -354,10 +354,12 @@ async def test_a_tombstone_that_is_ignored_answers_by_offset_also_after_it_was_a
     assert [one.disposition for one in redriven.earlier] == ["dead-lettered"]
     both = shop(version=3, topic=Topic("orders", tombstones="ignore", unknown="ignore"))
     async with feed(database, both) as feeding:
-        await feeding.records(raw(None))
-    later = (await told(5)).current
-    assert later.reason == "unknown type or no events"
-    assert "no pipeline that reads orders (shop) knew its type, or it has no value, and" in later.sentence
+        await feeding.records(raw(None), event("weather.changed", {}), raw(None))
+    found = [(await told(offset)).current for offset in (5, 6, 7)]
+    assert [one.reason for one in found] == ["no events", "unknown type", "no events"]
+    assert "no pipeline that reads orders (shop) knew its type, and" in found[1].sentence
+    assert "this one is of 6 to 6, 1 record." in found[1].sentence
+    assert "it has no value, and" in found[2].sentence
     assert (await verify(reader, "default")).is_clean
 
 

@@ -32,7 +32,7 @@ SAYS = {
     "publish orders late.jsonl": "1 event confirmed",
     "dead-letters redrive 1": "It moved the run 'o2'",
     "send order o3": "It started the run 'o3'",
-    "send order.paid": "o3",
+    "send order.paid": "1 run.",
 }
 
 

@@ -13,8 +13,11 @@ from engine.limits import EngineLimits
 from engine.log import digest_number, digest_of
 from engine.reading import (
     Answer,
+    AskedOfRun,
+    Done,
     NotFoundError,
     ask_send,
+    end_told,
     explain,
     history,
     list_dead_letters,
@@ -22,6 +25,7 @@ from engine.reading import (
     replay,
     show,
     verify,
+    wait_until_done,
 )
 from engine.store.connecting import Connection, connect
 from engine.store.contract import RefusedByStoreError
@@ -34,7 +38,7 @@ from tests.services import Database, execute
 from tests.shop import OrderNoted, shop
 
 PLACED = {"order_id": "o1", "amount": 5}
-WHO: dict[str, Any] = {"who": "ana", "why": "the customer called", "seconds": 10.0}
+WHO: dict[str, Any] = {"who": "ana", "why": "the customer called"}
 
 
 @pytest.fixture
@@ -167,7 +171,7 @@ async def test_data_that_is_not_valid_is_refused_and_holds_nothing(
         assert (refused.is_invalid, refused.failed, refused.disposition) == (True, True, "dead-lettered")
     assert "invalid data): amount: Input should be a valid integer" in typo.sentence
     assert "It holds no run: later events go on without it." in typo.sentence
-    assert typo.sentence.endswith("its sender was told.")
+    assert "It is open" not in typo.sentence
     assert (paid.disposition, again.disposition, again.is_invalid) == ("applied", "duplicate", False)
     assert {one.status for one in await list_dead_letters(reader, "default")} == {"dropped"}
     rows = await history(reader, "default", "shop", "o1")
@@ -206,21 +210,88 @@ async def test_what_nobody_takes_is_over_once_its_sender_was_told_and_is_explain
     told = await explained(reader, "early")
     assert (told.current.disposition, told.current.reason) == ("dead-lettered", "no run")
     assert "The policy that decided: dead_letter (no_run of the pipeline)." in told.current.sentence
-    assert "Dropped by engine at 2026-03-01" in told.current.sentence
+    assert "Dropped by ana at 20" in told.current.sentence
+    assert told.current.sentence.endswith(": its sender was told.")
 
 
-async def test_what_is_refused_when_its_sender_waits_no_more_is_open_and_holds_nothing(
-    database: Database, reader: Connection
+async def ask_paid(engine: Connection, event_id: str, data: bytes) -> AskedOfRun:
+    return await ask_send(engine, "default", "shop", "o1", "order.paid", data, event_id=event_id, **WHO)
+
+
+async def hears(engine: Connection, asked: AskedOfRun) -> Done:
+    """Its sender asks once what became of it."""
+    (done,) = await wait_until_done(engine, "default", [asked], seconds=0)
+    await end_told(engine, [done], who="ana")
+    return done
+
+
+@pytest.mark.parametrize("ahead", [-1, 1])
+async def test_what_is_refused_and_its_sender_never_hears_is_open_and_holds_nothing(
+    database: Database, reader: Connection, engine: Connection, ahead: int
 ) -> None:
-    clock = Clock(datetime.now(UTC) + timedelta(hours=1))
+    clock = Clock(datetime.now(UTC) + timedelta(hours=ahead))
     async with feed(database, shop(), clock=clock) as feeding:
+        no_run = await ask_paid(engine, "early", b'{"order_id":"o1","amount":5}')
+        unheard = await hears(engine, no_run)
+        await feeding.commands()
         await feeding.records(event("order.placed", PLACED))
-        invalid = await send(feeding, "shop", "o1", "order.paid", [])
-        no_run = await send(feeding, "shop", "o2", "order.paid", {"order_id": "o2", "amount": 5})
-    assert (invalid.is_invalid, no_run.failed) == (True, True)
-    assert {one.status for one in await list_dead_letters(reader, "default")} == {"open"}
+        await ask_paid(engine, "typo", b"[]")
+        await feeding.commands()
+        await check_books(reader)
+    assert (unheard.taken, unheard.failed) == (False, False)
+    letters = await list_dead_letters(reader, "default")
+    assert {(one.event_id, one.status) for one in letters} == {("early", "open"), ("typo", "open")}
+    assert "It is open: " in (await explained(reader, "typo")).current.sentence
     (run,) = await list_runs(reader, "default")
     assert (run.status, run.held) == ("running", None)
+
+
+async def test_what_is_committed_once_its_sender_waits_no_more_is_open(
+    database: Database, reader: Connection, engine: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with feed(database, shop()) as feeding:
+        asked = await ask_paid(engine, "early", b'{"order_id":"o1","amount":5}')
+        commit, heard = feeding.store.commit, list[Done]()
+
+        async def late(one: Commit) -> int | None:
+            heard.append(await hears(engine, asked))
+            return await commit(one)
+
+        monkeypatch.setattr(feeding.store, "commit", late)
+        await feeding.commands()
+    assert [one.taken for one in heard] == [False]
+    (letter,) = await list_dead_letters(reader, "default")
+    assert letter.status == "open"
+
+
+async def test_an_answer_that_is_heard_while_its_dead_letter_is_redriven_ends_it_once(
+    database: Database, reader: Connection, engine: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with feed(database, shop()) as feeding:
+        asked = await ask_paid(engine, "early", b'{"order_id":"o1","amount":5}')
+        again = await ask_paid(engine, "again", b'{"order_id":"o1","amount":5}')
+        await feeding.commands()
+        await feeding.records(event("order.placed", PLACED))
+        commit, heard = feeding.store.commit, list[Done]()
+
+        async def after_the_answer(one: Commit) -> int | None:
+            if not heard:
+                heard.append(await hears(engine, asked))
+            return await commit(one)
+
+        monkeypatch.setattr(feeding.store, "commit", after_the_answer)
+        await feeding.redrive(1)
+        (run,) = await list_runs(reader, "default")
+        assert run.configuration == ["placed"]
+        answered = await wait_until_done(engine, "default", [again], seconds=0)
+        await feeding.redrive(2)
+        await end_told(engine, answered, who="ana")
+        await check_books(reader)
+    assert [one.dead_letter for one in (*heard, *answered)] == [1, 2]
+    letters = await list_dead_letters(reader, "default")
+    assert {one.id: one.status for one in letters} == {1: "dropped", 2: "redriven"}
+    (run,) = await list_runs(reader, "default")
+    assert run.configuration == ["paid"]
 
 
 async def test_what_was_ignored_says_who_has_sent_it(database: Database, reader: Connection) -> None:

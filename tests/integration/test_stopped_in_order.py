@@ -111,7 +111,7 @@ async def test_what_a_stop_cuts_takes_of_the_time_of_all_attempts(
         await feeding.records(placed(charging.TOPIC))
         await stop_once(feeding, lambda: len(world.calls))
     async with feed(database, flow) as feeding:
-        feeding.clock.now += HOUR
+        feeding.clock.now += 2 * HOUR
         await feeding.work()
     assert world.attempts("charge") == [("o1", 1)]
     assert (await types(reader, "charging"))[1:] == ["tried.step.charge", "failed.step.charge.timed_out"]

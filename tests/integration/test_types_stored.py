@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import orjson
 import pytest
 
 from connectors.source import RawRecord
+from engine.errors import UsageError
 from engine.reading import (
     ask_edit,
     explain,
@@ -128,3 +130,48 @@ async def test_a_record_whose_type_no_function_could_tell_is_redriven_by_a_bette
     [run] = await list_runs(reader, "default")
     assert run.context["amounts"] == [5]
     assert (await verify(reader, "default")).is_clean
+
+
+@pytest.mark.parametrize("by", [FIELDS, joined])
+async def test_what_waits_is_the_event_that_it_was_though_a_field_has_no_name(
+    database: Database, reader: Connection, by: TypeBy
+) -> None:
+    async with feed(database, changes(by)) as feeding:
+        await feeding.records(sent("c"), sent("u", "much"), sent("u", 7, **{"": "orders.c"}))
+        await feeding.drop(1)
+    [run] = await list_runs(reader, "default")
+    assert run.context["amounts"] == [5, 7]
+    assert (await replay(reader, "default", [compile_pipeline(changes(by))])).is_equal
+
+
+@pytest.mark.parametrize(("by", "default"), [(FIELDS, None), (joined, None), (joined, "orders.c")])
+async def test_a_record_of_which_nobody_knows_the_type_is_not_edited(
+    database: Database, reader: Connection, by: TypeBy, default: str | None
+) -> None:
+    flow = changes(by)
+    flow.topics = [Topic("orders", type=by, type_default=default)]
+    lacking = raw(orjson.dumps({"op": "c", "id": "o1", "amount": 5}))
+    async with feed(database, flow) as feeding:
+        await feeding.records(lacking)
+        [letter] = await list_dead_letters(reader, "default")
+        [answer] = (await explain(reader, "default", topic="orders", partition=0, offset=0)).answers
+        assert (letter.reason, answer.source) == ("unreadable", None)
+        engine = await connect(database.engine_dsn, for_engine=False)
+        data = orjson.dumps({"table": "orders", "op": "c", "id": "o2", "amount": 9})
+        with pytest.raises(UsageError, match="it cannot be read as one event"):
+            await ask_edit(engine, "default", letter.id, data=data, who="ana", why="it lacks its table")
+        await engine.close()
+
+
+async def test_a_function_that_answers_differently_the_second_time_ends_no_replay(
+    database: Database, reader: Connection
+) -> None:
+    asked = itertools.count()
+
+    def once(data: dict[str, Any]) -> str:
+        assert next(asked) == 0, "it is asked again"
+        return joined(data)
+
+    async with feed(database, changes(joined)) as feeding:
+        await feeding.records(sent("c"))
+    assert (await replay(reader, "default", [compile_pipeline(changes(once))])).is_equal

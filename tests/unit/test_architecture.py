@@ -42,10 +42,3 @@ def test_no_room_is_of_a_module_that_there_is_not() -> None:
         for named in row.split("`")[1::2]:
             if named.endswith(".py"):
                 assert named.rpartition("/")[2] in names, row
-
-
-def test_what_a_test_is_said_to_catch_is_said_of_a_test_that_there_is() -> None:
-    named = re.findall(r"`(tests/\S+\.py)::(\w+)`", PAGE)
-    assert named
-    for file, test in named:
-        assert f"def {test}(" in (ROOT / file).read_text("utf-8"), test

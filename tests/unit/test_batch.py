@@ -216,7 +216,10 @@ def test_records_that_nobody_knows_are_one_range_however_they_are_read() -> None
         batch.read(portion, 1, topic)
     batch.meet(batch.arrivals)
     batch.finish()
-    assert batch.commit.ranges == [IgnoredRange(1, 0, 4, 5), IgnoredRange(1, 6, 9, 4)]
+    assert batch.commit.ranges == [
+        IgnoredRange(1, 0, 4, 5, "unknown type"),
+        IgnoredRange(1, 6, 9, 4, "unknown type"),
+    ]
     assert batch.counts[("sums", Disposition.IGNORED)] == 9
 
 
@@ -234,9 +237,32 @@ def test_tombstones_that_a_topic_ignores_are_ranges_also_among_records_with_seve
         batch.read(given, 1, topic)
         batch.meet(batch.arrivals)
         batch.finish()
-        assert batch.commit.ranges == [IgnoredRange(1, 0, 1, 2), IgnoredRange(1, 3, 3, 1)]
+        assert batch.commit.ranges == [
+            IgnoredRange(1, 0, 1, 2, "no events"),
+            IgnoredRange(1, 3, 3, 1, "no events"),
+        ]
         assert [one.offset for one in batch.commit.dead_letters] == [4]
         assert batch.counts[("sums", Disposition.IGNORED)] == 3
+
+
+def test_a_range_is_of_one_reason() -> None:
+    pipeline = sums()
+    pipeline.topics = [Topic("numbers", tombstones="ignore", unknown="ignore")]
+    values = [None, None, b'{"type": "unheard"}', b'{"type": "unheard"}', None]
+    batch = Batch(NOW, itertools.count(1), "here", [0, 0, 0, 0])
+    for position in (1, 2):
+        given = [RawRecord("numbers", 0, at, 1_000, b"k", value, ()) for at, value in enumerate(values)]
+        batch.read(given, position, route(pipeline))
+    batch.finish()
+    assert sorted(batch.commit.ranges) == [
+        IgnoredRange(position, *span, reason)
+        for position in (1, 2)
+        for span, reason in (
+            ((0, 1, 2), "no events"),
+            ((2, 3, 2), "unknown type"),
+            ((4, 4, 1), "no events"),
+        )
+    ]
 
 
 def test_what_was_made_of_events_weighs_as_much_as_is_written() -> None:

@@ -341,7 +341,7 @@ def test_what_is_too_large_for_its_topic_is_refused_whatever_takes_failures() ->
     small = type(machine)(
         **{name: getattr(machine, name) for name in machine.__slots__ if name != "outlet"}, outlet=refuse
     )
-    outcome = step(small, case.run, case._occurrence(Taken(incident="i", by="eve"), b"12345678"))
+    outcome = step(small, case.run, case._occurrence(*case._sent(Taken(incident="i", by="eve")), b"12345678"))
     assert isinstance(outcome, Refused)
     assert outcome.reason is Reason.TOO_LARGE
 
@@ -349,7 +349,8 @@ def test_what_is_too_large_for_its_topic_is_refused_whatever_takes_failures() ->
 def test_a_move_leaves_nothing_for_the_garbage_collector() -> None:
     machine = compile_pipeline(incident_pipeline())
     case = incident()
-    occurrences = [case._occurrence(Taken(incident="i", by="ada"), bytes([n] * 8)) for n in range(50)]
+    sent = case._sent(Taken(incident="i", by="ada"))
+    occurrences = [case._occurrence(*sent, bytes([n] * 8)) for n in range(50)]
     step(machine, case.run, occurrences[0])
     gc.collect()
     gc.disable()

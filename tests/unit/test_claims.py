@@ -89,6 +89,7 @@ def test_records_that_may_hold_several_events_count_for_what_these_take() -> Non
             "c",
             nothing,
             nothing,
+            nothing,
             [],
             Weighed(0),
         ).weight_of([one])

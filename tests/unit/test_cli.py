@@ -419,6 +419,15 @@ def test_config_and_the_help_of_run_say_what_each_limit_is_and_what_counts_where
     assert "a limit of the engine" not in shown
 
 
+def test_config_and_the_help_of_run_need_no_source_beside_the_program(
+    runner: CliRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.limits.__file__", "/nowhere/limits.pyc")
+    for command in (["config", "--limits"], ["run", "--help"]):
+        done = runner.invoke(app, command)
+        assert done.exit_code == 0, done.output
+
+
 def test_config_names_the_variable_that_was_meant(runner: CliRunner) -> None:
     meant = {
         "POINTSMAN_HANDLER_SECONDS_MAX": " Did you mean POINTSMAN_LIMIT_HANDLER_SECONDS_MAX?",
@@ -465,6 +474,11 @@ def test_help_says_what_is_taken_where_nothing_is_given(runner: CliRunner) -> No
     ):
         assert f"[default: {default}]" in told
     assert "[default: pointsman.<namespace>]" in runner.invoke(app, ["run", "--help"]).stdout
+
+
+def test_the_usage_of_send_says_what_it_takes_once(runner: CliRunner) -> None:
+    shown = runner.invoke(app, ["send", "--help"], env={"COLUMNS": "100"}).stdout
+    assert "Usage: pointsman send [OPTIONS] [PIPELINE KEY] TYPE [DATA] " in shown
 
 
 def test_help_breaks_its_lines_where_the_terminal_ends(runner: CliRunner) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -257,9 +258,8 @@ async def taken_by(store: Store) -> tuple[Committer, Claim]:
     """A committer that has the partition."""
     await store.add_positions({PLACE: 0})
     [(number, _, position, epoch)] = await store.take_positions([PLACE])
-    committer = Committer(
-        store, await routes_on(store), "c", lambda: datetime.now(UTC), Silent(), [0, 0, 0, 0]
-    )
+    now = functools.partial(datetime.now, UTC)
+    committer = Committer(store, await routes_on(store), "c", now, now, Silent(), [0, 0, 0, 0])
     return committer, Claim(number, PLACE, epoch, position)
 
 

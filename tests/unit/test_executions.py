@@ -25,7 +25,7 @@ def run_with(*executions: Execution) -> Run:
 
 
 def noted(before: bytes, *after: Execution) -> Commit:
-    commit = Commit(AT)
+    commit = Commit(AT, steps_at=AT)
     note_executions(commit, 5, run_with(*after), before)
     return commit
 

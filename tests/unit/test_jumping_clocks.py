@@ -1,4 +1,4 @@
-"""Steps while the clock of their engine's machine jumps by an hour: what is to take so long takes so long.
+"""Steps where clocks of engines' machines are wrong by an hour: what is to take so long takes so long.
 
 Real engines in virtual time, over a store in memory.
 """
@@ -6,11 +6,24 @@ Real engines in virtual time, over a store in memory.
 from __future__ import annotations
 
 import asyncio
+import itertools
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
-from statemachines import Call, Complete, Context, Event, Later, Pipeline, Retry, StepFailed, exponential
+from statemachines import (
+    Call,
+    Complete,
+    Context,
+    Event,
+    Later,
+    Limit,
+    Pipeline,
+    Retry,
+    StepFailed,
+    exponential,
+)
 from statemachines.machine import compile_pipeline
 from tests.feeding import event
 from tests.simulated import BEGINS_SECONDS, Simulated
@@ -50,11 +63,11 @@ class Outside:
         self.began.append((what, asyncio.get_running_loop().time() - BEGINS_SECONDS))
 
 
-def charges(outside: Outside) -> Pipeline[Order]:
+def charges(outside: Outside, **bounds: Any) -> Pipeline[Order]:
     flow = Pipeline("charges", Order, topics=[TOPIC])
     retry = Retry(wait=exponential(1, 1))
 
-    @flow.step(retry=retry, within=HOUR / 2, at_once=1)
+    @flow.step(retry=retry, within=HOUR / 2, **(bounds or {"at_once": 1}))
     async def charge(order: Order, call: Call) -> str | Later:
         outside.note(order.order)
         match order.script[call.attempt - 1]:
@@ -164,3 +177,83 @@ def test_what_is_asked_for_after_it_has_jumped_has_its_turn(by: timedelta) -> No
     assert len(began) == 3
     assert began[-1] < 8
     assert set(states(world).values()) == {"charged"}
+
+
+def wrong_for_a_while(flow: Pipeline[Order], by: timedelta) -> Simulated:
+    """A world whose engine has a clock that is right again long before anything happens."""
+    world = Simulated(compile_pipeline(flow), TOPIC, ahead=by)
+    jump(world, timedelta(), 5)
+    return world
+
+
+@BOTH_WAYS
+def test_a_clock_that_was_wrong_leaves_no_pause_to_the_next_engine(by: timedelta) -> None:
+    outside = Outside()
+    world = wrong_for_a_while(charges(outside), by)
+    placed(world, "o1", "raises", "done", after=20)
+    world.crash_after(20.5)
+    world.live(lambda: world.seconds() > BEGINS_SECONDS + 60)
+    assert world.deaths == 1
+    [(_, first), (_, second)] = outside.began
+    assert first < 20.5 < second < first + 5
+    assert states(world) == {"o1": "charged"}
+
+
+@BOTH_WAYS
+def test_nor_is_the_time_of_all_attempts_over_before_it_is(by: timedelta) -> None:
+    outside = Outside()
+    world = wrong_for_a_while(charges(outside), by)
+    placed(world, "o1", "slow", "done", after=20)
+    world.crash_after(21)
+    world.live(lambda: world.seconds() > BEGINS_SECONDS + 100)
+    assert world.deaths == 1
+    assert len(outside.began) == 2
+    assert states(world) == {"o1": "charged"}
+
+
+@BOTH_WAYS
+def test_nor_is_it_waited_longer_for_what_goes_on_outside(by: timedelta) -> None:
+    outside = Outside()
+    world = wrong_for_a_while(charges(outside), by)
+    placed(world, "o1", "later", "done", after=20)
+    world.crash_after(24)
+    world.live(lambda: world.seconds() > BEGINS_SECONDS + 100)
+    assert world.deaths == 1
+    [(_, first), (_, second)] = outside.began
+    assert 11 <= second - first < 13
+    assert states(world) == {"o1": "charged"}
+
+
+MANY = [f"o{number}" for number in range(20)]
+
+
+def apart(flow: Pipeline[Order], by: timedelta) -> Simulated:
+    """A world with two engines, whose clocks differ by so much."""
+    return Simulated(compile_pipeline(flow), TOPIC, engines=2, apart=by)
+
+
+@BOTH_WAYS
+@pytest.mark.parametrize(("script", "least", "most"), [("raises", 1, 5), ("later", 11, 15)])
+def test_engines_whose_clocks_are_apart_agree(script: str, least: int, most: int, by: timedelta) -> None:
+    outside = Outside()
+    world = apart(charges(outside, at_once=None), by)
+    for order in MANY:
+        placed(world, order, script, "done")
+    world.live(lambda: world.seconds() > BEGINS_SECONDS + 60)
+    assert states(world) == dict.fromkeys(MANY, "charged")
+    for order in MANY:
+        [first, second] = [at for one, at in outside.began if one == order]
+        assert first < 3
+        assert least <= second - first < most
+
+
+@BOTH_WAYS
+def test_of_rates_too(by: timedelta) -> None:
+    outside = Outside()
+    world = apart(charges(outside, limit=Limit(rate=1 / 60)), by)
+    for order in MANY:
+        placed(world, order, "done")
+    world.live(lambda: world.seconds() > BEGINS_SECONDS + 130)
+    began = sorted(at for _, at in outside.began)
+    assert len(began) == 3
+    assert all(59 < later - sooner < 63 for sooner, later in itertools.pairwise(began))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from datetime import UTC, datetime
 
 import orjson
@@ -131,7 +132,8 @@ async def test_what_functions_do_to_contexts_that_they_have_kept_changes_no_run_
     pipeline = await store.register_pipeline(compiled.name)
     definition = await store.register_definition(pipeline, 1, b"h", b"c", b"{}")
     topics = make_routes([Loaded(compiled, pipeline, definition)], {})
-    committer = Committer(store, topics, "c", lambda: datetime.now(UTC), Silent(), [0, 0, 0, 0])
+    now = functools.partial(datetime.now, UTC)
+    committer = Committer(store, topics, "c", now, now, Silent(), [0, 0, 0, 0])
     place = Partition(TOPIC, 0)
     await store.add_positions({place: 0})
     [(number, _, position, epoch)] = await store.take_positions([place])

@@ -354,7 +354,7 @@ def test_one_that_waits_is_known_again_whatever_is_said_of_its_like_by_now() -> 
     flow.policy(Painted, duplicate_by="coat", duplicate_for=HOUR)
     case = given(flow).when(Painted(), Made())
     case._events = 1  # the number of the first of them, and so its id
-    case._take(Painted())
+    case._take(*case._sent(Painted()))
     assert case.outcome == DUPLICATE, "ignored, it would make the one that waits a duplicate of it"
     case._events = 2
     case.when(Opened()).then(context={"coats": [1]})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import re
 import sys
 import types
@@ -17,7 +18,7 @@ from connectors import publisher
 from connectors.publisher import Publisher, Receipt
 from engine.answered import Answered
 from engine.client import Client, RunView
-from statemachines.testkit import given
+from statemachines.testkit import Case, given
 from tests.fenced import blocks
 
 PAGE = Path(engine.__file__).with_name("python.md")
@@ -59,6 +60,20 @@ def test_all_that_is_public_has_its_row() -> None:
     check("Client", public(Client) | errors)
     assert all(f"`{one}`" in TEXT for one in {"PointsmanError", *of_steps})
     check("Test kit", public(given(orders().flow)) - {"machine"})
+
+
+@pytest.mark.parametrize(
+    ("title", "owner"), [("Publisher", Publisher), ("Client", Client), ("Test kit", Case)]
+)
+def test_what_is_called_takes_what_it_says(title: str, owner: type) -> None:
+    section = f"\n{TEXT}".partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+    cells = [line.split(" | ")[0] for line in section.splitlines() if line.startswith("| ")]
+    shown = [one for cell in cells for one in re.findall(r"`(\w+)\(([^`]*)\)`", cell)]
+    assert shown
+    for name, listed in shown:
+        named = {re.sub(r"[=*].*", "", one.strip().lstrip("*")) for one in listed.split(",")} - {"", "..."}
+        taken = set(inspect.signature(getattr(owner, name)).parameters) - {"self"}
+        assert named == taken or listed == "...", (name, taken ^ named)
 
 
 def test_what_is_answered_has_the_fields_that_it_says() -> None:

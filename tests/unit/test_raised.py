@@ -15,6 +15,7 @@ from engine.cli.logs import JsonLines, Lines
 from engine.limits import EngineLimits
 from engine.raised import KINDS_MAX, OTHERS, SELDOM_SECONDS, FailedAttempts, Seldom, Trace
 from engine.routing import Loaded, make_routes
+from engine.steady import Steady
 from engine.steps.executors import Executors
 from engine.steps.making import Making
 from engine.steps.outcomes import Outcomes
@@ -266,7 +267,7 @@ def test_very_many_kinds_of_failures_make_no_flood(engine: Engine, caplog: pytes
 
 
 async def test_steps_that_end_tell_at_once_how_many_attempts_have_failed_like_others(engine: Engine) -> None:
-    steps = Steps(EngineLimits(), lambda: datetime(2026, 3, 1, tzinfo=UTC))
+    steps = Steps(EngineLimits(), Steady(lambda: datetime(2026, 3, 1, tzinfo=UTC)))
     steps._making.failed = engine.failed
     for number in range(3):
         engine.fail(1, Ended(error=OSError("away")), f"o{number}")

@@ -96,12 +96,6 @@ def test_where_no_run_is_known_the_key_is_that_of_the_record(
     assert (said.get("run"), said["key"]) == (None, "k")
 
 
-def test_that_a_sender_was_told_is_said(caplog: pytest.LogCaptureFixture) -> None:
-    ended = letter(holds=False)._replace(status="dropped", who="engine", why="its sender was told")
-    [line] = told(caplog, ended)
-    assert line.getMessage() == "dead letter; its sender was told"
-
-
 def test_what_a_sender_wrote_into_headers_of_ours_is_not_believed(caplog: pytest.LogCaptureFixture) -> None:
     [line] = told(caplog, letter(headers=(("pointsman-topic", b"\xff"), ("pointsman-partition", b"99"))))
     said = json.loads(JsonLines().format(line))

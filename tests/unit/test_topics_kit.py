@@ -168,6 +168,41 @@ def test_handlers_that_answer_differently_are_found() -> None:
         topic.record(row("u", lsn=2))
 
 
+def one_after_the_other(*answers: int | Exception) -> Callable[[Any], int]:
+    """A function that answers differently to equal input, or raises."""
+    left = iter(answers)
+
+    def asked(_data: Any) -> int:
+        answer = next(left)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("answers", "saying"),
+    [((0, 1), r"\['0'\]; then \['1'\]"), ((0, LookupError("now")), r"\['0'\]; then .*LookupError: now")],
+)
+def test_a_type_that_differs_for_equal_input_is_found(answers: tuple[Any, ...], saying: str) -> None:
+    flow = customers()
+    flow.topics = [Topic("customers", type=one_after_the_other(*answers))]
+    with pytest.raises(ImpureHandlerError, match=f"type of a record of customers differs .*: {saying}"):
+        reading(flow).record(row("c"))
+
+
+@pytest.mark.parametrize(
+    ("answers", "saying"),
+    [((0, 1), "'0'; then '1'"), ((LookupError("once"), 1), "LookupError: once .*; then '1'")],
+)
+def test_a_key_that_differs_for_equal_input_is_found(answers: tuple[Any, ...], saying: str) -> None:
+    flow = customers()
+    flow.key(Inserted, by=one_after_the_other(*answers))
+    with pytest.raises(ImpureHandlerError, match=f"the key of customers.c differs for .*: .*{saying}"):
+        reading(flow).record(row("c"))
+
+
 RECORDS: list[Any] = [
     row("c"),
     row("u", "Anne", lsn=3),

@@ -376,7 +376,7 @@ def test_what_is_deferred_under_two_ids_is_taken_once() -> None:
 
 def asked(case: Case[Any], event: Event | None, kind: type[Event], **more: Any) -> Occurrence:
     """An event as it comes, whatever is wrong with it."""
-    made = case._occurrence(kind(), b"another "[:DIGEST_BYTES])
+    made = case._occurrence(*case._sent(kind()), b"another "[:DIGEST_BYTES])
     data = {} if event is None else event.model_dump(mode="json")
     return made._replace(event=event, data=data, **more)
 

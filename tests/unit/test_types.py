@@ -170,6 +170,40 @@ def test_while_a_function_is_called_the_watchdog_sees_which_record_it_is() -> No
     assert not beat[2], "nothing is called any more"
 
 
+def test_no_function_is_asked_again_once_a_type_is_known() -> None:
+    """Neither for another pipeline, nor for a function that makes keys; what it is given is its own."""
+    asked: list[dict[str, Any]] = []
+
+    def noted(data: dict[str, Any]) -> str:
+        asked.append(data.copy())
+        if len(asked) % 2 == 0:
+            raise LookupError("the second time")
+        return of_change(data)
+
+    flows = [changes(noted) for _ in range(3)]
+    flows[1].name, flows[2].name = "others", "more"
+    flows[2].key(Created, by=lambda data: data["source"].popitem()[1])
+    loaded = [Loaded(compile_pipeline(one), number, number) for number, one in enumerate(flows, 1)]
+    topic = make_routes(loaded, {})["orders"]
+    batch = met(topic, sent(), sent(1))
+    assert len(asked) == 2
+    assert [(one.offset, one.reason) for one in batch.commit.dead_letters] == [(1, "unreadable")]
+    assert [list(one.cache) for one in topic.routes] == [["o1"], ["o1"], ["orders"]]
+    asked.clear()
+    again = Batch(NOW, itertools.count(1), "here", [0, 0, 0, 0])
+    again.read_each(sent(2), 1, topic, "here", [1, 2, 3])
+    assert len(asked) == 1
+    assert [one.route.pipeline for one in again.arrivals] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("known", [{"": "orders.c"}, {"": 5}])
+def test_nothing_in_a_record_names_a_type_that_is_known(known: dict[str, Any]) -> None:
+    data = {"source": {"table": "orders"}, "op": "u"} | known
+    for each, value in ((None, data), ("items", {"items": [data]})):
+        topic = Topic("orders", type=of_change, each=each)
+        assert event(value, ("", b"orders.c"), topic=topic.knowing("orders.u")).envelope.type == "orders.u"
+
+
 def test_a_function_that_never_returned_is_named_and_not_called_again() -> None:
     traced: list[str] = []
 

@@ -62,7 +62,7 @@ async def explain(
 ) -> Explanation:
     """What became of an event (by its id, which several sources may have used) or of a record (by its place).
 
-    ``sent`` asks for what was sent to one key alone, and for no more than that is read.
+    ``sent`` asks for what was sent to one key alone, and for no more than that is read: its sender asks.
 
     Raises:
         UsageError: neither an id nor a whole place is given.
@@ -88,7 +88,7 @@ async def explain(
         if not by_place:
             # Others of its record were found with it.
             groups = {one: of for one, of in groups.items() if one.event in (None, askable(event_id))}
-        teller = Teller(connection, catalog)
+        teller = Teller(connection, catalog, to_sender=sent is not None)
         answers = []
         for group, records in groups.items():
             # An event that came with a record has its place there, whoever has published it.

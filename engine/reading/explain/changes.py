@@ -63,9 +63,10 @@ class Records:
 class Teller:
     """Tells the changes, asking the store for what else a sentence needs."""
 
-    def __init__(self, connection: Connection, catalog: Catalog) -> None:
+    def __init__(self, connection: Connection, catalog: Catalog, *, to_sender: bool) -> None:
         self._connection = connection
         self._catalog = catalog
+        self._to_sender = to_sender
 
     async def tell(self, records: Records, origin: Origin | None = None) -> list[tuple[Rank, Change]]:
         """All changes in the order in which they came; ``origin`` is where the event comes from, if that is a run."""
@@ -179,7 +180,9 @@ class Teller:
         tried = _tried(letter.details)
         waited = _waited(_row_beside(letter, records), records)
         policy = said_in(letter.details, "policy")
-        sentence = words.dead_letter(letter, pipeline, readers, tried, waited=waited, policy=policy)
+        sentence = words.dead_letter(
+            letter, pipeline, readers, tried, waited=waited, policy=policy, to_sender=self._to_sender
+        )
         weight = _LAST if letter.status == "redriven" else _OPEN
         return Rank(weight, letter.at, 1, letter.id), Change(
             Disposition(letter.disposition).word,
@@ -222,9 +225,8 @@ class Teller:
 
     def _range(self, found: FoundRange) -> tuple[Rank, Change]:
         topic = self._catalog.positions[found.position].topic
-        reasons = self._catalog.ignored_of(topic)
-        sentence = words.ignored_range(found, topic, self._catalog.readers_of(topic), reasons)
-        change = Change(Disposition.IGNORED.word, found.at, sentence, reason=" or ".join(reasons))
+        sentence = words.ignored_range(found, topic, self._catalog.readers_of(topic))
+        change = Change(Disposition.IGNORED.word, found.at, sentence, reason=found.reason)
         return Rank(_NOTED, found.at, 5, found.first), change
 
 

@@ -108,7 +108,7 @@ class FoundNote(NamedTuple):
 
 
 class FoundRange(NamedTuple):
-    """Offsets of records whose type nobody knew."""
+    """Offsets of records that their topic's settings said to ignore, all for one reason."""
 
     offset: int
     """The one that was asked for."""
@@ -116,6 +116,7 @@ class FoundRange(NamedTuple):
     first: int
     last: int
     records: int
+    reason: str
     at: datetime
 
 

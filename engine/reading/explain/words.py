@@ -171,9 +171,14 @@ def dead_letter(
     *,
     waited: str = "",
     policy: str = "",
+    to_sender: bool = False,
 ) -> str:
-    """What a dead letter says of its event; ``waited`` is as in ``After it had been deferred``."""
+    """What a dead letter says of its event; ``waited`` is as in ``After it had been deferred``.
+
+    ``to_sender``: whoever has sent it hears this, and has nothing to do to one that holds nothing.
+    """
     begin = f"{waited}, it" if waited else "It"
+    is_over = to_sender and letter.status == "open" and letter.sequence is None
     what = f"dead letter {letter.id}, {letter.reason}"
     if letter.reason == Reason.REFUSED_BY_BROKER:
         first = f"{begin} was to be published, and the broker refused it ({what}): {_ended(letter.error)}"
@@ -187,7 +192,7 @@ def dead_letter(
         decided(policy),
         _of_whom(letter, pipeline, readers),
         _published(letter),
-        _end_of(letter, pipeline),
+        "" if is_over else _end_of(letter, pipeline),
     ]
     return " ".join(part for part in parts if part)
 
@@ -262,15 +267,13 @@ def decided(policy: str) -> str:
     return f"The policy that decided: {policy}." if policy else ""
 
 
-def ignored_range(found: FoundRange, topic: str, readers: Sequence[str], reasons: Sequence[Reason]) -> str:
-    """What is known of a record that is kept as one of a range, for one of these reasons."""
+def ignored_range(found: FoundRange, topic: str, readers: Sequence[str]) -> str:
+    """What is known of a record that is kept as one of a range."""
     which = f" ({', '.join(readers)})" if readers else ""
-    why = {
-        Reason.UNKNOWN_TYPE: f"no pipeline that reads {topic}{which} knew its type",
-        Reason.NO_EVENTS: "it has no value",
-    }
+    unknown = f"no pipeline that reads {topic}{which} knew its type"
+    why = "it has no value" if found.reason == Reason.NO_EVENTS else unknown
     return (
-        f"It was ignored: {', or '.join(why[one] for one in reasons)}, and the topic's settings say "
+        f"It was ignored: {why}, and the topic's settings say "
         "to ignore such records. They are kept as ranges of offsets, without their ids: this one is of "
         f"{found.first} to {found.last}, {_count(found.records, 'record')}."
     )

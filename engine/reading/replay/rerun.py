@@ -243,7 +243,7 @@ class Rerun:
         if decoded.envelope.type in self._machine.events:
             try:
                 # A function may change what it is given.
-                own = self._decode(row, record, (topic,))[1]
+                own = self._decode(row, record, (topic.knowing(decoded.envelope.type),))[1]
                 assert isinstance(own, Decoded), "decoding is pure"
                 key = key_of(self._machine.keys.get(decoded.envelope.type), own.data, own.envelope.key)
             except HandlerError as error:

@@ -24,6 +24,9 @@ select current_user::text, current_database()::text, has_database_privilege(curr
 -- name: describe_set
 insert into pointsman.engine_sets (lock_class, lock_object, description) values ($1, $2, $3) on conflict do nothing
 
+-- name: note_definitions
+update pointsman.engine_sets set definitions = $3::int[] where lock_class = $1 and lock_object = $2
+
 -- name: others_of_set
 select count(*)
 from pg_locks

@@ -12,21 +12,22 @@ from pointsman.definitions d join pointsman.pipelines p on p.id = d.pipeline
 where p.namespace = $1 order by d.id
 
 -- name: open_runs
--- How many open runs follow each of these definitions.
+-- How many open runs follow each of these definitions. All runs are looked at, once for all definitions. To count each up to
+-- a bound would be once for each that few follow, which most are. And with an index of the open runs the end of each would
+-- change all indexes, which no move does.
 select definition, count(*) from pointsman.runs where definition = any ($1::int[]) and status = $2 group by definition
 
--- name: groups
-select distinct consumer_group from pointsman.positions where namespace = $1
-
--- name: sets_of_engines
--- What the engines of these groups have loaded that are there now, and how many have that.
-select l.objid::bigint as number, s.description, count(*) as engines
+-- name: loaded_now
+-- The definitions that engines have loaded that are there now, and how many have each.
+select d.id, count(*) as engines
 from pg_locks l
 join pointsman.engine_sets s on (s.lock_class::bigint & 4294967295) = l.classid::bigint
     and (s.lock_object::bigint & 4294967295) = l.objid::bigint
+join pointsman.definitions d on d.id = any (s.definitions)
+join pointsman.pipelines p on p.id = d.pipeline and p.namespace = $1
 where l.locktype = 'advisory' and l.granted and l.objsubid = 2 and l.mode = 'ShareLock'
-    and l.database = (select oid from pg_database where datname = current_database()) and s.lock_class = any ($1::int[])
-group by l.objid::bigint, s.description
+    and l.database = (select oid from pg_database where datname = current_database())
+group by d.id
 
 -- name: dropped_months
 select first, behind, month, who, why, at from pointsman.dropped_months order by first
@@ -348,8 +349,8 @@ where p.namespace = $1 and (
 order by n.id limit $5
 
 -- name: ranges_to_explain
-select position, first, last, records, at from pointsman.ignored_ranges
-where position = any ($1::int[]) and first <= $2::bigint and last >= $2::bigint order by position, first
+select position, first, last, records, reason, at from pointsman.ignored_ranges
+where position = any ($1::int[]) and first <= $2::bigint and last >= $2::bigint order by position, first, at
 
 -- name: seen_first
 -- Of all generations of a key: what one of them has taken is a duplicate for the next.
@@ -553,9 +554,9 @@ where p.namespace = $1 order by p.id, d.version desc, d.id desc
 select r.key, r.generation, r.sequence, r.configuration, h.kind as holding
 from pointsman.pipelines p
 join pointsman.definitions d on d.pipeline = p.id and d.version = $3
-join pointsman.runs r on r.definition = d.id and r.status = $4
+join pointsman.runs r on r.pipeline = p.id and r.definition = d.id and r.status = $4
 left join pointsman.events h on h.run = r.id and h.sequence = r.held
-where p.namespace = $1 and p.name = $2
+where p.namespace = $1 and p.name = $2 and ($5::text is null or r.key = $5)
 order by r.id
 
 -- name: ask_of_run
@@ -575,12 +576,18 @@ returning id
 
 -- name: operations
 -- With the dead letter that the event of one that was not done has become, or one that was sent.
-select o.command, o.event_id, o.done, o.answer, o.at,
-    case when not o.done or o.what = 'send' then (
-        select max(d.id) from pointsman.dead_letters d
-        where d.event_id = o.event_id and d.pipeline = o.pipeline and d.key = o.key and d.at >= o.at
-    ) end as dead_letter
-from pointsman.operations o where o.command = any ($1::bigint[]) order by o.command
+select o.command, o.event_id, o.done, o.answer, o.at, l.id as dead_letter, l.reason
+from pointsman.operations o left join lateral (
+    select d.id, d.reason from pointsman.dead_letters d
+    where d.event_id = o.event_id and d.pipeline = o.pipeline and d.key = o.key and d.at >= o.at
+    order by d.id desc limit 1
+) l on not o.done or o.what = 'send'
+where o.command = any ($1::bigint[]) order by o.command
+
+-- name: end_told
+-- Of what was sent, that is: which has no position, as it has come from no topic.
+update pointsman.dead_letters set status = 'dropped', who = $2, why = $3, ended = now()
+where id = any ($1::bigint[]) and status = 'open' and sequence is null and position is null
 
 -- name: operation_of_event
 -- Who has sent an event to a run of a pipeline first, and why.

@@ -221,10 +221,8 @@ where w.run = gone.run and w.sequence = gone.sequence
 
 -- name: add_dead_letter
 insert into pointsman.dead_letters (namespace, pipeline, run, sequence, key, event_id, type, disposition, reason, error,
-    details, position, "offset", record_time, record_key, record_value, record_headers, dead_letter_topic, at, status, who,
-    why, ended)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22,
-    case when $20 <> 'open' then $19::timestamptz end)
+    details, position, "offset", record_time, record_key, record_value, record_headers, dead_letter_topic, at)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)
 returning id
 
 -- name: end_dead_letter
@@ -281,10 +279,11 @@ select command, pipeline, key, what, event_id, run, done, answer, who, why, aske
 where run = $1 and what in ('complete', 'fail') and done and starts_with(event_id, $2) order by command desc limit 1
 
 -- name: add_ignored_range
-insert into pointsman.ignored_ranges (position, first, last, records, at)
-select new.position, new.first, new.last, new.records, $5
-from unnest($1::int[], $2::bigint[], $3::bigint[], $4::bigint[]) as new (position, first, last, records)
-on conflict (position, first) do update
+insert into pointsman.ignored_ranges (position, first, last, records, reason, at)
+select new.position, new.first, new.last, new.records, new.reason, $6
+from unnest($1::int[], $2::bigint[], $3::bigint[], $4::bigint[], $5::text[])
+    as new (position, first, last, records, reason)
+on conflict (position, first, reason) do update
 set last = greatest(ignored_ranges.last, excluded.last), records = greatest(ignored_ranges.records, excluded.records)
 
 -- name: read_inbox
@@ -607,6 +606,7 @@ with gone as (
 )
 insert into pointsman.holders (id, namespace, instance, seen, breakers) values ($1, $2, $3, clock_timestamp(), $4)
 on conflict (id) do update set seen = excluded.seen, breakers = excluded.breakers
+returning seen
 
 -- name: let_go
 with kept as (delete from pointsman.step_places where holder = $1)

@@ -38,7 +38,7 @@ from unittest import mock
 from connectors.source import Changed, Chunk, OutOfRange, Partition, RawRecord, Trouble, Unreadable
 from engine import channels
 from engine.engine import Engine
-from engine.limits import EngineLimits
+from engine.limits import SILENT_SECONDS, EngineLimits
 from engine.observing import Silent
 from engine.parts import Parts
 from engine.routing import Loaded, TopicRoute, make_routes
@@ -313,6 +313,12 @@ class Life:
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
     """All that it has begun."""
 
+    def know(self, task: asyncio.Task[Any]) -> None:
+        """It has begun this."""
+        if task not in self.tasks:
+            self.tasks.add(task)
+            task.add_done_callback(self.tasks.discard)
+
     def stop(self) -> None:
         """Come to an end in order."""
         assert self.engine is not None, "it has come to some point"
@@ -389,6 +395,12 @@ class Simulated:
         """Something was put into the inbox by who is no engine."""
         for heard in self.listening:
             heard()
+
+    def is_heard(self, life: Life | None) -> bool:
+        """Whether this engine has said lately that it is there."""
+        if life is None or life.engine is None:
+            return False
+        return self.tables.executions.is_there(life.engine.steps.holder, self.seconds() - SILENT_SECONDS)
 
     def seconds(self) -> float:
         """The world's time."""
@@ -515,10 +527,20 @@ def in_virtual_time(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
 
 
 def check_alive() -> None:
-    """Nothing that an engine does counts once it has crashed."""
-    life = _LIFE.get()
-    if life is not None and life.is_dead:
+    """Nothing that an engine does counts once it has crashed: what asks this ends with it."""
+    life, task = _LIFE.get(), asyncio.current_task()
+    if life is None:
+        return
+    if life.is_dead:
         raise asyncio.CancelledError
+    if task is not None:
+        # Attempts are tasks that the loop has not made.
+        life.know(task)
+
+
+def own_life() -> Life | None:
+    """The engine that does this."""
+    return _LIFE.get()
 
 
 def is_stopping() -> bool:
@@ -531,8 +553,7 @@ def _make_task(loop: asyncio.AbstractEventLoop, work: Any, **more: Any) -> async
     made: asyncio.Task[Any] = asyncio.Task(work, loop=loop, **more)
     life = _LIFE.get()
     if life is not None:
-        life.tasks.add(made)
-        made.add_done_callback(life.tasks.discard)
+        life.know(made)
     return made
 
 

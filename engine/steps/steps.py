@@ -74,7 +74,8 @@ class Steps:
         self._executors = executors or Executors()
         self._making = Making(limits, clock, self._executors)
         self._instance = instance
-        self._holder = secrets.randbits(62)
+        self.holder = secrets.randbits(62)
+        """What it is called in the store, from its start to its end."""
         self._going, self._results = self._making.going, self._making.results
         self._definitions: list[int] = []
         self._are_limited = False
@@ -200,7 +201,7 @@ class Steps:
                 if await self._put_back(self._store):
                     break
                 await asyncio.sleep(PASSED_OVER_SECONDS)
-            await self._store.let_go(self._holder)
+            await self._store.let_go(self.holder)
 
     async def stop(self) -> None:
         """Begin no more; wait a while for what goes on, and then cancel it. What became of all of it is to be taken.
@@ -258,7 +259,7 @@ class Steps:
                 # What became of those that were handed out is durable once this is.
                 rooms = self._free(settled, self._results.ready)
                 self._promises.promise(commit, rooms, self._homes, self._definitions)
-                commit.promised_to, commit.promised_at = self._holder, self._clock()
+                commit.promised_to, commit.promised_at = self.holder, self._clock()
         # Else nothing waits for what is over.
         commit.tells_others = self._are_limited or bool(commit.executions_asked)
 
@@ -332,7 +333,7 @@ class Steps:
     async def _speak(self, store: Store) -> None:
         """Say that this engine is there, and hear what time it is."""
         asked = time.monotonic()
-        said = await store.hold(self._holder, self._instance, self.breakers.as_json())
+        said = await store.hold(self.holder, self._instance, self.breakers.as_json())
         self._clock.hear(said, asked)
 
     def _hear_of_more(self) -> None:
@@ -354,7 +355,7 @@ class Steps:
             limited = [place for place, step in self._kinds.items() if step.bounds.limit is not None]
             if limited:
                 await store.limit_waiting(limited)
-                await store.give_up_places(self._holder, [*self._going.ids])
+                await store.give_up_places(self.holder, [*self._going.ids])
         if (speaks or self._are_more_lost) and len(self._results) <= LOST_AT_ONCE_MAX:
             await self._take_over(store, definitions)
         await self._save(store)
@@ -375,7 +376,7 @@ class Steps:
         if not for_all:
             steps = {place: step for place, step in steps.items() if not self._promises.is_settled(place)}
         rooms, limited = split(self._free(steps, self._results.ids), steps)
-        asked = self._clock(), homes, definitions, self._not_anew(), self._holder
+        asked = self._clock(), homes, definitions, self._not_anew(), self.holder
         self._promises.look(rooms | {(one.pipeline, one.step): one.room for one in limited})
         begun = await store.begin_executions(rooms, *asked) if rooms else []
         begun += await store.begin_limited(limited, *asked) if limited else []
@@ -398,13 +399,13 @@ class Steps:
         async with self._promises.withheld(), self._looking_for_lost:
             ours = [*self._going.ids, *self._results.ids, *self._taking, *self._making.untellable]
             # What became of attempts may wait behind holds for long: they keep no place of a limit.
-            await store.put_held_back(self._holder, ours)
-            return await store.put_back(self._holder, ours)
+            await store.put_held_back(self.holder, ours)
+            return await store.put_back(self.holder, ours)
 
     async def _save(self, store: Store) -> None:
         """Have the store know how far attempts have come."""
         going = ((one.begun.id, one.begun.attempt, one.pulse) for one in self._going.untold)
-        if await self._making.last_words.store(store, self._holder, going):
+        if await self._making.last_words.store(store, self.holder, going):
             self.arrived.set()
 
     async def _save_last(self, store: Store) -> None:
@@ -427,7 +428,7 @@ class Steps:
                 self._homes,
                 definitions,
                 self._not_anew(),
-                self._holder,
+                self.holder,
                 UNTRIED_AT_ONCE_MAX,
             )
             if not self._making.begin_all(await store.begin_untried(*asked)):
@@ -463,7 +464,7 @@ class Steps:
                 self._making.lose(one)
         if self._taking:
             # Only one engine goes on with each: who has the row.
-            for one in await store.take_executions([*self._taking], self._holder, silent):
+            for one in await store.take_executions([*self._taking], self.holder, silent):
                 self._making.go_on(one)
             self._taking.clear()
         self._are_more_lost = len(lost) >= LOST_AT_ONCE_MAX

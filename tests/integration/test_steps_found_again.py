@@ -409,4 +409,4 @@ async def test_what_is_taken_over_is_not_put_back_meanwhile(
         await steps._put_back(feeding.store)
         await asyncio.gather(*taking)
         assert [one.begun.step for one in steps._going] == ["haul"]
-        assert await reader.fetchval("select holder from pointsman.executions") == steps._holder
+        assert await reader.fetchval("select holder from pointsman.executions") == steps.holder

@@ -201,7 +201,7 @@ async def test_what_goes_on_here_is_not_lost_where_another_of_the_same_name_take
 
         async def taken_away(*said: Any) -> None:
             await hold(*said)
-            await feeding.store.let_go(steps._holder)
+            await feeding.store.let_go(steps.holder)
 
         monkeypatch.setattr(feeding.store, "hold", taken_away)
         for _ in range(3):

@@ -89,7 +89,7 @@ FIVE_MB = "x" * 5_000_000
 BAD = (
     Bad("a tombstone", None, "unreadable", "no value (a tombstone)", headers=()),
     Bad("a tombstone that says it is a CloudEvent", None, "unreadable", "no value (a tombstone)"),
-    Bad("an empty value", b"", "unreadable", "no value", headers=()),
+    Bad("an empty value", b"", "unreadable", "value is empty", headers=()),
     Bad("not UTF-8", ce().replace(b"/trial", b"\xff\xfe"), "unreadable", NO_JSON),
     Bad("truncated JSON", ce()[:-9], "unreadable", NO_JSON),
     Bad("an array", b"[1, 2]", "unreadable", "an array"),

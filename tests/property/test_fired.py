@@ -182,6 +182,7 @@ def test_with_it_comes_what_it_changes_of_steps_and_of_what_runs_are_found_by(ke
     first, second, third = (Batch(START + UNTIL * number, ids, "here", [0, 0, 0, 0]) for number in range(3))
     first.read([begun(key, "", 0)], 1, topics["words-in"])
     first.meet(first.take_arrivals())
+    second.commit.steps_at = START + UNTIL
     second.fall_due(route, key, START + UNTIL)
     commit = second.finish()
     [asked] = commit.executions_asked

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +11,6 @@ from typing import Any
 import asyncpg
 
 from engine.errors import RefusedError
-from engine.group_sets import Identity, group_number, set_number, set_words
 from engine.routing import Loaded
 from engine.store.postgres import PostgresStore
 from engine.store.queries import load
@@ -75,12 +75,11 @@ async def join_set(
     Raises:
         RefusedError: another engine of the group has loaded other ones, and each would dead-letter the other's types.
     """
-    identities = _identities(machines)
-    lock_class, lock_object = group_number(namespace, group), set_number(identities)
+    lock_class, lock_object, words = _set_of(namespace, group, machines)
     async with connection.transaction():
         # One at a time, or two that come at once would not see each other.
         await connection.execute("select pg_advisory_xact_lock($1, 0)", lock_class)
-        await connection.execute(_SQL["describe_set"], lock_class, lock_object, set_words(identities))
+        await connection.execute(_SQL["describe_set"], lock_class, lock_object, words)
         await _refuse_others(connection, namespace, group, machines)
         others = await connection.fetchval(_SQL["others_of_set"], lock_class, lock_object)
         await connection.execute("select pg_advisory_lock_shared($1, $2)", lock_class, lock_object)
@@ -91,9 +90,9 @@ async def note_definitions(
     connection: asyncpg.Connection[Any], namespace: str, group: str, loaded: Sequence[Loaded]
 ) -> None:
     """Say which definitions the set is that ``join_set`` has described, as soon as they are registered."""
-    number = set_number(_identities([one.machine for one in loaded]))
+    lock_class, lock_object, _ = _set_of(namespace, group, [one.machine for one in loaded])
     definitions = [one.definition for one in loaded]
-    await connection.execute(_SQL["note_definitions"], group_number(namespace, group), number, definitions)
+    await connection.execute(_SQL["note_definitions"], lock_class, lock_object, definitions)
 
 
 async def refuse_early(
@@ -126,7 +125,7 @@ async def refuse_beside(connection: asyncpg.Connection[Any], namespace: str, gro
     Raises:
         RefusedError: another one of the group is there.
     """
-    lock_class = group_number(namespace, group)
+    lock_class = _number(f"{namespace}\0{group}")
     for _ in range(GONE_LOOKS):
         if not await connection.fetchval(_SQL["engines_of_group"], lock_class):
             return
@@ -213,15 +212,22 @@ def _refuse_changed(machine: Machine, known: Sequence[tuple[Any, ...]], machines
 async def _refuse_others(
     connection: asyncpg.Connection[Any], namespace: str, group: str, machines: Sequence[Machine]
 ) -> None:
-    ours = _identities(machines)
-    other = await connection.fetchval(_SQL["other_set"], group_number(namespace, group), set_number(ours))
+    lock_class, lock_object, words = _set_of(namespace, group, machines)
+    other = await connection.fetchval(_SQL["other_set"], lock_class, lock_object)
     if other is not None:
         raise RefusedError(
             f"Another engine of the group {group!r} has loaded other pipelines: {other}. This one would load "
-            f"{set_words(ours)}. Engines of one group load the same: stop the others first. (In a --group of its own "
+            f"{words}. Engines of one group load the same: stop the others first. (In a --group of its own "
             "this one would read all topics anew, beside the others.)"
         )
 
 
-def _identities(machines: Sequence[Machine]) -> list[Identity]:
-    return [(one.name, one.version, one.hash.hex(), one.code.hex()) for one in machines]
+def _set_of(namespace: str, group: str, machines: Sequence[Machine]) -> tuple[int, int, str]:
+    """What stands for the group, what for these definitions in it, and these in words: a lock has two numbers."""
+    identity = sorted((m.name, m.version, m.hash.hex(), m.code.hex()) for m in machines)
+    words = ", ".join(f"{name} version {version} ({hash_[:8]})" for name, version, hash_, _ in identity)
+    return _number(f"{namespace}\0{group}"), _number(repr(identity)), words
+
+
+def _number(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big", signed=True)

@@ -194,6 +194,21 @@ def test_what_was_taken_for_lost_keeps_its_place_once_its_engine_is_heard_of_aga
     assert len(outside.begun) == len(ORDERS)
 
 
+def test_what_ends_before_its_run_is_told_so_never_keeps_a_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = world_of(limited(Outside(0.1)))
+    commit, kept = FakeStore.commit, list[int]()
+
+    async def count(store: FakeStore, one: Commit) -> int | None:
+        ticket = await commit(store, one)
+        kept.append(len(store.tables.executions.places))
+        return ticket
+
+    monkeypatch.setattr(FakeStore, "commit", count)
+    world.live(lambda: is_over(world))
+    assert ends(world) == ["ok"] * len(ORDERS)
+    assert set(kept) == {0}
+
+
 def test_what_has_ended_keeps_no_place_where_its_commit_is_computed_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

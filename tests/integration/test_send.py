@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -292,6 +293,23 @@ async def test_an_answer_that_is_heard_while_its_dead_letter_is_redriven_ends_it
     assert {one.id: one.status for one in letters} == {1: "dropped", 2: "redriven"}
     (run,) = await list_runs(reader, "default")
     assert run.configuration == ["paid"]
+
+
+async def test_the_answer_is_of_what_was_sent_and_not_of_what_a_topic_has_under_its_id(
+    database: Database, reader: Connection, engine: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As where very many are sent, whose answers are in brief.
+    monkeypatch.setattr("engine.reading.operating.EXPLAINED_MAX", 0)
+    async with feed(database, shop()) as feeding:
+        asked = await ask_paid(engine, "early", b'{"order_id":"o1","amount":5}')
+        await feeding.commands()
+        await feeding.records(event("order.paid", PLACED, id="early"))
+        heard = await hears(engine, asked)
+        assert heard.dead_letter == 1
+        await end_told(engine, [replace(heard, dead_letter=2)], who="ana")
+        await check_books(reader)
+    letters = await list_dead_letters(reader, "default")
+    assert {one.id: one.status for one in letters} == {1: "dropped", 2: "open"}
 
 
 async def test_what_was_ignored_says_who_has_sent_it(database: Database, reader: Connection) -> None:

@@ -575,11 +575,12 @@ order by asked.number
 returning id
 
 -- name: operations
--- With the dead letter that the event of one that was not done has become, or one that was sent.
+-- With the dead letter that the event of one that was not done has become, or one that was sent: it has no position, as one of
+-- the same id has that has come from a topic.
 select o.command, o.event_id, o.done, o.answer, o.at, l.id as dead_letter, l.reason
 from pointsman.operations o left join lateral (
     select d.id, d.reason from pointsman.dead_letters d
-    where d.event_id = o.event_id and d.pipeline = o.pipeline and d.key = o.key and d.at >= o.at
+    where d.event_id = o.event_id and d.pipeline = o.pipeline and d.key = o.key and d.at >= o.at and d.position is null
     order by d.id desc limit 1
 ) l on not o.done or o.what = 'send'
 where o.command = any ($1::bigint[]) order by o.command

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from aiokafka.client import CoordinationType
 from aiokafka.errors import (
     GroupAuthorizationFailedError,
     IncompatibleBrokerVersion,
@@ -22,7 +21,7 @@ from aiokafka.protocol.admin import CreateTopicsRequest, DescribeConfigsRequest
 from connectors.kafka.allowing import may_not, may_not_see
 from connectors.kafka.queries import Queries, connect
 from connectors.kafka.releases import VersionsRequest, release_of
-from connectors.kafka.rights import NOT_TOLD, GroupRightsRequest, TopicRightsRequest, operations
+from connectors.kafka.rights import NOT_TOLD, TopicRightsRequest, operations
 from connectors.kafka.settings import KafkaSettings
 from connectors.source import (
     NoSuchTopicError,
@@ -182,18 +181,17 @@ class KafkaAdmin:
         return None if code or bits == NOT_TOLD else operations(bits)
 
     async def group_rights(self, group: str) -> frozenset[str] | None:
-        """What this user may do with a consumer group; None where that is not told."""
+        """What this user may do with a consumer group; None where that is not told.
+
+        Raises SourceUnreachableError: no broker that answers has the group, so that nobody can join it.
+        """
         try:
-            node = await self._client.coordinator_lookup(CoordinationType.GROUP, group)
-            answer = await self._queries.ask(GroupRightsRequest(group), node)
-            ((code, *_, bits),) = answer.groups
+            bits = await self._queries.group_rights(group)
         except GroupAuthorizationFailedError:
             return frozenset()
-        except (KafkaError, NotImplementedError):
+        except (IncompatibleBrokerVersion, NotImplementedError):
             return None
-        if for_code(code) is GroupAuthorizationFailedError:
-            return frozenset()
-        return None if code or bits == NOT_TOLD else operations(bits)
+        return None if bits == NOT_TOLD else operations(bits)
 
     async def brokers(self) -> list[Broker]:
         """All brokers, each with its release as far as it tells."""

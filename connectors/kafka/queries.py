@@ -9,8 +9,9 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
-from aiokafka.client import AIOKafkaClient, ConnectionGroup
+from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
 from aiokafka.errors import (
+    GroupAuthorizationFailedError,
     IncompatibleBrokerVersion,
     KafkaError,
     LeaderNotAvailableError,
@@ -21,12 +22,14 @@ from aiokafka.errors import (
     UnknownTopicOrPartitionError,
     for_code,
 )
+from aiokafka.protocol.coordination import FindCoordinatorRequest
 from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.protocol.offset import OffsetRequest
 
 from connectors.kafka.addresses import answering
 from connectors.kafka.allowing import may_not_see
 from connectors.kafka.reaching import why_not
+from connectors.kafka.rights import GroupRightsRequest
 from connectors.kafka.settings import CredentialsError, KafkaSettings
 from connectors.source import (
     NoSuchTopicError,
@@ -136,6 +139,27 @@ class Queries:
             if any(code == NotControllerError.errno for _, code, *_ in answer.topic_errors):
                 raise NotControllerError
             return answer
+
+        return await self._patiently(ask)
+
+    async def group_rights(self, group: str) -> int:
+        """Bits, as Kafka tells them, of what this user may do with a consumer group.
+
+        Raises GroupAuthorizationFailedError, and IncompatibleBrokerVersion where that is not told.
+        """
+
+        async def ask() -> int:
+            # Looked up each time: another broker may have the group by now.
+            found = await self._send(
+                self._any_broker(), FindCoordinatorRequest(group, CoordinationType.GROUP)
+            )
+            if found.error_code:
+                raise for_code(found.error_code)(group)
+            answer = await self._send(found.coordinator_id, GroupRightsRequest(group))
+            ((code, *_, bits),) = answer.groups
+            if code:
+                raise for_code(code)(group)
+            return int(bits)
 
         return await self._patiently(ask)
 
@@ -256,7 +280,7 @@ class Queries:
                         f"{error.args[0]} does not exist on {self._settings.bootstrap}, or this user "
                         "may not see it. Create it, or correct its name."
                     ) from error
-            except IncompatibleBrokerVersion:
+            except (IncompatibleBrokerVersion, GroupAuthorizationFailedError):
                 raise
             except TopicAuthorizationFailedError as error:
                 raise NotAllowedError(may_not_see(self._settings.bootstrap, error.args[0])) from error

@@ -6,11 +6,15 @@ from collections.abc import Mapping
 
 from connectors.kafka.admin import KafkaAdmin
 from connectors.kafka.allowing import may_not_see
-from connectors.source import NotAllowedError
+from connectors.source import NotAllowedError, SourceUnreachableError
 from engine.doctor.check import Report
 
 READ = frozenset({"READ"})
 WRITE = frozenset({"WRITE"})
+NOBODY_HAS_IT = "No broker that answers has the consumer group: engines cannot share the partitions."
+CONSUMER_OFFSETS = (
+    "kafka-topics.sh --describe --topic __consumer_offsets, and start the brokers that are away."
+)
 
 
 async def examine_topic_rights(
@@ -34,11 +38,14 @@ async def examine_topic_rights(
 
 async def examine_group_rights(admin: KafkaAdmin, group: str, lag: str, report: Report) -> None:
     """Tell where an engine could not join its group, or not tell tools how far it is."""
-    granted = await admin.group_rights(group)
-    if granted is not None and not granted >= READ:
+    try:
+        engines, tools = await admin.group_rights(group), await admin.group_rights(lag)
+    except SourceUnreachableError as error:
+        report.fail(group, f"{NOBODY_HAS_IT} {error}", CONSUMER_OFFSETS, unreachable=True)
+        return
+    if engines is not None and not engines >= READ:
         report.fail(group, "This user may not READ on the consumer group.", _acl("READ", "group", group))
-    granted = await admin.group_rights(lag)
-    if granted is not None and not granted >= READ:
+    if tools is not None and not tools >= READ:
         report.warn(
             lag,
             "This user may not READ on the consumer group that tools see the lag by; they will see none.",

@@ -286,6 +286,12 @@ def doctor(cluster: KafkaCluster, database: Database, folder: Path, topic: str) 
     return pointsman("doctor", file, "--json", on=on)
 
 
+async def group_rights(cluster: KafkaCluster, group: str) -> frozenset[str] | None:
+    """What the cluster says of a group, from now on."""
+    async with KafkaAdmin(KafkaSettings(cluster.bootstrap)) as admin:
+        return await admin.group_rights(group)
+
+
 async def has_some(bootstrap: str, topic: str) -> None:
     """Wait until there are records."""
     deadline = time.monotonic() + SECONDS
@@ -327,20 +333,26 @@ async def test_publish_goes_on_when_a_broker_dies_and_doctor_says_that_nothing_i
     name = f"published-{database.name}"
     async with KafkaAdmin(KafkaSettings(kafka_cluster.bootstrap)) as admin:
         await admin.create_topic(name, partitions=PARTITIONS)
-    killed = await kafka_cluster.leader(name)
+    # It leads partitions of the topic, and has the group that doctor asks about.
+    group = f"pointsman.{database.name}"
+    killed = await kafka_cluster.coordinates(CoordinationType.GROUP, group)
+    assert killed in await kafka_cluster.leaders(name)
     async with publishing(kafka_cluster, name) as process:
         await write(process, range(1, 101))
         await has_some(kafka_cluster.bootstrap, name)
         await kafka_cluster.kill(killed)
+        asking = asyncio.create_task(group_rights(kafka_cluster, group))
         await write(process, range(101, 201), last=True)
         doctoring = asyncio.to_thread(doctor, kafka_cluster, database, tmp_path, name)
-        done, (_, said) = await asyncio.gather(doctoring, process.communicate())
+        rights, done, (_, said) = await asyncio.gather(asking, doctoring, process.communicate())
         assert process.returncode == 0, said
     await kafka_cluster.start_again(killed)
     found = await asyncio.to_thread(read_committed, kafka_cluster.bootstrap, [name])
     assert told_in(found) == {one: list(range(1, 201)) for one in NAMES}
     kafka = [one for one in done.json["checks"] if one["area"] == "kafka"]
     assert done.code == 0, done.out
+    assert rights is not None
+    assert "READ" in rights
     assert {one["verdict"] for one in kafka} == {"ok", "warn"}
     assert any(f"roker {killed}" in one["sentence"] + one["cure"] for one in kafka), kafka
 

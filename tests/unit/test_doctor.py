@@ -167,6 +167,7 @@ class Kafka:
         kept: Mapping[str, Kept] | None = None,
         default_replicas: str = "3",
         rights: Mapping[str, frozenset[str]] | None = None,
+        lost: tuple[str, ...] = (),
     ) -> None:
         self._brokers = [
             Broker(number, "k", 9092, release, number not in silent)
@@ -181,6 +182,8 @@ class Kafka:
         self._homes = homes
         self._rights = rights or {}
         """On topics and groups; nothing at all is not even to see it, and what is not here is not told."""
+        self._lost = lost
+        """Groups that no broker has."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -209,6 +212,8 @@ class Kafka:
         return granted
 
     async def group_rights(self, group: str) -> frozenset[str] | None:
+        if group in self._lost:
+            raise SourceUnreachableError("Kafka at k does not answer")
         return self._rights.get(group)
 
     async def topic_exists(self, topic: str) -> bool:
@@ -342,6 +347,19 @@ async def test_what_is_wrong_with_a_kafka_is_told_with_a_cure(
     assert [(one.name, one.verdict) for one in wrong] == [(name, verdict)]
     assert said in wrong[0].sentence
     assert wrong[0].cure
+
+
+async def test_where_no_broker_has_the_group_that_is_told_and_all_else_is_looked_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    position = {Partition(TOPIC, 0): 150}
+    found = await checks_of(monkeypatch, Kafka(lost=("group",)), positions=position)
+    [lost] = [one for one in found if one.verdict is not OK]
+    assert (lost.name, lost.verdict, lost.unreachable) == ("group", FAIL, True)
+    assert "engines cannot share the partitions. Kafka at k does not answer" in lost.sentence
+    assert "__consumer_offsets" in lost.cure
+    well = await checks_of(monkeypatch, Kafka(), positions=position)
+    assert [one for one in found if one is not lost] == well
 
 
 async def test_a_release_that_forgets_markers_does_no_harm_where_there_are_replicas(

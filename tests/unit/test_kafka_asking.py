@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from aiokafka.errors import NodeNotReadyError
+from aiokafka.protocol.coordination import FindCoordinatorRequest
 
 from connectors.kafka import addresses, queries
 from connectors.kafka.addresses import answering
@@ -24,6 +25,13 @@ PATIENCE_SECONDS = 10.0
 """Whoever waits so long for somebody who is silent would wait for ever."""
 
 
+class Found(NamedTuple):
+    """Who has a group."""
+
+    coordinator_id: int
+    error_code: int = 0
+
+
 class Client:
     """A client of three brokers; those in `silent` take requests and never answer, those in `gone` take none."""
 
@@ -34,7 +42,7 @@ class Client:
         self.silent, self.gone = silent, gone
         self.asked: list[int] = []
 
-    async def send(self, node: int, _: Any, **__: Any) -> Any:
+    async def send(self, node: int, request: Any, **_: Any) -> Any:
         self.asked.append(node)
         if node in self.gone:
             raise NodeNotReadyError
@@ -73,6 +81,25 @@ async def test_where_all_were_silent_all_are_asked_again(monkeypatch: pytest.Mon
     client.silent = ()
     assert await asking.cluster_id() == "c"
     assert client.asked == [1, 2, 3, 1]
+
+
+GROUP_BITS = 1 << 3
+
+
+async def test_a_group_is_asked_about_where_it_is_by_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queries, "RETRY_SECONDS", 0)
+    named = iter((Found(3), Found(3), Found(0, error_code=Code.COORDINATOR_NOT_AVAILABLE), Found(1)))
+
+    class Moving(Client):
+        async def send(self, node: int, request: Any, **more: Any) -> Any:
+            await super().send(node, request, **more)
+            if isinstance(request, FindCoordinatorRequest):
+                return next(named)
+            assert node == 1
+            return SimpleNamespace(groups=[(0, "group", GROUP_BITS)])
+
+    assert await Moving(gone=(3,)).queries().group_rights("group") == GROUP_BITS
+    assert next(named, None) is None
 
 
 async def addressed(

@@ -45,8 +45,14 @@ class Assignment:
         self.fresh |= self.partitions
         self.changed.set()
 
+    def take(self) -> tuple[frozenset[Partition], set[Partition]]:
+        """What is ours by now, and what of it is to be taken; whatever comes behind this is a change of its own."""
+        self.changed.clear()
+        fresh, self.fresh = self.fresh, set()
+        return self.partitions, fresh
+
     def notice(self) -> None:
-        """The session has acted on the last change."""
-        if self._noticed is not None:
+        """What was taken last was acted on; whoever waits for a change behind it waits on, while a session serves."""
+        if self._noticed is not None and not (self.serving and self.changed.is_set()):
             self._noticed.set_result(None)
             self._noticed = None

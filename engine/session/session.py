@@ -337,14 +337,14 @@ class Session:
     async def _take_assignment(self) -> None:
         """Take the epochs of what was newly assigned, let go what was taken away, and read from there."""
         assignment, parts = self._engine.assignment, self._parts
-        assignment.changed.clear()
-        wanted = frozenset(one for one in assignment.partitions if one.topic != parts.homes)
+        # All at once: the group goes on giving and taking while others are asked.
+        ours, assigned = assignment.take()
+        wanted = frozenset(one for one in ours if one.topic != parts.homes)
+        fresh = assigned & wanted
         self.homes = self._timers.homes = self._commands.homes = await self._homes()
         self._steps.serve_homes(self.homes)
         await self._steps.find_kept()
         self._commands.wanted.set()
-        fresh = {partition for partition in assignment.fresh if partition in wanted}
-        assignment.fresh.clear()
         self.claims = {p: c for p, c in self.claims.items() if p in wanted and p not in fresh and not c.lost}
         if fresh:
             known = await self.store.known_positions(fresh)

@@ -341,6 +341,10 @@ class Session:
         ours, assigned = assignment.take()
         wanted = frozenset(one for one in ours if one.topic != parts.homes)
         fresh = assigned & wanted
+        stopped = self._engine.stopped_partitions
+        # Whoever has the others now finds out by itself.
+        for partition in stopped.keys() - wanted:
+            del stopped[partition]
         self.homes = self._timers.homes = self._commands.homes = await self._homes()
         self._steps.serve_homes(self.homes)
         await self._steps.find_kept()
@@ -354,7 +358,7 @@ class Session:
             taken = await self.store.take_positions(fresh)
             for number, partition, position, epoch in taken:
                 self.claims[partition] = Claim(number, partition, epoch, position)
-                self._engine.stopped_partitions.pop(partition, None)
+                stopped.pop(partition, None)
             for route in self._routes:
                 route.cache.clear()
         # What runs take by themselves may have ended the engine that had their homes before.

@@ -15,13 +15,14 @@ from engine.routing import Loaded, TopicRoute, make_routes
 from engine.store.contract import Store, StoreUnavailableError
 from engine.store.values import Commit
 from statemachines.machine import compile_pipeline
-from tests.fakes.source import FakeMembership, FakeReader, FakeSource
+from tests.fakes.source import FakeMembership, FakeReader, FakeSource, Fate
 from tests.fakes.store import FakeStore
 from tests.fakes.tables import Tables
 from tests.feeding import event
 from tests.shop import shop
 
-ORDERS = frozenset({Partition("orders", 0), Partition("orders", 1)})
+FIRST, SECOND = Partition("orders", 0), Partition("orders", 1)
+ORDERS = frozenset({FIRST, SECOND})
 HOMES = "homes"
 SECONDS = 10.0
 """Whatever has not happened by then never will."""
@@ -53,20 +54,24 @@ class BreakingStore(FakeStore):
 
 
 class Told(Silent):
-    """What an engine has taken, each time that it has, and how many partitions it said last that it does not read."""
+    """What an engine has taken, each time that it has, and how many partitions it says that it does not read."""
 
     def __init__(self) -> None:
         self.taken: asyncio.Queue[frozenset[Partition]] = asyncio.Queue()
-        self.not_read = 0
+        self.not_read: asyncio.Queue[int] = asyncio.Queue()
 
     def assigned(self, partitions: Mapping[int, Partition]) -> None:
         self.taken.put_nowait(frozenset(partitions.values()))
 
     def paused(self, partitions: int) -> None:
-        self.not_read = partitions
+        self.not_read.put_nowait(partitions)
 
     async def has_taken(self, partitions: frozenset[Partition]) -> None:
         while await self.taken.get() != partitions:
+            pass
+
+    async def does_not_read(self, partitions: int) -> None:
+        while await self.not_read.get() != partitions:
             pass
 
 
@@ -133,7 +138,7 @@ class World:
 
     async def place(self, order: str) -> None:
         record = event("order.placed", {"order_id": order, "amount": 1})
-        await self.source.append(Partition("orders", 0), record.value, headers=record.headers)
+        await self.source.append(FIRST, record.value, headers=record.headers)
 
 
 async def test_partitions_that_come_back_while_the_session_after_an_outage_asks_kafka_are_taken() -> None:
@@ -178,3 +183,23 @@ async def test_what_is_taken_away_while_a_session_acts_on_what_came_before_waits
         await world.told.has_taken(frozenset())
         await giving[0]
     assert had == [frozenset()]
+
+
+async def test_a_stopped_partition_that_another_engine_has_now_is_none_of_ours() -> None:
+    world = World()
+    async with world.running() as engine:
+        await world.source.append(SECOND, b"", fate=Fate.UNREADABLE)
+        await world.told.does_not_read(1)
+        assert [*engine.stopped_partitions] == [SECOND]
+        other = FakeMembership(world.source, "group")
+        await other.start({"orders", HOMES}, _nothing, _nothing)
+        await world.told.has_taken(frozenset({FIRST}))
+        assert engine.stopped_partitions == {}
+        while not world.told.not_read.empty():
+            world.told.not_read.get_nowait()
+        assert await world.told.not_read.get() == 0
+        await other.stop()
+
+
+async def _nothing(_: frozenset[Partition]) -> None:
+    pass

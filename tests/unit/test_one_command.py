@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import subprocess
 import sys
 from pathlib import Path
@@ -107,3 +108,33 @@ def test_it_fails_where_it_must_be_done_in_time_and_is_not(
     monkeypatch.setenv("CI", "true")
     assert ask(monkeypatch, "lint")[0] == 1
     assert "failed: all of it within 0 s\n" in capsys.readouterr().out
+
+
+ENDLESS = """
+exec 9> "$0"
+trap "" TERM
+sleep 1000 &
+echo begun
+while :; do wait; done
+"""
+
+
+def test_a_step_that_is_not_done_in_time_is_ended_with_all_that_it_has_begun_and_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    held = tmp_path / "held"
+    os.mkfifo(held)
+    there = os.open(held, os.O_RDONLY | os.O_NONBLOCK)
+    monkeypatch.setattr(command, "STEPS", (("lint", ["sh", "-c", ENDLESS, str(held)]),))
+    monkeypatch.setattr(command, "SECONDS_MAX", 3.0)
+    monkeypatch.setattr(command, "END_SECONDS", 0.1)
+    monkeypatch.setattr(sys, "argv", ["tests", "lint"])
+    monkeypatch.setenv("CI", "true")
+    assert command.main() == 1
+    begun, *told = capsys.readouterr().out.splitlines()[1:]
+    assert (begun, told[1:]) == ("begun", ["failed: lint, all of it within 3 s", "0 passed, 2 failed"])
+    assert told[0].startswith("== lint: not done in time, and ended, ")
+    # Whoever still ran would hold it.
+    assert select.select([there], [], [], 30.0)[0] == [there]
+    assert os.read(there, 1) == b""
+    os.close(there)

@@ -43,6 +43,7 @@ def test_the_steps_that_are_named_are_run_and_no_others(monkeypatch: pytest.Monk
 
 
 NEEDS_KAFKA = "tests/integration/test_publisher.py::test_many_are_published_in_order"
+NEEDS_DOCKER = "tests/integration/test_image.py"
 OTHER_PYTHONS = "tests/unit/test_canonical.py::test_hashes_are_equal_on_other_versions_of_python"
 
 
@@ -84,6 +85,16 @@ def test_what_cannot_run_is_named_with_what_it_needs_and_is_a_failure_where_it_i
         assert done.returncode == 0, done.stdout
         assert line.startswith("1 test not run: ")
         assert line.endswith("Tests take the address of a server of yours from POINTSMAN_TEST_KAFKA.")
+
+
+def test_that_no_image_can_be_built_is_named_and_nowhere_a_failure(tmp_path: Path) -> None:
+    nothing = {"DOCKER_HOST": f"unix://{tmp_path}/none", "CI": "true", "POINTSMAN_REQUIRE": "postgres,kafka"}
+    done, told = run_one(NEEDS_DOCKER, nothing)
+    assert done.returncode == 0, done.stdout
+    [line] = told
+    assert (
+        line == "2 tests not run: no image is built and no compose file read, since no Docker engine answers."
+    )
 
 
 def test_another_python_that_cannot_be_compared_is_named(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ class Assignment:
         return self.partitions, fresh
 
     def notice(self) -> None:
-        """What was taken last was acted on; whoever waits for a change behind it waits on, while a session serves."""
-        if self._noticed is not None and not (self.serving and self.changed.is_set()):
+        """The session has acted on what it took last, and reads nothing before it has taken whatever came meanwhile."""
+        if self._noticed is not None:
             self._noticed.set_result(None)
             self._noticed = None

@@ -129,7 +129,7 @@ class Session:
         try:
             while True:
                 engine.turned_at = time.monotonic()
-                if engine.assignment.changed.is_set():
+                while engine.assignment.changed.is_set():
                     await self._flush()
                     await self._take_assignment()
                 if engine.stopping.is_set():

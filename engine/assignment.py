@@ -45,8 +45,14 @@ class Assignment:
         self.fresh |= self.partitions
         self.changed.set()
 
+    def take(self) -> tuple[frozenset[Partition], set[Partition]]:
+        """What is ours by now, and what of it is to be taken; whatever comes behind this is a change of its own."""
+        self.changed.clear()
+        fresh, self.fresh = self.fresh, set()
+        return self.partitions, fresh
+
     def notice(self) -> None:
-        """The session has acted on the last change."""
+        """The session has acted on what it took last, and reads nothing before it has taken whatever came meanwhile."""
         if self._noticed is not None:
             self._noticed.set_result(None)
             self._noticed = None

@@ -3,7 +3,7 @@
 Lint, types and layers, then every suite, on a real Postgres and a real Apache Kafka where they can be had, then the
 demo; or only the steps that are named, as in ``python -m tests lint types``. What cannot run on a machine is skipped
 and named at the end; where ``CI=true`` or ``POINTSMAN_REQUIRE=kafka,postgres`` says that it must be there, its absence
-is a failure.
+is a failure. Where ``CI=true``, all of it has 20 minutes, and a step that is not done by then is ended.
 """
 
 from __future__ import annotations
@@ -13,14 +13,16 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import pytest
 
+from connectors import command_guard
 from tests.services import open_kafka
 
 ROOT = Path(__file__).parent.parent
@@ -41,6 +43,10 @@ STEPS: tuple[tuple[str, list[str]], ...] = (
 )
 SECONDS_MAX = 20 * 60.0
 """Of all steps together: where ``CI=true``, more is a failure."""
+END_SECONDS = 10.0
+"""What is ended at the end of that has so long to end in order, as the demo does."""
+LAST_WORDS_SECONDS = 5.0
+"""So long after its end it is waited for what a step has said: somebody else may hold on to where it says it."""
 BEGUN_WITH = {"types": "demo"}
 """The demo mostly waits, so it goes on beside; it is shown in its turn."""
 
@@ -51,6 +57,14 @@ class Ended(NamedTuple):
     code: int
     lines: list[str]
     seconds: float
+    in_time: bool = True
+
+    @property
+    def how(self) -> str:
+        """In words."""
+        if not self.in_time:
+            return "not done in time, and ended"
+        return f"failed ({self.code})" if self.code else "ok"
 
 
 def main() -> int:
@@ -64,6 +78,7 @@ def main() -> int:
         )
         return 2
     began = time.monotonic()
+    until = began + SECONDS_MAX if os.environ.get("CI") == "true" else None
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
     # Hundreds of processes are started: what one has compiled is there for the others.
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -72,22 +87,21 @@ def main() -> int:
     not_run: list[str] = []
     wanted = {name: command for name, command in STEPS if not only or name in only}
     begun: dict[str, Future[Ended]] = {}
-    with ThreadPoolExecutor() as beside:
+    with ThreadPoolExecutor() as beside, contextlib.ExitStack() as ending:
         for name, command in wanted.items():
             if (other := BEGUN_WITH.get(name)) in wanted:
-                begun[other] = beside.submit(_run, wanted[other], environment, is_shown=False)
+                begun[other] = beside.submit(_run, wanted[other], environment, until, ending, is_shown=False)
             print(f"== {name}", flush=True)
             if name in begun:
                 ended = begun[name].result()
                 print(*ended.lines, sep="\n", flush=True)
             else:
                 with _servers(name) as addresses:
-                    ended = _run(command, environment | addresses)
-            (failed if ended.code else passed).append(name)
+                    ended = _run(command, environment | addresses, until, ending)
+            (failed if ended.code or not ended.in_time else passed).append(name)
             not_run += [line for line in ended.lines if NOT_RUN.match(line)]
-            how = f"failed ({ended.code})" if ended.code else "ok"
-            print(f"== {name}: {how}, {ended.seconds:.0f} s", flush=True)
-    if os.environ.get("CI") == "true" and time.monotonic() - began > SECONDS_MAX:
+            print(f"== {name}: {ended.how}, {ended.seconds:.0f} s", flush=True)
+    if until is not None and time.monotonic() > until:
         failed.append(f"all of it within {SECONDS_MAX:.0f} s")
     if failed:
         print(f"failed: {', '.join(failed)}")
@@ -111,25 +125,61 @@ def _servers(step: str) -> Iterator[dict[str, str]]:
         yield addresses
 
 
-def _run(command: list[str], environment: dict[str, str], *, is_shown: bool = True) -> Ended:
-    """Run a command; what it says is shown as it says it, if at all."""
-    lines: list[str] = []
+def _run(
+    command: list[str],
+    environment: dict[str, str],
+    until: float | None,
+    ending: contextlib.ExitStack,
+    *,
+    is_shown: bool = True,
+) -> Ended:
+    """Run a command; what it says is shown as it says it, if at all.
+
+    It ends with all of its group of processes ``until`` then at the latest, with ``ending``, and with this process.
+    """
     began = time.monotonic()
-    with subprocess.Popen(
-        command,
+    reads, writes = os.pipe()
+    control = os.fdopen(writes, "wb", buffering=0)
+    ending.callback(control.close)
+    guard = [PYTHON, "-I", "-S", command_guard.__file__, str(reads), str(END_SECONDS)]
+    process = subprocess.Popen(
+        [*guard, *command],
         cwd=ROOT,
         env=environment,
+        stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-    ) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
+        pass_fds=[reads],
+        start_new_session=True,
+    )
+    os.close(reads)
+    control.write(b"!")
+    assert process.stdout is not None
+    lines: list[str] = []
+    listening = threading.Thread(
+        target=_listen, args=(process.stdout, lines), kwargs={"is_shown": is_shown}, daemon=True
+    )
+    listening.start()
+    in_time = True
+    try:
+        process.wait(None if until is None else max(0.0, until - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        in_time = False
+    finally:
+        control.close()
+    code = process.wait()
+    listening.join(LAST_WORDS_SECONDS)
+    return Ended(code, lines, time.monotonic() - began, in_time)
+
+
+def _listen(said: IO[str], lines: list[str], *, is_shown: bool) -> None:
+    with said:
+        for line in said:
             lines.append(line.rstrip("\n"))
             if is_shown:
                 print(lines[-1], flush=True)
-    return Ended(process.returncode, lines, time.monotonic() - began)
 
 
 if __name__ == "__main__":

@@ -129,7 +129,7 @@ class Session:
         try:
             while True:
                 engine.turned_at = time.monotonic()
-                if engine.assignment.changed.is_set():
+                while engine.assignment.changed.is_set():
                     await self._flush()
                     await self._take_assignment()
                 if engine.stopping.is_set():
@@ -337,14 +337,18 @@ class Session:
     async def _take_assignment(self) -> None:
         """Take the epochs of what was newly assigned, let go what was taken away, and read from there."""
         assignment, parts = self._engine.assignment, self._parts
-        assignment.changed.clear()
-        wanted = frozenset(one for one in assignment.partitions if one.topic != parts.homes)
+        # All at once: the group goes on giving and taking while others are asked.
+        ours, assigned = assignment.take()
+        wanted = frozenset(one for one in ours if one.topic != parts.homes)
+        fresh = assigned & wanted
+        stopped = self._engine.stopped_partitions
+        # Whoever has the others now finds out by itself.
+        for partition in stopped.keys() - wanted:
+            del stopped[partition]
         self.homes = self._timers.homes = self._commands.homes = await self._homes()
         self._steps.serve_homes(self.homes)
         await self._steps.find_kept()
         self._commands.wanted.set()
-        fresh = {partition for partition in assignment.fresh if partition in wanted}
-        assignment.fresh.clear()
         self.claims = {p: c for p, c in self.claims.items() if p in wanted and p not in fresh and not c.lost}
         if fresh:
             known = await self.store.known_positions(fresh)
@@ -354,7 +358,7 @@ class Session:
             taken = await self.store.take_positions(fresh)
             for number, partition, position, epoch in taken:
                 self.claims[partition] = Claim(number, partition, epoch, position)
-                self._engine.stopped_partitions.pop(partition, None)
+                stopped.pop(partition, None)
             for route in self._routes:
                 route.cache.clear()
         # What runs take by themselves may have ended the engine that had their homes before.

@@ -9,7 +9,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,15 @@ async def until(
         assert time.monotonic() - began < seconds, f"not within {seconds:.0f} s: {what}"
         await asyncio.sleep(poll_seconds)
     return time.monotonic() - began
+
+
+@contextlib.contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """Have what is done inside take no longer."""
+    began = time.monotonic()
+    yield
+    took = time.monotonic() - began
+    assert took <= seconds, f"it took {took:.0f} s, and may take {seconds:.0f}"
 
 
 @dataclass(slots=True)

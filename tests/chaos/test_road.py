@@ -28,6 +28,7 @@ from tests.chaos.oracle import ECHO, Found, Oracle
 from tests.chaos.parcels import CHATTER, OUT, PARCELS
 from tests.chaos.reading import read_committed
 from tests.chaos.script import EVENT_HEADERS, Send
+from tests.chaos.slots import within
 from tests.chaos.stage import PARTITIONS, Stage, stage
 from tests.chaos.trips import STATIONS, TRIPS, TRIPS_OUT
 from tests.cluster import KafkaCluster
@@ -72,6 +73,8 @@ SHORT = Form(
     pause_seconds_max=0.3,
     rest_seconds=240,
 )
+SHORT_SECONDS = 240.0
+"""Of the short form, with servers that run already."""
 LONG = Form(
     runs=4_000,
     feed_seconds=150,
@@ -111,7 +114,8 @@ BROKERS = Form(
 async def test_whatever_is_killed_every_event_is_applied_once_and_every_output_published_once(
     restartable_postgres: EmbeddedPostgres, restartable_kafka: ApacheKafka, tmp_path: Path
 ) -> None:
-    await _survive(SHORT, restartable_postgres, restartable_kafka, tmp_path)
+    with within(SHORT_SECONDS):
+        await _survive(SHORT, restartable_postgres, restartable_kafka, tmp_path)
 
 
 @pytest.mark.long

@@ -35,7 +35,7 @@ from tests.chaos import checks
 from tests.chaos.faults import Faults
 from tests.chaos.sales import SALES, TILL, UNDOES
 from tests.chaos.script import EVENT_HEADERS
-from tests.chaos.slots import AWAY, REPOSITORY, until
+from tests.chaos.slots import AWAY, REPOSITORY, until, within
 from tests.chaos.stage import Stage, stage
 from tests.chaos.till import DONE, FENCED, NOTHING, REFUSED, UNDONE
 from tests.integration.test_kafka_source import producing
@@ -75,6 +75,8 @@ SHORT = Form(
     pause_seconds_max=1.0,
     rest_seconds=240,
 )
+SHORT_SECONDS = 240.0
+"""Of the short form, with servers that run already."""
 LONG = Form(
     sales=1_500,
     quotas={
@@ -113,7 +115,8 @@ async def test_whatever_is_killed_each_sale_is_sent_or_undone_and_nothing_is_don
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    await _survive(SHORT, restartable_postgres, restartable_kafka, empty_database, tmp_path, monkeypatch)
+    with within(SHORT_SECONDS):
+        await _survive(SHORT, restartable_postgres, restartable_kafka, empty_database, tmp_path, monkeypatch)
 
 
 @pytest.mark.long

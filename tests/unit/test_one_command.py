@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import subprocess
 import sys
 from pathlib import Path
@@ -42,6 +43,7 @@ def test_the_steps_that_are_named_are_run_and_no_others(monkeypatch: pytest.Monk
 
 
 NEEDS_KAFKA = "tests/integration/test_publisher.py::test_many_are_published_in_order"
+NEEDS_DOCKER = "tests/integration/test_image.py"
 OTHER_PYTHONS = "tests/unit/test_canonical.py::test_hashes_are_equal_on_other_versions_of_python"
 
 
@@ -85,6 +87,16 @@ def test_what_cannot_run_is_named_with_what_it_needs_and_is_a_failure_where_it_i
         assert line.endswith("Tests take the address of a server of yours from POINTSMAN_TEST_KAFKA.")
 
 
+def test_that_no_image_can_be_built_is_named_and_nowhere_a_failure(tmp_path: Path) -> None:
+    nothing = {"DOCKER_HOST": f"unix://{tmp_path}/none", "CI": "true", "POINTSMAN_REQUIRE": "postgres,kafka"}
+    done, told = run_one(NEEDS_DOCKER, nothing)
+    assert done.returncode == 0, done.stdout
+    [line] = told
+    assert (
+        line == "2 tests not run: no image is built and no compose file read, since no Docker engine answers."
+    )
+
+
 def test_another_python_that_cannot_be_compared_is_named(tmp_path: Path) -> None:
     python = tmp_path / ".pyenv/versions/3.12.1/bin/python"
     python.parent.mkdir(parents=True)
@@ -107,3 +119,33 @@ def test_it_fails_where_it_must_be_done_in_time_and_is_not(
     monkeypatch.setenv("CI", "true")
     assert ask(monkeypatch, "lint")[0] == 1
     assert "failed: all of it within 0 s\n" in capsys.readouterr().out
+
+
+ENDLESS = """
+exec 9> "$0"
+trap "" TERM
+sleep 1000 &
+echo begun
+while :; do wait; done
+"""
+
+
+def test_a_step_that_is_not_done_in_time_is_ended_with_all_that_it_has_begun_and_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    held = tmp_path / "held"
+    os.mkfifo(held)
+    there = os.open(held, os.O_RDONLY | os.O_NONBLOCK)
+    monkeypatch.setattr(command, "STEPS", (("lint", ["sh", "-c", ENDLESS, str(held)]),))
+    monkeypatch.setattr(command, "SECONDS_MAX", 3.0)
+    monkeypatch.setattr(command, "END_SECONDS", 0.1)
+    monkeypatch.setattr(sys, "argv", ["tests", "lint"])
+    monkeypatch.setenv("CI", "true")
+    assert command.main() == 1
+    begun, *told = capsys.readouterr().out.splitlines()[1:]
+    assert (begun, told[1:]) == ("begun", ["failed: lint, all of it within 3 s", "0 passed, 2 failed"])
+    assert told[0].startswith("== lint: not done in time, and ended, ")
+    # Whoever still ran would hold it.
+    assert select.select([there], [], [], 30.0)[0] == [there]
+    assert os.read(there, 1) == b""
+    os.close(there)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import shlex
 import sys
 import types
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ import pytest
 
 import connectors
 from connectors.elements import ELEMENTS_MAX, INDEX_HEADER
+from connectors.files import Choice, FileOptions
 from connectors.source import RawRecord
 from engine.batch.batch import Batch
 from engine.routing import Loaded, make_routes
@@ -26,6 +28,7 @@ from statemachines.validation import find_mistakes
 from tests.feeding import raw
 from tests.fenced import blocks
 from tests.storage import TEST_EVENT, put, removed, sent
+from tests.unit.test_files import publish
 
 SAMPLES = Path(__file__).parents[1] / "samples"
 TEXT = Path(connectors.__file__).with_name("README.md").read_text("utf-8")
@@ -148,6 +151,28 @@ def test_the_tests_that_it_shows_are_of_its_example_and_pass(monkeypatch: pytest
     assert len(tests) == 2
     for test in tests.values():
         test()
+
+
+LOG = """\
+case:concept:name,case:department,concept:instance,concept:name,time:timestamp
+case-1,General,task-1,Confirmation of receipt,2011-10-11 13:45:40.276000+02:00
+case-1,General,task-2,T02 Check confirmation of receipt,2011-10-12 08:26:25.398000+02:00
+case-1,General,task-2,T02 Check confirmation of receipt,2011-10-12 08:26:25.398000+02:00
+"""
+
+
+async def test_the_columns_of_the_log_are_what_the_command_says() -> None:
+    [command] = [one for one in blocks(TEXT, "") if "publish receipt" in one]
+    _, _, _, name, *words = shlex.split(command)
+    columns = zip(words[::2], words[1::2], strict=True)
+    chosen: dict[str, Any] = {option.removeprefix("--"): Choice.parse(column) for option, column in columns}
+    published = await publish(LOG, name, FileOptions(**chosen))
+    first, second, again = published.broker.events
+    assert (first.envelope.type, first.envelope.key) == ("Confirmation of receipt", "case-1")
+    assert first.envelope.time == datetime(2011, 10, 11, 11, 45, 40, 276_000, tzinfo=UTC)
+    assert first.data["case:department"] == "General"
+    assert published.ids == ["task-1", "task-2", "task-2"]
+    assert second == again
 
 
 def test_the_table_has_every_setting_and_the_limit_is_the_real_one() -> None:

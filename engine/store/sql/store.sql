@@ -137,16 +137,16 @@ from unnest($3::bigint[], $4::bigint[]) as asked (run, digest)
 join pointsman.taken_ids i on i.run = asked.run and i.digest = asked.digest
 
 -- name: seen_by_generations
--- The same by any run of a key.
+-- The same by any run of a key. Each is looked up by itself: as a join, all rows of a run would be compared with each.
 select asked.pipeline, asked.key, asked.digest
 from unnest($1::int[], $2::text[], $3::bigint[]) as asked (pipeline, key, digest)
 join pointsman.runs r on r.pipeline = asked.pipeline and r.key = asked.key
-join pointsman.events e on e.run = r.id and e.digest = asked.digest
+cross join lateral (select from pointsman.events e where e.run = r.id and e.digest = asked.digest limit 1) seen
 union all
 select asked.pipeline, asked.key, asked.digest
 from unnest($4::int[], $5::text[], $6::bigint[]) as asked (pipeline, key, digest)
 join pointsman.runs r on r.pipeline = asked.pipeline and r.key = asked.key
-join pointsman.taken_ids i on i.run = r.id and i.digest = asked.digest
+cross join lateral (select from pointsman.taken_ids i where i.run = r.id and i.digest = asked.digest limit 1) seen
 
 -- name: waiting_digests
 select w.run, known.digest

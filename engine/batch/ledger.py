@@ -37,7 +37,7 @@ from statemachines.outcome import (
     Refused,
 )
 from statemachines.renames import Renames
-from statemachines.run import DeferredEvent, Run, Status, remember
+from statemachines.run import DIGEST_BYTES, DeferredEvent, Run, Status, recent_is_full, remember
 from statemachines.search import Attributes, attributes_of
 
 TYPES_LISTED_MAX = 12
@@ -431,6 +431,9 @@ class Ledger:
         held, waiting = holding(kind_number, sequence, run.held, run.waiting)
         recent = run.recent
         if digest is not None:
+            if recent_is_full(recent):
+                # The run forgets its oldest digest now, which the log may not be able to tell yet.
+                self.consumed.add(run.id, digest_number(recent[:DIGEST_BYTES]))
             recent = remember(recent, arrival.digest)
             if arrival.id_digest:
                 self.take_id(run.id, arrival)

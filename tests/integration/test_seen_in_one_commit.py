@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import pytest
 from pydantic import Field
 
-from connectors.source import RawRecord
+from connectors.source import Partition, RawRecord
 from engine.batch.batch import Batch
 from engine.reading import list_runs, replay, verify
 from engine.routing import Route
-from engine.session.committer import EVENTS_LOADED_AT_ONCE
+from engine.session.claims import Slice
+from engine.session.committer import EVENTS_LOADED_AT_ONCE, Pending
 from engine.store.connecting import Connection
 from engine.store.contract import Store
 from engine.store.postgres import PostgresStore
@@ -91,6 +92,58 @@ async def check(reader: Connection, *lines: list[int]) -> None:
     assert verified.is_clean, verified
     replayed = await replay(reader, "default", [compile_pipeline(bills())])
     assert replayed.is_equal, replayed.mismatches
+
+
+async def test_what_deferred_events_push_out_is_a_duplicate_in_the_same_commit(
+    database: Database, reader: Connection
+) -> None:
+    async with feed(database, bills()) as feeding:
+        await feeding.records(*WAITED_FOR_ITS_OPENING, told("opened", "o"))
+    await check(reader, [*range(EARLY)])
+
+
+@pytest.mark.parametrize("again", [told("paid", "p0"), told("opened", "o"), told("made", "m")])
+async def test_what_deferred_events_push_out_is_a_duplicate_for_the_next_generation(
+    database: Database, reader: Connection, again: RawRecord
+) -> None:
+    async with feed(database, bills()) as feeding:
+        await feeding.records(*WAITED_FOR_ITS_OPENING, told("shut", "s"), *SECOND_LIFE, again)
+    await check(reader, [*range(EARLY)], [])
+
+
+@pytest.mark.parametrize(
+    ("later", "lines"),
+    [
+        ([told("made", "m")], [[*range(EARLY)]]),
+        ([told("opened", "o"), *SECOND_LIFE, told("paid", "p0")], [[*range(EARLY)], []]),
+    ],
+)
+async def test_what_deferred_events_push_out_is_a_duplicate_behind_a_commit_in_flight(
+    database: Database, reader: Connection, later: list[RawRecord], lines: list[list[int]]
+) -> None:
+    async with feed(database, bills()) as feeding:
+        committer, claim, met = feeding.committer, await feeding.claim(Partition(TOPIC, 0)), asyncio.Event()
+        earlier = [*WAITED_FOR_ITS_OPENING, told("shut", "s")]
+        end, placed = len(earlier), placed_from(0, [*earlier, *later])
+        slices = [Slice(claim, placed[:end], 0, end)]
+        batch = await committer.prepare(slices, None)
+        in_flight = asyncio.create_task(after(met, feeding.store.commit(batch.commit)))
+        pending = Pending(slices, (), (), batch, in_flight)
+        behind = [Slice(claim, placed[end:], end, len(placed))]
+        ahead = await committer.prepare(behind, pending)
+        met.set()
+        assert await committer.settle(pending, ahead)
+        assert await committer.settle(committer.begin(behind, ahead))
+    await check(reader, *lines)
+
+
+def placed_from(first: int, records: list[RawRecord]) -> list[RawRecord]:
+    return [one._replace(offset=at) for at, one in enumerate(records, first)]
+
+
+async def after(event: asyncio.Event, doing: Coroutine[Any, Any, int | None]) -> int | None:
+    await event.wait()
+    return await doing
 
 
 @pytest.mark.parametrize("generation", [0, 1])

@@ -10,8 +10,10 @@ import pytest
 from pydantic import Field
 
 from connectors.source import Partition, RawRecord
+from engine.batch import ledger
 from engine.batch.batch import Batch
-from engine.reading import list_runs, replay, verify
+from engine.batch.consumed import Consumed
+from engine.reading import list_dead_letters, list_runs, replay, verify
 from engine.routing import Route
 from engine.session.claims import Slice
 from engine.session.committer import EVENTS_LOADED_AT_ONCE, Pending
@@ -178,3 +180,37 @@ async def test_what_a_run_has_taken_long_ago_is_a_duplicate_where_it_ends_while_
             monkeypatch.setattr(PostgresStore, name, answers_late(getattr(feeding.store, name)))
         await feeding.records(*first, *lives, told("paid", "p0"))
     await check(reader, *([[]] * generation), [*range(EARLY)], [], [])
+
+
+@pytest.mark.parametrize(
+    ("forgets", "letters"),
+    [
+        # In a commit of its own the log is asked about it.
+        ((ledger, "recent_is_full", lambda recent: False), []),
+        ((Consumed, "has", lambda *asked: False), [("opened", "refused by store", "has taken it already")]),
+    ],
+    ids=["within a commit", "for ever"],
+)
+async def test_what_an_engine_would_take_twice_keeps_it_from_nothing_else(
+    database: Database,
+    reader: Connection,
+    monkeypatch: pytest.MonkeyPatch,
+    forgets: tuple[object, str, object],
+    letters: list[tuple[str, str, str]],
+) -> None:
+    others = [event("made", {"bill": f"other{number}"}, topic=TOPIC) for number in range(6)]
+    records = placed_from(0, [*others[:3], *WAITED_FOR_ITS_OPENING, told("opened", "o"), *others[3:]])
+    async with feed(database, bills()) as feeding:
+        claim = await feeding.claim(Partition(TOPIC, 0))
+        claim.read_to = len(records)
+        slices = [Slice(claim, records, 0, claim.read_to)]
+        with monkeypatch.context() as patched:
+            patched.setattr(*forgets)
+            batch = await feeding.committer.prepare(slices, None)
+            assert not await feeding.committer.settle(feeding.committer.begin(slices, batch))
+        await feeding.records(told("shut", "s"))
+    assert len(await list_runs(reader, "default")) == len(others) + 1
+    found = [(one.type, one.reason, one.error) for one in await list_dead_letters(reader, "default")]
+    assert [one[:2] for one in found] == [one[:2] for one in letters]
+    assert all(expected[2] in one[2] for one, expected in zip(found, letters, strict=True))
+    await check(reader, [*range(EARLY)])

@@ -309,7 +309,7 @@ class Batch(Pausing):
                 machine = known
                 if run.held or run.generation or len(run.recent) >= RECENT_BYTES:
                     pair = (run.id, digest_number(digest))
-                    seen = pair in consumed or (after_wait is None and pair in waiting)
+                    seen = consumed.has(*pair) or (after_wait is None and pair in waiting)
                 if id_digest and not seen:
                     seen = self._knows_id(arrival, run, waited=after_wait is not None)
             beat[0] = position or OF_INSIDE
@@ -338,7 +338,7 @@ class Batch(Pausing):
         ``waited``: this one may be what waits.
         """
         pair = (run.id, digest_number(arrival.id_digest))
-        if pair in self.consumed or has_seen(run.recent, arrival.id_digest):
+        if self.consumed.has(*pair) or has_seen(run.recent, arrival.id_digest):
             return True
         return not waited and (
             pair in self.waiting or any(_have_same_id(one, arrival) for one in run.deferred)
@@ -402,7 +402,7 @@ class Batch(Pausing):
     def _without_definition(self, arrival: Arrival, run: Run | None) -> Outcome:
         assert run is not None, "only a run can lack its definition"
         pair = (run.id, digest_number(arrival.digest))
-        seen = has_seen(run.recent, arrival.digest) or pair in self.consumed or pair in self.waiting
+        seen = has_seen(run.recent, arrival.digest) or self.consumed.has(*pair) or pair in self.waiting
         if arrival.id_digest and not seen:
             seen = self._knows_id(arrival, run, waited=False)
         return DUPLICATE if seen else WAITS

@@ -12,6 +12,7 @@ from datetime import datetime
 from connectors.decode import Decoded, Unreadable
 from connectors.source import Record
 from engine.batch.arrival import Arrival
+from engine.batch.consumed import Consumed
 from engine.dead_letters import Subject, details_bytes, make_dead_letter
 from engine.dispositions import Disposition
 from engine.envelope import encode_envelope
@@ -36,7 +37,7 @@ from statemachines.outcome import (
     Refused,
 )
 from statemachines.renames import Renames
-from statemachines.run import DIGEST_BYTES, DeferredEvent, Run, Status, remember
+from statemachines.run import DIGEST_BYTES, DeferredEvent, Run, Status, recent_is_full, remember
 from statemachines.search import Attributes, attributes_of
 
 TYPES_LISTED_MAX = 12
@@ -59,7 +60,7 @@ class Ledger:
         """What became of attempts of steps: (pipeline, step, ``done``, ``failed`` or ``tried``)."""
         self.lateness: float | None = None
         """How many seconds the latest of the timers among them was late."""
-        self.consumed: Known = set()
+        self.consumed = Consumed()
         """Consumed before, as far as the log was asked, or in this batch."""
         self.waiting: Known = set()
         """Waiting before, as far as the table was asked, or since this batch."""
@@ -74,7 +75,6 @@ class Ledger:
         self._worked: dict[Route, dict[str, bytes]] = {}
         """What runs of pipelines with steps remembered before, where that changed."""
         self._ranges: dict[int, IgnoredRange] = {}
-        self._inherited: Known = set()
         self._inherited_waiting: Known = set()
 
     def finish(self) -> Commit:
@@ -118,14 +118,8 @@ class Ledger:
                         self.commit.last.append((route.pipeline, key, run.generation))
 
     def retire(self, route: Route, run: Run, successor: int) -> None:
-        """Have a run done with, since its key begins its next generation: it must still be as it is.
-
-        What it has consumed counts for its successor, too, which the log was not asked about.
-        """
-        recent = run.recent
-        known = {recent[at : at + DIGEST_BYTES] for at in range(0, len(recent), DIGEST_BYTES)}
-        self.consumed |= {(successor, digest_number(one)) for one in known}
-        self.consumed |= {(successor, digest) for number, digest in self.consumed if number == run.id}
+        """Have a run done with, since its key begins its next generation: it must still be as it is."""
+        self.consumed.hand_on(run, successor)
         before = self._touched.get(route, {}).pop(run.key, None)
         self._judged.get(route, {}).pop(run.key, None)
         searched = self._searched.get(route, {})
@@ -145,9 +139,8 @@ class Ledger:
 
     def inherit(self, previous: Ledger) -> None:
         """Know what the batch before knows, which is not durable yet; what that one inherited is by now."""
-        self._inherited = previous.consumed - previous._inherited
+        self.consumed.inherit(previous.consumed)
         self._inherited_waiting = previous.waiting - previous._inherited_waiting
-        self.consumed |= self._inherited
         self.waiting |= self._inherited_waiting
 
     def met(self) -> Iterator[tuple[Route, str]]:
@@ -398,9 +391,9 @@ class Ledger:
     def take_id(self, run: int, arrival: Arrival) -> None:
         """Know an event by its source and id, too, where its row is known by something else."""
         if arrival.id_digest != arrival.digest:
-            pair = run, digest_number(arrival.id_digest)
-            self.commit.taken_ids.append(pair)
-            self.consumed.add(pair)
+            by_id = digest_number(arrival.id_digest)
+            self.commit.taken_ids.append((run, by_id))
+            self.consumed.add(run, by_id)
 
     def row(
         self,
@@ -438,6 +431,9 @@ class Ledger:
         held, waiting = holding(kind_number, sequence, run.held, run.waiting)
         recent = run.recent
         if digest is not None:
+            if recent_is_full(recent):
+                # The run forgets its oldest digest now, which the log may not be able to tell yet.
+                self.consumed.add(run.id, digest_number(recent[:DIGEST_BYTES]))
             recent = remember(recent, arrival.digest)
             if arrival.id_digest:
                 self.take_id(run.id, arrival)

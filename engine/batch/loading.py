@@ -94,11 +94,11 @@ async def ask_for_seen(batch: Batch, arrivals: Sequence[Arrival], store: Store) 
         if run.deferred:
             deferred[run.id] = len(run.deferred)
     if asked.pairs or asked.ids:
-        batch.consumed |= await store.seen(asked.pairs, asked.ids)
+        batch.consumed.update(await store.seen(asked.pairs, asked.ids))
     if asked.by_keys:
         # Its newest generation may not be durable yet, so it goes by the key.
         seen = await store.seen_by_generations(list(asked.by_keys), asked.ids_by_keys)
-        batch.consumed |= {(asked.by_keys[one], one[2]) for one in seen}
+        batch.consumed.update((asked.by_keys[one], one[2]) for one in seen)
     if held:
         batch.waiting |= await store.waiting_digests(sorted(held))
     return sum(deferred.values())

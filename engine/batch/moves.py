@@ -112,7 +112,7 @@ class Moves(Settling):
                 del route.cache[key]
                 if len(recent) >= RECENT_BYTES:
                     # The run forgets its oldest digest now, which the log may not be able to tell yet.
-                    self.consumed.add((number, digest_number(recent[:DIGEST_BYTES])))
+                    self.consumed.add(number, digest_number(recent[:DIGEST_BYTES]))
                     recent = recent[DIGEST_BYTES:]
                 if after_wait is not None:
                     kind = _MOVED_AFTER_WAIT

@@ -4,7 +4,8 @@
 lost positions         the partitions whose epoch is lost are dropped, the rest is computed again and committed
 lost runs              the runs are loaded again and the batch is computed again, with what has fallen due and what
                        became of steps; after two losses they are locked first; after a few more it is passed on, and
-                       the engine begins anew after a pause
+                       the engine begins anew after a pause. Where the log has it that an event was taken already, and
+                       the engine does not find that, it is dealt with as refused by the store
 refused by the store   the batch is halved until the one record is found, which becomes a dead letter (one for each
                        event that it holds); where even that is refused, its partition is stopped and waits for a
                        person. What has fallen due is left alone then, until the run is moved by something else
@@ -27,7 +28,13 @@ from engine.routing import Route, TopicRoute
 from engine.session.claims import Claim, Slice, halves, moves_of
 from engine.session.timers import Due
 from engine.steps.executions import StepResult
-from engine.store.contract import LostPositionsError, LostRunsError, RefusedByStoreError, Store
+from engine.store.contract import (
+    LostPositionsError,
+    LostRunsError,
+    RefusedByStoreError,
+    Store,
+    TakenTwiceError,
+)
 
 if TYPE_CHECKING:
     from engine.batch.batch import Batch
@@ -84,7 +91,8 @@ class Recovery:
                         await self._committer.learn_pauses()
                     self._observer.lost_comparison()
                     if losses >= LOSSES_MAX:
-                        raise error
+                        error = _unless_lost(error)
+                        continue
                 case RefusedByStoreError():
                     await self._halve(slices, error)
                     return None
@@ -204,6 +212,13 @@ class Recovery:
         for claim in claims:
             claim.lost = True
             self._observer.lost_partition(str(claim.partition))
+
+
+def _unless_lost(error: LostRunsError) -> RefusedByStoreError:
+    """What the store refuses where nobody else moves the runs; what is lost to another engine is passed on."""
+    if isinstance(error, TakenTwiceError):
+        return RefusedByStoreError(str(error))
+    raise error
 
 
 def _cannot_pass(one: Slice, kind: str) -> str:

@@ -23,6 +23,7 @@ from engine.store.contract import (
     StoreFaultError,
     StoreFullError,
     StoreUnavailableError,
+    TakenTwiceError,
 )
 
 LOCK_TIMEOUT_SECONDS = 15
@@ -122,6 +123,8 @@ _LOST = (
     postgres.UniqueViolationError,
     postgres.LockNotAvailableError,
 )
+_DIGESTS = "_run_digest_key"
+"""At the end of the names of what keeps a run from taking an event twice, which each partition of the log has."""
 _FAULT = (
     postgres.IntegrityConstraintViolationError,
     postgres.InternalServerError,
@@ -141,6 +144,8 @@ _PASSWORD_FIELD = re.compile(r"((?:^|[\s?&])(?:ssl)?password\s*=)[^&]+", re.IGNO
 
 def translate(error: BaseException) -> StoreError | None:
     """What an error of Postgres means for a commit, or None where it means a mistake of ours."""
+    if isinstance(error, postgres.UniqueViolationError) and (error.constraint_name or "").endswith(_DIGESTS):
+        return TakenTwiceError()
     if isinstance(error, _LOST):
         return LostRunsError(str(error))
     if isinstance(error, postgres.DiskFullError):

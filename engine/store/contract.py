@@ -53,6 +53,13 @@ class LostRunsError(StoreError):
     """Another engine moved a run meanwhile, or consumed a command first; nothing was committed."""
 
 
+class TakenTwiceError(LostRunsError):
+    """The log has it that a run has consumed an event, or waits for it, already; nothing was committed."""
+
+    def __init__(self) -> None:
+        super().__init__("the log has it that the run of an event has taken it already")
+
+
 class RefusedByStoreError(StoreError):
     """The store cannot take the data; nothing was committed."""
 

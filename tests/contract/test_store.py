@@ -15,7 +15,13 @@ from connectors.source import Partition
 from engine.log import Kind, LogRow, append, digest_number, digest_of, fold, pack, with_hash
 from engine.reading import ask_complete
 from engine.store.connecting import connect
-from engine.store.contract import LostPositionsError, LostRunsError, RefusedByStoreError, Store
+from engine.store.contract import (
+    LostPositionsError,
+    LostRunsError,
+    RefusedByStoreError,
+    Store,
+    TakenTwiceError,
+)
 from engine.store.postgres import PostgresStore
 from engine.store.values import (
     Command,
@@ -276,7 +282,7 @@ async def test_an_event_is_consumed_once_by_a_run_however_late_it_comes_again(wo
     pair = (run.id, digest_number(digest_of("/here", "the-same")))
     assert await store.seen([pair, (run.id, 12345)]) == {pair}
     _, again = moved(run, event_id="the-same")
-    with pytest.raises(LostRunsError):
+    with pytest.raises(TakenTwiceError):
         await store.commit(again)
 
 

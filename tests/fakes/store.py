@@ -12,7 +12,13 @@ import orjson
 from connectors.source import Partition
 from engine.homes import home_of
 from engine.log import PIPELINE_PAUSED, Kind, LogRow, unpack
-from engine.store.contract import TOKENS_KEPT, LostPositionsError, LostRunsError, RefusedByStoreError
+from engine.store.contract import (
+    TOKENS_KEPT,
+    LostPositionsError,
+    LostRunsError,
+    RefusedByStoreError,
+    TakenTwiceError,
+)
 from engine.store.values import (
     Applied,
     Command,
@@ -408,7 +414,9 @@ class FakeStore(FakeExecuting):
         twice = row.digest is not None and any(
             other.run == row.run and other.digest == row.digest for other in rows.values()
         )
-        if twice or (row.run, row.sequence) in rows:
+        if twice:
+            raise TakenTwiceError
+        if (row.run, row.sequence) in rows:
             raise LostRunsError("the row is there already")
         rows[row.run, row.sequence] = row
 

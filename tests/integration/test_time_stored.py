@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import timedelta
 from typing import Any
 
@@ -222,4 +223,9 @@ async def test_more_than_a_run_takes_at_once_is_taken_before_newer_events(
     [run] = await list_runs(reader, "default")
     assert (run.status, run.waiting) == ("running", 0)
     assert run.context["coats"] == list(range(many + 1))
+    rows = await history(reader, "default", "door", "d1")
+    taken = Counter(row.at for row in rows if row.event.kind == "moved deferred")
+    # The one on top tells that there are more.
+    assert max(taken.values()) <= FOLLOWING_MAX + 1, "in one commit"
+    assert ("draining" in {row.event.kind for row in rows}) == (many > FOLLOWING_MAX)
     assert (await verify(reader, "default")).is_clean

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -33,6 +33,8 @@ class MoodyReader(FakeReader):
     is_away = False
     slow: asyncio.Event | None = None
     asked = 0
+    while_it_answers: Callable[[], None] = staticmethod(lambda: None)
+    """Happens between question and answer."""
 
     async def partitions_of(self, topic: str) -> set[Partition]:
         if self.is_away:
@@ -47,6 +49,7 @@ class MoodyReader(FakeReader):
         found = await super().ends(partitions)
         if self.slow is not None:
             await self.slow.wait()
+        self.while_it_answers()
         return found
 
 
@@ -106,6 +109,12 @@ async def test_nothing_is_waited_for_where_all_was_applied_to_the_ends_seen_sinc
     # The end that was seen when the timer fell due counts, and not what has come since.
     assert await scene.may_fire()
     assert not await scene.may_fire(scene.now), "for a later timer it is asked again"
+
+
+async def test_ends_tell_of_the_time_at_which_they_are_asked_for_and_of_none_after_it(scene: Scene) -> None:
+    scene.reader.while_it_answers = lambda: scene.later(10)
+    passed = await scene.backlog.passed({scene.route: DUE + timedelta(seconds=5)})
+    assert passed[scene.route] == DUE, "what has come since, and was not seen, is before that"
 
 
 async def test_a_record_that_waits_comes_first_whoever_has_its_partition(scene: Scene) -> None:

@@ -6,7 +6,7 @@ import gc
 import itertools
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -44,11 +44,12 @@ def add(total: Sum, event: Added) -> None:
     assert event.meta.type == "added"
 
 
-def sums(name: str = "sums", *, adds: bool = True) -> Pipeline[Sum]:
-    pipeline = Pipeline(name, Sum, topics=["numbers"])
+def sums(
+    name: str = "sums", *, adds: bool = True, closed: Literal["dead_letter", "restart"] = "dead_letter"
+) -> Pipeline[Sum]:
+    pipeline = Pipeline(name, Sum, topics=["numbers"], closed=closed)
     state = pipeline.state("open", initial=True)
-    closed = pipeline.state("closed", final=True)
-    state.on(Closed, to=closed)
+    state.on(Closed, to=pipeline.state("closed", final=True))
     pipeline.start(Begun, lambda event: Sum())
     if adds:
         state.on(Added, do=add)
@@ -282,3 +283,12 @@ def test_what_was_made_of_events_weighs_as_much_as_is_written() -> None:
     run = one.cache["k"]
     assert batch.bytes_since(rows, taken) == len(batch.commit.rows[-1]) + len(run.context) + len(run.memory)
     assert run.context == b'{"amount":1234567}'
+
+
+def test_what_is_known_of_runs_that_follow_one_another_in_a_batch_is_no_more_than_they_have_taken() -> None:
+    life = [("a", "begun", b"{}"), ("a", "added", b'{"amount": 1}'), ("a", "closed", b"{}")]
+    for lives in (1, 30, 60):
+        topic = route(sums(closed="restart"))
+        batch = met(topic, records(*life * lives))
+        assert topic.routes[0].cache["a"].generation == lives - 1
+        assert len(batch.consumed) == len(life) * (lives - 1)

@@ -20,6 +20,7 @@ from connectors.source import RawRecord
 from engine.batch.arrival import Arrival
 from engine.batch.batch import Batch
 from engine.batch.by_itself import OF_INSIDE, STRIKES_MAX
+from engine.batch.consumed import Consumed
 from engine.batch.identity import identity_of
 from engine.batch.inside import inner_arrival
 from engine.commands.mapping import renames_in
@@ -86,7 +87,7 @@ class Rerun:
         if predecessor is not None:
             self._route.cache[run.key] = predecessor
         # Shared by all batches, where the engine asks the log: what a run has forgotten is a duplicate still.
-        self._consumed: set[tuple[int, int]] = set()
+        self._consumed = Consumed()
         self._waiting: set[tuple[int, int]] = set()
         self._ids: set[bytes] = set()
         """Digests of source and id of what the run has taken, or deferred."""
@@ -277,7 +278,10 @@ class Rerun:
             self._ids.add(by_id)
         leaves = row.kind == Kind.LEFT_WAITING and by_id in self._ids
         if leaves:
-            batch.consumed = {*batch.consumed, (row.run, digest_number(by_id))}
+            # For this one batch only.
+            batch.consumed = Consumed()
+            batch.consumed.inherit(self._consumed)
+            batch.consumed.add(row.run, digest_number(by_id))
         digest = self._digest(row, arrival)
         return arrival._replace(digest=digest, id_digest=by_id if leaves else b"")
 

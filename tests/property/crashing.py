@@ -415,8 +415,8 @@ def is_over(world: Simulated, orders: Collection[str] = ORDERS) -> bool:
     place = tables.places.get(world.source.partition)
     return (
         place is not None
-        and place.position == len(world.source.come())
-        and world.source.next_at() is None
+        and place.position == world.source.end
+        and not world.source.coming
         and len(runs) == len(orders)
         and not tables.inbox
         and all(run.status == Status.COMPLETED for run in runs)
@@ -480,7 +480,7 @@ def check_the_tables(lived: Lived) -> None:
     assert not noted.keys() - {Disposition.VOID, Disposition.IGNORED}, noted
     moved = Counter(row.offset for row in tables.rows.values() if row.position and row.digest is not None)
     moved.update(one.offset for one in tables.noted if one.position)
-    assert moved == dict.fromkeys(range(len(source.records)), 1)
+    assert moved == dict.fromkeys(range(source.end), 1)
 
 
 def check_the_log(lived: Lived, order: str) -> None:

@@ -4,10 +4,11 @@
     world.source.append(record)
     world.live(is_over)
 
-An engine here is the real one, with all that belongs to it, over a store in memory. Each question to the store has two
-*points*: before it takes effect, and before the answer is heard; work outside has some of its own. They are counted,
-and ``fates`` says at which of them the engine that has come there crashes, is to stop, or its connection breaks.
-Between two points nothing changes that lasts. All engines can crash at any turn of the loop, too (``crash_turn``), and
+An engine here is the real one, with all that belongs to it, over a store and a source in memory, which pass the same
+suites as Postgres and Kafka (`tests/contract`). Each question to the store has two *points*: before it takes effect,
+and before the answer is heard; work outside has some of its own. They are counted, and ``fates`` says at which of them
+the engine that has come there crashes, is to stop, or its connection breaks. Between two points nothing changes that
+lasts. All engines can crash at any turn of the loop, too (``crash_turn``), and
 so at any await.
 
 Who crashes does nothing more that counts: its tasks are dropped with all that it knew, and its mark among the holders
@@ -22,20 +23,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
-import heapq
 import random
 import selectors
 import sys
 import time
 import types
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, TypeVar, cast
 from unittest import mock
 
-from connectors.source import Changed, Chunk, OutOfRange, Partition, RawRecord, Trouble, Unreadable
+from connectors.source import Partition, RawRecord
 from engine import channels
 from engine.engine import Engine
 from engine.limits import SILENT_SECONDS, EngineLimits
@@ -47,6 +47,7 @@ from engine.steps.executors import ByClass, Executors
 from engine.store.contract import Store, StoreUnavailableError
 from statemachines.machine import Machine
 from tests.fakes.executing import AT_ZERO
+from tests.fakes.source import FakeMembership, FakeReader, FakeSource
 from tests.fakes.store import FakeStore
 from tests.fakes.tables import CLUSTER, Tables
 
@@ -54,6 +55,7 @@ T = TypeVar("T")
 
 BEGINS_SECONDS = 1_000.0
 BEGINS = AT_ZERO + timedelta(seconds=BEGINS_SECONDS)
+GROUP = "engines"
 SECONDS_MAX = 1_200.0
 """Whatever is not over by then never will be."""
 TURNS_MAX = 100_000
@@ -125,145 +127,42 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._jumping.at_turn = call
 
 
-class Source:
-    """One partition in memory: what comes, and when."""
+class Topic:
+    """One partition of a source in memory: what comes there, and when."""
 
-    def __init__(self, now: Callable[[], float], topic: str) -> None:
-        self.partition = Partition(topic, 0)
-        self.records: list[RawRecord] = []
-        self._now = now
-        self._expected: list[tuple[float, int, RawRecord]] = []
-        self._given = 0
-        self.changed = asyncio.Event()
-        self.members: list[SourceReader] = []
-        """The first has the partition."""
+    def __init__(self, loop: asyncio.AbstractEventLoop, name: str) -> None:
+        self.log = FakeSource()
+        self.log.cluster = CLUSTER
+        self.log.create_topic(name)
+        self.partition = Partition(name, 0)
+        self.coming = 0
+        """How many records are on their way."""
+        self._loop = loop
+
+    @property
+    def end(self) -> int:
+        """The offset of the next record."""
+        [log] = self.log.topics[self.partition.topic]
+        return log.end
 
     def append(self, record: RawRecord, *, after: float = 0.0) -> None:
-        """Have this come, so many seconds from now."""
-        self._given += 1
-        heapq.heappush(self._expected, (self._now() + after, self._given, record))
-        self.changed.set()
+        """Have this come, so many seconds from now, whatever becomes of who says so."""
+        self.coming += 1
+        if after:
+            self._loop.call_later(after, self._come, record)
+        else:
+            self._come(record)
 
-    def come(self) -> list[RawRecord]:
-        """All that has come by now, with their offsets."""
-        while self._expected and self._expected[0][0] <= self._now():
-            at, _, record = heapq.heappop(self._expected)
-            milliseconds = round((BEGINS.timestamp() + at - BEGINS_SECONDS) * 1000)
-            self.records.append(record._replace(offset=len(self.records), timestamp=milliseconds))
-        return self.records
-
-    async def leave(self, member: SourceReader) -> None:
-        """Who has crashed is missed at once."""
-        if member in self.members:
-            had = self.members[0] is member
-            self.members.remove(member)
-            if had and self.members:
-                await self.members[0].take()
-
-    async def move(self) -> None:
-        """Who has it all loses it to the next member."""
-        first = self.members.pop(0)
-        self.members.append(first)
-        await first.lose()
-        await self.members[0].take()
-
-    def next_at(self) -> float | None:
-        """When the next record comes; None: there is none on its way."""
-        return self._expected[0][0] if self._expected else None
-
-
-class SourceReader:
-    """Reads it, and is a member of its group, in which one has it all."""
-
-    def __init__(self, source: Source) -> None:
-        self._source = source
-        self._positions: dict[Partition, int] = {}
-        self._stopped = asyncio.Event()
-        self._assigned: Changed
-
-    async def start(
-        self,
-        topics: Iterable[str] = (),
-        on_assigned: Changed | None = None,
-        on_revoked: Changed | None = None,
-    ) -> None:
-        del topics, on_revoked
-        if on_assigned is not None:
-            self._assigned = on_assigned
-            self._source.members.append(self)
-            if self._source.members[0] is self:
-                await self.take()
-
-    async def take(self) -> None:
-        """Be given the partition."""
-        await self._assigned(frozenset({self._source.partition}))
-
-    async def lose(self) -> None:
-        """Have nothing."""
-        await self._assigned(frozenset())
-
-    async def stop(self) -> None:
-        self._stopped.set()
-
-    async def watch(self) -> None:
-        await self._stopped.wait()
-
-    def trouble(self) -> Trouble | None:
-        return None
-
-    async def cluster_id(self) -> str:
-        return CLUSTER
-
-    def assign(self, positions: Mapping[Partition, int]) -> None:
-        self._positions = dict(positions)
-
-    def pause(self, partitions: Iterable[Partition]) -> None:
-        raise AssertionError("nothing publishes so much")
-
-    resume = pause
-
-    async def fetch(self, *, records_max: int, wait_seconds: float) -> Chunk:
-        loop = asyncio.get_running_loop()
-        until = loop.time() + wait_seconds
-        while True:
-            self._source.changed.clear()
-            chunk = self._take(records_max)
-            if chunk.positions or loop.time() >= until:
-                return chunk
-            comes = self._source.next_at()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout_at(until if comes is None else min(comes, until)):
-                    await self._source.changed.wait()
-
-    def _take(self, records_max: int) -> Chunk:
-        partition, come = self._source.partition, self._source.come()
-        at = self._positions.get(partition)
-        taken = [] if at is None else come[at : at + records_max]
-        if not taken or at is None:
-            return Chunk({}, {})
-        self._positions[partition] = at + len(taken)
-        return Chunk({partition: taken}, {partition: at + len(taken)})
-
-    def out_of_range(self) -> list[OutOfRange]:
-        return []
-
-    def unreadable(self) -> list[Unreadable]:
-        return []
-
-    def troubles(self) -> dict[Partition, Trouble]:
-        return {}
-
-    async def earliest(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
-        return dict.fromkeys(partitions, 0)
-
-    async def ends(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
-        return dict.fromkeys(partitions, len(self._source.come()))
-
-    async def at_time(self, partitions: Iterable[Partition], milliseconds: int) -> dict[Partition, int]:
-        raise NotImplementedError
-
-    async def partitions_of(self, topic: str) -> set[Partition]:
-        return {self._source.partition} if topic == self._source.partition.topic else set()
+    def _come(self, record: RawRecord) -> None:
+        self.coming -= 1
+        seconds = BEGINS.timestamp() + self._loop.time() - BEGINS_SECONDS
+        self.log.append(
+            self.partition,
+            record.value,
+            key=record.key,
+            headers=record.headers,
+            timestamp=round(seconds * 1000),
+        )
 
 
 class Connection:
@@ -305,7 +204,7 @@ class Connection:
 class Life:
     """An engine, from its start to its crash, or until all is over."""
 
-    reader: SourceReader
+    membership: FakeMembership
     is_dead: bool = False
     is_stopped: bool = False
     engine: Engine | None = None
@@ -372,7 +271,7 @@ class Simulated:
         self._loop.set_task_factory(_make_task)
         self._loop.at_turn(self._turn)
         self._lives: list[Life] = []
-        self.source = Source(self._loop.time, self.topic)
+        self.source = Topic(self._loop, self.topic)
 
     @property
     def turns(self) -> int:
@@ -388,8 +287,8 @@ class Simulated:
         self._loop.call_later(seconds, self._crash_all)
 
     def move(self) -> None:
-        """Have the next engine of the group be given all that the first one has."""
-        self._loop.create_task(self.source.move())
+        """Have the group go on without the first engine, which joins it again: what it had is another one's."""
+        self._loop.create_task(_rejoin(self._lives[0].membership))
 
     def hear(self) -> None:
         """Something was put into the inbox by who is no engine."""
@@ -450,7 +349,7 @@ class Simulated:
 
     async def _live_on(self, is_over: Callable[[], bool], ahead: timedelta) -> None:
         while True:
-            life = Life(SourceReader(self.source))
+            life = Life(FakeMembership(self.source.log, GROUP, instance=self.instance))
             self._lives.append(life)
             one = asyncio.create_task(self._run(life, is_over, ahead))
             life.tasks.add(one)
@@ -462,7 +361,9 @@ class Simulated:
             self.deaths += life.is_dead
             self.stops += life.is_stopped
             self._lives.remove(life)
-            await self.source.leave(life.reader)
+            if self.instance is None:
+                # Who has crashed is missed at once.
+                await life.membership.expire()
             while left := {task for task in life.tasks if not task.done()}:
                 life.end()
                 await asyncio.wait(left)
@@ -489,8 +390,8 @@ class Simulated:
             return is_over()
 
         parts = Parts(
-            membership=life.reader,
-            reader=life.reader,
+            membership=life.membership,
+            reader=FakeReader(self.source.log),
             open_store=open_store,
             prepare_store=self._prepare,
             topics=frozenset({self.topic}),
@@ -536,6 +437,11 @@ def check_alive() -> None:
     if task is not None:
         # Attempts are tasks that the loop has not made.
         life.know(task)
+
+
+async def _rejoin(membership: FakeMembership) -> None:
+    await membership.expire()
+    await membership.come_back()
 
 
 def own_life() -> Life | None:

@@ -42,7 +42,7 @@ class Lived:
     running: asyncio.Task[None]
 
     async def append(self, value: bytes, partition: int = 0) -> None:
-        await self.source.append(Partition(PARCELS, partition), value, headers=EVENT_HEADERS)
+        self.source.append(Partition(PARCELS, partition), value, headers=EVENT_HEADERS)
 
     async def ask(self, sql: str) -> list[Any]:
         connection = await asyncpg.connect(self.database.owner_dsn)

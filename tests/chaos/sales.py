@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 import urllib.error
 import urllib.request
 from datetime import timedelta
@@ -61,7 +62,8 @@ def keep_why(sale: Sale, failed: StepFailed) -> None:
 
 def _asked(call: Call, *, refuse: bool = False) -> Asked:
     undoes = "" if call.undone is None else call.of.idempotency_key
-    return Asked(call.step, call.key, call.idempotency_key, undoes, call.attempt, refuse)
+    named = call.step, call.key, call.idempotency_key, undoes, call.attempt
+    return Asked(*named, os.getpid(), time.monotonic(), refuse)
 
 
 async def _ask(call: Call, *, refuse: bool = False) -> str:

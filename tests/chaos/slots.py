@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import re
 import signal
@@ -104,6 +105,15 @@ class World:
                 await asyncio.sleep(0.1)
 
 
+@dataclass(slots=True)
+class Silence:
+    """A process that was frozen or killed, and when, by ``time.monotonic``."""
+
+    process: int
+    since: float
+    until: float = math.inf
+
+
 @dataclass(slots=True, eq=False)
 class Slot:
     """A place for an engine, and the proxy through which it reaches Postgres."""
@@ -118,6 +128,7 @@ class Slot:
     surprises: list[str] = field(default_factory=list)
     """Ends that nobody asked for."""
     lines: list[str] = field(default_factory=list)
+    silences: list[Silence] = field(default_factory=list)
     busy: asyncio.Lock = field(default_factory=asyncio.Lock)
     _expects_end: bool = False
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -164,14 +175,19 @@ class Slot:
                 self.process.send_signal(number)
 
     def freeze(self) -> None:
+        self._be_silent()
         self.send(signal.SIGSTOP)
 
     def thaw(self) -> None:
         self.send(signal.SIGCONT)
+        for one in self.silences:
+            if self.process is not None and one.process == self.process.pid:
+                one.until = min(one.until, time.monotonic())
 
     async def kill(self) -> None:
         """As a crash of the machine would, for this process."""
         process = await self._end_is_wanted()
+        self._be_silent()
         self.send(signal.SIGKILL)
         await self._gone(process)
 
@@ -228,6 +244,10 @@ class Slot:
             self.backend_ports(),
         )
         return bool(rows)
+
+    def _be_silent(self) -> None:
+        if self.process is not None:
+            self.silences.append(Silence(self.process.pid, time.monotonic()))
 
     async def _end_is_wanted(self) -> asyncio.subprocess.Process:
         process = await self.runs()

@@ -27,15 +27,16 @@ import pytest
 
 from connectors.encode import encode_structured
 from engine.errors import PointsmanError
+from engine.limits import EngineLimits
 from engine.reading.operating import ask_of_run
 from engine.services.apache_kafka import ApacheKafka
 from engine.services.postgres import EmbeddedPostgres
 from engine.store.connecting import connect
 from tests.chaos import checks
 from tests.chaos.faults import Faults
-from tests.chaos.sales import SALES, TILL, UNDOES
+from tests.chaos.sales import ATTEMPT, SALES, TILL, UNDOES
 from tests.chaos.script import EVENT_HEADERS
-from tests.chaos.slots import AWAY, REPOSITORY, until, within
+from tests.chaos.slots import AWAY, REPOSITORY, Silence, until, within
 from tests.chaos.stage import Stage, stage
 from tests.chaos.till import DONE, FENCED, NOTHING, REFUSED, UNDONE
 from tests.integration.test_kafka_source import producing
@@ -47,6 +48,9 @@ _AWAY = (PointsmanError, *AWAY)
 CALLED_OFF = 0.15
 """Of all sales, so many are called off."""
 LIMITS = {"batch_records_max": 50, "cache_runs_max": 200}
+LAG_SECONDS = 0.5
+"""So much later than for its engine an attempt begins for itself, at most, where that is not frozen in between."""
+GIVEN_UP_SECONDS = ATTEMPT.total_seconds() + EngineLimits().step_cancel_seconds - LAG_SECONDS
 MODULE = "tests.chaos.sales:flow"
 
 
@@ -105,7 +109,10 @@ class Call(NamedTuple):
     key: str
     undoes: str
     attempt: int
+    engine: int
+    began: float
     what: str
+    at: float
 
 
 async def test_whatever_is_killed_each_sale_is_sent_or_undone_and_nothing_is_done_twice(
@@ -170,6 +177,7 @@ async def _survive(
         assert not scene.surprises, "\n".join(scene.surprises)
         ledger = await _ledger(outside)
         await _check(scene, ledger)
+        check_what_came_after(ledger, [silence for slot in scene.slots for silence in slot.silences])
         await checks.check_positions(scene.world, ends)
         _tell(ledger)
         missed = {
@@ -335,6 +343,46 @@ def check_sale(calls: list[Call], state: str, parcels: int) -> None:
     # What an engine was killed over before it had asked the service is looked for there, and not found.
     of = {call.key: call.undoes for call in compensations}
     assert len(of) == len(set(of.values())), f"one key for each compensation:\n{shown}"
+
+
+def check_what_came_after(ledger: list[Call], silences: list[Silence]) -> None:
+    """What comes after its compensation is of an engine that was killed or frozen, or of an attempt without time."""
+    undone: dict[str, Call] = {}
+    for call in ledger:
+        if call.what in (UNDONE, NOTHING):
+            undone.setdefault(call.undoes, call)
+        if call.what == FENCED:
+            is_of_silent = any(
+                one.process == call.engine and one.since <= call.at and call.began - LAG_SECONDS <= one.until
+                for one in silences
+            )
+            by = undone[call.key]
+            assert is_of_silent or by.at - call.began > GIVEN_UP_SECONDS, f"{call} came after {by}"
+
+
+@pytest.mark.parametrize(
+    ("undone_at", "silence", "is_right"),
+    [
+        (10.4, None, False),
+        (12.1, None, True),
+        (10.4, Silence(7, 10.2), True),
+        (10.4, Silence(7, 10.2, 10.3), True),
+        (10.4, Silence(8, 10.2), False),
+        (10.4, Silence(7, 1.0, 9.9), True),
+        (10.4, Silence(7, 1.0, 9.4), False),
+        (10.4, Silence(7, 10.6), False),
+    ],
+)
+def test_what_comes_after_its_compensation_has_a_reason(
+    undone_at: float, silence: Silence | None, *, is_right: bool
+) -> None:
+    ledger = [
+        Call(1, "refund", "s1", "k2", "k1", 1, 8, undone_at - 0.1, NOTHING, undone_at),
+        Call(2, "refund", "s1", "k2", "k1", 2, 8, 20.0, NOTHING, 20.0),
+        Call(3, "charge", "s1", "k1", "", 1, 7, 10.0, FENCED, max(undone_at, 10.5)),
+    ]
+    with contextlib.nullcontext() if is_right else pytest.raises(AssertionError, match="came after"):
+        check_what_came_after(ledger, [] if silence is None else [silence])
 
 
 def _tell(ledger: list[Call]) -> None:

@@ -52,7 +52,7 @@ class BusyReader(FakeReader):
 
     async def fetch(self, *, records_max: int, wait_seconds: float) -> Chunk:
         chunk = await super().fetch(records_max=records_max, wait_seconds=wait_seconds)
-        await self._source.append(PARTITION, weighed("p"), headers=EVENT_HEADERS)
+        self._source.append(PARTITION, weighed("p"), headers=EVENT_HEADERS)
         return chunk
 
 
@@ -154,11 +154,11 @@ async def test_a_position_passes_what_has_no_records_up_to_the_end_of_the_partit
 ) -> None:
     async with lived(database) as one:
         await one.append(told("opened", "p"))
-        async with transaction(one.source, PARTITION, commit=False):
-            await one.source.append(PARTITION, weighed("p"), headers=EVENT_HEADERS, fate=Fate.OPEN)
+        with transaction(one.source, PARTITION, commit=False):
+            one.source.append(PARTITION, weighed("p"), headers=EVENT_HEADERS, fate=Fate.OPEN)
         await one.append(weighed("p"))
-        async with transaction(one.source, PARTITION, commit=False):
-            await one.source.append(PARTITION, weighed("p"), headers=EVENT_HEADERS, fate=Fate.OPEN)
+        with transaction(one.source, PARTITION, commit=False):
+            one.source.append(PARTITION, weighed("p"), headers=EVENT_HEADERS, fate=Fate.OPEN)
         await one.moves(2)
         log = one.source.log(PARTITION)
         assert log is not None

@@ -13,6 +13,7 @@ import os
 import random
 import sys
 import threading
+import time
 from collections import Counter
 from typing import Any, NamedTuple
 
@@ -31,10 +32,16 @@ create table calls (
     key text not null,
     undoes text not null,
     attempt int not null,
-    what text not null
+    engine int not null,
+    began double precision not null,
+    what text not null,
+    at double precision not null
 )
 """
-INSERT = "insert into calls (step, sale, key, undoes, attempt, what) values ($1, $2, $3, $4, $5, $6)"
+INSERT = """
+insert into calls (step, sale, key, undoes, attempt, engine, began, what, at)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+"""
 
 DONE, AGAIN, FAILED, SILENT, REFUSED = "done", "again", "failed", "silent", "refused"
 UNDONE, NOTHING, FENCED = "undone", "nothing to undo", "fenced"
@@ -51,6 +58,10 @@ class Asked(NamedTuple):
     undoes: str
     """The key of what is to be undone; empty where something is to be done."""
     attempt: int
+    engine: int
+    """Its process."""
+    began: float
+    """When the attempt did, by ``time.monotonic``, which is the same clock for all processes."""
     refuse: bool = False
     """Whether it is never to be done."""
 
@@ -71,7 +82,7 @@ class Till:
         async with self._turn:
             answers = self._answers(asked.key)
             what = self._what(asked, answers)
-            await self._connection.execute(INSERT, *asked[:5], what)
+            await self._connection.execute(INSERT, *asked[:7], what, time.monotonic())
             self._do(asked, what)
         return await self._answer(request, answers, what)
 

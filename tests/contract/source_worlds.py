@@ -82,7 +82,7 @@ class FakeWorld:
         headers: Headers = (),
         timestamp: int | None = None,
     ) -> int:
-        return await self._source.append(partition, value, key=key, headers=headers, timestamp=timestamp)
+        return self._source.append(partition, value, key=key, headers=headers, timestamp=timestamp)
 
     @contextlib.asynccontextmanager
     async def transaction(self, *, commit: bool) -> AsyncIterator[Send]:
@@ -90,13 +90,13 @@ class FakeWorld:
 
         async def send(partition: Partition, value: bytes) -> int:
             touched.add(partition)
-            return await self._source.append(partition, value, fate=Fate.OPEN)
+            return self._source.append(partition, value, fate=Fate.OPEN)
 
         yield send
-        await self._source.end_transaction(*touched, commit=commit)
+        self._source.end_transaction(*touched, commit=commit)
 
     async def delete_before(self, partition: Partition, offset: int) -> None:
-        await self._source.delete_before(partition, offset)
+        self._source.delete_before(partition, offset)
 
     async def reader(self) -> Reader:
         reader = FakeReader(self._source)

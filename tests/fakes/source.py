@@ -10,8 +10,9 @@ import asyncio
 import contextlib
 import itertools
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextvars import Context, copy_context
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from connectors.source import (
@@ -75,7 +76,8 @@ class FakeSource:
     def __init__(self) -> None:
         self.cluster = f"fake-{id(self):x}"
         self.topics: dict[str, list[PartitionLog]] = {}
-        self.changed = asyncio.Condition()
+        self.changed = asyncio.Event()
+        """Set for a moment, for those who wait."""
         self._groups: dict[str, FakeGroup] = {}
 
     def create_topic(self, name: str, partitions: int = 1) -> None:
@@ -89,7 +91,7 @@ class FakeSource:
         logs = self.topics.get(partition.topic, [])
         return logs[partition.number] if partition.number < len(logs) else None
 
-    async def append(
+    def append(
         self,
         partition: Partition,
         value: bytes | None,
@@ -104,10 +106,10 @@ class FakeSource:
         offset = log.end
         stamp = round(time.time() * 1000) if timestamp is None else timestamp
         log.entries.append(Entry(fate, RawRecord(*partition, offset, stamp, key, value, headers)))
-        await self._notify()
+        self._notify()
         return offset
 
-    async def end_transaction(self, *partitions: Partition, commit: bool) -> None:
+    def end_transaction(self, *partitions: Partition, commit: bool) -> None:
         """End what is open there, each with a marker."""
         for partition in partitions:
             log = self._existing(partition)
@@ -115,21 +117,21 @@ class FakeSource:
                 if entry.fate is Fate.OPEN:
                     entry.fate = Fate.COMMITTED if commit else Fate.ABORTED
             log.entries.append(Entry(Fate.MARKER))
-        await self._notify()
+        self._notify()
 
-    async def delete_before(self, partition: Partition, offset: int) -> None:
+    def delete_before(self, partition: Partition, offset: int) -> None:
         """Forget all records before an offset, as retention does."""
         log = self._existing(partition)
         del log.entries[: offset - log.first]
         log.first = offset
-        await self._notify()
+        self._notify()
 
     def group(self, name: str) -> FakeGroup:
         return self._groups.setdefault(name, FakeGroup(self))
 
-    async def _notify(self) -> None:
-        async with self.changed:
-            self.changed.notify_all()
+    def _notify(self) -> None:
+        self.changed.set()
+        self.changed.clear()
 
     def _existing(self, partition: Partition) -> PartitionLog:
         log = self.log(partition)
@@ -172,7 +174,7 @@ class FakeReader:
 
     async def fetch(self, *, records_max: int, wait_seconds: float) -> Chunk:
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(wait_seconds), self._source.changed:
+            async with asyncio.timeout(wait_seconds):
                 while not (chunk := self._take(records_max)).positions:
                     await self._source.changed.wait()
                 return chunk
@@ -274,11 +276,26 @@ class Member:
     name: str
     topics: frozenset[str]
     turns: Turns | None
+    """None: it is not there to be told anything."""
     has: frozenset[Partition] = frozenset()
+    _context: Context = field(default_factory=copy_context)
+    """That of who has joined: what it does about what it is told, it does itself."""
+
+    def give(self, partitions: frozenset[Partition]) -> None:
+        self.has = partitions
+        if self.turns is not None:
+            self._context.run(self.turns.assign, partitions)
+
+    async def give_back(self) -> None:
+        if self.turns is not None:
+            await self._context.run(asyncio.create_task, self.turns.revoke())
 
 
 class FakeGroup:
-    """A group with eager rebalances: everyone gives all back before anyone is given anything."""
+    """A group with eager rebalances: everyone gives all back before anyone is given anything.
+
+    A rebalance goes on whatever becomes of the member with which it began.
+    """
 
     def __init__(self, source: FakeSource) -> None:
         self._source = source
@@ -286,33 +303,38 @@ class FakeGroup:
         self._rebalancing = asyncio.Lock()
         self._names = itertools.count()
 
-    async def join(self, topics: frozenset[str], turns: Turns, instance: str | None) -> Member:
-        async with self._rebalancing:
-            known = next((one for one in self._members if one.name == instance), None)
-            if known is not None and known.topics == topics:
-                # A static member that was away finds what it had, and nobody else notices.
-                known.turns = turns
-                turns.assign(known.has)
-                return known
-            member = Member(instance or f"member-{next(self._names)}", topics, turns)
-            self._members.append(member)
-            await self._share_out()
-            return member
+    def new_name(self) -> str:
+        return f"member-{next(self._names)}"
+
+    async def join(self, member: Member) -> None:
+        await _by_itself(self._join(member))
 
     async def leave(self, member: Member) -> None:
         """A member is gone for good: by itself, or since it was not heard of for too long."""
+        member.turns = None
+        await _by_itself(self._leave(member))
+
+    async def _join(self, member: Member) -> None:
+        async with self._rebalancing:
+            known = next((one for one in self._members if one.name == member.name), None)
+            if known is not None:
+                self._members.remove(known)
+            self._members.append(member)
+            if known is not None and known.topics == member.topics:
+                # A static member that was away finds what it had, and nobody else notices.
+                member.give(known.has)
+            else:
+                await self._share_out()
+
+    async def _leave(self, member: Member) -> None:
         async with self._rebalancing:
             if member in self._members:
                 self._members.remove(member)
                 await self._share_out()
 
-    async def expire(self, instance: str) -> None:
-        """A static member was away for longer than its session lasts."""
-        for member in [one for one in self._members if one.name == instance]:
-            await self.leave(member)
-
     async def _share_out(self) -> None:
-        await asyncio.gather(*(member.turns.revoke() for member in self._members if member.turns))
+        # One that ends meanwhile has given back what it had.
+        await asyncio.gather(*(member.give_back() for member in self._members), return_exceptions=True)
         shares: dict[Member, set[Partition]] = {member: set() for member in self._members}
         for topic in sorted(frozenset().union(*(member.topics for member in self._members))):
             readers = sorted((one for one in self._members if topic in one.topics), key=lambda one: one.name)
@@ -320,9 +342,12 @@ class FakeGroup:
             for number in range(count):
                 shares[readers[number * len(readers) // count]].add(Partition(topic, number))
         for member, share in shares.items():
-            member.has = frozenset(share)
-            if member.turns:
-                member.turns.assign(member.has)
+            member.give(frozenset(share))
+
+
+async def _by_itself(work: Coroutine[object, object, None]) -> None:
+    """Wait for what goes on whatever becomes of who waits, and is nobody's."""
+    await asyncio.shield(Context().run(asyncio.create_task, work))
 
 
 class FakeMembership:
@@ -342,7 +367,8 @@ class FakeMembership:
                 f"The topic {min(missing)} does not exist. Create it, or correct its name."
             )
         self._turns = Turns(on_assigned, on_revoked, REVOKE_SECONDS_MAX)
-        self._member = await self._group.join(wanted, self._turns, self._instance)
+        self._member = Member(self._instance or self._group.new_name(), wanted, self._turns)
+        await self._group.join(self._member)
 
     async def watch(self) -> None:
         assert self._turns is not None, "the membership was not started"
@@ -358,12 +384,25 @@ class FakeMembership:
         if not self._turns.failed.done():
             self._turns.failed.set_result(None)
 
+    async def expire(self) -> None:
+        """It was not heard of for longer than its session lasts: the group goes on without it."""
+        if self._member is not None:
+            await self._group.leave(self._member)
+
+    async def come_back(self) -> None:
+        """It is heard of again: it gives back what it had, and is a new member."""
+        if self._member is not None:
+            name = self._instance or self._group.new_name()
+            self._member = replace(self._member, name=name, turns=self._turns)
+            await self._member.give_back()
+            await self._group.join(self._member)
+
     def trouble(self) -> Trouble | None:
         return None
 
 
-@contextlib.asynccontextmanager
-async def transaction(source: FakeSource, *partitions: Partition, commit: bool) -> AsyncIterator[None]:
+@contextlib.contextmanager
+def transaction(source: FakeSource, *partitions: Partition, commit: bool) -> Iterator[None]:
     """What is appended inside with `Fate.OPEN` is committed or aborted at its end."""
     yield
-    await source.end_transaction(*partitions, commit=commit)
+    source.end_transaction(*partitions, commit=commit)

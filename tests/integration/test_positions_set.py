@@ -90,8 +90,8 @@ async def test_a_stopped_partition_goes_on_where_a_person_sets_it_without_a_rest
             await until(lambda: is_ready(engine))
         for number in range(4):
             record = event("order.placed", {"order_id": f"o{number}", "amount": 1})
-            await source.append(ORDERS, record.value, headers=record.headers)
-        await source.delete_before(ORDERS, 2)
+            source.append(ORDERS, record.value, headers=record.headers)
+        source.delete_before(ORDERS, 2)
         async with running(database, source) as engine:
             await until(lambda: is_stopped(engine))
             assert "pointsman positions set orders 0 POSITION" in engine.stopped_partitions[ORDERS]
@@ -113,7 +113,7 @@ async def test_a_position_set_back_under_a_running_engine_is_read_again_as_dupli
     try:
         async with running(database, source) as engine:
             await until(lambda: is_ready(engine))
-            await source.append(ORDERS, record.value, headers=record.headers)
+            source.append(ORDERS, record.value, headers=record.headers)
             await until(lambda: has_come_to(connection, 1))
             await set_position(connection, "default", "orders", 0, 0, who="ana", why="once more")
             await until(lambda: connection.fetchval("select count(*) from pointsman.dispositions"))

@@ -46,6 +46,7 @@ from statemachines.run import Run, Status
 from statemachines.step import Call, Retry, exponential
 from tests.feeding import event
 from tests.property.desk import Desk
+from tests.property.stories import FAILED_WITH, Told, story_of
 from tests.simulated import LIMITS, Fate, Life, Simulated, check_alive, is_stopping, own_life
 
 TOPIC = "sagas"
@@ -55,13 +56,14 @@ ORDERS = (
 SHIPPED = ("good", "changed", "later", "slow")
 CANCELLED = ("refused", "cancelled", "hopeless", "left")
 """The others may be shipped before their cancellations come."""
+PLAIN = ("good", "later", "slow")
+"""Nothing comes while these are at work."""
 OUTSIDERS = ("later", "left")
 OUTLIVING = {("slow", "charge"), ("late", "reserve")}
 """The first attempts at them take longer than they may."""
 HEEDLESS = {*OUTLIVING, ("deaf", "reserve"), ("stubborn", "reserve")}
 """What goes on whatever it is told: until its engine has ended, too."""
 UNDOING = "$compensating"
-RESERVED = "done.step.reserve", "shipping"
 NOTHING: Mapping[int, Fate] = {}
 NO_END = 1_000
 """So often a compensation is tried."""
@@ -280,7 +282,7 @@ def note_cancel(order: Order, event: Cancelled) -> Out:
 
 
 def note_failure(order: Order, failed: StepFailed) -> None:
-    order.notes.append(f"failed with {failed.error}")
+    order.notes.append(f"{FAILED_WITH}{failed.error}")
 
 
 def time_of(pace: float) -> float:
@@ -356,20 +358,15 @@ class Lived:
         found = ((sequence, row) for (run, sequence), row in self.world.tables.rows.items() if run == number)
         return [row for _, row in sorted(found)]
 
-    def story(self, order: str) -> list[tuple[str, str]]:
+    def story(self, order: str) -> list[Told]:
         """What happened to an order and where it led, but for attempts, and for what became of one that was stopped."""
-        rows = [(row.type, row.configuration) for row in self.rows(order)]
-        return [
-            (event_type, state)
-            for event_type, state in rows
-            if not event_type.startswith(STEP_TRIED)
-            and not (event_type.endswith(".step.reserve") and state == UNDOING)
-        ]
-
-    def notes(self, order: str) -> list[str]:
-        """What is noted of it in the end."""
-        notes: list[str] = orjson.loads(self.runs[order].context)["notes"]
-        return notes
+        return story_of(
+            self.rows(order),
+            lambda row: (
+                row.type.startswith(STEP_TRIED)
+                or (row.type.endswith(".step.reserve") and row.configuration == UNDOING)
+            ),
+        )
 
     def has_lost(self, order: str, step: str) -> bool:
         """Whether it is not known what an attempt at this step of an order did."""
@@ -415,8 +412,8 @@ def is_over(world: Simulated, orders: Collection[str] = ORDERS) -> bool:
     place = tables.places.get(world.source.partition)
     return (
         place is not None
-        and place.position == len(world.source.come())
-        and world.source.next_at() is None
+        and place.position == world.source.end
+        and not world.source.coming
         and len(runs) == len(orders)
         and not tables.inbox
         and all(run.status == Status.COMPLETED for run in runs)
@@ -448,14 +445,29 @@ def check(lived: Lived, attempts: int = ENOUGH) -> None:
 def check_the_stories(lived: Lived, usual: Lived) -> None:
     """They are the usual ones, but for attempts, and for what is undone since nobody knows what it did."""
     for order in ORDERS:
-        story = usual.story(order)
+        story, told = usual.story(order), lived.story(order)
         if lived.has_lost(order, "charge") and order == "hopeless":
-            story = [*story[:-1], ("failed.step.charge", UNDOING), ("done.step.refund", "cancelled")]
-        if lived.world.stops and order == "stubborn" and RESERVED in lived.story(order):
+            *_, released, refunded = usual.story("cancelled")
+            story[-1:] = [story[-1]._replace(configuration=UNDOING, asked=released.asked), refunded]
+        reserved = usual.story("good")[2]
+        if lived.world.stops and order == "stubborn" and reserved in told:
             # An engine that is to stop takes no more events, and waits for what goes on, which heeds nothing here.
-            story = [*story[:2], RESERVED, *story[2:]]
-        assert lived.story(order) == story, f"the story of {order} is {lived.story(order)}"
-        assert len(lived.notes(order)) == len(usual.notes(order))
+            story.insert(2, reserved)
+        assert told == story, f"the story of {order} is {told}"
+
+
+def check_the_usual_stories(lived: Lived, usual: Lived) -> int:
+    """Where the same has led to the same as usual, all else that was written is as usual, too; returns for how many."""
+    compared = 0
+    for order in ORDERS:
+        story, told = usual.story(order), lived.story(order)
+        is_due = order in PLAIN and lived.is_shipped(order)
+        if is_due or [(one.type, one.configuration) for one in told] == [
+            (one.type, one.configuration) for one in story
+        ]:
+            assert told == story, f"the story of {order} is {told}"
+            compared += 1
+    return compared
 
 
 def check_the_tables(lived: Lived) -> None:
@@ -480,7 +492,7 @@ def check_the_tables(lived: Lived) -> None:
     assert not noted.keys() - {Disposition.VOID, Disposition.IGNORED}, noted
     moved = Counter(row.offset for row in tables.rows.values() if row.position and row.digest is not None)
     moved.update(one.offset for one in tables.noted if one.position)
-    assert moved == dict.fromkeys(range(len(source.records)), 1)
+    assert moved == dict.fromkeys(range(source.end), 1)
 
 
 def check_the_log(lived: Lived, order: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import logging
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -18,7 +18,17 @@ import pytest
 from engine.store.contract import LostRunsError, RefusedByStoreError
 from engine.store.values import BegunExecution, Commit
 from tests.fakes.store import FakeStore
-from tests.property.crashing import BEGUN, CUT, ENOUGH, Lived, check, check_the_stories, live
+from tests.property.crashing import (
+    BEGUN,
+    CUT,
+    ENOUGH,
+    ORDERS,
+    Lived,
+    check,
+    check_the_stories,
+    check_the_usual_stories,
+    live,
+)
 from tests.property.faults import WAYS, told_as
 from tests.simulated import Fate
 
@@ -104,10 +114,12 @@ def try_turns(numbers: Iterable[int]) -> None:
             lived_to(number)
 
 
-def try_seeds(seeds: Iterable[int]) -> None:
+def try_seeds(seeds: Sequence[int]) -> None:
+    compared = 0
     for seed in seeds:
         with told_as(f"lived_by({seed})"):
-            lived_by(seed)
+            compared += check_the_usual_stories(lived_by(seed), usual())
+    assert compared > len(seeds) * len(ORDERS) / 2
 
 
 def test_without_any_fault_all_is_well() -> None:

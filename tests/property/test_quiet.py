@@ -15,8 +15,9 @@ from engine.session.session import Session
 from statemachines import Call, Context, Event, Pipeline, Retry
 from statemachines.machine import compile_pipeline
 from statemachines.run import Run
+from tests.fakes.source import FakeReader
 from tests.feeding import event
-from tests.simulated import BEGINS, BEGINS_SECONDS, Simulated, SourceReader, in_virtual_time
+from tests.simulated import BEGINS, BEGINS_SECONDS, Simulated, in_virtual_time
 
 SECONDS = 60.04
 
@@ -85,13 +86,13 @@ def test_what_is_not_taken_while_nothing_more_can_be_published_keeps_nobody_busy
 
 
 def test_a_step_that_goes_on_keeps_nobody_busy(monkeypatch: pytest.MonkeyPatch) -> None:
-    fetch, fetches, ended = SourceReader.fetch, [0], list[float]()
+    fetch, fetches, ended = FakeReader.fetch, [0], list[float]()
 
-    async def counted(self: SourceReader, **given: Any) -> Any:
+    async def counted(self: FakeReader, **given: Any) -> Any:
         fetches[0] += 1
         return await fetch(self, **given)
 
-    monkeypatch.setattr(SourceReader, "fetch", counted)
+    monkeypatch.setattr(FakeReader, "fetch", counted)
     world = Simulated(compile_pipeline(errands(ended)), "errands")
     world.source.append(event("errand.asked", {"errand": "e1"}, topic="errands"))
 

@@ -67,7 +67,7 @@ class Scene:
 
     async def append(self, partition: Partition, *, at: datetime = DUE, applied: bool = False) -> None:
         milliseconds = round(at.timestamp() * 1_000)
-        offset = await self.source.append(partition, b"", timestamp=milliseconds)
+        offset = self.source.append(partition, b"", timestamp=milliseconds)
         if applied:
             self.applied(partition, offset + 1, at)
 

@@ -111,7 +111,7 @@ class Serving:
         """Returns the offset after the last."""
         offset = -1
         for value in values:
-            offset = await self.source.append(PLACE, value, headers=EVENT_HEADERS)
+            offset = self.source.append(PLACE, value, headers=EVENT_HEADERS)
         return offset + 1
 
     async def read_to(self, engine: Engine, offset: int) -> None:
@@ -244,7 +244,7 @@ async def chunk_of(keys: str) -> list[RawRecord]:
     source = FakeSource()
     source.create_topic(PARCELS)
     for key in keys:
-        await source.append(PLACE, told("opened", key), headers=EVENT_HEADERS)
+        source.append(PLACE, told("opened", key), headers=EVENT_HEADERS)
     reader = FakeReader(source)
     reader.assign({PLACE: 0})
     chunk = await reader.fetch(records_max=len(keys), wait_seconds=1.0)

@@ -9,7 +9,8 @@ Values that a function carries with it count where they are plain (numbers, text
 in its closure, its defaults, the arguments of a ``functools.partial``, the attributes of a callable object.
 
 What steps do is not in it: they are not done again when a run is replayed, so a run may go on with another way of doing
-them. What they return is: the classes that are named there.
+them. What they return is: the classes that are named there. So a function that names a step, as in
+``Complete(review, ...)``, leads to no more than its name.
 
 Where there is no source (built-ins, a REPL, classes made by ``Event.named``) the name counts, and the
 fields of a class; a change within is then not seen.
@@ -28,8 +29,9 @@ from pydantic import BaseModel
 
 from statemachines.definition import Pipeline, name_of
 from statemachines.events import is_outcome
-from statemachines.reach import Reach, module_of
+from statemachines.reach import Reach, called, module_of
 from statemachines.source import definitions
+from statemachines.step import Step
 from statemachines.syntax import constant, encode
 
 FORMAT = b"pointsman.code/1"
@@ -89,7 +91,9 @@ class _Reading:
         self._trail: list[int] = []
 
     def text_of(self, value: Any) -> str:
-        """Code for functions and classes; itself for what is plain; for the rest no more than its type."""
+        """Code for functions and classes; itself for what is plain; its name for a step; for the rest no more than its
+        type.
+        """
         if id(value) in self._trail or len(self._trail) > _DEPTH_MAX:
             return f"again({name_of(value) if callable(value) else type(value).__qualname__})"
         self._trail.append(id(value))
@@ -116,6 +120,8 @@ class _Reading:
 
     def _code(self, value: Any) -> str:
         text = self.text_of
+        if isinstance(value, Step):
+            return called(value)
         if isinstance(value, functools.partial):
             return f"partial({text(value.func)} {text(value.args)} {text(value.keywords)})"
         if isinstance(value, type):

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
-    from statemachines.definition import State
+    from statemachines.definition import Pipeline, State
     from statemachines.events import Event
     from statemachines.step import Step
 
@@ -81,11 +81,11 @@ class Compensate:
 
     Args:
         scope: the state that is undone, or its name: all that its steps have done, and those of states inside it, since
-            it was entered. It is the transition's source, around it or inside it. None: the source; of a transition
-            of the pipeline the run.
+            it was entered. It is the transition's source, around it or inside it. The pipeline stands for the run.
+            None: the source; of a transition of the pipeline the run.
     """
 
-    scope: State[Any] | str | None = None
+    scope: State[Any] | Pipeline[Any] | str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +94,11 @@ class Settle:
 
     Args:
         scope: the state, or its name, of which that is said: of what its steps have done by now, and those of states
-            inside it. None: the transition's source; of a transition of the pipeline the run.
+            inside it. The pipeline stands for the run. None: the transition's source, which is that state alone and no
+            other that led there; of a transition of the pipeline the run.
     """
 
-    scope: State[Any] | str | None = None
+    scope: State[Any] | Pipeline[Any] | str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,9 @@ A name leads to the statements of its module that bind it; an import leads on in
 if that belongs to the same package. Two modules belong to one package if their names begin alike, or if
 neither is in a package and both lie in one folder. This package is nobody's own: a new version of it
 changes no one's code.
+
+A step, a state or a pipeline that is named counts by its name alone: what it is stands in the structure, and what a
+step does is not done again. Only where a function reads the settings of a step, they count.
 """
 
 from __future__ import annotations
@@ -13,11 +16,15 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from statemachines.definition import Pipeline, State
 from statemachines.source import NOBODYS, bindings, imports_within, names_used, tree_of_file
+from statemachines.step import Step
 from statemachines.syntax import encode
 
 _SHIPPED = "statemachines.shipped."
 DottedName = tuple[str, ...]
+_OF_NAMES: frozenset[DottedName] = frozenset({(), ("name",)})
+"""What may follow a step that counts by its name."""
 
 
 class Module(NamedTuple):
@@ -27,6 +34,7 @@ class Module(NamedTuple):
     package: str
     file: str
     tree: ast.Module
+    variables: dict[str, Any]
 
 
 class Helper(NamedTuple):
@@ -43,7 +51,12 @@ def module_of(variables: dict[str, Any]) -> Module | None:
     tree = tree_of_file(file, variables) if isinstance(file, str) else None
     if tree is None or not isinstance(file, str):
         return None
-    return Module(str(variables.get("__name__")), variables.get("__package__") or "", file, tree)
+    return Module(str(variables.get("__name__")), variables.get("__package__") or "", file, tree, variables)
+
+
+def called(one: Step[Any, Any] | State[Any] | Pipeline[Any]) -> str:
+    """What a part of the machine counts as."""
+    return f"named({one.name})"
 
 
 class Reach:
@@ -71,6 +84,10 @@ class Reach:
                 self._through_import(module, statement, path)
 
     def _look_up(self, module: Module, path: DottedName) -> None:
+        value = module.variables.get(path[0])
+        if isinstance(value, State | Pipeline) or (isinstance(value, Step) and path[1:] in _OF_NAMES):
+            self.helpers.add(Helper(module.name, path[0], called(value).encode()))
+            return
         found = bindings(module.tree, path[0])
         for statement in found:
             if isinstance(statement, ast.Import | ast.ImportFrom):

@@ -215,8 +215,7 @@ class _Search:
             return ()
         found: dict[int, Arc] = {}
         for scope in chart.places:
-            related = chart.is_within(source, scope) or chart.is_within(scope, source)
-            if related and (scope or not source):
+            if chart.is_within(source, scope) or chart.is_within(scope, source):
                 asked = self._steps.asked(spot, arc, scope, arcs)
                 found.setdefault(asked.place, asked)
         return [one for one in found.values() if one is not arc]
@@ -240,8 +239,7 @@ class _Search:
         around = self._steps.domain(spot, by)
         if arc.place in (by.scope, around):
             return by.scope == arc.place or (by.scope < 0 and (by.block is not None or self._carries))
-        wider = chart.is_within(around, arc.place) and bool(arc.place or not by.source)
-        return by.block is not None and by.scope < 0 and wider
+        return by.block is not None and by.scope < 0 and chart.is_within(around, arc.place)
 
     def _taken(self, spot: Spot, event_type: str) -> Iterator[tuple[Arc, ...]]:
         """What may be taken where nothing is undone; never nothing."""

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from statemachines.checks.names import wrong_with_topic
 from statemachines.compact import dumps_compact
-from statemachines.definition import State
+from statemachines.definition import Pipeline, State
 from statemachines.effects import (
     Asked,
     Cancel,
@@ -32,6 +32,8 @@ from statemachines.step import Step
 _RETURNS = "an action returns None, an effect (Publish, Raise, Send, Cancel, Complete, Compensate, Settle) or several"
 _wrong_with_topic = lru_cache(maxsize=1_000)(wrong_with_topic)
 _new = tuple.__new__
+Scope = str | Pipeline[Any] | None
+"""What an action names to be undone, or not to be: a state by its name, the pipeline for the run; None: nothing."""
 
 
 class Wish(NamedTuple):
@@ -50,10 +52,10 @@ class Performed(NamedTuple):
     publications: tuple[Publication, ...] = ()
     raised: tuple[Event, ...] = ()
     wishes: tuple[Wish, ...] = ()
-    compensates: tuple[str | None, ...] = ()
-    """The states that are to be undone; None: that of the transition."""
-    settles: tuple[str | None, ...] = ()
-    """The same of those of which nothing is to be undone any more."""
+    compensates: tuple[Scope, ...] = ()
+    """What is to be undone; None: the state of the transition."""
+    settles: tuple[Scope, ...] = ()
+    """The same of that of which nothing is to be undone any more."""
 
 
 NOTHING = Performed()
@@ -70,7 +72,7 @@ def several(out: Any, name: str | None, key: str) -> Performed:
     asked: list[Publication] = []
     raised: list[Event] = []
     wishes: list[Wish] = []
-    scopes: dict[type[Compensate | Settle], list[str | None]] = {Compensate: [], Settle: []}
+    scopes: dict[type[Compensate | Settle], list[Scope]] = {Compensate: [], Settle: []}
     for number, effect in enumerate(several):
         if number >= EFFECTS_MAX:
             message = f"{name} asked for more than {EFFECTS_MAX} effects in one move"
@@ -97,13 +99,13 @@ def several(out: Any, name: str | None, key: str) -> Performed:
     )
 
 
-def _scope(effect: Compensate | Settle) -> str | None:
+def _scope(effect: Compensate | Settle) -> Scope:
     name = type(effect).__name__
     scope: object = effect.scope
-    if scope is None or isinstance(scope, str):
+    if scope is None or isinstance(scope, str | Pipeline):
         return scope
     if not isinstance(scope, State):
-        message = f"{name} takes a state, or its name, not {type(scope).__name__}"
+        message = f"{name} takes a state, its name, or the pipeline, not {type(scope).__name__}"
         raise HandlerError(Reason.ACTION_FAILED, message)
     return scope.name
 

@@ -72,9 +72,10 @@ def skip(
 ) -> int:
     """Let a run go on without the step that it is stuck on, or the compensation.
 
-    Without a step it stays in its state, which events and timers may end; an attempt of which nobody knows what it did
-    is still undone if the run is. What a compensation was to undo is not undone, and is owed no more. Ends with 1 where
-    something else holds the run, or nothing. Instead of one run, filters choose all that are stuck.
+    Without a step it stays in its state, which events and timers may end, and it is refused where none does; an attempt
+    of which nobody knows what it did is still undone if the run is. What a compensation was to undo is not undone, and
+    is owed no more. Ends with 1 where something else holds the run, or nothing. Instead of one run, filters choose all
+    that are stuck.
     """
     options = {"postgres": postgres, "namespace": namespace}
     filters = Filters(pipeline, None, state, where or [], dry_run=dry_run, yes=yes)

@@ -38,7 +38,7 @@ from engine.commands.cancelling import CANCEL
 from engine.commands.draining import Draining, write_row
 from engine.commands.operating import PIPELINE_WHATS, WHATS, Operating
 from engine.commands.sending import SentEvents
-from engine.commands.stuck import failure_in
+from engine.commands.stuck import Failure, failure_in, staying_words, would_stay
 from engine.commands.telling import kind_of
 from engine.commands.unsticking import skip_failed
 from engine.commands.words import run_command
@@ -275,16 +275,11 @@ class Commands:
                 run.key,
             )
             return
-        if holder and run is not None and not redriven and is_stuck(read_memory(run.memory)):
-            log.error(
-                "dead letter %s holds the run %r, which is being undone and could not go on without it; it stays open. "
-                "Redrive it, and it is tried again; or have the run skip it: pointsman skip %s %s",
-                letter.id,
-                run.key,
-                self._routes[letter.pipeline or 0].name,
-                run.key,
-            )
-            return
+        if holder and run is not None and not redriven:
+            needed = self._why_needed(letter, run)
+            if needed:
+                log.error("dead letter %s holds the run %r, %s", letter.id, run.key, needed)
+                return
         record = await self._record_of(letter)
         edited = edited_value(command)
         if edited is not None:
@@ -309,11 +304,24 @@ class Commands:
         if (holder or cancels) and run is not None and letter.pipeline is not None:
             await self._drain(attempt, self._routes[letter.pipeline], run.key, batch)
 
+    def _why_needed(self, letter: StoredDeadLetter, run: Run) -> str:
+        """Why a run cannot go on without what holds it, as the end of a sentence; empty: it can."""
+        route = self._routes[letter.pipeline or 0]
+        if is_stuck(read_memory(run.memory)):
+            return (
+                "which is being undone and could not go on without it; it stays open. "
+                f"Redrive it, and it is tried again; or have the run skip it: pointsman skip {route.name} {run.key}"
+            )
+        failure = _failure_of(letter, run)
+        if failure is None or not would_stay(route.machines[run.definition].structure, failure.execution):
+            return ""
+        return f"and {staying_words(failure.execution)}; it stays open. Resolve or retry the step, or cancel the run"
+
     async def _skip(
         self, command: Command, letter: StoredDeadLetter, route: Route, run: Run, batch: Batch
     ) -> None:
         """Of a step's failure: the run goes on without the step, as by ``skip``."""
-        failure = None if letter.position else failure_in(run, letter.type or "", letter.record_value)
+        failure = _failure_of(letter, run)
         if failure is not None:
             await self._committer.learn_strikes([])
             skip_failed(route, run, route.machines[run.definition], failure, command.who, batch)
@@ -435,3 +443,8 @@ def in_portions(commands: Sequence[Command]) -> list[list[Command]]:
         if completes:
             runs.add(run)
     return portions
+
+
+def _failure_of(letter: StoredDeadLetter, run: Run) -> Failure | None:
+    """The failure of a step that a dead letter from inside of its run tells of; None: it tells of none."""
+    return None if letter.position else failure_in(run, letter.type or "", letter.record_value)

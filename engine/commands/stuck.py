@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import orjson
 
 from statemachines.events import STEP_FAILED
+from statemachines.leading import leads_on
 from statemachines.memory import Execution, read_memory
 from statemachines.run import Run
 
@@ -37,3 +39,23 @@ def failure_in(run: Run, event_type: str, payload: bytes | None) -> Failure | No
         return None
     undoes = next((one.step for one in memory.owed if one.id == execution.of), "")
     return Failure(execution, said, undoes)
+
+
+def would_stay(structure: bytes, execution: Execution) -> bool:
+    """Whether a run that goes on without a step that has failed would stay, since nothing else leads on."""
+    return not execution.of and _stays(structure, execution.state)
+
+
+@lru_cache(maxsize=64)
+def _stays(structure: bytes, state: str) -> bool:
+    try:
+        return not leads_on(orjson.loads(structure), state)
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return False  # a structure that was tampered with is what verify finds
+
+
+def staying_words(execution: Execution) -> str:
+    """That it would, as a sentence without its end."""
+    return (
+        f"nothing but how {execution.step} ends leads on from {execution.state}, so that it would stay there"
+    )

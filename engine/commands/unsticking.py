@@ -2,7 +2,7 @@
 
 ``retry``     it begins anew: its attempts count from the beginning, and their key is what it was
 ``skip``      the run goes on without it: a step is not done, and what a compensation was to undo is not undone, and is
-              owed no more
+              owed no more; refused where nothing but how the step ends leads on
 ``resolve``   it counts as done, with the result that is given
 
 Each lifts the hold, tells the run by an event of its own, and has what waited go on. The dead letter of the failure is
@@ -19,7 +19,8 @@ from engine.batch.batch import Batch
 from engine.batch.inside import result_arrival
 from engine.commands.answering import NOT_LOADED, Answer, Asked, held_by, not_running
 from engine.commands.draining import Draining, write_row
-from engine.commands.stuck import Failure, failure_in
+from engine.commands.stuck import Failure, failure_in, staying_words, would_stay
+from engine.commands.words import run_command
 from engine.log import HOLDS
 from engine.routing import Route
 from engine.session.committer import Committer
@@ -58,6 +59,8 @@ class Unsticking:
         machine = route.machines.get(run.definition)
         if machine is None:
             return Answer(done=False, sentence=f"{stays}: {NOT_LOADED}")
+        if command.command == "skip" and would_stay(machine.structure, failure.execution):
+            return Answer(done=False, sentence=f"{stays}: {_instead(asked, failure.execution)}")
         try:
             event_type, data = _event(asked, machine, failure)
         except ResultError as error:
@@ -118,6 +121,18 @@ def _event(asked: Asked, machine: Machine, failure: Failure) -> tuple[str, dict[
         return resolved_event(step, execution, orjson.dumps(result), command.who)
     begins = STEP_RETRIED if command.command == "retry" else STEP_SKIPPED
     return decided_event(begins, execution, command.who, failure.said)
+
+
+def _instead(asked: Asked, execution: Execution) -> str:
+    """Why a step is not skipped, and what to do."""
+    resolve, retry, cancel = (
+        run_command(what, asked.route.name, asked.run.key)
+        for what in ("resolve --result JSON", "retry", "cancel")
+    )
+    return (
+        f"{staying_words(execution)}. Say what {execution.step} has made ({resolve}), have it begin anew ({retry}), "
+        f"or end the run ({cancel}). Nothing was done."
+    )
 
 
 def _done(asked: Asked, failure: Failure) -> str:

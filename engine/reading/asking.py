@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from engine import channels
+from engine.commands.stuck import staying_words, would_stay
 from engine.commands.words import letter_cure
 from engine.dispositions import Disposition
 from engine.errors import UsageError
@@ -237,6 +238,13 @@ def _why_not(command: str, row: Any) -> str:
             "it holds a run that is being undone, and could not go on without it: redrive it, to have it tried again, "
             "or skip what failed, by pointsman skip with the run"
         )
+    if command == "drop" and row["memory"] and row["reason"] == Reason.STEP_FAILED:
+        failed = next((one for one in memory_of(row["memory"]).executions if one.is_given_up), None)
+        if failed is not None and would_stay(row["structure"], failed):
+            return (
+                f"{staying_words(failed)}: say what {failed.step} has made, by pointsman resolve with the run, have it "
+                "begin anew, by pointsman retry, or end the run, by pointsman cancel"
+            )
     return ""
 
 

@@ -215,7 +215,8 @@ def _view(namespace: str, row: Any, loaded: Collection[int] = ()) -> RunView:
 
 
 def _stuck(namespace: str, run: Run, row: Any) -> StuckView | None:
-    return stuck_view(namespace, row["name"], run, row["holding"], row["held_by"], row["held_payload"])
+    held_by = row["holding"], row["held_by"], row["held_payload"]
+    return stuck_view(namespace, row["name"], run, *held_by, row["held_structure"] or b"")
 
 
 async def asked_filters(

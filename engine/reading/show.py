@@ -8,7 +8,7 @@ from typing import Any
 
 from engine.log import Kind, LogRow
 from engine.reading.asked import Deferral, Deferrals, deferral_in
-from engine.reading.catalog import SQL, load_catalog
+from engine.reading.catalog import SQL, StoredDefinition, load_catalog
 from engine.reading.definitions import loaded_now
 from engine.reading.dropped import check_not_dropped
 from engine.reading.due import MemoryView, memory_view
@@ -170,7 +170,7 @@ async def show(
         configuration=states_of(after.configuration),
         context=json_of(after.context),
         held=after.held or None,
-        stuck=_stuck(namespace, pipeline, after, held_by) if after.held and held_by else None,
+        stuck=_stuck(namespace, pipeline, after, held_by, definition) if after.held and held_by else None,
         waiting=after.waiting,
         memory=memory_view(namespace, pipeline, after),
         deferred=[one for one in map(deferral_in, deferred) if one is not None],
@@ -187,6 +187,8 @@ async def show(
     )
 
 
-def _stuck(namespace: str, pipeline: str, after: Run, held_by: LogRow) -> StuckView | None:
-    payload = None if has_record(held_by) else held_by.payload
-    return stuck_view(namespace, pipeline, after, held_by.kind, held_by.type, payload)
+def _stuck(
+    namespace: str, pipeline: str, after: Run, held_by: LogRow, known: StoredDefinition | None
+) -> StuckView | None:
+    payload, structure = None if has_record(held_by) else held_by.payload, known.structure if known else b""
+    return stuck_view(namespace, pipeline, after, held_by.kind, held_by.type, payload, structure)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from shlex import quote
 from typing import Any
 
-from engine.commands.stuck import failure_in
+from engine.commands.stuck import failure_in, would_stay
 from engine.log import HOLDS
 from statemachines.run import Run
 
@@ -30,7 +30,8 @@ class StuckView:
     error: str
     """How the last one failed, as in ``Class: message``."""
     commands: dict[str, str]
-    """What decides of it, by what they do: each a command that can be given as it is, but for a result."""
+    """What decides of it, by what they do: each a command that can be given as it is, but for a result. No
+    ``skip`` where the run would stay in its state."""
 
     @property
     def name(self) -> str:
@@ -49,19 +50,29 @@ class StuckView:
 
 
 def stuck_view(
-    namespace: str, pipeline: str, run: Run, kind: int, event_type: str, payload: bytes | None
+    namespace: str,
+    pipeline: str,
+    run: Run,
+    kind: int,
+    event_type: str,
+    payload: bytes | None,
+    structure: bytes,
 ) -> StuckView | None:
-    """By the row that holds a run, of an event from inside; None where that is no failure of a step."""
+    """By the row that holds a run, of an event from inside; None where that is no failure of a step.
+
+    ``structure`` is that of the definition that the run follows.
+    """
     failure = failure_in(run, event_type, payload) if kind in HOLDS else None
     if failure is None:
         return None
     said, is_compensation = failure.said, bool(failure.execution.of)
+    ways = [what for what in WAYS if what != "skip" or not would_stay(structure, failure.execution)]
     return StuckView(
         step=failure.execution.step,
         undoes=failure.undoes if is_compensation else None,
         attempts=int(said.get("attempts", failure.execution.attempt)),
         error=f"{said.get('error')}: {said.get('message')}",
-        commands={what: _command(namespace, pipeline, run.key, what, is_compensation) for what in WAYS},
+        commands={what: _command(namespace, pipeline, run.key, what, is_compensation) for what in ways},
     )
 
 

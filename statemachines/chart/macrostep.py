@@ -23,6 +23,7 @@ from statemachines.memory import EMPTY, Execution, Memory, Owed
 from statemachines.outcome import Moved, Reason, Tried
 from statemachines.run import Status
 from statemachines.undoing import changed, is_undone, places, settled
+from statemachines.wishes import Scope
 
 if TYPE_CHECKING:
     from statemachines.context import Context
@@ -348,7 +349,7 @@ class Macrostep:
         return taken
 
     def _asked_to_undo(
-        self, block: Block, arcs: tuple[Arc, ...], scopes: tuple[str | None, ...]
+        self, block: Block, arcs: tuple[Arc, ...], scopes: tuple[Scope, ...]
     ) -> tuple[Arc, ...]:
         """The transitions that are taken where the action of one of them asks to undo states. Raises HandlerError."""
         for name in scopes:
@@ -359,9 +360,7 @@ class Macrostep:
             )
         return arcs
 
-    def _asked_to_settle(
-        self, block: Block, arcs: tuple[Arc, ...], scopes: tuple[str | None, ...]
-    ) -> list[int]:
+    def _asked_to_settle(self, block: Block, arcs: tuple[Arc, ...], scopes: tuple[Scope, ...]) -> list[int]:
         arc = next((arc for arc in arcs if arc.block is block), None)
         return [scope_settled(self._steps.chart, block, arc, name) for name in scopes]
 

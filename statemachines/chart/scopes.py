@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from statemachines.chart.tree import Arc, Block, Chart
+from statemachines.definition import Pipeline
 from statemachines.failing import HandlerError
 from statemachines.outcome import Reason
 from statemachines.suggest import did_you_mean
+from statemachines.wishes import Scope
 
 
-def scope_asked(chart: Chart, block: Block, arc: Arc | None, scope: str | None) -> int:
+def scope_asked(chart: Chart, block: Block, arc: Arc | None, scope: Scope) -> int:
     """The state that a transition is to undo by what its action returned. Raises HandlerError."""
     said = f"{block.name} returned {_told('Compensate', scope)}"
     by = None if arc is None else arc.by or arc
@@ -29,7 +33,7 @@ def scope_asked(chart: Chart, block: Block, arc: Arc | None, scope: str | None) 
     return _owing(chart, block, said, found)
 
 
-def scope_settled(chart: Chart, block: Block, arc: Arc | None, scope: str | None) -> int:
+def scope_settled(chart: Chart, block: Block, arc: Arc | None, scope: Scope) -> int:
     """The state whose compensations are dropped. Raises HandlerError."""
     said = f"{block.name} returned {_told('Settle', scope)}"
     if scope is None and arc is None:
@@ -39,7 +43,9 @@ def scope_settled(chart: Chart, block: Block, arc: Arc | None, scope: str | None
     return _owing(chart, block, said, found)
 
 
-def _known(chart: Chart, block: Block, said: str, scope: str) -> int:
+def _known(chart: Chart, block: Block, said: str, scope: str | Pipeline[Any]) -> int:
+    if isinstance(scope, Pipeline):
+        return 0
     number = chart.numbers.get(scope)
     if number is None:
         message = f"{said}, and the pipeline has no such state. {did_you_mean(scope, chart.numbers)}"
@@ -55,5 +61,6 @@ def _owing(chart: Chart, block: Block, said: str, number: int) -> int:
     raise HandlerError(Reason.ACTION_FAILED, message, block.name)
 
 
-def _told(effect: str, scope: str | None) -> str:
-    return f"{effect}({'' if scope is None else repr(scope)})"
+def _told(effect: str, scope: Scope) -> str:
+    told = "" if scope is None else "the pipeline" if isinstance(scope, Pipeline) else repr(scope)
+    return f"{effect}({told})"

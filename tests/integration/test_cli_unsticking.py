@@ -13,6 +13,7 @@ from tests.integration.test_cli_run import engine_on, reader_on
 from tests.services import Database, Kafka, TopicFactory
 
 LORRIES = """
+from datetime import timedelta
 from pathlib import Path
 
 from statemachines import Call, Context, Done, Event, Pipeline, Retry, exponential
@@ -49,6 +50,7 @@ shipping = flow.state("shipping", run=ship, initial=True)
 shipped = flow.state("shipped", final=True)
 flow.start(Ordered, order)
 shipping.on(ship.done, to=shipped, do=note)
+shipping.after(timedelta(days=30), to=shipped)
 """
 
 

@@ -63,7 +63,9 @@ def note(parcel: Parcel, event: Noted) -> None:
     parcel.notes += 1
 
 
-def parcels(tries: list[tuple[int, str]], fails: list[bool], version: int = 1) -> Pipeline[Parcel]:
+def parcels(
+    tries: list[tuple[int, str]], fails: list[bool], version: int = 1, *, may_be_noted: bool = True
+) -> Pipeline[Parcel]:
     """Weighed, and nothing takes it where that cannot be."""
     flow = Pipeline("parcels", Parcel, version=version, topics=[PARCELS])
 
@@ -79,7 +81,8 @@ def parcels(tries: list[tuple[int, str]], fails: list[bool], version: int = 1) -
     weighed = flow.state("weighed", final=True)
     flow.start(Sent, lambda event: Parcel(parcel=event.parcel))
     weighing.on(weigh.done, to=weighed, do=note_weight)
-    weighing.on(Noted, do=note)
+    if may_be_noted:
+        weighing.on(Noted, do=note)
     return flow
 
 
@@ -213,6 +216,36 @@ async def test_a_run_goes_on_without_a_step_where_it_is(database: Database, read
     (step,) = (await show(reader, "default", "parcels", "p1")).steps
     assert (step.status, step.by, step.ended and step.ended.sequence) == ("skipped", "ana", 6)
     assert await reader.fetchval("select count(*) from pointsman.executions") == 0
+    await check_the_log(reader, flow)
+
+
+async def test_a_run_stays_stuck_that_would_wait_for_nothing_without_its_step(
+    database: Database, reader: Connection
+) -> None:
+    flow = parcels([], [True, True], may_be_noted=False)
+    async with feed(database, flow) as feeding:
+        await get_stuck(feeding)
+        (run,) = await list_runs(reader, "default")
+        assert run.stuck is not None
+        assert list(run.stuck.commands) == ["retry", "resolve"]
+        assert (await show(reader, "default", "parcels", "p1")).stuck == run.stuck
+        skipped = await ask(feeding, "skip", "parcels", "p1", why="nobody needs it")
+        stays = "nothing but how weigh ends leads on from weighing, so that it would stay there"
+        assert not skipped.done
+        assert skipped.sentence == (
+            f"The run 'p1' of parcels is not released: {stays}. Say what weigh has made "
+            "(pointsman resolve --result JSON parcels p1 --reason TEXT), have it begin anew "
+            "(pointsman retry parcels p1 --reason TEXT), or end the run (pointsman cancel parcels p1 --reason TEXT). "
+            "Nothing was done."
+        )
+        [(letter, why_not)] = (await feeding.drop(1)).skipped
+        assert (letter, why_not.startswith(f"{stays}: say what weigh has made, by pointsman resolve")) == (
+            1,
+            True,
+        )
+        assert (await letters(reader), await keys(reader, "stuck")) == ([("step failed", "open")], ["p1"])
+        assert (await ask(feeding, "resolve", "parcels", "p1", result=b"250")).done
+    assert await keys(reader, "completed") == ["p1"]
     await check_the_log(reader, flow)
 
 

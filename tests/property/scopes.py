@@ -48,7 +48,7 @@ class Sketch:
     moves: dict[str, Move] = field(default_factory=dict)
     """By the name that each is noted by."""
     asks: dict[str, str | None] = field(default_factory=dict)
-    """What those ask to undo whose actions do; None: their source."""
+    """What those ask to undo whose actions do; empty: the run; None: their source."""
 
     def is_within(self, state: str, scope: str) -> bool:
         while state and state != scope:
@@ -79,7 +79,8 @@ def sketch(seed: int) -> Sketch:
     flow.on(TICK, do=note("tick"))
     owing = owing_of(made)
     if owing:
-        flow.on(SETTLE, do=note("settle", Settle(dice.choice(owing))))
+        ways = [*map(Settle, owing), Settle(flow)]
+        flow.on(SETTLE, do=note("settle", dice.choice(ways)))
     return made
 
 
@@ -117,6 +118,8 @@ def _add_move(made: Sketch, dice: random.Random, name: str) -> None:
     if scope is not False and dice.random() < 0.3:
         made.asks[name] = None if scope is True else scope
         effect, compensate = Compensate(made.asks[name]), False
+        if dice.random() < 0.3:
+            made.asks[name], effect = "", Compensate(flow)
     again = source is not None and dice.random() < 0.3
     before, event = len(flow.moves), dice.choice(EVENTS)
     flow.add_move(own or None, event, target, None, note(name, effect), reenter=again, compensate=compensate)

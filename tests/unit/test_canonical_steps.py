@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -179,6 +180,120 @@ def test_the_code_hash_sees_what_is_replayed(
     unchanged = hash_of(tmp_path / "one", WORKING)
     assert unchanged == hash_of(tmp_path / "two", WORKING)
     assert (hash_of(tmp_path / "three", WORKING.replace(before, after)) != unchanged) == is_seen
+
+
+PARTS = """
+from datetime import timedelta
+from statemachines import Call, Context, Later, Pipeline
+
+class Order(Context):
+    id: str = ""
+
+flow = Pipeline("naming", Order, topics=["t"], description="as it is")
+
+@flow.step(timeout=timedelta(seconds=2))
+async def sign(order: Order, call: Call) -> str | Later:
+    return "signed"
+
+@sign.compensate
+def unsign(order: Order, made: str | None, call: Call) -> None:
+    print("unsigned")
+"""
+NAMING = """
+from datetime import timedelta
+import parts
+from parts import Order, flow, sign
+from statemachines import Call, Compensate, Complete, Done, Event, Out, Settle
+
+class Begun(Event, type="begun", key="name"):
+    name: str
+
+class Said(Event, type="said", key="name"):
+    name: str
+    token: str
+
+class Left(Event, type="left", key="name"):
+    name: str
+
+@flow.step(timeout=timedelta(seconds=5))
+async def ship(order: Order, call: Call) -> str:
+    return "shipped"
+
+def build(event):
+    return Order()
+
+def said(order: Order, event: Said) -> Out:
+    return Complete(sign, event.token, parts.sign.name)
+
+def undone(order: Order, event: Said) -> Out:
+    return Complete(parts.unsign, event.token)
+
+def settle(order: Order, got: Done[str]) -> Out:
+    return Settle(signing)
+
+def leave(order: Order, event: Left) -> Out:
+    order.id = flow.name
+    return Compensate(around)
+
+def waiting(order: Order) -> timedelta:
+    return 2 * ship.timeout
+
+around = flow.state("around", initial=True)
+signing = around.state("signing", run=sign, initial=True)
+shipping = around.state("shipping", run=ship)
+over = flow.state("over", final=True)
+flow.start(Begun, build)
+signing.on(sign.done, to=shipping, do=settle)
+signing.on(Said, do=said)
+flow.on(Said, do=undone)
+shipping.on(ship.done, to=over)
+shipping.after(waiting, to=over)
+around.on(Left, to=over, do=leave)
+flow.on_failure(to=over)
+"""
+
+
+def hash_naming(folder: Path, before: str = "", after: str = "") -> bytes:
+    folder.mkdir()
+    for name, text in (("naming", NAMING), ("parts", PARTS)):
+        (folder / f"{name}.py").write_text(text.replace(before, after) if before else text)
+    sys.modules.pop("parts", None)
+    try:
+        return code_hash(find_pipelines(str(folder / "naming.py"))[0])
+    finally:
+        sys.path.remove(str(folder))
+        sys.modules.pop("parts", None)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "is_seen"),
+    [
+        ('return "signed"', 'return "signed by hand"', False),
+        ("timeout=timedelta(seconds=2)", "timeout=timedelta(seconds=3)", False),
+        ("async def sign(", "def sign(", False),
+        ('print("unsigned")', "pass", False),
+        ('description="as it is"', 'description="as it was"', False),
+        ("Settle(signing)", "Settle(shipping)", True),
+        ("Complete(sign, ", "Complete(ship, ", True),
+        ("timeout=timedelta(seconds=5)", "timeout=timedelta(seconds=6)", True),
+    ],
+)
+def test_what_functions_name_of_the_machine_counts_by_its_name_alone(
+    tmp_path: Path, before: str, after: str, *, is_seen: bool
+) -> None:
+    assert before in PARTS + NAMING
+    unchanged = hash_naming(tmp_path / "one")
+    assert (hash_naming(tmp_path / "two", before, after) != unchanged) == is_seen
+
+
+def test_a_step_that_a_function_carries_with_it_counts_by_its_name_alone() -> None:
+    made, reading = shop(), _Reading()
+    before = reading.text_of(made.charge)
+    made.charge.function = pack
+    assert reading.text_of(made.charge) == before
+    made.charge.name = "debit"
+    assert reading.text_of(made.charge) != before
+    assert reading.reach.helpers == set()
 
 
 OLDER = """

@@ -353,6 +353,14 @@ def test_where_an_action_asks_for_more_than_was_left_the_rest_is_left_then() -> 
     case.then(state="wide travel trip lodging papers asking").then_runs(made.room, made.visa)
 
 
+def test_an_action_of_a_state_may_ask_for_the_run() -> None:
+    made = Journey()
+    made.resting.on(Gone, to=made.lodging, do=asking(Compensate(made.flow)))
+    case = made.booked().when(Gone()).then(state="$compensating")
+    case.undone(made.return_visa).undone(made.leave_seat).undone(made.leave_room)
+    case.then(state="wide travel trip lodging papers asking").then_owes().then_runs(made.room, made.visa)
+
+
 def test_a_transition_that_undoes_may_ask_for_more() -> None:
     made = Journey()
     made.trip.on(Gone, to=made.at_home, do=asking(Compensate(made.wide)), compensate=True)
@@ -386,7 +394,8 @@ def test_a_state_that_was_left_has_nothing_to_undo() -> None:
             "is not for a transition out of 'trip': it may undo that state, one around it or one inside",
         ),
         ("resting", "and 'resting' runs no step, nor does a state inside it, that has a compensation"),
-        (5, "Compensate takes a state, or its name, not int"),
+        (5, "Compensate takes a state, its name, or the pipeline, not int"),
+        ("", "returned Compensate(''), and the pipeline has no such state"),
     ],
 )
 def test_what_an_action_may_not_ask_for(scope: Any, message: str) -> None:

@@ -95,3 +95,8 @@ def test_an_action_may_have_asked() -> None:
     made.resting.on(Event.named("asks"), to=made.at_home, do=asking(Compensate(made.trip)))
     taken = way(made, ("asks", ALL, "wide travel $compensating papers stamped"))
     assert taken == {"resting -asks-> at-home": ["2"]}
+    made = Journey()
+    made.resting.on(Event.named("asks"), to=made.at_home, do=asking(Compensate(made.flow)))
+    at_home = "wide travel at-home papers asking"
+    taken = way(made, ("asks", ALL, "$compensating"), ("done.step.leave_room", "$compensating", at_home))
+    assert taken["resting -asks-> at-home"] == ["2"]

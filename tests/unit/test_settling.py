@@ -42,6 +42,15 @@ def test_of_the_pipeline_it_settles_all_that_the_run_owes() -> None:
     )
 
 
+def test_a_transition_or_an_entry_of_a_state_may_name_the_run() -> None:
+    made = Journey()
+    made.resting.on(Event.named("settled"), to=made.abroad, do=asking(Settle(made.flow)))
+    made.booked().when(Event.named("settled")()).then_owes().when(Cancelled()).then(ended=True)
+    made = Journey()
+    made.abroad.entry(asking(Settle(made.flow)))
+    made.booked().when(Arrived()).then_owes().when(Cancelled()).then(ended=True)
+
+
 def test_what_a_step_has_just_done_is_settled_with_the_rest_and_what_goes_on_is_not() -> None:
     made = Journey()
     made.flow.moves[:] = [one for one in made.flow.moves if one.event is not made.seat.done]
@@ -89,7 +98,8 @@ def test_what_is_settled_and_then_undone_is_settled() -> None:
     [
         ("tirp", "returned Settle('tirp'), and the pipeline has no such state. Did you mean 'trip'?"),
         ("resting", "and 'resting' runs no step, nor does a state inside it, that has a compensation"),
-        (b"trip", "Settle takes a state, or its name, not bytes"),
+        (b"trip", "Settle takes a state, its name, or the pipeline, not bytes"),
+        ("", "returned Settle(''), and the pipeline has no such state"),
     ],
 )
 def test_what_may_not_be_settled(scope: Any, message: str) -> None:

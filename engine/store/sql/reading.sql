@@ -45,7 +45,8 @@ order by p.topic, p.partition, p.consumer_group, p.cluster
 -- name: list_runs
 select p.name, r.id, r.key, r.generation, r.sequence, r.status, r.configuration, r.context, r.recent, r.hash,
     r.definition, r.held, r.waiting, r.started, r.updated, r.memory, a.attributes, h.kind as holding, h.type as held_by,
-    case when h.position is null then h.payload end as held_payload, d.version
+    case when h.position is null then h.payload end as held_payload,
+    case when starts_with(h.type, 'failed.step.') then d.structure end as held_structure, d.version
 from pointsman.runs r
 join pointsman.pipelines p on p.id = r.pipeline
 left join pointsman.definitions d on d.id = r.definition
@@ -86,7 +87,8 @@ order by r.generation desc limit 1
 -- name: view_of_run
 select p.name, r.id, r.key, r.generation, r.sequence, r.status, r.configuration, r.context, r.recent, r.hash,
     r.definition, r.held, r.waiting, r.started, r.updated, r.memory, a.attributes, h.kind as holding, h.type as held_by,
-    case when h.position is null then h.payload end as held_payload, d.version
+    case when h.position is null then h.payload end as held_payload,
+    case when starts_with(h.type, 'failed.step.') then d.structure end as held_structure, d.version
 from pointsman.runs r
 join pointsman.pipelines p on p.id = r.pipeline
 left join pointsman.definitions d on d.id = r.definition
@@ -486,9 +488,10 @@ left join pointsman.runs r on r.id = d.run
 where d.namespace = $1 and d.id = $2
 
 -- name: letters_to_ask_of
--- With what the run remembers that each of them holds.
-select d.id, d.pipeline, d.status, d.reason, d.position, r.memory
+-- With what the run remembers that each of them holds, and what it follows.
+select d.id, d.pipeline, d.status, d.reason, d.position, r.memory, f.structure
 from pointsman.dead_letters d left join pointsman.runs r on r.id = d.run and r.held = d.sequence
+left join pointsman.definitions f on f.id = r.definition
 where d.namespace = $1 and d.id = any ($2::bigint[]) order by d.id
 
 -- name: ask

@@ -147,7 +147,7 @@ class World:
 
     async def place(self, order: str) -> None:
         record = event("order.placed", {"order_id": order, "amount": 1})
-        await self.source.append(FIRST, record.value, headers=record.headers)
+        self.source.append(FIRST, record.value, headers=record.headers)
 
 
 async def test_partitions_that_come_back_while_the_session_after_an_outage_asks_kafka_are_taken() -> None:
@@ -194,7 +194,7 @@ async def test_nothing_is_read_any_more_of_what_is_taken_away_while_a_session_ac
 async def test_a_stopped_partition_that_another_engine_has_now_is_none_of_ours() -> None:
     world = World()
     async with world.running() as engine:
-        await world.source.append(SECOND, b"", fate=Fate.UNREADABLE)
+        world.source.append(SECOND, b"", fate=Fate.UNREADABLE)
         await world.told.does_not_read(1)
         assert [*engine.stopped_partitions] == [SECOND]
         other = FakeMembership(world.source, "group")

@@ -47,7 +47,7 @@ class Making:
         self.outcomes = Outcomes(clock, self.failed)
         self.breakers = Breakers(clock)
         self.last_words = LastWords(limits.step_progress_seconds)
-        self.untellable: set[int] = set()
+        self.untellable: set[tuple[int, int]] = set()
         """Attempts of which the store takes nothing; they are lost once this engine is."""
         self.is_stopping = False
         """Whether none begins any more."""
@@ -265,7 +265,7 @@ class Making:
             # It cannot even fail. The attempt is lost once the engine is.
             log.error("nor is its failure taken; it is tried again when an engine takes over the run")
             self.results.drop(begun.id)
-            self.untellable.add(begun.id)
+            self.untellable.add(begun.numbers)
             return
         _, step = self.outcomes.meant(begun)
         lost = step.compensation is not None

@@ -79,8 +79,8 @@ class Steps:
         self._going, self._results = self._making.going, self._making.results
         self._definitions: list[int] = []
         self._are_limited = False
-        self._taking: set[int] = set()
-        """Attempts of engines that are gone, by the same number, while it is asked whether they are ours now."""
+        self._taking: set[tuple[int, int]] = set()
+        """Attempts of engines that are gone, by their numbers, while it is asked whether they are ours now."""
         self._looking_for_lost = asyncio.Lock()
         self._alone = 0
         """So many are handed out one at a time: the store did not take them together."""
@@ -397,7 +397,8 @@ class Steps:
         """
         # Nor is anything taken over meanwhile.
         async with self._promises.withheld(), self._looking_for_lost:
-            ours = [*self._going.ids, *self._results.ids, *self._taking, *self._making.untellable]
+            known = (one.begun.numbers for one in (*self._going, *self._results))
+            ours = [*known, *self._taking, *self._making.untellable]
             # What became of attempts may wait behind holds for long: they keep no place of a limit.
             await store.put_held_back(self.holder, ours)
             return await store.put_back(self.holder, ours)
@@ -422,15 +423,8 @@ class Steps:
         now = self._clock()
         overdue = overdue_at(now, self._allowed())
         if overdue and self._homes:
-            asked = (
-                overdue,
-                now,
-                self._homes,
-                definitions,
-                self._not_anew(),
-                self.holder,
-                UNTRIED_AT_ONCE_MAX,
-            )
+            but = self._not_anew()
+            asked = overdue, now, self._homes, definitions, but, self.holder, UNTRIED_AT_ONCE_MAX
             if not self._making.begin_all(await store.begin_untried(*asked)):
                 await self._put_back(store)
 
@@ -459,12 +453,13 @@ class Steps:
         for one in lost:
             attempt, _ = struck.get((OF_STEP, one.id), (0, ""))
             if one.id in kept and attempt != one.attempt:
-                self._taking.add(one.id)
+                self._taking.add(one.numbers)
             else:
                 self._making.lose(one)
         if self._taking:
             # Only one engine goes on with each: who has the row.
-            for one in await store.take_executions([*self._taking], self.holder, silent):
+            taking = [number for number, _ in self._taking]
+            for one in await store.take_executions(taking, self.holder, silent):
                 self._making.go_on(one)
             self._taking.clear()
         self._are_more_lost = len(lost) >= LOST_AT_ONCE_MAX

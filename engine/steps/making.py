@@ -62,19 +62,23 @@ class Making:
         """Begin these; whether all could: none does once the engine is to stop, or while one of before goes on here.
 
         That may have failed for good and begin anew, with another number, or was taken for lost elsewhere. Nor is
-        anything undone that an attempt goes on to do here, though another one had done it.
+        anything undone that an attempt goes on to do here, though another one had done it. Where nothing is to be done,
+        but something to be told, it is told also while one goes on that was told of: that may never end.
         """
         could = True
         for one in begun:
-            if self.is_stopping or self._is_at(one.address) or self._is_being_done(one.undone):
+            if self.is_stopping or self._waits(one) or self._is_being_done(one.undone):
                 could = False
             else:
                 self.begin(one)
         return could
 
-    def _is_at(self, address: Address) -> bool:
-        """Whether an attempt goes on at it, or has done it after all."""
-        return self.going.at(address) is not None or address in self.results.late
+    def _waits(self, begun: BegunExecution) -> bool:
+        """Whether an attempt goes on at it that it has to wait for, or has ended, and its run is to hear that."""
+        if begun.id in self.results.ids or begun.address in self.results.late:
+            return True
+        going = self.going.at(begun.address)
+        return going is not None and not (going.told and self.outcomes.is_untried(begun))
 
     def _is_being_done(self, address: Address | None) -> bool:
         going = None if address is None else self.going.at(address)

@@ -35,7 +35,7 @@ from engine.steps.making import Making
 from engine.steps.promises import Promises
 from engine.steps.rooms import Place, Rooms, Taken, overdue_at, split
 from engine.store.contract import Store
-from engine.store.values import Commit
+from engine.store.values import BegunExecution, Commit
 from statemachines.step import Step
 
 log = logging.getLogger("pointsman.engine")
@@ -423,7 +423,8 @@ class Steps:
         now = self._clock()
         overdue = overdue_at(now, self._allowed())
         if overdue and self._homes:
-            but = self._not_anew()
+            # Also where an attempt goes on that was told of, and may never end.
+            but = [*self._results.ids]
             asked = overdue, now, self._homes, definitions, but, self.holder, UNTRIED_AT_ONCE_MAX
             if not self._making.begin_all(await store.begin_untried(*asked)):
                 await self._put_back(store)
@@ -443,10 +444,10 @@ class Steps:
         working = [route.pipeline for route in self._routes.values() if route.works]
         pipelines = [one for one in working if one not in self.paused]
         found = await store.begun_by_others(
-            self._homes, pipelines, definitions, self._not_anew(), silent, LOST_AT_ONCE_MAX
+            self._homes, pipelines, definitions, [*self._results.ids], silent, LOST_AT_ONCE_MAX
         )
         # What goes on here is not lost, also where another engine of the same name has taken this one for gone.
-        lost = [one for one in found if self._going.at(one.address) is None]
+        lost = [one for one in found if one.id not in self._results.ids and not self._is_here(one)]
         kept = {one.id for one in lost if self._making.is_kept(one)}
         # What no engine gets beyond is lost, though it may go on elsewhere.
         struck = await store.strikes([OF_STEP]) if kept else {}
@@ -466,6 +467,11 @@ class Steps:
         if self._are_more_lost:
             # The others while these are on their way.
             self._wanted.set()
+
+    def _is_here(self, begun: BegunExecution) -> bool:
+        """Whether an attempt goes on here; of those that are kept, whether any at the same execution does."""
+        going = self._going.at(begun.address)
+        return going is not None and (going.begun.attempt == begun.attempt or self._making.is_kept(begun))
 
     async def _look_after(self, store: Store) -> None:
         """Stop what runs wait for no more, or whose states they have left, by moves of other engines."""

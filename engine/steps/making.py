@@ -62,8 +62,8 @@ class Making:
         """Begin these; whether all could: none does once the engine is to stop, or while one of before goes on here.
 
         That may have failed for good and begin anew, with another number, or was taken for lost elsewhere. Nor is
-        anything undone that an attempt goes on to do here, though another one had done it. Where nothing is to be done,
-        but something to be told, it is told also while one goes on that was told of: that may never end.
+        anything undone that an attempt goes on to do here, though another one had done it. What has had its time may
+        never end: it keeps nothing from being undone, and nothing from being told where nothing is to be done.
         """
         could = True
         for one in begun:
@@ -78,11 +78,11 @@ class Making:
         if begun.id in self.results.ids or begun.address in self.results.late:
             return True
         going = self.going.at(begun.address)
-        return going is not None and not (going.told and self.outcomes.is_untried(begun))
+        return going is not None and not (going.has_had_its_time and self.outcomes.is_untried(begun))
 
     def _is_being_done(self, address: Address | None) -> bool:
         going = None if address is None else self.going.at(address)
-        return going is not None and not going.told
+        return going is not None and not going.has_had_its_time
 
     def begin(self, begun: BegunExecution) -> None:
         """Make an attempt whose row says that it is ours; or tell at once what became of it, where none is made."""

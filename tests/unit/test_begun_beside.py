@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -57,7 +58,7 @@ def making() -> Making:
 
 def goes_on(made: Making, *, told: bool) -> Going:
     _, step = made.outcomes.meant(FIRST)
-    attempt: Any = None
+    attempt: Any = SimpleNamespace(has_had_its_time=False)
     going = Going(FIRST, step, attempt, Pulse())
     made.going.add(going)
     if told:
@@ -91,6 +92,17 @@ def test_it_waits_while_it_is_not_known_what_becomes_of_the_attempt(
     goes_on(made, told=False)
     assert not made.begin_all([begun])
     assert not len(made.results)
+
+
+@pytest.mark.parametrize(("begun", "told"), NOTHING_TO_BE_DONE)
+def test_it_does_not_where_nobody_waits_for_that_and_it_had_its_time(
+    begun: BegunExecution, told: str
+) -> None:
+    made = making()
+    attempt: Any = goes_on(made, told=False).attempt
+    attempt.has_had_its_time = True
+    assert made.begin_all([begun])
+    assert [one.event_type for one in made.results] == [told]
 
 
 def test_the_next_attempt_waits_until_nothing_of_it_goes_on() -> None:

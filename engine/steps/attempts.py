@@ -63,6 +63,7 @@ class Attempt:
         self._is_last = False
         """Whether what is over then is the time of all attempts."""
         self._is_silent = False
+        self._cancelled_at: float | None = None
         self._alarm: asyncio.TimerHandle | None = None
         self._count_time()
         silence = step.bounds.heartbeat
@@ -117,8 +118,16 @@ class Attempt:
         """How it has ended, whether or not anybody was told; None where it has not."""
         return _seen(self._running.ended)
 
+    @property
+    def has_had_its_time(self) -> bool:
+        """Whether one that was cancelled had all the time for which it is waited, so that it may never end."""
+        at = self._cancelled_at
+        return at is not None and self._now() >= at + self._seconds_to_wait(at)
+
     def cancel(self) -> None:
         """Have it end; what becomes of it does not matter any more."""
+        if self._cancelled_at is None:
+            self._stopped, self._cancelled_at = True, self._now()
         self.ended.cancel()
         self._on_end = None
         self._be_quiet()
@@ -168,33 +177,42 @@ class Attempt:
             return True
         # It may go on, and has not heard yet that it is to end: it has the time that it may take, and a while.
         running.cancel()
-        is_unlimited = self._stopped and self._over_at is None
-        left = FIND_SECONDS if is_unlimited else self._seconds_left()
-        either, grace = (running.found, running.released), self._limits.step_cancel_seconds
-        await asyncio.wait(either, timeout=left + grace, return_when=asyncio.FIRST_COMPLETED)
+        either, seconds = (running.found, running.released), self._seconds_to_wait(self._now())
+        await asyncio.wait(either, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         if any(one.done() for one in either):
             return True
         log.error("the step %s is to end and was not found in time; it keeps its place", self._step.name)
         return False
 
     async def _have_it_end(self) -> None:
-        running, left = self._running, self._seconds_left()
+        running = self._running
         if running.can_stop:
             # What it does about it is its own business, for a while.
             running.cancel()
-            left = max(left, running.stop_seconds)
         elif not self._stopped and self._step.compensation is None:
             # Nothing stops a thread, and nobody undoes this one.
             return
-        await asyncio.wait({running.released}, timeout=left + self._limits.step_cancel_seconds)
+        await asyncio.wait({running.released}, timeout=self._seconds_to_wait(self._now()))
         if running.can_stop and not running.released.done():
             log.error("the step %s does not end though it was cancelled; it keeps its place", self._step.name)
 
-    def _seconds_left(self) -> float:
-        """What is left of its time, where it was stopped within that: only one that can be undone is."""
+    def _now(self) -> float:
+        return self.ended.get_loop().time()
+
+    def _seconds_to_wait(self, since: float) -> float:
+        """For how long it is waited for that was told to end then: what was left of its time, and a while."""
+        running, left = self._running, self._seconds_left(since)
+        if isinstance(running, Attaching) and not running.found.done():
+            left = FIND_SECONDS if self._stopped and self._over_at is None else left
+        elif running.can_stop:
+            left = max(left, running.stop_seconds)
+        return left + self._limits.step_cancel_seconds
+
+    def _seconds_left(self, since: float) -> float:
+        """What was left of its time then, where it was stopped within that: only one that can be undone is."""
         if self._over_at is None or not self._stopped:
             return 0.0
-        return max(0.0, self._over_at - asyncio.get_running_loop().time())
+        return max(0.0, self._over_at - since)
 
     def _as_told(self, seen: Ended | None) -> Ended:
         # What is raised by one that was cancelled does not say what it has done until then.

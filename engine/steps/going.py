@@ -43,6 +43,11 @@ class Going:
     """What it was given, where that is looked at once it has ended."""
 
     @property
+    def has_had_its_time(self) -> bool:
+        """Whether nobody waits for its end any more but who would make another one: it may never come."""
+        return self.told or self.attempt.has_had_its_time
+
+    @property
     def place(self) -> Place:
         """The step that it is an attempt at."""
         return self.begun.pipeline, self.begun.step

@@ -47,7 +47,7 @@ class Making:
         self.outcomes = Outcomes(clock, self.failed)
         self.breakers = Breakers(clock)
         self.last_words = LastWords(limits.step_progress_seconds)
-        self.untellable: set[int] = set()
+        self.untellable: set[tuple[int, int]] = set()
         """Attempts of which the store takes nothing; they are lost once this engine is."""
         self.is_stopping = False
         """Whether none begins any more."""
@@ -62,23 +62,27 @@ class Making:
         """Begin these; whether all could: none does once the engine is to stop, or while one of before goes on here.
 
         That may have failed for good and begin anew, with another number, or was taken for lost elsewhere. Nor is
-        anything undone that an attempt goes on to do here, though another one had done it.
+        anything undone that an attempt goes on to do here, though another one had done it. What has had its time may
+        never end: it keeps nothing from being undone, and nothing from being told where nothing is to be done.
         """
         could = True
         for one in begun:
-            if self.is_stopping or self._is_at(one.address) or self._is_being_done(one.undone):
+            if self.is_stopping or self._waits(one) or self._is_being_done(one.undone):
                 could = False
             else:
                 self.begin(one)
         return could
 
-    def _is_at(self, address: Address) -> bool:
-        """Whether an attempt goes on at it, or has done it after all."""
-        return self.going.at(address) is not None or address in self.results.late
+    def _waits(self, begun: BegunExecution) -> bool:
+        """Whether an attempt goes on at it that it has to wait for, or has ended, and its run is to hear that."""
+        if begun.id in self.results.ids or begun.address in self.results.late:
+            return True
+        going = self.going.at(begun.address)
+        return going is not None and not (going.has_had_its_time and self.outcomes.is_untried(begun))
 
     def _is_being_done(self, address: Address | None) -> bool:
         going = None if address is None else self.going.at(address)
-        return going is not None and not going.told
+        return going is not None and not going.has_had_its_time
 
     def begin(self, begun: BegunExecution) -> None:
         """Make an attempt whose row says that it is ours; or tell at once what became of it, where none is made."""
@@ -265,7 +269,7 @@ class Making:
             # It cannot even fail. The attempt is lost once the engine is.
             log.error("nor is its failure taken; it is tried again when an engine takes over the run")
             self.results.drop(begun.id)
-            self.untellable.add(begun.id)
+            self.untellable.add(begun.numbers)
             return
         _, step = self.outcomes.meant(begun)
         lost = step.compensation is not None

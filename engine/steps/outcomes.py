@@ -180,6 +180,11 @@ class Outcomes:
         over_at = _over_at(begun, self.meant(begun)[1])
         return None if over_at is None else (over_at - self._clock()).total_seconds()
 
+    def is_untried(self, begun: BegunExecution) -> bool:
+        """Whether no attempt is made of one that is begun, since there is only something to be told of it."""
+        left = self.seconds_left(begun)
+        return begun.stopping or bool(begun.token) or (left is not None and left <= 0)
+
     def out_of_time(self, begun: BegunExecution) -> StepResult:
         """Of one whose next attempt is not begun, since there is no time left for it.
 

@@ -35,7 +35,7 @@ from engine.steps.making import Making
 from engine.steps.promises import Promises
 from engine.steps.rooms import Place, Rooms, Taken, overdue_at, split
 from engine.store.contract import Store
-from engine.store.values import Commit
+from engine.store.values import BegunExecution, Commit
 from statemachines.step import Step
 
 log = logging.getLogger("pointsman.engine")
@@ -79,8 +79,8 @@ class Steps:
         self._going, self._results = self._making.going, self._making.results
         self._definitions: list[int] = []
         self._are_limited = False
-        self._taking: set[int] = set()
-        """Attempts of engines that are gone, by the same number, while it is asked whether they are ours now."""
+        self._taking: set[tuple[int, int]] = set()
+        """Attempts of engines that are gone, by their numbers, while it is asked whether they are ours now."""
         self._looking_for_lost = asyncio.Lock()
         self._alone = 0
         """So many are handed out one at a time: the store did not take them together."""
@@ -397,7 +397,8 @@ class Steps:
         """
         # Nor is anything taken over meanwhile.
         async with self._promises.withheld(), self._looking_for_lost:
-            ours = [*self._going.ids, *self._results.ids, *self._taking, *self._making.untellable]
+            known = (one.begun.numbers for one in (*self._going, *self._results))
+            ours = [*known, *self._taking, *self._making.untellable]
             # What became of attempts may wait behind holds for long: they keep no place of a limit.
             await store.put_held_back(self.holder, ours)
             return await store.put_back(self.holder, ours)
@@ -422,15 +423,9 @@ class Steps:
         now = self._clock()
         overdue = overdue_at(now, self._allowed())
         if overdue and self._homes:
-            asked = (
-                overdue,
-                now,
-                self._homes,
-                definitions,
-                self._not_anew(),
-                self.holder,
-                UNTRIED_AT_ONCE_MAX,
-            )
+            # Also where an attempt goes on that was told of, and may never end.
+            but = [*self._results.ids]
+            asked = overdue, now, self._homes, definitions, but, self.holder, UNTRIED_AT_ONCE_MAX
             if not self._making.begin_all(await store.begin_untried(*asked)):
                 await self._put_back(store)
 
@@ -449,28 +444,34 @@ class Steps:
         working = [route.pipeline for route in self._routes.values() if route.works]
         pipelines = [one for one in working if one not in self.paused]
         found = await store.begun_by_others(
-            self._homes, pipelines, definitions, self._not_anew(), silent, LOST_AT_ONCE_MAX
+            self._homes, pipelines, definitions, [*self._results.ids], silent, LOST_AT_ONCE_MAX
         )
         # What goes on here is not lost, also where another engine of the same name has taken this one for gone.
-        lost = [one for one in found if self._going.at(one.address) is None]
+        lost = [one for one in found if one.id not in self._results.ids and not self._is_here(one)]
         kept = {one.id for one in lost if self._making.is_kept(one)}
         # What no engine gets beyond is lost, though it may go on elsewhere.
         struck = await store.strikes([OF_STEP]) if kept else {}
         for one in lost:
             attempt, _ = struck.get((OF_STEP, one.id), (0, ""))
             if one.id in kept and attempt != one.attempt:
-                self._taking.add(one.id)
+                self._taking.add(one.numbers)
             else:
                 self._making.lose(one)
         if self._taking:
             # Only one engine goes on with each: who has the row.
-            for one in await store.take_executions([*self._taking], self.holder, silent):
+            taking = [number for number, _ in self._taking]
+            for one in await store.take_executions(taking, self.holder, silent):
                 self._making.go_on(one)
             self._taking.clear()
         self._are_more_lost = len(lost) >= LOST_AT_ONCE_MAX
         if self._are_more_lost:
             # The others while these are on their way.
             self._wanted.set()
+
+    def _is_here(self, begun: BegunExecution) -> bool:
+        """Whether an attempt goes on here; of those that are kept, whether any at the same execution does."""
+        going = self._going.at(begun.address)
+        return going is not None and (going.begun.attempt == begun.attempt or self._making.is_kept(begun))
 
     async def _look_after(self, store: Store) -> None:
         """Stop what runs wait for no more, or whose states they have left, by moves of other engines."""

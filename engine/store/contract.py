@@ -223,14 +223,15 @@ class Store(Protocol):
         """
         ...
 
-    async def put_back(self, holder: int, but: Sequence[int]) -> bool:
+    async def put_back(self, holder: int, but: Sequence[tuple[int, int]]) -> bool:
         """Have what is marked as begun by this holder, and was not, wait again; ``but`` these, which were.
 
+        They are (execution, attempt): one that goes on does not say that the next one at its execution has begun.
         Returns whether all of it does: what a commit works on is passed over.
         """
         ...
 
-    async def put_held_back(self, holder: int, but: Sequence[int]) -> None:
+    async def put_held_back(self, holder: int, but: Sequence[tuple[int, int]]) -> None:
         """Have what this holder began for runs that are held by now take up no place; ``but`` these, which go on.
 
         What became of it waits behind the holds: none of it begins before the runs have heard that.

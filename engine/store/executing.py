@@ -88,13 +88,15 @@ class Executions:
         async with self._looking, translated(self._looker):
             return {row["id"] for row in await self._looker.fetch(_SQL["note_progress"], holder, *columns)}
 
-    async def put_back(self, holder: int, but: Sequence[int]) -> bool:
+    async def put_back(self, holder: int, but: Sequence[tuple[int, int]]) -> bool:
+        columns = _pairs(but)
         async with self._looking, translated(self._looker):
-            return bool(await self._looker.fetchval(_SQL["put_back"], holder, but))
+            return bool(await self._looker.fetchval(_SQL["put_back"], holder, *columns))
 
-    async def put_held_back(self, holder: int, but: Sequence[int]) -> None:
+    async def put_held_back(self, holder: int, but: Sequence[tuple[int, int]]) -> None:
+        columns = _pairs(but)
         async with self._looking, translated(self._looker):
-            await self._looker.execute(_SQL["put_held_back"], holder, but)
+            await self._looker.execute(_SQL["put_held_back"], holder, *columns)
 
     async def begun_by_others(
         self,
@@ -142,3 +144,7 @@ class Executions:
     async def executions_there(self, numbers: Sequence[int]) -> dict[int, bool]:
         async with self._looking, translated(self._looker):
             return dict(await self._looker.fetch(_SQL["executions_there"], numbers))
+
+
+def _pairs(of: Sequence[tuple[int, int]]) -> tuple[list[int], list[int]]:
+    return [one for one, _ in of], [other for _, other in of]

@@ -291,6 +291,11 @@ class BegunExecution(NamedTuple):
         return self.run, self.sequence, self.number
 
     @property
+    def numbers(self) -> tuple[int, int]:
+        """What tells the attempt from all others: the store's number of the execution, and its own."""
+        return self.id, self.attempt
+
+    @property
     def undone(self) -> tuple[int, int, int] | None:
         """The same of the execution that it undoes; None: it is of a step."""
         sequence, _, number = self.of.partition(".")

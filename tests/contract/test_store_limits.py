@@ -287,13 +287,13 @@ async def test_what_has_ended_behind_a_hold_keeps_no_place(world: World) -> None
     await ask(store, other, asked(other, limited_by="b"), asked(other, 1, limited_by="a"))
     await store.hold(1, "one")
     [first, second, _] = await next_of(store)
-    await store.put_held_back(1, [first.id])
+    await store.put_held_back(1, [first.numbers])
     assert await next_of(store) == []
     after = await hold(store, after)
     await store.put_held_back(2, [])
-    await store.put_held_back(1, [first.id, second.id])
+    await store.put_held_back(1, [first.numbers, second.numbers])
     assert await next_of(store) == []
-    await store.put_held_back(1, [first.id])
+    await store.put_held_back(1, [first.numbers])
     assert [(one.key, one.number) for one in await next_of(store)] == [("other", 1)]
     await is_over(store, other, 1)
     await hold(store, after, held=False)

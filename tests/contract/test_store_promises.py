@@ -56,7 +56,7 @@ async def test_it_has_begun_once_the_commit_is_durable(world: World) -> None:
 async def test_what_was_promised_and_is_not_known_of_can_be_put_back(world: World) -> None:
     store = await world.open()
     _, commit = await promise(store, await started(store))
-    await store.put_back(5, [commit.begun[0].id])
+    await store.put_back(5, [commit.begun[0].numbers])
     assert await begin(store, 6, later=9) == []
     await store.put_back(5, [])
     [begun] = await begin(store, 6, later=9)

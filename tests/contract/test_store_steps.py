@@ -272,8 +272,21 @@ async def test_what_was_given_and_not_heard_of_is_put_back(world: World) -> None
     [first, second] = await begin(store, 1)
     await store.put_back(2, [])
     assert await begin(store, 1) == []
-    await store.put_back(1, [first.id])
+    await store.put_back(1, [first.numbers])
     assert [one.id for one in await begin(store, 1)] == [second.id]
+
+
+async def test_that_an_attempt_goes_on_does_not_say_that_the_next_one_was_heard_of(world: World) -> None:
+    store = await world.open()
+    run = await started(store)
+    after = await ask(store, run, asked(run))
+    [first] = await begin(store, 1)
+    await ask(store, after, asked(run, attempt=2))
+    [second] = await begin(store, 1)
+    await store.put_back(1, [first.numbers, second.numbers])
+    assert await begin(store, 1) == []
+    await store.put_back(1, [first.numbers])
+    assert [one.numbers for one in await begin(store, 1)] == [(first.id, 2)]
 
 
 async def test_one_that_begins_anew_says_after_how_many_attempts(world: World) -> None:

@@ -88,16 +88,17 @@ class FakeExecuting:
         self.tables.executions.note_progress(holder, notes)
         return ()
 
-    async def put_back(self, holder: int, but: Sequence[int]) -> bool:
+    async def put_back(self, holder: int, but: Sequence[tuple[int, int]]) -> bool:
         for one in self.tables.executions.rows.values():
-            if one.holder == holder and one.id not in but:
+            if one.holder == holder and (one.id, one.asked.attempt) not in but:
                 has_begun = one.asked.attempt > 1 or one.asked.token
                 one.holder, one.began = None, one.began if has_begun else None
         return True
 
-    async def put_held_back(self, holder: int, but: Sequence[int]) -> None:
+    async def put_held_back(self, holder: int, but: Sequence[tuple[int, int]]) -> None:
         for one in self.tables.executions.rows.values():
-            if one.holder == holder and one.id not in but and self.tables.runs[one.asked.run][1].held:
+            is_held = bool(self.tables.runs[one.asked.run][1].held)
+            if one.holder == holder and (one.id, one.asked.attempt) not in but and is_held:
                 one.holder = None
 
     async def begun_by_others(

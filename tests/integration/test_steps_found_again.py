@@ -400,7 +400,7 @@ async def test_what_is_taken_over_is_not_put_back_meanwhile(
         await steps.close()
         plain, taking = feeding.store.put_held_back, list[asyncio.Task[None]]()
 
-        async def put_held_back(holder: int, ours: Sequence[int]) -> None:
+        async def put_held_back(holder: int, ours: Sequence[tuple[int, int]]) -> None:
             await plain(holder, ours)
             taking.append(asyncio.create_task(steps.find_kept()))
             await asyncio.wait(taking, timeout=0.5)

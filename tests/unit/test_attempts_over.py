@@ -79,6 +79,36 @@ def test_a_thread_that_cannot_is_told_of_in_time() -> None:
     assert (after, ended.timed_out) == (5.0, True)
 
 
+def has_had_its_time(after: list[float], *, cancel_after: float, **bounds: timedelta) -> list[bool]:
+    """Whether one that never ends, and was cancelled, has had its time by then; cancelled twice, since it may be."""
+
+    async def live() -> list[bool]:
+        loop = asyncio.get_running_loop()
+        began, seen = loop.time(), list[bool]()
+
+        def work(context: Context, call: Call) -> int:
+            raise AssertionError("it is not called")
+
+        limits = EngineLimits(step_cancel_seconds=1.0)
+        attempt = Attempt(step_of(work, **bounds), Thread(1_000.0, Ended(7)), limits)
+        for again in (0.0, 0.5):
+            loop.call_later(cancel_after + again, attempt.cancel)
+        for at in after:
+            await asyncio.sleep(began + at - loop.time())
+            seen.append(attempt.has_had_its_time)
+        return seen
+
+    return in_virtual_time(live)
+
+
+def test_one_that_nobody_waits_for_has_what_is_left_of_its_time_and_the_grace() -> None:
+    seen = has_had_its_time([1.0, 2.5, 5.9, 6.1], cancel_after=2.0, timeout=timedelta(seconds=5))
+    assert seen == [False, False, False, True]
+    # Where nothing limits it, it has the grace alone.
+    assert has_had_its_time([2.9, 3.1], cancel_after=2.0) == [False, True]
+    assert has_had_its_time([6.5, 7.1], cancel_after=6.0, timeout=timedelta(seconds=5)) == [False, True]
+
+
 def test_a_thread_that_was_stopped_has_what_is_left_of_its_time() -> None:
     after, ended = told(20.0, stop_after=2.0, timeout=timedelta(seconds=5))
     assert (after, ended.lost, type(ended.error)) == (6.0, True, LostError)

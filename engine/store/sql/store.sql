@@ -617,7 +617,7 @@ delete from pointsman.holders where id = $1
 -- Whether all of it is.
 with given as (
     select id from pointsman.executions
-    where holder = $1 and id not in (select unnest($2::bigint[]))
+    where holder = $1 and (id, attempt) not in (select * from unnest($2::bigint[], $3::int[]))
     for update skip locked
 ), free as (
     update pointsman.executions e
@@ -626,7 +626,8 @@ with given as (
 )
 select not exists (
     select from pointsman.executions
-    where holder = $1 and id not in (select unnest($2::bigint[])) and id not in (select id from given)
+    where holder = $1 and (id, attempt) not in (select * from unnest($2::bigint[], $3::int[]))
+        and id not in (select id from given)
 )
 
 -- name: put_held_back
@@ -635,7 +636,7 @@ update pointsman.executions e set holder = null
 from (
     select e.id
     from pointsman.executions e join pointsman.runs r on r.id = e.run and r.held > 0
-    where e.holder = $1 and e.id not in (select unnest($2::bigint[]))
+    where e.holder = $1 and (e.id, e.attempt) not in (select * from unnest($2::bigint[], $3::int[]))
     for update of e skip locked
 ) ended
 where e.id = ended.id

@@ -1,0 +1,158 @@
+"""What becomes of executions that are begun, or lost elsewhere, while an attempt at them goes on in the same engine."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from engine.limits import EngineLimits
+from engine.routing import Loaded, Route, make_routes
+from engine.steady import Steady
+from engine.steps.executors import Executors
+from engine.steps.going import Going
+from engine.steps.making import Making
+from engine.steps.pulse import Pulse
+from engine.steps.steps import Steps
+from engine.store.values import BegunExecution
+from statemachines import Call, Context, Event, Pipeline
+from statemachines.machine import compile_pipeline
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+FIRST = BegunExecution(7, 1, "o1", 0, 3, 1, 0, 2, 0, "charge", 1, "", b"{}", began=NOW)
+SECOND = FIRST._replace(attempt=2)
+OVER = NOW - timedelta(minutes=2)
+
+
+class Placed(Event, type="order.placed", key="order"):
+    order: str
+
+
+class Order(Context): ...
+
+
+def route() -> Route:
+    flow = Pipeline("beside", Order, topics=["beside"])
+
+    @flow.step(within=timedelta(minutes=1))
+    async def charge(order: Order, call: Call) -> str:
+        raise AssertionError("no other attempt begins")
+
+    @charge.compensate
+    async def refund(order: Order, made: str | None, call: Call) -> None: ...
+
+    charging = flow.state("charging", run=charge, initial=True)
+    flow.start(Placed, lambda _: Order())
+    charging.on(charge.done, to=flow.state("ok", final=True))
+    [topic] = make_routes([Loaded(compile_pipeline(flow), 1, 1)], {}).values()
+    return topic.routes[0]
+
+
+def making() -> Making:
+    made = Making(EngineLimits(), lambda: NOW, Executors())
+    made.outcomes.load([route()])
+    return made
+
+
+def goes_on(made: Making, *, told: bool) -> Going:
+    _, step = made.outcomes.meant(FIRST)
+    attempt: Any = SimpleNamespace(has_had_its_time=False)
+    going = Going(FIRST, step, attempt, Pulse())
+    made.going.add(going)
+    if told:
+        made.going.tell(going)
+    return going
+
+
+NOTHING_TO_BE_DONE = [
+    (SECOND._replace(stopping=True), "stopped.step.charge"),
+    (SECOND._replace(began=OVER), "failed.step.charge.timed_out"),
+    (SECOND._replace(token="t"), "tried.step.charge"),
+]
+
+
+@pytest.mark.parametrize(("begun", "told"), NOTHING_TO_BE_DONE)
+def test_what_there_is_only_to_tell_is_told_though_an_attempt_goes_on_that_was_told_of(
+    begun: BegunExecution, told: str
+) -> None:
+    made = making()
+    goes_on(made, told=True)
+    assert made.begin_all([begun])
+    [result] = made.results
+    assert (result.event_type, result.data["attempt"]) == (told, 2)
+
+
+@pytest.mark.parametrize(("begun", "_told"), NOTHING_TO_BE_DONE)
+def test_it_waits_while_it_is_not_known_what_becomes_of_the_attempt(
+    begun: BegunExecution, _told: str
+) -> None:
+    made = making()
+    goes_on(made, told=False)
+    assert not made.begin_all([begun])
+    assert not len(made.results)
+
+
+@pytest.mark.parametrize(("begun", "told"), NOTHING_TO_BE_DONE)
+def test_it_does_not_where_nobody_waits_for_that_and_it_had_its_time(
+    begun: BegunExecution, told: str
+) -> None:
+    made = making()
+    attempt: Any = goes_on(made, told=False).attempt
+    attempt.has_had_its_time = True
+    assert made.begin_all([begun])
+    assert [one.event_type for one in made.results] == [told]
+
+
+def test_the_next_attempt_waits_until_nothing_of_it_goes_on() -> None:
+    made = making()
+    goes_on(made, told=True)
+    assert not made.begin_all([SECOND])
+    assert not len(made.results)
+
+
+@pytest.mark.parametrize(("begun", "_told"), NOTHING_TO_BE_DONE)
+def test_what_it_has_done_after_all_is_told_first(begun: BegunExecution, _told: str) -> None:
+    made = making()
+    late = made.outcomes.success(FIRST, "made")._replace(is_late=True)
+    made.results.keep(late)
+    assert not made.begin_all([begun])
+    made.results.drop(FIRST.id)
+    # Nor is what was done in time, while it was asked what is to be told.
+    made.results.keep(made.outcomes.success(FIRST, "made"))
+    assert not made.begin_all([begun])
+    assert [one.event_type for one in made.results] == ["done.step.charge"]
+
+
+class Losing:
+    """A store in which another engine has lost an attempt, and whose answer takes its time."""
+
+    def __init__(self, meanwhile: Any) -> None:
+        self._meanwhile = meanwhile
+
+    async def begun_by_others(self, *_asked: Any) -> list[BegunExecution]:
+        self._meanwhile()
+        return [SECOND]
+
+
+@pytest.mark.parametrize("is_done", [False, True])
+async def test_what_another_engine_has_lost_is_told_unless_the_execution_was_done_here_meanwhile(
+    *, is_done: bool
+) -> None:
+    steps = Steps(EngineLimits(), Steady(lambda: NOW))
+    own = steps._making
+    own.outcomes.load([route()])
+    going = goes_on(own, told=True)
+
+    def end() -> None:
+        if is_done:
+            own.going.release(going)
+            own.results.keep(own.outcomes.success(FIRST, "made")._replace(is_late=True))
+
+    store: Any = Losing(end)
+    await steps._take_over_lost(store, [1])
+    [result] = own.results
+    expected = ("done.step.charge", 1) if is_done else ("tried.step.charge", 2)
+    assert (result.event_type, result.begun.attempt) == expected
+    assert own.results.late == ({FIRST.address} if is_done else set())

@@ -288,7 +288,8 @@ set last = greatest(ignored_ranges.last, excluded.last), records = greatest(igno
 
 -- name: read_inbox
 -- What is asked of a dead letter of all pipelines is for the group whose engines read its record. Those that are known to wait
--- for their tokens are passed over until these are known.
+-- for their tokens are passed over until these are known. Which pipelines are paused is found once: very many commands may
+-- wait for that.
 select i.id, i.pipeline, i.command, i.body, i.who, i.why, i.at,
     i.token is not null and (
         select t.token from pointsman.tokens t where t.namespace = i.namespace and t.token = i.token
@@ -296,8 +297,8 @@ select i.id, i.pipeline, i.command, i.body, i.who, i.why, i.at,
 from pointsman.inbox i
 where i.namespace = $1 and (i.home is null or i.home = any ($5::smallint[])) and (
     (i.pipeline = any ($2::int[]) and (
-        i.command in ('pause_pipeline', 'resume_pipeline')
-        or not exists (select from pointsman.pauses p where p.pipeline = i.pipeline)
+        i.pipeline not in (select p.pipeline from pointsman.pauses p)
+        or i.command in ('pause_pipeline', 'resume_pipeline')
     ))
     or (i.pipeline is null and not exists (
         select from pointsman.dead_letters d join pointsman.positions p on p.id = d.position

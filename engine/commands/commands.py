@@ -40,6 +40,7 @@ from engine.commands.operating import PIPELINE_WHATS, WHATS, Operating
 from engine.commands.sending import SentEvents
 from engine.commands.stuck import Failure, failure_in, staying_words, would_stay
 from engine.commands.telling import kind_of
+from engine.commands.unheard import UnheardOf
 from engine.commands.unsticking import skip_failed
 from engine.commands.words import run_command
 from engine.envelope import decode_headers
@@ -117,7 +118,8 @@ class Commands:
         self._outlet = outlet
         self._draining = Draining(store, topics, committer, limits)
         self._sent = SentEvents(store, self._routes, committer, outlet)
-        self._operating = Operating(store, topics, self._routes, committer, self._draining, limits)
+        self._operating = Operating(store, topics, self._routes, committer, self._draining)
+        self._unheard_of = UnheardOf(limits.inbox_token_seconds)
         self.homes: list[int] = []
         """The homes whose runs' events are taken here."""
         self.takes_events = True
@@ -138,12 +140,18 @@ class Commands:
             self.wanted.clear()
             self._looked_at = now
             await self._committer.learn_pauses()
-            self._found = await self._store.read_inbox(
-                list(self._routes),
-                self._limits.inbox_commands_max,
-                self.homes if self.takes_events else (),
-            )
+            self._found = await self._read(now)
         return bool(self._found)
+
+    async def _read(self, now: float) -> list[Command]:
+        """The oldest that wait for nothing; where there may be more, they are wanted next."""
+        many, homes = self._limits.inbox_commands_max, self.homes if self.takes_events else ()
+        waiting = self._unheard_of.waiting(now)
+        found = await self._store.read_inbox(list(self._routes), many, homes, waiting)
+        is_cut = len(found) >= many
+        if is_cut:
+            self.wanted.set()
+        return self._unheard_of.but_waiting(found, is_cut=is_cut, now=now)
 
     async def work(self) -> None:
         """Take up what the last look has found, for a while; nothing else must be in flight."""
@@ -151,13 +159,11 @@ class Commands:
         commands = [one for one in self._found if self._may_be_taken(one)]
         self._found = []
         until = time.monotonic() + self._limits.inbox_seconds_max
-        if len(commands) >= self._limits.inbox_commands_max:
-            self.wanted.set()
         events = [command for command in commands if command.command == "event"]
         if events:
             await self._sent.take(events)
         may = [one for one in commands if one.command != "event" and self._may_be_taken(one)]
-        for several in in_portions(await self._operating.but_unheard_of(may)):
+        for several in in_portions(await self._but_unknown(may)):
             together = len(several) > 1 and await self._take_together(several)
             for command in () if together else several:
                 following = await self._take(command)
@@ -172,6 +178,23 @@ class Commands:
 
     def _may_be_taken(self, command: Command) -> bool:
         return command.command in PIPELINE_WHATS or command.pipeline not in self._committer.paused
+
+    async def _but_unknown(self, commands: Sequence[Command]) -> Sequence[Command]:
+        """These, without those whose tokens nobody knows although they have waited: that is told in one commit."""
+        waited = [one for one in commands if one.awaits_token]
+        if not waited:
+            return commands
+        batch = await self._committer.new_batch(0)
+        try:
+            unknown = await self._operating.tell_unknown(waited, batch)
+            batch.commit.commands.extend(unknown)
+            batch.finish()
+            await self._committer.commit(batch)
+        except (LostRunsError, RefusedByStoreError):
+            # One by one it turns out which it is about.
+            self._committer.forget(batch)
+            return commands
+        return [one for one in commands if one.id not in unknown]
 
     async def _take_together(self, commands: Sequence[Command]) -> bool:
         """Take up what completes steps of different runs in one commit; False: each is to have its own."""

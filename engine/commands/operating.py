@@ -14,7 +14,6 @@ What became of each is kept beside what it did, in the same transaction (``Opera
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -30,11 +29,10 @@ from engine.commands.mapping import MappingRuns
 from engine.commands.operators import cancellation, command_id, operators_arrival
 from engine.commands.unsticking import STUCK_WHATS, Unsticking
 from engine.commands.words import resume_command, run_command
-from engine.limits import EngineLimits
 from engine.log import PIPELINE_PAUSED, Kind
 from engine.routing import Route, TopicRoute
 from engine.session.committer import Committer
-from engine.steps.completing import Completing, is_of_run
+from engine.steps.completing import Completed, Completing, Completion
 from engine.store.contract import Store
 from engine.store.values import Command, Hold, Operation, Pause, Release
 from statemachines.durations import told_time
@@ -58,12 +56,8 @@ class Operating:
         routes: Mapping[int, Route],
         committer: Committer,
         draining: Draining,
-        limits: EngineLimits,
     ) -> None:
         self._store = store
-        self._limits = limits
-        self._unheard_of: dict[int, float] = {}
-        """Commands that wait for their tokens to be heard of, and since when."""
         self._topics = topics
         self._routes = routes
         self._committer = committer
@@ -104,6 +98,30 @@ class Operating:
 
     async def complete(self, commands: Sequence[Command], batch: Batch) -> None:
         """Have a batch complete steps that go on outside, of a run each."""
+        completions = await self._completions(commands)
+        runs = {id(one.run): one.run for one in completions if one.run is not None}
+        await self._committer.learn_strikes([])
+        await self._committer.have_ids(sum(1 + len(run.deferred) for run in runs.values()))
+        for one in completions:
+            became = await self._completing.take(*one, batch)
+            _note_completion(one, became, batch)
+        batch.rest()
+
+    async def tell_unknown(self, commands: Sequence[Command], batch: Batch) -> set[int]:
+        """Have a batch say of those that complete nothing that nobody knows their tokens; returns which they are.
+
+        They move nothing: so there may be any number of one run.
+        """
+        unknown = set[int]()
+        for one in await self._completions(commands):
+            became = self._completing.unknown(*one)
+            if became is not None:
+                _note_completion(one, became, batch)
+                unknown.add(one.command.id)
+        return unknown
+
+    async def _completions(self, commands: Sequence[Command]) -> list[Completion]:
+        """With what the store knows of their runs and tokens now."""
         bodies: list[dict[str, Any]] = [orjson.loads(command.body) for command in commands]
         places = [
             (command.pipeline or 0, str(body["key"])) for command, body in zip(commands, bodies, strict=True)
@@ -114,33 +132,10 @@ class Operating:
             for run in await self._load(self._routes[number], [key for one, key in places if one == number])
         }
         tokens = await self._store.find_tokens([body["token"] for body in bodies])
-        await self._committer.learn_strikes([])
-        await self._committer.have_ids(sum(1 + len(run.deferred) for run in runs.values()))
-        for command, body, place in zip(commands, bodies, places, strict=True):
-            route, run = self._routes[place[0]], runs.get(place)
-            became = await self._completing.take(command, body, route, run, tokens.get(body["token"]), batch)
-            _note(command, body, run, batch, Answer(became.done, became.sentence, event_id=became.event_id))
-        batch.rest()
-
-    async def but_unheard_of(self, commands: Sequence[Command]) -> list[Command]:
-        """These, without those by which runs complete what they have not heard of yet as going on outside.
-
-        They wait for that, but not for ever: the event may come before the engine's commit, and it may be a mistake.
-        """
-        bodies = {one.id: orjson.loads(one.body) for one in commands if one.command in COMPLETES}
-        tokens = {number: body["token"] for number, body in bodies.items() if is_of_run(body)}
-        if not tokens:
-            self._unheard_of = {}
-            return [*commands]
-        known, now = await self._store.find_tokens([*tokens.values()]), time.monotonic()
-        since = {
-            number: self._unheard_of.get(number, now)
-            for number, token in tokens.items()
-            if token not in known
-        }
-        waits = {number for number, at in since.items() if now - at < self._limits.inbox_token_seconds}
-        self._unheard_of = {number: since[number] for number in waits}
-        return [one for one in commands if one.id not in waits]
+        return [
+            Completion(command, body, self._routes[place[0]], runs.get(place), tokens.get(body["token"]))
+            for command, body, place in zip(commands, bodies, places, strict=True)
+        ]
 
     def refuse(self, command: Command, batch: Batch, error: str) -> None:
         """Say of what the store does not take that it is not done; of an event, by a dead letter."""
@@ -286,6 +281,11 @@ def _cancelled(asked: Asked) -> tuple[bool, str]:
         if letter.event_id == event_id:
             return False, f"{asked.name} is not cancelled ({letter.reason}): {letter.error}"
     return True, f"{asked.name} is cancelled (row {asked.run.sequence + 1})."
+
+
+def _note_completion(completion: Completion, became: Completed, batch: Batch) -> None:
+    answer = Answer(became.done, became.sentence, event_id=became.event_id)
+    _note(completion.command, completion.body, completion.run, batch, answer)
 
 
 def _note(command: Command, body: dict[str, Any], run: Run | None, batch: Batch, answer: Answer) -> None:

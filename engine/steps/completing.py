@@ -48,6 +48,18 @@ class Completed(NamedTuple):
     event_id: str | None = None
 
 
+class Completion(NamedTuple):
+    """A command, with what is known of what it names."""
+
+    command: Command
+    body: dict[str, Any]
+    route: Route
+    run: Run | None
+    """That of its key, as the store has it now."""
+    known: Token | None
+    """What its token completes, as the store knows it now."""
+
+
 class Completing:
     """Completes them."""
 
@@ -59,16 +71,13 @@ class Completing:
     async def take(
         self,
         command: Command,
-        body: Mapping[str, Any],
+        body: dict[str, Any],
         route: Route,
         run: Run | None,
         known: Token | None,
         batch: Batch,
     ) -> Completed:
-        """Have a batch complete what a command names.
-
-        ``run`` is that of its key, and ``known`` what its token completes, as the store has both now.
-        """
+        """Have a batch complete what a command names; the rest is that of its ``Completion``."""
         asked = _asked(body, route, run, known)
         if asked is None:
             return _unknown(command, body, route)
@@ -91,6 +100,12 @@ class Completing:
         failure = OutsideError(body["error"]) if command.command == "fail" else None
         batch.told.append(Told(begun.address, self._outcomes.meant(begun)[1], failure, outside=True))
         return self._became(asked, route, run, batch, result)
+
+    def unknown(
+        self, command: Command, body: dict[str, Any], route: Route, run: Run | None, known: Token | None
+    ) -> Completed | None:
+        """What is said of one by whose token nobody knows anything; None where it names something."""
+        return _unknown(command, body, route) if _asked(body, route, run, known) is None else None
 
     async def _is_taken_late(self, command: Command, asked: Token, route: Route, run: Run) -> bool:
         """Whether an attempt that is not waited for any more has made something, and its run waits for another one."""

@@ -312,11 +312,12 @@ class Store(Protocol):
         ...
 
     async def read_inbox(
-        self, pipelines: Sequence[int], limit: int, homes: Sequence[int] = ()
+        self, pipelines: Sequence[int], limit: int, homes: Sequence[int] = (), unheard_of: Sequence[int] = ()
     ) -> list[Command]:
         """The oldest commands for these pipelines; events of runs only for those of these homes.
 
-        Of what is for a pipeline that is paused only what pauses and resumes it is there.
+        Of what is for a pipeline that is paused only what pauses and resumes it is there; of those that are
+        ``unheard_of``, only what completes a step by a token that is known by now.
         """
         ...
 

@@ -64,14 +64,21 @@ class Limiting:
         return begun
 
     async def _values(self, limit: LimitedRoom) -> list[str]:
-        """Those of which something waits."""
+        """Those of which something waits; from the first on again where there are not so many behind the last."""
         place = limit.pipeline, limit.step
         after = self._after.pop(place, None)
-        rows = await self._connection.fetch(_SQL["waiting_values"], *place, after, VALUES_AT_A_LOOK)
-        values = [str(value) for (value,) in rows]
+        values = await self._behind(place, after, VALUES_AT_A_LOOK)
+        if after is not None and len(values) < VALUES_AT_A_LOOK:
+            first = await self._behind(place, None, VALUES_AT_A_LOOK - len(values))
+            known = set(values)
+            values += [value for value in first if value not in known]
         if len(values) >= VALUES_AT_A_LOOK:
             self._after[place] = values[-1]
         return values
+
+    async def _behind(self, place: tuple[int, str], after: str | None, many: int) -> list[str]:
+        rows = await self._connection.fetch(_SQL["waiting_values"], *place, after, many)
+        return [str(value) for (value,) in rows]
 
     async def _free(self, limit: LimitedRoom, values: Sequence[str], now: datetime) -> list[_Value]:
         """What limits leave, without those that leave nothing."""

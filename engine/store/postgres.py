@@ -251,12 +251,12 @@ class PostgresStore(Executions):
         return {(position, offset): (strikes, handler) for position, offset, strikes, handler in rows}
 
     async def read_inbox(
-        self, pipelines: Sequence[int], limit: int, homes: Sequence[int] = ()
+        self, pipelines: Sequence[int], limit: int, homes: Sequence[int] = (), unheard_of: Sequence[int] = ()
     ) -> list[Command]:
         _, group, _ = self._scope
         async with self._translated():
             rows = await self._reader.fetch(
-                _SQL["read_inbox"], self._namespace, pipelines, limit, group, homes
+                _SQL["read_inbox"], self._namespace, pipelines, limit, group, homes, unheard_of
             )
         return [Command(*row) for row in rows]
 

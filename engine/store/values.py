@@ -202,6 +202,8 @@ class Command(NamedTuple):
     who: str
     why: str
     at: datetime
+    awaits_token: bool = False
+    """It completes a step by a token that is not known."""
 
 
 class FollowUp(NamedTuple):

@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import orjson
 import pytest
 
 from engine.steps.executions import FAR
@@ -63,6 +64,25 @@ async def test_what_runs_say_of_steps_is_in_the_inbox_in_order_and_known_by_its_
     assert [one[1:6] for one in found] == [(pipeline, *one[1:5]) for one in said]
     await store.commit(Commit(AT, commands=[one.id for one in found]))
     assert await store.read_inbox([pipeline], 10) == []
+
+
+async def test_what_waits_for_its_token_is_passed_over_until_that_is_known(world: World) -> None:
+    store = await world.open()
+    pipeline = await store.register_pipeline("sum")
+    run = await started(store)
+    said = [
+        SentCompletion("sum", "complete", orjson.dumps({"token": token}), "the run 'k'", "on told 'e'", token)
+        for token in ("t", "u", "t")
+    ]
+    await store.commit(Commit(AT, completed=said))
+    first, second, third = await store.read_inbox([pipeline], 10)
+    assert [one.awaits_token for one in (first, second, third)] == [True] * 3
+    unheard_of = [first.id, second.id]
+    assert await store.read_inbox([pipeline], 1, (), unheard_of) == [third]
+    await wait(store, run, waiting(run, "t"))
+    known = [one._replace(awaits_token=False) for one in (first, third)]
+    assert await store.read_inbox([pipeline], 10, (), unheard_of) == known
+    assert await store.read_inbox([pipeline], 10) == [known[0], second, known[1]]
 
 
 async def find(store: Store, token: str) -> Token | None:

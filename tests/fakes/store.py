@@ -179,7 +179,7 @@ class FakeStore(FakeExecuting):
         return {}
 
     async def read_inbox(
-        self, pipelines: Sequence[int], limit: int, homes: Sequence[int] = ()
+        self, pipelines: Sequence[int], limit: int, homes: Sequence[int] = (), unheard_of: Sequence[int] = ()
     ) -> list[Command]:
         del homes
         mine = [c for c in self.tables.inbox.values() if c.pipeline is None or c.pipeline in pipelines]
@@ -188,7 +188,12 @@ class FakeStore(FakeExecuting):
             for c in mine
             if c.command in ("pause_pipeline", "resume_pipeline") or c.pipeline not in self.tables.pauses
         ]
-        return sorted(may)[:limit]
+        found = [c._replace(awaits_token=self._awaits_token(c)) for c in sorted(may)]
+        return [c for c in found if not c.awaits_token or c.id not in unheard_of][:limit]
+
+    def _awaits_token(self, command: Command) -> bool:
+        completes = command.command in ("complete", "fail")
+        return completes and orjson.loads(command.body)["token"] not in self.tables.executions.tokens
 
     async def pauses(self, pipelines: Sequence[int]) -> list[Pause]:
         return [self.tables.pauses[one] for one in pipelines if one in self.tables.pauses]

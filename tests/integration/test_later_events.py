@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from connectors.source import RawRecord
 from engine.cli.looking import effect_words
+from engine.commands import commands
 from engine.limits import EngineLimits
 from engine.reading import explain, history, list_runs
 from engine.store.connecting import Connection
@@ -16,7 +18,7 @@ from statemachines.later import Later
 from tests.feeding import Feeding, event, feed
 from tests.lending import TOPIC, Verdict, World, clear, lending_pipeline
 from tests.lent import TOKEN, VERDICT, check_the_log, handed_over, rows, states, told, waits
-from tests.operators import complete
+from tests.operators import ask, complete
 from tests.services import Database
 
 OPTIONS: dict[str, Any] = {"by_events": True}
@@ -38,6 +40,12 @@ async def answers(reader: Connection) -> list[tuple[bool, str]]:
     """What has become of what runs said of their steps."""
     found = await reader.fetch("select done, answer from pointsman.operations order by command")
     return [(row["done"], row["answer"]) for row in found]
+
+
+async def look(feeding: Feeding) -> bool:
+    """Whether there is something to take up."""
+    feeding.inbox.wanted.set()
+    return await feeding.inbox.look()
 
 
 async def test_an_event_completes_a_step_in_a_transition_of_its_own(
@@ -131,6 +139,50 @@ async def test_an_event_that_is_faster_than_the_commit_waits_for_it(
             assert await reader.fetchval("select count(*) from pointsman.inbox") == 1
         await feeding.commands()
         assert [row[0] for row in await rows(reader)][-1] == "tried.step.review"
+    await check_the_log(reader, **OPTIONS)
+
+
+async def test_what_waits_for_its_token_is_taken_before_what_came_later_with_it(
+    database: Database, reader: Connection, world: World
+) -> None:
+    async with feed(database, lending_pipeline(**OPTIONS)) as feeding:
+        async with handed_over(feeding):
+            await feeding.records(decided(why="the desk burns"))
+            await feeding.commands()
+            await feeding.records(decided(id="later", verdict=VERDICT))
+        await feeding.commands()
+    assert [row[0] for row in await rows(reader)][-2:] == ["waits.step.review", "tried.step.review"]
+    assert [done for done, _ in await answers(reader)] == [True, False]
+    await check_the_log(reader, **OPTIONS)
+
+
+@pytest.mark.parametrize("many", [90, 100, 250])
+async def test_what_waits_for_tokens_that_nobody_knows_keeps_nothing_behind_it_waiting(
+    database: Database, reader: Connection, world: World, monkeypatch: pytest.MonkeyPatch, many: int
+) -> None:
+    now = [1_000.0]
+    monkeypatch.setattr(commands, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
+    async with feed(database, lending_pipeline(**OPTIONS)) as feeding:
+        await waits(feeding, "l1", "l2")
+        await feeding.records(*(decided(f"wrong {number}", verdict=VERDICT) for number in range(many)))
+        # As many looks as it takes to read them.
+        for _ in range(many // 100):
+            assert not await look(feeding)
+            assert feeding.inbox.wanted.is_set()
+        answer = await ask(feeding, "pause", "lending", "l2")
+        assert answer.done
+        assert not await look(feeding)
+        assert not feeding.inbox.wanted.is_set(), "nothing is left to look for at once"
+        now[0] += EngineLimits().inbox_token_seconds
+        while await look(feeding):
+            await feeding.inbox.work()
+    of_each = "select answer, at from pointsman.operations where what = 'complete' order by command"
+    became = await reader.fetch(of_each)
+    said = "No step of the run 'l1' of lending waits to be completed by the token 'wrong {}', or ever has."
+    assert [one["answer"] for one in became] == [
+        f"{said.format(number)} Nothing was changed." for number in range(many)
+    ]
+    assert len({one["at"] for one in became}) == -(-many // 100), "a hundred are told in one commit"
     await check_the_log(reader, **OPTIONS)
 
 

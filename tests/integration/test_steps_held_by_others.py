@@ -87,6 +87,18 @@ async def test_what_is_behind_what_others_hold_begins_in_its_place(
         assert [one.key for one in await begins(store, 1, 2)] == ["c", "d"]
 
 
+async def test_who_passes_over_what_others_hold_begins_no_more_than_the_limit_leaves(
+    postgres_world: World, other: Connection
+) -> None:
+    store = await postgres_world.open()
+    await have_wait(store, "abcd", "t")
+    await have_wait(store, "e", "u")
+    async with other.transaction():
+        await other.execute(f"select from pointsman.executions where id in {_FIRST} for update", 1)
+        assert [one.key for one in await next_of(store, TWO)] == ["b", "c", "e"]
+    assert await numbers(store) == []
+
+
 async def test_nobody_is_promised_the_room_of_who_waits_behind_what_others_hold(
     database: Database, other: Connection
 ) -> None:

@@ -17,7 +17,7 @@ from tests.services import Database
 MANY = 20_000
 LIMIT, EACH = 10, 2
 DUE = load("store")["due_runs"]
-BUT = {"store": ("due_runs", "begin_executions", "begin_untried"), "limits": ("begin_limited",)}
+BUT = {"store": ("due_runs", "begin_executions", "begin_untried", "read_inbox"), "limits": ("begin_limited",)}
 """Statements that pass over rows which are known by the engine, of which there may be thousands."""
 
 

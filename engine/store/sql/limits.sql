@@ -44,34 +44,49 @@ on conflict (pipeline, step, limited_by) do update set next = excluded.next
 
 -- name: begin_limited
 -- Of each value the next in order, so many as its limit leaves; and of all of them of a step, so many as there is room for.
--- What others hold is passed over as it is read, so that it takes no place from what is behind it.
+-- They are chosen before any is locked: where many values wait for little room, all others are only read. Of a value of which
+-- somebody else holds one that was chosen, they are chosen once more as they are locked: what others hold is passed over, so
+-- that it takes no place from what is behind it.
 with free as (
     select * from unnest($1::int[], $2::text[], $3::int[], $4::text[], $5::int[])
         as free (pipeline, step, room, value, many)
 ), found as (
-    select f.pipeline, f.step, f.room, next.id, next.again
+    select f.pipeline, f.step, f.room, f.value, next.id, next.again
     from free f cross join lateral (
         select waits.id, waits.again
         from unnest($7::smallint[]) as home (number) cross join lateral (
-            select e.id, e.again
-            from pointsman.executions e
-            where e.pipeline = f.pipeline and e.step = f.step and e.limited_by = f.value and e.home = home.number
-                and e.again <= $6 and e.holder is null and e.token = '' and e.id not in (select unnest($8::bigint[]))
-                and exists (
-                    select from pointsman.runs r where r.id = e.run and r.definition = any ($9::int[]) and r.held = 0
-                )
-            order by e.again, e.id limit f.many for update skip locked
+            -- shared: next_of_value
         ) waits
         order by waits.again, waits.id limit f.many
     ) next
 ), chosen as (
-    select id from (
+    select pipeline, step, value, id from (
         select f.*, row_number() over (partition by f.pipeline, f.step order by f.again, f.id) as place from found f
     ) f
     where f.place <= f.room
+), locked as (
+    -- By their numbers: no index of what waits has what is said of the token like this.
+    select e.id from pointsman.executions e
+    where e.id in (select id from chosen) and e.again <= $6 and e.holder is null and octet_length(e.token) = 0
+    for update skip locked
+), tried as (
+    select c.*, count(*) over of_value as many, bool_and(c.id in (select id from locked)) over of_value as are_locked
+    from chosen c window of_value as (partition by c.pipeline, c.step, c.value)
+), behind as (
+    select next.id
+    from (select distinct pipeline, step, value, many from tried where not are_locked) f cross join lateral (
+        select waits.id, waits.again
+        from unnest($7::smallint[]) as home (number) cross join lateral (
+            -- shared: next_of_value
+            for update skip locked
+        ) waits
+        order by waits.again, waits.id limit f.many
+    ) next
+), next as (
+    select id from tried where are_locked union all select id from behind
 ), begun as (
     update pointsman.executions e set holder = $10, began = coalesce(e.began, $6)
-    from chosen where e.id = chosen.id returning e.*
+    from next where e.id = next.id returning e.*
 )
 -- shared: of_begun
     , b.limited_by

@@ -39,3 +39,13 @@ cross join lateral (
         )
     order by e.again, e.id limit r.few for update skip locked
 ) next
+
+-- name: next_of_value
+select e.id, e.again
+from pointsman.executions e
+where e.pipeline = f.pipeline and e.step = f.step and e.limited_by = f.value and e.home = home.number
+    and e.again <= $6 and e.holder is null and e.token = '' and e.id not in (select unnest($8::bigint[]))
+    and exists (
+        select from pointsman.runs r where r.id = e.run and r.definition = any ($9::int[]) and r.held = 0
+    )
+order by e.again, e.id limit f.many

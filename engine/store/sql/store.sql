@@ -287,18 +287,26 @@ on conflict (position, first, reason) do update
 set last = greatest(ignored_ranges.last, excluded.last), records = greatest(ignored_ranges.records, excluded.records)
 
 -- name: read_inbox
--- What is asked of a dead letter of all pipelines is for the group whose engines read its record.
-select i.id, i.pipeline, i.command, i.body, i.who, i.why, i.at
+-- What is asked of a dead letter of all pipelines is for the group whose engines read its record. Those that are known to wait
+-- for their tokens are passed over until these are known. Which pipelines are paused is found once: very many commands may
+-- wait for that.
+select i.id, i.pipeline, i.command, i.body, i.who, i.why, i.at,
+    i.token is not null and (
+        select t.token from pointsman.tokens t where t.namespace = i.namespace and t.token = i.token
+    ) is null as awaits_token
 from pointsman.inbox i
 where i.namespace = $1 and (i.home is null or i.home = any ($5::smallint[])) and (
     (i.pipeline = any ($2::int[]) and (
-        i.command in ('pause_pipeline', 'resume_pipeline')
-        or not exists (select from pointsman.pauses p where p.pipeline = i.pipeline)
+        i.pipeline not in (select p.pipeline from pointsman.pauses p)
+        or i.command in ('pause_pipeline', 'resume_pipeline')
     ))
     or (i.pipeline is null and not exists (
         select from pointsman.dead_letters d join pointsman.positions p on p.id = d.position
         where d.id = (convert_from(i.body, 'UTF8')::json ->> 'dead_letter')::bigint and p.consumer_group <> $4
     ))
+) and (
+    i.id not in (select unnest($6::bigint[]))
+    or (select t.token from pointsman.tokens t where t.namespace = i.namespace and t.token = i.token) is not null
 )
 order by i.id limit $3
 

@@ -167,7 +167,7 @@ def in_loop(
             signals.stop = running.stop
             log.info(
                 "reading %s as group %s; Ctrl-C or SIGTERM ends it in order",
-                ", ".join(source_topics(machines)),
+                ", ".join(source_topics(machines)) or "no topic",
                 settings.group_name,
             )
 

@@ -21,6 +21,7 @@ from tests.fakes.source import FakeReader, FakeSource
 from tests.fakes.store import FakeStore
 from tests.fakes.tables import Place, Tables
 from tests.journey import TOPIC, journey_pipeline
+from tests.riding import rides
 
 DUE = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 FIRST, SECOND = Partition(TOPIC, 0), Partition(TOPIC, 1)
@@ -106,6 +107,13 @@ async def test_nothing_is_waited_for_where_all_was_applied_to_the_ends_seen_sinc
     # The end that was seen when the timer fell due counts, and not what has come since.
     assert await scene.may_fire()
     assert not await scene.may_fire(scene.now), "for a later timer it is asked again"
+
+
+async def test_a_timer_of_a_pipeline_that_reads_no_topic_waits_for_nothing(scene: Scene) -> None:
+    scene.reader.is_away = True
+    [scene.route] = make_routes([Loaded(compile_pipeline(rides()), 2, 2)], {}).pipelines
+    assert await scene.may_fire()
+    assert scene.reader.asked == 0
 
 
 async def test_a_record_that_waits_comes_first_whoever_has_its_partition(scene: Scene) -> None:

@@ -80,7 +80,9 @@ class Session:
         return self._committer.last_ticket
 
     async def works(self) -> bool:
-        """Whether a run waits for a step, or what became of one is not durable yet."""
+        """Whether the inbox has something, a run waits for a step, or what became of one is not durable yet."""
+        if await self._commands.are_there():
+            return True
         working = [one for one in self._routes if one.works and one.pipeline not in self._committer.paused]
         definitions = [number for route in working for number in route.machines]
         return bool(working) and (

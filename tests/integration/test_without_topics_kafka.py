@@ -100,6 +100,26 @@ async def test_an_engine_that_has_it_alone_takes_what_clients_send_and_serves_ti
     await check_the_log(reader, world, await topic("bookings"))
 
 
+async def test_until_idle_what_runs_have_sent_to_one_another_is_taken(
+    world: World, database: Database, kafka: Kafka, topic: TopicFactory, tmp_path: Path, reader: Connection
+) -> None:
+    name = await topic("bookings")
+    flows, on = modules(tmp_path, name), engine_on(database, kafka)
+    sent = (told("confirmed", f"b{number}") for number in range(3))
+    await publish(kafka.bootstrap, name, *(told("booked", f"b{number}") for number in range(3)), *sent)
+    alone = pointsman("run", flows["booking"], "--until-idle", on=on)
+    assert alone.code == 0, alone.err
+    assert await of_rides(reader, world) == {}
+    await publish(kafka.bootstrap, name, told("confirmed", "b0", told="taken"))
+    done = pointsman("run", flows["ride"], "--until-idle", on=on)
+    assert done.code == 0, done.err
+    assert await of_rides(reader, world) == {"b0": "wanted", "b1": "wanted", "b2": "wanted"}
+    both = pointsman("run", *flows.values(), "--until-idle", on=on)
+    assert both.code == 0, both.err
+    assert await of_rides(reader, world) == {"b0": "paid", "b1": "wanted", "b2": "wanted"}
+    await check_the_log(reader, world, name)
+
+
 async def test_doctor_looks_at_what_an_engine_of_it_needs_and_at_no_topic_of_others(
     database: Database, kafka: Kafka, topic: TopicFactory, tmp_path: Path
 ) -> None:

@@ -29,7 +29,7 @@ from engine.limits import EngineLimits
 from engine.observing import Observer, Silent
 from engine.outlet import Outlet, ask_kafka
 from engine.parts import Parts
-from engine.routing import TopicRoute, make_routes
+from engine.routing import Routes, make_routes
 from engine.starting import FirstPosition
 from engine.steps.executors import ByClass, Executors, check_executors
 from engine.store.connecting import connect
@@ -174,10 +174,10 @@ def _opener(settings: EngineSettings, cluster: str) -> Callable[[], Awaitable[St
 
 def _preparer(
     settings: EngineSettings, machines: Sequence[Machine], record_bytes_max: dict[str, int]
-) -> Callable[[Store], Awaitable[dict[str, TopicRoute]]]:
+) -> Callable[[Store], Awaitable[Routes]]:
     prepared = False
 
-    async def prepare_store(store: Store) -> dict[str, TopicRoute]:
+    async def prepare_store(store: Store) -> Routes:
         nonlocal prepared
         assert isinstance(store, PostgresStore)
         async with store.connection() as connection:

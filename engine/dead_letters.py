@@ -30,6 +30,11 @@ class DeadLetterTopic:
     record_bytes_max: int = 1_000_000
 
 
+def topic_of_the_rest(namespace: str) -> str:
+    """Where the dead letters of pipelines go that read no topic."""
+    return f"pointsman.{namespace}.dead-letters"
+
+
 @dataclass(frozen=True, slots=True)
 class Subject:
     """Whose event a dead letter is; what could not be read is None."""

@@ -10,7 +10,7 @@ from connectors.source import Membership, Reader
 from engine.limits import EngineLimits
 from engine.observing import Observer
 from engine.outlet import Outlet
-from engine.routing import TopicRoute
+from engine.routing import Routes
 from engine.starting import FirstPosition
 from engine.steps.executors import Executors
 from engine.store.contract import Store
@@ -23,8 +23,8 @@ class Parts:
     membership: Membership
     reader: Reader
     open_store: Callable[[], Awaitable[Store]]
-    prepare_store: Callable[[Store], Awaitable[dict[str, TopicRoute]]]
-    """Registers the definitions; returns the routes by topic."""
+    prepare_store: Callable[[Store], Awaitable[Routes]]
+    """Registers the definitions; returns the routes to them."""
     topics: frozenset[str]
     cluster: str
     first: FirstPosition

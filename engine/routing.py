@@ -1,4 +1,4 @@
-"""Which pipelines an event goes to: the loaded definitions, by topic and by event type."""
+"""Which pipelines an event goes to: the loaded definitions, by topic and by event type; some read no topic."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from engine.dead_letters import DeadLetterTopic
+from engine.dead_letters import DeadLetterTopic, topic_of_the_rest
 from statemachines.bounds import Limit
 from statemachines.events import Event
 from statemachines.keys import How
@@ -14,7 +14,7 @@ from statemachines.machine import Machine
 from statemachines.patterns import Found, is_pattern
 from statemachines.policies import Once
 from statemachines.run import Run
-from statemachines.topic import Topic
+from statemachines.topic import NO_TOPIC, Topic
 
 DEFERRED_BYTES = 3_000
 """What a deferred event takes in memory, roughly, beside its record."""
@@ -93,27 +93,41 @@ class Loaded(NamedTuple):
     definition: int
 
 
-def make_routes(loaded: Iterable[Loaded], record_bytes_max: Mapping[str, int]) -> dict[str, TopicRoute]:
-    """Routes by topic; ``record_bytes_max`` says how large a record may be on dead-letter topics.
+class Routes(dict[str, TopicRoute]):
+    """Those to all pipelines, by topic."""
+
+    def __init__(self, topics: Mapping[str, TopicRoute], pipelines: Sequence[Route]) -> None:
+        super().__init__(topics)
+        self.pipelines = pipelines
+        """Also those that read no topic."""
+
+
+def make_routes(loaded: Iterable[Loaded], record_bytes_max: Mapping[str, int]) -> Routes:
+    """Routes; ``record_bytes_max`` says how large a record may be on dead-letter topics.
 
     Of the versions of a pipeline the newest that names a topic decides how it is read, for the runs of all of them.
     """
     by_pipeline: dict[int, list[Loaded]] = {}
     for one in loaded:
         by_pipeline.setdefault(one.pipeline, []).append(one)
+    pipelines: list[Route] = []
     found: dict[str, tuple[Topic, list[Route]]] = {}
     for several in by_pipeline.values():
         versions = sorted(several, key=lambda one: one.machine.version)
         route = _route(versions)
+        pipelines.append(route)
         topics = {topic.name: topic for one in versions for topic in one.machine.pipeline.read_topics}
         for name, topic in topics.items():
             found.setdefault(name, (topic, []))[1].append(route)
-    made = {name: _topic_route(topic, routes, record_bytes_max) for name, (topic, routes) in found.items()}
-    for topic_route in made.values():
-        for route in topic_route.routes:
-            if route.inner is None:
-                route.inner = TopicRoute(Topic(""), [route], topic_route.dead_letters)
-    return made
+    made = {
+        name: TopicRoute(topic, routes, _dead_letters(topic.dead_letter_topic, record_bytes_max))
+        for name, (topic, routes) in found.items()
+    }
+    for route in pipelines:
+        of_topics = (one.dead_letters for one in made.values() if route in one.routes)
+        of_the_rest = _dead_letters(topic_of_the_rest(route.newest.namespace), record_bytes_max)
+        route.inner = TopicRoute(NO_TOPIC, [route], next(of_topics, of_the_rest))
+    return Routes(made, pipelines)
 
 
 def bytes_of(run: Run) -> int:
@@ -191,8 +205,6 @@ def _keys_of(machines: Sequence[Machine]) -> Mapping[str, How]:
     return {name: how for name in named if (how := find(name)) is not None}
 
 
-def _topic_route(topic: Topic, routes: list[Route], record_bytes_max: Mapping[str, int]) -> TopicRoute:
-    name = topic.dead_letter_topic
+def _dead_letters(name: str, record_bytes_max: Mapping[str, int]) -> DeadLetterTopic:
     limit = record_bytes_max.get(name)
-    dead_letters = DeadLetterTopic(name) if limit is None else DeadLetterTopic(name, limit)
-    return TopicRoute(topic, routes, dead_letters)
+    return DeadLetterTopic(name) if limit is None else DeadLetterTopic(name, limit)

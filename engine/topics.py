@@ -10,6 +10,7 @@ from connectors.kafka.admin import KafkaAdmin
 from connectors.kafka.allowing import may_not_see
 from connectors.kafka.settings import KafkaSettings
 from connectors.source import NotAllowedError, SourceError, SourceUnreachableError
+from engine.dead_letters import topic_of_the_rest
 from engine.errors import RefusedError, UsageError
 from engine.homes import HOMES
 from statemachines.machine import Machine
@@ -32,7 +33,12 @@ def source_topics(machines: Iterable[Machine]) -> list[str]:
 
 def dead_letter_topics(machines: Iterable[Machine]) -> list[str]:
     """Where their dead letters go, sorted."""
-    return sorted({topic.dead_letter_topic for machine in machines for topic in machine.pipeline.read_topics})
+    read: dict[tuple[str, str], set[str]] = {}
+    for machine in machines:
+        topics = {topic.dead_letter_topic for topic in machine.pipeline.read_topics}
+        read.setdefault((machine.namespace, machine.name), set()).update(topics)
+    # A pipeline of which any version reads topics has those.
+    return sorted(set().union(*(topics or {topic_of_the_rest(where)} for (where, _), topics in read.items())))
 
 
 async def prepare_topics(

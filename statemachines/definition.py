@@ -266,7 +266,8 @@ class Pipeline(Generic[C]):
         name: what its runs are found by, with the namespace and their key.
         context: the class of a run's durable data.
         version: a number that changes whenever the definition does.
-        topics: what it reads; a name stands for a ``Topic`` with the default settings.
+        topics: what it reads; a name stands for a ``Topic`` with the default settings. With none, all its events come
+            from other runs, operators and clients.
         no_run: what becomes of an event whose key has no run and that starts none: ``"dead_letter"``, ``"ignore"``,
             ``"defer"`` until it has one, or ``"start"``: a run begins with a context of its defaults, and is offered
             the event.
@@ -277,7 +278,8 @@ class Pipeline(Generic[C]):
         on_error: where a function fails and no transition takes the failure: refuse the event and keep nothing of
             the move, or undo what that function did and go on.
         timers: whether a timer that is due waits for the events that came before it was (``"after_backlog"``): for all
-            that this pipeline reads to be applied so far; or fires ``"on_time"``, whatever waits in Kafka.
+            that this pipeline reads to be applied so far, which is nothing where it reads no topic; or fires
+            ``"on_time"``, whatever waits in Kafka.
         undo: how what the run owes is undone: one after the other, from the last on; all at once (``"parallel"``);
             or in the order of these compensations, by their names, what is not named behind them.
         description: a sentence for people.

@@ -29,7 +29,7 @@ from engine.limits import EngineLimits
 from engine.observing import Silent
 from engine.outlet import Outlet
 from engine.reading import Asked, ask_drop, ask_redrive
-from engine.routing import TopicRoute, make_routes
+from engine.routing import Routes, make_routes
 from engine.session.claims import Claim, Slice
 from engine.session.committer import Committer, Pending
 from engine.session.timers import Due
@@ -130,7 +130,7 @@ class Feeding:
     database: Database
     namespace: str
     store: PostgresStore
-    topics: dict[str, TopicRoute]
+    topics: Routes
     committer: Committer
     inbox: Commands
     machines: Sequence[Machine]
@@ -200,7 +200,7 @@ class Feeding:
     async def due(self, at: datetime) -> int:
         """Let time come so far, and have all that has fallen due by then happen; returns in how many commits."""
         self.clock.now = max(self.clock.now, at)
-        routes = {route.pipeline: route for topic in self.topics.values() for route in topic.routes}
+        routes = {route.pipeline: route for route in self.topics.pipelines}
         commits = 0
         definitions = [number for route in routes.values() for number in route.machines]
         until = {one: self.clock.now for one in routes if one not in self.committer.paused}
@@ -224,7 +224,7 @@ class Feeding:
 
         A time that a next attempt waits for comes at once.
         """
-        routes = {id(route): route for topic in self.topics.values() for route in topic.routes}.values()
+        routes = self.topics.pipelines
         asked = (
             [route.pipeline for route in routes if route.pipeline not in self.committer.paused],
             [number for route in routes for number in route.machines],
@@ -241,8 +241,7 @@ class Feeding:
 
     async def begin_steps(self) -> None:
         """Begin attempts from now on, as an engine does beside all else."""
-        routes = list({id(route): route for topic in self.topics.values() for route in topic.routes}.values())
-        await self.steps.open(self.store, routes)
+        await self.steps.open(self.store, self.topics.pipelines)
         self.steps.serve_homes(range(HOMES))
 
     async def take_results(self) -> bool:
@@ -313,12 +312,11 @@ async def feed(
         steady = OwnSteady(own_clock)
         committer = Committer(store, topics, cluster, clock or own_clock, steady, Silent(), [0, 0, 0, 0])
         committer.strikes = dict(strikes or {})
-        routes = list({id(route): route for topic in topics.values() for route in topic.routes}.values())
         own_limits = limits or EngineLimits(step_poll_seconds=0.01)
         # By its name it is known that the one before is not there any more.
         steps = Steps(own_limits, steady, "feeding", Executors(executors))
         unhurried = _without_haste(limits or EngineLimits())
-        inbox = Commands(store, topics, routes, committer, unhurried, Outlet(), steps.hear)
+        inbox = Commands(store, topics, topics.pipelines, committer, unhurried, Outlet(), steps.hear)
         inbox.homes = list(range(HOMES))
         await committer.learn_pauses()
         steps.paused = committer.paused

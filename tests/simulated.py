@@ -41,7 +41,7 @@ from engine.engine import Engine
 from engine.limits import SILENT_SECONDS, EngineLimits
 from engine.observing import Silent
 from engine.parts import Parts
-from engine.routing import Loaded, TopicRoute, make_routes
+from engine.routing import Loaded, Routes, make_routes
 from engine.session.session import Session
 from engine.steps.executors import ByClass, Executors
 from engine.store.contract import Store, StoreUnavailableError
@@ -408,7 +408,7 @@ class Simulated:
         life.engine = Engine(parts)
         await life.engine.run(until)
 
-    async def _prepare(self, store: Store) -> dict[str, TopicRoute]:
+    async def _prepare(self, store: Store) -> Routes:
         machine = self.machine
         pipeline = await store.register_pipeline(machine.name)
         number = await store.register_definition(

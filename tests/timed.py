@@ -218,9 +218,10 @@ class World:
         finally:
             await connection.close()
 
-    async def states(self) -> dict[str, str]:
-        """The states of all runs, by key."""
-        found: dict[str, str] = dict(await self.ask("select key, configuration from pointsman.runs"))
+    async def states(self, pipeline: str = "") -> dict[str, str]:
+        """The states of all runs, or of those of a pipeline, by key."""
+        sql = "select r.key, r.configuration from pointsman.runs r join pointsman.pipelines p on p.id = r.pipeline "
+        found: dict[str, str] = dict(await self.ask(f"{sql} where $1 in ('', p.name)", pipeline))
         return found
 
     async def seen(self) -> dict[str, list[str]]:
@@ -231,13 +232,13 @@ class World:
         rows = await self.ask(sql + "on p.id = r.pipeline where p.name = 'order' and r.context <> ''")
         return {key: json.loads(context)["seen"] for key, context in rows}
 
-    async def come_to(self, expected: dict[str, str], seconds: float = 180) -> float:
+    async def come_to(self, expected: dict[str, str], seconds: float = 180, pipeline: str = "") -> float:
         """Wait until runs are in these states; returns the seconds that it took."""
 
         async def are() -> bool:
-            return (await self.states()).items() >= expected.items()
+            return (await self.states(pipeline)).items() >= expected.items()
 
-        return await until(are, seconds, f"{expected}, but {await self.states()}", 0.05)
+        return await until(are, seconds, f"{expected}, but {await self.states(pipeline)}", 0.05)
 
 
 async def kill(process: asyncio.subprocess.Process) -> None:

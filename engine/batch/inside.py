@@ -152,6 +152,9 @@ def sent_arrival(route: Route, body: bytes, at: datetime) -> Arrival:
 
 
 def inner_topic(route: Route) -> TopicRoute:
-    """What stands for the topic of events without one: their dead letters go where those of the first topic go."""
+    """What stands for the topic of events without one.
+
+    Their dead letters go where those of the pipeline's first topic go; where it reads none, to the namespace's own.
+    """
     assert route.inner is not None, "routes are made with it"
     return route.inner

@@ -10,7 +10,7 @@ from connectors.decode import Decoded, decode
 from connectors.source import RawRecord
 from engine.batch.arrival import Arrival
 from engine.batch.identity import id_digest_of
-from engine.batch.inside import inner_arrival
+from engine.batch.inside import inner_arrival, inner_topic
 from engine.envelope import decode_envelope
 from engine.log import digest_bytes
 from engine.routing import Route, TopicRoute
@@ -32,7 +32,7 @@ async def arrival_of(
     # The position need not be one that this engine reads, nor of the cluster that it reads.
     cluster, topic_name, partition = await store.origin_of(event.position)
     record = RawRecord(topic_name, partition, event.offset or 0, time_, record_key, event.payload, headers)
-    topic = topics.get(topic_name) or next(iter(topics.values()))
+    topic = topics.get(topic_name) or inner_topic(route)
     decoded = _decode_as(event, record, cluster, route)
     by_id = id_digest_of(route, decoded.envelope)
     return Arrival(route, key, record, event.position, topic, decoded, digest, None, by_id)

@@ -77,7 +77,9 @@ def run(
     until_idle: Annotated[
         bool,
         typer.Option(
-            "--until-idle", help="End once all that is in the topics now is read, committed and published."
+            "--until-idle",
+            help="End once all that is in the topics now is read, committed and published, what runs have sent to one "
+            "another is taken, and their steps are done.",
         ),
     ] = False,
     port: Annotated[
@@ -167,7 +169,7 @@ def in_loop(
             signals.stop = running.stop
             log.info(
                 "reading %s as group %s; Ctrl-C or SIGTERM ends it in order",
-                ", ".join(source_topics(machines)),
+                ", ".join(source_topics(machines)) or "no topic",
                 settings.group_name,
             )
 

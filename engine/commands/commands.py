@@ -44,6 +44,7 @@ from engine.commands.unheard import UnheardOf
 from engine.commands.unsticking import skip_failed
 from engine.commands.words import run_command
 from engine.envelope import decode_headers
+from engine.homes import HOMES
 from engine.limits import EngineLimits
 from engine.log import PIPELINE_PAUSED
 from engine.outlet import Outlet
@@ -152,6 +153,10 @@ class Commands:
         if is_cut:
             self.wanted.set()
         return self._unheard_of.but_waiting(found, is_cut=is_cut, now=now)
+
+    async def are_there(self) -> bool:
+        """Whether there are any, for whichever engine of the group."""
+        return bool(await self._store.read_inbox(list(self._routes), 1, range(HOMES)))
 
     async def work(self) -> None:
         """Take up what the last look has found, for a while; nothing else must be in flight."""

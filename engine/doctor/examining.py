@@ -41,7 +41,7 @@ async def examine(settings: Settings, machines: Sequence[Machine]) -> list[Check
         checks += (await examine_postgres(postgres)).checks
     if kafka is not None:
         cluster, positions = await _positions(settings, postgres, kafka)
-        sources = source_topics(machines) or sorted({one.topic for one in positions})
+        sources = source_topics(machines) if machines else sorted({one.topic for one in positions})
         group = settings.value("group") or f"pointsman.{settings.namespace}"
         wanted = Wanted(settings.namespace, sources, dead_letter_topics(machines), positions, cluster, group)
         checks += (await examine_kafka(kafka, wanted)).checks

@@ -114,13 +114,17 @@ class Backlog:
         now = self._clock()
         return {
             route: min(
-                self._reached(route, one, applied.get(one), at, now) for one in self._partitions_of(route)
+                (self._reached(route, one, applied.get(one), at, now) for one in self._partitions_of(route)),
+                default=now,
             )
             for route, at in due.items()
         }
 
     def _partitions_of(self, route: Route) -> set[Partition]:
-        """Those of a topic of which nobody knows yet how many it has: its first one stands for them."""
+        """Those of a topic of which nobody knows yet how many it has: its first one stands for them.
+
+        None where the pipeline reads no topic: then there is nothing to wait for.
+        """
         topics = (name for name, topic in self._topics.items() if route in topic.routes)
         return {one for name in topics for one in self._partitions.get(name) or {Partition(name, 0)}}
 

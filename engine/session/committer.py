@@ -20,7 +20,7 @@ from engine.batch.loading import keep, load_for, load_into_cache
 from engine.commands.telling import tell_dead_letters, tell_pause
 from engine.observing import Observer
 from engine.raised import Seldom
-from engine.routing import Route, TopicRoute
+from engine.routing import Route, Routes
 from engine.session.claims import Slice, bytes_in, moves_of
 from engine.session.recovering import Recovery
 from engine.session.run_ids import RunIds
@@ -93,7 +93,7 @@ class Committer:
     def __init__(
         self,
         store: Store,
-        topics: dict[str, TopicRoute],
+        topics: Routes,
         cluster: str,
         clock: Callable[[], datetime],
         steady: Callable[[], datetime],
@@ -116,7 +116,7 @@ class Committer:
         self.strikes: dict[tuple[int, int], tuple[int, str]] = {}
         self.paused: dict[int, Pause] = {}
         """By pipeline, as far as it was heard; batches look at it."""
-        self._names = {route.pipeline: route.name for topic in topics.values() for route in topic.routes}
+        self._names = {route.pipeline: route.name for route in topics.pipelines}
         self.last_ticket = 0
         self._traced = Seldom()
         self._recovery = Recovery(self, store, topics, observer)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
 from connectors.source import Chunk, Partition, SourceError
@@ -16,7 +16,7 @@ from engine.batch.batch import Batch
 from engine.commands.commands import Commands
 from engine.homes import HOMES, homes_in
 from engine.parts import Parts, kafka_troubles
-from engine.routing import Route, TopicRoute
+from engine.routing import Route, Routes
 from engine.session.backlog import Backlog
 from engine.session.caches import evict
 from engine.session.claims import Claim, Slice, by_bytes
@@ -61,8 +61,8 @@ class Session:
         self.homes: list[int] = []
         """Those whose runs' timers, and events from other runs, are served here."""
         self._committer: Committer
-        self._topics: dict[str, TopicRoute] = {}
-        self._routes: list[Route] = []
+        self._topics: Routes
+        self._routes: Sequence[Route] = ()
         self._commands: Commands
         self._timers: Timers
         self._steps: Steps = engine.steps
@@ -80,7 +80,9 @@ class Session:
         return self._committer.last_ticket
 
     async def works(self) -> bool:
-        """Whether a run waits for a step, or what became of one is not durable yet."""
+        """Whether the inbox has something, a run waits for a step, or what became of one is not durable yet."""
+        if await self._commands.are_there():
+            return True
         working = [one for one in self._routes if one.works and one.pipeline not in self._committer.paused]
         definitions = [number for route in working for number in route.machines]
         return bool(working) and (
@@ -94,7 +96,7 @@ class Session:
         """Work; True once there is nothing left to do, False never: the store broke away, or ``stop`` was called."""
         parts, engine = self._parts, self._engine
         self._topics = await parts.prepare_store(self.store)
-        self._routes = list({id(r): r for t in self._topics.values() for r in t.routes}.values())
+        self._routes = self._topics.pipelines
         self._committer = Committer(
             self.store,
             self._topics,

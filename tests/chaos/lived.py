@@ -16,7 +16,7 @@ from engine.engine import Engine
 from engine.limits import EngineLimits
 from engine.observing import Observer, Silent
 from engine.parts import Parts
-from engine.routing import TopicRoute, make_routes
+from engine.routing import Routes, make_routes
 from engine.session.session import Session
 from engine.store.contract import Store
 from engine.store.postgres import PostgresStore
@@ -83,7 +83,7 @@ async def lived(
             database.engine_dsn, namespace="default", group=GROUP, cluster=source.cluster
         )
 
-    async def prepare_store(store: Store) -> dict[str, TopicRoute]:
+    async def prepare_store(store: Store) -> Routes:
         assert isinstance(store, PostgresStore)
         return make_routes(await register(store, machines, strict=True), {})
 

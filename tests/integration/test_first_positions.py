@@ -20,7 +20,7 @@ from engine.engine import Engine
 from engine.observing import Silent
 from engine.parts import Parts
 from engine.reading import list_runs
-from engine.routing import TopicRoute, make_routes
+from engine.routing import Routes, make_routes
 from engine.starting import FirstPosition
 from engine.store.connecting import connect
 from engine.store.contract import Store
@@ -68,7 +68,7 @@ async def serving(
     async def open_store() -> Store:
         return await PostgresStore.open(database.engine_dsn, namespace="default", group="g", cluster="c")
 
-    async def prepare_store(store: Store) -> dict[str, TopicRoute]:
+    async def prepare_store(store: Store) -> Routes:
         assert isinstance(store, PostgresStore)
         return make_routes(await register(store, [machine], strict=True), {})
 

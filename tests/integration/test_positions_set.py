@@ -12,7 +12,7 @@ from engine.engine import Engine
 from engine.observing import Silent
 from engine.parts import Parts
 from engine.reading import list_positions, list_runs, set_position
-from engine.routing import TopicRoute, make_routes
+from engine.routing import Routes, make_routes
 from engine.store.connecting import Connection, connect
 from engine.store.contract import Store
 from engine.store.postgres import PostgresStore
@@ -34,7 +34,7 @@ async def running(database: Database, source: FakeSource) -> AsyncIterator[Engin
             database.engine_dsn, namespace="default", group="pointsman.default", cluster=source.cluster
         )
 
-    async def prepare_store(store: Store) -> dict[str, TopicRoute]:
+    async def prepare_store(store: Store) -> Routes:
         assert isinstance(store, PostgresStore)
         return make_routes(await register(store, [machine], strict=True), {})
 

@@ -21,6 +21,7 @@ from tests.fakes.source import FakeReader, FakeSource
 from tests.fakes.store import FakeStore
 from tests.fakes.tables import Place, Tables
 from tests.journey import TOPIC, journey_pipeline
+from tests.riding import rides
 
 DUE = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 FIRST, SECOND = Partition(TOPIC, 0), Partition(TOPIC, 1)
@@ -115,6 +116,13 @@ async def test_ends_tell_of_the_time_at_which_they_are_asked_for_and_of_none_aft
     scene.reader.while_it_answers = lambda: scene.later(10)
     passed = await scene.backlog.passed({scene.route: DUE + timedelta(seconds=5)})
     assert passed[scene.route] == DUE, "what has come since, and was not seen, is before that"
+
+
+async def test_a_timer_of_a_pipeline_that_reads_no_topic_waits_for_nothing(scene: Scene) -> None:
+    scene.reader.is_away = True
+    [scene.route] = make_routes([Loaded(compile_pipeline(rides()), 2, 2)], {}).pipelines
+    assert await scene.may_fire()
+    assert scene.reader.asked == 0
 
 
 async def test_a_record_that_waits_comes_first_whoever_has_its_partition(scene: Scene) -> None:

@@ -17,7 +17,7 @@ from engine.engine import Engine
 from engine.limits import EngineLimits
 from engine.observing import Silent
 from engine.parts import Parts
-from engine.routing import Loaded, TopicRoute, make_routes
+from engine.routing import Loaded, Routes, make_routes
 from engine.session import session
 from engine.session.claims import Claim, Slice
 from engine.session.committer import RECORD_BYTES_AT_FIRST, Committer, Weighed
@@ -58,7 +58,7 @@ class GatedStore(FakeStore):
         return await super().commit(commit)
 
 
-async def routes_on(store: Store) -> dict[str, TopicRoute]:
+async def routes_on(store: Store) -> Routes:
     machine = compile_pipeline(parcel)
     pipeline = await store.register_pipeline(machine.name)
     definition = await store.register_definition(pipeline, 1, b"h", b"c", b"{}")

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
+from engine.dead_letters import DeadLetterTopic
 from engine.routing import Loaded, TopicRoute, make_routes
 from statemachines import Context, Event, Pipeline
 from statemachines.machine import compile_pipeline
+from tests.riding import bookings_on, rides
 
 
 class Begun(Event, type="begun"):
@@ -80,3 +82,26 @@ def test_what_is_kept_of_types_that_come_is_bounded(monkeypatch: pytest.MonkeyPa
         assert f"other.{number}" not in topic.readers
     kept: Any = [topic.readers, topic.routes[0].events]
     assert all(len(one._found) <= 50 for one in kept)
+
+
+def test_pipelines_that_read_no_topic_are_among_all_and_their_dead_letters_have_a_topic() -> None:
+    flows: list[tuple[int, Pipeline[Any]]] = [
+        (1, bookings_on("bookings")),
+        (2, rides()),
+        (3, rides("others")),
+        (3, rides(version=2)),
+    ]
+    loaded = [
+        Loaded(compile_pipeline(flow, namespace="shop"), pipeline, number)
+        for number, (pipeline, flow) in enumerate(flows)
+    ]
+    routes = make_routes(loaded, {"pointsman.shop.dead-letters": 5_000})
+    assert {name: [one.pipeline for one in topic.routes] for name, topic in routes.items()} == {
+        "bookings": [1],
+        "others": [3],
+    }
+    assert {one.pipeline: one.inner and one.inner.dead_letters for one in routes.pipelines} == {
+        1: DeadLetterTopic("bookings.dead-letters"),
+        2: DeadLetterTopic("pointsman.shop.dead-letters", 5_000),
+        3: DeadLetterTopic("others.dead-letters"),
+    }

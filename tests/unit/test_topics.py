@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Self
+from typing import Any, Self
 
 import pytest
 
@@ -12,9 +12,11 @@ from connectors.source import SourceError, SourceUnreachableError
 from engine import topics as module
 from engine.errors import RefusedError, UsageError
 from engine.homes import HOMES, homes_topic
-from engine.topics import RECORD_BYTES_DEFAULT, prepare_topics
+from engine.topics import RECORD_BYTES_DEFAULT, dead_letter_topics, prepare_topics
+from statemachines.definition import Pipeline
 from statemachines.machine import compile_pipeline
 from statemachines.topic import Topic
+from tests.riding import rides
 from tests.shop import shop
 
 HOMES_TOPIC = homes_topic("shop")
@@ -88,6 +90,15 @@ async def test_topics_that_are_read_are_made_where_that_is_asked_for(monkeypatch
     kafka = Kafka(configs={})
     await prepare(monkeypatch, kafka, create_sources=True)
     assert kafka.made == ["orders", HOMES_TOPIC, LETTERS]
+
+
+def test_pipelines_of_which_no_version_reads_a_topic_have_a_topic_for_dead_letters_in_common() -> None:
+    def named(*flows: Pipeline[Any]) -> list[str]:
+        return dead_letter_topics([compile_pipeline(flow, namespace="shop") for flow in flows])
+
+    assert named(rides()) == ["pointsman.shop.dead-letters"]
+    assert named(rides(), shop()) == [LETTERS, "pointsman.shop.dead-letters"]
+    assert named(rides("rides"), rides(version=2)) == ["rides.dead-letters"]
 
 
 async def test_settings_that_may_not_be_seen_are_taken_for_the_usual_ones(

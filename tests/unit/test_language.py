@@ -12,6 +12,7 @@ import pytest
 from statemachines import Defer, limits
 from statemachines.definition import Pipeline
 from statemachines.diagram import to_mermaid
+from statemachines.events import Meta
 from statemachines.outcome import Reason
 from statemachines.policies import SITUATIONS
 from statemachines.testkit import given
@@ -122,6 +123,23 @@ def test_the_table_of_policies_has_each_choice_and_default(situation: str) -> No
         assert timedelta(days=1) == Defer().ttl
         assert "a day" in waits
         assert f"`{Defer().then}` (default)" in then
+
+
+def test_the_table_of_meta_has_all_that_is_known_of_an_event() -> None:
+    cells = re.findall(r"(?m)^\| (`.*?) \| ", SECTIONS["What is known of an event"])[1:]
+    named = [name for cell in cells for name in re.findall(r"`(\w+)", cell)]
+    public = {name for name in dir(Meta) if not name.startswith("_")}
+    assert set(named) == public - {"envelope", "active", "tagged", "count", "index"}
+
+
+def test_the_next_generation_alone_begins_where_the_start_function_refuses_the_first() -> None:
+    names, _ = run("Generations")
+    reopened = names["Reopened"](incident="i1")
+    given(names["reopening"]).when(reopened).then_refused(Reason.ACTION_FAILED, saying="nothing", holds=False)
+    case = given(names["reopening"], names["Reported"](incident="i1"), names["Mended"](incident="i1"))
+    case.when(reopened).then(state="open")
+    assert case.run is not None
+    assert case.run.generation == 1
 
 
 def test_the_table_of_limits_has_their_numbers() -> None:

@@ -123,9 +123,9 @@ class Case(StepCase, Generic[C]):
         self.run: Run | None = None
         self.outcome: Outcome | None = None
         self.published: list[Publication] = []
-        """What the events of the last ``when`` asked to be published."""
+        """What was asked to be published since the last ``when`` or ``later``, or since a step's end was told."""
         self.sent: list[Asked] = []
-        """What they asked for beside: events to this run and others, timers, and what was called off."""
+        """What was asked for beside: events to this run and others, timers, and what was called off."""
         self.followed: list[tuple[str, Outcome]] = []
         """What the run took by itself since: types of deferred events, events to itself and timers, with their ends.
 
@@ -241,7 +241,7 @@ class Case(StepCase, Generic[C]):
             state: the configuration: all active states, outermost first, separated by spaces.
             is_in: a state that is active, or several, whatever else is.
             context: some fields of the context with their values.
-            publishes: what was published since ``when``, in order; an event alone may go to any topic.
+            publishes: what was published since ``when`` or ``later``, in order; an event alone may go to any topic.
             ended: whether the run is completed, or was cancelled.
         """
         assert isinstance(self.outcome, Moved), f"the event was not taken: {_told(self.outcome)}"

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from statemachines import Defer, limits
+from statemachines import After, Defer, Event, limits
 from statemachines.definition import Pipeline
 from statemachines.diagram import to_mermaid
 from statemachines.events import Meta
@@ -130,6 +130,19 @@ def test_the_table_of_meta_has_all_that_is_known_of_an_event() -> None:
     named = [name for cell in cells for name in re.findall(r"`(\w+)", cell)]
     public = {name for name in dir(Meta) if not name.startswith("_")}
     assert set(named) == public - {"envelope", "active", "tagged", "count", "index"}
+
+
+def test_functions_of_timers_are_given_the_event_that_the_page_names() -> None:
+    names, _ = run("Time")
+    given_to: list[Event] = []
+    names["flow"].after(timedelta(minutes=1), do=lambda _incident, event: given_to.append(event))
+    case = given(names["flow"], names["Reported"](incident="i1")).later(timedelta(minutes=1))
+    assert (type(given_to[-1]).__base__, given_to[-1].meta.type) == (After, "after.1")
+    assert [one for one, _ in case.later(timedelta(minutes=14)).followed] == ["after.new.0"]
+    text = " ".join(SECTIONS["Time"].split())
+    assert "given an `After`" in text
+    assert "`after.new.0`" in text
+    assert "`after.0`" in text
 
 
 def test_the_next_generation_alone_begins_where_the_start_function_refuses_the_first() -> None:

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 PANEL = "Runs and events"
 _OF_STEPS = {"step": "run", "stop": "stop", "settle": "settle", "complete": "complete", "fail": "fail"}
 """What is said of effects that are about steps."""
+_IN_VAIN = {"left waiting": "waited in vain", "left deferred": "deferred in vain"}
+"""How kinds of rows are printed that read as if the event waited still: it was ignored, a duplicate or a dead letter."""
 
 
 def register(app: typer.Typer) -> None:
@@ -247,7 +249,7 @@ def show(
             "states": found.configuration,
             "definition": f"version {found.version}, {(found.definition or '')[:12]}",
             **_not_loaded(found),
-            "event": f"{found.row.event.type} {found.row.event.id} ({found.row.event.kind})",
+            "event": f"{found.row.event.type} {found.row.event.id} ({kind_words(found.row.event.kind)})",
             **({"record": place(found.record)} if found.record else {}),
             **({"asked": _asked_for(found.command)} if found.command else {}),
         }
@@ -355,9 +357,14 @@ def print_history(rows: list[HistoryRow]) -> None:
 def row_words(row: HistoryRow) -> str:
     """What a row says of its event; of how an attempt ended, that."""
     if row.heard is None:
-        return row.event.kind
+        return kind_words(row.event.kind)
     words = row.heard.words(ERROR_CHARACTERS)
-    return words if row.event.kind == "passed" else f"{row.event.kind}: {words}"
+    return words if row.event.kind == "passed" else f"{kind_words(row.event.kind)}: {words}"
+
+
+def kind_words(kind: str) -> str:
+    """What a row says of its event, in words; the others are words as they are."""
+    return _IN_VAIN.get(kind, kind)
 
 
 def effect_words(effect: Mapping[str, Any]) -> str:

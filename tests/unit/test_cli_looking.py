@@ -7,13 +7,14 @@ from datetime import UTC, datetime
 
 import pytest
 
-from engine.cli.looking import due_words, effect_words, place, print_explanation
+from engine.cli.looking import due_words, effect_words, kind_words, place, print_explanation
 from engine.cli.output import short_time
 from engine.log import Kind
 from engine.publications import asked_effects
 from engine.reading.asked import deferral_of, shown_effects
 from engine.reading.due import DueView, memory_of
 from engine.reading.explain import Answer, Change, Explanation
+from engine.reading.rows import kind_word
 from engine.reading.values import RecordView
 from statemachines.effects import Asked
 from statemachines.events import Address
@@ -53,6 +54,20 @@ def test_what_falls_due_is_told_by_whom_it_is_for() -> None:
     assert due_words(replace(sent, key="o2")).startswith("order.late is sent to the run o2 (")
     published = replace(sent, what="publish", topic="letters", key="o1")
     assert due_words(published).startswith("order.late is published to letters (")
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        (Kind.LEFT_WAITING, "waited in vain"),
+        (Kind.LEFT_DEFERRED, "deferred in vain"),
+        (Kind.WAITED, "waited"),
+    ],
+)
+def test_an_event_that_waits_no_longer_and_changed_nothing_is_not_printed_as_if_it_were_left_to_wait(
+    kind: Kind, words: str
+) -> None:
+    assert kind_words(kind_word(kind)) == words
 
 
 def test_effects_have_all_fields_and_keep_the_ids_of_their_own() -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, TypeVar, cast
 
@@ -102,6 +103,16 @@ def given(pipeline: Pipeline[C], *events: Event, key: str = "test", now: datetim
     return case
 
 
+@dataclass(frozen=True, slots=True)
+class EndedRun(Generic[C]):
+    """What a run has come to that another one of its key has followed."""
+
+    generation: int
+    state: str
+    context: C
+    output: Any
+
+
 class Case(StepCase, Generic[C]):
     """One run, and what became of the last event."""
 
@@ -112,13 +123,20 @@ class Case(StepCase, Generic[C]):
         self.run: Run | None = None
         self.outcome: Outcome | None = None
         self.published: list[Publication] = []
-        """What the events of the last ``when`` asked to be published."""
+        """What was asked to be published since the last ``when`` or ``later``, or since a step's end was told."""
         self.sent: list[Asked] = []
-        """What they asked for beside: events to this run and others, timers, and what was called off."""
+        """What was asked for beside: events to this run and others, timers, and what was called off."""
         self.followed: list[tuple[str, Outcome]] = []
-        """What the run took by itself since: types of deferred events, events to itself and timers, with their ends."""
+        """What the run took by itself since: types of deferred events, events to itself and timers, with their ends.
+
+        Also what waited for it and began the next run of its key.
+        """
+        self.ended_runs: list[EndedRun[C]] = []
+        """The runs of the key that ended and were followed by another one, the oldest first."""
         self._completing: list[Asked] = []
         """What actions have said of steps, and the run has not taken."""
+        self._onward: list[Occurrence] = []
+        """What waited for a run that has ended, and is for the next one of its key."""
         self._last: Event | None = None
         self._seen: set[bytes] = set()
         """Digests of what was taken, by whatever generation; the engine asks the log for older ones."""
@@ -223,7 +241,7 @@ class Case(StepCase, Generic[C]):
             state: the configuration: all active states, outermost first, separated by spaces.
             is_in: a state that is active, or several, whatever else is.
             context: some fields of the context with their values.
-            publishes: what was published since ``when``, in order; an event alone may go to any topic.
+            publishes: what was published since ``when`` or ``later``, in order; an event alone may go to any topic.
             ended: whether the run is completed, or was cancelled.
         """
         assert isinstance(self.outcome, Moved), f"the event was not taken: {_told(self.outcome)}"
@@ -313,7 +331,7 @@ class Case(StepCase, Generic[C]):
 
     def _settle(self, outcome: Outcome, occurrence: Occurrence) -> None:
         if isinstance(outcome, Deferred):
-            self.run = run_deferring(self.run, outcome, occurrence)
+            self._go_over_to(run_deferring(self.run, outcome, occurrence))
         elif self._apply(outcome, occurrence):
             self._go_on(follow)
 
@@ -331,7 +349,7 @@ class Case(StepCase, Generic[C]):
                 self.published += outcome.publications
                 self.sent += outcome.asked
                 self._completing += [one for one in outcome.asked if one.what in COMPLETES]
-                self.run = run_after(self.run, outcome, self.key, occurrence.digest, occurrence.now)
+                self._go_over_to(run_after(self.run, outcome, self.key, occurrence.digest, occurrence.now))
                 if occurrence.digest:
                     self._seen.add(occurrence.digest)
                     self._seen_ids.add(occurrence.envelope.id)
@@ -348,32 +366,42 @@ class Case(StepCase, Generic[C]):
 
     def _go_on(self, ask: Callable[[Machine, Run, datetime], Following | None]) -> None:
         """Let the run take what it takes by itself, beginning with what is asked for."""
-        onward: list[Occurrence] = []
         for _ in range(BY_ITSELF_MAX):
             if self.run is None:
                 return
             first, second = (ask(self.machine, self.run, self.now) for _ in range(2))
             if first is None or second is None:
+                onward, self._onward = self._onward, []
                 for occurrence in onward:
-                    self._settle(step(self.machine, self.run, occurrence), occurrence)
+                    outcome = step(self.machine, self.run, occurrence)
+                    self.followed.append((occurrence.envelope.type, outcome))
+                    self._settle(outcome, occurrence)
                 completing, self._completing = self._completing, []
                 self._complete(completing)
                 return
             self._compare_outcomes(first.occurrence.envelope.type, first.outcome, second.outcome)
-            if first.goes_onward(self.run) or onward:
-                onward.append(first.occurrence._replace(again=False))
             self._follow(first)
             ask = follow
         raise AssertionError(f"the run in {self.state!r} goes on by itself again and again")
 
+    def _go_over_to(self, run: Run) -> None:
+        """The run as it is now, which may be the next one of its key."""
+        ended = self.run
+        if ended is not None and run.generation > ended.generation:
+            context, output = self.machine.read_context(ended.context), read_memory(ended.memory).output
+            states = " ".join(ended.states)
+            self.ended_runs.append(EndedRun(ended.generation, states, cast("C", context), output))
+        self.run = run
+
     def _follow(self, found: Following) -> None:
-        """The run after what it took by itself."""
+        """The run after what it took by itself, or what is for the next one of its key."""
         assert self.run is not None
-        goes_onward = found.goes_onward(self.run)
+        goes_onward = bool(self._onward) or found.goes_onward(self.run)
         if isinstance(found.item, DeferredEvent):
             left = tuple(one for one in self.run.deferred if one is not found.item)
             self.run = self.run._replace(deferred=left)
         if goes_onward:
+            self._onward.append(found.occurrence._replace(again=False))
             return
         self.followed.append((found.occurrence.envelope.type, found.outcome))
         if isinstance(found.outcome, Refused) and isinstance(found.item, Delayed):

@@ -15,6 +15,7 @@ from statemachines.checks import (
     keys,
     paths,
     policies,
+    restarts,
     settings,
     states,
     steps,
@@ -27,6 +28,7 @@ from statemachines.mistakes import DefinitionError, Mistake
 _CHECKS = (
     settings.find,
     policies.find,
+    restarts.find,
     contexts.find,
     states.find,
     events.find,

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 PANEL = "Runs and events"
 _OF_STEPS = {"step": "run", "stop": "stop", "settle": "settle", "complete": "complete", "fail": "fail"}
 """What is said of effects that are about steps."""
+_IN_VAIN = {"left waiting": "waited in vain", "left deferred": "deferred in vain"}
+"""How kinds of rows are printed that read as if the event waited still: it was ignored, a duplicate or a dead letter."""
 
 
 def register(app: typer.Typer) -> None:
@@ -247,7 +249,7 @@ def show(
             "states": found.configuration,
             "definition": f"version {found.version}, {(found.definition or '')[:12]}",
             **_not_loaded(found),
-            "event": f"{found.row.event.type} {found.row.event.id} ({found.row.event.kind})",
+            "event": f"{found.row.event.type} {found.row.event.id} ({kind_words(found.row.event.kind)})",
             **({"record": place(found.record)} if found.record else {}),
             **({"asked": _asked_for(found.command)} if found.command else {}),
         }
@@ -355,9 +357,14 @@ def print_history(rows: list[HistoryRow]) -> None:
 def row_words(row: HistoryRow) -> str:
     """What a row says of its event; of how an attempt ended, that."""
     if row.heard is None:
-        return row.event.kind
+        return kind_words(row.event.kind)
     words = row.heard.words(ERROR_CHARACTERS)
-    return words if row.event.kind == "passed" else f"{row.event.kind}: {words}"
+    return words if row.event.kind == "passed" else f"{kind_words(row.event.kind)}: {words}"
+
+
+def kind_words(kind: str) -> str:
+    """What a row says of its event, in words; the others are words as they are."""
+    return _IN_VAIN.get(kind, kind)
 
 
 def effect_words(effect: Mapping[str, Any]) -> str:
@@ -386,8 +393,9 @@ def move_of(row: HistoryRow) -> str:
 
 def print_explanation(found: Explanation) -> None:
     """In sentences."""
+    several = len({answer.source for answer in found.answers} - {None}) > 1
     for answer in found.answers:
-        say(_subject(answer))
+        say(_subject(answer, answer.source or "a source that is not kept" if several else ""))
         for whence in (answer.origin, answer.sender):
             if whence is not None:
                 say(f"  {whence.sentence}")
@@ -397,8 +405,8 @@ def print_explanation(found: Explanation) -> None:
         say(sentence)
 
 
-def _subject(answer: Answer) -> str:
-    what = " ".join(filter(None, [answer.type, answer.event_id])) or "A record"
+def _subject(answer: Answer, source: str) -> str:
+    what = " ".join(filter(None, [answer.type, answer.event_id, source and f"of {source}"])) or "A record"
     at = "" if answer.offset is None else f", {answer.topic}/{answer.partition} offset {answer.offset}"
     return f"{what}{at}, for {answer.pipeline or 'all pipelines of the topic'}:"
 

@@ -1,8 +1,8 @@
-"""Histories without a default that may be asked before there is anything to remember."""
+"""Histories that never have anything to remember, and those without a default that may be asked before they have."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from statemachines.checks.tree import Some, Tree
 from statemachines.definition import Move
@@ -17,10 +17,17 @@ def find(tree: Tree) -> Iterator[Mistake]:
     """One mistake for each of them."""
     for history in tree.named.values():
         around = history.parent
-        if history.kind != "history" or history.beginning is not None or around is None:
+        if history.kind != "history" or around is None or not tree.states_in(around):
             continue
-        if around.beginning is not None and history.name in around.beginning.targets:
+        begins_there = around.beginning is not None and history.name in around.beginning.targets
+        if begins_there and history.beginning is None:
             continue  # which is a mistake of its own
+        leading = [one for moves in tree.moves.values() for one in moves if history.name in one.targets]
+        if leading and not _remembers(history, around, tree):
+            yield _forgetful(history, around, leading, tree)
+            continue
+        if history.beginning is not None:
+            continue
         place = _led_early(history, around, tree)
         if place is not None:
             message = (
@@ -29,6 +36,71 @@ def find(tree: Tree) -> Iterator[Mistake]:
             )
             cure = "Say with default= where it is to lead then"
             yield Mistake(message, cure, history.place, state=history.name, severity="warning")
+
+
+def _forgetful(history: Some, around: Some, leading: list[Move], tree: Tree) -> Mistake:
+    """What is wrong with a history whose state is left on no way to it; these lead to it."""
+    message = (
+        f"the history {history.name!r} never has anything to remember: no way to it leaves {around.name!r}"
+    )
+    sources = [tree.named[one.source] for one in leading if one.source is not None]
+    inside = next((one for one in sources if tree.is_within(one, around)), None)
+    if inside is None:
+        cure = (
+            f"Have the history in a state that is left on the way to it, or lead to {around.name!r} instead"
+        )
+    else:
+        message += f", as {inside.name!r}, from where it is asked, lies inside"
+        cure = (
+            f"Have a state in {around.name!r} around what is to be remembered, with the history in it and "
+            f"{inside.name!r} beside it"
+        )
+    return Mistake(message, cure, history.place, state=history.name, severity="warning")
+
+
+def _remembers(history: Some, around: Some, tree: Tree) -> bool:
+    """Whether the state around a history may be left and the history be asked later; guards are taken to hold."""
+    ahead = [
+        move
+        for source, moves in tree.moves.items()
+        for move in moves
+        if move.targets and tree.is_within(around, tree.domain(move))
+        if source is None or tree.may_meet(source, around)
+    ]
+    seen, taken = set[Some](), set[Move]()
+    while ahead:
+        move = ahead.pop()
+        if move in taken:
+            continue
+        taken.add(move)
+        entered = tree.entered(tree.domain(move), tree.targets(move))
+        if history in entered:
+            return True
+        # A region beside it leads there only by leaving its state, too: such a transition is among the first ones.
+        for leaf in _leaves(entered, tree):
+            if leaf not in seen:
+                seen.add(leaf)
+                ahead += _out_of(leaf, tree)
+    return False
+
+
+def _leaves(entered: Iterable[Some], tree: Tree) -> Iterator[Some]:
+    """The leaves among these, and those that a history among them may lead to."""
+    for one in entered:
+        if one.kind == "history":
+            yield from (
+                leaf for leaf in tree.depth if tree.is_leaf(leaf) and tree.is_within(leaf, one.parent)
+            )
+        elif tree.is_leaf(one):
+            yield one
+
+
+def _out_of(leaf: Some, tree: Tree) -> Iterator[Move]:
+    """The transitions with targets that a leaf takes, or a state around it."""
+    if leaf.parent is None and leaf.final:
+        return
+    for source in (*tree.chain(leaf), None):
+        yield from (move for move in tree.moves.get(source, ()) if move.targets)
 
 
 def _led_early(history: Some, around: Some, tree: Tree) -> Place | None:

@@ -427,6 +427,27 @@ async def test_a_source_tells_events_of_one_id_apart(database: Database, reader:
     assert answer.key == "o2"
 
 
+async def test_events_of_one_id_are_told_by_their_sources_and_in_the_order_of_time(
+    database: Database, reader: Connection
+) -> None:
+    """A dead letter that came first and a row that came later; a duplicate's source is kept nowhere."""
+    taken = event("order.placed", {"order_id": "o1", "amount": 5}, id="1", source="/b")
+    async with feed(database, shop()) as feeding:
+        await feeding.records(event("order.paid", {"order_id": "o9", "amount": 5}, id="1", source="/b/c"))
+        await feeding.records(taken)
+        await feeding.records(event("order.placed", {"order_id": "o2", "amount": 5}, id="1", source="/a"))
+        await feeding.records(taken)
+    answers = (await explain(reader, "default", event_id="1")).answers
+    assert [(one.source, one.current.disposition) for one in answers] == [
+        ("/a", "started"),
+        ("/b", "started"),
+        ("/b/c", "dead-lettered"),
+        (None, "duplicate"),
+    ]
+    twice = (await explain(reader, "default", event_id="1", source="/b")).answers
+    assert [one.source for one in twice] == ["/b", None]
+
+
 async def test_an_event_whose_definition_was_not_loaded_waits_and_is_released(
     database: Database, reader: Connection
 ) -> None:

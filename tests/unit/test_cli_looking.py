@@ -5,12 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from engine.cli.looking import due_words, effect_words, place
+import pytest
+
+from engine.cli.looking import due_words, effect_words, kind_words, place, print_explanation
 from engine.cli.output import short_time
 from engine.log import Kind
 from engine.publications import asked_effects
 from engine.reading.asked import deferral_of, shown_effects
 from engine.reading.due import DueView, memory_of
+from engine.reading.explain import Answer, Change, Explanation
+from engine.reading.rows import kind_word
 from engine.reading.values import RecordView
 from statemachines.effects import Asked
 from statemachines.events import Address
@@ -19,6 +23,25 @@ from statemachines.memory import DELAYED_IDS_FROM
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
 ADDRESS = Address("default", "shop", "o1", 0, 3)
 DUE = DueView("id-1", "timer", "after 5 minutes", AT, False, 3, "placed", None, None, None, None, None)
+
+
+def test_events_of_one_id_name_their_sources_where_there_are_several(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    change = Change("applied", AT, "The run took it.")
+    one = Answer("shop", "o1", 0, "c2", "order.paid", "/a", "orders", 0, 3, "g", None, None, change, ())
+    other, doubled = replace(one, source="file:c.jsonl"), replace(one, source=None)
+
+    def subjects(*answers: Answer) -> list[str]:
+        print_explanation(Explanation("default", "c2", None, None, None, None, True, (), answers))
+        return capsys.readouterr().out.splitlines()[::2]
+
+    assert subjects(one, doubled) == ["order.paid c2, orders/0 offset 3, for shop:"] * 2
+    assert subjects(one, other, doubled) == [
+        "order.paid c2 of /a, orders/0 offset 3, for shop:",
+        "order.paid c2 of file:c.jsonl, orders/0 offset 3, for shop:",
+        "order.paid c2 of a source that is not kept, orders/0 offset 3, for shop:",
+    ]
 
 
 def test_what_falls_due_is_told_by_whom_it_is_for() -> None:
@@ -31,6 +54,20 @@ def test_what_falls_due_is_told_by_whom_it_is_for() -> None:
     assert due_words(replace(sent, key="o2")).startswith("order.late is sent to the run o2 (")
     published = replace(sent, what="publish", topic="letters", key="o1")
     assert due_words(published).startswith("order.late is published to letters (")
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        (Kind.LEFT_WAITING, "waited in vain"),
+        (Kind.LEFT_DEFERRED, "deferred in vain"),
+        (Kind.WAITED, "waited"),
+    ],
+)
+def test_an_event_that_waits_no_longer_and_changed_nothing_is_not_printed_as_if_it_were_left_to_wait(
+    kind: Kind, words: str
+) -> None:
+    assert kind_words(kind_word(kind)) == words
 
 
 def test_effects_have_all_fields_and_keep_the_ids_of_their_own() -> None:

@@ -9,10 +9,13 @@ from typing import Any
 
 import pytest
 
-from statemachines import Defer, limits
+from statemachines import After, Defer, Event, limits
 from statemachines.definition import Pipeline
 from statemachines.diagram import to_mermaid
+from statemachines.events import Meta
+from statemachines.outcome import Reason
 from statemachines.policies import SITUATIONS
+from statemachines.testkit import given
 from statemachines.validation import find_mistakes
 from tests.fenced import blocks
 
@@ -35,7 +38,9 @@ def test_an_example_runs_and_its_picture_is_its_own(name: str) -> None:
     names, drawn = run(name)
     flow = names["flow"]
     assert isinstance(flow, Pipeline)
-    assert [str(one) for one in find_mistakes(flow) if one.severity == "error"] == []
+    pipelines = [one for one in names.values() if isinstance(one, Pipeline)]
+    found = [str(one) for pipeline in pipelines for one in find_mistakes(pipeline)]
+    assert [one for one in found if "its runs never end" not in one] == []
     assert drawn == [to_mermaid(flow)]
 
 
@@ -120,6 +125,36 @@ def test_the_table_of_policies_has_each_choice_and_default(situation: str) -> No
         assert f"`{Defer().then}` (default)" in then
 
 
+def test_the_table_of_meta_has_all_that_is_known_of_an_event() -> None:
+    cells = re.findall(r"(?m)^\| (`.*?) \| ", SECTIONS["What is known of an event"])[1:]
+    named = [name for cell in cells for name in re.findall(r"`(\w+)", cell)]
+    public = {name for name in dir(Meta) if not name.startswith("_")}
+    assert set(named) == public - {"envelope", "active", "tagged", "count", "index"}
+
+
+def test_functions_of_timers_are_given_the_event_that_the_page_names() -> None:
+    names, _ = run("Time")
+    given_to: list[Event] = []
+    names["flow"].after(timedelta(minutes=1), do=lambda _incident, event: given_to.append(event))
+    case = given(names["flow"], names["Reported"](incident="i1")).later(timedelta(minutes=1))
+    assert (type(given_to[-1]).__base__, given_to[-1].meta.type) == (After, "after.1")
+    assert [one for one, _ in case.later(timedelta(minutes=14)).followed] == ["after.new.0"]
+    text = " ".join(SECTIONS["Time"].split())
+    assert "given an `After`" in text
+    assert "`after.new.0`" in text
+    assert "`after.0`" in text
+
+
+def test_the_next_generation_alone_begins_where_the_start_function_refuses_the_first() -> None:
+    names, _ = run("Generations")
+    reopened = names["Reopened"](incident="i1")
+    given(names["reopening"]).when(reopened).then_refused(Reason.ACTION_FAILED, saying="nothing", holds=False)
+    case = given(names["reopening"], names["Reported"](incident="i1"), names["Mended"](incident="i1"))
+    case.when(reopened).then(state="open")
+    assert case.run is not None
+    assert case.run.generation == 1
+
+
 def test_the_table_of_limits_has_their_numbers() -> None:
     rows = [row for row in SECTIONS["Limits"].splitlines() if row.startswith("| `")]
     named = [(name, row) for row in rows for name in re.findall(r"`([A-Z_]+_MAX)`", row)]
@@ -135,3 +170,12 @@ def test_the_table_of_limits_has_their_numbers() -> None:
     } <= {name for name, _ in named}
     for name, row in named:
         assert f"{getattr(limits, name):,}" in row, name
+
+
+@pytest.mark.parametrize("name", ["History", "An incident"])
+def test_one_resume_too_many_ends_no_later_pause(name: str) -> None:
+    names, _ = run(name)
+    suspended, resumed = names["Suspended"](incident="i1"), names["Resumed"](incident="i1")
+    case = given(names["flow"], names["Reported"](incident="i1"), names["Taken"](incident="i1", by="ada"))
+    case.when(suspended, resumed, resumed).then_ignored(Reason.UNEXPECTED)
+    case.when(suspended).then(state="pause")

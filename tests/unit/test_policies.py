@@ -102,6 +102,28 @@ def test_a_run_s_key_starts_again() -> None:
     assert (case.run.generation, case.run.sequence) == (1, 4)
 
 
+def test_a_start_event_that_waited_for_the_next_run_is_told_beside_the_end_of_the_one_before() -> None:
+    flow = door_pipeline(closed="restart")
+    state_of(flow, "over").output = lambda door, _event: len(door.coats)
+    case = given(flow, Made(), Opened(), Painted(coat=4), Painted(coat=5))
+    assert case.when(Made()).then_deferred().ended_runs == []
+    case.when(Shut()).then(state="closed")
+    assert [(one, type(outcome)) for one, outcome in case.followed] == [("door.made", Moved)]
+    [ended] = case.ended_runs
+    assert (ended.generation, ended.state, ended.context.coats, ended.output) == (0, "over", [4, 5], 2)
+    case.when(Shut(), Made())
+    assert [one.generation for one in case.ended_runs] == [0, 1]
+
+
+def test_all_that_waited_for_the_next_run_is_told_once() -> None:
+    case = given(door_pipeline(closed="restart"), Made()).when(Made(), Painted(), Shut())
+    assert [(one, type(outcome)) for one, outcome in case.followed] == [
+        ("door.made", Moved),
+        ("door.painted", Deferred),
+    ]
+    assert case.deferred == ["door.painted"]
+
+
 @pytest.mark.parametrize(
     ("no_run", "reason"),
     [("dead_letter", Reason.NO_RUN), ("ignore", Reason.NO_RUN), ("defer", Reason.NO_RUN)],

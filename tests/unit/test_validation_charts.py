@@ -169,6 +169,7 @@ def test_a_history_leads_into_the_state_around_it(default: Any, message: str, cu
     flow = nested()
     past = state_of(flow, "box").history("past", default=default)
     state_of(flow, "open").on(Said, to=past)
+    state_of(flow, "box").on(Said, to="open")
     mistake = the_mistake(flow)
     assert (mistake.message, mistake.cure, mistake.state) == (message, cure, "past")
     assert mistake.place.line == line_of(test_a_history_leads_into_the_state_around_it, "history(")
@@ -190,6 +191,7 @@ def test_nothing_is_done_in_a_history_and_nothing_leads_out() -> None:
     flow = nested()
     past = state_of(flow, "box").history("past", default="first")
     state_of(flow, "open").on(Said, to=past)
+    state_of(flow, "box").on(Said, to="open")
     past.entry(note)
     past.exit(note)
     past.on(Asked, to="done")
@@ -216,6 +218,7 @@ def test_functions_of_a_chart_are_plain_functions_of_two() -> None:
     box.exit(awaited)
     state_of(flow, "finished").output = lambda: 1
     state_of(flow, "open").on(Said, to=box.history("past", default="first", do=lambda _one: None))
+    box.on(Said, to="open")
     messages = sorted(mistake.message for mistake in find_mistakes(flow))
     assert len(messages) == 4
     assert "the entry action is not a function but 3" in messages
@@ -259,6 +262,7 @@ def test_the_history_of_a_parallel_state_is_no_target_beside_one_in_a_region() -
     flow = parallel()
     all_of_it = state_of(flow, "both").history("all", default=["left-on", "right-on"])
     state_of(flow, "open").on(Said, to=[all_of_it, "left-off"])
+    state_of(flow, "both").on(Said, to="open")
     assert the_mistake(flow).message == "the targets 'all' and 'left-off' cannot both be active"
 
 

@@ -254,6 +254,48 @@ def test_a_pipeline_whose_key_starts_again_needs_a_start_event_that_may_start_it
     assert find_mistakes(another) == []
 
 
+def restarting(**settings: Any) -> Flow:
+    """A run of its key begins with ``begun``, and the next one does once that has ended."""
+    return right(closed="restart", **settings)
+
+
+def test_a_start_event_that_waits_for_its_run_to_end_begins_the_next_one_and_is_warned_of() -> None:
+    mistake = the_mistake(restarting(), "warning")
+    assert mistake.message == (
+        "'begun' waits where it comes while a run goes on, which takes it nowhere, and begins the next run as soon as "
+        "that one ends: closed='restart'"
+    )
+    assert mistake.cure == (
+        "Say flow.policy(Begun, unexpected='ignore'), or 'dead_letter'; 'defer' if that is what is meant"
+    )
+    assert (mistake.event, mistake.place.line) == ("begun", line_of(right, "flow.start("))
+    only_here = right()
+    only_here.policy(Begun, closed="restart")
+    assert "'begun' waits" in the_mistake(only_here, "warning").message
+
+
+@pytest.mark.parametrize("unexpected", ["ignore", "dead_letter", "defer", Defer(HOUR)])
+def test_a_start_event_of_which_a_policy_says_what_becomes_of_it_while_a_run_goes_on_is_fine(
+    unexpected: Any,
+) -> None:
+    flow = restarting()
+    flow.policy(Begun, unexpected=unexpected)
+    assert find_mistakes(flow) == []
+
+
+def test_a_start_event_that_a_run_takes_or_that_no_run_waits_with_is_fine() -> None:
+    taken = restarting()
+    taken.on(Begun)
+    assert find_mistakes(taken) == []
+    assert find_mistakes(restarting(unexpected="ignore")) == []
+    assert find_mistakes(restarting(unexpected=Defer(HOUR))) == []
+    other = restarting()
+    other.policy(Begun, closed="ignore")
+    other.start(Paid, build)
+    other.policy(Paid, unexpected="ignore")
+    assert find_mistakes(other) == []
+
+
 def test_a_pipeline_whose_key_starts_again_needs_what_starts_a_run() -> None:
     flow = paying(closed="restart")
     flow.starts.clear()

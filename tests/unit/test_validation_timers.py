@@ -10,9 +10,11 @@ import pytest
 from statemachines import After
 from statemachines.limits import DELAY_DAYS_MAX
 from statemachines.validation import find_mistakes
-from tests.unit.charted import parallel, with_histories
+from tests.unit.charted import nested, note, parallel, with_histories
 from tests.unit.mistaken import (
+    Flow,
     awaited,
+    line_of,
     right,
     state_of,
     the_mistake,
@@ -91,7 +93,7 @@ def test_timers_that_are_due_at_once_and_set_one_another_are_told_of() -> None:
 def test_a_timer_that_may_rest_is_fine(timer: dict[str, Any]) -> None:
     flow = right()
     state_of(flow, "open").after(timer.pop("delay"), to="open", **timer)
-    assert find_mistakes(flow) == []
+    assert not any("in a circle" in one.message for one in find_mistakes(flow))
 
 
 def test_a_state_that_may_be_left_before_its_timer_is_due_again_is_fine() -> None:
@@ -107,6 +109,26 @@ def test_a_final_state_has_no_timer() -> None:
     mistake = the_mistake(flow)
     assert mistake.message == "a transition leads out of the final state 'done', where runs have ended"
     assert mistake.event == "after.done.0"
+
+
+def test_a_timer_that_leads_to_its_own_state_without_leaving_it_comes_once_and_is_warned_of() -> None:
+    def escalating(**more: Any) -> Flow:
+        flow = nested()
+        state_of(flow, "first").after(HOUR, to="first", do=note, **more)
+        return flow
+
+    mistake = the_mistake(escalating(), "warning")
+    assert (
+        mistake.message
+        == "the timer of 'first' leads to 'first' itself without leaving it, so that it comes once"
+    )
+    assert mistake.cure == "reenter=True sets it again each time; leave to= out where once is meant"
+    assert (mistake.state, mistake.place.line) == ("first", line_of(escalating, ".after("))
+    assert find_mistakes(escalating(reenter=True)) == []
+    once, begun_anew = nested(), nested()
+    state_of(once, "first").after(HOUR, do=note)
+    state_of(begun_anew, "box").after(HOUR, to="box")
+    assert find_mistakes(once) == find_mistakes(begun_anew) == []
 
 
 def test_a_history_has_no_timer() -> None:

@@ -234,6 +234,102 @@ def test_a_history_without_a_default_may_be_asked_first_from_inside_and_by_a_sta
     assert "may be asked before 'box' was ever left" in the_mistake(begun, "warning").message
 
 
+def paused_inside(default: str | None = None) -> Flow:
+    """``paused`` lies inside the region that it leads back into, by its history."""
+    flow = parallel()
+    left = state_of(flow, "left")
+    paused, midway = left.state("paused"), left.state("midway")
+    state_of(flow, "left-on").on(Ended, to=midway)
+    midway.on(Asked, to="left-off")
+    left.on(Said, to=paused)
+    paused.on(Said, to=left.history("past", deep=True, default=default))
+    return flow
+
+
+@pytest.mark.parametrize("default", [None, "left-on"])
+def test_a_history_whose_state_is_left_on_no_way_to_it_is_told_of(default: str | None) -> None:
+    flow = paused_inside(default)
+    mistake = the_mistake(flow, "warning")
+    assert mistake.message == (
+        "the history 'past' never has anything to remember: no way to it leaves 'left', as 'paused', from where it is "
+        "asked, lies inside"
+    )
+    assert mistake.cure == (
+        "Have a state in 'left' around what is to be remembered, with the history in it and 'paused' beside it"
+    )
+    assert (mistake.state, mistake.place.line) == ("past", line_of(paused_inside, ".history("))
+    case = given(flow, Begun(name="a"), Asked(), Ended(name="a"))
+    assert "left midway" in case.state
+    assert "left left-on" in case.when(Said(), Said()).state, "it leads to nothing that was remembered"
+
+
+def test_a_history_is_told_of_that_is_only_asked_before_its_state_is_entered() -> None:
+    flow = nested()
+    state_of(flow, "open").on(Said, to=state_of(flow, "box").history("past", default="second"))
+    mistake = the_mistake(flow, "warning")
+    assert mistake.message == "the history 'past' never has anything to remember: no way to it leaves 'box'"
+    assert (
+        mistake.cure == "Have the history in a state that is left on the way to it, or lead to 'box' instead"
+    )
+
+
+def left_within_its_region() -> Flow:
+    """What is beside it in its region leads to it, and from it."""
+    flow = parallel()
+    wrapper = state_of(flow, "left").state("wrapper")
+    wrapper.state("within", initial=True)
+    state_of(flow, "left-on").on(Said, to=wrapper)
+    wrapper.on(Said, to="left-on")
+    state_of(flow, "left-on").on(Ended, to=wrapper.history("past", default="within"))
+    return flow
+
+
+def left_by_what_leads_to_it() -> Flow:
+    """The second time that it is asked it has what was left the first time."""
+    flow = parallel()
+    flow.on(Said, to=state_of(flow, "left").history("past", default="left-on"))
+    return flow
+
+
+def left_where_another_history_leads_back() -> Flow:
+    """Of what is active after that, only the other history leads to the state that asks."""
+    flow = nested()
+    box, group = state_of(flow, "box"), flow.state("group")
+    asking = group.state("asking", initial=True)
+    state_of(flow, "open").on(Said, to=group)
+    group.on(Ended, to=box)
+    box.on(Said, to=group.history("before"))
+    asking.on(Asked, to=box.history("past", default="second"))
+    return flow
+
+
+def left_beside_what_asks() -> Flow:
+    """The state that asks goes on in a region beside the one in which it is left."""
+    flow = nested()
+    both = flow.state("both")
+    left, right = both.region("left"), both.region("right")
+    wrapper = left.state("wrapper", initial=True)
+    wrapper.state("within", initial=True)
+    wrapper.on(Said, to=left.state("out"))
+    asking = right.state("asking", initial=True)
+    asking.on(Ended, to=[wrapper.history("past", default="within"), asking], reenter=True)
+    state_of(flow, "open").on(Said, to=both)
+    return flow
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        left_within_its_region,
+        left_by_what_leads_to_it,
+        left_where_another_history_leads_back,
+        left_beside_what_asks,
+    ],
+)
+def test_a_history_whose_state_may_be_left_before_has_something_to_remember(make: Callable[[], Flow]) -> None:
+    assert not any("never has anything" in one.message for one in find_mistakes(make()))
+
+
 def test_a_shallow_history_enters_what_it_remembers_by_default() -> None:
     flow = nested()
     box, away = state_of(flow, "box"), flow.state("away")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import NamedTuple
 
 from connectors.decode import Decoded, decode
@@ -97,9 +98,10 @@ async def explain(
             sender = await _sender(connection, namespace, group, _envelope(records, catalog), records)
             told = await teller.tell(records, origin)
             answers.append(_answer(group, records, told, catalog, origin, sender))
-        answers = [
-            one for one in answers if _is_asked(one, event_id, source, topic, partition, by_place=by_place)
-        ]
+        answers = sorted(
+            (one for one in answers if _is_asked(one, event_id, source, topic, partition, by_place=by_place)),
+            key=_source_and_time,
+        )
         notes: list[str] = []
         known = bool(answers)
         if not answers and offset is not None:
@@ -277,6 +279,12 @@ def _in(record: RawRecord) -> Envelope | None:
     """Of an event without a place, which is a CloudEvent whatever any topic's settings say."""
     decoded = decode(record, NO_TOPIC, "")
     return decoded.envelope if isinstance(decoded, Decoded) else None
+
+
+def _source_and_time(answer: Answer) -> tuple[bool, str, datetime]:
+    """Where an answer comes among those of one id: by its source, as far as that is kept, and its first time."""
+    first = min(one.at for one in (*answer.earlier, answer.current))
+    return answer.source is None, answer.source or "", first
 
 
 def _is_asked(

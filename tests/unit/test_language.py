@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from statemachines import Defer, limits
+from statemachines import Call, Defer, limits
 from statemachines.definition import Pipeline
 from statemachines.diagram import to_mermaid
 from statemachines.policies import SITUATIONS
@@ -135,3 +135,9 @@ def test_the_table_of_limits_has_their_numbers() -> None:
     } <= {name for name, _ in named}
     for name, row in named:
         assert f"{getattr(limits, name):,}" in row, name
+
+
+def test_all_that_a_step_is_given_of_its_attempt_has_its_row() -> None:
+    table = SECTIONS["Steps"].partition("| of `Call` |")[2].partition("\n\n")[0]
+    named = set(re.findall(r"`(\w+)[`(]", "".join(line.split(" | ")[0] for line in table.splitlines())))
+    assert named == {name for name in dir(Call) if not name.startswith("_")} - {"beat"}

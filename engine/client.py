@@ -15,7 +15,7 @@ in time (``NotTakenError``): it waits, and is done later. An event is then asked
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, Self
 
 from pydantic_core import to_json
@@ -58,6 +58,7 @@ from engine.reading import (
 from engine.reading.begun import has_begun
 from engine.reading.completing import TOKEN_SECONDS
 from engine.reading.operating import What, check_key, number_of
+from engine.reading.searching import Where, conditions
 from engine.reading.states import check_states
 from statemachines.definition import State
 from statemachines.events import Event
@@ -293,10 +294,13 @@ class Client:
         status: str | None = None,
         state: str | None = None,
         version: int | None = None,
-        where: Sequence[tuple[str, str]] = (),
+        where: Where = (),
         limit: int = 100,
     ) -> list[RunView]:
-        """Runs by filters, those that started last first; ``limit`` 0 gives all of them. Raises UsageError."""
+        """Runs by filters, those that started last first; ``limit`` 0 gives all of them. Raises UsageError.
+
+        ``where`` has the values of search attributes by their names, or pairs of both.
+        """
         async with self._connections.asking() as connection:
             return await list_runs(
                 connection,
@@ -306,7 +310,7 @@ class Client:
                 status=status,
                 state=state,
                 version=version,
-                where=where,
+                where=conditions(where),
                 limit=limit,
             )
 
@@ -317,7 +321,7 @@ class Client:
         status: str | None = None,
         state: str | None = None,
         version: int | None = None,
-        where: Sequence[tuple[str, str]] = (),
+        where: Where = (),
     ) -> int:
         """How many runs these filters choose, exactly. Raises UsageError."""
         async with self._connections.asking() as connection:
@@ -328,7 +332,7 @@ class Client:
                 status=status,
                 state=state,
                 version=version,
-                where=where,
+                where=conditions(where),
             )
 
     async def show(

@@ -28,7 +28,7 @@ class Call:
     last_error: str = ""
     """How the attempt before this one failed, as in ``Class: message``; empty where there is none."""
     undone: Call | None = None
-    """Of a compensation: the call that it undoes."""
+    """Of a compensation: the call that it undoes, as ``of`` is; of a step: None."""
     progress: Any = field(default=None, hash=False)
     """What an attempt before this one said last of how far it had come (``heartbeat``); None: nothing."""
     beat: Beat | None = field(default=None, repr=False, compare=False)
@@ -39,10 +39,12 @@ class Call:
         """The call that a compensation undoes.
 
         Raises:
-            LookupError: it is the call of a step, which undoes nothing.
+            LookupError: it is the call of a step, which undoes nothing; ``undone`` is None there.
         """
         if self.undone is None:
-            raise LookupError(f"{self.step} is no compensation: its call is of none that it undoes")
+            raise LookupError(
+                f"{self.step} is no compensation, and its call is of none that it undoes: call.undone is None there"
+            )
         return self.undone
 
     def heartbeat(self, progress: Any = None) -> None:

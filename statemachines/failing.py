@@ -64,6 +64,11 @@ def describe(error: BaseException, name: str | None) -> str:
     return printable(f"{name} raised {type(error).__name__}: {text}", room=len(where)) + where
 
 
+def on_one_line(text: str) -> str:
+    """A text of several lines, such as what a command said on standard error, as one that is printable."""
+    return printable(" / ".join(filter(None, map(str.strip, text.splitlines()))))
+
+
 def printable(text: str, room: int = 0) -> str:
     """``text`` without what a text column or a log line cannot hold, and not longer than the limit."""
     if len(text) > ERROR_CHARACTERS_MAX - room:

@@ -24,7 +24,7 @@ from statemachines.events import (
     Address,
     kept_text,
 )
-from statemachines.failing import check_exact, describe_invalid, printable
+from statemachines.failing import check_exact, describe_invalid, on_one_line, printable
 from statemachines.later import Later, mistake_in
 from statemachines.memory import DELAYED_IDS_FROM, Execution, microseconds_of
 from statemachines.step import TIMED_OUT, Step, error_name
@@ -283,9 +283,9 @@ def _unseen(*, lost: bool) -> dict[str, bool]:
 def _told(error: BaseException | str, *, timed_out: bool) -> dict[str, str]:
     """What is said of an error: the name of its class, and its message."""
     if isinstance(error, str):
-        return {"error": "TimeoutError" if timed_out else "Error", "message": printable(error)}
+        return {"error": "TimeoutError" if timed_out else "Error", "message": on_one_line(error)}
     try:
         text = str(error)
     except BaseException:  # noqa: BLE001 - an exception's own __str__ may raise too
         text = "(its message cannot be shown)"
-    return {"error": type(error).__name__, "message": printable(text)}
+    return {"error": type(error).__name__, "message": on_one_line(text)}

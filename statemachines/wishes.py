@@ -21,7 +21,7 @@ from statemachines.effects import (
     Settle,
 )
 from statemachines.events import Event, type_of
-from statemachines.failing import HandlerError, check_exact, printable
+from statemachines.failing import HandlerError, check_exact, on_one_line, printable
 from statemachines.later import mistake_in_token
 from statemachines.limits import EFFECTS_MAX, KEY_BYTES_MAX
 from statemachines.outcome import Reason
@@ -171,7 +171,7 @@ def _completed(effect: Complete[Any]) -> Wish:
     if effect.result is not None or not isinstance(effect.error, str) or not effect.error:
         message = f"the Complete of {step.name} takes a result, or an error as text that says why it failed"
         raise HandlerError(Reason.ACTION_FAILED, message)
-    return Wish(Asked("fail", step.name, dumps_compact(printable(effect.error)), effect.token))
+    return Wish(Asked("fail", step.name, dumps_compact(on_one_line(effect.error)), effect.token))
 
 
 def _published_later(effect: Publish, key: str, by: str) -> Wish:

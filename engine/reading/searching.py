@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import date
+from enum import Enum
+from typing import Any
 
 from engine.errors import UsageError
 from engine.reading.catalog import Catalog, load_catalog
@@ -15,6 +18,38 @@ from statemachines.suggest import did_you_mean
 CONDITIONS_MAX = 20
 WAYS_MAX = 1_000
 """How many combinations of what attributes are in different definitions are asked for."""
+
+Where = Mapping[str, object] | Sequence[tuple[str, object]]
+"""The values that search attributes are to have, by their names, or in pairs with them."""
+
+
+def conditions(where: Where) -> list[tuple[str, str]]:
+    """What a program asks of search attributes, as a person would write it. Raises UsageError."""
+    pairs: Any = [*where.items()] if isinstance(where, Mapping) else where
+    if not isinstance(pairs, list | tuple) or not all(map(_is_pair, pairs)):
+        raise UsageError(
+            "where= takes values by the names of search attributes, as in {'tenant': 'acme'}, or pairs of both, as in "
+            f"[('tenant', 'acme')], and not {where!r:.100}."
+        )
+    return [(name, _written(value)) for name, value in pairs]
+
+
+def _is_pair(one: Any) -> bool:
+    match one:
+        case [str(), _]:
+            return True
+    return False
+
+
+def _written(value: object) -> str:
+    match value:
+        case Enum():
+            return _written(value.value)
+        case bool():
+            return str(value).lower()
+        case date():
+            return value.isoformat()
+    return str(value)
 
 
 async def asked_attributes(

@@ -21,7 +21,7 @@ import orjson
 
 from statemachines.bounds import Breaker
 from statemachines.durations import told_duration
-from statemachines.failing import printable
+from statemachines.failing import on_one_line
 from statemachines.step import Step
 
 log = logging.getLogger("pointsman.engine")
@@ -173,7 +173,7 @@ class Circuit:
         self._opened_at = time.monotonic()
         self._is_of_outside |= outside
         self.since = self._clock()
-        self.error = printable(f"{type(error).__name__}: {_text_of(error)}")[:ERROR_CHARACTERS_MAX]
+        self.error = on_one_line(f"{type(error).__name__}: {_text_of(error)}")[:ERROR_CHARACTERS_MAX]
         log.warning(
             "the breaker %s is open (%s): for %s no attempt of its steps begins, and then one is tried",
             self.breaker.name,

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import enum
 import json
 from collections.abc import AsyncIterator
+from datetime import UTC, date, datetime
+from decimal import Decimal
 from typing import Any
 
 import pytest
 from asyncpg import CheckViolationError
 
 from connectors.source import Partition, RawRecord
+from engine.client import Client
 from engine.errors import UsageError
 from engine.log import Kind
 from engine.reading import list_runs, verify
 from engine.reading.catalog import SQL
+from engine.reading.searching import conditions
 from engine.session.claims import Slice
 from engine.store import writing
 from engine.store.connecting import Connection, connect
 from tests.feeding import TOPIC, Feeding, event, feed
 from tests.services import Database
 from tests.tickets import plain_tickets, tickets, tickets_with_texts
+
+
+class Weight(enum.Enum):
+    HEAVY = "heavy"
 
 
 @pytest.fixture
@@ -36,6 +45,38 @@ def opened(key: str, tenant: str = "acme", priority: int = 3) -> RawRecord:
 
 def changed(key: str, partition: int = 0, **values: Any) -> RawRecord:
     return event("ticket.changed", {"ticket": key, **values}, partition=partition)
+
+
+async def test_a_program_says_what_runs_are_found_by_as_a_mapping_or_in_pairs(database: Database) -> None:
+    async with feed(database, tickets()) as feeding:
+        await feeding.records(opened("t1"), opened("t2", "other", 1), opened("t3", priority=1))
+    async with Client(database.engine_dsn, who="the desk") as client:
+        ways: list[Any] = [{"tenant": "acme", "priority": 3}, [("tenant", "acme"), ("priority", 3)]]
+        for where in ways:
+            assert [run.key for run in await client.runs(where=where)] == ["t1"]
+            assert await client.count(where=where) == 1
+        assert await client.count(where={"tenant": "acme"}) == 2
+        assert await client.count(where={}) == 3
+        junk: list[Any] = ["ab", ["ab"], [("tenant",)], [(1, 2)], 5, [5], ["tenant=acme"]]
+        for where in junk:
+            with pytest.raises(UsageError, match="takes values by the names"):
+                await client.runs(where=where)
+            with pytest.raises(UsageError, match="takes values by the names"):
+                await client.count(where=where)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (True, "true"),
+        (datetime(2026, 3, 1, 12, tzinfo=UTC), "2026-03-01T12:00:00+00:00"),
+        (date(2026, 3, 1), "2026-03-01"),
+        (Decimal("1.50"), "1.50"),
+        (Weight.HEAVY, "heavy"),
+    ],
+)
+def test_a_value_is_asked_for_as_a_person_writes_it(value: object, text: str) -> None:
+    assert conditions({"a": value}) == [("a", text)]
 
 
 async def stored(connection: Connection) -> dict[str, Any]:

@@ -197,5 +197,7 @@ def test_nothing_of_that_is_remembered_of_steps_without_a_compensation() -> None
 
 
 def test_the_call_of_a_step_undoes_nothing_and_says_so() -> None:
-    with pytest.raises(LookupError, match="charge is no compensation"):
-        _ = Call("key", 1, "k", "charge").of
+    call = Call("key", 1, "k", "charge")
+    assert call.undone is None
+    with pytest.raises(LookupError, match=r"charge is no compensation.*: call\.undone is None there"):
+        _ = call.of

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from statemachines import After, Defer, Event, limits
+from statemachines import After, Call, Defer, Event, limits
 from statemachines.definition import Pipeline
 from statemachines.diagram import to_mermaid
 from statemachines.events import Meta
@@ -179,3 +179,9 @@ def test_one_resume_too_many_ends_no_later_pause(name: str) -> None:
     case = given(names["flow"], names["Reported"](incident="i1"), names["Taken"](incident="i1", by="ada"))
     case.when(suspended, resumed, resumed).then_ignored(Reason.UNEXPECTED)
     case.when(suspended).then(state="pause")
+
+
+def test_all_that_a_step_is_given_of_its_attempt_has_its_row() -> None:
+    table = SECTIONS["Steps"].partition("| of `Call` |")[2].partition("\n\n")[0]
+    named = set(re.findall(r"`(\w+)[`(]", "".join(line.split(" | ")[0] for line in table.splitlines())))
+    assert named == {name for name in dir(Call) if not name.startswith("_")} - {"beat"}

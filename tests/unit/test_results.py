@@ -128,9 +128,9 @@ def test_what_took_too_long_is_of_its_own_type_whatever_it_raised() -> None:
 
 def test_what_is_no_exception_is_told_in_words() -> None:
     made = shop().charge
-    event_type, said = failed_event(made, EXECUTION, "the engine\nwas stopped", attempts=1)
+    event_type, said = failed_event(made, EXECUTION, "the engine\r\n\n  was stopped\0\n", attempts=1)
     assert event_type == "failed.step.charge"
-    assert (said["error"], said["message"]) == ("Error", "the engine\\nwas stopped")
+    assert (said["error"], said["message"]) == ("Error", "the engine / was stopped\\x00")
     assert tried_event(made, EXECUTION, "late", timed_out=True, again=5)[1]["error"] == "TimeoutError"
 
 

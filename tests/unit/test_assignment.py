@@ -11,7 +11,7 @@ from connectors.source import Chunk, Partition
 from engine.engine import Engine
 from engine.observing import Silent
 from engine.parts import Parts
-from engine.routing import Loaded, TopicRoute, make_routes
+from engine.routing import Loaded, Routes, make_routes
 from engine.store.contract import Store, StoreUnavailableError
 from engine.store.values import Commit
 from statemachines.machine import compile_pipeline
@@ -84,7 +84,7 @@ class Told(Silent):
             pass
 
 
-async def routes_on(store: Store) -> dict[str, TopicRoute]:
+async def routes_on(store: Store) -> Routes:
     machine = compile_pipeline(shop())
     pipeline = await store.register_pipeline(machine.name)
     definition = await store.register_definition(

@@ -150,6 +150,11 @@ def _double(random: Random, life: list[bytes], plain: list[bytes], *, long: bool
 STATIONS = 5
 GOLDEN = 0.618034
 HOURS = 3_600.0
+AGAIN = 100_000
+"""What the number of a trip that is booked again has on top."""
+BAGS_EARLY = 24
+"""As many, once they are taken, push out of a run's memory what it has taken before."""
+RIDE_SECONDS_MAX = 2.0
 IN_TIME = 1.0
 """To pay within, where the payment comes with the booking."""
 AT_ONCE = 0.02
@@ -174,14 +179,15 @@ def _trip(random: Random, key: str, seconds: float, number: int) -> tuple[list[S
     fate = number * GOLDEN % 1
     station = f"station-{random.randrange(STATIONS)}"
 
-    def book(pay_seconds: float) -> bytes:
+    def book(pay_seconds: float, id: str = "book", number: int = number) -> bytes:
         data = {"number": number, "station": station, "pay_seconds": pay_seconds}
-        return trip_event("book", "booked", key, **data, ride_seconds=random.uniform(0.2, 2.0))
+        return trip_event(id, "booked", key, **data, ride_seconds=random.uniform(0.2, RIDE_SECONDS_MAX))
 
     paid, boarded = trip_event("paid", "paid", key), trip_event("boarded", "boarded", key)
     left = trip_event("left", "left", key)
     bags = [trip_event(f"bag{at}", "loaded", key, bags=at + 1) for at in range(random.randrange(4))]
     together: list[bytes] = []
+    joined = None
     if fate < 0.05:
         # Nobody ever books it.
         lost = trip_event("lost", "lost", key)
@@ -209,10 +215,32 @@ def _trip(random: Random, key: str, seconds: float, number: int) -> tuple[list[S
             life = [*early, *first, *rest, left]
         if not is_elsewhere and random.random() < 0.4:
             life.append(random.choice([booking, paid, boarded]))
+        if fate >= 0.5 and random.random() < 0.6:
+            # From here on nothing but time is waited for, after which all of this is for the next trip of the key.
+            joined = len(life)
+            life += _again(random, key, book(HOURS, "book2", number + AGAIN), list(life))
     at, sends = random.uniform(0, seconds * 0.8), list[Send]()
-    for value in life:
+    for place, value in enumerate(life):
         if not sends or not sends[-1].with_next:
             at += random.uniform(0, seconds * 0.03)
         record_key = f"{key}/{random.random()}" if 0.30 <= fate < 0.5 and value is paid else key
-        sends.append(Send(at, TRIPS, record_key, value, EVENT_HEADERS, value in together[:-1]))
+        if place == joined:
+            # Some come while the first trip rolls, most when it has arrived.
+            at += random.choice([0.0, RIDE_SECONDS_MAX, RIDE_SECONDS_MAX])
+        with_next = value in together[:-1] or (joined is not None and joined <= place < len(life) - 3)
+        sends.append(Send(at, TRIPS, record_key, value, EVENT_HEADERS, with_next))
     return sends, 0.25 <= fate < 0.30
+
+
+def _again(random: Random, key: str, booking: bytes, before: list[bytes]) -> list[bytes]:
+    """A second trip of a key: with more luggage before its time than it remembers, and what came long before once more.
+
+    All but the last two are in one transaction.
+    """
+    paid, boarded = trip_event("paid2", "paid", key), trip_event("boarded2", "boarded", key)
+    rest = [boarded, *(trip_event(f"bag2-{at}", "loaded", key, bags=at + 1) for at in range(BAGS_EARLY))]
+    random.shuffle(rest)
+    early = [rest.pop() for _ in range(random.randrange(3))]
+    repeated = [booking, paid, *rest[:3], *before]
+    burst = [*early, booking, *rest, paid, *random.sample(repeated, 4)]
+    return [*burst, trip_event("left2", "left", key), random.choice(repeated)]

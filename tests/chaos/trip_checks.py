@@ -15,7 +15,7 @@ from tests.chaos.slots import World
 from tests.chaos.trip_oracle import TripOracle
 
 _RUNS = """
-select r.id, r.key, r.status, r.configuration, r.context, r.held, r.waiting, r.wake_at
+select r.id, r.key, r.generation, r.status, r.configuration, r.context, r.held, r.waiting, r.wake_at
 from pointsman.runs r join pointsman.pipelines p on p.id = r.pipeline where p.namespace = $1 and p.name = $2
 """
 _OPEN = {"expected": "", "booked": "booked", "lapsed": "lapsed", "arrived": "arrived"}
@@ -23,15 +23,16 @@ _OPEN = {"expected": "", "booked": "booked", "lapsed": "lapsed", "arrived": "arr
 
 async def check_trips(world: World, oracle: TripOracle, rows: dict[int, list[LogRow]]) -> None:
     """Every trip is where the oracle says, and each timer fired once, not before its time, or never."""
-    found: dict[str, Any] = {}
-    fired: dict[str, Counter[str]] = {}
+    found: dict[tuple[str, int], Any] = {}
+    fired: dict[tuple[str, int], Counter[str]] = {}
     for row in await world.ask(_RUNS, world.namespace, "trip"):
         context = json.loads(row["context"] or b"{}")
         told = context.get("told", 0), context.get("bags", 0)
         # Behind it is what the history remembers, and what comes of that is in the configuration.
         configuration, _, _ = row["configuration"].partition("  ")
-        found[row["key"]] = (configuration, row["held"], row["waiting"], *told)
-        fired[row["key"]] = _fired(rows[row["id"]])
+        which = row["key"], row["generation"]
+        found[which] = (configuration, row["held"], row["waiting"], *told)
+        fired[which] = _fired(rows[row["id"]])
     expected = {
         key: (
             _OPEN.get(trip.state) or (trip.state if trip.state != "expected" else ""),
@@ -74,7 +75,8 @@ async def check_stations(world: World, oracle: TripOracle, rows: dict[int, list[
     found: dict[str, Any] = {}
     for row in await world.ask(_RUNS, world.namespace, "station"):
         context = json.loads(row["context"])
-        trips = Counter(json.loads(one.payload or b"")["data"]["trip"] for one in rows[row["id"]])
+        told = [json.loads(one.payload or b"")["data"] for one in rows[row["id"]]]
+        trips = Counter((one["trip"], one["number"]) for one in told)
         assert set(trips.values()) == {1}, f"told more than once: {trips}"
         found[row["key"]] = (context["visits"], context["total"], set(trips))
     equal("stations", found, oracle.stations())
@@ -82,7 +84,7 @@ async def check_stations(world: World, oracle: TripOracle, rows: dict[int, list[
 
 def check_told(oracle: TripOracle, records: list[Found]) -> None:
     """Trips said each thing once, and in order; stations counted one after the other."""
-    trips: dict[str, list[tuple[str, int]]] = {}
+    trips: dict[str, list[list[tuple[str, int]]]] = {}
     stations: dict[str, list[int]] = {}
     ids: Counter[str] = Counter()
     for record in records:
@@ -90,7 +92,10 @@ def check_told(oracle: TripOracle, records: list[Found]) -> None:
         data, key = event["data"], event["subject"]
         ids[event["id"]] += 1
         if event["type"] == "trip.told":
-            said = trips.setdefault(key, [])
+            lives = trips.setdefault(key, [])
+            if data["told"] == 1:
+                lives.append([])
+            said = lives[-1]
             said.append((data["what"], data["bags"]))
             assert data["told"] == len(said), f"{key} said {data} as its number {len(said)}"
         else:
@@ -98,6 +103,10 @@ def check_told(oracle: TripOracle, records: list[Found]) -> None:
     assert set(ids.values()) <= {1}, (
         f"ids published twice: {[one for one, count in ids.items() if count > 1]}"
     )
-    equal("what trips said", trips, {key: trip.said for key, trip in oracle.trips.items() if trip.said})
+    said_by: dict[str, list[list[tuple[str, int]]]] = {}
+    for (key, _), trip in sorted(oracle.trips.items()):
+        if trip.said:
+            said_by.setdefault(key, []).append(trip.said)
+    equal("what trips said", trips, said_by)
     expected = {key: list(range(1, visits + 1)) for key, (visits, _, _) in oracle.stations().items()}
     equal("what stations counted", stations, expected)

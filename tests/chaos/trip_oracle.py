@@ -22,6 +22,7 @@ HOURS = 3_600
 class ExpectedTrip:
     """A trip as it must be; ``expected`` where no event has begun it."""
 
+    generation: int = 0
     state: str = "expected"
     train: str = ""
     checked: bool = False
@@ -45,35 +46,52 @@ class TripOracle:
 
     dispositions: dict[tuple[Place, str], str]
     dead: dict[tuple[Place, str | None], str]
-    trips: dict[str, ExpectedTrip] = field(default_factory=dict)
+    trips: dict[tuple[str, int], ExpectedTrip] = field(default_factory=dict)
+    """By key and generation."""
 
     def take(self, place: Place, event: dict[str, Any]) -> None:
         """The next event of its partition."""
-        key, kind, number = event["data"]["trip"], event["type"], event["id"]
-        trip = self.trips.setdefault(key, ExpectedTrip())
+        kind, number = event["type"], event["id"]
+        trip = self._last(event)
         if number in trip.seen or any(number == one["id"] for _, one in trip.waits):
             self._becomes(place, "duplicate")
-        elif trip.state in ENDED:
-            self._becomes(place, "late", "run closed")
         elif (
-            trip.state != "expected" and kind == "trip.loaded" and not isinstance(event["data"]["bags"], int)
+            trip.state not in {"expected", *ENDED}
+            and kind == "trip.loaded"
+            and not isinstance(event["data"]["bags"], int)
         ):
             # What holds the run is dropped, and makes no difference then.
             self._becomes(place, "dead-lettered", "invalid data")
-        elif self._takes(trip, place, event):
+        else:
+            self._offer(place, event)
+
+    def _last(self, event: dict[str, Any]) -> ExpectedTrip:
+        key, generation = event["data"]["trip"], 0
+        while (key, generation + 1) in self.trips:
+            generation += 1
+        return self.trips.setdefault((key, generation), ExpectedTrip(generation))
+
+    def _offer(self, place: Place, event: dict[str, Any]) -> None:
+        trip = self._last(event)
+        if trip.state in ENDED:
+            # It is taken as if there were none; what was seen stays so.
+            following = ExpectedTrip(trip.generation + 1, seen=trip.seen)
+            trip = self.trips[event["data"]["trip"], following.generation] = following
+        if self._takes(trip, place, event):
             self._goes_on(trip)
         else:
             trip.waits.append((place, event))
 
     def end(self) -> None:
         """All events have come: what rests on time alone happens, and what waits still does so for a day."""
-        for trip in self.trips.values():
+        for trip in [*self.trips.values()]:
             if trip.state == "booked" and trip.pay_seconds < HOURS:
                 trip.fired += Counter(["trip.reminded", "after.booked.0"])
                 trip.say("reminded")
                 trip.say("lapsed")
                 trip.state = "lapsed"
                 self._closes(trip)
+        for trip in self.trips.values():
             for place, event in trip.waits:
                 if event["type"] == "trip.lost":
                     self._becomes(place, "dead-lettered", "waited too long")
@@ -81,13 +99,13 @@ class TripOracle:
                     self._becomes(place, "deferred")
             trip.waits = [(place, event) for place, event in trip.waits if event["type"] != "trip.lost"]
 
-    def stations(self) -> dict[str, tuple[int, int, set[str]]]:
+    def stations(self) -> dict[str, tuple[int, int, set[tuple[str, int]]]]:
         """By key: how many trips arrived there, their numbers added up, and which they are."""
-        found: dict[str, tuple[int, int, set[str]]] = {}
-        for key, trip in self.trips.items():
+        found: dict[str, tuple[int, int, set[tuple[str, int]]]] = {}
+        for (key, _), trip in self.trips.items():
             if trip.state == "arrived":
                 visits, total, trips = found.get(trip.station, (0, 0, set()))
-                found[trip.station] = (visits + 1, total + trip.number, trips | {key})
+                found[trip.station] = (visits + 1, total + trip.number, trips | {(key, trip.number)})
         return found
 
     def _becomes(self, place: Place, word: str, reason: str = "") -> None:
@@ -148,6 +166,6 @@ class TripOracle:
             self._closes(trip)
 
     def _closes(self, trip: ExpectedTrip) -> None:
-        for place, _ in trip.waits:
-            self._becomes(place, "late", "run closed")
-        trip.waits.clear()
+        onward, trip.waits = trip.waits, []
+        for place, event in onward:
+            self._offer(place, event)

@@ -1,6 +1,7 @@
 """Pipelines in which time passes, and events come too early, while everything around them is killed.
 
-``trip`` has regions, a history, timers and events to itself; what does not fit yet waits. ``station`` has runs that
+``trip`` has regions, a history, timers and events to itself; what does not fit yet waits, and one that has ended may be
+booked again. ``station`` has runs that
 begin when a trip that has arrived tells them so.
 """
 
@@ -177,7 +178,7 @@ def count(station: Station, event: Visited) -> Out:
     return Publish(TRIPS_OUT + SUFFIX, counted)
 
 
-trip = Pipeline("trip", Trip, version=1, topics=[TRIPS + SUFFIX], no_run="defer")
+trip = Pipeline("trip", Trip, version=1, topics=[TRIPS + SUFFIX], no_run="defer", closed="restart")
 trip.policy(Lost, no_run=Defer(LOST_WITHIN))
 trip.start(Booked, book, do=remind_later)
 booked = trip.state("booked", initial=True)

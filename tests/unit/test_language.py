@@ -155,6 +155,21 @@ def test_the_next_generation_alone_begins_where_the_start_function_refuses_the_f
     assert case.run.generation == 1
 
 
+@pytest.mark.parametrize(
+    ("situation", "reason"),
+    [
+        ("no run", Reason.NO_RUN),
+        ("closed", Reason.CLOSED),
+        ("a gap", Reason.GAP),
+        ("unexpected", Reason.UNEXPECTED),
+    ],
+)
+def test_the_policies_say_by_which_reason_the_commands_know_a_situation(
+    situation: str, reason: Reason
+) -> None:
+    assert f"*{situation}* is `{reason.value}`" in " ".join(SECTIONS["Policies"].split())
+
+
 def test_the_table_of_limits_has_their_numbers() -> None:
     rows = [row for row in SECTIONS["Limits"].splitlines() if row.startswith("| `")]
     named = [(name, row) for row in rows for name in re.findall(r"`([A-Z_]+_MAX)`", row)]

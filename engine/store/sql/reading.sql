@@ -486,8 +486,13 @@ left join pointsman.runs r on r.id = d.run
 where d.namespace = $1 and d.id = $2
 
 -- name: letters_to_ask_of
--- With what the run remembers that each of them holds.
-select d.id, d.pipeline, d.status, d.reason, d.position, r.memory
+-- With what the run remembers that each of them holds, and the dead letter that its event is now.
+select d.id, d.pipeline, d.status, d.reason, d.position, r.memory, (
+        select max(n.id) from pointsman.dead_letters n
+        where n.event_id = d.event_id and n.namespace = d.namespace and n.status = 'open' and n.id > d.id
+            and (n.pipeline, n.position, n."offset", n.key)
+                is not distinct from (d.pipeline, d.position, d."offset", d.key)
+    ) as now
 from pointsman.dead_letters d left join pointsman.runs r on r.id = d.run and r.held = d.sequence
 where d.namespace = $1 and d.id = any ($2::bigint[]) order by d.id
 

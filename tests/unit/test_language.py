@@ -132,6 +132,13 @@ def test_the_table_of_meta_has_all_that_is_known_of_an_event() -> None:
     assert set(named) == public - {"envelope", "active", "tagged", "count", "index"}
 
 
+def test_a_name_that_no_state_has_shows_when_a_guard_asks_for_it_and_which_may_be_meant() -> None:
+    names, _ = run("Regions")
+    names["waiting"].on(names["Resumed"], when=lambda _incident, event: event.meta.is_in("mendd"))
+    case = given(names["flow"], names["Reported"](incident="i1")).when(names["Resumed"](incident="i1"))
+    case.then_refused(Reason.GUARD_FAILED, saying="no state 'mendd'. Did you mean 'mended'?", holds=True)
+
+
 def test_functions_of_timers_are_given_the_event_that_the_page_names() -> None:
     names, _ = run("Time")
     given_to: list[Event] = []

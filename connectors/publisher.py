@@ -156,10 +156,12 @@ class Publisher:
         return confirmed
 
     def _outgoing(self, draft: Draft) -> Outgoing:
-        event, topic = draft.event, draft.topic or self._topic
+        event, topic = draft.event, self._topic if draft.topic is None else draft.topic
         name, event_type = type(event).__name__, type(event).event_type()
         if topic is None:
             raise EventRefusedError(f"{name} has no topic: give one to publish(), or to the Publisher.")
+        if not topic:
+            raise EventRefusedError(f"{name} cannot be published: its topic is empty.")
         if is_pattern(event_type):
             why = f"{name} stands for all of {event_type!r}, and an event has one type"
             raise EventRefusedError(f"{why}: make it of {name}.named('the.type').")

@@ -140,7 +140,7 @@ async def refuse_beside(connection: asyncpg.Connection[Any], namespace: str, gro
 async def register(store: PostgresStore, machines: Sequence[Machine], *, strict: bool) -> list[Loaded]:
     """Register the definitions, and learn the store's numbers for them.
 
-    A changed definition of the same version is warned of, unless ``strict``.
+    Unless ``strict``, a version may have changed: of open runs that follow it as it was, ``left_behind`` tells.
 
     Raises:
         RefusedError: (where strict) a version was registered with another structure or other code.
@@ -149,17 +149,9 @@ async def register(store: PostgresStore, machines: Sequence[Machine], *, strict:
     for machine in machines:
         pipeline = await store.register_pipeline(machine.name)
         known = await store.definitions_of(pipeline)
-        same_version = [row for row in known if row[1] == machine.version]
-        is_known = any(row[2] == machine.hash and row[3] == machine.code for row in same_version)
+        is_known = any(row[1:4] == (machine.version, machine.hash, machine.code) for row in known)
         if strict:
             _refuse_changed(machine, known, machines)
-        if same_version and not is_known:
-            log.warning(
-                "pipeline %r version %s has changed since it was run last: runs that began before follow the old one, "
-                "and are held until it is loaded again, or they are done with",
-                machine.name,
-                machine.version,
-            )
         number = await store.register_definition(
             pipeline, machine.version, machine.hash, machine.code, machine.structure
         )

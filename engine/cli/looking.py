@@ -44,7 +44,7 @@ PANEL = "Runs and events"
 _OF_STEPS = {"step": "run", "stop": "stop", "settle": "settle", "complete": "complete", "fail": "fail"}
 """What is said of effects that are about steps."""
 _IN_VAIN = {"left waiting": "waited in vain", "left deferred": "deferred in vain"}
-"""How kinds of rows are printed that read as if the event waited still, though it was ignored or is a dead letter."""
+"""How kinds of rows are printed that read as if the event waited still; it changed nothing."""
 
 
 def register(app: typer.Typer) -> None:

@@ -113,7 +113,7 @@ async def _ask(
         found = {
             row["id"]: row for row in await connection.fetch(SQL["letters_to_ask_of"], namespace, wanted)
         }
-        skipped = [(number, _why_not(command, found.get(number))) for number in wanted]
+        skipped = [(number, why_not(command, found.get(number))) for number in wanted]
         chosen = [number for number, reason in skipped if not reason]
         # What is only to be published needs no pipeline to be loaded: any engine of the namespace may do it.
         pipelines = [
@@ -228,11 +228,13 @@ async def _answers(connection: Connection, namespace: str, row: Any) -> list[Ans
     return [answer for answer in answers if answer.event_id == row["event_id"]] or answers
 
 
-def _why_not(command: str, row: Any) -> str:
+def why_not(command: str, row: Any) -> str:
+    """Why nothing may be asked of a dead letter, of which this was found; empty where it may."""
     if row is None:
         return "there is no such dead letter"
     if row["status"] != "open":
-        return f"it is {row['status']} already"
+        again = "" if row["now"] is None else f", and is dead letter {row['now']} now"
+        return f"it is {row['status']} already{again}"
     if command == "drop" and row["memory"] and is_stuck(memory_of(row["memory"])):
         return (
             "it holds a run that is being undone, and could not go on without it: redrive it, to have it tried again, "

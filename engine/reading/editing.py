@@ -13,7 +13,7 @@ from connectors.editing import with_data
 from connectors.source import RawRecord
 from engine import channels
 from engine.errors import UsageError
-from engine.reading.asking import Asked, check_said
+from engine.reading.asking import Asked, check_said, why_not
 from engine.reading.catalog import SQL, load_catalog
 from engine.reading.dead_letters import show_dead_letter
 from engine.reading.operating import check_run, json_data, structures_of
@@ -50,7 +50,7 @@ async def ask_edit(
     letter = await show_dead_letter(connection, namespace, number)
     (row,) = await connection.fetch(SQL["letters_to_ask_of"], namespace, [number])
     if letter.letter.status != "open":
-        return Asked("edit", (), ((number, f"it is {letter.letter.status} already"),))
+        return Asked("edit", (), ((number, why_not("edit", row)),))
     if letter.letter.reason == Reason.REFUSED_BY_BROKER:
         raise UsageError(
             f"Dead letter {number} is what a run published, and no event of one: redrive or drop it."

@@ -102,7 +102,7 @@ class Live:
             return bool(self.active & self._chart.compensating)
         number = self._chart.numbers.get(state)
         if number is None:
-            message = f"the pipeline has no state {state!r}"
+            message = f"the pipeline has no state {state!r}. {did_you_mean(state, self._chart.numbers)}"
             raise LookupError(message)
         return bool(self.active >> number & 1)
 

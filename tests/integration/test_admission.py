@@ -69,3 +69,17 @@ async def test_an_engine_with_an_older_or_a_changed_definition_is_refused_before
     finally:
         await store.close()
     assert why in await refused(database, *loaded)
+
+
+async def test_a_changed_definition_that_no_open_run_follows_is_not_warned_of(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of open runs it is told beside the engine, with their number."""
+    store = await PostgresStore.open(database.engine_dsn, namespace="default", group="g", cluster="c")
+    try:
+        await register(store, [machine(1)], strict=False)
+        [changed] = await register(store, [machine(1, "ajar")], strict=False)
+    finally:
+        await store.close()
+    assert changed.machine.version == 1
+    assert [one.getMessage() for one in caplog.records if one.levelname == "WARNING"] == []

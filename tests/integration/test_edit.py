@@ -12,6 +12,7 @@ from engine.errors import UsageError
 from engine.reading import (
     Became,
     NotFoundError,
+    ask_drop,
     ask_edit,
     ask_send,
     explain,
@@ -100,6 +101,9 @@ async def test_what_fails_again_is_another_dead_letter_that_can_be_edited_too(
         again = await edited(feeding, engine, 1, changes={"amount": "more"})
         assert again.disposition == "dead-lettered"
         assert b'"more"' in ((await show_dead_letter(reader, "default", 2)).record.value or b"")
+        skipped = (1, "it is redriven already, and is dead letter 2 now")
+        assert (await ask_edit(engine, "default", 1, changes={"amount": 6}, **WHO)).skipped == (skipped,)
+        assert (await ask_drop(engine, "default", [1], **WHO)).skipped == (skipped,)
         assert (await edited(feeding, engine, 2, changes={"amount": 5})).disposition == "applied"
         over = await ask_edit(engine, "default", 2, changes={"amount": 6}, **WHO)
     assert over.skipped == ((2, "it is redriven already"),)

@@ -237,6 +237,11 @@ async def test_a_topic_must_be_given_somewhere() -> None:
         await Publisher("127.0.0.1:1", source="/shop").publish(order(1))
 
 
+async def test_an_empty_topic_is_none_and_does_not_stand_for_that_of_the_publisher() -> None:
+    with pytest.raises(EventRefusedError, match="OrderPlaced cannot be published: its topic is empty"):
+        await Publisher("127.0.0.1:1", source="/shop", topic="orders").publish(order(1), topic="")
+
+
 async def test_a_source_must_be_sound() -> None:
     with pytest.raises(ValueError, match="source is empty"):
         Publisher("127.0.0.1:1", source="")

@@ -132,6 +132,13 @@ def test_the_table_of_meta_has_all_that_is_known_of_an_event() -> None:
     assert set(named) == public - {"envelope", "active", "tagged", "count", "index"}
 
 
+def test_a_name_that_no_state_has_shows_when_a_guard_asks_for_it_and_which_may_be_meant() -> None:
+    names, _ = run("Regions")
+    names["waiting"].on(names["Resumed"], when=lambda _incident, event: event.meta.is_in("mendd"))
+    case = given(names["flow"], names["Reported"](incident="i1")).when(names["Resumed"](incident="i1"))
+    case.then_refused(Reason.GUARD_FAILED, saying="no state 'mendd'. Did you mean 'mended'?", holds=True)
+
+
 def test_functions_of_timers_are_given_the_event_that_the_page_names() -> None:
     names, _ = run("Time")
     given_to: list[Event] = []
@@ -153,6 +160,21 @@ def test_the_next_generation_alone_begins_where_the_start_function_refuses_the_f
     case.when(reopened).then(state="open")
     assert case.run is not None
     assert case.run.generation == 1
+
+
+@pytest.mark.parametrize(
+    ("situation", "reason"),
+    [
+        ("no run", Reason.NO_RUN),
+        ("closed", Reason.CLOSED),
+        ("a gap", Reason.GAP),
+        ("unexpected", Reason.UNEXPECTED),
+    ],
+)
+def test_the_policies_say_by_which_reason_the_commands_know_a_situation(
+    situation: str, reason: Reason
+) -> None:
+    assert f"*{situation}* is `{reason.value}`" in " ".join(SECTIONS["Policies"].split())
 
 
 def test_the_table_of_limits_has_their_numbers() -> None:

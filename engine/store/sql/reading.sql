@@ -488,8 +488,13 @@ left join pointsman.runs r on r.id = d.run
 where d.namespace = $1 and d.id = $2
 
 -- name: letters_to_ask_of
--- With what the run remembers that each of them holds, and what it follows.
-select d.id, d.pipeline, d.status, d.reason, d.position, r.memory, f.structure
+-- With what the run remembers that each of them holds, and what it follows; and the dead letter that its event is now.
+select d.id, d.pipeline, d.status, d.reason, d.position, r.memory, f.structure, (
+        select max(n.id) from pointsman.dead_letters n
+        where n.event_id = d.event_id and n.namespace = d.namespace and n.status = 'open' and n.id > d.id
+            and (n.pipeline, n.position, n."offset", n.key)
+                is not distinct from (d.pipeline, d.position, d."offset", d.key)
+    ) as now
 from pointsman.dead_letters d left join pointsman.runs r on r.id = d.run and r.held = d.sequence
 left join pointsman.definitions f on f.id = r.definition
 where d.namespace = $1 and d.id = any ($2::bigint[]) order by d.id

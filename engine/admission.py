@@ -14,6 +14,7 @@ from engine.errors import RefusedError
 from engine.routing import Loaded
 from engine.store.postgres import PostgresStore
 from engine.store.queries import load
+from statemachines.canonical import keyed_for_ever
 from statemachines.machine import Machine
 
 GONE_SECONDS = 2.0
@@ -158,7 +159,13 @@ async def register(store: PostgresStore, machines: Sequence[Machine], *, strict:
         if not is_known:
             await store.tell_version(pipeline, machine.version)
         loaded.append(Loaded(machine, pipeline, number))
-    return loaded
+    keyed = {number: await _keyed(store, number) for number in {one.pipeline for one in loaded}}
+    return [one._replace(keyed=keyed[one.pipeline]) for one in loaded]
+
+
+async def _keyed(store: PostgresStore, pipeline: int) -> frozenset[str]:
+    """Types, and patterns, for which any version that was ever registered names a business key that counts for ever."""
+    return frozenset().union(*map(keyed_for_ever, await store.keyed_structures_of(pipeline)))
 
 
 def tell_newer(loaded: Sequence[Loaded], pipeline: int, version: int, *, strict: bool) -> None:

@@ -11,7 +11,7 @@ from statemachines.bounds import Limit
 from statemachines.events import Event
 from statemachines.keys import How
 from statemachines.machine import Machine
-from statemachines.patterns import Found, is_pattern
+from statemachines.patterns import Found, covers, is_pattern
 from statemachines.policies import Once
 from statemachines.run import Run
 from statemachines.topic import NO_TOPIC, Topic
@@ -44,6 +44,8 @@ class Route:
     """Whether any version has steps."""
     limits: Mapping[str, Limit] = field(default_factory=dict)
     """Of steps that have one, by their names; of versions, the newest counts."""
+    keyed: frozenset[str] = frozenset()
+    """Types, and patterns of them, whose events any version that was ever registered knew by more than their ids."""
     inner: TopicRoute | None = None
     """What stands for the topic of events that come from inside of runs."""
 
@@ -59,7 +61,7 @@ class Reader(NamedTuple):
     once: Once | None = None
     """What the event is known by for ever, beside its id."""
     by_both: bool = False
-    """Whether it is asked for by its id and by something else, as any version says."""
+    """Whether it is asked for by its id and by something else, as any version says, or said once."""
 
 
 @dataclass(slots=True, eq=False)
@@ -91,6 +93,8 @@ class Loaded(NamedTuple):
     machine: Machine
     pipeline: int
     definition: int
+    keyed: frozenset[str] = frozenset()
+    """See ``Route``."""
 
 
 class Routes(dict[str, TopicRoute]):
@@ -143,8 +147,10 @@ def once_for_ever(machine: Machine, event_type: str) -> Once | None:
 
 
 def is_known_by_both(route: Route, event_type: str) -> bool:
-    """Whether events of a type are known for ever by their ids and, by any version, by something else."""
-    return any(once_for_ever(one, event_type) is not None for one in route.machines.values())
+    """Whether events of a type are known for ever by their ids and, by any version ever, by something else."""
+    if any(once_for_ever(one, event_type) is not None for one in route.machines.values()):
+        return True
+    return any(covers(name, event_type) for name in route.keyed)
 
 
 def _reader(route: Route, event_type: str) -> Reader:
@@ -170,6 +176,7 @@ def _route(versions: list[Loaded]) -> Route:
         events,
         keys,
         works=works,
+        keyed=newest.keyed,
         limits={name: bounds.limit for name, bounds in steps.items() if bounds.limit is not None},
     )
 

@@ -142,6 +142,13 @@ class PostgresStore(Executions):
         async with self._translated():
             return [tuple(row) for row in await self._reader.fetch(_SQL["definitions_of"], pipeline)]
 
+    async def keyed_structures_of(self, pipeline: int) -> list[bytes]:
+        """The structures of all definitions of a pipeline that name business keys."""
+        async with self._translated():
+            return [
+                row["structure"] for row in await self._reader.fetch(_SQL["keyed_structures_of"], pipeline)
+            ]
+
     async def tell_version(self, pipeline: int, version: int) -> None:
         """Have other engines hear that this version is registered by now."""
         async with self._translated():

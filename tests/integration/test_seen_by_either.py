@@ -145,7 +145,7 @@ async def test_what_was_taken_before_a_version_names_a_business_key_is_a_duplica
 
 
 @pytest.mark.parametrize("shut", [False, True])
-async def test_what_was_taken_by_a_business_key_is_a_duplicate_by_its_id_as_long_as_its_version_is_loaded(
+async def test_what_was_taken_by_a_business_key_is_a_duplicate_by_its_id_where_the_newest_version_names_none(
     database: Database, reader: Connection, *, shut: bool
 ) -> None:
     first, second = bills(), bills(2, by_line=False)
@@ -157,6 +157,19 @@ async def test_what_was_taken_by_a_business_key_is_a_duplicate_by_its_id_as_long
         await feeding.records(told("paid", "e1", line=1), told("paid", "e2", line=1))
     assert len(await duplicates(reader, "e1")) == 1
     await check(reader, [1] if shut else [1, 1], first, second)
+
+
+async def test_what_was_taken_by_a_business_key_that_no_loaded_version_names_is_a_duplicate_by_its_id(
+    database: Database, reader: Connection
+) -> None:
+    first, second = bills(), bills(2, by_line=False)
+    async with feed(database, first) as feeding:
+        await feeding.records(told("made"), told("opened"), told("paid", "e1", line=1), told("shut"))
+    async with feed(database, second) as feeding:
+        await feeding.records(told("made"), told("opened"))
+        await feeding.records(told("paid", "e1", line=1), told("paid", "e2", line=1))
+    assert len(await duplicates(reader, "e1")) == 1
+    await check(reader, [1], first, second)
 
 
 async def test_an_id_is_a_duplicate_while_the_first_event_with_it_waits_to_be_taken(

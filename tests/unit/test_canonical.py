@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import orjson
 import pytest
 
 from statemachines import Pipeline, Topic
-from statemachines.canonical import canonical_bytes
+from statemachines.canonical import canonical_bytes, keyed_for_ever
 from statemachines.codehash import code_hash
 from statemachines.loading import find_pipelines
 from statemachines.shipped.orders import flow as orders
@@ -212,6 +213,17 @@ def test_the_structure_shows_every_change_that_matters(change: Any) -> None:
     before = canonical_bytes(flow)
     change(flow)
     assert canonical_bytes(flow) != before
+
+
+def test_a_structure_tells_which_types_have_business_keys_that_count_for_ever() -> None:
+    flow = account_pipeline()
+    assert keyed_for_ever(canonical_bytes(flow)) == frozenset()
+    flow.policy(Added, duplicate_by="amount")
+    flow.policy(Noted, duplicate_by="text", duplicate_for=timedelta(days=1))
+    flow.policy(Noted, unexpected="ignore")
+    assert keyed_for_ever(canonical_bytes(flow)) == {"added"}
+    for tampered in (b"", b"[]", b'{"policies": {"lines": [1]}}'):
+        assert keyed_for_ever(tampered) == frozenset()
 
 
 def test_descriptions_and_the_order_of_topics_do_not_matter() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from engine.dead_letters import DeadLetterTopic
-from engine.routing import Loaded, TopicRoute, make_routes
+from engine.routing import Loaded, TopicRoute, is_known_by_both, make_routes
 from statemachines import Context, Event, Pipeline
 from statemachines.machine import compile_pipeline
 from tests.riding import bookings_on, rides
@@ -105,3 +105,14 @@ def test_pipelines_that_read_no_topic_are_among_all_and_their_dead_letters_have_
         2: DeadLetterTopic("pointsman.shop.dead-letters", 5_000),
         3: DeadLetterTopic("others.dead-letters"),
     }
+
+
+def test_types_that_a_version_which_is_gone_knew_by_business_keys_are_known_by_their_ids_too() -> None:
+    loaded = Loaded(compile_pipeline(pipeline("wide", Wide)), 1, 1)
+    routes = make_routes([loaded._replace(keyed=frozenset({"begun", "order.paid.*"}))], {})
+    readers = routes["t"].readers
+    by_both = [kind for kind in ("begun", "order.paid.late", "order.sent") if readers[kind][0].by_both]
+    assert by_both == ["begun", "order.paid.late"]
+    [route] = routes.pipelines
+    assert is_known_by_both(route, "order.paid.early")
+    assert not is_known_by_both(route, "order.sent")

@@ -7,6 +7,10 @@ select id from made union all select id from pointsman.pipelines where namespace
 -- name: definitions_of
 select id, version, hash, code from pointsman.definitions where pipeline = $1 order by id
 
+-- name: keyed_structures_of
+-- Others, of which there may be many, tell nothing of them.
+select structure from pointsman.definitions where pipeline = $1 and position('"duplicate_by"'::bytea in structure) > 0
+
 -- name: register_definition
 with made as (
     insert into pointsman.definitions (pipeline, version, hash, code, structure)

@@ -107,7 +107,9 @@ class StepCase:
     ) -> Self:
         """A step that the run has asked for returns ``Later``, and goes on outside.
 
-        It ends as any: what it is completed with is said by ``step_done``, and by ``step_failed`` that it failed.
+        It ends as any: what it is completed with is said by ``step_done``, and by ``step_failed`` that it failed. The
+        time of ``within`` does not end it here, however much passes (``later``): an engine would have the step tried
+        again then, or fail for good, which is ``step_timed_out``.
         """
         try:
             ending = partial(waits_event, step, later=Later(token, within), now=self.now)

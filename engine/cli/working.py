@@ -91,7 +91,11 @@ def step_words(step: StepView) -> str:
     if step.stopping:
         return "to be stopped: " + (going.format(number) if step.status == "going" else "to be heard of")
     again = "" if step.again is None else f", from {short_time(step.again)} on"
-    return f"{going.format(number)}{again}"
+    return f"{going.format(number)}{again}{_why(step)}"
+
+
+def _why(found: StepView | CompensationView) -> str:
+    return "" if found.waits_for is None else f"; {found.waits_for}"
 
 
 def _outside(found: StepView | CompensationView) -> str:
@@ -128,7 +132,7 @@ def compensation_words(found: CompensationView) -> str:
             return f"{name}attempt {found.attempts} {_outside(found)}{error}"
         case "waiting":
             again = "" if found.again is None else f", from {short_time(found.again)} on"
-            return f"{name}waits for attempt {found.attempts + 1}{again}{error}"
+            return f"{name}waits for attempt {found.attempts + 1}{again}{_why(found)}{error}"
         case _:
             return f"{name}owed"
 

@@ -26,6 +26,7 @@ from engine.reading.rows import (
 from engine.reading.runs import find_run, word_for
 from engine.reading.stuck import StuckView, stuck_view
 from engine.reading.values import RecordView, json_of, shown_time, states_of
+from engine.reading.waits import with_reasons
 from engine.reading.working import StepView, Working
 from engine.store.connecting import Connection
 from statemachines.events import Address
@@ -152,6 +153,9 @@ async def show(
         is_last = wanted == run.sequence
         going = await connection.fetch(SQL["executions_going"], run.id) if is_last else ()
         loaded = await loaded_now(connection, namespace) if is_last else {}
+        steps = working.steps([tuple(one) for one in going])
+        if is_last:
+            steps = await with_reasons(connection, namespace, pipeline, run.id, steps)
     if found is None or found.row.sequence != wanted:
         raise NotFoundError(
             f"The run {key!r} of {pipeline!r} has no row {wanted}; its rows are 1 to {run.sequence}."
@@ -174,7 +178,7 @@ async def show(
         waiting=after.waiting,
         memory=memory_view(namespace, pipeline, after),
         deferred=[one for one in map(deferral_in, deferred) if one is not None],
-        steps=working.steps([tuple(one) for one in going]),
+        steps=steps,
         started=after.started,
         at=row.at,
         version=None if definition is None else definition.version,

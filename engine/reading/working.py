@@ -70,6 +70,8 @@ class CompensationView:
     token: str | None = None
     """What its attempt is completed by, which goes on outside."""
     until: datetime | None = None
+    waits_for: str | None = None
+    """As of a step."""
 
     def as_json(self) -> dict[str, Any]:
         """The documented fields."""
@@ -86,6 +88,7 @@ class CompensationView:
             "by": self.by,
             "token": self.token,
             "until": shown_time(self.until),
+            "waits_for": self.waits_for,
         }
 
 
@@ -119,6 +122,8 @@ class StepView:
     """What its attempt is completed by, which goes on outside."""
     until: datetime | None = None
     """How long that is waited for; None: as long as its state is active."""
+    waits_for: str | None = None
+    """Why its next attempt has not begun, as far as that is known: a breaker, or a limit for all engines."""
 
     def as_json(self) -> dict[str, Any]:
         """The documented fields."""
@@ -139,6 +144,7 @@ class StepView:
             "compensation": None if self.compensation is None else self.compensation.as_json(),
             "token": self.token,
             "until": shown_time(self.until),
+            "waits_for": self.waits_for,
         }
 
 

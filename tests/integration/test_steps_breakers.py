@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 
 from connectors.source import RawRecord
+from engine.cli.working import step_words
 from engine.limits import SILENT_SECONDS, EngineLimits
-from engine.reading import history, list_breakers, list_runs, replay, verify
+from engine.reading import history, list_breakers, list_runs, replay, show, verify
 from engine.store.connecting import Connection
 from statemachines import Breaker
+from statemachines.durations import told_time
 from statemachines.machine import compile_pipeline
 from tests import lending
 from tests.charging import TOPIC, AwayError, CardRefusedError, World, charging_pipeline, clear
@@ -88,6 +90,9 @@ async def test_while_it_is_open_steps_wait_and_lose_no_attempt(
         )  # fmt: skip
         assert (seen.error, seen.steps, seen.waiting) == ("AwayError: down", ["charging.charge"], 6)
         assert seen.until == seen.since + timedelta(hours=1)
+        [step] = (await show(reader, "default", "charging", "o3")).steps
+        assert step.waits_for == f"the breaker payments is open until {told_time(seen.until)}"
+        assert step_words(step).endswith(f"waits for attempt 1; {step.waits_for}")
     # Another engine has a breaker of its own.
     async with feed(database, charging_pipeline(**options)) as feeding:
         await feeding.work()

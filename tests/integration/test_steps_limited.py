@@ -14,7 +14,7 @@ import pytest
 
 from connectors.source import RawRecord
 from engine.limits import EngineLimits
-from engine.reading import list_runs, replay, verify
+from engine.reading import list_runs, replay, show, verify
 from engine.steps import steps
 from engine.store.connecting import Connection
 from statemachines import Limit
@@ -23,11 +23,16 @@ from tests import saga
 from tests.charging import TOPIC, World, charging_pipeline, clear
 from tests.feeding import Feeding, event, feed
 from tests.operators import ask
-from tests.services import Database
+from tests.services import Database, execute
 
 LIMITS = EngineLimits(step_poll_seconds=0.01)
 TWO_OF_EACH = Limit("amount", at_once=2)
 """What an order costs stands for whose it is."""
+
+NEXT_IN_AN_HOUR = """
+insert into pointsman.step_rates select pipeline, step, limited_by, clock_timestamp() + interval '1 hour'
+from pointsman.executions where holder is null limit 1
+"""
 
 
 @pytest.fixture
@@ -45,6 +50,11 @@ async def check_the_log(reader: Connection, **options: Any) -> None:
     assert verified.is_clean, verified
     replayed = await replay(reader, "default", [compile_pipeline(charging_pipeline(**options))])
     assert replayed.is_equal, replayed
+
+
+async def why_it_waits(reader: Connection, key: str) -> str | None:
+    [step] = (await show(reader, "default", "charging", key)).steps
+    return step.waits_for
 
 
 async def turn(feeding: Feeding) -> None:
@@ -124,6 +134,11 @@ async def test_whose_limit_is_reached_waits_in_order_and_keeps_nobody_else_waiti
         assert {key for key, _ in world.attempts("charge")[2:]} == {"b0", "b1"}
         waiting = "select count(*) from pointsman.executions where holder is null and limited_by = '1'"
         assert await reader.fetchval(waiting) == 4
+        assert await why_it_waits(reader, "a2") == "its limit: 2 of '1' go on"
+        assert await why_it_waits(reader, "a0") is None
+        await execute(database.owner_dsn, NEXT_IN_AN_HOUR)
+        rate = "the rate of its limit: the next of '1' may begin about "
+        assert str(await why_it_waits(reader, "a2")).startswith(rate)
         release.set()
         await feeding.steps.close()
         await feeding.work()

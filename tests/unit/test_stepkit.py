@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from itertools import count
 from typing import Any
 
@@ -44,6 +45,15 @@ def test_a_step_may_go_on_outside_and_end_as_any() -> None:
     )
     with pytest.raises(AssertionError, match="all of them printable, and not empty"):
         given(made.flow, Placed()).step_later(made.charge, "")
+
+
+def test_the_time_of_what_goes_on_outside_is_over_where_a_test_says_so() -> None:
+    made = Shop()
+    made.charging.on(made.charge.timed_out, to=made.refused)
+    case = given(made.flow, Placed()).step_later(made.charge, "t", within=timedelta(days=2))
+    case.later(timedelta(days=3)).then_runs(made.charge)
+    assert (case.state, case.followed) == ("charging", [])
+    case.step_timed_out(made.charge).then(state="refused")
 
 
 def test_a_run_is_told_how_its_step_ended() -> None:

@@ -161,6 +161,18 @@ from pointsman.executions e where e.run = any ($1::bigint[]) order by e.run, e.s
 -- Of a run, those of which an attempt has begun.
 select sequence, number from pointsman.executions where run = $1 and holder is not null
 
+-- name: limited_of_run
+-- Of a run, what waits and is limited for all engines: of the value of its limit how many attempts go on, and from when on
+-- the next may begin by its rate, where that is to come.
+select e.sequence, e.number, e.limited_by, (
+    select count(*) from pointsman.executions o
+    where o.pipeline = e.pipeline and o.step = e.step and o.limited_by = e.limited_by and o.holder is not null
+) as going, r.next
+from pointsman.executions e
+left join pointsman.step_rates r on r.pipeline = e.pipeline and r.step = e.step and r.limited_by = e.limited_by
+    and r.next > clock_timestamp()
+where e.run = $1 and e.holder is null and e.token = '' and e.limited_by is not null
+
 -- name: holders_with_breakers
 -- Engines that were heard of so many seconds ago at most, and how their breakers are.
 select id, instance, seen, breakers from pointsman.holders

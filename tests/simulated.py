@@ -7,9 +7,9 @@
 An engine here is the real one, with all that belongs to it, over a store and a source in memory, which pass the same
 suites as Postgres and Kafka (`tests/contract`). Each question to the store has two *points*: before it takes effect,
 and before the answer is heard; work outside has some of its own. They are counted, and ``fates`` says at which of them
-the engine that has come there crashes, is to stop, or its connection breaks. Between two points nothing changes that
-lasts. All engines can crash at any turn of the loop, too (``crash_turn``), and
-so at any await.
+the engine that has come there crashes, is to stop, is frozen for a while, or its connection breaks. Between two points
+nothing changes that lasts. All engines can crash at any turn of the loop, too (``crash_turn``), and the first one be
+frozen (``freeze_turn``), and so at any await.
 
 Who crashes does nothing more that counts: its tasks are dropped with all that it knew, and its mark among the holders
 stays, and is silent from then on. Another engine takes its place.
@@ -23,15 +23,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
+import heapq
 import random
 import selectors
 import sys
 import time
 import types
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
-from contextvars import ContextVar
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
+from contextvars import Context, ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, TypeVar, cast
 from unittest import mock
 
@@ -60,6 +62,11 @@ SECONDS_MAX = 1_200.0
 """Whatever is not over by then never will be."""
 TURNS_MAX = 100_000
 """So many turns of the loop take no time at most."""
+SESSION_SECONDS = SILENT_SECONDS
+"""So long after one is frozen the group goes on without it."""
+FROZEN_SECONDS = SESSION_SECONDS + 3.0
+HEARTBEAT_SECONDS = 0.5
+"""So long after it goes on it hears of that."""
 AWAY_SECONDS = 15.0
 """So long after a crash it may take until there is another engine, with a draw."""
 ANSWER_SECONDS = 0.000_5
@@ -84,6 +91,8 @@ class Fate(enum.Enum):
     """It is asked to end, and another one takes its place."""
     BREAK = "break"
     """The connection to the store breaks; whether what was asked has taken effect, the engine is not told."""
+    SILENCE = "silence"
+    """It is frozen, until others have taken over what it had; then it goes on from where it was."""
 
 
 class _Jumping(selectors.SelectSelector):
@@ -122,6 +131,28 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """How many there were: whoever awaits something that takes its time goes on in another one."""
         return self._jumping.turns
 
+    def take_out(self, is_meant: Callable[[Context], bool]) -> list[asyncio.Handle]:
+        """What is to happen now or later in such contexts does not, until it is put back."""
+        inner: Any = self
+        taken = [one for one in (*inner._ready, *inner._scheduled) if is_meant(one._context)]
+        if taken:
+            numbers = {id(one) for one in taken}
+            ready = [one for one in inner._ready if id(one) not in numbers]
+            inner._ready.clear()
+            inner._ready.extend(ready)
+            inner._scheduled[:] = [one for one in inner._scheduled if id(one) not in numbers]
+            heapq.heapify(inner._scheduled)
+        return taken
+
+    def put_back(self, taken: Iterable[asyncio.Handle]) -> None:
+        """What was due meanwhile is due now."""
+        inner: Any = self
+        for one in taken:
+            if getattr(one, "_scheduled", False):
+                heapq.heappush(inner._scheduled, one)
+            else:
+                inner._ready.append(one)
+
     def at_turn(self, call: Callable[[int], None]) -> None:
         """Have this called before each."""
         self._jumping.at_turn = call
@@ -149,7 +180,7 @@ class Topic:
         """Have this come, so many seconds from now, whatever becomes of who says so."""
         self.coming += 1
         if after:
-            self._loop.call_later(after, self._come, record)
+            self._loop.call_later(after, self._come, record, context=Context())
         else:
             self._come(record)
 
@@ -207,6 +238,12 @@ class Life:
     membership: FakeMembership
     is_dead: bool = False
     is_stopped: bool = False
+    is_frozen: bool = False
+    thawed_at: float | None = None
+    """When it was frozen for the last time, until then."""
+    silence: asyncio.Task[None] | None = None
+    held: list[asyncio.Handle] = field(default_factory=list)
+    """What it does once it goes on."""
     engine: Engine | None = None
     """None: it has not begun."""
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
@@ -251,6 +288,8 @@ class Simulated:
     """The engine's name."""
     crash_turn: int = 0
     """The turn of the loop before which all engines crash; 0: they do not."""
+    freeze_turn: int = 0
+    """The turn before which the first engine is frozen."""
     executors: ByClass = field(default_factory=dict)
     """What does the work that steps describe, besides that of commands."""
     ahead: timedelta = timedelta()
@@ -261,6 +300,7 @@ class Simulated:
     passed: list[str] = field(default_factory=list)
     """All points so far."""
     deaths: int = 0
+    silences: int = 0
     stops: int = 0
     """How many engines were asked to end in order, whether or not they have."""
     listening: list[Callable[[], None]] = field(default_factory=list)
@@ -280,7 +320,7 @@ class Simulated:
 
     def call_later(self, seconds: float, call: Callable[[], None]) -> None:
         """Have this called then, whatever becomes of engines."""
-        self._loop.call_later(seconds, call)
+        self._loop.call_later(seconds, call, context=Context())
 
     def crash_after(self, seconds: float) -> None:
         """Have all engines crash then."""
@@ -319,6 +359,8 @@ class Simulated:
             raise asyncio.CancelledError
         if fate is Fate.STOP and life is not None:
             life.stop()
+        if fate is Fate.SILENCE and life is not None:
+            self._freeze(life)
         if fate is Fate.BREAK and connection is not None:
             connection.is_broken = True
         draw = self.draw
@@ -373,6 +415,32 @@ class Simulated:
     def _turn(self, number: int) -> None:
         if number == self.crash_turn:
             self._crash_all()
+        if number == self.freeze_turn and self._lives:
+            self._freeze(self._lives[0])
+        for life in self._lives:
+            if life.is_frozen:
+                life.held += self._loop.take_out(partial(_is_of, life))
+
+    def _freeze(self, life: Life) -> None:
+        """Until it is a member of its group again it is not frozen once more."""
+        if life.silence is None or life.silence.done():
+            life.is_frozen = True
+            self.silences += 1
+            life.silence = Context().run(self._loop.create_task, self._thaw_in_time(life))
+
+    async def _thaw_in_time(self, life: Life) -> None:
+        """Have the group miss it; then it goes on, and hears of that."""
+        await asyncio.sleep(SESSION_SECONDS)
+        # Who waits for it to give back what it has waits for longer.
+        missed = asyncio.create_task(life.membership.expire())
+        await asyncio.sleep(FROZEN_SECONDS - SESSION_SECONDS)
+        life.is_frozen, life.thawed_at = False, self.seconds()
+        held, life.held = life.held, []
+        self._loop.put_back(held)
+        await missed
+        await asyncio.sleep(HEARTBEAT_SECONDS)
+        if life in self._lives and not life.is_dead:
+            await life.membership.come_back()
 
     def _crash_all(self) -> None:
         for life in self._lives:
@@ -437,6 +505,10 @@ def check_alive() -> None:
     if task is not None:
         # Attempts are tasks that the loop has not made.
         life.know(task)
+
+
+def _is_of(life: Life, context: Context) -> bool:
+    return context.get(_LIFE) is life
 
 
 async def _rejoin(membership: FakeMembership) -> None:

@@ -359,6 +359,7 @@ class FakeMembership:
         self._instance = instance
         self._turns: Turns | None = None
         self._member: Member | None = None
+        self._has_stopped = False
 
     async def start(self, topics: Iterable[str], on_assigned: Changed, on_revoked: Changed) -> None:
         wanted = frozenset(topics)
@@ -377,6 +378,7 @@ class FakeMembership:
     async def stop(self) -> None:
         if self._turns is None or self._member is None:
             return
+        self._has_stopped = True
         await self._turns.revoke()
         self._member.turns = None
         if self._instance is None:
@@ -391,7 +393,7 @@ class FakeMembership:
 
     async def come_back(self) -> None:
         """It is heard of again: it gives back what it had, and is a new member."""
-        if self._member is not None:
+        if self._member is not None and not self._has_stopped:
             name = self._instance or self._group.new_name()
             self._member = replace(self._member, name=name, turns=self._turns)
             await self._member.give_back()

@@ -77,6 +77,8 @@ SLOW = 50.0
 """Sometimes all takes so many times as long: then it takes longer than others are silent."""
 LATE_SECONDS = 0.1
 """So late what happens meanwhile may come, with a draw."""
+BEGINS_WITHIN_SECONDS = 0.02
+"""So long after it was given to its engine an attempt begins here."""
 GRACE_SECONDS = LIMITS.step_cancel_seconds
 MORE_SECONDS = 0.05
 """What outlives its time and the grace does so by as much."""
@@ -123,6 +125,8 @@ class Entry(NamedTuple):
     at: float
     is_last: bool
     """Whether its engine was to end by then."""
+    thawed_at: float | None
+    """When its engine went on after it was frozen."""
 
 
 @dataclass
@@ -237,7 +241,8 @@ class Outside:
     def _write(self, what: str, order: Order, call: Call, made: str | None) -> None:
         of = "" if call.undone is None else call.of.idempotency_key
         named = what, call.step, call.key, call.idempotency_key, of
-        more = self.world.seconds(), is_stopping()
+        life = own_life()
+        more = self.world.seconds(), is_stopping(), None if life is None else life.thawed_at
         self.ledger.append(Entry(*named, call.attempt, order.amount, made, call.progress, *more))
 
 
@@ -387,6 +392,7 @@ def live(
     instance: str | None = None,
     draw: random.Random | None = None,
     crash_turn: int = 0,
+    freeze_turn: int = 0,
 ) -> Lived:
     """All orders, from the beginning to the end, with this in between."""
     pace, orders = 1.0, [*ORDERS]
@@ -394,6 +400,7 @@ def live(
         pace = draw.choice([1.0, 1.0, SLOW])
         draw.shuffle(orders)
     world = Simulated(saga(attempts, undoing, pace), TOPIC, fates, draw, engines, instance, crash_turn)
+    world.freeze_turn = freeze_turn
     outside = Outside(world, pace)
     for order in orders:
         world.source.append(told("placed", order))
@@ -438,7 +445,7 @@ def check(lived: Lived, attempts: int = ENOUGH) -> None:
     shipped = {order for order in ORDERS if lived.is_shipped(order)}
     assert not shipped.intersection(CANCELLED)
     # One raises by itself, and each crash may lose one; so may a stop whose connection breaks.
-    if attempts > world.deaths + min(world.stops, breaks) + 1:
+    if attempts > world.deaths + world.silences + min(world.stops, breaks) + 1:
         assert shipped.issuperset(SHIPPED)
 
 
@@ -512,6 +519,8 @@ def check_attempts(entries: list[Entry], attempts: int, time: float = math.inf) 
 
     ``time`` is how many seconds they may take: one that outlives that, and the grace, need not have ended.
     """
+    began = {(one.key, one.attempt): one.at for one in entries if one.what == BEGUN}
+    entries = [one for one in entries if not is_void(one, began)]
     for name, several in by_step(entries):
         assert len({one.key for one in several}) == 1, f"{name} has several keys"
         numbers = [one.attempt for one in several if one.what == BEGUN]
@@ -521,8 +530,7 @@ def check_attempts(entries: list[Entry], attempts: int, time: float = math.inf) 
         assert all(before < number for before, number in zip(seen, numbers, strict=True)), seen
         assert len({(one.amount, one.made) for one in several}) == 1, f"{name} was given different input"
         if not several[0].of:
-            assert max(numbers) <= attempts, f"{name} was tried too often"
-    began = {(one.key, one.attempt): one.at for one in entries if one.what == BEGUN}
+            assert max(numbers, default=0) <= attempts, f"{name} was tried too often"
     for at, one in enumerate(entries):
         if one.of:
             until = one.at - time - GRACE_SECONDS
@@ -531,6 +539,12 @@ def check_attempts(entries: list[Entry], attempts: int, time: float = math.inf) 
             after = [other for other in entries[at:] if other.key == one.of and other not in last]
             after = [other for other in after if began[other.key, other.attempt] > until]
             assert not after, f"{after} while it is undone"
+
+
+def is_void(entry: Entry, began: Mapping[tuple[str, int], float]) -> bool:
+    """Whether it is of an attempt whose engine was frozen meanwhile: another one has gone on without it."""
+    thawed_at, at = entry.thawed_at, began.get((entry.key, entry.attempt), math.inf)
+    return thawed_at is not None and at < thawed_at + BEGINS_WITHIN_SECONDS
 
 
 def check_what_was_done(entries: list[Entry]) -> None:
@@ -548,7 +562,7 @@ def check_what_was_undone(entries: list[Entry]) -> None:
     assert owed <= undone.keys(), f"{owed - undone.keys()} is not undone"
     compensations = {(one.of, one.key) for one in entries if one.of}
     assert len(compensations) == len(undone), "something is undone under several keys, or not to its end"
-    order = [one.step for one in entries if one.of]
+    order = [one.step for one in entries if one.of and one.thawed_at is None]
     assert order == sorted(order, key=["release", "refund"].index), f"undone were {order}"
 
 

@@ -1,7 +1,7 @@
-"""Whenever engines crash, stop, or lose their connections, each order is shipped or undone once, and its log says so.
+"""Whenever engines crash, stop, freeze, or lose connections, each order is shipped or undone once; its log says so.
 
 A failure names the point, the turn, or the seed, with which it can be lived again: ``lived_with(57, Fate.CRASH)``,
-``lived_to(123)`` or ``lived_by(17)``.
+``lived_to(123)``, ``lived_frozen(123, 2)`` or ``lived_by(17)``.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from tests.fakes.store import FakeStore
 from tests.property.crashing import (
     BEGUN,
     CUT,
+    DONE,
     ENOUGH,
     ORDERS,
     Lived,
@@ -35,6 +36,9 @@ from tests.simulated import Fate
 SHARE = 5
 """One of so many points is tried each time, another one for each way; all of them in the long form."""
 SHARE_OF_TURNS = 13
+SHARE_OF_SILENCES = 59
+FIRST_TURN = 2
+"""Before it there is no engine."""
 SEEDS = 60
 SEEDS_LONG = 2_000
 FAULTS_MAX = 6
@@ -88,12 +92,23 @@ def lived_to(turn: int) -> None:
     check_the_stories(lived, usual())
 
 
+def lived_frozen(turn: int, engines: int) -> Lived:
+    """Before this turn of its loop the first engine is frozen, and goes on once it was missed."""
+    lived = live(freeze_turn=turn, engines=engines)
+    assert lived.world.silences == 1
+    check(lived)
+    check_the_usual_stories(lived, usual())
+    return lived
+
+
 def lived_by(seed: int) -> Lived:
     """As the seed has it: what happens and where, how many engines there are, and how long everything takes."""
     draw = random.Random(seed)
     lengths = [draw.choice([FEW_POINTS, MANY_POINTS]) for _ in range(draw.randint(1, FAULTS_MAX))]
     faults = itertools.accumulate(draw.randint(1, length) for length in lengths)
-    fates = {point: draw.choice([Fate.CRASH, Fate.CRASH, Fate.STOP, Fate.BREAK]) for point in faults}
+    fates = {
+        point: draw.choice([Fate.CRASH, Fate.CRASH, Fate.STOP, Fate.BREAK, Fate.SILENCE]) for point in faults
+    }
     engines = draw.choice([1, 2])
     instance = draw.choice([None, "one"]) if engines == 1 else None
     attempts = draw.choice([1, 2, ENOUGH, FAULTS_MAX + ENOUGH])
@@ -112,6 +127,17 @@ def try_turns(numbers: Iterable[int]) -> None:
     for number in numbers:
         with told_as(f"lived_to({number})"):
             lived_to(number)
+
+
+def try_silences(turns: Iterable[int], engines: int) -> None:
+    lost, void = 0, 0
+    for turn in turns:
+        with told_as(f"lived_frozen({turn}, {engines})"):
+            lived = lived_frozen(turn, engines)
+            lost += sum(lived.has_lost(order, step) for order in ORDERS for step in ("charge", "reserve"))
+            void += sum(one.thawed_at is not None and one.what == DONE for one in lived.ledger)
+    assert void, "who was frozen has done something afterwards"
+    assert lost or engines == 1, "and others have gone on without it"
 
 
 def try_seeds(seeds: Sequence[int]) -> None:
@@ -212,6 +238,17 @@ def test_a_crash_at_some_awaits_leaves_nothing_undone_or_done_twice() -> None:
 @pytest.mark.long
 def test_a_crash_at_any_await_leaves_nothing_undone_or_done_twice() -> None:
     try_turns(range(1, usual().world.turns))
+
+
+@pytest.mark.parametrize("engines", [1, 2])
+def test_an_engine_that_is_frozen_at_some_awaits_leaves_nothing_undone_or_done_twice(engines: int) -> None:
+    try_silences(range(FIRST_TURN + engines, usual().world.turns, SHARE_OF_SILENCES), engines)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("engines", [1, 2])
+def test_an_engine_that_is_frozen_at_any_await_leaves_nothing_undone_or_done_twice(engines: int) -> None:
+    try_silences(range(FIRST_TURN, usual().world.turns), engines)
 
 
 def test_several_faults_leave_nothing_undone_or_done_twice() -> None:

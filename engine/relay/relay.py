@@ -34,6 +34,8 @@ _EXPECTED = (
     ServiceUnreachableError,
     asyncpg.PostgresError,
     asyncpg.InterfaceError,
+    # Postgres broke away in the middle of an answer.
+    asyncpg.InternalClientError,
     OSError,
     TimeoutError,
 )

@@ -198,7 +198,13 @@ async def connect(dsn: str, *, name: str = "pointsman", for_engine: bool = True)
         raise UnusableAddressError(
             f"Postgres at {masked(dsn)} is not asked: {error.args[0]}. Correct the address, or the variables PG..."
         ) from error
-    except (OSError, TimeoutError, postgres.PostgresError, postgres.InterfaceError) as error:
+    except (
+        OSError,
+        TimeoutError,
+        postgres.PostgresError,
+        postgres.InterfaceError,
+        postgres.InternalClientError,
+    ) as error:
         raise ServiceUnreachableError(_cannot_connect(dsn, error)) from error
     except (ValueError, OverflowError) as error:
         raise UnusableAddressError(

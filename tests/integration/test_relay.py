@@ -12,12 +12,12 @@ import pytest
 from connectors.kafka.settings import KafkaSettings
 from connectors.sink import Progress
 from engine import outbox
-from engine.errors import RefusedError
+from engine.errors import RefusedError, ServiceUnreachableError
 from engine.relay import Published, Relay, RelayEvent, RelayLimits, Restarted, relay_status
 from engine.relay.turn import try_turn
 from engine.services.apache_kafka import ApacheKafka
 from engine.services.mock_broker import MockBroker
-from engine.store.connecting import connect
+from engine.store.connecting import Connection, connect
 from tests.contract.sink_worlds import read_committed
 from tests.fakes.sink import FakeBroker, FakeSink
 from tests.outbox import DEADLINE_SECONDS, Writers, differences, running, within_deadline
@@ -215,6 +215,27 @@ async def test_a_session_of_postgres_that_is_ended_changes_nothing(
             async with asyncio.timeout(DEADLINE_SECONDS):
                 await relay.drained(sequence)
     assert await values(kafka, name) == [b"1", b"2", b"3", b"4", b"5"]
+
+
+async def test_a_postgres_that_breaks_away_in_the_middle_of_an_answer_is_one_that_is_away(
+    database: Database, kafka: Kafka, topic: TopicFactory, namespace: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = asyncpg.InternalClientError("got result for unknown protocol state 3")
+    errors = [broken, ServiceUnreachableError("away"), broken]
+
+    async def postgres() -> Connection:
+        if errors:
+            raise errors.pop()
+        return await connect(database.engine_dsn, name="pointsman relay")
+
+    sequence = await put(database.engine_dsn, namespace, [record(await topic(), b"1")])
+    async with running(
+        Relay(postgres, quick_sink(kafka.bootstrap, namespace), namespace, limits=QUICK)
+    ) as relay:
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            await relay.drained(sequence)
+    assert not errors
+    assert [one.message for one in caplog.records if one.levelname == "ERROR"] == []
 
 
 async def test_who_waits_for_a_relay_that_is_stopped_is_told(

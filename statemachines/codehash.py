@@ -13,7 +13,8 @@ them. What they return is: the classes that are named there. So a function that 
 ``Complete(review, ...)``, leads to no more than its name.
 
 Where there is no source (built-ins, a REPL, classes made by ``Event.named``) the name counts, and the
-fields of a class; a change within is then not seen.
+fields of a class; a change within is then not seen. Of what comes with this product only the name counts: a new version
+of it is no other code.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from pydantic import BaseModel
 
 from statemachines.definition import Pipeline, name_of
 from statemachines.events import is_outcome
-from statemachines.reach import Reach, called, module_of
+from statemachines.reach import Reach, called, is_nobodys, module_of
 from statemachines.source import definitions
 from statemachines.step import Step
 from statemachines.syntax import constant, encode
@@ -145,7 +146,7 @@ class _Reading:
         name = name_of(cls) or ""
         module = sys.modules.get(cls.__module__)
         trees = self._trees(vars(module), name, None) if module is not None else ""
-        if trees or cls.__module__ == "builtins":
+        if trees or cls.__module__ == "builtins" or is_nobodys(cls.__module__):
             return f"class({name} {trees})"
         fields = sorted(cls.__pydantic_fields__) if issubclass(cls, BaseModel) else []
         bases = [base for base in cls.__bases__ if base.__module__.partition(".")[0] not in _OF_CLASSES]

@@ -36,8 +36,7 @@ class Done(events.Done, Generic[R]):
 
 def make_done(state: str) -> type[Done]:
     """The class of the events that say that a state is done."""
-    # The code hash knows it by this name.
-    body = {"__module__": events.Done.__module__, "__qualname__": "Done"}
+    body = {"__module__": __name__, "__qualname__": "Done"}
     made = types.new_class(
         "Done", (Done,), {"type": f"{DONE_PREFIX}{state}"}, lambda space: space.update(body)
     )

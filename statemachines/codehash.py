@@ -28,7 +28,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
-from statemachines.definition import Pipeline, name_of
+from statemachines.definition import Pipeline, State, name_of
 from statemachines.events import is_outcome
 from statemachines.reach import Reach, called, is_nobodys, module_of
 from statemachines.source import definitions
@@ -116,6 +116,8 @@ class _Reading:
                 return f"{{{','.join(sorted(map(text, value)))}}}"
             case dict():
                 return f"{{{','.join(f'{text(key)}:{text(one)}' for key, one in value.items())}}}"
+            case State():
+                return called(value)
             case _:
                 return type(value).__qualname__
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from statemachines.events import STEP_DONE, STEP_FAILED, Cancelled, Failed, StepFailed
+from statemachines.events import DONE_PREFIX, STEP_DONE, STEP_FAILED, Cancelled, Failed, StepFailed
 
 Structure = Mapping[str, Any]
 
@@ -27,6 +27,8 @@ def _leads_on(move: Structure, state: str, states: Structure) -> bool:
     source, targets = move["source"], move.get("targets") or [one for one in (move["target"],) if one]
     if source is None:
         return bool(targets)
+    if "delay" in move and not targets:
+        return False  # it comes once
     beside = _region_beside(source, state, states)
     if beside is None:
         return _is_related(source, state, states)
@@ -37,6 +39,8 @@ def _may_come(event: str, state: str, states: Structure) -> bool:
     """Whether an event may come to a run that waits there for no step of that state."""
     if event in (Cancelled.event_type(), Failed.event_type()):
         return False
+    if event.startswith(DONE_PREFIX) and event.removeprefix(DONE_PREFIX) in _chain(state, states):
+        return False  # of a state around it, which is not done before something has led on
     step = states[state].get("run")
     own = (f"{STEP_DONE}{step}", f"{STEP_FAILED}{step}")
     if event != StepFailed.event_type():

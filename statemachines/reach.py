@@ -6,7 +6,8 @@ neither is in a package and both lie in one folder. This package is nobody's own
 changes no one's code.
 
 A step, a state or a pipeline that is named counts by its name alone: what it is stands in the structure, and what a
-step does is not done again. Only where a function reads the settings of a step, they count.
+step does is not done again. Only where a function calls a step, or reads its settings, or what a state or a pipeline is
+described as, that counts. A step that is handed to a helper counts by its name, whatever that does with it.
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ from statemachines.syntax import encode
 
 _SHIPPED = "statemachines.shipped."
 DottedName = tuple[str, ...]
-_OF_NAMES: frozenset[DottedName] = frozenset({(), ("name",)})
-"""What may follow a step that counts by its name."""
+_OF_NAMES = frozenset({"name", "done", "failed", "timed_out", "failed_with"})
+"""What may follow a step that counts by its name: its name, and the classes of how it ends."""
+_OF_THEMSELVES = "description"
+"""What states and pipelines have that is in no structure."""
 
 
 class Module(NamedTuple):
@@ -92,7 +95,7 @@ class Reach:
 
     def _look_up(self, module: Module, path: DottedName) -> None:
         value = module.variables.get(path[0])
-        if isinstance(value, State | Pipeline) or (isinstance(value, Step) and path[1:] in _OF_NAMES):
+        if _counts_by_its_name(value, path[1:]):
             self.helpers.add(Helper(module.name, path[0], called(value).encode()))
             return
         found = bindings(module.tree, path[0])
@@ -135,6 +138,13 @@ class Reach:
         if path:
             self._ahead.append((source, path))
         return True
+
+
+def _counts_by_its_name(value: Any, then: DottedName) -> bool:
+    """Whether it does not matter what this is, in a function that goes on with ``then`` from it."""
+    if isinstance(value, Step):
+        return not then or then[0] in _OF_NAMES
+    return type(value) in (State, Pipeline) and then[:1] != (_OF_THEMSELVES,)
 
 
 def _absolute(module: Module, statement: ast.ImportFrom) -> str:

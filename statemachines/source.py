@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Any
 
+CALLED = "()"
+"""Behind the path of a name that is called."""
 MODULES_KEPT_MAX = 64
 """How many modules' trees are kept; further ones are read again."""
 
@@ -124,7 +126,9 @@ def names_used(nodes: Iterable[ast.AST]) -> set[tuple[str, ...]]:
             _local_to(inside) if not isinstance(node, ast.ClassDef | ast.Assign | ast.AnnAssign) else set()
         )
         paths = (_path(inner) for inner in inside if isinstance(inner, ast.Name | ast.Attribute))
+        calls = (_path(inner.func) for inner in inside if isinstance(inner, ast.Call))
         found.update(path for path in paths if path and path[0] not in local)
+        found.update((*path, CALLED) for path in calls if path and path[0] not in local)
     return found
 
 

@@ -89,6 +89,10 @@ def main() -> int:
     begun: dict[str, Future[Ended]] = {}
     with ThreadPoolExecutor() as beside, contextlib.ExitStack() as ending:
         for name, command in wanted.items():
+            if until is not None and time.monotonic() > until and name not in begun:
+                failed.append(name)
+                print(f"== {name}: not begun, the time is over", flush=True)
+                continue
             if (other := BEGUN_WITH.get(name)) in wanted:
                 begun[other] = beside.submit(_run, wanted[other], environment, until, ending, is_shown=False)
             print(f"== {name}", flush=True)

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from datetime import date
+from decimal import Decimal
 from enum import Enum
 from typing import Any
 
@@ -49,7 +50,11 @@ def _written(value: object) -> str:
             return str(value).lower()
         case date():
             return value.isoformat()
-    return str(value)
+        case str() | int() | float() | Decimal():
+            return str(value)
+    raise UsageError(
+        f"where= asks for a text, a number, a time, or true or false, and not for {value!r:.100}."
+    )
 
 
 async def asked_attributes(

@@ -45,7 +45,10 @@ def scope_settled(chart: Chart, block: Block, arc: Arc | None, scope: Scope) -> 
 
 def _known(chart: Chart, block: Block, said: str, scope: str | Pipeline[Any]) -> int:
     if isinstance(scope, Pipeline):
-        return 0
+        if scope.name == chart.name:
+            return 0
+        message = f"{said}, and the run is of the pipeline {chart.name!r}"
+        raise HandlerError(Reason.ACTION_FAILED, message, block.name)
     number = chart.numbers.get(scope)
     if number is None:
         message = f"{said}, and the pipeline has no such state. {did_you_mean(scope, chart.numbers)}"
@@ -62,5 +65,11 @@ def _owing(chart: Chart, block: Block, said: str, number: int) -> int:
 
 
 def _told(effect: str, scope: Scope) -> str:
-    told = "" if scope is None else "the pipeline" if isinstance(scope, Pipeline) else repr(scope)
+    told = (
+        ""
+        if scope is None
+        else f"the pipeline {scope.name!r}"
+        if isinstance(scope, Pipeline)
+        else repr(scope)
+    )
     return f"{effect}({told})"

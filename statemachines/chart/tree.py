@@ -133,6 +133,8 @@ class Chart:
     undone_as_stated: dict[str, dict[str, int]] = field(default_factory=dict)
     """By the states in which it is undone in an order of its own, the steps with their places in it; of the empty name,
     the run."""
+    name: str = ""
+    """That of the pipeline."""
 
     def arcs_on(self, number: int, name: str) -> list[Arc]:
         """The transitions of a state on the events that go by a name, in document order."""
@@ -215,6 +217,7 @@ def plant(pipeline: Pipeline[Any]) -> Chart:
         sum(1 << number for number in places.values()),
         frozenset(name for name, undo in _undos(pipeline) if undo == "parallel"),
         {name: ranks_of(undo, pipeline.steps) for name, undo in _undos(pipeline) if is_stated(undo)},
+        pipeline.name,
     )
 
 

@@ -37,7 +37,12 @@ def find(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
 
 
 def _waits(pipeline: Pipeline[Any], event: type[Event]) -> bool:
-    """Whether no transition takes an event and no policy is about it, so that it waits as all events do."""
+    """Whether no transition takes an event and no policy is about it, so that it waits as all events do.
+
+    Where all states are final no run goes on for which it could wait.
+    """
+    if all(state.final for state in pipeline.states):
+        return False
     said = [line.event for line in pipeline.policies if "unexpected" in line.decisions]
     known = [*said, *(move.event for move in pipeline.moves)]
     return are_equal(pipeline.unexpected, "defer") and not any(

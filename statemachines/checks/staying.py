@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from statemachines.checks.tree import Some, Tree
 from statemachines.definition import Move
-from statemachines.events import Cancelled, Failed, StepFailed, is_event_class, is_outcome
+from statemachines.events import DONE_PREFIX, Cancelled, Failed, StepFailed, is_event_class, is_outcome
 from statemachines.mistakes import Mistake
 from statemachines.patterns import covers
 
@@ -60,6 +60,10 @@ def _leads_on(move: Move, state: Some, tree: Tree) -> bool:
         return False
     if move.source is None:
         return bool(move.targets) and not move.compensate
+    if move.delay is not None and not move.targets:
+        return False  # it comes once
+    if event is not None and event.event_type() in {f"{DONE_PREFIX}{one.name}" for one in tree.chain(state)}:
+        return False  # of a state around it, which is not done before something has led on
     source = tree.named.get(move.source)
     if source is None or source in tree.chain(state) or tree.is_within(source, state):
         return True

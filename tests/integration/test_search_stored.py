@@ -79,6 +79,12 @@ def test_a_value_is_asked_for_as_a_person_writes_it(value: object, text: str) ->
     assert conditions({"a": value}) == [("a", text)]
 
 
+@pytest.mark.parametrize("value", [None, ["a", "b"], {"a": 1}])
+def test_what_no_run_is_found_by_is_not_asked_for(value: object) -> None:
+    with pytest.raises(UsageError, match="asks for a text, a number, a time, or true or false"):
+        conditions({"a": value})
+
+
 async def stored(connection: Connection) -> dict[str, Any]:
     rows = await connection.fetch(
         "select r.key, a.attributes from pointsman.run_attributes a join pointsman.runs r on r.id = a.run"

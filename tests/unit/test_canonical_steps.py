@@ -296,6 +296,82 @@ def test_a_step_that_a_function_carries_with_it_counts_by_its_name_alone() -> No
     assert reading.reach.helpers == set()
 
 
+USING = """
+from functools import partial
+from statemachines import Call, Context, Event, Out, Pipeline, Settle
+
+RATE = 2
+
+class Begun(Event, type="begun", key="name"):
+    name: str
+
+class Order(Context):
+    amount: int = 0
+
+class Shop(Pipeline):
+    def most(self):
+        return 10
+
+flow = Shop("shop", Order, topics=["t"], description="a shop")
+
+@flow.step
+def price(order: Order, call: Call) -> int:
+    return order.amount * RATE
+
+def build(event: Begun) -> Order:
+    return Order()
+
+def is_dear(order: Order, event: Event) -> bool:
+    return price(order, None) > 10
+
+def is_more(order: Order, event: Event) -> bool:
+    return order.amount > flow.most()
+
+def is_said(order: Order, event: Event) -> bool:
+    return event.name == flow.description
+
+def settling(state):
+    def settle(order: Order, event: Event) -> Out:
+        return Settle(state)
+    return settle
+
+def settled(order: Order, event: Event, state) -> Out:
+    return Settle(state)
+
+def by_how_it_ended(order: Order, event: Event) -> Out:
+    return None if isinstance(event, (price.done, price.failed, price.timed_out)) else Settle(flow)
+
+one = flow.state("one", run=price, initial=True)
+two = flow.state("two")
+flow.start(Begun, build)
+WAYS
+"""
+
+
+@pytest.mark.parametrize(
+    ("ways", "before", "after", "is_seen"),
+    [
+        ("one.on(price.done, to=two, when=is_dear)", "RATE = 2", "RATE = 3", True),
+        ("one.on(price.done, to=two, when=is_more)", "return 10", "return 20", True),
+        ("one.on(price.done, to=two, when=is_said)", '"a shop"', '"some shop"', True),
+        ("one.on(price.done, to=two, do=settling(one))", "settling(one)", "settling(two)", True),
+        ("one.on(price.done, to=two, do=partial(settled, state=one))", "state=one", "state=two", True),
+        ("one.on(price.done, to=two, do=by_how_it_ended)", "RATE = 2", "RATE = 3", False),
+    ],
+)
+def test_what_a_function_has_of_the_machine_beside_names_counts(
+    tmp_path: Path, ways: str, before: str, after: str, *, is_seen: bool
+) -> None:
+    text = USING.replace("WAYS", ways)
+    assert before in text
+    hashes = []
+    for name, one in (("one", text), ("two", text.replace(before, after))):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "using.py").write_text(one)
+        hashes.append(code_hash(find_pipelines(str(tmp_path / name / "using.py"))[0]))
+    assert (hashes[0] != hashes[1]) == is_seen
+
+
 OLDER = """
 from __future__ import annotations
 from datetime import timedelta

@@ -41,6 +41,7 @@ NO_WAYS: dict[str, Callable[[Shop], Any]] = {
     "it declines to be cancelled": lambda made: made.charging.on(Cancelled),
     "a function fails": lambda made: made.flow.on(Failed, to=made.paid),
     "the pipeline notes something": lambda made: made.flow.on(Noted),
+    "it is reminded of": lambda made: made.charging.after(timedelta(days=1), do=lambda _order, _event: None),
     "another state goes on": lambda made: made.paid.on(Noted, to=made.refused),
 }
 WAYS: dict[str, Callable[[Shop], Any]] = {
@@ -74,6 +75,12 @@ def journey() -> Journey:
     made.flow.moves.clear()
     made.lodging.on(made.room.done, to=made.flying)
     return made
+
+
+def test_a_state_around_it_is_done_only_after_something_has_led_on() -> None:
+    made = journey()
+    made.trip.on(made.trip.done, to=made.at_home)
+    assert not leads(made.flow, made.lodging.name)
 
 
 def test_what_is_around_it_or_in_another_region_leads_on_where_it_leads_out() -> None:

@@ -118,7 +118,8 @@ def test_it_fails_where_it_must_be_done_in_time_and_is_not(
     assert ask(monkeypatch, "lint")[0] == 0
     monkeypatch.setenv("CI", "true")
     assert ask(monkeypatch, "lint")[0] == 1
-    assert "failed: all of it within 0 s\n" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "== lint: not begun, the time is over\nfailed: lint, all of it within 0 s\n" in said
 
 
 ENDLESS = """

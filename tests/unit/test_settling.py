@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from statemachines import Compensate, Event, Settle
+from statemachines import Compensate, Event, Pipeline, Settle
 from statemachines.effects import Asked
 from statemachines.outcome import Reason
 from statemachines.testkit import given
 from tests.unit.scoped import Arrived, Dropped, Journey, asking
-from tests.unit.undoing import Again, Cancelled, Placed
+from tests.unit.undoing import Again, Cancelled, Order, Placed
 
 
 def test_what_is_settled_is_not_undone_any_more() -> None:
@@ -49,6 +49,15 @@ def test_a_transition_or_an_entry_of_a_state_may_name_the_run() -> None:
     made = Journey()
     made.abroad.entry(asking(Settle(made.flow)))
     made.booked().when(Arrived()).then_owes().when(Cancelled()).then(ended=True)
+
+
+@pytest.mark.parametrize("effect", [Settle, Compensate])
+def test_another_pipeline_does_not_stand_for_the_run(effect: Any) -> None:
+    made = Journey()
+    other: Pipeline[Any] = Pipeline("voyage", Order, topics=["voyages"])
+    made.resting.on(Event.named("settled"), to=made.abroad, do=asking(effect(other)))
+    message = f"returned {effect.__name__}(the pipeline 'voyage'), and the run is of the pipeline 'journey'"
+    made.booked().when(Event.named("settled")()).then_refused(Reason.ACTION_FAILED, saying=message)
 
 
 def test_what_a_step_has_just_done_is_settled_with_the_rest_and_what_goes_on_is_not() -> None:

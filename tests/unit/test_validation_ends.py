@@ -355,6 +355,8 @@ def test_where_it_is_taken_or_the_run_waits_for_something_else_it_is_not(
         lambda made: made.flow.on(Failed, to="done"),
         lambda made: made.aside().on(Ended, do=awaited_by_nobody),
         lambda made: made.flow.state("elsewhere").on(Ended, to="done"),
+        lambda made: made.outer.on(made.outer.done, to="done"),
+        lambda made: made.open.after(SECOND, do=awaited_by_nobody),
     ],
 )
 def test_failures_ways_back_and_what_happens_elsewhere_do_not_lead_on(

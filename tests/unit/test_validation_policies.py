@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 from pydantic import Field
 
-from statemachines import Context, Defer, Event, OrderBy
+from statemachines import Context, Defer, Event, OrderBy, Pipeline
 from statemachines.limits import DELAY_DAYS_MAX
 from statemachines.validation import find_mistakes, find_mistakes_across
 from tests.unit.charted import nested, with_histories
 from tests.unit.mistaken import (
     Begun,
+    Empty,
     Flow,
     build,
     line_of,
@@ -281,6 +282,13 @@ def test_a_start_event_of_which_a_policy_says_what_becomes_of_it_while_a_run_goe
     flow = restarting()
     flow.policy(Begun, unexpected=unexpected)
     assert find_mistakes(flow) == []
+
+
+def test_a_start_event_whose_run_ends_as_it_begins_waits_for_none() -> None:
+    flow: Flow = Pipeline("echo", Empty, topics=["t"], closed="restart")
+    flow.state("end", initial=True, final=True)
+    flow.start(Begun, build)
+    assert [one.message for one in find_mistakes(flow) if "waits" in one.message] == []
 
 
 def test_a_start_event_that_a_run_takes_or_that_no_run_waits_with_is_fine() -> None:

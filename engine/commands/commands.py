@@ -52,7 +52,7 @@ from engine.relay.refusals import record_of
 from engine.routing import Route, TopicRoute
 from engine.session.committer import Committer
 from engine.steps.breakers import Told
-from engine.store.contract import LostRunsError, RefusedByStoreError, Store
+from engine.store.contract import LostRunsError, RefusedByStoreError, Store, StoreError, TakenTwiceError
 from engine.store.values import Command, EndedDeadLetter, Release, StoredDeadLetter
 from statemachines.effects import COMPLETES
 from statemachines.limits import FOLLOWING_MAX
@@ -81,14 +81,14 @@ class Attempt:
     following_max: int = FOLLOWING_MAX
     """After how many that the run takes by itself it rests. Below 0: the store has refused the next one alone."""
 
-    def halve(self, error: RefusedByStoreError) -> bool:
+    def halve(self, error: StoreError) -> bool:
         """Take fewer the next time; False where it is not for them that the store refused it."""
         if not self.offered:
             return False
         self.events_max, self.offered, self.refusal = self.offered // 2, 0, str(error)
         return True
 
-    def halve_following(self, error: RefusedByStoreError) -> bool:
+    def halve_following(self, error: StoreError) -> bool:
         """Have the run take fewer by itself the next time; False where that, too, is not what it is about."""
         if self.command.command != "release" or self.following_max < 0:
             return False
@@ -238,16 +238,16 @@ class Commands:
                     continue
                 batch.finish()
                 await self._committer.commit(batch)
+            except (RefusedByStoreError, TakenTwiceError) as error:
+                self._committer.forget(batch)
+                if not attempt.halve(error) and not attempt.halve_following(error):
+                    await self._discard(command, error)
+                    return None
             except LostRunsError:
                 self._committer.forget(batch)
                 losses += 1
                 await self._committer.learn_pauses()
                 if not await self._store.has_command(command.id):
-                    return None
-            except RefusedByStoreError as error:
-                self._committer.forget(batch)
-                if not attempt.halve(error) and not attempt.halve_following(error):
-                    await self._discard(command, error)
                     return None
             else:
                 self._tell_of(batch)
@@ -256,7 +256,7 @@ class Commands:
                 return batch.commit.followed_by
         return None
 
-    async def _discard(self, command: Command, error: RefusedByStoreError) -> None:
+    async def _discard(self, command: Command, error: StoreError) -> None:
         log.error("command %s (%s) is refused by the store: %s", command.id, command.command, kind_of(error))
         batch = await self._committer.new_batch(0)
         batch.commit.commands.append(command.id)

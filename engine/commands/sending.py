@@ -12,14 +12,15 @@ from engine.commands.telling import kind_of
 from engine.outlet import Outlet
 from engine.routing import Route
 from engine.session.committer import Committer
-from engine.store.contract import LostRunsError, RefusedByStoreError, Store
+from engine.store.contract import LostRunsError, RefusedByStoreError, Store, StoreError, TakenTwiceError
 from engine.store.values import Command
 from statemachines.outcome import Reason, Refused
 
 log = logging.getLogger("pointsman.engine")
 
 LOSSES_MAX = 5
-"""After as many lost comparisons the events are left for the next round."""
+"""After as many lost comparisons the events are left for the next round; but for one that its run has taken by the log,
+which is lost to nobody, and dealt with as refused by the store."""
 
 
 class SentEvents:
@@ -39,22 +40,30 @@ class SentEvents:
 
     async def take(self, commands: Sequence[Command]) -> None:
         """Take these up in one commit; each is consumed in it, so it happens once."""
-        losses = 0
+        losses, lost = 0, None
         while commands and losses < LOSSES_MAX:
+            lost = None
             try:
                 if await self._commit(commands):
                     return
-            except LostRunsError:
+            except LostRunsError as error:
+                lost = error
                 commands = [one for one in commands if await self._store.has_command(one.id)]
             except RefusedByStoreError as error:
-                if len(commands) == 1:
-                    await self._refuse(commands[0], str(error))
-                    return
-                middle = len(commands) // 2
-                await self.take(commands[:middle])
-                await self.take(commands[middle:])
+                await self._halve(commands, error)
                 return
             losses += 1
+        if commands and isinstance(lost, TakenTwiceError):
+            await self._halve(commands, lost)
+
+    async def _halve(self, commands: Sequence[Command], error: StoreError) -> None:
+        """Find the one event that the store does not take, while the others are."""
+        if len(commands) == 1:
+            await self._refuse(commands[0], str(error))
+            return
+        middle = len(commands) // 2
+        await self.take(commands[:middle])
+        await self.take(commands[middle:])
 
     async def _commit(self, commands: Sequence[Command]) -> bool:
         """False where it has to be computed again, since a topic takes less than was thought."""

@@ -12,7 +12,7 @@ from itertools import islice
 
 from engine.commands.words import resume_command
 from engine.raised import Seldom, Trace
-from engine.store.contract import RefusedByStoreError
+from engine.store.contract import StoreError
 from engine.store.values import DeadLetter, Pause
 from statemachines.outcome import Reason
 
@@ -85,6 +85,6 @@ def _told(letter: DeadLetter) -> dict[str, str]:
 _OURS = frozenset({"pointsman-pipeline", "pointsman-topic", "pointsman-partition"})
 
 
-def kind_of(error: RefusedByStoreError) -> str:
+def kind_of(error: StoreError) -> str:
     """What a log may say of it: the sentence of Postgres may quote the data that it refuses."""
     return type(error.__cause__ or error).__name__

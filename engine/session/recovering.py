@@ -33,6 +33,7 @@ from engine.store.contract import (
     LostRunsError,
     RefusedByStoreError,
     Store,
+    StoreError,
     TakenTwiceError,
 )
 
@@ -146,13 +147,13 @@ class Recovery:
             await self._committer.extend_due(draft, [replace(one, run=None)])
             try:
                 await self._committer.commit(self._committer.finish(draft))
-            except LostRunsError:
-                self._committer.forget(draft.batch)
-            except RefusedByStoreError as error:
+            except (RefusedByStoreError, TakenTwiceError) as error:
                 self._committer.forget(draft.batch)
                 await self._refuse_due(one.route, one.key, error)
+            except LostRunsError:
+                self._committer.forget(draft.batch)
 
-    async def _refuse_due(self, route: Route, key: str, error: RefusedByStoreError) -> None:
+    async def _refuse_due(self, route: Route, key: str, error: StoreError) -> None:
         """Make what has fallen due first for a run a dead letter; where that is refused, too, leave it alone."""
         await load_into_cache(route, [key], self._store, self._topics)
         run = route.cache.get(key)

@@ -12,6 +12,7 @@ import orjson
 import pytest
 
 from connectors.source import Partition
+from engine.homes import home_of
 from engine.log import Kind, LogRow, append, digest_number, digest_of, fold, pack, with_hash
 from engine.reading import ask_complete
 from engine.store.connecting import connect
@@ -31,6 +32,7 @@ from engine.store.values import (
     FollowUp,
     Origin,
     PositionMove,
+    SentEvent,
 )
 from statemachines.run import Run
 from tests.fakes.store import FakeStore
@@ -378,6 +380,18 @@ async def test_what_follows_a_command_is_in_the_inbox_once_the_command_is_not(wo
     with pytest.raises(LostRunsError):
         await second.commit(again)
     assert await second.read_inbox([pipeline], 10) == [going_on.followed_by]
+
+
+async def test_an_event_to_a_run_is_for_whoever_serves_its_home(world: World) -> None:
+    store = await world.open()
+    pipeline = await store.register_pipeline("sum")
+    sent = [SentEvent("sum", key, f"{key}\0{{}}".encode()) for key in ("a", "b")]
+    await store.commit(Commit(AT, sent=sent))
+    assert home_of("a") != home_of("b")
+    for one in sent:
+        [found] = await store.read_inbox([pipeline], 10, [home_of(one.key)])
+        assert (found.command, found.body) == ("event", one.body)
+    assert await store.read_inbox([pipeline], 10) == []
 
 
 LETTER = DeadLetter(

@@ -181,8 +181,8 @@ class FakeStore(FakeExecuting):
     async def read_inbox(
         self, pipelines: Sequence[int], limit: int, homes: Sequence[int] = (), unheard_of: Sequence[int] = ()
     ) -> list[Command]:
-        del homes
-        mine = [c for c in self.tables.inbox.values() if c.pipeline is None or c.pipeline in pipelines]
+        loaded = [c for c in self.tables.inbox.values() if c.pipeline is None or c.pipeline in pipelines]
+        mine = [c for c in loaded if c.command != "event" or _home_of_event(c) in homes]
         may = [
             c
             for c in mine
@@ -424,6 +424,11 @@ class FakeStore(FakeExecuting):
         if (row.run, row.sequence) in rows:
             raise LostRunsError("the row is there already")
         rows[row.run, row.sequence] = row
+
+
+def _home_of_event(command: Command) -> int:
+    key, _, _ = command.body.partition(b"\0")
+    return home_of(key.decode())
 
 
 def _waiting_event(row: LogRow, digest: int) -> WaitingEvent:

@@ -192,6 +192,8 @@ class Commands:
         batch = await self._committer.new_batch(0)
         try:
             unknown = await self._operating.tell_unknown(waited, batch)
+            if not unknown:
+                return commands
             batch.commit.commands.extend(unknown)
             batch.finish()
             await self._committer.commit(batch)

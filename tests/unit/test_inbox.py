@@ -72,6 +72,13 @@ class Inbox:
         await self.store.commit(Commit(NOW, **commit))
         self.store.consumed.clear()
 
+    async def apply(self, loan: str) -> int:
+        """Have a run begin; returns its number."""
+        await self.put(sent=[applied(loan)])
+        await self.take()
+        self.store.consumed.clear()
+        return next(number for number, (_, run) in self.store.tables.runs.items() if run.key == loan)
+
     async def take(self) -> None:
         """Look, and take up what is found, until nothing more is wanted."""
         self.commands.wanted.set()
@@ -117,6 +124,15 @@ async def test_of_unknown_tokens_of_one_run_is_told_in_one_commit(caplog: pytest
     for token, (_, _, answer), line in zip(("t1", "t2"), told, said, strict=True):
         assert f"by the token {token!r}, or ever has" in answer
         assert line.startswith(answer)
+
+
+async def test_where_no_token_is_unknown_nothing_is_committed_for_those_that_are() -> None:
+    one = await inbox(inbox_token_seconds=0)
+    run = await one.apply("l1")
+    await one.put(completed=[completion("t", execution=[run, 1, 0, "review", 1])])
+    await one.take()
+    assert one.store.consumed == [[2]]
+    assert one.left == []
 
 
 async def test_where_more_wait_than_are_looked_at_those_behind_are_taken_at_once_and_all_in_time(

@@ -19,6 +19,7 @@ from engine.steps.steps import Steps
 from engine.store.values import BegunExecution
 from statemachines import Call, Context, Event, Pipeline
 from statemachines.machine import compile_pipeline
+from tests.yard import Yard, executors_of, hauling
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 FIRST = BegunExecution(7, 1, "o1", 0, 3, 1, 0, 2, 0, "charge", 1, "", b"{}", began=NOW)
@@ -56,10 +57,10 @@ def making() -> Making:
     return made
 
 
-def goes_on(made: Making, *, told: bool) -> Going:
-    _, step = made.outcomes.meant(FIRST)
+def goes_on(made: Making, *, told: bool, begun: BegunExecution = FIRST) -> Going:
+    _, step = made.outcomes.meant(begun)
     attempt: Any = SimpleNamespace(has_had_its_time=False)
-    going = Going(FIRST, step, attempt, Pulse())
+    going = Going(begun, step, attempt, Pulse())
     made.going.add(going)
     if told:
         made.going.tell(going)
@@ -156,3 +157,40 @@ async def test_what_another_engine_has_lost_is_told_unless_the_execution_was_don
     expected = ("done.step.charge", 1) if is_done else ("tried.step.charge", 2)
     assert (result.event_type, result.begun.attempt) == expected
     assert own.results.late == ({FIRST.address} if is_done else set())
+
+
+KEPT = FIRST._replace(step="haul")
+KEPT_AGAIN = KEPT._replace(attempt=2)
+
+
+class Silent:
+    """A store in which the next attempt at what is kept is that of an engine of which nothing is heard any more."""
+
+    def __init__(self) -> None:
+        self.taken: list[int] = []
+
+    async def begun_by_others(self, *_asked: Any) -> list[BegunExecution]:
+        return [KEPT_AGAIN]
+
+    async def strikes(self, _positions: Any) -> dict[tuple[int, int], tuple[int, str]]:
+        return {}
+
+    async def take_executions(self, numbers: list[int], *_asked: Any) -> list[BegunExecution]:
+        self.taken += numbers
+        return [KEPT_AGAIN]
+
+
+async def test_a_kept_one_is_neither_lost_nor_taken_over_while_an_attempt_before_it_goes_on_here() -> None:
+    steps = Steps(EngineLimits(), Steady(lambda: NOW), executors=Executors(executors_of(Yard())))
+    own, silent = steps._making, Silent()
+    [topic] = make_routes([Loaded(compile_pipeline(hauling()), 1, 1)], {}).values()
+    own.outcomes.load(topic.routes)
+    going = goes_on(own, told=True, begun=KEPT)
+    store: Any = silent
+    await steps._take_over_lost(store, [1])
+    assert (silent.taken, len(own.results), own.going.at(KEPT.address)) == ([], 0, going)
+    own.going.release(going)
+    await steps._take_over_lost(store, [1])
+    assert (silent.taken, len(own.results)) == ([KEPT.id], 0)
+    assert [one.begun for one in own.going] == [KEPT_AGAIN]
+    await own._executors.close()

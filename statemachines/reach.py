@@ -15,7 +15,7 @@ from __future__ import annotations
 import ast
 import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from statemachines.definition import Pipeline, State
 from statemachines.source import NOBODYS, bindings, imports_within, names_used, tree_of_file
@@ -24,6 +24,8 @@ from statemachines.syntax import encode
 
 _SHIPPED = "statemachines.shipped."
 DottedName = tuple[str, ...]
+Part = Step[Any, Any] | State[Any] | Pipeline[Any]
+"""Of a machine."""
 _OF_NAMES = frozenset({"name", "done", "failed", "timed_out", "failed_with"})
 """What may follow a step that counts by its name: its name, and the classes of how it ends."""
 _OF_THEMSELVES = "description"
@@ -64,7 +66,7 @@ def module_of(variables: dict[str, Any]) -> Module | None:
     return Module(name, variables.get("__package__") or "", file, tree, variables)
 
 
-def called(one: Step[Any, Any] | State[Any] | Pipeline[Any]) -> str:
+def called(one: Part) -> str:
     """What a part of the machine counts as."""
     return f"named({one.name})"
 
@@ -140,7 +142,7 @@ class Reach:
         return True
 
 
-def _counts_by_its_name(value: Any, then: DottedName) -> bool:
+def _counts_by_its_name(value: Any, then: DottedName) -> TypeGuard[Part]:
     """Whether it does not matter what this is, in a function that goes on with ``then`` from it."""
     if isinstance(value, Step):
         return not then or then[0] in _OF_NAMES

@@ -28,7 +28,7 @@ async def with_reasons(
     breakers = _breakers([one for row in holders for one in orjson.loads(row["breakers"])], pipeline)
     limits = {
         f"{row['sequence']}.{row['number']}": _limit(row["limited_by"], row["going"], row["next"])
-        for row in await connection.fetch(SQL["limited_of_run"], run)
+        for row in await connection.fetch(SQL["limited_of_run"], run, SILENT_SECONDS)
     }
     return [_told(one, breakers, limits) for one in steps]
 

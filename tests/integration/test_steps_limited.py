@@ -33,6 +33,13 @@ NEXT_IN_AN_HOUR = """
 insert into pointsman.step_rates select pipeline, step, limited_by, clock_timestamp() + interval '1 hour'
 from pointsman.executions where holder is null limit 1
 """
+ONE_IS_KEPT = """
+insert into pointsman.step_places
+select holder, 0, pipeline, step, limited_by
+from pointsman.executions where holder is not null and limited_by = '1' limit 1
+"""
+DUE_LATER = "update pointsman.executions set again = again + interval '100 years' where holder is null"
+DUE_AGAIN = "update pointsman.executions set again = again - interval '100 years' where holder is null"
 
 
 @pytest.fixture
@@ -136,6 +143,12 @@ async def test_whose_limit_is_reached_waits_in_order_and_keeps_nobody_else_waiti
         assert await reader.fetchval(waiting) == 4
         assert await why_it_waits(reader, "a2") == "its limit: 2 of '1' go on"
         assert await why_it_waits(reader, "a0") is None
+        await execute(database.owner_dsn, ONE_IS_KEPT)
+        assert await why_it_waits(reader, "a2") == "its limit: 3 of '1' go on"
+        await execute(database.owner_dsn, "delete from pointsman.step_places")
+        await execute(database.owner_dsn, DUE_LATER)
+        assert await why_it_waits(reader, "a2") is None
+        await execute(database.owner_dsn, DUE_AGAIN)
         await execute(database.owner_dsn, NEXT_IN_AN_HOUR)
         rate = "the rate of its limit: the next of '1' may begin about "
         assert str(await why_it_waits(reader, "a2")).startswith(rate)

@@ -162,16 +162,25 @@ from pointsman.executions e where e.run = any ($1::bigint[]) order by e.run, e.s
 select sequence, number from pointsman.executions where run = $1 and holder is not null
 
 -- name: limited_of_run
--- Of a run, what waits and is limited for all engines: of the value of its limit how many attempts go on, and from when on
--- the next may begin by its rate, where that is to come.
+-- Of a run, what is due and is limited for all engines: of the value of its limit how many attempts go on, as `values_going`
+-- counts them, and from when on the next may begin by its rate, where that is to come.
+with there as (
+    select id from pointsman.holders where seen >= clock_timestamp() - make_interval(secs => $2)
+)
 select e.sequence, e.number, e.limited_by, (
-    select count(*) from pointsman.executions o
+    select count(*) from pointsman.executions o join pointsman.runs r on r.id = o.run
     where o.pipeline = e.pipeline and o.step = e.step and o.limited_by = e.limited_by and o.holder is not null
+        and (r.held = 0 or o.holder in (select id from there))
+) + (
+    select count(*) from pointsman.step_places p
+    where p.pipeline = e.pipeline and p.step = e.step and p.limited_by = e.limited_by
+        and p.holder in (select id from there)
 ) as going, r.next
 from pointsman.executions e
+join pointsman.runs w on w.id = e.run and w.held = 0
 left join pointsman.step_rates r on r.pipeline = e.pipeline and r.step = e.step and r.limited_by = e.limited_by
     and r.next > clock_timestamp()
-where e.run = $1 and e.holder is null and e.token = '' and e.limited_by is not null
+where e.run = $1 and e.holder is null and e.token = '' and e.limited_by is not null and e.again <= clock_timestamp()
 
 -- name: holders_with_breakers
 -- Engines that were heard of so many seconds ago at most, and how their breakers are.

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 import orjson
 
-from engine.store.values import Command
+from engine.store.values import Command, Token
 from statemachines.later import Later
+from statemachines.memory import read_memory
 from statemachines.run import Status
 from statemachines.step import Call
 from tests.simulated import Simulated
@@ -47,16 +48,17 @@ class Desk:
     def _look(self, token: str) -> None:
         tables, call = self.world.tables, self.open[token]
         known = tables.executions.tokens.get(token)
+        is_wanted = known is not None and self._is_wanted(known)
         is_over = any(run.key == call.key and run.status != Status.RUNNING for _, run in tables.runs.values())
         if known is None and is_over:
             del self.open[token]
-        elif known is None or (known.waits and call.key in self.leaves):
+        elif known is None or (is_wanted and call.key in self.leaves):
             if known is not None and token not in self._left:
                 self._left.add(token)
                 self.leave(call)
             self._later(token)
         else:
-            if known.waits:
+            if is_wanted:
                 self.complete(call)
             del self.open[token]
             execution = [known.run, known.sequence, known.number, known.step, known.attempt]
@@ -67,3 +69,9 @@ class Desk:
                     tables.commands, known.pipeline, "complete", body, "desk", "done", self.world.clock()
                 )
             self.world.hear()
+
+    def _is_wanted(self, known: Token) -> bool:
+        """Whether the run waits for the step: also where the attempt that handed it over was taken for lost."""
+        [memory] = [run.memory for _, run in self.world.tables.runs.values() if run.id == known.run]
+        execution = read_memory(memory).execution(f"{known.sequence}.{known.number}")
+        return execution is not None and not execution.stopping

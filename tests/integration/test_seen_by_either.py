@@ -13,33 +13,16 @@ from engine.batch import identity
 from engine.batch.moves import RECENT_BYTES
 from engine.reading import ask_edit, explain, history, list_dead_letters, list_runs, replay, verify
 from engine.store.connecting import Connection, connect
-from statemachines import Context, Event, Pipeline
+from statemachines import Context, Pipeline
 from statemachines.machine import compile_pipeline
 from statemachines.run import DIGEST_BYTES
+from tests.bills import Made, Opened, Paid, Shut
 from tests.feeding import event, feed
 from tests.services import Database
 
 TOPIC = "bills"
 FORGOTTEN = RECENT_BYTES // DIGEST_BYTES
 """After as many other events a run has forgotten one."""
-
-
-class Made(Event, type="made", key="bill"):
-    bill: str
-
-
-class Opened(Event, type="opened", key="bill"):
-    bill: str
-
-
-class Paid(Event, type="paid", key="bill"):
-    bill: str
-    line: int
-    amount: int = 10
-
-
-class Shut(Event, type="shut", key="bill"):
-    bill: str
 
 
 class Bill(Context):

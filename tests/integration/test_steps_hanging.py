@@ -15,24 +15,13 @@ from tenacity import wait_fixed
 from engine.limits import EngineLimits
 from engine.reading import history, list_runs
 from engine.store.connecting import Connection
-from statemachines import Call, Context, Event, Pipeline, Retry
+from statemachines import Call, Pipeline, Retry
+from tests.called_off import Off, Order, Placed
 from tests.feeding import Feeding, event, feed
 from tests.services import Database
 
 TOPIC = "hanging"
 LIMITS = EngineLimits(step_poll_seconds=0.05, step_cancel_seconds=0.1)
-
-
-class Placed(Event, type="order.placed", key="order"):
-    order: str
-
-
-class Off(Event, type="order.off", key="order"):
-    order: str
-
-
-class Order(Context):
-    order: str
 
 
 @dataclass

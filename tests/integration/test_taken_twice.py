@@ -13,8 +13,7 @@ from engine.session.timers import Due
 from engine.store.connecting import Connection
 from statemachines import Pipeline
 from tests import operators
-from tests.feeding import BEGINS, Feeding, event, feed
-from tests.integration.test_seen_in_one_commit import (
+from tests.bills import (
     EARLY,
     PAYMENTS,
     TOPIC,
@@ -28,6 +27,7 @@ from tests.integration.test_seen_in_one_commit import (
     pay,
     told,
 )
+from tests.feeding import BEGINS, Feeding, event, feed
 from tests.services import Database
 
 HOUR = timedelta(hours=1)

@@ -18,10 +18,11 @@ from engine.dispositions import Disposition
 from engine.limits import SILENT_SECONDS
 from engine.store.contract import StoreUnavailableError
 from engine.store.values import BegunExecution
-from statemachines import Call, Context, Event, Limit, Pipeline, Retry
+from statemachines import Call, Limit, Pipeline, Retry
 from statemachines.machine import compile_pipeline
 from statemachines.run import Run
 from statemachines.step import exponential
+from tests.called_off import Off, Order, Placed
 from tests.fakes.store import FakeStore
 from tests.feeding import event
 from tests.simulated import LIMITS, Life, Simulated, check_alive
@@ -32,18 +33,6 @@ POLL = LIMITS.step_poll_seconds
 FOR_EVER = 500.0
 SECOND, WITHIN = timedelta(seconds=1), timedelta(seconds=5)
 TAKES_TOO_LONG = [{"timeout": SECOND}, {"heartbeat": SECOND}]
-
-
-class Placed(Event, type="order.placed", key="order"):
-    order: str
-
-
-class Off(Event, type="order.off", key="order"):
-    order: str
-
-
-class Order(Context):
-    order: str
 
 
 @dataclass

@@ -19,25 +19,14 @@ from engine.dispositions import Disposition
 from engine.steps.executions import StepResult
 from engine.steps.late import LateSuccesses
 from engine.store.values import BegunExecution
-from statemachines import Call, Context, Event, Pipeline, Retry, StepFailed
+from statemachines import Call, Pipeline, Retry, StepFailed
 from statemachines.machine import compile_pipeline
+from tests.called_off import Off, Order, Placed
 from tests.feeding import event
 from tests.simulated import LIMITS, Simulated
 
 TOPIC = "late"
 GRACE = LIMITS.step_cancel_seconds
-
-
-class Placed(Event, type="order.placed", key="order"):
-    order: str
-
-
-class Off(Event, type="order.off", key="order"):
-    order: str
-
-
-class Order(Context):
-    order: str
 
 
 @dataclass

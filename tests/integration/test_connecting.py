@@ -7,6 +7,7 @@ import socket
 from pathlib import Path
 from urllib.parse import quote
 
+import asyncpg
 import pytest
 
 from connectors.kafka.membership import REBALANCE_SECONDS
@@ -43,6 +44,17 @@ async def test_of_several_hosts_the_one_is_taken_that_is_as_asked_for(database: 
     await connection.close()
     with pytest.raises(ServiceUnreachableError, match="cannot be reached"):
         await connect(f"{several}{more}target_session_attrs=standby")
+
+
+async def test_a_postgres_that_breaks_away_while_it_lets_somebody_in_cannot_be_reached(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: object, **__: object) -> None:
+        raise asyncpg.InternalClientError("got result for unknown protocol state 3")
+
+    monkeypatch.setattr(asyncpg, "connect", broken)
+    with pytest.raises(ServiceUnreachableError, match="cannot be reached: got result for unknown"):
+        await connect(database.engine_dsn)
 
 
 async def test_who_asks_for_encryption_is_not_let_in_without(database: Database) -> None:

@@ -146,6 +146,9 @@ async def test_whose_limit_is_reached_waits_in_order_and_keeps_nobody_else_waiti
         await execute(database.owner_dsn, ONE_IS_KEPT)
         assert await why_it_waits(reader, "a2") == "its limit: 3 of '1' go on"
         await execute(database.owner_dsn, "delete from pointsman.step_places")
+        await execute(database.owner_dsn, "update pointsman.runs set held = 1 where key = 'a2'")
+        assert await why_it_waits(reader, "a2") is None
+        await execute(database.owner_dsn, "update pointsman.runs set held = 0 where key = 'a2'")
         await execute(database.owner_dsn, DUE_LATER)
         assert await why_it_waits(reader, "a2") is None
         await execute(database.owner_dsn, DUE_AGAIN)

@@ -341,8 +341,11 @@ def settled(order: Order, event: Event, state) -> Out:
 def by_how_it_ended(order: Order, event: Event) -> Out:
     return None if isinstance(event, (price.done, price.failed, price.timed_out)) else Settle(flow)
 
+def is_called(order: Order, event: Event) -> bool:
+    return event.name == two.description
+
 one = flow.state("one", run=price, initial=True)
-two = flow.state("two")
+two = flow.state("two", description="the second")
 flow.start(Begun, build)
 WAYS
 """
@@ -354,6 +357,8 @@ WAYS
         ("one.on(price.done, to=two, when=is_dear)", "RATE = 2", "RATE = 3", True),
         ("one.on(price.done, to=two, when=is_more)", "return 10", "return 20", True),
         ("one.on(price.done, to=two, when=is_said)", '"a shop"', '"some shop"', True),
+        ("one.on(price.done, to=two, when=is_called)", '"the second"', '"the last"', True),
+        ("one.on(price.done, to=two, do=by_how_it_ended)", '"the second"', '"the last"', False),
         ("one.on(price.done, to=two, do=settling(one))", "settling(one)", "settling(two)", True),
         ("one.on(price.done, to=two, do=partial(settled, state=one))", "state=one", "state=two", True),
         ("one.on(price.done, to=two, do=by_how_it_ended)", "RATE = 2", "RATE = 3", False),

@@ -11,7 +11,8 @@ from engine.doctor.check import Report
 
 READ = frozenset({"READ"})
 WRITE = frozenset({"WRITE"})
-NOBODY_HAS_IT = "No broker that answers has the consumer group: engines cannot share the partitions."
+NOBODY_HAS = "No broker that answers has"
+THAT_OF_TOOLS = "the consumer group that tools see the lag by; they will see none"
 CONSUMER_OFFSETS = (
     "kafka-topics.sh --describe --topic __consumer_offsets, and start the brokers that are away."
 )
@@ -39,18 +40,20 @@ async def examine_topic_rights(
 async def examine_group_rights(admin: KafkaAdmin, group: str, lag: str, report: Report) -> None:
     """Tell where an engine could not join its group, or not tell tools how far it is."""
     try:
-        engines, tools = await admin.group_rights(group), await admin.group_rights(lag)
+        if _may_not_read(await admin.group_rights(group)):
+            report.fail(group, "This user may not READ on the consumer group.", _acl("READ", "group", group))
     except SourceUnreachableError as error:
-        report.fail(group, f"{NOBODY_HAS_IT} {error}", CONSUMER_OFFSETS, unreachable=True)
-        return
-    if engines is not None and not engines >= READ:
-        report.fail(group, "This user may not READ on the consumer group.", _acl("READ", "group", group))
-    if tools is not None and not tools >= READ:
-        report.warn(
-            lag,
-            "This user may not READ on the consumer group that tools see the lag by; they will see none.",
-            _acl("READ", "group", lag),
-        )
+        sentence = f"{NOBODY_HAS} the consumer group: engines cannot share the partitions. {error}"
+        report.fail(group, sentence, CONSUMER_OFFSETS, unreachable=True)
+    try:
+        if _may_not_read(await admin.group_rights(lag)):
+            report.warn(lag, f"This user may not READ on {THAT_OF_TOOLS}.", _acl("READ", "group", lag))
+    except SourceUnreachableError as error:
+        report.warn(lag, f"{NOBODY_HAS} {THAT_OF_TOOLS}. {error}", CONSUMER_OFFSETS)
+
+
+def _may_not_read(granted: frozenset[str] | None) -> bool:
+    return granted is not None and not granted >= READ
 
 
 def _acl(operations: str, kind: str, name: str) -> str:

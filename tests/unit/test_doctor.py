@@ -349,14 +349,25 @@ async def test_what_is_wrong_with_a_kafka_is_told_with_a_cure(
     assert wrong[0].cure
 
 
-async def test_where_no_broker_has_the_group_that_is_told_and_all_else_is_looked_at(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(
+    ("group", "verdict", "said"),
+    [
+        (
+            "group",
+            FAIL,
+            "has the consumer group: engines cannot share the partitions. Kafka at k does not answer",
+        ),
+        ("group.lag", WARN, "that tools see the lag by; they will see none. Kafka at k does not answer"),
+    ],
+)
+async def test_where_no_broker_has_a_group_that_is_told_and_all_else_is_looked_at(
+    monkeypatch: pytest.MonkeyPatch, group: str, verdict: Verdict, said: str
 ) -> None:
     position = {Partition(TOPIC, 0): 150}
-    found = await checks_of(monkeypatch, Kafka(lost=("group",)), positions=position)
+    found = await checks_of(monkeypatch, Kafka(lost=(group,)), positions=position)
     [lost] = [one for one in found if one.verdict is not OK]
-    assert (lost.name, lost.verdict, lost.unreachable) == ("group", FAIL, True)
-    assert "engines cannot share the partitions. Kafka at k does not answer" in lost.sentence
+    assert (lost.name, lost.verdict, lost.unreachable) == (group, verdict, verdict is FAIL)
+    assert said in lost.sentence
     assert "__consumer_offsets" in lost.cure
     well = await checks_of(monkeypatch, Kafka(), positions=position)
     assert [one for one in found if one is not lost] == well

@@ -15,12 +15,13 @@ from typing import NamedTuple
 
 import orjson
 import pytest
-from hypothesis import Phase, given, settings
+from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 from pydantic import Field
 
 from connectors.encode import STRUCTURED_HEADERS, encode_structured
 from connectors.source import Partition, RawRecord
+from engine.batch import by_itself
 from engine.observing import Silent
 from engine.routing import Loaded, Route, make_routes
 from engine.session import committer as committing
@@ -28,6 +29,7 @@ from engine.session.claims import Claim, Slice
 from engine.session.committer import Committer, Pending
 from engine.store.values import Commit
 from statemachines import Context, Event, Pipeline
+from statemachines.limits import DEFERRED_MAX
 from statemachines.machine import compile_pipeline
 from statemachines.run import RECENT_DIGESTS_MAX
 from tests.fakes.store import FakeStore
@@ -226,8 +228,11 @@ class Engine:
 def _small_portions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(committing, "EVENTS_LOADED_AT_ONCE", LOADED_AT_ONCE)
     monkeypatch.setattr(committing, "EVENTS_BETWEEN_BREATHS", BETWEEN_BREATHS)
+    # Nobody takes up here what a run has put off, so it takes all that waits at once, however much that is.
+    monkeypatch.setattr(by_itself, "FOLLOWING_MAX", DEFERRED_MAX)
 
 
+@example(5086167)  # more waits than a run takes at once
 @settings(max_examples=100, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(st.integers(0, 2**32))
 def test_an_event_counts_once_for_its_key_whatever_its_runs_have_forgotten(seed: int) -> None:

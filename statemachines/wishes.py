@@ -168,10 +168,11 @@ def _completed(effect: Complete[Any]) -> Wish:
         except ResultError as error:
             raise HandlerError(Reason.ACTION_FAILED, f"Complete: {error}") from None
         return Wish(Asked("complete", step.name, made, effect.token))
-    if effect.result is not None or not isinstance(effect.error, str) or not effect.error:
+    said = on_one_line(effect.error) if isinstance(effect.error, str) else ""
+    if effect.result is not None or not said:
         message = f"the Complete of {step.name} takes a result, or an error as text that says why it failed"
         raise HandlerError(Reason.ACTION_FAILED, message)
-    return Wish(Asked("fail", step.name, dumps_compact(on_one_line(effect.error)), effect.token))
+    return Wish(Asked("fail", step.name, dumps_compact(said), effect.token))
 
 
 def _published_later(effect: Publish, key: str, by: str) -> Wish:

@@ -298,6 +298,7 @@ def test_a_run_that_ends_has_nothing_to_complete() -> None:
         ),
         (lambda made: Complete(made.charge, "t", OK, error="no"), "takes a result, or an error as text"),
         (lambda made: Complete(made.charge, "t", error=""), "takes a result, or an error as text"),
+        (lambda made: Complete(made.charge, "t", error=" \n "), "takes a result, or an error as text"),
         (
             lambda made: Complete(made.charge, "t", error=cast("Any", OSError())),
             "takes a result, or an error as text",

@@ -75,12 +75,12 @@ async def serving(database: Database, flow: Pipeline[Loan] | None = None) -> Asy
         served = Serving(feeding)
 
         async def serve() -> None:
-            await feeding.inbox.listen()
             while True:
                 await feeding.inbox.wanted.wait()
                 async with served.turn:
                     await feeding.commands()
 
+        await feeding.inbox.listen()
         work = asyncio.create_task(serve())
         try:
             yield served

@@ -46,7 +46,6 @@ CALLS_MAX = 10
 _BEAT = struct.Struct("6q")
 _FRAME = re.compile(r'^  File "(?P<file>.*)", line (?P<line>\d+|\?+) in (?P<name>.*)$', re.MULTILINE)
 _CALLS_HANDLERS = re.compile(r"[/\\]statemachines[/\\](handlers|wishes)\.py$")
-_VALIDATES = re.compile(r"[/\\]engine[/\\]batch[/\\]batch\.py$")
 _CALLS_STEPS = re.compile(
     r"[/\\](connectors[/\\]looping|engine[/\\]steps[/\\](executors|outcomes)|statemachines[/\\]results)\.py$"
 )
@@ -304,9 +303,7 @@ def find_in_step(trace: str) -> str:
 
 
 def _calls_handlers(frame: dict[str, str]) -> bool:
-    if _CALLS_HANDLERS.search(frame["file"]):
-        return True
-    return frame["name"].endswith("_validate") and _VALIDATES.search(frame["file"]) is not None
+    return _CALLS_HANDLERS.search(frame["file"]) is not None
 
 
 def _said(frame: dict[str, str]) -> str:

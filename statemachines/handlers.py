@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 
 _new = tuple.__new__
+_NO_EVENT = Event.model_construct()
 
 
 class Acted(NamedTuple):
@@ -242,7 +243,7 @@ def validated(machine: Machine, event_type: str, data: Any) -> tuple[Event | Non
     """
     validate = machine.validators.get(event_type)
     if validate is None:
-        return Event.model_construct(), ""
+        return _NO_EVENT, ""
     try:
         return validate({} if data is None else data), ""
     except BaseException as raised:  # noqa: BLE001 - a user's validator may raise anything

@@ -20,7 +20,7 @@ from tests.services import Database, Kafka, Postgres, TopicFactory
 hypothesis.settings.register_profile("pointsman", deadline=None)
 hypothesis.settings.load_profile("pointsman")
 
-LONGEST = {"test_benchmarks.py", "test_sagas.py", "test_road.py"}
+LONGEST = {"test_benchmarks.py", "test_compiled.py", "test_sagas.py", "test_road.py"}
 FOLDERS = ["chaos", "integration", "property", "scxml", "contract", "unit"]
 NEEDS = {
     "postgres": {"postgres", "empty_database", "database", "restartable_postgres"},

@@ -28,8 +28,7 @@ from engine.log import Kind, digest_number, digest_of, postgres_time
 from engine.routing import Reader, Route, TopicRoute
 from engine.steps.breakers import Told
 from engine.steps.executions import StepResult, told_token
-from statemachines.events import Event
-from statemachines.handlers import HandlerError, describe_invalid
+from statemachines.handlers import HandlerError, validated
 from statemachines.interpreter import step
 from statemachines.keys import How, KeyFunction, key_of, why_no_key
 from statemachines.limits import KEY_BYTES_MAX
@@ -41,7 +40,6 @@ from statemachines.run import DeferredEvent, Run, Status, has_seen
 from statemachines.turns import in_turn
 
 _new = tuple.__new__
-_NO_EVENT = Event.model_construct()
 _RUNNING = int(Status.RUNNING)
 ENDED_MEANWHILE = Refused(
     Reason.CLOSED,
@@ -315,17 +313,8 @@ class Batch(Pausing):
             beat[0] = position or OF_INSIDE
             beat[1] = record.offset if position else _place_of(arrival)[1]
             envelope, data, _ = decoded
-            event: Event | None = _NO_EVENT
-            error = ""
             struck = self._struck(*_place_of(arrival)) if strikes else None
-            validate = machine.validators.get(envelope.type)
-            if struck is not None:
-                event, error = None, struck
-            elif validate is not None:
-                try:
-                    event = validate({} if data is None else data)
-                except BaseException as raised:  # noqa: BLE001 - a user's validator may raise anything
-                    event, error = None, describe_invalid(raised)
+            event, error = validated(machine, envelope.type, data) if struck is None else (None, struck)
             occurrence = _new(
                 Occurrence, (envelope, key, digest, at, event, error, seen, data, False, delayed)
             )

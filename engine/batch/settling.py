@@ -65,7 +65,8 @@ class Settling(Ledger):
         """Let an event wait until its run takes it, which may not have begun."""
         memory = b""
         if run is None or run.has_ended:
-            run, memory = self._expect(arrival, run, at), b"" if run is None else lasting(run.memory)
+            memory = b"" if run is None else lasting(run.memory)
+            run = self._expect(arrival, run, at)
         until = microseconds(deferred.until)
         said: dict[str, object] = {"deferred": deferred.reason.value, "why": deferred.why, "until": until}
         said |= {"then": deferred.then, "policy": deferred.policy, "tried": tried_form(deferred.tried)}

@@ -36,6 +36,12 @@ def test_the_last_stage_does_not_run_as_root_and_has_a_health_check() -> None:
     assert "HEALTHCHECK" in last
 
 
+def test_the_image_has_the_hot_path_compiled() -> None:
+    first = DOCKERFILE[: DOCKERFILE.rindex("FROM ")]
+    assert re.search(r"install .*\bgcc\b", first)
+    assert re.search(r"HATCH_BUILD_HOOKS_ENABLE=1 \S*pip install .*'\.\[engine\]'", first)
+
+
 def test_run_in_the_image_serves_the_port_that_is_exposed_and_published() -> None:
     [exposed] = re.findall(r"^EXPOSE (\d+)$", DOCKERFILE, re.MULTILINE)
     assert Settings.resolve({}, image_environment()).listen == ("0.0.0.0", int(exposed))

@@ -307,9 +307,10 @@ class Session:
     async def _fetch(self, records_max: int) -> list[Slice]:
         self._pause_where_full()
         wait = self._parts.limits.fetch_wait_milliseconds / 1000
-        if self._timers.are_due:
+        # While the outbox is full neither is taken, and whoever is to empty it needs the loop.
+        if not self._paused and self._timers.are_due:
             wait = min(wait, self._timers.seconds_until_look())
-        if self._pending is None and await self._hears_of_steps():
+        if not self._paused and self._pending is None and await self._hears_of_steps():
             wait = 0.0
         if self._pending is not None:
             # So that the commit is on its way before the next records keep us busy.

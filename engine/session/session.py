@@ -121,14 +121,14 @@ class Session:
         self._timers.left_alone = self._committer.left_alone
         await self._committer.learn_pauses()
         self._timers.paused = self._steps.paused = self._committer.paused
-        await self._steps.open(self.store, self._routes)
-        await self._commands.listen()
-        await self.store.listen(channels.POSITIONS, engine.assignment.take_all_again)
-        engine.assignment.serving = True
-        engine.assignment.take_all_again()
-        asked_at = time.monotonic()
-        began()
         try:
+            await self._steps.open(self.store, self._routes)
+            await self._commands.listen()
+            await self.store.listen(channels.POSITIONS, engine.assignment.take_all_again)
+            engine.assignment.serving = True
+            engine.assignment.take_all_again()
+            asked_at = time.monotonic()
+            began()
             while True:
                 engine.turned_at = time.monotonic()
                 while engine.assignment.changed.is_set():

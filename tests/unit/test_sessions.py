@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from connectors.source import Chunk, Partition
+from engine import channels
 from engine.engine import Engine
 from engine.limits import EngineLimits
 from engine.observing import Silent
@@ -217,3 +218,11 @@ async def test_where_no_homes_are_served_any_more_nothing_is_about_to_fall_due()
         await world.is_in("lapsed")
         await engine.assignment.remove(frozenset({Partition(HOMES, 0)}))
         await world.waits(3)
+
+
+async def test_a_session_that_does_not_come_to_be_leaves_nobody_behind_who_begins_steps() -> None:
+    world = World(Weighing().flow(), breaks_on=channels.POSITIONS)
+    async with world.running():
+        await world.waits(2)
+        assert len(world.stores) == 2
+        assert [one.get_name() for one in asyncio.all_tasks()].count("steps") == 1

@@ -146,6 +146,7 @@ class Session:
                     await self._keep_up()
                     self._speak_of_kafka()
                     await self._commands.work()
+                    evict(self._routes, parts.limits)
                 if asks and until is not None and not self._commands.wanted.is_set():
                     # A commit may be in flight: what is asked is what the store has.
                     asked_at = time.monotonic()

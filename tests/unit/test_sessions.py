@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import orjson
+
+from connectors.encode import encode_structured
 from connectors.source import Chunk, Partition
 from engine import channels
 from engine.engine import Engine
@@ -17,6 +20,7 @@ from engine.observing import Silent
 from engine.parts import Parts
 from engine.routing import Loaded, Routes, make_routes
 from engine.store.contract import Store, StoreUnavailableError
+from engine.store.values import Commit, SentEvent
 from statemachines import Call, Context, Event, Pipeline
 from statemachines.machine import compile_pipeline
 from tests.fakes.source import FakeMembership, FakeReader, FakeSource
@@ -226,3 +230,27 @@ async def test_a_session_that_does_not_come_to_be_leaves_nobody_behind_who_begin
         await world.waits(2)
         assert len(world.stores) == 2
         assert [one.get_name() for one in asyncio.all_tasks()].count("steps") == 1
+
+
+async def test_runs_to_which_only_others_send_are_kept_in_memory_up_to_the_limit() -> None:
+    world = World(standing(), limits=EngineLimits(batch_records_max=2, cache_runs_max=4))
+    many = 20
+
+    async def are_taken() -> None:
+        while world.tables.inbox or len(world.tables.runs) < many:
+            await world.waits()
+
+    async with world.running() as engine:
+        await world.waits()
+        await world.stores[0].commit(Commit(NOW, sent=[_sent(f"p{number}") for number in range(many)]))
+        await are_taken()
+        await world.waits(2)
+        assert engine.session is not None
+        [route] = engine.session._routes
+        assert len(route.cache) <= 4
+
+
+def _sent(parcel: str) -> SentEvent:
+    data = orjson.dumps({"parcel": parcel})
+    sent = encode_structured(id=f"of {parcel}", source="/desk", type="parcel.brought", data=data, time=NOW)
+    return SentEvent("parcel", parcel, b"\0".join((parcel.encode(), sent)))

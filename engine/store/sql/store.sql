@@ -355,9 +355,13 @@ where r.held > 0 and r.definition = any ($2::int[]) and e.kind = any ($3::smalli
 
 -- name: strikes_of
 -- Those of events without a position, too: whoever holds the homes of their runs may change at any time. Those of steps are
--- told only where they are asked for.
+-- told by struck_attempts.
 select position, "offset", strikes, handler from pointsman.strikes
 where position = any ($1::int[]) or position between -2 and 0
+
+-- name: struck_attempts
+-- Those of steps (OF_STEP).
+select "offset", strikes from pointsman.strikes where position = -3
 
 -- name: add_strike
 insert into pointsman.strikes (position, "offset", strikes, handler) values ($1, $2, 1, $3)

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -265,7 +266,9 @@ class Commands:
         if command.command in WHATS:
             self._operating.refuse(command, batch, str(error))
             batch.finish()
-        await self._committer.commit(batch)
+        # Where it is lost, another engine, which was refused the same, has dealt with it first.
+        with contextlib.suppress(LostRunsError):
+            await self._committer.commit(batch)
 
     async def _apply(self, attempt: Attempt, batch: Batch) -> None:
         command = attempt.command

@@ -129,7 +129,8 @@ from unnest(pg_blocking_pids($1)) as blocker (pid)
 join pg_stat_activity a on a.pid = blocker.pid
 left join pg_stat_progress_copy c on c.pid = a.pid
 left join unnest($3::int[], $4::bigint[]) as looked (pid, bytes) on looked.pid = a.pid
-where a.wait_event = 'ClientRead' and a.application_name like 'pointsman engine%'
+where a.wait_event = 'ClientRead'
+    and (a.application_name like 'pointsman engine%' or a.application_name = 'pointsman relay')
 
 -- name: seen_digests
 select e.run, e.digest

@@ -32,6 +32,7 @@ import orjson
 
 from connectors.source import RawRecord, Record
 from engine import channels
+from engine.batch.arrival import Arrival
 from engine.batch.batch import Batch
 from engine.batch.inside import inner_arrival
 from engine.batch.waiting import with_deferred
@@ -57,8 +58,8 @@ from engine.store.contract import LostRunsError, RefusedByStoreError, Store, Sto
 from engine.store.values import Command, EndedDeadLetter, Release, StoredDeadLetter
 from statemachines.effects import COMPLETES
 from statemachines.limits import FOLLOWING_MAX
-from statemachines.memory import read_memory
-from statemachines.outcome import Reason
+from statemachines.memory import Execution, read_memory
+from statemachines.outcome import Ignored, Reason
 from statemachines.run import Run, Status
 from statemachines.undoing import is_stuck
 
@@ -430,7 +431,9 @@ class Commands:
             await self._committer.learn_strikes([])
             arrivals = [inner_arrival(self._routes[letter.pipeline], letter.key, _raw(record))]
             await self._committer.load(batch, arrivals, len(arrivals))
-            if batch.can_cancel(arrivals[0]):
+            if _is_of_another_run(letter, arrivals[0]):
+                batch.settle(arrivals[0], None, Ignored(Reason.VOID), batch.commit.at, None)
+            elif batch.can_cancel(arrivals[0]):
                 batch.cancel(arrivals[0])
             else:
                 batch.meet(arrivals)
@@ -449,6 +452,12 @@ class Commands:
         await self._committer.load(batch, batch.arrivals, len(batch.arrivals))
         batch.meet(batch.arrivals)
         batch.rest()
+
+
+def _is_of_another_run(letter: StoredDeadLetter, arrival: Arrival) -> bool:
+    """Whether a dead letter tells how a step of another run ended than the one that its key has by now."""
+    run = arrival.route.cache.get(arrival.key)
+    return isinstance(arrival.delayed, Execution) and run is not None and run.id != letter.run
 
 
 def edited_value(command: Command) -> bytes | None:

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import orjson
+
 from connectors.source import RawRecord
 from engine.batch.batch import Batch
+from engine.commands.commands import Commands
 from engine.dispositions import Disposition
+from engine.homes import HOMES
+from engine.limits import EngineLimits
+from engine.observing import Silent
+from engine.outlet import Outlet
 from engine.routing import Loaded, Route, make_routes
+from engine.session.committer import Committer
 from engine.steps.executions import StepResult, open_executions
-from engine.store.values import BegunExecution
+from engine.store.values import BegunExecution, Commit, FollowUp, SentEvent
 from statemachines import Call, Context, Event, Pipeline, Step
 from statemachines.machine import Machine, compile_pipeline
-from statemachines.memory import read_memory
-from statemachines.results import done_event, event_id
+from statemachines.memory import Execution, read_memory
+from statemachines.results import done_event, event_id, failed_event
 from statemachines.run import Run
+from tests.fakes.store import FakeStore
+from tests.fakes.tables import Tables
 from tests.feeding import event
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -60,6 +71,15 @@ def done(route: Route, machine: Machine, run: Run, name: str, made: int) -> Step
     return StepResult(begun, route, known_as, *done_event(step, execution, 1, made))
 
 
+def failed(route: Route, machine: Machine, run: Run, name: str) -> StepResult:
+    """That it has failed for good."""
+    found = done(route, machine, run, name, 0)
+    step: Step[Any, Any] = next(one for one in machine.pipeline.steps if one.name == name)
+    execution = Execution(found.begun.sequence, found.begun.number, name, "")
+    event_type, data = failed_event(step, execution, ValueError("no paper"), attempts=1)
+    return found._replace(event_id=f"{found.event_id}/failed", event_type=event_type, data=data)
+
+
 def brought(number: int) -> RawRecord:
     record = event("parcel.brought", {"parcel": "p"}, id=f"e{number}", topic=TOPIC)
     return record._replace(offset=number)
@@ -80,3 +100,69 @@ def test_a_result_that_comes_with_the_one_that_ends_its_run_is_void() -> None:
     assert (after.generation, after.configuration) == (1, run.configuration)
     assert len(open_executions(after.memory)) == 2, "it waits for its own steps"
     assert [Disposition(one.disposition) for one in commit.noted] == [Disposition.VOID]
+
+
+@dataclass
+class Kept:
+    """An engine's inbox over a store in memory, with one pipeline."""
+
+    store: FakeStore
+    route: Route
+    committer: Committer
+    commands: Commands
+
+    async def send(self, number: int) -> None:
+        """Have something be brought."""
+        body = b"p\0" + (brought(number).value or b"")
+        await self.store.commit(Commit(NOW, sent=[SentEvent("weighing", "p", body)]))
+        await self.take()
+
+    async def ask(self, command: str, **said: Any) -> None:
+        body = orjson.dumps(said)
+        await self.store.commit(
+            Commit(NOW, going_on=[FollowUp(self.route.pipeline, command, body, "ana", "why")])
+        )
+        await self.take()
+
+    async def take(self) -> None:
+        self.commands.wanted.set()
+        while self.commands.wanted.is_set():
+            await self.commands.look()
+            await self.commands.work()
+
+    async def end(self, *results: StepResult) -> None:
+        draft = await self.committer.draft(None)
+        await self.committer.extend_results(draft, results)
+        await self.committer.commit(self.committer.finish(draft))
+
+    @property
+    def run(self) -> Run:
+        return self.route.cache["p"]
+
+
+async def kept(machine: Machine) -> Kept:
+    store = FakeStore(Tables())
+    pipeline = await store.register_pipeline(machine.name)
+    definition = await store.register_definition(pipeline, 1, b"h", b"c", b"{}")
+    topics = make_routes([Loaded(machine, pipeline, definition)], {})
+    committer = Committer(store, topics, "c", lambda: NOW, lambda: NOW, Silent(), [0, 0, 0, 0])
+    limits = EngineLimits(inbox_poll_seconds=1e12)
+    commands = Commands(store, topics, topics.pipelines, committer, limits, Outlet(), lambda _: None)
+    commands.homes = [*range(HOMES)]
+    return Kept(store, topics.pipelines[0], committer, commands)
+
+
+async def test_a_failure_that_is_redriven_is_not_that_of_the_next_run_of_its_key() -> None:
+    machine = weighing()
+    one = await kept(machine)
+    await one.send(1)
+    await one.end(failed(one.route, machine, one.run, "wrap"))
+    assert one.run.held, "nothing takes it"
+    await one.ask("cancel", key="p")
+    await one.send(2)
+    begun = one.run
+    assert (begun.generation, begun.held) == (1, 0)
+    await one.ask("redrive", dead_letter=1)
+    assert one.run == begun
+    assert [status for _, status in one.store.tables.letters.values()] == ["redriven"]
+    assert [(noted.disposition, noted.key) for noted in one.store.tables.noted] == [(Disposition.VOID, "p")]

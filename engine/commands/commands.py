@@ -455,9 +455,11 @@ class Commands:
 
 
 def _is_of_another_run(letter: StoredDeadLetter, arrival: Arrival) -> bool:
-    """Whether a dead letter tells how a step of another run ended than the one that its key has by now."""
-    run = arrival.route.cache.get(arrival.key)
-    return isinstance(arrival.delayed, Execution) and run is not None and run.id != letter.run
+    """Whether a dead letter is of what its run asked for itself, or cancels it, and its key has another run by now."""
+    run, delayed = arrival.route.cache.get(arrival.key), arrival.delayed
+    is_own = isinstance(delayed, Execution) or (delayed is not None and delayed.is_own)
+    is_own = is_own or letter.type == CANCEL
+    return is_own and run is not None and letter.run is not None and run.id != letter.run
 
 
 def edited_value(command: Command) -> bytes | None:

@@ -1,10 +1,10 @@
-"""How steps ended is for the run that has asked for them, and never for the one that its key begins meanwhile."""
+"""What comes from inside of a run is for that one, and never for the next one of its key, whenever it comes."""
 
 from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
@@ -19,9 +19,11 @@ from engine.observing import Silent
 from engine.outlet import Outlet
 from engine.routing import Loaded, Route, make_routes
 from engine.session.committer import Committer
+from engine.session.timers import Due
 from engine.steps.executions import StepResult, open_executions
 from engine.store.values import BegunExecution, Commit, FollowUp, SentEvent
 from statemachines import Call, Context, Event, Pipeline, Step
+from statemachines.events import Cancelled
 from statemachines.machine import Machine, compile_pipeline
 from statemachines.memory import Execution, read_memory
 from statemachines.results import done_event, event_id, failed_event
@@ -31,6 +33,7 @@ from tests.fakes.tables import Tables
 from tests.feeding import event
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
+HOUR = timedelta(hours=1)
 TOPIC = "parcels"
 
 
@@ -110,6 +113,14 @@ class Kept:
     route: Route
     committer: Committer
     commands: Commands
+    now: datetime = NOW
+
+    async def let_fall_due(self) -> None:
+        """Have happen what has fallen due."""
+        draft = await self.committer.draft(None)
+        due = Due(self.route, "p", self.run.generation, self.run.sequence, self.now)
+        await self.committer.extend_due(draft, [due])
+        await self.committer.commit(self.committer.finish(draft))
 
     async def send(self, number: int) -> None:
         """Have something be brought."""
@@ -145,11 +156,60 @@ async def kept(machine: Machine) -> Kept:
     pipeline = await store.register_pipeline(machine.name)
     definition = await store.register_definition(pipeline, 1, b"h", b"c", b"{}")
     topics = make_routes([Loaded(machine, pipeline, definition)], {})
-    committer = Committer(store, topics, "c", lambda: NOW, lambda: NOW, Silent(), [0, 0, 0, 0])
+    committer = Committer(store, topics, "c", lambda: made.now, lambda: made.now, Silent(), [0, 0, 0, 0])
     limits = EngineLimits(inbox_poll_seconds=1e12)
     commands = Commands(store, topics, topics.pipelines, committer, limits, Outlet(), lambda _: None)
     commands.homes = [*range(HOMES)]
-    return Kept(store, topics.pipelines[0], committer, commands)
+    made = Kept(store, topics.pipelines[0], committer, commands)
+    return made
+
+
+async def test_a_timer_that_is_redriven_is_not_that_of_the_next_run_of_its_key() -> None:
+    broken = [True]
+
+    def lapse(_parcel: Parcel, _event: Event) -> None:
+        assert not broken, "nobody has mended it"
+
+    flow = Pipeline("weighing", Parcel, topics=[TOPIC], closed="restart")
+    waits = flow.state("waits", initial=True)
+    waits.after(HOUR, to=flow.state("lapsed", final=True), do=lapse)
+    flow.start(Brought, lambda _: Parcel())
+    one = await kept(compile_pipeline(flow))
+    await one.send(1)
+    one.now = NOW + HOUR
+    await one.let_fall_due()
+    assert one.run.held
+    await one.ask("cancel", key="p")
+    await one.send(2)
+    begun = one.run
+    assert (begun.generation, begun.configuration) == (1, "waits")
+    broken.clear()
+    await one.ask("redrive", dead_letter=1)
+    assert one.run == begun
+    assert [status for _, status in one.store.tables.letters.values()] == ["redriven"]
+
+
+async def test_a_cancellation_that_is_redriven_is_not_that_of_the_next_run_of_its_key() -> None:
+    broken = [True]
+
+    def call_off(_parcel: Parcel, _event: Event) -> None:
+        assert not broken, "nobody has mended it"
+
+    flow = Pipeline("weighing", Parcel, topics=[TOPIC], closed="restart")
+    flow.state("waits", initial=True)
+    flow.on(Cancelled, to=flow.state("called-off", final=True), do=call_off)
+    flow.start(Brought, lambda _: Parcel())
+    one = await kept(compile_pipeline(flow))
+    await one.send(1)
+    await one.ask("cancel", key="p")
+    assert one.run.held
+    broken.clear()
+    await one.ask("cancel", key="p")
+    assert one.run.configuration == "called-off"
+    await one.send(2)
+    begun = one.run
+    await one.ask("redrive", dead_letter=1)
+    assert one.run == begun
 
 
 async def test_a_failure_that_is_redriven_is_not_that_of_the_next_run_of_its_key() -> None:

@@ -263,7 +263,7 @@ class ConfirmingProducer:
             self._broken = producer
 
     async def _healthy(self) -> Any:
-        if self._broken is not self._producer:
+        if self._producer is not None and self._broken is not self._producer:
             return self._producer
         async with self._turn:
             return await self._renewed()
@@ -274,7 +274,12 @@ class ConfirmingProducer:
         if broken is None:
             raise errors.closed()
         if self._broken is broken:
-            self._producer = await self._open()
+            made = await self._open()
+            if self._producer is not broken:
+                # The end has come meanwhile, and has seen to the broken one alone.
+                await close_producer(made, self._limits.close_seconds)
+                raise errors.closed()
+            self._producer = made
             await close_producer(broken, self._limits.close_seconds)
         return self._producer
 

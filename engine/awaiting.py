@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from engine.errors import ServiceUnreachableError
 from engine.reading.catalog import SQL
-from engine.store.connecting import Connection, translate
+from engine.store.connecting import Connection, hang_up, translate
 from engine.store.contract import StoreUnavailableError
 from engine.store.queries import columns_of
 from statemachines.run import Status, active_in
@@ -150,7 +150,7 @@ class Watch:
         for one in self._waiting():
             one.cancel()
         if self._connection is not None:
-            await self._connection.close()
+            await hang_up(self._connection)
             self._connection = None
 
     def _waiting(self) -> list[asyncio.Future[Any]]:

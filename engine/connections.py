@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import asyncpg
 
 from engine.errors import RefusedError, ServiceUnreachableError, UsageError
-from engine.store.connecting import Connection, connect, translate
+from engine.store.connecting import Connection, connect, hang_up, translate
 from engine.store.contract import StoreUnavailableError
 from engine.store.migrations import check_schema
 
@@ -35,7 +35,7 @@ class Connections:
         """Give them up, and break off what is being asked."""
         self._closed = True
         while self._idle:
-            await self._idle.pop().close()
+            await hang_up(self._idle.pop())
         for one in [*self._busy]:
             one.terminate()
 
@@ -45,7 +45,7 @@ class Connections:
         try:
             await check_schema(connection)
         except BaseException:
-            await connection.close()
+            await hang_up(connection)
             raise
         return connection
 
@@ -75,6 +75,6 @@ class Connections:
             finally:
                 self._busy.discard(connection)
                 if self._closed:
-                    await connection.close()
+                    await hang_up(connection)
                 elif not connection.is_closed():
                     self._idle.append(connection)

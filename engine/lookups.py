@@ -24,6 +24,8 @@ from engine.log import Kind
 from engine.metrics import Metrics
 from engine.session.claims import Claim
 from engine.store.connecting import connect as connect_postgres
+from engine.store.connecting import translate
+from engine.store.contract import StoreUnavailableError
 from engine.store.queries import load
 
 log = logging.getLogger("pointsman.engine")
@@ -59,6 +61,7 @@ async def look_up_for(
 
 
 async def _keep_looking(connected: Callable[[], AbstractAsyncContextManager[Look]]) -> None:
+    is_told = False
     while True:
         try:
             async with connected() as look:
@@ -66,9 +69,13 @@ async def _keep_looking(connected: Callable[[], AbstractAsyncContextManager[Look
                     async with asyncio.timeout(PATIENCE_SECONDS):
                         await look()
                     await asyncio.sleep(LOOKUP_SECONDS)
-        except _AWAY as error:
-            # The engine itself says that a service is away, and when it is back.
-            log.debug("what the metrics need cannot be looked up: %s", error)
+        except Exception as error:
+            if isinstance(error, _AWAY) or isinstance(translate(error), StoreUnavailableError):
+                # The engine itself says that a service is away, and when it is back.
+                log.debug("what the metrics need cannot be looked up: %s", error)
+            elif not is_told:
+                is_told = True
+                log.exception("what the metrics need cannot be looked up; that is tried again, and said once")
         await asyncio.sleep(LOOKUP_SECONDS)
 
 

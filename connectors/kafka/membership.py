@@ -105,6 +105,7 @@ class KafkaMembership:
             await self._turns.revoke()
             raise
         self._keeper = asyncio.create_task(self._keep(self._turns), name="kafka membership")
+        self._keeper.add_done_callback(self._note_end)
 
     async def watch(self) -> None:
         assert self._turns is not None, "the membership was not started"
@@ -113,8 +114,7 @@ class KafkaMembership:
     async def stop(self) -> None:
         if self._keeper is not None:
             self._keeper.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._keeper
+            await asyncio.wait({self._keeper})
             self._keeper = None
         if self._turns is not None:
             await self._give_up(self._turns)
@@ -123,6 +123,12 @@ class KafkaMembership:
 
     def trouble(self) -> Trouble | None:
         return self._trouble
+
+    def _note_end(self, keeper: asyncio.Task[None]) -> None:
+        """Nobody would hear any more what the group says: then this is no membership."""
+        error = None if keeper.cancelled() else keeper.exception()
+        if isinstance(error, Exception) and self._turns is not None:
+            self._turns.fail(error)
 
     async def _keep(self, turns: Turns) -> None:
         while True:

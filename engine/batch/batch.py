@@ -360,8 +360,12 @@ class Batch(Pausing):
     def meet_results(self, results: Iterable[StepResult]) -> None:
         """Have runs take what became of steps that they asked for, if they wait for it."""
         at = self._at[0]
-        arrivals: list[Arrival] = []
+        arrivals: dict[tuple[Route, str], Arrival] = {}
         for begun, route, event_id, event_type, data, _, said_by, _, _ in results:
+            if (route, begun.key) in arrivals:
+                # What comes before it may end its run, and begin the next one of the key.
+                self.meet(arrivals.values())
+                arrivals = {}
             arrival = result_arrival(route, begun.key, event_id, event_type, data, at, said_by)
             outcome = route.name, begun.step, event_type.partition(".")[0]
             self.attempts[outcome] = self.attempts.get(outcome, 0) + 1
@@ -378,8 +382,8 @@ class Batch(Pausing):
             elif run.held and (run.id, digest_number(arrival.digest)) in self.waiting:
                 self._rest_on(arrival, run)
             else:
-                arrivals.append(arrival)
-        self.meet(arrivals)
+                arrivals[route, begun.key] = arrival
+        self.meet(arrivals.values())
 
     def refuse_by_store(self, record: Record, position: int | None, topic: TopicRoute, error: str) -> None:
         """Settle a record that the store cannot take: every event that it holds, whichever the store meant."""

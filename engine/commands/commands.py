@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -31,6 +32,7 @@ import orjson
 
 from connectors.source import RawRecord, Record
 from engine import channels
+from engine.batch.arrival import Arrival
 from engine.batch.batch import Batch
 from engine.batch.inside import inner_arrival
 from engine.batch.waiting import with_deferred
@@ -56,8 +58,8 @@ from engine.store.contract import LostRunsError, RefusedByStoreError, Store, Sto
 from engine.store.values import Command, EndedDeadLetter, Release, StoredDeadLetter
 from statemachines.effects import COMPLETES
 from statemachines.limits import FOLLOWING_MAX
-from statemachines.memory import read_memory
-from statemachines.outcome import Reason
+from statemachines.memory import Execution, read_memory
+from statemachines.outcome import Ignored, Reason
 from statemachines.run import Run, Status
 from statemachines.undoing import is_stuck
 
@@ -265,7 +267,9 @@ class Commands:
         if command.command in WHATS:
             self._operating.refuse(command, batch, str(error))
             batch.finish()
-        await self._committer.commit(batch)
+        # Where it is lost, another engine, which was refused the same, has dealt with it first.
+        with contextlib.suppress(LostRunsError):
+            await self._committer.commit(batch)
 
     async def _apply(self, attempt: Attempt, batch: Batch) -> None:
         command = attempt.command
@@ -427,7 +431,9 @@ class Commands:
             await self._committer.learn_strikes([])
             arrivals = [inner_arrival(self._routes[letter.pipeline], letter.key, _raw(record))]
             await self._committer.load(batch, arrivals, len(arrivals))
-            if batch.can_cancel(arrivals[0]):
+            if _is_of_another_run(letter, arrivals[0]):
+                batch.settle(arrivals[0], None, Ignored(Reason.VOID), batch.commit.at, None)
+            elif batch.can_cancel(arrivals[0]):
                 batch.cancel(arrivals[0])
             else:
                 batch.meet(arrivals)
@@ -446,6 +452,14 @@ class Commands:
         await self._committer.load(batch, batch.arrivals, len(batch.arrivals))
         batch.meet(batch.arrivals)
         batch.rest()
+
+
+def _is_of_another_run(letter: StoredDeadLetter, arrival: Arrival) -> bool:
+    """Whether a dead letter is of what its run asked for itself, or cancels it, and its key has another run by now."""
+    run, delayed = arrival.route.cache.get(arrival.key), arrival.delayed
+    is_own = isinstance(delayed, Execution) or (delayed is not None and delayed.is_own)
+    is_own = is_own or letter.type == CANCEL
+    return is_own and run is not None and letter.run is not None and run.id != letter.run
 
 
 def edited_value(command: Command) -> bytes | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Mapping, Sequence
 
@@ -97,6 +98,9 @@ class SentEvents:
         batch.finish()
         try:
             await self._committer.commit(batch)
+        except LostRunsError:
+            # Another engine, which was refused the same, has dealt with it first.
+            return
         except RefusedByStoreError as again:
             await self._drop(command, arrival, again)
 
@@ -118,7 +122,8 @@ class SentEvents:
         )
         batch = await self._committer.new_batch(0)
         batch.commit.commands.append(command.id)
-        await self._committer.commit(batch)
+        with contextlib.suppress(LostRunsError):
+            await self._committer.commit(batch)
 
 
 def _is_unknown(arrival: Arrival, batch: Batch) -> bool:

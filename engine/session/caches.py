@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from engine.batch.batch import Batch
 from engine.limits import EngineLimits
 from engine.routing import Route, bytes_of
 
+NOTHING: Mapping[str, int] = {}
 
-def evict(routes: Sequence[Route], limits: EngineLimits, batch: Batch) -> None:
+
+def evict(routes: Sequence[Route], limits: EngineLimits, batch: Batch | None = None) -> None:
     """Bring the caches down to their limits, the least recently moved runs first.
 
-    What ``batch`` moved stays, since it is not durable yet.
+    What ``batch`` moved stays, since it is not durable yet; None: all is.
     """
     bytes_max = limits.cache_bytes_max // max(1, len(routes))
     for route in routes:
-        cache, moved = route.cache, batch.moved(route)
+        cache, moved = route.cache, NOTHING if batch is None else batch.moved(route)
         over = 0
         if route.cache_bytes > bytes_max:
             route.cache_bytes = sum(map(bytes_of, cache.values()))

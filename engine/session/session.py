@@ -121,14 +121,14 @@ class Session:
         self._timers.left_alone = self._committer.left_alone
         await self._committer.learn_pauses()
         self._timers.paused = self._steps.paused = self._committer.paused
-        await self._steps.open(self.store, self._routes)
-        await self._commands.listen()
-        await self.store.listen(channels.POSITIONS, engine.assignment.take_all_again)
-        engine.assignment.serving = True
-        engine.assignment.take_all_again()
-        asked_at = time.monotonic()
-        began()
         try:
+            await self._steps.open(self.store, self._routes)
+            await self._commands.listen()
+            await self.store.listen(channels.POSITIONS, engine.assignment.take_all_again)
+            engine.assignment.serving = True
+            engine.assignment.take_all_again()
+            asked_at = time.monotonic()
+            began()
             while True:
                 engine.turned_at = time.monotonic()
                 while engine.assignment.changed.is_set():
@@ -146,6 +146,7 @@ class Session:
                     await self._keep_up()
                     self._speak_of_kafka()
                     await self._commands.work()
+                    evict(self._routes, parts.limits)
                 if asks and until is not None and not self._commands.wanted.is_set():
                     # A commit may be in flight: what is asked is what the store has.
                     asked_at = time.monotonic()
@@ -307,9 +308,10 @@ class Session:
     async def _fetch(self, records_max: int) -> list[Slice]:
         self._pause_where_full()
         wait = self._parts.limits.fetch_wait_milliseconds / 1000
-        if self._timers.are_due:
+        # While the outbox is full neither is taken, and whoever is to empty it needs the loop.
+        if not self._paused and self._timers.are_due:
             wait = min(wait, self._timers.seconds_until_look())
-        if self._pending is None and await self._hears_of_steps():
+        if not self._paused and self._pending is None and await self._hears_of_steps():
             wait = 0.0
         if self._pending is not None:
             # So that the commit is on its way before the next records keep us busy.

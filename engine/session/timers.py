@@ -75,8 +75,8 @@ class Timers:
 
     @property
     def are_due(self) -> bool:
-        """Whether something has fallen due of late, so that more of it is likely."""
-        return time.monotonic() - self._found_at < DUE_OF_LATE_SECONDS
+        """Whether something has fallen due of late, so that more of it is likely, of the homes that are served here."""
+        return bool(self.homes) and time.monotonic() - self._found_at < DUE_OF_LATE_SECONDS
 
     def seconds_until_look(self) -> float:
         """In how many seconds it is to be looked again."""

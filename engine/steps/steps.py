@@ -22,7 +22,6 @@ from collections.abc import Set as AbstractSet
 from typing import Any
 
 from engine import channels
-from engine.batch.by_itself import OF_STEP
 from engine.limits import SILENT_SECONDS, EngineLimits
 from engine.routing import Route
 from engine.steady import Steady
@@ -450,10 +449,9 @@ class Steps:
         lost = [one for one in found if one.id not in self._results.ids and not self._is_here(one)]
         kept = {one.id for one in lost if self._making.is_kept(one)}
         # What no engine gets beyond is lost, though it may go on elsewhere.
-        struck = await store.strikes([OF_STEP]) if kept else {}
+        struck = await store.struck_attempts() if kept else {}
         for one in lost:
-            attempt, _ = struck.get((OF_STEP, one.id), (0, ""))
-            if one.id in kept and attempt != one.attempt:
+            if one.id in kept and struck.get(one.id) != one.attempt:
                 self._taking.add(one.numbers)
             else:
                 self._making.lose(one)

@@ -87,6 +87,17 @@ class CopyingConnection(Connection):
             await asyncio.gather(*tasks, return_exceptions=True)
 
 
+CLOSE_SECONDS = 2.0
+"""For taking leave of Postgres, which may not answer any more."""
+
+
+async def hang_up(connection: Connection) -> None:
+    """Give a connection up, politely where it still answers."""
+    with contextlib.suppress(Exception):
+        await connection.close(timeout=CLOSE_SECONDS)
+    connection.terminate()
+
+
 PORT_MAX = 65_535
 
 _SETTINGS = {

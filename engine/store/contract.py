@@ -280,6 +280,10 @@ class Store(Protocol):
         """Those of these executions that runs still wait for, and whether they are to be stopped."""
         ...
 
+    async def struck_attempts(self) -> dict[int, int]:
+        """By the number of an execution, which attempt at it has ended an engine, since it kept its loop busy."""
+        ...
+
     async def said_last(self, asked: Sequence[tuple[int, str]]) -> list[str]:
         """Of each (run, idempotency key) of an execution the type of the last event that the log has of its attempts.
 

@@ -136,6 +136,10 @@ class Executions:
                 number for (number,) in await self._looker.fetch(_SQL["told_results"], *columns_of(asked))
             }
 
+    async def struck_attempts(self) -> dict[int, int]:
+        async with self._looking, translated(self._looker):
+            return dict(await self._looker.fetch(_SQL["struck_attempts"]))
+
     async def said_last(self, asked: Sequence[tuple[int, str]]) -> list[str]:
         runs, keys = [run for run, _ in asked], [key for _, key in asked]
         async with self._looking, translated(self._looker):

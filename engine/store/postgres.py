@@ -14,7 +14,7 @@ import asyncpg
 from connectors.source import Partition
 from engine import channels, outbox
 from engine.log import Kind
-from engine.store.connecting import Connection, CopyingConnection, connect, translated
+from engine.store.connecting import Connection, CopyingConnection, connect, hang_up, translated
 from engine.store.contract import TOKENS_FORGOTTEN_MAX, TOKENS_KEPT
 from engine.store.executing import Executions
 from engine.store.queries import columns_of, load
@@ -114,9 +114,7 @@ class PostgresStore(Executions):
     async def close(self) -> None:
         """Close the connections, politely if they still answer."""
         for connection in (self._writer, self._reader, self._looker):
-            with contextlib.suppress(Exception):
-                await connection.close(timeout=2)
-            connection.terminate()
+            await hang_up(connection)
         await self._speaking.end()
 
     async def register_pipeline(self, name: str) -> int:

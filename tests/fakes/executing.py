@@ -150,6 +150,9 @@ class FakeExecuting:
         rows = self.tables.executions.rows.values()
         return {one.id: one.asked.stopping for one in rows if one.id in numbers}
 
+    async def struck_attempts(self) -> dict[int, int]:
+        return {}
+
     async def said_last(self, asked: Sequence[tuple[int, str]]) -> list[str]:
         rows = sorted(self.tables.rows.items())
         return [

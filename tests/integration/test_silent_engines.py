@@ -126,3 +126,23 @@ async def test_the_session_of_a_person_is_never_ended(
         await person.execute("commit")
     finally:
         await person.close()
+
+
+async def test_the_relay_of_a_silent_engine_keeps_nobody_from_publishing_either(
+    database: Database, looker: asyncpg.Connection[Any]
+) -> None:
+    relay = await connect(database.engine_dsn, name="pointsman relay")
+    pid = relay.get_server_pid()
+    try:
+        # As where it deletes what was published, which locks the lane of the outbox.
+        await relay.execute("begin; select pg_advisory_xact_lock(1)")
+        async with waiting_for_the_lock(database) as waits:
+
+            async def is_ended() -> bool:
+                return [tuple(one) for one in await looker.fetch(LOOK, waits, 0.0, [], [])] == [
+                    (pid, None, True)
+                ]
+
+            await until(is_ended, 60, "the session of the relay")
+    finally:
+        relay.terminate()

@@ -410,3 +410,20 @@ async def test_what_is_taken_over_is_not_put_back_meanwhile(
         await asyncio.gather(*taking)
         assert [one.begun.step for one in steps._going] == ["haul"]
         assert await reader.fetchval("select holder from pointsman.executions") == steps.holder
+
+
+async def test_batches_are_read_for_while_it_is_looked_what_goes_on_of_engines_that_are_gone(
+    database: Database, reader: Connection, yard: Yard
+) -> None:
+    async with gone(database, yard):
+        pass
+    async with feed(database, hauling(), limits=LIMITS, executors=executors_of(yard)) as feeding:
+        steps = feeding.steps
+        await steps.open(feeding.store, feeding.topics.pipelines)
+        steps._homes = list(range(HOMES))
+        await steps.close()
+        finding = asyncio.create_task(steps.find_kept())
+        while not finding.done():
+            await feeding.store.load_runs(feeding.topics.pipelines[0].pipeline, ["l1"])
+        await finding
+        assert [one.begun.step for one in steps._going] == ["haul"]

@@ -172,7 +172,7 @@ class Silent:
     async def begun_by_others(self, *_asked: Any) -> list[BegunExecution]:
         return [KEPT_AGAIN]
 
-    async def strikes(self, _positions: Any) -> dict[tuple[int, int], tuple[int, str]]:
+    async def struck_attempts(self) -> dict[int, int]:
         return {}
 
     async def take_executions(self, numbers: list[int], *_asked: Any) -> list[BegunExecution]:

@@ -20,6 +20,7 @@ from engine.outlet import Outlet
 from engine.routing import Loaded, make_routes
 from engine.session.committer import Committer
 from engine.session.session import Session
+from engine.store.contract import RefusedByStoreError
 from engine.store.values import Commit, FollowUp, SentCompletion, SentEvent
 from statemachines import Context, Event, Pipeline
 from statemachines.machine import compile_pipeline
@@ -56,6 +57,20 @@ class ToldStore(FakeStore):
         return await super().commit(commit)
 
 
+class ContestedStore(ToldStore):
+    """Another engine, which was refused the same, has dealt with the commands of the next commit by then."""
+
+    refuses = False
+
+    async def commit(self, commit: Commit) -> int | None:
+        if self.refuses:
+            self.refuses = False
+            for number in commit.commands:
+                del self.tables.inbox[number]
+            raise RefusedByStoreError("a value is too long")
+        return await super().commit(commit)
+
+
 @dataclass
 class Inbox:
     """That of an engine, and what it does with it."""
@@ -87,8 +102,8 @@ class Inbox:
             await self.commands.work()
 
 
-async def inbox(**limits: Any) -> Inbox:
-    store, machine = ToldStore(), compile_pipeline(lending())
+async def inbox(store: ToldStore | None = None, **limits: Any) -> Inbox:
+    store, machine = store or ToldStore(), compile_pipeline(lending())
     pipeline = await store.register_pipeline(machine.name)
     definition = await store.register_definition(pipeline, 1, b"h", b"c", b"{}")
     topics = make_routes([Loaded(machine, pipeline, definition)], {})
@@ -167,3 +182,23 @@ async def test_an_engine_works_while_an_event_waits_for_the_engine_that_has_its_
     await one.take()
     assert one.left == []
     assert not await session.works()
+
+
+async def test_a_command_that_the_store_does_not_take_may_be_dealt_with_by_another_engine_first() -> None:
+    store = ContestedStore()
+    one = await inbox(store)
+    await one.apply("l1")
+    await one.put(going_on=[FollowUp(1, "pause", b'{"key":"l1"}', "ana", "not now")])
+    store.refuses = True
+    await one.take()
+    assert one.left == []
+
+
+async def test_an_event_that_the_store_does_not_take_may_be_dealt_with_by_another_engine_first() -> None:
+    store = ContestedStore()
+    one = await inbox(store)
+    await one.put(sent=[applied("l1")])
+    store.refuses = True
+    await one.take()
+    assert one.left == []
+    assert store.tables.letters == {}

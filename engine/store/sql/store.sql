@@ -129,7 +129,8 @@ from unnest(pg_blocking_pids($1)) as blocker (pid)
 join pg_stat_activity a on a.pid = blocker.pid
 left join pg_stat_progress_copy c on c.pid = a.pid
 left join unnest($3::int[], $4::bigint[]) as looked (pid, bytes) on looked.pid = a.pid
-where a.wait_event = 'ClientRead' and a.application_name like 'pointsman engine%'
+where a.wait_event = 'ClientRead'
+    and (a.application_name like 'pointsman engine%' or a.application_name = 'pointsman relay')
 
 -- name: seen_digests
 select e.run, e.digest
@@ -355,9 +356,13 @@ where r.held > 0 and r.definition = any ($2::int[]) and e.kind = any ($3::smalli
 
 -- name: strikes_of
 -- Those of events without a position, too: whoever holds the homes of their runs may change at any time. Those of steps are
--- told only where they are asked for.
+-- told by struck_attempts.
 select position, "offset", strikes, handler from pointsman.strikes
 where position = any ($1::int[]) or position between -2 and 0
+
+-- name: struck_attempts
+-- Those of steps (OF_STEP).
+select "offset", strikes from pointsman.strikes where position = -3
 
 -- name: add_strike
 insert into pointsman.strikes (position, "offset", strikes, handler) values ($1, $2, 1, $3)

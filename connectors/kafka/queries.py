@@ -74,6 +74,13 @@ async def connect(settings: KafkaSettings, **options: Any) -> Any:
     return client
 
 
+def expect_brokers(client: Any) -> None:
+    """Raises StaleMetadata where no broker is known, as when all were started a moment ago: aiokafka asserts that."""
+    if not client.cluster.brokers():
+        client.force_metadata_update()
+        raise StaleMetadata("none of its brokers is in the cluster just now")
+
+
 async def unreachable(settings: KafkaSettings, error: Exception) -> SourceUnreachableError:
     """It was reached before, and is not now."""
     if settings.security_protocol != "PLAINTEXT":

@@ -31,6 +31,7 @@ from connectors.kafka.allowing import may_not_see
 from connectors.kafka.reaching import why_not
 from connectors.kafka.rights import GroupRightsRequest
 from connectors.kafka.settings import CredentialsError, KafkaSettings
+from connectors.kafka.topic_ids import TopicIdsRequest, shown
 from connectors.source import (
     NoSuchTopicError,
     NotAllowedError,
@@ -202,6 +203,25 @@ class Queries:
             return await self._patiently(ask)
         except NoSuchTopicError:
             return {}
+
+    async def topic_id(self, topic: str) -> str:
+        """What tells a topic from another one that has had its name; empty where brokers do not tell it.
+
+        Raises NoSuchTopicError, SourceUnreachableError or SourceError.
+        """
+
+        async def ask() -> str:
+            ((code, _, topic_id, *_),) = (
+                await self._send(self._any_broker(), TopicIdsRequest([topic]))
+            ).topics
+            if code:
+                raise for_code(code)(topic)
+            return shown(topic_id)
+
+        try:
+            return await self._patiently(ask)
+        except IncompatibleBrokerVersion:
+            return ""
 
     async def offsets(self, timestamps: Mapping[Partition, int]) -> dict[Partition, int]:
         """For each partition the first offset at or after a time in milliseconds, or of EARLIEST or LATEST.

@@ -183,6 +183,8 @@ def _preparer(
         async with store.connection() as connection:
             await check_schema(connection)
             others = await join_set(connection, settings.namespace, settings.group_name, machines)
+            # Only from here on nobody migrates without us.
+            await check_schema(connection)
         if others and not prepared:
             # Later on it may be this one's own old connection that is not gone yet.
             log.info(

@@ -9,11 +9,14 @@ import asyncpg
 import orjson
 import pytest
 
+from engine.admission import join_set
 from engine.errors import SchemaError
 from engine.services.postgres import EmbeddedPostgres
 from engine.store.migrations import MIGRATIONS, SCHEMA_VERSION, check_schema, migrate
+from statemachines.machine import compile_pipeline
 from tests.cli import pointsman
 from tests.services import Database, execute
+from tests.shop import shop
 
 
 async def checked(dsn: str) -> None:
@@ -64,6 +67,22 @@ async def migrate_to(version: int, dsn: str, monkeypatch: pytest.MonkeyPatch) ->
         before.setattr(migrating, "MIGRATIONS", MIGRATIONS[:version])
         before.setattr(migrating, "SCHEMA_VERSION", version)
         await migrate(dsn)
+
+
+async def test_a_database_is_not_migrated_beside_engines_that_need_it_as_it_is(
+    empty_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    migrating = importlib.import_module("engine.store.migrations.migrate")
+    await migrate_to(SCHEMA_VERSION - 1, empty_database, monkeypatch)
+    engine = await asyncpg.connect(empty_database)
+    await join_set(engine, "shop", "pointsman.shop", [compile_pipeline(shop())])
+    with monkeypatch.context() as hurried:
+        hurried.setattr(migrating, "GONE_SECONDS", 0)
+        with pytest.raises(SchemaError, match=r"1 engine is at work .*: shop version 1 \(.*Stop it, migrate"):
+            await migrate(empty_database)
+    await migrate_to(SCHEMA_VERSION - 1, empty_database, monkeypatch)  # of which there is nothing to do
+    await engine.close()
+    assert [one.number for one in await migrate(empty_database)] == [SCHEMA_VERSION]
 
 
 async def test_commands_that_wait_meanwhile_are_found_by_their_tokens(

@@ -49,6 +49,18 @@ async def test_several_databases_of_a_new_server_are_migrated_at_once(
     assert [len(one) for one in applied] == [SCHEMA_VERSION] * len(databases)
 
 
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+async def test_a_database_that_cannot_keep_every_text_is_refused(
+    restartable_postgres: EmbeddedPostgres, encoding: str
+) -> None:
+    made = f"create database narrow encoding '{encoding}' lc_collate 'C' lc_ctype 'C' template template0"
+    await execute(restartable_postgres.dsn(), made)
+    narrow = restartable_postgres.dsn(database="narrow")
+    for refused in (migrate, checked):
+        with pytest.raises(SchemaError, match=f"keeps text as {encoding}.*ENCODING 'UTF8'"):
+            await refused(narrow)
+
+
 async def test_what_fails_leaves_nothing_behind(empty_database: str) -> None:
     await execute(empty_database, "create schema pointsman", "create table pointsman.tokens (x int)")
     with pytest.raises(SchemaError, match=r"Migration 9 \(later\) failed and nothing of it was kept"):

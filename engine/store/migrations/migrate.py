@@ -47,11 +47,12 @@ async def migrate(dsn: str) -> list[Migration]:
 
     Raises:
         ServiceUnreachableError: nobody answers there, or not as asked.
-        SchemaError: the database is newer than this program, engines are at work that need it as it is, or a migration
-            fails; nothing of it is kept.
+        SchemaError: the database cannot keep every text, or is newer than this program; engines are at work that need
+            it as it is; or a migration fails. Nothing of it is kept.
     """
     connection = await connect(dsn, name="pointsman migrate", for_engine=False)
     try:
+        _check_encoding(connection)
         async with connection.transaction():
             await connection.execute("select pg_advisory_xact_lock($1)", _LOCK)
             await _prepare(connection)
@@ -94,6 +95,15 @@ async def _prepare(connection: asyncpg.Connection[Any]) -> None:
     await connection.execute(f"grant select on pointsman.migrations to {', '.join(_ROLES)}")
 
 
+def _check_encoding(connection: asyncpg.Connection[Any]) -> None:
+    encoding = connection.get_settings().server_encoding
+    if encoding != "UTF8":
+        raise SchemaError(
+            f"The database keeps text as {encoding}, in which most letters of keys and data cannot be written. "
+            "Use one that keeps all of them: CREATE DATABASE pointsman ENCODING 'UTF8' TEMPLATE template0"
+        )
+
+
 async def _refuse_beside_engines(connection: asyncpg.Connection[Any]) -> None:
     for _ in range(GONE_LOOKS):
         found = await connection.fetch(_SQL["engines_at_work"])
@@ -123,11 +133,12 @@ async def _apply(connection: asyncpg.Connection[Any], migration: Migration) -> N
 
 
 async def check_schema(connection: asyncpg.Connection[Any]) -> None:
-    """Refuse a database whose schema is not exactly this program's.
+    """Refuse a database whose schema is not exactly this program's, or that cannot keep every text.
 
     Raises:
         SchemaError: with what to run.
     """
+    _check_encoding(connection)
     try:
         found = await connection.fetchval("select max(number) from pointsman.migrations")
     except (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError):

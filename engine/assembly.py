@@ -20,6 +20,7 @@ from engine.admission import (
     refuse_beside,
     refuse_early,
     register,
+    tell_clock,
     tell_newer,
 )
 from engine.engine import Engine
@@ -137,6 +138,7 @@ async def check_store(settings: EngineSettings) -> None:
         await check_temporary(connection)
         if settings.strict:
             await check_role(connection)
+        await tell_clock(connection)
     finally:
         await connection.close()
 

@@ -159,10 +159,13 @@ class Reader(Protocol):
         """What tells this source from another one with the same topics."""
         ...
 
-    def assign(self, positions: Mapping[Partition, int]) -> None:
+    def assign(
+        self, positions: Mapping[Partition, int], topics: Mapping[Partition, str] | None = None
+    ) -> None:
         """Read these partitions, each from this offset, and no others; nothing read before counts any more.
 
-        All of them are read: what was paused or stopped before is not so any more.
+        All of them are read: what was paused or stopped before is not so any more. But where ``topics`` has the id of
+        the topic that an offset above 0 is of, it is read from that topic alone.
         """
         ...
 
@@ -183,6 +186,14 @@ class Reader(Protocol):
 
     def unreadable(self) -> list[Unreadable]:
         """Partitions that stopped since the last call because of what stands at their position."""
+        ...
+
+    def made_anew(self) -> list[Partition]:
+        """Partitions that stopped since the last call because another topic has the name by now."""
+        ...
+
+    def topic_ids(self) -> dict[Partition, str]:
+        """The ids of topics, of partitions that came without, or are at 0, as they were learned since the last call."""
         ...
 
     def troubles(self) -> dict[Partition, Trouble]:

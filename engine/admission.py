@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import asyncpg
@@ -20,6 +22,9 @@ from statemachines.machine import Machine
 GONE_SECONDS = 2.0
 GONE_LOOKS = 10
 """How long the connection of an engine that was killed may outlive it, and how often that is looked at meanwhile."""
+
+CLOCK_SECONDS_MAX = 2.0
+"""How far apart the clocks of the database and of this machine may be before it is worth a word."""
 
 log = logging.getLogger("pointsman.engine")
 
@@ -64,6 +69,26 @@ async def check_temporary(connection: asyncpg.Connection[Any]) -> None:
             f"The role {user!r} may make no temporary tables in the database {database!r}, and an engine needs one. As "
             f'the owner of the database: GRANT TEMPORARY ON DATABASE "{database}" TO pointsman_engine'
         )
+
+
+async def clocks_apart(connection: asyncpg.Connection[Any], ours: datetime | None = None) -> str | None:
+    """What follows from it, as a sentence, where this machine's clock is not that of the database."""
+    began = time.monotonic()
+    theirs = await connection.fetchval("select clock_timestamp()")
+    ahead = ((ours or datetime.now(UTC)) - theirs).total_seconds()
+    if abs(ahead) - (time.monotonic() - began) <= CLOCK_SECONDS_MAX:
+        return None
+    where, fire = ("ahead of", "early") if ahead > 0 else ("behind", "late")
+    return (
+        f"This machine's clock is {abs(ahead):.0f} s {where} the database's: timers that an engine serves here fire as "
+        f"much too {fire}, and times in histories will not fit."
+    )
+
+
+async def tell_clock(connection: asyncpg.Connection[Any], ours: datetime | None = None) -> None:
+    """Say where the clock of this machine will have timers fire at other times than they should."""
+    if apart := await clocks_apart(connection, ours):
+        log.warning("%s Let both follow a time server (NTP)", apart)
 
 
 async def join_set(

@@ -20,6 +20,7 @@ from engine.admission import (
     refuse_beside,
     refuse_early,
     register,
+    tell_clock,
     tell_newer,
 )
 from engine.engine import Engine
@@ -137,6 +138,7 @@ async def check_store(settings: EngineSettings) -> None:
         await check_temporary(connection)
         if settings.strict:
             await check_role(connection)
+        await tell_clock(connection)
     finally:
         await connection.close()
 
@@ -183,6 +185,8 @@ def _preparer(
         async with store.connection() as connection:
             await check_schema(connection)
             others = await join_set(connection, settings.namespace, settings.group_name, machines)
+            # Only from here on nobody migrates without us.
+            await check_schema(connection)
         if others and not prepared:
             # Later on it may be this one's own old connection that is not gone yet.
             log.info(

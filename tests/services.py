@@ -320,6 +320,22 @@ class Topics:
         self, name: str = "topic", *, partitions: int = 1, configs: Mapping[str, str] | None = None
     ) -> str:
         full = f"{name}-{uuid.uuid4().hex[:10]}"
+        await self._make(full, partitions, configs)
+        return full
+
+    async def delete(self, topic: str) -> None:
+        """Delete a topic of one partition, and wait until it is not there any more."""
+        async with _admin(self._settings) as admin:
+            await admin.delete_topics([topic])
+            while (await admin.describe_topics([topic]))[0]["error_code"] == 0:  # noqa: ASYNC110 - Kafka tells nobody
+                await asyncio.sleep(0.02)
+        self._made.remove(topic)
+
+    async def make_again(self, topic: str) -> None:
+        """Make another topic of the name of one that was deleted."""
+        await self._make(topic, 1, None)
+
+    async def _make(self, full: str, partitions: int, configs: Mapping[str, str] | None) -> None:
         new_topic: Any = NewTopic  # aiokafka's client is not typed
         async with _admin(self._settings) as admin:
             answer = await admin.create_topics(
@@ -334,7 +350,6 @@ class Topics:
             while not _has_leaders(await admin.describe_topics([full]), partitions):
                 assert time.monotonic() < deadline, f"{full} has no leaders after {TOPIC_READY_SECONDS} s"
                 await asyncio.sleep(0.02)
-        return full
 
     async def delete_all(self) -> None:
         if self._made:

@@ -72,6 +72,12 @@ class Fetching:
         self._wake = asyncio.Event()
         self._loop: asyncio.Task[None] | None = None
         self.out_of_range: list[OutOfRange] = []
+        self.made_anew: list[Partition] = []
+        self.learned: dict[Partition, str] = {}
+        """The ids of topics, of lanes that came without, or of which nothing was read yet."""
+        self._sure: set[str] = set()
+        """Topics that are those which their lanes are of, and not others of the same names."""
+        self._identifying: set[str] = set()
         self._flowing: set[int] = set()
         """Brokers from which records come all the time, a few with each answer."""
         self._why_away = ""
@@ -95,6 +101,9 @@ class Fetching:
         """Fetch for these lanes and no others; an answer to an earlier request for others is dropped."""
         self._lanes = lanes
         self.out_of_range.clear()
+        self.made_anew.clear()
+        self.learned.clear()
+        self._sure.clear()
         if lanes:
             known = self._client.set_topics(sorted({partition.topic for partition in lanes}))
             known.add_done_callback(lambda _: self._wake.set())
@@ -161,13 +170,51 @@ class Fetching:
         for lane in self._lanes.values():
             if not lane.wants(now):
                 continue
+            if lane.partition.topic not in self._sure:
+                self._identify(lane.partition.topic)
+                continue
             node = self._client.cluster.leader_for_partition(lane.topic_partition)
             if node is None or node < 0:
+                if node is None:
+                    self._sure.discard(lane.partition.topic)
                 self._client.force_metadata_update()
                 lane.fail(f"No broker leads {lane.partition}, or it does not exist (any more).")
             elif node not in self._requests:
                 by_node[node].append(lane)
         return by_node
+
+    def _identify(self, topic: str) -> None:
+        """Find out beside all else whether the topic is the one that its lanes are of."""
+        if topic not in self._identifying:
+            self._identifying.add(topic)
+            self._check(self._find_identity(topic), f"kafka identity of {topic}")
+
+    async def _find_identity(self, topic: str) -> None:
+        lanes = self._lanes
+        try:
+            topic_id = await self._queries.topic_id(topic)
+        except SourceError as error:
+            self._fail_all([lane for lane in lanes.values() if lane.partition.topic == topic], str(error))
+        else:
+            if lanes is self._lanes:
+                self._compare(topic, topic_id)
+        finally:
+            self._identifying.discard(topic)
+            self._wake.set()
+
+    def _compare(self, topic: str, topic_id: str) -> None:
+        """Go on with what is of this topic, and stop what is of another one of its name."""
+        self._sure.add(topic)
+        for lane in self._lanes.values():
+            if lane.partition.topic != topic or not topic_id:
+                continue
+            if not (lane.topic_id and lane.position):
+                # Of which nothing was read, the one is as good as the other.
+                if lane.topic_id != topic_id:
+                    lane.topic_id = self.learned[lane.partition] = topic_id
+            elif lane.topic_id != topic_id:
+                lane.stop()
+                self.made_anew.append(lane.partition)
 
     async def _request(self, node: int, lanes: list[Lane]) -> None:
         # Who has waited longest comes first: only the first partition of an answer that is not empty may
@@ -262,6 +309,7 @@ class Fetching:
             topic = lane.partition.topic
             reason = f"This user may not read the topic {topic}. Allow READ on the topic {topic}."
         elif error is UnknownTopicOrPartitionError:
+            self._sure.discard(lane.partition.topic)
             reason = f"{lane.partition} does not exist (any more)."
         else:
             reason = f"{lane.partition} cannot be read just now: {error()}"
@@ -280,6 +328,7 @@ class Fetching:
             lane.stopped = False
             lane.fail(f"The leader of {lane.partition} does not have offset {lane.position} as yet.")
         elif self._lanes.get(lane.partition) is lane:
+            lane.stop()
             self.out_of_range.append(OutOfRange(lane.partition, lane.position, earliest, end))
 
     def _fail_all(self, lanes: Iterable[Lane], reason: str) -> None:

@@ -11,7 +11,7 @@ from aiokafka.errors import GroupAuthorizationFailedError, KafkaError, for_code
 from aiokafka.protocol.commit import OffsetCommitRequest
 
 from connectors.kafka.allowing import may_not_join
-from connectors.kafka.queries import connect, unreachable
+from connectors.kafka.queries import connect, expect_brokers, unreachable
 from connectors.kafka.settings import KafkaSettings
 from connectors.source import NotAllowedError, Partition, SourceError
 
@@ -69,6 +69,7 @@ class GroupOffsets:
     async def _found(self) -> int:
         """The broker that has the group, with a connection to it."""
         if self._coordinator is None:
+            expect_brokers(self._client)
             found = int(await self._client.coordinator_lookup(CoordinationType.GROUP, self._group))
             await self._client.ready(found, group=ConnectionGroup.COORDINATION)
             self._coordinator = found

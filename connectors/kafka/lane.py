@@ -20,9 +20,13 @@ RETRY_SECONDS_MAX = 1.0
 class Lane:
     """A partition from the moment it is assigned until the next assignment; a new one is a new lane."""
 
-    def __init__(self, partition: Partition, position: int, bytes_max: int, *, check_crcs: bool) -> None:
+    def __init__(
+        self, partition: Partition, position: int, bytes_max: int, *, check_crcs: bool, topic_id: str = ""
+    ) -> None:
         """`bytes_max` is what a fetch may bring; no more than half of it is buffered when another is sent."""
         self.partition = partition
+        self.topic_id = topic_id
+        """Of the topic that the position is of; empty where that is not known."""
         self.topic_partition = TopicPartition(*partition)
         self.position = position
         """The offset after what was handed out, and after all without records behind that."""
@@ -101,6 +105,11 @@ class Lane:
         delay = min(RETRY_SECONDS_MIN * 2.0**self._failures, RETRY_SECONDS_MAX)
         self._failures = min(self._failures + 1, 10)
         self.retry_at = now + delay
+
+    def stop(self) -> None:
+        """Fetch nothing any more; nothing else keeps it."""
+        self.stopped = True
+        self.trouble = None
 
     def _advance(self) -> bool:
         """Whether a record is at hand; moves the position over what has none."""

@@ -31,6 +31,7 @@ from connectors.kafka.allowing import may_not_see
 from connectors.kafka.reaching import why_not
 from connectors.kafka.rights import GroupRightsRequest
 from connectors.kafka.settings import CredentialsError, KafkaSettings
+from connectors.kafka.topic_ids import TopicIdsRequest, shown
 from connectors.source import (
     NoSuchTopicError,
     NotAllowedError,
@@ -72,6 +73,13 @@ async def connect(settings: KafkaSettings, **options: Any) -> Any:
         await client.close()
         raise
     return client
+
+
+def expect_brokers(client: Any) -> None:
+    """Raises StaleMetadata where no broker is known, as when all were started a moment ago: aiokafka asserts that."""
+    if not client.cluster.brokers():
+        client.force_metadata_update()
+        raise StaleMetadata("none of its brokers is in the cluster just now")
 
 
 async def unreachable(settings: KafkaSettings, error: Exception) -> SourceUnreachableError:
@@ -195,6 +203,25 @@ class Queries:
             return await self._patiently(ask)
         except NoSuchTopicError:
             return {}
+
+    async def topic_id(self, topic: str) -> str:
+        """What tells a topic from another one that has had its name; empty where brokers do not tell it.
+
+        Raises NoSuchTopicError, SourceUnreachableError or SourceError.
+        """
+
+        async def ask() -> str:
+            ((code, _, topic_id, *_),) = (
+                await self._send(self._any_broker(), TopicIdsRequest([topic]))
+            ).topics
+            if code:
+                raise for_code(code)(topic)
+            return shown(topic_id)
+
+        try:
+            return await self._patiently(ask)
+        except IncompatibleBrokerVersion:
+            return ""
 
     async def offsets(self, timestamps: Mapping[Partition, int]) -> dict[Partition, int]:
         """For each partition the first offset at or after a time in milliseconds, or of EARLIEST or LATEST.

@@ -59,12 +59,17 @@ class KafkaReader:
     async def cluster_id(self) -> str:
         return await self._queries.cluster_id()
 
-    def assign(self, positions: Mapping[Partition, int]) -> None:
+    def assign(
+        self, positions: Mapping[Partition, int], topics: Mapping[Partition, str] | None = None
+    ) -> None:
+        topics = topics or {}
         share = self._buffer_bytes // max(1, len(positions))
         bytes_max = max(PARTITION_BYTES_MIN, min(PARTITION_BYTES_MAX, share))
         crcs = self._settings.check_crcs
         self._lanes = {
-            partition: Lane(partition, position, bytes_max, check_crcs=crcs)
+            partition: Lane(
+                partition, position, bytes_max, check_crcs=crcs, topic_id=topics.get(partition, "")
+            )
             for partition, position in positions.items()
         }
         self._ready.clear()
@@ -103,6 +108,16 @@ class KafkaReader:
         found = [lane.unreadable for lane in self._lanes.values() if lane.unreadable is not None]
         for one in found:
             self._lanes[one.partition].unreadable = None
+        return found
+
+    def made_anew(self) -> list[Partition]:
+        found = list(self._fetching.made_anew)
+        self._fetching.made_anew.clear()
+        return found
+
+    def topic_ids(self) -> dict[Partition, str]:
+        found = dict(self._fetching.learned)
+        self._fetching.learned.clear()
         return found
 
     def troubles(self) -> dict[Partition, Trouble]:

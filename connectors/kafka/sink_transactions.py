@@ -26,6 +26,7 @@ from aiokafka.protocol.transaction import AddPartitionsToTxnRequest, EndTxnReque
 
 from connectors.kafka.addresses import answering
 from connectors.kafka.allowing import may_not_transact
+from connectors.kafka.queries import expect_brokers
 from connectors.kafka.reaching import why_not
 from connectors.kafka.settings import KafkaSettings
 from connectors.kafka.sink_batches import Batch
@@ -238,6 +239,7 @@ class Transactions:
     async def _find_coordinator(self) -> int:
         while self._coordinator is None:
             try:
+                expect_brokers(self._client)
                 self._coordinator = await self._client.coordinator_lookup(
                     CoordinationType.TRANSACTION, self._transactional_id
                 )

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import time
-from datetime import UTC, datetime
-
 import asyncpg
 
-from engine.admission import check_role, check_temporary
+from engine.admission import CLOCK_SECONDS_MAX, check_role, check_temporary, clocks_apart
 from engine.doctor.check import Report
 from engine.errors import PointsmanError, SchemaError, ServiceUnreachableError
 from engine.store.connecting import Connection, connect, is_encrypted, masked
@@ -16,7 +13,6 @@ from engine.store.migrations import SCHEMA_VERSION, check_schema
 
 VERSION_MIN = 14
 """The schema's indexes and functions need it."""
-CLOCK_SECONDS_MAX = 2.0
 LOOPBACK = ("127.", "::1", "localhost")
 MUST_BE_ON = {
     "fsync": "a crash of the machine can lose or damage what was committed",
@@ -162,15 +158,7 @@ async def _pooler(connection: Connection, report: Report) -> None:
 
 
 async def _clock(connection: Connection, report: Report) -> None:
-    began = time.monotonic()
-    theirs = await connection.fetchval("select clock_timestamp()")
-    ours = datetime.now(UTC)
-    apart = abs((ours - theirs).total_seconds())
-    if apart - (time.monotonic() - began) <= CLOCK_SECONDS_MAX:
-        report.ok("clock", f"The database's clock and this machine's are {apart:.1f} s apart.")
+    if apart := await clocks_apart(connection):
+        report.warn("clock", apart, "Let both follow a time server (NTP).")
     else:
-        report.warn(
-            "clock",
-            f"The database's clock and this machine's are {apart:.0f} s apart; times in histories will not fit.",
-            "Let both follow a time server (NTP).",
-        )
+        report.ok("clock", f"The database's clock and this machine's are within {CLOCK_SECONDS_MAX:.0f} s.")

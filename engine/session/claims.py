@@ -19,6 +19,8 @@ class Claim:
     epoch: int
     read_to: int
     """The offset after the last one handed to a batch; where the next batch begins."""
+    topic_id: str = ""
+    """What tells the topic from another one of its name; empty where that is not known."""
     lost: bool = False
     """Nothing of it may be committed any more."""
     stopped: str | None = None

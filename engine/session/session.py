@@ -71,6 +71,8 @@ class Session:
         self._dry = True
         """Whether there was less to read than could be taken."""
         self._paused = False
+        self._learned: dict[Partition, str] = {}
+        """The ids of topics that are not noted yet."""
         self._kafka = Backoff(parts.limits.reconnect_seconds_max, parts.limits.complain_seconds)
         self._upkeep_at = time.monotonic() + UPKEEP_SECONDS
 
@@ -143,6 +145,7 @@ class Session:
                 self._commands.takes_events = not self._paused
                 if await self._commands.look() or idle:
                     await self._flush()
+                    await self._note_topics()
                     await self._keep_up()
                     self._speak_of_kafka()
                     await self._commands.work()
@@ -326,6 +329,14 @@ class Session:
                 f"anew. Decide where to go on: pointsman positions set {lost.partition.topic} "
                 f"{lost.partition.number} POSITION --reason TEXT",
             )
+        for partition in self._parts.reader.made_anew():
+            self._stop(
+                partition,
+                f"{partition} is of another topic by now: {partition.topic} was deleted and made anew, and position "
+                f"{self.claims[partition].read_to} is of the one before. Decide where to go on, at 0 for all of "
+                f"this one: pointsman positions set {partition.topic} {partition.number} POSITION --reason TEXT",
+            )
+        self._learned |= self._parts.reader.topic_ids()
         for bad in self._parts.reader.unreadable():
             self._stop(bad.partition, bad.reason)
         self._dry = sum(map(len, chunk.records.values())) < records_max
@@ -337,6 +348,15 @@ class Session:
                 claim.read_to = end
         slices.sort(key=lambda one: one.claim.id)
         return slices
+
+    async def _note_topics(self) -> None:
+        """Keep which topics positions are of, where nothing is in flight."""
+        learned, self._learned = self._learned, {}
+        ours = {self.claims[one]: topic_id for one, topic_id in learned.items() if one in self.claims}
+        for claim, topic_id in ours.items():
+            claim.topic_id = topic_id
+        if ours:
+            await self.store.note_topic_ids({claim.id: topic_id for claim, topic_id in ours.items()})
 
     async def _take_assignment(self) -> None:
         """Take the epochs of what was newly assigned, let go what was taken away, and read from there."""
@@ -360,8 +380,9 @@ class Session:
                 await first_positions(parts.reader, self.store, fresh - known.keys(), parts.first)
             )
             taken = await self.store.take_positions(fresh)
+            topic_ids = await self.store.topic_ids(fresh)
             for number, partition, position, epoch in taken:
-                self.claims[partition] = Claim(number, partition, epoch, position)
+                self.claims[partition] = Claim(number, partition, epoch, position, topic_ids[partition])
                 stopped.pop(partition, None)
             for route in self._routes:
                 route.cache.clear()
@@ -390,7 +411,10 @@ class Session:
     def _read_from_claims(self) -> None:
         self.claims = {partition: claim for partition, claim in self.claims.items() if not claim.lost}
         stopped = self._engine.stopped_partitions
-        self._parts.reader.assign({p: c.read_to for p, c in self.claims.items() if p not in stopped})
+        read = {p: c for p, c in self.claims.items() if p not in stopped}
+        self._parts.reader.assign(
+            {p: c.read_to for p, c in read.items()}, {p: c.topic_id for p, c in read.items() if c.topic_id}
+        )
         if self._paused:
             self._parts.reader.pause(self.claims)
 

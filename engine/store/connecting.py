@@ -33,6 +33,8 @@ its locks meanwhile has them sooner (``engine.store.silence``)."""
 COMMAND_TIMEOUT_SECONDS = 30
 TCP_USER_TIMEOUT_SECONDS = 20
 """All shorter than the 60 s of a rebalance, so that a hung engine loses its locks before its partitions."""
+TRANSACTION_TIMEOUT_SINCE = 17
+"""The first Postgres that has this setting, and takes it."""
 
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[Any]
@@ -100,7 +102,18 @@ async def hang_up(connection: Connection) -> None:
 
 PORT_MAX = 65_535
 
+_ALIVE = {
+    # Of a machine that vanished Postgres would hear after two hours, and keep its locks as long.
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": f"{TCP_USER_TIMEOUT_SECONDS}s",
+}
 _SETTINGS = {
+    # Whatever a role or a database has been given for people: what is ended in the middle would be tried for ever.
+    "statement_timeout": "0",
+    "idle_session_timeout": "0",
+    "default_transaction_isolation": "read committed",
     "lock_timeout": f"{LOCK_TIMEOUT_SECONDS}s",
     "idle_in_transaction_session_timeout": f"{IDLE_IN_TRANSACTION_SECONDS}s",
     "synchronous_commit": "on",
@@ -197,7 +210,7 @@ async def connect(dsn: str, *, name: str = "pointsman", for_engine: bool = True)
     check_address(dsn)
     if why := encryption.why_impossible(encryption.asked_for(dsn)):
         raise UnusableAddressError(f"Postgres at {masked(dsn)} is not asked: {why}")
-    settings = {"application_name": name} | (_SETTINGS if for_engine else {})
+    settings = {"application_name": name} | _ALIVE | (_SETTINGS if for_engine else {})
     try:
         connection = await asyncpg.connect(
             dsn,
@@ -205,6 +218,8 @@ async def connect(dsn: str, *, name: str = "pointsman", for_engine: bool = True)
             command_timeout=COMMAND_TIMEOUT_SECONDS if for_engine else None,
             connection_class=CopyingConnection,
         )
+        if for_engine and connection.get_server_version().major >= TRANSACTION_TIMEOUT_SINCE:
+            await connection.execute("set transaction_timeout = 0")
     except asyncpg.ClientConfigurationError as error:
         raise UnusableAddressError(
             f"Postgres at {masked(dsn)} is not asked: {error.args[0]}. Correct the address, or the variables PG..."

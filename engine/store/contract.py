@@ -107,6 +107,14 @@ class Store(Protocol):
         """Raise the epochs; waits for commits in flight, and fences whoever held them before."""
         ...
 
+    async def topic_ids(self, partitions: Iterable[Partition]) -> dict[Partition, str]:
+        """Which topics the positions of these are of, as was noted; empty where it was not."""
+        ...
+
+    async def note_topic_ids(self, topic_ids: Mapping[int, str]) -> None:
+        """By the numbers of positions, of topics that were read for the first time."""
+        ...
+
     async def run_ids(self) -> range:
         """A block of new run ids."""
         ...

@@ -182,6 +182,17 @@ class PostgresStore(Executions):
             for number, topic, partition, position, epoch in rows
         ]
 
+    async def topic_ids(self, partitions: Iterable[Partition]) -> dict[Partition, str]:
+        wanted = sorted(partitions)
+        columns = ([p.topic for p in wanted], [p.number for p in wanted])
+        async with self._translated():
+            rows = await self._reader.fetch(_SQL["topic_ids"], *self._scope, *columns)
+        return {Partition(topic, number): topic_id for topic, number, topic_id in rows}
+
+    async def note_topic_ids(self, topic_ids: Mapping[int, str]) -> None:
+        async with self._translated():
+            await self._reader.execute(_SQL["note_topic_ids"], list(topic_ids), list(topic_ids.values()))
+
     async def run_ids(self) -> range:
         async with self._translated():
             first = int(await self._reader.fetchval("select pointsman.allocate_run_ids()"))

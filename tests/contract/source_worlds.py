@@ -34,6 +34,14 @@ class World(Protocol):
 
     async def topic(self, partitions: int = 1) -> str: ...
 
+    async def delete(self, topic: str) -> None:
+        """Delete a topic of one partition."""
+        ...
+
+    async def make_again(self, topic: str) -> None:
+        """Make another one of its name."""
+        ...
+
     async def produce(
         self,
         partition: Partition,
@@ -72,6 +80,12 @@ class FakeWorld:
         name = f"topic-{len(self._source.topics)}"
         self._source.create_topic(name, partitions)
         return name
+
+    async def delete(self, topic: str) -> None:
+        self._source.delete_topic(topic)
+
+    async def make_again(self, topic: str) -> None:
+        self._source.create_topic(topic)
 
     async def produce(
         self,
@@ -125,6 +139,12 @@ class KafkaWorld:
 
     async def topic(self, partitions: int = 1) -> str:
         return await self._topics("source", partitions=partitions)
+
+    async def delete(self, topic: str) -> None:
+        await self._topics.delete(topic)
+
+    async def make_again(self, topic: str) -> None:
+        await self._topics.make_again(topic)
 
     async def produce(
         self,

@@ -358,3 +358,54 @@ async def test_a_source_has_one_name_for_all_its_readers(world: World) -> None:
 
 async def _nothing(partitions: frozenset[Partition]) -> None:
     pass
+
+
+async def test_a_topic_that_was_made_anew_is_not_read_from_where_the_one_before_was(world: World) -> None:
+    at = Partition(await world.topic(), 0)
+    for value in (b"1", b"2"):
+        await world.produce(at, value)
+    reader = await world.reader()
+    await read(reader, {at: 0}, lambda seen: seen.positions[at] == 2)
+    topics = reader.topic_ids()
+    assert list(topics) == [at]
+    assert topics[at]
+
+    reader.assign({at: 1}, topics)
+    await read_on(reader, Seen({at: 1}), lambda seen: seen.positions[at] == 2)
+    await world.delete(at.topic)
+    await world.make_again(at.topic)
+    for value in (b"3", b"4", b"5"):
+        await world.produce(at, value)
+
+    reader.assign({at: 2}, topics)
+    assert await until_made_anew(reader) == [at]
+    assert (reader.made_anew(), reader.topic_ids()) == ([], {})
+    reader.assign({at: 0}, topics)
+    seen = await read_on(reader, Seen({at: 0}), lambda seen: seen.positions[at] == 3)
+    assert seen.values(at) == [b"3", b"4", b"5"]
+    assert reader.topic_ids()[at] != topics[at]
+
+
+async def test_a_topic_that_is_made_anew_while_it_is_read_is_not_read_on(world: World) -> None:
+    at = Partition(await world.topic(), 0)
+    reader = await world.reader()
+    await world.produce(at, b"1")
+    await read(reader, {at: 0}, lambda seen: seen.positions[at] == 1)
+    await world.delete(at.topic)
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while at not in reader.troubles():
+        assert time.monotonic() < deadline
+        await reader.fetch(records_max=1000, wait_seconds=0.1)
+    await world.make_again(at.topic)
+    for value in (b"2", b"3"):
+        await world.produce(at, value)
+    assert await until_made_anew(reader) == [at]
+    assert reader.troubles() == {}, "what keeps it is not that there was none for a moment"
+
+
+async def until_made_anew(reader: Reader) -> list[Partition]:
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not (found := reader.made_anew()):
+        assert time.monotonic() < deadline, reader.troubles()
+        assert await reader.fetch(records_max=1000, wait_seconds=0.1) == Chunk({}, {})
+    return found

@@ -76,6 +76,8 @@ class FakeSource:
     def __init__(self) -> None:
         self.cluster = f"fake-{id(self):x}"
         self.topics: dict[str, list[PartitionLog]] = {}
+        self.topic_ids: dict[str, str] = {}
+        self._made = itertools.count()
         self.changed = asyncio.Event()
         """Set for a moment, for those who wait."""
         self._groups: dict[str, FakeGroup] = {}
@@ -83,6 +85,7 @@ class FakeSource:
     def create_topic(self, name: str, partitions: int = 1) -> None:
         assert name not in self.topics
         self.topics[name] = [PartitionLog() for _ in range(partitions)]
+        self.topic_ids[name] = f"topic {next(self._made)}"
 
     def delete_topic(self, name: str) -> None:
         del self.topics[name]
@@ -148,6 +151,9 @@ class FakeReader:
         self._held: set[Partition] = set()
         self._troubles: dict[Partition, Trouble] = {}
         self._out_of_range: list[OutOfRange] = []
+        self._topic_ids: dict[Partition, str] = {}
+        self._learned: dict[Partition, str] = {}
+        self._made_anew: list[Partition] = []
         self._unreadable: list[Unreadable] = []
 
     async def start(self) -> None:
@@ -159,8 +165,13 @@ class FakeReader:
     async def cluster_id(self) -> str:
         return self._source.cluster
 
-    def assign(self, positions: Mapping[Partition, int]) -> None:
+    def assign(
+        self, positions: Mapping[Partition, int], topics: Mapping[Partition, str] | None = None
+    ) -> None:
         self._positions = dict(positions)
+        self._topic_ids = dict(topics or {})
+        self._learned.clear()
+        self._made_anew.clear()
         self._held.clear()
         self._troubles.clear()
         self._out_of_range.clear()
@@ -186,6 +197,14 @@ class FakeReader:
 
     def unreadable(self) -> list[Unreadable]:
         found, self._unreadable = self._unreadable, []
+        return found
+
+    def made_anew(self) -> list[Partition]:
+        found, self._made_anew = self._made_anew, []
+        return found
+
+    def topic_ids(self) -> dict[Partition, str]:
+        found, self._learned = self._learned, {}
         return found
 
     def troubles(self) -> dict[Partition, Trouble]:
@@ -223,6 +242,14 @@ class FakeReader:
             raise NoSuchTopicError(f"{partition} does not exist. Create it, or correct its name.")
         return log
 
+    def _is_same(self, partition: Partition, position: int) -> bool:
+        now = self._source.topic_ids[partition.topic]
+        if self._topic_ids.get(partition) not in (None, now) and position:
+            return False
+        if self._topic_ids.get(partition) != now:
+            self._topic_ids[partition] = self._learned[partition] = now
+        return True
+
     def _take(self, records_max: int) -> Chunk:
         records: dict[Partition, list[RawRecord]] = {}
         positions: dict[Partition, int] = {}
@@ -236,6 +263,10 @@ class FakeReader:
                 self._troubles.setdefault(partition, trouble)
                 continue
             self._troubles.pop(partition, None)
+            if not self._is_same(partition, position):
+                self._made_anew.append(partition)
+                stopped.append(partition)
+                continue
             if not log.first <= position <= log.end:
                 self._out_of_range.append(OutOfRange(partition, position, log.first, log.stable_end()))
                 stopped.append(partition)

@@ -77,6 +77,13 @@ class FakeStore(FakeExecuting):
                 taken.append(Position(place.id, partition, place.position, place.epoch))
         return taken
 
+    async def topic_ids(self, partitions: Iterable[Partition]) -> dict[Partition, str]:
+        return {p: self.tables.places[p].topic_id for p in partitions if p in self.tables.places}
+
+    async def note_topic_ids(self, topic_ids: Mapping[int, str]) -> None:
+        for place in self.tables.places.values():
+            place.topic_id = topic_ids.get(place.id, place.topic_id)
+
     async def run_ids(self) -> range:
         first = self.tables.next_run
         self.tables.next_run += 4096

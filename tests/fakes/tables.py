@@ -25,6 +25,7 @@ class Place:
     position: int
     epoch: int = 0
     record_time: int = 0
+    topic_id: str = ""
 
 
 @dataclass(slots=True)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from datetime import UTC, datetime, timedelta
+
 import pytest
 
 from connectors.kafka.settings import KafkaSettings
-from engine.admission import join_set, register
+from engine.admission import join_set, register, tell_clock
 from engine.assembly import EngineSettings, assemble
 from engine.errors import RefusedError
 from engine.store.connecting import connect
@@ -38,6 +41,25 @@ async def refused(database: Database, *machines: Machine) -> str:
     with pytest.raises(RefusedError) as error:
         await assemble(settings, machines)
     return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("apart", "told"),
+    [
+        (timedelta(minutes=5), r"300 s ahead of the database's: .* too early, .*\(NTP\)"),
+        (-timedelta(minutes=5), r"300 s behind the database's: .* too late, .*\(NTP\)"),
+        (timedelta(), "^$"),
+    ],
+)
+async def test_who_begins_by_another_clock_than_the_database_says_what_follows(
+    database: Database, caplog: pytest.LogCaptureFixture, apart: timedelta, told: str
+) -> None:
+    connection = await connect(database.engine_dsn)
+    try:
+        await tell_clock(connection, datetime.now(UTC) + apart)
+    finally:
+        await connection.close()
+    assert re.search(told, " ".join(caplog.messages))
 
 
 async def test_an_engine_with_other_pipelines_than_its_group_is_refused_before_it_joins(

@@ -36,6 +36,51 @@ async def test_an_engine_that_hangs_loses_its_locks_before_its_partitions(databa
         await connection.close()
 
 
+@pytest.mark.parametrize(
+    ("setting", "of_people", "of_engines"),
+    [
+        ("statement_timeout", "1s", "0"),
+        ("idle_session_timeout", "1s", "0"),
+        ("transaction_timeout", "1s", "0"),
+        ("default_transaction_isolation", "serializable", "read committed"),
+    ],
+)
+async def test_what_a_database_bounds_people_by_ends_nothing_of_an_engine(
+    database: Database, setting: str, of_people: str, of_engines: str
+) -> None:
+    owner = await asyncpg.connect(database.owner_dsn)
+    try:
+        if not await owner.fetchval("select 1 from pg_settings where name = $1", setting):
+            pytest.skip(f"this Postgres has no {setting}")
+        await owner.execute(f"alter database {database.name} set {setting} = '{of_people}'")
+    finally:
+        await owner.close()
+    for for_engine, told in ((True, of_engines), (False, of_people)):
+        connection = await connect(database.engine_dsn, for_engine=for_engine)
+        assert await connection.fetchval(f"show {setting}") == told
+        await connection.close()
+
+
+@pytest.mark.parametrize("for_engine", [True, False])
+async def test_postgres_hears_soon_of_a_machine_that_is_gone(database: Database, for_engine: bool) -> None:
+    connection = await connect(database.engine_dsn, for_engine=for_engine)
+    try:
+        idle, interval, count = [
+            int(
+                await connection.fetchval(
+                    f"select setting from pg_settings where name = 'tcp_keepalives_{name}'"
+                )
+            )
+            for name in ("idle", "interval", "count")
+        ]
+        assert 0 < idle + interval * count < REBALANCE_SECONDS
+        assert await connection.fetchval(
+            "select setting::int from pg_settings where name = 'tcp_user_timeout'"
+        )
+    finally:
+        await connection.close()
+
+
 async def test_of_several_hosts_the_one_is_taken_that_is_as_asked_for(database: Database) -> None:
     several = database.engine_dsn.replace("@", f"@{NOBODY_LISTENS},", 1)
     more = "&" if "?" in several else "?"

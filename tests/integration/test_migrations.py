@@ -9,11 +9,14 @@ import asyncpg
 import orjson
 import pytest
 
+from engine.admission import join_set
 from engine.errors import SchemaError
 from engine.services.postgres import EmbeddedPostgres
 from engine.store.migrations import MIGRATIONS, SCHEMA_VERSION, check_schema, migrate
+from statemachines.machine import compile_pipeline
 from tests.cli import pointsman
 from tests.services import Database, execute
+from tests.shop import shop
 
 
 async def checked(dsn: str) -> None:
@@ -46,6 +49,18 @@ async def test_several_databases_of_a_new_server_are_migrated_at_once(
     assert [len(one) for one in applied] == [SCHEMA_VERSION] * len(databases)
 
 
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+async def test_a_database_that_cannot_keep_every_text_is_refused(
+    restartable_postgres: EmbeddedPostgres, encoding: str
+) -> None:
+    made = f"create database narrow encoding '{encoding}' lc_collate 'C' lc_ctype 'C' template template0"
+    await execute(restartable_postgres.dsn(), made)
+    narrow = restartable_postgres.dsn(database="narrow")
+    for refused in (migrate, checked):
+        with pytest.raises(SchemaError, match=f"keeps text as {encoding}.*ENCODING 'UTF8'"):
+            await refused(narrow)
+
+
 async def test_what_fails_leaves_nothing_behind(empty_database: str) -> None:
     await execute(empty_database, "create schema pointsman", "create table pointsman.tokens (x int)")
     with pytest.raises(SchemaError, match=r"Migration 9 \(later\) failed and nothing of it was kept"):
@@ -64,6 +79,22 @@ async def migrate_to(version: int, dsn: str, monkeypatch: pytest.MonkeyPatch) ->
         before.setattr(migrating, "MIGRATIONS", MIGRATIONS[:version])
         before.setattr(migrating, "SCHEMA_VERSION", version)
         await migrate(dsn)
+
+
+async def test_a_database_is_not_migrated_beside_engines_that_need_it_as_it_is(
+    empty_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    migrating = importlib.import_module("engine.store.migrations.migrate")
+    await migrate_to(SCHEMA_VERSION - 1, empty_database, monkeypatch)
+    engine = await asyncpg.connect(empty_database)
+    await join_set(engine, "shop", "pointsman.shop", [compile_pipeline(shop())])
+    with monkeypatch.context() as hurried:
+        hurried.setattr(migrating, "GONE_SECONDS", 0)
+        with pytest.raises(SchemaError, match=r"1 engine is at work .*: shop version 1 \(.*Stop it, migrate"):
+            await migrate(empty_database)
+    await migrate_to(SCHEMA_VERSION - 1, empty_database, monkeypatch)  # of which there is nothing to do
+    await engine.close()
+    assert [one.number for one in await migrate(empty_database)] == [SCHEMA_VERSION]
 
 
 async def test_commands_that_wait_meanwhile_are_found_by_their_tokens(

@@ -121,3 +121,39 @@ async def test_a_position_set_back_under_a_running_engine_is_read_again_as_dupli
         assert run.sequence == 1
     finally:
         await connection.close()
+
+
+async def test_nothing_is_read_of_a_topic_that_was_made_anew_before_a_person_says_from_where(
+    database: Database,
+) -> None:
+    source = FakeSource()
+    source.create_topic("orders")
+
+    def place(*numbers: int) -> None:
+        for number in numbers:
+            record = event("order.placed", {"order_id": f"o{number}", "amount": 1}, id=f"e{number}")
+            source.append(ORDERS, record.value, headers=record.headers)
+
+    connection = await connect(database.engine_dsn, for_engine=False)
+    try:
+        place(1)
+        async with running(database, source) as engine:
+            await until(lambda: has_come_to(connection, 1) if engine.ready else is_ready(engine))
+        source.delete_topic("orders")
+        source.create_topic("orders")
+        place(2, 3, 4)
+        async with running(database, source) as engine:
+            await until(lambda: is_stopped(engine))
+            told = engine.stopped_partitions[ORDERS]
+            assert "orders was deleted and made anew, and position 1 is of the one before" in told
+            assert "pointsman positions set orders 0 POSITION" in told
+            await set_position(connection, "default", "orders", 0, 0, who="ana", why="it was made anew")
+            await until(lambda: has_come_to(connection, 3))
+            assert engine.stopped_partitions == {}
+        async with running(database, source) as engine:
+            place(5)
+            await until(lambda: has_come_to(connection, 4))
+        runs = await list_runs(connection, "default")
+        assert sorted(run.key for run in runs) == ["o1", "o2", "o3", "o4", "o5"]
+    finally:
+        await connection.close()

@@ -125,8 +125,8 @@ async def test_a_postgres_as_it_must_be_is_found_well(monkeypatch: pytest.Monkey
         (Postgres(address="10.0.0.7", encrypted=True), "encryption", WARN, "nobody looks whether it is your"),
         (Postgres(servers=(7, 8)), "pooler", FAIL, "changes the server process between transactions"),
         (Postgres(servers=(8,)), "pooler", WARN, "There is a pooler between"),
-        (Postgres(apart=timedelta(minutes=5)), "clock", WARN, "300 s apart"),
-        (Postgres(apart=-timedelta(minutes=5)), "clock", WARN, "300 s apart"),
+        (Postgres(apart=timedelta(minutes=5)), "clock", WARN, "300 s behind the database's"),
+        (Postgres(apart=-timedelta(minutes=5)), "clock", WARN, "300 s ahead of the database's"),
     ],
 )
 async def test_what_is_wrong_with_a_postgres_is_told_with_a_cure(

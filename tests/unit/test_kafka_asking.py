@@ -7,15 +7,19 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
+from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import NodeNotReadyError
 from aiokafka.protocol.coordination import FindCoordinatorRequest
 
-from connectors.kafka import addresses, queries
+from connectors.kafka import addresses, group_offsets, queries, sink_transactions
 from connectors.kafka.addresses import answering
+from connectors.kafka.group_offsets import GroupOffsets
 from connectors.kafka.queries import Queries
 from connectors.kafka.settings import KafkaSettings
 from connectors.kafka.sink_codes import Code
+from connectors.kafka.sink_limits import SinkLimits
 from connectors.kafka.sink_place import ensure_topic
+from connectors.kafka.sink_transactions import Transactions
 from connectors.sink import SinkMisconfiguredError, SinkUnavailableError
 from connectors.source import Partition, SourceUnreachableError
 
@@ -81,6 +85,43 @@ async def test_where_all_were_silent_all_are_asked_again(monkeypatch: pytest.Mon
     client.silent = ()
     assert await asking.cluster_id() == "c"
     assert client.asked == [1, 2, 3, 1]
+
+
+class WithoutBrokers(AIOKafkaClient):
+    """A client of a cluster whose brokers were all started a moment ago, so that it tells of none."""
+
+    async def bootstrap(self) -> None:
+        """Reach it."""
+
+
+async def without_brokers(*_: object) -> Any:
+    return WithoutBrokers()  # type: ignore[no-untyped-call]  # aiokafka is untyped
+
+
+async def test_as_long_as_a_cluster_tells_of_no_broker_offsets_of_a_group_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(group_offsets, "connect", without_brokers)
+    offsets = GroupOffsets(SETTINGS, "pointsman.default.lag")
+    await offsets.start()
+    with pytest.raises(SourceUnreachableError, match="none of its brokers is in the cluster"):
+        await offsets.commit({Partition("orders", 0): 7})
+    await offsets.stop()
+
+
+async def test_as_long_as_a_cluster_tells_of_no_broker_the_relay_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def first(settings: KafkaSettings) -> KafkaSettings:
+        return settings
+
+    monkeypatch.setattr(sink_transactions, "answering", first)
+    monkeypatch.setattr(sink_transactions, "AIOKafkaClient", lambda **_: WithoutBrokers())  # type: ignore[no-untyped-call]
+    transactions = Transactions(SETTINGS, "pointsman.default.0", SinkLimits())
+    await transactions.connect()
+    with pytest.raises(SinkUnavailableError, match="none of its brokers is in the cluster"):
+        await transactions.start("pointsman.default.relay")
+    await transactions.close()
 
 
 GROUP_BITS = 1 << 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,14 @@ import asyncpg
 
 from engine.errors import SchemaError
 from engine.store.connecting import connect
+from engine.store.queries import load
 
 _LOCK = 0x706F696E74736D61
 _ROLES = ("pointsman_engine", "pointsman_reader")
+_SQL = load("admission")
+GONE_SECONDS = 2.0
+GONE_LOOKS = 10
+"""How long the connection of an engine that was killed may outlive it, and how often that is looked at meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +47,12 @@ async def migrate(dsn: str) -> list[Migration]:
 
     Raises:
         ServiceUnreachableError: nobody answers there, or not as asked.
-        SchemaError: the database is newer than this program, or a migration fails; nothing of it is kept.
+        SchemaError: the database cannot keep every text, or is newer than this program; engines are at work that need
+            it as it is; or a migration fails. Nothing of it is kept.
     """
     connection = await connect(dsn, name="pointsman migrate", for_engine=False)
     try:
+        _check_encoding(connection)
         async with connection.transaction():
             await connection.execute("select pg_advisory_xact_lock($1)", _LOCK)
             await _prepare(connection)
@@ -52,6 +60,10 @@ async def migrate(dsn: str) -> list[Migration]:
             if found > SCHEMA_VERSION:
                 raise SchemaError(_newer(found))
             applied = [migration for migration in MIGRATIONS if migration.number > found]
+            if found and applied:
+                # Whoever begins from now on waits, and finds the new version.
+                await connection.execute("lock table pointsman.migrations in access exclusive mode")
+                await _refuse_beside_engines(connection)
             await connection.execute("set local search_path = pointsman")
             for migration in applied:
                 await _apply(connection, migration)
@@ -83,6 +95,29 @@ async def _prepare(connection: asyncpg.Connection[Any]) -> None:
     await connection.execute(f"grant select on pointsman.migrations to {', '.join(_ROLES)}")
 
 
+def _check_encoding(connection: asyncpg.Connection[Any]) -> None:
+    encoding = connection.get_settings().server_encoding
+    if encoding != "UTF8":
+        raise SchemaError(
+            f"The database keeps text as {encoding}, in which most letters of keys and data cannot be written. "
+            "Use one that keeps all of them: CREATE DATABASE pointsman ENCODING 'UTF8' TEMPLATE template0"
+        )
+
+
+async def _refuse_beside_engines(connection: asyncpg.Connection[Any]) -> None:
+    for _ in range(GONE_LOOKS):
+        found = await connection.fetch(_SQL["engines_at_work"])
+        if not found:
+            return
+        await asyncio.sleep(GONE_SECONDS / GONE_LOOKS)
+    engines = sum(number for _, number in found)
+    raise SchemaError(
+        f"{engines} engine{'s are' if engines > 1 else ' is'} at work on this database, of a release that needs its "
+        f"schema as it is: {'; '.join(words for words, _ in found)}. Nothing was changed. Stop "
+        f"{'them' if engines > 1 else 'it'}, migrate, and start engines of this release."
+    )
+
+
 async def _apply(connection: asyncpg.Connection[Any], migration: Migration) -> None:
     try:
         await connection.execute(migration.sql)
@@ -98,11 +133,12 @@ async def _apply(connection: asyncpg.Connection[Any], migration: Migration) -> N
 
 
 async def check_schema(connection: asyncpg.Connection[Any]) -> None:
-    """Refuse a database whose schema is not exactly this program's.
+    """Refuse a database whose schema is not exactly this program's, or that cannot keep every text.
 
     Raises:
         SchemaError: with what to run.
     """
+    _check_encoding(connection)
     try:
         found = await connection.fetchval("select max(number) from pointsman.migrations")
     except (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError):

@@ -42,6 +42,17 @@ select exists (
         and classid::bigint = ($1::int::bigint & 4294967295)
 )
 
+-- name: engines_at_work
+-- Of all namespaces and groups.
+select s.description, count(*)
+from pg_locks l
+join pointsman.engine_sets s
+    on (s.lock_class::bigint & 4294967295) = l.classid::bigint
+    and (s.lock_object::bigint & 4294967295) = l.objid::bigint
+where l.locktype = 'advisory' and l.granted and l.objsubid = 2 and l.mode = 'ShareLock'
+    and l.database = (select oid from pg_database where datname = current_database())
+group by s.description order by s.description
+
 -- name: definitions_by_name
 select d.id, d.version, d.hash, d.code
 from pointsman.definitions d join pointsman.pipelines p on p.id = d.pipeline

@@ -549,7 +549,8 @@ where namespace = $1 and topic = $2 and partition = $3
 order by id for update
 
 -- name: set_position
-update pointsman.positions set position = $2, epoch = epoch + 1, updated = now() where id = $1 returning epoch
+-- Whatever topic has the name by now, it is the one that a person means.
+update pointsman.positions set position = $2, epoch = epoch + 1, topic_id = '', updated = now() where id = $1 returning epoch
 
 -- name: add_position_change
 insert into pointsman.position_changes (position, old, new, who, why) values ($1, $2, $3, $4, $5)

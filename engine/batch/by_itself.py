@@ -65,14 +65,14 @@ class ByItself(Moves):
 
     def follow(self, route: Route, key: str, machine: Machine | None = None) -> None:
         """Let a run take what it takes by itself, before any newer event: what was deferred, what it sent to itself."""
-        for number in itertools.count():
+        for number in itertools.count(1):
             if self._next(follow, route, key, machine) is None:
                 self._meet_next_generation(route, key)
                 return
             machine = None
             run = route.cache[key]
             # What waits for a run that has ended leaves it in one commit: what goes on is nowhere else meanwhile.
-            if number >= self.following_max and run.status == _RUNNING:
+            if number >= self.following_max and run.status == _RUNNING and _has_more(run):
                 if not run.held:
                     self._hold_for_rest(route, run)
                 return

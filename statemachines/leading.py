@@ -1,12 +1,12 @@
-"""Whether a run that goes on without a step can leave the state that runs it, by the structure of its definition."""
+"""Where events may lead a run, by the structure of its definition alone; guards are taken to hold."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from statemachines.events import DONE_PREFIX, STEP_DONE, STEP_FAILED, Cancelled, Failed, StepFailed, is_result
-from statemachines.patterns import is_from_inside
+from statemachines.patterns import covers, is_from_inside
 
 Structure = Mapping[str, Any]
 States = Mapping[str, Structure]
@@ -15,7 +15,7 @@ States = Mapping[str, Structure]
 def leads_on(structure: Structure, state: str) -> bool:
     """Whether anything leads a run on from this state but how its own step ends, and a cancellation.
 
-    Guards are taken to hold. What the state takes, or one around or inside it, must not stay there; what another region
+    What the state takes, or one around or inside it, must not stay there; what another region
     takes must lead out of it, also on how a step of its own ends, be it the same one. Where not even how its own step
     ends leads on, the run is meant to live in the state: an event that it takes there is enough. Of a state that is not
     there it is so, too.
@@ -30,6 +30,30 @@ def leads_on(structure: Structure, state: str) -> bool:
         _is_of_end(move, state, states) and _leads_out(move, state, states) for move in moves
     )
     return lives_there and any(_is_awaited(move, state, states) for move in moves)
+
+
+def may_reenter(structure: Structure, event_type: str, active: Collection[str]) -> bool:
+    """Whether an event may have a run leave states that it is in again behind it, these being all that are active.
+
+    A transition to its own state, or to one inside it, leaves what is inside alone, unless it says ``reenter``.
+    """
+    states = {str(one["name"]): one for one in structure["states"]}
+    return any(
+        move["source"] in (None, *active) and _takes(str(move["event"]), event_type) and _leaves(move, states)
+        for move in structure["moves"]
+    )
+
+
+def _takes(name: str, event_type: str) -> bool:
+    below = is_result(event_type) and event_type.startswith(f"{name}.")
+    return below or covers(name, event_type)
+
+
+def _leaves(move: Structure, states: States) -> bool:
+    """Whether a transition leaves any state."""
+    source, targets = move["source"], _targets(move)
+    within = all(source in _chain(target, states) for target in targets)
+    return bool(targets) and (not within or bool(move.get("reenter")) or _has_inside(source, states))
 
 
 def _may_come(move: Structure, state: str, states: States) -> bool:
@@ -72,8 +96,7 @@ def _leads_out(move: Structure, state: str, states: States) -> bool:
     beside = None if source is None else _region_beside(source, state, states)
     if beside is not None:
         return any(beside not in _chain(target, states)[1:] for target in targets)
-    stays = targets == [source] and not move.get("reenter") and not _has_inside(source, states)
-    return bool(targets) and not stays and (source is None or _is_related(source, state, states))
+    return _leaves(move, states) and (source is None or _is_related(source, state, states))
 
 
 def _is_awaited(move: Structure, state: str, states: States) -> bool:

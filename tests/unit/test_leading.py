@@ -12,7 +12,7 @@ import pytest
 from statemachines import Call, Cancelled, Event, Failed, StepFailed
 from statemachines.canonical import canonical_bytes
 from statemachines.definition import Pipeline
-from statemachines.leading import leads_on
+from statemachines.leading import leads_on, may_reenter
 from tests.unit.scoped import Journey
 from tests.unit.undoing import Again, Noted
 from tests.unit.working import Order, Shop
@@ -147,3 +147,23 @@ def test_the_failure_of_a_step_that_goes_on_beside_it_leads_on() -> None:
 
 def test_of_a_state_that_is_not_there_nothing_is_said() -> None:
     assert leads(bare().flow, "gone")
+
+
+def test_what_leaves_a_state_and_leads_back_may_have_entered_it_again() -> None:
+    def may(made: Journey, active: str, event: type[Event] = Noted) -> bool:
+        return may_reenter(orjson.loads(canonical_bytes(made.flow)), str(event.event_type()), active.split())
+
+    (made := journey()).lodging.on(Noted)
+    assert not may(made, "wide travel trip lodging papers asking")
+    (made := journey()).lodging.on(Noted, to=made.lodging)
+    assert not may(made, "wide travel trip lodging papers asking"), "nothing is inside"
+    (made := journey()).lodging.on(Noted, to=made.lodging, reenter=True)
+    assert may(made, "wide travel trip lodging papers asking")
+    assert not may(made, "wide travel trip flying papers asking"), "it is not there"
+    assert not may(made, "wide travel trip lodging papers asking", Again), "on another event"
+    (made := journey()).trip.on(Noted, to=made.lodging)
+    assert may(made, "wide travel trip lodging papers asking"), "what is inside is left"
+    (made := journey()).lodging.on(made.room.failed, to=made.lodging, reenter=True)
+    assert may(made, "wide travel trip lodging papers asking", made.room.failed_with(KeyError))
+    (made := journey()).flow.on(Event.named("*"), to=made.wide)
+    assert may(made, "wide travel trip lodging papers asking")

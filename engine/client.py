@@ -251,6 +251,29 @@ class Client:
         """
         return await self._ask_of("cancel", pipeline, key, why, timeout)
 
+    async def retry(self, pipeline: str, key: str, *, why: str, timeout: float = SECONDS) -> Answered:
+        """Have the step that a run is stuck on begin anew, or the compensation; its attempts count from the beginning.
+
+        Raises NotDoneError, as where nothing holds the run, or something else; NotTakenError, and NotFoundError.
+        """
+        return await self._ask_of("retry", pipeline, key, why, timeout)
+
+    async def skip(self, pipeline: str, key: str, *, why: str, timeout: float = SECONDS) -> Answered:
+        """Let a run go on without the step that it is stuck on, or the compensation; else as ``retry``.
+
+        It is not done, either, where nothing but how the step ends leads on from its state.
+        """
+        return await self._ask_of("skip", pipeline, key, why, timeout)
+
+    async def resolve(
+        self, pipeline: str, key: str, result: Any = None, *, why: str, timeout: float = SECONDS
+    ) -> Answered:
+        """Have the step that a run is stuck on count as done with a result, or the compensation; else as ``retry``.
+
+        The result is JSON, or a model of it, as the step would have returned; it is not done where it is none of it.
+        """
+        return await self._ask_of("resolve", pipeline, key, why, timeout, _json(result))
+
     async def wait(
         self, pipeline: str, key: str, until: Until = ENDED, *, timeout: float | None = None
     ) -> RunView:
@@ -368,9 +391,13 @@ class Client:
             )
         return await self._answer(asked, timeout)
 
-    async def _ask_of(self, what: What, pipeline: str, key: str, why: str, timeout: float) -> Answered:
+    async def _ask_of(
+        self, what: What, pipeline: str, key: str, why: str, timeout: float, result: bytes | None = None
+    ) -> Answered:
         async with self._connections.asking() as connection:
-            asked = await ask_of_run(connection, self._namespace, what, pipeline, key, who=self._who, why=why)
+            asked = await ask_of_run(
+                connection, self._namespace, what, pipeline, key, who=self._who, why=why, result=result
+            )
         return await self._answer(asked, timeout)
 
     async def _answer(self, asked: AskedOfRun, timeout: float, so: str = "") -> Answered:

@@ -94,6 +94,8 @@ _WAITS = {int(kind): 0 for kind in Kind} | {
 _WAITED = int(Kind.WAITED)
 PIPELINE_PAUSED = "pointsman.pause_pipeline"
 """The type of rows that hold a run because its pipeline is paused."""
+MAKES_WAY = "command/follow"
+"""Instead of an event's id: of the row by which a run that takes much by itself makes way for others."""
 STARTED = int(Kind.STARTED)
 MOVED = int(Kind.MOVED)
 DEFERRED = int(Kind.DEFERRED)

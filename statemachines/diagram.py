@@ -89,7 +89,8 @@ def to_mermaid(pipeline: Pipeline[Any], marks: Marks = NO_MARKS) -> str:
     function that is asked. A description is said behind the title, and in its state; so is what a state defers or
     ignores, and the step that it runs; how that ended is said in words: ``charge failed with CardRefused``. Where steps
     can be undone, their states say what does it, and runs that are undone are in ``compensating``; states that are
-    undone have one inside. Several targets are behind a fork. A history says ``H``, or ``H*`` where it is deep. Of a
+    undone have one inside. Several targets are behind a fork. Where a state begins in one with states inside, an arrow
+    from a diamond says that it ``begins``. A history says ``H``, or ``H*`` where it is deep. Of a
     pipeline with mistakes, what is right is drawn.
 
     What ``marks`` has of states and transitions is said behind them; the states where a run is are of the class
@@ -231,8 +232,8 @@ class _Drawing:
                 way, begin = state.beginning, self._ids[state.name]
             for target in () if way is None else way.targets:
                 if way is not None and target in self._ids:
-                    label = _does("default" if state.kind == "history" else "", way.action)
-                    yield f"{begin} --> {self._ids[target]}" + (f": {label}" if label else "")
+                    when = "default" if state.kind == "history" else f"{_escaped(state.name)} begins"
+                    yield f"{begin} --> {self._ids[target]}: {_does(when, way.action)}"
 
     def _starts(self) -> Iterator[str]:
         initial = next((one.name for one in self._states.values() if one.initial and one.parent is None), "")

@@ -133,6 +133,8 @@ class Case(StepCase, Generic[C]):
         """
         self.ended_runs: list[EndedRun[C]] = []
         """The runs of the key that ended and were followed by another one, the oldest first."""
+        self._ended_before = 0
+        """How many of them had ended before the last ``when``."""
         self._completing: list[Asked] = []
         """What actions have said of steps, and the run has not taken."""
         self._onward: list[Occurrence] = []
@@ -248,18 +250,18 @@ class Case(StepCase, Generic[C]):
         for event_type, outcome in self.followed:
             failed = isinstance(outcome, Refused) and outcome.holds
             assert not failed, f"the run is held by {event_type}, which it took by itself: {_told(outcome)}"
-        assert state in (None, self.state), f"the run is in {self.state!r}, not in {state!r}"
+        assert state in (None, self.state), f"the run is in {self.state!r}, not in {state!r}{self._before()}"
         for one in [is_in] if isinstance(is_in, str | State) else is_in:
             self._check_in(one if isinstance(one, str) else one.name)
         for name, value in (context or {}).items():
             found = getattr(self.context, name)
-            assert found == value, f"the context's {name} is {found!r}, not {value!r}"
+            assert found == value, f"the context's {name} is {found!r}, not {value!r}{self._before()}"
         if publishes is not None:
             self._compare(publishes)
         if ended is not None:
             assert self.run is not None
             assert self.run.has_ended == ended, (
-                f"the run in {self.state!r} has {'not ' if ended else ''}ended"
+                f"the run in {self.state!r} has {'not ' if ended else ''}ended{self._before()}"
             )
         return self
 
@@ -302,6 +304,7 @@ class Case(StepCase, Generic[C]):
         self.published = []
         self.sent = []
         self.followed = []
+        self._ended_before = len(self.ended_runs)
 
     def _take(self, envelope: Envelope, data: bytes) -> None:
         digest = self._digest(envelope, orjson.loads(data))
@@ -446,7 +449,14 @@ class Case(StepCase, Generic[C]):
         names = [state.name for state in self.machine.pipeline.states]
         assert name in names, f"the pipeline has no state {name!r}. {did_you_mean(name, names)}"
         assert self.run is not None
-        assert name in self.run.states, f"the run is in {self.state!r}, and {name!r} is not active"
+        said = f"the run is in {self.state!r}, and {name!r} is not active{self._before()}"
+        assert name in self.run.states, said
+
+    def _before(self) -> str:
+        """That a run has ended since the last ``when``, and this is the next one of its key."""
+        if len(self.ended_runs) == self._ended_before:
+            return ""
+        return f"; the run before it has ended in {self.ended_runs[-1].state!r}: see ended_runs"
 
     def _compare(self, expected: Sequence[Event | Publish]) -> None:
         found = [(one.topic, one.type, orjson.loads(one.data)) for one in self.published]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, MutableSequence
+from collections.abc import Callable, Collection, Iterator, Mapping, MutableSequence
 from datetime import datetime
 from functools import partial
 
@@ -12,7 +12,7 @@ import orjson
 from engine.batch.arrival import Arrival
 from engine.batch.inside import own_arrival
 from engine.batch.moves import Moves
-from engine.log import Kind, digest_number, digest_of, microseconds, postgres_time
+from engine.log import MAKES_WAY, Kind, digest_number, digest_of, microseconds, postgres_time
 from engine.publications import source_of
 from engine.routing import Route
 from engine.store.values import FollowUp
@@ -53,6 +53,8 @@ class ByItself(Moves):
         """For replay: by the number of a log row, the id of the event that no handler may see then."""
         self.following_max = FOLLOWING_MAX
         """After how many that a run takes by itself, others have their turn."""
+        self.rested: Collection[int] | None = None
+        """For replay: the numbers of the log rows by which the run made way for others, however many that were."""
         self._at = (at, postgres_time(at))
         self._onward: dict[tuple[int, str], list[Arrival]] = {}
         self._noticed = "", "", b""
@@ -65,17 +67,23 @@ class ByItself(Moves):
 
     def follow(self, route: Route, key: str, machine: Machine | None = None) -> None:
         """Let a run take what it takes by itself, before any newer event: what was deferred, what it sent to itself."""
-        for number in itertools.count():
+        for number in itertools.count(1):
             if self._next(follow, route, key, machine) is None:
                 self._meet_next_generation(route, key)
                 return
             machine = None
             run = route.cache[key]
-            # What waits for a run that has ended leaves it in one commit: what goes on is nowhere else meanwhile.
-            if number >= self.following_max and run.status == _RUNNING:
+            if self._rests(run, number):
                 if not run.held:
                     self._hold_for_rest(route, run)
                 return
+
+    def _rests(self, run: Run, number: int) -> bool:
+        """Whether a run makes way for others that has taken so many by itself."""
+        if self.rested is not None:
+            return run.sequence + 1 in self.rested
+        # What waits for a run that has ended leaves it in one commit: what goes on is nowhere else meanwhile.
+        return number >= self.following_max and run.status == _RUNNING and _has_more(run)
 
     def fall_due(self, route: Route, key: str, until: datetime) -> None:
         """Let what has fallen due for a run until then happen now, each with what follows from it."""
@@ -205,7 +213,7 @@ class ByItself(Moves):
         """Hold a run that goes on by itself for longer than one commit, so that nothing overtakes."""
         body = orjson.dumps({"command": "go on", "why": GOES_ON})
         at = microseconds(self._at[0]) // 1000
-        self.command_row(route, run, "pointsman.drain", "command/follow", body, at, Kind.DRAINING)
+        self.command_row(route, run, "pointsman.drain", MAKES_WAY, body, at, Kind.DRAINING)
         held = route.cache[run.key].held
         release = orjson.dumps({"run": run.id, "held": held})
         self.commit.going_on.append(FollowUp(route.pipeline, "release", release, "engine", GOES_ON))

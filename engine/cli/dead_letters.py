@@ -64,10 +64,19 @@ def register(app: typer.Typer) -> None:
 
 
 def list_all(
+    *,
     status: Annotated[
         str | None,
-        typer.Option("--status", metavar="open|redriven|dropped|resolved", help="Only of this status."),
+        typer.Option(
+            "--status",
+            metavar="open|redriven|dropped|resolved",
+            help="Only of this status. \\[default: open]",
+            show_default=False,
+        ),
     ] = None,
+    all_of_them: Annotated[
+        bool, typer.Option("--all", help="Of any status, and not only open ones.")
+    ] = False,
     with_reason: WithReason = None,
     pipeline: Pipeline = None,
     key: Key = None,
@@ -78,27 +87,32 @@ def list_all(
     namespace: Namespace = None,
     json: Json = False,
 ) -> None:
-    """List dead letters, the newest first."""
-    filters = {
-        "status": status,
-        "reason": with_reason,
-        "pipeline": pipeline,
-        "key": key,
-        "topic": topic,
-        "event_id": event_id,
-    }
-    _check(filters)
+    """List dead letters that are open, the newest first; and say how many others there are."""
+    if all_of_them and status is not None:
+        raise UsageError("Give --all or --status, not both.")
+    filters = {"reason": with_reason, "pipeline": pipeline, "key": key, "topic": topic, "event_id": event_id}
+    by_default = status is None and not all_of_them
+    wanted = {"status": "open" if by_default else status, **filters}
+    _check(wanted)
 
-    async def question(connection: Connection, namespace: str) -> tuple[list[DeadLetterView], str]:
-        listed = await _find(connection, namespace, filters, limit)
-        return listed, "" if listed else await unknown_pipeline(connection, namespace, pipeline)
+    async def question(
+        connection: Connection, namespace: str
+    ) -> tuple[list[DeadLetterView], dict[str, int], str]:
+        from engine.reading import count_dead_letters  # noqa: PLC0415 - needs an extra to be installed
 
-    found, unknown = ask_store({"postgres": postgres, "namespace": namespace}, question)
+        listed = await _find(connection, namespace, wanted, limit)
+        counts = await count_dead_letters(connection, namespace, **filters) if by_default else {}
+        return listed, counts, "" if listed else await unknown_pipeline(connection, namespace, pipeline)
+
+    found, counts, unknown = ask_store({"postgres": postgres, "namespace": namespace}, question)
     if json:
         print_json(found)
     else:
         print_letters(found)
-    tell_limit(len(found), limit, "dead letter", unknown)
+    tell_limit(len(found), limit, "open dead letter" if by_default else "dead letter", unknown)
+    others = ", ".join(f"{number:,} {name}" for name, number in counts.items() if name != "open")
+    if others:
+        note(f"Others: {others}. --all lists them, too; --status NAME lists those alone.")
 
 
 def show(

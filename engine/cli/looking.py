@@ -388,7 +388,7 @@ def move_of(row: HistoryRow) -> str:
         return ""
     if not before:
         return f"→ {after}"
-    return f"stays {after}" if before == after else f"{before} → {after}"
+    return f"stays {after}" if before == after and not row.may_reenter else f"{before} → {after}"
 
 
 def print_explanation(found: Explanation) -> None:

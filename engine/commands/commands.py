@@ -81,7 +81,7 @@ class Attempt:
     refusal: str = ""
     """What the store said of them."""
     following_max: int = FOLLOWING_MAX
-    """After how many that the run takes by itself it rests. Below 0: the store has refused the next one alone."""
+    """After how many that the run takes by itself it rests. 0: the store has refused the next one alone."""
 
     def halve(self, error: StoreError) -> bool:
         """Take fewer the next time; False where it is not for them that the store refused it."""
@@ -92,9 +92,9 @@ class Attempt:
 
     def halve_following(self, error: StoreError) -> bool:
         """Have the run take fewer by itself the next time; False where that, too, is not what it is about."""
-        if self.command.command != "release" or self.following_max < 0:
+        if self.command.command != "release" or not self.following_max:
             return False
-        self.following_max, self.refusal = self.following_max // 2 if self.following_max else -1, str(error)
+        self.following_max, self.refusal = self.following_max // 2, str(error)
         return True
 
 
@@ -396,8 +396,8 @@ class Commands:
                 )
         else:
             write_row(command, f"pointsman.{command.command}", route, found, batch)
-            batch.following_max = max(attempt.following_max, 0)
-            if attempt.following_max < 0:
+            batch.following_max = attempt.following_max
+            if not attempt.following_max:
                 batch.refuse_due(route, found.key, attempt.refusal)
             if attempt.events_max:
                 await self._drain(attempt, route, found.key, batch)

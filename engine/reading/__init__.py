@@ -13,6 +13,7 @@ from engine.reading.completing import ask_complete
 from engine.reading.dead_letters import (
     DeadLetterDetails,
     DeadLetterView,
+    count_dead_letters,
     list_dead_letters,
     show_dead_letter,
 )
@@ -78,6 +79,7 @@ __all__ = [
     "ask_to_map",
     "choose_runs",
     "choose_to_map",
+    "count_dead_letters",
     "count_runs",
     "end_told",
     "explain",

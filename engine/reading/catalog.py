@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import orjson
@@ -13,6 +14,8 @@ from connectors.decode import Decoded, Unreadable, decode
 from connectors.source import RawRecord
 from engine.store.connecting import Connection
 from engine.store.queries import load
+from statemachines.leading import may_reenter
+from statemachines.run import active_in
 from statemachines.search import WORDS, Kind
 from statemachines.topic import Topic
 
@@ -64,6 +67,11 @@ class Catalog:
     pipelines: Mapping[int, str]
     definitions: Mapping[int, StoredDefinition]
     positions: Mapping[int, StoredPosition]
+
+    def may_reenter(self, definition: int, event_type: str, configuration: str) -> bool:
+        """Whether an event may have led a run out of states that it was in again behind it."""
+        found = self.definitions.get(definition)
+        return found is not None and _may_reenter(found.structure, event_type, configuration)
 
     def readers_of(self, topic: str) -> list[str]:
         """The names of the pipelines of which any version reads a topic."""
@@ -159,6 +167,14 @@ def _definition(
 ) -> StoredDefinition:
     read = _topics(structure), _searchable(structure), _compensations(structure)
     return StoredDefinition(number, pipeline, name, version, hash_, code, registered, *read, structure)
+
+
+@lru_cache(maxsize=256)
+def _may_reenter(structure: bytes, event_type: str, configuration: str) -> bool:
+    try:
+        return may_reenter(orjson.loads(structure), event_type, active_in(configuration))
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return False  # a structure that was tampered with is what verify finds
 
 
 def _topics(structure: bytes) -> dict[str, Topic]:

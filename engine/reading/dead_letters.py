@@ -131,23 +131,32 @@ async def list_dead_letters(
     Raises:
         UsageError: there is no such status or reason.
     """
-    if status is not None and status not in STATUSES:
-        raise UsageError(f"There is no status {status!r}. {did_you_mean(status, STATUSES)}")
-    if reason is not None and reason not in REASONS:
-        raise UsageError(f"There is no reason {reason!r}. {did_you_mean(reason, REASONS)}")
-    rows = await connection.fetch(
-        SQL["list_dead_letters"],
-        namespace,
-        status,
-        reason,
-        askable(pipeline),
-        askable(key),
-        askable(topic),
-        askable(event_id),
-        limit,
-        Reason.REFUSED_BY_BROKER.value,
-    )
+    filters = _filters(namespace, status, reason, pipeline, key, topic, event_id)
+    rows = await connection.fetch(SQL["list_dead_letters"], *filters, limit, Reason.REFUSED_BY_BROKER.value)
     return [_view(row) for row in rows]
+
+
+async def count_dead_letters(
+    connection: Connection,
+    namespace: str,
+    *,
+    reason: str | None = None,
+    pipeline: str | None = None,
+    key: str | None = None,
+    topic: str | None = None,
+    event_id: str | None = None,
+) -> dict[str, int]:
+    """How many ``list_dead_letters`` would give of the same, by status; of those that there are none of, none.
+
+    Raises:
+        UsageError: there is no such reason.
+    """
+    filters = _filters(namespace, None, reason, pipeline, key, topic, event_id)
+    listing = SQL["list_dead_letters"]
+    counting = f"select status, count(*) from ({listing}) as found group by status"  # noqa: S608 - our own
+    rows = await connection.fetch(counting, *filters, 0, Reason.REFUSED_BY_BROKER.value)
+    found = {str(row["status"]): int(row["count"]) for row in rows}
+    return {status: found[status] for status in STATUSES if status in found}
 
 
 async def show_dead_letter(connection: Connection, namespace: str, number: int) -> DeadLetterDetails:
@@ -184,6 +193,22 @@ async def show_dead_letter(connection: Connection, namespace: str, number: int) 
             row["record_value"],
         ),
     )
+
+
+def _filters(
+    namespace: str,
+    status: str | None,
+    reason: str | None,
+    pipeline: str | None,
+    key: str | None,
+    topic: str | None,
+    event_id: str | None,
+) -> tuple[str | None, ...]:
+    if status is not None and status not in STATUSES:
+        raise UsageError(f"There is no status {status!r}. {did_you_mean(status, STATUSES)}")
+    if reason is not None and reason not in REASONS:
+        raise UsageError(f"There is no reason {reason!r}. {did_you_mean(reason, REASONS)}")
+    return namespace, status, reason, *map(askable, (pipeline, key, topic, event_id))
 
 
 def _view(row: Mapping[str, Any]) -> DeadLetterView:

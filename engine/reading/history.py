@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+from engine.log import CONSUMED, Kind, LogRow
 from engine.reading.asked import Deferral, deferral_in, shown_effects
 from engine.reading.catalog import Catalog, load_catalog
 from engine.reading.dropped import check_not_dropped
@@ -68,6 +69,8 @@ class HistoryRow:
     context: Any
     """All of it, as it was after this row."""
     hash: str
+    may_reenter: bool = False
+    """Whether states may have been left that are active again."""
 
     def as_json(self) -> dict[str, Any]:
         """The documented fields."""
@@ -123,7 +126,13 @@ def history_row(folded: Folded, pipeline: str, catalog: Catalog) -> HistoryRow:
         heard=heard_in(row, b"" if before is None else before.memory, address),
         context=json_of(after.context),
         hash=row.hash.hex(),
+        may_reenter=_may_reenter(row, catalog),
     )
+
+
+def _may_reenter(row: LogRow, catalog: Catalog) -> bool:
+    is_move = row.kind in CONSUMED or row.kind == Kind.FIRED
+    return is_move and catalog.may_reenter(row.definition, row.type, row.configuration)
 
 
 def event_view(folded: Folded, catalog: Catalog) -> EventView:

@@ -43,9 +43,13 @@ def _forgetful(history: Some, around: Some, leading: list[Move], tree: Tree) -> 
     message = (
         f"the history {history.name!r} never has anything to remember: no way to it leaves {around.name!r}"
     )
+    own = next((one for one in leading if one.source == around.name), None)
     sources = [tree.named[one.source] for one in leading if one.source is not None]
     inside = next((one for one in sources if tree.is_within(one, around)), None)
-    if inside is None:
+    if own is not None and around.kind != "region":
+        message += ", which asks for it itself and stays active"
+        cure = f"Say reenter=True at {own.place}, so that {around.name!r} is left on the way"
+    elif inside is None:
         cure = (
             f"Have the history in a state that is left on the way to it, or lead to {around.name!r} instead"
         )

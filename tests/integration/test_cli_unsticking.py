@@ -139,7 +139,9 @@ async def test_operators_decide_of_runs_that_are_stuck(
     assert "skipped by ana (row 5): not done" in shown, shown
     assert "resolved by ana (row 5)" in pointsman("show", "l-0", on=looking).out
     assert "pointsman.retry" in pointsman("history", "l-2", on=looking).out
-    assert {one["status"] for one in pointsman("dead-letters", "list", "--json", on=looking).json} == {
+    assert {
+        one["status"] for one in pointsman("dead-letters", "list", "--all", "--json", on=looking).json
+    } == {
         "redriven",
         "dropped",
         "resolved",

@@ -7,6 +7,7 @@ import contextlib
 import re
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
@@ -33,7 +34,9 @@ from engine.store.connecting import Connection
 from statemachines.definition import Pipeline
 from tests.chaos.slots import until
 from tests.feeding import Feeding, event, feed
-from tests.lending import TOPIC, Applied, Loan, Verdict, Withdrawn, World, clear, lending_pipeline
+from tests.integration.test_unsticking import check_the_log, parcels
+from tests.integration.test_unsticking import told as parcel
+from tests.lending import TOPIC, Applied, Verdict, Withdrawn, World, clear, lending_pipeline
 from tests.lent import told
 from tests.services import Database, execute
 
@@ -69,7 +72,7 @@ class Serving:
 
 
 @contextlib.asynccontextmanager
-async def serving(database: Database, flow: Pipeline[Loan] | None = None) -> AsyncIterator[Serving]:
+async def serving(database: Database, flow: Pipeline[Any] | None = None) -> AsyncIterator[Serving]:
     """An engine that takes up what is asked, as soon as it is."""
     async with feed(database, flow or lending_pipeline()) as feeding:
         served = Serving(feeding)
@@ -460,6 +463,45 @@ async def test_who_waits_goes_on_waiting_where_the_connection_breaks(
         await feeding.records(told("applied"), told("withdrawn"))
         assert (await waits).configuration == ["withdrawn"]
         assert (await client.run("lending", "l1")).configuration == ["withdrawn"]
+
+
+async def test_runs_that_are_stuck_are_begun_anew_skipped_and_resolved(
+    database: Database, reader: Connection, client: Client
+) -> None:
+    flow = parcels([], [True] * 6)
+    async with serving(database, flow) as feeding:
+        await feeding.records(*(parcel("sent", key) for key in ("p1", "p2", "p3")))
+        await feeding.work()
+        assert await client.count(status="stuck") == 3
+        resolved = await client.resolve("parcels", "p1", 250, why="weighed by hand")
+        assert resolved.run is not None
+        assert (resolved.configuration, resolved.run.context["grams"]) == (["weighed"], 250)
+        skipped = await client.skip("parcels", "p2", why="nobody needs it")
+        assert skipped.sentence == "The run 'p2' of parcels goes on without weigh, in weighing (row 5)."
+        assert skipped.run is not None
+        assert (skipped.run.status, skipped.run.stuck) == ("running", None)
+        with pytest.raises(NotDoneError, match="The run 'p3' of parcels is not resolved: ") as wrong:
+            await client.resolve("parcels", "p3", "heavy", why="somebody has looked")
+        assert wrong.value.answered.run is not None
+        assert wrong.value.answered.run.status == "held"
+        retried = await client.retry("parcels", "p3", why="the scales are back")
+        assert {*retried.as_json()} == {*retried.done.as_json(), "run"}
+        await feeding.work()
+        assert (await client.run("parcels", "p3")).configuration == ["weighed"]
+        for ask in (client.retry, client.skip, client.resolve):
+            with pytest.raises(NotDoneError, match="The run 'p2' of parcels is not stuck: nothing holds it"):
+                await ask("parcels", "p2", why="once more")
+            with pytest.raises(NotFoundError, match="has no run with the key 'p9'"):
+                await ask("parcels", "p9", why="once more")
+        with pytest.raises(UsageError, match="That has no words in JSON"):
+            await client.resolve("parcels", "p3", object(), why="once more")
+    said = await reader.fetch("select status, who, why from pointsman.dead_letters order by id")
+    assert [tuple(one) for one in said] == [
+        ("resolved", "the till", "weighed by hand"),
+        ("dropped", "the till", "nobody needs it"),
+        ("redriven", "the till", "the scales are back"),
+    ]
+    await check_the_log(reader, flow)
 
 
 async def test_runs_are_listed_and_counted(database: Database, client: Client, world: World) -> None:

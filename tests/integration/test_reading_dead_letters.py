@@ -12,6 +12,7 @@ from engine.reading import (
     NotFoundError,
     ask_drop,
     ask_redrive,
+    count_dead_letters,
     explain,
     list_dead_letters,
     list_runs,
@@ -20,7 +21,9 @@ from engine.reading import (
 )
 from engine.store.connecting import Connection, connect
 from statemachines.definition import Topic
+from tests.cli import pointsman
 from tests.feeding import event, feed, raw
+from tests.integration.test_cli_run import reader_on
 from tests.services import Database
 from tests.shop import shop
 
@@ -59,6 +62,36 @@ async def test_dead_letters_are_listed_with_the_documented_fields(
     }
     assert newest.error.startswith("breaks raised ValueError: order o1 cannot be mended")
     assert (oldest.id, oldest.pipeline, oldest.key, oldest.reason) == (1, None, None, "unreadable")
+
+
+async def test_those_that_are_open_are_listed_unless_others_are_asked_for(
+    database: Database, reader: Connection
+) -> None:
+    on = {**reader_on(database), "NAMESPACE": "default"}
+    async with feed(database, shop()) as feeding:
+        await feeding.records(PLACED, raw(b"\xff"), raw(b"\xfe"), BROKEN_1)
+        await feeding.drop(1)
+        assert await count_dead_letters(reader, "default") == {"open": 2, "dropped": 1}
+        assert await count_dead_letters(reader, "default", pipeline="shop") == {"open": 1}
+        with pytest.raises(UsageError, match="There is no reason 'no-run'"):
+            await count_dead_letters(reader, "default", reason="no-run")
+
+        def ask(*words: str) -> tuple[list[int], str]:
+            told = pointsman("dead-letters", "list", *words, "--json", on=on)
+            assert pointsman("dead-letters", "list", *words, on=on).err == told.err
+            return [one["id"] for one in told.json], told.err
+
+        others = "Others: 1 dropped. --all lists them, too; --status NAME lists those alone.\n"
+        assert ask() == ([3, 2], others)
+        assert ask("--limit", "1") == ([3], f"The first 1 open dead letters; --limit 0 shows all.\n{others}")
+        assert ask("--key", "o1") == ([3], "")
+        assert ask("--all") == ([3, 2, 1], "")
+        assert ask("--status", "dropped") == ([1], "")
+        assert ask("--status", "resolved") == ([], "No dead letters.\n")
+        await feeding.drop(2, 3)
+        assert ask() == ([], f"No open dead letters.\n{others.replace('1', '3')}")
+    both = pointsman("dead-letters", "list", "--all", "--status", "open", on=on)
+    assert (both.code, "Give --all or --status, not both." in both.err) == (2, True)
 
 
 async def test_dead_letters_are_filtered(database: Database, reader: Connection) -> None:

@@ -6,6 +6,7 @@ import orjson
 import pytest
 
 from connectors.source import Partition, RawRecord
+from engine.cli.looking import move_of
 from engine.errors import UsageError
 from engine.outbox import OutRecord
 from engine.reading import Answer, explain, history, list_dead_letters, set_position, verify
@@ -13,10 +14,10 @@ from engine.reading.catalog import SQL
 from engine.relay.refusals import keep_refused
 from engine.relay.rows import Load
 from engine.store.connecting import Connection, connect
-from statemachines.definition import Topic
+from statemachines.definition import Pipeline, Topic
 from tests.feeding import event, feed, raw
 from tests.services import Database
-from tests.shop import blind_shop, shop
+from tests.shop import OrderContext, OrderNoted, OrderPaid, OrderPlaced, add_note, begin, blind_shop, shop
 
 FIRST = Partition("orders", 0)
 PLACED = event("order.placed", {"order_id": "o1", "amount": 5}, id="placed-1")
@@ -56,6 +57,23 @@ async def test_a_start_and_a_move_are_told_with_their_configurations(
         "offset": 1,
         "group": "pointsman.default",
     }
+
+
+async def test_an_event_that_may_have_led_out_of_a_state_and_back_is_not_said_to_have_stayed(
+    database: Database, reader: Connection
+) -> None:
+    flow = Pipeline("again", OrderContext, topics=["orders"])
+    placed = flow.state("placed", initial=True)
+    flow.start(OrderPlaced, begin)
+    placed.on(OrderNoted, do=add_note)
+    placed.on(OrderPaid, to=placed, reenter=True)
+    async with feed(database, flow) as feeding:
+        await feeding.records(PLACED, event("order.noted", {"order_id": "o1"}, id="noted-1"), PAID)
+    assert (await only(reader, "paid-1")).current.sentence == (
+        "The run 'o1' of again took it and is in placed as before (row 3)."
+    )
+    rows = await history(reader, "default", "again", "o1")
+    assert [move_of(row) for row in rows] == ["→ placed", "stays placed", "placed → placed"]
 
 
 async def test_an_event_that_stays_and_one_that_ends_the_run_are_told(

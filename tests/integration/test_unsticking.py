@@ -46,6 +46,10 @@ class Noted(Event, type="parcel.noted", key="parcel"):
     parcel: str
 
 
+class Fetched(Event, type="parcel.fetched", key="parcel"):
+    parcel: str
+
+
 class Parcel(Context):
     parcel: str
     grams: int = 0
@@ -64,7 +68,7 @@ def note(parcel: Parcel, event: Noted) -> None:
 
 
 def parcels(
-    tries: list[tuple[int, str]], fails: list[bool], version: int = 1, *, may_be_noted: bool = True
+    tries: list[tuple[int, str]], fails: list[bool], version: int = 1, *, may_leave: bool = True
 ) -> Pipeline[Parcel]:
     """Weighed, and nothing takes it where that cannot be."""
     flow = Pipeline("parcels", Parcel, version=version, topics=[PARCELS])
@@ -81,8 +85,9 @@ def parcels(
     weighed = flow.state("weighed", final=True)
     flow.start(Sent, lambda event: Parcel(parcel=event.parcel))
     weighing.on(weigh.done, to=weighed, do=note_weight)
-    if may_be_noted:
-        weighing.on(Noted, do=note)
+    weighing.on(Noted, do=note)
+    if may_leave:
+        weighing.on(Fetched, to=weighed)
     return flow
 
 
@@ -222,7 +227,7 @@ async def test_a_run_goes_on_without_a_step_where_it_is(database: Database, read
 async def test_a_run_stays_stuck_that_would_wait_for_nothing_without_its_step(
     database: Database, reader: Connection
 ) -> None:
-    flow = parcels([], [True, True], may_be_noted=False)
+    flow = parcels([], [True, True], may_leave=False)
     async with feed(database, flow) as feeding:
         await get_stuck(feeding)
         (run,) = await list_runs(reader, "default")

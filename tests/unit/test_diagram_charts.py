@@ -48,7 +48,7 @@ stateDiagram-v2
   }
   state "paused" as paused
   [*] --> open: begun
-  begin_3 --> triage
+  begin_3 --> triage: work begins
   last --> seen: default / note
   open --> done: ended
   open --> life: asked
@@ -126,7 +126,7 @@ def test_only_the_states_directly_inside_are_named_within_a_state() -> None:
         "    state begin_6 <<choice>>",
         "  }",
     ]
-    assert "  begin_6 --> deep: / note" in lines
+    assert "  begin_6 --> deep: outer begins / note" in lines
     assert "  past --> deep: default" in lines
 
 
@@ -140,8 +140,8 @@ def test_a_beginning_in_several_regions_is_a_fork() -> None:
     state_of(flow, "open").on(Said, to=outer)
     lines = to_mermaid(flow).splitlines()
     assert "    state begin_2 <<fork>>" in lines
-    assert "  begin_2 --> state_5" in lines
-    assert "  begin_2 --> state_7" in lines
+    assert "  begin_2 --> state_5: outer begins" in lines
+    assert "  begin_2 --> state_7: outer begins" in lines
 
 
 def test_a_start_in_several_regions_is_a_fork_too() -> None:

@@ -9,13 +9,13 @@ from typing import Any
 import orjson
 import pytest
 
-from statemachines import Cancelled, Event, Failed, StepFailed
+from statemachines import Call, Cancelled, Event, Failed, StepFailed
 from statemachines.canonical import canonical_bytes
 from statemachines.definition import Pipeline
-from statemachines.leading import leads_on
+from statemachines.leading import leads_on, may_reenter
 from tests.unit.scoped import Journey
 from tests.unit.undoing import Again, Noted
-from tests.unit.working import Shop
+from tests.unit.working import Order, Shop
 
 
 def leads(flow: Pipeline[Any], state: str = "charging") -> bool:
@@ -27,6 +27,23 @@ def bare() -> Shop:
     made = Shop()
     made.flow.moves.clear()
     return made
+
+
+def shipped(made: Shop) -> type[Event]:
+    """That the step of a state is done which is never active beside the other one."""
+    shipping = made.flow.step()(ship)
+    made.flow.state("shipping", run=shipping)
+    return shipping.done
+
+
+async def ship(_order: Order, _call: Call) -> int:
+    return 1
+
+
+def notes(made: Shop, *, to_paid: type[Event] | None = None, **leads: Any) -> None:
+    """The state takes an event all the while; and what says how its step ended may lead out of it."""
+    made.charging.on(Noted, **leads)
+    made.charging.on(to_paid or made.charge.done, to=made.paid if to_paid else None)
 
 
 NO_WAYS: dict[str, Callable[[Shop], Any]] = {
@@ -43,10 +60,16 @@ NO_WAYS: dict[str, Callable[[Shop], Any]] = {
     "the pipeline notes something": lambda made: made.flow.on(Noted),
     "it is reminded of": lambda made: made.charging.after(timedelta(days=1), do=lambda _order, _event: None),
     "another state goes on": lambda made: made.paid.on(Noted, to=made.refused),
+    "a step of another state is done": lambda made: made.flow.on(shipped(made), to=made.refused),
+    "it takes an event, and stays": lambda made: notes(made, to_paid=made.charge.done),
+    "it takes an event, and leads to itself": lambda made: notes(
+        made, to_paid=made.charge.failed, to=made.charging
+    ),
 }
 WAYS: dict[str, Callable[[Shop], Any]] = {
     "an event": lambda made: made.charging.on(Noted, to=made.paid),
-    "an event that it waits for": lambda made: made.charging.on(Noted),
+    "an event, where it begins anew": lambda made: made.charging.on(Noted, to=made.charging, reenter=True),
+    "an event that it takes, and its step leads nowhere either": notes,
     "an event of the pipeline": lambda made: made.flow.on(Noted, to=made.paid),
     "an event that undoes the run": lambda made: made.flow.on(Noted, to=made.paid, compensate=True),
     "any event": lambda made: made.charging.on(Event.named("*"), to=made.paid),
@@ -98,6 +121,24 @@ def test_what_is_around_it_or_in_another_region_leads_on_where_it_leads_out() ->
         assert leads(made.flow, "lodging")
 
 
+def test_the_run_of_the_same_step_in_another_region_leads_on_where_it_leads_out() -> None:
+    made = journey()
+    lent = made.papers.state("lent", run=made.room)
+    made.asking.on(Noted, to=lent)
+    lent.on(made.room.done, to=made.stamped)
+    assert not leads(made.flow, "lodging"), "its region alone goes on"
+    lent.on(made.room.failed, to=made.after)
+    assert leads(made.flow, "lodging")
+    made = journey()
+    made.papers.state("lent", run=made.room)
+    made.wide.on(made.room.done, to=made.after)
+    assert leads(made.flow, "lodging"), "a state around both is told of either"
+    made.flow.moves.clear()
+    made.wide.on(made.visa.done)
+    made.lodging.on(made.room.done, to=made.flying)
+    assert not leads(made.flow, "lodging"), "a state around it stays on how another step ends"
+
+
 def test_the_failure_of_a_step_that_goes_on_beside_it_leads_on() -> None:
     made = journey()
     made.flow.on_failure(to=made.after)
@@ -106,3 +147,23 @@ def test_the_failure_of_a_step_that_goes_on_beside_it_leads_on() -> None:
 
 def test_of_a_state_that_is_not_there_nothing_is_said() -> None:
     assert leads(bare().flow, "gone")
+
+
+def test_what_leaves_a_state_and_leads_back_may_have_entered_it_again() -> None:
+    def may(made: Journey, active: str, event: type[Event] = Noted) -> bool:
+        return may_reenter(orjson.loads(canonical_bytes(made.flow)), str(event.event_type()), active.split())
+
+    (made := journey()).lodging.on(Noted)
+    assert not may(made, "wide travel trip lodging papers asking")
+    (made := journey()).lodging.on(Noted, to=made.lodging)
+    assert not may(made, "wide travel trip lodging papers asking"), "nothing is inside"
+    (made := journey()).lodging.on(Noted, to=made.lodging, reenter=True)
+    assert may(made, "wide travel trip lodging papers asking")
+    assert not may(made, "wide travel trip flying papers asking"), "it is not there"
+    assert not may(made, "wide travel trip lodging papers asking", Again), "on another event"
+    (made := journey()).trip.on(Noted, to=made.lodging)
+    assert may(made, "wide travel trip lodging papers asking"), "what is inside is left"
+    (made := journey()).lodging.on(made.room.failed, to=made.lodging, reenter=True)
+    assert may(made, "wide travel trip lodging papers asking", made.room.failed_with(KeyError))
+    (made := journey()).flow.on(Event.named("*"), to=made.wide)
+    assert may(made, "wide travel trip lodging papers asking")

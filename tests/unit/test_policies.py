@@ -115,6 +115,28 @@ def test_a_start_event_that_waited_for_the_next_run_is_told_beside_the_end_of_th
     assert [one.generation for one in case.ended_runs] == [0, 1]
 
 
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"ended": True}, "the run in 'closed' has not ended"),
+        ({"state": "over"}, "the run is in 'closed', not in 'over'"),
+        ({"is_in": "over"}, "the run is in 'closed', and 'over' is not active"),
+        ({"context": {"coats": [4]}}, "the context's coats is [], not [4]"),
+    ],
+)
+def test_what_is_said_of_the_next_run_names_the_one_that_has_just_ended(
+    wrong: dict[str, Any], said: str
+) -> None:
+    early = (Made(), Opened(), Painted(coat=4), Painted(coat=5))
+    case = given(door_pipeline(closed="restart"), *early).when(Made(), Shut())
+    with pytest.raises(AssertionError) as raised:
+        case.then(**wrong)
+    assert str(raised.value) == f"{said}; the run before it has ended in 'over': see ended_runs"
+    with pytest.raises(AssertionError) as raised:
+        case.when(Opened()).then(ended=True)
+    assert str(raised.value) == "the run in 'opened' has not ended", "it had ended long before"
+
+
 def test_all_that_waited_for_the_next_run_is_told_once() -> None:
     case = given(door_pipeline(closed="restart"), Made()).when(Made(), Painted(), Shut())
     assert [(one, type(outcome)) for one, outcome in case.followed] == [

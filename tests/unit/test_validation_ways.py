@@ -273,6 +273,25 @@ def test_a_history_is_told_of_that_is_only_asked_before_its_state_is_entered() -
     )
 
 
+def test_a_history_that_its_own_state_asks_for_without_being_left_is_cured_by_reentering() -> None:
+    def asked(**options: Any) -> Flow:
+        flow = nested()
+        box = state_of(flow, "box")
+        box.on(Said, to=box.history("past", default="first"), **options)
+        return flow
+
+    flow = asked()
+    mistake = the_mistake(flow, "warning")
+    assert mistake.message == (
+        "the history 'past' never has anything to remember: no way to it leaves 'box', which asks for it itself and "
+        "stays active"
+    )
+    assert mistake.cure == f"Say reenter=True at {flow.moves[-1].place}, so that 'box' is left on the way"
+    case = given(asked(reenter=True), Begun(name="a"), Asked(), Asked())
+    assert find_mistakes(asked(reenter=True)) == []
+    assert case.when(Said()).state == "box second", "it leads to what was left on the way"
+
+
 def left_within_its_region() -> Flow:
     """What is beside it in its region leads to it, and from it."""
     flow = parallel()

@@ -85,6 +85,8 @@ class Teller:
     async def _row(self, row: FoundRow, records: Records, origin: Origin | None) -> tuple[Rank, Change]:
         pipeline = self._catalog.pipelines[row.pipeline]
         weight, stage, policy = _LAST, 2, ""
+        reenters = self._catalog.may_reenter(row.definition, row.type, row.configuration)
+        row = row._replace(may_reenter=reenters)
         match row.kind:
             case Kind.DEFERRED:
                 return _deferred(row, pipeline, records)

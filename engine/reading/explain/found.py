@@ -52,6 +52,8 @@ class FoundRow(NamedTuple):
     """The configuration before it."""
     last_release: int | None
     last_hold: int | None
+    may_reenter: bool = False
+    """Whether states may have been left that are active again."""
 
 
 class FoundLetter(NamedTuple):

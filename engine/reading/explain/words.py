@@ -45,7 +45,9 @@ def moved(row: FoundRow, pipeline: str, release: LogRowBrief | None) -> str:
     if not row.before:
         said = f"it started {run}, in {states(row.configuration)} (row {row.sequence})."
     elif states(row.before) == states(row.configuration):
-        said = f"{run} took it and stayed in {states(row.configuration)} (row {row.sequence})."
+        where = states(row.configuration)
+        became = f"is in {where} as before" if row.may_reenter else f"stayed in {where}"
+        said = f"{run} took it and {became} (row {row.sequence})."
     else:
         said = (
             f"it moved {run} from {states(row.before)} to {states(row.configuration)} (row {row.sequence})."

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from engine.errors import UsageError
+from engine.log import MAKES_WAY
 from engine.reading.catalog import SQL, Catalog, StoredDefinition, load_catalog
 from engine.reading.dropped import check_not_dropped, keep_months, load_dropped
 from engine.reading.errors import NotFoundError
@@ -117,6 +118,9 @@ async def _replay_some(
     reasons: dict[int, dict[int, HoldReason]] = {}
     for number, sequence, *reason in await connection.fetch(SQL["hold_reasons"], numbers):
         reasons.setdefault(number, {})[sequence] = HoldReason(*reason)
+    rested: dict[int, set[int]] = {}
+    for number, sequence in await connection.fetch(SQL["rested_rows"], numbers, MAKES_WAY):
+        rested.setdefault(number, set()).add(sequence)
     rows = Rows(connection, numbers)
     for pipeline, run in runs:
         machine = _given_for(catalog.definitions.get(run.definition), given[pipeline], tally)
@@ -125,6 +129,7 @@ async def _replay_some(
             row = await connection.fetchrow(SQL["generation"], pipeline, run.key, run.generation - 1)
             before = None if row is None else Run(*row)
         rerun = Rerun(run, pipeline, machine, given[pipeline], catalog, reasons.get(run.id, {}), before)
+        rerun.rested = rested.get(run.id, ())
         rerun.stands_for = partial(_stands_for, catalog, given[pipeline], tally)
         mismatch: Mismatch | None = None
         async for row in rows.of(run.id):

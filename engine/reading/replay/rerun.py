@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -72,6 +72,8 @@ class Rerun:
         self._stored = run
         self.stands_for: Callable[[int], Machine] = lambda _: machine
         """The given version for each definition that a row may have, where the run was mapped to another one."""
+        self.rested: Collection[int] | None = None
+        """The rows by which it made way for others, where they are known; else it does so after as many as now."""
         self._of_run = machine
         self._catalog = catalog
         self._machine = machine
@@ -217,7 +219,7 @@ class Rerun:
             [0, 0, 0, 0],
         )
         batch.consumed, batch.waiting = self._consumed, self._waiting
-        batch.never_returned = self._never_returned
+        batch.never_returned, batch.rested = self._never_returned, self.rested
         if self._held_for(row) == Reason.NEVER_RETURNED:
             # Offered again it would not return now, either.
             batch.strikes = {(row.position or 0, row.offset or 0): (STRIKES_MAX, "a handler")}

@@ -212,6 +212,10 @@ where run = any ($1::bigint[]) and sequence is not null and status = 'open'
 select run, sequence, reason, error, event_id from pointsman.dead_letters
 where run = any ($1::bigint[]) and sequence is not null
 
+-- name: rested_rows
+-- By which one of these runs made way for others.
+select run, sequence from pointsman.events where run = any ($1::bigint[]) and event_id = $2
+
 -- name: rows_without_run
 select e.run, min(e.sequence) as sequence, count(*) as rows
 from pointsman.events e

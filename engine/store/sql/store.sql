@@ -308,28 +308,69 @@ on conflict (position, first, reason) do update
 set last = greatest(ignored_ranges.last, excluded.last), records = greatest(ignored_ranges.records, excluded.records)
 
 -- name: read_inbox
--- What is asked of a dead letter of all pipelines is for the group whose engines read its record. Those that are known to wait
--- for their tokens are passed over until these are known. Which pipelines are paused is found once: very many commands may
--- wait for that.
+-- The oldest, so many at most. What is in front is read as it comes, as long as not much of it waits for something, such as
+-- for its pipeline to go on. Where it does, what may be taken is read by itself, however much waits in front: of each pipeline
+-- and home it is a range of an index. So is what has a token; and so is what is asked of a pipeline that is paused.
+with near as materialized (
+    select i.id
+    from (select * from pointsman.inbox order by id limit 4 * $3 + 100) i
+    where i.namespace = $1 and (i.home is null or i.home = any ($5::smallint[])) and (
+        (i.pipeline = any ($2::int[]) and (
+            i.pipeline not in (select p.pipeline from pointsman.pauses p)
+            or i.command in ('pause_pipeline', 'resume_pipeline')
+        ))
+        or (i.pipeline is null and
+            -- shared: is_of_group
+        )
+    ) and
+        -- shared: waits_for_no_token
+    order by i.id limit $3
+), goes_on (pipeline) as (
+    select * from unnest($2::int[]) pipeline where pipeline not in (select p.pipeline from pointsman.pauses p)
+), far as (
+    select i.id
+    from goes_on g cross join (select -1 union all select * from unnest($5::smallint[])) as home (number)
+    cross join lateral (
+        select i.id from pointsman.inbox i
+        where i.pipeline = g.pipeline and coalesce(i.home, -1) = home.number and i.token is null
+        order by i.id limit $3
+    ) i
+    union all
+    select i.id
+    from goes_on g cross join lateral (
+        select i.id from pointsman.inbox i
+        where i.pipeline = g.pipeline and i.token is not null and
+            -- shared: waits_for_no_token
+        order by i.id limit $3
+    ) i
+    union all
+    select i.id
+    from unnest($2::int[]) loaded (pipeline) cross join lateral (
+        select i.id from pointsman.inbox i
+        where i.pipeline = loaded.pipeline and i.command in ('pause_pipeline', 'resume_pipeline')
+        order by i.id limit $3
+    ) i
+    where loaded.pipeline in (select p.pipeline from pointsman.pauses p)
+    union all (
+        select i.id from pointsman.inbox i
+        where i.namespace = $1 and i.pipeline is null and
+            -- shared: is_of_group
+        order by i.id limit $3
+    )
+), found as (
+    select id from near
+    union
+    select id from far
+    where (select count(*) from near) < $3
+        and exists (select from pointsman.inbox order by id offset 4 * $3 + 100 limit 1)
+    order by id limit $3
+)
 select i.id, i.pipeline, i.command, i.body, i.who, i.why, i.at,
     i.token is not null and (
         select t.token from pointsman.tokens t where t.namespace = i.namespace and t.token = i.token
     ) is null as awaits_token
-from pointsman.inbox i
-where i.namespace = $1 and (i.home is null or i.home = any ($5::smallint[])) and (
-    (i.pipeline = any ($2::int[]) and (
-        i.pipeline not in (select p.pipeline from pointsman.pauses p)
-        or i.command in ('pause_pipeline', 'resume_pipeline')
-    ))
-    or (i.pipeline is null and not exists (
-        select from pointsman.dead_letters d join pointsman.positions p on p.id = d.position
-        where d.id = (convert_from(i.body, 'UTF8')::json ->> 'dead_letter')::bigint and p.consumer_group <> $4
-    ))
-) and (
-    i.id not in (select unnest($6::bigint[]))
-    or (select t.token from pointsman.tokens t where t.namespace = i.namespace and t.token = i.token) is not null
-)
-order by i.id limit $3
+from found join pointsman.inbox i using (id)
+order by i.id
 
 -- name: take_inbox
 delete from pointsman.inbox where id = any ($1::bigint[])

@@ -258,8 +258,11 @@ def is_undone(memory: Memory, place: str) -> bool:
 
 
 def is_stuck(memory: Memory) -> bool:
-    """Whether a run that is held could not go on without what holds it, since that is to be undone first."""
-    return memory.undoing >= 0 or any(one.of and one.is_given_up for one in memory.executions)
+    """Whether a run that is held could not go on without what holds it: how something ended that it waits to hear of.
+
+    That is what undoes, or a step whose state was left. What else holds a run that is being undone is no part of that.
+    """
+    return any(one.is_given_up and (one.of or one.stopping) for one in memory.executions)
 
 
 def undone(memory: Memory, execution: Execution) -> Memory:

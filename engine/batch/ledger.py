@@ -42,6 +42,7 @@ from statemachines.search import Attributes, attributes_of
 
 TYPES_LISTED_MAX = 12
 _COMPLETED = int(Status.COMPLETED)
+_EXPECTED = int(Status.EXPECTED)
 
 Known = set[tuple[int, int]]
 """(run, digest) pairs."""
@@ -421,9 +422,11 @@ class Ledger:
             digest = digest_number(arrival.digest) if kind in CONSUMED else None
         position, offset = (arrival.position, record.offset) if arrival.position else (None, None)
         route, key, sequence, kind_number = arrival.route, run.key, run.sequence + 1, int(kind)
+        # What waits for a run of which there is none is for the newest version to decide, whichever it met first.
+        definition = route.newest_definition if status == _EXPECTED else run.definition
         self._note_row(route, run)
         row = pack((
-            run.id, digest, offset, at, sequence, position, run.definition, kind_number, status, packed, envelope.type,
+            run.id, digest, offset, at, sequence, position, definition, kind_number, status, packed, envelope.type,
             configuration, envelope.id, effects, context, memory, record.value,
         ))  # fmt: skip
         hashed = seal_packed(run.hash, row)
@@ -439,7 +442,7 @@ class Ledger:
                 self.take_id(run.id, arrival)
         after = Run(
             run.id, key, run.generation, sequence, status, configuration, context or run.context, recent, hashed,
-            run.definition, held, waiting, run.started if run.sequence else at, at, memory or run.memory,
+            definition, held, waiting, run.started if run.sequence else at, at, memory or run.memory,
             run.deferred if deferred is None else deferred,
         )  # fmt: skip
         # Out and in again moves it to the end: the cache's order is the order of use.

@@ -314,6 +314,28 @@ async def test_a_second_cancel_and_other_events_change_nothing_while_a_run_is_un
     await check_the_log(reader)
 
 
+async def test_an_event_that_is_not_valid_is_dropped_while_a_run_is_undone(
+    database: Database, reader: Connection, world: World
+) -> None:
+    world.script["reserve"] = [forever]
+    async with feed(database, saga_pipeline()) as feeding:
+        await feeding.records(told("placed", "7"))
+        await feeding.begin_steps()
+        await until_going(feeding, "reserve", reader)
+        await feeding.records(told("cancelled", "7"))
+        await feeding.records(event("order.cancelled", {"order": 7}, topic=TOPIC))
+        [run] = await list_runs(reader, "default")
+        assert (run.status, run.configuration) == ("held", ["$compensating"])
+        dropped = await feeding.drop(1)
+        assert dropped.skipped == ()
+        await feeding.steps.close()
+        await feeding.work()
+    assert world.steps() == ["charge", "release", "refund"]
+    [run] = await list_runs(reader, "default")
+    assert (run.status, run.configuration) == ("completed", ["cancelled"])
+    await check_the_log(reader)
+
+
 async def test_an_operator_s_cancel_undoes_the_run_and_a_second_one_changes_nothing(
     database: Database, reader: Connection, world: World
 ) -> None:

@@ -177,6 +177,18 @@ async def test_what_was_deferred_under_an_older_version_is_for_the_next_run_unde
     await check_the_log(reader, older, newest)
 
 
+async def test_what_waits_for_a_run_of_which_there_is_none_says_which_version_has_it_wait(
+    database: Database, reader: Connection
+) -> None:
+    older, newest = visits(no_run=Defer(WHILE_ANOTHER_HOUR)), visits(no_run=Defer(), version=2)
+    async with feed(database, older) as feeding:
+        await feeding.records(told("ordered", number=1))
+    async with feed(database, newest) as feeding:
+        await feeding.records(told("ordered", number=2))
+        await feeding.records(told("came"))
+    await check_the_log(reader, older, newest)
+
+
 async def test_a_deferred_beginning_begins_the_run_and_names_what_it_sends_as_the_log_does(
     database: Database, reader: Connection
 ) -> None:

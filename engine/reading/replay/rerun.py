@@ -191,15 +191,10 @@ class Rerun:
         if not notes_undoing:
             machine = replace(machine, notes_undoing=False)
         route.machines = {} if missing else {row.definition: machine}
-        if row.kind in _OF_DEFERRED and run is not None and run.status == Status.EXPECTED:
-            # What waited may begin the run, which follows the version that was the newest then.
-            begins = row.definition if row.status != Status.EXPECTED else self._stored.definition
-            route.newest_definition = begins
-            route.machines[begins] = machine
 
     def _learn(self, row: LogRow) -> None:
-        """Go on by the definition of a row: not all of a run that was mapped have the same."""
-        is_own = row.definition == self._stored.definition or row.status == Status.EXPECTED
+        """Go on by the definition of a row: not all have the same of a run that was mapped, or that was waited for."""
+        is_own = row.definition == self._stored.definition
         machine = self._of_run if is_own else self.stands_for(row.definition)
         if machine is not self._machine:
             route, self._machine = self._route, machine

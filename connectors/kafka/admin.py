@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple, Self
 from aiokafka.errors import (
     GroupAuthorizationFailedError,
     IncompatibleBrokerVersion,
+    InvalidReplicationFactorError,
     KafkaError,
     TopicAlreadyExistsError,
     TopicAuthorizationFailedError,
@@ -19,7 +21,7 @@ from aiokafka.errors import (
 from aiokafka.protocol.admin import CreateTopicsRequest, DescribeConfigsRequest
 
 from connectors.kafka.allowing import may_not, may_not_see
-from connectors.kafka.queries import Queries, connect
+from connectors.kafka.queries import PATIENCE_SECONDS, RETRY_SECONDS, Queries, connect
 from connectors.kafka.releases import VersionsRequest, release_of
 from connectors.kafka.rights import NOT_TOLD, TopicRightsRequest, operations
 from connectors.kafka.settings import KafkaSettings
@@ -118,10 +120,9 @@ class KafkaAdmin:
         wanted: Any = (topic, partitions, AS_BROKERS_SAY, [], list((configs or {}).items()))
         request = CreateTopicsRequest([wanted], round(REQUEST_SECONDS * 1000), validate_only=False)
         try:
-            answer = await self._queries.ask_controller(request)
+            code, message = await self._create(request)
         except IncompatibleBrokerVersion:
             return await self._queries.create_by_naming(topic)
-        ((_, code, *message),) = answer.topic_errors
         if for_code(code) is TopicAlreadyExistsError:
             return False
         if for_code(code) is TopicAuthorizationFailedError:
@@ -129,11 +130,20 @@ class KafkaAdmin:
                 may_not(self._settings.bootstrap, f"make the topic {topic}", "CREATE", f"topic {topic}")
             )
         if code:
-            raise SourceError(
-                f"Kafka did not create the topic {topic}: {for_code(code)()} {message[0] or ''}"
-            )
+            raise SourceError(f"Kafka did not create the topic {topic}: {for_code(code)()} {message}")
         await self._queries.until_known(topic)
         return True
+
+    async def _create(self, request: Any) -> tuple[int, str]:
+        """What comes of it; asked again for a while where brokers are missing, which may be about to be there."""
+        began = time.monotonic()
+        while True:
+            answer = await self._queries.ask_controller(request)
+            ((_, code, *message),) = answer.topic_errors
+            is_short = for_code(code) is InvalidReplicationFactorError
+            if not is_short or time.monotonic() - began > PATIENCE_SECONDS:
+                return code, message[0] or ""
+            await asyncio.sleep(RETRY_SECONDS)
 
     async def topic_config(self, topic: str) -> dict[str, str]:
         """All settings of a topic in force, such as `max.message.bytes`. Raises NoSuchTopicError.

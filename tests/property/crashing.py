@@ -181,8 +181,7 @@ class Outside:
         )
         self.most |= Counter({call.step: sum(heard)})
         try:
-            if first:
-                await self._go_on(call)
+            await self._go_on(call, first=first)
             await self.world.point(f"{call.step} has begun")
             await self._work()
             self._raise(call, first=first)
@@ -204,12 +203,12 @@ class Outside:
             self.at_work[call.step, life] -= 1
         return call.idempotency_key
 
-    async def _go_on(self, call: Call) -> None:
+    async def _go_on(self, call: Call, *, first: bool) -> None:
         """Take some time, whatever it is told meanwhile, if the order has it so."""
         seconds = 0.0
-        if (call.key, call.step) in OUTLIVING:
+        if first and (call.key, call.step) in OUTLIVING:
             seconds = time_of(self.pace) + GRACE_SECONDS + MORE_SECONDS
-        elif (call.key, call.step) == ("deaf", "reserve"):
+        elif first and (call.key, call.step) == ("deaf", "reserve"):
             seconds = (LATE_SECONDS + MORE_SECONDS) * self.pace + GRACE_SECONDS
         until = self.world.seconds() + seconds
         while self.world.seconds() < until:

@@ -157,7 +157,9 @@ def test_a_client_that_an_attempt_has_used_first_looks_on_for_others() -> None:
         async def fetch(self, _sql: str, numbers: list[int]) -> list[dict[str, int]]:
             return [{"id": one} for one in numbers if one not in taken]
 
-        async def close(self) -> None: ...
+        async def close(self, **_how: Any) -> None: ...
+
+        def terminate(self) -> None: ...
 
     async def opens() -> Any:
         return Postgres()

@@ -22,6 +22,7 @@ from engine.observing import Silent
 from engine.parts import Parts
 from engine.routing import Loaded, Routes, make_routes
 from engine.session import session
+from engine.steps import steps
 from engine.store.contract import Store, StoreUnavailableError
 from engine.store.values import Commit, SentEvent
 from statemachines import Call, Context, Event, Pipeline
@@ -68,6 +69,13 @@ class Reader(FakeReader):
 class OneStore(FakeStore):
     """A connection that breaks."""
 
+    def __init__(self, tables: Tables) -> None:
+        super().__init__(tables)
+        self.may_commit = asyncio.Event()
+        self.may_commit.set()
+        self.held = asyncio.Event()
+        """Set whenever the engine has said that it is there."""
+
     forgets = 0
     """So often there is more to be forgotten."""
     breaks_on = ""
@@ -77,6 +85,14 @@ class OneStore(FakeStore):
         await super().keep_up(now)
         self.forgets -= bool(self.forgets)
         return bool(self.forgets)
+
+    async def commit(self, commit: Commit) -> int | None:
+        await self.may_commit.wait()
+        return await super().commit(commit)
+
+    async def hold(self, holder: int, instance: str | None, breakers: bytes = b"") -> datetime:
+        self.held.set()
+        return await super().hold(holder, instance, breakers)
 
     async def listen(self, channel: str, heard: Callable[[], None]) -> None:
         if channel == self.breaks_on:
@@ -240,6 +256,31 @@ async def test_a_session_that_does_not_come_to_be_leaves_nobody_behind_who_begin
         await world.waits(2)
         assert len(world.stores) == 2
         assert [one.get_name() for one in asyncio.all_tasks()].count("steps") == 1
+
+
+async def test_an_engine_says_that_it_is_there_while_a_commit_with_attempts_that_begin_with_it_takes_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for limit in ("SPEAK_SECONDS", "WITHHELD_SECONDS"):
+        monkeypatch.setattr(steps, limit, 0.0)
+    step = Weighing()
+    world = World(step.flow())
+    async with world.running() as engine:
+        world.bring("p")
+        await step.begun.wait()
+        while not engine.steps._promises.is_settled((1, "weigh")):
+            await world.waits()
+        [store] = world.stores
+        store.may_commit.clear()
+        world.bring("q")
+        while not engine.steps._promises.made:
+            await world.waits()
+        for _ in range(3):
+            store.held.clear()
+            await store.held.wait()
+        store.may_commit.set()
+        step.may_end.set()
+        await world.is_in("weighed", "weighed")
 
 
 async def test_where_there_is_more_to_be_forgotten_that_is_not_put_off_for_long(

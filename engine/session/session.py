@@ -33,6 +33,8 @@ log = logging.getLogger("pointsman.engine")
 
 UPKEEP_SECONDS = 3_600
 """How often the store is asked to make room ahead: the log's partitions of the coming months."""
+UPKEEP_AGAIN_SECONDS = 10.0
+"""The same where it had more to look after than it does at a time."""
 ASK_SECONDS = 1.0
 """How often ``until`` is asked where there is always more to read."""
 LOOK_SECONDS = 0.002
@@ -269,7 +271,8 @@ class Session:
         """Have the store look after itself now and then, where nothing is in flight."""
         if time.monotonic() >= self._upkeep_at:
             self._upkeep_at = time.monotonic() + UPKEEP_SECONDS
-            await self.store.keep_up(self._parts.clock())
+            if await self.store.keep_up(self._parts.clock()):
+                self._upkeep_at = time.monotonic() + UPKEEP_AGAIN_SECONDS
 
     async def _flush(self) -> None:
         """Make all durable that was read."""

@@ -105,12 +105,14 @@ class Promises:
         self._let_go()
 
     @contextlib.asynccontextmanager
-    async def withheld(self) -> AsyncIterator[None]:
-        """None are made meanwhile, and none are in flight."""
+    async def withheld(self, seconds: float) -> AsyncIterator[bool]:
+        """None are made meanwhile; whether none are in flight, which is waited for, but no longer than this."""
         self._are_withheld = True
         try:
-            await self._is_clear.wait()
-            yield
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._is_clear.wait()
+            yield self._is_clear.is_set()
         finally:
             self._are_withheld = False
 

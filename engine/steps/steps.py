@@ -43,6 +43,8 @@ LOST_AT_ONCE_MAX = 1_000
 """So many attempts that were lost are logged at a time."""
 SPEAK_SECONDS = 2.0
 """How often an engine with steps says that it is there, and looks for others that do not any more."""
+WITHHELD_SECONDS = 1.0
+"""So long at most it is waited for the commit in flight, before it is said once more that this engine is there."""
 FOR_EVER_SECONDS = 1e9
 UNTRIED_AT_ONCE_MAX = 1_000
 """So many of which there is nothing to be done, but something to be told, are taken at a time."""
@@ -395,7 +397,9 @@ class Steps:
         of that is found out here, also where Postgres comes to it late. Returns whether all are.
         """
         # Nor is anything taken over meanwhile.
-        async with self._promises.withheld(), self._looking_for_lost:
+        async with self._promises.withheld(WITHHELD_SECONDS) as are_known, self._looking_for_lost:
+            if not are_known:
+                return False
             known = (one.begun.numbers for one in (*self._going, *self._results))
             ours = [*known, *self._taking, *self._making.untellable]
             # What became of attempts may wait behind holds for long: they keep no place of a limit.

@@ -386,10 +386,11 @@ class Store(Protocol):
         """
         ...
 
-    async def keep_up(self, now: datetime) -> None:
+    async def keep_up(self, now: datetime) -> bool:
         """Make room ahead, as is needed now and then by an engine that runs for months.
 
-        And forget tokens that have been waited for no more for ``TOKENS_KEPT``, so many at a time.
+        And forget tokens that have been waited for no more for ``TOKENS_KEPT``, so many at a time; returns whether
+        there may be more of them.
         """
         ...
 

@@ -327,7 +327,7 @@ class PostgresStore(Executions):
         async with self._translated():
             await self._reader.add_listener(channel, lambda *_: heard())
 
-    async def keep_up(self, now: datetime) -> None:
+    async def keep_up(self, now: datetime) -> bool:
         """Make the log's partitions of the coming months, and forget what is worth nothing any more."""
         async with self._translated():
             await _ensure_partitions(self._reader)
@@ -335,7 +335,8 @@ class PostgresStore(Executions):
             await self._writer.execute(FREEZE)
             await self._reader.execute(_LIMITS["forget_rates"])
             over = self._namespace, now - TOKENS_KEPT, TOKENS_FORGOTTEN_MAX
-            await self._reader.execute(_SQL["forget_tokens"], *over)
+            forgotten = await self._reader.execute(_SQL["forget_tokens"], *over)
+        return forgotten == f"DELETE {TOKENS_FORGOTTEN_MAX}"
 
     async def ask_to_release(self, definitions: Sequence[int]) -> None:
         """Put a command into the inbox for each run that is held for want of one of these definitions.

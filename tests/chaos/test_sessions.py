@@ -227,9 +227,10 @@ async def test_an_engine_that_was_idle_for_long_makes_room_ahead_once(
         assert session is not None
         times = 0
 
-        async def count(_now: datetime) -> None:
+        async def count(_now: datetime) -> bool:
             nonlocal times
             times += 1
+            return False
 
         monkeypatch.setattr(session.store, "keep_up", count)
         session._upkeep_at = time.monotonic() - 10 * UPKEEP_SECONDS

@@ -11,6 +11,7 @@ import pytest
 
 from engine.steps.executions import FAR
 from engine.steps.rooms import NEVER_BEGAN
+from engine.store import postgres
 from engine.store.contract import TOKENS_KEPT, RefusedByStoreError, Store, TokenTakenError
 from engine.store.limited import LimitedRoom
 from engine.store.values import AskedExecution, BegunExecution, Commit, Operation, SentCompletion, Token
@@ -256,3 +257,17 @@ async def test_a_token_that_is_used_again_is_not_over(world: World) -> None:
     await wait(store, run, again)
     await store.keep_up(AT + 2 * TOKENS_KEPT)
     assert await find(store, "t") == token_of(again)
+
+
+async def test_where_more_are_over_than_are_forgotten_at_a_time_that_is_told(
+    postgres_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres, "TOKENS_FORGOTTEN_MAX", 1)
+    store = await postgres_world.open()
+    run = await started(store)
+    for number in range(2):
+        one = waiting(run, f"t{number}", number)
+        run = await end(store, await wait(store, run, one), one)
+    long_after = AT + 2 * TOKENS_KEPT
+    assert [await store.keep_up(long_after) for _ in range(3)] == [True, True, False]
+    assert [await find(store, f"t{number}") for number in range(2)] == [None, None]

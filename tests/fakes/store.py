@@ -277,8 +277,9 @@ class FakeStore(FakeExecuting):
     async def unlock(self) -> None:
         pass
 
-    async def keep_up(self, now: datetime) -> None:
+    async def keep_up(self, now: datetime) -> bool:
         self.tables.executions.forget_tokens(now - TOKENS_KEPT)
+        return False
 
     async def close(self) -> None:
         pass

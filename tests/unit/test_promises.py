@@ -121,7 +121,7 @@ async def test_nothing_is_promised_while_promises_are_withheld_which_waits_for_t
     entered = asyncio.Event()
 
     async def withhold() -> None:
-        async with promises.withheld():
+        async with promises.withheld(60):
             entered.set()
             assert promised(promises, commit_of(run_of("r3"))) == []
 

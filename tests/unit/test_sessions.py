@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
+import pytest
 
 from connectors.encode import encode_structured
 from connectors.source import Chunk, Partition
@@ -19,6 +21,8 @@ from engine.limits import EngineLimits
 from engine.observing import Silent
 from engine.parts import Parts
 from engine.routing import Loaded, Routes, make_routes
+from engine.session import session
+from engine.steps import steps
 from engine.store.contract import Store, StoreUnavailableError
 from engine.store.values import Commit, SentEvent
 from statemachines import Call, Context, Event, Pipeline
@@ -65,8 +69,30 @@ class Reader(FakeReader):
 class OneStore(FakeStore):
     """A connection that breaks."""
 
+    def __init__(self, tables: Tables) -> None:
+        super().__init__(tables)
+        self.may_commit = asyncio.Event()
+        self.may_commit.set()
+        self.held = asyncio.Event()
+        """Set whenever the engine has said that it is there."""
+
+    forgets = 0
+    """So often there is more to be forgotten."""
     breaks_on = ""
     """The channel that it does not get to listen on any more."""
+
+    async def keep_up(self, now: datetime) -> bool:
+        await super().keep_up(now)
+        self.forgets -= bool(self.forgets)
+        return bool(self.forgets)
+
+    async def commit(self, commit: Commit) -> int | None:
+        await self.may_commit.wait()
+        return await super().commit(commit)
+
+    async def hold(self, holder: int, instance: str | None, breakers: bytes = b"") -> datetime:
+        self.held.set()
+        return await super().hold(holder, instance, breakers)
 
     async def listen(self, channel: str, heard: Callable[[], None]) -> None:
         if channel == self.breaks_on:
@@ -230,6 +256,46 @@ async def test_a_session_that_does_not_come_to_be_leaves_nobody_behind_who_begin
         await world.waits(2)
         assert len(world.stores) == 2
         assert [one.get_name() for one in asyncio.all_tasks()].count("steps") == 1
+
+
+async def test_an_engine_says_that_it_is_there_while_a_commit_with_attempts_that_begin_with_it_takes_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for limit in ("SPEAK_SECONDS", "WITHHELD_SECONDS"):
+        monkeypatch.setattr(steps, limit, 0.0)
+    step = Weighing()
+    world = World(step.flow())
+    async with world.running() as engine:
+        world.bring("p")
+        await step.begun.wait()
+        while not engine.steps._promises.is_settled((1, "weigh")):
+            await world.waits()
+        [store] = world.stores
+        store.may_commit.clear()
+        world.bring("q")
+        while not engine.steps._promises.made:
+            await world.waits()
+        for _ in range(3):
+            store.held.clear()
+            await store.held.wait()
+        store.may_commit.set()
+        step.may_end.set()
+        await world.is_in("weighed", "weighed")
+
+
+async def test_where_there_is_more_to_be_forgotten_that_is_not_put_off_for_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(session, "UPKEEP_AGAIN_SECONDS", 0)
+    world = World(standing())
+    async with world.running() as engine:
+        await world.waits()
+        assert engine.session is not None
+        world.stores[0].forgets = 2
+        engine.session._upkeep_at = time.monotonic()
+        while world.stores[0].forgets:
+            await world.waits()
+        assert engine.session._upkeep_at > time.monotonic() + 60
 
 
 async def test_runs_to_which_only_others_send_are_kept_in_memory_up_to_the_limit() -> None:

@@ -542,12 +542,13 @@ set pipeline = excluded.pipeline, key = excluded.key, run = excluded.run, sequen
 where excluded.waits and not tokens.waits
 
 -- name: forget_tokens
--- Of those that are waited for no more, the longest over first.
-delete from pointsman.tokens t
-using (
+-- Of those that are waited for no more, the longest over first. They are chosen once: as a part of the join they might be
+-- chosen anew for each, and then so many would be no limit.
+with gone as materialized (
     select token from pointsman.tokens where namespace = $1 and over_at < $2 order by over_at limit $3
     for update skip locked
-) gone
+)
+delete from pointsman.tokens t using gone
 where t.namespace = $1 and t.token = gone.token and t.over_at < $2
 
 -- name: find_tokens

@@ -32,6 +32,7 @@ from engine.steps.executors import ByClass
 from engine.store.connecting import connect
 from engine.telling_lag import tell_lag
 from engine.topics import prepare_topics, source_topics
+from engine.unread import tell_unread
 from statemachines.machine import Machine
 
 log = logging.getLogger("pointsman.engine")
@@ -121,6 +122,16 @@ async def run(
             _beside(
                 "telling of open runs that follow other versions",
                 tell_left_behind(settings.postgres, settings.namespace, machines),
+            ),
+            _beside(
+                "telling of topics that are read no more",
+                tell_unread(
+                    settings.postgres,
+                    settings.kafka,
+                    settings.namespace,
+                    settings.group_name,
+                    source_topics(machines),
+                ),
             ),
             _beside(
                 "telling tools how far partitions are applied",

@@ -174,6 +174,12 @@ def _of_postgres(error: Exception) -> Failure | None:
             f"The database is not what this version needs ({error}). "
             "Run: pointsman migrate --postgres ADDRESS",
         )
+    if isinstance(error, asyncpg.QueryCanceledError):
+        return Failure(
+            FAILED,
+            f"Postgres broke off what was asked: {error}. Where this role or database has a statement_timeout, give it "
+            "more time, or ask for less.",
+        )
     if isinstance(
         error, asyncpg.PostgresConnectionError | asyncpg.OperatorInterventionError | asyncpg.InterfaceError
     ):

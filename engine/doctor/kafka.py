@@ -16,6 +16,7 @@ from engine.doctor.check import Report
 from engine.doctor.rights import READ, WRITE, examine_group_rights, examine_topic_rights
 from engine.homes import HOMES, homes_topic
 from engine.telling_lag import lag_group
+from engine.unread import CURE, find_unread
 
 FORGETS_MARKERS = (4, 3)
 """With one replica, this release can publish aborted records after a restart (KAFKA-20734)."""
@@ -301,6 +302,7 @@ async def _positions(
         exist = {one for topic in topics for one in await reader.partitions_of(topic)}
         here = {one: at for one, at in wanted.positions.items() if one in exist}
         earliest, ends = await reader.earliest(here), await reader.ends(here)
+        unread = await find_unread(reader, here, wanted.sources)
     finally:
         await reader.stop()
     lost = [one for one, at in sorted(here.items()) if not earliest[one] <= at <= ends[one]]
@@ -310,6 +312,8 @@ async def _positions(
             f"Its position is {here[one]}, and Kafka has {earliest[one]} to {ends[one]}.",
             f"pointsman positions set {one.topic} {one.number} POSITION --reason TEXT",
         )
+    for sentence in unread:
+        report.warn("positions", sentence, CURE)
     if here and not lost:
         behind = sum(ends[one] - at for one, at in here.items())
         report.ok("positions", f"{_partitions(here)}, {behind:,} records behind.")

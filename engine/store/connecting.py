@@ -103,6 +103,8 @@ async def hang_up(connection: Connection) -> None:
 PORT_MAX = 65_535
 
 _ALIVE = {
+    # Who waits for an answer may have nothing to say for long.
+    "idle_session_timeout": "0",
     # Of a machine that vanished Postgres would hear after two hours, and keep its locks as long.
     "tcp_keepalives_idle": "10",
     "tcp_keepalives_interval": "5",
@@ -112,7 +114,6 @@ _ALIVE = {
 _SETTINGS = {
     # Whatever a role or a database has been given for people: what is ended in the middle would be tried for ever.
     "statement_timeout": "0",
-    "idle_session_timeout": "0",
     "default_transaction_isolation": "read committed",
     "lock_timeout": f"{LOCK_TIMEOUT_SECONDS}s",
     "idle_in_transaction_session_timeout": f"{IDLE_IN_TRANSACTION_SECONDS}s",
@@ -328,6 +329,8 @@ def _cannot_connect(dsn: str, error: BaseException) -> str:
         cure = "Is it running there, and does it let you in?"
         if isinstance(error, postgres.InvalidPasswordError | postgres.InvalidAuthorizationSpecificationError):
             cure = "Check the user's name and the password in your passfile or PGPASSWORD."
+        elif isinstance(error, postgres.TooManyConnectionsError):
+            cure = "Raise max_connections there, or have fewer connect: an engine keeps four connections."
         elif isinstance(error, postgres.InvalidCatalogNameError):
             cure = "Create the database, or name another one."
     return f"Postgres at {masked(dsn)} cannot be reached: {reason}. {cure}"

@@ -55,7 +55,8 @@ async def test_what_a_database_bounds_people_by_ends_nothing_of_an_engine(
         await owner.execute(f"alter database {database.name} set {setting} = '{of_people}'")
     finally:
         await owner.close()
-    for for_engine, told in ((True, of_engines), (False, of_people)):
+    of_commands = of_engines if setting == "idle_session_timeout" else of_people
+    for for_engine, told in ((True, of_engines), (False, of_commands)):
         connection = await connect(database.engine_dsn, for_engine=for_engine)
         assert await connection.fetchval(f"show {setting}") == told
         await connection.close()
@@ -89,6 +90,19 @@ async def test_of_several_hosts_the_one_is_taken_that_is_as_asked_for(database: 
     await connection.close()
     with pytest.raises(ServiceUnreachableError, match="cannot be reached"):
         await connect(f"{several}{more}target_session_attrs=standby")
+
+
+async def test_a_postgres_without_a_place_for_one_more_says_what_there_is_to_do(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def full(*_: object, **__: object) -> None:
+        raise asyncpg.TooManyConnectionsError("sorry, too many clients already")
+
+    monkeypatch.setattr(asyncpg, "connect", full)
+    with pytest.raises(
+        ServiceUnreachableError, match=r"too many clients already\. Raise max_connections there"
+    ):
+        await connect(database.engine_dsn)
 
 
 async def test_a_postgres_that_breaks_away_while_it_lets_somebody_in_cannot_be_reached(

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -594,3 +595,9 @@ def test_a_command_that_needs_an_extra_says_which(words: list[str], extra: str) 
     assert done.returncode == 2
     assert done.stdout == ""
     assert f"pip install 'pointsman[{extra}]'" in done.stderr
+
+
+def test_what_postgres_breaks_off_is_not_taken_for_a_postgres_that_is_away() -> None:
+    failure = explain(asyncpg.QueryCanceledError("canceling statement due to statement timeout"))
+    assert failure.exit_code == 1
+    assert "has a statement_timeout" in failure.sentence

@@ -235,6 +235,9 @@ def edit(
             help="A field, or a.b within one, with another value, JSON or else text.",
         ),
     ] = None,
+    add: Annotated[
+        bool, typer.Option("--add", help="Let --set put in fields, too, that the data does not have.")
+    ] = False,
     reason: Annotated[
         str, typer.Option("--reason", metavar="TEXT", help="Why; it is kept.", show_default=False)
     ],
@@ -247,13 +250,16 @@ def edit(
     """Put an event back with other data, in its place and under its id, as redrive does with its own.
 
     The dead letter keeps the record as it came. Of a record with several events the data is that of this one. A field
-    whose own name is a.b is found before one within a; where there is neither and one of that name is wanted, give all
-    of the data. Ends with 1 where the event is a dead letter again, and where no engine has done it in time.
+    that the data does not have, as by a slip, is refused unless --add says that it is new. A field whose own name is
+    a.b is found before one within a; where there is neither and one of that name is wanted, give all of the data. Ends
+    with 1 where the event is a dead letter again, and where no engine has done it in time.
     """
     check_text("--reason", reason)
     check_text("--who", who)
     if (data is None) == (not changes):
         raise UsageError("Say what the data is to be: all of it with --data, or fields of it with --set.")
+    if add and not changes:
+        raise UsageError("--add is for --set.")
     given = None if data is None else read_data(data)
     fields = check_fields(changes or ())
 
@@ -261,7 +267,7 @@ def edit(
         from engine.reading import ask_edit, wait_until_taken  # noqa: PLC0415 - needs an extra
 
         asked = await ask_edit(
-            connection, namespace, number, data=given, changes=fields, who=whoever(who), why=reason
+            connection, namespace, number, data=given, changes=fields, add=add, who=whoever(who), why=reason
         )
         return asked, await wait_until_taken(connection, namespace, asked, seconds=wait)
 

@@ -33,12 +33,14 @@ async def ask_edit(
     *,
     data: bytes | None = None,
     changes: Mapping[str, Any] | None = None,
+    add: bool = False,
     who: str,
     why: str,
 ) -> Asked:
     """Ask for the event of an open dead letter to be offered with other data, in its place and under its id.
 
-    ``data`` is all of it, as JSON; or ``changes`` are fields with other values. Needs the engine's role.
+    ``data`` is all of it, as JSON; or ``changes`` are fields with other values, which are there unless ``add`` is said.
+    Needs the engine's role.
 
     Raises:
         NotFoundError: there is no such dead letter.
@@ -80,7 +82,7 @@ async def ask_edit(
             f"Dead letter {number} tells how a step ended, which nobody can change: redrive or drop it, or have the "
             "run go on by an event: pointsman send."
         )
-    given = changed(number, before.data, changes or {}) if data is None else data
+    given = changed(number, before.data, changes or {}, add=add) if data is None else data
     form = json_data(given)
     edited = with_data(record, topic, given)
     again = read(edited)
@@ -102,29 +104,37 @@ async def ask_edit(
     return Asked("edit", ((number, command),), ())
 
 
-def changed(number: int, data: Any, changes: Mapping[str, Any]) -> bytes:
+def changed(number: int, data: Any, changes: Mapping[str, Any], *, add: bool = False) -> bytes:
     """The data of a dead letter with other values of fields; ``a.b`` is one within a field.
 
     One whose own name has a dot in it is found first.
 
     Raises:
-        UsageError: the data has no fields, or none that such a one could be in.
+        UsageError: the data has no fields, or none that such a one could be in; or not this one, and it is not to be
+            added.
     """
     if not isinstance(data, dict):
         raise UsageError(
             f"The data of dead letter {number} is no object with fields: give all of it with --data."
         )
     for name, value in changes.items():
-        data = _with_field(number, data, name, value, name)
+        data = _with_field(number, data, name, value, name, add=add)
     return orjson.dumps(data)
 
 
-def _with_field(number: int, data: dict[str, Any], name: str, value: Any, whole: str) -> dict[str, Any]:
+def _with_field(
+    number: int, data: dict[str, Any], name: str, value: Any, whole: str, *, add: bool
+) -> dict[str, Any]:
     """``name`` is what is left of the ``whole`` one."""
     first, dot, rest = name.partition(".")
     if name in data or not dot:
         if not name:
             raise UsageError(f"{whole!r} names no field. {_NOTHING_CHANGED}")
+        if name not in data and not add:
+            raise UsageError(
+                f"The data of dead letter {number} has no field {whole!r}. {did_you_mean(name, data)} Nothing was "
+                "changed: to have a new one put in, say --add, too."
+            )
         return {**data, name: value}
     around = whole[: len(whole) - len(rest) - 1]
     if first not in data:
@@ -137,4 +147,4 @@ def _with_field(number: int, data: dict[str, Any], name: str, value: Any, whole:
             f"{whole!r} is no field within {around!r}, which has none in the data of dead letter {number}. "
             f"{_NOTHING_CHANGED}"
         )
-    return {**data, first: _with_field(number, data[first], rest, value, whole)}
+    return {**data, first: _with_field(number, data[first], rest, value, whole, add=add)}

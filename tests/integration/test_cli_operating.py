@@ -44,9 +44,13 @@ async def test_events_are_sent_by_an_operator(
         is_open = ("dead-letters", "list", "--status", "open", "--json", "--key")
         until(lambda: all(pointsman(*is_open, key, on=looking).json for key in ("o-2", "o-3")))
         [holder], [letter] = (pointsman(*is_open, key, on=looking).json for key in ("o-2", "o-3"))
-        edited = pointsman("dead-letters", "edit", letter["id"], "--set", "amount=5", *why, on=settings)
+        edit = ("dead-letters", "edit", letter["id"])
+        slip = pointsman(*edit, "--set", "amuont=5", *why, on=settings)
+        assert (slip.code, "has no field 'amuont'. Did you mean 'amount'?" in slip.err) == (2, True), slip
+        new = ("--set", "amount=5", "--set", "note=five", "--add")
+        edited = pointsman(*edit, *new, *why, on=settings)
         assert (edited.code, "It started the run 'o-3' of order" in edited.out) == (0, True), edited
-        again = pointsman("dead-letters", "edit", letter["id"], "--data", "-", *why, input="{}", on=settings)
+        again = pointsman(*edit, "--data", "-", *why, input="{}", on=settings)
         assert (again.code, again.out) == (1, f"{letter['id']}: left alone, it is redriven already\n"), again
         paused = pointsman("pause", "o-1", *why, on=settings)
         assert (paused.code, "is paused (row 3)" in paused.out) == (0, True), paused

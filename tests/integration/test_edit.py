@@ -178,7 +178,9 @@ async def test_of_a_record_with_several_events_the_one_that_failed_is_edited_in_
         if alone:
             became = await edited(feeding, engine, 1, data=orjson.dumps(put("b", "11", size=5)))
         else:
-            became = await edited(feeding, engine, 1, changes={"s3.object.size": 5})
+            with pytest.raises(UsageError, match=r"has no field 's3\.object\.size'\. Known are .* say --add"):
+                await ask_edit(engine, "default", 1, changes={"s3.object.size": 5}, **WHO)
+            became = await edited(feeding, engine, 1, changes={"s3.object.size": 5}, add=True)
     assert (became.status, became.disposition) == ("redriven", "applied")
     (run,) = await list_runs(reader, "default", key="b")
     assert run.context["sizes"] == [1024, 5, 12]

@@ -258,6 +258,8 @@ def test_a_service_that_does_not_answer_ends_with_3_and_is_named(runner: CliRunn
         ("runs --limit -1", "--limit"),
         ("runs --limit 9223372036854775808", "--limit"),
         ("dead-letters list --status opn", "Did you mean 'open'?"),
+        ("dead-letters list --status open --all", "Give --all or --status, not both."),
+        ("dead-letters edit 1 --data 1 --add --reason it", "--add is for --set."),
         ("dead-letters list --with-reason no-run", "Did you mean 'no run'?"),
         ("dead-letters show 9223372036854775808", "ID"),
         ("dead-letters redrive", "--all"),

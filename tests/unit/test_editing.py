@@ -97,8 +97,26 @@ ROW = {"after": {"id": 7, "status": "new", "ship.to": "here"}, "before": None, "
 )
 def test_a_field_is_changed_where_its_name_says(changes: dict[str, object], expected: object) -> None:
     before = orjson.dumps(ROW)
-    assert orjson.loads(changed(3, ROW, changes)) == expected
+    assert orjson.loads(changed(3, ROW, changes, add=True)) == expected
     assert orjson.dumps(ROW) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("befor", "Did you mean 'before'?"),
+        ("after.statsu", "Did you mean 'status'?"),
+        ("op", "Known are 'after', 'before' and 'after.id'."),
+    ],
+)
+def test_a_field_that_the_data_has_not_is_only_put_in_where_that_is_said(name: str, meant: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        changed(3, ROW, {"before": 1, name: 7})
+    assert str(raised.value) == (
+        f"The data of dead letter 3 has no field {name!r}. {meant} Nothing was changed: to have a new one put in, say "
+        "--add, too."
+    )
+    assert changed(3, ROW, {"before": 1}) == orjson.dumps({**ROW, "before": 1})
 
 
 @pytest.mark.parametrize(

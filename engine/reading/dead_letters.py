@@ -140,7 +140,7 @@ async def list_dead_letters(
         namespace,
         status,
         reason,
-        askable(pipeline),
+        None if pipeline is None else await _number_of(connection, namespace, pipeline),
         askable(key),
         askable(topic),
         askable(event_id),
@@ -148,6 +148,12 @@ async def list_dead_letters(
         Reason.REFUSED_BY_BROKER.value,
     )
     return [_view(row) for row in rows]
+
+
+async def _number_of(connection: Connection, namespace: str, pipeline: str) -> int:
+    """The store's number of a pipeline; 0, which none has, where no such one was ever run."""
+    rows = await connection.fetch(SQL["pipelines"], namespace)
+    return next((int(row["id"]) for row in rows if row["name"] == pipeline), 0)
 
 
 async def show_dead_letter(connection: Connection, namespace: str, number: int) -> DeadLetterDetails:

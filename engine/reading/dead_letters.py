@@ -131,7 +131,7 @@ async def list_dead_letters(
     Raises:
         UsageError: there is no such status or reason.
     """
-    filters = _filters(namespace, status, reason, pipeline, key, topic, event_id)
+    filters = await _filters(connection, namespace, status, reason, pipeline, key, topic, event_id)
     rows = await connection.fetch(SQL["list_dead_letters"], *filters, limit, Reason.REFUSED_BY_BROKER.value)
     return [_view(row) for row in rows]
 
@@ -151,7 +151,7 @@ async def count_dead_letters(
     Raises:
         UsageError: there is no such reason.
     """
-    filters = _filters(namespace, None, reason, pipeline, key, topic, event_id)
+    filters = await _filters(connection, namespace, None, reason, pipeline, key, topic, event_id)
     listing = SQL["list_dead_letters"]
     counting = f"select status, count(*) from ({listing}) as found group by status"  # noqa: S608 - our own
     rows = await connection.fetch(counting, *filters, 0, Reason.REFUSED_BY_BROKER.value)
@@ -195,7 +195,8 @@ async def show_dead_letter(connection: Connection, namespace: str, number: int) 
     )
 
 
-def _filters(
+async def _filters(
+    connection: Connection,
     namespace: str,
     status: str | None,
     reason: str | None,
@@ -203,12 +204,19 @@ def _filters(
     key: str | None,
     topic: str | None,
     event_id: str | None,
-) -> tuple[str | None, ...]:
+) -> tuple[str | int | None, ...]:
     if status is not None and status not in STATUSES:
         raise UsageError(f"There is no status {status!r}. {did_you_mean(status, STATUSES)}")
     if reason is not None and reason not in REASONS:
         raise UsageError(f"There is no reason {reason!r}. {did_you_mean(reason, REASONS)}")
-    return namespace, status, reason, *map(askable, (pipeline, key, topic, event_id))
+    number = None if pipeline is None else await _number_of(connection, namespace, pipeline)
+    return namespace, status, reason, number, *map(askable, (key, topic, event_id))
+
+
+async def _number_of(connection: Connection, namespace: str, pipeline: str) -> int:
+    """The store's number of a pipeline; 0, which none has, where no such one was ever run."""
+    rows = await connection.fetch(SQL["pipelines"], namespace)
+    return next((int(row["id"]) for row in rows if row["name"] == pipeline), 0)
 
 
 def _view(row: Mapping[str, Any]) -> DeadLetterView:

@@ -41,13 +41,15 @@ async def look(engine: Connection) -> list[dict[str, Any]]:
     """The plan of a look, which is kept once it is made; its parts one by one."""
     if not await engine.fetchval("select exists (select from pg_prepared_statements where name = 'looks')"):
         await engine.execute(f"prepare looks as {load('store')['read_inbox']}")
-    [explained] = orjson.loads(
-        await engine.fetchval(
-            "explain (analyze, costs off, timing off, buffers off, format json) "
-            f"execute looks ('default', '{{1,2}}', {LIMIT}, 'group', '{{{HERE}}}', '{{}}')"
-        )
-    )
-    return [*nodes(explained["Plan"])]
+    asked = f"'default', '{{1,2}}', {LIMIT}, 'group', '{{{HERE}}}', '{{}}'"
+    return await explained(engine, f"execute looks ({asked})")
+
+
+async def explained(connection: Connection, statement: str, *asked: Any) -> list[dict[str, Any]]:
+    """What a statement has read, part by part."""
+    found = f"explain (analyze, costs off, timing off, buffers off, format json) {statement}"
+    [plan] = orjson.loads(await connection.fetchval(found, *asked))
+    return [*nodes(plan["Plan"])]
 
 
 def read_of(table: str, parts: list[dict[str, Any]]) -> int:

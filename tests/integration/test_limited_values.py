@@ -70,11 +70,20 @@ async def test_the_circle_of_values_begins_anew_within_a_look(
 
 async def read_by_a_look(engine: Connection, values: int, room: int) -> tuple[int, int]:
     """How many executions a look reads that knows of a place for one of each of so many values, and begins."""
-    free, turns = range(values), [number < VALUES_IN_TURN_MIN for number in range(values)]
-    columns = [[1] * values, ["charge"] * values, [room] * values, [f"t{one}" for one in free], [1] * values]
-    asked = (*columns, BEGINS, list(range(HOMES)), [], [1], 7, turns)
-    statement = f"explain (analyze, costs off, timing off, buffers off, format json) {SQL}"
-    found = read(str(await engine.fetchval(statement, *asked)))
+    turns = [number < VALUES_IN_TURN_MIN for number in range(values)]
+    columns = (
+        [1] * values,
+        ["charge"] * values,
+        [room] * values,
+        [f"t{one}" for one in range(values)],
+        [1] * values,
+    )
+    arrays = [f"'{{{','.join(map(str, one))}}}'" for one in (*columns, [*range(HOMES)], turns)]
+    *places, homes, have_turn = arrays
+    await engine.execute(f"prepare look as {SQL}")
+    asked = ", ".join([*places, f"'{BEGINS}'", homes, "'{}'", "'{1}'", "7", have_turn])
+    explain = "explain (analyze, costs off, timing off, buffers off, format json)"
+    found = read(str(await engine.fetchval(f"{explain} execute look ({asked})")))
     return found.rows, found.taken
 
 

@@ -5,3 +5,12 @@ create index inbox_next on inbox (pipeline, coalesce(home, -1), id) where token 
 create index inbox_with_token on inbox (pipeline, id) where token is not null;
 create index inbox_pausing on inbox (pipeline, id) where command in ('pause_pipeline', 'resume_pipeline');
 create index inbox_of_all on inbox (namespace, id) where pipeline is null;
+
+-- Dead letters of a run's key, of a pipeline, or for a reason, however many others there are.
+create index dead_letters_key on dead_letters (key, id) where key is not null;
+create index dead_letters_pipeline on dead_letters (pipeline, id);
+create index dead_letters_reason on dead_letters (reason, id);
+
+-- Runs that are held in the order in which they are listed, however many others there are. Whether they are held is what an
+-- index tells already, so that this costs nothing where it does not change.
+create index runs_held_started on runs (started, id) where held > 0;

@@ -486,6 +486,7 @@ select old, new, who, why, at from pointsman.position_changes
 where position = $1 and old <= $2::bigint and new > $2::bigint order by id
 
 -- name: list_dead_letters
+-- The pipeline is asked for by its number: how many dead letters it has is known as this is planned.
 select d.id, d.reason, d.error, coalesce(p.topic, '') as topic, p.partition, d."offset", l.name as pipeline, d.key,
     d.event_id, d.type, d.status, d.publishing, d.at, d.details
 from pointsman.dead_letters d
@@ -494,7 +495,7 @@ left join pointsman.pipelines l on l.id = d.pipeline
 where d.namespace = $1
     and ($2::text is null or d.status = $2)
     and ($3::text is null or d.reason = $3)
-    and ($4::text is null or l.name = $4)
+    and ($4::int is null or d.pipeline = $4)
     and ($5::text is null or d.key = $5)
     and ($6::text is null or p.topic = $6
         or case when d.reason = $9 then convert_from(d.details, 'UTF8')::json ->> 'topic' end = $6)

@@ -189,6 +189,31 @@ async def test_what_waits_for_a_run_of_which_there_is_none_says_which_version_ha
     await check_the_log(reader, older, newest)
 
 
+async def test_what_was_deferred_under_a_business_key_is_known_by_that_in_the_next_run_of_a_version_without_one(
+    database: Database, reader: Connection
+) -> None:
+    def pipeline(version: int) -> Pipeline[Visit]:
+        flow = Pipeline("visits", Visit, topics=[TOPIC], closed="restart", no_run=Defer(), version=version)
+        here, back = flow.state("here", initial=True), flow.state("back")
+        flow.start(Came, lambda came: Visit())
+        flow.start(Returned, lambda returned: Visit(), to=back)
+        here.on(Left, to=flow.state("gone", final=True))
+        back.on(Ordered, do=note)
+        return flow
+
+    older, newest = pipeline(1), pipeline(2)
+    older.policy(Ordered, duplicate_by="number")
+    async with feed(database, older) as feeding:
+        await feeding.records(told("came"), told("ordered", number=1), told("ordered", number=2))
+    async with feed(database, older, newest) as feeding:
+        await feeding.records(told("left"))
+        await feeding.records(told("returned"))
+        await feeding.records(told("ordered", number=3))
+    run = max(await list_runs(reader, "default"), key=lambda one: one.generation)
+    assert (run.generation, run.context["orders"]) == (1, [1, 2, 3])
+    await check_the_log(reader, older, newest)
+
+
 async def test_a_deferred_beginning_begins_the_run_and_names_what_it_sends_as_the_log_does(
     database: Database, reader: Connection
 ) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
 from engine.errors import UsageError
-from engine.log import MAKES_WAY
+from engine.log import MAKES_WAY, Kind, LogRow
 from engine.reading.catalog import SQL, Catalog, StoredDefinition, load_catalog
 from engine.reading.dropped import check_not_dropped, keep_months, load_dropped
 from engine.reading.errors import NotFoundError
@@ -20,6 +20,7 @@ from statemachines.run import Run
 from statemachines.suggest import did_you_mean
 
 if TYPE_CHECKING:
+    from engine.reading.replay.rerun import Rerun
     from statemachines.machine import Machine
 
 
@@ -43,6 +44,27 @@ class _Tally:
             self.mismatches.append(mismatch)
         else:
             self.more += 1
+
+
+@dataclass(slots=True)
+class _LivedAgain:
+    """A run whose rows were replayed."""
+
+    rows: int = 0
+    equal_rows: int = 0
+    mismatch: Mismatch | None = None
+    taken_as: dict[tuple[str, str], int] = field(default_factory=dict)
+    """Where it differs first in what a deferred event is known by: what that is, of this one and those behind it.
+
+    The row that defers an event does not say, and it may have waited since another version decided that.
+    """
+
+    def learn(self, row: LogRow) -> None:
+        """After each row."""
+        if self.mismatch is None or row.kind != Kind.MOVED_DEFERRED or row.digest is None:
+            return
+        if self.taken_as or any(one.field == "digest" for one in self.mismatch.differences):
+            self.taken_as[row.event_id, row.type] = row.digest
 
 
 async def replay(
@@ -128,16 +150,34 @@ async def _replay_some(
         if run.generation:
             row = await connection.fetchrow(SQL["generation"], pipeline, run.key, run.generation - 1)
             before = None if row is None else Run(*row)
-        rerun = Rerun(run, pipeline, machine, given[pipeline], catalog, reasons.get(run.id, {}), before)
-        rerun.rested = rested.get(run.id, ())
-        rerun.stands_for = partial(_stands_for, catalog, given[pipeline], tally)
-        mismatch: Mismatch | None = None
-        async for row in rows.of(run.id):
-            tally.rows += 1
-            if mismatch is None:
-                mismatch = rerun.take(row)
-                tally.equal_rows += mismatch is None
-        tally.add(mismatch or rerun.end())
+        begin = partial(
+            Rerun, run, pipeline, machine, given[pipeline], catalog, reasons.get(run.id, {}), before
+        )
+        stands_for = partial(_stands_for, catalog, given[pipeline], tally)
+        made_way = rested.get(run.id, set())
+        lived = await _live_again(rows.of(run.id), begin(), stands_for, made_way)
+        if lived.taken_as:
+            lived = await _live_again(
+                Rows(connection, [run.id]).of(run.id), begin(taken_as=lived.taken_as), stands_for, made_way
+            )
+        tally.rows += lived.rows
+        tally.equal_rows += lived.equal_rows
+        tally.add(lived.mismatch)
+
+
+async def _live_again(
+    rows: AsyncIterator[LogRow], rerun: Rerun, stands_for: Callable[[int], Machine], made_way: set[int]
+) -> _LivedAgain:
+    rerun.stands_for, rerun.rested = stands_for, made_way
+    lived = _LivedAgain()
+    async for row in rows:
+        lived.rows += 1
+        if lived.mismatch is None:
+            lived.mismatch = rerun.take(row)
+            lived.equal_rows += lived.mismatch is None
+        lived.learn(row)
+    lived.mismatch = lived.mismatch or rerun.end()
+    return lived
 
 
 def _left_out(dropped: int) -> list[str]:

@@ -50,6 +50,7 @@ _SHOWN_FIELDS = (
     "kind", "status", "configuration", "context", "effects", "memory", "type", "event_id", "digest",
 )  # fmt: skip
 """What is told where it differs, in this order; where none of them does, the hash alone tells."""
+NOTHING_KNOWN: Mapping[tuple[str, str], int] = {}
 
 
 class Rerun:
@@ -64,10 +65,12 @@ class Rerun:
         catalog: Catalog,
         reasons: Mapping[int, HoldReason],
         predecessor: Run | None = None,
+        taken_as: Mapping[tuple[str, str], int] = NOTHING_KNOWN,
     ) -> None:
         """``machine`` is the one of the ``given`` versions of the pipeline that stands for the run's.
 
         ``predecessor`` is the last generation of the run's key, which has ended: what was applied then counts still.
+        ``taken_as`` are digests that deferred events were taken by, by id and type, as far as they need be known.
         """
         self._stored = run
         self.stands_for: Callable[[int], Machine] = lambda _: machine
@@ -78,6 +81,7 @@ class Rerun:
         self._catalog = catalog
         self._machine = machine
         self._reasons = reasons
+        self._taken_as = taken_as
         self._never_returned = {
             sequence: one.event_id for sequence, one in reasons.items() if one.reason == Reason.NEVER_RETURNED
         }
@@ -286,7 +290,8 @@ class Rerun:
         event_type = arrival.decoded.envelope.type
         machines = self._ordered(row, arrival.record.topic)
         found = [identity_of(once_for_ever(one, event_type), arrival.decoded) for one in machines]
-        return next((one for one in found if digest_number(one) == row.digest), found[0])
+        known = self._taken_as.get((row.event_id, row.type)) if row.digest is None else row.digest
+        return next((one for one in found if digest_number(one) == known), found[0])
 
     def _ordered(self, row: LogRow, topic: str) -> list[Machine]:
         """The given versions, first the one that decided how a topic was read when the row was written."""

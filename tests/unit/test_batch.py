@@ -122,6 +122,19 @@ def test_moves_leave_nothing_for_the_garbage_collector() -> None:
     assert {Begun, Added} & before == set(), "no event is left, though nothing was collected"
 
 
+def test_a_deferred_event_may_be_as_deep_as_it_can_be_read() -> None:
+    pipeline = Pipeline("notes", Kept, topics=["numbers"])
+    shut, opened = pipeline.state("shut", initial=True), pipeline.state("opened")
+    pipeline.start(Begun, lambda event: Kept(text=""))
+    shut.on(Added, to=opened)
+    opened.on(Noted, to=pipeline.state("over", final=True))
+    deep = b'{"text": %s1%s}' % (b"[" * 1_000, b"]" * 1_000)
+    added = ("a", "added", b'{"amount": 1}')
+    topic = route(pipeline)
+    met(topic, records(("a", "begun", b"{}"), ("a", "noted", deep), added))
+    assert topic.routes[0].cache["a"].configuration == "over"
+
+
 def test_events_of_one_run_are_applied_in_order_beside_those_of_others() -> None:
     topic = route(sums())
     met(topic, records(*[(key, "begun", b"{}") for key in "abc"]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from engine.reading import Asked, Became, DeadLetterDetails, DeadLetterView
     from engine.store.connecting import Connection
 
+EACH_MAX = 20
+"""Of more than so many dead letters it is counted what became of them."""
 PANEL = "Decisions"
 
 WithReason = Annotated[
@@ -272,7 +275,7 @@ def edit(
         return asked, await wait_until_taken(connection, namespace, asked, seconds=wait)
 
     asked, became = ask_store({"postgres": postgres, "namespace": namespace}, question)
-    _tell(asked, became, json=json)
+    print_outcomes(asked, became, json=json)
     return FAILED if asked.skipped or _is_left(became) else 0
 
 
@@ -308,7 +311,7 @@ def _ask(
         return asked, await wait_until_taken(connection, namespace, asked, seconds=wait)
 
     asked, became = ask_store({"postgres": postgres, "namespace": namespace}, question)
-    _tell(asked, became, json=json)
+    print_outcomes(asked, became, json=json)
     unknown = any(why_not == "there is no such dead letter" for _, why_not in asked.skipped)
     return FAILED if unknown or _is_left(became) else 0
 
@@ -318,12 +321,17 @@ def _is_left(became: list[Became]) -> bool:
     return any(one.failed or not one.taken for one in became)
 
 
-def _tell(asked: Asked, became: list[Became], *, json: bool) -> None:
+def print_outcomes(asked: Asked, became: list[Became], *, json: bool) -> None:
+    """What became of each, or of many how many came to what."""
     if json:
         print_json({**asked.as_json(), "became": became})
         return
-    for one in became:
-        say(f"{one.id}: {one.sentence}")
+    if len(became) > EACH_MAX:
+        for sentence, number in Counter(one.sentence for one in became).most_common():
+            say(f"{number:,} of them: {sentence}")
+    else:
+        for one in became:
+            say(f"{one.id}: {one.sentence}")
     for number, why_not in asked.skipped:
         say(f"{number}: left alone, {why_not}")
     if not became and not asked.skipped:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -23,6 +23,8 @@ from statemachines.undoing import is_stuck
 _LOOK_SECONDS = 0.05
 _LOOK_SECONDS_MAX = 0.5
 _WHO_CHARACTERS_MAX = 1_000
+EXPLAINED_MAX = 20
+"""Of so many dead letters it is looked up what became of the event of each, for which its log is read."""
 _DEAD = (Disposition.DEAD_LETTERED.word, Disposition.LATE.word)
 _PUT_BACK = (
     "It is in the outbox again, as it was, and behind all that was committed before: it is published after what its "
@@ -134,12 +136,23 @@ async def _ask(
 async def wait_until_taken(
     connection: Connection, namespace: str, asked: Asked, *, seconds: float
 ) -> list[Became]:
-    """What became of each once engines took the commands up, or after so many seconds."""
+    """What became of each once engines took the commands up, or after so many seconds; of more than ``EXPLAINED_MAX``
+    whether they failed, and no more.
+    """
     left = await wait_for(connection, [command for _, command in asked.commands], seconds=seconds)
     letters = [letter for letter, _ in asked.commands]
     found = {row["id"]: row for row in await connection.fetch(SQL["records_of_letters"], letters)}
+    explained = len(letters) <= EXPLAINED_MAX
+    names = {one["id"]: one["name"] for one in await connection.fetch(SQL["pipelines"], namespace)}
     return [
-        await _became(connection, namespace, asked.command, letter, found[letter], taken=command not in left)
+        _not_taken(asked.command, letter, found[letter])
+        if command in left
+        else _not_done(asked.command, letter, found[letter])
+        or (
+            await _became(connection, namespace, names, letter, found[letter])
+            if explained
+            else _became_of_many(letter, found[letter])
+        )
         for letter, command in asked.commands
     ]
 
@@ -164,25 +177,43 @@ async def _left(connection: Connection, commands: Sequence[int]) -> set[int]:
     return {row["id"] for row in await connection.fetch(SQL["commands_left"], commands)}
 
 
-async def _became(
-    connection: Connection, namespace: str, command: str, letter: int, row: Any, *, taken: bool
-) -> Became:
+def _not_taken(command: str, letter: int, row: Any) -> Became:
+    sentence = (
+        f"No engine took the {command} up yet. It waits in the inbox until one runs that has the "
+        "pipeline loaded; nothing need be done again."
+    )
+    return Became(letter, taken=False, status=str(row["status"]), disposition=None, sentence=sentence)
+
+
+def _not_done(command: str, letter: int, row: Any) -> Became | None:
     status = str(row["status"])
-    if not taken:
-        sentence = (
-            f"No engine took the {command} up yet. It waits in the inbox until one runs that has the "
-            "pipeline loaded; nothing need be done again."
-        )
-        return Became(letter, taken=False, status=status, disposition=None, sentence=sentence)
-    answers = await _answers(connection, namespace, row)
-    if status == "open":
-        sentence = (
-            f"An engine took the {command} up and could not carry it out, as its log says; the dead letter "
-            "is still open."
-        )
-        return Became(letter, taken=True, status=status, disposition=None, sentence=sentence, failed=True)
+    if status != "open":
+        return None
+    sentence = (
+        f"An engine took the {command} up and could not carry it out, as its log says; the dead letter "
+        "is still open."
+    )
+    return Became(letter, taken=True, status=status, disposition=None, sentence=sentence, failed=True)
+
+
+def _became_of_many(letter: int, row: Any) -> Became:
+    """By its row alone."""
+    status = str(row["status"])
+    if status == "redriven" and row["now"] is not None:
+        said = "It failed again, and is another dead letter: pointsman dead-letters list --status open."
+        return Became(letter, True, status, Disposition.DEAD_LETTERED.word, said, failed=True)
     if row["reason"] == Reason.REFUSED_BY_BROKER and status == "redriven":
         return Became(letter, taken=True, status=status, disposition=None, sentence=_PUT_BACK)
+    return Became(letter, True, status, disposition=None, sentence=f"It is {status}.{_held_again(row)}")
+
+
+async def _became(
+    connection: Connection, namespace: str, names: Mapping[int, str], letter: int, row: Any
+) -> Became:
+    status = str(row["status"])
+    if row["reason"] == Reason.REFUSED_BY_BROKER and status == "redriven":
+        return Became(letter, taken=True, status=status, disposition=None, sentence=_PUT_BACK)
+    answers = await _answers(connection, namespace, names, row)
     if not answers:
         said = f"It is {status}.{_held_again(row)}"
         return Became(letter, taken=True, status=status, disposition=None, sentence=said)
@@ -205,8 +236,9 @@ def _held_again(row: Any) -> str:
     )
 
 
-async def _answers(connection: Connection, namespace: str, row: Any) -> list[Answer]:
-    names = {one["id"]: one["name"] for one in await connection.fetch(SQL["pipelines"], namespace)}
+async def _answers(
+    connection: Connection, namespace: str, names: Mapping[int, str], row: Any
+) -> list[Answer]:
     pipeline = names.get(row["pipeline"])
     if row["position"] is None:
         if row["reason"] == Reason.REFUSED_BY_BROKER or row["event_id"] is None:

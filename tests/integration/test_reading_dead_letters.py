@@ -12,6 +12,7 @@ from engine.reading import (
     NotFoundError,
     ask_drop,
     ask_redrive,
+    asking,
     count_dead_letters,
     explain,
     list_dead_letters,
@@ -19,6 +20,7 @@ from engine.reading import (
     show_dead_letter,
     wait_until_taken,
 )
+from engine.reading.asking import EXPLAINED_MAX
 from engine.store.connecting import Connection, connect
 from statemachines.definition import Topic
 from tests.cli import pointsman
@@ -212,6 +214,26 @@ async def test_several_are_taken_up_in_the_order_of_their_numbers(
     assert [(one.id, one.disposition) for one in became] == [(1, "applied"), (2, "applied"), (3, "applied")]
     [run] = await list_runs(reader, "default")
     assert run.context["notes"] == ["0", "1", "2"]
+
+
+async def test_what_became_of_many_is_told_without_a_look_at_the_log_for_each(
+    database: Database, engine: Connection, reader: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = EXPLAINED_MAX + 1
+    monkeypatch.setattr(asking, "explain", None)
+    async with feed(database, shop()) as feeding:
+        await feeding.records(
+            *(event("order.noted", {"order_id": f"o{number}", "text": "n"}) for number in range(many)), PLACED
+        )
+        asked = await ask_redrive(engine, "default", range(1, many + 1), who="ana", why="one is there now")
+        waits = await wait_until_taken(reader, "default", asked, seconds=0)
+        await feeding.commands()
+        became = await wait_until_taken(reader, "default", asked, seconds=5)
+    assert {(one.taken, one.failed) for one in waits} == {(False, False)}
+    [done] = [one for one in became if not one.failed]
+    assert (done.id, done.status, done.disposition, done.sentence) == (2, "redriven", None, "It is redriven.")
+    again = {(one.status, one.disposition) for one in became if one.failed}
+    assert (len(became), again) == (many, {("redriven", "dead-lettered")})
 
 
 async def test_a_redrive_that_no_engine_can_carry_out_says_so(

@@ -12,10 +12,10 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 from rich.console import Console
 
-from engine.cli.dead_letters import print_letters
+from engine.cli.dead_letters import EACH_MAX, print_letters, print_outcomes
 from engine.cli.logs import JsonLines, Lines
 from engine.cli.output import counted, print_json, print_rows, say, short_time
-from engine.reading import DeadLetterView
+from engine.reading import Asked, Became, DeadLetterView
 
 
 def test_json_takes_what_a_context_may_hold(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
@@ -126,3 +126,16 @@ def test_a_log_line_is_one_object_with_run_and_event() -> None:
 
 def test_a_log_line_for_people_says_the_same() -> None:
     assert Lines().format(_record(run="o-1")).endswith(" warning: dead letter run=o-1")
+
+
+def test_of_many_dead_letters_it_is_counted_what_became_of_them(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = Asked("redrive", (), ())
+    done = [Became(number, True, "redriven", None, "It is redriven.") for number in range(EACH_MAX)]
+    waits = Became(99, taken=False, status="open", disposition=None, sentence="It waits.")
+    print_outcomes(asked, done, json=False)
+    assert capsys.readouterr().out.splitlines()[-1] == f"{EACH_MAX - 1}: It is redriven."
+    print_outcomes(asked, [*done, waits], json=False)
+    assert capsys.readouterr().out.splitlines() == [
+        f"{EACH_MAX} of them: It is redriven.",
+        "1 of them: It waits.",
+    ]

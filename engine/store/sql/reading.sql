@@ -539,9 +539,13 @@ select pg_notify($1, '')
 select id from pointsman.inbox where id = any ($1::bigint[]) order by id
 
 -- name: records_of_letters
--- With the dead letter that holds the run of each since then.
-select d.id, d.status, d.reason, d.pipeline, d.position, d."offset", d.event_id,
-    h.id as holder, h.reason as holder_reason, h.event_id as holder_event_id, h.type as holder_type
+-- With the dead letter that holds the run of each since then; and the one that its event is now.
+select d.id, d.status, d.reason, d.pipeline, d.position, d."offset", d.event_id, (
+        select max(n.id) from pointsman.dead_letters n
+        where n.event_id = d.event_id and n.namespace = d.namespace and n.status = 'open' and n.id > d.id
+            and (n.pipeline, n.position, n."offset", n.key)
+                is not distinct from (d.pipeline, d.position, d."offset", d.key)
+    ) as now, h.id as holder, h.reason as holder_reason, h.event_id as holder_event_id, h.type as holder_type
 from pointsman.dead_letters d
 left join pointsman.runs r on r.id = d.run and d.sequence is not null
 left join pointsman.dead_letters h on h.run = r.id and h.sequence = r.held and h.status = 'open' and h.id > d.id

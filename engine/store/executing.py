@@ -53,8 +53,14 @@ class Executions:
         # To its end, also where nobody waits for the answer any more: half a transaction would stay on the connection.
         begins = asyncio.create_task(self._begin_limited(*asked))
         self._unfinished.add(begins)
-        begins.add_done_callback(self._unfinished.discard)
+        begins.add_done_callback(self._has_finished)
         return await asyncio.shield(begins)
+
+    def _has_finished(self, begins: asyncio.Task[Any]) -> None:
+        self._unfinished.discard(begins)
+        # What it raised is for who waits; where nobody does any more, it is not to be told of as lost.
+        if not begins.cancelled():
+            begins.exception()
 
     async def _begin_limited(self, *asked: Any) -> list[BegunExecution]:
         async with self._looking, translated(self._looker):

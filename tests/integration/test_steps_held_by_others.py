@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
@@ -34,6 +35,7 @@ _LOOKS_STAND = """
     select from pg_locks l join pg_database d on d.oid = l.database
     where d.datname = current_database() and l.locktype = 'advisory' and l.objid = $1 and not l.granted
 """
+_END_LOOKS = "select pg_terminate_backend(l.pid)" + _LOOKS_STAND.removeprefix("\n    select")
 _COMMITS_STAND = """
     select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'
 """
@@ -143,6 +145,31 @@ async def test_what_another_engine_has_begun_since_a_look_began_does_not_begin_a
             patched.undo()
             assert [one.key for one in await begin(two, 2, room=2)] == ["a", "b"]
     assert [one.key for one in await looks] == ["c", "d"]
+
+
+async def test_a_look_that_nobody_waits_for_any_more_says_nothing_of_a_connection_that_breaks(
+    postgres_world: World, other: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = await postgres_world.open()
+    await have_wait(store, "a", "t")
+    said: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, what: said.append(what))
+    monkeypatch.setitem(limiting._SQL, "begin_limited", gated(limiting._SQL["begin_limited"]))
+    before = asyncio.all_tasks()
+    async with other.transaction():
+        await other.execute("select pg_advisory_xact_lock($1)", GATE)
+        looks = asyncio.create_task(next_of(store))
+        while not await other.fetch(_LOOKS_STAND, GATE):
+            assert not looks.done()
+        looks.cancel()
+        await asyncio.wait({looks})
+        left = asyncio.all_tasks() - before
+        assert left
+        await other.execute(_END_LOOKS, GATE)
+        await asyncio.wait(left)
+    del left, looks
+    gc.collect()
+    assert said == []
 
 
 async def test_what_is_said_of_executions_beside_commits_waits_for_none_that_could_wait_for_it(

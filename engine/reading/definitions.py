@@ -52,8 +52,8 @@ async def list_definitions(
     ]
     rows.sort(key=lambda row: (row["name"], -row["version"], -row["id"]))
     shown = rows[:limit] if limit else rows
-    numbers = [row["id"] for row in shown]
-    counted = await connection.fetch(SQL["open_runs"], numbers, int(Status.RUNNING))
+    numbers = [row["id"] for row in shown if not row["is_over"]]
+    counted = await connection.fetch(SQL["open_runs"], numbers, int(Status.RUNNING)) if numbers else ()
     open_runs = {number: int(many) for number, many in counted}
     engines = await loaded_now(connection, namespace)
     return [

@@ -14,3 +14,10 @@ create index dead_letters_reason on dead_letters (reason, id);
 -- Runs that are held in the order in which they are listed, however many others there are. Whether they are held is what an
 -- index tells already, so that this costs nothing where it does not change.
 create index runs_held_started on runs (started, id) where held > 0;
+
+-- Whether it is known that no open run follows a definition, as no engine has loaded it since that was seen: who asks which
+-- versions open runs follow looks at all runs for each of the others. And how often engines have loaded it, which ends that.
+alter table definitions
+    add column loads int not null default 0,
+    add column is_over boolean not null default false;
+grant update (loads, is_over) on definitions to pointsman_engine;

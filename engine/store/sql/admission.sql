@@ -25,6 +25,12 @@ select current_user::text, current_database()::text, has_database_privilege(curr
 insert into pointsman.engine_sets (lock_class, lock_object, description) values ($1, $2, $3) on conflict do nothing
 
 -- name: note_definitions
+-- From now on open runs may follow them.
+with loaded as (
+    select id from pointsman.definitions where id = any ($3::int[]) order by id for update
+), noted as (
+    update pointsman.definitions d set loads = d.loads + 1, is_over = false from loaded where d.id = loaded.id
+)
 update pointsman.engine_sets set definitions = $3::int[] where lock_class = $1 and lock_object = $2
 
 -- name: others_of_set

@@ -7,7 +7,7 @@ from pointsman.definitions d join pointsman.pipelines p on p.id = d.pipeline
 where p.namespace = $1 order by d.id
 
 -- name: identities
-select d.id, p.name, d.version, d.hash, d.code, d.registered
+select d.id, p.name, d.version, d.hash, d.code, d.registered, d.is_over
 from pointsman.definitions d join pointsman.pipelines p on p.id = d.pipeline
 where p.namespace = $1 order by d.id
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from statemachines.events import DONE_PREFIX, STEP_DONE, STEP_FAILED, Cancelled, Failed, StepFailed, is_result
@@ -35,13 +35,25 @@ def leads_on(structure: Structure, state: str) -> bool:
 def may_reenter(structure: Structure, event_type: str, active: Collection[str]) -> bool:
     """Whether an event may have a run leave states that it is in again behind it, these being all that are active.
 
-    A transition to its own state, or to one inside it, leaves what is inside alone, unless it says ``reenter``.
+    A transition to its own state, or to one inside it, leaves what is inside alone, unless it says ``reenter``. What a
+    state takes without a guard, those around it are not asked for.
     """
     states = {str(one["name"]): one for one in structure["states"]}
-    return any(
-        move["source"] in (None, *active) and _takes(str(move["event"]), event_type) and _leaves(move, states)
-        for move in structure["moves"]
-    )
+    moves = [one for one in structure["moves"] if _takes(str(one["event"]), event_type)]
+    ways = [_chain(one, states) for one in active]
+    around = {other for way in ways for other in way[1:]}
+    return any(_may_leave([*way, None], moves, states) for way in ways if way and way[0] not in around)
+
+
+def _may_leave(sources: Iterable[str | None], moves: Sequence[Structure], states: States) -> bool:
+    """Whether any of these transitions that may be taken leaves states; ``sources`` are the innermost first."""
+    for source in sources:
+        taken = [move for move in moves if move["source"] == source]
+        if any(_leaves(move, states) for move in taken):
+            return True
+        if any(move["guard"] is None for move in taken):
+            return False
+    return False
 
 
 def _takes(name: str, event_type: str) -> bool:

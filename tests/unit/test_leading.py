@@ -167,3 +167,7 @@ def test_what_leaves_a_state_and_leads_back_may_have_entered_it_again() -> None:
     assert may(made, "wide travel trip lodging papers asking", made.room.failed_with(KeyError))
     (made := journey()).flow.on(Event.named("*"), to=made.wide)
     assert may(made, "wide travel trip lodging papers asking")
+    made.lodging.on(Noted)
+    assert may(made, "wide travel trip lodging papers asking"), "by way of the other region"
+    made.asking.on(Noted)
+    assert not may(made, "wide travel trip lodging papers asking"), "those inside take it"

@@ -13,7 +13,7 @@ from tests.services import Database
 
 GROW = ("runs", "events", "executions", "waiting", "inbox", "dispositions", "tokens", "operations", "outbox")
 """Tables that grow with what runs do."""
-FEW = {"runs_held"}
+FEW = {"runs_held", "runs_held_started"}
 """Indexes that have little in them, whatever the table has."""
 MADE = "make_run_changes"
 STATEMENTS = [(file, name) for file in ("store", "limits") for name in load(file) if name != MADE]

@@ -249,7 +249,7 @@ begin atomic
         | ((nextval('pointsman.run_blocks') % 1024) << 12);
 end;
 
--- The partitions of the log for this month and the two that follow. The engine may call it and not make tables itself.
+-- The partition of the log for this month; a later migration makes those beside it. The engine may call it and not make tables itself.
 create function ensure_partitions() returns int
 language plpgsql security definer set search_path = pointsman, pg_temp
 as $$
@@ -258,7 +258,7 @@ declare
     made int := 0;
 begin
     perform pg_advisory_xact_lock(hashtext('pointsman.ensure_partitions'));
-    for step in -1..2 loop
+    for step in 0..0 loop
         month := (date_trunc('month', now() at time zone 'utc') + make_interval(months => step))::date;
         if to_regclass(format('pointsman.events_%s', to_char(month, 'YYYYMM'))) is null then
             execute format(

@@ -104,8 +104,12 @@ class Parcels(Outside):
             check_alive()
 
     def _has_heard(self, order: str) -> bool:
-        heard = f"{_kind_of(order)} {order}"
-        return any(row.event_id == heard for row in self.world.tables.rows.values())
+        """Or all of it is undone for another reason, and it hears of nothing."""
+        heard, tables = f"{_kind_of(order)} {order}", self.world.tables
+        at_work = any(
+            run.key == order and run.configuration.startswith("work") for _, run in tables.runs.values()
+        )
+        return not at_work or any(row.event_id == heard for row in tables.rows.values())
 
 
 def _kind_of(order: str) -> str:

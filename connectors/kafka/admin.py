@@ -142,7 +142,7 @@ class KafkaAdmin:
             ((_, code, *message),) = answer.topic_errors
             is_short = for_code(code) is InvalidReplicationFactorError
             if not is_short or time.monotonic() - began > PATIENCE_SECONDS:
-                return code, message[0] or ""
+                return code, (message or [""])[0] or ""
             await asyncio.sleep(RETRY_SECONDS)
 
     async def topic_config(self, topic: str) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -98,24 +99,30 @@ def list_all(
     wanted = {"status": "open" if by_default else status, **filters}
     _check(wanted)
 
-    async def question(
-        connection: Connection, namespace: str
-    ) -> tuple[list[DeadLetterView], dict[str, int], str]:
-        from engine.reading import count_dead_letters  # noqa: PLC0415 - needs an extra to be installed
-
+    async def question(connection: Connection, namespace: str) -> tuple[list[DeadLetterView], str, str]:
         listed = await _find(connection, namespace, wanted, limit)
-        counts = await count_dead_letters(connection, namespace, **filters) if by_default else {}
-        return listed, counts, "" if listed else await unknown_pipeline(connection, namespace, pipeline)
+        others = await _others(connection, namespace, filters) if by_default else ""
+        return listed, others, "" if listed else await unknown_pipeline(connection, namespace, pipeline)
 
-    found, counts, unknown = ask_store({"postgres": postgres, "namespace": namespace}, question)
+    found, others, unknown = ask_store({"postgres": postgres, "namespace": namespace}, question)
     if json:
         print_json(found)
     else:
         print_letters(found)
     tell_limit(len(found), limit, "open dead letter" if by_default else "dead letter", unknown)
-    others = ", ".join(f"{number:,} {name}" for name, number in counts.items() if name != "open")
     if others:
-        note(f"Others: {others}. --all lists them, too; --status NAME lists those alone.")
+        note(f"{others}. --all lists them, too; --status NAME lists those alone.")
+
+
+async def _others(connection: Connection, namespace: str, filters: Mapping[str, str | None]) -> str:
+    """How many there are of these that are not open."""
+    from engine.reading.dead_letters import COUNTED_MAX, count_dead_letters  # noqa: PLC0415 - needs an extra
+
+    counts = await count_dead_letters(connection, namespace, **filters)
+    counted = sum(counts.values())
+    among = f" among the newest {counted:,}" if counted >= COUNTED_MAX else ""
+    others = ", ".join(f"{number:,} {name}" for name, number in counts.items() if name != "open")
+    return others and f"Others{among}: {others}"
 
 
 def show(

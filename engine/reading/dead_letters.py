@@ -18,6 +18,8 @@ from statemachines.suggest import did_you_mean
 
 STATUSES = ("open", "redriven", "dropped", "resolved")
 REASONS = tuple(reason.value for reason in Reason)
+COUNTED_MAX = 10_000
+"""So many are looked at to say how many there are of each status."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,13 +150,15 @@ async def count_dead_letters(
 ) -> dict[str, int]:
     """How many ``list_dead_letters`` would give of the same, by status; of those that there are none of, none.
 
+    Of the newest ``COUNTED_MAX`` alone, however many there are.
+
     Raises:
         UsageError: there is no such reason.
     """
     filters = await _filters(connection, namespace, None, reason, pipeline, key, topic, event_id)
     listing = SQL["list_dead_letters"]
     counting = f"select status, count(*) from ({listing}) as found group by status"  # noqa: S608 - our own
-    rows = await connection.fetch(counting, *filters, 0, Reason.REFUSED_BY_BROKER.value)
+    rows = await connection.fetch(counting, *filters, COUNTED_MAX, Reason.REFUSED_BY_BROKER.value)
     found = {str(row["status"]): int(row["count"]) for row in rows}
     return {status: found[status] for status in STATUSES if status in found}
 

@@ -102,18 +102,16 @@ async def hang_up(connection: Connection) -> None:
 
 PORT_MAX = 65_535
 
-_ALIVE = {
-    # Who waits for an answer may have nothing to say for long.
-    "idle_session_timeout": "0",
+# Of engines alone: who only asks may come by way of a pooler, which lets in nobody who sets what it does not know.
+_SETTINGS = {
     # Of a machine that vanished Postgres would hear after two hours, and keep its locks as long.
     "tcp_keepalives_idle": "10",
     "tcp_keepalives_interval": "5",
     "tcp_keepalives_count": "3",
     "tcp_user_timeout": f"{TCP_USER_TIMEOUT_SECONDS}s",
-}
-_SETTINGS = {
     # Whatever a role or a database has been given for people: what is ended in the middle would be tried for ever.
     "statement_timeout": "0",
+    "idle_session_timeout": "0",
     "default_transaction_isolation": "read committed",
     "lock_timeout": f"{LOCK_TIMEOUT_SECONDS}s",
     "idle_in_transaction_session_timeout": f"{IDLE_IN_TRANSACTION_SECONDS}s",
@@ -211,7 +209,7 @@ async def connect(dsn: str, *, name: str = "pointsman", for_engine: bool = True)
     check_address(dsn)
     if why := encryption.why_impossible(encryption.asked_for(dsn)):
         raise UnusableAddressError(f"Postgres at {masked(dsn)} is not asked: {why}")
-    settings = {"application_name": name} | _ALIVE | (_SETTINGS if for_engine else {})
+    settings = {"application_name": name} | (_SETTINGS if for_engine else {})
     try:
         connection = await asyncpg.connect(
             dsn,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import socket
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import asyncpg
@@ -55,16 +56,14 @@ async def test_what_a_database_bounds_people_by_ends_nothing_of_an_engine(
         await owner.execute(f"alter database {database.name} set {setting} = '{of_people}'")
     finally:
         await owner.close()
-    of_commands = of_engines if setting == "idle_session_timeout" else of_people
-    for for_engine, told in ((True, of_engines), (False, of_commands)):
+    for for_engine, told in ((True, of_engines), (False, of_people)):
         connection = await connect(database.engine_dsn, for_engine=for_engine)
         assert await connection.fetchval(f"show {setting}") == told
         await connection.close()
 
 
-@pytest.mark.parametrize("for_engine", [True, False])
-async def test_postgres_hears_soon_of_a_machine_that_is_gone(database: Database, for_engine: bool) -> None:
-    connection = await connect(database.engine_dsn, for_engine=for_engine)
+async def test_postgres_hears_soon_of_a_machine_that_is_gone(database: Database) -> None:
+    connection = await connect(database.engine_dsn)
     try:
         idle, interval, count = [
             int(
@@ -167,3 +166,18 @@ def test_a_command_that_is_not_let_in_ends_with_3_and_names_the_service(wrong: s
         told = done.err.splitlines()[-1]
         assert (done.code, told.startswith(("Postgres at ", "Kafka at "))) == (3, True), (command, done)
         assert "hunter2" not in done.err
+
+
+async def test_who_only_asks_sets_nothing_that_a_pooler_may_not_know(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[dict[str, str]] = []
+
+    async def note(*_address: Any, server_settings: dict[str, str], **_how: Any) -> None:
+        given.append(server_settings)
+        raise OSError
+
+    monkeypatch.setattr(asyncpg, "connect", note)
+    with pytest.raises(ServiceUnreachableError):
+        await connect(database.engine_dsn, for_engine=False)
+    assert [set(one) for one in given] == [{"application_name"}]

@@ -30,6 +30,7 @@ from tests.feeding import Feeding, event, feed, raw
 from tests.operators import ask
 from tests.services import Database
 from tests.shop import OrderContext, OrderNoted, OrderPaid, OrderPlaced, begin, shop
+from tests.unit.early import door_pipeline
 
 
 def placed(key: str = "o1", amount: int = 5) -> RawRecord:
@@ -346,3 +347,14 @@ async def test_replay_touches_nothing(database: Database, reader: Connection) ->
     before = await reader.fetchrow(count)
     await replayed(reader, shop())
     assert await reader.fetchrow(count) == before
+
+
+@pytest.mark.parametrize("number", ["whatever it is", "command/follow"])
+async def test_an_event_may_be_called_what_a_row_of_the_engine_is(
+    database: Database, reader: Connection, number: str
+) -> None:
+    async with feed(database, door_pipeline()) as feeding:
+        for one in ("made", "painted", "opened"):
+            await feeding.records(event(f"door.{one}", {"door": "d1"}, topic="doors"))
+        await feeding.records(event("door.painted", {"door": "d1", "coat": 2}, topic="doors", id=number))
+    assert (await replay(reader, "default", [compile_pipeline(door_pipeline())])).is_equal

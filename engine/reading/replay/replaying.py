@@ -141,7 +141,9 @@ async def _replay_some(
     for number, sequence, *reason in await connection.fetch(SQL["hold_reasons"], numbers):
         reasons.setdefault(number, {})[sequence] = HoldReason(*reason)
     rested: dict[int, set[int]] = {}
-    for number, sequence in await connection.fetch(SQL["rested_rows"], numbers, MAKES_WAY):
+    for number, sequence in await connection.fetch(
+        SQL["rested_rows"], numbers, int(Kind.DRAINING), MAKES_WAY
+    ):
         rested.setdefault(number, set()).add(sequence)
     rows = Rows(connection, numbers)
     for pipeline, run in runs:

@@ -214,7 +214,7 @@ where run = any ($1::bigint[]) and sequence is not null
 
 -- name: rested_rows
 -- By which one of these runs made way for others.
-select run, sequence from pointsman.events where run = any ($1::bigint[]) and event_id = $2
+select run, sequence from pointsman.events where run = any ($1::bigint[]) and kind = $2 and event_id = $3
 
 -- name: rows_without_run
 select e.run, min(e.sequence) as sequence, count(*) as rows

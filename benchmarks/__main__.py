@@ -22,7 +22,7 @@ from benchmarks.report import Section, goals, table
 from benchmarks.servers import GATHERING_MILLISECONDS, Servers, start_servers
 from benchmarks.sizes import Sizes
 from benchmarks.topics import NotConfirmedError
-from engine.compiled import is_compiled
+from engine.compiled import how_compiled
 from engine.errors import PointsmanError
 
 FAILED = 1
@@ -132,7 +132,7 @@ def _about(sizes: Sizes, scale: float) -> dict[str, str]:
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": f"{os.cpu_count()} processors, {platform.machine()}, load {load:.1f} before we began",
         "Python": platform.python_version(),
-        "hot path": "compiled" if is_compiled() else "not compiled",
+        "hot path": how_compiled() or "not compiled",
         "scale": f"{scale:g}, {sizes.rounds} round{'' if sizes.rounds == 1 else 's'}",
     }
 

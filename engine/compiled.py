@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from itertools import chain
+from pathlib import Path
+
+INSTALLING_SECONDS = 60.0
+"""Source that is newer by less than this than what was compiled of it may have been installed with it."""
 
 
-def is_compiled() -> bool:
-    """Whether it is, of what is installed here."""
+def how_compiled() -> str:
+    """``compiled``; ``compiled from other source``, where that was changed since; or empty."""
     found = find_spec("engine.log")
-    return found is not None and found.origin is not None and not found.origin.endswith(".py")
+    if found is None or found.origin is None or found.origin.endswith(".py"):
+        return ""
+    engine = Path(found.origin).parent
+    for made in chain(engine.rglob("*.so"), (engine.parent / "statemachines").rglob("*.so")):
+        source = made.with_name(f"{made.name.partition('.')[0]}.py")
+        if source.exists() and source.stat().st_mtime > made.stat().st_mtime + INSTALLING_SECONDS:
+            return "compiled from other source"
+    return "compiled"

@@ -36,7 +36,7 @@ from engine.cli import (
     upkeep,
 )
 from engine.cli.failures import INTERRUPTED, UNREAD, report
-from engine.compiled import is_compiled
+from engine.compiled import how_compiled
 
 
 class _BrokenPipeError(Exception):
@@ -151,7 +151,7 @@ app = typer.Typer(
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        print(f"pointsman {version('pointsman')}{', compiled' if is_compiled() else ''}")
+        print(", ".join(filter(None, (f"pointsman {version('pointsman')}", how_compiled()))))
         raise typer.Exit
 
 

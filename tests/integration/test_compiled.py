@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import time
 import tomllib
 from pathlib import Path
 
@@ -70,11 +71,11 @@ for name in sys.argv[1:]:
     assert not found.endswith(".py"), found
 """
 HASHES = """
-from engine.compiled import is_compiled
+from engine.compiled import how_compiled
 from statemachines.machine import compile_pipeline
 from statemachines.shipped.orders import flow
 machine = compile_pipeline(flow)
-print(is_compiled(), machine.hash.hex(), machine.code.hex())
+print(machine.hash.hex(), machine.code.hex(), how_compiled())
 """
 
 
@@ -129,5 +130,14 @@ def test_what_holds_for_it_as_python_holds_for_it_compiled(compiled: Path) -> No
 
 def test_a_definition_has_the_same_hashes_where_it_is_compiled(compiled: Path) -> None:
     here, there = (run(folder, "-c", HASHES, seconds=60.0).split() for folder in (ROOT, compiled))
-    assert (here[0], there[0]) == ("False", "True")
-    assert here[1:] == there[1:]
+    assert there == [*here, "compiled"]
+
+
+def test_it_is_told_where_the_source_was_changed_since(compiled: Path) -> None:
+    source = compiled / "statemachines" / "memory.py"
+    before = source.stat().st_mtime
+    os.utime(source, (time.time() + 3600, time.time() + 3600))
+    try:
+        assert run(compiled, "-c", HASHES, seconds=60.0).endswith("compiled from other source\n")
+    finally:
+        os.utime(source, (before, before))

@@ -2,8 +2,7 @@
 
 One engine at a time begins them, or none would see what the others begin; who comes second looks again soon. What waits
 behind its limit is not looked at, however much it is: the values that steps are limited by are found one after the
-other by an index. The oldest that wait are mostly of values whose limits leave something; else it is looked at some of
-these values after the other, and of each only at what its limit leaves.
+other by an index, and of each only what its limit leaves.
 """
 
 from __future__ import annotations
@@ -22,9 +21,6 @@ from engine.store.values import BegunExecution
 _SQL = load("limits")
 VALUES_AT_A_LOOK = 1_000
 """So many values of a step are looked at; where there are more, they have their turns."""
-VALUES_IN_TURN_MIN = 200
-"""Of so many values of a step the next of each home are looked at, where the oldest of all are of values whose limits
-leave nothing; or of twice as many as there is room for."""
 
 
 class _Value(NamedTuple):
@@ -35,8 +31,6 @@ class _Value(NamedTuple):
     due: datetime
     many: int
     """So many may begin."""
-    has_turn: bool
-    """Whether it is looked at by itself, where it must be."""
 
 
 class Limiting:
@@ -64,8 +58,7 @@ class Limiting:
             free = [value for limit, values in waiting for value in await self._free(limit, values, now)]
             if not free:
                 return []
-            *places, have_turn = _columns(free)
-            rows = await connection.fetch(_SQL["begin_limited"], *places, now, *asked, holder, have_turn)
+            rows = await connection.fetch(_SQL["begin_limited"], *_columns(free), now, *asked, holder)
             begun = [BegunExecution(*row[:-1]) for row in rows]
             await self._note_rates(free, begun, [row[-1] for row in rows])
         return begun
@@ -90,19 +83,16 @@ class Limiting:
     async def _free(self, limit: LimitedRoom, values: Sequence[str], now: datetime) -> list[_Value]:
         """What limits leave, without those that leave nothing."""
         place, going, known = (limit.pipeline, limit.step), dict[str, int](), dict[str, datetime]()
-        in_turn = max(VALUES_IN_TURN_MIN, 2 * limit.room)
         if limit.at_once is not None:
             going = dict(await self._connection.fetch(_SQL["values_going"], *place, SILENT_SECONDS))
         if limit.interval is not None:
             known = dict(await self._connection.fetch(_SQL["rates_of"], *place, values))
-        found = list[_Value]()
+        found = []
         for value in values:
             due = limit.due(known.get(value), now)
             many = limit.leaves(going.get(value, 0), due, now)
             if many:
-                found.append(_Value(limit, value, due, many, has_turn=len(found) < in_turn))
-        if len(found) > in_turn:
-            self._after[place] = found[in_turn - 1].value
+                found.append(_Value(limit, value, due, many))
         return found
 
     async def _note_rates(
@@ -116,7 +106,7 @@ class Limiting:
                 value,
                 due + limit.interval * many[limit.pipeline, limit.step, value],
             )
-            for limit, value, due, *_ in free
+            for limit, value, due, _ in free
             if limit.interval is not None and (limit.pipeline, limit.step, value) in many
         ]
         if noted:
@@ -124,8 +114,5 @@ class Limiting:
 
 
 def _columns(free: Sequence[_Value]) -> list[list[Any]]:
-    rows = [
-        (one.limit.pipeline, one.limit.step, one.limit.room, one.value, one.many, one.has_turn)
-        for one in free
-    ]
+    rows = [(one.limit.pipeline, one.limit.step, one.limit.room, one.value, one.many) for one in free]
     return columns_of(rows)

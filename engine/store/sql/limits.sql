@@ -44,53 +44,13 @@ on conflict (pipeline, step, limited_by) do update set next = excluded.next
 
 -- name: begin_limited
 -- Of each value the next in order, so many as its limit leaves; and of all of them of a step, so many as there is room for.
--- A few of each home, whatever their values, are looked at first: mostly the next ones are among them. Where these are not
--- enough, as most of them are of values whose limits leave little, so are the next of each value and home, of the values
--- whose turn it is.
 -- They are chosen before any is locked: where many values wait for little room, all others are only read. Of a value of which
 -- somebody else holds one that was chosen, they are chosen once more as they are locked: what others hold is passed over, so
 -- that it takes no place from what is behind it.
 with free as (
-    select * from unnest($1::int[], $2::text[], $3::int[], $4::text[], $5::int[], $11::boolean[])
-        as free (pipeline, step, room, value, many, has_turn)
-), oldest as (
-    select s.*, next.*,
-        row_number() over (partition by s.pipeline, s.step, home.number order by next.again, next.id) as of_home
-    from (select distinct pipeline, step, room, room / 8 + 8 as few from free) s
-    cross join unnest($7::smallint[]) as home (number) cross join unnest(array[false]) as limits (are_none)
-    cross join lateral (
-        select e.id, e.again, e.limited_by as value
-        from pointsman.executions e
-        where e.pipeline = s.pipeline and e.step = s.step and (e.limited_by is null) = limits.are_none
-            and e.home = home.number and e.again <= $6 and e.holder is null and e.token = ''
-            and e.id not in (select unnest($8::bigint[]))
-            and exists (
-                select from pointsman.runs r where r.id = e.run and r.definition = any ($9::int[]) and r.held = 0
-            )
-        order by e.again, e.id limit s.few
-    ) next
-), known as (
-    -- Behind these there may be others that are not among them.
-    select distinct on (pipeline, step) pipeline, step, again, id from oldest where of_home = few
-    order by pipeline, step, again, id
-), left_by_limits as (
-    select *, max(many) over (partition by pipeline, step, value) as of_value_max,
-        row_number() over (partition by pipeline, step, value order by again, id) as of_value
-    from (
-        select o.pipeline, o.step, o.room, o.value, o.id, o.again, null::int as many
-        from oldest o left join known k on k.pipeline = o.pipeline and k.step = o.step
-        where k.id is null or (o.again, o.id) <= (k.again, k.id)
-        union all
-        select pipeline, step, room, value, null, null, many from free
-    ) those
-), near as (
-    select *, row_number() over (partition by pipeline, step order by again, id) as place
-    from left_by_limits where id is not null and of_value <= of_value_max
-), far as (
-    select pipeline, step from known except select pipeline, step from near where place = room
+    select * from unnest($1::int[], $2::text[], $3::int[], $4::text[], $5::int[])
+        as free (pipeline, step, room, value, many)
 ), found as (
-    select pipeline, step, room, value, id, again from near where place <= room
-    union
     select f.pipeline, f.step, f.room, f.value, next.id, next.again
     from free f cross join lateral (
         select waits.id, waits.again
@@ -99,7 +59,6 @@ with free as (
         ) waits
         order by waits.again, waits.id limit f.many
     ) next
-    where f.has_turn and (f.pipeline, f.step) in (select pipeline, step from far)
 ), chosen as (
     select pipeline, step, value, id from (
         select f.*, row_number() over (partition by f.pipeline, f.step order by f.again, f.id) as place from found f

@@ -7,6 +7,7 @@ nothing else says so.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Collection, Mapping
 
@@ -14,7 +15,7 @@ import asyncpg
 
 from connectors.kafka.reader import KafkaReader
 from connectors.kafka.settings import KafkaSettings
-from connectors.source import Partition, Reader, SourceError
+from connectors.source import NotAllowedError, Partition, Reader, SourceError
 from engine.errors import PointsmanError
 from engine.reading.positions import list_positions
 from engine.store.connecting import connect
@@ -30,11 +31,16 @@ async def find_unread(
 ) -> list[str]:
     """A sentence for each such topic, where ``topics`` are those that are read. Raises SourceError."""
     others = {one: at for one, at in positions.items() if one.topic not in topics}
-    exist = {one for topic in {one.topic for one in others} for one in await reader.partitions_of(topic)}
-    ends = await reader.ends(exist & others.keys())
+    exist: set[Partition] = set()
+    for topic in {one.topic for one in others}:
+        # Of one that may be seen no more, nothing can be told.
+        with contextlib.suppress(NotAllowedError):
+            exist |= set(await reader.partitions_of(topic))
+    here = exist & others.keys()
+    earliest, ends = await reader.earliest(here), await reader.ends(here)
     waiting: dict[str, int] = {}
     for one, end in sorted(ends.items()):
-        waiting[one.topic] = waiting.get(one.topic, 0) + max(0, end - others[one])
+        waiting[one.topic] = waiting.get(one.topic, 0) + max(0, end - max(others[one], earliest[one]))
     return [
         f"The topic {topic} was read by this group, and no pipeline that is loaded reads it any more. Records that "
         f"were not read there: {records:,}."

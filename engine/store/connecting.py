@@ -218,7 +218,11 @@ async def connect(dsn: str, *, name: str = "pointsman", for_engine: bool = True)
             connection_class=CopyingConnection,
         )
         if for_engine and connection.get_server_version().major >= TRANSACTION_TIMEOUT_SINCE:
-            await connection.execute("set transaction_timeout = 0")
+            try:
+                await connection.execute("set transaction_timeout = 0")
+            except BaseException:
+                connection.terminate()
+                raise
     except asyncpg.ClientConfigurationError as error:
         raise UnusableAddressError(
             f"Postgres at {masked(dsn)} is not asked: {error.args[0]}. Correct the address, or the variables PG..."
@@ -328,7 +332,9 @@ def _cannot_connect(dsn: str, error: BaseException) -> str:
         if isinstance(error, postgres.InvalidPasswordError | postgres.InvalidAuthorizationSpecificationError):
             cure = "Check the user's name and the password in your passfile or PGPASSWORD."
         elif isinstance(error, postgres.TooManyConnectionsError):
-            cure = "Raise max_connections there, or have fewer connect: an engine keeps four connections."
+            cure = (
+                "Raise max_connections there, or the limit of the role or the database: an engine keeps four."
+            )
         elif isinstance(error, postgres.InvalidCatalogNameError):
             cure = "Create the database, or name another one."
     return f"Postgres at {masked(dsn)} cannot be reached: {reason}. {cure}"

@@ -56,6 +56,7 @@ class Limiting:
             ):
                 return []
             free = [value for limit, values in waiting for value in await self._free(limit, values, now)]
+            self._go_on(waiting)
             if not free:
                 return []
             rows = await connection.fetch(_SQL["begin_limited"], *_columns(free), now, *asked, holder)
@@ -66,15 +67,21 @@ class Limiting:
     async def _values(self, limit: LimitedRoom) -> list[str]:
         """Those of which something waits; from the first on again where there are not so many behind the last."""
         place = limit.pipeline, limit.step
-        after = self._after.pop(place, None)
+        after = self._after.get(place)
         values = await self._behind(place, after, VALUES_AT_A_LOOK)
         if after is not None and len(values) < VALUES_AT_A_LOOK:
             first = await self._behind(place, None, VALUES_AT_A_LOOK - len(values))
             known = set(values)
             values += [value for value in first if value not in known]
-        if len(values) >= VALUES_AT_A_LOOK:
-            self._after[place] = values[-1]
         return values
+
+    def _go_on(self, looked_at: Iterable[tuple[LimitedRoom, Sequence[str]]]) -> None:
+        """Have those behind them be the next ones, where there are more than are looked at."""
+        for limit, values in looked_at:
+            if len(values) >= VALUES_AT_A_LOOK:
+                self._after[limit.pipeline, limit.step] = values[-1]
+            else:
+                self._after.pop((limit.pipeline, limit.step), None)
 
     async def _behind(self, place: tuple[int, str], after: str | None, many: int) -> list[str]:
         rows = await self._connection.fetch(_SQL["waiting_values"], *place, after, many)

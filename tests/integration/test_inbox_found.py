@@ -58,7 +58,7 @@ def read_of(table: str, parts: list[dict[str, Any]]) -> int:
     read = [
         (one["Actual Rows"] + one.get("Rows Removed by Filter", 0)) * one["Actual Loops"] for one in scans
     ]
-    return round(sum(read))
+    return int(sum(read))
 
 
 @pytest.mark.parametrize("known", KNOWN)

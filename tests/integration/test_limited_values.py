@@ -7,9 +7,11 @@ from datetime import timedelta
 import pytest
 
 from engine.homes import HOMES
+from engine.store import limiting
 from engine.store.connecting import Connection
 from engine.store.limited import LimitedRoom
 from engine.store.limiting import VALUES_AT_A_LOOK, Limiting
+from engine.store.queries import load
 from engine.store.values import BegunExecution
 from tests.charging import TOPIC, charging_pipeline, clear
 from tests.feeding import BEGINS, event, feed
@@ -38,8 +40,8 @@ async def have_wait(database: Database, owner: Connection, values: int) -> None:
     await owner.execute(_WAIT, many, values, BEGINS - timedelta(hours=1))
 
 
-async def look(limiting: Limiting, limit: LimitedRoom = ONE_IN_HERE) -> list[BegunExecution]:
-    return await limiting.begin([limit], BEGINS, (list(range(HOMES)), [], [1]), 7)
+async def look(making: Limiting, limit: LimitedRoom = ONE_IN_HERE) -> list[BegunExecution]:
+    return await making.begin([limit], BEGINS, (list(range(HOMES)), [], [1]), 7)
 
 
 @pytest.mark.parametrize("values", [VALUES_AT_A_LOOK - 100, VALUES_AT_A_LOOK])
@@ -47,8 +49,8 @@ async def test_a_look_begins_the_next_one_and_locks_none_of_all_the_others(
     database: Database, owner: Connection, engine: Connection, values: int
 ) -> None:
     await have_wait(database, owner, values)
-    limiting = Limiting(engine)
-    begun = [await look(limiting) for _ in range(4)]
+    making = Limiting(engine)
+    begun = [await look(making) for _ in range(4)]
     assert [[one.run for one in some] for some in begun] == [[1_000_001 + number] for number in range(4)]
     assert await owner.fetchval(_LOCKED) == 0
 
@@ -57,6 +59,23 @@ async def test_the_circle_of_values_begins_anew_within_a_look(
     database: Database, owner: Connection, engine: Connection
 ) -> None:
     await have_wait(database, owner, VALUES_AT_A_LOOK + 1)
-    limiting = Limiting(engine)
+    making = Limiting(engine)
     ten = ONE_IN_HERE._replace(room=10, at_once=1)
-    assert [len(await look(limiting, ten)) for _ in range(3)] == [10, 10, 10]
+    assert [len(await look(making, ten)) for _ in range(3)] == [10, 10, 10]
+
+
+async def test_a_look_that_another_engine_keeps_from_beginning_any_takes_no_turn(
+    database: Database, owner: Connection, engine: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limiting, "VALUES_AT_A_LOOK", 2)
+    await have_wait(database, owner, 4)
+    making, others = Limiting(engine), Limiting(owner)
+    one = ONE_IN_HERE._replace(room=10, at_once=1)
+    begun: list[str] = []
+    for _ in range(2):
+        async with owner.transaction():
+            assert await owner.fetchval(load("limits")["take_limits"], [1])
+            assert await look(making, one) == []
+        begun += [str(found.run) for found in await look(making, one)]
+    assert len(begun) == 4
+    assert await look(others, one) == [], "each value has one that goes on"

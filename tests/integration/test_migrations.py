@@ -12,6 +12,7 @@ import pytest
 from engine.admission import join_set
 from engine.errors import SchemaError
 from engine.services.postgres import EmbeddedPostgres
+from engine.store.connecting import connect
 from engine.store.migrations import MIGRATIONS, SCHEMA_VERSION, check_schema, migrate
 from statemachines.machine import compile_pipeline
 from tests.cli import pointsman
@@ -95,6 +96,28 @@ async def test_a_database_is_not_migrated_beside_engines_that_need_it_as_it_is(
     await migrate_to(SCHEMA_VERSION - 1, empty_database, monkeypatch)  # of which there is nothing to do
     await engine.close()
     assert [one.number for one in await migrate(empty_database)] == [SCHEMA_VERSION]
+
+
+async def test_who_has_the_table_of_migrations_to_himself_is_not_waited_for_for_ever(
+    empty_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    migrating = importlib.import_module("engine.store.migrations.migrate")
+    await migrate_to(SCHEMA_VERSION - 1, empty_database, monkeypatch)
+    monkeypatch.setattr(migrating, "LOCK_SECONDS", 0.01)
+    other, engine = await asyncpg.connect(empty_database), await connect(empty_database)
+    try:
+        async with other.transaction():
+            await other.execute("lock table pointsman.migrations in access share mode")
+            with pytest.raises(SchemaError, match=r"as a dump has while it goes on\. Nothing was changed"):
+                await migrate(empty_database)
+        async with other.transaction():
+            await other.execute("lock table pointsman.migrations in access exclusive mode")
+            with pytest.raises(SchemaError, match="is being migrated just now"):
+                await check_schema(engine)
+        assert [one.number for one in await migrate(empty_database)] == [SCHEMA_VERSION]
+    finally:
+        await other.close()
+        await engine.close()
 
 
 async def test_commands_that_wait_meanwhile_are_found_by_their_tokens(

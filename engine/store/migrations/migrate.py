@@ -16,6 +16,8 @@ from engine.store.queries import load
 _LOCK = 0x706F696E74736D61
 _ROLES = ("pointsman_engine", "pointsman_reader")
 _SQL = load("admission")
+LOCK_SECONDS = 5.0
+"""So long it is waited for who has the table of migrations to himself, or keeps others from that."""
 GONE_SECONDS = 2.0
 GONE_LOOKS = 10
 """How long the connection of an engine that was killed may outlive it, and how often that is looked at meanwhile."""
@@ -61,8 +63,7 @@ async def migrate(dsn: str) -> list[Migration]:
                 raise SchemaError(_newer(found))
             applied = [migration for migration in MIGRATIONS if migration.number > found]
             if found and applied:
-                # Whoever begins from now on waits, and finds the new version.
-                await connection.execute("lock table pointsman.migrations in access exclusive mode")
+                await _keep_others_out(connection)
                 await _refuse_beside_engines(connection)
             await connection.execute("set local search_path = pointsman")
             for migration in applied:
@@ -104,6 +105,19 @@ def _check_encoding(connection: asyncpg.Connection[Any]) -> None:
         )
 
 
+async def _keep_others_out(connection: asyncpg.Connection[Any]) -> None:
+    """Whoever begins from now on waits, and finds the new version, or is told that this goes on."""
+    await connection.execute(f"set local lock_timeout = '{LOCK_SECONDS:g}s'")
+    try:
+        await connection.execute("lock table pointsman.migrations in access exclusive mode")
+    except asyncpg.LockNotAvailableError:
+        raise SchemaError(
+            "Somebody has a lock on the table pointsman.migrations, as a dump has while it goes on. Nothing was "
+            "changed. Migrate when that is done."
+        ) from None
+    await connection.execute("set local lock_timeout = 0")
+
+
 async def _refuse_beside_engines(connection: asyncpg.Connection[Any]) -> None:
     for _ in range(GONE_LOOKS):
         found = await connection.fetch(_SQL["engines_at_work"])
@@ -140,9 +154,15 @@ async def check_schema(connection: asyncpg.Connection[Any]) -> None:
     """
     _check_encoding(connection)
     try:
-        found = await connection.fetchval("select max(number) from pointsman.migrations")
+        async with connection.transaction():
+            await connection.execute(f"set local lock_timeout = '{LOCK_SECONDS:g}s'")
+            found = await connection.fetchval("select max(number) from pointsman.migrations")
     except (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError):
         found = None
+    except asyncpg.LockNotAvailableError:
+        raise SchemaError(
+            "The database is being migrated just now. Try again when `pointsman migrate` is done."
+        ) from None
     except asyncpg.InsufficientPrivilegeError as error:
         raise SchemaError(
             f"This role may not read the schema pointsman: {error}. "

@@ -28,26 +28,28 @@ from unnest(
 ) as new (place, home, run, sequence, number, of, made)
 
 -- name: next_of_range
--- What others hold is passed over as it is read, so that it takes no place from what is behind it.
+-- What others hold is passed over as it is read, so that it takes no place from what is behind it. Whether a run goes on is asked
+-- so that Postgres does not begin with all that do, as it may where it knows little of runs.
 cross join lateral (
     select e.id, e.again
     from pointsman.executions e
     where e.pipeline = r.pipeline and e.step = r.step and (e.limited_by is null) = r.are_none and e.home = r.home
         and e.again <= $4 and e.holder is null and e.token = '' and e.id not in (select unnest($6::bigint[]))
-        and exists (
-            select from pointsman.runs r where r.id = e.run and r.definition = any ($7::int[]) and r.held = 0
-        )
+        and (
+            select r.id from pointsman.runs r where r.id = e.run and r.definition = any ($7::int[]) and r.held = 0
+        ) is not null
     order by e.again, e.id limit r.few for update skip locked
 ) next
 
 -- name: next_of_value
+-- The same of one value.
 select e.id, e.again
 from pointsman.executions e
 where e.pipeline = f.pipeline and e.step = f.step and e.limited_by = f.value and e.home = home.number
     and e.again <= $6 and e.holder is null and e.token = '' and e.id not in (select unnest($8::bigint[]))
-    and exists (
-        select from pointsman.runs r where r.id = e.run and r.definition = any ($9::int[]) and r.held = 0
-    )
+    and (
+        select r.id from pointsman.runs r where r.id = e.run and r.definition = any ($9::int[]) and r.held = 0
+    ) is not null
 order by e.again, e.id limit f.many
 
 -- name: is_of_group

@@ -73,8 +73,8 @@ class Session:
         self._dry = True
         """Whether there was less to read than could be taken."""
         self._paused = False
-        self._learned: dict[Partition, str] = {}
-        """The ids of topics that are not noted yet."""
+        self._unnoted: list[Claim] = []
+        """Of which it is not noted yet which topics their positions are of."""
         self._kafka = Backoff(parts.limits.reconnect_seconds_max, parts.limits.complain_seconds)
         self._upkeep_at = time.monotonic() + UPKEEP_SECONDS
 
@@ -236,6 +236,7 @@ class Session:
     async def _wind_up(self) -> None:
         """Make all durable that was read, and what becomes of the steps that go on."""
         await self._flush()
+        await self._note_topics()
         await self._steps.stop()
         while self._steps.has_results and not self._paused:
             await self._take_results()
@@ -263,6 +264,7 @@ class Session:
             committer.forget(batch)
             batch = await committer.prepare(draft.slices, None, draft.due, draft.results)
         evict(self._routes, parts.limits, batch)
+        await self._note_topics()
         await self._keep_up()
         self._steps.promise(batch.commit, draft.results)
         self._pending = committer.begin(draft.slices, batch, draft.due, draft.results)
@@ -339,7 +341,9 @@ class Session:
                 f"{self.claims[partition].read_to} is of the one before. Decide where to go on, at 0 for all of "
                 f"this one: pointsman positions set {partition.topic} {partition.number} POSITION --reason TEXT",
             )
-        self._learned |= self._parts.reader.topic_ids()
+        for partition, topic_id in self._parts.reader.topic_ids().items():
+            self.claims[partition].topic_id = topic_id
+            self._unnoted.append(self.claims[partition])
         for bad in self._parts.reader.unreadable():
             self._stop(bad.partition, bad.reason)
         self._dry = sum(map(len, chunk.records.values())) < records_max
@@ -353,13 +357,12 @@ class Session:
         return slices
 
     async def _note_topics(self) -> None:
-        """Keep which topics positions are of, where nothing is in flight."""
-        learned, self._learned = self._learned, {}
-        ours = {self.claims[one]: topic_id for one, topic_id in learned.items() if one in self.claims}
-        for claim, topic_id in ours.items():
-            claim.topic_id = topic_id
+        """Keep which topics positions are of, where nothing is in flight; so before any of them has moved."""
+        ours = {claim.id: claim for claim in self._unnoted if self.claims.get(claim.partition) is claim}
         if ours:
-            await self.store.note_topic_ids({claim.id: topic_id for claim, topic_id in ours.items()})
+            noted = await self.store.note_topic_ids((c.id, c.epoch, c.topic_id) for c in ours.values())
+            ours = {number: claim for number, claim in ours.items() if number not in noted}
+        self._unnoted = list(ours.values())
 
     async def _take_assignment(self) -> None:
         """Take the epochs of what was newly assigned, let go what was taken away, and read from there."""
@@ -383,9 +386,8 @@ class Session:
                 await first_positions(parts.reader, self.store, fresh - known.keys(), parts.first)
             )
             taken = await self.store.take_positions(fresh)
-            topic_ids = await self.store.topic_ids(fresh)
-            for number, partition, position, epoch in taken:
-                self.claims[partition] = Claim(number, partition, epoch, position, topic_ids[partition])
+            for number, partition, position, epoch, topic_id in taken:
+                self.claims[partition] = Claim(number, partition, epoch, position, topic_id)
                 stopped.pop(partition, None)
             for route in self._routes:
                 route.cache.clear()

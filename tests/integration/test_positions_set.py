@@ -157,3 +157,32 @@ async def test_nothing_is_read_of_a_topic_that_was_made_anew_before_a_person_say
         assert sorted(run.key for run in runs) == ["o1", "o2", "o3", "o4", "o5"]
     finally:
         await connection.close()
+
+
+async def test_an_engine_that_is_never_idle_notes_which_topic_its_position_is_of(database: Database) -> None:
+    source = FakeSource()
+    source.create_topic("orders")
+
+    def place(name: str, count: int) -> None:
+        for number in range(count):
+            key = f"{name}{number}"
+            record = event("order.placed", {"order_id": key, "amount": 1}, id=key)
+            source.append(ORDERS, record.value, headers=record.headers)
+
+    backlog = 12_000
+    place("a", backlog)
+    connection = await connect(database.engine_dsn, for_engine=False)
+    try:
+        async with running(database, source) as engine:
+            await until(lambda: has_come_to(connection, 1) if engine.ready else is_ready(engine))
+            noted = await connection.fetchval("select topic_id from pointsman.positions")
+            assert noted == source.topic_ids["orders"]
+        source.delete_topic("orders")
+        source.create_topic("orders")
+        place("b", backlog + 1)
+        async with running(database, source) as engine:
+            await until(lambda: is_stopped(engine))
+        keys = await connection.fetch("select key from pointsman.runs where key like 'b%'")
+        assert keys == []
+    finally:
+        await connection.close()

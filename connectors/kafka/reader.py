@@ -82,7 +82,10 @@ class KafkaReader:
             self._ready.pop(lane, None)
 
     def resume(self, partitions: Iterable[Partition]) -> None:
-        for lane in self._known(partitions):
+        lanes = self._known(partitions)
+        # Whoever does not ask does not hear that there was no such topic for a moment.
+        self._fetching.doubt({lane.partition.topic for lane in lanes})
+        for lane in lanes:
             lane.paused = False
             if lane.is_ready():
                 self._on_arrival(lane)
@@ -161,7 +164,8 @@ class KafkaReader:
             if taken := lane.take(left):
                 records[lane.partition] = taken
                 left -= len(taken)
-            positions[lane.partition] = lane.told = lane.position
+            if lane.position != lane.told:
+                positions[lane.partition] = lane.told = lane.position
             if lane.is_ready():
                 self._ready[lane] = None
         self._fetching.wake()

@@ -79,7 +79,7 @@ class Fetching:
         self._wake = asyncio.Event()
         self._loop: asyncio.Task[None] | None = None
         self.out_of_range: list[OutOfRange] = []
-        self.made_anew: list[Partition] = []
+        self.made_anew: dict[Partition, str] = {}
         self.learned: dict[Partition, str] = {}
         """The ids of topics, of lanes that came without, or of which nothing was read yet."""
         self._sure: dict[str, float] = {}
@@ -272,7 +272,7 @@ class Fetching:
                 continue
             if _is_of_another(lane, topic_id):
                 lane.stop()
-                self.made_anew.append(lane.partition)
+                self.made_anew[lane.partition] = topic_id
             elif not lane.stopped:
                 # Of which nothing was handed out, the one is as good as the other.
                 if lane.topic_id:

@@ -113,8 +113,8 @@ class KafkaReader:
             self._lanes[one.partition].unreadable = None
         return found
 
-    def made_anew(self) -> list[Partition]:
-        found = list(self._fetching.made_anew)
+    def made_anew(self) -> dict[Partition, str]:
+        found = dict(self._fetching.made_anew)
         self._fetching.made_anew.clear()
         return found
 

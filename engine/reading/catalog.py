@@ -36,6 +36,8 @@ class StoredPosition(NamedTuple):
     updated: datetime
     set_back_from: int | None
     """The highest position that a person ever moved it back from."""
+    topic_id: str = ""
+    """Of the topic that it is of, as Kafka calls it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from engine.session.timers import Timers
 from engine.starting import first_positions
 from engine.steps.steps import Steps
 from engine.store.contract import Store
+from engine.topic_ids import other_topic
 
 if TYPE_CHECKING:
     from engine.engine import Engine
@@ -75,6 +76,8 @@ class Session:
         self._paused = False
         self._unnoted: list[Claim] = []
         """Of which it is not noted yet which topics their positions are of."""
+        self._said: dict[Partition, str] = {}
+        """Why partitions stopped, as was said last."""
         self._kafka = Backoff(parts.limits.reconnect_seconds_max, parts.limits.complain_seconds)
         self._upkeep_at = time.monotonic() + UPKEEP_SECONDS
 
@@ -334,13 +337,9 @@ class Session:
                 f"anew. Decide where to go on: pointsman positions set {lost.partition.topic} "
                 f"{lost.partition.number} POSITION --reason TEXT",
             )
-        for partition in self._parts.reader.made_anew():
-            self._stop(
-                partition,
-                f"{partition} is of another topic by now: {partition.topic} was deleted and made anew, and position "
-                f"{self.claims[partition].read_to} is of the one before. Decide where to go on, at 0 for all of "
-                f"this one: pointsman positions set {partition.topic} {partition.number} POSITION --reason TEXT",
-            )
+        for partition, topic_id in self._parts.reader.made_anew().items():
+            held = self.claims[partition]
+            self._stop(partition, other_topic(partition, held.read_to, held.topic_id, topic_id))
         for partition, topic_id in self._parts.reader.topic_ids().items():
             self.claims[partition].topic_id = topic_id
             self._unnoted.append(self.claims[partition])
@@ -379,7 +378,8 @@ class Session:
         self._steps.serve_homes(self.homes)
         await self._steps.find_kept()
         self._commands.wanted.set()
-        self.claims = {p: c for p, c in self.claims.items() if p in wanted and p not in fresh and not c.lost}
+        held = self.claims
+        self.claims = {p: c for p, c in held.items() if p in wanted and p not in fresh and not c.lost}
         if fresh:
             known = await self.store.known_positions(fresh)
             await self.store.add_positions(
@@ -387,8 +387,10 @@ class Session:
             )
             taken = await self.store.take_positions(fresh)
             for number, partition, position, epoch, topic_id in taken:
-                self.claims[partition] = Claim(number, partition, epoch, position, topic_id)
-                stopped.pop(partition, None)
+                claim = Claim(number, partition, epoch, position, topic_id)
+                if not _is_as_before(held.get(partition), claim):
+                    stopped.pop(partition, None)
+                self.claims[partition] = claim
             for route in self._routes:
                 route.cache.clear()
         # What runs take by themselves may have ended the engine that had their homes before.
@@ -434,7 +436,9 @@ class Session:
 
     def _stop(self, partition: Partition, reason: str) -> None:
         self._engine.stopped_partitions[partition] = reason
-        log.error("stopped: %s", reason)
+        if self._said.get(partition) != reason:
+            self._said[partition] = reason
+            log.error("stopped: %s", reason)
 
     async def _read(self, records_max: int, wait_seconds: float) -> Chunk:
         """The next records; none after the wait, once the commit in flight is through, or a step's end was heard of."""
@@ -476,3 +480,9 @@ class Session:
         self._parts.observer.paused(
             len(self.claims) if self._paused else len(self._engine.stopped_partitions)
         )
+
+
+def _is_as_before(held: Claim | None, taken: Claim) -> bool:
+    """Whether nobody has set the position since, so that what had stopped it still does."""
+    before = None if held is None else (held.read_to, held.topic_id)
+    return bool(taken.topic_id) and before == (taken.read_to, taken.topic_id)

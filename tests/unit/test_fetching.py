@@ -176,7 +176,7 @@ async def test_whatever_a_broker_refuses_a_fetch_for_the_topic_may_have_been_mad
     async with fetching_from(names, lane_at(7)) as reading:
         while not reading.made_anew and len(names.fetched) < 2:  # noqa: ASYNC110 - it tells nobody
             await asyncio.sleep(0)
-    assert reading.made_anew == [PLACE]
+    assert reading.made_anew == {PLACE: SECOND}
     assert names.fetched == [SILENT]
 
 
@@ -196,7 +196,7 @@ async def test_a_topic_is_another_one_only_where_another_broker_says_so_too(
     names.known[SILENT] = SECOND
     async with fetching_from(names, lane_at(7)) as reading:
         await names.fetches.acquire()
-    assert reading.made_anew == []
+    assert reading.made_anew == {}
     assert {node for _, node in names.looked} == {SILENT, NEXT}
 
 

@@ -11,5 +11,6 @@ def other_topic(partition: Partition, position: int, was: str, now: str) -> str:
         f"{partition.topic} has another id than when {partition} was read up to {position} ({was} then, {now} now): "
         f"it was deleted and made anew, or Kafka has lost its id. Decide where to go on, at {position} where the "
         "records before that are still the same, at 0 where they are others: pointsman positions set "
-        f"{partition.topic} {partition.number} POSITION --reason TEXT (all for {partition.number}: every one)"
+        f"{partition.topic} {partition.number} POSITION --reason TEXT, "
+        f"or all instead of {partition.number} for every partition"
     )

@@ -13,7 +13,7 @@ from connectors.kafka.fetching import Fetching
 from connectors.kafka.lane import Lane
 from connectors.kafka.queries import EARLIEST, LATEST, NOT_FOUND, Queries, connect
 from connectors.kafka.settings import KafkaSettings
-from connectors.source import Chunk, OutOfRange, Partition, RawRecord, Trouble, Unreadable
+from connectors.source import Chunk, OutOfRange, Partition, RawRecord, SourceError, Trouble, Unreadable
 
 BUFFER_BYTES = 32 * 1024 * 1024
 """Of all partitions together: each may hold twice its share, and one batch of any size."""
@@ -142,6 +142,11 @@ class KafkaReader:
         ends = await self.ends(partitions)
         found = await self._queries.offsets(dict.fromkeys(partitions, milliseconds))
         return {at: ends[at] if offset == NOT_FOUND else offset for at, offset in found.items()}
+
+    async def ids_of(self, topics: Iterable[str]) -> dict[str, str]:
+        """What Kafka calls these topics; without those for which it does not say it."""
+        found = await self._queries.topic_ids(sorted(topics))
+        return {topic: one for topic, one in found.items() if one and not isinstance(one, SourceError)}
 
     async def partitions_of(self, topic: str) -> set[Partition]:
         return set(await self._queries.leaders_of(topic))

@@ -87,6 +87,11 @@ class Catalog:
         settings = [d.topics[place.topic] for d in self.definitions.values() if place.topic in d.topics]
         return any(topic.each is not None for topic in settings)
 
+    def holds_others(self, position: int | None, offset: int | None) -> bool:
+        """Whether several events may have had this place: it was read again, perhaps of another topic of that name."""
+        place = self.positions.get(position or 0)
+        return place is not None and (place.set_back_from or 0) > (offset or 0)
+
     def decode(
         self,
         record: RawRecord,

@@ -14,7 +14,7 @@ from engine.admission import register
 from engine.engine import Engine
 from engine.observing import Silent
 from engine.parts import Parts
-from engine.reading import list_positions, list_runs, set_position, set_positions
+from engine.reading import explain, list_positions, list_runs, set_position, set_positions
 from engine.routing import Routes, make_routes
 from engine.store.connecting import Connection, connect
 from engine.store.contract import Store
@@ -162,6 +162,11 @@ async def test_nothing_is_read_of_a_topic_that_was_made_anew_before_a_person_say
             await until(lambda: has_come_to(connection, 4))
         runs = await list_runs(connection, "default")
         assert sorted(run.key for run in runs) == ["o1", "o2", "o3", "o4", "o5"]
+        explained = await explain(connection, "default", topic="orders", partition=0, offset=0)
+        assert {one.event_id: (one.key, one.earlier) for one in explained.answers} == {
+            "e1": ("o1", ()),
+            "e2": ("o2", ()),
+        }
     finally:
         await connection.close()
 

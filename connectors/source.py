@@ -189,7 +189,10 @@ class Reader(Protocol):
         ...
 
     def made_anew(self) -> dict[Partition, str]:
-        """Partitions that stopped since the last call because their topic has another id by now: which."""
+        """Partitions that stopped since the last call because their topic has another id by now: which.
+
+        Nothing more comes of these.
+        """
         ...
 
     def topic_ids(self) -> dict[Partition, str]:

@@ -114,9 +114,10 @@ class KafkaReader:
         return found
 
     def made_anew(self) -> dict[Partition, str]:
-        found = dict(self._fetching.made_anew)
-        self._fetching.made_anew.clear()
-        return found
+        known = self._fetching.made_anew
+        # What is at hand is of the topic before, which has it no more.
+        over = [partition for partition in known if not self._lanes[partition].is_ready()]
+        return {partition: known.pop(partition) for partition in over}
 
     def topic_ids(self) -> dict[Partition, str]:
         found = dict(self._fetching.learned)

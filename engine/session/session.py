@@ -337,9 +337,6 @@ class Session:
                 f"anew. Decide where to go on: pointsman positions set {lost.partition.topic} "
                 f"{lost.partition.number} POSITION --reason TEXT",
             )
-        for partition, topic_id in self._parts.reader.made_anew().items():
-            held = self.claims[partition]
-            self._stop(partition, other_topic(partition, held.read_to, held.topic_id, topic_id))
         for partition, topic_id in self._parts.reader.topic_ids().items():
             self.claims[partition].topic_id = topic_id
             self._unnoted.append(self.claims[partition])
@@ -352,6 +349,9 @@ class Session:
             if claim is not None and not claim.lost and end > claim.read_to:
                 slices.append(Slice(claim, chunk.records.get(partition, ()), claim.read_to, end))
                 claim.read_to = end
+        for partition, topic_id in self._parts.reader.made_anew().items():
+            held = self.claims[partition]
+            self._stop(partition, other_topic(partition, held.read_to, held.topic_id, topic_id))
         slices.sort(key=lambda one: one.claim.id)
         return slices
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import struct
 from collections.abc import AsyncIterator, Iterable
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,8 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from connectors.kafka import fetching
 from connectors.kafka.fetching import Fetching
 from connectors.kafka.lane import Lane
+from connectors.kafka.reader import KafkaReader
+from connectors.kafka.settings import KafkaSettings
 from connectors.source import Partition, SourceError, SourceUnreachableError
 
 PLACE = Partition("orders", 0)
@@ -233,3 +236,26 @@ async def test_what_is_buffered_of_a_topic_is_let_go_where_another_one_is_read_f
         await names.fetches.acquire()
     assert (lane.fetch_from, lane.is_ready()) == (0, False)
     assert reading.learned == {PLACE: SECOND}
+
+
+async def test_what_is_at_hand_of_a_topic_is_given_before_it_is_said_that_another_one_has_its_name() -> None:
+    names: Any = Names(refusal=3)
+    reader: Any = KafkaReader(KafkaSettings("nobody"))
+    reader._fetching = Fetching(names, names, reader._on_arrival)
+    reader.assign({PLACE: 7}, {PLACE: FIRST})
+    builder = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, -1, 2**20)
+    builder.append(0, 0, None, b"of the one before", [])
+    lane = reader._lanes[PLACE]
+    lane.put(struct.pack(">q", 7) + bytes(builder.build())[8:], ())
+    reader._on_arrival(lane)
+    reader._fetching.start()
+    try:
+        async with asyncio.timeout(10):
+            while not lane.stopped:  # noqa: ASYNC110 - it tells nobody
+                await asyncio.sleep(0)
+        assert reader.made_anew() == {}
+        chunk = await reader.fetch(records_max=10, wait_seconds=0)
+        assert [record.value for record in chunk.records[PLACE]] == [b"of the one before"]
+        assert reader.made_anew() == {PLACE: SECOND}
+    finally:
+        await reader._fetching.close()

@@ -251,7 +251,7 @@ class Fetching:
             await asyncio.sleep(LOOK_AGAIN_SECONDS)
             found = await self._queries.topic_ids(topics, leader)
         log.warning("Brokers do not agree which topics have these names: %s", ", ".join(disputed))
-        return {**found, **dict.fromkeys(disputed, "")}
+        return {topic: "" if self._would_stop(topic, one) else one for topic, one in found.items()}
 
     def _would_stop(self, topic: str, topic_id: str | SourceError) -> bool:
         return any(

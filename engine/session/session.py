@@ -388,7 +388,11 @@ class Session:
             taken = await self.store.take_positions(fresh)
             for number, partition, position, epoch, topic_id in taken:
                 claim = Claim(number, partition, epoch, position, topic_id)
-                if not _is_as_before(held.get(partition), claim):
+                is_as_before = _is_as_before(held.get(partition), claim)
+                if not is_as_before:
+                    self._said.pop(partition, None)
+                # Without an id that does not tell whether a person has set it to what it was.
+                if not (is_as_before and topic_id):
                     stopped.pop(partition, None)
                 self.claims[partition] = claim
             for route in self._routes:
@@ -484,5 +488,4 @@ class Session:
 
 def _is_as_before(held: Claim | None, taken: Claim) -> bool:
     """Whether nobody has set the position since, so that what had stopped it still does."""
-    before = None if held is None else (held.read_to, held.topic_id)
-    return bool(taken.topic_id) and before == (taken.read_to, taken.topic_id)
+    return held is not None and (held.read_to, held.topic_id) == (taken.read_to, taken.topic_id)

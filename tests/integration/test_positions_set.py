@@ -20,7 +20,7 @@ from engine.store.connecting import Connection, connect
 from engine.store.contract import Store
 from engine.store.postgres import PostgresStore
 from statemachines.machine import compile_pipeline
-from tests.fakes.source import FakeMembership, FakeReader, FakeSource
+from tests.fakes.source import FakeMembership, FakeReader, FakeSource, Fate
 from tests.feeding import event
 from tests.services import Database
 from tests.shop import shop
@@ -270,5 +270,27 @@ async def test_a_topic_that_is_the_same_under_another_id_goes_on_at_its_position
             await until(lambda: has_come_to(connection, 2))
             assert engine.stopped_partitions == {}
         assert await connection.fetchval("select topic_id from pointsman.positions") == "given anew"
+    finally:
+        await connection.close()
+
+
+async def test_what_stops_a_partition_again_where_a_person_has_set_it_is_told_again(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = FakeSource()
+    source.create_topic("orders")
+    source.append(ORDERS, b"", fate=Fate.UNREADABLE)
+    connection = await connect(database.engine_dsn, for_engine=False)
+
+    async def is_told(times: int) -> bool:
+        return [one.levelname for one in caplog.records if "cannot be decoded" in one.getMessage()] == [
+            "ERROR"
+        ] * times
+
+    try:
+        async with running(database, source):
+            await until(lambda: is_told(1))
+            await set_position(connection, "default", "orders", 0, 0, who="ana", why="it may be there again")
+            await until(lambda: is_told(2))
     finally:
         await connection.close()

@@ -51,7 +51,7 @@ async def start_reminders(
         committer = Committer(store, topics, CLUSTER, now, now, Silent(), [0, 0, 0])
         partition, limits = Partition(topic, 0), EngineLimits()
         await store.add_positions({partition: first})
-        [(number, _, position, epoch)] = await store.take_positions([partition])
+        [(number, _, position, epoch, _)] = await store.take_positions([partition])
         claim, remaining = Claim(number, partition, epoch, position), iter(dues)
         while records := [
             _record(topic, position + index, due)

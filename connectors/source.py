@@ -188,8 +188,11 @@ class Reader(Protocol):
         """Partitions that stopped since the last call because of what stands at their position."""
         ...
 
-    def made_anew(self) -> list[Partition]:
-        """Partitions that stopped since the last call because another topic has the name by now."""
+    def made_anew(self) -> dict[Partition, str]:
+        """Partitions that stopped since the last call because their topic has another id by now: which.
+
+        Nothing more comes of these.
+        """
         ...
 
     def topic_ids(self) -> dict[Partition, str]:

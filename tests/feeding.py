@@ -175,7 +175,7 @@ class Feeding:
         """Take a partition, from its stored position (0 at first)."""
         if partition not in self.claims:
             await self.store.add_positions({partition: 0})
-            [(number, _, position, epoch)] = await self.store.take_positions([partition])
+            [(number, _, position, epoch, _)] = await self.store.take_positions([partition])
             self.claims[partition] = Claim(number, partition, epoch, position)
         return self.claims[partition]
 

@@ -15,7 +15,7 @@ import logging
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from typing import Any
 
 from aiokafka.errors import (
@@ -50,6 +50,13 @@ ASK_WHY_SECONDS = 0.5
 """So often it is found out what keeps us out, where something does."""
 LOOK_SECONDS = 1.0
 """So often lanes are looked at even if nothing happens."""
+SURE_SECONDS = 1.0
+"""A partition that nothing was asked of for so long may be of another topic of that name by now."""
+IDENTIFY_SECONDS = 60.0
+"""So often it is asked whether it is, beside all else."""
+LOOKS_UNTIL_AGREED = 10
+LOOK_AGAIN_SECONDS = 0.1
+"""So often, and so far apart, brokers are asked that do not agree which topic has a name."""
 TIMER_GRAIN_SECONDS = 0.001
 ABORTED_AT_FROM_END = {4: -2, 5: -2, 6: -2, 7: -2, 8: -2, 9: -2, 10: -2, 11: -3}
 """Where the aborted transactions stand in a partition's part of an answer, by its version."""
@@ -72,12 +79,14 @@ class Fetching:
         self._wake = asyncio.Event()
         self._loop: asyncio.Task[None] | None = None
         self.out_of_range: list[OutOfRange] = []
-        self.made_anew: list[Partition] = []
+        self.made_anew: dict[Partition, str] = {}
         self.learned: dict[Partition, str] = {}
         """The ids of topics, of lanes that came without, or of which nothing was read yet."""
-        self._sure: set[str] = set()
-        """Topics that are those which their lanes are of, and not others of the same names."""
+        self._sure: dict[str, float] = {}
+        """When topics were found to be those which their lanes are of, and not others of the same names."""
         self._identifying: set[str] = set()
+        self._identified_at: dict[str, float] = {}
+        """When topics were asked for their ids."""
         self._flowing: set[int] = set()
         """Brokers from which records come all the time, a few with each answer."""
         self._why_away = ""
@@ -113,6 +122,11 @@ class Fetching:
         """Raises what ended the loop, which nothing should."""
         if self._loop is not None and self._loop.done():
             self._loop.result()
+
+    def doubt(self, topics: Iterable[str]) -> None:
+        """Fetch nothing more of these before it is known that they are still the same."""
+        for topic in topics:
+            self._sure.pop(topic, None)
 
     def wake(self) -> None:
         """Look again who wants something."""
@@ -167,60 +181,120 @@ class Fetching:
     def _wanting(self) -> Mapping[int, list[Lane]]:
         now = time.monotonic()
         by_node: dict[int, list[Lane]] = defaultdict(list)
+        doubtful: dict[str, Lane] = {}
         for lane in self._lanes.values():
             if not lane.wants(now):
                 continue
-            if lane.partition.topic not in self._sure:
-                self._identify(lane.partition.topic)
+            topic = lane.partition.topic
+            is_sure = self._is_sure(lane, now)
+            if not is_sure or now - self._identified_at[topic] >= IDENTIFY_SECONDS:
+                doubtful.setdefault(topic, lane)
+            if not is_sure:
                 continue
             node = self._client.cluster.leader_for_partition(lane.topic_partition)
             if node is None or node < 0:
                 if node is None:
-                    self._sure.discard(lane.partition.topic)
+                    self.doubt([topic])
                 self._client.force_metadata_update()
                 lane.fail(f"No broker leads {lane.partition}, or it does not exist (any more).")
             elif node not in self._requests:
                 by_node[node].append(lane)
+        self._identify(doubtful, now)
         return by_node
 
-    def _identify(self, topic: str) -> None:
-        """Find out beside all else whether the topic is the one that its lanes are of."""
-        if topic not in self._identifying:
-            self._identifying.add(topic)
-            self._check(self._find_identity(topic), f"kafka identity of {topic}")
+    def _is_sure(self, lane: Lane, now: float) -> bool:
+        found_at = self._sure.get(lane.partition.topic)
+        return found_at is not None and now - max(found_at, lane.answered_at) < SURE_SECONDS
 
-    async def _find_identity(self, topic: str) -> None:
+    def _identify(self, doubtful: Mapping[str, Lane], now: float) -> None:
+        """Find out beside all else whether topics are those that their lanes are of.
+
+        Their leaders are asked, who are the first to know, and without whom nothing is read anyway.
+        """
+        by_node: dict[int | None, set[str]] = defaultdict(set)
+        for topic in doubtful.keys() - self._identifying:
+            node = self._client.cluster.leader_for_partition(doubtful[topic].topic_partition)
+            by_node[None if node is None or node < 0 else node].add(topic)
+            self._identified_at[topic] = now
+        for leader, topics in by_node.items():
+            self._identifying |= topics
+            self._check(self._find_identities(leader, topics), f"kafka identity of topics at {leader}")
+
+    async def _find_identities(self, leader: int | None, topics: set[str]) -> None:
         lanes = self._lanes
         try:
-            topic_id = await self._queries.topic_id(topic)
-        except SourceError as error:
-            self._fail_all([lane for lane in lanes.values() if lane.partition.topic == topic], str(error))
-        else:
+            found = await self._agreed_ids(leader, sorted(topics))
             if lanes is self._lanes:
-                self._compare(topic, topic_id)
+                self._compare(found)
+        except SourceError as error:
+            self._fail_doubtful(topics, str(error))
+            with contextlib.suppress(SourceError):
+                await self._queries.learn_leaders(sorted({partition.topic for partition in self._lanes}))
+        except Exception as error:
+            log.exception("An answer about topics cannot be understood")
+            self._fail_doubtful(topics, f"An answer about topics cannot be understood: {error!r}")
         finally:
-            self._identifying.discard(topic)
+            self._identifying -= topics
             self._wake.set()
 
-    def _compare(self, topic: str, topic_id: str) -> None:
-        """Go on with what is of this topic, and stop what is of another one of its name."""
-        self._sure.add(topic)
+    async def _agreed_ids(self, leader: int | None, topics: list[str]) -> Mapping[str, str | SourceError]:
+        """The ids as the leader knows them; before a lane is stopped for one, another broker is to say the same."""
+        found = await self._queries.topic_ids(topics, leader)
+        for _ in range(LOOKS_UNTIL_AGREED):
+            stopping = [topic for topic, topic_id in found.items() if self._would_stop(topic, topic_id)]
+            if not stopping:
+                return found
+            others = await self._queries.topic_ids(stopping, beside=leader)
+            disputed = [topic for topic in stopping if others[topic] != found[topic]]
+            if not disputed:
+                return found
+            await asyncio.sleep(LOOK_AGAIN_SECONDS)
+            found = await self._queries.topic_ids(topics, leader)
+        log.warning("Brokers do not agree which topics have these names: %s", ", ".join(disputed))
+        return {topic: "" if self._would_stop(topic, one) else one for topic, one in found.items()}
+
+    def _would_stop(self, topic: str, topic_id: str | SourceError) -> bool:
+        return any(
+            lane.partition.topic == topic and _is_of_another(lane, topic_id) for lane in self._lanes.values()
+        )
+
+    def _compare(self, found: Mapping[str, str | SourceError]) -> None:
+        """Go on with what is of these topics, and stop what is of others of their names."""
+        now = time.monotonic()
+        for topic, topic_id in found.items():
+            if isinstance(topic_id, SourceError):
+                self._fail_doubtful({topic}, str(topic_id))
+            else:
+                self._sure[topic] = now
         for lane in self._lanes.values():
-            if lane.partition.topic != topic or not topic_id:
+            topic_id = found.get(lane.partition.topic, "")
+            if isinstance(topic_id, SourceError) or topic_id in ("", lane.topic_id):
                 continue
-            if not (lane.topic_id and lane.position):
-                # Of which nothing was read, the one is as good as the other.
-                if lane.topic_id != topic_id:
-                    lane.topic_id = self.learned[lane.partition] = topic_id
-            elif lane.topic_id != topic_id:
+            if _is_of_another(lane, topic_id):
                 lane.stop()
-                self.made_anew.append(lane.partition)
+                self.made_anew[lane.partition] = topic_id
+            elif not lane.stopped:
+                # Of which nothing was handed out, the one is as good as the other.
+                if lane.topic_id:
+                    lane.begin_again()
+                lane.topic_id = self.learned[lane.partition] = topic_id
+
+    def _fail_doubtful(self, topics: Collection[str], reason: str) -> None:
+        now = time.monotonic()
+        self._fail_all(
+            [
+                lane
+                for lane in self._lanes.values()
+                if lane.partition.topic in topics and not self._is_sure(lane, now)
+            ],
+            reason,
+        )
 
     async def _request(self, node: int, lanes: list[Lane]) -> None:
         # Who has waited longest comes first: only the first partition of an answer that is not empty may
         # exceed the limit.
         lanes.sort(key=lambda lane: lane.fetched_at)
-        asked = {lane.topic_partition: (lane, lane.fetch_from) for lane in lanes}
+        asked = {lane.topic_partition: (lane, lane.fetch_from, lane.topic_id) for lane in lanes}
         self._asked[node] = (time.monotonic(), lanes)
         try:
             for lane in lanes:
@@ -231,6 +305,7 @@ class Fetching:
             self._note_flow(node, answer)
         except KafkaError as error:
             self._ask_why(error)
+            self.doubt(lane.partition.topic for lane in lanes)
             self._fail_all(lanes, self._why_away or f"Broker {node} does not answer: {error}")
         except Exception as error:
             log.exception("An answer of broker %s cannot be understood", node)
@@ -264,8 +339,9 @@ class Fetching:
     def _fetch_request(self, node: int, lanes: Iterable[Lane]) -> FetchRequest:
         leader = self._client.cluster.leader_for_partition
         chosen = {lane.partition for lane in lanes}
+        now = time.monotonic()
         others = any(
-            not lane.paused and not lane.stopped
+            not lane.paused and not lane.stopped and lane.retry_at <= now and partition.topic in self._sure
             for partition, lane in self._lanes.items()
             if partition not in chosen and leader(lane.topic_partition) == node
         )
@@ -278,16 +354,18 @@ class Fetching:
             wait, bytes_min = FLOW_WAIT_MILLISECONDS, FLOW_BYTES
         return FetchRequest(wait, bytes_min, FETCH_BYTES_MAX, READ_COMMITTED, list(by_topic.items()))
 
-    def _receive(self, answer: Any, asked: Mapping[Any, tuple[Lane, int]]) -> None:
+    def _receive(self, answer: Any, asked: Mapping[Any, tuple[Lane, int, str]]) -> None:
         aborted_at = ABORTED_AT_FROM_END[answer.API_VERSION]
+        now = time.monotonic()
         for topic, partitions in answer.topics:
             for number, code, _, *rest in partitions:
-                lane, offset = asked[topic, number]
-                if self._lanes.get(lane.partition) is not lane or lane.fetch_from != offset:
+                lane, *was = asked[topic, number]
+                if self._lanes.get(lane.partition) is not lane or [lane.fetch_from, lane.topic_id] != was:
                     continue
                 if code:
                     self._refused(lane, for_code(code))
                     continue
+                lane.answered_at = now
                 lane.put(rest[-1] or b"", rest[aborted_at] or ())
                 if lane.is_ready():
                     self._on_arrival(lane)
@@ -307,13 +385,14 @@ class Fetching:
         self._client.force_metadata_update()
         if error is TopicAuthorizationFailedError:
             topic = lane.partition.topic
-            reason = f"This user may not read the topic {topic}. Allow READ on the topic {topic}."
-        elif error is UnknownTopicOrPartitionError:
-            self._sure.discard(lane.partition.topic)
-            reason = f"{lane.partition} does not exist (any more)."
+            lane.fail(f"This user may not read the topic {topic}. Allow READ on the topic {topic}.")
+            return
+        # What was made anew may be led by another broker, and have as many records.
+        self.doubt([lane.partition.topic])
+        if error is UnknownTopicOrPartitionError:
+            lane.fail(f"{lane.partition} does not exist (any more).")
         else:
-            reason = f"{lane.partition} cannot be read just now: {error()}"
-        lane.fail(reason)
+            lane.fail(f"{lane.partition} cannot be read just now: {error()}")
 
     async def _check_range(self, lane: Lane) -> None:
         """Report a lane only where its offset is really not there; a new leader may not have it as yet."""
@@ -322,10 +401,12 @@ class Fetching:
             end = (await self._queries.offsets({lane.partition: LATEST}))[lane.partition]
         except SourceError as error:
             lane.stopped = False
+            self.doubt([lane.partition.topic])
             lane.fail(str(error))
             return
         if earliest <= lane.position <= end:
             lane.stopped = False
+            self.doubt([lane.partition.topic])
             lane.fail(f"The leader of {lane.partition} does not have offset {lane.position} as yet.")
         elif self._lanes.get(lane.partition) is lane:
             lane.stop()
@@ -336,3 +417,10 @@ class Fetching:
         for lane in lanes:
             if self._lanes.get(lane.partition) is lane:
                 lane.fail(reason)
+
+
+def _is_of_another(lane: Lane, topic_id: str | SourceError) -> bool:
+    """Whether something was handed out that is of a topic with another id than this."""
+    if isinstance(topic_id, SourceError) or not topic_id or lane.stopped:
+        return False
+    return bool(lane.position and lane.topic_id) and lane.topic_id != topic_id

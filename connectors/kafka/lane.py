@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Iterable
@@ -38,6 +39,7 @@ class Lane:
         self.stopped = False
         self.in_flight = False
         self.fetched_at = 0.0
+        self.answered_at = -math.inf
         self.retry_at = 0.0
         self.trouble: Trouble | None = None
         self.unreadable: Unreadable | None = None
@@ -106,6 +108,12 @@ class Lane:
         self._failures = min(self._failures + 1, 10)
         self.retry_at = now + delay
 
+    def begin_again(self) -> None:
+        """Let go of what is buffered, and fetch from the position."""
+        self._records, self._index = [], 0
+        self._buffer.clear()
+        self.fetch_from = self._end = self.position
+
     def stop(self) -> None:
         """Fetch nothing any more; nothing else keeps it."""
         self.stopped = True
@@ -132,9 +140,7 @@ class Lane:
 
     def _doubt(self, error: UndecodableError) -> None:
         """Fetch once more what cannot be decoded, or stop."""
-        self._records, self._index = [], 0
-        self._buffer.clear()
-        self.fetch_from = self.position
+        self.begin_again()
         self._decode_failures += 1
         self.retry_at = time.monotonic() + RETRY_SECONDS_MIN
         if self._decode_failures >= DECODE_ATTEMPTS:

@@ -6,7 +6,7 @@ import asyncio
 import random
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from typing import Any, TypeVar
 
 from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
@@ -204,24 +204,38 @@ class Queries:
         except NoSuchTopicError:
             return {}
 
-    async def topic_id(self, topic: str) -> str:
-        """What tells a topic from another one that has had its name; empty where brokers do not tell it.
+    async def topic_ids(
+        self, topics: Collection[str], broker: int | None = None, *, beside: int | None = None
+    ) -> dict[str, str | SourceError]:
+        """What tells topics from others that have had their names, as this broker knows them, or any, but rather not
+        the one ``beside`` which it is asked; empty where it does not tell. Of each that it does not know, why.
 
-        Raises NoSuchTopicError, SourceUnreachableError or SourceError.
+        It is asked once. Raises SourceUnreachableError.
         """
-
-        async def ask() -> str:
-            ((code, _, topic_id, *_),) = (
-                await self._send(self._any_broker(), TopicIdsRequest([topic]))
-            ).topics
-            if code:
-                raise for_code(code)(topic)
-            return shown(topic_id)
-
         try:
-            return await self._patiently(ask)
+            node = self._any_broker(beside) if broker is None else broker
+            answer = await self._send(node, TopicIdsRequest(topics))
         except IncompatibleBrokerVersion:
-            return ""
+            return dict.fromkeys(topics, "")
+        except KafkaError as error:
+            self._client.force_metadata_update()
+            raise await unreachable(self._settings, error) from error
+        told = {topic: (code, topic_id) for code, topic, topic_id, *_ in answer.topics}
+        return {topic: self._id_of(topic, *told[topic]) for topic in topics}
+
+    def _id_of(self, topic: str, code: int, topic_id: bytes) -> str | SourceError:
+        error = for_code(code)
+        if error is UnknownTopicOrPartitionError:
+            return self._no_such(topic)
+        if error is TopicAuthorizationFailedError:
+            return NotAllowedError(may_not_see(self._settings.bootstrap, topic))
+        return SourceError(f"{topic} cannot be read just now: {error()}") if code else shown(topic_id)
+
+    def _no_such(self, name: object) -> NoSuchTopicError:
+        return NoSuchTopicError(
+            f"{name} does not exist on {self._settings.bootstrap}, or this user "
+            "may not see it. Create it, or correct its name."
+        )
 
     async def offsets(self, timestamps: Mapping[Partition, int]) -> dict[Partition, int]:
         """For each partition the first offset at or after a time in milliseconds, or of EARLIEST or LATEST.
@@ -274,12 +288,14 @@ class Queries:
         request = MetadataRequest(list(topics), allow_auto_topic_creation=False)
         return await self._send(self._any_broker(), request)
 
-    def _any_broker(self) -> int:
-        """One of those that are known, and rather one that answers."""
+    def _any_broker(self, beside: int | None = None) -> int:
+        """One of those that are known, and rather one that answers, and another one than this."""
         known = [broker.nodeId for broker in self._client.cluster.brokers()]
         if not known:
             raise StaleMetadata
-        return int(random.choice([one for one in known if one not in self._silent] or known))  # noqa: S311 - no secret
+        answering = [one for one in known if one not in self._silent]
+        others = [one for one in answering if one != beside]
+        return int(random.choice(others or answering or known))  # noqa: S311 - no secret
 
     async def _send(self, node: int, request: Any, seconds: float | None = None) -> Any:
         seconds = self._answer_seconds if seconds is None else seconds
@@ -303,10 +319,7 @@ class Queries:
                 return await ask()
             except UnknownTopicOrPartitionError as error:
                 if time.monotonic() - began > min(MISSING_PATIENCE_SECONDS, self._patience_seconds):
-                    raise NoSuchTopicError(
-                        f"{error.args[0]} does not exist on {self._settings.bootstrap}, or this user "
-                        "may not see it. Create it, or correct its name."
-                    ) from error
+                    raise self._no_such(error.args[0]) from error
             except (IncompatibleBrokerVersion, GroupAuthorizationFailedError):
                 raise
             except TopicAuthorizationFailedError as error:

@@ -13,7 +13,7 @@ from connectors.kafka.fetching import Fetching
 from connectors.kafka.lane import Lane
 from connectors.kafka.queries import EARLIEST, LATEST, NOT_FOUND, Queries, connect
 from connectors.kafka.settings import KafkaSettings
-from connectors.source import Chunk, OutOfRange, Partition, RawRecord, Trouble, Unreadable
+from connectors.source import Chunk, OutOfRange, Partition, RawRecord, SourceError, Trouble, Unreadable
 
 BUFFER_BYTES = 32 * 1024 * 1024
 """Of all partitions together: each may hold twice its share, and one batch of any size."""
@@ -82,7 +82,10 @@ class KafkaReader:
             self._ready.pop(lane, None)
 
     def resume(self, partitions: Iterable[Partition]) -> None:
-        for lane in self._known(partitions):
+        lanes = self._known(partitions)
+        # Whoever does not ask does not hear that there was no such topic for a moment.
+        self._fetching.doubt({lane.partition.topic for lane in lanes})
+        for lane in lanes:
             lane.paused = False
             if lane.is_ready():
                 self._on_arrival(lane)
@@ -110,10 +113,11 @@ class KafkaReader:
             self._lanes[one.partition].unreadable = None
         return found
 
-    def made_anew(self) -> list[Partition]:
-        found = list(self._fetching.made_anew)
-        self._fetching.made_anew.clear()
-        return found
+    def made_anew(self) -> dict[Partition, str]:
+        known = self._fetching.made_anew
+        # What is at hand is of the topic before, which has it no more.
+        over = [partition for partition in known if not self._lanes[partition].is_ready()]
+        return {partition: known.pop(partition) for partition in over}
 
     def topic_ids(self) -> dict[Partition, str]:
         found = dict(self._fetching.learned)
@@ -140,6 +144,11 @@ class KafkaReader:
         found = await self._queries.offsets(dict.fromkeys(partitions, milliseconds))
         return {at: ends[at] if offset == NOT_FOUND else offset for at, offset in found.items()}
 
+    async def ids_of(self, topics: Iterable[str]) -> dict[str, str]:
+        """What Kafka calls these topics; without those for which it does not say it."""
+        found = await self._queries.topic_ids(sorted(topics))
+        return {topic: one for topic, one in found.items() if one and not isinstance(one, SourceError)}
+
     async def partitions_of(self, topic: str) -> set[Partition]:
         return set(await self._queries.leaders_of(topic))
 
@@ -161,7 +170,8 @@ class KafkaReader:
             if taken := lane.take(left):
                 records[lane.partition] = taken
                 left -= len(taken)
-            positions[lane.partition] = lane.told = lane.position
+            if lane.position != lane.told:
+                positions[lane.partition] = lane.told = lane.position
             if lane.is_ready():
                 self._ready[lane] = None
         self._fetching.wake()

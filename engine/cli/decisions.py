@@ -22,7 +22,16 @@ if TYPE_CHECKING:
 
 PANEL = "Decisions"
 
+ALL = "all"
+"""Partitions of a topic, for its number."""
+
 Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; it is kept.", show_default=False)]
+
+
+def _number_or_all(text: str) -> str:
+    if text != ALL and not (text.isascii() and text.isdigit() and int(text) <= INT_MAX):
+        raise typer.BadParameter(f"{text!r} is neither the number of a partition nor `all`.")
+    return text
 
 
 def register(app: typer.Typer) -> None:
@@ -140,7 +149,9 @@ def list_positions(
 
 def set_position(
     topic: Annotated[str, typer.Argument(metavar="TOPIC")],
-    partition: Annotated[int, typer.Argument(metavar="PARTITION", min=0, callback=up_to(INT_MAX))],
+    partition: Annotated[
+        str, typer.Argument(metavar="PARTITION", help="Its number, or `all`.", callback=_number_or_all)
+    ],
     position: Annotated[
         int,
         typer.Argument(
@@ -157,18 +168,18 @@ def set_position(
     namespace: Namespace = None,
     json: Json = False,
 ) -> None:
-    """Let a partition go on from another offset. What is skipped is never applied; what comes again is a duplicate."""
+    """Let partitions go on from another offset. What is skipped is never applied; what was applied is a duplicate."""
     check_text("--reason", reason)
     check_text("--who", who)
 
-    async def question(connection: Connection, namespace: str) -> PositionSet:
-        from engine.reading import set_position  # noqa: PLC0415 - needs an extra to be installed
+    async def question(connection: Connection, namespace: str) -> list[PositionSet]:
+        from engine.reading import set_positions  # noqa: PLC0415 - needs an extra to be installed
 
-        return await set_position(
+        return await set_positions(
             connection,
             namespace,
             topic,
-            partition,
+            None if partition == ALL else int(partition),
             position,
             who=whoever(who),
             why=reason,
@@ -178,9 +189,10 @@ def set_position(
 
     done = ask_store({"postgres": postgres, "namespace": namespace}, question)
     if json:
-        print_json(done)
+        print_json(done if partition == ALL else done[0])
         return
-    say(f"{done.topic}/{done.partition} of {done.group} goes on at {done.new}; it was at {done.old}.")
+    for one in done:
+        say(f"{one.topic}/{one.partition} of {one.group} goes on at {one.new}; it was at {one.old}.")
 
 
 def _settings(postgres: str | None, kafka: str | None, namespace: str | None) -> Settings:

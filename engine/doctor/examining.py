@@ -14,7 +14,7 @@ from engine.doctor.kafka import Wanted, examine_kafka
 from engine.doctor.postgres import examine_postgres
 from engine.errors import PointsmanError, ServiceUnreachableError
 from engine.left_behind import find_left_behind
-from engine.reading import list_positions
+from engine.reading import PositionView, list_positions
 from engine.relay import relay_status
 from engine.settings import Settings
 from engine.store.connecting import connect
@@ -40,10 +40,13 @@ async def examine(settings: Settings, machines: Sequence[Machine]) -> list[Check
     if postgres is not None:
         checks += (await examine_postgres(postgres)).checks
     if kafka is not None:
-        cluster, positions = await _positions(settings, postgres, kafka)
+        cluster, found = await _positions(settings, postgres, kafka)
+        positions = {Partition(one.topic, one.partition): one.position for one in found}
+        topic_ids = {Partition(one.topic, one.partition): one.topic_id for one in found}
         sources = source_topics(machines) if machines else sorted({one.topic for one in positions})
         group = settings.value("group") or f"pointsman.{settings.namespace}"
-        wanted = Wanted(settings.namespace, sources, dead_letter_topics(machines), positions, cluster, group)
+        letters = dead_letter_topics(machines)
+        wanted = Wanted(settings.namespace, sources, letters, positions, cluster, group, topic_ids)
         checks += (await examine_kafka(kafka, wanted)).checks
     if postgres is not None and machines and not any(one.verdict is Verdict.FAIL for one in checks):
         checks += (await _versions(postgres, settings.namespace, machines)).checks
@@ -62,25 +65,24 @@ def _given(report: Report, name: str, value: Callable[[], Value]) -> Value | Non
 
 async def _positions(
     settings: Settings, postgres: str | None, kafka: KafkaSettings
-) -> tuple[str | None, dict[Partition, int]]:
+) -> tuple[str | None, list[PositionView]]:
     """The stored positions of this group in this cluster; none where they cannot be had."""
     if postgres is None:
-        return None, {}
+        return None, []
     try:
         async with KafkaAdmin(kafka) as admin:
             cluster = await admin.cluster_id()
         connection = await connect(postgres, name="pointsman doctor", for_engine=False)
     except (SourceError, PointsmanError):
-        return None, {}
+        return None, []
     try:
         found = await list_positions(connection, settings.namespace)
     except Exception:  # noqa: BLE001 - why the store cannot be read is told by its own checks
-        return None, {}
+        return None, []
     finally:
         await connection.close()
     group = settings.value("group") or f"pointsman.{settings.namespace}"
-    ours = [one for one in found if one.group == group and one.cluster == cluster]
-    return cluster, {Partition(one.topic, one.partition): one.position for one in ours}
+    return cluster, [one for one in found if one.group == group and one.cluster == cluster]
 
 
 async def _versions(postgres: str, namespace: str, machines: Sequence[Machine]) -> Report:

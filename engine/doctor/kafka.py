@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from connectors.credentials import why_not_secret
@@ -16,6 +17,7 @@ from engine.doctor.check import Report
 from engine.doctor.rights import READ, WRITE, examine_group_rights, examine_topic_rights
 from engine.homes import HOMES, homes_topic
 from engine.telling_lag import lag_group
+from engine.topic_ids import other_topic
 from engine.unread import CURE, find_unread
 
 FORGETS_MARKERS = (4, 3)
@@ -46,6 +48,8 @@ class Wanted(NamedTuple):
     """Of the positions."""
     group: str = ""
     """The consumer group; empty where that is not asked about."""
+    topic_ids: Mapping[Partition, str] = MappingProxyType({})
+    """Which topics positions are of, as far as it is noted."""
 
 
 async def examine_kafka(settings: KafkaSettings, wanted: Wanted) -> Report:
@@ -302,6 +306,7 @@ async def _positions(
         exist = {one for topic in topics for one in await reader.partitions_of(topic)}
         here = {one: at for one, at in wanted.positions.items() if one in exist}
         earliest, ends = await reader.earliest(here), await reader.ends(here)
+        ids = await reader.ids_of(_topics_of(here))
         unread = await find_unread(reader, here, wanted.sources)
     finally:
         await reader.stop()
@@ -312,11 +317,23 @@ async def _positions(
             f"Its position is {here[one]}, and Kafka has {earliest[one]} to {ends[one]}.",
             f"pointsman positions set {one.topic} {one.number} POSITION --reason TEXT",
         )
+    anew = [
+        one
+        for one in sorted(here)
+        if here[one] and _is_another(ids.get(one.topic), wanted.topic_ids.get(one))
+    ]
+    for one in anew:
+        was, now = wanted.topic_ids[one], ids[one.topic]
+        report.fail(str(one), f"{other_topic(one, here[one], was, now)}.")
     for sentence in unread:
         report.warn("positions", sentence, CURE)
-    if here and not lost:
+    if here and not lost and not anew:
         behind = sum(ends[one] - at for one, at in here.items())
         report.ok("positions", f"{_partitions(here)}, {behind:,} records behind.")
+
+
+def _is_another(now: str | None, was: str | None) -> bool:
+    return bool(now and was) and now != was
 
 
 def _topics_of(partitions: Iterable[Partition]) -> list[str]:

@@ -34,7 +34,7 @@ from engine.reading.operating import (
     list_pauses,
     wait_until_done,
 )
-from engine.reading.positions import PositionSet, PositionView, list_positions, set_position
+from engine.reading.positions import PositionSet, PositionView, list_positions, set_position, set_positions
 from engine.reading.replay import Mismatch, ReplayReport, RunReplayed, replay
 from engine.reading.runs import RunView, count_runs, find_view, list_runs
 from engine.reading.show import RunAt, show
@@ -94,6 +94,7 @@ __all__ = [
     "replay",
     "send_to_runs",
     "set_position",
+    "set_positions",
     "show",
     "show_dead_letter",
     "verify",

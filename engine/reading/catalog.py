@@ -36,6 +36,8 @@ class StoredPosition(NamedTuple):
     updated: datetime
     set_back_from: int | None
     """The highest position that a person ever moved it back from."""
+    topic_id: str = ""
+    """Of the topic that it is of, as Kafka calls it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,11 @@ class Catalog:
             return False
         settings = [d.topics[place.topic] for d in self.definitions.values() if place.topic in d.topics]
         return any(topic.each is not None for topic in settings)
+
+    def holds_others(self, position: int | None, offset: int | None) -> bool:
+        """Whether several events may have had this place: it was read again, perhaps of another topic of that name."""
+        place = self.positions.get(position or 0)
+        return place is not None and (place.set_back_from or 0) > (offset or 0)
 
     def decode(
         self,

@@ -30,6 +30,8 @@ class PositionView:
     epoch: int
     """Raised by everyone who takes the partition."""
     updated: datetime
+    topic_id: str = ""
+    """What Kafka calls the topic that it is of; empty where nobody has heard that yet."""
 
     def as_json(self) -> dict[str, Any]:
         """The documented fields."""
@@ -42,6 +44,7 @@ class PositionView:
             "position": self.position,
             "epoch": self.epoch,
             "updated": shown_time(self.updated),
+            "topic_id": self.topic_id,
         }
 
 
@@ -91,6 +94,7 @@ async def list_positions(
             row["position"],
             row["epoch"],
             row["updated"],
+            row["topic_id"],
         )
         for row in rows
         if topic in (None, row["topic"])
@@ -112,11 +116,29 @@ async def set_position(
     group: str | None = None,
     cluster: str | None = None,
 ) -> PositionSet:
-    """Let a partition go on from another offset; needs the engine's role.
+    """Let a partition go on from another offset; as ``set_positions``."""
+    (done,) = await set_positions(
+        connection, namespace, topic, partition, position, who=who, why=why, group=group, cluster=cluster
+    )
+    return done
 
-    It raises the epoch, so that a batch in flight fails as a whole, and tells the engines to take their
-    partitions anew. Who did it and why
-    is kept.
+
+async def set_positions(
+    connection: Connection,
+    namespace: str,
+    topic: str,
+    partition: int | None,
+    position: int,
+    *,
+    who: str,
+    why: str,
+    group: str | None = None,
+    cluster: str | None = None,
+) -> list[PositionSet]:
+    """Let a partition, or None for all of a topic, go on from another offset; needs the engine's role.
+
+    It raises the epochs, so that a batch in flight fails as a whole, and tells the engines to take their
+    partitions anew. Who did it and why is kept.
 
     Raises:
         UsageError: what is given cannot be, or several groups or clusters have such a partition.
@@ -131,19 +153,21 @@ async def set_position(
         rows = await connection.fetch(SQL["lock_positions"], namespace, topic, partition, group, cluster)
         if not rows:
             raise NotFoundError(await _nothing_there(connection, namespace, topic, partition))
-        if len(rows) > 1:
-            listed = "; ".join(f"--group {row['consumer_group']} --cluster {row['cluster']}" for row in rows)
-            raise UsageError(f"{topic}/{partition} has several positions. Say which: {listed}.")
-        row = rows[0]
-        epoch = await connection.fetchval(SQL["set_position"], row["id"], position)
-        await connection.execute(SQL["add_position_change"], row["id"], row["position"], position, who, why)
+        places = dict.fromkeys((row["consumer_group"], row["cluster"]) for row in rows)
+        if len(places) > 1:
+            what = topic if partition is None else f"{topic}/{partition}"
+            listed = "; ".join(f"--group {group} --cluster {cluster}" for group, cluster in places)
+            raise UsageError(f"{what} has several positions. Say which: {listed}.")
+        done = []
+        for number, found_group, found_cluster, part, old in rows:
+            epoch = await connection.fetchval(SQL["set_position"], number, position)
+            await connection.execute(SQL["add_position_change"], number, old, position, who, why)
+            done.append(PositionSet(found_group, found_cluster, topic, part, old, position, epoch))
         await connection.execute(SQL["notify"], channels.POSITIONS)
-    return PositionSet(
-        row["consumer_group"], row["cluster"], topic, partition, row["position"], position, epoch
-    )
+    return sorted(done, key=lambda one: one.partition)
 
 
-async def _nothing_there(connection: Connection, namespace: str, topic: str, partition: int) -> str:
+async def _nothing_there(connection: Connection, namespace: str, topic: str, partition: int | None) -> str:
     known = await list_positions(connection, namespace)
     partitions = [str(one.partition) for one in known if one.topic == topic]
     if partitions:

@@ -25,6 +25,7 @@ from engine.session.timers import Timers
 from engine.starting import first_positions
 from engine.steps.steps import Steps
 from engine.store.contract import Store
+from engine.topic_ids import other_topic
 
 if TYPE_CHECKING:
     from engine.engine import Engine
@@ -73,8 +74,10 @@ class Session:
         self._dry = True
         """Whether there was less to read than could be taken."""
         self._paused = False
-        self._learned: dict[Partition, str] = {}
-        """The ids of topics that are not noted yet."""
+        self._unnoted: list[Claim] = []
+        """Of which it is not noted yet which topics their positions are of."""
+        self._said: dict[Partition, str] = {}
+        """Why partitions stopped, as was said last."""
         self._kafka = Backoff(parts.limits.reconnect_seconds_max, parts.limits.complain_seconds)
         self._upkeep_at = time.monotonic() + UPKEEP_SECONDS
 
@@ -236,6 +239,7 @@ class Session:
     async def _wind_up(self) -> None:
         """Make all durable that was read, and what becomes of the steps that go on."""
         await self._flush()
+        await self._note_topics()
         await self._steps.stop()
         while self._steps.has_results and not self._paused:
             await self._take_results()
@@ -263,6 +267,7 @@ class Session:
             committer.forget(batch)
             batch = await committer.prepare(draft.slices, None, draft.due, draft.results)
         evict(self._routes, parts.limits, batch)
+        await self._note_topics()
         await self._keep_up()
         self._steps.promise(batch.commit, draft.results)
         self._pending = committer.begin(draft.slices, batch, draft.due, draft.results)
@@ -332,14 +337,9 @@ class Session:
                 f"anew. Decide where to go on: pointsman positions set {lost.partition.topic} "
                 f"{lost.partition.number} POSITION --reason TEXT",
             )
-        for partition in self._parts.reader.made_anew():
-            self._stop(
-                partition,
-                f"{partition} is of another topic by now: {partition.topic} was deleted and made anew, and position "
-                f"{self.claims[partition].read_to} is of the one before. Decide where to go on, at 0 for all of "
-                f"this one: pointsman positions set {partition.topic} {partition.number} POSITION --reason TEXT",
-            )
-        self._learned |= self._parts.reader.topic_ids()
+        for partition, topic_id in self._parts.reader.topic_ids().items():
+            self.claims[partition].topic_id = topic_id
+            self._unnoted.append(self.claims[partition])
         for bad in self._parts.reader.unreadable():
             self._stop(bad.partition, bad.reason)
         self._dry = sum(map(len, chunk.records.values())) < records_max
@@ -349,17 +349,19 @@ class Session:
             if claim is not None and not claim.lost and end > claim.read_to:
                 slices.append(Slice(claim, chunk.records.get(partition, ()), claim.read_to, end))
                 claim.read_to = end
+        for partition, topic_id in self._parts.reader.made_anew().items():
+            held = self.claims[partition]
+            self._stop(partition, other_topic(partition, held.read_to, held.topic_id, topic_id))
         slices.sort(key=lambda one: one.claim.id)
         return slices
 
     async def _note_topics(self) -> None:
-        """Keep which topics positions are of, where nothing is in flight."""
-        learned, self._learned = self._learned, {}
-        ours = {self.claims[one]: topic_id for one, topic_id in learned.items() if one in self.claims}
-        for claim, topic_id in ours.items():
-            claim.topic_id = topic_id
+        """Keep which topics positions are of, where nothing is in flight; so before any of them has moved."""
+        ours = {claim.id: claim for claim in self._unnoted if self.claims.get(claim.partition) is claim}
         if ours:
-            await self.store.note_topic_ids({claim.id: topic_id for claim, topic_id in ours.items()})
+            noted = await self.store.note_topic_ids((c.id, c.epoch, c.topic_id) for c in ours.values())
+            ours = {number: claim for number, claim in ours.items() if number not in noted}
+        self._unnoted = list(ours.values())
 
     async def _take_assignment(self) -> None:
         """Take the epochs of what was newly assigned, let go what was taken away, and read from there."""
@@ -376,17 +378,23 @@ class Session:
         self._steps.serve_homes(self.homes)
         await self._steps.find_kept()
         self._commands.wanted.set()
-        self.claims = {p: c for p, c in self.claims.items() if p in wanted and p not in fresh and not c.lost}
+        held = self.claims
+        self.claims = {p: c for p, c in held.items() if p in wanted and p not in fresh and not c.lost}
         if fresh:
             known = await self.store.known_positions(fresh)
             await self.store.add_positions(
                 await first_positions(parts.reader, self.store, fresh - known.keys(), parts.first)
             )
             taken = await self.store.take_positions(fresh)
-            topic_ids = await self.store.topic_ids(fresh)
-            for number, partition, position, epoch in taken:
-                self.claims[partition] = Claim(number, partition, epoch, position, topic_ids[partition])
-                stopped.pop(partition, None)
+            for number, partition, position, epoch, topic_id in taken:
+                claim = Claim(number, partition, epoch, position, topic_id)
+                is_as_before = _is_as_before(held.get(partition), claim)
+                if not is_as_before:
+                    self._said.pop(partition, None)
+                # Without an id that does not tell whether a person has set it to what it was.
+                if not (is_as_before and topic_id):
+                    stopped.pop(partition, None)
+                self.claims[partition] = claim
             for route in self._routes:
                 route.cache.clear()
         # What runs take by themselves may have ended the engine that had their homes before.
@@ -432,7 +440,9 @@ class Session:
 
     def _stop(self, partition: Partition, reason: str) -> None:
         self._engine.stopped_partitions[partition] = reason
-        log.error("stopped: %s", reason)
+        if self._said.get(partition) != reason:
+            self._said[partition] = reason
+            log.error("stopped: %s", reason)
 
     async def _read(self, records_max: int, wait_seconds: float) -> Chunk:
         """The next records; none after the wait, once the commit in flight is through, or a step's end was heard of."""
@@ -474,3 +484,8 @@ class Session:
         self._parts.observer.paused(
             len(self.claims) if self._paused else len(self._engine.stopped_partitions)
         )
+
+
+def _is_as_before(held: Claim | None, taken: Claim) -> bool:
+    """Whether nobody has set the position since, so that what had stopped it still does."""
+    return held is not None and (held.read_to, held.topic_id) == (taken.read_to, taken.topic_id)

@@ -107,12 +107,11 @@ class Store(Protocol):
         """Raise the epochs; waits for commits in flight, and fences whoever held them before."""
         ...
 
-    async def topic_ids(self, partitions: Iterable[Partition]) -> dict[Partition, str]:
-        """Which topics the positions of these are of, as was noted; empty where it was not."""
-        ...
+    async def note_topic_ids(self, noted: Iterable[tuple[int, int, str]]) -> set[int]:
+        """Note which topics positions are of: number, epoch and id of the topic.
 
-    async def note_topic_ids(self, topic_ids: Mapping[int, str]) -> None:
-        """By the numbers of positions, of topics that were read for the first time."""
+        Returns the numbers of those that were noted; whose epoch is another one by now, or who is locked, was not.
+        """
         ...
 
     async def run_ids(self) -> range:

@@ -178,20 +178,14 @@ class PostgresStore(Executions):
         async with self._translated(), ending_silent_blockers(self._writer, self._dsn):
             rows = await self._writer.fetch(_SQL["take_positions"], *self._scope, *columns)
         return [
-            Position(number, Partition(topic, partition), position, epoch)
-            for number, topic, partition, position, epoch in rows
+            Position(number, Partition(topic, partition), position, epoch, topic_id)
+            for number, topic, partition, position, epoch, topic_id in rows
         ]
 
-    async def topic_ids(self, partitions: Iterable[Partition]) -> dict[Partition, str]:
-        wanted = sorted(partitions)
-        columns = ([p.topic for p in wanted], [p.number for p in wanted])
+    async def note_topic_ids(self, noted: Iterable[tuple[int, int, str]]) -> set[int]:
         async with self._translated():
-            rows = await self._reader.fetch(_SQL["topic_ids"], *self._scope, *columns)
-        return {Partition(topic, number): topic_id for topic, number, topic_id in rows}
-
-    async def note_topic_ids(self, topic_ids: Mapping[int, str]) -> None:
-        async with self._translated():
-            await self._reader.execute(_SQL["note_topic_ids"], list(topic_ids), list(topic_ids.values()))
+            rows = await self._reader.fetch(_SQL["note_topic_ids"], *columns_of(noted))
+        return {number for (number,) in rows}
 
     async def run_ids(self) -> range:
         async with self._translated():

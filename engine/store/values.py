@@ -23,6 +23,8 @@ class Position(NamedTuple):
     partition: Partition
     position: int
     epoch: int
+    topic_id: str = ""
+    """What tells the topic that the position is of from another one of its name; empty where that is not known."""
 
 
 class Origin(NamedTuple):

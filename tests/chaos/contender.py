@@ -53,7 +53,7 @@ class Contender:
         """Take partitions from whoever has them, from their stored positions (0 at first)."""
         wanted = [Partition(PARCELS, number) for number in partitions]
         await self.store.add_positions(dict.fromkeys(wanted, 0))
-        for number, partition, position, epoch in await self.store.take_positions(wanted):
+        for number, partition, position, epoch, _ in await self.store.take_positions(wanted):
             self.claims[partition.number] = Claim(number, partition, epoch, position)
 
     def slice(self, partition: int, *values: bytes) -> list[Slice]:

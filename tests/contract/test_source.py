@@ -378,8 +378,8 @@ async def test_a_topic_that_was_made_anew_is_not_read_from_where_the_one_before_
         await world.produce(at, value)
 
     reader.assign({at: 2}, topics)
-    assert await until_made_anew(reader) == [at]
-    assert (reader.made_anew(), reader.topic_ids()) == ([], {})
+    assert list(await until_made_anew(reader)) == [at]
+    assert (reader.made_anew(), reader.topic_ids()) == ({}, {})
     reader.assign({at: 0}, topics)
     seen = await read_on(reader, Seen({at: 0}), lambda seen: seen.positions[at] == 3)
     assert seen.values(at) == [b"3", b"4", b"5"]
@@ -399,11 +399,57 @@ async def test_a_topic_that_is_made_anew_while_it_is_read_is_not_read_on(world: 
     await world.make_again(at.topic)
     for value in (b"2", b"3"):
         await world.produce(at, value)
-    assert await until_made_anew(reader) == [at]
+    assert list(await until_made_anew(reader)) == [at]
     assert reader.troubles() == {}, "what keeps it is not that there was none for a moment"
 
 
-async def until_made_anew(reader: Reader) -> list[Partition]:
+async def test_a_topic_that_is_made_anew_while_it_is_paused_is_not_read_on(world: World) -> None:
+    at = Partition(await world.topic(), 0)
+    for value in (b"1", b"2"):
+        await world.produce(at, value)
+    reader = await world.reader()
+    await read(reader, {at: 0}, lambda seen: seen.positions[at] == 2)
+    reader.pause([at])
+    # A request may be on its way still.
+    deadline = time.monotonic() + QUIET_SECONDS
+    while time.monotonic() < deadline:
+        await reader.fetch(records_max=10, wait_seconds=0.1)
+    await world.delete(at.topic)
+    await world.make_again(at.topic)
+    for value in (b"3", b"4", b"5"):
+        await world.produce(at, value)
+    reader.resume([at])
+    assert list(await until_made_anew(reader)) == [at]
+
+
+async def test_a_topic_that_is_made_anew_before_anything_was_taken_is_read_as_a_whole_or_not_at_all(
+    world: World,
+) -> None:
+    at = Partition(await world.topic(), 0)
+    for value in (b"1", b"2"):
+        await world.produce(at, value)
+    reader = await world.reader()
+    reader.assign({at: 0})
+    # What has come meanwhile is at hand, and not taken.
+    await asyncio.sleep(QUIET_SECONDS)
+    await world.delete(at.topic)
+    await asyncio.sleep(QUIET_SECONDS)
+    await world.make_again(at.topic)
+    for value in (b"3", b"4", b"5", b"6"):
+        await world.produce(at, value)
+    values: list[bytes | None] = []
+    stopped: dict[Partition, str] = {}
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while values[-1:] != [b"6"] and not stopped:
+        assert time.monotonic() < deadline, (values, reader.troubles())
+        chunk = await reader.fetch(records_max=1000, wait_seconds=0.1)
+        values += [record.value for records in chunk.records.values() for record in records]
+        stopped = reader.made_anew()
+    # What was at hand may be given as long as it is not known; then it is of this topic that something was read.
+    assert (values, list(stopped)) in (([b"3", b"4", b"5", b"6"], []), ([b"1", b"2"], [at]))
+
+
+async def until_made_anew(reader: Reader) -> dict[Partition, str]:
     deadline = time.monotonic() + DEADLINE_SECONDS
     while not (found := reader.made_anew()):
         assert time.monotonic() < deadline, reader.troubles()

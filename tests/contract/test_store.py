@@ -169,6 +169,19 @@ async def test_a_position_moves_only_from_where_it_is(world: World) -> None:
     assert await store.known_positions([HERE]) == {HERE: 7}
 
 
+async def test_which_topic_a_position_is_of_is_noted_by_who_holds_it(world: World) -> None:
+    store = await world.open()
+    await store.add_positions({HERE: 0})
+    (before,) = await store.take_positions([HERE])
+    assert before.topic_id == ""
+    assert await store.note_topic_ids([(before.id, before.epoch, "one")]) == {before.id}
+    (mine,) = await store.take_positions([HERE])
+    assert mine.topic_id == "one"
+    assert await store.note_topic_ids([(before.id, before.epoch, "another")]) == set()
+    (after,) = await store.take_positions([HERE])
+    assert after.topic_id == "one"
+
+
 async def test_a_position_says_where_its_records_come_from(world: World) -> None:
     store = await world.open()
     await store.add_positions({HERE: 0, THERE: 0})

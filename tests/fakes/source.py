@@ -153,7 +153,7 @@ class FakeReader:
         self._out_of_range: list[OutOfRange] = []
         self._topic_ids: dict[Partition, str] = {}
         self._learned: dict[Partition, str] = {}
-        self._made_anew: list[Partition] = []
+        self._made_anew: dict[Partition, str] = {}
         self._unreadable: list[Unreadable] = []
 
     async def start(self) -> None:
@@ -199,8 +199,8 @@ class FakeReader:
         found, self._unreadable = self._unreadable, []
         return found
 
-    def made_anew(self) -> list[Partition]:
-        found, self._made_anew = self._made_anew, []
+    def made_anew(self) -> dict[Partition, str]:
+        found, self._made_anew = self._made_anew, {}
         return found
 
     def topic_ids(self) -> dict[Partition, str]:
@@ -264,7 +264,7 @@ class FakeReader:
                 continue
             self._troubles.pop(partition, None)
             if not self._is_same(partition, position):
-                self._made_anew.append(partition)
+                self._made_anew[partition] = self._source.topic_ids[partition.topic]
                 stopped.append(partition)
                 continue
             if not log.first <= position <= log.end:

@@ -74,15 +74,15 @@ class FakeStore(FakeExecuting):
             place = self.tables.places.get(partition)
             if place is not None:
                 place.epoch += 1
-                taken.append(Position(place.id, partition, place.position, place.epoch))
+                taken.append(Position(place.id, partition, place.position, place.epoch, place.topic_id))
         return taken
 
-    async def topic_ids(self, partitions: Iterable[Partition]) -> dict[Partition, str]:
-        return {p: self.tables.places[p].topic_id for p in partitions if p in self.tables.places}
-
-    async def note_topic_ids(self, topic_ids: Mapping[int, str]) -> None:
-        for place in self.tables.places.values():
-            place.topic_id = topic_ids.get(place.id, place.topic_id)
+    async def note_topic_ids(self, noted: Iterable[tuple[int, int, str]]) -> set[int]:
+        of = {place.id: place for place in self.tables.places.values()}
+        ours = [one for one in noted if of[one[0]].epoch == one[1]]
+        for number, _, topic_id in ours:
+            of[number].topic_id = topic_id
+        return {number for number, *_ in ours}
 
     async def run_ids(self) -> range:
         first = self.tables.next_run

@@ -199,7 +199,7 @@ class Engine:
         [self._route] = topics[PLACE.topic].routes
         self._committer = Committer(store, topics, "c", lambda: NOW, lambda: NOW, Silent(), [0, 0, 0, 0])
         await store.add_positions({PLACE: 0})
-        [(number, _, position, epoch)] = await store.take_positions([PLACE])
+        [(number, _, position, epoch, _)] = await store.take_positions([PLACE])
         claim, records = Claim(number, PLACE, epoch, position), [record(*one) for one in enumerate(events)]
         start = 0
         while start < len(records):

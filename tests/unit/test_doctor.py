@@ -240,6 +240,9 @@ class Kafka:
             usual["cleanup.policy"] = "compact"
         return {**usual, **self._configs.get(topic, {})}
 
+    async def ids_of(self, topics: Any) -> dict[str, str]:
+        return dict.fromkeys(topics, "the second")
+
     async def earliest(self, partitions: Any) -> dict[Partition, int]:
         return dict.fromkeys(partitions, 100)
 
@@ -253,11 +256,12 @@ async def checks_of(
     *,
     bootstrap: str = "127.0.0.1:9092",
     positions: Mapping[Partition, int] | None = None,
+    topic_ids: Mapping[Partition, str] | None = None,
 ) -> list[Check]:
     for name in ("KafkaAdmin", "KafkaReader"):
         monkeypatch.setattr(kafka_doctor, name, lambda _: kafka)
     monkeypatch.setattr(kafka_doctor, "progress_topic", lambda namespace: f"pointsman.{namespace}.relay")
-    wanted = Wanted("shop", [TOPIC], [LETTERS], dict(positions or {}), "cluster", "group")
+    wanted = Wanted("shop", [TOPIC], [LETTERS], dict(positions or {}), "cluster", "group", topic_ids or {})
     return (await examine_kafka(KafkaSettings(bootstrap), wanted)).checks
 
 
@@ -265,6 +269,17 @@ async def test_a_kafka_as_it_must_be_is_found_well(monkeypatch: pytest.MonkeyPat
     found = await checks_of(monkeypatch, Kafka(), positions={Partition(TOPIC, 0): 150})
     assert {one.verdict for one in found} == {OK}
     assert found[-1].sentence == "1 partition, 50 records behind."
+
+
+async def test_a_position_of_another_topic_of_that_name_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    at = Partition(TOPIC, 0)
+    found = await checks_of(monkeypatch, Kafka(), positions={at: 150}, topic_ids={at: "the second"})
+    assert {one.verdict for one in found} == {OK}
+    found = await checks_of(monkeypatch, Kafka(), positions={at: 150}, topic_ids={at: "the first"})
+    (failed,) = (one for one in found if one.verdict is FAIL)
+    assert failed.name == str(at)
+    assert "read up to 150 (the first then, the second now)" in failed.sentence
+    assert not any("behind" in one.sentence for one in found)
 
 
 @pytest.mark.parametrize(

@@ -257,7 +257,7 @@ async def chunk_of(keys: str) -> list[RawRecord]:
 async def taken_by(store: Store) -> tuple[Committer, Claim]:
     """A committer that has the partition."""
     await store.add_positions({PLACE: 0})
-    [(number, _, position, epoch)] = await store.take_positions([PLACE])
+    [(number, _, position, epoch, _)] = await store.take_positions([PLACE])
     now = functools.partial(datetime.now, UTC)
     committer = Committer(store, await routes_on(store), "c", now, now, Silent(), [0, 0, 0, 0])
     return committer, Claim(number, PLACE, epoch, position)

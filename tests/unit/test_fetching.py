@@ -1,17 +1,23 @@
-"""A broker that is silent while others lead what it led is not waited for."""
+"""A broker that is silent while others lead what it led is not waited for; and a topic is one that is known."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import struct
 from collections.abc import AsyncIterator, Iterable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from connectors.kafka import fetching
 from connectors.kafka.fetching import Fetching
 from connectors.kafka.lane import Lane
-from connectors.source import Partition, SourceUnreachableError
+from connectors.kafka.reader import KafkaReader
+from connectors.kafka.settings import KafkaSettings
+from connectors.source import Partition, SourceError, SourceUnreachableError
 
 PLACE = Partition("orders", 0)
 SILENT, NEXT = 1, 2
@@ -40,9 +46,8 @@ class Cluster:
     def force_metadata_update(self) -> None:
         pass
 
-    async def topic_id(self, topic: str) -> str:
-        assert topic == PLACE.topic
-        return ""
+    async def topic_ids(self, topics: Iterable[str], *_: Any, **__: Any) -> dict[str, str]:
+        return dict.fromkeys(topics, "")
 
     async def send(self, node: int, _: Any) -> Any:
         self.asked.append(node)
@@ -94,3 +99,163 @@ async def test_the_next_leader_is_asked_once_others_name_it(cluster: Cluster) ->
         await cluster.reached.wait()
     assert cluster.asked == [SILENT, NEXT]
     assert cluster.ended.is_set(), "the request to the silent one goes on"
+
+
+FIRST, SECOND = "one topic", "another one of its name"
+
+
+class Names:
+    """A client and its questions, of topics whose ids each broker knows by itself."""
+
+    def __init__(self, refusal: int = 0) -> None:
+        self.cluster: Any = self
+        self.leader = SILENT
+        self.refusal = refusal
+        self.known: dict[int | None, str | SourceError | None] = {SILENT: FIRST, NEXT: FIRST}
+        self.looked: list[tuple[list[str], int | None]] = []
+        self.looks = asyncio.Semaphore(0)
+        self.fetched: list[int] = []
+        self.fetches = asyncio.Semaphore(0)
+
+    def leader_for_partition(self, _: Any) -> int:
+        return self.leader
+
+    def set_topics(self, _: Any) -> asyncio.Future[bool]:
+        known: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        known.set_result(True)
+        return known
+
+    def force_metadata_update(self) -> None:
+        pass
+
+    async def learn_leaders(self, _: Iterable[str]) -> None:
+        pass
+
+    async def offsets(self, wanted: dict[Partition, int]) -> dict[Partition, int]:
+        return {one: 0 if time < -1 else 20 for one, time in wanted.items()}
+
+    async def topic_ids(
+        self, topics: Iterable[str], broker: int | None = None, *, beside: int | None = None
+    ) -> dict[str, str | SourceError]:
+        node = broker if beside is None else SILENT + NEXT - beside
+        self.looked.append((list(topics), node))
+        self.looks.release()
+        topic_id = self.known[node]
+        if topic_id is None:
+            raise KeyError(PLACE.topic)
+        return dict.fromkeys(topics, topic_id)
+
+    async def send(self, node: int, _: Any) -> Any:
+        self.fetched.append(node)
+        self.fetches.release()
+        if len(self.fetched) > 1 or not self.refusal:
+            await asyncio.Event().wait()
+        # The topic was deleted and made anew, and another broker leads that.
+        self.leader = NEXT
+        self.known = {SILENT: SECOND, NEXT: SECOND}
+        answer: Any = (0, self.refusal, -1, -1, -1, [], -1, b"")
+        return SimpleNamespace(API_VERSION=11, topics=[(PLACE.topic, [answer])])
+
+
+@contextlib.asynccontextmanager
+async def fetching_from(client: Any, *lanes: Lane) -> AsyncIterator[Fetching]:
+    reading = Fetching(client, client, lambda _: None)
+    reading.start()
+    reading.replace({lane.partition: lane for lane in lanes})
+    try:
+        async with asyncio.timeout(10):
+            yield reading
+    finally:
+        await reading.close()
+
+
+def lane_at(position: int, topic_id: str = FIRST, partition: Partition = PLACE) -> Lane:
+    return Lane(partition, position, 1000, check_crcs=True, topic_id=topic_id)
+
+
+@pytest.mark.parametrize("refusal", [1, 3, 5, 6, 74, 76])
+async def test_whatever_a_broker_refuses_a_fetch_for_the_topic_may_have_been_made_anew(refusal: int) -> None:
+    names = Names(refusal)
+    async with fetching_from(names, lane_at(7)) as reading:
+        while not reading.made_anew and len(names.fetched) < 2:  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0)
+    assert reading.made_anew == {PLACE: SECOND}
+    assert names.fetched == [SILENT]
+
+
+async def test_the_leader_is_asked_which_topic_it_is_and_all_topics_at_once() -> None:
+    names = Names()
+    others = [lane_at(7, partition=Partition(topic, 0)) for topic in ("parcels", "payments")]
+    async with fetching_from(names, lane_at(7), *others):
+        await names.fetches.acquire()
+    assert names.looked == [(["orders", "parcels", "payments"], SILENT)]
+
+
+async def test_a_topic_is_another_one_only_where_another_broker_says_so_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(fetching, "LOOK_AGAIN_SECONDS", 0)
+    names = Names()
+    names.known[SILENT] = SECOND
+    async with fetching_from(names, lane_at(7)) as reading:
+        await names.fetches.acquire()
+    assert reading.made_anew == {}
+    assert {node for _, node in names.looked} == {SILENT, NEXT}
+
+
+async def test_which_topic_it_is_is_not_asked_as_fast_as_it_is_answered() -> None:
+    names = Names()
+    names.known[SILENT] = SourceError("orders does not exist")
+    lane = lane_at(7)
+    async with fetching_from(names, lane):
+        for _ in range(4):
+            await names.looks.acquire()
+    assert lane.trouble is not None
+    assert lane.retry_at - lane.trouble.since > 0.05 + 0.1 + 0.2
+
+
+async def test_an_answer_without_the_topic_is_a_trouble_that_is_told_of() -> None:
+    names = Names()
+    names.known[SILENT] = None
+    lane = lane_at(7)
+    async with fetching_from(names, lane):
+        for _ in range(3):
+            await names.looks.acquire()
+    assert lane.trouble is not None
+
+
+async def test_what_is_buffered_of_a_topic_is_let_go_where_another_one_is_read_from_its_beginning() -> None:
+    names = Names(refusal=3)
+    lane = lane_at(0)
+    builder = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, -1, 2**20)
+    builder.append(0, 0, None, b"of the one before", [])
+    lane.put(bytes(builder.build()), ())
+    assert (lane.fetch_from, lane.is_ready()) == (1, True)
+    async with fetching_from(names, lane) as reading:
+        await names.fetches.acquire()
+        await names.fetches.acquire()
+    assert (lane.fetch_from, lane.is_ready()) == (0, False)
+    assert reading.learned == {PLACE: SECOND}
+
+
+async def test_what_is_at_hand_of_a_topic_is_given_before_it_is_said_that_another_one_has_its_name() -> None:
+    names: Any = Names(refusal=3)
+    reader: Any = KafkaReader(KafkaSettings("nobody"))
+    reader._fetching = Fetching(names, names, reader._on_arrival)
+    reader.assign({PLACE: 7}, {PLACE: FIRST})
+    builder = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, -1, 2**20)
+    builder.append(0, 0, None, b"of the one before", [])
+    lane = reader._lanes[PLACE]
+    lane.put(struct.pack(">q", 7) + bytes(builder.build())[8:], ())
+    reader._on_arrival(lane)
+    reader._fetching.start()
+    try:
+        async with asyncio.timeout(10):
+            while not lane.stopped:  # noqa: ASYNC110 - it tells nobody
+                await asyncio.sleep(0)
+        assert reader.made_anew() == {}
+        chunk = await reader.fetch(records_max=10, wait_seconds=0)
+        assert [record.value for record in chunk.records[PLACE]] == [b"of the one before"]
+        assert reader.made_anew() == {PLACE: SECOND}
+    finally:
+        await reader._fetching.close()

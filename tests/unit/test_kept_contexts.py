@@ -136,7 +136,7 @@ async def test_what_functions_do_to_contexts_that_they_have_kept_changes_no_run_
     committer = Committer(store, topics, "c", now, now, Silent(), [0, 0, 0, 0])
     place = Partition(TOPIC, 0)
     await store.add_positions({place: 0})
-    [(number, _, position, epoch)] = await store.take_positions([place])
+    [(number, _, position, epoch, _)] = await store.take_positions([place])
     claim, texts = Claim(number, place, epoch, position), ["one", "two", "three"]
     for offset, text in enumerate(["", *texts]):
         data = {"book": "b", "text": text}

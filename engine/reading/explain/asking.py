@@ -45,7 +45,8 @@ class Group(NamedTuple):
     number: int
     """Of what has no record: its dead letter, or the command's row; else 0."""
     event: str | None = None
-    """The id, where a record may hold several events; else, and where none of them could be read, None."""
+    """The id, where a record may hold several events, or a place have had several records; else, and where none of them
+    could be read, None."""
     key: str | None = None
     """Of what has no record: the run's, since events with one id may be sent to several."""
 
@@ -141,7 +142,10 @@ def _grouped(found: Found, catalog: Catalog) -> dict[Group, Records]:
 
     def of(one: FoundRow | FoundLetter | FoundNote, number: int = 0) -> Records:
         if one.position is not None:
-            event = one.event_id if catalog.holds_several(one.position) else None
+            is_one = not (
+                catalog.holds_several(one.position) or catalog.holds_others(one.position, one.offset)
+            )
+            event = None if is_one else one.event_id
             group = Group(one.position, one.offset, one.pipeline, 0, event)
         else:
             # What came from inside of a run is told by its id.

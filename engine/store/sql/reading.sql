@@ -38,7 +38,8 @@ select max(before) from pointsman.dropped_notes
 -- name: positions
 -- "set_back_from" is the highest position that a person ever moved it back from.
 select p.id, p.consumer_group, p.cluster, p.topic, p.partition, p.position, p.epoch, p.updated,
-    (select max(c.old) from pointsman.position_changes c where c.position = p.id and c.new < c.old) as set_back_from
+    (select max(c.old) from pointsman.position_changes c where c.position = p.id and c.new < c.old) as set_back_from,
+    p.topic_id
 from pointsman.positions p where p.namespace = $1
 order by p.topic, p.partition, p.consumer_group, p.cluster
 
@@ -552,8 +553,8 @@ left join pointsman.dead_letters h on h.run = r.id and h.sequence = r.held and h
 where d.id = any ($1::bigint[]) order by d.id
 
 -- name: lock_positions
-select id, consumer_group, cluster, position from pointsman.positions
-where namespace = $1 and topic = $2 and partition = $3
+select id, consumer_group, cluster, partition, position from pointsman.positions
+where namespace = $1 and topic = $2 and ($3::int is null or partition = $3)
     and ($4::text is null or consumer_group = $4) and ($5::text is null or cluster = $5)
 order by id for update
 

@@ -44,23 +44,18 @@ with locked as (
 update pointsman.positions p
 set epoch = p.epoch + 1, updated = now()
 from locked where p.id = locked.id
-returning p.id, p.topic, p.partition, p.position, p.epoch
-
--- name: topic_ids
-select p.topic, p.partition, p.topic_id
-from pointsman.positions p
-join unnest($4::text[], $5::int[]) as wanted (topic, partition)
-    on p.topic = wanted.topic and p.partition = wanted.partition
-where p.namespace = $1 and p.consumer_group = $2 and p.cluster = $3
+returning p.id, p.topic, p.partition, p.position, p.epoch, p.topic_id
 
 -- name: note_topic_ids
 -- What somebody else works on by now, who takes it over notes.
 with free as (
     select p.id, noted.topic_id
-    from pointsman.positions p join unnest($1::int[], $2::text[]) as noted (id, topic_id) on p.id = noted.id
+    from pointsman.positions p
+    join unnest($1::int[], $2::bigint[], $3::text[]) as noted (id, epoch, topic_id)
+        on p.id = noted.id and p.epoch = noted.epoch
     order by p.id for update of p skip locked
 )
-update pointsman.positions p set topic_id = free.topic_id from free where p.id = free.id
+update pointsman.positions p set topic_id = free.topic_id from free where p.id = free.id returning p.id
 
 -- name: move_positions
 with moved as (

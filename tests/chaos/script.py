@@ -8,6 +8,17 @@ from random import Random
 from typing import Any, NamedTuple
 
 from tests.chaos.parcels import CHATTER, PARCELS
+from tests.chaos.stamps import (
+    FINED,
+    TIPPED,
+    first_marks,
+    never_begun,
+    next_marks,
+    scans,
+    tips,
+    trip_event,
+    wave,
+)
 from tests.chaos.trips import TRIPS
 
 POISON = (
@@ -161,18 +172,6 @@ AT_ONCE = 0.02
 """The same where it comes with it by another partition, which another engine may have."""
 
 
-def trip_event(id: str, kind: str, key: str, **data: Any) -> bytes:
-    return json.dumps(
-        {
-            "specversion": "1.0",
-            "id": f"{key}/{id}",
-            "source": "/chaos",
-            "type": f"trip.{kind}",
-            "data": {"trip": key, **data},
-        }
-    ).encode()
-
-
 def _trip(random: Random, key: str, seconds: float, number: int) -> tuple[list[Send], bool]:
     """The life of one trip, and whether something holds it that shall be dropped."""
     # Spread evenly, so that a small plan has some of each.
@@ -187,38 +186,56 @@ def _trip(random: Random, key: str, seconds: float, number: int) -> tuple[list[S
     left = trip_event("left", "left", key)
     bags = [trip_event(f"bag{at}", "loaded", key, bags=at + 1) for at in range(random.randrange(4))]
     together: list[bytes] = []
+    """Each of these comes with the one behind it."""
     joined = None
     if fate < 0.05:
         # Nobody ever books it.
         lost = trip_event("lost", "lost", key)
-        life = [random.choice([paid, boarded]), lost] if fate < 0.03 else [lost]
+        life = [random.choice([paid, boarded]), lost] if fate < 0.03 else [lost, *never_begun(key)]
     elif fate < 0.25:
         # Nobody pays it; what is doubled is what it has taken for sure.
         booking = book(random.uniform(0.5, 2.0))
-        life = [*random.sample([boarded, left], random.randrange(3)), booking, *bags, booking]
+        marks, _ = first_marks(random, key, FINED)
+        before = [*random.sample([boarded, left], random.randrange(3)), *marks[:2]]
+        life = [*before, booking, *bags, *marks[2:], booking]
     else:
-        is_bad, is_elsewhere, is_raced = fate < 0.30, 0.30 <= fate < 0.5, fate < 0.7
+        is_bad, is_elsewhere, is_raced, stays = fate < 0.30, 0.30 <= fate < 0.5, fate < 0.7, fate > 0.88
         booking = book(AT_ONCE if is_elsewhere else IN_TIME if is_raced else HOURS)
         bad = [trip_event("bad", "loaded", key, bags="much")] if is_bad else []
-        rest = [boarded, *bags]
+        marks, missing = first_marks(random, key, FINED, TIPPED)
+        rest = [boarded, *bags, *marks, wave(key)]
         random.shuffle(rest)
         early = [rest.pop() for _ in range(random.randrange(len(rest) + 1))]
         if is_elsewhere:
             # Nothing else, or it would matter which of the two is met first.
-            together = life = [booking, paid]
+            together, life = [booking], [booking, paid]
         elif is_raced:
-            together = [booking, *bad, paid]
-            life = [*early, *together, *rest, left]
+            together = [booking, *bad]
+            life = [*early, *together, paid, *rest, left]
+        elif stays:
+            # It is tipped before it is paid, and never leaves; what it waits for in vain is over before it is.
+            ahead, *groups = scans(random, key)
+            together = ahead[:-1]
+            life = [
+                *early,
+                booking,
+                *tips(key),
+                paid,
+                *rest,
+                *ahead,
+                *(one for group in groups for one in group),
+            ]
         else:
             # Early in either order: the payment may wait for its booking, too.
             first = [booking, paid] if random.random() < 0.5 else [paid, booking]
             life = [*early, *first, *rest, left]
         if not is_elsewhere and random.random() < 0.4:
             life.append(random.choice([booking, paid, boarded]))
-        if fate >= 0.5 and random.random() < 0.6:
+        if fate >= 0.5 and not stays and random.random() < 0.6:
             # From here on nothing but time is waited for, after which all of this is for the next trip of the key.
             joined = len(life)
-            life += _again(random, key, book(HOURS, "book2", number + AGAIN), list(life))
+            marks = next_marks(random, key, missing, FINED, TIPPED)
+            life += _again(random, key, book(HOURS, "book2", number + AGAIN), marks, list(life))
     at, sends = random.uniform(0, seconds * 0.8), list[Send]()
     for place, value in enumerate(life):
         if not sends or not sends[-1].with_next:
@@ -227,18 +244,23 @@ def _trip(random: Random, key: str, seconds: float, number: int) -> tuple[list[S
         if place == joined:
             # Some come while the first trip rolls, most when it has arrived.
             at += random.choice([0.0, RIDE_SECONDS_MAX, RIDE_SECONDS_MAX])
-        with_next = value in together[:-1] or (joined is not None and joined <= place < len(life) - 3)
+        is_joined = joined is not None and joined <= place < len(life) - 3
+        with_next = place < len(life) - 1 and (value in together or is_joined)
         sends.append(Send(at, TRIPS, record_key, value, EVENT_HEADERS, with_next))
     return sends, 0.25 <= fate < 0.30
 
 
-def _again(random: Random, key: str, booking: bytes, before: list[bytes]) -> list[bytes]:
+def _again(random: Random, key: str, booking: bytes, marks: list[bytes], before: list[bytes]) -> list[bytes]:
     """A second trip of a key: with more luggage before its time than it remembers, and what came long before once more.
 
     All but the last two are in one transaction.
     """
     paid, boarded = trip_event("paid2", "paid", key), trip_event("boarded2", "boarded", key)
-    rest = [boarded, *(trip_event(f"bag2-{at}", "loaded", key, bags=at + 1) for at in range(BAGS_EARLY))]
+    rest = [
+        boarded,
+        *(trip_event(f"bag2-{at}", "loaded", key, bags=at + 1) for at in range(BAGS_EARLY)),
+        *marks,
+    ]
     random.shuffle(rest)
     early = [rest.pop() for _ in range(random.randrange(3))]
     repeated = [booking, paid, *rest[:3], *before]

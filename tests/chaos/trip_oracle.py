@@ -16,6 +16,26 @@ from tests.chaos.trips import CHECKS
 Place = tuple[str, int, int]
 ENDED = {"arrived", "lapsed"}
 HOURS = 3_600
+ORDERED = {"trip.stamped", "trip.scanned"}
+"""What is taken one after the other."""
+ONCE, FOR_HOURS, FOR_A_MOMENT = "trip.fined", "trip.tipped", "trip.waved"
+"""What has a ticket, and how long that counts; no second one comes before the moment is over."""
+MARKED = {*ORDERED, ONCE, FOR_HOURS, FOR_A_MOMENT}
+DOUBLE, LATER = "doubled within a trip", "doubled by the next trip"
+FILLED, LEFT_OPEN = "early, and its gap was filled", "early, and its gap was not filled"
+MET = DOUBLE, LATER, FILLED, LEFT_OPEN
+"""What a feed is to have some of."""
+
+
+@dataclass(slots=True)
+class Known:
+    """What belongs to the key, whichever of its trips took it."""
+
+    ids: set[str] = field(default_factory=set)
+    tickets: dict[tuple[str, str], int] = field(default_factory=dict)
+    """Those that still count, by type, and of which trip they are."""
+    marks: Counter[str] = field(default_factory=Counter)
+    """How far what is ordered has come, by type."""
 
 
 @dataclass(slots=True)
@@ -30,7 +50,7 @@ class ExpectedTrip:
     number: int = 0
     station: str = ""
     pay_seconds: float = 0
-    seen: set[str] = field(default_factory=set)
+    known: Known = field(default_factory=Known)
     waits: list[tuple[Place, dict[str, Any]]] = field(default_factory=list)
     said: list[tuple[str, int]] = field(default_factory=list)
     """What it says, and how many bags it has then."""
@@ -48,12 +68,15 @@ class TripOracle:
     dead: dict[tuple[Place, str | None], str]
     trips: dict[tuple[str, int], ExpectedTrip] = field(default_factory=dict)
     """By key and generation."""
+    met: Counter[str] = field(default_factory=Counter)
+    early: set[Place] = field(default_factory=set)
+    """What has left a gap as it came."""
 
     def take(self, place: Place, event: dict[str, Any]) -> None:
         """The next event of its partition."""
         kind, number = event["type"], event["id"]
         trip = self._last(event)
-        if number in trip.seen or any(number == one["id"] for _, one in trip.waits):
+        if number in trip.known.ids or any(_is_same(event, one) for _, one in trip.waits):
             self._becomes(place, "duplicate")
         elif (
             trip.state not in {"expected", *ENDED}
@@ -73,11 +96,13 @@ class TripOracle:
 
     def _offer(self, place: Place, event: dict[str, Any]) -> None:
         trip = self._last(event)
+        if self._is_too_late(trip, place, event):
+            return
         if trip.state in ENDED:
             # It is taken as if there were none; what was seen stays so.
-            following = ExpectedTrip(trip.generation + 1, seen=trip.seen)
+            following = ExpectedTrip(trip.generation + 1, known=trip.known)
             trip = self.trips[event["data"]["trip"], following.generation] = following
-        if self._takes(trip, place, event):
+        if self._takes(trip, place, event, again=False):
             self._goes_on(trip)
         else:
             trip.waits.append((place, event))
@@ -92,12 +117,14 @@ class TripOracle:
                 trip.state = "lapsed"
                 self._closes(trip)
         for trip in self.trips.values():
-            for place, event in trip.waits:
-                if event["type"] == "trip.lost":
+            waited, trip.waits = trip.waits, []
+            for place, event in waited:
+                if _is_given_up(trip, event):
                     self._becomes(place, "dead-lettered", "waited too long")
+                    self.met[LEFT_OPEN] += place in self.early
                 else:
                     self._becomes(place, "deferred")
-            trip.waits = [(place, event) for place, event in trip.waits if event["type"] != "trip.lost"]
+                    trip.waits.append((place, event))
 
     def stations(self) -> dict[str, tuple[int, int, set[tuple[str, int]]]]:
         """By key: how many trips arrived there, their numbers added up, and which they are."""
@@ -113,17 +140,41 @@ class TripOracle:
         if reason:
             self.dead[place, "trip"] = reason
 
-    def _takes(self, trip: ExpectedTrip, place: Place, event: dict[str, Any]) -> bool:
-        """Whether the trip takes the event now; what that leads to at once, or by time alone, follows."""
-        match trip.state, event["type"]:
+    def _is_too_late(self, trip: ExpectedTrip, place: Place, event: dict[str, Any]) -> bool:
+        """Whether another one was taken that means the same, or comes behind it."""
+        kind, data = event["type"], event["data"]
+        if kind in ORDERED and data["number"] <= trip.known.marks[kind]:
+            self._becomes(place, "stale")
+            return True
+        of = trip.known.tickets.get((kind, data.get("ticket")))
+        if of is None:
+            return False
+        self._becomes(place, "duplicate")
+        self.met[DOUBLE if of == trip.generation else LATER] += 1
+        return True
+
+    def _takes(self, trip: ExpectedTrip, place: Place, event: dict[str, Any], *, again: bool) -> bool:
+        """Whether the trip takes the event now, or it is too late; what that leads to, at once or in time, follows.
+
+        ``again`` says that it has waited.
+        """
+        if self._is_too_late(trip, place, event):
+            return True
+        if _leaves_gap(trip, event):
+            self.early.add(place)
+            return False
+        kind, data, is_checked = event["type"], event["data"], trip.checked and trip.train != "rolling"
+        word = "applied"
+        match trip.state, kind:
             case "expected", "trip.booked":
-                data = event["data"]
-                trip.state = "booked"
+                trip.state, word = "booked", "started"
                 trip.number, trip.station = data["number"], data["station"]
                 trip.pay_seconds = data["pay_seconds"]
                 trip.say("booked")
-                self._becomes(place, "started")
-                trip.seen.add(event["id"])
+            case "booked", "trip.tipped" if not again:
+                # It may come again, but counts as seen.
+                trip.known.tickets[kind, data["ticket"]] = trip.generation
+                self._becomes(place, "ignored")
                 return True
             case "booked", "trip.paid":
                 trip.state, trip.train = "under-way", "waiting"
@@ -134,20 +185,28 @@ class TripOracle:
             case "under-way", "trip.left" if trip.train == "aboard":
                 trip.train = "rolling"
                 trip.say("left")
-            case "under-way", "trip.loaded" if trip.checked and trip.train != "rolling":
-                trip.bags += event["data"]["bags"]
+            case "under-way", "trip.loaded" if is_checked:
+                trip.bags += data["bags"]
                 trip.say("loaded")
+            case "under-way", "trip.stamped" | "trip.scanned" if is_checked:
+                trip.known.marks[kind] += 1
+                self.met[FILLED] += place in self.early
+                trip.say(f"{kind} {data['number']}")
+            case "under-way", "trip.fined" | "trip.tipped" | "trip.waved" if is_checked:
+                trip.say(f"{kind} {data['ticket']}")
             case _:
                 return False
-        trip.seen.add(event["id"])
-        self._becomes(place, "applied")
+        if kind in (ONCE, FOR_HOURS):
+            trip.known.tickets[kind, data["ticket"]] = trip.generation
+        trip.known.ids.add(event["id"])
+        self._becomes(place, word)
         return True
 
     def _goes_on(self, trip: ExpectedTrip) -> None:
         """The oldest that waits and is taken by now, again and again; then what the trip has sent to itself."""
         checks = trip.fired["trip.checked"]
         while True:
-            taken = next((one for one in trip.waits if self._takes(trip, *one)), None)
+            taken = next((one for one in trip.waits if self._takes(trip, *one, again=True)), None)
             if taken is not None:
                 trip.waits.remove(taken)
             elif trip.state == "under-way" and checks < CHECKS:
@@ -169,3 +228,21 @@ class TripOracle:
         onward, trip.waits = trip.waits, []
         for place, event in onward:
             self._offer(place, event)
+
+
+def _is_same(event: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether they are one event, by what counts for ever."""
+    of_one_ticket = (
+        event["type"] == other["type"] == ONCE and event["data"]["ticket"] == other["data"]["ticket"]
+    )
+    return bool(event["id"] == other["id"] or of_one_ticket)
+
+
+def _leaves_gap(trip: ExpectedTrip, event: dict[str, Any]) -> bool:
+    kind = event["type"]
+    return kind in ORDERED and event["data"]["number"] > trip.known.marks[kind] + 1
+
+
+def _is_given_up(trip: ExpectedTrip, event: dict[str, Any]) -> bool:
+    """Whether it waits for seconds only, and for what never comes."""
+    return event["type"] == "trip.lost" or (event["type"] == "trip.scanned" and _leaves_gap(trip, event))

@@ -1,8 +1,8 @@
 """Pipelines in which time passes, and events come too early, while everything around them is killed.
 
 ``trip`` has regions, a history, timers and events to itself; what does not fit yet waits, and one that has ended may be
-booked again. ``station`` has runs that
-begin when a trip that has arrived tells them so.
+booked again. Some of its events are in order, without a gap, and some are known by a business key. ``station`` has runs
+that begin when a trip that has arrived tells them so.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import timedelta
 
-from statemachines import Context, Event, Pipeline, Publish, in_state
+from statemachines import Context, Event, OrderBy, Pipeline, Publish, in_state
 from statemachines.effects import Cancel, Out, Send
 from statemachines.policies import Defer
 from tests.chaos.parcels import SUFFIX
@@ -21,6 +21,11 @@ TRIPS_OUT = "trips-out"
 LOST_WITHIN = timedelta(seconds=1)
 CHECKS = 3
 LATEST = timedelta(hours=6)
+GAP_WITHIN = timedelta(seconds=5)
+"""Shorter than it may take until another engine goes on; longer than until a transaction is sent again."""
+TIPS_COUNT = timedelta(hours=6)
+"""For so long a second one of the same is a duplicate: as long as any test lasts."""
+WAVES_COUNT = timedelta(seconds=1)
 
 
 class Booked(Event, type="trip.booked", key="trip"):
@@ -53,6 +58,41 @@ class Lost(Event, type="trip.lost", key="trip"):
     """Of trips that never begin."""
 
     trip: str
+
+
+class Stamped(Event, type="trip.stamped", key="trip"):
+    """One after the other, and what comes too early waits for a day."""
+
+    trip: str
+    number: int
+
+
+class Scanned(Event, type="trip.scanned", key="trip"):
+    """The same, but it waits for seconds only."""
+
+    trip: str
+    number: int
+
+
+class Fined(Event, type="trip.fined", key="trip"):
+    """Once for each ticket, for ever."""
+
+    trip: str
+    ticket: str
+
+
+class Tipped(Event, type="trip.tipped", key="trip"):
+    """Once for each ticket, for hours; and before it is paid a trip ignores it."""
+
+    trip: str
+    ticket: str
+
+
+class Waved(Event, type="trip.waved", key="trip"):
+    """Once for each ticket, for a second."""
+
+    trip: str
+    ticket: str
 
 
 class Checked(Event, type="trip.checked"):
@@ -158,6 +198,14 @@ def load(trip: Trip, event: Loaded) -> Out:
     return say(trip, "loaded")
 
 
+def count_off(trip: Trip, event: Stamped | Scanned) -> Out:
+    return say(trip, f"{event.meta.type} {event.number}")
+
+
+def take_ticket(trip: Trip, event: Fined | Tipped | Waved) -> Out:
+    return say(trip, f"{event.meta.type} {event.ticket}")
+
+
 def visit(trip: Trip, _: Event) -> Out:
     visited = Visited(station=trip.station, trip=trip.trip, number=trip.number)
     return [say(trip, "arrived"), Send(visited, to=trip.station, pipeline="station")]
@@ -180,6 +228,11 @@ def count(station: Station, event: Visited) -> Out:
 
 trip = Pipeline("trip", Trip, version=1, topics=[TRIPS + SUFFIX], no_run="defer", closed="restart")
 trip.policy(Lost, no_run=Defer(LOST_WITHIN))
+trip.policy(Stamped, order_by=OrderBy("number", contiguous=True))
+trip.policy(Scanned, order_by=OrderBy("number", contiguous=True, gap=Defer(GAP_WITHIN)))
+trip.policy(Fined, duplicate_by="ticket")
+trip.policy(Tipped, duplicate_by="ticket", duplicate_for=TIPS_COUNT)
+trip.policy(Waved, duplicate_by="ticket", duplicate_for=WAVES_COUNT)
 trip.start(Booked, book, do=remind_later)
 booked = trip.state("booked", initial=True)
 under_way = trip.state("under-way")
@@ -197,6 +250,7 @@ arrived = trip.state("arrived", final=True)
 lapsed = trip.state("lapsed", final=True)
 booked.on(Reminded, do=tell("reminded"))
 booked.on(Paid, to=under_way, do=pay)
+booked.policy(Tipped, unexpected="ignore")
 booked.after(pay_within, to=lapsed, do=tell("lapsed"))
 waiting.on(Boarded, to=aboard, do=tell("boarded"))
 aboard.on(Left, to=rolling, do=tell("left"))
@@ -208,6 +262,11 @@ scales.on(Checked, to=aside, do=check)
 aside.on(Checked, to=back, when=is_last, do=check)
 scales.always(to=checked, when=is_weighed_twice)
 checked.on(Loaded, do=load)
+checked.on(Stamped, do=count_off)
+checked.on(Scanned, do=count_off)
+checked.on(Fined, do=take_ticket)
+checked.on(Tipped, do=take_ticket)
+checked.on(Waved, do=take_ticket)
 checked.always(to=sealed, when=in_state(rolling))
 under_way.on(under_way.done, to=arrived, do=visit)
 trip.on(Lost)

@@ -39,8 +39,9 @@ from tests.proxy import When
 
 log = logging.getLogger("chaos")
 
-LIMITS = {"batch_records_max": 50, "cache_runs_max": 200}
-"""Small batches, so that there are many transactions, and a cache that is too small."""
+LIMITS = {"batch_records_max": 50, "cache_runs_max": 200, "backlog_seconds_max": 600}
+"""Small batches, so that there are many transactions, and a cache that is too small. No timer overtakes anything,
+however long a busy machine does not get on with a partition."""
 MODULES = ("tests.chaos.parcels", "tests.chaos.trips")
 READS = (PARCELS, CHATTER, TRIPS, STATIONS)
 

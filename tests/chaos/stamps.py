@@ -77,6 +77,11 @@ def wave(key: str) -> bytes:
     return _ticket(key, WAVED, 1)
 
 
+def is_stamp(value: bytes) -> bool:
+    """Whether it is one of those that are in order."""
+    return bool(json.loads(value)["type"] == "trip.stamped")
+
+
 def _stamp(key: str, number: int) -> bytes:
     return trip_event(f"stamp{number}", "stamped", key, number=number)
 

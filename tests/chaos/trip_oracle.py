@@ -217,12 +217,15 @@ class TripOracle:
                 break
         trip.fired["trip.checked"] = checks
         if trip.train == "rolling":
-            # Nothing but time is waited for, and nothing is taken before it is over.
-            trip.train, trip.state = "", "arrived"
-            trip.fired["after.rolling.0"] += 1
-            trip.say("there")
-            trip.say("arrived")
-            self._closes(trip)
+            self._arrives(trip)
+
+    def _arrives(self, trip: ExpectedTrip) -> None:
+        """Nothing but time is waited for, and nothing is taken before it is over: so it makes no difference when."""
+        trip.train, trip.state = "", "arrived"
+        trip.fired["after.rolling.0"] += 1
+        trip.say("there")
+        trip.say("arrived")
+        self._closes(trip)
 
     def _closes(self, trip: ExpectedTrip) -> None:
         onward, trip.waits = trip.waits, []

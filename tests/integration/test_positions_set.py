@@ -28,6 +28,13 @@ from tests.shop import shop
 ORDERS = Partition("orders", 0)
 
 
+def place(source: FakeSource, *numbers: int) -> None:
+    """Orders of these numbers come."""
+    for number in numbers:
+        record = event("order.placed", {"order_id": f"o{number}", "amount": 1}, id=f"e{number}")
+        source.append(ORDERS, record.value, headers=record.headers)
+
+
 @contextlib.asynccontextmanager
 async def running(database: Database, source: FakeSource) -> AsyncIterator[Engine]:
     machine = compile_pipeline(shop())
@@ -132,19 +139,14 @@ async def test_nothing_is_read_of_a_topic_that_was_made_anew_before_a_person_say
     source = FakeSource()
     source.create_topic("orders")
 
-    def place(*numbers: int) -> None:
-        for number in numbers:
-            record = event("order.placed", {"order_id": f"o{number}", "amount": 1}, id=f"e{number}")
-            source.append(ORDERS, record.value, headers=record.headers)
-
     connection = await connect(database.engine_dsn, for_engine=False)
     try:
-        place(1)
+        place(source, 1)
         async with running(database, source) as engine:
             await until(lambda: has_come_to(connection, 1) if engine.ready else is_ready(engine))
         source.delete_topic("orders")
         source.create_topic("orders")
-        place(2, 3, 4)
+        place(source, 2, 3, 4)
         async with running(database, source) as engine:
             await until(lambda: is_stopped(engine))
             told = engine.stopped_partitions[ORDERS]
@@ -158,7 +160,7 @@ async def test_nothing_is_read_of_a_topic_that_was_made_anew_before_a_person_say
             await until(lambda: has_come_to(connection, 3))
             assert engine.stopped_partitions == {}
         async with running(database, source) as engine:
-            place(5)
+            place(source, 5)
             await until(lambda: has_come_to(connection, 4))
         runs = await list_runs(connection, "default")
         assert sorted(run.key for run in runs) == ["o1", "o2", "o3", "o4", "o5"]
@@ -175,14 +177,14 @@ async def test_an_engine_that_is_never_idle_notes_which_topic_its_position_is_of
     source = FakeSource()
     source.create_topic("orders")
 
-    def place(name: str, count: int) -> None:
+    def place_many(name: str, count: int) -> None:
         for number in range(count):
             key = f"{name}{number}"
             record = event("order.placed", {"order_id": key, "amount": 1}, id=key)
             source.append(ORDERS, record.value, headers=record.headers)
 
     backlog = 12_000
-    place("a", backlog)
+    place_many("a", backlog)
     connection = await connect(database.engine_dsn, for_engine=False)
     try:
         async with running(database, source) as engine:
@@ -191,7 +193,7 @@ async def test_an_engine_that_is_never_idle_notes_which_topic_its_position_is_of
             assert noted == source.topic_ids["orders"]
         source.delete_topic("orders")
         source.create_topic("orders")
-        place("b", backlog + 1)
+        place_many("b", backlog + 1)
         async with running(database, source) as engine:
             await until(lambda: is_stopped(engine))
         keys = await connection.fetch("select key from pointsman.runs where key like 'b%'")
@@ -253,17 +255,13 @@ async def test_a_topic_that_is_the_same_under_another_id_goes_on_at_its_position
     source = FakeSource()
     source.create_topic("orders")
 
-    def place(number: int) -> None:
-        record = event("order.placed", {"order_id": f"o{number}", "amount": 1}, id=f"e{number}")
-        source.append(ORDERS, record.value, headers=record.headers)
-
     connection = await connect(database.engine_dsn, for_engine=False)
     try:
-        place(1)
+        place(source, 1)
         async with running(database, source) as engine:
             await until(lambda: has_come_to(connection, 1) if engine.ready else is_ready(engine))
         source.topic_ids["orders"] = "given anew"
-        place(2)
+        place(source, 2)
         async with running(database, source) as engine:
             await until(lambda: is_stopped(engine))
             await set_position(connection, "default", "orders", 0, 1, who="ana", why="it is the same")

@@ -23,17 +23,12 @@ PLACE = Partition("orders", 0)
 SILENT, NEXT = 1, 2
 
 
-class Cluster:
-    """A client and its questions: the first broker takes a fetch and is heard of no more."""
+class Client:
+    """A client and its questions, of a topic with one partition."""
 
     def __init__(self) -> None:
         self.cluster: Any = self
-        self.leader = self.told = SILENT
-        self.is_away = False
-        self.asked: list[int] = []
-        self.looks = asyncio.Semaphore(0)
-        self.reached = asyncio.Event()
-        self.ended = asyncio.Event()
+        self.leader = SILENT
 
     def leader_for_partition(self, _: Any) -> int:
         return self.leader
@@ -45,6 +40,19 @@ class Cluster:
 
     def force_metadata_update(self) -> None:
         pass
+
+
+class Cluster(Client):
+    """The first broker takes a fetch and is heard of no more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told = SILENT
+        self.is_away = False
+        self.asked: list[int] = []
+        self.looks = asyncio.Semaphore(0)
+        self.reached = asyncio.Event()
+        self.ended = asyncio.Event()
 
     async def topic_ids(self, topics: Iterable[str], *_: Any, **__: Any) -> dict[str, str]:
         return dict.fromkeys(topics, "")
@@ -104,29 +112,17 @@ async def test_the_next_leader_is_asked_once_others_name_it(cluster: Cluster) ->
 FIRST, SECOND = "one topic", "another one of its name"
 
 
-class Names:
-    """A client and its questions, of topics whose ids each broker knows by itself."""
+class Names(Client):
+    """Each broker knows by itself which topic has a name."""
 
     def __init__(self, refusal: int = 0) -> None:
-        self.cluster: Any = self
-        self.leader = SILENT
+        super().__init__()
         self.refusal = refusal
         self.known: dict[int | None, str | SourceError | None] = {SILENT: FIRST, NEXT: FIRST}
         self.looked: list[tuple[list[str], int | None]] = []
         self.looks = asyncio.Semaphore(0)
         self.fetched: list[int] = []
         self.fetches = asyncio.Semaphore(0)
-
-    def leader_for_partition(self, _: Any) -> int:
-        return self.leader
-
-    def set_topics(self, _: Any) -> asyncio.Future[bool]:
-        known: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        known.set_result(True)
-        return known
-
-    def force_metadata_update(self) -> None:
-        pass
 
     async def learn_leaders(self, _: Iterable[str]) -> None:
         pass

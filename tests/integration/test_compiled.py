@@ -26,7 +26,6 @@ SUITES = (
     "tests/property/test_interleaving.py",
     "tests/property/test_machines.py",
     "tests/property/test_scopes_random.py",
-    "tests/property/test_scxml_oracle.py",
     "tests/property/test_undoing.py",
     "tests/property/test_waiting.py",
     "tests/unit/test_batch.py",
@@ -61,6 +60,9 @@ SUITES = (
     "tests/unit/test_watchdog.py",
 )
 """Of what is compiled, but those that put something of their own in its place."""
+HOOK = "[tool.hatch.build.targets.wheel.hooks.mypyc]"
+QUICKLY = 'options = { opt_level = "0", debug_level = "0" }'
+"""How quick it is, is not what is tested here, and making it so takes the C compiler longest."""
 BUILD_SECONDS = 900.0
 SUITES_SECONDS = 900.0
 
@@ -91,6 +93,8 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
     for name in BESIDE:
         shutil.copy(ROOT / name, folder / name)
+    project = folder / "pyproject.toml"
+    project.write_text(project.read_text().replace(HOOK, f"{HOOK}\n{QUICKLY}"))
     environment = os.environ | {"HATCH_BUILD_HOOKS_ENABLE": "1"}
     run(folder, "-m", "hatchling", "build", "-t", "wheel", environment=environment, seconds=BUILD_SECONDS)
     return folder

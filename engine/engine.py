@@ -87,7 +87,12 @@ class Engine:
 
     async def _sessions(self, until: Callable[[Session], Awaitable[bool]] | None) -> None:
         limits = self._parts.limits
-        backoff = Backoff(limits.reconnect_seconds_max, limits.complain_seconds)
+        # Whoever lets in, and breaks away at once each time, is not asked many times a second.
+        backoff = Backoff(
+            limits.reconnect_seconds_max,
+            limits.complain_seconds,
+            lasting_seconds=limits.reconnect_seconds_max,
+        )
         # A session that can be begun says nothing of what is refused when it commits.
         faults = Backoff(limits.reconnect_seconds_max, limits.complain_seconds, limits.complain_seconds)
         while not self.stopping.is_set():

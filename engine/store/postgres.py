@@ -333,7 +333,7 @@ class PostgresStore(Executions):
         return forgotten == f"DELETE {TOKENS_FORGOTTEN_MAX}"
 
     async def ask_to_release(self, definitions: Sequence[int]) -> None:
-        """Put a command into the inbox for each run that is held for want of one of these definitions.
+        """Put a command into the inbox for each run that is held for want of one of these definitions, but where it is.
 
         One that was being drained when it lost its definition is held for it, too; where it did not, the command finds
         that it has gone on, or goes on with it.

@@ -1,6 +1,8 @@
-"""What waits for its definition is asked to go on once, however often engines begin anew that have it."""
+"""What waits for its definition goes on by an engine that has it, asked to once, however often that begins anew."""
 
 from __future__ import annotations
+
+from datetime import UTC, datetime
 
 from engine.reading import list_runs
 from engine.store.connecting import Connection
@@ -61,3 +63,22 @@ async def test_a_run_is_asked_to_go_on_once_while_its_pipeline_is_paused(
     assert {run.key: (run.status, run.context and run.context["told"]) for run in found} == dict.fromkeys(
         names, ("running", 1)
     )
+
+
+async def test_what_an_engine_without_the_definition_has_wait_goes_on_by_one_that_has_it(
+    database: Database, reader: Connection
+) -> None:
+    async with feed(database, cases(1), cases(2)) as having, feed(database, cases(1)) as without:
+        await having.records(event("case.opened", {"case": "c1"}, topic=TOPIC))
+        await without.records(event("case.told", {"case": "c1"}, topic=TOPIC))
+        [run] = await list_runs(reader, "default")
+        assert (run.version, run.status) == (2, "held")
+        await having.store.keep_up(datetime.now(UTC))
+        await without.commands()
+        assert await reader.fetchval(ASKED) == 0
+        [run] = await list_runs(reader, "default")
+        assert run.status == "held"
+        await having.store.keep_up(datetime.now(UTC))
+        await having.commands()
+    [run] = await list_runs(reader, "default")
+    assert (run.status, run.context) == ("running", {"told": 1})

@@ -30,6 +30,7 @@ from engine.store.contract import (
     StoreFullError,
     StoreUnavailableError,
 )
+from engine.store.silence import SILENT_SECONDS
 
 
 class Engine:
@@ -105,7 +106,10 @@ class Engine:
                 if await self.session.serve(until, backoff.succeeded):
                     return
             except StoreUnavailableError as error:
-                self.away = f"Postgres is away; the engine goes on by itself when it is back ({error})"
+                self.away = (
+                    f"Postgres is away; the engine goes on by itself when it is back ({error})"
+                    f"{self._why_ended(time.monotonic() - self.turned_at)}"
+                )
                 backoff.failed(self.away)
             except StoreFullError as error:
                 self.away = (
@@ -141,3 +145,12 @@ class Engine:
                 if store is not None:
                     await store.close()
             await pause.wait(self.stopping)
+
+    def _why_ended(self, busy_seconds: float) -> str:
+        """What may have ended a session that was busy for so long, as a sentence of its own; else empty."""
+        if not self.ready or busy_seconds < SILENT_SECONDS:
+            return ""
+        return (
+            f". This engine was busy for {busy_seconds:.0f} s: where another one has waited for its locks meanwhile, "
+            "that has ended its session, and says so in its log; what was not committed is read again"
+        )

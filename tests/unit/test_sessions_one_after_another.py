@@ -281,6 +281,29 @@ async def test_a_store_that_lets_in_and_breaks_away_at_once_is_asked_less_and_le
     assert attempts == [1, 2, 3, 4, 5]
 
 
+@pytest.mark.parametrize(("seconds", "may_be_ended"), [(9.0, True), (0.0, False)])
+async def test_whose_session_breaks_away_after_it_was_busy_for_long_says_that_another_may_have_ended_it(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, seconds: float, may_be_ended: bool
+) -> None:
+    world = World(standing())
+    async with world.running() as engine:
+        await world.waits()
+        [store] = world.stores
+
+        async def break_away(_: Commit) -> int | None:
+            assert engine.turned_at is not None
+            engine.turned_at -= seconds
+            raise StoreUnavailableError("connection is closed")
+
+        monkeypatch.setattr(store, "commit", break_away)
+        world.bring("p")
+        await world.is_in("waiting")
+    [said] = [one for one in caplog.messages if one.startswith("Postgres is away")]
+    assert (
+        "This engine was busy for 9 s: where another one has waited for its locks" in said
+    ) == may_be_ended
+
+
 async def test_an_engine_says_that_it_is_there_while_a_commit_with_attempts_that_begin_with_it_takes_long(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -278,7 +278,12 @@ async def wait_until_done(
     else:
         paused = {one.pipeline for one in await list_pauses(connection, namespace)}
         became = [_briefly(one, rows.get(one.id), paused) for one in commands]
-    return [replace(one, before=tuple(rows[one.asked.id]["before"])) if one.taken else one for one in became]
+    dropped = {*taken} - rows.keys()
+    heard = [_dropped(one.asked) if one.asked.id in dropped else one for one in became]
+    return [
+        replace(one, before=tuple(rows[number]["before"])) if (number := one.asked.id) in rows else one
+        for one in heard
+    ]
 
 
 async def end_told(connection: Connection, became: Iterable[Done], *, who: str) -> None:
@@ -319,6 +324,15 @@ def _not_taken(asked: AskedOfRun, paused: Collection[str]) -> Done:
             "nothing need be done again."
         )
     return Done(asked, taken=False, done=False, disposition=None, dead_letter=None, sentence=sentence)
+
+
+def _dropped(asked: AskedOfRun) -> Done:
+    what = asked.command.removesuffix("_pipeline")
+    sentence = (
+        f"An engine has dropped the {what}, since Postgres takes neither what it does nor that it is refused, as the "
+        "engine's log says. Ask again once that is mended."
+    )
+    return Done(asked, True, False, None, None, sentence, reason=Reason.REFUSED_BY_STORE)
 
 
 async def _done(connection: Connection, namespace: str, asked: AskedOfRun, row: Any) -> Done:

@@ -82,7 +82,8 @@ async def test_what_an_operator_asks_is_dropped_where_it_cannot_be_answered_and_
     async with feed(database, journey_pipeline()) as feeding:
         for journey in ("j1", "j2"):
             await feeding.records(event("journey.booked", {"journey": journey}, topic=TOPIC))
-        await ask(feeding, "pause", "journey", "j1")
+        unheard = await ask(feeding, "pause", "journey", "j1")
+        assert (unheard.failed, unheard.sentence.split(",")[0]) == (True, "An engine has dropped the pause")
         assert (await ask(feeding, "pause", "journey", "j2")).done
     assert {run.key: bool(run.held) for run in await list_runs(reader, "default")} == {
         "j1": False,

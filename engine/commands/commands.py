@@ -170,7 +170,9 @@ class Commands:
         if events:
             await self._sent.take(events)
         may = [one for one in commands if one.command != "event" and self._may_be_taken(one)]
-        for several in in_portions(await self._but_unknown(may)):
+        for found in in_portions(await self._but_unknown(may)):
+            # One of those before them may have paused their pipeline.
+            several = [one for one in found if self._may_be_taken(one)]
             together = len(several) > 1 and await self._take_together(several)
             for command in () if together else several:
                 following = await self._take(command)
@@ -251,7 +253,7 @@ class Commands:
                 self._committer.forget(batch)
                 losses += 1
                 await self._committer.learn_pauses()
-                if not await self._store.has_command(command.id):
+                if not self._may_be_taken(command) or not await self._store.has_command(command.id):
                     return None
             else:
                 self._tell_of(batch)

@@ -409,7 +409,13 @@ with held as (
 insert into pointsman.inbox (namespace, pipeline, command, body, who, why)
 select $1, pipeline, 'release', body, 'engine', 'its definition is loaded again'
 from held
-where body not in (select i.body from pointsman.inbox i where i.namespace = $1 and i.command = 'release')
+where body not in (
+    select i.body
+    from (select distinct pipeline from pointsman.definitions where id = any ($2::int[])) loaded cross join lateral (
+        select i.body from pointsman.inbox i
+        where i.pipeline = loaded.pipeline and coalesce(i.home, -1) = -1 and i.token is null and i.command = 'release'
+    ) i
+)
 order by id
 
 -- name: strikes_of

@@ -124,5 +124,6 @@ def check_done(answered: Answered, so: str = "") -> Answered:
 def _kind_of(done: Done) -> type[NotDoneError]:
     if done.is_invalid:
         return InvalidDataError
-    # Whatever else is sent is an event, and has become something.
-    return AlreadyRunningError if done.asked.event_id and done.disposition is None else NotDoneError
+    # Whatever else is sent is an event, and has become something, or was dropped.
+    became_something = done.disposition is not None or done.reason is not None
+    return AlreadyRunningError if done.asked.event_id and not became_something else NotDoneError

@@ -17,21 +17,32 @@ log = logging.getLogger("pointsman.engine")
 class Backoff:
     """Pauses between attempts at one service; complains at most once in a while.
 
-    A failure that comes ``lapse_seconds`` after the last one is the first of its kind, with a short pause again.
+    A failure that comes ``lapse_seconds`` after the last one is the first of its kind, with a short pause again; so is
+    one after a success that has lasted for ``lasting_seconds``, while sooner the pauses go on growing.
     """
 
-    def __init__(self, seconds_max: float, complain_seconds: float, lapse_seconds: float = math.inf) -> None:
+    def __init__(
+        self,
+        seconds_max: float,
+        complain_seconds: float,
+        lapse_seconds: float = math.inf,
+        lasting_seconds: float = 0.0,
+    ) -> None:
         self._wait = wait_random_exponential(multiplier=0.1, max=seconds_max)
         self._complain_seconds = complain_seconds
         self._lapse_seconds = lapse_seconds
+        self._lasting_seconds = lasting_seconds
         self._complained_at: float | None = None
         self._failed_at = -math.inf
+        self._succeeded_at: float | None = None
         self._attempts = 0
 
     def failed(self, message: str) -> None:
         """Count a failure, and say so if it was not said lately."""
         now = time.monotonic()
-        if now - self._failed_at >= self._lapse_seconds:
+        succeeded_at, self._succeeded_at = self._succeeded_at, None
+        has_lasted = succeeded_at is not None and now - succeeded_at >= self._lasting_seconds
+        if has_lasted or now - self._failed_at >= self._lapse_seconds:
             self._attempts = 0
         self._failed_at = now
         self._attempts += 1
@@ -40,15 +51,16 @@ class Backoff:
             self._complained_at = now
 
     def succeeded(self) -> None:
-        """Begin anew with short pauses."""
+        """Say that the service is back, and have no pause before the next attempt."""
         if self._complained_at is not None:
             log.info("back after %s attempts", self._attempts)
-        self._attempts = 0
         self._complained_at = None
+        if self._succeeded_at is None:
+            self._succeeded_at = time.monotonic()
 
     async def wait(self, unless: asyncio.Event) -> None:
         """Pause before the next attempt, or until the event."""
-        if self._attempts == 0:
+        if self._attempts == 0 or self._succeeded_at is not None:
             return
         state = RetryCallState(retry_object=None, fn=None, args=(), kwargs={})  # type: ignore[arg-type]
         state.attempt_number = min(self._attempts, 16)

@@ -30,6 +30,7 @@ from engine.store.contract import (
     StoreFullError,
     StoreUnavailableError,
 )
+from engine.store.silence import SILENT_SECONDS
 
 
 class Engine:
@@ -87,7 +88,12 @@ class Engine:
 
     async def _sessions(self, until: Callable[[Session], Awaitable[bool]] | None) -> None:
         limits = self._parts.limits
-        backoff = Backoff(limits.reconnect_seconds_max, limits.complain_seconds)
+        # Whoever lets in, and breaks away at once each time, is not asked many times a second.
+        backoff = Backoff(
+            limits.reconnect_seconds_max,
+            limits.complain_seconds,
+            lasting_seconds=limits.reconnect_seconds_max,
+        )
         # A session that can be begun says nothing of what is refused when it commits.
         faults = Backoff(limits.reconnect_seconds_max, limits.complain_seconds, limits.complain_seconds)
         while not self.stopping.is_set():
@@ -100,7 +106,10 @@ class Engine:
                 if await self.session.serve(until, backoff.succeeded):
                     return
             except StoreUnavailableError as error:
-                self.away = f"Postgres is away; the engine goes on by itself when it is back ({error})"
+                self.away = (
+                    f"Postgres is away; the engine goes on by itself when it is back ({error})"
+                    f"{self._why_ended(time.monotonic() - self.turned_at)}"
+                )
                 backoff.failed(self.away)
             except StoreFullError as error:
                 self.away = (
@@ -136,3 +145,12 @@ class Engine:
                 if store is not None:
                     await store.close()
             await pause.wait(self.stopping)
+
+    def _why_ended(self, busy_seconds: float) -> str:
+        """What may have ended a session that was busy for so long, as a sentence of its own; else empty."""
+        if not self.ready or busy_seconds < SILENT_SECONDS:
+            return ""
+        return (
+            f". This engine was busy for {busy_seconds:.0f} s: where another one has waited for its locks meanwhile, "
+            "that has ended its session, and says so in its log; what was not committed is read again"
+        )

@@ -13,7 +13,9 @@ from engine.routing import Route
 from engine.store.values import Command, Hold
 from statemachines.durations import told_time
 from statemachines.events import STEP_FAILED
+from statemachines.memory import read_memory
 from statemachines.run import Run, Status
+from statemachines.undoing import places
 
 NOT_LOADED = "it follows a version of its pipeline that is not loaded here. Load that, too, and ask again."
 
@@ -79,8 +81,11 @@ def held_by(asked: Asked, hold: Hold) -> str:
             f"{cure.whats} that one: {cure.command}."
         )
     if hold.kind == Kind.WAITED:
+        # Nothing else brings to its end what is being undone.
+        is_undone = bool(places(read_memory(asked.run.memory)))
+        other = f"; or have it follow another one: {map_command(asked.route.name)}"
         return (
             f"it is held {since} because it follows a version of its pipeline that was not loaded. It goes on once an "
-            f"engine has that loaded; or have it follow another one: {map_command(asked.route.name)}."
+            f"engine has that loaded{'' if is_undone else other}."
         )
     return f"what waited for it is taken just now (row {asked.run.held}). Ask again in a moment."

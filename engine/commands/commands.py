@@ -170,7 +170,9 @@ class Commands:
         if events:
             await self._sent.take(events)
         may = [one for one in commands if one.command != "event" and self._may_be_taken(one)]
-        for several in in_portions(await self._but_unknown(may)):
+        for found in in_portions(await self._but_unknown(may)):
+            # One of those before them may have paused their pipeline.
+            several = [one for one in found if self._may_be_taken(one)]
             together = len(several) > 1 and await self._take_together(several)
             for command in () if together else several:
                 following = await self._take(command)
@@ -251,7 +253,7 @@ class Commands:
                 self._committer.forget(batch)
                 losses += 1
                 await self._committer.learn_pauses()
-                if not await self._store.has_command(command.id):
+                if not self._may_be_taken(command) or not await self._store.has_command(command.id):
                     return None
             else:
                 self._tell_of(batch)
@@ -261,6 +263,7 @@ class Commands:
         return None
 
     async def _discard(self, command: Command, error: StoreError) -> None:
+        """Say of what the store does not take that it is not done; where it does not take that either, drop it."""
         log.error("command %s (%s) is refused by the store: %s", command.id, command.command, kind_of(error))
         batch = await self._committer.new_batch(0)
         batch.commit.commands.append(command.id)
@@ -269,7 +272,22 @@ class Commands:
             batch.finish()
         # Where it is lost, another engine, which was refused the same, has dealt with it first.
         with contextlib.suppress(LostRunsError):
-            await self._committer.commit(batch)
+            try:
+                await self._committer.commit(batch)
+            except RefusedByStoreError as again:
+                await self._drop(command, again)
+
+    async def _drop(self, command: Command, error: RefusedByStoreError) -> None:
+        # It would come back for ever, and the commands behind it with it.
+        log.error(
+            "command %s (%s), asked by %s, is dropped, and who asked is not answered: Postgres refuses it, and that it "
+            "is told of as refused (%s). Mend what refuses it, a trigger on the tables of Pointsman for instance, and "
+            "ask again",
+            *(command.id, command.command, command.who, kind_of(error)),
+        )
+        batch = await self._committer.new_batch(0)
+        batch.commit.commands.append(command.id)
+        await self._committer.commit(batch)
 
     async def _apply(self, attempt: Attempt, batch: Batch) -> None:
         command = attempt.command

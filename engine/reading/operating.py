@@ -76,6 +76,8 @@ class Done:
     """That row."""
     configuration: tuple[str, ...] = ()
     """The run's active states after it, outermost first."""
+    before: tuple[int, ...] = ()
+    """The open dead letters that hold nothing, and that an event had become which was sent by its id before."""
 
     @property
     def failed(self) -> bool:
@@ -272,19 +274,27 @@ async def wait_until_done(
     taken = [one.id for one in commands if one.id not in left]
     rows = {row["command"]: row for row in await connection.fetch(SQL["operations"], taken)}
     if len(commands) <= EXPLAINED_MAX:
-        return [await _done(connection, namespace, one, rows.get(one.id)) for one in commands]
-    paused = {one.pipeline for one in await list_pauses(connection, namespace)}
-    return [_briefly(one, rows.get(one.id), paused) for one in commands]
+        became = [await _done(connection, namespace, one, rows.get(one.id)) for one in commands]
+    else:
+        paused = {one.pipeline for one in await list_pauses(connection, namespace)}
+        became = [_briefly(one, rows.get(one.id), paused) for one in commands]
+    dropped = {*taken} - rows.keys()
+    heard = [_dropped(one.asked) if one.asked.id in dropped else one for one in became]
+    return [
+        replace(one, before=tuple(rows[number]["before"])) if (number := one.asked.id) in rows else one
+        for one in heard
+    ]
 
 
 async def end_told(connection: Connection, became: Iterable[Done], *, who: str) -> None:
     """End the dead letters of events that were sent, where they hold nothing: whoever has sent these has heard of them.
 
-    One that another has ended by now is left as it is. Needs the engine's role.
+    So are those of which nobody has heard, where the event was asked for again by its id. One that another has ended by
+    now is left as it is. Needs the engine's role.
     """
-    letters = [
-        one.dead_letter for one in became if one.asked.command == "send" and one.dead_letter is not None
-    ]
+    sent = [one for one in became if one.asked.command == "send"]
+    letters = [one.dead_letter for one in sent if one.dead_letter is not None]
+    letters += [letter for one in sent for letter in one.before]
     if letters:
         await connection.execute(SQL["end_told"], letters, who, "its sender was told")
 
@@ -314,6 +324,15 @@ def _not_taken(asked: AskedOfRun, paused: Collection[str]) -> Done:
             "nothing need be done again."
         )
     return Done(asked, taken=False, done=False, disposition=None, dead_letter=None, sentence=sentence)
+
+
+def _dropped(asked: AskedOfRun) -> Done:
+    what = asked.command.removesuffix("_pipeline")
+    sentence = (
+        f"An engine has dropped the {what}, since Postgres takes neither what it does nor that it is refused, as the "
+        "engine's log says. Ask again once that is mended."
+    )
+    return Done(asked, True, False, None, None, sentence, reason=Reason.REFUSED_BY_STORE)
 
 
 async def _done(connection: Connection, namespace: str, asked: AskedOfRun, row: Any) -> Done:

@@ -68,7 +68,8 @@ class Relay:
         self._stopping = asyncio.Event()
         self._ended = False
         self._halted: str | None = None
-        self._backoff = Backoff(self.limits.reconnect_seconds_max, self.limits.complain_seconds)
+        pause_max = self.limits.reconnect_seconds_max
+        self._backoff = Backoff(pause_max, self.limits.complain_seconds, lasting_seconds=pause_max)
 
     @property
     def halted(self) -> str | None:

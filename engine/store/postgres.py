@@ -75,6 +75,8 @@ class PostgresStore(Executions):
         self._dsn = ""
         self._in_transaction = False
         self._origins: dict[int, Origin] = {}
+        self._definitions: Sequence[int] = ()
+        """Those for which ``ask_to_release`` was called."""
 
     @classmethod
     async def open(cls, dsn: str, *, namespace: str, group: str, cluster: str) -> PostgresStore:
@@ -322,7 +324,13 @@ class PostgresStore(Executions):
             await self._reader.add_listener(channel, lambda *_: heard())
 
     async def keep_up(self, now: datetime) -> bool:
-        """Make the log's partitions of the coming months, and forget what is worth nothing any more."""
+        """Make the log's partitions of the coming months, and forget what is worth nothing any more.
+
+        What waits for a definition that is loaded here is asked to go on: an engine without it, beside this one, may
+        have had it wait since, or have taken up for nothing what asked it to go on.
+        """
+        if self._definitions:
+            await self.ask_to_release(self._definitions)
         async with self._translated():
             await _ensure_partitions(self._reader)
             # Nobody else can: else the oldest transaction that Postgres must tell apart were that of our first commit.
@@ -333,11 +341,12 @@ class PostgresStore(Executions):
         return forgotten == f"DELETE {TOKENS_FORGOTTEN_MAX}"
 
     async def ask_to_release(self, definitions: Sequence[int]) -> None:
-        """Put a command into the inbox for each run that is held for want of one of these definitions.
+        """Put a command into the inbox for each run that is held for want of one of these definitions, but where it is.
 
         One that was being drained when it lost its definition is held for it, too; where it did not, the command finds
         that it has gone on, or goes on with it.
         """
+        self._definitions = definitions
         async with self._translated():
             await self._writer.execute(
                 _SQL["release_missing_definitions"],

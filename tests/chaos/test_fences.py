@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -252,6 +253,37 @@ async def test_an_engine_that_steps_under_its_locks_is_heard_of_meanwhile(
     batch = await first.prepare(first.slice(0, weighed("p")))
     await first.store.commit(batch.commit)
     assert (await first.run("p")).sequence == run.sequence + 1
+
+
+async def test_of_an_engine_that_was_ended_while_a_handler_kept_its_loop_nothing_is_lost_or_doubled(
+    rivals: Rivals, database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, _ = rivals
+    monkeypatch.setattr(silence, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(silence, "SILENT_SECONDS", 0.3)
+
+    async def inherit() -> None:
+        async with contender(database.engine_dsn) as heir:
+            await heir.take(0)
+            assert heir.claims[0].read_to == 0
+            await heir.feed(0, told("opened", "p"))
+
+    slices = first.slice(0, told("opened", "p"))
+    await first.store.lock([first.claims[0].id], [])
+    heirs = threading.Thread(target=lambda: asyncio.run(inherit()))
+    heirs.start()
+    # As a handler does, it keeps the loop.
+    heirs.join(60)
+    assert not heirs.is_alive()
+    batch = await first.prepare([one._replace(records=()) for one in slices])
+    with pytest.raises(StoreUnavailableError):
+        await first.store.commit(batch.commit)
+    async with contender(database.engine_dsn) as again:
+        await again.take(0)
+        assert again.claims[0].read_to == 1
+        assert (await again.run("p")).sequence == 1
+    [said] = [one for one in caplog.messages if "is not heard of" in one]
+    assert said.endswith("held locks that this engine waits for; it was ended")
 
 
 def test_a_handler_may_take_its_time_while_a_commit_is_in_flight() -> None:

@@ -177,6 +177,9 @@ async def test_a_run_that_is_undone_comes_to_its_end_by_its_own_version(
     async with feed(database, new) as feeding:
         done, said = (await map_all(feeding))["o1"]
         assert (done, "it is being undone" in said) == (False, True)
+        await feeding.records(told("noted", "o1"))
+        held = (await ask(feeding, "resume", "orders", "o1")).sentence
+        assert held.endswith("was not loaded. It goes on once an engine has that loaded.")
     await check_the_log(reader, old, new)
 
 

@@ -16,6 +16,7 @@ from engine.reading import explain, history, list_pauses, list_runs, replay, sho
 from engine.session.timers import Due
 from engine.store import writing
 from engine.store.connecting import Connection
+from engine.store.values import Commit
 from statemachines.context import Context
 from statemachines.definition import Pipeline
 from statemachines.effects import Send
@@ -272,6 +273,59 @@ async def test_a_command_that_was_found_before_it_was_heard_of_the_pause_waits_t
         await ask_pipeline(feeding, "resume", "shop")
         await drain(feeding, reader)
     assert await notes(reader) == ("running", ["first"])
+
+
+PUT = """
+    insert into pointsman.inbox (namespace, pipeline, command, body, who, why)
+    values ('default', $1, $2, convert_to($3, 'UTF8'), 'ana', 'a look')
+"""
+
+
+PAUSE = (
+    "insert into pointsman.pauses (pipeline, command, who, why, at) values ($1, 99, 'ana', 'a look', now())"
+)
+
+
+async def test_a_command_that_was_found_beside_the_pause_waits_too(
+    database: Database, reader: Connection, owner: Connection
+) -> None:
+    async with feed(database, shop()) as feeding:
+        await feeding.records(placed())
+        [route] = feeding.topics.pipelines
+        await owner.execute(PUT, route.pipeline, "pause_pipeline", '{"key": ""}')
+        await owner.execute(PUT, route.pipeline, "cancel", '{"key": "o1"}')
+        await feeding.commands()
+        assert await reader.fetch("select command from pointsman.inbox") == [("cancel",)]
+        assert await kinds(reader) == ["started"]
+        await ask_pipeline(feeding, "resume", "shop")
+        await drain(feeding, reader)
+    assert await kinds(reader) == ["started", "cancelled"]
+
+
+async def test_a_command_that_is_lost_to_the_pause_waits_too(
+    database: Database, reader: Connection, owner: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with feed(database, shop()) as feeding, feed(database, shop()) as other:
+        await feeding.records(placed())
+        [route] = feeding.topics.pipelines
+        await owner.execute(PUT, route.pipeline, "cancel", '{"key": "o1"}')
+        feeding.let_go()
+        commit = feeding.store.commit
+
+        async def late(one: Commit) -> int | None:
+            monkeypatch.undo()
+            await owner.execute(PAUSE, route.pipeline)
+            await other.committer.learn_pauses()
+            await other.records(noted("meanwhile"))
+            return await commit(one)
+
+        monkeypatch.setattr(feeding.store, "commit", late)
+        await feeding.commands()
+        assert await reader.fetch("select command from pointsman.inbox") == [("cancel",)]
+        assert await kinds(reader) == ["started", "paused", "waited"]
+        await ask_pipeline(feeding, "resume", "shop")
+        await drain(feeding, reader)
+    assert "cancelled" in await kinds(reader)
 
 
 async def test_commands_and_events_of_other_runs_wait_in_the_inbox_and_stop_nobody_else(

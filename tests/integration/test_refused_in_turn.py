@@ -21,6 +21,7 @@ from tests.chaos.parcels import PARCELS, Opened, Weighed
 from tests.chaos.test_refusals import REFUSE
 from tests.feeding import BEGINS, event, feed
 from tests.journey import PAY_WITHIN, REMIND_AFTER, TOPIC, journey_pipeline, ledger_pipeline
+from tests.operators import ask
 from tests.services import Database, execute
 
 COUNTED_OF_J1 = """
@@ -35,6 +36,10 @@ FIRED = f"""
 AS_DEAD_LETTER = """
     create trigger refuse_it before insert on pointsman.dead_letters for each row
     when (new.reason = 'refused by store') execute function public.refuse()
+"""
+ANSWERED_OF_J1 = """
+    create trigger refuse_it before insert on pointsman.operations for each row
+    when (new.key = 'j1') execute function public.refuse()
 """
 MENDED = "drop trigger refuse_it on pointsman.events"
 
@@ -68,6 +73,26 @@ async def test_an_event_to_another_run_is_dropped_and_those_behind_it_come(
     sent = [one for row in await history(reader, "default", "journey", "j1") for one in row.effects]
     assert [one["data"] for one in sent if one["id"] == event_id] == [{"ledger": "all", "journey": "j1"}]
     assert (await verify(reader, "default")).is_clean
+
+
+async def test_what_an_operator_asks_is_dropped_where_it_cannot_be_answered_and_what_is_behind_it_is_done(
+    database: Database, reader: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    await execute(database.owner_dsn, REFUSE, ANSWERED_OF_J1)
+    async with feed(database, journey_pipeline()) as feeding:
+        for journey in ("j1", "j2"):
+            await feeding.records(event("journey.booked", {"journey": journey}, topic=TOPIC))
+        unheard = await ask(feeding, "pause", "journey", "j1")
+        assert (unheard.failed, unheard.sentence.split(",")[0]) == (True, "An engine has dropped the pause")
+        assert (await ask(feeding, "pause", "journey", "j2")).done
+    assert {run.key: bool(run.held) for run in await list_runs(reader, "default")} == {
+        "j1": False,
+        "j2": True,
+    }
+    assert await reader.fetchval("select count(*) from pointsman.inbox") == 0
+    refused, dropped = errors(caplog)
+    assert "(pause) is refused by the store" in refused
+    assert "(pause), asked by ana, is dropped, and who asked is not answered" in dropped
 
 
 async def test_what_has_fallen_due_is_left_alone_until_something_else_moves_its_run(

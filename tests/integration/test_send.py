@@ -247,6 +247,27 @@ async def test_what_is_refused_and_its_sender_never_hears_is_open_and_holds_noth
     assert (run.status, run.held) == ("running", None)
 
 
+@pytest.mark.parametrize("begun", [False, True])
+async def test_what_its_sender_did_not_hear_of_is_over_once_that_asked_again_by_its_id(
+    database: Database, reader: Connection, engine: Connection, begun: bool
+) -> None:
+    paid = b'{"order_id":"o1","amount":5}'
+    async with feed(database, shop()) as feeding:
+        unheard = await hears(engine, await ask_paid(engine, "early", paid))
+        await ask_paid(engine, "other", paid)
+        await feeding.commands()
+        if begun:
+            await feeding.records(event("order.placed", PLACED))
+        asked = await ask_paid(engine, "early", paid)
+        await feeding.commands()
+        heard = await hears(engine, asked)
+        await check_books(reader)
+    assert (unheard.taken, heard.taken, heard.failed) == (False, True, not begun)
+    letters = await list_dead_letters(reader, "default")
+    assert {(one.event_id, one.status) for one in letters} == {("early", "dropped"), ("other", "open")}
+    assert len(letters) == (2 if begun else 3)
+
+
 async def test_what_is_committed_once_its_sender_waits_no_more_is_open(
     database: Database, reader: Connection, engine: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -67,3 +67,28 @@ async def test_pauses_grow_up_to_a_limit_and_begin_anew(monkeypatch: pytest.Monk
     backoff.failed("away again")
     await backoff.wait(stop)
     assert waited[-1] <= 0.1
+
+
+def test_a_success_that_does_not_last_does_not_make_pauses_short_again(clock: Clock) -> None:
+    backoff = Backoff(10, 60, lasting_seconds=10)
+
+    def attempts(*lasted: float) -> int:
+        for seconds in lasted:
+            backoff.succeeded()
+            clock.now += seconds
+            backoff.succeeded()
+            backoff.failed("away again")
+        return backoff._attempts
+
+    backoff.failed("away")
+    assert attempts(1, 9, 0) == 4
+    assert attempts(10) == 1
+    assert attempts(3) == 2
+
+
+async def test_who_begins_anew_after_a_success_does_not_wait() -> None:
+    backoff = Backoff(10, 60, lasting_seconds=10)
+    backoff.failed("away")
+    backoff.succeeded()
+    async with asyncio.timeout(0):
+        await backoff.wait(asyncio.Event())

@@ -16,6 +16,7 @@ import pytest
 from connectors.encode import encode_structured
 from connectors.source import Chunk, Partition
 from engine import channels
+from engine.backoff import Backoff
 from engine.engine import Engine
 from engine.limits import EngineLimits
 from engine.observing import Silent
@@ -256,6 +257,51 @@ async def test_a_session_that_does_not_come_to_be_leaves_nobody_behind_who_begin
         await world.waits(2)
         assert len(world.stores) == 2
         assert [one.get_name() for one in asyncio.all_tasks()].count("steps") == 1
+
+
+async def test_a_store_that_lets_in_and_breaks_away_at_once_is_asked_less_and_less_often(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World(standing())
+    attempts: list[int] = []
+
+    class Counted(Backoff):
+        async def wait(self, unless: asyncio.Event) -> None:
+            attempts.append(self._attempts)
+            if len(attempts) == 5:
+                world.engine.stop()
+
+    async def break_away(*_: object) -> None:
+        raise StoreUnavailableError("the connection was closed")
+
+    monkeypatch.setattr("engine.engine.Backoff", Counted)
+    monkeypatch.setattr(OneStore, "strikes", break_away)
+    async with world.running():
+        await world.task
+    assert attempts == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(("seconds", "may_be_ended"), [(9.0, True), (0.0, False)])
+async def test_whose_session_breaks_away_after_it_was_busy_for_long_says_that_another_may_have_ended_it(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, seconds: float, may_be_ended: bool
+) -> None:
+    world = World(standing())
+    async with world.running() as engine:
+        await world.waits()
+        [store] = world.stores
+
+        async def break_away(_: Commit) -> int | None:
+            assert engine.turned_at is not None
+            engine.turned_at -= seconds
+            raise StoreUnavailableError("connection is closed")
+
+        monkeypatch.setattr(store, "commit", break_away)
+        world.bring("p")
+        await world.is_in("waiting")
+    [said] = [one for one in caplog.messages if one.startswith("Postgres is away")]
+    assert (
+        "This engine was busy for 9 s: where another one has waited for its locks" in said
+    ) == may_be_ended
 
 
 async def test_an_engine_says_that_it_is_there_while_a_commit_with_attempts_that_begin_with_it_takes_long(

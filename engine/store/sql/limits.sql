@@ -114,5 +114,11 @@ with gone as (
 select pg_notify('pointsman_steps', '') where exists (select from gone)
 
 -- name: forget_rates
--- Whoever has begun nothing for so long may begin as if nothing were known.
-delete from pointsman.step_rates where next < clock_timestamp() - interval '1 hour'
+-- Whoever has begun nothing for so long may begin as if nothing were known. What is noted just now is passed over: whoever
+-- notes several has locked them in another order.
+with gone as materialized (
+    select pipeline, step, limited_by from pointsman.step_rates where next < clock_timestamp() - interval '1 hour'
+    for update skip locked
+)
+delete from pointsman.step_rates r using gone
+where (r.pipeline, r.step, r.limited_by) = (gone.pipeline, gone.step, gone.limited_by)

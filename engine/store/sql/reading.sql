@@ -616,8 +616,18 @@ returning id
 
 -- name: operations
 -- With the dead letter that the event of one that was not done has become, or one that was sent: it has no position, as one of
--- the same id has that has come from a topic.
-select o.command, o.event_id, o.done, o.answer, o.at, l.id as dead_letter, l.reason
+-- the same id has that has come from a topic. And with those that it had become, and nobody was told of, where it was sent before.
+select o.command, o.event_id, o.done, o.answer, o.at, l.id as dead_letter, l.reason,
+    array(
+        select d.id from pointsman.dead_letters d
+        where o.what = 'send' and d.event_id = o.event_id and d.pipeline = o.pipeline and d.key = o.key and d.at < o.at
+            and d.position is null and d.sequence is null and d.status = 'open'
+            and exists (
+                select from pointsman.operations b
+                where b.event_id = o.event_id and b.pipeline = o.pipeline and b.key = o.key and b.what = 'send'
+                    and b.command < o.command
+            )
+    ) as before
 from pointsman.operations o left join lateral (
     select d.id, d.reason from pointsman.dead_letters d
     where d.event_id = o.event_id and d.pipeline = o.pipeline and d.key = o.key and d.at >= o.at and d.position is null

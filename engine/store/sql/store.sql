@@ -400,11 +400,23 @@ from unnest($2::text[], $3::text[], $4::bytea[], $5::text[], $6::text[], $7::tex
 join pointsman.pipelines p on p.namespace = $1 and p.name = said.pipeline order by said.number
 
 -- name: release_missing_definitions
+-- Once for each hold, as whoever drains asks for it, too: while a pipeline is paused, nobody takes up what was asked before.
+with held as (
+    select r.pipeline, r.id, convert_to(format('{"run":%s,"held":%s}', r.id, r.held), 'UTF8') as body
+    from pointsman.runs r join pointsman.events e on e.run = r.id and e.sequence = r.held
+    where r.held > 0 and r.definition = any ($2::int[]) and e.kind = any ($3::smallint[])
+)
 insert into pointsman.inbox (namespace, pipeline, command, body, who, why)
-select $1, r.pipeline, 'release', convert_to(json_build_object('run', r.id, 'held', r.held)::text, 'UTF8'),
-    'engine', 'its definition is loaded again'
-from pointsman.runs r join pointsman.events e on e.run = r.id and e.sequence = r.held
-where r.held > 0 and r.definition = any ($2::int[]) and e.kind = any ($3::smallint[])
+select $1, pipeline, 'release', body, 'engine', 'its definition is loaded again'
+from held
+where body not in (
+    select i.body
+    from (select distinct pipeline from pointsman.definitions where id = any ($2::int[])) loaded cross join lateral (
+        select i.body from pointsman.inbox i
+        where i.pipeline = loaded.pipeline and coalesce(i.home, -1) = -1 and i.token is null and i.command = 'release'
+    ) i
+)
+order by id
 
 -- name: strikes_of
 -- Those of events without a position, too: whoever holds the homes of their runs may change at any time. Those of steps are

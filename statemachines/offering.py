@@ -294,7 +294,7 @@ def _begin(machine: Machine, beginning: Beginning, context: Context, event: Even
             return Acted(context, more.performed)
     written = write(machine, context, beginning.action_name or beginning.build_name)
     status = _COMPLETED if beginning.target in machine.final else _RUNNING
-    return Moved(True, beginning.target, status, written, publications)
+    return _tuple(Moved, (True, beginning.target, status, written, publications, None, ()))
 
 
 def _unexpected(

@@ -84,10 +84,8 @@ class _Found(NamedTuple):
     all: frozenset[Edge]
     """On each of them."""
     any: frozenset[Edge]
-    starts: frozenset[Start | None] = frozenset()
-    """What the run began by on some of them; None: by no line of the definition."""
-    steps: int = 0
-    """How long they are."""
+    starts: frozenset[Start | None]
+    """What the run began by on some of them; None: by no line of the definition, or before."""
 
 
 class _Begin(NamedTuple):
@@ -163,8 +161,8 @@ class _Search:
             ways = [self._between(begin, after, types) for begin in begins]
             found = [one for one in ways if one is not None]
             if found:
-                least = min(one.steps for one in found)
-                return reduce(_either, (one for one in found if one.steps == least))
+                # Which start it was depends on what the event said: none is likelier since its way is shorter.
+                return reduce(_either, found)
         return None
 
     def starts_of(self, passage: Passage) -> frozenset[Start | None]:
@@ -208,7 +206,7 @@ class _Search:
             for event_type in types:
                 for arcs in self._selections(spot, event_type, way):
                     edges = frozenset(self._edge(arc, spot) for arc in arcs)
-                    made = _Found(way.all | edges, way.any | edges, way.starts, way.steps + 1)
+                    made = _Found(way.all | edges, way.any | edges, way.starts)
                     there = self._steps.plan(spot, arcs).after
                     known = found.get(there)
                     found[there] = made if known is None else _either(known, made)
@@ -294,8 +292,8 @@ class _Search:
 
 
 def _either(one: _Found, other: _Found) -> _Found:
-    """Of ways that are equally long."""
-    return _Found(one.all & other.all, one.any | other.any, one.starts | other.starts, one.steps)
+    """Where it may have been either."""
+    return _Found(one.all & other.all, one.any | other.any, one.starts | other.starts)
 
 
 def _answer(answers: dict[Arc, bool], arc: Arc) -> bool:

@@ -29,12 +29,12 @@ def begins(start: Start, tree: Tree) -> Iterator[Mistake]:
     clash = _clash([tree.named[one] for one in start.targets if one in tree.named], tree)
     if clash:
         yield Mistake(clash, ONE_EACH, start.place, event=event)
-    if isinstance(start.guard, in_state | has_tag):
-        asked = (
-            f"the state {start.guard.state!r}"
-            if isinstance(start.guard, in_state)
-            else f"the tag {start.guard.tag!r}"
-        )
+    asked = ""
+    if isinstance(start.guard, in_state):
+        asked = f"the state {start.guard.state!r}"
+    elif isinstance(start.guard, has_tag):
+        asked = f"the tag {start.guard.tag!r}"
+    if asked:
         message = f"the condition asks for {asked}, and no state is active before a run has begun"
         yield Mistake(message, "Ask for what the event and its context say", start.place, event=event)
 

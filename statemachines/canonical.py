@@ -19,7 +19,7 @@ from typing import Any
 
 import orjson
 
-from statemachines.definition import Move, Pipeline, State, name_of
+from statemachines.definition import Move, Pipeline, Start, State, name_of
 from statemachines.events import Event, KeyBy
 from statemachines.policies import SITUATIONS, Decision, Defer, PolicyLine
 from statemachines.search import kinds_of
@@ -50,15 +50,7 @@ def canonical_bytes(pipeline: Pipeline[Any]) -> bytes:
         "topics": sorted(map(_topic, pipeline.read_topics), key=lambda topic: topic["name"]),
         "events": {event.event_type(): _named(event.event_key()) for event in _events(pipeline)},
         "states": [_state(state) for state in pipeline.states],
-        "starts": [
-            {
-                "event": start.event.event_type(),
-                "build": name_of(start.build),
-                "target": [*start.targets] if len(start.targets) > 1 else start.target,
-                "action": name_of(start.action),
-            }
-            for start in pipeline.starts
-        ],
+        "starts": [_start(start) for start in pipeline.starts],
         "moves": [_move(move) for move in pipeline.moves],
     }
     if pipeline.keys:
@@ -149,6 +141,18 @@ def _state(state: State[Any]) -> dict[str, Any]:
     }
     form = {"name": state.name, "initial": state.initial, "final": state.final}
     return form | {name: value for name, value in chart.items() if value is not None}
+
+
+def _start(start: Start) -> dict[str, Any]:
+    form: dict[str, Any] = {
+        "event": start.event.event_type(),
+        "build": name_of(start.build),
+        "target": [*start.targets] if len(start.targets) > 1 else start.target,
+        "action": name_of(start.action),
+    }
+    if start.guard is not None:
+        form["guard"] = name_of(start.guard)
+    return form
 
 
 def _move(move: Move) -> dict[str, Any]:

@@ -54,6 +54,8 @@ def _subjects(pipeline: Pipeline[Any]) -> Iterator[tuple[str, Any]]:
     yield "context", pipeline.context
     for start in pipeline.starts:
         yield from (("event", start.event), ("build", start.build), ("action", start.action))
+        if start.guard is not None:
+            yield "guard", start.guard
     for move in pipeline.moves:
         # How a step ended comes as a class that is made here, of a type that the structure has.
         event = None if move.event is None or is_outcome(move.event) else move.event

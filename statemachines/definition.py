@@ -408,15 +408,24 @@ class Pipeline(Generic[C]):
         build: Callable[[E], C],
         *,
         to: State[C] | str | Sequence[State[C] | str] | None = None,
+        when: Callable[[C, E], bool] | None = None,
         do: Callable[[C, E], Out] | None = None,
     ) -> None:
         """Let an event start a run: ``build`` makes its context, ``do`` may ask for effects.
 
-        It begins in the initial state, or in the one that ``to`` names, or in several, one in each of several regions.
+        Several on one event are tried in the order they were added. Where the condition of none holds, none begins: the
+        event is one without a run, and meets ``no_run``.
+
+        Args:
+            event: the class of events that it takes.
+            build: makes the context of the event.
+            to: where the run begins: a state, or several, one in each of several regions; None: the initial state.
+            when: a pure condition on (context, event), asked with the context that ``build`` has made.
+            do: changes the context that it is given, and may return effects.
         """
         place, targets = calling_place(), _targets(to)
         stranger = _first_stranger(targets, self)
-        self.starts.append(Start(event, build, tuple(map(str, targets)), do, place, stranger))
+        self.starts.append(Start(event, build, tuple(map(str, targets)), do, place, stranger, when))
 
     def key(self, event: type[Event], *, by: KeyBy) -> None:
         """Say which run of this pipeline an event belongs to, whatever its class says; as ``key=`` of a class does."""

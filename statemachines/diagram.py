@@ -239,7 +239,10 @@ class _Drawing:
         initial = next((one.name for one in self._states.values() if one.initial and one.parent is None), "")
         for start in self._pipeline.starts:
             targets = [self._ids[one] for one in start.targets or (initial,) if one in self._ids]
-            text = _escaped(_told(getattr(start.event, "__event_type__", ""), self._marks.starts.get(start)))
+            words = [getattr(start.event, "__event_type__", "")]
+            if start.guard is not None:
+                words.append(f"[{name_of(start.guard)}]")
+            text = _escaped(_told(" ".join(words), self._marks.starts.get(start)))
             if targets:
                 yield from self._lead("[*]", targets, text)
 

@@ -66,7 +66,7 @@ def follow(machine: Machine, run: Run, now: datetime, unseen: Unseen = _may_be_s
             if error:
                 return _refuse(machine, run, one, now, error)
             found = _offer_again(machine, run, one, now)
-            if not _still_waits(found.outcome, run):
+            if not _still_waits(one, found.outcome, run):
                 return found
     for delayed in read_memory(run.memory).delayed if run.memory else ():
         if delayed.at_once:
@@ -184,7 +184,7 @@ def _copied(value: Any) -> Any:
     return whole[0]
 
 
-def _still_waits(outcome: Outcome, run: Run) -> bool:
+def _still_waits(one: DeferredEvent, outcome: Outcome, run: Run) -> bool:
     """Whether nothing takes it yet. What another state's policy says of new events is not for it."""
     if run.has_ended:
         # Nothing waits for a run that has ended; the event may still be for the next generation of the key.
@@ -192,6 +192,9 @@ def _still_waits(outcome: Outcome, run: Run) -> bool:
     if isinstance(outcome, Deferred):
         return True
     reason = outcome.reason if isinstance(outcome, Ignored | Refused) else None
+    if reason == Reason.NO_RUN and one.reason == Reason.PAUSED:
+        # It waited for its pipeline alone, and begins no run now that this goes on.
+        return False
     return reason in (Reason.NO_RUN, Reason.UNEXPECTED)
 
 

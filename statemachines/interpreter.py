@@ -9,7 +9,7 @@ An event meets these questions in this order, and the first that has an answer d
 2. older than one applied? -> Stale
 3. run held?               -> Waits
 4. a gap before it?        -> Deferred
-5. no run, run closed?     -> a start event starts one; else the policy
+5. no run, run closed?     -> a start event starts one, by the first start whose condition holds; else the policy
 6. valid?                  -> else Refused, and the run is held
 7. accepted?               -> the state's own transitions, then those of the states around it, then the pipeline's, in
                               order; else Ignored, if it would undo what is being undone already; else the policy,

@@ -70,7 +70,7 @@ class Move:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Start:
-    """The move out of nothing: this event makes a run, whose context this function builds."""
+    """The move out of nothing: this event makes a run, whose context this function builds, if this holds."""
 
     event: type[Event]
     build: Callable[..., Context]
@@ -80,6 +80,8 @@ class Start:
     place: Place
     stranger: str | None = None
     """The pipeline that a target is a state of, where that is another one; a mistake."""
+    guard: Callable[..., bool] | None = None
+    """None: it always makes one."""
 
     @property
     def target(self) -> str | None:

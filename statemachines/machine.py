@@ -17,7 +17,7 @@ from statemachines.definition import Move, Pipeline, Start, name_of
 from statemachines.events import After, Cancelled, is_internal
 from statemachines.kept import KeptContexts
 from statemachines.keys import How, how_keyed
-from statemachines.outcome import Moved
+from statemachines.outcome import STARTS, Moved, Tried
 from statemachines.patterns import ByType, is_pattern, takes, takes_failures, widened
 from statemachines.policies import Policies, policies_of
 from statemachines.run import Status
@@ -59,6 +59,9 @@ class Beginning(NamedTuple):
     action_name: str | None
     plan: Plan
     """The same for a chart: what is entered, and what is done on the way."""
+    guard: Callable[[Any, Any], bool] | None
+    tried: Tried
+    """What is told of it where its guard does not hold."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,7 +79,8 @@ class Machine:
     """Of a flat machine by configuration, then by event type: the candidates in the order they are tried."""
     microsteps: Microsteps
     spots: Spots
-    beginnings: Mapping[str, Beginning]
+    beginnings: Mapping[str, tuple[Beginning, ...]]
+    """By event type: those that the event may start a run by, in the order they are tried."""
     events: Mapping[str, type[Event]]
     """The class that events of a type from outside come as: its own, else that of the most specific pattern."""
     keys: Mapping[str, How]
@@ -170,9 +174,7 @@ def compile_pipeline(pipeline: Pipeline[Any], *, namespace: str = "default") -> 
         table={name: by_type(moves) for name, moves in table.items()},
         microsteps=microsteps,
         spots=Spots(chart),
-        beginnings={
-            start.event.event_type(): _beginning(start, initial, microsteps) for start in pipeline.starts
-        },
+        beginnings=_beginnings(pipeline, initial, microsteps),
         events=by_type(events),
         keys=by_type(_keys(pipeline, events)),
         compensations={one.name: one.compensation for one in pipeline.steps if one.compensation is not None},
@@ -224,11 +226,23 @@ def _keys(pipeline: Pipeline[Any], events: Mapping[str, type[Event]]) -> dict[st
     return {event_type: how for event_type, how in found.items() if how is not None}
 
 
+def _beginnings(
+    pipeline: Pipeline[Any], initial: str, microsteps: Microsteps
+) -> dict[str, tuple[Beginning, ...]]:
+    found: dict[str, tuple[Beginning, ...]] = {}
+    for start in pipeline.starts:
+        event_type = start.event.event_type()
+        found[event_type] = (*found.get(event_type, ()), _beginning(start, initial, microsteps))
+    return found
+
+
 def _beginning(start: Start, initial: str, microsteps: Microsteps) -> Beginning:
     targets, action, action_name = start.targets or (initial,), start.action, name_of(start.action)
     block = None if action is None else Block(action, action_name or "")
     plan = microsteps.begin(tuple(microsteps.chart.numbers[target] for target in targets), block)
-    return Beginning(targets[0], start.build, name_of(start.build) or "", action, action_name, plan)
+    tried = Tried(STARTS, " ".join(targets), name_of(start.guard))
+    build_name = name_of(start.build) or ""
+    return Beginning(targets[0], start.build, build_name, action, action_name, plan, start.guard, tried)
 
 
 def _moves_of(

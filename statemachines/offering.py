@@ -211,34 +211,49 @@ def _move(
 
 def start(machine: Machine, run: Run | None, occurrence: Occurrence, memory: Memory) -> Outcome:
     """Begin a run; ``run`` is what there is of its key: nothing, events that wait for it, or the last generation."""
-    event_type = occurrence.envelope.type
-    beginning = machine.beginnings.get(event_type)
-    if beginning is None:
-        decided = machine.policies.of("no_run", event_type)
-        if decided.decision == "start":
-            return _start_with_defaults(machine, run, occurrence, memory)
-        why = f"no run has the key {occurrence.key!r}"
-        if run is not None and run.has_ended:
-            why = f"the run of the key {occurrence.key!r} has ended, and no other one has begun"
-        return _by_policy(run, occurrence, decided, Reason.NO_RUN, why)
+    beginnings = machine.beginnings.get(occurrence.envelope.type)
+    if beginnings is None:
+        return _not_started(machine, run, occurrence, memory)
     event = occurrence.event
     if event is None:
         return Refused(Reason.INVALID, occurrence.error, holds=False)
     set_origin(event, (_meta, machine, run, occurrence.envelope, occurrence.key, occurrence.now))
+    tried: tuple[Tried, ...] = ()
     try:
-        acted: Acted | None = None
-        if machine.flat and memory is EMPTY:
-            begun = _begin(machine, beginning, event, occurrence.key)
-            if type(begun) is Moved:
-                return begun
-            assert isinstance(begun, Acted)
-            acted = begun
-        context = acted.context if acted else build(machine, beginning.build, beginning.build_name, event)
-        macrostep = _at_the_start(machine, run, occurrence, memory, acted)
-        name = beginning.action_name or beginning.build_name
-        return macrostep.start(event, context, name, beginning.plan)
+        for beginning in beginnings:
+            context = build(machine, beginning.build, beginning.build_name, event)
+            guard = beginning.guard
+            if guard is not None and not ask(guard, beginning.tried.guard, context, event):
+                tried += (beginning.tried,)
+                continue
+            acted: Acted | None = None
+            if machine.flat and memory is EMPTY:
+                begun = _begin(machine, beginning, context, event, occurrence.key)
+                if type(begun) is Moved:
+                    return begun
+                assert isinstance(begun, Acted)
+                acted = begun
+            macrostep = _at_the_start(machine, run, occurrence, memory, acted)
+            name = beginning.action_name or beginning.build_name
+            return macrostep.start(event, context, name, beginning.plan)
     except HandlerError as error:
-        return Refused(error.reason, str(error), holds=False, raised=error.raised)
+        return Refused(error.reason, str(error), holds=False, tried=tried, raised=error.raised)
+    return _not_started(machine, run, occurrence, memory, tried)
+
+
+def _not_started(
+    machine: Machine, run: Run | None, occurrence: Occurrence, memory: Memory, tried: tuple[Tried, ...] = ()
+) -> Outcome:
+    """What becomes of an event that there is no run for, and that starts none."""
+    decided = machine.policies.of("no_run", occurrence.envelope.type)
+    if decided.decision == "start":
+        return _start_with_defaults(machine, run, occurrence, memory, tried)
+    why = f"no run has the key {occurrence.key!r}"
+    if run is not None and run.has_ended:
+        why = f"the run of the key {occurrence.key!r} has ended, and no other one has begun"
+    if tried:
+        why = f"{why}; no condition of the starts on such events held"
+    return _by_policy(run, occurrence, decided, Reason.NO_RUN, why, tried)
 
 
 def _at_the_start(
@@ -251,7 +266,7 @@ def _at_the_start(
 
 
 def _start_with_defaults(
-    machine: Machine, run: Run | None, occurrence: Occurrence, memory: Memory
+    machine: Machine, run: Run | None, occurrence: Occurrence, memory: Memory, tried: tuple[Tried, ...]
 ) -> Outcome:
     """Begin a run that no event starts, and offer it the event."""
     event, name = occurrence.event, machine.context_class.__name__
@@ -262,15 +277,15 @@ def _start_with_defaults(
         context = build(machine, lambda _: machine.context_class(), name, event)
         moved = macrostep.start_and_offer(event, context, name, machine.default_plan)
     except HandlerError as error:
-        return Refused(error.reason, str(error), holds=False, tried=macrostep.tried, raised=error.raised)
+        tried += macrostep.tried
+        return Refused(error.reason, str(error), holds=False, tried=tried, raised=error.raised)
     if moved is not None:
         return moved
     why = "a run that begins has no transition for it"
-    return _unexpected(machine, run, occurrence, why, macrostep.tried)
+    return _unexpected(machine, run, occurrence, why, tried + macrostep.tried)
 
 
-def _begin(machine: Machine, beginning: Beginning, event: Event, key: str) -> Moved | Acted:
-    context = build(machine, beginning.build, beginning.build_name, event)
+def _begin(machine: Machine, beginning: Beginning, context: Context, event: Event, key: str) -> Moved | Acted:
     publications: tuple[Publication, ...] = ()
     if beginning.action is not None:
         try:
@@ -279,7 +294,7 @@ def _begin(machine: Machine, beginning: Beginning, event: Event, key: str) -> Mo
             return Acted(context, more.performed)
     written = write(machine, context, beginning.action_name or beginning.build_name)
     status = _COMPLETED if beginning.target in machine.final else _RUNNING
-    return Moved(True, beginning.target, status, written, publications)
+    return _tuple(Moved, (True, beginning.target, status, written, publications, None, ()))
 
 
 def _unexpected(

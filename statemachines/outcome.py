@@ -47,10 +47,15 @@ class Reason(enum.StrEnum):
     LATER = "to be completed"
 
 
+STARTS = "[*]"
+"""Where starts lead out of, as diagrams have it; no state is called so."""
+
+
 class Tried(NamedTuple):
-    """A transition that was considered, and the condition that failed; for ``explain``."""
+    """A transition or a start that was considered, and the condition that failed; for ``explain``."""
 
     source: str
+    """Empty: any state; ``STARTS``: it is a start."""
     target: str | None
     guard: str | None
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
+from functools import partial, reduce
 from itertools import product
 from typing import NamedTuple
 
@@ -84,6 +84,17 @@ class _Found(NamedTuple):
     all: frozenset[Edge]
     """On each of them."""
     any: frozenset[Edge]
+    starts: frozenset[Start | None]
+    """What the run began by on some of them; None: by no line of the definition, or before."""
+
+
+class _Begin(NamedTuple):
+    """Where a way may begin."""
+
+    spot: Spot
+    offered: str | None
+    """The event that is taken there; None: what led there was the event."""
+    start: Start | None = None
 
 
 def find_way(machine: Machine, passages: Iterable[tuple[Passage, Rows]]) -> Way:
@@ -95,22 +106,17 @@ def find_way(machine: Machine, passages: Iterable[tuple[Passage, Rows]]) -> Way:
         for state in told_apart(active_in(passage.after)):
             if state not in before:
                 way.entered.setdefault(state, Rows()).add(rows)
-        start = _start_of(machine, passage)
-        if start is not None:
-            way.starts.setdefault(start, Rows()).add(rows)
         found = search.ways(passage)
+        starts = search.starts_of(passage) if found is None else found.starts
+        for start in machine.pipeline.starts:
+            if start in starts:
+                way.starts.setdefault(start, Rows()).add(rows, certain=len(starts) == 1)
         if found is None:
             way.unexplained.add(rows)
             continue
         for edge in found.any:
             way.moves.setdefault(edge, Rows()).add(rows, certain=edge in found.all)
     return way
-
-
-def _start_of(machine: Machine, passage: Passage) -> Start | None:
-    if passage.before is not None:
-        return None
-    return next((one for one in machine.pipeline.starts if one.event.event_type() == passage.type), None)
 
 
 class _AskedError(Exception):
@@ -144,34 +150,45 @@ class _Search:
         try:
             after = spots.spot_of(passage.after)
             if passage.before is None:
-                begin, first = self._beginning(passage.type)
+                begins = self._beginnings(passage.type)
             else:
-                begin, first = spots.spot_of(passage.before), passage.type
+                begins = [_Begin(spots.spot_of(passage.before), passage.type)]
         except KeyError:
             return None
         compensates = bool(self._steps.chart.compensating)
         for carries, types in product((False, True)[: 1 + compensates], (self._by_itself, self._raised)):
             self._carries = carries
-            found = self._between(begin, first, after, types)
-            if found is not None:
-                return found
+            ways = [self._between(begin, after, types) for begin in begins]
+            found = [one for one in ways if one is not None]
+            if found:
+                # Which start it was depends on what the event said: none is likelier since its way is shorter.
+                return reduce(_either, found)
         return None
 
-    def _beginning(self, event_type: str) -> tuple[Spot, str | None]:
-        """Where a run begins, and what it is offered there."""
-        machine = self._machine
-        if event_type in machine.beginnings:
-            return machine.beginnings[event_type].plan.after, None
-        if machine.policies.of("no_run", event_type).decision != "start":
-            raise KeyError(event_type)
-        return machine.default_plan.after, event_type
+    def starts_of(self, passage: Passage) -> frozenset[Start | None]:
+        """What a run may have begun by, whatever way it took from there."""
+        if passage.before is not None:
+            return frozenset()
+        return frozenset(one.start for one in self._beginnings(passage.type))
 
-    def _between(self, begin: Spot, first: str | None, after: Spot, types: list[str]) -> _Found | None:
+    def _beginnings(self, event_type: str) -> list[_Begin]:
+        """Where a run may begin, and what it is offered there."""
+        machine = self._machine
+        starts = [one for one in machine.pipeline.starts if one.event.event_type() == event_type]
+        tried = machine.beginnings.get(event_type, ())
+        begins = [_Begin(one.plan.after, None, start) for one, start in zip(tried, starts, strict=True)]
+        by_policy = machine.policies.of("no_run", event_type).decision == "start"
+        if by_policy and all(start.guard is not None for start in starts):
+            begins.append(_Begin(machine.default_plan.after, event_type))
+        return begins
+
+    def _between(self, begin: _Begin, after: Spot, types: list[str]) -> _Found | None:
         nothing: frozenset[Edge] = frozenset()
-        level = {begin: _Found(nothing, nothing)}
-        seen = {begin} if first is None else set()
-        if first is None and begin == after:
-            return level[begin]
+        first = begin.offered
+        level = {begin.spot: _Found(nothing, nothing, frozenset({begin.start}))}
+        seen = {begin.spot} if first is None else set()
+        if first is None and begin.spot == after:
+            return level[begin.spot]
         for step in range(_STEPS_MAX):
             now = [first] if step == 0 and first is not None else types
             level = self._next(level, now)
@@ -189,12 +206,10 @@ class _Search:
             for event_type in types:
                 for arcs in self._selections(spot, event_type, way):
                     edges = frozenset(self._edge(arc, spot) for arc in arcs)
-                    made = _Found(way.all | edges, way.any | edges)
+                    made = _Found(way.all | edges, way.any | edges, way.starts)
                     there = self._steps.plan(spot, arcs).after
                     known = found.get(there)
-                    found[there] = (
-                        made if known is None else _Found(known.all & made.all, known.any | made.any)
-                    )
+                    found[there] = made if known is None else _either(known, made)
         return found
 
     def _selections(self, spot: Spot, event_type: str, way: _Found) -> Iterator[tuple[Arc, ...]]:
@@ -274,6 +289,11 @@ class _Search:
         if nodes[source].kind is Kind.COMPENSATING:
             return place_name(nodes[nodes[source].parent].name), arc.move
         return nodes[source].name, arc.move
+
+
+def _either(one: _Found, other: _Found) -> _Found:
+    """Where it may have been either."""
+    return _Found(one.all & other.all, one.any | other.any, one.starts | other.starts)
 
 
 def _answer(answers: dict[Arc, bool], arc: Arc) -> bool:

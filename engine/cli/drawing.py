@@ -214,7 +214,7 @@ def _run_json(run: RunPassages, pipeline: Pipeline[Any], way: Way) -> dict[str, 
 
     initial = next(state.name for state in pipeline.states if state.initial and state.parent is None)
     starts: list[dict[str, Any]] = [
-        _taken(None, start.event.event_type(), [*start.targets] or [initial], None, rows)
+        _taken(None, start.event.event_type(), [*start.targets] or [initial], name_of(start.guard), rows)
         for start, rows in way.starts.items()
     ]
     moves = [

@@ -20,6 +20,7 @@ def find(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
     """All of them. They are warnings: Python does not look at annotations, and the data may fit all the same."""
     for start in pipeline.starts:
         yield from _function(start.event, "build function", start.build, 0, None, start.place)
+        yield from _function(start.event, "guard", start.guard, 1, None, start.place)
         yield from _function(start.event, "action", start.action, 1, None, start.place)
     for move in pipeline.moves:
         yield from _function(move.event, "guard", move.guard, 1, move.source, move.place)

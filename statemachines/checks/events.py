@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from statemachines.checks import patterns
+from statemachines.checks.comparing import are_equal
 from statemachines.checks.names import wrong_with_pattern, wrong_with_type
 from statemachines.checks.schemas import unfinished
-from statemachines.definition import Move, Pipeline, Start
+from statemachines.definition import Move, Pipeline, Start, name_of
 from statemachines.events import Event, is_event_class, is_internal
 from statemachines.mistakes import Mistake
 from statemachines.patterns import is_from_inside, is_pattern
@@ -55,7 +56,7 @@ def _starts(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
     if not pipeline.starts and "start" not in by_policy:
         message = f"pipeline {pipeline.name!r} has no start event: no run ever begins"
         yield Mistake(message, "Name one with .start(event, build)", pipeline.place)
-    first: dict[str, Start] = {}
+    earlier: dict[str, list[Start]] = {}
     for start in pipeline.starts:
         event = start.event.event_type() if is_event_class(start.event) else ""
         if is_event_class(start.event) and is_internal(start.event):
@@ -65,11 +66,38 @@ def _starts(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
             message = f"{event!r} stands for many types of events, and cannot start a run"
             cure = "Name a class for each type that starts one: such a class may be a subclass of this one"
             yield Mistake(message, cure, start.place, event=event)
-        if event and event in first:
-            message = f"the event {event!r} already starts a run, by the line at {first[event].place}"
-            cure = "Keep one of them; a start event makes one run, with one context"
-            yield Mistake(message, cure, start.place, event=event)
-        first.setdefault(event, start)
+        before = earlier.setdefault(event, []) if event else []
+        yield from _never_tried(start, before, event)
+        before.append(start)
+
+
+def _never_tried(start: Start, before: list[Start], event: str) -> Iterator[Mistake]:
+    """That a start never begins a run, since one of those before it does wherever it would."""
+    always = next((one for one in before if one.guard is None), None)
+    same = next((one for one in before if _is_alike(one, start)), None)
+    if always is not None:
+        message = f"the event {event!r} already starts a run, by the line at {always.place}"
+        cure = (
+            "Keep one of them, or give that one a condition, with when=: a start event makes one run, with one "
+            "context, by the first line whose condition holds"
+        )
+        if start.guard is not None:
+            message = f"this start on {event!r} is never tried: the one at {always.place} has no condition"
+            cure = "Put it first, give the other one a condition, with when=, or remove it"
+        yield Mistake(message, cure, start.place, event=event)
+    elif same is not None:
+        condition = name_of(start.guard)
+        message = (
+            f"this start on {event!r} never begins a run: the one at {same.place} comes first and has the same "
+            f"condition {condition}, and the same build function"
+        )
+        cure = "Give it another condition, with when=, or remove it"
+        yield Mistake(message, cure, start.place, event=event)
+
+
+def _is_alike(one: Start, other: Start) -> bool:
+    """Whether what is asked of both is the same, and of the same context."""
+    return are_equal(one.guard, other.guard) and are_equal(one.build, other.build)
 
 
 def _type(event: type[Event], claimed: dict[str, type[Event]]) -> Iterator[Mistake]:

@@ -44,11 +44,7 @@ def find(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
 
 def _handlers(pipeline: Pipeline[Any]) -> Iterator[_Handler]:
     both = "(context, event)"
-    for start in pipeline.starts:
-        event = getattr(start.event, "__event_type__", None)
-        yield _Handler(start.build, "build function", "(event)", 1, None, event, start.place)
-        if start.action is not None:
-            yield _Handler(start.action, "action", both, 2, None, event, start.place)
+    yield from _of_starts(pipeline)
     for move in pipeline.moves:
         event = getattr(move.event, "__event_type__", None)
         if move.guard is not None:
@@ -67,6 +63,17 @@ def _handlers(pipeline: Pipeline[Any]) -> Iterator[_Handler]:
             yield _Handler(state.output, "output", both, 2, state.name, None, state.place)
         if state.beginning is not None and state.beginning.action is not None:
             yield _Handler(state.beginning.action, "action", both, 2, state.name, None, state.beginning.place)
+
+
+def _of_starts(pipeline: Pipeline[Any]) -> Iterator[_Handler]:
+    both = "(context, event)"
+    for start in pipeline.starts:
+        event = getattr(start.event, "__event_type__", None)
+        yield _Handler(start.build, "build function", "(event)", 1, None, event, start.place)
+        if start.guard is not None:
+            yield _Handler(start.guard, "guard", both, 2, None, event, start.place)
+        if start.action is not None:
+            yield _Handler(start.action, "action", both, 2, None, event, start.place)
 
 
 def _of_data(pipeline: Pipeline[Any]) -> Iterator[_Handler]:

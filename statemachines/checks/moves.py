@@ -24,11 +24,19 @@ def find(move: Move, tree: Tree) -> Iterator[Mistake]:
 
 
 def begins(start: Start, tree: Tree) -> Iterator[Mistake]:
-    """The mistake with several targets of a start event that cannot all be active."""
+    """Several targets of a start event that cannot all be active, and a condition on what is active before it."""
+    event = start.event.event_type() if is_event_class(start.event) else None
     clash = _clash([tree.named[one] for one in start.targets if one in tree.named], tree)
     if clash:
-        event = start.event.event_type() if is_event_class(start.event) else None
         yield Mistake(clash, ONE_EACH, start.place, event=event)
+    asked = ""
+    if isinstance(start.guard, in_state):
+        asked = f"the state {start.guard.state!r}"
+    elif isinstance(start.guard, has_tag):
+        asked = f"the tag {start.guard.tag!r}"
+    if asked:
+        message = f"the condition asks for {asked}, and no state is active before a run has begun"
+        yield Mistake(message, "Ask for what the event and its context say", start.place, event=event)
 
 
 def _clash(targets: list[Some], tree: Tree) -> str:

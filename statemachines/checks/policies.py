@@ -74,9 +74,12 @@ def _line(pipeline: Pipeline[Any], line: PolicyLine) -> Iterator[Mistake]:
         )
         yield _of(line, message, "Leave the policy out")
     yield from unasked.find(pipeline, line)
-    if "no_run" in line.decisions and any(one.event is line.event for one in pipeline.starts):
+    if "no_run" in line.decisions and any(
+        one.event is line.event and one.guard is None for one in pipeline.starts
+    ):
         message = f"no_run{_for(line)} is never asked: the event starts a run where there is none"
-        yield _of(line, message, "Leave it out, or do not let the event start a run")
+        cure = "Leave it out, or do not let the event start a run, or only under a condition: when="
+        yield _of(line, message, cure)
     if not line.decisions and line.once is None and line.order is None:
         yield _of(line, f"a policy{_for(line)} says nothing", "Say what it is for, as in unexpected=...")
     yield from _once(line)
@@ -196,7 +199,10 @@ def _early(pipeline: Pipeline[Any], line: PolicyLine, order: object) -> Iterator
     ):
         return
     event_type = line.event.event_type()
-    if any(is_event_class(one.event) and one.event.event_type() == event_type for one in pipeline.starts):
+    if any(
+        is_event_class(one.event) and one.event.event_type() == event_type and one.guard is None
+        for one in pipeline.starts
+    ):
         return
     said = [one for one in pipeline.policies if one.event is line.event and "no_run" in one.decisions]
     no_run, place = (

@@ -48,6 +48,7 @@ SUITES = (
     "tests/unit/test_scxml_suites.py",
     "tests/unit/test_sends.py",
     "tests/unit/test_settling.py",
+    "tests/unit/test_starts.py",
     "tests/unit/test_steps_end.py",
     "tests/unit/test_steps_ended.py",
     "tests/unit/test_tags.py",

@@ -24,6 +24,7 @@ from statemachines.source import tree_of_file
 from tests.kiln import flow as kiln
 from tests.plain_orders import flow as plain_orders
 from tests.unit.machines import Account, Added, Noted, account_pipeline, below_limit
+from tests.ward import ward
 
 ROOT = Path(__file__).parents[2]
 NAMED = [Path(one) for one in os.environ.get("POINTSMAN_TEST_PYTHONS", "").split(os.pathsep) if one]
@@ -172,7 +173,8 @@ def test_another_release_of_what_pipelines_are_written_with_is_no_other_code(
 
 
 @pytest.mark.parametrize(
-    ("name", "pipeline"), [("plain", plain_orders), ("chart", kiln), ("shipped", orders)]
+    ("name", "pipeline"),
+    [("plain", plain_orders), ("chart", kiln), ("shipped", orders), ("starts", ward())],
 )
 def test_the_hashes_of_known_pipelines_are_those_in_the_golden_file(
     name: str, pipeline: Pipeline[Any]

@@ -45,9 +45,10 @@ def test_an_example_runs_and_its_picture_is_its_own(name: str) -> None:
 
 
 def test_there_is_an_example_of_every_construct() -> None:
-    assert len(SHOWN) == 27
+    assert len(SHOWN) == 28
     shown = "".join(block for name in SHOWN for block in blocks(SECTIONS[name], "python"))
     for word in (
+        "report, when=",
         "region(",
         "history(",
         "deep=True",

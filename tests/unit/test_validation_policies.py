@@ -170,7 +170,8 @@ def test_no_run_is_not_asked_of_an_event_that_starts_one() -> None:
     flow.policy(Begun, no_run="ignore")
     mistake = the_mistake(flow)
     assert mistake.message == "no_run for 'begun' is never asked: the event starts a run where there is none"
-    assert mistake.cure == "Leave it out, or do not let the event start a run"
+    cure = "Leave it out, or do not let the event start a run, or only under a condition: when="
+    assert mistake.cure == cure
 
 
 @pytest.mark.parametrize("whose", ["the state", "around it", "the pipeline", "all"])

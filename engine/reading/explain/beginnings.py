@@ -18,6 +18,7 @@ def began_by(row: FoundRow, definition: StoredDefinition | None) -> str:
     """The policies that were asked before an event began a run, in words; empty where none was.
 
     Where the last run of the key has ended, ``closed`` is asked; and ``no_run``, where no run begins with such events.
+    Where one does under conditions, and ``no_run`` has others begin, too, no row says whether one of these held.
     A run that is there since events wait for it begins with row 2 or a later one: of those ``closed`` was asked.
     """
     if definition is None or row.kind != Kind.STARTED:
@@ -25,9 +26,14 @@ def began_by(row: FoundRow, definition: StoredDefinition | None) -> str:
     try:
         said = orjson.loads(definition.structure)
         asked = ["closed"] if row.generation and row.sequence == 1 else []
-        if row.type not in {start["event"] for start in said["starts"]}:
-            asked.append("no_run")
-        return ", then ".join(told(_decided(said["policies"], name, row.type)) for name in asked)
+        policies = [told(_decided(said["policies"], name, row.type)) for name in asked]
+        starts = [start for start in said["starts"] if start["event"] == row.type]
+        no_run = _decided(said["policies"], "no_run", row.type)
+        if not starts:
+            policies.append(told(no_run))
+        elif no_run.decision == "start" and all("guard" in start for start in starts):
+            policies.append(f"{told(no_run)}, unless a condition of its starts held")
+        return ", then ".join(policies)
     except (ValueError, LookupError, TypeError, AttributeError):
         return ""  # a structure that was tampered with is what verify finds
 

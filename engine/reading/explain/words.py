@@ -24,7 +24,7 @@ from engine.reading.explain.found import (
 from engine.reading.values import effects_of, states_of
 from statemachines.durations import told_time
 from statemachines.events import STEP_FAILED
-from statemachines.outcome import Reason
+from statemachines.outcome import STARTS, Reason
 from statemachines.run import Status
 
 
@@ -238,6 +238,8 @@ def noted(
             )
         case Reason.NO_RUN:
             why = f"{pipeline} has no run with the key {note.key!r}, and this event starts none"
+            if tried:
+                why = f"{why}, as no condition of its starts held"
         case Reason.CLOSED:
             why = f"{run} had ended{state}"
         case Reason.UNEXPECTED if tried:
@@ -334,15 +336,18 @@ def _released(release: LogRowBrief) -> str:
 
 
 def considered(tried: Sequence[Tried]) -> str:
-    """Which transitions were tried, and the condition of each that did not hold."""
+    """Which transitions and starts were tried, and the condition of each that did not hold."""
     if not tried:
         return ""
-    told = []
-    for one in tried:
-        where = f"from {one.source}" if one.source else "from any state"
-        to = f"to {one.target}" if one.target else "without leaving it"
-        told.append(f"{where} {to} if {one.guard}, which did not hold")
+    told = [f"{_way_of(one)} if {one.guard}, which did not hold" for one in tried]
     return f"Tried in this order: {'; '.join(told)}."
+
+
+def _way_of(one: Tried) -> str:
+    if one.source == STARTS:
+        return f"to begin in {one.target}"
+    where = f"from {one.source}" if one.source else "from any state"
+    return f"{where} to {one.target}" if one.target else f"{where} without leaving it"
 
 
 def _of_whom(letter: FoundLetter, pipeline: str | None, readers: Sequence[str]) -> str:

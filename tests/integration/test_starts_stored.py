@@ -125,10 +125,11 @@ async def test_a_run_that_may_have_begun_by_a_policy_or_a_start_is_told_so(
     await check_books(reader, flow)
 
 
+@pytest.mark.parametrize(("no_run", "told"), [("dead_letter", "dead-lettered"), ("ignore", "ignored")])
 async def test_what_waited_for_a_paused_pipeline_alone_meets_no_run_once_that_goes_on(
-    database: Database, reader: Connection
+    database: Database, reader: Connection, no_run: Any, told: str
 ) -> None:
-    flow = ward()
+    flow = ward(no_run=no_run)
     async with feed(database, flow) as feeding:
         await ask_pipeline(feeding, "pause", "ward")
         await feeding.records(came("mild", pain=3), came("severe", pain=9), came("alone", "p2"))
@@ -137,7 +138,7 @@ async def test_what_waited_for_a_paused_pipeline_alone_meets_no_run_once_that_go
             await feeding.commands()
         for event_id in ("mild", "alone"):
             answer = (await only(reader, event_id)).current
-            assert (answer.disposition, answer.reason) == ("dead-lettered", "no run")
+            assert (answer.disposition, answer.reason) == (told, "no run")
             assert TRIED in answer.sentence
         assert (await only(reader, "severe")).current.disposition == "started"
         await check_books(reader, flow)

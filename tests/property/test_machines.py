@@ -90,6 +90,8 @@ def pipelines(draw: st.DrawFn) -> Pipeline[Trail]:
         flow.state(f"s{number}", initial=number == 0, final=final and number > 0)
         for number, final in enumerate(finals)
     ]
+    for answer, at in draw(st.lists(st.tuples(st.booleans(), st.integers(0, 5)), max_size=3)):
+        flow.start(Began, lambda _event: Trail(), to=states[at % len(states)], when=answering(answer))
     flow.start(Began, lambda _event: Trail())
     for number, line in enumerate(draw(st.lists(LINES, max_size=14))):
         target = None if line.target is None else states[line.target % len(states)]
@@ -177,6 +179,17 @@ def run_through(machine: Machine, numbers: list[int]) -> list[tuple[Any, ...]]:
 
 
 @RELAXED
+@given(machines())
+def test_a_run_begins_by_the_first_start_whose_condition_holds(machine: Machine) -> None:
+    event = Began()
+    starts = [one for one in machine.pipeline.starts if one.event is Began]
+    first = next(one for one in starts if one.guard is None or one.guard(Trail(), event))
+    begun = step(machine, None, occurrence(event, 0))
+    assert isinstance(begun, Moved)
+    assert begun.configuration == (first.target or "s0")
+
+
+@RELAXED
 @given(machines(), st.lists(st.integers(0, len(EVENTS) - 1), max_size=20))
 def test_the_same_events_give_the_same_run(machine: Machine, numbers: list[int]) -> None:
     again = compile_pipeline(machine.pipeline)
@@ -237,7 +250,7 @@ def test_a_context_comes_back_from_its_bytes_as_it_was(value: Any, raw: bytes) -
 def test_the_validator_and_the_diagram_take_any_pipeline(flow: Pipeline[Trail]) -> None:
     found = find_mistakes(flow)
     assert all(mistake.message and mistake.cure and mistake.place.line for mistake in found)
-    assert to_mermaid(flow).count("[*] -->") == 1
+    assert to_mermaid(flow).count("[*] -->") == len(flow.starts)
 
 
 @RELAXED

@@ -123,6 +123,18 @@ def test_the_next_generation_begins_by_the_first_start_whose_condition_holds(*, 
 
 
 @CHARTS
+def test_what_came_while_a_run_went_on_begins_the_next_one_where_a_condition_holds(*, chart: bool) -> None:
+    case = given(ward(chart=chart, closed="restart"), Came(pain=9))
+    case.when(Came(pain=1), Came(pain=8)).then_deferred()
+    case.when(Treated()).then(state="bed", context={"pain": 8})
+    mild, severe = (outcome for _, outcome in case.followed)
+    assert isinstance(mild, Refused)
+    assert (mild.reason, mild.tried, mild.holds) == (Reason.NO_RUN, NONE_HELD, False)
+    assert isinstance(severe, Moved)
+    assert [one.context.pain for one in case.ended_runs] == [9]
+
+
+@CHARTS
 def test_what_waits_for_a_run_is_asked_once_it_has_one(*, chart: bool) -> None:
     case = given(ward(chart=chart, no_run="defer")).when(Came(pain=7)).then_deferred(Reason.NO_RUN)
     case.when(Came(referred=True)).then(state="waiting", context={"visits": 1, "came_by": "by letter"})

@@ -18,8 +18,8 @@ def began_by(row: FoundRow, definition: StoredDefinition | None) -> str:
     """The policies that were asked before an event began a run, in words; empty where none was.
 
     Where the last run of the key has ended, ``closed`` is asked; and ``no_run``, where no run begins with such events.
-    Where one does under conditions, and ``no_run`` has others begin, too, no row says whether one of these held.
     A run that is there since events wait for it begins with row 2 or a later one: of those ``closed`` was asked.
+    Where some begin under conditions, and all others do by ``no_run``, no row says whether a condition held.
     """
     if definition is None or row.kind != Kind.STARTED:
         return ""

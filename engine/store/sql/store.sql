@@ -281,11 +281,11 @@ with found as (
 )
 select max(id) from found having count(*) = $6
 
--- name: hold_of
-select e.kind, e.at, e.payload, d.id, d.reason, e.type, coalesce(e.position, 0) = 0 as is_inner
-from pointsman.events e
+-- name: holds_of
+select e.run, e.kind, e.at, e.payload, d.id, d.reason, e.type, coalesce(e.position, 0) = 0 as is_inner
+from unnest($1::bigint[], $2::int[]) as held (run, sequence)
+join pointsman.events e on e.run = held.run and e.sequence = held.sequence
 left join pointsman.dead_letters d on d.run = e.run and d.sequence = e.sequence and d.status = 'open'
-where e.run = $1 and e.sequence = $2
 
 -- name: cancellation_of
 select kind, at, payload from pointsman.events where run = $1 and kind = $2::smallint order by sequence desc limit 1
@@ -449,13 +449,13 @@ select name, key, step, attempt from busy
 delete from pointsman.strikes s using unnest($1::int[], $2::bigint[]) as gone (position, "offset")
 where s.position = gone.position and s."offset" = gone."offset"
 
--- name: has_command
-select exists (select 1 from pointsman.inbox where id = $1)
+-- name: commands_left
+select id from pointsman.inbox where id = any ($1::bigint[])
 
--- name: run_by_id
+-- name: runs_by_id
 select id, key, generation, sequence, status, configuration, context, recent, hash, definition, held, waiting, started,
     updated, memory
-from pointsman.runs where id = $1
+from pointsman.runs where id = any ($1::bigint[])
 
 -- name: origin_of
 select cluster, topic, partition from pointsman.positions where id = $1

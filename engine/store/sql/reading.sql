@@ -591,7 +591,7 @@ select distinct on (p.id) d.structure from pointsman.definitions d join pointsma
 where p.namespace = $1 order by p.id, d.version desc, d.id desc
 
 -- name: open_runs_of_version
-select r.key, r.generation, r.sequence, r.configuration, h.kind as holding
+select r.key, r.generation, r.sequence, r.configuration, h.kind as holding, d.id as definition
 from pointsman.pipelines p
 join pointsman.definitions d on d.pipeline = p.id and d.version = $3
 join pointsman.runs r on r.pipeline = p.id and r.definition = d.id and r.status = $4

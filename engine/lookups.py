@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
@@ -31,7 +32,9 @@ from engine.store.queries import load
 log = logging.getLogger("pointsman.engine")
 
 LOOKUP_SECONDS = 5.0
-"""How old what is looked up may be."""
+"""How old what is looked up may be, but for where a look takes long."""
+HELD_PAUSE_FACTOR = 20
+"""A look at very many held runs takes Postgres long: the next pause is so many times as long, at least."""
 PATIENCE_SECONDS = 10.0
 """For one answer."""
 CLOSE_SECONDS = 1.0
@@ -57,18 +60,21 @@ async def look_up_for(
     """Keep lags and held runs up to date until this is cancelled."""
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(_keep_looking(lambda: _lags(metrics, kafka, claims)))
-        tasks.create_task(_keep_looking(lambda: _held_runs(metrics, postgres, namespace)))
+        tasks.create_task(_keep_looking(lambda: _held_runs(metrics, postgres, namespace), HELD_PAUSE_FACTOR))
 
 
-async def _keep_looking(connected: Callable[[], AbstractAsyncContextManager[Look]]) -> None:
+async def _keep_looking(
+    connected: Callable[[], AbstractAsyncContextManager[Look]], pause_factor: float = 0
+) -> None:
     is_told = False
     while True:
         try:
             async with connected() as look:
                 while True:
+                    began = time.monotonic()
                     async with asyncio.timeout(PATIENCE_SECONDS):
                         await look()
-                    await asyncio.sleep(LOOKUP_SECONDS)
+                    await asyncio.sleep(max(LOOKUP_SECONDS, pause_factor * (time.monotonic() - began)))
         except Exception as error:
             if isinstance(error, _AWAY) or isinstance(translate(error), StoreUnavailableError):
                 # The engine itself says that a service is away, and when it is back.

@@ -160,7 +160,7 @@ HELD_RUNS = Metric(
     "{run}",
     ("pipeline",),
     "Runs of the namespace that wait for a person; all its engines say the same. Absent while Postgres does not "
-    "answer. Looked up every few seconds.",
+    "answer. Looked up every few seconds, and less often where very many are held.",
 )
 PAUSED_RUNS = Metric(
     "pointsman.runs.paused",
@@ -175,7 +175,7 @@ PAUSED_PIPELINES = Metric(
     "{pipeline}",
     ("pipeline",),
     "Of each pipeline of the namespace 1 while it is paused, so that none of its runs goes on, and else 0; all its "
-    "engines say the same. Looked up every few seconds.",
+    "engines say the same. Looked up with those that are held.",
 )
 
 BREAKERS = Metric(

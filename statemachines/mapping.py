@@ -15,7 +15,7 @@ from statemachines.events import AFTER_PREFIX
 from statemachines.failing import describe_invalid
 from statemachines.machine import Machine
 from statemachines.memory import Delayed, Execution, Memory, Owed, read_memory, write_memory
-from statemachines.renames import Renames, renamed_timer
+from statemachines.renames import IS_UNDONE, Renames, renamed_timer, strange_state
 from statemachines.run import BETWEEN, Run
 from statemachines.step import Compensation
 from statemachines.suggest import did_you_mean
@@ -48,9 +48,7 @@ def misfits(machine: Machine, run: Run, renames: Renames, others: Collection[str
     """
     memory = read_memory(run.memory)
     if places(memory):
-        return [
-            "it is being undone, which comes to its end by the version that it follows: load that until it has"
-        ]
+        return [IS_UNDONE]
     return [
         *_of_configuration(machine, run, renames),
         *_of_steps(machine, _memory(memory, renames)),
@@ -104,7 +102,7 @@ def _of_configuration(machine: Machine, run: Run, renames: Renames) -> Iterator[
     known = [node.name for node in chart.nodes[1:] if node.kind not in (Kind.HISTORY, Kind.COMPENSATING)]
     strange = [name for name in active.split(" ") if name not in known]
     for name in strange:
-        yield f"it is in {name!r}, which is no state of {_version(machine)}. {did_you_mean(name, known)}"
+        yield strange_state(name, known, machine.version)
     if strange:
         return
     try:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 from statemachines.events import AFTER_PREFIX
+from statemachines.suggest import did_you_mean
+
+IS_UNDONE = (
+    "it is being undone, which comes to its end by the version that it follows: load that until it has"
+)
+"""Why a run is not mapped then, as a sentence without its end."""
 
 
 class Renames(NamedTuple):
@@ -28,6 +34,11 @@ def renamed_timer(event_type: str, renames: Renames) -> str:
     """The type of a timer where its state is called otherwise; one of the whole run keeps its own."""
     state, _, number = event_type.removeprefix(AFTER_PREFIX).rpartition(".")
     return f"{AFTER_PREFIX}{renames.state(state)}.{number}" if state else event_type
+
+
+def strange_state(name: str, known: Collection[str], version: object) -> str:
+    """That a run is in a state that a version does not have, as a sentence without its end."""
+    return f"it is in {name!r}, which is no state of version {version}. {did_you_mean(name, known)}"
 
 
 def other_timers(before: Mapping[str, Any], after: Mapping[str, Any], renames: Renames) -> list[str]:

@@ -46,15 +46,22 @@ def do_to_many(
     options: dict[str, str | None],
     choose: Callable[[Connection, str], Awaitable[list[Chosen]]],
     do: Callable[[list[Chosen], Connection, str], Awaitable[list[Done]]],
+    look: Callable[[list[Chosen], Connection, str], Awaitable[list[Done]]] | None = None,
 ) -> int:
-    """Do it to those that are chosen; returns what the command ends with."""
+    """Do it to those that are chosen; returns what the command ends with.
+
+    ``look`` tells, where it is not done, of those of which it is known that they would be left as they are.
+    """
     what = asks.what
     chosen = ask_store(options, choose)
     if not asks.json:
         _print_chosen(chosen)
     if asks.dry_run or not chosen:
+        left = ask_store(options, partial(look, chosen)) if look is not None and chosen else []
         if asks.json:
-            print_many(what, len(chosen), [], dry_run=asks.dry_run)
+            print_many(what, len(chosen), left, dry_run=asks.dry_run)
+        elif left:
+            _tell_left(left, len(chosen))
         return 0
     question = f"{what.capitalize()} {counted(len(chosen), 'run')}{asks.further}?"
     if not (asks.yes or typer.confirm(question, err=True)):
@@ -87,6 +94,15 @@ def _print_chosen(chosen: list[Chosen]) -> None:
     rows = [(*where, number) for where, number in sorted(counts.items())]
     print_rows(("pipeline", "status", "state", "runs"), rows, right=("runs",))
     note(f"{counted(len(chosen), 'run')}." if chosen else "No runs.")
+
+
+def _tell_left(left: list[Done], runs: int) -> None:
+    """How many would be left, for each reason, with one of them."""
+    counts = Counter(one.reason for one in left)
+    keys = {one.reason: one.asked.key for one in reversed(left)}
+    rows = [(number, keys[why], why) for why, number in counts.most_common()]
+    print_rows(("runs", "one of them", "why it would stay as it is"), rows, right=("runs",))
+    note(f"{len(left):,} of {counted(runs, 'run')} would stay as they are.")
 
 
 def _tell_many(what: str, became: list[Done]) -> None:

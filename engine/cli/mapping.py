@@ -126,7 +126,7 @@ def map_runs(
         bool,
         typer.Option(
             "--dry-run",
-            help="Count the runs, and do nothing; an engine sees whether each fits as it maps it.",
+            help="Count the runs, say which would stay as they are for where they are, and do nothing.",
         ),
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before it is done.")] = False,
@@ -171,9 +171,14 @@ def map_runs(
         asked = await ask_to_map(connection, namespace, *said, who=whoever(who), why=reason)
         return await wait_until_done(connection, namespace, asked, seconds=wait)
 
-    ended = do_to_many(asks, options, choose, do)
+    async def look(chosen: list[Chosen], connection: Connection, namespace: str) -> list[Done]:
+        from engine.reading import would_not_map  # noqa: PLC0415 - needs an extra to be installed
+
+        return await would_not_map(connection, namespace, pipeline, chosen, version, to, renames)
+
+    ended = do_to_many(asks, options, choose, do, look)
     if dry_run:
-        note("They were counted only: whether each of them fits, an engine sees as it maps it.")
+        note("They were only looked at: whether each of the others fits, an engine sees as it maps it.")
     return ended
 
 

@@ -13,8 +13,9 @@
 
 What is for a pipeline that is paused stays in the inbox until it is resumed.
 
-Each is consumed by deleting its row in the transaction of what it causes, so it happens once. A dead letter that is not
-open any more is left alone: doing it twice changes nothing the second time.
+Each is consumed by deleting its row in the transaction of what it causes, so it happens once; those that are of a run
+each share one (``engine.commands.together``). A dead letter that is not open any more is left alone: doing it twice
+changes nothing the second time.
 """
 
 from __future__ import annotations
@@ -38,17 +39,17 @@ from engine.batch.inside import inner_arrival
 from engine.batch.waiting import with_deferred
 from engine.commands.cancelling import CANCEL
 from engine.commands.draining import Draining, write_row
-from engine.commands.operating import PIPELINE_WHATS, WHATS, Operating
+from engine.commands.operating import PIPELINE_WHATS, RUN_WHATS, WHATS, Operating
+from engine.commands.releasing import Releasing
 from engine.commands.sending import SentEvents
 from engine.commands.stuck import Failure, failure_in, staying_words, would_stay
 from engine.commands.telling import kind_of
+from engine.commands.together import Room, in_portions
 from engine.commands.unheard import UnheardOf
 from engine.commands.unsticking import skip_failed
-from engine.commands.words import run_command
 from engine.envelope import decode_headers
 from engine.homes import HOMES
 from engine.limits import EngineLimits
-from engine.log import PIPELINE_PAUSED
 from engine.outlet import Outlet
 from engine.relay.refusals import record_of
 from engine.routing import Route, TopicRoute
@@ -56,11 +57,10 @@ from engine.session.committer import Committer
 from engine.steps.breakers import Told
 from engine.store.contract import LostRunsError, RefusedByStoreError, Store, StoreError, TakenTwiceError
 from engine.store.values import Command, EndedDeadLetter, Release, StoredDeadLetter
-from statemachines.effects import COMPLETES
 from statemachines.limits import FOLLOWING_MAX
 from statemachines.memory import Execution, read_memory
 from statemachines.outcome import Ignored, Reason
-from statemachines.run import Run, Status
+from statemachines.run import Run
 from statemachines.undoing import is_stuck
 
 log = logging.getLogger("pointsman.engine")
@@ -122,6 +122,7 @@ class Commands:
         self._draining = Draining(store, topics, committer, limits)
         self._sent = SentEvents(store, self._routes, committer, outlet)
         self._operating = Operating(store, topics, self._routes, committer, self._draining)
+        self._releasing = Releasing(store, topics, self._routes, self._draining)
         self._unheard_of = UnheardOf(limits.inbox_token_seconds)
         self.homes: list[int] = []
         """The homes whose runs' events are taken here."""
@@ -170,17 +171,9 @@ class Commands:
         if events:
             await self._sent.take(events)
         may = [one for one in commands if one.command != "event" and self._may_be_taken(one)]
-        for found in in_portions(await self._but_unknown(may)):
+        for found in in_portions(await self._but_unknown(may), RUN_WHATS):
             # One of those before them may have paused their pipeline.
-            several = [one for one in found if self._may_be_taken(one)]
-            together = len(several) > 1 and await self._take_together(several)
-            for command in () if together else several:
-                following = await self._take(command)
-                # At once, or what comes for the run meanwhile would wait, too, and fill what may wait.
-                while following is not None and time.monotonic() < until:
-                    following = await self._take(following)
-                if time.monotonic() >= until:
-                    break
+            await self._take_all([one for one in found if self._may_be_taken(one)], until)
             if time.monotonic() >= until:
                 self.wanted.set()
                 return
@@ -207,22 +200,60 @@ class Commands:
             return commands
         return [one for one in commands if one.id not in unknown]
 
-    async def _take_together(self, commands: Sequence[Command]) -> bool:
-        """Take up what completes steps of different runs in one commit; False: each is to have its own."""
+    async def _take_all(self, commands: Sequence[Command], until: float) -> None:
+        """Take these up, of a run each, in as few commits as there is room for, as long as there is time.
+
+        Where such a commit is lost or refused, the one that it is about is found by halving.
+        """
+        while commands:
+            if len(commands) == 1:
+                await self._go_on_with(await self._take(commands[0]), until)
+                return
+            taken, following = await self._take_together(commands)
+            await self._go_on_with(following, until)
+            if not taken:
+                await self._take_halves(commands, until)
+                return
+            commands = commands[taken:]
+            if time.monotonic() >= until:
+                return
+
+    async def _take_halves(self, commands: Sequence[Command], until: float) -> None:
+        """Of these, take up what nobody else has."""
+        left = await self._store.commands_left([one.id for one in commands])
+        middle = len(commands) // 2
+        for half in (commands[:middle], commands[middle:]):
+            await self._take_all([one for one in half if one.id in left and self._may_be_taken(one)], until)
+            if time.monotonic() >= until:
+                return
+
+    async def _go_on_with(self, following: Command | None, until: float) -> None:
+        # At once, or what comes for the run meanwhile would wait, too, and fill what may wait.
+        while following is not None and time.monotonic() < until:
+            following = await self._take(following)
+
+    async def _take_together(self, commands: Sequence[Command]) -> tuple[int, Command | None]:
+        """Take up as many of these as there is room for in one commit; returns how many, and what goes on with that.
+
+        0: it was lost or refused.
+        """
         batch = await self._committer.new_batch(len(commands))
-        batch.commit.commands.extend(command.id for command in commands)
+        room = Room(batch, self._limits.drain_events_max, self._limits.batch_bytes_max)
         try:
-            await self._operating.complete(commands, batch)
+            does = self._releasing.take if commands[0].command == "release" else self._operating.take
+            taken = await does(commands, room)
+            batch.commit.commands.extend(command.id for command in commands[:taken])
             if await self._outlet.learn(batch.commit):
                 self._committer.forget(batch)
-                return False
+                return 0, None
             batch.finish()
             await self._committer.commit(batch)
         except (LostRunsError, RefusedByStoreError):
             self._committer.forget(batch)
-            return False
+            await self._committer.learn_pauses()
+            return 0, None
         self._tell_of(batch)
-        return True
+        return taken, batch.commit.followed_by
 
     def _tell_of(self, batch: Batch) -> None:
         """What is durable by now is told to breakers."""
@@ -253,7 +284,7 @@ class Commands:
                 self._committer.forget(batch)
                 losses += 1
                 await self._committer.learn_pauses()
-                if not self._may_be_taken(command) or not await self._store.has_command(command.id):
+                if not self._may_be_taken(command) or not await self._store.commands_left([command.id]):
                     return None
             else:
                 self._tell_of(batch)
@@ -298,16 +329,24 @@ class Commands:
                 if letter is not None and letter.status == "open":
                     await self._end_dead_letter(attempt, letter, batch)
             case "release":
-                await self._release(attempt, int(body["run"]), int(body["held"]), batch)
+                batch.following_max = attempt.following_max
+                room = self._room(attempt, batch)
+                await self._releasing.take([command], room, attempt.refusal)
+                attempt.offered = room.events
             case "release_pipeline":
                 rest = Release(command.pipeline or 0, int(body["after"]), command.who, command.why)
                 batch.commit.released.append(rest)
             case what if what in WHATS:
-                attempt.offered = await self._operating.take(command, batch, attempt.events_max)
+                room = self._room(attempt, batch)
+                await self._operating.take([command], room)
+                attempt.offered = room.events
             case unknown:
                 log.error(
                     "the inbox has a command %r that this version does not know; it is dropped", unknown
                 )
+
+    def _room(self, attempt: Attempt, batch: Batch) -> Room:
+        return Room(batch, attempt.events_max, self._limits.batch_bytes_max)
 
     async def _end_dead_letter(self, attempt: Attempt, letter: StoredDeadLetter, batch: Batch) -> None:
         command = attempt.command
@@ -396,32 +435,6 @@ class Commands:
     async def _drain(self, attempt: Attempt, route: Route, key: str, batch: Batch) -> None:
         attempt.offered = await self._draining.go_on(attempt.command, route, key, batch, attempt.events_max)
 
-    async def _release(self, attempt: Attempt, number: int, held: int, batch: Batch) -> None:
-        command = attempt.command
-        found = await self._store.run_by_id(number)
-        route = self._routes.get(command.pipeline or 0)
-        if found is None or route is None or found.held != held:
-            return
-        [found] = await with_deferred(route, [found], self._store, self._topics)
-        route.cache[found.key] = found
-        if found.status == Status.RUNNING and found.definition not in route.machines:
-            hold = await self._store.hold_of(found.id, held)
-            if hold is not None and hold.type == PIPELINE_PAUSED:
-                log.error(
-                    "the run %r of %s stays held, though its pipeline goes on: it follows a version of it that is not "
-                    "loaded here. Load that, too, and let it go on: %s",
-                    *(found.key, route.name, run_command("resume", route.name, found.key)),
-                )
-        else:
-            write_row(command, f"pointsman.{command.command}", route, found, batch)
-            batch.following_max = attempt.following_max
-            if not attempt.following_max:
-                batch.refuse_due(route, found.key, attempt.refusal)
-            if attempt.events_max:
-                await self._drain(attempt, route, found.key, batch)
-            else:
-                await self._draining.refuse_oldest(route, found.key, batch, attempt.refusal)
-
     async def _run_of(self, letter: StoredDeadLetter) -> Run | None:
         route = None if letter.pipeline is None else self._routes.get(letter.pipeline)
         if route is None or letter.key is None or letter.run is None:
@@ -489,22 +502,6 @@ def edited_value(command: Command) -> bytes | None:
 def _raw(record: Record) -> RawRecord:
     assert isinstance(record, RawRecord), "it was read from the table"
     return record
-
-
-def in_portions(commands: Sequence[Command]) -> list[list[Command]]:
-    """Those that may be taken up in one commit together, in their order: what completes steps, of a run each."""
-    portions: list[list[Command]] = []
-    runs: set[tuple[int | None, str]] = set()
-    for command in commands:
-        completes = command.command in COMPLETES
-        run = (command.pipeline, str(orjson.loads(command.body)["key"])) if completes else (None, "")
-        if not completes or not runs or run in runs:
-            portions.append([])
-            runs = set()
-        portions[-1].append(command)
-        if completes:
-            runs.add(run)
-    return portions
 
 
 def _failure_of(letter: StoredDeadLetter, run: Run) -> Failure | None:

@@ -17,6 +17,7 @@ import orjson
 from engine.commands.answering import Answer, Asked, not_running
 from engine.commands.draining import Draining, write_row
 from engine.commands.operators import command_id
+from engine.commands.words import goes_on_by
 from engine.log import Kind, microseconds
 from engine.store.contract import Store
 from engine.store.values import Hold
@@ -30,7 +31,6 @@ MAPPED = "pointsman.map"
 WAITING_BYTES_MAX = 100_000_000
 """Of what waits for one run, so much is looked at."""
 _PROBLEMS_TOLD_MAX = 5
-_GOES_ON = "and it goes on by that; from there only a run that is held is mapped, with nothing renamed"
 
 
 class MappingRuns:
@@ -58,8 +58,7 @@ class MappingRuns:
             )
         if run.definition in route.machines and (hold is None or renames.states or renames.steps):
             follows = route.machines[run.definition].version
-            said = f"{name} is not mapped: version {follows}, which it follows, is loaded here, {_GOES_ON}."
-            return Answer(done=False, sentence=said)
+            return Answer(done=False, sentence=f"{name} is not mapped: {goes_on_by(follows)}.")
         problems = [
             *misfits(machine, run, renames, body.get("other_timers", ())),
             *await self._heard(asked, renames),

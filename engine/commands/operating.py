@@ -14,8 +14,8 @@ What became of each is kept beside what it did, in the same transaction (``Opera
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -27,6 +27,7 @@ from engine.commands.answering import NOT_LOADED, Answer, Asked, held_by, not_ru
 from engine.commands.draining import Draining, write_row
 from engine.commands.mapping import MappingRuns
 from engine.commands.operators import cancellation, command_id, operators_arrival
+from engine.commands.together import Room
 from engine.commands.unsticking import STUCK_WHATS, Unsticking
 from engine.commands.words import resume_command, run_command
 from engine.log import PIPELINE_PAUSED, Kind
@@ -43,7 +44,25 @@ from statemachines.run import Run, Status
 from statemachines.undoing import places
 
 PIPELINE_WHATS = frozenset({"pause_pipeline", "resume_pipeline"})
-WHATS = frozenset({"send", "pause", "resume", "cancel", "map"}) | STUCK_WHATS | PIPELINE_WHATS | COMPLETES
+RUN_WHATS = frozenset({"send", "pause", "resume", "cancel", "map"}) | STUCK_WHATS
+"""What is asked of a run by its key, beside what completes its steps."""
+WHATS = RUN_WHATS | PIPELINE_WHATS | COMPLETES
+
+
+class _Found(NamedTuple):
+    """A command of a run, with what the store has of that now."""
+
+    command: Command
+    body: dict[str, Any]
+    route: Route
+    run: Run | None
+    hold: Hold | None
+    """What holds it."""
+
+    @property
+    def key(self) -> str:
+        """The run's."""
+        return str(self.body["key"])
 
 
 class Operating:
@@ -62,39 +81,80 @@ class Operating:
         self._routes = routes
         self._committer = committer
         self._draining = draining
-        self._unsticking = Unsticking(committer, draining)
+        self._unsticking = Unsticking(draining)
         self._mapping = MappingRuns(store, draining)
         self._completing = Completing(store, routes, committer)
 
-    async def take(self, command: Command, batch: Batch, events_max: int) -> int:
-        """Have a batch do what a command asks, with so many events that waited; returns how many it took."""
-        if command.command in COMPLETES:
-            await self.complete([command], batch)
-            return 0
-        body: dict[str, Any] = orjson.loads(command.body)
-        route, key = self._routes[command.pipeline or 0], str(body["key"])
-        run: Run | None = None
-        if command.command == "send" and "as_of" not in body:
-            answer = await self._send(command, body, batch)
-        elif command.command in PIPELINE_WHATS:
-            answer = await self._of_pipeline(command, route, batch)
-        elif (run := await self._run_of(route, key)) is None:
-            answer = Answer(done=False, sentence=f"{route.name} has no run with the key {key!r}.")
-        elif [run.generation, run.sequence][: len(as_of := body.get("as_of", ()))] != [*as_of]:
+    async def take(self, commands: Sequence[Command], room: Room) -> int:
+        """Have a batch do what these commands ask, of a run each, as far as there is room; returns how many it took."""
+        [first, *_] = commands
+        if first.command in COMPLETES:
+            await self.complete(commands, room.batch)
+            return len(commands)
+        if first.command in PIPELINE_WHATS:
+            answer = await self._of_pipeline(first, self._routes[first.pipeline or 0], room.batch)
+            _note(first, orjson.loads(first.body), None, room.batch, answer)
+            return 1
+        found = await self._find(commands)
+        await self._committer.learn_strikes([])
+        for number, one in enumerate(found, start=1):
+            answer = await self._do(one, room)
+            _note(one.command, one.body, one.run, room.batch, answer)
+            room.take(one.route, one.key, answer.offered)
+            if room.is_full:
+                return number
+        return len(found)
+
+    async def _do(self, found: _Found, room: Room) -> Answer:
+        command, body, route, run, hold = found
+        if _is_for_key(command, body):
+            return await self._send(command, body, room.batch)
+        if run is None:
+            return Answer(done=False, sentence=f"{route.name} has no run with the key {found.key!r}.")
+        asked = Asked(command, route, run, room.batch, room.events_max)
+        if [run.generation, run.sequence][: len(as_of := body.get("as_of", ()))] != [*as_of]:
             # It was chosen by what it was then: by its generation, and where its rows matter by those.
-            name = Asked(command, route, run, batch, events_max).name
-            answer = Answer(done=False, sentence=f"{name} has moved since it was chosen. Choose again.")
-        elif command.command == "send":
-            answer = await self._send(command, body, batch)
-        elif command.command in STUCK_WHATS or command.command == "map":
-            hold = await self._hold(run) if run.held else None
-            does = self._mapping.do if command.command == "map" else self._unsticking.do
-            answer = await does(Asked(command, route, run, batch, events_max), hold)
-        else:
-            do = {"pause": self._pause, "resume": self._resume, "cancel": self._cancel}[command.command]
-            answer = await do(Asked(command, route, run, batch, events_max))
-        _note(command, body, run, batch, answer)
-        return answer.offered
+            return Answer(done=False, sentence=f"{asked.name} has moved since it was chosen. Choose again.")
+        match command.command:
+            case "send":
+                return await self._send(command, body, room.batch)
+            case "map":
+                return await self._mapping.do(asked, hold)
+            case "pause":
+                return self._pause(asked, hold)
+            case "resume":
+                return await self._resume(asked, hold)
+            case "cancel":
+                return await self._cancel(asked)
+        return await self._unsticking.do(asked, hold)
+
+    async def _find(self, commands: Sequence[Command]) -> list[_Found]:
+        """With their runs as the store has them now, in the cache: what is answered rests on that.
+
+        An event that is sent to a key is for whichever run that has then.
+        """
+        bodies: list[dict[str, Any]] = [orjson.loads(command.body) for command in commands]
+        many = list(zip(commands, bodies, strict=True))
+        named = [(one.pipeline or 0, str(body["key"])) for one, body in many if not _is_for_key(one, body)]
+        runs = await self._load(named)
+        holds = await self._holds(runs.values())
+        return [
+            _Found(
+                one,
+                body,
+                self._routes[one.pipeline or 0],
+                run := None if _is_for_key(one, body) else runs.get((one.pipeline or 0, str(body["key"]))),
+                None if run is None else holds.get(run.id),
+            )
+            for one, body in many
+        ]
+
+    async def _holds(self, runs: Iterable[Run]) -> Mapping[int, Hold]:
+        """By run, what holds those that are held."""
+        held = {run.id: run.held for run in runs if run.held}
+        holds = await self._store.holds_of(list(held.items())) if held else {}
+        assert holds.keys() == held.keys(), "a run is held by a row of its log"
+        return holds
 
     async def complete(self, commands: Sequence[Command], batch: Batch) -> None:
         """Have a batch complete steps that go on outside, of a run each."""
@@ -126,11 +186,7 @@ class Operating:
         places = [
             (command.pipeline or 0, str(body["key"])) for command, body in zip(commands, bodies, strict=True)
         ]
-        runs = {
-            (number, run.key): run
-            for number in {number for number, _ in places}
-            for run in await self._load(self._routes[number], [key for one, key in places if one == number])
-        }
+        runs = await self._load(places)
         tokens = await self._store.find_tokens([body["token"] for body in bodies])
         return [
             Completion(command, body, self._routes[place[0]], runs.get(place), tokens.get(body["token"]))
@@ -155,8 +211,8 @@ class Operating:
         route, event_type = arrival.route, arrival.decoded.envelope.type
         refused: Refused | None = None
         if event_type in route.events:
-            await self._committer.learn_strikes([])
             await self._committer.load(batch, [arrival], 1)
+            await self._committer.have_ids(1)
             goes_on, refused = batch.look_ahead(arrival)
             if goes_on and body.get("begins"):
                 return Answer(done=False, sentence=_goes_on(route.name, route.cache[arrival.key]))
@@ -193,12 +249,11 @@ class Operating:
             done=True, sentence=f"{name} goes on; runs for which something has waited, one after the other."
         )
 
-    async def _pause(self, asked: Asked) -> Answer:
+    def _pause(self, asked: Asked, hold: Hold | None) -> Answer:
         name, run = asked.name, asked.run
         if run.status != Status.RUNNING:
             return Answer(done=False, sentence=not_running(asked))
-        if run.held:
-            hold = await self._hold(run)
+        if hold is not None:
             if hold.kind != Kind.PAUSED:
                 return Answer(done=False, sentence=f"{name} is not paused: {held_by(asked, hold)}")
             # What its pipeline was paused for is about to be over.
@@ -212,13 +267,12 @@ class Operating:
         )
         return Answer(done=True, sentence=sentence)
 
-    async def _resume(self, asked: Asked) -> Answer:
+    async def _resume(self, asked: Asked, hold: Hold | None) -> Answer:
         name, run, route = asked.name, asked.run, asked.route
-        if not run.held:
+        if hold is None:
             if run.status != Status.RUNNING:
                 return Answer(done=False, sentence=not_running(asked))
             return Answer(done=True, sentence=f"{name} is not paused: nothing was to be done.")
-        hold = await self._hold(run)
         if hold.kind != Kind.PAUSED:
             return Answer(done=False, sentence=f"{name} is not paused: {held_by(asked, hold)}")
         if run.status == Status.RUNNING and run.definition not in route.machines:
@@ -241,30 +295,28 @@ class Operating:
             return Answer(done=False, sentence=f"{name} is not cancelled: {NOT_LOADED}")
         if "" in places(read_memory(run.memory)):
             return Answer(done=True, sentence=f"{name} is being undone already, and nothing cuts that short.")
-        await self._committer.learn_strikes([])
         batch.cancel(operators_arrival(route, run.key, cancellation(asked.command, route), asked.command.at))
         batch.rest()
         offered = await self._draining.go_on(asked.command, route, run.key, batch, asked.events_max)
         return Answer(*_cancelled(asked), offered, command_id(asked.command))
 
-    async def _run_of(self, route: Route, key: str) -> Run | None:
-        """The run as the store has it now, in the cache: what is answered rests on it."""
-        return next(iter(await self._load(route, [key])), None)
-
-    async def _load(self, route: Route, keys: Sequence[str]) -> Sequence[Run]:
-        found = await self._store.load_runs(route.pipeline, keys)
-        runs = await with_deferred(route, found, self._store, self._topics)
-        for run in runs:
-            route.cache[run.key] = run
-        return runs
-
-    async def _hold(self, run: Run) -> Hold:
-        hold = await self._store.hold_of(run.id, run.held)
-        assert hold is not None, "a run is held by a row of its log"
-        return hold
+    async def _load(self, places: Sequence[tuple[int, str]]) -> dict[tuple[int, str], Run]:
+        """Of these pipelines and keys the runs as the store has them now, in the caches."""
+        loaded: dict[tuple[int, str], Run] = {}
+        for number in dict.fromkeys(number for number, _ in places):
+            route = self._routes[number]
+            found = await self._store.load_runs(number, [key for one, key in places if one == number])
+            for run in await with_deferred(route, found, self._store, self._topics):
+                loaded[number, run.key] = route.cache[run.key] = run
+        return loaded
 
     def _arrival(self, command: Command, body: dict[str, Any]) -> Arrival:
         return operators_arrival(self._routes[command.pipeline or 0], body["key"], body["event"], command.at)
+
+
+def _is_for_key(command: Command, body: Mapping[str, Any]) -> bool:
+    """Whether a command is for whichever run its key has, or begins."""
+    return command.command == "send" and "as_of" not in body
 
 
 def _goes_on(pipeline: str, run: Run) -> str:

@@ -49,7 +49,8 @@ class SentEvents:
                     return
             except LostRunsError as error:
                 lost = error
-                commands = [one for one in commands if await self._store.has_command(one.id)]
+                left = await self._store.commands_left([one.id for one in commands])
+                commands = [one for one in commands if one.id in left]
             except RefusedByStoreError as error:
                 await self._halve(commands, error)
                 return

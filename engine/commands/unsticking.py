@@ -23,7 +23,6 @@ from engine.commands.stuck import Failure, failure_in, staying_words, would_stay
 from engine.commands.words import run_command
 from engine.log import HOLDS
 from engine.routing import Route
-from engine.session.committer import Committer
 from engine.store.values import EndedDeadLetter, Hold
 from statemachines.events import STEP_RETRIED, STEP_SKIPPED
 from statemachines.machine import Machine
@@ -41,8 +40,7 @@ _NOT_DONE = {"retry": "not tried again", "skip": "not released", "resolve": "not
 class Unsticking:
     """Has them go on."""
 
-    def __init__(self, committer: Committer, draining: Draining) -> None:
-        self._committer = committer
+    def __init__(self, draining: Draining) -> None:
         self._draining = draining
 
     async def do(self, asked: Asked, hold: Hold | None) -> Answer:
@@ -69,7 +67,6 @@ class Unsticking:
             status = _STATUSES[command.command]
             asked.batch.commit.ended.append(EndedDeadLetter(hold.letter, status, command.who, command.why))
         write_row(command, f"pointsman.{command.command}", route, run, asked.batch)
-        await self._committer.learn_strikes([])
         kind = _KINDS[command.command]
         own_id = tell(asked.route, run, machine, failure.execution, kind, event_type, data, asked.batch)
         offered = await self._draining.go_on(command, route, run.key, asked.batch, asked.events_max)

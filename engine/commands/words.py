@@ -33,6 +33,14 @@ def map_command(
     return f"pointsman definitions map {quote(pipeline)}{one} {said} --reason TEXT"
 
 
+def goes_on_by(version: object) -> str:
+    """Why a run of a version that is loaded is not mapped, as a sentence without its end."""
+    return (
+        f"version {version}, which it follows, is loaded here, and it goes on by that; from there only a run that is "
+        "held is mapped, with nothing renamed"
+    )
+
+
 _OF_HANDLERS = frozenset(
     {Reason.GUARD_FAILED, Reason.ACTION_FAILED, Reason.NEVER_SETTLES, Reason.NEVER_RETURNED}
 )

@@ -22,7 +22,7 @@ from engine.reading.editing import ask_edit
 from engine.reading.errors import NotFoundError
 from engine.reading.explain import Answer, Change, Explanation, explain
 from engine.reading.history import EventView, HistoryRow, history
-from engine.reading.mapping import ask_to_map, choose_to_map
+from engine.reading.mapping import ask_to_map, choose_to_map, would_not_map
 from engine.reading.operating import (
     AskedOfRun,
     Done,
@@ -100,4 +100,5 @@ __all__ = [
     "verify",
     "wait_until_done",
     "wait_until_taken",
+    "would_not_map",
 ]

@@ -52,6 +52,8 @@ class Chosen:
     sequence: int
     status: str
     states: tuple[str, ...]
+    definition: int = 0
+    """The number of what it follows, where that is asked for."""
 
 
 async def choose_runs(

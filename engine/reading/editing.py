@@ -97,9 +97,8 @@ async def ask_edit(
     value = base64.b64encode(edited.value or b"").decode()
     body = orjson.dumps({"dead_letter": number, "value": value})
     async with connection.transaction():
-        command = await connection.fetchval(
-            SQL["ask_of_run"], namespace, row["pipeline"], "edit", body, who, why, None
-        )
+        asked = namespace, row["pipeline"], body, who, why, number
+        command = await connection.fetchval(SQL["ask_to_edit"], *asked)
         await connection.execute(SQL["notify"], channels.INBOX)
     return Asked("edit", ((number, command),), ())
 

@@ -8,20 +8,24 @@ from typing import Any
 import orjson
 
 from engine.channels import INBOX
+from engine.commands.words import goes_on_by
 from engine.errors import UsageError
 from engine.reading.asking import check_said
 from engine.reading.catalog import SQL
 from engine.reading.choosing import Chosen
-from engine.reading.operating import AskedOfRun, number_of, structures_of
+from engine.reading.definitions import loaded_now
+from engine.reading.operating import AskedOfRun, Done, number_of, structures_of
 from engine.reading.runs import word_for
 from engine.reading.values import askable, states_of
 from engine.store.connecting import Connection
-from statemachines.renames import Renames, other_timers
+from statemachines.chart.tree import COMPENSATING
+from statemachines.renames import IS_UNDONE, Renames, other_timers, strange_state
 from statemachines.run import Status
 from statemachines.suggest import did_you_mean
 
 _ROWS_AHEAD = 500
-MAPPED_STATUSES = ("running", "held", "paused")
+_HELD = ("held", "paused")
+MAPPED_STATUSES = ("running", *_HELD)
 
 
 async def choose_to_map(
@@ -58,8 +62,57 @@ async def choose_to_map(
             if status not in (None, word):
                 continue
             states = tuple(states_of(row["configuration"]))
-            found.append(Chosen(pipeline, row["key"], row["generation"], row["sequence"], word, states))
+            place = pipeline, row["key"], row["generation"], row["sequence"]
+            found.append(Chosen(*place, word, states, row["definition"]))
     return found
+
+
+async def would_not_map(
+    connection: Connection,
+    namespace: str,
+    pipeline: str,
+    chosen: Sequence[Chosen],
+    version: int,
+    to: int,
+    renames: Renames,
+) -> list[Done]:
+    """Those of these runs that an engine would leave as they are, and why, as far as that is known without one.
+
+    That is where they are by the registered structures, whether they are being undone, and whether what they follow is
+    loaded in an engine now. What they wait for and may have to undo, their contexts, and what waits for them, an engine
+    looks at as it maps each.
+
+    Raises:
+        NotFoundError: no such pipeline was ever run.
+        UsageError: it was never run with one of the versions.
+    """
+    structures = await structures_of(connection, namespace, pipeline)
+    states = {
+        str(state["name"]): None
+        for one in _of_version(structures, pipeline, to)
+        for state in one.get("states", ())
+    }
+    loaded = await loaded_now(connection, namespace)
+    renamed = bool(renames.states or renames.steps)
+    refused = []
+    for one in chosen:
+        named = [renames.state(name) for name in one.states]
+        strange = next((name for name in named if name not in states and name != COMPENSATING), None)
+        if one.definition in loaded and (one.status not in _HELD or renamed):
+            refused.append(_left(one, goes_on_by(version)))
+        elif COMPENSATING in named:
+            refused.append(_left(one, IS_UNDONE))
+        elif strange is not None:
+            refused.append(_left(one, strange_state(strange, states, to)))
+    return refused
+
+
+def _left(one: Chosen, why: str) -> Done:
+    sentence = f"The run {one.key!r} of {one.pipeline} would stay as it is: {why.rstrip('.')}."
+    asked = AskedOfRun(0, "map", one.pipeline, one.key)
+    return Done(
+        asked, taken=False, done=False, disposition=None, dead_letter=None, sentence=sentence, reason=why
+    )
 
 
 async def ask_to_map(

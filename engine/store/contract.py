@@ -336,8 +336,8 @@ class Store(Protocol):
         """Which of these pipelines are paused."""
         ...
 
-    async def hold_of(self, run: int, sequence: int) -> Hold | None:
-        """What the row of this number says, which holds the run."""
+    async def holds_of(self, held: Sequence[tuple[int, int]]) -> dict[int, Hold]:
+        """By run, what the row of this number says, which holds it: each as (run, number)."""
         ...
 
     async def cancellation_of(self, run: int) -> Hold | None:
@@ -352,8 +352,12 @@ class Store(Protocol):
         """A dead letter by its id."""
         ...
 
-    async def has_command(self, number: int) -> bool:
-        """Whether a command is still in the inbox."""
+    async def commands_left(self, numbers: Sequence[int]) -> set[int]:
+        """Which of these commands are still in the inbox."""
+        ...
+
+    async def runs_by_id(self, numbers: Sequence[int]) -> list[Run]:
+        """Runs by their numbers."""
         ...
 
     async def run_by_id(self, number: int) -> Run | None:

@@ -277,10 +277,10 @@ class PostgresStore(Executions):
             rows = await self._reader.fetch(_SQL["pauses"], pipelines)
         return [Pause(*row) for row in rows]
 
-    async def hold_of(self, run: int, sequence: int) -> Hold | None:
+    async def holds_of(self, held: Sequence[tuple[int, int]]) -> dict[int, Hold]:
         async with self._translated():
-            row = await self._reader.fetchrow(_SQL["hold_of"], run, sequence)
-        return None if row is None else Hold(*row)
+            rows = await self._reader.fetch(_SQL["holds_of"], *(columns_of(held) or ([], [])))
+        return {run: Hold(*columns) for run, *columns in rows}
 
     async def cancellation_of(self, run: int) -> Hold | None:
         async with self._translated():
@@ -297,16 +297,20 @@ class PostgresStore(Executions):
             row = await self._reader.fetchrow(_SQL["load_dead_letter"], number)
         return None if row is None else StoredDeadLetter(*row)
 
-    async def has_command(self, number: int) -> bool:
-        """Whether a command is still in the inbox."""
+    async def commands_left(self, numbers: Sequence[int]) -> set[int]:
+        """Which of these commands are still in the inbox."""
         async with self._translated():
-            return bool(await self._reader.fetchval(_SQL["has_command"], number))
+            return {number for (number,) in await self._reader.fetch(_SQL["commands_left"], numbers)}
+
+    async def runs_by_id(self, numbers: Sequence[int]) -> list[Run]:
+        """Runs by their numbers."""
+        async with self._translated():
+            rows = await self._reader.fetch(_SQL["runs_by_id"], numbers)
+        return [Run(*row) for row in rows]
 
     async def run_by_id(self, number: int) -> Run | None:
         """A run by its number."""
-        async with self._translated():
-            row = await self._reader.fetchrow(_SQL["run_by_id"], number)
-        return None if row is None else Run(*row)
+        return next(iter(await self.runs_by_id([number])), None)
 
     async def origin_of(self, position: int | None) -> Origin:
         if not position:

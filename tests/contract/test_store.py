@@ -452,16 +452,14 @@ async def test_what_holds_a_run_is_its_row_and_the_dead_letter_until_that_has_en
     commit = Commit(AT, rows=[packed(held)], changed=[(run.sequence, after)])
     letter = LETTER._replace(pipeline=1, run=run.id, sequence=after.sequence, reason="step failed")
     await store.commit(replace(commit, dead_letters=[letter]))
-    hold = await store.hold_of(run.id, after.sequence)
-    assert hold is not None
+    hold = (await store.holds_of([(run.id, after.sequence)]))[run.id]
     assert (hold.kind, hold.letter, hold.reason) == (Kind.HELD_FIRED, 1, "step failed")
     assert (hold.type, hold.is_inner) == ("added", False)
     await store.commit(Commit(AT, ended=[EndedDeadLetter(1, status, "ana", "seen")]))
     found = await store.load_dead_letter(1)
     assert found is not None
     assert found.status == status
-    hold = await store.hold_of(run.id, after.sequence)
-    assert hold is not None
+    hold = (await store.holds_of([(run.id, after.sequence)]))[run.id]
     assert (hold.letter, hold.reason) == (None, None)
 
 

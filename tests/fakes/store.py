@@ -205,7 +205,11 @@ class FakeStore(FakeExecuting):
     async def pauses(self, pipelines: Sequence[int]) -> list[Pause]:
         return [self.tables.pauses[one] for one in pipelines if one in self.tables.pauses]
 
-    async def hold_of(self, run: int, sequence: int) -> Hold | None:
+    async def holds_of(self, held: Sequence[tuple[int, int]]) -> dict[int, Hold]:
+        found = {run: self._hold_of(run, sequence) for run, sequence in held}
+        return {run: hold for run, hold in found.items() if hold is not None}
+
+    def _hold_of(self, run: int, sequence: int) -> Hold | None:
         row = self.tables.rows.get((run, sequence))
         if row is None:
             return None
@@ -255,8 +259,11 @@ class FakeStore(FakeExecuting):
             letter.details,
         )
 
-    async def has_command(self, number: int) -> bool:
-        return number in self.tables.inbox
+    async def commands_left(self, numbers: Sequence[int]) -> set[int]:
+        return {number for number in numbers if number in self.tables.inbox}
+
+    async def runs_by_id(self, numbers: Sequence[int]) -> list[Run]:
+        return [self.tables.runs[number][1] for number in numbers if number in self.tables.runs]
 
     async def run_by_id(self, number: int) -> Run | None:
         found = self.tables.runs.get(number)

@@ -8,12 +8,16 @@ import orjson
 import pytest
 
 from engine.homes import HOMES
+from engine.reading import ask_redrive
 from engine.store.connecting import Connection
 from engine.store.queries import load
+from tests.feeding import feed, raw
 from tests.integration.test_steps_found import ANALYZED, BEFORE, KNOWN, nodes
+from tests.services import Database
+from tests.shop import shop
 
 MANY = 20_000
-LIMIT = 10
+LIMIT = 12
 FRONT = 4 * LIMIT + 100
 RANGES = 2 * (1 + HOMES)
 """Of two pipelines what people ask for, and the events for each home."""
@@ -23,17 +27,18 @@ _PAUSE = (
     "insert into pointsman.pauses (pipeline, command, who, why, at) values (2, 1, 'ana', 'mended', now())"
 )
 _PUT = """
-    insert into pointsman.inbox (namespace, pipeline, command, body, who, why, home, token)
-    select $2, $3::int, $4, '{}', 'ana', 'not wanted', $5::smallint, $6::text || number
+    insert into pointsman.inbox (namespace, pipeline, command, body, who, why, home, token, consumer_group)
+    select $2, $3::int, $4, '{}', 'ana', 'not wanted', $5::smallint, $6::text || number, $7::text
     from generate_series(1, $1::int) number
 """
 FOR = {
-    "a pipeline that is paused": ("default", 2, "cancel", None, None),
-    "runs of a pipeline that is paused": ("default", 2, "event", HERE, None),
-    "a pipeline that nobody has loaded": ("default", 3, "event", HERE, None),
-    "homes of others": ("default", 1, "event", HERE + 1, None),
-    "other namespaces": ("another", 3, "cancel", None, None),
-    "a token, in a pipeline that is paused": ("default", 2, "complete", None, "t"),
+    "a pipeline that is paused": ("default", 2, "cancel", None, None, None),
+    "runs of a pipeline that is paused": ("default", 2, "event", HERE, None, None),
+    "a pipeline that nobody has loaded": ("default", 3, "event", HERE, None, None),
+    "homes of others": ("default", 1, "event", HERE + 1, None, None),
+    "other namespaces": ("another", 3, "cancel", None, None, None),
+    "another group": ("default", None, "redrive", None, None, "another"),
+    "a token, in a pipeline that is paused": ("default", 2, "complete", None, "t", None),
 }
 
 
@@ -73,11 +78,12 @@ async def test_what_waits_in_front_is_read_a_bounded_number_of_times(
     await owner.execute(_PUT, MANY, *waits)
     # Behind them, of either kind: events, what operators ask for, what has a token, and what is asked of the pipeline.
     taken = [
-        ("default", 1, "event", HERE, None),
-        ("default", 1, "cancel", None, None),
-        ("default", 1, "complete", None, "u"),
-        ("default", 2, "resume_pipeline", None, None),
-        ("default", None, "redrive", None, None),
+        ("default", 1, "event", HERE, None, None),
+        ("default", 1, "cancel", None, None, None),
+        ("default", 1, "complete", None, "u", None),
+        ("default", 2, "resume_pipeline", None, None, None),
+        ("default", None, "redrive", None, None, None),
+        ("default", None, "redrive", None, None, "group"),
     ]
     for one in taken:
         await owner.execute(_PUT, 2, *one)
@@ -94,7 +100,7 @@ async def test_where_little_waits_in_front_the_first_are_read_and_no_more(
     owner: Connection, engine: Connection
 ) -> None:
     await owner.execute(_PIPELINES)
-    await owner.execute(_PUT, MANY, "default", 1, "event", HERE, None)
+    await owner.execute(_PUT, MANY, "default", 1, "event", HERE, None, None)
     # Those that are found are read once more, with all that is said in them.
     assert read_of("inbox", await look(engine)) == 2 * LIMIT
 
@@ -104,8 +110,20 @@ async def test_which_pipelines_are_paused_is_asked_once_for_all(
 ) -> None:
     for statement in (_PIPELINES, _PAUSE):
         await owner.execute(statement)
-    await owner.execute(_PUT, MANY, "default", 2, "cancel", None, None)
+    await owner.execute(_PUT, MANY, "default", 2, "cancel", None, None, None)
     parts = await look(engine)
     looked = [one["Actual Loops"] for one in parts if one.get("Relation Name") == "pauses"]
     assert set(looked) <= {0, 1}, parts
     assert not [one for one in parts if one.get("Relation Name") == "tokens" and one["Actual Loops"]], parts
+
+
+async def test_what_is_asked_of_a_dead_letter_of_all_pipelines_is_for_the_group_that_reads_its_record(
+    database: Database, engine: Connection
+) -> None:
+    async with feed(database, shop()) as feeding, feed(database, shop(), group="others") as others:
+        await feeding.records(raw(b"{"))
+        letter = await engine.fetchval("select id from pointsman.dead_letters where pipeline is null")
+        await ask_redrive(engine, "default", [letter], who="ana", why="mended")
+        for one, left in ((others, 1), (feeding, 0)):
+            await one.commands()
+            assert await engine.fetchval("select count(*) from pointsman.inbox") == left

@@ -9,7 +9,8 @@ import orjson
 import pytest
 
 from engine.batch.batch import Batch
-from engine.commands.commands import in_portions
+from engine.commands.operating import RUN_WHATS
+from engine.commands.together import in_portions
 from engine.reading import (
     AskedOfRun,
     ask_complete,
@@ -114,7 +115,7 @@ async def ask_all(feeding: Feeding, loans: list[str]) -> list[AskedOfRun]:
         await connection.close()
 
 
-async def test_many_are_completed_in_one_commit_and_one_by_one_where_that_is_lost(
+async def test_many_are_completed_in_one_commit_and_in_halves_where_that_is_lost(
     database: Database, reader: Connection, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loans = [f"l{number:02}" for number in range(20)]
@@ -137,14 +138,14 @@ async def test_many_are_completed_in_one_commit_and_one_by_one_where_that_is_los
         monkeypatch.setattr(feeding.committer, "commit", lose_the_first)
         await ask_all(feeding, loans[10:])
         await feeding.commands()
-        assert tried == [10, *[1] * 10]
+        assert tried == [10, 5, 5]
     assert set((await states(reader)).values()) == {"granted"}
     await check_the_log(reader)
 
 
-def test_only_completions_of_different_runs_are_taken_together_and_in_their_order() -> None:
-    def command(number: int, what: str, key: str, pipeline: int = 1) -> Command:
-        return Command(number, pipeline, what, orjson.dumps({"key": key}), WHO, WHY, BEGINS)
+def test_commands_of_one_kind_and_different_runs_are_taken_together_and_in_their_order() -> None:
+    def command(number: int, what: str, key: str, pipeline: int = 1, **said: int) -> Command:
+        return Command(number, pipeline, what, orjson.dumps({"key": key, **said}), WHO, WHY, BEGINS)
 
     asked = [
         command(1, "complete", "a"),
@@ -153,7 +154,16 @@ def test_only_completions_of_different_runs_are_taken_together_and_in_their_orde
         command(4, "complete", "b"),
         command(5, "pause", "c"),
         command(6, "send", "d"),
-        command(7, "complete", "b"),
+        command(7, "map", "c", 2),
+        command(8, "cancel", "c"),
+        command(9, "pause_pipeline", ""),
+        command(10, "resume_pipeline", ""),
+        command(11, "redrive", "", dead_letter=1),
+        command(12, "release", "", run=1, held=2),
+        command(13, "release", "", run=2, held=2),
+        command(14, "release", "", run=1, held=3),
+        command(15, "complete", "b"),
     ]
-    assert [[one.id for one in several] for several in in_portions(asked)] == [[1, 2, 3], [4], [5], [6], [7]]
-    assert in_portions([]) == []
+    portions = [[one.id for one in several] for several in in_portions(asked, RUN_WHATS)]
+    assert portions == [[1, 2, 3], [4], [5, 6, 7], [8], [9], [10], [11], [12, 13], [14], [15]]
+    assert in_portions([], RUN_WHATS) == []

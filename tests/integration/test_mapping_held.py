@@ -19,9 +19,12 @@ from statemachines.renames import Renames
 from statemachines.step import Call
 from tests.cli import pointsman
 from tests.feeding import Feeding, event, feed
+from tests.integration.test_definitions_listed import Loads, loads
 from tests.mapped import TOPIC, check_the_log, map_all, states
 from tests.operators import WHO, WHY, ask
 from tests.services import Database
+
+__all__ = ["loads"]
 
 
 class Placed(Event, type="order.placed", key="order"):
@@ -200,7 +203,7 @@ async def test_the_command_chooses_by_key_and_status_and_a_dry_run_says_that_it_
 
     def counted(*words: str) -> int:
         done = pointsman(*command, *words, "--json", on={"POSTGRES": database.engine_dsn})
-        assert "whether each of them fits, an engine sees as it maps it." in done.err
+        assert "whether each of the others fits, an engine sees as it maps it." in done.err
         return int(done.json["runs"])
 
     assert (counted(), counted("--status", "held"), counted("--key", "o3")) == (3, 2, 1)
@@ -225,3 +228,34 @@ async def test_a_dead_letter_of_a_handler_says_that_its_version_fails_again(
     assert cure in found.answers[0].current.sentence
     shown = pointsman("dead-letters", "show", letter["id"], on={"POSTGRES": database.reader_dsn})
     assert cure in shown.out
+
+
+async def test_a_dry_run_tells_which_runs_would_stay_as_they_are_and_why(
+    database: Database, engine: Connection, loads: Loads
+) -> None:
+    old, new = orders(Bank(), 1), orders(Bank(), 2, charging="billing")
+    async with feed(database, old) as before:
+        await before.records(told("placed", "o1"), told("placed", "o2"))
+        await before.records(told("shared", "o1", by=0))
+    async with feed(database, new):
+        pass
+    command = "definitions", "map", "orders", "--from", "1", "--to", "2", "--reason", WHY, "--dry-run"
+    on = {"POSTGRES": database.engine_dsn}
+
+    def left(*words: str) -> dict[str, str]:
+        done = pointsman(*command, *words, "--json", on=on)
+        assert "whether each of the others fits, an engine sees as it maps it." in done.err
+        return {one["key"]: one["sentence"] for one in done.json["became"]}
+
+    strange = "would stay as it is: it is in 'charging', which is no state of version 2."
+    assert {key: strange in said for key, said in left().items()} == {"o1": True, "o2": True}
+    assert left("--state", "charging=billing") == {}
+    shown = pointsman(*command, on=on)
+    assert "2 of 2 runs would stay as they are." in shown.err
+    await loads(old)
+    said = left("--state", "charging=billing")
+    goes_on = "version 1, which it follows, is loaded here, and it goes on by that"
+    assert {key: goes_on in why for key, why in said.items()} == {"o1": True, "o2": True}
+    said = left()
+    assert (strange in said["o1"], goes_on in said["o2"]) == (True, True)
+    assert await engine.fetchval("select count(*) from pointsman.inbox") == 0

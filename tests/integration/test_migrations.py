@@ -140,6 +140,29 @@ async def test_commands_that_wait_meanwhile_are_found_by_their_tokens(
     assert [token for (token,) in found] == ['é "t" \\', "u", None]
 
 
+async def test_what_is_asked_of_dead_letters_meanwhile_is_for_the_group_that_reads_their_records(
+    empty_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await migrate_to(23, empty_database, monkeypatch)
+    columns = "id, namespace, position, disposition, reason, error, details, record_time, record_headers, at, status"
+    await execute(
+        empty_database,
+        "insert into pointsman.positions (id, namespace, consumer_group, cluster, topic, partition, position) "
+        "overriding system value values (1, 'n', 'g', 'c', 't', 0, 9)",
+        f"insert into pointsman.dead_letters ({columns}) overriding system value select number, 'n', position, 1, 'r', "
+        "'e', '', 0, '', now(), 'open' from (values (1, 1), (2, null)) as letter (number, position)",
+        "insert into pointsman.pipelines (namespace, name) values ('n', 'p')",
+        "insert into pointsman.inbox (namespace, pipeline, command, body, who, why) select 'n', pipeline, 'redrive', "
+        "convert_to(json_build_object('dead_letter', letter)::text, 'UTF8'), 'ana', 'mended' "
+        "from (values (null, 1), (null, 2), (1, 1)) as asked (pipeline, letter)",
+    )
+    await migrate(empty_database)
+    owner = await asyncpg.connect(empty_database)
+    found = await owner.fetch("select consumer_group from pointsman.inbox order by id")
+    await owner.close()
+    assert [group for (group,) in found] == ["g", None, None]
+
+
 async def test_what_was_ignored_without_a_reason_was_of_a_type_that_nobody_knew(
     empty_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 
 import asyncpg
 import pytest
@@ -51,6 +52,31 @@ async def test_what_metrics_need_is_looked_up_again_however_it_broke_off(
     await asyncio.wait({looks})
     told = [one for one in caplog.records if one.levelno >= logging.ERROR]
     assert len(told) == (0 if error in BROKEN_OFF else 1)
+
+
+@pytest.mark.parametrize(("took", "factor", "pause"), [(0.1, 20, 5), (2, 20, 40), (2, 0, 5)])
+async def test_what_takes_long_to_look_up_is_looked_up_the_less_often(
+    monkeypatch: pytest.MonkeyPatch, took: float, factor: float, pause: float
+) -> None:
+    now, pauses = 0.0, list[float]()
+
+    @asynccontextmanager
+    async def connected() -> AsyncIterator[Look]:
+        async def look() -> None:
+            nonlocal now
+            now += took
+
+        yield look
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(lookups, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    with pytest.raises(asyncio.CancelledError):
+        await lookups._keep_looking(connected, factor)
+    assert pauses == [pause]
 
 
 class Group(KafkaMembership):

@@ -527,10 +527,19 @@ left join pointsman.definitions f on f.id = r.definition
 where d.namespace = $1 and d.id = any ($2::bigint[]) order by d.id
 
 -- name: ask
-insert into pointsman.inbox (namespace, pipeline, command, body, who, why)
-select $1, asked.pipeline, $2, convert_to(json_build_object('dead_letter', asked.id)::text, 'UTF8'), $5, $6
+-- Of a dead letter of all pipelines it is asked of the group whose engines read its record.
+insert into pointsman.inbox (namespace, pipeline, command, body, who, why, consumer_group)
+select $1, asked.pipeline, $2, convert_to(json_build_object('dead_letter', asked.id)::text, 'UTF8'), $5, $6,
+    case when asked.pipeline is null then p.consumer_group end
 from unnest($3::bigint[], $4::int[]) as asked (id, pipeline)
+left join pointsman.dead_letters d on d.id = asked.id left join pointsman.positions p on p.id = d.position
 order by asked.id
+returning id
+
+-- name: ask_to_edit
+insert into pointsman.inbox (namespace, pipeline, command, body, who, why, consumer_group)
+select $1, $2, 'edit', $3, $4, $5, case when $2::int is null then p.consumer_group end
+from pointsman.dead_letters d left join pointsman.positions p on p.id = d.position where d.id = $6
 returning id
 
 -- name: notify
@@ -591,7 +600,7 @@ select distinct on (p.id) d.structure from pointsman.definitions d join pointsma
 where p.namespace = $1 order by p.id, d.version desc, d.id desc
 
 -- name: open_runs_of_version
-select r.key, r.generation, r.sequence, r.configuration, h.kind as holding
+select r.key, r.generation, r.sequence, r.configuration, h.kind as holding, d.id as definition
 from pointsman.pipelines p
 join pointsman.definitions d on d.pipeline = p.id and d.version = $3
 join pointsman.runs r on r.pipeline = p.id and r.definition = d.id and r.status = $4

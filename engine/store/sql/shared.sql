@@ -52,13 +52,6 @@ where e.pipeline = f.pipeline and e.step = f.step and e.limited_by = f.value and
     ) is not null
 order by e.again, e.id limit f.many
 
--- name: is_of_group
--- What is asked of a dead letter of all pipelines is for the group whose engines read its record.
-(
-    select d.id from pointsman.dead_letters d join pointsman.positions p on p.id = d.position
-    where d.id = (convert_from(i.body, 'UTF8')::json ->> 'dead_letter')::bigint and p.consumer_group <> $4
-) is null
-
 -- name: waits_for_no_token
 -- Those that are known to wait for their tokens are passed over until these are known.
 (

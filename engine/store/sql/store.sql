@@ -281,11 +281,11 @@ with found as (
 )
 select max(id) from found having count(*) = $6
 
--- name: hold_of
-select e.kind, e.at, e.payload, d.id, d.reason, e.type, coalesce(e.position, 0) = 0 as is_inner
-from pointsman.events e
+-- name: holds_of
+select e.run, e.kind, e.at, e.payload, d.id, d.reason, e.type, coalesce(e.position, 0) = 0 as is_inner
+from unnest($1::bigint[], $2::int[]) as held (run, sequence)
+join pointsman.events e on e.run = held.run and e.sequence = held.sequence
 left join pointsman.dead_letters d on d.run = e.run and d.sequence = e.sequence and d.status = 'open'
-where e.run = $1 and e.sequence = $2
 
 -- name: cancellation_of
 select kind, at, payload from pointsman.events where run = $1 and kind = $2::smallint order by sequence desc limit 1
@@ -305,7 +305,7 @@ set last = greatest(ignored_ranges.last, excluded.last), records = greatest(igno
 -- name: read_inbox
 -- The oldest, so many at most. What is in front is read as it comes, as long as not much of it waits for something, such as
 -- for its pipeline to go on. Where it does, what may be taken is read by itself, however much waits in front: of each pipeline
--- and home it is a range of an index. So is what has a token; and so is what is asked of a pipeline that is paused.
+-- and home it is a range of an index. So is what is for this group, or for any, of no pipeline; what has a token; and so is what is asked of a pipeline that is paused.
 with near as materialized (
     select i.id
     from (select * from pointsman.inbox order by id limit 4 * $3 + 100) i
@@ -314,9 +314,7 @@ with near as materialized (
             i.pipeline not in (select p.pipeline from pointsman.pauses p)
             or i.command in ('pause_pipeline', 'resume_pipeline')
         ))
-        or (i.pipeline is null and
-            -- shared: is_of_group
-        )
+        or (i.pipeline is null and coalesce(i.consumer_group, $4) = $4)
     ) and
         -- shared: waits_for_no_token
     order by i.id limit $3
@@ -346,12 +344,13 @@ with near as materialized (
         order by i.id limit $3
     ) i
     where loaded.pipeline in (select p.pipeline from pointsman.pauses p)
-    union all (
+    union all
+    select i.id
+    from (values (''), ($4)) as may (take) cross join lateral (
         select i.id from pointsman.inbox i
-        where i.namespace = $1 and i.pipeline is null and
-            -- shared: is_of_group
+        where i.namespace = $1 and i.pipeline is null and coalesce(i.consumer_group, '') = may.take
         order by i.id limit $3
-    )
+    ) i
 ), found as (
     select id from near
     union
@@ -461,13 +460,13 @@ select name, key, step, attempt from busy
 delete from pointsman.strikes s using unnest($1::int[], $2::bigint[]) as gone (position, "offset")
 where s.position = gone.position and s."offset" = gone."offset"
 
--- name: has_command
-select exists (select 1 from pointsman.inbox where id = $1)
+-- name: commands_left
+select id from pointsman.inbox where id = any ($1::bigint[])
 
--- name: run_by_id
+-- name: runs_by_id
 select id, key, generation, sequence, status, configuration, context, recent, hash, definition, held, waiting, started,
     updated, memory
-from pointsman.runs where id = $1
+from pointsman.runs where id = any ($1::bigint[])
 
 -- name: origin_of
 select cluster, topic, partition from pointsman.positions where id = $1

@@ -1,0 +1,75 @@
+"""Which commands are taken up in one commit: such of one kind, of a run each, as many as it has room for."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import orjson
+
+from engine.batch.batch import Batch
+from engine.routing import Route
+from engine.store.values import Command
+from statemachines.effects import COMPLETES
+
+
+def in_portions(commands: Sequence[Command], of_runs: frozenset[str]) -> list[list[Command]]:
+    """Those that may be taken up in one commit together, in their order.
+
+    ``of_runs`` are such as name a run by its key. Those that complete steps, those that release runs, and any others of
+    runs are taken apart; what is of no run is alone.
+    """
+    portions: list[list[Command]] = []
+    runs: set[Hashable] = set()
+    kind_before = ""
+    for command in commands:
+        kind = _kind(command, of_runs)
+        run = _run(command, kind)
+        if not kind or kind != kind_before or run in runs:
+            portions.append([])
+            runs = set()
+        portions[-1].append(command)
+        runs.add(run)
+        kind_before = kind
+    return portions
+
+
+def _kind(command: Command, of_runs: frozenset[str]) -> str:
+    if command.command in COMPLETES:
+        return "completes"
+    if command.command == "release":
+        return "release"
+    return "of a run" if command.command in of_runs else ""
+
+
+def _run(command: Command, kind: str) -> Hashable:
+    if not kind:
+        return None
+    body = orjson.loads(command.body)
+    return body["run"] if kind == "release" else (command.pipeline, str(body["key"]))
+
+
+@dataclass(slots=True)
+class Room:
+    """How much more of commands one commit has room for."""
+
+    batch: Batch
+    events_max: int
+    """So many events that waited are taken with them; of the last of the commands, as many once more."""
+    bytes_max: int
+    """Of what is written for them."""
+    events: int = 0
+    _bytes: int = 0
+    _rows: int = 0
+
+    def take(self, route: Route, key: str, events: int) -> None:
+        """Count what a command has come to, with so many events."""
+        self.events += events
+        self._bytes += self.batch.bytes_since(self._rows, [(route, key)])
+        self._rows = len(self.batch.commit.rows)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the next command is for the next commit, as it is where something is to follow at once."""
+        commit = self.batch.commit
+        return self.events >= self.events_max or self._bytes >= self.bytes_max or commit.follow_up is not None

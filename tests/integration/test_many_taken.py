@@ -1,0 +1,228 @@
+"""What operators ask of many runs, on a real Postgres: in few commits, in order, and of each run for itself."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import pytest
+
+from connectors.source import RawRecord
+from engine.batch.batch import Batch
+from engine.limits import EngineLimits
+from engine.reading import ask_of_runs, ask_to_map, choose_runs, choose_to_map, history, list_runs, show
+from engine.reading.operating import AskedOfRun, What, ask_of_run, wait_until_done
+from engine.store.connecting import Connection
+from statemachines.renames import Renames
+from tests.feeding import Feeding, event, feed
+from tests.integration.test_draining import REFUSES
+from tests.integration.test_mapping_held import Bank, orders, told
+from tests.mapped import check_the_log, states
+from tests.operators import WHO, WHY, ask
+from tests.services import Database, execute
+from tests.shop import shop
+
+MANY = 30
+KEYS = [f"o{number:02}" for number in range(MANY)]
+REFUSING = """
+create trigger refusing before insert on pointsman.events for each row
+when (new.event_id = 'command/{}') execute function public.refuses()
+"""
+THREE_EVENTS = EngineLimits(drain_events_max=3)
+
+
+def placed(key: str) -> RawRecord:
+    return event("order.placed", {"order_id": key, "amount": 5})
+
+
+def noted(key: str, text: str) -> RawRecord:
+    return event("order.noted", {"order_id": key, "text": text})
+
+
+def watch(feeding: Feeding, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many commands each commit takes up from now on."""
+    commit, taken = feeding.committer.commit, list[int]()
+
+    async def tell(batch: Batch) -> None:
+        taken.append(len(batch.commit.commands))
+        await commit(batch)
+
+    monkeypatch.setattr(feeding.committer, "commit", tell)
+    return taken
+
+
+def count_questions(feeding: Feeding, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often the store is asked what commands need to know of their runs, from now on."""
+    asked = Counter[str]()
+
+    def counted(name: str) -> Callable[..., Awaitable[Any]]:
+        ask = getattr(feeding.store, name)
+
+        async def question(*args: Any) -> Any:
+            asked[name] += 1
+            return await ask(*args)
+
+        return question
+
+    for name in ("load_runs", "holds_of", "strikes", "deferred_events", "waiting_events", "run_ids"):
+        monkeypatch.setattr(feeding.store, name, counted(name))
+    return asked
+
+
+async def ask_all(engine: Connection, what: What) -> list[AskedOfRun]:
+    chosen = await choose_runs(engine, "default", what)
+    return await ask_of_runs(engine, "default", what, chosen, who=WHO, why=WHY)
+
+
+async def ask_to_map_all(engine: Connection) -> list[AskedOfRun]:
+    chosen = await choose_to_map(engine, "default", "orders", 1, 2, Renames())
+    return await ask_to_map(engine, "default", "orders", chosen, 1, 2, Renames(), who=WHO, why=WHY)
+
+
+async def not_done(engine: Connection, asked: Sequence[AskedOfRun]) -> dict[str, str]:
+    """By key, why it was not done."""
+    became = await wait_until_done(engine, "default", asked, seconds=0)
+    return {one.asked.key: one.sentence for one in became if not one.done}
+
+
+async def test_many_are_mapped_in_one_commit_and_asked_for_once(
+    database: Database, engine: Connection, reader: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = (orders(Bank(), version) for version in (1, 2))
+    async with feed(database, old) as before:
+        await before.records(*(told("placed", key) for key in KEYS))
+        await before.records(*(told("shared", key, by=0) for key in KEYS))
+    async with feed(database, old, new) as feeding:
+        asked = await ask_to_map_all(engine)
+        taken, questions = watch(feeding, monkeypatch), count_questions(feeding, monkeypatch)
+        await feeding.commands()
+        assert taken == [MANY]
+        assert set(questions.values()) == {1}, questions
+    assert await not_done(engine, asked) == {}
+    assert {(await show(reader, "default", "orders", key)).version for key in KEYS} == {2}
+    await check_the_log(reader, old, new)
+
+
+@pytest.mark.parametrize(("what", "after"), [("pause", "paused"), ("cancel", "cancelled")])
+async def test_many_are_asked_of_in_one_commit(
+    database: Database,
+    engine: Connection,
+    reader: Connection,
+    monkeypatch: pytest.MonkeyPatch,
+    what: What,
+    after: str,
+) -> None:
+    async with feed(database, shop()) as feeding:
+        await feeding.records(*map(placed, KEYS))
+        asked = await ask_all(engine, what)
+        taken, questions = watch(feeding, monkeypatch), count_questions(feeding, monkeypatch)
+        await feeding.commands()
+        assert taken == [MANY]
+        assert set(questions.values()) == {1}, questions
+    assert await not_done(engine, asked) == {}
+    assert {status for status, _ in (await states(reader)).values()} == {after}
+    await check_the_log(reader, shop())
+
+
+async def test_what_is_asked_of_one_run_is_done_in_order_beside_what_is_asked_of_others(
+    database: Database, engine: Connection, reader: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with feed(database, shop()) as feeding:
+        await feeding.records(*map(placed, KEYS))
+        whats: tuple[What, ...] = ("pause", "resume", "pause", "cancel")
+        said = [(what, key) for key in KEYS[:3] for what in whats]
+        asked = [
+            await ask_of_run(engine, "default", what, "shop", key, who=WHO, why=WHY) for what, key in said
+        ]
+        await feeding.commands()
+    assert await not_done(engine, asked) == {}
+    for key in KEYS[:3]:
+        kinds = [row.event.kind for row in await history(reader, "default", "shop", key)]
+        assert kinds == ["started", "paused", "released", "paused", "cancelled"]
+    await check_the_log(reader, shop())
+
+
+async def test_one_that_postgres_refuses_is_found_and_the_others_are_done(
+    database: Database, engine: Connection, reader: Connection
+) -> None:
+    async with feed(database, shop()) as feeding:
+        await feeding.records(*map(placed, KEYS))
+        asked = await ask_all(engine, "pause")
+        bad = asked[MANY // 3]
+        await execute(database.owner_dsn, REFUSES, REFUSING.format(bad.id))
+        await feeding.commands()
+    [(key, why)] = (await not_done(engine, asked)).items()
+    assert (key, why.startswith("The store does not take")) == (bad.key, True)
+    running = [one for one, (status, _) in (await states(reader)).items() if status == "running"]
+    assert running == [bad.key]
+    await check_the_log(reader, shop())
+
+
+async def test_one_that_has_moved_since_is_told_of_and_the_others_are_done(
+    database: Database, engine: Connection, reader: Connection
+) -> None:
+    async with feed(database, shop()) as feeding:
+        await feeding.records(*map(placed, KEYS))
+        asked = await ask_all(engine, "pause")
+        await feeding.records(noted(KEYS[7], "meanwhile"))
+        await feeding.commands()
+    [(key, why)] = (await not_done(engine, asked)).items()
+    assert (key, "has moved since it was chosen" in why) == (KEYS[7], True)
+
+
+async def test_of_two_engines_that_find_the_same_each_run_is_done_once(
+    database: Database, engine: Connection, reader: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with feed(database, shop()) as first, feed(database, shop()) as second:
+        await first.records(*map(placed, KEYS))
+        asked = await ask_all(engine, "pause")
+        second.inbox.wanted.set()
+        assert await second.inbox.look()
+        await first.commands()
+        tried = watch(second, monkeypatch)
+        await second.inbox.work()
+        assert tried == [MANY], "what is gone is not tried one by one"
+    assert await not_done(engine, asked) == {}
+    assert await reader.fetchval("select count(*) from pointsman.operations") == MANY
+    assert {run.held for run in await list_runs(reader, "default")} == {2}
+
+
+async def test_as_much_of_what_waited_goes_into_a_commit_as_there_is_room_for(
+    database: Database, engine: Connection, reader: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited = {key: number % 6 for number, key in enumerate(KEYS)}
+    async with feed(database, shop(), limits=THREE_EVENTS) as feeding:
+        await feeding.records(*map(placed, KEYS))
+        for key in KEYS:
+            await ask(feeding, "pause", "shop", key)
+        for key, many in waited.items():
+            await feeding.records(*(noted(key, str(number)) for number in range(many)))
+        asked = await ask_all(engine, "resume")
+        taken = watch(feeding, monkeypatch)
+        await feeding.commands()
+    assert await not_done(engine, asked) == {}
+    # The newest first, for which 5 events wait, then 4, 3, 2, 1, none: 5, and the rest of them; the same of 4; 3; 2 and
+    # 1 together; then those of the next, with the one for which none waits.
+    assert taken == [1, *[1, 1, 1, 1, 2, 2] * (MANY // 6 - 1), 1, 1, 1, 1, 2, 1]
+    for run in await list_runs(reader, "default"):
+        assert (run.status, run.context["notes"]) == ("running", [str(one) for one in range(waited[run.key])])
+    await check_the_log(reader, shop())
+
+
+async def test_many_whose_version_is_loaded_again_go_on_in_one_commit(
+    database: Database, reader: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = (orders(Bank(), version) for version in (1, 2))
+    async with feed(database, old) as feeding:
+        await feeding.records(*(told("placed", key) for key in KEYS))
+    async with feed(database, new) as feeding:
+        await feeding.records(*(told("shared", key, by=4) for key in KEYS))
+        assert {status for status, _ in (await states(reader)).values()} == {"held"}
+    async with feed(database, old, new) as feeding:
+        taken = watch(feeding, monkeypatch)
+        await feeding.commands()
+        assert taken == [MANY]
+    assert {run.context["share"] for run in await list_runs(reader, "default")} == {25}
+    assert {status for status, _ in (await states(reader)).values()} == {"running"}
+    await check_the_log(reader, old, new)

@@ -305,7 +305,8 @@ set last = greatest(ignored_ranges.last, excluded.last), records = greatest(igno
 -- name: read_inbox
 -- The oldest, so many at most. What is in front is read as it comes, as long as not much of it waits for something, such as
 -- for its pipeline to go on. Where it does, what may be taken is read by itself, however much waits in front: of each pipeline
--- and home it is a range of an index. So is what is for this group, or for any, of no pipeline; what has a token; and so is what is asked of a pipeline that is paused.
+-- and home it is a range of an index. So is what is for this group, or for any, and of no pipeline; what has a token; and what
+-- is asked of a pipeline that is paused.
 with near as materialized (
     select i.id
     from (select * from pointsman.inbox order by id limit 4 * $3 + 100) i

@@ -24,6 +24,7 @@ import asyncio
 import base64
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -209,7 +210,7 @@ class Commands:
             if len(commands) == 1:
                 await self._go_on_with(await self._take(commands[0]), until)
                 return
-            taken, following = await self._take_together(commands)
+            taken, following = await self._take_together(commands, until)
             await self._go_on_with(following, until)
             if not taken:
                 await self._take_halves(commands, until)
@@ -232,13 +233,13 @@ class Commands:
         while following is not None and time.monotonic() < until:
             following = await self._take(following)
 
-    async def _take_together(self, commands: Sequence[Command]) -> tuple[int, Command | None]:
+    async def _take_together(self, commands: Sequence[Command], until: float) -> tuple[int, Command | None]:
         """Take up as many of these as there is room for in one commit; returns how many, and what goes on with that.
 
         0: it was lost or refused.
         """
         batch = await self._committer.new_batch(len(commands))
-        room = Room(batch, self._limits.drain_events_max, self._limits.batch_bytes_max)
+        room = Room(batch, self._limits.drain_events_max, self._limits.batch_bytes_max, until)
         try:
             does = self._releasing.take if commands[0].command == "release" else self._operating.take
             taken = await does(commands, room)
@@ -346,7 +347,7 @@ class Commands:
                 )
 
     def _room(self, attempt: Attempt, batch: Batch) -> Room:
-        return Room(batch, attempt.events_max, self._limits.batch_bytes_max)
+        return Room(batch, attempt.events_max, self._limits.batch_bytes_max, until=math.inf)
 
     async def _end_dead_letter(self, attempt: Attempt, letter: StoredDeadLetter, batch: Batch) -> None:
         command = attempt.command

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
@@ -58,6 +59,8 @@ class Room:
     """So many events that waited are taken with them; of the last of the commands, as many once more."""
     bytes_max: int
     """Of what is written for them."""
+    until: float
+    """Behind this time, by the clock that never goes back, events have their turn."""
     events: int = 0
     _bytes: int = 0
     _rows: int = 0
@@ -71,5 +74,5 @@ class Room:
     @property
     def is_full(self) -> bool:
         """Whether the next command is for the next commit, as it is where something is to follow at once."""
-        commit = self.batch.commit
-        return self.events >= self.events_max or self._bytes >= self.bytes_max or commit.follow_up is not None
+        counted = self.events >= self.events_max or self._bytes >= self.bytes_max
+        return counted or self.batch.commit.follow_up is not None or time.monotonic() >= self.until

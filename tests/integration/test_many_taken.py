@@ -226,3 +226,14 @@ async def test_many_whose_version_is_loaded_again_go_on_in_one_commit(
     assert {run.context["share"] for run in await list_runs(reader, "default")} == {25}
     assert {status for status, _ in (await states(reader)).values()} == {"running"}
     await check_the_log(reader, old, new)
+
+
+async def test_where_there_is_no_time_left_what_was_done_by_then_is_committed(
+    database: Database, engine: Connection, reader: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with feed(database, shop(), limits=EngineLimits(inbox_seconds_max=0)) as feeding:
+        await feeding.records(*map(placed, KEYS))
+        await ask_all(engine, "pause")
+        taken = watch(feeding, monkeypatch)
+        await feeding.commands()
+        assert (taken, feeding.inbox.wanted.is_set()) == ([1], True)

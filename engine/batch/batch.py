@@ -307,7 +307,9 @@ class Batch(Pausing):
                 machine = known
                 if run.held or run.generation or len(run.recent) >= RECENT_BYTES:
                     pair = (run.id, digest_number(digest))
-                    seen = consumed.has(*pair) or (after_wait is None and pair in waiting)
+                    # What has held the run is put back before another one of its business key, which waits.
+                    waits = bool(run.held) and after_wait is None and pair in waiting
+                    seen = consumed.has(*pair) or waits
                 if id_digest and not seen:
                     seen = self._knows_id(arrival, run, waited=after_wait is not None)
             beat[0] = position or OF_INSIDE

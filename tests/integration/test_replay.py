@@ -157,6 +157,27 @@ async def test_a_redriven_event_fails_and_then_moves_as_recorded_only_with_the_c
     assert (report.equal_rows, report.rows) == (1, 6)
 
 
+async def test_an_event_that_is_put_back_before_one_of_the_same_business_key_comes_out_equal(
+    database: Database, reader: Connection
+) -> None:
+    def fail(order: OrderContext, noted: OrderNoted) -> None:
+        raise ValueError(noted.text)
+
+    flow = Pipeline("order", OrderContext, topics=["orders"], closed="restart")
+    noting, ended = flow.state("noting", initial=True), flow.state("ended", final=True)
+    flow.start(OrderPlaced, begin)
+    noting.on(OrderNoted, do=fail)
+    noting.on(OrderPaid, to=ended)
+    flow.policy(OrderNoted, duplicate_by=["order_id", "text"])
+    async with feed(database, flow) as feeding:
+        await feeding.records(placed(), paid(), placed(), noted(), noted())
+        await feeding.redrive(1)
+    rows = await history(reader, "default", "order", "o1")
+    assert [row.event.kind for row in rows] == ["started", "held", "waited", "released", "held"]
+    report = await replayed(reader, flow)
+    assert report.is_equal, report.mismatches
+
+
 async def test_a_long_history_with_forgotten_duplicates_comes_out_equal(
     database: Database, reader: Connection
 ) -> None:

@@ -298,8 +298,12 @@ async def feed(
     strikes: Mapping[tuple[int, int], tuple[int, str]] | None = None,
     limits: EngineLimits | None = None,
     executors: ByClass | None = None,
+    instance: str = "feeding",
 ) -> AsyncIterator[Feeding]:
-    """A store that is ready to be fed; several versions of a pipeline may be given."""
+    """A store that is ready to be fed; several versions of a pipeline may be given.
+
+    Whoever had the name ``instance`` before is not there any more.
+    """
     machines = [compile_pipeline(pipeline, namespace=namespace) for pipeline in pipelines]
     store = await PostgresStore.open(
         database.engine_dsn, namespace=namespace, group=group or f"pointsman.{namespace}", cluster=cluster
@@ -313,8 +317,7 @@ async def feed(
         committer = Committer(store, topics, cluster, clock or own_clock, steady, Silent(), [0, 0, 0, 0])
         committer.strikes = dict(strikes or {})
         own_limits = limits or EngineLimits(step_poll_seconds=0.01)
-        # By its name it is known that the one before is not there any more.
-        steps = Steps(own_limits, steady, "feeding", Executors(executors))
+        steps = Steps(own_limits, steady, instance, Executors(executors))
         unhurried = _without_haste(limits or EngineLimits())
         inbox = Commands(store, topics, topics.pipelines, committer, unhurried, Outlet(), steps.hear)
         inbox.homes = list(range(HOMES))

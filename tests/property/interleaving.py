@@ -8,8 +8,9 @@ events.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import groupby
@@ -17,12 +18,14 @@ from random import Random
 from typing import Any
 
 from connectors.source import Partition, RawRecord
+from engine.batch.batch import Batch
 from engine.homes import HOMES
 from engine.reading import ask_drop, ask_redrive, list_dead_letters
 from engine.session.claims import Slice
 from engine.session.committer import Draft, Pending
 from engine.session.timers import Due
 from engine.store.connecting import Connection
+from engine.store.contract import StoreError
 from statemachines.definition import Pipeline
 from tests.feeding import Clock, Feeding, event, feed
 from tests.property.waiting import KINDS, MINUTE, Log
@@ -32,6 +35,7 @@ TOPIC = "things"
 KEYS = ("one", "other")
 """What ``one`` sends goes to ``other``: to each run one other at most, since the order of two is nobody's promise."""
 ROUNDS_MAX = 100
+TURN_SECONDS_MAX = 60
 
 
 @dataclass(frozen=True)
@@ -123,6 +127,8 @@ class Engine:
     feeding: Feeding
     draft: Draft | None = None
     pending: Pending | None = None
+    homes: Sequence[int] = ()
+    """Steps of the runs of these begin here."""
 
     async def extend(self, records: Sequence[RawRecord]) -> None:
         """Step these records, of one partition."""
@@ -131,17 +137,20 @@ class Engine:
         first = claim.read_to
         placed = [record._replace(offset=first + at) for at, record in enumerate(records)]
         claim.read_to += len(records)
-        await self.feeding.committer.extend(
-            await self._growing(), [Slice(claim, placed, first, claim.read_to)]
-        )
+        await self.take(Slice(claim, placed, first, claim.read_to))
+
+    async def take(self, records: Slice) -> None:
+        """Step these."""
+        await self.feeding.committer.extend(await self._growing(), [records])
 
     async def extend_due(self) -> bool:
         """Step what has fallen due; whether there is any."""
         feeding = self.feeding
-        routes = {route.pipeline: route for topic in feeding.topics.values() for route in topic.routes}
+        routes = {route.pipeline: route for route in feeding.topics.pipelines}
         definitions = [number for route in routes.values() for number in route.machines]
         now = feeding.clock.now
-        found = await feeding.store.due_runs(range(HOMES), dict.fromkeys(routes, now), definitions, 100)
+        until = {one: now for one in routes if one not in feeding.committer.paused}
+        found = await feeding.store.due_runs(range(HOMES), until, definitions, 100)
         due = [
             Due(routes[one.pipeline], one.key, one.generation, one.sequence, now, one.run) for one in found
         ]
@@ -149,18 +158,83 @@ class Engine:
             await feeding.committer.extend_due(await self._growing(), due)
         return bool(due)
 
+    async def extend_results(self) -> bool:
+        """Step what became of attempts; whether there is any."""
+        results = self.feeding.steps.take()
+        if results:
+            await self.feeding.committer.extend_results(await self._growing(), results)
+        return bool(results)
+
     async def advance(self) -> None:
         """Wait for the commit in flight, and send the draft on its way."""
         committer = self.feeding.committer
         (draft, self.draft), (pending, self.pending) = (self.draft, None), (self.pending, None)
         if draft is None:
             if pending is not None:
-                await committer.settle(pending)
+                await self._settle(pending)
             return
         batch = committer.finish(draft)
-        if pending is not None and not await committer.settle(pending, batch):
-            batch = await committer.prepare(draft.slices, None, draft.due)
-        self.pending = committer.begin(draft.slices, batch, draft.due)
+        if pending is not None and not await self._settle(pending, batch):
+            batch = await committer.prepare(draft.slices, None, draft.due, draft.results)
+        self.feeding.steps.promise(batch.commit, draft.results)
+        self.pending = committer.begin(draft.slices, batch, draft.due, draft.results)
+
+    async def _settle(self, pending: Pending, ahead: Batch | None = None) -> bool:
+        steps = self.feeding.steps
+        succeeded = await self.feeding.committer.settle(pending, ahead)
+        if pending.came_to_nothing:
+            steps.give_back(pending.results, alone=not (pending.slices or pending.due))
+        else:
+            steps.settle(pending.results, pending.batch.commit)
+        return succeeded
+
+    async def read(self, log: Sequence[RawRecord], partition: Partition, many: int) -> None:
+        """Step the next records of a partition, which the engine takes if it has it no more."""
+        claims = self.feeding.claims
+        if partition not in claims or claims[partition].lost:
+            await self.flush()
+            self.forget()
+            claims.pop(partition, None)
+        claim = await self.feeding.claim(partition)
+        start, some = claim.read_to, log[claim.read_to :][:many]
+        if some:
+            claim.read_to += len(some)
+            await self.take(Slice(claim, some, start, claim.read_to))
+
+    async def take_commands(self) -> None:
+        """Take up what is in the inbox, with nothing in flight."""
+        await self.flush()
+        await self.feeding.commands()
+
+    async def begin(self, homes: Sequence[int]) -> None:
+        """Begin attempts from now on, for the runs of these homes."""
+        self.homes = homes
+        await self.feeding.steps.open(self.feeding.store, self.feeding.topics.pipelines)
+        self.feeding.steps.serve_homes(homes)
+
+    async def work(self) -> None:
+        """Have attempts begin that may, and end that do at once; step what became of any."""
+        steps = self.feeding.steps
+        for _ in range(2):
+            steps.check()
+            steps.turned.clear()
+            steps.serve_homes(self.homes)
+            await asyncio.wait_for(steps.turned.wait(), TURN_SECONDS_MAX)
+        await self.extend_results()
+
+    async def end(self, *, in_order: bool) -> None:
+        """Go on with nothing; what is not on its way to be durable is lost, unless it is in order."""
+        steps = self.feeding.steps
+        if in_order:
+            await self.flush()
+            await steps.stop()
+            while await self.extend_results():
+                await self.flush()
+            await steps.let_go()
+        elif self.pending is not None:
+            with suppress(StoreError):
+                await self.pending.task
+        await steps.close()
 
     async def flush(self) -> None:
         """Have all be durable."""
@@ -171,9 +245,8 @@ class Engine:
         """As if it had done nothing yet; nothing must be in flight."""
         assert self.draft is None
         assert self.pending is None
-        for topic in self.feeding.topics.values():
-            for route in topic.routes:
-                route.cache.clear()
+        for route in self.feeding.topics.pipelines:
+            route.cache.clear()
 
     async def _growing(self) -> Draft:
         if self.draft is None:

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from datetime import timedelta
 from functools import cache
 from random import Random
 from typing import Annotated, Any
@@ -24,10 +22,13 @@ from statemachines.ordering import OrderBy
 from statemachines.policies import Defer
 from statemachines.renames import Renames
 from statemachines.search import Searchable
-from statemachines.step import Call, Retry, exponential
+from statemachines.step import AsyncStep, Call, Retry, exponential
+from tests.feeding import TOPIC
+from tests.property.waiting import MINUTE
 
-TOPIC = "orders"
-MINUTE = timedelta(minutes=1)
+KEYS = ("first", "second", "third")
+BAD = 4
+"""Version 1 fails for a note of this number."""
 RENAMES = Renames({"packing": "wrapping"}, {"pack": "wrap", "unpack": "unwrap"})
 """From version 1 to version 2."""
 WAYS = ("done", "done", "done", "done", "fails", "refused", "slow", "heedless", "later", "later")
@@ -55,9 +56,8 @@ class Outside:
             case "slow":
                 await self.gate.wait()
             case "heedless":
-                while not self.gate.is_set():
-                    with contextlib.suppress(asyncio.CancelledError):
-                        await self.gate.wait()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await self.gate.wait()
         return Later(call.idempotency_key, within=4 * MINUTE) if way == "later" else way
 
 
@@ -78,10 +78,6 @@ class Noted(OfOrder, type="order.noted"):
     number: int
 
 
-class Poked(OfOrder, type="order.poked"):
-    bad: bool
-
-
 SUSPENDED, RESUMED, UNDONE, REDONE, CALLED_OFF, REMINDED = (
     OfOrder.named(f"order.{name}")
     for name in ("suspended", "resumed", "undone", "redone", "called_off", "reminded")
@@ -95,64 +91,49 @@ class Order(Context):
     count: Annotated[int, Searchable()] = 0
 
 
-def place(event: Placed) -> Order:
-    return Order(order=event.order, tenant=event.tenant, strict=event.strict)
-
-
 def remind(order: Order, event: Event) -> Out:
-    reminded = REMINDED(order=order.order)
-    return [Send(reminded), Send(reminded, after=MINUTE / 2, id="later"), Publish("announced", reminded)]
+    own, first = REMINDED(order=order.order), REMINDED(order=KEYS[0])
+    later = Send(own, after=MINUTE / 2, id="later")
+    return [Send(own), later, Send(first, to=KEYS[0], pipeline="order"), Publish("announced", own)]
 
 
-def count_one(order: Order, event: Event) -> None:
+def count(order: Order, event: Event) -> None:
     order.count += 1
 
 
-def fail_if_bad(order: Order, event: Poked) -> Out:
-    if event.bad:
+def count_or_fail(order: Order, event: Noted) -> None:
+    if event.number == BAD:
         raise ValueError("bad")
-    return remind(order, event)
+    order.count += 1
 
 
-def remind_first(order: Order, event: Event) -> Out:
-    return Send(REMINDED(order="first"), to="first", pipeline="order")
+def add_step(flow: Pipeline[Order], name: str, undoing: str, **bounds: Any) -> AsyncStep[Order, str]:
+    """One of this name, and what undoes it."""
 
-
-def step(name: str) -> Callable[[Any, Call], Coroutine[Any, Any, str | Later]]:
-    """What does the work of a step of this name."""
-
-    async def work(context: Any, call: Call) -> str | Later:
+    async def do(order: Order, call: Call) -> str | Later:
         return await OUTSIDE[-1].do(call)
 
-    work.__name__ = name
-    return work
+    async def undo(order: Order, made: str | None, call: Call) -> Later | None:
+        result = await OUTSIDE[-1].do(call)
+        return result if isinstance(result, Later) else None
 
-
-def undo(name: str) -> Callable[[Any, str | None, Call], Coroutine[Any, Any, Later | None]]:
-    """What does the work of a compensation of this name."""
-
-    async def work(context: Any, made: str | None, call: Call) -> Later | None:
-        said = await OUTSIDE[-1].do(call)
-        return said if isinstance(said, Later) else None
-
-    work.__name__ = name
-    return work
+    do.__name__, undo.__name__ = name, undoing
+    step: AsyncStep[Order, str] = flow.step(timeout=MINUTE, retry=SOME, **bounds)(do)
+    step.compensate(timeout=MINUTE, retry=SOME, on_error=name == "charge")(undo)
+    return step
 
 
 @cache
 def orders(version: int) -> Pipeline[Order]:
     """Packed and shipped in one region, charged in the other."""
     old = version == 1
-    none, other = Defer(2 * MINUTE, then="ignore" if old else "dead_letter"), Defer(3 * MINUTE)
-    more: Any = {"closed": "restart", "no_run": none, "unexpected": other}
-    flow = Pipeline("order", Order, version=version, topics=[TOPIC], **more)
+    early = Defer(2 * MINUTE, then="ignore" if old else "dead_letter")
+    policies: Any = {"closed": "restart", "no_run": early, "unexpected": Defer(3 * MINUTE)}
+    flow = Pipeline("order", Order, version=version, topics=[TOPIC], **policies)
     packers = Breaker("packers", failures=4, open_for=MINUTE)
-    pack = flow.step(timeout=MINUTE, retry=SOME, breaker=packers)(step("pack" if old else "wrap"))
-    charge = flow.step(timeout=MINUTE, retry=SOME, limit=Limit("tenant", at_once=1))(step("charge"))
-    ship = flow.step(timeout=MINUTE, retry=SOME)(step("ship"))
-    pack.compensate(timeout=MINUTE, retry=SOME)(undo("unpack" if old else "unwrap"))
-    charge.compensate(timeout=MINUTE, retry=SOME, on_error=True)(undo("refund"))
-    ship.compensate(timeout=MINUTE, retry=SOME)(undo("fetch"))
+    pack = add_step(flow, *(("pack", "unpack") if old else ("wrap", "unwrap")), breaker=packers)
+    charge = add_step(flow, "charge", "refund", limit=Limit("tenant", at_once=1))
+    ship = add_step(flow, "ship", "fetch")
     going = flow.state("going", initial=True)
     goods, money = going.region("goods"), going.region("money")
     work = goods.state("work", initial=True, undo="parallel" if old else ["fetch", "unwrap"])
@@ -164,7 +145,7 @@ def orders(version: int) -> Pipeline[Order]:
     charged = money.state("charged", final=True)
     settled, closed = flow.state("settled"), flow.state("closed", final=True)
     dropped = flow.state("dropped", final=True)
-    flow.start(Placed, place, do=remind)
+    flow.start(Placed, lambda event: Order.model_validate(event.model_dump()), do=remind)
     packing.on(pack.done, to=packed)
     packed.after(MINUTE / 2, to=moving)
     moving.on(ship.done, to=gone)
@@ -174,11 +155,10 @@ def orders(version: int) -> Pipeline[Order]:
     aside.on(RESUMED, to=before)
     aside.policy(SUSPENDED, unexpected="ignore")
     charging.on(charge.done, to=charged)
-    going.on(going.done, to=settled, do=remind_first)
+    going.on(going.done, to=settled, do=remind)
     settled.after(MINUTE, to=closed)
-    for quiet in (REMINDED, Noted):
-        flow.on(quiet, do=count_one)
-    flow.on(Poked, do=fail_if_bad if old else remind)
+    flow.on(REMINDED, do=count)
+    flow.on(Noted, do=count_or_fail if old else count)
     flow.on(CALLED_OFF, to=dropped, compensate=True)
     flow.on_failure(to=dropped, compensate=True, when=lambda order, failed: not order.strict)
     flow.on_cancel(to=dropped, compensate=True)

@@ -234,6 +234,7 @@ class Engine:
         elif self.pending is not None:
             with suppress(StoreError):
                 await self.pending.task
+        await steps.close()
 
     async def flush(self) -> None:
         """Have all be durable."""

@@ -36,25 +36,35 @@ class Backoff:
         self._failed_at = -math.inf
         self._succeeded_at: float | None = None
         self._attempts = 0
+        self._away_attempts = 0
+        """Those since it was there last."""
+        self._is_told = False
+        """Whether it was said that it is away, and not that it is back."""
 
     def failed(self, message: str) -> None:
         """Count a failure, and say so if it was not said lately."""
         now = time.monotonic()
         succeeded_at, self._succeeded_at = self._succeeded_at, None
         has_lasted = succeeded_at is not None and now - succeeded_at >= self._lasting_seconds
+        if has_lasted:
+            self._complained_at = None
         if has_lasted or now - self._failed_at >= self._lapse_seconds:
             self._attempts = 0
+        if succeeded_at is not None:
+            self._away_attempts = 0
         self._failed_at = now
         self._attempts += 1
+        self._away_attempts += 1
         if self._complained_at is None or now - self._complained_at >= self._complain_seconds:
             log.warning("%s", message)
             self._complained_at = now
+            self._is_told = True
 
     def succeeded(self) -> None:
-        """Say that the service is back, and have no pause before the next attempt."""
-        if self._complained_at is not None:
-            log.info("back after %s attempts", self._attempts)
-        self._complained_at = None
+        """Have no pause before the next attempt; where it was said that the service is away, say that it is back."""
+        if self._is_told:
+            log.info("back after %s attempts", self._away_attempts)
+        self._is_told = False
         if self._succeeded_at is None:
             self._succeeded_at = time.monotonic()
 

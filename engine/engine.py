@@ -151,6 +151,7 @@ class Engine:
         if not self.ready or busy_seconds < SILENT_SECONDS:
             return ""
         return (
-            f". This engine was busy for {busy_seconds:.0f} s: where another one has waited for its locks meanwhile, "
-            "that has ended its session, and says so in its log; what was not committed is read again"
+            f". This engine was busy, or waited for an answer, for {busy_seconds:.0f} s: where another one has waited "
+            "for its locks meanwhile, that has ended its session, and says so in its log; what was not committed is "
+            "read again"
         )

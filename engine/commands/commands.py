@@ -66,6 +66,8 @@ from statemachines.undoing import is_stuck
 
 log = logging.getLogger("pointsman.engine")
 
+TOGETHER_AT_FIRST = 16
+"""So many commands of runs are taken up in one commit; then twice as many as there was room for in the one before."""
 LOSSES_MAX = 5
 """After as many lost comparisons a command is left for the next round."""
 
@@ -172,6 +174,8 @@ class Commands:
         if events:
             await self._sent.take(events)
         may = [one for one in commands if one.command != "event" and self._may_be_taken(one)]
+        if may:
+            await self._committer.learn_strikes([])
         for found in in_portions(await self._but_unknown(may), RUN_WHATS):
             # One of those before them may have paused their pipeline.
             await self._take_all([one for one in found if self._may_be_taken(one)], until)
@@ -196,7 +200,7 @@ class Commands:
             batch.finish()
             await self._committer.commit(batch)
         except (LostRunsError, RefusedByStoreError):
-            # One by one it turns out which it is about.
+            # It turns out which it is about, as they are taken up.
             self._committer.forget(batch)
             return commands
         return [one for one in commands if one.id not in unknown]
@@ -204,18 +208,22 @@ class Commands:
     async def _take_all(self, commands: Sequence[Command], until: float) -> None:
         """Take these up, of a run each, in as few commits as there is room for, as long as there is time.
 
-        Where such a commit is lost or refused, the one that it is about is found by halving.
+        Where such a commit is lost or refused, the one that it is about is found by halving. While an event is known to
+        have ended an engine, each has a commit of its own: those before it are durable before another one ends.
         """
+        many = TOGETHER_AT_FIRST
         while commands:
-            if len(commands) == 1:
-                await self._go_on_with(await self._take(commands[0]), until)
-                return
-            taken, following = await self._take_together(commands, until)
-            await self._go_on_with(following, until)
-            if not taken:
-                await self._take_halves(commands, until)
-                return
-            commands = commands[taken:]
+            # What runs they are of is at hand of all at once: not of many more than there was room for of late.
+            some = commands[:many]
+            if len(some) == 1 or self._committer.strikes:
+                taken = 1
+                await self._go_on_with(await self._take(some[0]), until)
+            else:
+                taken, is_done, following = await self._take_together(some, until)
+                await self._go_on_with(following, until)
+                if not is_done:
+                    await self._take_halves(some[:taken], until)
+            many, commands = 2 * taken, commands[taken:]
             if time.monotonic() >= until:
                 return
 
@@ -233,28 +241,32 @@ class Commands:
         while following is not None and time.monotonic() < until:
             following = await self._take(following)
 
-    async def _take_together(self, commands: Sequence[Command], until: float) -> tuple[int, Command | None]:
-        """Take up as many of these as there is room for in one commit; returns how many, and what goes on with that.
+    async def _take_together(
+        self, commands: Sequence[Command], until: float
+    ) -> tuple[int, bool, Command | None]:
+        """Take up as many of these as there is room for in one commit.
 
-        0: it was lost or refused.
+        Returns how many that are; whether it is durable, which it is not where it was lost or refused; and what goes on
+        with that.
         """
         batch = await self._committer.new_batch(len(commands))
         room = Room(batch, self._limits.drain_events_max, self._limits.batch_bytes_max, until)
+        taken = len(commands)
         try:
             does = self._releasing.take if commands[0].command == "release" else self._operating.take
             taken = await does(commands, room)
             batch.commit.commands.extend(command.id for command in commands[:taken])
             if await self._outlet.learn(batch.commit):
                 self._committer.forget(batch)
-                return 0, None
+                return taken, False, None
             batch.finish()
             await self._committer.commit(batch)
         except (LostRunsError, RefusedByStoreError):
             self._committer.forget(batch)
             await self._committer.learn_pauses()
-            return 0, None
+            return taken, False, None
         self._tell_of(batch)
-        return taken, batch.commit.followed_by
+        return taken, True, batch.commit.followed_by
 
     def _tell_of(self, batch: Batch) -> None:
         """What is durable by now is told to breakers."""

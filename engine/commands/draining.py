@@ -38,12 +38,13 @@ class Draining:
         """Offer so many events at most, and have the rest wait for the next command; returns how many were offered."""
         # What is deferred for the run may begin one of its own, each event one, once the run has ended.
         await self._committer.have_ids(len(route.cache[key].deferred) + events_max)
+        before = len(batch.commit.rows), len(batch.commit.out)
         # What goes on by itself is older than what waits behind the hold.
         batch.follow(route, key)
         run = route.cache[key]
         if run.held or not run.behind:
             return 0
-        offered = await self._offer(route, run, batch, events_max) if events_max else 0
+        offered = await self._offer(route, run, batch, events_max, before) if events_max else 0
         run = route.cache[key]
         if not run.behind:
             # What was deferred for a run that has ended meanwhile is for the next generation of its key.
@@ -62,7 +63,9 @@ class Draining:
                 arrival, run, Refused(Reason.REFUSED_BY_STORE, error, holds=True), at, event.sequence
             )
 
-    async def _offer(self, route: Route, run: Run, batch: Batch, events_max: int) -> int:
+    async def _offer(
+        self, route: Route, run: Run, batch: Batch, events_max: int, before: tuple[int, int]
+    ) -> int:
         bytes_max = self._limits.batch_bytes_max
         events = await self._store.waiting_events(run.id, events_max, bytes_max)
         arrivals = [await arrival_of(event, route, run.key, self._store, self._topics) for event in events]
@@ -71,7 +74,7 @@ class Draining:
         offered = 0
         for event, arrival in zip(events, arrivals, strict=True):
             # What they make of the run and publish counts, too: large contexts stand in every row.
-            if route.cache[run.key].held or _bytes_of(batch.commit) >= bytes_max:
+            if route.cache[run.key].held or _bytes_since(batch.commit, *before) >= bytes_max:
                 break
             batch.meet((arrival,), after_wait=event.sequence)
             offered += 1
@@ -95,5 +98,6 @@ def write_row(
     batch.command_row(route, run, event_type, command_id(command), payload, milliseconds, kind)
 
 
-def _bytes_of(commit: Commit) -> int:
-    return sum(map(len, commit.rows)) + sum(len(record.value or b"") for record in commit.out)
+def _bytes_since(commit: Commit, rows: int, out: int) -> int:
+    """What was added since there were so many rows, and so many records to be published."""
+    return sum(map(len, commit.rows[rows:])) + sum(len(record.value or b"") for record in commit.out[out:])

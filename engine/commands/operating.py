@@ -89,20 +89,18 @@ class Operating:
         """Have a batch do what these commands ask, of a run each, as far as there is room; returns how many it took."""
         [first, *_] = commands
         if first.command in COMPLETES:
-            await self.complete(commands, room.batch)
-            return len(commands)
+            return await self._complete(commands, room)
         if first.command in PIPELINE_WHATS:
             answer = await self._of_pipeline(first, self._routes[first.pipeline or 0], room.batch)
             _note(first, orjson.loads(first.body), None, room.batch, answer)
             return 1
         found = await self._find(commands)
-        await self._committer.learn_strikes([])
-        for number, one in enumerate(found, start=1):
+        for number, one in enumerate(found):
+            if number and not room.is_enough_for(one.run):
+                return number
             answer = await self._do(one, room)
             _note(one.command, one.body, one.run, room.batch, answer)
-            room.take(one.route, one.key, answer.offered)
-            if room.is_full:
-                return number
+            await room.take(one.command, one.route, one.key, answer.offered)
         return len(found)
 
     async def _do(self, found: _Found, room: Room) -> Answer:
@@ -156,16 +154,20 @@ class Operating:
         assert holds.keys() == held.keys(), "a run is held by a row of its log"
         return holds
 
-    async def complete(self, commands: Sequence[Command], batch: Batch) -> None:
-        """Have a batch complete steps that go on outside, of a run each."""
+    async def _complete(self, commands: Sequence[Command], room: Room) -> int:
+        """Have a batch complete steps that go on outside, of a run each, as far as there is room; returns how many."""
         completions = await self._completions(commands)
         runs = {id(one.run): one.run for one in completions if one.run is not None}
-        await self._committer.learn_strikes([])
         await self._committer.have_ids(sum(1 + len(run.deferred) for run in runs.values()))
-        for one in completions:
-            became = await self._completing.take(*one, batch)
-            _note_completion(one, became, batch)
-        batch.rest()
+        for number, one in enumerate(completions):
+            if number and not room.is_enough_for(one.run):
+                room.batch.rest()
+                return number
+            became = await self._completing.take(*one, room.batch)
+            _note_completion(one, became, room.batch)
+            await room.take(one.command, one.route, str(one.body["key"]), 0)
+        room.batch.rest()
+        return len(completions)
 
     async def tell_unknown(self, commands: Sequence[Command], batch: Batch) -> set[int]:
         """Have a batch say of those that complete nothing that nobody knows their tokens; returns which they are.

@@ -41,18 +41,17 @@ class Releasing:
         ``refusal`` is what the store has said of what is offered to the one run of the one command.
         """
         runs = await self._load(commands)
-        for number, command in enumerate(commands, start=1):
+        for number, command in enumerate(commands):
             body = orjson.loads(command.body)
             route, run = self._routes.get(command.pipeline or 0), runs.get(int(body["run"]))
             if route is None or run is None or run.held != int(body["held"]):
                 continue
-            if room.batch.rests_on(route, run.key):
-                # Of an earlier generation: what has just moved is in the cache.
-                return number - 1
-            events = await self._release(command, route, run, room, refusal)
-            room.take(route, run.key, events)
-            if room.is_full:
+            # Of an earlier generation of its key, the later one of which has just moved, and is in the cache.
+            is_earlier = room.batch.rests_on(route, run.key)
+            if is_earlier or (number and not room.is_enough_for(run)):
                 return number
+            events = await self._release(command, route, run, room, refusal)
+            await room.take(command, route, run.key, events)
         return len(commands)
 
     async def _load(self, commands: Sequence[Command]) -> dict[int, Run]:

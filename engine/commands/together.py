@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from engine.batch.batch import Batch
 from engine.routing import Route
 from engine.store.values import Command
 from statemachines.effects import COMPLETES
+from statemachines.run import Run
 
 
 def in_portions(commands: Sequence[Command], of_runs: frozenset[str]) -> list[list[Command]]:
@@ -56,7 +58,7 @@ class Room:
 
     batch: Batch
     events_max: int
-    """So many events that waited are taken with them; of the last of the commands, as many once more."""
+    """So many events that waited are taken with them."""
     bytes_max: int
     """Of what is written for them."""
     until: float
@@ -64,15 +66,29 @@ class Room:
     events: int = 0
     _bytes: int = 0
     _rows: int = 0
+    _out: int = 0
 
-    def take(self, route: Route, key: str, events: int) -> None:
-        """Count what a command has come to, with so many events."""
+    def is_enough_for(self, run: Run | None) -> bool:
+        """Whether the command of this run goes into the commit of those before it, with all that waits for the run.
+
+        None does behind one of which something is to follow at once.
+        """
+        waits = 0 if run is None else min(run.behind, self.events_max)
+        return (
+            self.events + waits <= self.events_max
+            and self.events < self.events_max
+            and self._bytes < self.bytes_max
+            and self.batch.commit.follow_up is None
+            and time.monotonic() < self.until
+        )
+
+    async def take(self, command: Command, route: Route, key: str, events: int) -> None:
+        """Count what a command has come to, with so many events, and let the event loop turn behind it."""
         self.events += events
-        self._bytes += self.batch.bytes_since(self._rows, [(route, key)])
-        self._rows = len(self.batch.commit.rows)
-
-    @property
-    def is_full(self) -> bool:
-        """Whether the next command is for the next commit, as it is where something is to follow at once."""
-        counted = self.events >= self.events_max or self._bytes >= self.bytes_max
-        return counted or self.batch.commit.follow_up is not None or time.monotonic() >= self.until
+        # What is a dead letter and no row counts as it came.
+        out = self.batch.commit.out
+        written = self.batch.bytes_since(self._rows, [(route, key)])
+        written += sum(len(record.value or b"") for record in out[self._out :])
+        self._bytes += max(len(command.body), written)
+        self._rows, self._out = len(self.batch.commit.rows), len(out)
+        await asyncio.sleep(0)

@@ -356,6 +356,8 @@ class Committer:
     def _done(self, batch: Batch, ticket: int | None, seconds: float) -> None:
         if ticket is not None:
             self.last_ticket = ticket
+        for place in batch.commit.strikes_forgotten:
+            self.strikes.pop(place, None)
         if batch.commit.dead_letters:
             tell_dead_letters(batch.commit.dead_letters, self._traced)
         self._observer.committed(batch, seconds)

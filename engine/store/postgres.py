@@ -77,6 +77,8 @@ class PostgresStore(Executions):
         self._origins: dict[int, Origin] = {}
         self._definitions: Sequence[int] = ()
         """Those for which ``ask_to_release`` was called."""
+        self._has_more_to_forget = False
+        """Whether ``keep_up`` is called again at once."""
 
     @classmethod
     async def open(cls, dsn: str, *, namespace: str, group: str, cluster: str) -> PostgresStore:
@@ -333,7 +335,7 @@ class PostgresStore(Executions):
         What waits for a definition that is loaded here is asked to go on: an engine without it, beside this one, may
         have had it wait since, or have taken up for nothing what asked it to go on.
         """
-        if self._definitions:
+        if self._definitions and not self._has_more_to_forget:
             await self.ask_to_release(self._definitions)
         async with self._translated():
             await _ensure_partitions(self._reader)
@@ -342,7 +344,8 @@ class PostgresStore(Executions):
             await self._reader.execute(_LIMITS["forget_rates"])
             over = self._namespace, now - TOKENS_KEPT, TOKENS_FORGOTTEN_MAX
             forgotten = await self._reader.execute(_SQL["forget_tokens"], *over)
-        return forgotten == f"DELETE {TOKENS_FORGOTTEN_MAX}"
+        self._has_more_to_forget = forgotten == f"DELETE {TOKENS_FORGOTTEN_MAX}"
+        return self._has_more_to_forget
 
     async def ask_to_release(self, definitions: Sequence[int]) -> None:
         """Put a command into the inbox for each run that is held for want of one of these definitions, but where it is.

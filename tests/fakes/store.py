@@ -266,8 +266,7 @@ class FakeStore(FakeExecuting):
         return [self.tables.runs[number][1] for number in numbers if number in self.tables.runs]
 
     async def run_by_id(self, number: int) -> Run | None:
-        found = self.tables.runs.get(number)
-        return None if found is None else found[1]
+        return next(iter(await self.runs_by_id([number])), None)
 
     async def origin_of(self, position: int | None) -> Origin:
         for partition, place in self.tables.places.items():

@@ -10,11 +10,13 @@ import pytest
 
 from connectors.source import RawRecord
 from engine.batch.batch import Batch
+from engine.commands.commands import TOGETHER_AT_FIRST
 from engine.limits import EngineLimits
 from engine.reading import ask_of_runs, ask_to_map, choose_runs, choose_to_map, history, list_runs, show
 from engine.reading.operating import AskedOfRun, What, ask_of_run, wait_until_done
 from engine.store.connecting import Connection
 from statemachines.renames import Renames
+from statemachines.run import Run
 from tests.feeding import Feeding, event, feed
 from tests.integration.test_draining import REFUSES
 from tests.integration.test_mapping_held import Bank, orders, told
@@ -23,7 +25,7 @@ from tests.operators import WHO, WHY, ask
 from tests.services import Database, execute
 from tests.shop import shop
 
-MANY = 30
+MANY = TOGETHER_AT_FIRST
 KEYS = [f"o{number:02}" for number in range(MANY)]
 REFUSING = """
 create trigger refusing before insert on pointsman.events for each row
@@ -68,6 +70,18 @@ def count_questions(feeding: Feeding, monkeypatch: pytest.MonkeyPatch) -> Counte
     for name in ("load_runs", "holds_of", "strikes", "deferred_events", "waiting_events", "run_ids"):
         monkeypatch.setattr(feeding.store, name, counted(name))
     return asked
+
+
+def count_runs(feeding: Feeding, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many runs the store is asked for each time, from now on."""
+    load, loaded = feeding.store.load_runs, list[int]()
+
+    async def counted(pipeline: int, keys: Sequence[str]) -> list[Run]:
+        loaded.append(len(keys))
+        return await load(pipeline, keys)
+
+    monkeypatch.setattr(feeding.store, "load_runs", counted)
+    return loaded
 
 
 async def ask_all(engine: Connection, what: What) -> list[AskedOfRun]:
@@ -199,12 +213,13 @@ async def test_as_much_of_what_waited_goes_into_a_commit_as_there_is_room_for(
         for key, many in waited.items():
             await feeding.records(*(noted(key, str(number)) for number in range(many)))
         asked = await ask_all(engine, "resume")
-        taken = watch(feeding, monkeypatch)
+        taken, loaded = watch(feeding, monkeypatch), count_runs(feeding, monkeypatch)
         await feeding.commands()
     assert await not_done(engine, asked) == {}
-    # The newest first, for which 5 events wait, then 4, 3, 2, 1, none: 5, and the rest of them; the same of 4; 3; 2 and
-    # 1 together; then those of the next, with the one for which none waits.
-    assert taken == [1, *[1, 1, 1, 1, 2, 2] * (MANY // 6 - 1), 1, 1, 1, 1, 2, 1]
+    # The newest first, for which 3 events wait; then 2 and 1 together; none with the first of 5, the rest of these,
+    # those of 4, their rest, and 3 again.
+    assert taken == [1, *[2, 2, 1, 1, 1, 1] * 2, 2, 1]
+    assert sum(loaded) < 3 * MANY
     for run in await list_runs(reader, "default"):
         assert (run.status, run.context["notes"]) == ("running", [str(one) for one in range(waited[run.key])])
     await check_the_log(reader, shop())
@@ -237,3 +252,32 @@ async def test_where_there_is_no_time_left_what_was_done_by_then_is_committed(
         taken = watch(feeding, monkeypatch)
         await feeding.commands()
         assert (taken, feeding.inbox.wanted.is_set()) == ([1], True)
+
+
+async def test_while_an_event_is_known_to_have_ended_an_engine_each_command_has_a_commit_of_its_own(
+    database: Database, engine: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with feed(database, shop(), strikes={(7, 7): (1, "a handler")}) as feeding:
+        await feeding.records(*map(placed, KEYS))
+        asked = await ask_all(engine, "pause")
+        taken = watch(feeding, monkeypatch)
+        await feeding.commands()
+        assert taken == [1] * MANY
+    assert await not_done(engine, asked) == {}
+
+
+async def test_what_is_refused_is_tried_again_by_halves_of_what_was_tried(
+    database: Database, engine: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with feed(database, shop(), limits=THREE_EVENTS) as feeding:
+        await feeding.records(*map(placed, KEYS))
+        for key in KEYS:
+            await ask(feeding, "pause", "shop", key)
+            await feeding.records(noted(key, "0"))
+        asked = await ask_all(engine, "resume")
+        await execute(database.owner_dsn, REFUSES, REFUSING.format(asked[0].id))
+        taken = watch(feeding, monkeypatch)
+        await feeding.commands()
+    assert [*await not_done(engine, asked)] == [asked[0].key]
+    # Three, the first of which is refused; that alone, without what waits, and what is said of it; then the other two.
+    assert taken[:5] == [3, 1, 1, 1, 2]

@@ -268,7 +268,7 @@ async def test_a_version_that_is_loaded_is_left_alone(database: Database, reader
         assert "version 2 is not loaded here, but 1. Load it" in (await map_all(feeding))["o1"][1]
     async with feed(database, old, new) as feeding:
         done, said = (await map_all(feeding))["o1"]
-        assert (done, "is loaded here, and it goes on by that" in said) == (False, True)
+        assert (done, "is loaded in an engine, and it goes on by that" in said) == (False, True)
     async with feed(database, new) as feeding:
         assert (await map_all(feeding))["o1"][0]
         assert await map_all(feeding) == {}

@@ -185,8 +185,8 @@ async def test_a_run_that_goes_on_by_its_version_is_left_and_so_is_what_would_ha
         done, said = (await map_all(feeding, renames))["o1"]
     assert not done
     assert said == (
-        "The run 'o1' of orders is not mapped: version 1, which it follows, is loaded here, and it goes on by that; "
-        "from there only a run that is held is mapped, with nothing renamed."
+        "The run 'o1' of orders is not mapped: version 1, which it follows, is loaded in an engine, and it goes on by "
+        "that; from there only a run that is held is mapped, with nothing renamed."
     )
 
 
@@ -254,7 +254,7 @@ async def test_a_dry_run_tells_which_runs_would_stay_as_they_are_and_why(
     assert "2 of 2 runs would stay as they are." in shown.err
     await loads(old)
     said = left("--state", "charging=billing")
-    goes_on = "version 1, which it follows, is loaded here, and it goes on by that"
+    goes_on = "version 1, which it follows, is loaded in an engine, and it goes on by that"
     assert {key: goes_on in why for key, why in said.items()} == {"o1": True, "o2": True}
     said = left()
     assert (strange in said["o1"], goes_on in said["o2"]) == (True, True)

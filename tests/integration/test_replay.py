@@ -301,6 +301,25 @@ async def test_events_that_waited_for_their_definition_come_out_equal(
     assert (await replayed(reader, shop(), shop(version=2))).mismatches == ()
 
 
+async def test_an_event_that_is_older_than_what_was_applied_waited_for_its_definition_too(
+    database: Database, reader: Connection
+) -> None:
+    def orders(version: int) -> Pipeline[OrderContext]:
+        flow = Pipeline("order", OrderContext, version=version, topics=["orders"])
+        open_ = flow.state("open", initial=True)
+        flow.start(OrderPlaced, begin)
+        open_.on(OrderPaid, do=lambda order, event: None)
+        flow.policy(OrderPaid, order_by="amount")
+        return flow
+
+    async with feed(database, orders(1)) as feeding:
+        await feeding.records(placed(), paid(amount=2))
+    async with feed(database, orders(2)) as feeding:
+        await feeding.records(paid(amount=3), paid(amount=1))
+    report = await replayed(reader, orders(1), orders(2))
+    assert report.is_equal, report.mismatches
+
+
 async def test_an_event_whose_handler_never_returned_is_not_offered_again(
     database: Database, reader: Connection
 ) -> None:

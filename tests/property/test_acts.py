@@ -29,7 +29,7 @@ SEED = int(os.environ.get("POINTSMAN_ACTS_SEED", "0"))
 FEW = range(SEED, SEED + 6)
 MANY = [range(part, part + 30) for part in range(SEED + 6, SEED + 300, 30)]
 ACTS_MAX = 100
-ROUNDS_MAX = 60
+ROUNDS_MAX = 300
 PATIENT_ROUNDS = 10
 """After so many, orders that go on are called off, by engines that have all versions."""
 LEFT = """

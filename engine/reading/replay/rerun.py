@@ -185,7 +185,8 @@ class Rerun:
         """Let the recorded number stand for the given definition: the hash is over it."""
         route = self._route
         run = route.cache.get(self._stored.key)
-        missing = row.kind == Kind.WAITED and run is not None and not run.held
+        # Behind a hold, too, it may have waited for the definition: what that would make of it was not asked then.
+        missing = row.kind == Kind.WAITED and run is not None
         route.newest_definition = row.definition
         self._learn(row)
         machine = self._machine

@@ -223,9 +223,9 @@ class Commands:
                 await self._go_on_with(following, until)
                 if not is_done:
                     await self._take_halves(some[:taken], until)
-            many, commands = 2 * taken, commands[taken:]
             if time.monotonic() >= until:
                 return
+            many, commands = 2 * taken, [one for one in commands[taken:] if self._may_be_taken(one)]
 
     async def _take_halves(self, commands: Sequence[Command], until: float) -> None:
         """Of these, take up what nobody else has."""

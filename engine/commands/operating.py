@@ -160,13 +160,12 @@ class Operating:
         runs = {id(one.run): one.run for one in completions if one.run is not None}
         await self._committer.have_ids(sum(1 + len(run.deferred) for run in runs.values()))
         for number, one in enumerate(completions):
-            if number and not room.is_enough_for(one.run):
-                room.batch.rest()
+            # What waits for a run does so behind what completes its step.
+            if number and not room.is_enough_for(None):
                 return number
             became = await self._completing.take(*one, room.batch)
             _note_completion(one, became, room.batch)
             await room.take(one.command, one.route, str(one.body["key"]), 0)
-        room.batch.rest()
         return len(completions)
 
     async def tell_unknown(self, commands: Sequence[Command], batch: Batch) -> set[int]:

@@ -91,4 +91,5 @@ class Room:
         written += sum(len(record.value or b"") for record in out[self._out :])
         self._bytes += max(len(command.body), written)
         self._rows, self._out = len(self.batch.commit.rows), len(out)
+        self.batch.rest()
         await asyncio.sleep(0)

@@ -144,6 +144,22 @@ async def test_what_waited_for_a_paused_pipeline_alone_meets_no_run_once_that_go
         await check_books(reader, flow)
 
 
+async def test_resume_is_named_only_as_long_as_the_pipeline_is_paused(
+    database: Database, reader: Connection
+) -> None:
+    async with feed(database, ward()) as feeding:
+        await ask_pipeline(feeding, "pause", "ward")
+        await feeding.records(came("mild", pain=3))
+        assert (
+            "To let it go on: pointsman resume --pipeline ward"
+            in (await only(reader, "mild")).current.sentence
+        )
+        await ask_pipeline(feeding, "resume", "ward")
+        answer = (await only(reader, "mild")).current
+        assert answer.reason == "pipeline paused", "the command that lets its run go on is in the inbox still"
+        assert "resume" not in answer.sentence
+
+
 async def test_whoever_sends_an_event_that_begins_nothing_is_told_why(
     database: Database, reader: Connection
 ) -> None:

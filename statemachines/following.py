@@ -189,12 +189,12 @@ def _still_waits(one: DeferredEvent, outcome: Outcome, run: Run) -> bool:
     if run.has_ended:
         # Nothing waits for a run that has ended; the event may still be for the next generation of the key.
         return False
+    if one.reason == Reason.PAUSED and run.status == Status.EXPECTED:
+        # It waited for its pipeline alone, which goes on: it is a new event now, whatever becomes of it.
+        return False
     if isinstance(outcome, Deferred):
         return True
     reason = outcome.reason if isinstance(outcome, Ignored | Refused) else None
-    if reason == Reason.NO_RUN and one.reason == Reason.PAUSED:
-        # It waited for its pipeline alone, and begins no run now that this goes on.
-        return False
     return reason in (Reason.NO_RUN, Reason.UNEXPECTED)
 
 

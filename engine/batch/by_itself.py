@@ -20,7 +20,7 @@ from statemachines.following import Following, Unseen, fall_due, follow, refuse_
 from statemachines.limits import FOLLOWING_MAX
 from statemachines.machine import Machine
 from statemachines.memory import Delayed, Execution, read_memory
-from statemachines.outcome import Ignored, Moved, Outcome, Reason, Refused
+from statemachines.outcome import Deferred, Ignored, Moved, Outcome, Reason, Refused
 from statemachines.run import DeferredEvent, Run, Status
 
 OF_INSIDE, OF_ITSELF, OF_DEFERRED = 0, -1, -2
@@ -95,8 +95,12 @@ class ByItself(Moves):
 
     def fall_due_again(self, route: Route, key: str, event_id: str) -> None:
         """For replay: let the one with this id happen, of what has fallen due, with what follows from it."""
-        if self._next(partial(fall_due, event_id=event_id), route, key, None) is not None:
+        if self.fall_due_alone(route, key, event_id):
             self.follow(route, key)
+
+    def fall_due_alone(self, route: Route, key: str, event_id: str) -> bool:
+        """The same without what follows from it; whether it has fallen due."""
+        return self._next(partial(fall_due, event_id=event_id), route, key, None) is not None
 
     def refuse_due(self, route: Route, key: str, error: str) -> None:
         """Make what has fallen due first for a run, and the store does not take, a dead letter that holds the run."""
@@ -173,8 +177,9 @@ class ByItself(Moves):
                 # What comes behind one that begins the next generation is for that one, too.
                 self.leave_for_next(arrival, run, item, at)
                 self._onward.setdefault((route.pipeline, run.key), []).append(arrival)
-            elif isinstance(outcome, Moved) and outcome.started:
-                # What waited for the run's beginning is its beginning, and the row that says so is counted, too.
+            elif isinstance(outcome, Deferred) or (isinstance(outcome, Moved) and outcome.started):
+                # What waited for the run's beginning is its beginning, and the row that says so is counted, too; what
+                # waited for a paused pipeline may wait anew, for its own reason and time.
                 self.leave_for_next(arrival, run, item, at)
                 self._meet_wave([arrival], None)
             elif isinstance(outcome, Moved):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -10,13 +11,16 @@ from connectors.source import RawRecord
 from engine.reading import Answer, explain, history, replay, verify
 from engine.reading.way import passages_of
 from engine.store.connecting import Connection
+from statemachines import Defer, following
 from statemachines.definition import Pipeline
 from statemachines.machine import compile_pipeline
 from statemachines.way import find_way
-from tests.feeding import event, feed
+from tests.feeding import Feeding, event, feed
 from tests.operators import ask_pipeline, send
 from tests.services import Database
-from tests.ward import TOPIC, ward
+from tests.ward import TOPIC, Came, ward
+
+HOUR = Defer(timedelta(hours=1), then="ignore")
 
 TRIED = (
     "Tried in this order: to begin in bed if hurts, which did not hold; to begin in waiting if is_referred, which did "
@@ -141,6 +145,90 @@ async def test_what_waited_for_a_paused_pipeline_alone_meets_no_run_once_that_go
             assert (answer.disposition, answer.reason) == (told, "no run")
             assert TRIED in answer.sentence
         assert (await only(reader, "severe")).current.disposition == "started"
+        await check_books(reader, flow)
+
+
+async def pause_and_go_on(feeding: Feeding, reader: Connection, *records: RawRecord) -> None:
+    await ask_pipeline(feeding, "pause", "ward")
+    await feeding.records(*records)
+    await ask_pipeline(feeding, "resume", "ward")
+    while await reader.fetchval("select exists (select from pointsman.inbox)"):
+        await feeding.commands()
+
+
+async def test_resume_is_named_only_as_long_as_the_pipeline_is_paused(
+    database: Database, reader: Connection
+) -> None:
+    async with feed(database, ward()) as feeding:
+        await ask_pipeline(feeding, "pause", "ward")
+        await feeding.records(came("mild", pain=3))
+        assert (
+            "To let it go on: pointsman resume --pipeline ward"
+            in (await only(reader, "mild")).current.sentence
+        )
+        await ask_pipeline(feeding, "resume", "ward")
+        answer = (await only(reader, "mild")).current
+        assert answer.reason == "pipeline paused", "the command that lets its run go on is in the inbox still"
+        assert "resume" not in answer.sentence
+
+
+def taking_less(unexpected: Any) -> Pipeline[Any]:
+    """Events that no start takes begin a run, which has no transition for them."""
+    flow = ward(no_run="start", unexpected=unexpected)
+    flow.moves[:] = [one for one in flow.moves if one.event is not Came]
+    return flow
+
+
+@pytest.mark.parametrize(
+    ("flow", "reason"),
+    [(ward(no_run=HOUR), "no run"), (taking_less(HOUR), "not accepted")],
+    ids=["no run", "not accepted"],
+)
+async def test_what_waited_for_a_paused_pipeline_waits_as_its_own_policy_says_once_that_goes_on(
+    database: Database, reader: Connection, flow: Pipeline[Any], reason: str
+) -> None:
+    async with feed(database, flow) as feeding:
+        await pause_and_go_on(feeding, reader, came("mild", pain=3))
+        answer = (await only(reader, "mild")).current
+        assert (answer.disposition, answer.reason) == ("deferred", reason)
+        assert answer.until is not None
+        assert answer.until - answer.at == HOUR.ttl
+        await check_books(reader, flow)
+        await feeding.due(answer.until)
+        assert (await only(reader, "mild")).current.disposition == "ignored"
+        await check_books(reader, flow)
+
+
+@pytest.mark.parametrize(("unexpected", "told"), [("dead_letter", "dead-lettered"), ("ignore", "ignored")])
+async def test_what_waited_for_a_paused_pipeline_is_final_where_the_run_that_would_begin_does_not_take_it(
+    database: Database, reader: Connection, unexpected: Any, told: str
+) -> None:
+    flow = taking_less(unexpected)
+    async with feed(database, flow) as feeding:
+        await pause_and_go_on(feeding, reader, came("mild", pain=3))
+        answer = (await only(reader, "mild")).current
+        assert (answer.disposition, answer.reason) == (told, "not accepted")
+        await check_books(reader, flow)
+
+
+@pytest.mark.parametrize(
+    "flow",
+    [ward(no_run=HOUR), taking_less(HOUR), taking_less("dead_letter")],
+    ids=["no run", "not accepted", "dead letter"],
+)
+async def test_a_log_in_which_it_waited_on_for_the_pipeline_verifies_and_replays(
+    database: Database, reader: Connection, monkeypatch: pytest.MonkeyPatch, flow: Pipeline[Any]
+) -> None:
+    async with feed(database, flow) as feeding:
+        with monkeypatch.context() as earlier:
+            earlier.setattr(following, "_still_waits", lambda *_: True)
+            await pause_and_go_on(feeding, reader, came("mild", pain=3), came("alone", "p2"))
+            await feeding.records(came("later", pain=4))
+            assert (await only(reader, "mild")).current.reason == "pipeline paused"
+            await feeding.due(feeding.clock.now + timedelta(hours=2))
+            assert (await only(reader, "later")).current.disposition != "deferred"
+            await feeding.due(feeding.clock.now + timedelta(days=31))
+        assert (await only(reader, "mild")).current.reason == "waited too long"
         await check_books(reader, flow)
 
 

@@ -12,7 +12,7 @@ import orjson
 from engine.dispositions import Disposition
 from engine.log import HOLDS, Kind
 from engine.reading.asked import LEAVES_DEFERRAL, deferral_of
-from engine.reading.catalog import Catalog
+from engine.reading.catalog import SQL, Catalog
 from engine.reading.explain import inner_words, step_words, words
 from engine.reading.explain.answers import Change, Origin, Tried
 from engine.reading.explain.beginnings import began_by
@@ -89,7 +89,7 @@ class Teller:
         row = row._replace(may_reenter=reenters)
         match row.kind:
             case Kind.DEFERRED:
-                return _deferred(row, pipeline, records)
+                return await self._deferred(row, pipeline, records)
             case Kind.WAITED:
                 still = _still_waits(row, records)
                 disposition, weight, stage = Disposition.HELD, _WAITING if still else _LAST, 0
@@ -225,31 +225,36 @@ class Teller:
         word = Disposition(note.disposition).word
         return rank, Change(word, note.at, sentence, reason=note.reason, policy=policy, tried=tried)
 
+    async def _deferred(self, row: FoundRow, pipeline: str, records: Records) -> tuple[Rank, Change]:
+        still = not any(
+            later.run == row.run and later.sequence > row.sequence and later.kind in LEAVES_DEFERRAL
+            for later in records.rows
+        )
+        found = deferral_of(row.sequence, row.event_id, row.type, row.effects)
+        tried = () if found is None else _as_tried(found.tried)
+        for_pipeline = False
+        if still and found is not None and found.reason == Reason.PAUSED:
+            for_pipeline = await self._is_paused(pipeline)
+        change = Change(
+            Disposition.DEFERRED.word,
+            row.at,
+            inner_words.deferred(row, pipeline, found, tried, still=still, for_pipeline=for_pipeline),
+            **_place(row),
+            reason=None if found is None else found.reason,
+            policy="" if found is None else found.policy,
+            until=None if found is None else found.until,
+            tried=tried,
+        )
+        return Rank(_WAITING if still else _LAST, row.at, 0, _number(row)), change
+
+    async def _is_paused(self, pipeline: str) -> bool:
+        return bool(await self._connection.fetch(SQL["pauses"], self._catalog.namespace, pipeline))
+
     def _range(self, found: FoundRange) -> tuple[Rank, Change]:
         topic = self._catalog.positions[found.position].topic
         sentence = words.ignored_range(found, topic, self._catalog.readers_of(topic))
         change = Change(Disposition.IGNORED.word, found.at, sentence, reason=found.reason)
         return Rank(_NOTED, found.at, 5, found.first), change
-
-
-def _deferred(row: FoundRow, pipeline: str, records: Records) -> tuple[Rank, Change]:
-    still = not any(
-        later.run == row.run and later.sequence > row.sequence and later.kind in LEAVES_DEFERRAL
-        for later in records.rows
-    )
-    found = deferral_of(row.sequence, row.event_id, row.type, row.effects)
-    tried = () if found is None else _as_tried(found.tried)
-    change = Change(
-        Disposition.DEFERRED.word,
-        row.at,
-        inner_words.deferred(row, pipeline, found, tried, still=still),
-        **_place(row),
-        reason=None if found is None else found.reason,
-        policy="" if found is None else found.policy,
-        until=None if found is None else found.until,
-        tried=tried,
-    )
-    return Rank(_WAITING if still else _LAST, row.at, 0, _number(row)), change
 
 
 def _place(row: FoundRow) -> dict[str, Any]:

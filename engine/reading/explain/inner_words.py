@@ -13,7 +13,6 @@ from engine.reading.explain.found import FoundRow, LogRowBrief
 from engine.reading.explain.step_words import asked_for
 from engine.reading.explain.words import considered, decided, moved, run_name, sentence, shown, states
 from statemachines.events import Envelope
-from statemachines.outcome import Reason
 
 _FATES = {"dead_letter": "it becomes a dead letter", "ignore": "it is ignored"}
 
@@ -58,16 +57,22 @@ def passed(row: FoundRow, pipeline: str) -> str:
 
 
 def deferred(
-    row: FoundRow, pipeline: str, found: Deferral | None, tried: Sequence[Tried], *, still: bool
+    row: FoundRow,
+    pipeline: str,
+    found: Deferral | None,
+    tried: Sequence[Tried],
+    *,
+    still: bool,
+    for_pipeline: bool,
 ) -> str:
-    """What a row says of an event that waits, or waited, for its run to take it."""
+    """What a row says of an event that waits, or waited, for its run to take it, or first for its pipeline to go on."""
     run = run_name(pipeline, row.key, row.generation)
     if found is None:
         return f"It was deferred (row {row.sequence} of {run})."
     said = f"It was deferred (row {row.sequence} of {run}, {found.reason}): {found.why}."
     if tried:
         said += f" {considered(tried)}"
-    if still and found.reason == Reason.PAUSED:
+    if for_pipeline:
         said += f" To let it go on: {resume_command(pipeline)}."
     elif still:
         fate = _FATES.get(found.then, found.then)

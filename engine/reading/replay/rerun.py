@@ -26,7 +26,18 @@ from engine.batch.inside import inner_arrival
 from engine.commands.mapping import renames_in
 from engine.dead_letters import DeadLetterTopic
 from engine.envelope import decode_envelope
-from engine.log import CONSUMED, HOLDS, Kind, LogRow, digest_number, digest_of, pack, unpack, with_hash
+from engine.log import (
+    CONSUMED,
+    HOLDS,
+    Kind,
+    LogRow,
+    digest_number,
+    digest_of,
+    microseconds,
+    pack,
+    unpack,
+    with_hash,
+)
 from engine.reading.asked import deferral_in
 from engine.reading.catalog import Catalog
 from engine.reading.replay.report import Difference, HoldReason, Mismatch
@@ -122,6 +133,11 @@ class Rerun:
         before, batch = self._route.cache.get(self._stored.key), self._batch(row.at, row)
         if (row.kind in _BY_ITSELF and not row.position) or row.kind in _OF_DEFERRED:
             self._go_on(row, batch)
+            if before is not None and _waited_on(before, row, batch):
+                # By earlier versions of the engine it waited on as if its pipeline were paused still.
+                self._route.cache[before.key] = before
+                batch = self._batch(row.at, row)
+                batch.fall_due_alone(self._route, before.key, row.event_id)
         elif row.kind in _OF_COMMANDS:
             run = self._route.cache.get(self._stored.key)
             if run is None:
@@ -373,6 +389,18 @@ def _would_undo(row: LogRow, batch: Batch) -> bool:
     """Whether an event that is recorded otherwise is ignored now, since it would undo what is being undone already."""
     first = next((unpack(packed).kind for packed in batch.commit.rows), None)
     return first != row.kind and any(one.reason == Reason.UNDOING for one in batch.commit.noted)
+
+
+def _waited_on(run: Run, row: LogRow, batch: Batch) -> bool:
+    """Whether an event that waited for a paused pipeline is met first now, and by the record one's time was over."""
+    if run.status != Status.EXPECTED or all(one.reason != Reason.PAUSED for one in run.deferred):
+        return False
+    met = [unpack(packed) for packed in batch.commit.rows[:2]]
+    if any(one.event_id != row.event_id for one in met[:1]):
+        return True
+    defers_anew = any(one.kind == Kind.DEFERRED for one in met[1:])
+    at = microseconds(row.at)
+    return defers_anew and any(one.until <= at for one in run.deferred if one.envelope.id == row.event_id)
 
 
 def _after_wait(row: LogRow) -> int | None:

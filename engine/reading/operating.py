@@ -69,7 +69,8 @@ class Done:
     event_id: str | None = None
     """Of the event that completes a step."""
     reason: str | None = None
-    """Why an event that was sent is a dead letter."""
+    """Why an event that was sent is a dead letter, or what was asked was dropped; of a dry run, why the run would stay
+    as it is."""
     generation: int | None = None
     """The run's, where a row of its log tells what became of an event."""
     sequence: int | None = None
@@ -329,8 +330,8 @@ def _not_taken(asked: AskedOfRun, paused: Collection[str]) -> Done:
 def _dropped(asked: AskedOfRun) -> Done:
     what = asked.command.removesuffix("_pipeline")
     sentence = (
-        f"An engine has dropped the {what}, since Postgres takes neither what it does nor that it is refused, as the "
-        "engine's log says. Ask again once that is mended."
+        f"An engine has dropped the {what}, and its log says why: it does not know such a command, or Postgres takes "
+        "neither what that does nor that it is refused. Ask again once that is mended."
     )
     return Done(asked, True, False, None, None, sentence, reason=Reason.REFUSED_BY_STORE)
 

@@ -281,10 +281,33 @@ async def wait_until_done(
         became = [_briefly(one, rows.get(one.id), paused) for one in commands]
     dropped = {*taken} - rows.keys()
     heard = [_dropped(one.asked) if one.asked.id in dropped else one for one in became]
+    before = await _letters_before(connection, namespace, [one for one in commands if one.id in rows])
+    own = {one.dead_letter for one in heard}
     return [
-        replace(one, before=tuple(rows[number]["before"])) if (number := one.asked.id) in rows else one
+        replace(one, before=tuple(letter for letter in before.get(one.asked.id, ()) if letter not in own))
         for one in heard
     ]
+
+
+async def _letters_before(
+    connection: Connection, namespace: str, answered: Iterable[AskedOfRun]
+) -> dict[int, list[int]]:
+    """By command, the open dead letters of what was sent by its id, before or by it.
+
+    They are found by what was asked: an answer by which no event was sent has no id.
+    """
+    sent = [one for one in answered if one.command == "send" and one.event_id is not None]
+    if not sent:
+        return {}
+    rows = await connection.fetch(
+        SQL["letters_before"],
+        namespace,
+        [one.id for one in sent],
+        [one.event_id for one in sent],
+        [one.pipeline for one in sent],
+        [one.key for one in sent],
+    )
+    return {row["command"]: row["letters"] for row in rows}
 
 
 async def end_told(connection: Connection, became: Iterable[Done], *, who: str) -> None:

@@ -350,7 +350,6 @@ async def test_of_very_many_events_of_one_id_it_is_soon_told_what_became_of_them
         [route] = feeding.topics.pipelines
     await owner.execute(SENT_TO_MANY, route.pipeline, MANY)
     await owner.execute(LETTERS_OF_MANY, route.pipeline, letters)
-    await owner.execute("analyze pointsman.dead_letters")
     await engine.execute("set statement_timeout = '10s'")
     asked = [AskedOfRun(n, "send", "shop", f"k{n}", "once") for n in range(1, MANY + 1)]
     became = await wait_until_done(engine, "default", asked, seconds=0)

@@ -69,7 +69,8 @@ class Done:
     event_id: str | None = None
     """Of the event that completes a step."""
     reason: str | None = None
-    """Why an event that was sent is a dead letter."""
+    """Why an event that was sent is a dead letter, or what was asked was dropped; of a dry run, why the run would stay
+    as it is."""
     generation: int | None = None
     """The run's, where a row of its log tells what became of an event."""
     sequence: int | None = None
@@ -280,10 +281,33 @@ async def wait_until_done(
         became = [_briefly(one, rows.get(one.id), paused) for one in commands]
     dropped = {*taken} - rows.keys()
     heard = [_dropped(one.asked) if one.asked.id in dropped else one for one in became]
+    before = await _letters_before(connection, namespace, [one for one in commands if one.id in rows])
+    own = {one.dead_letter for one in heard}
     return [
-        replace(one, before=tuple(rows[number]["before"])) if (number := one.asked.id) in rows else one
+        replace(one, before=tuple(letter for letter in before.get(one.asked.id, ()) if letter not in own))
         for one in heard
     ]
+
+
+async def _letters_before(
+    connection: Connection, namespace: str, answered: Iterable[AskedOfRun]
+) -> dict[int, list[int]]:
+    """By command, the open dead letters of what was sent by its id, before or by it.
+
+    They are found by what was asked: an answer by which no event was sent has no id.
+    """
+    sent = [one for one in answered if one.command == "send" and one.event_id is not None]
+    if not sent:
+        return {}
+    rows = await connection.fetch(
+        SQL["letters_before"],
+        namespace,
+        [one.id for one in sent],
+        [one.event_id for one in sent],
+        [one.pipeline for one in sent],
+        [one.key for one in sent],
+    )
+    return {row["command"]: row["letters"] for row in rows}
 
 
 async def end_told(connection: Connection, became: Iterable[Done], *, who: str) -> None:
@@ -329,8 +353,8 @@ def _not_taken(asked: AskedOfRun, paused: Collection[str]) -> Done:
 def _dropped(asked: AskedOfRun) -> Done:
     what = asked.command.removesuffix("_pipeline")
     sentence = (
-        f"An engine has dropped the {what}, since Postgres takes neither what it does nor that it is refused, as the "
-        "engine's log says. Ask again once that is mended."
+        f"An engine has dropped the {what}, and its log says why: it does not know such a command, or Postgres takes "
+        "neither what that does nor that it is refused. Ask again once that is mended."
     )
     return Done(asked, True, False, None, None, sentence, reason=Reason.REFUSED_BY_STORE)
 

@@ -8,9 +8,10 @@ import pytest
 from pydantic import Field
 
 from engine.log import Kind
-from engine.reading import history, list_dead_letters, list_runs, replay, verify
+from engine.reading import AskedOfRun, history, list_dead_letters, list_runs, replay, verify, wait_until_done
+from engine.reading.operating import put
 from engine.session.timers import Due
-from engine.store.connecting import Connection
+from engine.store.connecting import Connection, connect
 from statemachines import Context, Event, Pipeline, Publish, Send
 from statemachines.effects import Effect
 from statemachines.machine import compile_pipeline
@@ -93,6 +94,22 @@ async def test_what_an_operator_asks_is_dropped_where_it_cannot_be_answered_and_
     refused, dropped = errors(caplog)
     assert "(pause) is refused by the store" in refused
     assert "(pause), asked by ana, is dropped, and who asked is not answered" in dropped
+
+
+async def test_who_asks_what_the_engine_does_not_know_is_told_where_to_read_why_it_was_dropped(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    connection = await connect(database.engine_dsn, for_engine=False)
+    async with feed(database, journey_pipeline()) as feeding:
+        asked = AskedOfRun(0, "rewind", "journey", "j1")
+        asked = await put(connection, "default", asked, {"key": "j1"}, "ana", "too fast")
+        await feeding.commands()
+        (unheard,) = await wait_until_done(connection, "default", [asked], seconds=0)
+    await connection.close()
+    assert unheard.failed
+    assert "An engine has dropped the rewind, and its log says why: it does not know such" in unheard.sentence
+    (dropped,) = errors(caplog)
+    assert "'rewind' that this version does not know; it is dropped" in dropped
 
 
 async def test_what_has_fallen_due_is_left_alone_until_something_else_moves_its_run(

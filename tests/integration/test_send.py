@@ -18,12 +18,14 @@ from engine.reading import (
     Done,
     NotFoundError,
     ask_send,
+    choose_runs,
     end_told,
     explain,
     history,
     list_dead_letters,
     list_runs,
     replay,
+    send_to_runs,
     show,
     verify,
     wait_until_done,
@@ -34,9 +36,11 @@ from engine.store.values import Commit
 from statemachines.machine import compile_pipeline
 from tests.errand import errand
 from tests.feeding import Clock, event, feed
+from tests.integration.test_starts_stored import came
 from tests.operators import ask, send
 from tests.services import Database, execute
 from tests.shop import OrderNoted, shop
+from tests.ward import ward
 
 PLACED = {"order_id": "o1", "amount": 5}
 WHO: dict[str, Any] = {"who": "ana", "why": "the customer called"}
@@ -266,6 +270,90 @@ async def test_what_its_sender_did_not_hear_of_is_over_once_that_asked_again_by_
     letters = await list_dead_letters(reader, "default")
     assert {(one.event_id, one.status) for one in letters} == {("early", "dropped"), ("other", "open")}
     assert len(letters) == (2 if begun else 3)
+
+
+async def ask_to_begin(engine: Connection, event_id: str) -> AskedOfRun:
+    """Begin a run of the ward, which no start does for so little pain."""
+    data = b'{"patient":"p1","pain":3}'
+    return await ask_send(
+        engine, "default", "ward", "p1", "patient.came", data, event_id=event_id, begins=True, **WHO
+    )
+
+
+async def test_what_its_sender_did_not_hear_of_is_over_once_that_is_told_that_the_run_goes_on_already(
+    database: Database, reader: Connection, engine: Connection
+) -> None:
+    async with feed(database, ward()) as feeding:
+        await ask_to_begin(engine, "early")
+        await ask_to_begin(engine, "other")
+        for _ in range(2):
+            await feeding.commands()
+        await feeding.records(came("severe", pain=9))
+        asked = await ask_to_begin(engine, "early")
+        await feeding.commands()
+        heard = await hears(engine, asked)
+    assert (heard.failed, "goes on already" in heard.sentence, heard.before) == (True, True, (1,))
+    letters = await list_dead_letters(reader, "default")
+    assert {(one.event_id, one.status) for one in letters} == {("early", "dropped"), ("other", "open")}
+
+
+async def test_what_its_sender_did_not_hear_of_is_over_once_that_is_told_that_the_run_has_moved(
+    database: Database, reader: Connection, engine: Connection
+) -> None:
+    async with feed(database, shop()) as feeding:
+        await ask_paid(engine, "early", b'{"order_id":"o1","amount":5}')
+        await feeding.commands()
+        await feeding.records(event("order.placed", PLACED))
+        chosen = await choose_runs(engine, "default", "send", pipeline="shop")
+        await feeding.records(event("order.paid", PLACED))
+        asked = await send_to_runs(engine, "default", chosen, "order.shipped", None, event_id="early", **WHO)
+        await feeding.commands()
+        (heard,) = await wait_until_done(engine, "default", asked, seconds=0)
+    assert (heard.failed, "has moved since it was chosen" in heard.sentence) == (True, True)
+    assert heard.before == (1,)
+
+
+async def test_what_its_sender_did_not_hear_of_is_over_where_the_next_answer_is_of_an_engine_whose_clock_is_behind(
+    database: Database, reader: Connection, engine: Connection
+) -> None:
+    now = datetime.now(UTC)
+    async with (
+        feed(database, ward(), clock=Clock(now)) as first,
+        feed(database, ward(), clock=Clock(now - timedelta(seconds=30))) as second,
+    ):
+        await ask_to_begin(engine, "early")
+        await first.commands()
+        asked = await ask_to_begin(engine, "early")
+        await second.commands()
+        await hears(engine, asked)
+    letters = await list_dead_letters(reader, "default")
+    assert [one.status for one in letters] == ["dropped", "dropped"]
+
+
+MANY = 20_000
+SENT_TO_MANY = """
+    insert into pointsman.operations (command, pipeline, key, what, event_id, done, answer, who, why, asked, at)
+    select n, $1, 'k' || n, 'send', 'once', true, '', 'ana', '', now(), now() from generate_series(1, $2::int) n
+"""
+LETTERS_OF_MANY = """
+    insert into pointsman.dead_letters (namespace, pipeline, key, event_id, type, disposition, reason, error, details,
+        record_time, record_headers, at)
+    select 'default', $1, 'other' || n, 'once', '', 0, '', '', '', 0, '', now() from generate_series(1, $2::int) n
+"""
+
+
+@pytest.mark.parametrize("letters", [0, MANY])
+async def test_of_very_many_events_of_one_id_it_is_soon_told_what_became_of_them(
+    database: Database, owner: Connection, engine: Connection, letters: int
+) -> None:
+    async with feed(database, shop()) as feeding:
+        [route] = feeding.topics.pipelines
+    await owner.execute(SENT_TO_MANY, route.pipeline, MANY)
+    await owner.execute(LETTERS_OF_MANY, route.pipeline, letters)
+    await engine.execute("set statement_timeout = '10s'")
+    asked = [AskedOfRun(n, "send", "shop", f"k{n}", "once") for n in range(1, MANY + 1)]
+    became = await wait_until_done(engine, "default", asked, seconds=0)
+    assert {(one.done, one.before) for one in became} == {(True, ())}
 
 
 async def test_what_is_committed_once_its_sender_waits_no_more_is_open(

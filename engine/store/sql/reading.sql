@@ -625,24 +625,36 @@ returning id
 
 -- name: operations
 -- With the dead letter that the event of one that was not done has become, or one that was sent: it has no position, as one of
--- the same id has that has come from a topic. And with those that it had become, and nobody was told of, where it was sent before.
-select o.command, o.event_id, o.done, o.answer, o.at, l.id as dead_letter, l.reason,
-    array(
-        select d.id from pointsman.dead_letters d
-        where o.what = 'send' and d.event_id = o.event_id and d.pipeline = o.pipeline and d.key = o.key and d.at < o.at
-            and d.position is null and d.sequence is null and d.status = 'open'
-            and exists (
-                select from pointsman.operations b
-                where b.event_id = o.event_id and b.pipeline = o.pipeline and b.key = o.key and b.what = 'send'
-                    and b.command < o.command
-            )
-    ) as before
+-- the same id has that has come from a topic.
+select o.command, o.event_id, o.done, o.answer, o.at, l.id as dead_letter, l.reason
 from pointsman.operations o left join lateral (
     select d.id, d.reason from pointsman.dead_letters d
     where d.event_id = o.event_id and d.pipeline = o.pipeline and d.key = o.key and d.at >= o.at and d.position is null
     order by d.id desc limit 1
 ) l on not o.done or o.what = 'send'
 where o.command = any ($1::bigint[]) order by o.command
+
+-- name: letters_before
+-- By command, the open dead letters that hold nothing and have come from no topic, of events that were sent by the same id to
+-- the same key before: with those that this very command has made. Letters, what was sent and what is asked are grouped, and
+-- not joined: of one id there may be very many of each, and a join would compare all with all.
+with letters as materialized (
+    select id, event_id, pipeline, key from pointsman.dead_letters
+    where namespace = $1 and event_id = any ($3::text[]) and position is null and sequence is null and status = 'open'
+)
+select max(one.asked) as command, array_agg(one.letter order by one.letter) filter (where one.letter is not null) as letters
+from (
+    select event_id, pipeline, key, id as letter, null::bigint as sent, null::bigint as asked from letters
+    union all
+    select event_id, pipeline, key, null, command, null from pointsman.operations
+    where event_id = any (array(select distinct event_id from letters)) and what = 'send'
+    union all
+    select a.event_id, p.id, a.key, null, null, a.command
+    from unnest($2::bigint[], $3::text[], $4::text[], $5::text[]) as a (command, event_id, pipeline, key)
+    join pointsman.pipelines p on p.namespace = $1 and p.name = a.pipeline
+) one
+group by one.event_id, one.pipeline, one.key
+having count(one.letter) > 0 and min(one.sent) < max(one.asked)
 
 -- name: end_told
 -- Of what was sent, that is: which has no position, as it has come from no topic.

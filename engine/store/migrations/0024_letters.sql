@@ -1,4 +1,5 @@
--- What is asked of dead letters is found by the group that it is for. Runs as the owner, in the schema pointsman.
+-- What is asked of dead letters is found by the group that it is for; and a dead letter by its event and its run. Runs as the owner,
+-- in the schema pointsman.
 
 -- Of what is asked of a dead letter of all pipelines: the group whose engines read its record; null: any may take it. Engines of
 -- other groups pass over all of it at once, however much waits.
@@ -10,3 +11,7 @@ where i.pipeline is null and d.id = case
 end;
 drop index inbox_of_all;
 create index inbox_of_group on inbox (namespace, coalesce(consumer_group, ''), id) where pipeline is null;
+
+-- One id may be that of very many dead letters, each of another run: where an event was sent to many.
+drop index dead_letters_event;
+create index dead_letters_event on dead_letters (event_id, pipeline, key);

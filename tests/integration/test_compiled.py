@@ -23,11 +23,8 @@ SUITES = (
     "tests/property/test_charts.py",
     "tests/property/test_fired.py",
     "tests/property/test_fold.py",
-    "tests/property/test_interleaving.py",
     "tests/property/test_machines.py",
     "tests/property/test_scopes_random.py",
-    "tests/property/test_undoing.py",
-    "tests/property/test_waiting.py",
     "tests/unit/test_batch.py",
     "tests/unit/test_cancelling.py",
     "tests/unit/test_chart_failures.py",
@@ -60,7 +57,7 @@ SUITES = (
     "tests/unit/test_values_of_handlers.py",
     "tests/unit/test_watchdog.py",
 )
-"""Of what is compiled, but those that put something of their own in its place."""
+"""Of what is compiled, but those that put something of their own in its place, and those that take longest."""
 HOOK = "[tool.hatch.build.targets.wheel.hooks.mypyc]"
 QUICKLY = 'options = { opt_level = "0", debug_level = "0" }'
 """How quick it is, is not what is tested here, and making it so takes the C compiler longest."""

@@ -463,6 +463,29 @@ async def test_what_holds_a_run_is_its_row_and_the_dead_letter_until_that_has_en
     assert (hold.letter, hold.reason) == (None, None)
 
 
+async def test_of_several_runs_and_commands_those_are_found_that_there_are(world: World) -> None:
+    store = await world.open()
+    held, free = await started(store), await started(store, "free")
+    after = fold(held, row := row_of(held, held.id, kind=Kind.HELD_FIRED))
+    follow_up = FollowUp(1, "release", b"{}", "ana", "why")
+    commit = Commit(AT, rows=[packed(row)], changed=[(held.sequence, after)], follow_up=follow_up)
+    await store.commit(commit)
+    assert commit.followed_by is not None
+    missing = free.id + 1_000
+    assert {run.key: run for run in await store.runs_by_id([missing, free.id, held.id])} == {
+        held.key: after,
+        free.key: free,
+    }
+    assert await store.runs_by_id([]) == []
+    holds = await store.holds_of([(held.id, after.sequence), (free.id, 99), (missing, 1)])
+    assert {run: hold.kind for run, hold in holds.items()} == {held.id: Kind.HELD_FIRED}
+    assert await store.holds_of([]) == {}
+    number = commit.followed_by.id
+    assert await store.commands_left([number, number + 1_000]) == {number}
+    await store.commit(Commit(AT, commands=[number]))
+    assert await store.commands_left([number]) == set()
+
+
 async def test_after_a_refused_commit_the_store_goes_on(world: World) -> None:
     store = await world.open()
     run = await started(store)

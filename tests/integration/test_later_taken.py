@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -141,6 +142,26 @@ async def test_many_are_completed_in_one_commit_and_in_halves_where_that_is_lost
         assert tried == [10, 5, 5]
     assert set((await states(reader)).values()) == {"granted"}
     await check_the_log(reader)
+
+
+async def test_between_them_the_loop_turns_and_no_event_is_blamed_for_what_it_does(
+    database: Database, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turn, blamed = asyncio.sleep, list[int]()
+    loans = [f"l{number:02}" for number in range(10)]
+    async with feed(database, lending_pipeline()) as feeding:
+        await waits(feeding, *loans)
+        await ask_all(feeding, loans)
+        beat = feeding.committer._beat
+
+        async def looked_at(seconds: float) -> None:
+            blamed.append(beat[2])
+            await turn(seconds)
+
+        monkeypatch.setattr("engine.commands.together.asyncio.sleep", looked_at)
+        await feeding.commands()
+    assert len(blamed) >= len(loans)
+    assert set(blamed) == {0}
 
 
 def test_commands_of_one_kind_and_different_runs_are_taken_together_and_in_their_order() -> None:

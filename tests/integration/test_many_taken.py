@@ -11,10 +11,12 @@ import pytest
 from connectors.source import RawRecord
 from engine.batch.batch import Batch
 from engine.commands.commands import TOGETHER_AT_FIRST
+from engine.commands.together import Room
 from engine.limits import EngineLimits
 from engine.reading import ask_of_runs, ask_to_map, choose_runs, choose_to_map, history, list_runs, show
-from engine.reading.operating import AskedOfRun, What, ask_of_run, wait_until_done
+from engine.reading.operating import AskedOfRun, What, ask_of_run, ask_send, wait_until_done
 from engine.store.connecting import Connection
+from engine.store.values import Pause
 from statemachines.renames import Renames
 from statemachines.run import Run
 from tests.feeding import Feeding, event, feed
@@ -281,3 +283,93 @@ async def test_what_is_refused_is_tried_again_by_halves_of_what_was_tried(
     assert [*await not_done(engine, asked)] == [asked[0].key]
     # Three, the first of which is refused; that alone, without what waits, and what is said of it; then the other two.
     assert taken[:5] == [3, 1, 1, 1, 2]
+
+
+async def test_a_strike_counts_until_what_was_struck_out_is_done_with(
+    database: Database, engine: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with feed(database, shop(), strikes={(7, 7): (2, "a handler")}) as feeding:
+        await feeding.records(*map(placed, KEYS))
+        batch = await feeding.committer.new_batch(0)
+        batch.commit.strikes_forgotten.append((7, 7))
+        batch.finish()
+        await feeding.committer.commit(batch)
+        await ask_all(engine, "pause")
+        taken = watch(feeding, monkeypatch)
+        await feeding.commands()
+    assert taken == [MANY]
+
+
+async def test_what_is_behind_a_pause_that_is_heard_of_meanwhile_stays_in_the_inbox(
+    database: Database, engine: Connection, reader: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with feed(database, shop(), strikes={(7, 7): (1, "a handler")}) as feeding:
+        await feeding.records(*map(placed, KEYS))
+        await ask_all(engine, "cancel")
+        [route] = feeding.topics.pipelines
+        commit = feeding.committer.commit
+
+        async def hear_of_a_pause(batch: Batch) -> None:
+            await commit(batch)
+            feeding.committer.paused[route.pipeline] = Pause(route.pipeline, 1, WHO, WHY, batch.commit.at)
+
+        monkeypatch.setattr(feeding.committer, "commit", hear_of_a_pause)
+        await feeding.commands()
+    assert await reader.fetchval("select count(*) from pointsman.inbox") == MANY - 1
+
+
+async def test_dead_letters_that_hold_nothing_count_as_what_was_sent(
+    database: Database, engine: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with feed(database, shop(), limits=EngineLimits(batch_bytes_max=100_000)) as feeding:
+        await feeding.records(*map(placed, KEYS))
+        for key in KEYS:
+            body = b'{"order_id": "%b", "amount": "%b"}' % (key.encode(), b"x" * 50_000)
+            await ask_send(engine, "default", "shop", key, "order.paid", body, who=WHO, why=WHY)
+        taken = watch(feeding, monkeypatch)
+        await feeding.commands()
+    assert taken == [2] * (MANY // 2)
+
+
+async def test_no_run_is_held_for_a_rest_where_others_have_all_but_filled_the_commit(
+    database: Database, engine: Connection, reader: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted, take = list[int](), Room.take
+
+    async def counting(room: Room, *args: Any) -> None:
+        await take(room, *args)
+        counted.append(room._bytes)
+
+    monkeypatch.setattr(Room, "take", counting)
+    async with feed(database, shop()) as feeding:
+        await feeding.records(*map(placed, KEYS))
+        for key in KEYS:
+            await ask(feeding, "pause", "shop", key)
+            await feeding.records(event("order.paid", {"order_id": key, "amount": 5}))
+        counted.clear()
+        await ask(feeding, "resume", "shop", KEYS[0])
+    async with feed(database, shop(), limits=EngineLimits(batch_bytes_max=counted[0] + 1)) as feeding:
+        asked = await ask_all(engine, "resume")
+        taken = watch(feeding, monkeypatch)
+        await feeding.commands()
+    assert await not_done(engine, asked) == {}
+    assert taken[:3] == [2, 2, 2]
+    assert await reader.fetchval("select count(*) from pointsman.events where type = 'pointsman.drain'") == 0
+
+
+async def test_behind_one_of_which_a_rest_is_to_go_on_the_next_has_another_commit(
+    database: Database, engine: Connection, reader: Connection
+) -> None:
+    async with feed(database, shop(), limits=EngineLimits(batch_bytes_max=100_000)) as feeding:
+        await feeding.records(*map(placed, KEYS[:4]))
+        for key in KEYS[:4]:
+            await ask(feeding, "pause", "shop", key)
+            large = {"order_id": key, "text": "", "not kept": "x" * 40_000}
+            await feeding.records(*(event("order.noted", large) for _ in range(3)))
+        asked = await ask_all(engine, "resume")
+        await feeding.commands()
+        await feeding.commands()
+    assert await not_done(engine, asked) == {}
+    for run in await list_runs(reader, "default"):
+        assert (run.status, run.context["notes"]) == ("running", [""] * 3)
+    await check_the_log(reader, shop())

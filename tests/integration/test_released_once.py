@@ -3,74 +3,64 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
+import pytest
+
+from connectors.source import RawRecord
 from engine.reading import list_runs
 from engine.store.connecting import Connection
-from statemachines.context import Context
-from statemachines.definition import Pipeline
-from statemachines.events import Event
 from tests.feeding import event, feed
 from tests.operators import ask_pipeline
 from tests.services import Database
+from tests.shop import shop
 
-TOPIC = "cases"
 ASKED = "select count(*) from pointsman.inbox where command = 'release'"
+NAMES = "o1", "o2"
 
 
-class Opened(Event, type="case.opened", key="case"):
-    case: str
+def placed(order: str) -> RawRecord:
+    return event("order.placed", {"order_id": order, "amount": 5})
 
 
-class Told(Event, type="case.told", key="case"):
-    case: str
+def noted(order: str) -> RawRecord:
+    return event("order.noted", {"order_id": order, "text": "later"})
 
 
-class Case(Context):
-    told: int = 0
-
-
-def tell(case: Case, event: Told) -> None:
-    case.told += 1
-
-
-def cases(version: int) -> Pipeline[Case]:
-    flow = Pipeline("cases", Case, version=version, topics=[TOPIC])
-    going = flow.state("going", initial=True)
-    flow.start(Opened, lambda event: Case())
-    going.on(Told, do=tell)
-    return flow
+async def outcomes(reader: Connection) -> list[tuple[str, Any]]:
+    """Of each run, its status and what was noted."""
+    return [(run.status, run.context and run.context["notes"]) for run in await list_runs(reader, "default")]
 
 
 async def test_a_run_is_asked_to_go_on_once_while_its_pipeline_is_paused(
     database: Database, reader: Connection
 ) -> None:
-    names = "c1", "c2"
-    async with feed(database, cases(1)) as feeding:
-        await feeding.records(*(event("case.opened", {"case": name}, topic=TOPIC) for name in names))
-    async with feed(database, cases(2)) as feeding:
-        await feeding.records(*(event("case.told", {"case": name}, topic=TOPIC) for name in names))
-        await ask_pipeline(feeding, "pause", "cases")
+    async with feed(database, shop(version=1)) as feeding:
+        await feeding.records(*map(placed, NAMES))
+    async with feed(database, shop(version=2)) as feeding:
+        await feeding.records(*map(noted, NAMES))
+        await ask_pipeline(feeding, "pause", "shop")
     assert await reader.fetchval(ASKED) == 0
     for _ in range(3):
-        async with feed(database, cases(1), cases(2)) as feeding:
+        async with feed(database, shop(version=1), shop(version=2)) as feeding:
             await feeding.commands()
-            assert await reader.fetchval(ASKED) == len(names)
-    async with feed(database, cases(1), cases(2)) as feeding:
-        await ask_pipeline(feeding, "resume", "cases")
+            assert await reader.fetchval(ASKED) == len(NAMES)
+    async with feed(database, shop(version=1), shop(version=2)) as feeding:
+        await ask_pipeline(feeding, "resume", "shop")
         while await reader.fetchval(ASKED):
             await feeding.commands()
-    found = await list_runs(reader, "default")
-    assert {run.key: (run.status, run.context and run.context["told"]) for run in found} == dict.fromkeys(
-        names, ("running", 1)
-    )
+    assert await outcomes(reader) == [("running", ["later"])] * len(NAMES)
 
 
 async def test_what_an_engine_without_the_definition_has_wait_goes_on_by_one_that_has_it(
     database: Database, reader: Connection
 ) -> None:
-    async with feed(database, cases(1), cases(2)) as having, feed(database, cases(1)) as without:
-        await having.records(event("case.opened", {"case": "c1"}, topic=TOPIC))
-        await without.records(event("case.told", {"case": "c1"}, topic=TOPIC))
+    async with (
+        feed(database, shop(version=1), shop(version=2)) as having,
+        feed(database, shop(version=1)) as without,
+    ):
+        await having.records(placed("o1"))
+        await without.records(noted("o1"))
         [run] = await list_runs(reader, "default")
         assert (run.version, run.status) == (2, "held")
         await having.store.keep_up(datetime.now(UTC))
@@ -80,5 +70,22 @@ async def test_what_an_engine_without_the_definition_has_wait_goes_on_by_one_tha
         assert run.status == "held"
         await having.store.keep_up(datetime.now(UTC))
         await having.commands()
-    [run] = await list_runs(reader, "default")
-    assert (run.status, run.context) == ("running", {"told": 1})
+    assert await outcomes(reader) == [("running", ["later"])]
+
+
+async def test_what_waits_is_asked_to_go_on_by_the_hour_and_not_as_often_as_tokens_are_forgotten(
+    database: Database, reader: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.store.postgres.TOKENS_FORGOTTEN_MAX", 0)
+    async with feed(database, shop(version=1)) as feeding:
+        await feeding.records(placed("o1"))
+    async with feed(database, shop(version=1), shop(version=2)) as having:
+        assert await having.store.keep_up(datetime.now(UTC)), "there may be more to forget"
+        async with feed(database, shop(version=2)) as without:
+            await without.records(noted("o1"))
+        await having.store.keep_up(datetime.now(UTC))
+        assert await reader.fetchval(ASKED) == 0
+        monkeypatch.undo()
+        assert not await having.store.keep_up(datetime.now(UTC))
+        assert not await having.store.keep_up(datetime.now(UTC))
+        assert await reader.fetchval(ASKED) == 1

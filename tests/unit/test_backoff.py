@@ -86,6 +86,18 @@ def test_a_success_that_does_not_last_does_not_make_pauses_short_again(clock: Cl
     assert attempts(3) == 2
 
 
+def test_what_comes_and_goes_is_complained_of_once_in_a_while_and_counted_each_time(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    backoff = Backoff(10, 60, lasting_seconds=10)
+    with caplog.at_level("INFO", "pointsman.engine"):
+        for second in range(120):
+            clock.now = 1_000.0 + second
+            backoff.failed(f"away ({second})")
+            backoff.succeeded()
+    assert caplog.messages == ["away (0)", "back after 1 attempts", "away (60)", "back after 1 attempts"]
+
+
 async def test_who_begins_anew_after_a_success_does_not_wait() -> None:
     backoff = Backoff(10, 60, lasting_seconds=10)
     backoff.failed("away")

@@ -33,22 +33,22 @@ import enum
 import hashlib
 import struct
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from statemachines.run import Run, remember
 
-HASH_BYTES = 12
+HASH_BYTES: Final = 12
 """SHA-256, cut: enough that no change goes unseen, and 20 bytes less in each row and each run."""
 
-POSTGRES_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+POSTGRES_EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
 """Postgres counts microseconds from here."""
-_UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
-_NULL = (-1).to_bytes(4, "big", signed=True)
-HASH_LENGTH = HASH_BYTES.to_bytes(4, "big")
+_UNIX_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+_NULL: Final = (-1).to_bytes(4, "big", signed=True)
+HASH_LENGTH: Final = HASH_BYTES.to_bytes(4, "big")
 _sha256 = hashlib.sha256
 _blake2b = hashlib.blake2b
-_new = tuple.__new__
+_new: Final = tuple.__new__
 
 
 class Kind(enum.IntEnum):
@@ -75,12 +75,12 @@ class Kind(enum.IntEnum):
     MAPPED = 19
 
 
-CONSUMED = frozenset({Kind.STARTED, Kind.MOVED, Kind.MOVED_AFTER_WAIT, Kind.MOVED_DEFERRED})
-HOLDS = frozenset({Kind.HELD, Kind.HELD_AFTER_WAIT, Kind.HELD_DEFERRED, Kind.HELD_FIRED})
+CONSUMED: Final = frozenset({Kind.STARTED, Kind.MOVED, Kind.MOVED_AFTER_WAIT, Kind.MOVED_DEFERRED})
+HOLDS: Final = frozenset({Kind.HELD, Kind.HELD_AFTER_WAIT, Kind.HELD_DEFERRED, Kind.HELD_FIRED})
 """An event failed, is a dead letter, and holds the run."""
-_HOLDS_FROM_NOW = frozenset({*map(int, HOLDS), int(Kind.DRAINING), int(Kind.PAUSED)})
-_LETS_GO = frozenset({int(Kind.RELEASED), int(Kind.CANCELLED)})
-_WAITS = {int(kind): 0 for kind in Kind} | {
+_HOLDS_FROM_NOW: Final = frozenset({*map(int, HOLDS), int(Kind.DRAINING), int(Kind.PAUSED)})
+_LETS_GO: Final = frozenset({int(Kind.RELEASED), int(Kind.CANCELLED)})
+_WAITS: Final = {int(kind): 0 for kind in Kind} | {
     int(Kind.WAITED): 1,
     int(Kind.DEFERRED): 1,
     int(Kind.MOVED_AFTER_WAIT): -1,
@@ -91,14 +91,14 @@ _WAITS = {int(kind): 0 for kind in Kind} | {
     int(Kind.LEFT_DEFERRED): -1,
 }
 """By kind, how many more events wait after a row of it."""
-_WAITED = int(Kind.WAITED)
-PIPELINE_PAUSED = "pointsman.pause_pipeline"
+_WAITED: Final = int(Kind.WAITED)
+PIPELINE_PAUSED: Final = "pointsman.pause_pipeline"
 """The type of rows that hold a run because its pipeline is paused."""
-MAKES_WAY = "command/follow"
+MAKES_WAY: Final = "command/follow"
 """Instead of an event's id: of the row by which a run that takes much by itself makes way for others."""
-STARTED = int(Kind.STARTED)
-MOVED = int(Kind.MOVED)
-DEFERRED = int(Kind.DEFERRED)
+STARTED: Final = int(Kind.STARTED)
+MOVED: Final = int(Kind.MOVED)
+DEFERRED: Final = int(Kind.DEFERRED)
 
 
 class LogRow(NamedTuple):
@@ -130,8 +130,8 @@ class LogRow(NamedTuple):
     hash: bytes
 
 
-COLUMNS = LogRow._fields
-_INTEGERS = {
+COLUMNS: Final = LogRow._fields
+_INTEGERS: Final = {
     "run": 8,
     "digest": 8,
     "offset": 8,
@@ -141,15 +141,15 @@ _INTEGERS = {
     "kind": 2,
     "status": 2,
 }
-_FIXED_COLUMNS = COLUMNS.index("envelope")
-_COLUMNS = len(COLUMNS)
-_COUNT = _COLUMNS.to_bytes(2, "big")
+_FIXED_COLUMNS: Final = COLUMNS.index("envelope")
+_COLUMNS: Final = len(COLUMNS)
+_COUNT: Final = _COLUMNS.to_bytes(2, "big")
 # The columns before the envelope, each behind its length: where none of them is null, where nothing was consumed, and
 # where there is no record of Kafka's either.
-_pack_consumed = struct.Struct(">hiqiqiqiqiiiiiiihih").pack
-_pack_not_consumed = struct.Struct(">hiqiiqiqiiiiiiihih").pack
-_pack_inner = struct.Struct(">hiqiiiqiiiiiihih").pack
-_length = struct.Struct(">i").pack
+_pack_consumed: Final = struct.Struct(">hiqiqiqiqiiiiiiihih").pack
+_pack_not_consumed: Final = struct.Struct(">hiqiiqiqiiiiiiihih").pack
+_pack_inner: Final = struct.Struct(">hiqiiiqiiiiiihih").pack
+_length: Final = struct.Struct(">i").pack
 
 
 def pack(fields: tuple[Any, ...]) -> bytes:

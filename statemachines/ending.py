@@ -9,7 +9,7 @@ is undone goes on, the run or a state of it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from statemachines.chart.macrostep import Macrostep
 from statemachines.events import (
@@ -49,8 +49,8 @@ if TYPE_CHECKING:
 
     from statemachines.machine import Machine
 
-_RUNNING = int(Status.RUNNING)
-_tuple = tuple.__new__
+_RUNNING: Final = int(Status.RUNNING)
+_tuple: Final = tuple.__new__
 
 
 def end(machine: Machine, run: Run, occurrence: Occurrence, memory: Memory) -> Outcome:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from statemachines.departing import departed
 from statemachines.events import Address, Envelope, Event
@@ -31,9 +31,9 @@ from statemachines.turns import in_turn
 if TYPE_CHECKING:
     from statemachines.machine import Machine
 
-_PARTS = dict, list
-_NO_ATTRIBUTES = Envelope._field_defaults["attributes"]
-_new = tuple.__new__
+_PARTS: Final = dict, list
+_NO_ATTRIBUTES: Final = Envelope._field_defaults["attributes"]
+_new: Final = tuple.__new__
 
 
 class Following(NamedTuple):

@@ -17,9 +17,7 @@ from statemachines.definition import name_of
 from statemachines.effects import Publication, Publish
 from statemachines.events import Event, machine_of
 from statemachines.failing import HandlerError, check_exact, describe, describe_invalid, printable
-from statemachines.limits import (
-    CONTEXT_BYTES_MAX,
-)
+from statemachines.limits import CONTEXT_BYTES_MAX
 from statemachines.outcome import Reason
 from statemachines.wishes import NOTHING, Performed, publication, several
 
@@ -202,12 +200,8 @@ def build(machine: Machine, function: Callable[[Any], Any], name: str, event: Ev
     return context
 
 
-def read(machine: Machine, written: bytes) -> Context:
-    """The context as it was stored; one that nobody has had yet."""
-    if machine.kept.contexts:
-        kept = machine.kept.take(written)
-        if kept is not None:
-            return kept
+def read_anew(machine: Machine, written: bytes) -> Context:
+    """The context as it was stored."""
     try:
         return machine.read_context(written)
     except ValueError as error:
@@ -215,7 +209,7 @@ def read(machine: Machine, written: bytes) -> Context:
         raise HandlerError(Reason.ACTION_FAILED, printable(message)) from None
 
 
-def write(machine: Machine, context: Context, name: str | None, before: bytes = b"") -> bytes:
+def write_and_read_back(machine: Machine, context: Context, name: str | None, before: bytes) -> bytes:
     """The context as it is stored, once it was read back: a run goes on from what survived.
 
     ``before`` is how the run has it, to tell what has grown; empty where the run begins.

@@ -27,7 +27,7 @@ memory, was loaded from its row, or is replayed.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from statemachines.departing import departed
 from statemachines.ending import end
@@ -53,7 +53,7 @@ from statemachines.turns import in_turn
 if TYPE_CHECKING:
     from statemachines.machine import Machine
 
-_RUNNING = int(Status.RUNNING)
+_RUNNING: Final = int(Status.RUNNING)
 
 
 def step(machine: Machine, run: Run | None, occurrence: Occurrence) -> Outcome:

@@ -7,14 +7,14 @@ noticed, and nothing is kept for a while.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from statemachines.limits import KEPT_BYTES_MAX, KEPT_CONTEXTS_MAX, KEPT_PAUSE_CONTEXTS
 
 if TYPE_CHECKING:
     from statemachines.context import Context
 
-WORTH_ONE_IN = 4
+WORTH_ONE_IN: Final = 4
 """Keeping is worth it where one in so many is read again."""
 
 

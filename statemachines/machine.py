@@ -19,6 +19,7 @@ from statemachines.kept import KeptContexts
 from statemachines.keys import How, how_keyed
 from statemachines.outcome import STARTS, Moved, Tried
 from statemachines.patterns import ByType, is_pattern, takes, takes_failures, widened
+from statemachines.plain import Plain, plain_of
 from statemachines.policies import Policies, policies_of
 from statemachines.run import Status
 from statemachines.search import Kind, kinds_of
@@ -109,6 +110,8 @@ class Machine:
     """The context from its JSON; raises ValueError."""
     write_context: Callable[..., bytes]
     """The context as JSON."""
+    plain: Plain | None
+    """The same where it takes no reading back."""
     searchable: Mapping[str, Kind]
     """What runs are found by."""
     kept: KeptContexts = field(default_factory=KeptContexts)
@@ -190,6 +193,7 @@ def compile_pipeline(pipeline: Pipeline[Any], *, namespace: str = "default") -> 
         code=code_hash(pipeline),
         read_context=pipeline.context.__pydantic_validator__.validate_json,
         write_context=pipeline.context.__pydantic_serializer__.to_json,
+        plain=plain_of(pipeline.context),
         searchable=kinds_of(pipeline.context),
     )
 

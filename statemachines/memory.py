@@ -10,28 +10,28 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import orjson
 
 from statemachines.compact import dumps_compact
 from statemachines.limits import MEMORY_BYTES_MAX
 
-NOTHING_LEFT = b"{}"
-DELAYED_IDS_FROM = 1_000_000
+NOTHING_LEFT: Final = b"{}"
+DELAYED_IDS_FROM: Final = 1_000_000
 """Numbers of effects below are those of publications, whose ids are derived in the same way."""
-REREAD_MAX = 2_000
+REREAD_MAX: Final = 2_000
 """How many memories are kept as they were read or written; a run's is read several times for each of its moves."""
-REREAD_BYTES_MAX = 2_000
+REREAD_BYTES_MAX: Final = 2_000
 """How large each of them is at most; a larger one is read anew each time."""
 STREAMS, BUSINESS_KEYS, OUTPUT = "its streams", "its business keys", "its output"
 """What these parts are called."""
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
-_new = tuple.__new__
-_kept: dict[bytes, Memory] = {}
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+_new: Final = tuple.__new__
+_kept: Final[dict[bytes, Memory]] = {}
 """By what is stored of them."""
-_STEPS_ONLY = {"executions", "owed"}
+_STEPS_ONLY: Final = {"executions", "owed"}
 """What of a memory is numbers and text, of which nobody can change anything, and comes back equal."""
 
 
@@ -202,7 +202,7 @@ class Memory(NamedTuple):
         )
 
 
-EMPTY = Memory()
+EMPTY: Final = Memory()
 
 
 def read_memory(written: bytes) -> Memory:
@@ -326,5 +326,5 @@ def _trimmed(one: Delayed | Execution | Owed) -> tuple[Any, ...]:
     return one[:end]
 
 
-_USUAL = {one: tuple(reversed(one._field_defaults.values())) for one in (Delayed, Execution, Owed)}
+_USUAL: Final = {one: tuple(reversed(one._field_defaults.values())) for one in (Delayed, Execution, Owed)}
 """What is usual, from the end on."""

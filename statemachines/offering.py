@@ -13,11 +13,12 @@ past its class's ``__new__``, a meta that is only made when asked for) is there 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from statemachines.chart.macrostep import Macrostep, number_of
 from statemachines.chart.microsteps import Spot
 from statemachines.chart.spots import Live
+from statemachines.contexts import read, write, write_last
 from statemachines.events import (
     STEP_FAILED,
     Address,
@@ -25,7 +26,7 @@ from statemachines.events import (
     Meta,
     set_origin,
 )
-from statemachines.handlers import Acted, HandlerError, RaisesError, act, ask, build, read, write
+from statemachines.handlers import Acted, HandlerError, RaisesError, act, ask, build
 from statemachines.limits import DEFERRED_MAX
 from statemachines.memory import EMPTY, Execution, Memory, read_memory, write_memory
 from statemachines.occurrence import Occurrence
@@ -50,10 +51,10 @@ if TYPE_CHECKING:
     from statemachines.machine import Beginning, Candidate, Machine
     from statemachines.policies import Decided
 
-_COMPLETED = int(Status.COMPLETED)
-_RUNNING = int(Status.RUNNING)
-_EXPECTED = int(Status.EXPECTED)
-_tuple = tuple.__new__
+_COMPLETED: Final = int(Status.COMPLETED)
+_RUNNING: Final = int(Status.RUNNING)
+_EXPECTED: Final = int(Status.EXPECTED)
+_tuple: Final = tuple.__new__
 
 
 def offer(machine: Machine, run: Run, occurrence: Occurrence, memory: Memory) -> Outcome:
@@ -196,7 +197,7 @@ def _move(
             meta = _meta if target is None else _meta_between
             set_origin(event, (meta, machine, run, envelope, key, now))
             publications = act(action, action_name, context, event, run.key)
-            written = write(machine, context, action_name, run.context)
+            written = write_last(machine, context, action_name, run.context)
             changed = None if written == run.context else written
             return _tuple(Moved, (False, configuration, status, changed, publications, None, ()))
     except RaisesError as more:

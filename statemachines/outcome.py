@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from datetime import datetime
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from statemachines.effects import Asked, Publication
 from statemachines.places import Raised
@@ -47,7 +47,7 @@ class Reason(enum.StrEnum):
     LATER = "to be completed"
 
 
-STARTS = "[*]"
+STARTS: Final = "[*]"
 """Where starts lead out of, as diagrams have it; no state is called so."""
 
 
@@ -129,7 +129,7 @@ class Waits(NamedTuple):
     reason: Reason = Reason.BEHIND_HELD
 
 
-DUPLICATE = Duplicate()
-WAITS = Waits()
+DUPLICATE: Final = Duplicate()
+WAITS: Final = Waits()
 
 Outcome = Moved | Refused | Ignored | Deferred | Stale | Duplicate | Waits

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from statemachines.occurrence import Occurrence
 
 
-BUSINESS_KEY_BYTES_MAX = 200
+BUSINESS_KEY_BYTES_MAX: Final = 200
 """One that is longer is known by its digest."""
 
 

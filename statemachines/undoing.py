@@ -13,7 +13,7 @@ undone, all of it is.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from statemachines.events import STEP_DONE, STEP_FAILED, STEP_STOPPED, STEP_WAITS
 from statemachines.memory import Execution, Memory, Owed
@@ -22,7 +22,7 @@ from statemachines.step import TIMED_OUT, Compensation
 
 NEVER, ENDED, FAILED, UNKNOWN = "never", "ended", "failed", "unknown"
 """What became of an execution: it was never begun, or not again; it was done; its attempts raised; nobody knows."""
-HOWS = (NEVER, ENDED, FAILED, UNKNOWN)
+HOWS: Final = (NEVER, ENDED, FAILED, UNKNOWN)
 LEFT, TO_BE_UNDONE = 1, 2
 """Of an execution that is stopping: its state was left; or it is undone, as soon as it is known what became of it."""
 By = Mapping[str, Compensation[Any, Any]]

@@ -42,9 +42,9 @@ MATCHES = (
     Match("nested, writing", NESTED_EVENTS, NESTED_MAKES, writing=True, goals={}),
 )
 NOTE = (
-    "Ours writes the context to JSON and goes on from what it reads back where an action is done, finds duplicates, "
-    "and makes a new run for each event; the others change a model in place. Seconds are of CPU, of the thread. A "
-    "ratio is the median of the ratios of neighbours."
+    "Ours writes the context to JSON where an action is done, and makes sure that the same would be read back; it "
+    "finds duplicates, and makes a new run for each event. The others change a model in place. Seconds are of CPU, "
+    "of the thread. A ratio is the median of the ratios of neighbours."
 )
 
 

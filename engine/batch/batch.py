@@ -13,6 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, MutableSequence, Sequence
 from datetime import datetime
+from typing import Final
 
 from connectors.decode import Decoded, Unreadable, decode, decode_each
 from connectors.lookup import key_of_record
@@ -39,9 +40,9 @@ from statemachines.outcome import DUPLICATE, WAITS, Deferred, Ignored, Moved, Ou
 from statemachines.run import DeferredEvent, Run, Status, has_seen
 from statemachines.turns import in_turn
 
-_new = tuple.__new__
-_RUNNING = int(Status.RUNNING)
-ENDED_MEANWHILE = Refused(
+_new: Final = tuple.__new__
+_RUNNING: Final = int(Status.RUNNING)
+ENDED_MEANWHILE: Final = Refused(
     Reason.CLOSED,
     "the run ended while this event waited behind what held it; redriven, it is for the next generation",
     holds=False,

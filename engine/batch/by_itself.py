@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Collection, Iterator, Mapping, MutableSequence
 from datetime import datetime
 from functools import partial
+from typing import Final
 
 import orjson
 
@@ -26,13 +27,13 @@ from statemachines.run import DeferredEvent, Run, Status
 OF_INSIDE, OF_ITSELF, OF_DEFERRED = 0, -1, -2
 """Instead of a position: of an event that a run has sent to another one; of a timer, or an event that a run has sent to
 itself; of an event that was deferred."""
-OF_STEP = -3
+OF_STEP: Final = -3
 """The same of an attempt at a step, which is known by its execution (``connectors.looping``)."""
 
-_RUNNING = int(Status.RUNNING)
-STRIKES_MAX = 2
+_RUNNING: Final = int(Status.RUNNING)
+STRIKES_MAX: Final = 2
 """After as many ends of an engine within one record's handler, the record is a dead letter."""
-GOES_ON = "more follows by itself than goes into one commit"
+GOES_ON: Final = "more follows by itself than goes into one commit"
 
 
 class ByItself(Moves):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 
     from statemachines.occurrence import Occurrence
 
-FRAMES_MAX = 1_000
-_new = tuple.__new__
-DEPARTURE = "pointsman-departure"
+FRAMES_MAX: Final = 1_000
+_new: Final = tuple.__new__
+DEPARTURE: Final = "pointsman-departure"
 """The header that says where what is not for the run itself is to go: topic, key and pipeline."""
 
 

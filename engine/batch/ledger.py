@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime
+from typing import Final
 
 from connectors.decode import Decoded, Unreadable
 from connectors.source import Record
@@ -40,9 +41,9 @@ from statemachines.renames import Renames
 from statemachines.run import DIGEST_BYTES, DeferredEvent, Run, Status, recent_is_full, remember
 from statemachines.search import Attributes, attributes_of
 
-TYPES_LISTED_MAX = 12
-_COMPLETED = int(Status.COMPLETED)
-_EXPECTED = int(Status.EXPECTED)
+TYPES_LISTED_MAX: Final = 12
+_COMPLETED: Final = int(Status.COMPLETED)
+_EXPECTED: Final = int(Status.EXPECTED)
 
 Known = set[tuple[int, int]]
 """(run, digest) pairs."""

@@ -11,6 +11,7 @@ import hashlib
 import struct
 from collections.abc import Iterable, Iterator
 from datetime import datetime
+from typing import Final
 
 from connectors.encode import STRUCTURED_HEADERS
 from engine.batch.arrival import Arrival
@@ -37,30 +38,30 @@ from statemachines.memory import Delayed
 from statemachines.outcome import Moved
 from statemachines.run import DIGEST_BYTES, RECENT_DIGESTS_MAX, DeferredEvent, Run, Status
 
-RECENT_BYTES = RECENT_DIGESTS_MAX * DIGEST_BYTES
+RECENT_BYTES: Final = RECENT_DIGESTS_MAX * DIGEST_BYTES
 """Of a run's recent digests, once it has forgotten some."""
 
 _STARTED, _MOVED, _MOVED_AFTER_WAIT = int(Kind.STARTED), int(Kind.MOVED), int(Kind.MOVED_AFTER_WAIT)
-_FIRED = int(Kind.FIRED)
-_ALL_AS_USUAL = KEY_IS_RUN_KEY | HEADERS_ARE_USUAL
-_USUAL = [*USUAL_HEADERS]
+_FIRED: Final = int(Kind.FIRED)
+_ALL_AS_USUAL: Final = KEY_IS_RUN_KEY | HEADERS_ARE_USUAL
+_USUAL: Final = [*USUAL_HEADERS]
 # The columns of a move from ``run`` to ``status``, each behind its length, and the length of the envelope.
-_FIXED = ">hiqi8siqiqiiiiiiihihi"
-_pack_fixed = struct.Struct(_FIXED).pack
+_FIXED: Final = ">hiqi8siqiqiiiiiiihihi"
+_pack_fixed: Final = struct.Struct(_FIXED).pack
 # The same with an envelope of seven bytes behind it, which is what nearly all have.
-_pack_usual = struct.Struct(f"{_FIXED}BHI").pack
-_USUAL_ENVELOPE_BYTES = 7
+_pack_usual: Final = struct.Struct(f"{_FIXED}BHI").pack
+_USUAL_ENVELOPE_BYTES: Final = 7
 # The same of what comes from inside: without digest, offset and position.
-_INNER = ">hiqiiiqiiiiiihihi"
-_pack_inner = struct.Struct(_INNER).pack
-_pack_usual_inner = struct.Struct(f"{_INNER}BHI").pack
-_lengths = struct.Struct(">ii").pack
-_length = struct.Struct(">i").pack
-_COMPLETED = int(Status.COMPLETED)
-_POSTGRES_EPOCH = microseconds(POSTGRES_EPOCH)
-_COLUMNS = len(COLUMNS)
+_INNER: Final = ">hiqiiiqiiiiiihihi"
+_pack_inner: Final = struct.Struct(_INNER).pack
+_pack_usual_inner: Final = struct.Struct(f"{_INNER}BHI").pack
+_lengths: Final = struct.Struct(">ii").pack
+_length: Final = struct.Struct(">i").pack
+_COMPLETED: Final = int(Status.COMPLETED)
+_POSTGRES_EPOCH: Final = microseconds(POSTGRES_EPOCH)
+_COLUMNS: Final = len(COLUMNS)
 _sha256 = hashlib.sha256
-_new = tuple.__new__
+_new: Final = tuple.__new__
 
 
 Move = tuple[Arrival, Machine, Run | None, Moved, datetime, int]

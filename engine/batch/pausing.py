@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from typing import Final
 
 import orjson
 
@@ -19,10 +20,10 @@ from engine.store.values import Pause
 from statemachines.outcome import Deferred, Reason
 from statemachines.run import Run, Status, has_seen
 
-BEGINS_WITHIN = timedelta(days=30)
+BEGINS_WITHIN: Final = timedelta(days=30)
 """So long an event that begins a run waits for it once its pipeline goes on, should nothing take it then."""
-WHY = "its pipeline is paused"
-NOTHING_PAUSED: Mapping[int, Pause] = {}
+WHY: Final = "its pipeline is paused"
+NOTHING_PAUSED: Final[Mapping[int, Pause]] = {}
 
 
 class Pausing(Cancelling):

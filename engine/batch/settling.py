@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Final
 
 import orjson
 
@@ -19,7 +20,7 @@ from statemachines.run import DeferredEvent, Run
 from statemachines.turns import business_key, told_once
 from statemachines.undoing import ENDED, UNKNOWN, how_ended
 
-WAITING_EVENTS_MAX = 1_000
+WAITING_EVENTS_MAX: Final = 1_000
 """How many events wait behind the hold of one run; the newest beyond that become dead letters."""
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from engine.batch.arrival import Arrival
 from engine.batch.by_itself import OF_INSIDE, ByItself
 from engine.commands.operators import operators_source
@@ -13,7 +15,7 @@ from statemachines.occurrence import Occurrence
 from statemachines.outcome import Moved, Reason, Refused
 from statemachines.run import Run, Status
 
-CANCEL = Cancelled.event_type()
+CANCEL: Final = Cancelled.event_type()
 
 
 class Cancelling(ByItself):

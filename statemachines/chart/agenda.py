@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from statemachines.chart.tree import Chart, Node
     from statemachines.context import Context
 
-_DELAY_MAX = timedelta(days=DELAY_DAYS_MAX)
+_DELAY_MAX: Final = timedelta(days=DELAY_DAYS_MAX)
 
 
 class Agenda:

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections import deque
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from statemachines.chart.agenda import Agenda
 from statemachines.chart.microsteps import Do, Microsteps, Plan, SayDone, Spot
 from statemachines.chart.scopes import scope_asked, scope_settled
 from statemachines.chart.spots import Live
 from statemachines.chart.tree import Arc, Block, numbers_of
+from statemachines.contexts import read, write
 from statemachines.definition import name_of
 from statemachines.events import Address, Compensated, Envelope, Event, Failed, Meta, set_origin
-from statemachines.handlers import HandlerError, answer, ask, perform, read, write
+from statemachines.handlers import HandlerError, answer, ask, perform
 from statemachines.limits import EFFECTS_MAX, MICROSTEPS_MAX, RAISED_MAX
 from statemachines.memory import EMPTY, Execution, Memory, Owed
 from statemachines.outcome import Moved, Reason, Tried
@@ -34,9 +35,9 @@ if TYPE_CHECKING:
     from statemachines.wishes import Wish
 
 
-NOBODY: list[int] = []
+NOBODY: Final[list[int]] = []
 _COMPLETED, _RUNNING = int(Status.COMPLETED), int(Status.RUNNING)
-_new = tuple.__new__
+_new: Final = tuple.__new__
 
 
 class Macrostep:

@@ -8,7 +8,7 @@ are, over sets that are integers. Nothing here calls user code; what a microstep
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from statemachines.chart.entering import Entering, History, effective
 from statemachines.chart.tree import EVENTLESS, Arc, Block, Chart, Kind, Node, numbers_of
@@ -16,7 +16,7 @@ from statemachines.chart.undoings import Undoings
 from statemachines.patterns import covers
 from statemachines.undoing import Begun, Change
 
-PLANS_MAX = 20_000
+PLANS_MAX: Final = 20_000
 """Plans and selections that are kept, of one machine; beyond it all are forgotten, and made again as needed."""
 
 

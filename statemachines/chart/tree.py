@@ -10,7 +10,7 @@ import enum
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
 from statemachines.definition import Delay, Move, Pipeline, State, name_of
 from statemachines.patterns import Names, is_pattern, takes, takes_failures
@@ -165,8 +165,8 @@ class Chart:
         return number == around or bool(self.nodes[around].inside >> number & 1)
 
 
-EVENTLESS = ""
-COMPENSATING = "$compensating"
+EVENTLESS: Final = ""
+COMPENSATING: Final = "$compensating"
 """The name of the state where a run, or a state of it, is while that is undone; no other state may have it."""
 
 

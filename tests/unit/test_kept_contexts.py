@@ -16,7 +16,7 @@ from engine.routing import Loaded, make_routes
 from engine.session.claims import Claim, Slice
 from engine.session.committer import Committer
 from statemachines import Context, Pipeline
-from statemachines.handlers import read, write
+from statemachines.contexts import read, write
 from statemachines.interpreter import step
 from statemachines.limits import KEPT_BYTES_MAX, KEPT_CONTEXTS_MAX, KEPT_PAUSE_CONTEXTS
 from statemachines.machine import Machine, compile_pipeline

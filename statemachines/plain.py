@@ -1,0 +1,132 @@
+"""Contexts of nothing but text, numbers and truth values, which are written without being read back.
+
+What a run goes on from is what survived being stored. Of such a context it is known what would: the same values. So
+looking at them once takes the place of reading them back, and of the serializer, too.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from math import isfinite
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+from pydantic import BaseModel
+
+from statemachines.context import Context
+
+if TYPE_CHECKING:
+    from collections.abc import Set as AbstractSet
+
+_KINDS: Final[Mapping[str, type]] = {"str": str, "int": int, "float": float, "bool": bool}
+"""By what pydantic calls a type that says nothing more of its values."""
+_SAID: Final = frozenset({"type", "schema", "metadata"})
+_SAID_OF_DEFAULTS: Final = _SAID | {
+    "default", "default_factory", "default_factory_takes_data", "validate_default", "copy_default"
+}  # fmt: skip
+_SAID_OF_CLASSES: Final = _SAID | {"cls", "config", "ref"}
+_SAID_OF_FIELDS: Final = _SAID | {"fields", "model_name"}
+_NOTHING_SAID: Final[list[Any]] = [[], {}]
+_references: Final = sys.getrefcount
+
+
+class Plain:
+    """How the contexts of a class are written, all of whose fields are such."""
+
+    def __init__(self, kinds: Mapping[str, type], nullable: AbstractSet[str]) -> None:
+        self._names = list(kinds)
+        self._kinds = list(kinds.values())
+        self._nullable = nullable
+        self._floats = [name for name, kind in kinds.items() if kind is float]
+
+    def write(self, context: Context) -> bytes:
+        """Its JSON, as pydantic writes it.
+
+        Empty where reading that back could find anything else, or nothing: a value is of another class, text is not
+        Unicode, a number is none or too large, there are more attributes than fields, or in another order.
+        """
+        # A copy: a thread that a handler has left behind may go on changing it.
+        return self._write(context.__dict__.copy())
+
+    def write_if_held_once(self, context: Context) -> bytes:
+        """The same where nobody but the one variable of a compiled caller holds it; empty where anybody may.
+
+        Of callers that are not compiled that is never seen: they count more than once themselves. It is empty as well
+        where fields were never set, so that it is not as if it were read back.
+        """
+        if _references(context) != 1:
+            return b""
+        # That is held by the context, and here.
+        values = context.__dict__
+        if _references(values) != 2 or len(context.__pydantic_fields_set__) != len(self._names):  # noqa: PLR2004
+            return b""
+        return self._write(values)
+
+    def _write(self, values: dict[str, Any]) -> bytes:
+        names, kinds = self._names, self._kinds
+        if len(values) != len(names):
+            return b""
+        for at, (name, value) in enumerate(values.items()):
+            if name != names[at]:
+                return b""
+            if type(value) is not kinds[at] and (value is not None or name not in self._nullable):
+                return b""
+        for name in self._floats:
+            number = values[name]
+            if number is not None and not isfinite(number):
+                return b""
+        try:
+            return orjson.dumps(values)
+        except TypeError:
+            return b""
+
+
+def plain_of(context: type[Context]) -> Plain | None:
+    """How contexts of a class are written, if it has nothing but such fields, and nothing of its own to say of them."""
+    schema: Any = getattr(context, "__pydantic_core_schema__", None)
+    above = context.__mro__[: context.__mro__.index(BaseModel)]
+    if not context.__pydantic_complete__ or context.__private_attributes__:
+        return None
+    if any("__slots__" in vars(one) for one in above) or not _says_only(schema, "model", _SAID_OF_CLASSES):
+        return None
+    if _config_of(context) != _config_of(Context) or not _says_only(
+        schema["schema"], "model-fields", _SAID_OF_FIELDS
+    ):
+        return None
+    kinds: dict[str, type] = {}
+    nullable: set[str] = set()
+    for name, field in schema["schema"]["fields"].items():
+        kind, may_be_none = _kind_of(field)
+        if kind is None:
+            return None
+        kinds[name] = kind
+        if may_be_none:
+            nullable.add(name)
+    return Plain(kinds, nullable) if kinds else None
+
+
+def _kind_of(field: Any) -> tuple[type | None, bool]:
+    """The type that a field's values are of, and whether they may be None; no type where it says more than that."""
+    if not _says_only(field, "model-field", _SAID):
+        return None, False
+    said = field["schema"]
+    if _says_only(said, "default", _SAID_OF_DEFAULTS):
+        said = said["schema"]
+    nullable = _says_only(said, "nullable", _SAID)
+    if nullable:
+        said = said["schema"]
+    return _KINDS.get(said["type"]) if _says_only(said, said["type"], _SAID) else None, nullable
+
+
+def _says_only(schema: Mapping[str, Any], what: str, said: AbstractSet[str]) -> bool:
+    # A bound may be 0, which is said, too.
+    others = [value for name, value in schema.items() if name not in said]
+    return schema["type"] == what and all(
+        one is None or one is False or one in _NOTHING_SAID for one in others
+    )
+
+
+def _config_of(context: type[Context]) -> dict[str, Any]:
+    config: Mapping[str, Any] = context.__pydantic_core_schema__.get("config", {})
+    return {name: value for name, value in config.items() if name != "title"}

@@ -254,6 +254,11 @@ class AskedExecution(NamedTuple):
         """What the row is known by that holds it: (run, sequence, number)."""
         return self.run, self.sequence, self.number
 
+    @property
+    def returned_by(self) -> tuple[int, int]:
+        """Of a compensation: the run, and the number of the row that has what it is to undo."""
+        return self.run, self.made
+
 
 class BegunExecution(NamedTuple):
     """An attempt that somebody has begun."""

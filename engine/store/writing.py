@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import asyncpg
@@ -30,6 +31,8 @@ from statemachines.run import Run
 _SQL = load("store")
 RELEASED_AT_ONCE_MAX = 2_000
 """So many runs are asked to go on in one transaction once their pipeline is resumed."""
+NUMBERED_AT_ONCE = 1_000
+"""So many executions are numbered ahead, so that no commit waits to hear the numbers of those that begin with it."""
 LOST_POSITIONS, LOST_RUNS = "PM001", "PM002"
 """What ``pointsman.expect`` says where another engine was first."""
 
@@ -41,6 +44,8 @@ class Writing:
         self._writer = writer
         self._namespace = namespace
         self._lane = lane
+        self._ids: deque[int] = deque()
+        """For executions that begin with the commit that asks for them."""
 
     async def commit(self, commit: Commit, *, begun: bool) -> int | None:
         """Write all of it, in the transaction that has ``begun`` or a new one, and commit that; returns its ticket, if
@@ -59,6 +64,7 @@ class Writing:
             raise
 
     async def _commit(self, commit: Commit, *, begun: bool) -> int | None:
+        await self._have_ids(len(commit.promised))
         script = Script(self._writer)
         if not begun:
             script.say("begin")
@@ -85,23 +91,29 @@ class Writing:
         again = [one[:-1] for one in commit.executions_asked if not one.is_first]
         if first:
             script.execute("add_first", commit.steps_at.isoformat(), None, None, *_arrays_of_first(first))
+        ids = self._begin_promised(script, commit)
         if commit.attributes or commit.tokens or commit.tokens_over or commit.judged or commit.retired:
             await script.hear()
             await self._write_of_runs(commit)
-        is_all = not (again or commit.promised or _has_extras(commit))
+        undone = [one.asked for one in commit.promised if one.asked.made]
+        is_all = not (again or undone or _has_extras(commit))
         tells_others = commit.tells_others and (commit.executions_over or commit.executions_asked)
         # Whoever serves the homes of executions need not be who commits this.
         end = "notify pointsman_steps; commit" if tells_others else "commit"
         if commit.rows:
             await script.copy("pointsman.events", commit.rows, COLUMNS, then=end if is_all else "")
-            if is_all:
-                return None
+        made: Mapping[tuple[int, int], bytes] = {}
         ticket = None
         if not is_all:
             await script.hear()
+            made = await self._returned(undone) if undone else {}
             ticket = await self._write_rest(commit, again)
-        script.say(end)
-        await script.hear()
+        if not (is_all and commit.rows):
+            script.say(end)
+            await script.hear()
+        for one, number in zip(commit.promised, ids, strict=True):
+            undo = made.get(one.asked.returned_by)
+            commit.begun.append(one.begun(number, home_of(one.asked.key), undo, commit.promised_at))
         return ticket
 
     async def _write_of_runs(self, commit: Commit) -> None:
@@ -125,8 +137,6 @@ class Writing:
         """
         if again:
             await self._writer.execute(_SQL["add_executions"], *columns_of(again))
-        if commit.promised:
-            await self._begin_promised(commit)
         if not _has_extras(commit):
             return None
         out = list(commit.out)
@@ -192,14 +202,24 @@ class Writing:
         if commit.executions_over:
             script.execute("remove_executions", *map(numbers, columns_of(commit.executions_over)))
 
-    async def _begin_promised(self, commit: Commit) -> None:
-        who = commit.promised_to, commit.promised_at
-        arrays = _arrays_of_first([one.asked for one in commit.promised])
-        found = await self._writer.fetch(_SQL["begin_first"], commit.steps_at, *who, *arrays)
-        rows = {row[:3]: row for row in map(tuple, found)}
-        for one in commit.promised:
-            _, _, _, number, home, made = rows[one.asked.address]
-            commit.begun.append(one.begun(number, home, made, commit.promised_at))
+    async def _have_ids(self, needed: int) -> None:
+        while len(self._ids) < needed:
+            rows = await self._writer.fetch(_SQL["number_executions"], NUMBERED_AT_ONCE)
+            self._ids.extend(number for (number,) in rows)
+
+    def _begin_promised(self, script: Script, commit: Commit) -> list[int]:
+        """Have those begin that are promised; returns the store's numbers of them."""
+        ids = [self._ids.popleft() for _ in commit.promised]
+        if ids:
+            at = commit.steps_at.isoformat(), str(commit.promised_to), commit.promised_at.isoformat()
+            script.execute("add_first", *at, *_arrays_of_first([one.asked for one in commit.promised], ids))
+        return ids
+
+    async def _returned(self, undone: Sequence[AskedExecution]) -> dict[tuple[int, int], bytes]:
+        """What the steps have returned that these undo, by run and row of the log."""
+        runs, rows = zip(*(one.returned_by for one in undone), strict=True)
+        found = await self._writer.fetch(_SQL["returned"], numbers(runs), numbers(rows))
+        return {(run, sequence): payload for run, sequence, payload in found}
 
     async def _write_tokens(self, commit: Commit) -> None:
         if commit.tokens_over:
@@ -285,8 +305,8 @@ def _by_run_id(item: tuple[int, Run]) -> int:
     return item[1].id
 
 
-def _arrays_of_first(asked: Sequence[AskedExecution]) -> list[str | None]:
-    """As little as says it all."""
+def _arrays_of_first(asked: Sequence[AskedExecution], ids: Sequence[int] = ()) -> list[str | None]:
+    """As little as says it all; ``ids`` are their numbers, where they have any yet."""
     places = list(dict.fromkeys((one.pipeline, one.step) for one in asked))
     number_of = {place: number for number, place in enumerate(places, start=1)}
     undoes = any(one.of for one in asked)
@@ -300,4 +320,5 @@ def _arrays_of_first(asked: Sequence[AskedExecution]) -> list[str | None]:
         numbers([one.number for one in asked]),
         texts([one.of for one in asked]) if undoes else None,
         numbers([one.made for one in asked]) if undoes else None,
+        numbers(ids) if ids else None,
     ]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import orjson
 import pytest
 
+from connectors.source import Partition
+from engine.limits import EngineLimits
 from engine.store.connecting import CopyingConnection
 from statemachines import Context, Event, Pipeline
+from tests.charging import TOPIC, charging_pipeline, clear
 from tests.feeding import event, feed
 from tests.services import Database
 
@@ -77,6 +81,31 @@ async def test_a_commit_that_moves_runs_waits_for_two_answers_and_one_that_start
             first, second = messages[begun:]
             assert "execute move_positions(" in first
             assert second.endswith("; commit")
+
+
+async def test_a_commit_that_begins_steps_waits_for_no_more_answers(
+    messages: list[str], database: Database
+) -> None:
+    clear()
+    async with feed(database, charging_pipeline(), limits=EngineLimits(step_poll_seconds=60.0)) as feeding:
+        await feeding.begin_steps()
+        feeding.steps.turned.clear()
+        await asyncio.wait_for(feeding.steps.turned.wait(), 60)
+        place = Partition(TOPIC, 0)
+        for order in ("o1", "o2"):
+            # The numbers of both are heard before the first.
+            messages.clear()
+            pending = await feeding.promise(place, event("order.placed", {"order": order}, topic=TOPIC))
+            feeding.steps.settle([], pending.batch.commit)
+        assert [one.key for one in pending.batch.commit.begun] == ["o2"]
+        assert not [said for said in messages if "nextval" in said]
+        # Other connections have statements of their own meanwhile, which begin and commit nothing.
+        first, second = [said for said in messages if said.startswith("begin; ") or said.endswith("commit")]
+        assert "execute move_positions(" in first
+        assert "execute add_first(" in second
+        assert "copy pointsman.events" in second
+        await feeding.steps.close()
+    clear()
 
 
 async def test_no_statement_has_data_of_users_which_postgres_would_quote_in_its_log(

@@ -49,7 +49,10 @@ async def test_a_step_begins_with_the_commit_that_asks_for_it(
         await turn(feeding)
         pending = await feeding.promise(Partition(TOPIC, 0), placed("o1"), placed("o2"))
         assert await counted(reader) == (2, 2)
-        assert not pending.batch.commit.executions_asked
+        commit = pending.batch.commit
+        assert not commit.executions_asked
+        rows = await reader.fetch("select id, run, home from pointsman.executions order by id")
+        assert [(one.id, one.run, one.home) for one in commit.begun] == [tuple(row) for row in rows]
         feeding.steps.settle([], pending.batch.commit)
         await asyncio.wait_for(feeding.steps.arrived.wait(), 60)
         assert world.attempts("charge") == [("o1", 1), ("o2", 1)]

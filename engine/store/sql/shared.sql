@@ -14,19 +14,6 @@ select b.id, b.pipeline, r.key, r.generation, b.run, r.definition, b.home, b.seq
     ) end as made,
     b.since, b.token, b.progress, b.began
 
--- name: first
--- Arrays come as text, with text in hex (``engine.store.literals``).
-insert into pointsman.executions as e (
-    pipeline, home, run, sequence, number, step, attempt, again, error, of, made, holder, began
-)
-select ($4::text::int[])[new.place], new.home, new.run, new.sequence, new.number,
-    convert_from(decode(($5::text::text[])[new.place], 'hex'), 'UTF8'), 1, $1::timestamptz, '',
-    coalesce(convert_from(decode(new.of, 'hex'), 'UTF8'), ''), coalesce(new.made, 0), $2::bigint, $3::timestamptz
-from unnest(
-    $6::text::int[], $7::text::smallint[], $8::text::bigint[], $9::text::int[], $10::text::int[], $11::text::text[],
-    $12::text::int[]
-) as new (place, home, run, sequence, number, of, made)
-
 -- name: next_of_range
 -- What others hold is passed over as it is read, so that it takes no place from what is behind it. Whether a run goes on is asked
 -- so that Postgres does not begin with all that do, as it may where it knows little of runs.

@@ -501,16 +501,27 @@ set step = excluded.step, attempt = excluded.attempt, again = excluded.again, er
     limited_by = coalesce(executions.limited_by, excluded.limited_by)
 
 -- name: add_first
--- New ones, whose first attempts wait for their turn.
--- shared: first
+-- New ones: whose first attempts wait for their turn, or, with a holder, begin with whoever commits them, who has numbered them.
+-- Arrays come as text, with text in hex (``engine.store.literals``).
+insert into pointsman.executions (
+    id, pipeline, home, run, sequence, number, step, attempt, again, error, of, made, holder, began
+)
+overriding system value
+select coalesce(new.id, nextval('pointsman.executions_id_seq')), ($4::text::int[])[new.place], new.home, new.run,
+    new.sequence, new.number, convert_from(decode(($5::text::text[])[new.place], 'hex'), 'UTF8'), 1, $1::timestamptz, '',
+    coalesce(convert_from(decode(new.of, 'hex'), 'UTF8'), ''), coalesce(new.made, 0), $2::bigint, $3::timestamptz
+from unnest(
+    $6::text::int[], $7::text::smallint[], $8::text::bigint[], $9::text::int[], $10::text::int[], $11::text::text[],
+    $12::text::int[], $13::text::bigint[]
+) as new (place, home, run, sequence, number, of, made, id)
 
--- name: begin_first
--- New ones that whoever commits them begins. What the undone execution of a compensation has returned is in the log.
--- shared: first
-returning e.run, e.sequence, e.number, e.id, e.home,
-    case when e.made > 0 then (
-        select l.payload from pointsman.events l where l.run = e.run and l.sequence = e.made
-    ) end
+-- name: number_executions
+select nextval('pointsman.executions_id_seq') from generate_series(1, $1)
+
+-- name: returned
+-- What these rows of the log say that a step has returned.
+select run, sequence, payload from pointsman.events
+join unnest($1::text::bigint[], $2::text::int[]) as asked (run, sequence) using (run, sequence)
 
 -- name: keep_places
 -- Attempts that may go on though no row will say so: those who make them say when they do not any more. One that somebody

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import asyncpg
@@ -65,6 +65,10 @@ class Writing:
 
     async def _commit(self, commit: Commit, *, begun: bool) -> int | None:
         await self._have_ids(len(commit.promised))
+        undone = [one.asked for one in commit.promised if one.asked.made]
+        made = await self._returned(undone)
+        # What a step has returned is mostly in a row of before; else it is found once that is written.
+        not_yet = [one for one in undone if one.returned_by not in made]
         script = Script(self._writer)
         if not begun:
             script.say("begin")
@@ -95,18 +99,16 @@ class Writing:
         if commit.attributes or commit.tokens or commit.tokens_over or commit.judged or commit.retired:
             await script.hear()
             await self._write_of_runs(commit)
-        undone = [one.asked for one in commit.promised if one.asked.made]
-        is_all = not (again or undone or _has_extras(commit))
+        is_all = not (again or not_yet or _has_extras(commit))
         tells_others = commit.tells_others and (commit.executions_over or commit.executions_asked)
         # Whoever serves the homes of executions need not be who commits this.
         end = "notify pointsman_steps; commit" if tells_others else "commit"
         if commit.rows:
             await script.copy("pointsman.events", commit.rows, COLUMNS, then=end if is_all else "")
-        made: Mapping[tuple[int, int], bytes] = {}
         ticket = None
         if not is_all:
             await script.hear()
-            made = await self._returned(undone) if undone else {}
+            made |= await self._returned(not_yet)
             ticket = await self._write_rest(commit, again)
         if not (is_all and commit.rows):
             script.say(end)
@@ -216,7 +218,9 @@ class Writing:
         return ids
 
     async def _returned(self, undone: Sequence[AskedExecution]) -> dict[tuple[int, int], bytes]:
-        """What the steps have returned that these undo, by run and row of the log."""
+        """What the steps have returned that these undo, by run and row of the log, as far as these are written."""
+        if not undone:
+            return {}
         runs, rows = zip(*(one.returned_by for one in undone), strict=True)
         found = await self._writer.fetch(_SQL["returned"], numbers(runs), numbers(rows))
         return {(run, sequence): payload for run, sequence, payload in found}

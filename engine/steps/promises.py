@@ -1,7 +1,8 @@
 """Attempts that begin with the commit that asks for them: their rows have a holder from the first.
 
-So an attempt costs no statement of its own, and nobody looks for it. Only who has room promises it, and only where
-nobody waits for that room: what waits is begun in order.
+So an attempt costs no statement of its own, and nobody looks for it. Only who has room promises it, beside the room of
+all that may wait: what waits is begun in order, by looks. A look asks for one more than may wait, where that is known,
+so that it leaves room for what commits ask for while it goes on.
 """
 
 from __future__ import annotations
@@ -28,19 +29,28 @@ class Promises:
         self.looked_for: Mapping[Place, int] = {}
         """What a look that goes on may find."""
         self._looks = False
-        self._nobody_waits: set[Place] = set()
-        """Steps of which the last look found all."""
-        self._asked_meanwhile: set[Place] = set()
+        self._waits: dict[Place, int] = {}
+        """Of steps of which the last look found all that waited: how many may wait by now."""
+        self._asked_meanwhile: Counter[Place] = Counter()
+        """How many commits have asked for since the look began."""
 
     def forget(self) -> None:
         """Know nothing: of other homes others wait, and another connection has no commit in flight."""
-        self._nobody_waits.clear()
+        self._waits.clear()
         self._let_go()
         self.looked_for, self._looks = {}, False
 
     def is_settled(self, place: Place) -> bool:
         """Whether nobody waits for this step, as far as it is known."""
-        return place in self._nobody_waits
+        return self._waits.get(place) == 0
+
+    def is_known(self, place: Place) -> bool:
+        """Whether it is known how many may wait for this step."""
+        return place in self._waits
+
+    def asks(self, rooms: Mapping[Place, int]) -> dict[Place, int]:
+        """For how many a look is to ask, where there is so much room: whoever finds fewer than that has found all."""
+        return {place: min(room, self._waits.get(place, room) + 1) for place, room in rooms.items()}
 
     def look(self, rooms: Mapping[Place, int]) -> None:
         """It is looked who waits, for so many at most."""
@@ -51,10 +61,10 @@ class Promises:
         """So many were found of these ``places``; there may be more where there was no more room."""
         rooms, self.looked_for, self._looks = self.looked_for, {}, False
         for place in places:
-            if many.get(place, 0) < rooms.get(place, 0) and place not in self._asked_meanwhile:
-                self._nobody_waits.add(place)
+            if many.get(place, 0) < rooms.get(place, 0):
+                self._waits[place] = self._asked_meanwhile[place]
             else:
-                self._nobody_waits.discard(place)
+                self._waits.pop(place, None)
 
     def promise(
         self,
@@ -73,8 +83,8 @@ class Promises:
         for asked in commit.executions_asked:
             place, run = (asked.pipeline, asked.step), commit.asking.get(asked.run)
             if (
-                rooms.get(place, 0) > 0
-                and place in self._nobody_waits
+                place in self._waits
+                and rooms.get(place, 0) > self._waits[place]
                 and run is not None
                 and asked.is_first
                 and asked.sequence == run.sequence
@@ -96,9 +106,10 @@ class Promises:
         self._let_go()
         for asked in commit.executions_asked:
             place = asked.pipeline, asked.step
-            self._nobody_waits.discard(place)
+            if place in self._waits:
+                self._waits[place] += 1
             if self._looks:
-                self._asked_meanwhile.add(place)
+                self._asked_meanwhile[place] += 1
 
     def broken(self) -> None:
         """The commit in flight came to nothing."""

@@ -251,14 +251,14 @@ class Steps:
             self._going.drop_ended(commit, results)
         if not self._making.is_stopping and commit.executions_asked:
             asked = {(one.pipeline, one.step) for one in commit.executions_asked}
-            settled = {
+            known = {
                 place: step
                 for place, step in self._allowed().items()
-                if self._promises.is_settled(place) and self._is_free(step)
+                if self._promises.is_known(place) and self._is_free(step)
             }
-            if asked & settled.keys():
+            if asked & known.keys():
                 # What became of those that were handed out is durable once this is.
-                rooms = self._free(settled, self._results.ready)
+                rooms = self._free(known, self._results.ready)
                 self._promises.promise(commit, rooms, self._homes, self._definitions)
                 commit.promised_to, commit.promised_at = self.holder, self._clock()
         # Else nothing waits for what is over.
@@ -376,13 +376,17 @@ class Steps:
         steps = self._allowed()
         if not for_all:
             steps = {place: step for place, step in steps.items() if not self._promises.is_settled(place)}
-        rooms, limited = split(self._free(steps, self._results.ids), steps)
+        most, limited = split(self._free(steps, self._results.ids), steps)
+        rooms = self._promises.asks(most)
         asked = self._clock(), homes, definitions, self._not_anew(), self.holder
         self._promises.look(rooms | {(one.pipeline, one.step): one.room for one in limited})
         begun = await store.begin_executions(rooms, *asked) if rooms else []
         begun += await store.begin_limited(limited, *asked) if limited else []
         found = Counter((one.pipeline, one.step) for one in begun)
         self._promises.found(found, [place for place, step in steps.items() if step.bounds.limit is None])
+        if any(found[place] == many < most[place] for place, many in rooms.items()):
+            # More may wait than was known of.
+            self._wanted.set()
         if not self._making.begin_all(begun):
             await self._put_back(store)
 

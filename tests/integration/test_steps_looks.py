@@ -50,15 +50,16 @@ async def turn(feeding: Feeding) -> None:
 
 
 class Slow:
-    """A question of the store whose answer does not come before ``go`` is set, where it says anything."""
+    """A question of the store whose answer does not come before ``go`` is set, where it has one, or ``always``."""
 
-    def __init__(self, ask: Callable[..., Awaitable[list[BegunExecution]]]) -> None:
+    def __init__(self, ask: Callable[..., Awaitable[list[BegunExecution]]], *, always: bool = False) -> None:
         self._ask = ask
+        self._always = always
         self.asked, self.go = asyncio.Event(), asyncio.Event()
 
     async def __call__(self, *given: Any) -> list[BegunExecution]:
         found = await self._ask(*given)
-        if found:
+        if found or self._always:
             self.asked.set()
             await self.go.wait()
         return found
@@ -192,6 +193,31 @@ async def test_nothing_is_promised_in_the_place_of_what_is_not_durable(
         pending = await feeding.promise(Partition(TOPIC, 0), placed("o2"))
         assert pending.batch.commit.begun == []
         await feeding.steps.close()
+
+
+async def test_what_is_asked_for_while_a_look_goes_on_begins_at_once_beside_the_room_of_what_waits(
+    database: Database, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = EngineLimits(step_poll_seconds=60.0, steps_at_once_max=3)
+    async with feed(database, charging_pipeline(), limits=limits) as feeding:
+        await feeding.begin_steps()
+        await turn(feeding)
+        slow = Slow(feeding.store.begin_executions, always=True)
+        monkeypatch.setattr(feeding.store, "begin_executions", slow)
+        # Somebody has something for the homes here.
+        await execute(database.owner_dsn, f"notify {channels.STEPS}")
+        await asyncio.wait_for(slow.asked.wait(), 60)
+        pending = await feeding.promise(Partition(TOPIC, 0), placed("o1"), placed("o2"))
+        assert [one.key for one in pending.batch.commit.begun] == ["o1"], (
+            "a place is left for what is looked for"
+        )
+        feeding.steps.settle([], pending.batch.commit)
+        slow.go.set()
+        await turn(feeding)
+        assert {key for key, _ in world.attempts("charge")} >= {"o1"}
+        await feeding.steps.close()
+        await feeding.work()
+    assert {key for key, _ in world.attempts("charge")} == {"o1", "o2"}
 
 
 async def test_only_what_somebody_may_wait_for_is_told(

@@ -56,7 +56,10 @@ def test_where_others_wait_nothing_overtakes_them() -> None:
     assert promised(promises, commit_of(run_of("r1"), step="ship")) == []
     waits = commit_of(run_of("r2"))
     promises.kept(waits)
-    assert promised(promises, commit_of(run_of("r3"))) == []
+    assert promised(promises, commit_of(run_of("r3")), room=1) == []
+    assert promised(promises, commit_of(run_of("r3")), room=2) == ["r3"], (
+        "the other place is kept for what waits"
+    )
 
 
 @pytest.mark.parametrize(("found", "may"), [(9, True), (10, False)])
@@ -79,7 +82,23 @@ def test_a_look_may_not_have_seen_what_was_asked_for_meanwhile() -> None:
     promises.look({CHARGE: 10})
     promises.kept(commit_of(run_of("r1")))
     promises.found({}, [CHARGE])
-    assert promised(promises, commit_of(run_of("r2"))) == []
+    assert promised(promises, commit_of(run_of("r2")), room=1) == []
+    assert promised(promises, commit_of(run_of("r2")), room=2) == ["r2"]
+
+
+def test_a_look_asks_for_one_more_than_may_wait_as_far_as_that_is_known() -> None:
+    promises, rooms = settled(CHARGE), {CHARGE: 10, SHIP: 10}
+    assert promises.asks(rooms) == {CHARGE: 1, SHIP: 10}
+    promises.kept(commit_of(run_of("r1"), run_of("r2")))
+    assert promises.asks(rooms) == {CHARGE: 3, SHIP: 10}
+    assert promises.asks({CHARGE: 2}) == {CHARGE: 2}
+    promises.look(promises.asks(rooms))
+    promises.kept(commit_of(run_of("r3")))
+    promises.found({CHARGE: 3}, [CHARGE])
+    assert promises.asks(rooms) == {CHARGE: 10, SHIP: 10}, "there are some that nobody here has asked for"
+    promises.look(promises.asks(rooms))
+    promises.found({CHARGE: 4}, [CHARGE])
+    assert promises.is_settled(CHARGE)
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,9 @@ def write_last(machine: Machine, context: Context, name: str | None, before: byt
     It may go to the next who reads these bytes, where it is seen that no handler has kept it.
     """
     plain, kept = machine.plain, machine.kept
-    if plain is not None and not kept.pausing:
+    if plain is not None and kept.pausing:
+        kept.pausing -= 1
+    elif plain is not None:
         written = plain.write_if_held_once(context)
         if 0 < len(written) <= CONTEXT_BYTES_MAX:
             kept.keep(written, context)

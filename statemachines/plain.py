@@ -7,8 +7,8 @@ looking at them once takes the place of reading them back, and of the serializer
 from __future__ import annotations
 
 import sys
+import weakref
 from collections.abc import Mapping
-from math import isfinite
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -28,13 +28,20 @@ _SAID_OF_DEFAULTS: Final = _SAID | {
 _SAID_OF_CLASSES: Final = _SAID | {"cls", "config", "ref"}
 _SAID_OF_FIELDS: Final = _SAID | {"fields", "model_name"}
 _NOTHING_SAID: Final[list[Any]] = [[], {}]
+_WRITTEN_ALIKE: Final = 1e16
+"""Above, some releases write ``1e16``, and others ``1e+16``."""
 _references: Final = sys.getrefcount
+_weak_references: Final = weakref.getweakrefcount
+_HELD_TWICE: Final = 2
+"""By the context, and by who asks."""
 
 
 class Plain:
     """How the contexts of a class are written, all of whose fields are such."""
 
-    def __init__(self, kinds: Mapping[str, type], nullable: AbstractSet[str]) -> None:
+    def __init__(self, context: type[Context], kinds: Mapping[str, type], nullable: AbstractSet[str]) -> None:
+        self._context = context
+        self._all = frozenset(kinds)
         self._names = list(kinds)
         self._kinds = list(kinds.values())
         self._nullable = nullable
@@ -44,7 +51,8 @@ class Plain:
         """Its JSON, as pydantic writes it.
 
         Empty where reading that back could find anything else, or nothing: a value is of another class, text is not
-        Unicode, a number is none or too large, there are more attributes than fields, or in another order.
+        Unicode, a number is none or too large, there are more attributes than fields, or in another order. So it is
+        where a number is so large that releases of pydantic and orjson differ in how they write it.
         """
         # A copy: a thread that a handler has left behind may go on changing it.
         return self._write(context.__dict__.copy())
@@ -55,13 +63,12 @@ class Plain:
         Of callers that are not compiled that is never seen: they count more than once themselves. It is empty as well
         where fields were never set, so that it is not as if it were read back.
         """
-        if _references(context) != 1:
+        if _references(context) != 1 or _weak_references(context) or type(context) is not self._context:
             return b""
-        # That is held by the context, and here.
-        values = context.__dict__
-        if _references(values) != 2 or len(context.__pydantic_fields_set__) != len(self._names):  # noqa: PLR2004
+        values, named = context.__dict__, context.__pydantic_fields_set__
+        if _references(values) != _HELD_TWICE or _references(named) != _HELD_TWICE:
             return b""
-        return self._write(values)
+        return self._write(values) if type(values) is dict and named == self._all else b""
 
     def _write(self, values: dict[str, Any]) -> bytes:
         names, kinds = self._names, self._kinds
@@ -74,7 +81,7 @@ class Plain:
                 return b""
         for name in self._floats:
             number = values[name]
-            if number is not None and not isfinite(number):
+            if number is not None and not -_WRITTEN_ALIKE < number < _WRITTEN_ALIKE:
                 return b""
         try:
             return orjson.dumps(values)
@@ -103,7 +110,7 @@ def plain_of(context: type[Context]) -> Plain | None:
         kinds[name] = kind
         if may_be_none:
             nullable.add(name)
-    return Plain(kinds, nullable) if kinds else None
+    return Plain(context, kinds, nullable) if kinds else None
 
 
 def _kind_of(field: Any) -> tuple[type | None, bool]:

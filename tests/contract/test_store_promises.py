@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
+import pytest
+
 from engine.homes import home_of
-from engine.store.contract import Store
+from engine.store.contract import LostRunsError, Store
 from engine.store.values import BegunExecution, Commit, Promised
 from statemachines.run import Run
 from tests.contract.test_store import AT, World, fake_world, moved, postgres_world, started, world
@@ -87,6 +89,32 @@ async def test_steps_and_compensations_can_begin_with_one_commit(world: World) -
         (2, "charge", "", None),
     ]
     assert len({one.id for one in commit.begun}) == 3
+
+
+async def test_nothing_has_begun_with_a_commit_that_came_to_nothing(world: World) -> None:
+    store = await world.open()
+    after, commit = moved(await started(store))
+    promised = [Promised(asked(after, is_first=True), after)]
+    commit = replace(commit, promised=promised, promised_to=5, promised_at=SOON, under_pauses={4_711})
+    with pytest.raises(LostRunsError):
+        await store.commit(commit)
+    assert commit.begun == []
+
+
+async def test_what_was_promised_and_is_put_back_comes_before_what_found_no_room(world: World) -> None:
+    store = await world.open()
+    after, commit = moved(await started(store))
+    waits, begins = (asked(after, number, is_first=True) for number in range(2))
+    commit = replace(
+        commit,
+        executions_asked=[waits],
+        promised=[Promised(begins, after)],
+        promised_to=5,
+        promised_at=SOON,
+    )
+    await store.commit(commit)
+    await store.put_back(5, [])
+    assert [one.number for one in await begin(store)] == [1, 0]
 
 
 async def test_those_that_wait_for_their_turn_come_behind_what_waited_before(world: World) -> None:

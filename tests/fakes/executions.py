@@ -81,15 +81,21 @@ class Executions:
                 before.holder = None
             before.asked = asked._replace(limited_by=by)
 
-    def begin_promised(self, commit: Commit, payload_of: Callable[[int, int], bytes | None]) -> None:
+    def number(self, many: int) -> range:
+        """Numbers for so many, ahead of all that get theirs later."""
+        self.given += many
+        return range(self.given - many + 1, self.given + 1)
+
+    def begin_promised(
+        self, commit: Commit, numbers: Sequence[int], payload_of: Callable[[int, int], bytes | None]
+    ) -> None:
         """Those that begin with the commit that asks for them; ``payload_of`` is what a row of a run's log has."""
-        for one in commit.promised:
-            self.given += 1
+        for number, one in zip(numbers, commit.promised, strict=True):
             asked = one.asked
-            row = Waiting(self.given, asked, commit.promised_to, commit.promised_at)
+            row = Waiting(number, asked, commit.promised_to, commit.promised_at)
             self.rows[asked.address] = row
             made = payload_of(asked.run, asked.made) if asked.made else None
-            commit.begun.append(one.begun(self.given, home_of(asked.key), made, commit.promised_at))
+            commit.begun.append(one.begun(number, home_of(asked.key), made, commit.promised_at))
 
     def write_tokens(self, commit: Commit) -> None:
         """What a commit changes of tokens."""

@@ -297,6 +297,7 @@ class FakeStore(FakeExecuting):
         except BaseException:
             for name in Tables.__slots__:
                 setattr(self.tables, name, getattr(before, name))
+            commit.begun.clear()
             raise
 
     def _write(self, commit: Commit) -> int | None:
@@ -308,12 +309,13 @@ class FakeStore(FakeExecuting):
         self._fill_inbox(commit)
         self._change_runs(commit)
         tables.attributes.update(commit.attributes)
+        numbers = tables.executions.number(len(commit.promised))
         tables.executions.write(commit)
         tables.executions.write_tokens(commit)
         rows = [unpack(packed) for packed in commit.rows]
         for row in rows:
             self._add_row(row)
-        tables.executions.begin_promised(commit, lambda run, made: tables.rows[run, made].payload)
+        tables.executions.begin_promised(commit, numbers, lambda run, made: tables.rows[run, made].payload)
         tables.taken_ids.update(commit.taken_ids)
         for run, sequence, digest, until, own in commit.waiting_added:
             tables.waiting[run, sequence] = (digest, until)

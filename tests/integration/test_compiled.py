@@ -35,6 +35,7 @@ SUITES = (
     "tests/unit/test_compensations_undoing.py",
     "tests/unit/test_handlers.py",
     "tests/unit/test_interpreter.py",
+    "tests/unit/test_kept_contexts.py",
     "tests/unit/test_language.py",
     "tests/unit/test_later.py",
     "tests/unit/test_loading.py",

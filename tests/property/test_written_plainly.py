@@ -22,7 +22,7 @@ KINDS: list[Any] = [str, int, float, bool, str | None, int | None, float | None,
 FITTING: dict[Any, st.SearchStrategy[Any]] = {
     str: st.text(),
     int: st.integers(-(2**63), 2**64 - 1),
-    float: st.floats(allow_nan=False, allow_infinity=False),
+    float: st.floats(-1e16, 1e16, exclude_min=True, exclude_max=True),
     bool: st.booleans(),
 }
 FITTING |= {kind | None: st.none() | values for kind, values in FITTING.items()}
@@ -76,6 +76,8 @@ class Late(Context):
 @example(Late.model_construct(number=1, text="a"))
 @example(Late.model_construct(number=True, text="a"))
 @example(Late.model_construct(number=float("nan"), text="a"))
+@example(Late.model_construct(number=1e16, text="a"))
+@example(Late.model_construct(number=-1.5e300, text="a"))
 @example(Late.model_construct(number=-0.0, text=Name("a")))
 @example(Late.model_construct(text="\ud800", number=1.5))
 @given(contexts(fitting=False))
@@ -83,6 +85,8 @@ def test_what_does_not_fit_is_not_written_or_comes_back_the_same(context: Contex
     plain = plain_of(type(context))
     assert plain is not None
     written = plain.write(context)
+    large = [one for one in vars(context).values() if isinstance(one, float) and not abs(one) < 1e16]
+    assert not (written and large), "releases of pydantic and orjson differ in how they write these"
     if not written:
         return
     assert written == context.__pydantic_serializer__.to_json(context, warnings=False, by_alias=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import weakref
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from decimal import Decimal
@@ -296,6 +298,7 @@ class Keeper:
 
     def __init__(self) -> None:
         self.kept: list[Any] = []
+        self.weak_ones: weakref.WeakValueDictionary[str, Plain] = weakref.WeakValueDictionary()
 
     def context(self, context: Plain) -> None:
         self.kept.append(context)
@@ -319,6 +322,13 @@ class Keeper:
         next(generator)
         self.kept.append(generator)
 
+    def weak(self, context: Plain) -> None:
+        self.weak_ones["acme"] = context
+        self.kept.append(weakref.ref(context))
+
+    def fields_set(self, context: Plain) -> None:
+        self.kept.append(context.model_fields_set)
+
     def method(self, context: Plain) -> None:
         self.kept.append(context.__setattr__)
 
@@ -337,6 +347,11 @@ class Keeper:
         for one in self.kept:
             if isinstance(one, dict):
                 one["amount"] = -1
+            elif isinstance(one, set):
+                one.clear()
+            elif isinstance(one, weakref.ref):
+                assert one() is None
+                assert not self.weak_ones
             elif isinstance(one, Plain):
                 one.amount = -1
             elif isinstance(one, tuple):
@@ -350,12 +365,15 @@ class Keeper:
                 one("amount", -1)
 
 
-@pytest.mark.parametrize("how", ["context", "values", "closure", "generator", "method", "thread"])
+@pytest.mark.parametrize(
+    "how", ["context", "values", "closure", "fields_set", "generator", "method", "thread", "weak"]
+)
 def test_what_is_done_later_to_one_that_was_kept_is_not_seen(how: str) -> None:
     keeper = Keeper()
 
     def note(context: Plain, event: Noted) -> None:
         keeper.spoil()
+        assert context.model_fields_set == set(Plain.model_fields)
         context.amount += event.text
         getattr(keeper, how)(context)
 
@@ -371,8 +389,14 @@ def test_what_is_done_later_to_one_that_was_kept_is_not_seen(how: str) -> None:
         lambda context: context.__dict__.update(other=1),
         lambda context: context.__dict__.update(key=context.__dict__.pop("key")),
         lambda context: context.model_fields_set.clear(),
+        lambda context: (context.model_fields_set.discard("note"), context.model_fields_set.add("other")),
+        lambda context: object.__setattr__(context, "__class__", Below),
+        lambda context: object.__setattr__(context, "__dict__", OrderedDict(context.__dict__)),
     ],
-    ids=["too large for orjson", "of another class", "more than fields", "another order", "fields not set"],
+    ids=[
+        *("too large for orjson", "of another class", "more than fields", "another order", "fields not set"),
+        *("other fields set", "of a class below", "a dict of a class below"),
+    ],
 )
 def test_what_goes_from_event_to_event_is_as_if_it_were_read_anew(leave: Callable[[Plain], Any]) -> None:
     seen: list[tuple[str, set[str]]] = []
@@ -392,6 +416,20 @@ def test_what_goes_from_event_to_event_is_as_if_it_were_read_anew(leave: Callabl
             run = run._replace(context=outcome.context)
         read = Plain.model_validate_json(was.context)
         assert seen[-1] == (repr(vars(read)), read.model_fields_set)
+
+
+def test_they_are_kept_again_some_time_after_hardly_any_was_read_again() -> None:
+    def note(context: Plain, event: Noted) -> None:
+        context.amount = event.text
+
+    machine = machine_of(note)
+    machine.kept.pausing = 3
+    run, pausing = begun(machine, Opened(name="acme")), []
+    for number in range(1, 6):
+        run = noting(machine, run, number)
+        pausing.append((machine.kept.pausing, len(machine.kept.contexts)))
+    kept = int(COMPILED)
+    assert pausing == [(2, 0), (1, 0), (0, 0), (0, kept), (0, kept)]
 
 
 def test_one_that_is_too_large_is_refused_as_any_other() -> None:

@@ -11,9 +11,9 @@ import weakref
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-import orjson
 from pydantic import BaseModel
 
+from statemachines.compact import dumps_compact
 from statemachines.context import Context
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class Plain:
             if number is not None and not -_WRITTEN_ALIKE < number < _WRITTEN_ALIKE:
                 return b""
         try:
-            return orjson.dumps(values)
+            return dumps_compact(values)
         except TypeError:
             return b""
 

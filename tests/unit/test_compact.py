@@ -14,17 +14,29 @@ from statemachines.compact import dumps_compact
 KEPT = 5_000
 BYTES_EACH_MAX = 1_000
 """What orjson itself leaves behind is four times as large."""
-MEASURING = f"""
+MEMORIES = f"""
+from statemachines.memory import Delayed, Memory, write_memory as write
+each = [Memory(delayed=(Delayed(number, 1, 1, "after.taken.1", None),)) for number in range({KEPT})]
+"""
+CONTEXTS = f"""
+from statemachines import Context
+from statemachines.plain import plain_of
+
+class Order(Context):
+    number: int
+
+write = plain_of(Order).write
+each = [Order(number=number) for number in range({KEPT})]
+"""
+MEASURING = """
 from pathlib import Path
-from statemachines.memory import Delayed, Memory, write_memory
 
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
-memories = [Memory(delayed=(Delayed(number, 1, 1, "after.taken.1", None),)) for number in range({KEPT})]
-write_memory(memories[0])
+write(each[0])
 before = resident()
-kept = [write_memory(one) for one in memories]
+kept = [write(one) for one in each]
 print((resident() - before) // len(kept))
 """
 
@@ -41,8 +53,9 @@ def test_what_orjson_refuses_is_refused() -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="it asks Linux how much memory is taken")
-def test_what_many_runs_remember_takes_little_memory() -> None:
+@pytest.mark.parametrize("each", [MEMORIES, CONTEXTS], ids=["memories", "plain contexts"])
+def test_what_many_runs_remember_takes_little_memory(each: str) -> None:
     measured = subprocess.run(
-        [sys.executable, "-c", MEASURING], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", each + MEASURING], capture_output=True, text=True, check=True, timeout=60
     )
     assert int(measured.stdout) < BYTES_EACH_MAX

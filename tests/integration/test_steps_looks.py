@@ -220,6 +220,46 @@ async def test_what_is_asked_for_while_a_look_goes_on_begins_at_once_beside_the_
     assert {key for key, _ in world.attempts("charge")} == {"o1", "o2"}
 
 
+async def test_who_finds_more_than_was_known_of_looks_again_at_once(
+    database: Database, reader: Connection, world: World
+) -> None:
+    world.script["charge"] = [asyncio.Event().wait] * 3
+    async with feed(database, charging_pipeline(), limits=QUIET) as feeding:
+        await feeding.begin_steps()
+        await turn(feeding)
+        # As another engine asks for them: the steps here do not hear of the commit.
+        await feeding.records(*(placed(f"o{number}") for number in range(3)))
+        await execute(database.owner_dsn, f"notify {channels.STEPS}")
+        async with asyncio.timeout(30):
+            while len(world.attempts("charge")) < 3:
+                feeding.steps.turned.clear()
+                await feeding.steps.turned.wait()
+                await asyncio.sleep(0)
+        assert len({row["holder"] for row in await reader.fetch(HOLDERS)}) == 1
+        await feeding.steps.close()
+
+
+async def test_what_one_waits_for_is_promised_to_the_next_where_there_is_room_for_both(
+    database: Database, world: World
+) -> None:
+    async with feed(database, charging_pipeline(), limits=QUIET) as feeding:
+        await feeding.begin_steps()
+        await turn(feeding)
+        feeding.steps.paused = {1: "paused"}
+        pending = await feeding.promise(Partition(TOPIC, 0), placed("o1"))
+        feeding.steps.turned.clear()
+        feeding.steps.settle([], pending.batch.commit)
+        await asyncio.wait_for(feeding.steps.turned.wait(), 60)
+        # Nobody looks until something else happens.
+        feeding.steps.paused = {}
+        pending = await feeding.promise(Partition(TOPIC, 0), placed("o2"))
+        assert [one.key for one in pending.batch.commit.begun] == ["o2"]
+        feeding.steps.settle([], pending.batch.commit)
+        await feeding.steps.close()
+        await feeding.work()
+    assert {key for key, _ in world.attempts("charge")} == {"o1", "o2"}
+
+
 async def test_only_what_somebody_may_wait_for_is_told(
     database: Database, reader: Connection, world: World
 ) -> None:

@@ -227,9 +227,8 @@ async def test_who_finds_more_than_was_known_of_looks_again_at_once(
     async with feed(database, charging_pipeline(), limits=QUIET) as feeding:
         await feeding.begin_steps()
         await turn(feeding)
-        # As another engine asks for them: the steps here do not hear of the commit.
+        # As another engine asks for them: what tells of the commit says neither what nor how many.
         await feeding.records(*(placed(f"o{number}") for number in range(3)))
-        await execute(database.owner_dsn, f"notify {channels.STEPS}")
         async with asyncio.timeout(30):
             while len(world.attempts("charge")) < 3:
                 feeding.steps.turned.clear()

@@ -91,10 +91,8 @@ class Plain:
 
 def plain_of(context: type[Context]) -> Plain | None:
     """How contexts of a class are written, if it has nothing but such fields, and nothing of its own to say of them."""
-    schema: Any = getattr(context, "__pydantic_core_schema__", None)
+    schema = context.__pydantic_core_schema__
     above = context.__mro__[: context.__mro__.index(BaseModel)]
-    if not context.__pydantic_complete__ or context.__private_attributes__:
-        return None
     if any("__slots__" in vars(one) for one in above) or not _says_only(schema, "model", _SAID_OF_CLASSES):
         return None
     if _config_of(context) != _config_of(Context) or not _says_only(

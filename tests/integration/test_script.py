@@ -13,8 +13,12 @@ from engine.limits import EngineLimits
 from engine.store.connecting import CopyingConnection
 from statemachines import Context, Event, Pipeline
 from tests.charging import TOPIC, charging_pipeline, clear
+from tests.contract.test_store import World, postgres_world, started
+from tests.contract.test_store_promises import promise
 from tests.feeding import event, feed
 from tests.services import Database
+
+__all__ = ["postgres_world"]
 
 SECRET = 'it\'s {a} "secret"'
 
@@ -106,6 +110,19 @@ async def test_a_commit_that_begins_steps_waits_for_no_more_answers(
         assert "copy pointsman.events" in second
         await feeding.steps.close()
     clear()
+
+
+async def test_a_commit_that_begins_to_undo_says_no_more_once_it_is_there(
+    messages: list[str], postgres_world: World
+) -> None:
+    store = await postgres_world.open()
+    run, _ = await promise(store, await started(store), of="1.0", made=1)
+    messages.clear()
+    _, commit = await promise(store, run, of="1.1", made=1)
+    assert [one.made for one in commit.begun] == [b"{}"]
+    # What the step has returned was read before.
+    assert "copy pointsman.events" in messages[-1]
+    assert messages[-1].endswith("commit")
 
 
 async def test_no_statement_has_data_of_users_which_postgres_would_quote_in_its_log(

@@ -63,6 +63,20 @@ def test_text_numbers_and_truth_values_are_plain() -> None:
         assert plain.write(each(key="a", weight=1.5)) == each(key="a", weight=1.5).model_dump_json().encode()
 
 
+class Pair(Context):
+    first: int
+    second: int
+
+
+def test_values_in_another_order_are_written_as_of_any_other_class() -> None:
+    plain, pair = plain_of(Pair), Pair(first=1, second=2)
+    assert plain is not None
+    assert plain.write(pair) == b'{"first":1,"second":2}'
+    # Read back, they are in their order again.
+    pair.__dict__["first"] = pair.__dict__.pop("first")
+    assert plain.write(pair) == b""
+
+
 class Colour(StrEnum):
     RED = "red"
 

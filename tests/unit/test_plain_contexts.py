@@ -413,10 +413,10 @@ def test_what_is_done_later_to_one_that_was_kept_is_not_seen(how: str) -> None:
     ],
 )
 def test_what_goes_from_event_to_event_is_as_if_it_were_read_anew(leave: Callable[[Plain], Any]) -> None:
-    seen: list[tuple[str, set[str]]] = []
+    seen: list[tuple[type, str, set[str]]] = []
 
     def note(context: Plain, event: Noted) -> None:
-        seen.append((repr(vars(context)), set(context.model_fields_set)))
+        seen.append((type(context), repr(vars(context)), set(context.model_fields_set)))
         context.amount = event.text
         if event.text == 1:
             leave(context)
@@ -429,7 +429,7 @@ def test_what_goes_from_event_to_event_is_as_if_it_were_read_anew(leave: Callabl
         if isinstance(outcome, Moved) and outcome.context is not None:
             run = run._replace(context=outcome.context)
         read = Plain.model_validate_json(was.context)
-        assert seen[-1] == (repr(vars(read)), read.model_fields_set)
+        assert seen[-1] == (Plain, repr(vars(read)), read.model_fields_set)
 
 
 def test_they_are_kept_again_some_time_after_hardly_any_was_read_again() -> None:

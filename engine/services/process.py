@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from engine.services.errors import ServiceError
 
@@ -19,6 +20,8 @@ GUARD = Path(__file__).with_name("guard.py")
 GUARD_STDLIB_ONLY = ("-I", "-S")
 POLL_SECONDS = 0.02
 KILL_SECONDS = 5.0
+LAST_SECONDS = 20.0
+"""So long a server waits for the last one on its log to end, whose starter may have been killed a moment ago."""
 LOG_TAIL_LINES = 15
 LOG_TAIL_BYTES = 16_384
 
@@ -56,7 +59,10 @@ class ServerProcess:
         user: User | None = None,
         env: Mapping[str, str] | None = None,
     ) -> ServerProcess:
-        """Start `argv` in `cwd`, its output appended to `log`. Raises ServiceError if it cannot."""
+        """Start `argv` in `cwd`, its output appended to `log`, once the last one that had this log has ended.
+
+        Raises ServiceError if it cannot, or if that goes on for `LAST_SECONDS`.
+        """
         spec = {
             "argv": list(argv),
             "cwd": str(cwd),
@@ -66,6 +72,7 @@ class ServerProcess:
             "gid": user.gid if user else None,
         }
         with log.open("ab") as output:
+            _take(output, name, log)
             guard = subprocess.Popen(
                 [sys.executable, *GUARD_STDLIB_ONLY, str(GUARD)],
                 stdin=subprocess.PIPE,
@@ -152,6 +159,25 @@ class ServerProcess:
             if time.monotonic() > deadline:
                 return f"it did not answer within {timeout_seconds:.0f} s"
             time.sleep(POLL_SECONDS)
+
+
+def _take(output: BinaryIO, name: str, log: Path) -> None:
+    """Lock the log for as long as a process has this opening of it: the guard, the server, what that starts."""
+    import fcntl  # noqa: PLC0415 - not on every system
+
+    until = time.monotonic() + LAST_SECONDS
+    while True:
+        try:
+            fcntl.flock(output, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                raise ServiceError(
+                    f"{name} is not started: another one writes to {log}, and does not end. Stop it, or choose "
+                    "another folder."
+                ) from None
+            time.sleep(POLL_SECONDS)
+        else:
+            return
 
 
 def tail(log: Path, lines: int = LOG_TAIL_LINES) -> str:

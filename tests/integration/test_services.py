@@ -16,7 +16,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from engine.services import kafka_jars, ports, postgres_binaries
+from engine.services import kafka_jars, ports, postgres_binaries, process
 from engine.services.errors import ServiceError
 from engine.services.postgres import EmbeddedPostgres
 from engine.services.process import User
@@ -194,11 +194,32 @@ def test_a_port_in_use_gives_a_sentence(folder: Path, running: EmbeddedPostgres)
     assert not (folder / "pg").exists()
 
 
-def test_a_second_postgres_on_a_folder_in_use_says_so(running: EmbeddedPostgres) -> None:
-    with pytest.raises(ServiceError, match="already exists") as refused:
+def test_a_second_postgres_on_a_folder_in_use_says_so(
+    running: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "LAST_SECONDS", 0.0)
+    with pytest.raises(
+        ServiceError, match=r"Postgres is not started: another one writes to \S+postgres\.log"
+    ):
         EmbeddedPostgres.start(running.folder)
-    assert "it ended while starting" in str(refused.value)
     assert running.psql("SELECT 1") == "1"
+
+
+def test_one_that_still_ends_is_waited_for(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ending = EmbeddedPostgres.start(folder / "pg")
+    pid, waited = ending.pid, list[float]()
+
+    def wait(seconds: float) -> None:
+        monkeypatch.undo()
+        waited.append(seconds)
+        ending.stop()
+
+    # Its end falls into the other one's wait for it.
+    monkeypatch.setattr(time, "sleep", wait)
+    with EmbeddedPostgres.start(folder / "pg") as server:
+        assert waited
+        assert has_ended(pid)
+        assert server.psql("SELECT 1") == "1"
 
 
 def test_a_setting_that_postgres_refuses_is_named(folder: Path) -> None:

@@ -7,7 +7,8 @@ import contextlib
 import os
 import re
 import socket
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
+import struct
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -46,18 +47,43 @@ SAID_BYTES_MAX = 32 * 1024
 """What a transport takes at any time without waiting for room: half of what it does."""
 
 
+Rows = memoryview | AsyncIterable[memoryview]
+"""Packed, in the form that a COPY takes: at hand as a whole, or in pieces."""
+_COPY_DATA = struct.Struct(">ci").pack
+_COPY_DONE = b"c\0\0\0\4"
+
+
 class CopyingConnection(Connection):
     """A connection that sends a COPY together with other statements, and hears in between that it is lost."""
 
-    async def copy_among(self, statements: str, data: memoryview | AsyncIterable[memoryview]) -> str:
-        """Do these statements, one of which is a COPY from here, in one message; returns what the last of them says.
+    async def copy_among(self, statements: str, *rows: Rows) -> str:
+        """Do these statements in one message, among them a COPY for each of the ``rows``; returns what the last says.
 
         Not by ``copy_to_table``, which writes the statement itself: what it sends the statement with takes any.
+
+        Where there are several, the statements have to fit into ``SAID_BYTES_MAX``, and no rows come in pieces.
         """
-        copying: Awaitable[str] = self._copy_in(statements, data, None)  # type: ignore[attr-defined]  # stubs know no such
-        # What is sent in pieces waits for room, and asyncpg does not hear meanwhile that the connection is lost.
-        is_one = isinstance(data, memoryview) and len(statements) <= SAID_BYTES_MAX
-        return await copying if is_one else await self._unless_lost(copying)
+        first, *others = rows
+        copying: Awaitable[str] = self._copy_in(statements, first, None)  # type: ignore[attr-defined]  # stubs know no such
+        if not isinstance(first, memoryview) or len(statements) > SAID_BYTES_MAX:
+            assert not others, "they would be sent before the first"
+            # What is sent in pieces waits for room, and asyncpg does not hear meanwhile that the connection is lost.
+            return await self._unless_lost(copying)
+        # asyncpg sends the statements and the first rows as soon as it is waited for, and knows of no others; these
+        # are sent in the next turn of the loop. Where a statement fails, Postgres passes over the rest of them.
+        behind = [one for one in others if isinstance(one, memoryview)]
+        sending = asyncio.get_running_loop().call_soon(self._send_rows, behind) if behind else None
+        try:
+            return await copying
+        finally:
+            if sending is not None:
+                sending.cancel()
+
+    def _send_rows(self, rows: Iterable[memoryview]) -> None:
+        transport: asyncio.Transport = self._transport  # type: ignore[attr-defined]  # stubs know no such
+        if not transport.is_closing():
+            for one in rows:
+                transport.writelines((_COPY_DATA(b"d", len(one) + 4), one, _COPY_DONE))
 
     async def copy_rows(self, table: str, rows: Sequence[tuple[Any, ...]], columns: Sequence[str]) -> str:
         """Copy rows that asyncpg packs, and sends in pieces, into a table of ours; returns what Postgres says."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import asyncpg
 import orjson
 import pytest
 
 from connectors.source import Partition
 from engine.limits import EngineLimits
-from engine.store.connecting import CopyingConnection
+from engine.store import copying, script
+from engine.store.connecting import CopyingConnection, connect
 from statemachines import Context, Event, Pipeline
 from tests.charging import TOPIC, charging_pipeline, clear
 from tests.contract.test_store import World, postgres_world, started
@@ -73,7 +75,7 @@ def _told(type: str, note: str) -> Any:
     return event(type, {"note": note}, key=SECRET, topic="cases")
 
 
-async def test_a_commit_that_moves_runs_waits_for_two_answers_and_one_that_starts_them_too(
+async def test_a_commit_that_moves_runs_waits_for_one_answer_and_one_that_starts_them_too(
     messages: list[str], database: Database
 ) -> None:
     async with feed(database, _pipeline()) as feeding:
@@ -82,9 +84,9 @@ async def test_a_commit_that_moves_runs_waits_for_two_answers_and_one_that_start
             await feeding.records(record)
             # What loads the run is heard before.
             begun = next(number for number, said in enumerate(messages) if said.startswith("begin; "))
-            first, second = messages[begun:]
-            assert "execute move_positions(" in first
-            assert second.endswith("; commit")
+            [said] = messages[begun:]
+            assert "execute move_positions(" in said
+            assert said.endswith("; commit")
 
 
 async def test_a_commit_that_begins_steps_waits_for_no_more_answers(
@@ -104,10 +106,10 @@ async def test_a_commit_that_begins_steps_waits_for_no_more_answers(
         assert [one.key for one in pending.batch.commit.begun] == ["o2"]
         assert not [said for said in messages if "nextval" in said]
         # Other connections have statements of their own meanwhile, which begin and commit nothing.
-        first, second = [said for said in messages if said.startswith("begin; ") or said.endswith("commit")]
-        assert "execute move_positions(" in first
-        assert "execute add_first(" in second
-        assert "copy pointsman.events" in second
+        [said] = [said for said in messages if said.startswith("begin; ") or said.endswith("commit")]
+        assert "execute move_positions(" in said
+        assert "execute add_first(" in said
+        assert "copy pointsman.events" in said
         await feeding.steps.close()
     clear()
 
@@ -123,6 +125,53 @@ async def test_a_commit_that_begins_to_undo_says_no_more_once_it_is_there(
     # What the step has returned was read before.
     assert "copy pointsman.events" in messages[-1]
     assert messages[-1].endswith("commit")
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "most"),
+    [
+        (script, "SAID_BYTES_MAX", 100),
+        (copying, "MESSAGE_BYTES_MAX", 100),
+        (copying, "MESSAGE_BYTES_MAX", 700),
+    ],
+    ids=["statements too long", "all rows in pieces", "some rows in pieces"],
+)
+async def test_a_commit_that_is_too_long_for_one_message_is_as_many_as_it_copies_rows(
+    messages: list[str], database: Database, monkeypatch: pytest.MonkeyPatch, place: Any, name: str, most: int
+) -> None:
+    monkeypatch.setattr(place, name, most)
+    async with feed(database, _pipeline()) as feeding:
+        await feeding.records(_told("case.opened", "a"), _told("case.told", "b" * 800))
+        messages.clear()
+        other = event("case.opened", {"note": "c"}, key="other", topic="cases")
+        await feeding.records(_told("case.told", "d" * 800), other)
+        begun = next(number for number, said in enumerate(messages) if said.startswith("begin; "))
+        copies = [said.rpartition("; ")[2].split()[:2] for said in messages[begun:]]
+        tables = [["copy", one] for one in ("pg_temp.run_changes", "pointsman.runs", "pointsman.events")]
+        assert copies == [*tables, ["commit"]]
+        [route] = feeding.topics["cases"].routes
+        runs = await feeding.store.load_runs(route.pipeline, [SECRET, "other"])
+        contexts = {run.key: orjson.loads(run.context) for run in runs}
+        assert contexts == {SECRET: {"note": "d" * 800}, "other": {"note": "c"}}
+
+
+@pytest.mark.parametrize("fails", ["before", "between", "behind"])
+async def test_where_a_statement_fails_the_rows_that_follow_it_are_passed_over(
+    database: Database, fails: str
+) -> None:
+    connection = await connect(database.engine_dsn)
+    try:
+        said = ["create temporary table one (n int)", "create temporary table two (n int)"]
+        said += ["copy one from stdin", "copy two from stdin"]
+        said.insert({"before": 2, "between": 3, "behind": 4}[fails], "select 1 / 0")
+        for _ in range(2):
+            with pytest.raises(asyncpg.DivisionByZeroError):
+                await connection.copy_among("; ".join(said), memoryview(b"1\n"), memoryview(b"2\n3\n"))
+        del said[said.index("select 1 / 0")]
+        await connection.copy_among("; ".join(said), memoryview(b"1\n"), memoryview(b"2\n3\n"))
+        assert [*await connection.fetch("table one union table two order by 1")] == [(1,), (2,), (3,)]
+    finally:
+        await connection.close()
 
 
 async def test_no_statement_has_data_of_users_which_postgres_would_quote_in_its_log(

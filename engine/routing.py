@@ -136,8 +136,10 @@ def make_routes(loaded: Iterable[Loaded], record_bytes_max: Mapping[str, int]) -
 
 def bytes_of(run: Run) -> int:
     """What a hot run takes in memory, roughly."""
-    deferred = sum(DEFERRED_BYTES + len(one.origin.record.value or b"") for one in run.deferred)
-    return RUN_BYTES + len(run.context) + len(run.memory) + deferred
+    number = RUN_BYTES + len(run.context) + len(run.memory)
+    if run.deferred:
+        number += sum(DEFERRED_BYTES + len(one.origin.record.value or b"") for one in run.deferred)
+    return number
 
 
 def once_for_ever(machine: Machine, event_type: str) -> Once | None:

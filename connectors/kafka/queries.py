@@ -113,6 +113,8 @@ class Queries:
         self._group = group
         self._silent: set[int] = set()
         """Brokers that did not answer when they were asked last."""
+        self._leaders: dict[Partition, int] = {}
+        """Of partitions whose offsets were asked for; all are forgotten once one does not answer."""
 
     async def why_not_let_in(self, error: Exception) -> str:
         """Why we are not let in, where we have to be known; empty where we need not."""
@@ -246,33 +248,41 @@ class Queries:
         return await self._patiently(lambda: self._offsets(timestamps)) if timestamps else {}
 
     async def _offsets(self, timestamps: Mapping[Partition, int]) -> dict[Partition, int]:
-        by_leader = await self._by_leader(timestamps)
-        answers = await asyncio.gather(
-            *(
-                self._send(leader, OffsetRequest(-1, READ_COMMITTED, list(topics.items())))
-                for leader, topics in by_leader.items()
+        try:
+            by_leader = await self._by_leader(timestamps)
+            answers = await asyncio.gather(
+                *(
+                    self._send(leader, OffsetRequest(-1, READ_COMMITTED, list(topics.items())))
+                    for leader, topics in by_leader.items()
+                )
             )
-        )
-        found: dict[Partition, int] = {}
-        for answer in answers:
-            for topic, partitions in answer.topics:
-                for number, code, _, offset in partitions:
-                    if code:
-                        error = for_code(code)
-                        where = topic if error is TopicAuthorizationFailedError else f"{topic}/{number}"
-                        raise error(where)
-                    found[Partition(topic, number)] = offset
+            found: dict[Partition, int] = {}
+            for answer in answers:
+                for topic, partitions in answer.topics:
+                    for number, code, _, offset in partitions:
+                        if code:
+                            error = for_code(code)
+                            where = topic if error is TopicAuthorizationFailedError else f"{topic}/{number}"
+                            raise error(where)
+                        found[Partition(topic, number)] = offset
+        except KafkaError:
+            # Others may lead by now.
+            self._leaders = {}
+            raise
         return found
 
     async def _by_leader(
         self, timestamps: Mapping[Partition, int]
     ) -> Mapping[int, Mapping[str, list[tuple[int, int]]]]:
-        answer = await self._metadata(sorted({partition.topic for partition in timestamps}))
-        leaders: dict[Partition, int] = {}
-        for code, topic, _, partitions in answer.topics:
-            if code:
-                raise for_code(code)(topic)
-            leaders |= {Partition(topic, number): leader for _, number, leader, *_ in partitions}
+        leaders = self._leaders
+        if topics := sorted({partition.topic for partition in timestamps.keys() - leaders.keys()}):
+            answer = await self._metadata(topics)
+            told: dict[Partition, int] = {}
+            for code, topic, _, partitions in answer.topics:
+                if code:
+                    raise for_code(code)(topic)
+                told |= {Partition(topic, number): leader for _, number, leader, *_ in partitions}
+            self._leaders = leaders = leaders | told
         by_leader: dict[int, dict[str, list[tuple[int, int]]]] = defaultdict(lambda: defaultdict(list))
         for partition, timestamp in timestamps.items():
             leader = leaders.get(partition)

@@ -26,9 +26,12 @@ WAIT_SECONDS = 0.02
 """So long an answer is waited for where there is nothing else to do, before there may be again."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Due:
-    """A run for which something has fallen due, and which version of it was found."""
+    """A run for which something has fallen due, and which version of it was found; never changed.
+
+    Not frozen, since one is made for every timer, and that would take three times as long.
+    """
 
     route: Route
     key: str
@@ -96,7 +99,9 @@ class Timers:
         if not self._looking.done():
             return []
         looking, self._looking = self._looking, None
-        due = [one for one in looking.result() if self.left_alone.get((one.route, one.key)) != one]
+        due = looking.result()
+        if self.left_alone:
+            due = [one for one in due if self.left_alone.get((one.route, one.key)) != one]
         if due:
             self._found_at = time.monotonic()
             self._handed.update(one.id for one in due)
@@ -166,10 +171,11 @@ class Timers:
         self._behind |= {
             route: (passed[route], must) for route, must in latest.items() if passed[route] < must
         }
-        may = [(self._routes[one.pipeline], one) for one in found]
         # Of those that were behind, only what may happen was asked for.
+        routes = {number: self._routes[number] for number in until}
+        may_until = {number: passed.get(route, until[number]) for number, route in routes.items()}
         return [
-            Due(route, one.key, one.generation, one.sequence, may_until, one.run, one.id)
-            for route, one in may
-            if one.wake_at <= (may_until := passed.get(route, until[one.pipeline]))
+            Due(routes[pipeline], key, generation, sequence, may_until[pipeline], run, number)
+            for pipeline, key, number, wake_at, generation, sequence, run in found
+            if wake_at <= may_until[pipeline]
         ]

@@ -10,6 +10,7 @@ from typing import Any
 from engine.store.connecting import Connection, translated
 from engine.store.limited import LimitedRoom
 from engine.store.limiting import Limiting
+from engine.store.literals import numbers
 from engine.store.queries import columns_of, load
 from engine.store.values import BegunExecution, Progress
 
@@ -38,7 +39,7 @@ class Executions:
     ) -> list[BegunExecution]:
         wanted = [[pipeline for pipeline, _ in rooms], [step for _, step in rooms], list(rooms.values())]
         sql = _SQL["begin_executions"]
-        return await self._executions(sql, *wanted, until, homes, but, definitions, holder)
+        return await self._executions(sql, *wanted, until, homes, numbers(but), definitions, holder)
 
     async def begin_limited(
         self,
@@ -87,7 +88,7 @@ class Executions:
     ) -> list[BegunExecution]:
         wanted = [pipeline for pipeline, _ in overdue], [step for _, step in overdue], list(overdue.values())
         sql = _SQL["begin_untried"]
-        return await self._executions(sql, *wanted, limit, homes, but, definitions, holder, until)
+        return await self._executions(sql, *wanted, limit, homes, numbers(but), definitions, holder, until)
 
     async def note_progress(self, holder: int, notes: Sequence[Progress]) -> Collection[int]:
         columns = columns_of(notes)

@@ -17,6 +17,7 @@ from engine.log import Kind
 from engine.store.connecting import Connection, CopyingConnection, connect, hang_up, translated
 from engine.store.contract import TOKENS_FORGOTTEN_MAX, TOKENS_KEPT
 from engine.store.executing import Executions
+from engine.store.literals import numbers
 from engine.store.queries import columns_of, load
 from engine.store.script import FREEZE, prepare
 from engine.store.silence import Speaking, ending_silent_blockers
@@ -44,6 +45,7 @@ _SQL = load("store")
 _LIMITS = load("limits")
 RUN_IDS_IN_BLOCK = 4096
 _CONTEXT = Run._fields.index("context")
+_new = tuple.__new__
 
 
 class PostgresStore(Executions):
@@ -230,10 +232,10 @@ class PostgresStore(Executions):
         but: Collection[int] = (),
         each: int | None = None,
     ) -> list[DueRun]:
-        asked = (homes, list(until), list(until.values()), definitions, limit, list(but), each or limit)
+        asked = (homes, list(until), list(until.values()), definitions, limit, numbers(but), each or limit)
         async with self._looking, translated(self._looker):
             rows = await self._looker.fetch(_SQL["due_runs"], *asked)
-        return [_due_run(*row) for row in rows]
+        return [_due_run(row) for row in rows]
 
     async def applied(self, topics: Iterable[str]) -> dict[Partition, Applied]:
         async with self._looking, translated(self._looker):
@@ -418,8 +420,9 @@ async def _ensure_partitions(connection: Connection) -> None:
         )
 
 
-def _due_run(pipeline: int, wake_at: datetime, *columns: Any) -> DueRun:
-    run = Run(*columns)
-    # Its context is there where it is small.
-    whole = run if columns[_CONTEXT] is not None else None
-    return DueRun(pipeline, run.key, run.id, wake_at, run.generation, run.sequence, whole)
+def _due_run(row: Sequence[Any]) -> DueRun:
+    pipeline, wake_at, *columns = row
+    number, key, generation, sequence = columns[:4]
+    # Its context is there where it is small. Nothing of what is deferred for it is.
+    run = None if columns[_CONTEXT] is None else _new(Run, (*columns, ()))
+    return _new(DueRun, (pipeline, key, number, wake_at, generation, sequence, run))

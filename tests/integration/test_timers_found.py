@@ -23,9 +23,7 @@ BUT = {"store": ("due_runs", "begin_executions", "begin_untried", "read_inbox"),
 
 async def explained(engine: Connection, name: str) -> str:
     homes, now = ",".join(map(str, range(HOMES))), BEGINS.isoformat()
-    await engine.execute(
-        f"prepare {name} (smallint[], int[], timestamptz[], int[], int, bigint[], int) as {DUE}"
-    )
+    await engine.execute(f"prepare {name} (smallint[], int[], timestamptz[], int[], int, text, int) as {DUE}")
     rows = await engine.fetch(
         f"explain (analyze, buffers off, costs off, timing off, summary off) "
         f"execute {name} ('{{{homes}}}', '{{1}}', array[timestamptz '{now}'], '{{1}}', {LIMIT}, '{{}}', {EACH})"

@@ -8,13 +8,14 @@ from typing import Any, NamedTuple
 
 import pytest
 from aiokafka.client import AIOKafkaClient
-from aiokafka.errors import NodeNotReadyError
+from aiokafka.errors import NodeNotReadyError, NotLeaderForPartitionError
 from aiokafka.protocol.coordination import FindCoordinatorRequest
+from aiokafka.protocol.metadata import MetadataRequest
 
 from connectors.kafka import addresses, group_offsets, queries, sink_transactions
 from connectors.kafka.addresses import answering
 from connectors.kafka.group_offsets import GroupOffsets
-from connectors.kafka.queries import Queries
+from connectors.kafka.queries import LATEST, Queries
 from connectors.kafka.settings import KafkaSettings
 from connectors.kafka.sink_codes import Code
 from connectors.kafka.sink_limits import SinkLimits
@@ -210,3 +211,44 @@ async def test_the_relays_topic_has_the_replicas_that_the_brokers_say_or_is_not_
     [request] = asked
     [(_, _, replicas, _, _)] = request.create_topic_requests
     assert replicas == -1
+
+
+class Led(Client):
+    """A client of brokers of which one leads both partitions of a topic; others say that they do not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.leader = 1
+        self.said: list[tuple[str, int]] = []
+
+    async def send(self, node: int, request: Any, **_: Any) -> Any:
+        self.said.append((type(request).__name__, node))
+        if isinstance(request, MetadataRequest):
+            partitions = [(0, number, self.leader, [1], [1]) for number in (0, 1)]
+            return SimpleNamespace(topics=[(0, "orders", False, partitions)])
+        if node in self.gone:
+            raise NodeNotReadyError
+        code = 0 if node == self.leader else NotLeaderForPartitionError.errno
+        return SimpleNamespace(topics=[("orders", [(0, code, -1, 7), (1, code, -1, 8)])])
+
+
+@pytest.mark.parametrize("gone", [(), (1,)])
+async def test_who_leads_is_asked_once_and_again_when_another_one_does(
+    monkeypatch: pytest.MonkeyPatch, gone: tuple[int, ...]
+) -> None:
+    monkeypatch.setattr(queries, "RETRY_SECONDS", 0)
+    monkeypatch.setattr("random.choice", max)
+    client = Led()
+    asking = client.queries()
+    wanted = {Partition("orders", number): LATEST for number in (0, 1)}
+    ends = {Partition("orders", 0): 7, Partition("orders", 1): 8}
+    for _ in range(3):
+        assert await asking.offsets(wanted) == ends
+    assert client.said == [("MetadataRequest", 3), *[("OffsetRequest", 1)] * 3]
+    client.said.clear()
+    client.leader, client.gone = 2, gone
+    for _ in range(2):
+        assert await asking.offsets(wanted) == ends
+    assert client.said[0] == ("OffsetRequest", 1)
+    assert [said for said, _ in client.said[1:]] == ["MetadataRequest", "OffsetRequest", "OffsetRequest"]
+    assert [node for said, node in client.said if said == "OffsetRequest"] == [1, 2, 2]

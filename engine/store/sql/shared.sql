@@ -21,7 +21,7 @@ cross join lateral (
     select e.id, e.again
     from pointsman.executions e
     where e.pipeline = r.pipeline and e.step = r.step and (e.limited_by is null) = r.are_none and e.home = r.home
-        and e.again <= $4 and e.holder is null and e.token = '' and e.id not in (select unnest($6::bigint[]))
+        and e.again <= $4 and e.holder is null and e.token = '' and e.id not in (select unnest($6::text::bigint[]))
         and (
             select r.id from pointsman.runs r where r.id = e.run and r.definition = any ($7::int[]) and r.held = 0
         ) is not null

@@ -211,7 +211,7 @@ with due as materialized (
         from pointsman.runs r
         where r.pipeline = served.pipeline and pointsman.home_of(r.key) = home.number and r.wake_at <= served.until
             and r.wake_at is not null and r.held = 0 and (r.definition = any ($4::int[]) or r.status <> 1)
-            and r.id not in (select unnest($6::bigint[]))
+            and r.id not in (select unnest($6::text::bigint[]))
         order by r.wake_at limit $7
     ) as next
 ), told as (
@@ -627,7 +627,7 @@ with wanted as (
         select e.id
         from pointsman.executions e
         where e.pipeline = wanted.pipeline and e.step = wanted.step and e.stopping and e.home = wanted.number
-            and e.holder is null and e.id not in (select unnest($6::bigint[]))
+            and e.holder is null and e.id not in (select unnest($6::text::bigint[]))
             and exists (
                 select from pointsman.runs r where r.id = e.run and r.definition = any ($7::int[]) and r.held = 0
             )
@@ -639,7 +639,7 @@ with wanted as (
         select e.id
         from pointsman.executions e
         where e.pipeline = wanted.pipeline and e.step = wanted.step and not e.stopping and e.home = wanted.number
-            and e.began <= wanted.overdue and e.holder is null and e.id not in (select unnest($6::bigint[]))
+            and e.began <= wanted.overdue and e.holder is null and e.id not in (select unnest($6::text::bigint[]))
             and exists (
                 select from pointsman.runs r where r.id = e.run and r.definition = any ($7::int[]) and r.held = 0
             )
@@ -653,7 +653,7 @@ with wanted as (
         where e.pipeline = wanted.pipeline and e.step = wanted.step and e.home = wanted.number
             and e.again <= $9 and e.holder is null and e.token <> ''
             and not exists (select from pointsman.inbox i where i.pipeline = e.pipeline and i.token = e.token)
-            and e.id not in (select unnest($6::bigint[]))
+            and e.id not in (select unnest($6::text::bigint[]))
             and exists (
                 select from pointsman.runs r where r.id = e.run and r.definition = any ($7::int[]) and r.held = 0
             )

@@ -49,6 +49,8 @@ PATIENCE_SECONDS = 20.0
 """So long a question is asked again while the cluster cannot answer it."""
 DECIDE_SECONDS = 20.0
 """So long the one has that decides about topics: cut short, it may still do what it was asked for."""
+LEADERS_SECONDS = 5.0
+"""So long who leads partitions is not asked again: one that is cut off from the others may go on answering."""
 ANSWER_SECONDS = 5.0
 """So long one broker has for its answer; then it may be that its machine is gone, and another one is asked."""
 MISSING_PATIENCE_SECONDS = 2.0
@@ -114,7 +116,8 @@ class Queries:
         self._silent: set[int] = set()
         """Brokers that did not answer when they were asked last."""
         self._leaders: dict[Partition, int] = {}
-        """Of partitions whose offsets were asked for; all are forgotten once one does not answer."""
+        """Of topics whose offsets were asked for; all are forgotten once one does not answer, and in time."""
+        self._leaders_at = 0.0
 
     async def why_not_let_in(self, error: Exception) -> str:
         """Why we are not let in, where we have to be known; empty where we need not."""
@@ -274,6 +277,8 @@ class Queries:
     async def _by_leader(
         self, timestamps: Mapping[Partition, int]
     ) -> Mapping[int, Mapping[str, list[tuple[int, int]]]]:
+        if time.monotonic() - self._leaders_at > LEADERS_SECONDS:
+            self._leaders, self._leaders_at = {}, time.monotonic()
         leaders = self._leaders
         if topics := sorted({partition.topic for partition in timestamps.keys() - leaders.keys()}):
             answer = await self._metadata(topics)
@@ -282,7 +287,8 @@ class Queries:
                 if code:
                     raise for_code(code)(topic)
                 told |= {Partition(topic, number): leader for _, number, leader, *_ in partitions}
-            self._leaders = leaders = leaders | told
+            leaders = leaders | told
+            self._leaders |= {partition: leader for partition, leader in told.items() if leader >= 0}
         by_leader: dict[int, dict[str, list[tuple[int, int]]]] = defaultdict(lambda: defaultdict(list))
         for partition, timestamp in timestamps.items():
             leader = leaders.get(partition)

@@ -30,7 +30,7 @@ WAIT_SECONDS = 0.02
 class Due:
     """A run for which something has fallen due, and which version of it was found; never changed.
 
-    Not frozen, since one is made for every timer, and that would take three times as long.
+    Not frozen, so without a hash: one is made for every timer, and that would take three times as long.
     """
 
     route: Route

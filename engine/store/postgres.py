@@ -44,8 +44,8 @@ log = logging.getLogger("pointsman.engine")
 _SQL = load("store")
 _LIMITS = load("limits")
 RUN_IDS_IN_BLOCK = 4096
+ROLLBACK_SECONDS = 5.0
 _CONTEXT = Run._fields.index("context")
-_new = tuple.__new__
 
 
 class PostgresStore(Executions):
@@ -405,8 +405,10 @@ class PostgresStore(Executions):
                 return await self._writing.commit(commit, begun=begun)
             except BaseException:
                 # A connection that broke or was cancelled in the middle cannot roll back; the server does it then.
-                with contextlib.suppress(Exception):
-                    await writer.execute("rollback", timeout=5)
+                try:
+                    await writer.execute("rollback", timeout=ROLLBACK_SECONDS)
+                except Exception:  # noqa: BLE001 - whoever uses it next hears that it is lost
+                    writer.terminate()
                 raise
 
 
@@ -424,5 +426,5 @@ def _due_run(row: Sequence[Any]) -> DueRun:
     pipeline, wake_at, *columns = row
     number, key, generation, sequence = columns[:4]
     # Its context is there where it is small. Nothing of what is deferred for it is.
-    run = None if columns[_CONTEXT] is None else _new(Run, (*columns, ()))
-    return _new(DueRun, (pipeline, key, number, wake_at, generation, sequence, run))
+    run = None if columns[_CONTEXT] is None else Run._make((*columns, ()))
+    return DueRun(pipeline, key, number, wake_at, generation, sequence, run)

@@ -12,9 +12,9 @@ literals (``engine.store.literals``).
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
-from engine.store.connecting import SAID_BYTES_MAX, Connection, CopyingConnection, Rows
+from engine.store.connecting import Connection, CopyingConnection, Rows, fit_together
 from engine.store.copying import copied
 from engine.store.queries import load
 
@@ -64,20 +64,26 @@ class Script:
     async def hear(self) -> None:
         """Have all done that was said, before statements whose answers matter, or as the last of all."""
         said, self._said = self._said, []
-        for part in _messages(said):
-            statements = "; ".join(statement for statement, _ in part)
-            rows = [one for _, one in part if one is not None]
-            if rows:
-                await self._writer.copy_among(statements, *rows)
-            else:
-                await self._writer.execute(statements)
+        statements, rows = _together(said)
+        if fit_together(statements, rows):
+            await self._send(statements, rows)
+            return
+        # A message for each COPY, with what is before it, and one for what is behind.
+        ends = [number for number, (_, rows) in enumerate(said, start=1) if rows is not None]
+        for begin, end in itertools.pairwise([0, *ends, len(said)]):
+            await self._send(*_together(said[begin:end]))
+
+    async def _send(self, statements: str, rows: Sequence[Rows]) -> None:
+        if rows:
+            await self._writer.copy_among(statements, *rows)
+        elif statements:
+            await self._writer.execute(statements)
 
 
-def _messages(said: Sequence[tuple[str, Rows | None]]) -> list[Sequence[tuple[str, Rows | None]]]:
-    """What goes into one message each: all of it, or what ends with each COPY, where that would be too long."""
-    long = sum(len(statement) for statement, _ in said) > SAID_BYTES_MAX
-    if not (long or any(isinstance(rows, AsyncIterable) for _, rows in said)):
-        return [said] if said else []
-    ends = [number for number, (_, rows) in enumerate(said, start=1) if rows is not None]
-    parts = [said[begin:end] for begin, end in itertools.pairwise([0, *ends, len(said)])]
-    return [part for part in parts if part]
+def _together(said: Iterable[tuple[str, Rows | None]]) -> tuple[str, list[Rows]]:
+    statements, rows = [], []
+    for statement, copied_by_it in said:
+        statements.append(statement)
+        if copied_by_it is not None:
+            rows.append(copied_by_it)
+    return "; ".join(statements), rows

@@ -219,17 +219,22 @@ class Led(Client):
     def __init__(self) -> None:
         super().__init__()
         self.leader = 1
+        self.second_has_none = False
         self.said: list[tuple[str, int]] = []
 
     async def send(self, node: int, request: Any, **_: Any) -> Any:
         self.said.append((type(request).__name__, node))
         if isinstance(request, MetadataRequest):
-            partitions = [(0, number, self.leader, [1], [1]) for number in (0, 1)]
+            of_second = -1 if self.second_has_none else self.leader
+            partitions = [
+                (0, number, leader, [1], [1]) for number, leader in enumerate((self.leader, of_second))
+            ]
             return SimpleNamespace(topics=[(0, "orders", False, partitions)])
         if node in self.gone:
             raise NodeNotReadyError
         code = 0 if node == self.leader else NotLeaderForPartitionError.errno
-        return SimpleNamespace(topics=[("orders", [(0, code, -1, 7), (1, code, -1, 8)])])
+        [(topic, asked)] = request._topics
+        return SimpleNamespace(topics=[(topic, [(number, code, -1, 7 + number) for number, _ in asked])])
 
 
 @pytest.mark.parametrize("gone", [(), (1,)])
@@ -252,3 +257,21 @@ async def test_who_leads_is_asked_once_and_again_when_another_one_does(
     assert client.said[0] == ("OffsetRequest", 1)
     assert [said for said, _ in client.said[1:]] == ["MetadataRequest", "OffsetRequest", "OffsetRequest"]
     assert [node for said, node in client.said if said == "OffsetRequest"] == [1, 2, 2]
+
+
+async def test_who_leads_is_asked_again_in_time_and_where_nobody_did_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    client = Led()
+    asking = client.queries()
+    client.second_has_none = True
+    assert await asking.offsets({Partition("orders", 0): LATEST}) == {Partition("orders", 0): 7}
+    client.second_has_none = False
+    assert await asking.offsets({Partition("orders", 1): LATEST}) == {Partition("orders", 1): 8}
+    once = ["MetadataRequest", "OffsetRequest"]
+    assert [said for said, _ in client.said] == [*once, *once]
+    client.said.clear()
+    monkeypatch.setattr(queries, "LEADERS_SECONDS", -1.0)
+    for _ in range(2):
+        await asking.offsets({Partition("orders", 1): LATEST})
+    assert [said for said, _ in client.said] == [*once, *once]

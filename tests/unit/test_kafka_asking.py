@@ -267,6 +267,9 @@ async def test_who_leads_is_asked_again_in_time_and_where_nobody_did_before(
     client.second_has_none = True
     assert await asking.offsets({Partition("orders", 0): LATEST}) == {Partition("orders", 0): 7}
     client.second_has_none = False
+    monkeypatch.setattr(
+        client, "force_metadata_update", lambda: pytest.fail("it was taken for without a leader")
+    )
     assert await asking.offsets({Partition("orders", 1): LATEST}) == {Partition("orders", 1): 8}
     once = ["MetadataRequest", "OffsetRequest"]
     assert [said for said, _ in client.said] == [*once, *once]

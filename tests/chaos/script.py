@@ -203,7 +203,7 @@ def _trip(random: Random, key: str, seconds: float, number: int) -> tuple[list[S
         is_bad, is_elsewhere, is_raced, stays = fate < 0.30, 0.30 <= fate < 0.5, fate < 0.7, fate > 0.88
         booking = book(AT_ONCE if is_elsewhere else IN_TIME if is_raced else HOURS)
         bad = [trip_event("bad", "loaded", key, bags="much")] if is_bad else []
-        marks, missing = first_marks(random, key, FINED, TIPPED)
+        marks, missing = first_marks(random, key, FINED, TIPPED, is_id_shared=not is_bad)
         rest = [boarded, *bags, *marks, wave(key)]
         random.shuffle(rest)
         early = [rest.pop() for _ in range(random.randrange(len(rest) + 1))]

@@ -180,6 +180,36 @@ async def test_what_was_ignored_without_a_reason_was_of_a_type_that_nobody_knew(
     assert [tuple(one) for one in found] == [(2, 5, 3, "unknown type")]
 
 
+async def test_months_without_rows_get_a_finer_index_of_ids_and_so_do_those_that_are_made_later(
+    empty_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await migrate_to(25, empty_database, monkeypatch)
+    columns = "run, at, sequence, definition, kind, status, type, event_id, configuration, hash, envelope, effects, "
+    await execute(
+        empty_database,
+        f"insert into pointsman.events ({columns} context) select (extract(epoch from now()) * 1000)::bigint << 22, "
+        "now(), 1, 1, 1, 1, 't', 'one', '', '', '', '', ''",
+    )
+    await migrate(empty_database)
+    owner = await asyncpg.connect(empty_database)
+    indexes = """
+        select i.indrelid::regclass::text as month, c.reloptions @> '{pages_per_range=64}' as is_finer,
+            exists (select from pointsman.events e where e.tableoid = i.indrelid) as has_rows
+        from pg_inherits h join pg_index i on i.indexrelid = h.inhrelid join pg_class c on c.oid = i.indexrelid
+        where h.inhparent = 'pointsman.events_event_id'::regclass order by month"""
+    migrated = await owner.fetch(indexes)
+    await owner.execute(f"drop table {migrated[-1]['month']}")
+    made = await owner.fetchval("select pointsman.ensure_partitions()")
+    found = await owner.fetch(indexes)
+    by_id = await owner.fetchval("select run from pointsman.events where event_id = 'one'")
+    await owner.close()
+    assert {one["has_rows"] for one in migrated} == {True, False}
+    assert all(one["is_finer"] is not one["has_rows"] for one in migrated)
+    assert made == 1
+    assert found == migrated
+    assert by_id
+
+
 async def test_a_database_of_an_older_version_is_refused_with_what_to_run(database: Database) -> None:
     await execute(database.owner_dsn, f"delete from pointsman.migrations where number = {SCHEMA_VERSION}")
     said = rf"is version {SCHEMA_VERSION - 1}, this program needs {SCHEMA_VERSION}.*pointsman migrate"

@@ -16,7 +16,13 @@ from collections.abc import AsyncIterator
 import asyncpg
 
 from engine.errors import ServiceUnreachableError
-from engine.store.connecting import LOCK_TIMEOUT_SECONDS, Connection, connect
+from engine.store.connecting import (
+    COMMAND_TIMEOUT_SECONDS,
+    IDLE_IN_TRANSACTION_SECONDS,
+    LOCK_TIMEOUT_SECONDS,
+    Connection,
+    connect,
+)
 from engine.store.queries import load
 
 log = logging.getLogger("pointsman.engine")
@@ -29,7 +35,18 @@ SILENT_SECONDS = 8.0
 SPEAK_SECONDS = 2.0
 """How often one that holds locks while events are stepped says that it is there."""
 
+STATEMENT_SECONDS_MAX = COMMAND_TIMEOUT_SECONDS + IDLE_IN_TRANSACTION_SECONDS
+"""No statement of an engine lasts longer: by then it has given it up, however long its loop was kept busy."""
+
 assert LOOK_SECONDS + SILENT_SECONDS < LOCK_TIMEOUT_SECONDS
+
+_AWAY = (
+    ServiceUnreachableError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+)
 
 
 @contextlib.asynccontextmanager
@@ -50,23 +67,45 @@ async def ending_silent_blockers(connection: Connection, dsn: str) -> AsyncItera
 
 async def _watch(pid: int, dsn: str) -> None:
     # On a connection of its own: the others are in use.
-    with contextlib.suppress(ServiceUnreachableError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+    try:
         connection = await connect(dsn, name="pointsman engine, looking")
         try:
             come: dict[int, int | None] = {}
+            told: set[int] = set()
             while True:
-                looked = pid, SILENT_SECONDS, list(come), list(come.values())
+                looked = pid, SILENT_SECONDS, list(come), list(come.values()), STATEMENT_SECONDS_MAX
                 found = await connection.fetch(_SQL["end_silent_blockers"], *looked)
-                come = {blocker: size for blocker, size, _ in found}
-                for blocker, ended in [(one, ended) for one, _, ended in found if ended is not None]:
-                    log.warning(
-                        "the session %s of an engine that is not heard of held locks that this engine waits for; %s",
-                        blocker,
-                        "it was ended" if ended else "it could not be ended",
-                    )
+                for one in found:
+                    if one["ended"] is not None:
+                        log.warning(
+                            "the session %s of an engine that is not heard of held locks that this engine waits for; "
+                            "%s",
+                            one["pid"],
+                            "it was ended" if one["ended"] else "it could not be ended",
+                        )
+                    elif one["pid"] in come and not one["waits"] and one["pid"] not in told:
+                        told.add(one["pid"])
+                        log.warning("this engine waits for locks %s", _held_by(one))
+                come = {one["pid"]: one["bytes"] for one in found}
                 await asyncio.sleep(LOOK_SECONDS)
         finally:
             connection.terminate()
+    except _AWAY as error:
+        log.info("whose locks this engine waits for could not be asked (%s: %s)", type(error).__name__, error)
+
+
+def _held_by(session: asyncpg.Record) -> str:
+    """Who holds them, and what now."""
+    pid, name = session["pid"], session["name"]
+    # What others do may be hidden from the role of engines.
+    known = [session["state"], session["wait_event"]]
+    if session["seconds"] is not None:
+        known.append(f"in a transaction for {session['seconds']:.0f} s")
+    said = ", ".join([f"{name!r} from {session['address'] or 'this machine'}", *filter(None, known)])
+    return (
+        f"that the session {pid} of Postgres holds ({said}); where that is no engine, let it end its transaction, "
+        f"or end it: select pg_terminate_backend({pid})"
+    )
 
 
 class Speaking:

@@ -10,6 +10,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from engine.store import silence
 from engine.store.connecting import CopyingConnection, connect
 from engine.store.queries import load
 from tests.chaos.slots import until
@@ -91,12 +92,12 @@ async def test_an_engine_that_copies_for_long_is_ended_only_where_no_more_comes_
                 found: list[Any] = []
 
                 async def is_blocked() -> bool:
-                    found[:] = await looker.fetch(LOOK, waits, 0.0, [pid] * len(come), [*come])
+                    found[:] = await looker.fetch(LOOK, waits, 0.0, [pid] * len(come), [*come], 60.0)
                     return bool(found)
 
                 await until(is_blocked, 60, "a session that waits")
                 [one] = found
-                return tuple(one)
+                return tuple(one)[:3]
 
             await copying.come_on(looker)
             number, first, ended = await look()
@@ -110,22 +111,92 @@ async def test_an_engine_that_copies_for_long_is_ended_only_where_no_more_comes_
 
 
 @pytest.mark.parametrize("name", ["psql", "pg_dump", "pointsman", ""])
-async def test_the_session_of_a_person_is_never_ended(
-    database: Database, looker: asyncpg.Connection[Any], name: str
+async def test_the_session_of_a_person_is_never_ended_but_told_of(
+    database: Database,
+    looker: asyncpg.Connection[Any],
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    for limit in ("LOOK_SECONDS", "SILENT_SECONDS", "STATEMENT_SECONDS_MAX"):
+        monkeypatch.setattr(silence, limit, 0.05)
     person = await asyncpg.connect(database.engine_dsn, server_settings={"application_name": name})
+    pid = person.get_server_pid()
+    waiting = await connect(database.engine_dsn, name="pointsman engine, writing")
     try:
         await person.execute("begin; select pg_advisory_xact_lock(1)")
+        async with silence.ending_silent_blockers(waiting, database.engine_dsn):
+            waits = asyncio.create_task(waiting.execute("select pg_advisory_xact_lock(1)"))
+
+            async def is_told() -> bool:
+                return bool(caplog.messages)
+
+            await until(is_told, 60, "word of who holds the lock")
+            assert not waits.done()
+            await person.execute("commit")
+            await waits
+        [said] = caplog.messages
+        assert said.startswith(
+            f"this engine waits for locks that the session {pid} of Postgres holds ({name!r} from"
+        )
+        assert "idle in transaction, ClientRead, in a transaction for 0 s" in said
+        assert said.endswith(f"or end it: select pg_terminate_backend({pid})")
+    finally:
+        waiting.terminate()
+        await person.close()
+
+
+async def test_an_engine_whose_statement_lasts_longer_than_it_waits_for_one_is_ended(
+    database: Database, looker: asyncpg.Connection[Any]
+) -> None:
+    engine = await asyncpg.connect(
+        database.engine_dsn, server_settings={"application_name": "pointsman engine, writing"}
+    )
+    pid = engine.get_server_pid()
+    await engine.execute("begin; select pg_advisory_xact_lock(1)")
+    lasts = asyncio.create_task(engine.execute("select pg_sleep(600)"))
+    try:
         async with waiting_for_the_lock(database) as waits:
 
-            async def is_blocked() -> bool:
-                return bool(await looker.fetchval("select cardinality(pg_blocking_pids($1))", waits))
+            async def look(seconds: float) -> list[tuple[int, bool | None]]:
+                found = await looker.fetch(LOOK, waits, 0.0, [pid], [None], seconds)
+                return [(one["pid"], one["ended"]) for one in found if one["wait_event"] == "PgSleep"]
 
-            await until(is_blocked, 60, "a session that waits")
-            assert await looker.fetch(LOOK, waits, 0.0, [], []) == []
-        await person.execute("commit")
+            async def is_found() -> bool:
+                return await look(60.0) == [(pid, None)]
+
+            await until(is_found, 60, "a session that waits")
+            assert await look(0.0) == [(pid, True)]
+        with pytest.raises((asyncpg.AdminShutdownError, asyncpg.ConnectionDoesNotExistError)):
+            await lasts
     finally:
-        await person.close()
+        engine.terminate()
+
+
+async def test_a_silent_engine_is_ended_by_who_waits_for_one_that_waits_for_it(
+    database: Database, looker: asyncpg.Connection[Any]
+) -> None:
+    silent = await connect(database.engine_dsn, name="pointsman engine, writing")
+    between = await asyncpg.connect(database.engine_dsn, server_settings={"application_name": "psql"})
+    first, second = silent.get_server_pid(), between.get_server_pid()
+    try:
+        await silent.execute("begin; select pg_advisory_xact_lock(2)")
+        await between.execute("begin; select pg_advisory_xact_lock(1)")
+        blocked = asyncio.create_task(between.execute("select pg_advisory_xact_lock(2)"))
+        async with waiting_for_the_lock(database) as waits:
+
+            async def is_ended() -> bool:
+                found = await looker.fetch(LOOK, waits, 0.0, [], [], 60.0)
+                return {(one["pid"], one["ended"], one["waits"]) for one in found} == {
+                    (first, True, False),
+                    (second, None, True),
+                }
+
+            await until(is_ended, 60, "the session at the end of the queue")
+            await blocked
+    finally:
+        silent.terminate()
+        await between.close()
 
 
 async def test_the_relay_of_a_silent_engine_keeps_nobody_from_publishing_either(
@@ -139,9 +210,8 @@ async def test_the_relay_of_a_silent_engine_keeps_nobody_from_publishing_either(
         async with waiting_for_the_lock(database) as waits:
 
             async def is_ended() -> bool:
-                return [tuple(one) for one in await looker.fetch(LOOK, waits, 0.0, [], [])] == [
-                    (pid, None, True)
-                ]
+                found = await looker.fetch(LOOK, waits, 0.0, [], [], 60.0)
+                return [tuple(one)[:3] for one in found] == [(pid, None, True)]
 
             await until(is_ended, 60, "the session of the relay")
     finally:

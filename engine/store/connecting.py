@@ -7,8 +7,20 @@ import contextlib
 import os
 import re
 import socket
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Any
+import struct
+import types
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterable,
+    Sequence,
+)
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import asyncpg
@@ -25,6 +37,8 @@ from engine.store.contract import (
     StoreUnavailableError,
     TakenTwiceError,
 )
+
+T = TypeVar("T")
 
 LOCK_TIMEOUT_SECONDS = 15
 IDLE_IN_TRANSACTION_SECONDS = 45
@@ -44,20 +58,70 @@ else:  # at run time asyncpg's class takes no parameters
 
 SAID_BYTES_MAX = 32 * 1024
 """What a transport takes at any time without waiting for room: half of what it does."""
+ROWS_TOGETHER_BYTES_MAX = 4 * 1024 * 1024
+"""Rows for several COPYs come with one message up to so many: who rolls back waits until all have passed."""
+
+
+Rows = memoryview | AsyncIterable[memoryview]
+"""Packed, in the form that a COPY takes: at hand as a whole, or in pieces."""
+_COPY_DATA = struct.Struct(">ci").pack
+_COPY_DONE = b"c\0\0\0\4"
+
+
+def fit_together(statements: str, rows: Sequence[Rows]) -> bool:
+    """Whether these may be sent as one message, without waiting for room in between."""
+    whole = [len(one) for one in rows if isinstance(one, memoryview)]
+    if len(statements) > SAID_BYTES_MAX or len(whole) < len(rows):
+        return False
+    return len(whole) <= 1 or sum(whole) <= ROWS_TOGETHER_BYTES_MAX
+
+
+@types.coroutine
+def begun(waiting: Coroutine[Any, Any, T], then: Callable[[], None]) -> Generator[Any, Any, T]:
+    """Wait for this, and do ``then`` once, in the same turn of the loop, as soon as it waits itself."""
+    waited_for = waiting.send(None)
+    then()
+    while True:
+        try:
+            heard = yield waited_for
+        except BaseException as error:  # noqa: BLE001 - it is for whoever waits
+            go_on = partial(waiting.throw, error)
+        else:
+            go_on = partial(waiting.send, heard)
+        try:
+            waited_for = go_on()
+        except StopIteration as ended:
+            return cast(T, ended.value)
 
 
 class CopyingConnection(Connection):
     """A connection that sends a COPY together with other statements, and hears in between that it is lost."""
 
-    async def copy_among(self, statements: str, data: memoryview | AsyncIterable[memoryview]) -> str:
-        """Do these statements, one of which is a COPY from here, in one message; returns what the last of them says.
+    async def copy_among(self, statements: str, *rows: Rows) -> str:
+        """Do these statements in one message, among them a COPY for each of the ``rows``; returns what the last says.
 
         Not by ``copy_to_table``, which writes the statement itself: what it sends the statement with takes any.
+
+        Rows for several have to ``fit_together``.
         """
-        copying: Awaitable[str] = self._copy_in(statements, data, None)  # type: ignore[attr-defined]  # stubs know no such
-        # What is sent in pieces waits for room, and asyncpg does not hear meanwhile that the connection is lost.
-        is_one = isinstance(data, memoryview) and len(statements) <= SAID_BYTES_MAX
-        return await copying if is_one else await self._unless_lost(copying)
+        fit = fit_together(statements, rows)
+        assert fit or len(rows) == 1, "those that do not fit together are said one after the other"
+        seconds = COMMAND_TIMEOUT_SECONDS + (len(rows) - 1) * LOCK_TIMEOUT_SECONDS
+        # A statement that was cancelled a moment ago would be waited for behind the first step.
+        await self._protocol._wait_for_cancellation(seconds)  # type: ignore[attr-defined]  # noqa: SLF001
+        copying: Coroutine[Any, Any, str] = self._copy_in(statements, rows[0], seconds)  # type: ignore[attr-defined]
+        if not fit:
+            # What is sent in pieces waits for room, and asyncpg does not hear meanwhile that the connection is lost.
+            return await self._unless_lost(copying)
+        # The first step sends the statements and the first rows; asyncpg knows of no others. Where a statement fails,
+        # Postgres passes over the rows that follow it.
+        return await begun(copying, partial(self._send_rows, rows[1:]))
+
+    def _send_rows(self, rows: Iterable[Rows]) -> None:
+        transport: asyncio.Transport = self._transport  # type: ignore[attr-defined]  # stubs know no such
+        for one in rows:
+            assert isinstance(one, memoryview), "they fit together"
+            transport.writelines((_COPY_DATA(b"d", len(one) + 4), one, _COPY_DONE))
 
     async def copy_rows(self, table: str, rows: Sequence[tuple[Any, ...]], columns: Sequence[str]) -> str:
         """Copy rows that asyncpg packs, and sends in pieces, into a table of ours; returns what Postgres says."""

@@ -44,6 +44,7 @@ log = logging.getLogger("pointsman.engine")
 _SQL = load("store")
 _LIMITS = load("limits")
 RUN_IDS_IN_BLOCK = 4096
+ROLLBACK_SECONDS = 5.0
 _CONTEXT = Run._fields.index("context")
 
 
@@ -404,8 +405,10 @@ class PostgresStore(Executions):
                 return await self._writing.commit(commit, begun=begun)
             except BaseException:
                 # A connection that broke or was cancelled in the middle cannot roll back; the server does it then.
-                with contextlib.suppress(Exception):
-                    await writer.execute("rollback", timeout=5)
+                try:
+                    await writer.execute("rollback", timeout=ROLLBACK_SECONDS)
+                except Exception:  # noqa: BLE001 - whoever uses it next hears that it is lost
+                    writer.terminate()
                 raise
 
 

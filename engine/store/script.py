@@ -2,8 +2,8 @@
 
 Each answer is heard some milliseconds late while events are stepped, so what a commit takes is mostly the answers that
 it waits for. A statement that is only to be done is therefore said together with what comes next, in one message; and
-where it must have done as much as is expected, it sees to that itself (``pointsman.expect``). The rows of a COPY are
-sent with its message. So a commit that does nothing but move runs is two messages, with two answers.
+where it must have done as much as is expected, it sees to that itself (``pointsman.expect``). The rows of each COPY are
+sent behind its message. So a commit that moves runs, starts some, and begins steps is one message, with one answer.
 
 Statements that are said so have no parameters: those with any are prepared once for each connection, and executed with
 literals (``engine.store.literals``).
@@ -11,9 +11,10 @@ literals (``engine.store.literals``).
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 
-from engine.store.connecting import Connection, CopyingConnection
+from engine.store.connecting import Connection, CopyingConnection, Rows, fit_together
 from engine.store.copying import copied
 from engine.store.queries import load
 
@@ -44,25 +45,45 @@ class Script:
 
     def __init__(self, writer: CopyingConnection) -> None:
         self._writer = writer
-        self._said: list[str] = []
+        self._said: list[tuple[str, Rows | None]] = []
+        """Statements, each COPY with its rows."""
 
     def say(self, statement: str) -> None:
         """Have this done before what comes next."""
-        self._said.append(statement)
+        self._said.append((statement, None))
 
     def execute(self, name: str, *values: str | None) -> None:
         """The same of a statement that is prepared, with these values, none of which has a quote in it."""
         given = ", ".join("null" if one is None else f"'{one}'" for one in values)
         self.say(f"execute {name}({given})")
 
-    async def hear(self) -> None:
-        """Have all done that was said, before statements whose answers matter."""
-        if self._said:
-            said, self._said = self._said, []
-            await self._writer.execute("; ".join(said))
+    def copy(self, table: str, rows: Iterable[bytes], columns: Sequence[str]) -> None:
+        """Copy packed rows into a table."""
+        self._said.append(copied(table, rows, columns))
 
-    async def copy(self, table: str, rows: Iterable[bytes], columns: Sequence[str], then: str = "") -> None:
-        """Copy packed rows into a table, behind all that was said; ``then`` is done with the same message."""
+    async def hear(self) -> None:
+        """Have all done that was said, before statements whose answers matter, or as the last of all."""
         said, self._said = self._said, []
-        statement, data = copied(table, rows, columns)
-        await self._writer.copy_among("; ".join([*said, statement, *([then] if then else [])]), data)
+        statements, rows = _together(said)
+        if fit_together(statements, rows):
+            await self._send(statements, rows)
+            return
+        # A message for each COPY, with what is before it, and one for what is behind.
+        ends = [number for number, (_, rows) in enumerate(said, start=1) if rows is not None]
+        for begin, end in itertools.pairwise([0, *ends, len(said)]):
+            await self._send(*_together(said[begin:end]))
+
+    async def _send(self, statements: str, rows: Sequence[Rows]) -> None:
+        if rows:
+            await self._writer.copy_among(statements, *rows)
+        elif statements:
+            await self._writer.execute(statements)
+
+
+def _together(said: Iterable[tuple[str, Rows | None]]) -> tuple[str, list[Rows]]:
+    statements, rows = [], []
+    for statement, copied_by_it in said:
+        statements.append(statement)
+        if copied_by_it is not None:
+            rows.append(copied_by_it)
+    return "; ".join(statements), rows

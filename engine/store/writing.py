@@ -84,12 +84,12 @@ class Writing:
         ):
             await script.hear()
             await self._consume_commands(commit)
-        await self._change_runs(script, commit)
+        self._change_runs(script, commit)
         if commit.last:
             await script.hear()
             if await self._writer.fetchval(_SQL["count_succeeded"], *columns_of(commit.last)):
                 raise LostRunsError("another engine began the next run of a key first")
-        await self._create_runs(script, commit)
+        self._create_runs(script, commit)
         self._remove_executions(script, commit)
         first = [one for one in commit.executions_asked if one.is_first]
         again = [one[:-1] for one in commit.executions_asked if not one.is_first]
@@ -99,20 +99,18 @@ class Writing:
         if commit.attributes or commit.tokens or commit.tokens_over or commit.judged or commit.retired:
             await script.hear()
             await self._write_of_runs(commit)
-        is_all = not (again or not_yet or _has_extras(commit))
-        tells_others = commit.tells_others and (commit.executions_over or commit.executions_asked)
-        # Whoever serves the homes of executions need not be who commits this.
-        end = "notify pointsman_steps; commit" if tells_others else "commit"
         if commit.rows:
-            await script.copy("pointsman.events", commit.rows, COLUMNS, then=end if is_all else "")
+            script.copy("pointsman.events", commit.rows, COLUMNS)
         ticket = None
-        if not is_all:
+        if again or not_yet or _has_extras(commit):
             await script.hear()
             made |= await self._returned(not_yet)
             ticket = await self._write_rest(commit, again)
-        if not (is_all and commit.rows):
-            script.say(end)
-            await script.hear()
+        if commit.tells_others and (commit.executions_over or commit.executions_asked):
+            # Whoever serves the homes of executions need not be who commits this.
+            script.say("notify pointsman_steps")
+        script.say("commit")
+        await script.hear()
         for one, number in zip(commit.promised, ids, strict=True):
             undo = made.get(one.asked.returned_by)
             commit.begun.append(one.begun(number, home_of(one.asked.key), undo, commit.promised_at))
@@ -184,16 +182,16 @@ class Writing:
         if commit.going_on or commit.sent or commit.completed:
             await self._writer.execute("notify pointsman_inbox")
 
-    async def _change_runs(self, script: Script, commit: Commit) -> None:
+    def _change_runs(self, script: Script, commit: Commit) -> None:
         if commit.changed:
             changed = sorted(commit.changed, key=_by_run_id)
-            await script.copy("pg_temp.run_changes", pack_changes(changed), CHANGE_COLUMNS)
+            script.copy("pg_temp.run_changes", pack_changes(changed), CHANGE_COLUMNS)
             script.execute("change_runs", str(len(changed)))
 
-    async def _create_runs(self, script: Script, commit: Commit) -> None:
+    def _create_runs(self, script: Script, commit: Commit) -> None:
         if commit.created:
             created = sorted(commit.created, key=_by_run_id)
-            await script.copy("pointsman.runs", pack_runs(created), RUN_COLUMNS)
+            script.copy("pointsman.runs", pack_runs(created), RUN_COLUMNS)
         if commit.taken_ids:
             script.execute("add_taken_ids", *map(numbers, columns_of(commit.taken_ids)))
 

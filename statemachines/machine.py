@@ -18,7 +18,7 @@ from statemachines.events import After, Cancelled, is_internal
 from statemachines.kept import KeptContexts
 from statemachines.keys import How, how_keyed
 from statemachines.outcome import STARTS, Moved, Tried
-from statemachines.patterns import ByType, is_pattern, takes, takes_failures, widened
+from statemachines.patterns import by_type, is_pattern, takes, takes_failures, widened
 from statemachines.plain import Plain, plain_of
 from statemachines.policies import Policies, policies_of
 from statemachines.run import Status
@@ -164,8 +164,8 @@ def compile_pipeline(pipeline: Pipeline[Any], *, namespace: str = "default") -> 
         for state in (pipeline.states if flat else ())
     }
 
-    def by_type(values: Mapping[str, T], inside: Mapping[str, T] = MappingProxyType({})) -> Mapping[str, T]:
-        return {**values, **inside} if chart.patterns is None else ByType(chart.patterns, values, inside)
+    def found(values: Mapping[str, T], inside: Mapping[str, T] = MappingProxyType({})) -> Mapping[str, T]:
+        return {**values, **inside} if chart.patterns is None else by_type(chart.patterns, values, inside)
 
     return Machine(
         pipeline=pipeline,
@@ -174,14 +174,14 @@ def compile_pipeline(pipeline: Pipeline[Any], *, namespace: str = "default") -> 
         version=pipeline.version,
         context_class=pipeline.context,
         flat=flat,
-        table={name: by_type(moves) for name, moves in table.items()},
+        table={name: found(moves) for name, moves in table.items()},
         microsteps=microsteps,
         spots=Spots(chart),
         beginnings=_beginnings(pipeline, initial, microsteps),
-        events=by_type(events),
-        keys=by_type(_keys(pipeline, events)),
+        events=found(events),
+        keys=found(_keys(pipeline, events)),
         compensations={one.name: one.compensation for one in pipeline.steps if one.compensation is not None},
-        validators=by_type(_validators(events), _validators(inside)),
+        validators=found(_validators(events), _validators(inside)),
         final=final,
         policies=policies_of(pipeline),
         orders=widened(orders),

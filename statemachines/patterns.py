@@ -12,7 +12,7 @@ there is to know of a type is known of the name, and what is kept by name is bou
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from statemachines.events import AFTER_PREFIX, DONE_PREFIX, OUTCOMES, Cancelled, Failed
 from statemachines.limits import TYPES_KEPT_MAX
@@ -103,35 +103,6 @@ class Names:
             return found
 
 
-class ByType(Mapping[str, T]):
-    """What there is for the types of events from outside, where patterns are among the names.
-
-    Where none is, a ``dict`` does. What there is for the types of those from inside is said of each type.
-    """
-
-    def __init__(self, names: Names, values: Mapping[str, T], inside: Mapping[str, T]) -> None:
-        self._names = names
-        self._values = values
-        self._inside = inside
-
-    def __getitem__(self, event_type: str) -> T:
-        """What there is for the name that a type goes by. Raises KeyError."""
-        if is_from_inside(event_type):
-            return self._inside[event_type]
-        name = self._names.of(event_type)
-        if name is None:
-            raise KeyError(event_type)
-        return self._values[name]
-
-    def __iter__(self) -> Iterator[str]:
-        """The names, patterns among them."""
-        return iter((*self._values, *self._inside))
-
-    def __len__(self) -> int:
-        """How many names there are."""
-        return len(self._values) + len(self._inside)
-
-
 class Found(Mapping[str, T]):
     """Values that are looked up once for each type that comes, None being one that there is not."""
 
@@ -152,6 +123,16 @@ class Found(Mapping[str, T]):
             raise KeyError(event_type)
         return found
 
+    def get(self, event_type: str, default: Any = None) -> Any:
+        """What was found for a type, in one go where that is known; for each event some are asked for."""
+        found = self._found.get(event_type)
+        if found is None:
+            try:
+                return self[event_type]
+            except KeyError:
+                return default
+        return found
+
     def __iter__(self) -> Iterator[str]:
         """The names by which values are found, patterns among them."""
         return iter(self._names)
@@ -159,6 +140,18 @@ class Found(Mapping[str, T]):
     def __len__(self) -> int:
         """How many names there are."""
         return len(self._names)
+
+
+def by_type(names: Names, values: Mapping[str, T], inside: Mapping[str, T]) -> Mapping[str, T]:
+    """What there is for the names that types from outside go by; and ``inside``, for each type of those from inside."""
+
+    def find(event_type: str) -> T | None:
+        if is_from_inside(event_type):
+            return inside.get(event_type)
+        name = names.of(event_type)
+        return None if name is None else values.get(name)
+
+    return Found((*values, *inside), find)
 
 
 def widened(values: Mapping[str, T]) -> Mapping[str, T]:

@@ -45,8 +45,11 @@ IDLE_IN_TRANSACTION_SECONDS = 45
 """Longer than a handler may keep the loop busy while a commit is in flight (``handler_seconds_max``): who waits for
 its locks meanwhile has them sooner (``engine.store.silence``)."""
 COMMAND_TIMEOUT_SECONDS = 30
+TOGETHER_SECONDS_MAX = 50
+"""For several COPYs in one message, which may wait for locks one after the other."""
 TCP_USER_TIMEOUT_SECONDS = 20
-"""All shorter than the 60 s of a rebalance, so that a hung engine loses its locks before its partitions."""
+"""As long Postgres waits for us. All shorter than the 60 s of a rebalance, so that a hung engine loses its locks before
+its partitions."""
 TRANSACTION_TIMEOUT_SINCE = 17
 """The first Postgres that has this setting, and takes it."""
 
@@ -64,16 +67,10 @@ ROWS_TOGETHER_BYTES_MAX = 4 * 1024 * 1024
 
 Rows = memoryview | AsyncIterable[memoryview]
 """Packed, in the form that a COPY takes: at hand as a whole, or in pieces."""
+_PIECE_BYTES = 64 * 1024
+"""Postgres takes a piece of a COPY once it has all of it, and until then does not say that any of it has come."""
 _COPY_DATA = struct.Struct(">ci").pack
 _COPY_DONE = b"c\0\0\0\4"
-
-
-def fit_together(statements: str, rows: Sequence[Rows]) -> bool:
-    """Whether these may be sent as one message, without waiting for room in between."""
-    whole = [len(one) for one in rows if isinstance(one, memoryview)]
-    if len(statements) > SAID_BYTES_MAX or len(whole) < len(rows):
-        return False
-    return len(whole) <= 1 or sum(whole) <= ROWS_TOGETHER_BYTES_MAX
 
 
 @types.coroutine
@@ -97,6 +94,16 @@ def begun(waiting: Coroutine[Any, Any, T], then: Callable[[], None]) -> Generato
 class CopyingConnection(Connection):
     """A connection that sends a COPY together with other statements, and hears in between that it is lost."""
 
+    def fit_together(self, statements: str, rows: Sequence[Rows]) -> bool:
+        """Whether these may be sent as one message, without waiting for room in between."""
+        transport: asyncio.Transport = self._transport  # type: ignore[attr-defined]  # stubs know no such
+        whole = [len(one) for one in rows if isinstance(one, memoryview)]
+        if len(statements) > SAID_BYTES_MAX or len(whole) < len(rows):
+            return False
+        if len(whole) <= 1:
+            return True
+        return sum(whole) <= ROWS_TOGETHER_BYTES_MAX and not transport.get_write_buffer_size()
+
     async def copy_among(self, statements: str, *rows: Rows) -> str:
         """Do these statements in one message, among them a COPY for each of the ``rows``; returns what the last says.
 
@@ -104,9 +111,9 @@ class CopyingConnection(Connection):
 
         Rows for several have to ``fit_together``.
         """
-        fit = fit_together(statements, rows)
+        fit = self.fit_together(statements, rows)
         assert fit or len(rows) == 1, "those that do not fit together are said one after the other"
-        seconds = COMMAND_TIMEOUT_SECONDS + (len(rows) - 1) * LOCK_TIMEOUT_SECONDS
+        seconds = COMMAND_TIMEOUT_SECONDS if len(rows) == 1 else TOGETHER_SECONDS_MAX
         # A statement that was cancelled a moment ago would be waited for behind the first step.
         await self._protocol._wait_for_cancellation(seconds)  # type: ignore[attr-defined]  # noqa: SLF001
         copying: Coroutine[Any, Any, str] = self._copy_in(statements, rows[0], seconds)  # type: ignore[attr-defined]
@@ -121,7 +128,10 @@ class CopyingConnection(Connection):
         transport: asyncio.Transport = self._transport  # type: ignore[attr-defined]  # stubs know no such
         for one in rows:
             assert isinstance(one, memoryview), "they fit together"
-            transport.writelines((_COPY_DATA(b"d", len(one) + 4), one, _COPY_DONE))
+            for at in range(0, len(one), _PIECE_BYTES):
+                piece = one[at : at + _PIECE_BYTES]
+                transport.writelines((_COPY_DATA(b"d", len(piece) + 4), piece))
+            transport.write(_COPY_DONE)
 
     async def copy_rows(self, table: str, rows: Sequence[tuple[Any, ...]], columns: Sequence[str]) -> str:
         """Copy rows that asyncpg packs, and sends in pieces, into a table of ours; returns what Postgres says."""
@@ -411,12 +421,13 @@ def is_encrypted(connection: Connection) -> bool:
 
 
 def _limit_silence(connection: Connection) -> None:
-    # Without this, a connection whose other end vanished would wait for the kernel's fifteen minutes.
+    # Without this, a connection whose other end vanished would wait for the kernel's fifteen minutes. Rows count as
+    # unheard, too, while Postgres waits for locks and does not read them.
     transport = getattr(connection, "_transport", None)
     raw = transport.get_extra_info("socket") if transport is not None else None
     option = getattr(socket, "TCP_USER_TIMEOUT", None)
     if raw is not None and option is not None and raw.family in (socket.AF_INET, socket.AF_INET6):
-        raw.setsockopt(socket.IPPROTO_TCP, option, TCP_USER_TIMEOUT_SECONDS * 1000)
+        raw.setsockopt(socket.IPPROTO_TCP, option, (TOGETHER_SECONDS_MAX + 5) * 1000)
 
 
 @contextlib.asynccontextmanager

@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Sequence
 
-from engine.store.connecting import Connection, CopyingConnection, Rows, fit_together
+from engine.store.connecting import Connection, CopyingConnection, Rows
 from engine.store.copying import copied
 from engine.store.queries import load
 
@@ -65,7 +65,7 @@ class Script:
         """Have all done that was said, before statements whose answers matter, or as the last of all."""
         said, self._said = self._said, []
         statements, rows = _together(said)
-        if fit_together(statements, rows):
+        if self._writer.fit_together(statements, rows):
             await self._send(statements, rows)
             return
         # A message for each COPY, with what is before it, and one for what is behind.

@@ -11,15 +11,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
 
 import asyncpg
 
 from engine.errors import ServiceUnreachableError
 from engine.store.connecting import (
-    COMMAND_TIMEOUT_SECONDS,
     IDLE_IN_TRANSACTION_SECONDS,
     LOCK_TIMEOUT_SECONDS,
+    TOGETHER_SECONDS_MAX,
     Connection,
     connect,
 )
@@ -35,7 +36,7 @@ SILENT_SECONDS = 8.0
 SPEAK_SECONDS = 2.0
 """How often one that holds locks while events are stepped says that it is there."""
 
-STATEMENT_SECONDS_MAX = COMMAND_TIMEOUT_SECONDS + IDLE_IN_TRANSACTION_SECONDS
+STATEMENT_SECONDS_MAX = TOGETHER_SECONDS_MAX + IDLE_IN_TRANSACTION_SECONDS
 """No statement of an engine lasts longer: by then it has given it up, however long its loop was kept busy."""
 
 assert LOOK_SECONDS + SILENT_SECONDS < LOCK_TIMEOUT_SECONDS
@@ -70,7 +71,7 @@ async def _watch(pid: int, dsn: str) -> None:
     try:
         connection = await connect(dsn, name="pointsman engine, looking")
         try:
-            come: dict[int, int | None] = {}
+            come: dict[int, str] = {}
             told: set[int] = set()
             while True:
                 looked = pid, SILENT_SECONDS, list(come), list(come.values()), STATEMENT_SECONDS_MAX
@@ -86,7 +87,7 @@ async def _watch(pid: int, dsn: str) -> None:
                     elif one["pid"] in come and not one["waits"] and one["pid"] not in told:
                         told.add(one["pid"])
                         log.warning("this engine waits for locks %s", _held_by(one))
-                come = {one["pid"]: one["bytes"] for one in found}
+                come = {one["pid"]: one["come"] for one in found}
                 await asyncio.sleep(LOOK_SECONDS)
         finally:
             connection.terminate()
@@ -94,17 +95,25 @@ async def _watch(pid: int, dsn: str) -> None:
         log.info("whose locks this engine waits for could not be asked (%s: %s)", type(error).__name__, error)
 
 
-def _held_by(session: asyncpg.Record) -> str:
+def _held_by(session: Mapping[str, Any]) -> str:
     """Who holds them, and what now."""
-    pid, name = session["pid"], session["name"]
-    # What others do may be hidden from the role of engines.
-    known = [session["state"], session["wait_event"]]
-    if session["seconds"] is not None:
-        known.append(f"in a transaction for {session['seconds']:.0f} s")
-    said = ", ".join([f"{name!r} from {session['address'] or 'this machine'}", *filter(None, known)])
+    pid, seconds = session["pid"], session["seconds"]
+    if not pid:
+        return "that a prepared transaction holds: pg_prepared_xacts has it, and commit or rollback prepared ends it"
+    known = [f"{session['name'] or ''!r} of the role {session['role']}"]
+    if session["state"] is None:
+        known.append("what it does is hidden from the role of this engine")
+    else:
+        address = session["address"]
+        known.append("on Postgres's own machine" if address is None else f"from {address}")
+        known.append(session["state"])
+        if session["wait_event"] is not None:
+            known.append(session["wait_event"])
+        if seconds is not None:
+            known.append(f"in a transaction for {seconds:.0f} s")
     return (
-        f"that the session {pid} of Postgres holds ({said}); where that is no engine, let it end its transaction, "
-        f"or end it: select pg_terminate_backend({pid})"
+        f"that the session {pid} of Postgres holds ({', '.join(known)}); where that is no engine, let it end its "
+        f"transaction, or end it: select pg_terminate_backend({pid})"
     )
 
 

@@ -22,7 +22,7 @@ from engine.store.contract import (
     RefusedByStoreError,
     StoreUnavailableError,
 )
-from engine.store.postgres import PostgresStore
+from engine.store.postgres import ROLLBACK_SECONDS, PostgresStore
 from engine.store.values import Commit, EndedDeadLetter, PositionMove
 from tests.chaos.contender import CLUSTER, GROUP, Contender, contender, told, weighed
 from tests.chaos.faults import is_engine_commit
@@ -288,6 +288,12 @@ async def test_of_an_engine_that_was_ended_while_a_handler_kept_its_loop_nothing
 
 def test_a_handler_may_take_its_time_while_a_commit_is_in_flight() -> None:
     assert EngineLimits().handler_seconds_max < connecting.IDLE_IN_TRANSACTION_SECONDS < REBALANCE_SECONDS
+
+
+def test_an_engine_that_hangs_has_given_up_its_commit_before_its_partitions_are_given_away() -> None:
+    lasts = max(connecting.COMMAND_TIMEOUT_SECONDS, connecting.TOGETHER_SECONDS_MAX)
+    assert lasts + ROLLBACK_SECONDS < REBALANCE_SECONDS
+    assert lasts < silence.STATEMENT_SECONDS_MAX
 
 
 async def test_a_dead_letter_is_ended_once(rivals: Rivals) -> None:

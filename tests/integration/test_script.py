@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+import socket
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from typing import Any
 
 import asyncpg
 import orjson
 import pytest
 
+from connectors.kafka.membership import REBALANCE_SECONDS
 from connectors.source import Partition
 from engine.limits import EngineLimits
 from engine.store import connecting, copying, postgres
@@ -216,6 +218,57 @@ async def test_where_a_statement_fails_the_rows_that_follow_it_are_passed_over(
         await connection.execute("rollback")
     await connection.copy_among("; ".join(said), *MANY_ROWS)
     assert await _copied(connection) == ALL
+
+
+class Seen:
+    """What is written to a connection past asyncpg, and on to it; ``unsent`` is what it says that it has left."""
+
+    def __init__(self, connection: CopyingConnection, unsent: int = 0) -> None:
+        self._transport: asyncio.Transport = connection._transport  # type: ignore[attr-defined]
+        self._unsent = unsent
+        self.pieces: list[int] = []
+
+    def writelines(self, parts: Sequence[bytes]) -> None:
+        self.pieces.append(sum(map(len, parts)))
+        self._transport.writelines(parts)
+
+    def write(self, part: bytes) -> None:
+        self._transport.write(part)
+
+    def get_write_buffer_size(self) -> int:
+        return self._unsent or self._transport.get_write_buffer_size()
+
+
+async def test_rows_come_in_pieces_since_postgres_says_of_each_that_it_has_come_once_it_has_all_of_it(
+    connection: CopyingConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = Seen(connection)
+    monkeypatch.setattr(connection, "_transport", seen)
+    await connection.copy_among("; ".join([*MADE, *COPIES]), *MANY_ROWS)
+    monkeypatch.undo()
+    assert max(seen.pieces) < 66_000
+    assert sum(seen.pieces) - 5 * len(seen.pieces) == sum(map(len, MANY_ROWS[1:]))
+    assert await _copied(connection) == ALL
+
+
+async def test_what_is_not_sent_yet_keeps_rows_from_being_sent_together(
+    connection: CopyingConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # asyncpg would wait for room before the first rows, and those of the others would come before them.
+    assert connection.fit_together("", MANY_ROWS)
+    monkeypatch.setattr(connection, "_transport", Seen(connection, unsent=1))
+    assert not connection.fit_together("", MANY_ROWS)
+    assert connection.fit_together("", MANY_ROWS[:1])
+    monkeypatch.undo()
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="only Linux has this option")
+async def test_rows_that_postgres_does_not_read_while_it_waits_for_locks_do_not_break_the_connection(
+    connection: CopyingConnection,
+) -> None:
+    raw = connection._transport.get_extra_info("socket")  # type: ignore[attr-defined]
+    milliseconds = raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+    assert connecting.TOGETHER_SECONDS_MAX * 1_000 < milliseconds < REBALANCE_SECONDS * 1_000
 
 
 async def test_rows_follow_their_statements_where_another_one_was_cancelled_a_moment_ago(

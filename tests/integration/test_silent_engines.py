@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -14,11 +15,16 @@ from engine.store import silence
 from engine.store.connecting import CopyingConnection, connect
 from engine.store.queries import load
 from tests.chaos.slots import until
-from tests.services import Database
+from tests.services import Database, execute
 
 LOOK = load("store")["end_silent_blockers"]
 PIECE = b"n\t\\\\x00\n" * 10_000
 """Rows of the inbox, as text."""
+
+
+def bytes_of(come: str) -> int:
+    """How much has come of a COPY."""
+    return int(come.split()[1])
 
 
 class Copying:
@@ -87,24 +93,26 @@ async def test_an_engine_that_copies_for_long_is_ended_only_where_no_more_comes_
     try:
         async with waiting_for_the_lock(database) as waits:
 
-            async def look(*come: int) -> tuple[int, int, bool | None]:
-                """What a look finds, for which any time is long enough, after one that had found so many bytes."""
+            async def look(*come: str) -> tuple[int, str, bool | None]:
+                """What a look finds, for which any time is long enough, after one that had found that so much came."""
                 found: list[Any] = []
 
                 async def is_blocked() -> bool:
                     found[:] = await looker.fetch(LOOK, waits, 0.0, [pid] * len(come), [*come], 60.0)
-                    return bool(found)
+                    return [one["wait_event"] for one in found] == ["ClientRead"] or any(
+                        one["ended"] for one in found
+                    )
 
                 await until(is_blocked, 60, "a session that waits")
                 [one] = found
-                return tuple(one)[:3]
+                return one["pid"], one["come"], one["ended"]
 
             await copying.come_on(looker)
             number, first, ended = await look()
             assert (number, ended) == (pid, None), "nobody knows whether more comes"
             await copying.come_on(looker)
             _, second, ended = await look(first)
-            assert (second - first, ended) == (len(PIECE), None)
+            assert (bytes_of(second) - bytes_of(first), ended) == (len(PIECE), None)
             assert await look(second) == (pid, second, True)
     finally:
         await copying.end()
@@ -136,14 +144,64 @@ async def test_the_session_of_a_person_is_never_ended_but_told_of(
             await person.execute("commit")
             await waits
         [said] = caplog.messages
-        assert said.startswith(
-            f"this engine waits for locks that the session {pid} of Postgres holds ({name!r} from"
+        assert re.fullmatch(
+            rf"this engine waits for locks that the session {pid} of Postgres holds \({name!r} of the role \w+, "
+            r"from 127\.0\.0\.1, idle in transaction, ClientRead, in a transaction for \d+ s\); "
+            r"where that is no engine, let it end its transaction, "
+            rf"or end it: select pg_terminate_backend\({pid}\)",
+            said,
         )
-        assert "idle in transaction, ClientRead, in a transaction for 0 s" in said
-        assert said.endswith(f"or end it: select pg_terminate_backend({pid})")
     finally:
         waiting.terminate()
         await person.close()
+
+
+@pytest.mark.parametrize("may_see", [False, True])
+async def test_what_may_not_be_ended_is_told_of_and_keeps_no_other_from_being_ended(
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    may_see: bool,
+) -> None:
+    for limit in ("LOOK_SECONDS", "SILENT_SECONDS", "STATEMENT_SECONDS_MAX"):
+        monkeypatch.setattr(silence, limit, 0.05)
+    name = "pointsman engine, writing"
+    owner = await asyncpg.connect(database.owner_dsn, server_settings={"application_name": name})
+    silent = await asyncpg.connect(database.engine_dsn, server_settings={"application_name": name})
+    waiting = await connect(database.engine_dsn, name=name)
+    role = await waiting.fetchval("select current_user")
+    if may_see:
+        await owner.execute(f"grant pg_read_all_stats to {role}")
+    try:
+        for one in (owner, silent):
+            await one.execute("begin; select pg_advisory_xact_lock_shared(1)")
+        async with silence.ending_silent_blockers(waiting, database.engine_dsn):
+            waits = asyncio.create_task(waiting.execute("select pg_advisory_xact_lock(1)"))
+
+            async def both_are_told() -> bool:
+                return len(caplog.messages) == 2
+
+            await until(both_are_told, 60, "word of both sessions")
+            await owner.execute("commit")
+            await waits
+        ended, told = sorted(caplog.messages)
+        assert ended.startswith(
+            f"the session {silent.get_server_pid()} of an engine that is not heard of held"
+        )
+        assert ended.endswith("it was ended")
+        assert f"the session {owner.get_server_pid()} of Postgres holds ({name!r} of the role" in told
+        assert ("what it does is hidden from the role of this engine" in told) is not may_see
+        assert ("idle in transaction, ClientRead" in told) is may_see
+    finally:
+        for session in (owner, silent, waiting):
+            session.terminate()
+        if may_see:
+            await execute(database.owner_dsn, f"revoke pg_read_all_stats from {role}")
+
+
+def test_locks_of_a_prepared_transaction_are_told_of() -> None:
+    said = silence._held_by({"pid": 0, "seconds": None, "name": None, "role": None, "state": None})
+    assert said.startswith("that a prepared transaction holds: pg_prepared_xacts has it")
 
 
 async def test_an_engine_whose_statement_lasts_longer_than_it_waits_for_one_is_ended(
@@ -159,7 +217,7 @@ async def test_an_engine_whose_statement_lasts_longer_than_it_waits_for_one_is_e
         async with waiting_for_the_lock(database) as waits:
 
             async def look(seconds: float) -> list[tuple[int, bool | None]]:
-                found = await looker.fetch(LOOK, waits, 0.0, [pid], [None], seconds)
+                found = await looker.fetch(LOOK, waits, 0.0, [], [], seconds)
                 return [(one["pid"], one["ended"]) for one in found if one["wait_event"] == "PgSleep"]
 
             async def is_found() -> bool:
@@ -211,7 +269,7 @@ async def test_the_relay_of_a_silent_engine_keeps_nobody_from_publishing_either(
 
             async def is_ended() -> bool:
                 found = await looker.fetch(LOOK, waits, 0.0, [], [], 60.0)
-                return [tuple(one)[:3] for one in found] == [(pid, None, True)]
+                return [(one["pid"], one["ended"]) for one in found] == [(pid, True)]
 
             await until(is_ended, 60, "the session of the relay")
     finally:

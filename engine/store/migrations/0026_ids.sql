@@ -10,6 +10,7 @@ as $$
 declare
     month date;
     part text;
+    ids regclass;
     made int := 0;
 begin
     perform pg_advisory_xact_lock(hashtext('pointsman.ensure_partitions'));
@@ -23,8 +24,14 @@ begin
         part := format('pointsman.events_%s', to_char(month, 'YYYYMM'));
         if to_regclass(part) is null then
             execute format('create table %s (like pointsman.events including all)', part);
-            execute format('alter index %s_event_id_idx set (pages_per_range = 64)', part);
-            execute format('reindex index %s_event_id_idx', part);
+            select i.indexrelid::regclass into strict ids
+            from pg_index i
+            join pg_class c on c.oid = i.indexrelid
+            join pg_am m on m.oid = c.relam
+            join pg_attribute a on a.attrelid = i.indrelid and a.attnum = i.indkey[0]
+            where i.indrelid = part::regclass and m.amname = 'brin' and a.attname = 'event_id';
+            execute format('alter index %s set (pages_per_range = 64)', ids);
+            execute format('reindex index %s', ids);
             execute format(
                 'alter table pointsman.events attach partition %s for values from (%s) to (%s)',
                 part,
@@ -40,18 +47,19 @@ $$;
 
 do $$
 declare
-    part text;
+    ids regclass;
+    part regclass;
     has_rows boolean;
 begin
-    for part in
-        select format('pointsman.%I', c.relname)
-        from pg_inherits i join pg_class c on c.oid = i.inhrelid
-        where i.inhparent = 'pointsman.events'::regclass
+    for ids, part in
+        select h.inhrelid::regclass, i.indrelid::regclass
+        from pg_inherits h join pg_index i on i.indexrelid = h.inhrelid
+        where h.inhparent = 'pointsman.events_event_id'::regclass
     loop
         execute format('select exists (select from %s)', part) into has_rows;
         if not has_rows then
-            execute format('alter index %s_event_id_idx set (pages_per_range = 64)', part);
-            execute format('reindex index %s_event_id_idx', part);
+            execute format('alter index %s set (pages_per_range = 64)', ids);
+            execute format('reindex index %s', ids);
         end if;
     end loop;
 end;

@@ -130,31 +130,36 @@ join pointsman.runs r on r.pipeline = ended.pipeline and r.key = ended.key and r
 -- name: end_silent_blockers
 -- Whoever keeps this backend waiting, or whoever that one waits for. Ended are engines that have not been heard of: one that
 -- was stopped in its tracks, say. One that copies asks for nothing all that time: it is silent where no more has come of it
--- since the last look. No statement of an engine lasts as long as $5, after which it has given it up itself.
+-- since the last look. No statement of an engine lasts as long as $5, after which it has given it up itself. What another
+-- role does is hidden from us, unless we may see it; ended is only what we may end. Nobody's session has the number 0: that
+-- is a prepared transaction.
 with recursive blocking (pid) as (
     select unnest(pg_blocking_pids($1))
     union
     select unnest(pg_blocking_pids(blocking.pid)) from blocking
 )
-select a.pid, c.bytes_processed as bytes,
+select blocking.pid, format('%s %s', c.relid, c.bytes_processed) as come,
     case
         when (a.application_name like 'pointsman engine%' or a.application_name = 'pointsman relay')
-            and a.pid <> $1
+            and a.pid <> $1 and a.xact_start is not null
+            and pg_has_role(a.usesysid, 'USAGE')
+            and (role.rolsuper is not true or current_setting('is_superuser') = 'on')
             and (
                 a.wait_event = 'ClientRead'
                 and clock_timestamp() - greatest(a.query_start, a.state_change) > make_interval(secs => $2)
-                and (c.pid is null or (looked.pid is not null and looked.bytes is not distinct from c.bytes_processed))
+                and (c.pid is null or looked.come = format('%s %s', c.relid, c.bytes_processed))
                 or a.state = 'active' and clock_timestamp() - a.query_start > make_interval(secs => $5)
             )
         then pg_terminate_backend(a.pid)
     end as ended,
-    a.application_name as name, a.client_addr::text as address, a.state, a.wait_event,
+    a.application_name as name, a.usename as role, host(a.client_addr) as address, a.state, a.wait_event,
     extract(epoch from clock_timestamp() - a.xact_start)::float8 as seconds,
-    cardinality(pg_blocking_pids(a.pid)) > 0 as waits
+    cardinality(pg_blocking_pids(blocking.pid)) > 0 as waits
 from blocking
-join pg_stat_activity a on a.pid = blocking.pid
+left join pg_stat_activity a on a.pid = blocking.pid
+left join pg_roles role on role.oid = a.usesysid
 left join pg_stat_progress_copy c on c.pid = a.pid
-left join unnest($3::int[], $4::bigint[]) as looked (pid, bytes) on looked.pid = a.pid
+left join unnest($3::int[], $4::text[]) as looked (pid, come) on looked.pid = a.pid
 
 -- name: seen_digests
 select e.run, e.digest

@@ -199,6 +199,36 @@ async def test_what_may_not_be_ended_is_told_of_and_keeps_no_other_from_being_en
             await execute(database.owner_dsn, f"revoke pg_read_all_stats from {role}")
 
 
+async def test_the_session_of_a_silent_engine_of_another_role_is_ended_by_who_may(database: Database) -> None:
+    name = "pointsman engine, writing"
+    silent = await asyncpg.connect(database.reader_dsn, server_settings={"application_name": name})
+    looker = await asyncpg.connect(database.engine_dsn)
+    pid = silent.get_server_pid()
+    rights = "pg_read_all_stats, pg_signal_backend"
+    role = await looker.fetchval("select current_user")
+    try:
+        await silent.execute("begin; select pg_advisory_xact_lock(1)")
+        async with waiting_for_the_lock(database) as waits:
+
+            async def look() -> list[tuple[int, bool | None]]:
+                found = await looker.fetch(LOOK, waits, 0.0, [], [], 60.0)
+                return [(one["pid"], one["ended"]) for one in found]
+
+            async def is_found() -> bool:
+                return await look() == [(pid, None)]
+
+            async def is_ended() -> bool:
+                return await look() == [(pid, True)]
+
+            await until(is_found, 60, "a session that waits")
+            await execute(database.owner_dsn, f"grant {rights} to {role}")
+            await until(is_ended, 60, "the session of another role")
+    finally:
+        await execute(database.owner_dsn, f"revoke {rights} from {role}")
+        silent.terminate()
+        looker.terminate()
+
+
 def test_locks_of_a_prepared_transaction_are_told_of() -> None:
     said = silence._held_by({"pid": 0, "seconds": None, "name": None, "role": None, "state": None})
     assert said.startswith("that a prepared transaction holds: pg_prepared_xacts has it")

@@ -142,7 +142,7 @@ select blocking.pid, format('%s %s', c.relid, c.bytes_processed) as come,
     case
         when (a.application_name like 'pointsman engine%' or a.application_name = 'pointsman relay')
             and a.pid <> $1 and a.xact_start is not null
-            and pg_has_role(a.usesysid, 'USAGE')
+            and (pg_has_role(a.usesysid, 'USAGE') or pg_has_role('pg_signal_backend', 'USAGE'))
             and (role.rolsuper is not true or current_setting('is_superuser') = 'on')
             and (
                 a.wait_event = 'ClientRead'

@@ -6,8 +6,10 @@ end never keep those of the others from beginning.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Container, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from engine.limits import EngineLimits
@@ -19,6 +21,9 @@ NEVER_BEGAN = datetime(1970, 1, 1, tzinfo=UTC)
 """No attempt has begun by then."""
 Place = tuple[int, str]
 """A pipeline, and the name of a step."""
+NOTHING_KNOWN: Mapping[Place, int] = MappingProxyType({})
+LEFT_ALONE = 8
+"""One in so many of what is free is left to those that do not come first."""
 
 
 class Taken(NamedTuple):
@@ -44,6 +49,14 @@ class Share:
         """How many this one may take: one is left to each other one that has none, as far as there are so many."""
         left = self.free - len(self._without)
         return max(left + 1, min(self.free, 1)) if pipeline in self._without else left
+
+    @contextlib.contextmanager
+    def left_alone(self) -> Iterator[None]:
+        """A part of what is free is not taken meanwhile."""
+        part = -(-max(0, self.free) // LEFT_ALONE)
+        self.free -= part
+        yield
+        self.free += part
 
     def take(self, pipeline: int, many: int) -> None:
         """They are this one's."""
@@ -71,28 +84,61 @@ class Rooms:
         return [
             place
             for place, step in self._kinds.items()
-            if taken.places.get(place, 0) > 0 and self._most(place, step, taken, places, threads) <= 0
+            if taken.places.get(place, 0) > 0
+            and self._most(place, step, taken.places[place], places, threads) <= 0
         ]
 
-    def free(self, steps: Mapping[Place, Step[Any, Any]], taken: Taken) -> dict[Place, int]:
-        """How many may begin, by step; those of which none may are left out."""
-        in_turn = self._in_turn(steps)
-        plain = sum(step.takes_thread for step in steps.values())
+    def free(
+        self,
+        steps: Mapping[Place, Step[Any, Any]],
+        taken: Taken,
+        wanted: Mapping[Place, int] = NOTHING_KNOWN,
+        first: Container[Place] = (),
+    ) -> dict[Place, int]:
+        """How many may begin, by step; those of which none may are left out.
+
+        ``wanted`` says how many at most are of use to a step; those that it does not name have their share and no more.
+        Those of ``first`` take before the others, but for a part of what is free, where others want any.
+        """
+        in_turn = self._in_turn({place: step for place, step in steps.items() if wanted.get(place, 1) > 0})
         places, threads = self._shares(self._kinds or steps, taken)
         rooms: dict[Place, int] = {}
         tried: set[str] = set()
-        for number, (place, step) in enumerate(in_turn.items()):
-            # What is free is for all alike, so that a step of which many wait leaves something for the others.
-            share = -(-places.free // (len(in_turn) - number))
-            if step.takes_thread:
-                share, plain = min(share, -(-threads.free // plain)), plain - 1
-            most = self._most(place, step, taken, places, threads)
-            room = self._let_through(step, min(share, most), tried)
-            if room > 0:
-                rooms[place] = room
-                places.take(place[0], room)
+        full: set[Place] = set()
+
+        def give(them: Iterable[Place]) -> bool:
+            """To these, as much as they want more, of what is free to all as much; whether any got some."""
+            wanting = [one for one in them if one not in full]
+            plain = sum(in_turn[place].takes_thread for place in wanting)
+            for number, place in enumerate(wanting):
+                step, has = in_turn[place], rooms.get(place, 0)
+                share = -(-places.free // (len(wanting) - number))
                 if step.takes_thread:
-                    threads.take(place[0], room)
+                    share, plain = min(share, -(-threads.free // plain)), plain - 1
+                most = self._most(place, step, taken.places.get(place, 0) + has, places, threads)
+                most = min(most, wanted.get(place, most + has) - has)
+                room = self._let_through(step, min(share, most), tried)
+                if room < share or room <= 0:
+                    full.add(place)
+                if room > 0:
+                    rooms[place] = has + room
+                    places.take(place[0], room)
+                    if step.takes_thread:
+                        threads.take(place[0], room)
+            return bool(wanting) and places.free > 0
+
+        others = [place for place in in_turn if place not in first]
+        if others and len(others) < len(in_turn):
+            with places.left_alone(), threads.left_alone():
+                give(place for place in in_turn if place in first)
+            full.clear()
+            give(others)
+        else:
+            # So that a step of which many wait leaves something for the others.
+            give(in_turn)
+        while give(place for place in in_turn if place in wanted):
+            # What some have left of that.
+            pass
         return rooms
 
     def _shares(self, kinds: Mapping[Place, Step[Any, Any]], taken: Taken) -> tuple[Share, Share]:
@@ -109,12 +155,12 @@ class Rooms:
             (place[0] for place in having if place in plain),
         )
 
-    def _most(self, place: Place, step: Step[Any, Any], taken: Taken, places: Share, threads: Share) -> int:
-        """How many more of it may go on, were there no others and no breaker."""
+    def _most(self, place: Place, step: Step[Any, Any], going: int, places: Share, threads: Share) -> int:
+        """How many more of it than are ``going`` may go on, were there no others and no breaker."""
         most = places.left(place[0])
         if step.takes_thread:
             most = min(most, threads.left(place[0]))
-        return most if step.at_once is None else min(most, step.at_once - taken.places.get(place, 0))
+        return most if step.at_once is None else min(most, step.at_once - going)
 
     def _let_through(self, step: Step[Any, Any], room: int, tried: set[str]) -> int:
         """How many of them its breaker lets through; ``tried`` are those that have let one through to try."""

@@ -17,7 +17,7 @@ import logging
 import secrets
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
 
@@ -250,19 +250,33 @@ class Steps:
         if commit.limited_left:
             self._going.drop_ended(commit, results)
         if not self._making.is_stopping and commit.executions_asked:
-            asked = {(one.pipeline, one.step) for one in commit.executions_asked}
-            known = {
-                place: step
-                for place, step in self._allowed().items()
-                if self._promises.is_known(place) and self._is_free(step)
-            }
-            if asked & known.keys():
-                # What became of those that were handed out is durable once this is.
-                rooms = self._free(known, self._results.ready)
+            rooms = self._rooms_of(commit, {one.begun.run for one in results})
+            if rooms:
                 self._promises.promise(commit, rooms, self._homes, self._definitions)
                 commit.promised_to, commit.promised_at = self.holder, self._clock()
         # Else nothing waits for what is over.
         commit.tells_others = self._are_limited or bool(commit.executions_asked)
+
+    def _rooms_of(self, commit: Commit, ended: AbstractSet[int]) -> dict[Place, int]:
+        """The room of what a commit asks for, and of what waits for the same, by step.
+
+        What runs ask for next that have ``ended`` a step by this commit comes first: so they are gone on with, rather
+        than others begun.
+        """
+        steps = self._allowed()
+        asked = Counter((one.pipeline, one.step) for one in commit.executions_asked)
+        free = {
+            place
+            for place in asked.keys() & steps.keys()
+            if self._promises.is_known(place) and self._is_free(steps[place])
+        }
+        if not free:
+            return {}
+        following = {(one.pipeline, one.step) for one in commit.executions_asked if one.run in ended}
+        wanted = self._promises.wanted_with(asked)
+        # What became of those that were handed out is durable once this is.
+        rooms = self._free(steps, self._results.ready, wanted, free & following)
+        return {place: room for place, room in rooms.items() if place in free}
 
     def settle(self, results: Sequence[StepResult], commit: Commit) -> None:
         """These are durable, and so is all else of this commit."""
@@ -364,28 +378,31 @@ class Steps:
         await self._look_after(store)
         if for_all:
             await self._begin_untried(store, definitions)
+            self._promises.look_anew(self._kinds)
         if homes:
-            await self._begin_next(store, homes, definitions, for_all=for_all)
+            await self._begin_next(store, homes, definitions)
         self._making.failed.tell_rest()
         self.turned.set()
 
-    async def _begin_next(
-        self, store: Store, homes: Sequence[int], definitions: Sequence[int], *, for_all: bool
-    ) -> None:
-        """Begin those that there is room for; of all steps, or of those of which it is known that some wait."""
-        steps = self._allowed()
-        if not for_all:
-            steps = {place: step for place, step in steps.items() if not self._promises.is_settled(place)}
-        most, limited = split(self._free(steps, self._results.ids), steps)
-        rooms = self._promises.asks(most)
+    async def _begin_next(self, store: Store, homes: Sequence[int], definitions: Sequence[int]) -> None:
+        """Begin those that there is room for, of all steps of which some may wait."""
+        steps = {
+            place: step for place, step in self._allowed().items() if not self._promises.is_settled(place)
+        }
+        wanted = self._promises.wanted()
+        rooms, limited = split(self._free(steps, self._results.ids, wanted), steps)
         asked = self._clock(), homes, definitions, self._not_anew(), self.holder
         self._promises.look(rooms | {(one.pipeline, one.step): one.room for one in limited})
         begun = await store.begin_executions(rooms, *asked) if rooms else []
         begun += await store.begin_limited(limited, *asked) if limited else []
         found = Counter((one.pipeline, one.step) for one in begun)
         self._promises.found(found, [place for place, step in steps.items() if step.bounds.limit is None])
-        if any(found[place] == many < most[place] for place, many in rooms.items()):
-            # More may wait than was known of.
+        more_wait = any(found[place] == room == wanted.get(place) for place, room in rooms.items())
+        room_left = any(found[place] < room for place, room in rooms.items())
+        if more_wait or (
+            room_left and any(self._is_free(steps[place]) for place in steps.keys() - rooms.keys())
+        ):
+            # More may wait than was known of, or for steps for which there was no room.
             self._wanted.set()
         if not self._making.begin_all(begun):
             await self._put_back(store)
@@ -510,7 +527,13 @@ class Steps:
         circuit = self.breakers.of(step.bounds.breaker)
         return step.bounds.limit is None and (circuit is None or circuit.is_closed)
 
-    def _free(self, steps: Mapping[Place, Step[Any, Any]], ended: AbstractSet[int]) -> dict[Place, int]:
+    def _free(
+        self,
+        steps: Mapping[Place, Step[Any, Any]],
+        ended: AbstractSet[int],
+        wanted: Mapping[Place, int],
+        first: Container[Place] = (),
+    ) -> dict[Place, int]:
         """How many attempts may begin of these; those that have ``ended`` take room until it is durable."""
         places, threads = Counter(self._going.places), self._going.threads
         in_all = len(self._going) + len(ended - self._going.ids)
@@ -518,4 +541,4 @@ class Steps:
             places[place] += many
             threads += many if self._kinds[place].takes_thread else 0
             in_all += many
-        return self._rooms.free(steps, Taken(places, threads, in_all))
+        return self._rooms.free(steps, Taken(places, threads, in_all), wanted, first)

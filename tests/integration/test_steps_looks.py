@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import timedelta
 from typing import Any
@@ -14,7 +15,7 @@ from engine import channels
 from engine.limits import SILENT_SECONDS, EngineLimits
 from engine.steps import steps
 from engine.store.connecting import Connection, connect
-from engine.store.values import BegunExecution
+from engine.store.values import BegunExecution, Commit
 from statemachines import Breaker, Limit
 from tests.charging import TOPIC, AwayError, World, charging_pipeline, clear
 from tests.feeding import Feeding, event, feed
@@ -176,6 +177,42 @@ async def test_what_ended_and_is_not_durable_keeps_its_place_among_all(
     assert {key for key, _ in world.attempts("charge")} == {"o0", "o1", "o2", "o3"}
 
 
+async def all_known(feeding: Feeding) -> None:
+    """Wait until it was looked for each step who waits for it, and it is nobody."""
+    while not all(feeding.steps._promises.is_settled(place) for place in feeding.steps._kinds):
+        await turn(feeding)
+
+
+async def test_runs_are_gone_on_with_before_others_are_begun_and_yet_these_have_a_part(
+    database: Database, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = EngineLimits(step_poll_seconds=60.0, steps_at_once_max=8)
+    async with feed(database, charging_pipeline(), limits=limits) as feeding:
+        await feeding.begin_steps()
+        await all_known(feeding)
+        promises, promised = feeding.steps._promises, []
+        kept = promises.kept
+
+        def keep(commit: Commit) -> None:
+            promised.append(Counter(one.asked.step for one in commit.promised))
+            kept(commit)
+
+        monkeypatch.setattr(promises, "kept", keep)
+        pending = await feeding.promise(Partition(TOPIC, 0), *(placed(f"o{number}") for number in range(30)))
+        feeding.steps.settle([], pending.batch.commit)
+        async with asyncio.timeout(30):
+            while len(feeding.steps._results) < 8:
+                await feeding.steps.arrived.wait()
+                feeding.steps.arrived.clear()
+            await feeding.take_results()
+            assert promised[1]["pack"] in (6, 7)
+            while len({key for key, _ in world.attempts("pack")}) < 30:
+                await feeding.steps.arrived.wait()
+                await feeding.take_results()
+        await feeding.steps.close()
+    assert sorted(world.attempts("charge")) == sorted(world.attempts("pack"))
+
+
 async def test_nothing_is_promised_in_the_place_of_what_is_not_durable(
     database: Database, reader: Connection, world: World
 ) -> None:
@@ -183,7 +220,8 @@ async def test_nothing_is_promised_in_the_place_of_what_is_not_durable(
         database, charging_pipeline(), limits=EngineLimits(step_poll_seconds=60.0, steps_at_once_max=1)
     ) as feeding:
         await feeding.begin_steps()
-        await turn(feeding)
+        # There is room for one step at a time, and what is left of it is for the others at once.
+        await all_known(feeding)
         pending = await feeding.promise(Partition(TOPIC, 0), placed("o1"))
         assert len(pending.batch.commit.begun) == 1
         feeding.steps.turned.clear()

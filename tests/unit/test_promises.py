@@ -70,11 +70,25 @@ def test_a_look_that_found_as_many_as_it_had_room_for_may_have_left_some(found: 
     assert bool(promised(promises, commit_of(run_of("r1")))) is may
 
 
-def test_a_step_without_room_for_a_look_may_have_some_that_wait() -> None:
+def test_a_look_without_room_for_a_step_tells_nothing_of_it() -> None:
     promises = settled(CHARGE)
     promises.look({})
     promises.found({}, [CHARGE])
-    assert promised(promises, commit_of(run_of("r1"))) == []
+    assert promised(promises, commit_of(run_of("r1")), room=1) == ["r1"]
+
+
+def test_where_others_may_have_asked_a_place_is_left_for_a_look_until_there_was_one() -> None:
+    promises = settled(CHARGE)
+    promises.look_anew([CHARGE, SHIP])
+    assert not promises.is_settled(CHARGE)
+    promises.look({})
+    promises.found({}, [CHARGE])
+    assert promised(promises, commit_of(run_of("r1")), room=1) == []
+    assert promised(promises, commit_of(run_of("r1"), run_of("r2")), room=2) == ["r1"]
+    promises.look({CHARGE: 1})
+    promises.found({}, [CHARGE])
+    assert promises.is_settled(CHARGE)
+    assert promised(promises, commit_of(run_of("r3")), room=1) == ["r3"]
 
 
 def test_a_look_may_not_have_seen_what_was_asked_for_meanwhile() -> None:
@@ -87,18 +101,35 @@ def test_a_look_may_not_have_seen_what_was_asked_for_meanwhile() -> None:
 
 
 def test_a_look_asks_for_one_more_than_may_wait_as_far_as_that_is_known() -> None:
-    promises, rooms = settled(CHARGE), {CHARGE: 10, SHIP: 10}
-    assert promises.asks(rooms) == {CHARGE: 1, SHIP: 10}
+    promises = settled(CHARGE)
+    assert promises.wanted() == {CHARGE: 1}
     promises.kept(commit_of(run_of("r1"), run_of("r2")))
-    assert promises.asks(rooms) == {CHARGE: 3, SHIP: 10}
-    assert promises.asks({CHARGE: 2}) == {CHARGE: 2}
-    promises.look(promises.asks(rooms))
+    assert promises.wanted() == {CHARGE: 3}
+    promises.look({CHARGE: 3})
     promises.kept(commit_of(run_of("r3")))
     promises.found({CHARGE: 3}, [CHARGE])
-    assert promises.asks(rooms) == {CHARGE: 10, SHIP: 10}, "there are some that nobody here has asked for"
-    promises.look(promises.asks(rooms))
+    assert promises.wanted() == {}, "there are some that nobody here has asked for"
+    promises.look({CHARGE: 10})
     promises.found({CHARGE: 4}, [CHARGE])
     assert promises.is_settled(CHARGE)
+
+
+def test_how_many_wait_is_known_also_where_a_look_has_no_room_for_all_of_them() -> None:
+    promises = settled(CHARGE)
+    promises.kept(commit_of(*(run_of(f"r{number}") for number in range(5))))
+    promises.look({CHARGE: 2})
+    promises.kept(commit_of(run_of("r5")))
+    promises.found({CHARGE: 2}, [CHARGE])
+    assert promises.wanted() == {CHARGE: 4 + 1}
+    assert promised(promises, commit_of(run_of("r6")), room=4) == []
+    assert promised(promises, commit_of(run_of("r6")), room=5) == ["r6"]
+
+
+def test_a_commit_wants_room_for_what_it_asks_for_beside_what_waits_and_a_place_for_a_look() -> None:
+    promises = settled(CHARGE, SHIP)
+    promises.kept(commit_of(run_of("r1"), run_of("r2")))
+    promises.look_anew([SHIP])
+    assert promises.wanted_with({CHARGE: 3}) == {CHARGE: 5, SHIP: 1}
 
 
 @pytest.mark.parametrize(

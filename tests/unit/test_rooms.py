@@ -102,6 +102,62 @@ def test_a_pipeline_that_is_alone_has_all() -> None:
     assert rooms_of(alone, step_threads_max=40).free(alone, taken({})) == {HANGS: 40}
 
 
+FIRST, SECOND, LAST = (1, "first"), (1, "second"), (1, "last")
+ALIKE = dict.fromkeys((FIRST, SECOND, LAST), step(waits))
+"""Of one pipeline, without threads."""
+
+
+def test_what_a_step_does_not_want_is_for_the_others() -> None:
+    rooms = rooms_of(ALIKE, steps_at_once_max=100)
+    for _ in ALIKE:
+        assert rooms.free(ALIKE, taken({})).keys() == ALIKE.keys()
+        assert rooms.free(ALIKE, taken({}), {FIRST: 1, SECOND: 0, LAST: 200}) == {FIRST: 1, LAST: 99}
+        assert rooms.free(ALIKE, taken({}), {FIRST: 1, SECOND: 0})[LAST] >= 50, "as if it wanted any number"
+        assert rooms.free(ALIKE, taken({}), dict.fromkeys(ALIKE, 20)) == dict.fromkeys(ALIKE, 20)
+
+
+def test_where_all_want_more_than_there_is_each_has_as_much() -> None:
+    rooms = rooms_of(ALIKE, steps_at_once_max=90)
+    for _ in ALIKE:
+        assert rooms.free(ALIKE, taken({}), dict.fromkeys(ALIKE, 1_000)) == dict.fromkeys(ALIKE, 30)
+
+
+def test_one_that_wants_much_has_its_turn_beside_those_that_want_one() -> None:
+    rooms = rooms_of(ALIKE, steps_at_once_max=1)
+    found = [rooms.free(ALIKE, taken({}), {FIRST: 1, SECOND: 1, LAST: 1_000}) for _ in ALIKE]
+    assert {place for one in found for place in one} == ALIKE.keys()
+
+
+def test_a_step_that_may_go_on_so_often_at_once_gets_no_more_by_what_others_leave() -> None:
+    steps = {**ALIKE, LAST: step(waits, at_once=10)}
+    rooms = rooms_of(steps, steps_at_once_max=100)
+    for _ in steps:
+        free = rooms.free(steps, Taken({LAST: 4}, 0, 4), {FIRST: 1, SECOND: 200, LAST: 200})
+        assert free == {FIRST: 1, SECOND: 89, LAST: 6}
+
+
+def test_those_that_come_first_leave_a_part_to_others_that_want_it() -> None:
+    rooms = rooms_of(ALIKE, steps_at_once_max=100)
+    for _ in ALIKE:
+        assert rooms.free(ALIKE, taken({}), {FIRST: 70}, {FIRST}) == {FIRST: 70, SECOND: 15, LAST: 15}
+        assert rooms.free(ALIKE, taken({}), {FIRST: 1_000, SECOND: 1_000, LAST: 0}, {FIRST}) == {
+            FIRST: 87,
+            SECOND: 13,
+        }
+        assert rooms.free(ALIKE, taken({}), {FIRST: 1_000, SECOND: 3, LAST: 0}, {FIRST}) == {
+            FIRST: 97,
+            SECOND: 3,
+        }
+        assert rooms.free(ALIKE, taken({}), {FIRST: 1_000, SECOND: 0, LAST: 0}, {FIRST}) == {FIRST: 100}
+
+
+def test_those_that_come_first_leave_a_thread_to_others_that_want_one() -> None:
+    steps = {FIRST: step(plain), SECOND: step(plain)}
+    rooms = rooms_of(steps, step_threads_max=8, steps_at_once_max=100)
+    for _ in steps:
+        assert rooms.free(steps, taken({}, steps), {FIRST: 50, SECOND: 50}, {FIRST}) == {FIRST: 7, SECOND: 1}
+
+
 class Looks:
     """Looks for crowds, by a clock of its own."""
 

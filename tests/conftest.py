@@ -14,6 +14,7 @@ from engine.services.apache_kafka import ApacheKafka
 from engine.services.postgres import EmbeddedPostgres
 from tests import services
 from tests.cluster import KafkaCluster
+from tests.scratch import scratch_folder
 from tests.services import Database, Kafka, Postgres, TopicFactory
 
 # How long an example takes says nothing on a machine that others use, too.
@@ -94,21 +95,21 @@ def kafka() -> Iterator[Kafka]:
 @pytest.fixture
 def restartable_postgres() -> Iterator[EmbeddedPostgres]:
     """A Postgres of the test's own, to be stopped and started again."""
-    with services.scratch_folder("postgres") as folder, services.embedded_postgres(folder) as server:
+    with scratch_folder("postgres") as folder, services.embedded_postgres(folder) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
 def restartable_kafka() -> Iterator[ApacheKafka]:
     """A Kafka of the module's own, to be killed, paused and started again; leave it running."""
-    with services.scratch_folder("kafka") as folder, services.java_kafka(folder) as server:
+    with scratch_folder("kafka") as folder, services.java_kafka(folder) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
 def kafka_cluster() -> Iterator[KafkaCluster]:
     """Three brokers of the module's own, any of which may be killed; leave them running, and in sync."""
-    with services.scratch_folder("cluster") as folder, services.java_cluster(folder) as cluster:
+    with scratch_folder("cluster") as folder, services.java_cluster(folder) as cluster:
         yield cluster
 
 
@@ -116,7 +117,7 @@ def kafka_cluster() -> Iterator[KafkaCluster]:
 def sasl_ssl_kafka() -> Iterator[ApacheKafka]:
     """A Kafka of the module's own that asks for TLS and a password."""
     with (
-        services.scratch_folder("kafka") as folder,
+        scratch_folder("kafka") as folder,
         services.java_kafka(folder, "sasl_ssl", services.STEADY) as server,
     ):
         yield server

@@ -21,6 +21,7 @@ from engine.services import ports
 from engine.services.ports import HOST
 from tests import services
 from tests.authority import Authority, Certificate
+from tests.scratch import scratch_folder
 
 USERS = ("engine", "publisher", "onlooker")
 PASSWORD = "of-tests"
@@ -110,7 +111,7 @@ def token(user: str, *, seconds: float = 3600.0) -> str:
 @contextlib.contextmanager
 def secured_kafka() -> Iterator[SecuredKafka]:
     """Started, with a user of each kind who may do everything: CN=client, and bearer."""
-    with services.scratch_folder("kafka") as folder:
+    with scratch_folder("kafka") as folder:
         authority = Authority(folder)
         server, client = authority.issue("broker", of="IP:127.0.0.1"), authority.issue("client")
         keystore = folder / "keystore.pem"

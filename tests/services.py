@@ -13,9 +13,7 @@ import contextlib
 import hashlib
 import os
 import re
-import shutil
 import socket
-import tempfile
 import threading
 import time
 import uuid
@@ -35,6 +33,7 @@ from engine.services.apache_kafka import ApacheKafka
 from engine.services.errors import ServiceError
 from engine.services.postgres import EmbeddedPostgres
 from tests.cluster import KafkaCluster
+from tests.scratch import scratch_folder
 
 UNAVAILABLE = "not available here: "
 CONTAINER_IMAGE = "apache/kafka:4.0.1"
@@ -88,16 +87,6 @@ def missing(service: str, reason: str) -> NoReturn:
     if service in required or os.environ.get("CI") == "true":
         pytest.fail(f"{service} is required (by POINTSMAN_REQUIRE or CI) and {UNAVAILABLE}{reason}")
     pytest.skip(UNAVAILABLE + reason)
-
-
-@contextlib.contextmanager
-def scratch_folder(name: str) -> Iterator[Path]:
-    """A folder for a server, removed afterwards; pytest's own would be kept for three sessions."""
-    folder = Path(tempfile.mkdtemp(prefix=f"pointsman-test-{name}-"))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def run_apart(work: Coroutine[Any, Any, object]) -> None:
@@ -189,7 +178,7 @@ def open_postgres() -> Iterator[Postgres]:
 @contextlib.contextmanager
 def embedded_postgres(folder: Path, settings: Mapping[str, str] | None = None) -> Iterator[EmbeddedPostgres]:
     """A Postgres of our own, for tests that stop it."""
-    settings = {"shared_buffers": "64MB", **(settings or {})}
+    settings = {"shared_buffers": "64MB", "max_wal_size": "512MB", **(settings or {})}
     try:
         server = EmbeddedPostgres.start(folder / "postgres", settings=settings)
     except ServiceError as error:

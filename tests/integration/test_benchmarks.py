@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.scratch import scratch_folder
 from tests.services import Kafka
 
 CHECKOUT = Path(__file__).parents[2]
@@ -20,15 +21,16 @@ CASES = {
 
 def test_a_smoke_of_the_benchmarks_measures_every_case(kafka: Kafka, tmp_path: Path) -> None:
     report = tmp_path / "report.json"
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks", "--smoke", "--json", report],
-        cwd=CHECKOUT,
-        env=os.environ | {"BENCHMARK_KAFKA": kafka.bootstrap},
-        capture_output=True,
-        text=True,
-        timeout=SECONDS_MAX,
-        check=False,
-    )
+    with scratch_folder("benchmarks") as folder:
+        done = subprocess.run(
+            [sys.executable, "-m", "benchmarks", "--smoke", "--json", report],
+            cwd=CHECKOUT,
+            env=os.environ | {"BENCHMARK_KAFKA": kafka.bootstrap, "TMPDIR": str(folder)},
+            capture_output=True,
+            text=True,
+            timeout=SECONDS_MAX,
+            check=False,
+        )
     assert done.returncode == 0, done.stderr
     cases = json.loads(report.read_text())["cases"]
     assert cases.keys() == CASES

@@ -17,6 +17,7 @@ from engine.services.apache_kafka import ApacheKafka
 from engine.services.errors import ServiceError
 from engine.services.mock_broker import MockBroker
 from tests import services
+from tests.scratch import scratch_folder
 from tests.services import Kafka, TopicFactory
 
 READ_SECONDS = 60.0
@@ -131,7 +132,7 @@ def test_the_files_of_a_secured_kafka_are_for_its_owner_alone(sasl_ssl_kafka: Ap
 def test_kafka_on_a_port_in_use_gives_a_sentence(restartable_kafka: ApacheKafka) -> None:
     taken = restartable_kafka.port
     with (
-        services.scratch_folder("kafka") as folder,
+        scratch_folder("kafka") as folder,
         pytest.raises(ServiceError, match=rf"cannot listen on 127.0.0.1:{taken}: the port is in use"),
     ):
         ApacheKafka.start(folder, port=taken)
@@ -139,7 +140,7 @@ def test_kafka_on_a_port_in_use_gives_a_sentence(restartable_kafka: ApacheKafka)
 
 def test_a_setting_that_kafka_refuses_is_named(restartable_kafka: ApacheKafka) -> None:
     with (
-        services.scratch_folder("kafka") as folder,
+        scratch_folder("kafka") as folder,
         pytest.raises(ServiceError, match=r"num\.io\.threads"),
     ):
         ApacheKafka.start(folder, settings={"num.io.threads": "many"})

@@ -24,6 +24,7 @@ from engine.store.migrations import migrate
 from tests.cli import pointsman, started
 from tests.integration.test_cli_run import pipeline, publish
 from tests.outbox import within_deadline
+from tests.scratch import scratch_folder
 from tests.services import (
     UNAVAILABLE,
     Database,
@@ -32,7 +33,6 @@ from tests.services import (
     embedded_postgres,
     execute,
     run_apart,
-    scratch_folder,
 )
 
 MEGABYTE = 1 << 20

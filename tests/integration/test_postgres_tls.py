@@ -25,7 +25,8 @@ from engine.watchdog import write_strike
 from tests.authority import Authority, Certificate
 from tests.cli import pointsman
 from tests.integration.test_cli_run import engine_on, pipeline, publish, reader_on, rows
-from tests.services import Database, Kafka, TopicFactory, scratch_folder
+from tests.scratch import scratch_folder
+from tests.services import Database, Kafka, TopicFactory
 from tests.tls_proxy import TlsProxy, tls_proxy
 
 

@@ -21,6 +21,7 @@ from engine.services.errors import ServiceError
 from engine.services.postgres import EmbeddedPostgres
 from engine.services.process import User
 from tests import services
+from tests.scratch import scratch_folder
 from tests.services import Database, Kafka, TopicFactory
 
 ROOT = Path(__file__).parents[2]
@@ -41,14 +42,14 @@ sys.stdin.read()
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    with services.scratch_folder("services") as scratch:
+    with scratch_folder("services") as scratch:
         yield scratch
 
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[EmbeddedPostgres]:
     """For tests that leave it as it is."""
-    with services.scratch_folder("postgres") as scratch, services.embedded_postgres(scratch) as server:
+    with scratch_folder("postgres") as scratch, services.embedded_postgres(scratch) as server:
         yield server
 
 

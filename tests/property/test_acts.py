@@ -26,8 +26,8 @@ from tests.property.waiting import MINUTE
 from tests.services import Database
 
 SEED = int(os.environ.get("POINTSMAN_ACTS_SEED", "0"))
-FEW = range(SEED, SEED + 4)
-MANY = [range(part, part + 30) for part in range(SEED + 4, SEED + 304, 30)]
+FEW = range(SEED, SEED + 2)
+MANY = [range(part, part + 30) for part in range(SEED + 2, SEED + 302, 30)]
 ACTS_MAX = 100
 ROUNDS_MAX = 300
 PATIENT_ROUNDS = 10

@@ -105,7 +105,7 @@ def test_a_run_does_what_the_oracle_does(on_error: OnError, scenario: tuple[Docu
 
 
 @pytest.mark.parametrize("on_error", ON_ERROR)
-@pytest.mark.parametrize("numbers", [range(300), pytest.param(range(6_000), marks=pytest.mark.long)], ids=str)
+@pytest.mark.parametrize("numbers", [range(150), pytest.param(range(6_000), marks=pytest.mark.long)], ids=str)
 def test_a_run_does_what_the_oracle_does_on_each_of_many_charts(numbers: range, on_error: OnError) -> None:
     seen: list[Observation] = []
     for number in numbers:
@@ -122,7 +122,7 @@ def test_a_run_does_what_the_oracle_does_on_each_of_many_charts(numbers: range, 
     assert {kind for kind in wanted if kinds[kind] > len(numbers) / 8} == wanted, kinds
 
 
-@pytest.mark.parametrize("numbers", [range(40), pytest.param(range(1_500), marks=pytest.mark.long)], ids=str)
+@pytest.mark.parametrize("numbers", [range(20), pytest.param(range(1_500), marks=pytest.mark.long)], ids=str)
 def test_a_run_is_the_same_plainly_and_loaded_after_each_event_and_folded_from_its_log(
     numbers: range,
 ) -> None:

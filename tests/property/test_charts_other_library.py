@@ -81,7 +81,7 @@ def test_a_run_is_where_the_other_library_is(scenario: tuple[Document, list[str 
     hold(document, events)
 
 
-@pytest.mark.parametrize("numbers", [range(100), pytest.param(range(2_000), marks=pytest.mark.long)], ids=str)
+@pytest.mark.parametrize("numbers", [range(50), pytest.param(range(2_000), marks=pytest.mark.long)], ids=str)
 def test_a_run_is_where_the_other_library_is_on_each_of_many_charts(numbers: range) -> None:
     compared = []
     for number in numbers:

@@ -33,13 +33,13 @@ from tests.property.crashing import (
 from tests.property.faults import WAYS, told_as
 from tests.simulated import Fate
 
-SHARE = 5
+SHARE = 11
 """One of so many points is tried each time, another one for each way; all of them in the long form."""
-SHARE_OF_TURNS = 13
-SHARE_OF_SILENCES = 59
+SHARE_OF_TURNS = 29
+SHARE_OF_SILENCES = 113
 FIRST_TURN = 2
 """Before it there is no engine."""
-SEEDS = 60
+SEEDS = 30
 SEEDS_LONG = 2_000
 FAULTS_MAX = 6
 FEW = 2

@@ -32,7 +32,7 @@ SHARE, SHARE_OF_TURNS, SHARE_OF_SILENCES = 10, 41, 97
 """One of so many points, or turns, is tried each time; all of them in the long form."""
 FIRST_TURN = 2
 """Before it there is no engine."""
-SEEDS, SEEDS_LONG = 30, 1_000
+SEEDS, SEEDS_LONG = 15, 1_000
 POINTS = 250
 """Among so many the faults of a seed are."""
 

@@ -106,7 +106,7 @@ def fits(text: str | None, bytes_max: int) -> bool:
     )
 
 
-@settings(max_examples=1_000, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(records, topics)
 def test_every_record_is_an_event_that_can_be_stored_or_a_sentence(record: RawRecord, topic: Topic) -> None:
     found = decode(record, topic, "c1")
@@ -202,7 +202,7 @@ holding = st.builds(
 )
 
 
-@settings(max_examples=1_000, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(holding | records, several)
 def test_each_event_of_a_record_is_read_again_from_its_own_record(record: RawRecord, topic: Topic) -> None:
     found = decode_each(record, topic, "c1")

@@ -95,7 +95,7 @@ def databases(postgres: Postgres, template_database: str) -> Iterator[tuple[Data
         services.run_apart(services.execute(postgres.dsn(), f"DROP DATABASE {name} WITH (FORCE)"))
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
 @example(seed=629713955)
 @given(seed=st.integers(0, 2**32))
 def test_the_same_becomes_of_every_event_in_whatever_batches(

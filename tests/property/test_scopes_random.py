@@ -25,7 +25,7 @@ from tests.property.scopes import EVENTS, SETTLE, TICK, Sketch, sketch
 from tests.property.test_undoing import after, occurrence
 
 COMPENSATING = "$compensating"
-SEEDS, SEEDS_LONG = 150, 5_000
+SEEDS, SEEDS_LONG = 75, 5_000
 OF_SETTLE, OF_TICK, OF_STEPS = 5, 6, 7
 WHATS = [*range(len(EVENTS)), *range(len(EVENTS)), OF_SETTLE, OF_TICK, *[OF_STEPS] * 8]
 """What happens: an event, or how a step ended."""

@@ -233,7 +233,7 @@ def _small_portions(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @example(5086167)  # more waits than a run takes at once
-@settings(max_examples=100, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@settings(max_examples=60, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(st.integers(0, 2**32))
 def test_an_event_counts_once_for_its_key_whatever_its_runs_have_forgotten(seed: int) -> None:
     draw = Random(seed)

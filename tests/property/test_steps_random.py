@@ -155,7 +155,7 @@ def after(run: Run | None, outcome: Outcome) -> Run | None:
             return run
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(st.lists(outsiders | endings, max_size=25))
 def test_a_run_has_the_steps_that_it_asked_for(things: list[Any]) -> None:
     anew = compile_pipeline(FLOW, namespace="n")

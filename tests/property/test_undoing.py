@@ -222,7 +222,7 @@ def changed(thing: Any, known: Known, run: Run) -> tuple[str, Any, Execution | N
 
 
 @pytest.mark.parametrize("undo", ORDERS, ids=str)
-@settings(max_examples=150)
+@settings(max_examples=75)
 @given(st.lists(outsiders | endings | endings, max_size=40))
 def test_a_run_undoes_what_it_did(undo: Undo, things: list[Any]) -> None:
     flow = make(undo)

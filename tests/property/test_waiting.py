@@ -84,7 +84,7 @@ def told(case: Watched) -> list[Any]:
     return [case.told, case.run, case.output, case.published, case.sent]
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.integers(0, 2**32))
 def test_a_run_that_is_loaded_again_does_the_same_and_what_waits_ends_once(seed: int) -> None:
     draw = Random(seed)

@@ -107,7 +107,7 @@ class Rooms:
         full: set[Place] = set()
 
         def give(them: Iterable[Place]) -> bool:
-            """To these, as much as they want more, of what is free to all as much; whether any got some."""
+            """To these, as much as they want more, of what is free to all as much; whether there is any left."""
             wanting = [one for one in them if one not in full]
             plain = sum(in_turn[place].takes_thread for place in wanting)
             for number, place in enumerate(wanting):

@@ -33,6 +33,8 @@ LOOK_SECONDS = 4.0
 """How often to look who keeps us waiting; nearly all statements are done before the first look."""
 SILENT_SECONDS = 8.0
 """How long a session must have asked nothing; with ``LOOK_SECONDS`` shorter than the wait for a lock."""
+ANSWER_SECONDS = 1.0
+"""So long at most it is waited for the answer to a look once the locks are there."""
 SPEAK_SECONDS = 2.0
 """How often one that holds locks while events are stepped says that it is there."""
 
@@ -54,45 +56,76 @@ _AWAY = (
 async def ending_silent_blockers(connection: Connection, dsn: str) -> AsyncIterator[None]:
     """While this lasts, sessions of engines that block ``connection`` and stay silent are ended."""
     loop = asyncio.get_running_loop()
-    watch: list[asyncio.Task[None]] = []
-    pid = connection.get_server_pid()
-    timer = loop.call_later(LOOK_SECONDS, lambda: watch.append(loop.create_task(_watch(pid, dsn))))
+    watch = _Watch(connection.get_server_pid(), dsn)
+    timer = loop.call_later(LOOK_SECONDS, watch.begin)
     try:
         yield
     finally:
         timer.cancel()
-        for task in watch:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        await watch.end()
 
 
-async def _watch(pid: int, dsn: str) -> None:
-    # On a connection of its own: the others are in use.
-    try:
-        connection = await connect(dsn, name="pointsman engine, looking")
+class _Watch:
+    """Looks now and then who blocks a session."""
+
+    def __init__(self, pid: int, dsn: str) -> None:
+        self._pid = pid
+        self._dsn = dsn
+        self._task: asyncio.Task[None] | None = None
+        self._asks = False
+        self._is_over = False
+
+    def begin(self) -> None:
+        """From now on."""
+        self._task = asyncio.create_task(self._watch(), name="looking who holds locks")
+
+    async def end(self) -> None:
+        """Look no more. What is being asked may have ended a session, which is to be said."""
+        if self._task is None:
+            return
+        self._is_over = True
+        if self._asks:
+            await asyncio.wait({self._task}, timeout=ANSWER_SECONDS)
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _watch(self) -> None:
+        # On a connection of its own: the others are in use.
         try:
-            come: dict[int, str] = {}
-            told: set[int] = set()
-            while True:
-                looked = pid, SILENT_SECONDS, list(come), list(come.values()), STATEMENT_SECONDS_MAX
-                found = await connection.fetch(_SQL["end_silent_blockers"], *looked)
-                for one in found:
-                    if one["ended"] is not None:
-                        log.warning(
-                            "the session %s of an engine that is not heard of held locks that this engine waits for; "
-                            "%s",
-                            one["pid"],
-                            "it was ended" if one["ended"] else "it could not be ended",
-                        )
-                    elif one["pid"] in come and not one["waits"] and one["pid"] not in told:
-                        told.add(one["pid"])
-                        log.warning("this engine waits for locks %s", _held_by(one))
-                come = {one["pid"]: one["come"] for one in found}
-                await asyncio.sleep(LOOK_SECONDS)
+            connection = await connect(self._dsn, name="pointsman engine, looking")
+            try:
+                come: dict[int, str] = {}
+                told: set[int] = set()
+                while not self._is_over:
+                    come = await self._look(connection, come, told)
+                    if not self._is_over:
+                        await asyncio.sleep(LOOK_SECONDS)
+            finally:
+                connection.terminate()
+        except _AWAY as error:
+            log.info(
+                "whose locks this engine waits for could not be asked (%s: %s)", type(error).__name__, error
+            )
+
+    async def _look(self, connection: Connection, come: Mapping[int, str], told: set[int]) -> dict[int, str]:
+        """End those that are silent, and tell of the others; what has come of each by now."""
+        looked = self._pid, SILENT_SECONDS, list(come), list(come.values()), STATEMENT_SECONDS_MAX
+        self._asks = True
+        try:
+            found = await connection.fetch(_SQL["end_silent_blockers"], *looked)
         finally:
-            connection.terminate()
-    except _AWAY as error:
-        log.info("whose locks this engine waits for could not be asked (%s: %s)", type(error).__name__, error)
+            self._asks = False
+        for one in found:
+            if one["ended"] is not None:
+                log.warning(
+                    "the session %s of an engine that is not heard of held locks that this engine waits for; %s",
+                    one["pid"],
+                    "it was ended" if one["ended"] else "it could not be ended",
+                )
+            elif one["pid"] in come and not one["waits"] and one["pid"] not in told:
+                told.add(one["pid"])
+                log.warning("this engine waits for locks %s", _held_by(one))
+        return {one["pid"]: one["come"] for one in found}
 
 
 def _held_by(session: Mapping[str, Any]) -> str:

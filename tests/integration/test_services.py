@@ -84,7 +84,8 @@ def python_for(user: User | None) -> str:
 def has_ended(pid: int) -> bool:
     try:
         return "(zombie)" in Path(f"/proc/{pid}/status").read_text()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
+        # It has ended before its file was opened, or since.
         return True
 
 

@@ -307,6 +307,42 @@ async def test_an_engine_that_has_a_lock_for_as_long_as_it_lasts_and_nothing_to_
         idle.terminate()
 
 
+async def test_that_a_session_was_ended_is_said_also_where_the_lock_is_there_before_the_answer(
+    database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(silence, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(silence, "SILENT_SECONDS", 0.05)
+    has_lock = asyncio.Event()
+
+    class Late(CopyingConnection):
+        """Hears only then whom it has ended."""
+
+        async def fetch(self, *asked: Any, **how: Any) -> Any:
+            found = await super().fetch(*asked, **how)
+            if any(one["ended"] for one in found):
+                await has_lock.wait()
+            return found
+
+    async def connect_late(dsn: str, *, name: str) -> CopyingConnection:
+        made = await connect(dsn, name=name)
+        made.__class__ = Late
+        return made
+
+    monkeypatch.setattr(silence, "connect", connect_late)
+    silent = await connect(database.engine_dsn, name="pointsman engine, writing")
+    waiting = await connect(database.engine_dsn, name="pointsman engine, writing")
+    try:
+        await silent.execute("begin; select pg_advisory_xact_lock(1)")
+        async with asyncio.timeout(60), silence.ending_silent_blockers(waiting, database.engine_dsn):
+            await waiting.execute("select pg_advisory_xact_lock(1)")
+            asyncio.get_running_loop().call_soon(has_lock.set)
+    finally:
+        silent.terminate()
+        waiting.terminate()
+    [said] = [one for one in caplog.messages if "is not heard of" in one]
+    assert said.endswith("it was ended")
+
+
 async def test_the_relay_of_a_silent_engine_keeps_nobody_from_publishing_either(
     database: Database, looker: asyncpg.Connection[Any]
 ) -> None:

@@ -1,4 +1,4 @@
-"""Folders for the servers of tests: in memory, where there is plenty of it, which takes them a third of the time less.
+"""Folders for the servers of tests: in memory, where there is plenty of it, since each test has a database made.
 
 What they bring to disk there outlives any of them, and not the machine; nor does anything in a folder that is removed
 behind its test. `TMPDIR` names another place.
@@ -18,8 +18,8 @@ from pathlib import Path
 MEMORY = Path("/dev/shm")
 PREFIX = "pointsman-test-"
 ROOM_BYTES = 12_000_000_000
-"""At least so much must be free of the memory of the machine, and may be used of it there: all servers of a run of the
-tests take a quarter of it."""
+"""At least so much of the machine's memory must be free, and may be taken there: several times what all servers of a
+run of the tests take, with their processes."""
 
 
 @contextlib.contextmanager

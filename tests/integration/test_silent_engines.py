@@ -307,8 +307,9 @@ async def test_an_engine_that_has_a_lock_for_as_long_as_it_lasts_and_nothing_to_
         idle.terminate()
 
 
+@pytest.mark.parametrize("answers", [True, False], ids=["an answer that comes late", "one that never comes"])
 async def test_that_a_session_was_ended_is_said_also_where_the_lock_is_there_before_the_answer(
-    database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, answers: bool
 ) -> None:
     monkeypatch.setattr(silence, "LOOK_SECONDS", 0.02)
     monkeypatch.setattr(silence, "SILENT_SECONDS", 0.05)
@@ -335,12 +336,15 @@ async def test_that_a_session_was_ended_is_said_also_where_the_lock_is_there_bef
         await silent.execute("begin; select pg_advisory_xact_lock(1)")
         async with asyncio.timeout(60), silence.ending_silent_blockers(waiting, database.engine_dsn):
             await waiting.execute("select pg_advisory_xact_lock(1)")
-            asyncio.get_running_loop().call_soon(has_lock.set)
+            if answers:
+                asyncio.get_running_loop().call_soon(has_lock.set)
     finally:
         silent.terminate()
         waiting.terminate()
-    [said] = [one for one in caplog.messages if "is not heard of" in one]
-    assert said.endswith("it was ended")
+    said = [one for one in caplog.messages if "is not heard of" in one]
+    assert [one.endswith("it was ended") for one in said] == [True] * answers, (
+        "nor is it waited for without end"
+    )
 
 
 async def test_the_relay_of_a_silent_engine_keeps_nobody_from_publishing_either(

@@ -170,8 +170,9 @@ class Memory(NamedTuple):
         # Each event to itself, each timer and each step asks for this, and ``_replace`` takes its time.
         if isinstance(gone, Execution):
             return self.with_executions(self.executions_but(gone), self.owed)
-        left = tuple([one for one in self.delayed if one is not gone and one != gone])
-        return _new(Memory, (left, *self[1:]))
+        delayed, marks, seen, output, executions, owed, undoing, scopes = self
+        left = tuple([one for one in delayed if one is not gone and one != gone])
+        return _new(Memory, (left, marks, seen, output, executions, owed, undoing, scopes))
 
     def executions_but(self, gone: Execution) -> tuple[Execution, ...]:
         """All but the one with these numbers."""
@@ -203,6 +204,8 @@ class Memory(NamedTuple):
 
 
 EMPTY: Final = Memory()
+_NOTHING_DELAYED: Final = EMPTY[1:]
+"""All of it but what is delayed, where there is nothing else."""
 
 
 def read_memory(written: bytes) -> Memory:
@@ -224,7 +227,10 @@ def _keep(written: bytes, memory: Memory) -> None:
 
 
 def _read(written: bytes) -> Memory:
-    said = orjson.loads(written).get
+    form = orjson.loads(written)
+    said = form.get
+    if len(form) == 1 and "delayed" in form:
+        return _new(Memory, (tuple([Delayed(*one) for one in form["delayed"]]), *_NOTHING_DELAYED))
     return _new(Memory, (
         tuple([Delayed(*one) for one in said("delayed", ())]),
         said("marks", {}),

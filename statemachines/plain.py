@@ -1,4 +1,4 @@
-"""Contexts of nothing but text, numbers and truth values, which are written without being read back.
+"""Contexts of nothing but text, numbers, truth values and times, which are written without being read back.
 
 What a run goes on from is what survived being stored. Of such a context it is known what would: the same values. So
 looking at them once takes the place of reading them back, and of the serializer, too.
@@ -9,9 +9,11 @@ from __future__ import annotations
 import sys
 import weakref
 from collections.abc import Mapping
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from pydantic import BaseModel
+import orjson
+from pydantic import BaseModel, TypeAdapter
 
 from statemachines.compact import dumps_compact
 from statemachines.context import Context
@@ -19,13 +21,17 @@ from statemachines.context import Context
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
-_KINDS: Final[Mapping[str, type]] = {"str": str, "int": int, "float": float, "bool": bool}
+_KINDS: Final[Mapping[str, type]] = {
+    "str": str, "int": int, "float": float, "bool": bool, "datetime": datetime
+}  # fmt: skip
 """By what pydantic calls a type that says nothing more of its values."""
 _SAID: Final = frozenset({"type", "schema", "metadata"})
 _SAID_OF_DEFAULTS: Final = _SAID | {
     "default", "default_factory", "default_factory_takes_data", "validate_default", "copy_default"
 }  # fmt: skip
 _SAID_OF_CLASSES: Final = _SAID | {"cls", "config", "ref"}
+_OF_EVERY_TIME: Final = "microseconds_precision", "truncate"
+"""What is said of each time, and says nothing more of its values."""
 _SAID_OF_FIELDS: Final = _SAID | {"fields", "model_name"}
 _NOTHING_SAID: Final[list[Any]] = [[], {}]
 _WRITTEN_ALIKE: Final = 1e16
@@ -34,6 +40,8 @@ _references: Final = sys.getrefcount
 _weak_references: Final = weakref.getweakrefcount
 _HELD_TWICE: Final = 2
 """By the context, and by who asks."""
+_ZONE: Final = TypeAdapter(datetime).validate_json(b'"1970-01-01T00:00:00Z"').tzinfo
+"""The zone of times in UTC that were read: of one with another object for it, something else would come back."""
 
 
 class Plain:
@@ -46,13 +54,15 @@ class Plain:
         self._kinds = list(kinds.values())
         self._nullable = nullable
         self._floats = [name for name, kind in kinds.items() if kind is float]
+        self._times = [name for name, kind in kinds.items() if kind is datetime]
 
     def write(self, context: Context) -> bytes:
         """Its JSON, as pydantic writes it.
 
         Empty where reading that back could find anything else, or nothing: a value is of another class, text is not
-        Unicode, a number is none or too large, there are more attributes than fields, or in another order. So it is
-        where a number is so large that releases of pydantic and orjson differ in how they write it.
+        Unicode, a number is none or too large, a time is in a zone other than UTC, there are more attributes than
+        fields, or in another order. So it is where a number is so large that releases of pydantic and orjson differ in
+        how they write it.
         """
         # A copy: a thread that a handler has left behind may go on changing it.
         return self._write(context.__dict__.copy())
@@ -83,8 +93,12 @@ class Plain:
             number = values[name]
             if number is not None and not -_WRITTEN_ALIKE < number < _WRITTEN_ALIKE:
                 return b""
+        for name in self._times:
+            time = values[name]
+            if time is not None and (time.fold or not (time.tzinfo is None or time.tzinfo is _ZONE)):
+                return b""
         try:
-            return dumps_compact(values)
+            return dumps_compact(values, orjson.OPT_UTC_Z)
         except TypeError:
             return b""
 
@@ -121,7 +135,11 @@ def _kind_of(field: Any) -> tuple[type | None, bool]:
     nullable = _says_only(said, "nullable", _SAID)
     if nullable:
         said = said["schema"]
-    return _KINDS.get(said["type"]) if _says_only(said, said["type"], _SAID) else None, nullable
+    kind = said["type"]
+    if kind == "datetime":
+        name, usual = _OF_EVERY_TIME
+        said = {one: value for one, value in said.items() if one != name or value != usual}
+    return _KINDS.get(kind) if _says_only(said, kind, _SAID) else None, nullable
 
 
 def _says_only(schema: Mapping[str, Any], what: str, said: AbstractSet[str]) -> bool:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from hypothesis import example, given
 from hypothesis import strategies as st
-from pydantic import create_model
+from pydantic import TypeAdapter, create_model
 
 from statemachines import Context
 from statemachines.plain import plain_of
@@ -18,12 +19,21 @@ class Name(str):
     __slots__ = ()
 
 
-KINDS: list[Any] = [str, int, float, bool, str | None, int | None, float | None, bool | None]
+KINDS: list[Any] = [
+    *(str, int, float, bool, datetime),
+    *(str | None, int | None, float | None, bool | None, datetime | None),
+]
 FITTING: dict[Any, st.SearchStrategy[Any]] = {
     str: st.text(),
     int: st.integers(-(2**63), 2**64 - 1),
     float: st.floats(-1e16, 1e16, exclude_min=True, exclude_max=True),
     bool: st.booleans(),
+    # As they are read.
+    datetime: st.builds(
+        lambda time, zone: TypeAdapter(datetime).validate_python(f"{time.isoformat()}{zone}"),
+        st.datetimes(),
+        st.sampled_from(["", "Z"]),
+    ),
 }
 FITTING |= {kind | None: st.none() | values for kind, values in FITTING.items()}
 STRANGE = st.one_of(
@@ -35,6 +45,9 @@ STRANGE = st.one_of(
     st.builds(Name, st.text()),
     st.binary(),
     st.lists(st.integers()),
+    st.datetimes(timezones=st.none() | st.timezones()),
+    st.dates(),
+    st.timedeltas(),
 )
 FIELDS = st.dictionaries(
     st.from_regex(r"[a-zé][a-z0-9_]{0,5}", fullmatch=True), st.sampled_from(KINDS), min_size=1

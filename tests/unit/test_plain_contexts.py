@@ -6,17 +6,20 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from datetime import datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated, Any, Generic, Literal, TypeVar
+from zoneinfo import ZoneInfo
 
 import pytest
 from pydantic import (
+    AwareDatetime,
     BaseModel,
     ConfigDict,
     Field,
     PrivateAttr,
+    TypeAdapter,
     computed_field,
     field_serializer,
     field_validator,
@@ -66,6 +69,47 @@ def test_text_numbers_and_truth_values_are_plain() -> None:
 class Pair(Context):
     first: int
     second: int
+
+
+def read(text: str) -> datetime:
+    """As pydantic reads it."""
+    return TypeAdapter(datetime).validate_python(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("2026-03-01T12:00:00Z", "2026-03-01T12:00:00.5Z", "2026-03-01T12:00:00.000001Z"),
+        *("2026-03-01T12:00:00", "2026-03-01T12:00:00.123456"),
+        *("0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z"),
+    ],
+)
+def test_times_as_they_were_read_are_plain(text: str) -> None:
+    plain, timed = plain_of(Timed), Timed(a=read(text))
+    assert plain is not None
+    written = plain.write(timed)
+    assert written == timed.model_dump_json().encode()
+    assert repr(Timed.model_validate_json(written)) == repr(timed)
+    assert plain.write(Timed()) == Timed().model_dump_json().encode()
+
+
+class Day(datetime):
+    pass
+
+
+@pytest.mark.parametrize(
+    "time",
+    [
+        # Read back, each would have another object for its zone, or none of its own.
+        *(datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 3, 1, tzinfo=ZoneInfo("Europe/Amsterdam"))),
+        *(read("2026-03-01T12:00:00+01:00"), read("2026-03-01T12:00:00-00:30")),
+        *(read("2026-03-01T12:00:00Z").replace(fold=1), Day(2026, 3, 1), date(2026, 3, 1), "2026-03-01"),
+    ],
+)
+def test_times_that_would_come_back_otherwise_are_written_as_of_any_other_class(time: Any) -> None:
+    plain, timed = plain_of(Timed), Timed.model_construct(a=time)
+    assert plain is not None
+    assert plain.write(timed) == b""
 
 
 def test_values_in_another_order_are_written_as_of_any_other_class() -> None:
@@ -127,6 +171,19 @@ class Exactly(Context):
 
 class Timed(Context):
     a: datetime | None = None
+    b: datetime = datetime(2026, 3, 1)  # noqa: DTZ001 - what is without a zone stays so
+
+
+class Aware(Context):
+    a: AwareDatetime | None = None
+
+
+class NotBefore(Context):
+    a: Annotated[datetime, Field(ge=datetime(2026, 3, 1))] | None = None  # noqa: DTZ001 - as users may write it
+
+
+class Dated(Context):
+    a: date | None = None
 
 
 class Listed(Context):
@@ -251,7 +308,19 @@ class Empty(Context):
     "context",
     [
         *(Bounded, Short, BoundedOrNone, Renamed, RenamedBack, Left, Coloured, Either, Said, Exactly),
-        *(Timed, Listed, Nested, Anything, Binary, Looked, LookedAfter, LookedBefore, WrittenOtherwise),
+        *(
+            Aware,
+            NotBefore,
+            Dated,
+            Listed,
+            Nested,
+            Anything,
+            Binary,
+            Looked,
+            LookedAfter,
+            LookedBefore,
+            WrittenOtherwise,
+        ),
         *(WrittenWhole, Computed, Private, Slotted, BelowSlotted, After, Made, Stripped, Lenient, Infinite),
         *(Of[int], Empty),
     ],

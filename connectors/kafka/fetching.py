@@ -28,6 +28,7 @@ from aiokafka.errors import (
 from aiokafka.protocol.fetch import FetchRequest
 
 from connectors.kafka.lane import Lane
+from connectors.kafka.patience import BUSY_WAIT_MILLISECONDS, IDLE_WAIT_MILLISECONDS, next_wait
 from connectors.kafka.queries import EARLIEST, LATEST, READ_COMMITTED, Queries
 from connectors.source import OutOfRange, Partition, SourceError
 
@@ -35,10 +36,6 @@ log = logging.getLogger(__name__)
 
 FETCH_BYTES_MAX = 16 * 1024 * 1024
 """Of one answer, all partitions together."""
-IDLE_WAIT_MILLISECONDS = 100
-"""So long a broker without new records waits for some before it answers."""
-BUSY_WAIT_MILLISECONDS = 10
-"""The same where other lanes of this broker are full, and will have to be filled again soon."""
 FLOW_BYTES_MIN = 4 * 1024
 FLOW_BYTES = 64 * 1024
 FLOW_WAIT_MILLISECONDS = 2
@@ -87,6 +84,8 @@ class Fetching:
         self._identifying: set[str] = set()
         self._identified_at: dict[str, float] = {}
         """When topics were asked for their ids."""
+        self._waits: dict[int, int] = {}
+        """So many milliseconds brokers may wait where other lanes of theirs have plenty."""
         self._flowing: set[int] = set()
         """Brokers from which records come all the time, a few with each answer."""
         self._why_away = ""
@@ -295,11 +294,18 @@ class Fetching:
         # exceed the limit.
         lanes.sort(key=lambda lane: lane.fetched_at)
         asked = {lane.topic_partition: (lane, lane.fetch_from, lane.topic_id) for lane in lanes}
-        self._asked[node] = (time.monotonic(), lanes)
+        began = time.monotonic()
+        self._asked[node] = (began, lanes)
+        others = [(lane, lane.bytes_left) for lane in self._others(node, lanes, began)]
+        flows = node in self._flowing
         try:
             for lane in lanes:
                 lane.in_flight = True
-            answer = await self._client.send(node, self._fetch_request(node, lanes))
+            wait = self._wait_of(node) if others else IDLE_WAIT_MILLISECONDS
+            answer = await self._client.send(node, self._fetch_request(node, lanes, wait))
+            if others and not flows:
+                left = ((before, lane.bytes_left) for lane, before in others)
+                self._waits[node] = next_wait(self._wait_of(node), left, time.monotonic() - began)
             self._why_away = ""
             self._receive(answer, asked)
             self._note_flow(node, answer)
@@ -336,19 +342,26 @@ class Fetching:
         self._checks.discard(task)
         self._asking_why = None
 
-    def _fetch_request(self, node: int, lanes: Iterable[Lane]) -> FetchRequest:
+    def _others(self, node: int, lanes: Iterable[Lane], now: float) -> list[Lane]:
+        """Those of this broker that have plenty, and will have to be filled again."""
         leader = self._client.cluster.leader_for_partition
         chosen = {lane.partition for lane in lanes}
-        now = time.monotonic()
-        others = any(
-            not lane.paused and not lane.stopped and lane.retry_at <= now and partition.topic in self._sure
+        return [
+            lane
             for partition, lane in self._lanes.items()
-            if partition not in chosen and leader(lane.topic_partition) == node
-        )
+            if partition not in chosen
+            and not (lane.paused or lane.stopped or lane.retry_at > now)
+            and partition.topic in self._sure
+            and leader(lane.topic_partition) == node
+        ]
+
+    def _wait_of(self, node: int) -> int:
+        return self._waits.get(node, BUSY_WAIT_MILLISECONDS)
+
+    def _fetch_request(self, node: int, lanes: Iterable[Lane], wait: int) -> FetchRequest:
         by_topic: dict[str, list[tuple[int, int, int]]] = defaultdict(list)
         for lane in lanes:
             by_topic[lane.partition.topic].append((lane.partition.number, lane.fetch_from, lane.bytes_max))
-        wait = BUSY_WAIT_MILLISECONDS if others else IDLE_WAIT_MILLISECONDS
         bytes_min = 1
         if node in self._flowing:
             wait, bytes_min = FLOW_WAIT_MILLISECONDS, FLOW_BYTES

@@ -58,9 +58,14 @@ class Lane:
             self.paused
             or self.stopped
             or self.in_flight
-            or sum(batches.bytes_left for batches in self._buffer) > self._half_full
+            or self.bytes_left > self._half_full
             or self.retry_at > now
         )
+
+    @property
+    def bytes_left(self) -> int:
+        """How many bytes are at hand, but for those of the batch that is handed out now."""
+        return sum(batches.bytes_left for batches in self._buffer)
 
     def is_ready(self) -> bool:
         """Whether there is something to tell: records, or a position that moved without one."""

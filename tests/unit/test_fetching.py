@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import struct
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from types import SimpleNamespace
 from typing import Any
 
@@ -255,3 +255,59 @@ async def test_what_is_at_hand_of_a_topic_is_given_before_it_is_said_that_anothe
         assert reader.made_anew() == {PLACE: SECOND}
     finally:
         await reader._fetching.close()
+
+
+class Quiet(Client):
+    """A broker that answers at once, with what it is given once, and then without any records."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits: list[tuple[list[str], int]] = []
+        self.fetches = asyncio.Semaphore(0)
+        self.records = {"busy": batches(20)}
+        self.meanwhile: Callable[[], object] = lambda: None
+        """What happens once, while it waits."""
+
+    async def topic_ids(self, topics: Iterable[str], *_: Any, **__: Any) -> dict[str, str]:
+        return dict.fromkeys(topics, FIRST)
+
+    async def send(self, _: int, request: Any) -> Any:
+        topics = sorted(topic for topic, _ in request._topics)
+        self.waits.append((topics, request._max_wait_ms))
+        self.fetches.release()
+        meanwhile, self.meanwhile = self.meanwhile, lambda: None
+        await asyncio.sleep(0)
+        meanwhile()
+        told: list[Any] = [
+            (topic, [(0, 0, -1, -1, -1, [], -1, self.records.pop(topic, b""))]) for topic in topics
+        ]
+        return SimpleNamespace(API_VERSION=11, topics=told)
+
+
+def batches(number: int) -> bytes:
+    """Batches of one record each, of more than 4,000 bytes."""
+    made = []
+    for offset in range(number):
+        builder = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, -1, 2**20)
+        builder.append(0, 0, None, b"-" * 4_000, [])
+        made.append(struct.pack(">q", offset) + bytes(builder.build())[8:])
+    return b"".join(made)
+
+
+async def test_a_broker_waits_longer_for_a_quiet_topic_while_another_one_has_plenty_at_hand() -> None:
+    busy, quiet = lane_at(0, partition=Partition("busy", 0)), lane_at(0, partition=Partition("quiet", 0))
+    broker = Quiet()
+    async with fetching_from(broker, busy, quiet):
+        for _ in range(8):
+            await broker.fetches.acquire()
+        assert broker.waits[0] == (["busy", "quiet"], 100)
+        assert [topics for topics, _ in broker.waits[1:8]] == [["quiet"]] * 7
+        assert [wait for _, wait in broker.waits[1:8]] == [10, 20, 40, 80, 100, 100, 100]
+        at_hand = busy.bytes_left
+        # Half of it is taken while the broker waits, within no time.
+        broker.meanwhile = lambda: busy.take(10)
+        known = len(broker.waits)
+        while len(broker.waits) < known + 3:
+            await broker.fetches.acquire()
+        assert busy.bytes_left <= at_hand / 2
+    assert [wait for _, wait in broker.waits[known : known + 2]] == [100, 10]

@@ -162,11 +162,13 @@ class Timers:
 
         ``until`` says by pipeline until when was asked for.
         """
-        latest: dict[Route, datetime] = {}
-        for one in found:
-            route = self._routes[one.pipeline]
-            if route not in self._behind and route.newest.pipeline.timers == "after_backlog":
-                latest[route] = max(latest.get(route, one.wake_at), one.wake_at)
+        # The longest due come first, so that the last of each pipeline are the latest.
+        last = {one.pipeline: one.wake_at for one in found}
+        latest = {
+            route: wake_at
+            for route, wake_at in ((self._routes[number], at) for number, at in last.items())
+            if route not in self._behind and route.newest.pipeline.timers == "after_backlog"
+        }
         passed = await self._backlog.passed(latest) if latest else {}
         self._behind |= {
             route: (passed[route], must) for route, must in latest.items() if passed[route] < must

@@ -45,7 +45,9 @@ _SQL = load("store")
 _LIMITS = load("limits")
 RUN_IDS_IN_BLOCK = 4096
 ROLLBACK_SECONDS = 5.0
-_CONTEXT = Run._fields.index("context")
+_DUE_CONTEXT = 2 + Run._fields.index("context")
+"""Where it is in a row of ``due_runs``, which begins with two columns of its own."""
+_new = tuple.__new__
 
 
 class PostgresStore(Executions):
@@ -423,8 +425,7 @@ async def _ensure_partitions(connection: Connection) -> None:
 
 
 def _due_run(row: Sequence[Any]) -> DueRun:
-    pipeline, wake_at, *columns = row
-    number, key, generation, sequence = columns[:4]
+    pipeline, wake_at, number, key, generation, sequence, *rest = row
     # Its context is there where it is small. Nothing of what is deferred for it is.
-    run = None if columns[_CONTEXT] is None else Run._make((*columns, ()))
-    return DueRun(pipeline, key, number, wake_at, generation, sequence, run)
+    run = None if row[_DUE_CONTEXT] is None else _new(Run, (number, key, generation, sequence, *rest, ()))
+    return _new(DueRun, (pipeline, key, number, wake_at, generation, sequence, run))

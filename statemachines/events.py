@@ -65,7 +65,7 @@ class Envelope(NamedTuple):
     """Further CloudEvents attributes and extensions, by name."""
 
 
-IDS_KEPT_MAX = 2_000
+IDS_KEPT_MAX = 20_000
 """So many of the ids that were derived last are kept, of those that are asked for several times."""
 _VARIANT = {b"%x" % digit: b"89ab"[digit & 3 :][:1] for digit in range(16)}
 # Of a hash's hexadecimal digits those that an id has; one gives way to its version, and one becomes its variant.

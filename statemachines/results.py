@@ -11,7 +11,6 @@ from datetime import datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
-from pydantic import ModelWrapValidatorHandler, model_validator
 from pydantic_core import from_json
 
 from statemachines.context import Context
@@ -213,31 +212,29 @@ def idempotency_key(machine: Machine, key: str, generation: int, execution: Exec
     return kept_text(address, DELAYED_IDS_FROM + execution.number)
 
 
-@lru_cache(maxsize=FROZEN_KEPT_MAX)
-def frozen(context_class: type[C]) -> type[C]:
-    """A class of contexts to which nothing can be assigned once they were read; they are contexts of the class given.
+def read_frozen(context_class: type[C], written: bytes) -> C:
+    """A context to which nothing can be assigned any more, of this class, as it was written.
 
-    It has the same name. What is within a field, such as a list, can be changed, but nobody sees that.
+    By its own validators it can be changed, until it is read. What is within a field, such as a list, can be changed
+    later, too, but nobody sees that. Raises what validators raise.
     """
-    seal: Any = classmethod(_sealed)
+    made: C = _frozen(context_class).__pydantic_validator__.validate_json(written)
+    object.__setattr__(made, "__sealed__", True)
+    return made
+
+
+@lru_cache(maxsize=FROZEN_KEPT_MAX)
+def _frozen(context_class: type[C]) -> type[C]:
+    """A class of the same name, of contexts of the class given, that can be sealed."""
     body: dict[str, Any] = {
         "__module__": context_class.__module__,
         "__qualname__": context_class.__qualname__,
         "__slots__": ("__sealed__",),
         "__setattr__": _set,
         "__delattr__": _delete,
-        "_sealed_when_read": model_validator(mode="wrap")(seal),
     }
     meta: Any = type(context_class)
     return cast("type[C]", meta(context_class.__name__, (context_class,), body))
-
-
-def _sealed(cls: type[Context], data: Any, read: ModelWrapValidatorHandler[Context]) -> Context:
-    """A context that can be changed no more: by its own validators it could be, until here."""
-    del cls
-    made = read(data)
-    object.__setattr__(made, "__sealed__", True)
-    return made
 
 
 def _check_size(name: str, size: int) -> None:

@@ -39,6 +39,8 @@ class Going:
     """Whether its state was left, and the run waits to hear what became of it."""
     is_kept: bool = False
     """Whether it goes on where this engine ends, and the next one finds it."""
+    takes_thread: bool = False
+    """Whether it takes a thread, until nothing of it goes on."""
     context: BaseModel | None = None
     """What it was given, where that is looked at once it has ended."""
 
@@ -112,10 +114,11 @@ class AllGoing:
 
     def add(self, going: Going) -> None:
         """It begins."""
-        number = going.begun.id
-        self._by_id[number] = self._by_address[going.begun.address] = self._untold[number] = going
-        self.places[going.place] += 1
-        self.threads += going.step.takes_thread
+        begun = going.begun
+        number, place = begun.id, (begun.pipeline, begun.step)
+        self._by_id[number] = self._by_address[begun.address] = self._untold[number] = going
+        self.places[place] += 1
+        self.threads += going.takes_thread
 
     def tell(self, going: Going) -> None:
         """What became of it is told."""
@@ -127,16 +130,19 @@ class AllGoing:
 
     def release(self, going: Going) -> None:
         """Nothing of it goes on any more."""
-        number = going.begun.id
+        begun = going.begun
+        number, address, place = begun.id, begun.address, (begun.pipeline, begun.step)
         if self._by_id.get(number) is not going:
             return
         del self._by_id[number]
-        self._untold.pop(number, None)
-        self._lingering.pop(number, None)
-        if self._by_address.get(going.begun.address) is going:
-            del self._by_address[going.begun.address]
-        self.places[going.place] -= 1
-        self.threads -= going.step.takes_thread
+        if going.told:
+            self._lingering.pop(number, None)
+        else:
+            self._untold.pop(number, None)
+        if self._by_address.get(address) is going:
+            del self._by_address[address]
+        self.places[place] -= 1
+        self.threads -= going.takes_thread
 
 
 class Results:

@@ -93,10 +93,12 @@ class Making:
             self._keep(self.outcomes.too_late(begun))
             return
         _, step = self.outcomes.meant(begun)
-        left, pulse = self.outcomes.seconds_left(begun), Pulse(begun.progress)
-        if left is not None and left <= 0:
-            self._keep(self.outcomes.out_of_time(begun))
-            return
+        left, pulse = None, Pulse(begun.progress)
+        if step.bounds.within is not None:
+            left = self.outcomes.seconds_left(begun)
+            if left is not None and left <= 0:
+                self._keep(self.outcomes.out_of_time(begun))
+                return
         self._executors.stretches.begin(begun.id)
         try:
             arguments = self.outcomes.arguments(begun, pulse.beat)
@@ -149,9 +151,11 @@ class Making:
             on_end=lambda ended: self._end(going, ended),
             on_release=lambda: self._release(going),
         )
-        going = Going(begun, step, attempt, pulse, is_kept=self.is_kept(begun))
+        takes_thread = step.takes_thread
+        going = Going(begun, step, attempt, pulse, is_kept=self.is_kept(begun), takes_thread=takes_thread)
         self.going.add(going)
-        self.breakers.begin(begun.address, step)
+        if step.bounds.breaker is not None:
+            self.breakers.begin(begun.address, step)
         return going
 
     def _end(self, going: Going, ended: Ended) -> None:
@@ -189,6 +193,8 @@ class Making:
 
     def _hear(self, going: Going, ended: Ended) -> None:
         """Have its breaker hear how an attempt ended."""
+        if going.step.bounds.breaker is None:
+            return
         is_known = not (ended.lost or going.stopping or going.unwanted)
         is_handed_over = isinstance(ended.result, Later)
         self.hear(Told(going.begun.address, going.step, ended.error, is_known, is_handed_over))
@@ -202,18 +208,20 @@ class Making:
 
     def _keep(self, result: StepResult) -> None:
         self.results.keep(result)
-        self.arrived.set()
+        if not self.arrived.is_set():
+            self.arrived.set()
 
     def _release(self, going: Going) -> None:
         self.going.release(going)
         if going.step.bounds.limit is not None and going.begun.id not in self.results.ids:
             # Others may wait for the place in its limit that it has kept.
             self.has_news = True
-        seen = going.attempt.seen
         is_late = going.unwanted or (going.told and not going.was_done)
-        if is_late and seen is not None and seen.error is None:
+        seen = going.attempt.seen if is_late else None
+        if seen is not None and seen.error is None:
             self._tell_late(going.begun, seen.result)
-        self.wanted.set()
+        if not self.wanted.is_set():
+            self.wanted.set()
 
     def _tell_late(self, begun: BegunExecution, result: Any) -> None:
         """Have its run be told after all that an attempt was done: the first success counts, whichever it is.

@@ -14,7 +14,7 @@ from tenacity import RetryCallState
 from connectors.executor import Ended, LostError
 from engine.raised import FailedAttempts
 from engine.routing import Route
-from engine.steps.executions import StepResult
+from engine.steps.executions import NOBODY, StepResult
 from engine.store.values import BegunExecution
 from statemachines.call import Beat, read_progress
 from statemachines.durations import told_duration
@@ -28,8 +28,8 @@ from statemachines.results import (
     done_event,
     event_id,
     failed_event,
-    frozen,
     idempotency_key,
+    read_frozen,
     stopped_event,
     tried_event,
     waits_event,
@@ -38,6 +38,7 @@ from statemachines.step import Call, Compensation, Retry, Step
 from statemachines.undoing import UNKNOWN
 
 log = logging.getLogger("pointsman.engine")
+_new = tuple.__new__
 
 PAUSE_SECONDS_MAX = 30 * 24 * 3_600.0
 """So long at most an attempt waits for the one before it."""
@@ -74,10 +75,10 @@ class Outcomes:
         Raises what the validators of users raise.
         """
         machine, step = self.meant(begun)
-        context = frozen(machine.context_class).__pydantic_validator__.validate_json(begun.input)
+        context = read_frozen(machine.context_class, begun.input)
         key = idempotency_key(machine, begun.key, begun.generation, _execution(begun))
-        progress = read_progress(begun.progress)
-        call = Call(key, begun.attempt, begun.key, begun.step, begun.error, progress=progress, beat=beat)
+        progress = None if begun.progress is None else read_progress(begun.progress)
+        call = Call(key, begun.attempt, begun.key, begun.step, begun.error, None, progress, beat)
         if not isinstance(step, Compensation):
             return context, call
         sequence, _, number = begun.of.partition(".")
@@ -238,11 +239,14 @@ class Outcomes:
     def _result(
         self, begun: BegunExecution, known_as: str, event_type: str, data: Mapping[str, Any]
     ) -> StepResult:
-        return StepResult(begun, self._routes[begun.pipeline], known_as, event_type, data)
+        route = self._routes[begun.pipeline]
+        return _new(StepResult, (begun, route, known_as, event_type, data, False, NOBODY, False, False))
 
 
 def _execution(begun: BegunExecution) -> Execution:
-    return Execution(begun.sequence, begun.number, begun.step, "", begun.attempt, of=begun.of)
+    return _new(Execution, (
+        begun.sequence, begun.number, begun.step, "", begun.attempt, 0, "", begun.of, 0, 0, 0, 0, "", "", "",
+    ))  # fmt: skip
 
 
 def _over_at(begun: BegunExecution, step: Step[Any, Any]) -> datetime | None:

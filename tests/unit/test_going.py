@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,21 +13,14 @@ from engine.store.values import BegunExecution, Commit
 AT = datetime(2026, 3, 1, tzinfo=UTC)
 
 
-@dataclass
-class Work:
-    """A step, as far as this goes."""
-
-    takes_thread: bool
-
-
 def begun(number: int, step: str = "charge") -> BegunExecution:
     return BegunExecution(number, 1, f"k{number}", 0, number, 1, 0, 3, 0, step, 1, "", b"{}")
 
 
 def going(number: int, step: str = "charge", *, in_thread: bool = False) -> Going:
-    work: Any = Work(in_thread)
+    work: Any = None
     attempt: Any = None
-    return Going(begun(number, step), work, attempt, Pulse())
+    return Going(begun(number, step), work, attempt, Pulse(), takes_thread=in_thread)
 
 
 def result(number: int, kind: str = "done") -> StepResult:

@@ -22,8 +22,8 @@ from statemachines.results import (
     done_event,
     event_id,
     failed_event,
-    frozen,
     idempotency_key,
+    read_frozen,
     tried_event,
 )
 from statemachines.testkit import given
@@ -205,15 +205,16 @@ class Deep(Context):
 
 
 def test_a_step_cannot_change_the_context() -> None:
-    made = frozen(Deep)
-    context = made.model_validate_json(b'{"number":2,"words":["a"],"charge":{"id":"c"}}')
+    written = b'{"number":2,"words":["a"],"charge":{"id":"c"}}'
+    context = read_frozen(Deep, written)
+    made = type(context)
     assert isinstance(context, Deep)
     assert (context.number, context.words, context.charge) == (2, ["a"], Charge(id="c"))
     with pytest.raises(AttributeError, match="a step cannot change the context, such as its 'number'"):
         context.number = 3
     with pytest.raises(AttributeError, match="such as its 'number'"):
         del context.number
-    assert made is frozen(Deep)
+    assert made is type(read_frozen(Deep, written))
     assert (made.__name__, made.__module__, made.__qualname__) == ("Deep", __name__, "Deep")
     assert context.model_dump_json() == '{"number":2,"words":["a"],"charge":{"id":"c"}}'
     Deep().number = 3
@@ -233,10 +234,9 @@ class Careful(Context):
 
 def test_a_context_may_change_itself_while_it_is_read() -> None:
     written = Careful(n=2, raw=b"\xff").model_dump_json(by_alias=True).encode()
-    for made in (frozen(Careful).model_validate_json(written), frozen(Careful).model_validate({"n": 2})):
-        assert (made.number, made.twice, made._hidden) == (2, 4, 3)
-        with pytest.raises(AttributeError, match="cannot change the context"):
-            made.twice = 5
-    assert frozen(Careful).model_validate_json(written).raw == b"\xff"
+    made = read_frozen(Careful, written)
+    assert (made.number, made.twice, made._hidden, made.raw) == (2, 4, 3, b"\xff")
+    with pytest.raises(AttributeError, match="cannot change the context"):
+        made.twice = 5
     with pytest.raises(ValidationError):
-        frozen(Careful).model_validate_json(b'{"number":2}')
+        read_frozen(Careful, b'{"number":2}')

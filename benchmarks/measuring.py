@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -120,6 +120,16 @@ async def count_rows(servers: Servers, database: str, contestant: Contestant) ->
 
 def median_rate(outcomes: Sequence[Outcome]) -> float:
     return median(one.per_second for one in outcomes)
+
+
+def median_ratio(ours: Iterable[float], theirs: Iterable[float]) -> float:
+    """The median of the ratios of neighbours: how fast the machine is differs more from one round to the next."""
+    return median(one / other for one, other in zip(ours, theirs, strict=True))
+
+
+def ratio_of_rates(ours: Sequence[Outcome], theirs: Sequence[Outcome]) -> float:
+    """The same of how many transitions a second they make."""
+    return median_ratio((one.per_second for one in ours), (one.per_second for one in theirs))
 
 
 def as_json(outcome: Outcome) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from benchmarks.cases.latency import (
 from benchmarks.cases.sagas import rows_of
 from benchmarks.contestants import BASELINE, ENGINE, Job, started
 from benchmarks.events import phases
-from benchmarks.measuring import run_fresh
+from benchmarks.measuring import median_ratio, run_fresh
 from benchmarks.processes import MeasuringError, begin, end, watch
 from benchmarks.report import Figure, Section
 
@@ -60,8 +60,8 @@ async def begun(bench: Bench) -> Section:
         "baseline, to the commit": theirs,
         "engine, to the step": ours,
     }
-    p50 = median(one.p50 for one in ours) / median(one.p50 for one in theirs)
-    p99 = median(one.p99 for one in ours) / median(one.p99 for one in theirs)
+    p50 = median_ratio((one.p50 for one in ours), (one.p50 for one in theirs))
+    p99 = median_ratio((one.p99 for one in ours), (one.p99 for one in theirs))
     return Section(
         "begun",
         f"{sagas * LOAD:,.0f} sagas/s, {LOAD:.0%} of the engine's {sagas:,.0f}, for "

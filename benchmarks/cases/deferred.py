@@ -5,7 +5,7 @@ from __future__ import annotations
 from benchmarks.cases.case import HEADER, Bench, now, outcome_rows
 from benchmarks.contestants import ENGINE, Job
 from benchmarks.events import orders, phases
-from benchmarks.measuring import as_json, median_rate
+from benchmarks.measuring import as_json, ratio_of_rates
 from benchmarks.report import Figure, Section
 from engine.log import Kind
 
@@ -29,7 +29,7 @@ async def deferred(bench: Bench) -> Section:
             ),
         }
     )
-    ratio = median_rate(found["early"]) / median_rate(found["in order"])
+    ratio = ratio_of_rates(found["early"], found["in order"])
     return Section(
         "deferred",
         f"{count:,} events that come before their runs, and then these start; W1a with as many orders beside it",

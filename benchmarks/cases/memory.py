@@ -9,7 +9,7 @@ from statistics import median
 from benchmarks.cases.case import HEADER, Bench, now, outcome_rows
 from benchmarks.contestants import BASELINE, ENGINE, Contestant, Job
 from benchmarks.events import phases
-from benchmarks.measuring import Outcome, as_json, median_rate, run_fresh, run_through
+from benchmarks.measuring import Outcome, as_json, ratio_of_rates, run_fresh, run_through
 from benchmarks.report import Figure, Section
 
 MEGABYTES_GOAL = 250
@@ -55,7 +55,7 @@ def _section(found: dict[str, list[Outcome]], live: int, cache: int, short: int,
         length: median(one.peak_bytes for one in found[f"engine, {length:,}"]) for length in (short, long)
     }
     ratio = {
-        length: median_rate(found[f"engine, {length:,}"]) / median_rate(found[f"baseline, {length:,}"])
+        length: ratio_of_rates(found[f"engine, {length:,}"], found[f"baseline, {length:,}"])
         for length in (short, long)
     }
     largest = max(one.peak_bytes for name in found if name.startswith("engine") for one in found[name])

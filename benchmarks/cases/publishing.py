@@ -10,7 +10,7 @@ from statistics import median
 from benchmarks.cases.case import HEADER, Bench, now, outcome_rows
 from benchmarks.contestants import ENGINE, Job
 from benchmarks.events import orders
-from benchmarks.measuring import Outcome, as_json, median_rate, run_through
+from benchmarks.measuring import Outcome, as_json, ratio_of_rates, run_through
 from benchmarks.processes import MeasuringError
 from benchmarks.report import Figure, Section
 from benchmarks.servers import Servers
@@ -32,7 +32,7 @@ async def publishing(bench: Bench) -> Section:
     found = await bench.alternate(
         {"nothing": bench.fresh(ENGINE, without, events), "one event each": publishing_run}
     )
-    ratio = median_rate(found["one event each"]) / median_rate(found["nothing"])
+    ratio = ratio_of_rates(found["one event each"], found["nothing"])
     return Section(
         "publishing",
         "the engine on W1a, publishing nothing and one event in each transition",

@@ -12,7 +12,7 @@ from benchmarks import dbos, ledger
 from benchmarks.cases.case import HEADER, Bench, now, outcome_rows
 from benchmarks.contestants import ENGINE, Job
 from benchmarks.events import orders, phases
-from benchmarks.measuring import Outcome, as_json, median_rate, run_through
+from benchmarks.measuring import Outcome, as_json, median_rate, ratio_of_rates, run_through
 from benchmarks.processes import MeasuringError
 from benchmarks.report import Figure, Section, shown
 
@@ -43,7 +43,7 @@ async def w2(bench: Bench) -> Section:
             "sagas": lambda: _run_and_check(bench, Job(placed, "orders_saga"), count, rows),
         }
     )
-    ratio = median_rate(found["sagas"]) / median_rate(found["events"])
+    ratio = ratio_of_rates(found["sagas"], found["events"])
     runs_per_second = median_rate(found["sagas"]) * count / rows
     others = await _others(bench)
     figures = [Figure("saga / events, transitions", ratio, "at least", EVENTS_GOAL)]

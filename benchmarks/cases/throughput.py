@@ -7,7 +7,7 @@ from statistics import mean
 from benchmarks.cases.case import HEADER, Bench, Runs, now, outcome_rows
 from benchmarks.contestants import BASELINE, ENGINE, Job
 from benchmarks.events import PHASES, ledgers, orders
-from benchmarks.measuring import Outcome, as_json, median_rate, run_through
+from benchmarks.measuring import Outcome, as_json, median_rate, ratio_of_rates, run_through
 from benchmarks.report import Figure, Section
 
 RATIO_GOAL = 0.6
@@ -64,7 +64,7 @@ async def chart(bench: Bench) -> Section:
             "chart": bench.fresh(ENGINE, Job(topic, "orders_chart"), events),
         }
     )
-    ratio = median_rate(found["chart"]) / median_rate(found["flat"])
+    ratio = ratio_of_rates(found["chart"], found["flat"])
     return Section(
         "chart",
         "the engine on W1a, with a flat pipeline and with one that has two regions in a state",
@@ -87,8 +87,11 @@ async def two(bench: Bench) -> Section:
             for contestant in (BASELINE, ENGINE)
         }
     )
-    rates = {name: median_rate(outcomes) for name, outcomes in found.items()}
-    gain = rates["engine, 2"] / rates["engine, 1"]
+
+    def ratio(one: str, other: str) -> float:
+        return ratio_of_rates(found[one], found[other])
+
+    gain = ratio("engine, 2", "engine, 1")
     return Section(
         "two",
         "one and two processes on W1a",
@@ -97,9 +100,9 @@ async def two(bench: Bench) -> Section:
         [Figure("two engines / one", gain, "at least", TWO_PROCESSES_GOAL)],
         [
             (
-                f"Two of one: engine {gain:.2f}, baseline {rates['baseline, 2'] / rates['baseline, 1']:.2f}. "
-                f"Engine of baseline: {rates['engine, 1'] / rates['baseline, 1']:.2f} with one process, "
-                f"{rates['engine, 2'] / rates['baseline, 2']:.2f} with two."
+                f"Two of one: engine {gain:.2f}, baseline {ratio('baseline, 2', 'baseline, 1'):.2f}. "
+                f"Engine of baseline: {ratio('engine, 1', 'baseline, 1'):.2f} with one process, "
+                f"{ratio('engine, 2', 'baseline, 2'):.2f} with two."
             )
         ],
         {"runs": {name: [as_json(one) for one in outcomes] for name, outcomes in found.items()}},
@@ -138,7 +141,7 @@ def _both(bench: Bench, job: Job, expected: int) -> Runs:
 async def _compare(bench: Bench, name: str, title: str, runs: Runs, goal: float | None) -> Section:
     found = await bench.alternate(runs)
     medians = {contestant: median_rate(outcomes) for contestant, outcomes in found.items()}
-    ratio = medians["engine"] / medians["baseline"]
+    ratio = ratio_of_rates(found["engine"], found["baseline"])
     return Section(
         name,
         title,

@@ -15,6 +15,7 @@ from typing import Any
 from benchmarks.cases.case import Bench, now
 from benchmarks.contestants import ENGINE, Job, started
 from benchmarks.events import orders
+from benchmarks.measuring import median_ratio
 from benchmarks.preparing import start_reminders
 from benchmarks.processes import MeasuringError, Process, begin, end, watch
 from benchmarks.report import Figure, Section, shown
@@ -239,9 +240,8 @@ async def _until(
 
 
 def _section(found: dict[str, list[Measured]], sizes: Sizes) -> Section:
-    rates = {name: median(one.per_second for one in runs) for name, runs in found.items()}
     beside = found["beside timers"]
-    together = rates["beside timers"] / rates["alone"]
+    together = median_ratio(*((one.per_second for one in found[name]) for name in ("beside timers", "alone")))
     late = median(one.late[1] for one in beside)
     peak = max(one.peak_bytes for one in beside) / 1e6
     return Section(

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from statemachines.call import Beat
@@ -28,8 +27,7 @@ class CancelledError(Exception):
     """An attempt was cancelled, or has cancelled itself."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(NamedTuple):
     """What became of an attempt."""
 
     result: Any = None

@@ -36,6 +36,11 @@ class Attempt:
     it was not cancelled: at once, since each callback of a future takes a turn of the loop.
     """
 
+    __slots__ = (
+        "_alarm", "_cancelled_at", "_ending", "_is_last", "_is_silent", "_left_at", "_limits", "_listening", "_on_end",
+        "_on_release", "_over_at", "_pulse", "_running", "_silence", "_step", "_stopped", "ended", "released",
+    )  # fmt: skip
+
     def __init__(
         self,
         step: Step[Any, Any],
@@ -65,7 +70,8 @@ class Attempt:
         self._is_silent = False
         self._cancelled_at: float | None = None
         self._alarm: asyncio.TimerHandle | None = None
-        self._count_time()
+        if step.timeout is not None or left_seconds is not None:
+            self._count_time()
         silence = step.bounds.heartbeat
         self._silence = None if silence is None else silence.total_seconds()
         self._listening = None if self._silence is None else loop.call_later(self._silence, self._listen)
@@ -139,7 +145,8 @@ class Attempt:
         self._end()
 
     def _note_end(self, work: asyncio.Future[Ended]) -> None:
-        self._be_quiet()
+        if self._alarm is not None or self._listening is not None:
+            self._be_quiet()
         if self._ending is None and not self.ended.done():
             self._tell(_seen(work) or Ended(error=CancelledError("it was cancelled")))
         if work is self._running.released:

@@ -66,7 +66,8 @@ class Envelope(NamedTuple):
 
 
 IDS_KEPT_MAX = 20_000
-"""So many of the ids that were derived last are kept, of those that are asked for several times."""
+"""So many of the ids that were derived last are kept, of those that are asked for several times: some 8 MB, where keys
+are short. That of a step is wanted when it is asked for, begins and ends, with thousands of others in between."""
 _VARIANT = {b"%x" % digit: b"89ab"[digit & 3 :][:1] for digit in range(16)}
 # Of a hash's hexadecimal digits those that an id has; one gives way to its version, and one becomes its variant.
 _split = struct.Struct("8s4sx3ss3s12s").unpack_from

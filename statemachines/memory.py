@@ -205,7 +205,7 @@ class Memory(NamedTuple):
 
 EMPTY: Final = Memory()
 _NOTHING_DELAYED: Final = EMPTY[1:]
-"""All of it but what is delayed, where there is nothing else."""
+"""All of it but what is delayed, where there is nothing else; nobody changes what it shares with others."""
 
 
 def read_memory(written: bytes) -> Memory:

@@ -30,8 +30,6 @@ _SAID_OF_DEFAULTS: Final = _SAID | {
     "default", "default_factory", "default_factory_takes_data", "validate_default", "copy_default"
 }  # fmt: skip
 _SAID_OF_CLASSES: Final = _SAID | {"cls", "config", "ref"}
-_OF_EVERY_TIME: Final = "microseconds_precision", "truncate"
-"""What is said of each time, and says nothing more of its values."""
 _SAID_OF_FIELDS: Final = _SAID | {"fields", "model_name"}
 _NOTHING_SAID: Final[list[Any]] = [[], {}]
 _WRITTEN_ALIKE: Final = 1e16
@@ -136,9 +134,9 @@ def _kind_of(field: Any) -> tuple[type | None, bool]:
     if nullable:
         said = said["schema"]
     kind = said["type"]
-    if kind == "datetime":
-        name, usual = _OF_EVERY_TIME
-        said = {one: value for one, value in said.items() if one != name or value != usual}
+    if kind == "datetime" and said.get("microseconds_precision") == "truncate":
+        # As it is said of each.
+        said = {name: value for name, value in said.items() if name != "microseconds_precision"}
     return _KINDS.get(kind) if _says_only(said, kind, _SAID) else None, nullable
 
 

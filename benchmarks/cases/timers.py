@@ -241,7 +241,7 @@ async def _until(
 
 def _section(found: dict[str, list[Measured]], sizes: Sizes) -> Section:
     beside = found["beside timers"]
-    together = median_ratio(*((one.per_second for one in found[name]) for name in ("beside timers", "alone")))
+    together = median_ratio((one.per_second for one in beside), (one.per_second for one in found["alone"]))
     late = median(one.late[1] for one in beside)
     peak = max(one.peak_bytes for one in beside) / 1e6
     return Section(

@@ -15,7 +15,7 @@ import logging
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
 from aiokafka.errors import (
@@ -85,7 +85,7 @@ class Fetching:
         self._identified_at: dict[str, float] = {}
         """When topics were asked for their ids."""
         self._waits: dict[int, int] = {}
-        """So many milliseconds brokers may wait where other lanes of theirs have plenty."""
+        """So many milliseconds brokers may wait for some lanes where others of theirs have plenty."""
         self._flowing: set[int] = set()
         """Brokers from which records come all the time, a few with each answer."""
         self._why_away = ""
@@ -296,16 +296,14 @@ class Fetching:
         asked = {lane.topic_partition: (lane, lane.fetch_from, lane.topic_id) for lane in lanes}
         began = time.monotonic()
         self._asked[node] = (began, lanes)
-        others = [(lane, lane.bytes_left) for lane in self._others(node, lanes, began)]
-        flows = node in self._flowing
         try:
+            others = [] if node in self._flowing else self._others(node, lanes, began)
+            before = [lane.bytes_left for lane in others]
             for lane in lanes:
                 lane.in_flight = True
             wait = self._wait_of(node) if others else IDLE_WAIT_MILLISECONDS
             answer = await self._client.send(node, self._fetch_request(node, lanes, wait))
-            if others and not flows:
-                left = ((before, lane.bytes_left) for lane, before in others)
-                self._waits[node] = next_wait(self._wait_of(node), left, time.monotonic() - began)
+            self._learn_wait(node, others, before, time.monotonic() - began)
             self._why_away = ""
             self._receive(answer, asked)
             self._note_flow(node, answer)
@@ -343,7 +341,7 @@ class Fetching:
         self._asking_why = None
 
     def _others(self, node: int, lanes: Iterable[Lane], now: float) -> list[Lane]:
-        """Those of this broker that have plenty, and will have to be filled again."""
+        """Those of this broker that are not asked for now, mostly since they have plenty, and will be again."""
         leader = self._client.cluster.leader_for_partition
         chosen = {lane.partition for lane in lanes}
         return [
@@ -354,6 +352,14 @@ class Fetching:
             and partition.topic in self._sure
             and leader(lane.topic_partition) == node
         ]
+
+    def _learn_wait(self, node: int, others: Sequence[Lane], before: Sequence[int], seconds: float) -> None:
+        """Know how long the broker may wait the next time; anew where there were no others, as where all are new."""
+        if others:
+            left = zip(before, (lane.bytes_left for lane in others), strict=True)
+            self._waits[node] = next_wait(self._wait_of(node), left, seconds)
+        else:
+            self._waits.pop(node, None)
 
     def _wait_of(self, node: int) -> int:
         return self._waits.get(node, BUSY_WAIT_MILLISECONDS)

@@ -29,6 +29,8 @@ class Going:
     step: Step[Any, Any]
     attempt: Attempt
     pulse: Pulse
+    takes_thread: bool
+    """Whether it takes one, until nothing of it goes on."""
     told: bool = False
     """Whether what became of it has been told; it may still keep a thread."""
     was_done: bool = False
@@ -39,8 +41,6 @@ class Going:
     """Whether its state was left, and the run waits to hear what became of it."""
     is_kept: bool = False
     """Whether it goes on where this engine ends, and the next one finds it."""
-    takes_thread: bool = False
-    """Whether it takes a thread, until nothing of it goes on."""
     context: BaseModel | None = None
     """What it was given, where that is looked at once it has ended."""
 

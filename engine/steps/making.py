@@ -151,8 +151,7 @@ class Making:
             on_end=lambda ended: self._end(going, ended),
             on_release=lambda: self._release(going),
         )
-        takes_thread = step.takes_thread
-        going = Going(begun, step, attempt, pulse, is_kept=self.is_kept(begun), takes_thread=takes_thread)
+        going = Going(begun, step, attempt, pulse, step.takes_thread, is_kept=self.is_kept(begun))
         self.going.add(going)
         if step.bounds.breaker is not None:
             self.breakers.begin(begun.address, step)
@@ -208,8 +207,7 @@ class Making:
 
     def _keep(self, result: StepResult) -> None:
         self.results.keep(result)
-        if not self.arrived.is_set():
-            self.arrived.set()
+        self.arrived.set()
 
     def _release(self, going: Going) -> None:
         self.going.release(going)
@@ -220,8 +218,7 @@ class Making:
         seen = going.attempt.seen if is_late else None
         if seen is not None and seen.error is None:
             self._tell_late(going.begun, seen.result)
-        if not self.wanted.is_set():
-            self.wanted.set()
+        self.wanted.set()
 
     def _tell_late(self, begun: BegunExecution, result: Any) -> None:
         """Have its run be told after all that an attempt was done: the first success counts, whichever it is.

@@ -77,8 +77,8 @@ class Outcomes:
         machine, step = self.meant(begun)
         context = read_frozen(machine.context_class, begun.input)
         key = idempotency_key(machine, begun.key, begun.generation, _execution(begun))
-        progress = None if begun.progress is None else read_progress(begun.progress)
-        call = Call(key, begun.attempt, begun.key, begun.step, begun.error, None, progress, beat)
+        progress = read_progress(begun.progress)
+        call = Call(key, begun.attempt, begun.key, begun.step, begun.error, progress=progress, beat=beat)
         if not isinstance(step, Compensation):
             return context, call
         sequence, _, number = begun.of.partition(".")

@@ -11,6 +11,8 @@ import pytest
 from engine.limits import EngineLimits
 from engine.routing import Loaded, Route, make_routes
 from engine.steady import Steady
+from engine.steps import outcomes
+from engine.steps.executions import StepResult
 from engine.steps.executors import Executors
 from engine.steps.going import Going
 from engine.steps.making import Making
@@ -19,6 +21,7 @@ from engine.steps.steps import Steps
 from engine.store.values import BegunExecution
 from statemachines import Call, Context, Event, Pipeline
 from statemachines.machine import compile_pipeline
+from statemachines.memory import Execution
 from tests.yard import Yard, executors_of, hauling
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -60,7 +63,7 @@ def making() -> Making:
 def goes_on(made: Making, *, told: bool, begun: BegunExecution = FIRST) -> Going:
     _, step = made.outcomes.meant(begun)
     attempt: Any = SimpleNamespace(has_had_its_time=False)
-    going = Going(begun, step, attempt, Pulse())
+    going = Going(begun, step, attempt, Pulse(), step.takes_thread)
     made.going.add(going)
     if told:
         made.going.tell(going)
@@ -194,3 +197,12 @@ async def test_a_kept_one_is_neither_lost_nor_taken_over_while_an_attempt_before
     assert (silent.taken, len(own.results)) == ([KEPT.id], 0)
     assert [one.begun for one in own.going] == [KEPT_AGAIN]
     await own._executors.close()
+
+
+def test_what_is_made_without_being_checked_has_all_its_fields() -> None:
+    result = making().outcomes.success(FIRST, "made")
+    assert len(result) == len(StepResult._fields)
+    assert result == StepResult(*result[:5])
+    assert outcomes._execution(FIRST) == Execution(
+        FIRST.sequence, FIRST.number, FIRST.step, "", FIRST.attempt, of=FIRST.of
+    )

@@ -8,6 +8,7 @@ import struct
 from collections.abc import AsyncIterator, Callable, Iterable
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import pytest
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
@@ -18,6 +19,7 @@ from connectors.kafka.lane import Lane
 from connectors.kafka.reader import KafkaReader
 from connectors.kafka.settings import KafkaSettings
 from connectors.source import Partition, SourceError, SourceUnreachableError
+from tests.simulated import in_virtual_time
 
 PLACE = Partition("orders", 0)
 SILENT, NEXT = 1, 2
@@ -258,30 +260,40 @@ async def test_what_is_at_hand_of_a_topic_is_given_before_it_is_said_that_anothe
 
 
 class Quiet(Client):
-    """A broker that answers at once, with what it is given once, and then without any records."""
+    """A broker that gives what it is given once, and then waits for as long as it may, in vain."""
 
     def __init__(self) -> None:
         super().__init__()
         self.waits: list[tuple[list[str], int]] = []
-        self.fetches = asyncio.Semaphore(0)
         self.records = {"busy": batches(20)}
+        self.fetches = asyncio.Semaphore(0)
         self.meanwhile: Callable[[], object] = lambda: None
         """What happens once, while it waits."""
+        self.has_news = False
+        """Whether it answers at once, for all that."""
 
     async def topic_ids(self, topics: Iterable[str], *_: Any, **__: Any) -> dict[str, str]:
         return dict.fromkeys(topics, FIRST)
 
     async def send(self, _: int, request: Any) -> Any:
         topics = sorted(topic for topic, _ in request._topics)
-        self.waits.append((topics, request._max_wait_ms))
-        self.fetches.release()
-        meanwhile, self.meanwhile = self.meanwhile, lambda: None
-        await asyncio.sleep(0)
-        meanwhile()
         told: list[Any] = [
             (topic, [(0, 0, -1, -1, -1, [], -1, self.records.pop(topic, b""))]) for topic in topics
         ]
+        if topics == ["quiet"]:
+            self.waits.append((topics, request._max_wait_ms))
+            self.meanwhile()
+            self.meanwhile = lambda: None
+            await asyncio.sleep(0 if self.has_news else request._max_wait_ms / 1_000)
+            self.fetches.release()
         return SimpleNamespace(API_VERSION=11, topics=told)
+
+    async def next(self, number: int) -> list[int]:
+        """For how long it may wait with the next requests."""
+        known = len(self.waits)
+        while len(self.waits) < known + number:
+            await self.fetches.acquire()
+        return [wait for _, wait in self.waits[known : known + number]]
 
 
 def batches(number: int) -> bytes:
@@ -294,20 +306,45 @@ def batches(number: int) -> bytes:
     return b"".join(made)
 
 
-async def test_a_broker_waits_longer_for_a_quiet_topic_while_another_one_has_plenty_at_hand() -> None:
-    busy, quiet = lane_at(0, partition=Partition("busy", 0)), lane_at(0, partition=Partition("quiet", 0))
-    broker = Quiet()
-    async with fetching_from(broker, busy, quiet):
-        for _ in range(8):
-            await broker.fetches.acquire()
-        assert broker.waits[0] == (["busy", "quiet"], 100)
-        assert [topics for topics, _ in broker.waits[1:8]] == [["quiet"]] * 7
-        assert [wait for _, wait in broker.waits[1:8]] == [10, 20, 40, 80, 100, 100, 100]
-        at_hand = busy.bytes_left
-        # Half of it is taken while the broker waits, within no time.
-        broker.meanwhile = lambda: busy.take(10)
-        known = len(broker.waits)
-        while len(broker.waits) < known + 3:
-            await broker.fetches.acquire()
-        assert busy.bytes_left <= at_hand / 2
-    assert [wait for _, wait in broker.waits[known : known + 2]] == [100, 10]
+@contextlib.asynccontextmanager
+async def in_the_loops_time(client: Any, *lanes: Lane) -> AsyncIterator[Fetching]:
+    clock = SimpleNamespace(monotonic=asyncio.get_running_loop().time)
+    with mock.patch.object(fetching, "time", clock):
+        async with fetching_from(client, *lanes) as reading:
+            yield reading
+
+
+def busy_and_quiet() -> tuple[Lane, Lane]:
+    return lane_at(0, partition=Partition("busy", 0)), lane_at(0, partition=Partition("quiet", 0))
+
+
+def test_a_broker_waits_longer_for_a_quiet_topic_while_another_one_has_plenty_at_hand() -> None:
+    async def live() -> None:
+        broker, (busy, quiet) = Quiet(), busy_and_quiet()
+        async with in_the_loops_time(broker, busy, quiet) as reading:
+            waits = await broker.next(7)
+            assert waits == sorted(waits)
+            assert (waits[0], waits[-3:]) == (10, [100, 100, 100])
+            at_hand = busy.bytes_left
+            # More than half of it in a tenth of a second: what is left lasts for less than that.
+            broker.meanwhile = lambda: busy.take(12)
+            before, after = await broker.next(2)
+            assert (before, 10 < after < 50) == (100, True)
+            assert busy.bytes_left < at_hand / 2
+            assert max(await broker.next(9)) > 10
+            broker.records = {"busy": batches(20)}
+            reading.replace({lane.partition: lane for lane in busy_and_quiet()})
+            # The first of them was on its way.
+            assert (await broker.next(2))[-1] == 10, "what was known was of other lanes"
+
+    in_virtual_time(live)
+
+
+def test_what_a_broker_answers_at_once_says_nothing_of_how_long_the_rest_lasts() -> None:
+    async def live() -> None:
+        broker, lanes = Quiet(), busy_and_quiet()
+        broker.has_news = True
+        async with in_the_loops_time(broker, *lanes):
+            assert await broker.next(5) == [10] * 5
+
+    in_virtual_time(live)

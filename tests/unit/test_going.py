@@ -20,7 +20,7 @@ def begun(number: int, step: str = "charge") -> BegunExecution:
 def going(number: int, step: str = "charge", *, in_thread: bool = False) -> Going:
     work: Any = None
     attempt: Any = None
-    return Going(begun(number, step), work, attempt, Pulse(), takes_thread=in_thread)
+    return Going(begun(number, step), work, attempt, Pulse(), in_thread)
 
 
 def result(number: int, kind: str = "done") -> StepResult:

@@ -204,8 +204,6 @@ class Memory(NamedTuple):
 
 
 EMPTY: Final = Memory()
-_NOTHING_DELAYED: Final = EMPTY[1:]
-"""All of it but what is delayed, where there is nothing else; nobody changes what it shares with others."""
 
 
 def read_memory(written: bytes) -> Memory:
@@ -227,10 +225,7 @@ def _keep(written: bytes, memory: Memory) -> None:
 
 
 def _read(written: bytes) -> Memory:
-    form = orjson.loads(written)
-    said = form.get
-    if len(form) == 1 and "delayed" in form:
-        return _new(Memory, (tuple([Delayed(*one) for one in form["delayed"]]), *_NOTHING_DELAYED))
+    said = orjson.loads(written).get
     return _new(Memory, (
         tuple([Delayed(*one) for one in said("delayed", ())]),
         said("marks", {}),

@@ -70,8 +70,7 @@ class Attempt:
         self._is_silent = False
         self._cancelled_at: float | None = None
         self._alarm: asyncio.TimerHandle | None = None
-        if step.timeout is not None or left_seconds is not None:
-            self._count_time()
+        self._count_time()
         silence = step.bounds.heartbeat
         self._silence = None if silence is None else silence.total_seconds()
         self._listening = None if self._silence is None else loop.call_later(self._silence, self._listen)
@@ -145,8 +144,7 @@ class Attempt:
         self._end()
 
     def _note_end(self, work: asyncio.Future[Ended]) -> None:
-        if self._alarm is not None or self._listening is not None:
-            self._be_quiet()
+        self._be_quiet()
         if self._ending is None and not self.ended.done():
             self._tell(_seen(work) or Ended(error=CancelledError("it was cancelled")))
         if work is self._running.released:

@@ -93,12 +93,10 @@ class Making:
             self._keep(self.outcomes.too_late(begun))
             return
         _, step = self.outcomes.meant(begun)
-        left, pulse = None, Pulse(begun.progress)
-        if step.bounds.within is not None:
-            left = self.outcomes.seconds_left(begun)
-            if left is not None and left <= 0:
-                self._keep(self.outcomes.out_of_time(begun))
-                return
+        left, pulse = self.outcomes.seconds_left(begun), Pulse(begun.progress)
+        if left is not None and left <= 0:
+            self._keep(self.outcomes.out_of_time(begun))
+            return
         self._executors.stretches.begin(begun.id)
         try:
             arguments = self.outcomes.arguments(begun, pulse.beat)
@@ -153,8 +151,7 @@ class Making:
         )
         going = Going(begun, step, attempt, pulse, step.takes_thread, is_kept=self.is_kept(begun))
         self.going.add(going)
-        if step.bounds.breaker is not None:
-            self.breakers.begin(begun.address, step)
+        self.breakers.begin(begun.address, step)
         return going
 
     def _end(self, going: Going, ended: Ended) -> None:

@@ -12,6 +12,7 @@ from statistics import median
 from benchmarks.cases.case import Alone
 from benchmarks.machines import ours, theirs
 from benchmarks.machines.player import FLAT_EVENTS, NESTED_EVENTS, Player
+from benchmarks.measuring import median_ratio
 from benchmarks.processes import MeasuringError
 from benchmarks.report import Figure, Section, shown
 
@@ -98,7 +99,7 @@ def agree(players: Mapping[str, Player], match: Match) -> None:
 
 def ratio(rates: Mapping[str, Sequence[float]], other: str) -> float:
     """How many times as quick ours is."""
-    return median(mine / its for mine, its in zip(rates[OURS], rates[other], strict=True))
+    return median_ratio(rates[OURS], rates[other])
 
 
 def _times(player: Player, events: Sequence[str]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -47,11 +48,22 @@ def route() -> Route:
     @charge.compensate
     async def refund(order: Order, made: str | None, call: Call) -> None: ...
 
+    @flow.step
+    def pack(order: Order, call: Call) -> str:
+        PACKED.wait(timeout=60)
+        return "packed"
+
     charging = flow.state("charging", run=charge, initial=True)
+    packing = flow.state("packing", run=pack)
     flow.start(Placed, lambda _: Order())
-    charging.on(charge.done, to=flow.state("ok", final=True))
+    charging.on(charge.done, to=packing)
+    packing.on(pack.done, to=flow.state("ok", final=True))
     [topic] = make_routes([Loaded(compile_pipeline(flow), 1, 1)], {}).values()
     return topic.routes[0]
+
+
+PACKED = threading.Event()
+"""Once it is set, what is packed is."""
 
 
 def making() -> Making:
@@ -206,3 +218,12 @@ def test_what_is_made_without_being_checked_has_all_its_fields() -> None:
     assert outcomes._execution(FIRST) == Execution(
         FIRST.sequence, FIRST.number, FIRST.step, "", FIRST.attempt, of=FIRST.of
     )
+
+
+async def test_an_attempt_of_a_plain_function_takes_a_thread_until_it_is_over() -> None:
+    made = making()
+    assert made.begin_all([FIRST._replace(step="pack")])
+    assert made.going.threads == 1
+    PACKED.set()
+    await made.arrived.wait()
+    assert (made.going.threads, len(made.going)) == (0, 0)

@@ -264,7 +264,8 @@ class Quiet(Client):
 
     def __init__(self) -> None:
         super().__init__()
-        self.waits: list[tuple[list[str], int]] = []
+        self.waits: list[int] = []
+        """For how long it might wait for the quiet topic alone, in milliseconds."""
         self.records = {"busy": batches(20)}
         self.fetches = asyncio.Semaphore(0)
         self.meanwhile: Callable[[], object] = lambda: None
@@ -281,7 +282,7 @@ class Quiet(Client):
             (topic, [(0, 0, -1, -1, -1, [], -1, self.records.pop(topic, b""))]) for topic in topics
         ]
         if topics == ["quiet"]:
-            self.waits.append((topics, request._max_wait_ms))
+            self.waits.append(request._max_wait_ms)
             self.meanwhile()
             self.meanwhile = lambda: None
             await asyncio.sleep(0 if self.has_news else request._max_wait_ms / 1_000)
@@ -293,7 +294,7 @@ class Quiet(Client):
         known = len(self.waits)
         while len(self.waits) < known + number:
             await self.fetches.acquire()
-        return [wait for _, wait in self.waits[known : known + number]]
+        return self.waits[known : known + number]
 
 
 def batches(number: int) -> bytes:

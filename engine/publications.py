@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
 import orjson
@@ -21,12 +21,12 @@ from engine.outbox import OutRecord
 from engine.store.values import SentCompletion
 from statemachines.compact import dumps_compact
 from statemachines.effects import COMPLETES, Asked, Publication
-from statemachines.events import Address, Envelope, Groups, kept_text
+from statemachines.events import Address, Envelope, kept_text
 from statemachines.memory import DELAYED_IDS_FROM, time_of
 
-_FRAMES_MAX = 1_000
-_dumps = orjson.dumps
-_new = tuple.__new__
+_FRAMES_MAX: Final = 1_000
+_dumps: Final = orjson.dumps
+_new: Final = tuple.__new__
 
 
 class Instant(NamedTuple):
@@ -55,12 +55,12 @@ def publish(
     records: list[OutRecord] = []
     for index, (topic, event_type, key, data) in enumerate(publications, first):
         effect, source = _frames(namespace, pipeline, topic, event_type)
-        groups = address.derive_groups(index)
+        own_id = address.derive_text(index).encode()
         key_text = subject if key == run_key else _dumps(key)
         effects.append(effect + key_text + b',"data":' + data)
         value = b"".join((
-            b'{"specversion":"1.0","id":"', b"-".join(groups), source, subject, b',"time":', time,
-            b',"traceparent":', _begin_trace(groups) if trace is None else _go_on_with(trace, groups),
+            b'{"specversion":"1.0","id":"', own_id, source, subject, b',"time":', time,
+            b',"traceparent":', _begin_trace(own_id) if trace is None else _go_on_with(trace, own_id),
             b',"causationid":', causation, b',"data":', data, b"}",
         ))  # fmt: skip
         records.append(_new(OutRecord, (topic, key.encode(), value, STRUCTURED_HEADERS, milliseconds, None)))
@@ -141,14 +141,15 @@ def _frames(namespace: str, pipeline: str, topic: str, event_type: str) -> tuple
 # W3C Trace Context: version, trace id, span id, flags.
 
 
-def _go_on_with(trace: str, groups: Groups) -> bytes:
+def _go_on_with(trace: str, own_id: bytes) -> bytes:
     parts = trace.split("-")
     if len(parts) >= 4 and len(parts[1]) == 32 and len(parts[3]) == 2:  # noqa: PLR2004 - fixed by the format
-        return _dumps(f"00-{parts[1]}-{(groups[3] + groups[4]).decode()}-{parts[3]}")
-    return _begin_trace(groups)
+        span = own_id.replace(b"-", b"")[16:].decode()
+        return _dumps(f"00-{parts[1]}-{span}-{parts[3]}")
+    return _begin_trace(own_id)
 
 
-def _begin_trace(groups: Groups) -> bytes:
+def _begin_trace(own_id: bytes) -> bytes:
     """What has no trace yet begins one, equal on every replay."""
-    first, second, third, fourth, last = groups
-    return b"".join((b'"00-', first, second, third, fourth, last, b"-", fourth, last, b'-01"'))
+    digits = own_id.replace(b"-", b"")
+    return b"".join((b'"00-', digits, b"-", digits[16:], b'-01"'))

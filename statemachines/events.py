@@ -12,9 +12,7 @@ fields of those names.
 
 from __future__ import annotations
 
-import hashlib
 import re
-import struct
 import types
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, TypeGuard, Ty
 
 from pydantic import BaseModel, ConfigDict
 
+from statemachines.ids import derived_id
 from statemachines.places import Place, calling_place
 
 if TYPE_CHECKING:
@@ -68,13 +67,6 @@ class Envelope(NamedTuple):
 IDS_KEPT_MAX = 20_000
 """So many of the ids that were derived last are kept, of those that are asked for several times: some 8 MB, where keys
 are short. That of a step is wanted when it is asked for, begins and ends, with thousands of others in between."""
-_VARIANT = {b"%x" % digit: b"89ab"[digit & 3 :][:1] for digit in range(16)}
-# Of a hash's hexadecimal digits those that an id has; one gives way to its version, and one becomes its variant.
-_split = struct.Struct("8s4sx3ss3s12s").unpack_from
-_sha256 = hashlib.sha256
-
-Groups = tuple[bytes, bytes, bytes, bytes, bytes]
-"""The hexadecimal digits of an id, as they stand between its dashes."""
 
 
 class Address(NamedTuple):
@@ -88,19 +80,11 @@ class Address(NamedTuple):
 
     def derive(self, index: int) -> uuid.UUID:
         """The id of the effect (or of anything else) number ``index`` of this move; equal on every replay."""
-        return uuid.UUID(b"".join(self.derive_groups(index)).decode())
+        return uuid.UUID(self.derive_text(index))
 
     def derive_text(self, index: int) -> str:
-        """The same as text."""
-        return b"-".join(self.derive_groups(index)).decode()
-
-    def derive_groups(self, index: int) -> Groups:
-        """The same in digits; a UUID costs more than the hash."""
-        namespace, pipeline, key, generation, sequence = self
-        text = f"{namespace}\0{pipeline}\0{key}\0{generation}\0{sequence}\0{index}"
-        first, second, third, variant, fourth, last = _split(_sha256(text.encode()).hexdigest().encode())
-        # Version 8 of RFC 9562, which uuid.UUID itself knows from Python 3.14 on, and its variant.
-        return first, second, b"8" + third, _VARIANT[variant] + fourth, last
+        """The same as text; a UUID costs more than the hash."""
+        return derived_id(*self, index)
 
 
 kept_text = lru_cache(maxsize=IDS_KEPT_MAX)(Address.derive_text)

@@ -12,8 +12,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from statemachines.departing import departed
-from statemachines.events import Address, Envelope, Event
+from statemachines.events import Envelope, Event
 from statemachines.handlers import validated
+from statemachines.ids import derived_id
 from statemachines.interpreter import step
 from statemachines.memory import (
     DELAYED_IDS_FROM,
@@ -146,8 +147,8 @@ def wakes_at(run: Run) -> int | None:
 
 def id_of(machine: Machine, run: Run, delayed: Delayed) -> str:
     """The id of what a run has asked for later: the same after any number of crashes."""
-    address = Address(machine.namespace, machine.name, run.key, run.generation, delayed.sequence)
-    return address.derive_text(DELAYED_IDS_FROM + delayed.number)
+    number = DELAYED_IDS_FROM + delayed.number
+    return derived_id(machine.namespace, machine.name, run.key, run.generation, delayed.sequence, number)
 
 
 def _may_take(machine: Machine, run: Run, one: DeferredEvent) -> bool:

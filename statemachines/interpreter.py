@@ -69,7 +69,7 @@ def step(machine: Machine, run: Run | None, occurrence: Occurrence) -> Outcome:
         return DUPLICATE
     if run.held:
         return WAITS
-    return offer(machine, run, occurrence, EMPTY)
+    return offer(machine, run, occurrence, read_memory(run.memory) if run.memory else EMPTY)
 
 
 def _step_asking(machine: Machine, run: Run | None, occurrence: Occurrence) -> Outcome:

@@ -172,6 +172,8 @@ class Memory(NamedTuple):
             return self.with_executions(self.executions_but(gone), self.owed)
         delayed, marks, seen, output, executions, owed, undoing, scopes = self
         left = tuple([one for one in delayed if one is not gone and one != gone])
+        if not (left or marks or seen or executions or owed or scopes) and output is None and undoing < 0:
+            return EMPTY
         return _new(Memory, (left, marks, seen, output, executions, owed, undoing, scopes))
 
     def executions_but(self, gone: Execution) -> tuple[Execution, ...]:

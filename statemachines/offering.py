@@ -28,7 +28,7 @@ from statemachines.events import (
 )
 from statemachines.handlers import Acted, HandlerError, RaisesError, act, ask, build
 from statemachines.limits import DEFERRED_MAX
-from statemachines.memory import EMPTY, Execution, Memory, read_memory, write_memory
+from statemachines.memory import EMPTY, Execution, Memory, write_memory
 from statemachines.occurrence import Occurrence
 from statemachines.outcome import (
     Deferred,
@@ -110,8 +110,6 @@ def _move_in_chart(
     memory: Memory,
     acted: Acted | None = None,
 ) -> Outcome:
-    if memory is EMPTY:
-        memory = read_memory(run.memory)
     try:
         spot = machine.spots.spot_of(run.configuration)
     except KeyError:

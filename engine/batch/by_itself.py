@@ -13,11 +13,11 @@ import orjson
 from engine.batch.arrival import Arrival
 from engine.batch.inside import own_arrival
 from engine.batch.moves import Moves
-from engine.log import MAKES_WAY, Kind, digest_number, digest_of, microseconds, postgres_time
-from engine.publications import source_of
+from engine.log import MAKES_WAY, Kind, digest_number, microseconds, postgres_time
 from engine.routing import Route
 from engine.store.values import FollowUp
 from statemachines.following import Following, Unseen, fall_due, follow, refuse_next
+from statemachines.ids import number_of_id
 from statemachines.limits import FOLLOWING_MAX
 from statemachines.machine import Machine
 from statemachines.memory import Delayed, Execution, read_memory
@@ -40,9 +40,10 @@ class ByItself(Moves):
     """Moves of runs that no event from outside asks for.
 
     ``beat`` is where the watchdog sees what keeps the engine busy: position, offset, and the batch's time, which is 0
-    while no handler is called (``engine.watching``). An event without a position is known by its digest, and by a
-    number that says what it is (``OF_INSIDE`` and so on); what a run takes by itself also by that of the run, which
-    comes last, and is another one after a crash where the run was not durable yet. Strikes go by the first two.
+    while no handler is called (``engine.watching``). An event without a position is known by its digest, or where its
+    run has asked for it by the number of its id, and by a number that says what it is (``OF_INSIDE`` and so on); what a
+    run takes by itself also by that of the run, which comes last, and is another one after a crash where the run was
+    not durable yet. Strikes go by the first two.
     """
 
     def __init__(self, at: datetime, run_ids: Iterator[int], beat: MutableSequence[int]) -> None:
@@ -58,8 +59,6 @@ class ByItself(Moves):
         """For replay: the numbers of the log rows by which the run made way for others, however many that were."""
         self._at = (at, postgres_time(at))
         self._onward: dict[tuple[int, str], list[Arrival]] = {}
-        self._noticed = "", "", b""
-        """Source, id and digest of what the watchdog was told of last, of what runs ask of themselves."""
 
     def goes_on(self, at: datetime) -> None:
         """What comes now comes at this time."""
@@ -143,26 +142,23 @@ class ByItself(Moves):
         if machine is None:
             return None
         at = max(self._at[0], run.updated)
-        route_machine, own_run = machine, run
+        own_run = run
 
         def unseen(item: DeferredEvent | Delayed, own_id: str) -> str:
-            return self._notice(route_machine, own_run, item, own_id)
+            return self._notice(own_run, item, own_id)
 
         found = ask(machine, run, at, unseen)
         if found is not None:
             self._take(route, run, machine, found, at)
         return found
 
-    def _notice(self, machine: Machine, run: Run, item: DeferredEvent | Delayed, own_id: str) -> str:
+    def _notice(self, run: Run, item: DeferredEvent | Delayed, own_id: str) -> str:
         """Tell the watchdog what the run takes by itself; why no handler may see it, if so."""
         beat = self._beat
         if isinstance(item, DeferredEvent):
             place = OF_DEFERRED, digest_number(item.digest)
         else:
-            source = source_of(machine.namespace, machine.name)
-            digest = digest_of(source, own_id)
-            self._noticed = source, own_id, digest
-            place = OF_ITSELF, digest_number(digest)
+            place = OF_ITSELF, number_of_id(own_id)
         beat[0], beat[1], beat[2], beat[3] = *place, self._at[1], run.id
         if self.never_returned and self.never_returned.get(run.sequence + 1) == own_id:
             return "a handler did not return"
@@ -188,10 +184,7 @@ class ByItself(Moves):
             else:
                 self.leave_deferral(arrival, run, item, outcome, at)
             return
-        source, own_id, digest = self._noticed
-        envelope = found.occurrence.envelope
-        known = digest if own_id == envelope.id and source == envelope.source else None
-        arrival = own_arrival(route, run, found.occurrence, item, known, refused=isinstance(outcome, Refused))
+        arrival = own_arrival(route, run, found.occurrence, item, refused=isinstance(outcome, Refused))
         self._take_own(arrival, machine, run, item, outcome, at)
 
     def _take_own(

@@ -44,13 +44,12 @@ def own_arrival(
     run: Run,
     occurrence: Occurrence,
     delayed: Delayed,
-    digest: bytes | None = None,
     *,
     refused: bool = False,
 ) -> Arrival:
     """What a run asked for, as it falls due; ``refused``: its record must tell all that it is, to be redriven.
 
-    ``digest`` is that of its event, where it is known.
+    It has no digest: it is in the run's memory until it has happened, and that is what tells whether it has.
     """
     envelope = occurrence.envelope
     data = b"" if delayed.data is None else b',"data":' + orjson.dumps(delayed.data)
@@ -65,9 +64,7 @@ def own_arrival(
         headers += ((DEPARTURE, orjson.dumps([delayed.topic, delayed.key, delayed.pipeline])),)
     record = _new(RawRecord, ("", 0, 0, delayed.due // 1_000, run.key.encode(), value, headers))
     decoded = _new(Decoded, (envelope, delayed.data, ""))
-    if digest is None:
-        digest = digest_of(envelope.source, envelope.id)
-    return _new(Arrival, (route, run.key, record, None, inner_topic(route), decoded, digest, delayed, b""))
+    return _new(Arrival, (route, run.key, record, None, inner_topic(route), decoded, b"", delayed, b""))
 
 
 @lru_cache(maxsize=FRAMES_MAX)

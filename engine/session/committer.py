@@ -188,20 +188,21 @@ class Committer:
         for one in due:
             route, key = one.route, one.key
             known = route.cache.get(key)
-            if known is not None and (known.generation, known.sequence) < (one.generation, one.sequence):
+            if known is not None:
+                if (known.generation, known.sequence) >= (one.generation, one.sequence):
+                    continue
                 # Another engine has moved it since, which has its events. What rests on it already will be lost.
                 if batch.rests_on(route, key):
                     continue
                 del route.cache[key]
-                known = None
-            if known is None and one.run is not None and not one.run.waiting:
+            if one.run is not None and not one.run.waiting:
                 keep(route, one.run)
-            elif known is None:
+            else:
                 missing.setdefault(route, []).append(key)
         for route, keys in missing.items():
             await load_into_cache(route, sorted(keys), self._store, self._topics)
-        runs = [one.route.cache[one.key] for one in due if one.key in one.route.cache]
-        await self._ids.have(len(due) + sum(len(run.deferred) for run in runs))
+        runs = (one.route.cache.get(one.key) for one in due)
+        await self._ids.have(len(due) + sum(len(run.deferred) for run in runs if run is not None))
         for portion in in_portions(due, EVENTS_BETWEEN_BREATHS):
             for one in portion:
                 if one.route.pipeline not in self.paused:

@@ -178,6 +178,6 @@ class Timers:
         may_until = {number: passed.get(route, until[number]) for number, route in routes.items()}
         return [
             Due(routes[pipeline], key, generation, sequence, may_until[pipeline], run, number)
-            for pipeline, key, number, wake_at, generation, sequence, run in found
+            for pipeline, wake_at, number, key, generation, sequence, run in found
             if wake_at <= may_until[pipeline]
         ]

@@ -45,8 +45,10 @@ _SQL = load("store")
 _LIMITS = load("limits")
 RUN_IDS_IN_BLOCK = 4096
 ROLLBACK_SECONDS = 5.0
-_DUE_CONTEXT = 2 + Run._fields.index("context")
-"""Where it is in a row of ``due_runs``, which begins with two columns of its own."""
+_DUE_RUN = 2
+"""Where the run begins in a row of ``due_runs``, which says before whose it is, and when it is to wake."""
+_DUE_VERSION = _DUE_RUN + Run._fields.index("sequence") + 1
+_DUE_CONTEXT = _DUE_RUN + Run._fields.index("context")
 _new = tuple.__new__
 
 
@@ -425,7 +427,6 @@ async def _ensure_partitions(connection: Connection) -> None:
 
 
 def _due_run(row: Sequence[Any]) -> DueRun:
-    pipeline, wake_at, number, key, generation, sequence, *rest = row
     # Its context is there where it is small. Nothing of what is deferred for it is.
-    run = None if row[_DUE_CONTEXT] is None else _new(Run, (number, key, generation, sequence, *rest, ()))
-    return _new(DueRun, (pipeline, key, number, wake_at, generation, sequence, run))
+    run = None if row[_DUE_CONTEXT] is None else _new(Run, (*row[_DUE_RUN:], ()))
+    return _new(DueRun, (*row[:_DUE_VERSION], run))

@@ -58,9 +58,9 @@ class DueRun(NamedTuple):
     """A run for which something has fallen due."""
 
     pipeline: int
-    key: str
-    id: int
     wake_at: datetime
+    id: int
+    key: str
     generation: int
     sequence: int
     """With the generation: which version of the run was found."""

@@ -164,7 +164,7 @@ class Agenda:
         )
         written = write_memory(memory)
         if written is NOTHING_LEFT:
-            return written if before not in (b"", NOTHING_LEFT) else None
+            return nothing_left(before)
         if len(written) > MEMORY_BYTES_MAX:
             by = {to_come(event_type): name for event_type, name in self._senders.items()} | {
                 OUTPUT: self._said_by
@@ -205,6 +205,11 @@ class Agenda:
             message = f"the run has {DELAYED_MAX} timers and delayed events already, as many as it may have"
             raise HandlerError(Reason.ACTION_FAILED, message)
         self._delayed.append(one)
+
+
+def nothing_left(before: bytes) -> bytes | None:
+    """What says that a memory has nothing any more; None where it had nothing before."""
+    return NOTHING_LEFT if before not in (b"", NOTHING_LEFT) else None
 
 
 def _asked_at(one: Execution) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from collections import deque
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from statemachines.chart.agenda import Agenda
+from statemachines.chart.agenda import Agenda, nothing_left
 from statemachines.chart.microsteps import Do, Microsteps, Plan, SayDone, Spot
 from statemachines.chart.scopes import scope_asked, scope_settled
 from statemachines.chart.spots import Live
@@ -178,8 +178,13 @@ class Macrostep:
         status = _COMPLETED if self._ended else _RUNNING
         configuration = self._machine.spots.text_of(self._spot)
         publications = tuple(self._publications)
+        remembered = self._run is not None and self._run.memory
         if not (
-            self._steps.chart.asking or self._wishes or self._memory is not EMPTY or self._output is not None
+            self._steps.chart.asking
+            or self._wishes
+            or remembered
+            or self._memory is not EMPTY
+            or self._output is not None
         ):
             return _new(Moved, (started, configuration, status, context, publications, None, ()))
         memory, asked = self._remember()
@@ -187,24 +192,28 @@ class Macrostep:
 
     def _remember(self) -> tuple[bytes | None, tuple[Asked, ...]]:
         """What falls due later, and which steps go on, as it is after all this."""
-        run, anew = self._run, self._number[1] == 1
-        by = self._machine.compensations
-        agenda = Agenda(self._memory, self._now, self._number[1], by, self._stopped)
+        run, anew, chart = self._run, self._number[1] == 1, self._steps.chart
+        before = b"" if run is None or anew else run.memory
+        entered = 0 if self._ended else self._entered & chart.asking & (self._spot.active | 1)
+        undoes = 0 if self._ended else chart.compensating & self._spot.active
+        changes = entered or undoes or self._stopped or self._settled or self._wishes
+        if self._memory is EMPTY and self._output is None and not changes:
+            return nothing_left(before), ()
+        agenda = Agenda(self._memory, self._now, self._number[1], self._machine.compensations, self._stopped)
         if self._ended:
             agenda.end(self._output, self._said_in(self._ended))
         else:
-            chart = self._steps.chart
             left = self._left & chart.asking & ~1
             if self._stopped or (left and self._memory.delayed):
                 agenda.leave(chart.names(left))
-            for number in numbers_of(self._entered & chart.asking & (self._spot.active | 1)):
+            for number in numbers_of(entered):
                 agenda.enter(chart.nodes[number], self._needed_context)
-            if chart.compensating & self._spot.active:
+            if undoes:
                 agenda.undo(chart)
         agenda.settle(self._settled)
         for wish in self._wishes:
             agenda.wish(self._addressed(wish), ended=bool(self._ended))
-        return agenda.written(b"" if run is None or anew else run.memory), tuple(agenda.asked)
+        return agenda.written(before), tuple(agenda.asked)
 
     def _addressed(self, wish: Wish) -> Wish:
         """What is sent to the run by its own name is sent to itself."""

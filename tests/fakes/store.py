@@ -153,7 +153,7 @@ class FakeStore(FakeExecuting):
             asked = home in homes and pipeline in until and run.id not in but
             if wake is not None and not run.held and asked and loaded and time_of(wake) <= until[pipeline]:
                 due.setdefault((pipeline, home), []).append(
-                    DueRun(pipeline, run.key, run.id, time_of(wake), run.generation, run.sequence, run)
+                    DueRun(pipeline, time_of(wake), run.id, run.key, run.generation, run.sequence, run)
                 )
         looked_at = [sorted(one, key=lambda run: run.wake_at)[: each or limit] for one in due.values()]
         ends = [one[-1].wake_at for one in looked_at if len(one) == (each or limit)]

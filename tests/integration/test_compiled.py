@@ -24,6 +24,7 @@ SUITES = (
     "tests/property/test_fired.py",
     "tests/property/test_fold.py",
     "tests/property/test_machines.py",
+    "tests/property/test_publications.py",
     "tests/property/test_scopes_random.py",
     "tests/property/test_written_plainly.py",
     "tests/unit/test_batch.py",

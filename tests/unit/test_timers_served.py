@@ -41,7 +41,7 @@ class Rows:
         del homes, definitions, limit, but, each
         self.asked.append(until)
         return [
-            DueRun(pipeline, f"{pipeline} at {at.minute}", 1, at, 0, 1)
+            DueRun(pipeline, at, 1, f"{pipeline} at {at.minute}", 0, 1)
             for at in (EARLY, LATE)
             for pipeline, time in sorted(until.items())
             if at <= time
@@ -163,7 +163,7 @@ class Slow:
         self.each.append(each)
         await self.may_answer.wait()
         wanted = [(ord(key), key) for key in self.keys if ord(key) not in but]
-        return [DueRun(1, key, number, until[1], 0, 1) for number, key in wanted[:limit]]
+        return [DueRun(1, until[1], number, key, 0, 1) for number, key in wanted[:limit]]
 
 
 def of(store: Slow) -> Timers:

@@ -83,7 +83,8 @@ class Backlog:
     async def passed(self, due: Mapping[Route, datetime]) -> dict[Route, datetime]:
         """Until when all events of each pipeline were applied; ``due``: how far it would have to be."""
         now = time.monotonic()
-        self._hear()
+        # What was foreseen is wanted nearly always, and what was applied by then counts with it.
+        await self._answer()
         applied = self._applied = await self._store.applied(self._topics)
         passed = self._measure(due, applied)
         behind = [route for route, at in passed.items() if at < due[route]]

@@ -22,6 +22,7 @@ from engine.store.values import SentCompletion
 from statemachines.compact import dumps_compact
 from statemachines.effects import COMPLETES, Asked, Publication
 from statemachines.events import Address, Envelope, kept_text
+from statemachines.ids import derived_id
 from statemachines.memory import DELAYED_IDS_FROM, time_of
 
 _FRAMES_MAX: Final = 1_000
@@ -48,14 +49,14 @@ def publish(
 
     Each event's id comes from the move's address and its number in it, from ``first`` on.
     """
-    namespace, pipeline, run_key, _, _ = address
+    namespace, pipeline, run_key, generation, sequence = address
     time, milliseconds = at
     subject, causation, trace = _dumps(run_key), _dumps(cause.id), cause.traceparent
     effects: list[bytes] = []
     records: list[OutRecord] = []
     for index, (topic, event_type, key, data) in enumerate(publications, first):
         effect, source = _frames(namespace, pipeline, topic, event_type)
-        own_id = address.derive_text(index).encode()
+        own_id = derived_id(namespace, pipeline, run_key, generation, sequence, index).encode()
         key_text = subject if key == run_key else _dumps(key)
         effects.append(effect + key_text + b',"data":' + data)
         value = b"".join((

@@ -8,7 +8,7 @@ import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 
-from statemachines.memory import Delayed, Execution, Memory, Owed, read_memory, write_memory
+from statemachines.memory import EMPTY, Delayed, Execution, Memory, Owed, read_memory, write_memory
 
 NUMBERS = st.integers(0, 2**53)
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
@@ -76,3 +76,22 @@ def test_what_could_be_changed_is_not_kept_as_it_was_given() -> None:
     words.append("b")
     found = read_memory(written)
     assert (found.marks, found.delayed[0].data) == ({"stream": 1}, ["a"])
+
+
+@given(
+    delayed=st.lists(DELAYED, min_size=1, max_size=3, unique_by=repr).map(tuple),
+    marks=st.dictionaries(TEXTS, NUMBERS, max_size=1),
+    seen=st.dictionaries(TEXTS, NUMBERS, max_size=1),
+    output=st.none() | NUMBERS,
+    executions=st.lists(EXECUTIONS, max_size=1).map(tuple),
+    owed=st.lists(OWED, max_size=1).map(tuple),
+    undoing=st.integers(-1, 1),
+    scopes=st.dictionaries(TEXTS, NUMBERS, max_size=1),
+)
+def test_what_has_fallen_due_leaves_a_memory_and_nothing_else_does(**parts: Any) -> None:
+    memory = Memory(**parts)
+    first, *others = memory.delayed
+    left = memory.without(first)
+    assert left == memory._replace(delayed=tuple(others))
+    # A memory of which nothing is left is known at once by whoever looks.
+    assert (left == EMPTY) == (left is EMPTY)

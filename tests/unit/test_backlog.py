@@ -16,6 +16,7 @@ from engine.limits import EngineLimits
 from engine.routing import Loaded, Route, make_routes
 from engine.session import backlog as module
 from engine.session.backlog import Backlog
+from engine.store.values import Applied
 from statemachines.machine import compile_pipeline
 from tests.fakes.source import FakeReader, FakeSource
 from tests.fakes.store import FakeStore
@@ -61,6 +62,7 @@ class Scene:
     source: FakeSource
     reader: MoodyReader
     tables: Tables
+    store: FakeStore
     backlog: Backlog
     route: Route
     now: datetime = DUE
@@ -95,8 +97,9 @@ def scene(monkeypatch: pytest.MonkeyPatch) -> Scene:
     reader = MoodyReader(source)
     limits = EngineLimits(backlog_seconds_max=WAIT_SECONDS, complain_seconds=3_600)
     made: list[Scene] = []
-    backlog = Backlog(reader, FakeStore(tables), topics, limits, lambda: made[0].now)
-    made.append(Scene(source, reader, tables, backlog, route))
+    store = FakeStore(tables)
+    backlog = Backlog(reader, store, topics, limits, lambda: made[0].now)
+    made.append(Scene(source, reader, tables, store, backlog, route))
     monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: made[0].passed_seconds))
     return made[0]
 
@@ -283,3 +286,21 @@ async def test_a_question_that_is_under_way_is_given_up_with_the_session(scene: 
     assert waiting
     await asyncio.wait(waiting)
     assert all(one.cancelled() for one in waiting)
+
+
+async def test_what_was_foreseen_is_heard_before_it_is_asked_what_was_applied(scene: Scene) -> None:
+    assert await scene.may_fire(), "and from now on it is foreseen what timers wait for"
+    scene.later(0.1)
+    await scene.append(FIRST)
+    asked: list[int] = []
+    applied = scene.store.applied
+
+    async def counted(topics: Iterable[str]) -> dict[Partition, Applied]:
+        asked.append(scene.reader.asked)
+        scene.applied(FIRST, 1)
+        return await applied(topics)
+
+    scene.store.applied = counted  # type: ignore[method-assign]
+    scene.backlog.foresee()
+    assert await scene.may_fire(scene.now)
+    assert asked == [2], "once, with the ends that were foreseen"

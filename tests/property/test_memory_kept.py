@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import orjson
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -78,20 +79,22 @@ def test_what_could_be_changed_is_not_kept_as_it_was_given() -> None:
     assert (found.marks, found.delayed[0].data) == ({"stream": 1}, ["a"])
 
 
-@given(
-    delayed=st.lists(DELAYED, min_size=1, max_size=3, unique_by=repr).map(tuple),
-    marks=st.dictionaries(TEXTS, NUMBERS, max_size=1),
-    seen=st.dictionaries(TEXTS, NUMBERS, max_size=1),
-    output=st.none() | NUMBERS,
-    executions=st.lists(EXECUTIONS, max_size=1).map(tuple),
-    owed=st.lists(OWED, max_size=1).map(tuple),
-    undoing=st.integers(-1, 1),
-    scopes=st.dictionaries(TEXTS, NUMBERS, max_size=1),
-)
-def test_what_has_fallen_due_leaves_a_memory_and_nothing_else_does(**parts: Any) -> None:
-    memory = Memory(**parts)
-    first, *others = memory.delayed
-    left = memory.without(first)
-    assert left == memory._replace(delayed=tuple(others))
+PARTS: list[dict[str, Any]] = [
+    {"delayed": (Delayed(2, 1, 1, "t", None),)},
+    {"marks": {"stream": 1}},
+    {"seen": {"key": 1}},
+    {"output": 0},
+    {"executions": (Execution(1, 0, "charge", "s"),)},
+    {"owed": (Owed(1, 0, "charge"),)},
+    {"undoing": 0},
+    {"scopes": {"": 0}},
+]
+
+
+@pytest.mark.parametrize("parts", [{}, *PARTS, {name: part for one in PARTS for name, part in one.items()}])
+def test_what_has_fallen_due_leaves_a_memory_and_nothing_else_does(parts: dict[str, Any]) -> None:
+    timer, stays = Delayed(1, 1, 0, "t", None, "s"), Memory(**parts)
+    left = stays._replace(delayed=(timer, *stays.delayed)).without(timer)
+    assert left == stays
     # A memory of which nothing is left is known at once by whoever looks.
-    assert (left == EMPTY) == (left is EMPTY)
+    assert (left is EMPTY) == (not parts)

@@ -42,6 +42,21 @@ def test_a_timer_falls_due_once_so_long_after_its_state_was_entered() -> None:
     assert case.followed == []
 
 
+def test_a_memory_is_written_where_it_changes_and_not_else() -> None:
+    def written() -> bytes | None:
+        assert isinstance(case.outcome, Moved)
+        return case.outcome.memory
+
+    case = given(timed(), Begun()).when(Go())
+    assert written() == b"{}", "the timer is called off"
+    case.when(Said(word="still away"))
+    assert written() is None, "nothing was there, and nothing is"
+    case = given(timed(), Begun()).later(5 * MINUTE)
+    assert written() == b"{}", "the timer has fallen due"
+    case.when(Said(word="late"))
+    assert written() is None
+
+
 def test_it_is_not_when_its_state_was_left_and_begins_anew_when_it_is_entered_again() -> None:
     case = given(timed(), Begun()).later(4 * MINUTE).when(Go())
     assert due(case) == []

@@ -6,7 +6,7 @@ import hashlib
 from typing import Final
 
 _VARIANT: Final = {f"{digit:x}": "89ab"[digit & 3] for digit in range(16)}
-_sha256 = hashlib.sha256
+_sha256: Final = hashlib.sha256
 
 
 def derived_id(namespace: str, pipeline: str, key: str, generation: int, sequence: int, index: int) -> str:

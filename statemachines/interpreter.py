@@ -69,7 +69,9 @@ def step(machine: Machine, run: Run | None, occurrence: Occurrence) -> Outcome:
         return DUPLICATE
     if run.held:
         return WAITS
-    return offer(machine, run, occurrence, read_memory(run.memory) if run.memory else EMPTY)
+    # What a run remembers that has ended, or has not begun, is asked for by those machines alone that ask for more.
+    memory = read_memory(run.memory) if run.memory and run.status == _RUNNING else EMPTY
+    return offer(machine, run, occurrence, memory)
 
 
 def _step_asking(machine: Machine, run: Run | None, occurrence: Occurrence) -> Outcome:

@@ -166,7 +166,10 @@ class Memory(NamedTuple):
         return self.delayed[0].due if self.delayed else None
 
     def without(self, gone: Delayed | Execution) -> Memory:
-        """The memory once this has fallen due, or the outcome of this step has come."""
+        """The memory once this has fallen due, or the outcome of this step has come.
+
+        Where nothing is left as something falls due, it is ``EMPTY`` itself.
+        """
         # Each event to itself, each timer and each step asks for this, and ``_replace`` takes its time.
         if isinstance(gone, Execution):
             return self.with_executions(self.executions_but(gone), self.owed)

@@ -58,13 +58,13 @@ _tuple: Final = tuple.__new__
 
 
 def offer(machine: Machine, run: Run, occurrence: Occurrence, memory: Memory) -> Outcome:
-    """Have a run take an event whose turn it is; ``memory`` is what the run keeps if it does."""
+    """Have a run take an event whose turn it is; ``memory`` is what the run keeps if it does, be it nothing."""
     if run.status != _RUNNING:
         return not_running(machine, run, occurrence, memory)
     event, envelope = occurrence.event, occurrence.envelope
     if event is None:
         return Refused(Reason.INVALID, occurrence.error, holds=True)
-    if not machine.flat or memory is not EMPTY or run.memory:
+    if not machine.flat or memory is not EMPTY or run.memory or occurrence.delayed is not None:
         return _move_in_chart(machine, run, occurrence, event, memory)
     configuration = run.configuration
     moves = machine.table.get(configuration)

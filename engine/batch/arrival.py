@@ -21,6 +21,8 @@ class Arrival(NamedTuple):
     topic: TopicRoute
     decoded: Decoded
     digest: bytes
+    """What it is known by when it comes again; empty where its run has asked for it, whose memory tells whether it has
+    come: such a one is never looked for among what was seen."""
     delayed: Delayed | Execution | None = None
     """It comes from inside: what the run asked for, that falls due now, or a step whose result it is."""
     id_digest: bytes = b""

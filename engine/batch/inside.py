@@ -49,7 +49,7 @@ def own_arrival(
 ) -> Arrival:
     """What a run asked for, as it falls due; ``refused``: its record must tell all that it is, to be redriven.
 
-    It has no digest: it is in the run's memory until it has happened, and that is what tells whether it has.
+    It has no digest: that it is in the run's memory tells that it has not happened yet.
     """
     envelope = occurrence.envelope
     data = b"" if delayed.data is None else b',"data":' + orjson.dumps(delayed.data)

@@ -31,7 +31,7 @@ def shown_effects(
 
 def _shown(address: Address, index: int, effect: Mapping[str, Any], memory: bytes) -> dict[str, Any]:
     what = next((one for one in WHATS if one in effect), "publish")
-    own = None if what in ("complete", "fail", "cancel") else str(address.derive(index))
+    own = None if what in ("complete", "fail", "cancel") else address.derive_text(index)
     undoes = (
         step_owed(address, effect["name"], memory_of(memory)) if what == "step" and "name" in effect else None
     )

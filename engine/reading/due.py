@@ -100,7 +100,7 @@ def due_view(namespace: str, pipeline: str, run: Run, delayed: Delayed) -> DueVi
 def delayed_id(namespace: str, pipeline: str, run: Run, delayed: Delayed) -> str:
     """The id that something to come has: the same in the log, once it has come."""
     address = Address(namespace, pipeline, run.key, run.generation, delayed.sequence)
-    return str(address.derive(DELAYED_IDS_FROM + delayed.number))
+    return address.derive_text(DELAYED_IDS_FROM + delayed.number)
 
 
 def what_of(delayed: Delayed) -> str:

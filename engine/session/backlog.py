@@ -25,7 +25,7 @@ from statemachines.memory import time_of
 log = logging.getLogger("pointsman.engine")
 
 SURVEY_SECONDS = 0.25
-"""So long an answer of Kafka's is waited for before what was known counts."""
+"""So long an answer of Kafka's is waited for, from its question on, before what was known counts."""
 FORESEEN_SECONDS = 1.0
 """So long after timers had to wait for ends, these are asked for before it is known whether any timer does again."""
 PARTITIONS_SECONDS = 30.0
@@ -66,6 +66,7 @@ class Backlog:
         self._asked_at = 0.0
         self._ends: dict[Partition, _End] = {}
         self._survey: asyncio.Task[None] | None = None
+        self._surveyed_at = 0.0
         self._behind: dict[tuple[int, Partition], _Behind] = {}
         """By pipeline: where partitions are that its timers wait for, and since when they have not got on."""
         self._told: dict[Partition, float] = {}
@@ -82,9 +83,9 @@ class Backlog:
 
     async def passed(self, due: Mapping[Route, datetime]) -> dict[Route, datetime]:
         """Until when all events of each pipeline were applied; ``due``: how far it would have to be."""
-        now = time.monotonic()
         # What was foreseen is wanted nearly always, and what was applied by then counts with it.
         await self._answer()
+        now = time.monotonic()
         applied = self._applied = await self._store.applied(self._topics)
         passed = self._measure(due, applied)
         behind = [route for route, at in passed.items() if at < due[route]]
@@ -172,11 +173,13 @@ class Backlog:
         if self._survey is None:
             looking = self._look(list(behind), applied)
             self._survey = asyncio.create_task(looking, name="ends of partitions")
+            self._surveyed_at = time.monotonic()
 
     async def _answer(self) -> bool:
         """Whether there is an answer already."""
         if self._survey is not None:
-            await asyncio.wait({self._survey}, timeout=SURVEY_SECONDS)
+            left = self._surveyed_at + SURVEY_SECONDS - time.monotonic()
+            await asyncio.wait({self._survey}, timeout=max(0.0, left))
         return self._hear()
 
     def _hear(self) -> bool:

@@ -47,7 +47,8 @@ RUN_IDS_IN_BLOCK = 4096
 ROLLBACK_SECONDS = 5.0
 _DUE_RUN = 2
 """Where the run begins in a row of ``due_runs``, which says before whose it is, and when it is to wake."""
-_DUE_VERSION = _DUE_RUN + Run._fields.index("sequence") + 1
+_DUE_KNOWN = _DUE_RUN + Run._fields.index("sequence") + 1
+"""So many columns of it are there of a large run, too."""
 _DUE_CONTEXT = _DUE_RUN + Run._fields.index("context")
 _new = tuple.__new__
 
@@ -429,4 +430,4 @@ async def _ensure_partitions(connection: Connection) -> None:
 def _due_run(row: Sequence[Any]) -> DueRun:
     # Its context is there where it is small. Nothing of what is deferred for it is.
     run = None if row[_DUE_CONTEXT] is None else _new(Run, (*row[_DUE_RUN:], ()))
-    return _new(DueRun, (*row[:_DUE_VERSION], run))
+    return _new(DueRun, (*row[:_DUE_KNOWN], run))

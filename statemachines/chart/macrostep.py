@@ -178,7 +178,7 @@ class Macrostep:
         status = _COMPLETED if self._ended else _RUNNING
         configuration = self._machine.spots.text_of(self._spot)
         publications = tuple(self._publications)
-        remembered = self._run is not None and self._run.memory
+        remembered = not started and self._run is not None and self._run.memory
         if not (
             self._steps.chart.asking
             or self._wishes
@@ -196,7 +196,7 @@ class Macrostep:
         before = b"" if run is None or anew else run.memory
         entered = 0 if self._ended else self._entered & chart.asking & (self._spot.active | 1)
         undoes = 0 if self._ended else chart.compensating & self._spot.active
-        changes = entered or undoes or self._stopped or self._settled or self._wishes
+        changes = entered or self._stopped or self._settled or self._wishes
         if self._memory is EMPTY and self._output is None and not changes:
             return nothing_left(before), ()
         agenda = Agenda(self._memory, self._now, self._number[1], self._machine.compensations, self._stopped)

@@ -45,6 +45,7 @@ SUITES = (
     "tests/unit/test_ordering.py",
     "tests/unit/test_plain_contexts.py",
     "tests/unit/test_policies.py",
+    "tests/unit/test_remembered.py",
     "tests/unit/test_scopes.py",
     "tests/unit/test_scxml_suites.py",
     "tests/unit/test_sends.py",

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -304,3 +305,28 @@ async def test_what_was_foreseen_is_heard_before_it_is_asked_what_was_applied(sc
     scene.backlog.foresee()
     assert await scene.may_fire(scene.now)
     assert asked == [2], "once, with the ends that were foreseen"
+
+
+async def test_a_foreseen_answer_that_is_late_is_waited_for_once(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    wait = asyncio.wait
+
+    async def noted(tasks: Iterable[asyncio.Task[None]], **limits: float) -> Any:
+        waits.append(limits["timeout"])
+        scene.passed_seconds += limits["timeout"]
+        return await wait(tasks, timeout=0)
+
+    assert await scene.may_fire()
+    scene.reader.slow = asyncio.Event()
+    monkeypatch.setattr(asyncio, "wait", noted)
+    scene.later(0.1)
+    scene.backlog.foresee()
+    assert not await scene.may_fire(scene.now)
+    assert sum(waits) == module.SURVEY_SECONDS, "though it is behind, and asks again"
+    assert not await scene.may_fire(scene.now)
+    assert sum(waits) == module.SURVEY_SECONDS, "nor does the next look wait for it"
+    scene.reader.slow.set()
+    monkeypatch.undo()
+    scene.backlog.close()

@@ -66,7 +66,7 @@ class Backlog:
         self._asked_at = 0.0
         self._ends: dict[Partition, _End] = {}
         self._survey: asyncio.Task[None] | None = None
-        self._surveyed_at = 0.0
+        self._survey_began = 0.0
         self._behind: dict[tuple[int, Partition], _Behind] = {}
         """By pipeline: where partitions are that its timers wait for, and since when they have not got on."""
         self._told: dict[Partition, float] = {}
@@ -173,12 +173,12 @@ class Backlog:
         if self._survey is None:
             looking = self._look(list(behind), applied)
             self._survey = asyncio.create_task(looking, name="ends of partitions")
-            self._surveyed_at = time.monotonic()
+            self._survey_began = time.monotonic()
 
     async def _answer(self) -> bool:
         """Whether there is an answer already."""
         if self._survey is not None:
-            left = self._surveyed_at + SURVEY_SECONDS - time.monotonic()
+            left = self._survey_began + SURVEY_SECONDS - time.monotonic()
             await asyncio.wait({self._survey}, timeout=max(0.0, left))
         return self._hear()
 

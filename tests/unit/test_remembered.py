@@ -131,7 +131,7 @@ def test_what_a_run_has_not_asked_for_by_itself_is_noted_and_gone(*, timed: bool
     rows_of(topic, ("begun", "{}"), *([("sent", "{}")] if timed else []))
     run, machine = topic.routes[0].cache["k"], topic.routes[0].newest
     assert machine.flat != timed
-    own = Delayed(0, 1, 0, "closed" if timed else "sent", {}, at_once=True)
+    own = Delayed(0, 1, 0, "sent", {}, at_once=True)
     batch, _ = taken(topic, ("begun", "{}"), first=5, strikes={})
     envelope = batch.arrivals[0].decoded.envelope._replace(type="sent")
     occurrence = Occurrence(envelope, "k", b"", NOW, Sent(), data={}, delayed=own)

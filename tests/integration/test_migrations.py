@@ -10,6 +10,7 @@ import orjson
 import pytest
 
 from engine.admission import join_set
+from engine.batch.by_itself import OF_DEFERRED, OF_INSIDE, OF_ITSELF, OF_STEP
 from engine.errors import SchemaError
 from engine.services.postgres import EmbeddedPostgres
 from engine.store.connecting import connect
@@ -208,6 +209,26 @@ async def test_months_without_rows_get_a_finer_index_of_ids_and_so_do_those_that
     assert made == 1
     assert found == migrated
     assert by_id
+
+
+async def test_strikes_of_what_runs_have_asked_for_are_forgotten_and_no_others(
+    empty_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # They were known by something else before, by which nobody would look for them any more.
+    await migrate_to(26, empty_database, monkeypatch)
+    others = [OF_STEP, OF_DEFERRED, OF_INSIDE, 7]
+    struck = [f"({position}, 5, 2, 'hangs')" for position in (OF_ITSELF, *others)]
+    await execute(
+        empty_database,
+        f'insert into pointsman.strikes (position, "offset", strikes, handler) values {", ".join(struck)}',
+    )
+    await migrate(empty_database)
+    connection = await asyncpg.connect(empty_database)
+    try:
+        left = await connection.fetch("select position from pointsman.strikes order by position")
+    finally:
+        await connection.close()
+    assert [one["position"] for one in left] == others
 
 
 async def test_a_database_of_an_older_version_is_refused_with_what_to_run(database: Database) -> None:

@@ -226,3 +226,56 @@ async def test_a_failure_that_is_redriven_is_not_that_of_the_next_run_of_its_key
     assert one.run == begun
     assert [status for _, status in one.store.tables.letters.values()] == ["redriven"]
     assert [(noted.disposition, noted.key) for noted in one.store.tables.noted] == [(Disposition.VOID, "p")]
+
+
+class Passed(Event, type="parcel.passed", key="parcel"):
+    parcel: str
+
+
+async def test_a_run_that_a_draft_rests_on_is_left_to_it_whatever_is_found_to_fall_due_for_it_since() -> None:
+    flow = Pipeline("weighing", Parcel, topics=[TOPIC])
+    waits = flow.state("waits", initial=True)
+    waits.after(HOUR, to=flow.state("lapsed"))
+    flow.start(Brought, lambda _: Parcel())
+    made = await kept(compile_pipeline(flow))
+    await made.send(1)
+    made.now += HOUR
+    before, draft = made.run, await made.committer.draft(None)
+    await made.committer.extend_due(draft, [Due(made.route, "p", 0, before.sequence, made.now)])
+    stepped = made.run
+    assert (stepped.sequence, stepped.configuration) == (before.sequence + 1, "lapsed")
+    # As another engine has moved it meanwhile; that this one's commit is lost then is found by the store.
+    newer = Due(made.route, "p", 0, 9, made.now, before._replace(sequence=9, memory=b""))
+    await made.committer.extend_due(draft, [newer])
+    assert made.run is stepped
+    await made.committer.extend_due(await made.committer.draft(None), [newer])
+    assert made.run is newer.run, "nothing rests on it there"
+
+
+async def test_each_of_what_was_deferred_may_begin_a_run_as_a_timer_ends_the_one_before() -> None:
+    flow = Pipeline("weighing", Parcel, topics=[TOPIC], closed="restart")
+    waits, gone = flow.state("waits", initial=True), flow.state("gone", final=True)
+    flow.start(Brought, lambda _: Parcel())
+    flow.start(Passed, lambda _: Parcel(), to=gone)
+    waits.after(HOUR, to=gone)
+    made = await kept(compile_pipeline(flow))
+    await made.send(1)
+    deferred = 3
+    for number in range(deferred):
+        passed = event("parcel.passed", {"parcel": "p"}, id=f"p{number}", topic=TOPIC)
+        sent = SentEvent("weighing", "p", b"p\0" + (passed.value or b""))
+        await made.store.commit(Commit(NOW, sent=[sent]))
+        await made.take()
+    assert len(made.run.deferred) == deferred
+    # As few as may be are there: no more than are asked for.
+    ids = made.committer._ids
+    ids._numbers.clear()
+    blocks = (range(number, number + 1) for number in itertools.count(100))
+
+    async def one_at_a_time() -> range:
+        return next(blocks)
+
+    made.store.run_ids = one_at_a_time  # type: ignore[method-assign]
+    made.now += HOUR
+    await made.let_fall_due()
+    assert (made.run.generation, made.run.configuration) == (deferred, "gone")

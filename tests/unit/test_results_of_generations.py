@@ -41,6 +41,10 @@ class Brought(Event, type="parcel.brought", key="parcel"):
     parcel: str
 
 
+class Passed(Event, type="parcel.passed", key="parcel"):
+    parcel: str
+
+
 class Parcel(Context): ...
 
 
@@ -226,10 +230,6 @@ async def test_a_failure_that_is_redriven_is_not_that_of_the_next_run_of_its_key
     assert one.run == begun
     assert [status for _, status in one.store.tables.letters.values()] == ["redriven"]
     assert [(noted.disposition, noted.key) for noted in one.store.tables.noted] == [(Disposition.VOID, "p")]
-
-
-class Passed(Event, type="parcel.passed", key="parcel"):
-    parcel: str
 
 
 async def test_a_run_that_a_draft_rests_on_is_left_to_it_whatever_is_found_to_fall_due_for_it_since() -> None:

@@ -10,13 +10,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from functools import lru_cache
 
 from connectors.source import Partition
 
 HOMES = 16
 """As many partitions as the topic has, and engines of a group that can share the timers. The schema knows it, too."""
+HOMES_KEPT_MAX = 10_000
+"""Of so many keys the homes are kept: that of a run is asked for several times where it asks for a step."""
 
 
+@lru_cache(maxsize=HOMES_KEPT_MAX)
 def home_of(key: str) -> int:
     """The home of a run, as the schema has it (``pointsman.home_of``)."""
     return int(hashlib.md5(key.encode(), usedforsecurity=False).hexdigest()[:4], 16) % HOMES

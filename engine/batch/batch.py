@@ -28,7 +28,8 @@ from engine.dispositions import Disposition
 from engine.log import Kind, digest_number, digest_of, postgres_time
 from engine.routing import Reader, Route, TopicRoute
 from engine.steps.breakers import Told
-from engine.steps.executions import StepResult, told_token
+from engine.steps.executions import told_token
+from engine.steps.result import StepResult
 from statemachines.handlers import HandlerError, validated
 from statemachines.interpreter import step
 from statemachines.keys import How, KeyFunction, key_of, why_no_key

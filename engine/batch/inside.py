@@ -22,7 +22,7 @@ from engine.batch.identity import id_digest_of, identity_of
 from engine.log import digest_of, microseconds
 from engine.publications import source_of
 from engine.routing import Route, TopicRoute, once_for_ever
-from engine.steps.executions import NOBODY
+from engine.steps.result import NOBODY
 from statemachines.events import Envelope, is_result
 from statemachines.memory import Delayed, Execution, microseconds_of
 from statemachines.run import Run

@@ -25,7 +25,7 @@ from engine.session.claims import Slice, bytes_in, moves_of
 from engine.session.recovering import Recovery
 from engine.session.run_ids import RunIds
 from engine.session.timers import Due
-from engine.steps.executions import StepResult
+from engine.steps.result import StepResult
 from engine.store.contract import LostPositionsError, LostRunsError, RefusedByStoreError, Store
 from engine.store.values import Pause
 
@@ -254,19 +254,21 @@ class Committer:
         """Let all events meet their runs, while what the next of them need is loaded; returns them."""
         taken = batch.take_arrivals()
         number = len(taken)
-        portions = [*in_portions(taken, EVENTS_LOADED_AT_ONCE), ()]
-        loading = asyncio.create_task(self.load(batch, portions[0], number))
-        try:
-            for arrivals, following in itertools.pairwise(portions):
-                await loading
-                loading = asyncio.create_task(self.load(batch, following, number))
+        portions = [*in_portions(taken, EVENTS_LOADED_AT_ONCE)]
+        if portions:
+            await self.load(batch, portions[0], number)
+        for arrivals, following in itertools.pairwise([*portions, ()]):
+            loading = asyncio.create_task(self.load(batch, following, number)) if following else None
+            try:
                 for some in in_portions(arrivals, EVENTS_BETWEEN_BREATHS):
                     batch.meet(some)
                     batch.rest()
                     await _breathe()
-            await loading
-        finally:
-            loading.cancel()
+                if loading is not None:
+                    await loading
+            finally:
+                if loading is not None:
+                    loading.cancel()
         return taken
 
     async def learn_strikes(self, positions: Iterable[int | None]) -> None:

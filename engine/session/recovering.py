@@ -27,7 +27,7 @@ from engine.observing import Observer
 from engine.routing import Route, TopicRoute
 from engine.session.claims import Claim, Slice, halves, moves_of
 from engine.session.timers import Due
-from engine.steps.executions import StepResult
+from engine.steps.result import StepResult
 from engine.store.contract import (
     LostPositionsError,
     LostRunsError,

@@ -22,8 +22,8 @@ from engine.commands.operators import command_id
 from engine.routing import Route
 from engine.session.committer import Committer
 from engine.steps.breakers import Told
-from engine.steps.executions import StepResult
 from engine.steps.outcomes import Outcomes
+from engine.steps.result import StepResult
 from engine.store.contract import Store
 from engine.store.values import BegunExecution, Command, Token
 from statemachines.durations import told_time

@@ -4,43 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 from engine.store.values import AskedExecution, BegunExecution, Commit, Token
 from statemachines.bounds import Limit
 from statemachines.memory import Execution, read_memory, time_of, write_memory
 from statemachines.run import Run
-
-if TYPE_CHECKING:
-    from engine.routing import Route
-
-NOBODY: Mapping[str, str] = MappingProxyType({})
-
-
-class StepResult(NamedTuple):
-    """What became of an attempt, as the event that the run takes."""
-
-    begun: BegunExecution
-    route: Route
-    """As the session has it that takes it."""
-    event_id: str
-    event_type: str
-    data: Mapping[str, Any]
-    is_refused: bool = False
-    """Whether it stands for a result that the store did not take."""
-    said_by: Mapping[str, str] = NOBODY
-    """Of what was completed outside: who says so, and why, as attributes of the event."""
-    is_late: bool = False
-    """Whether it was told before that the attempt was not done, or nobody waited for it any more."""
-    is_elsewhere: bool = False
-    """Whether another engine has made the attempt, and may still: it is only not heard of."""
-
-    @property
-    def key(self) -> str:
-        """Of the run."""
-        return self.begun.key
-
 
 FAR = datetime(9999, 1, 1, tzinfo=UTC)
 """Until when it is waited for what goes on outside, where nothing limits that."""

@@ -11,8 +11,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from engine.steps.attempts import Attempt
-from engine.steps.executions import StepResult
 from engine.steps.pulse import Pulse
+from engine.steps.result import StepResult
 from engine.steps.rooms import Place
 from engine.store.values import BegunExecution, Commit
 from statemachines.step import Step

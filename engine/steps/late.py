@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 
-from engine.steps.executions import StepResult
+from engine.steps.result import StepResult
 from engine.store.contract import Store
 from statemachines.events import STEP_DONE, STEP_FAILED, STEP_SKIPPED, STEP_STOPPED
 

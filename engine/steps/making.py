@@ -17,12 +17,12 @@ from engine.limits import EngineLimits
 from engine.raised import FailedAttempts
 from engine.steps.attempts import Attempt
 from engine.steps.breakers import Breakers, Told
-from engine.steps.executions import StepResult
 from engine.steps.executors import NOT_KNOWN, Executors
 from engine.steps.going import Address, AllGoing, Going, Results
 from engine.steps.outcomes import Outcomes
 from engine.steps.progress import LastWords
 from engine.steps.pulse import Pulse
+from engine.steps.result import StepResult
 from engine.steps.untouched import Untouched
 from engine.store.values import BegunExecution
 from statemachines.events import STEP_STOPPED, STEP_WAITS

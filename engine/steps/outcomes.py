@@ -14,7 +14,7 @@ from tenacity import RetryCallState
 from connectors.executor import Ended, LostError
 from engine.raised import FailedAttempts
 from engine.routing import Route
-from engine.steps.executions import NOBODY, StepResult
+from engine.steps.result import NOBODY, StepResult
 from engine.store.values import BegunExecution
 from statemachines.call import Beat, read_progress
 from statemachines.durations import told_duration

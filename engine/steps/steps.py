@@ -27,11 +27,11 @@ from engine.routing import Route
 from engine.steady import Steady
 from engine.steps.breakers import Told
 from engine.steps.crowded import Crowded
-from engine.steps.executions import StepResult
 from engine.steps.executors import Executors
 from engine.steps.late import LateSuccesses
 from engine.steps.making import Making
 from engine.steps.promises import Promises
+from engine.steps.result import StepResult
 from engine.steps.rooms import Place, Rooms, Taken, overdue_at, split
 from engine.store.contract import Store
 from engine.store.values import BegunExecution, Commit

@@ -12,7 +12,7 @@ import pytest
 from connectors.source import RawRecord
 from engine.limits import EngineLimits
 from engine.reading import history, list_runs, replay, verify
-from engine.steps.executions import StepResult
+from engine.steps.result import StepResult
 from engine.store.connecting import Connection
 from statemachines.machine import compile_pipeline
 from statemachines.step import Call

@@ -17,7 +17,7 @@ from engine.homes import HOMES
 from engine.limits import EngineLimits
 from engine.reading import history, list_runs, replay, verify
 from engine.steps import executors as executors_module
-from engine.steps.executions import StepResult
+from engine.steps.result import StepResult
 from engine.store.connecting import Connection, connect
 from engine.store.contract import StoreUnavailableError
 from engine.store.queries import load

@@ -18,7 +18,7 @@ from engine.limits import SILENT_SECONDS, EngineLimits
 from engine.reading import ask_edit, history, list_runs, replay, verify
 from engine.session.claims import Slice
 from engine.steps import steps as steps_module
-from engine.steps.executions import StepResult
+from engine.steps.result import StepResult
 from engine.steps.steps import SPEAK_SECONDS
 from engine.store.connecting import Connection, connect
 from statemachines.machine import compile_pipeline

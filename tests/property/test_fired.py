@@ -16,7 +16,7 @@ from engine.batch.batch import Batch
 from engine.envelope import decode_envelope
 from engine.log import Kind, LogRow, fold, pack, seal, unpack
 from engine.routing import Loaded, Route, make_routes
-from engine.steps.executions import StepResult
+from engine.steps.result import StepResult
 from engine.store.values import AskedExecution, BegunExecution
 from statemachines import After, Call, Context, Done, Event, Pipeline, Publish, Searchable, Send
 from statemachines.machine import compile_pipeline

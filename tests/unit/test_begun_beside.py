@@ -13,11 +13,11 @@ from engine.limits import EngineLimits
 from engine.routing import Loaded, Route, make_routes
 from engine.steady import Steady
 from engine.steps import outcomes
-from engine.steps.executions import StepResult
 from engine.steps.executors import Executors
 from engine.steps.going import Going
 from engine.steps.making import Making
 from engine.steps.pulse import Pulse
+from engine.steps.result import StepResult
 from engine.steps.steps import Steps
 from engine.store.values import BegunExecution
 from statemachines import Call, Context, Event, Pipeline

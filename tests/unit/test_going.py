@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from engine.steps.executions import StepResult
 from engine.steps.going import AllGoing, Going, Results
 from engine.steps.pulse import Pulse
+from engine.steps.result import StepResult
 from engine.store.values import BegunExecution, Commit
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from engine.dispositions import Disposition
-from engine.steps.executions import StepResult
 from engine.steps.late import LateSuccesses
+from engine.steps.result import StepResult
 from engine.store.values import BegunExecution
 from statemachines import Call, Pipeline, Retry, StepFailed
 from statemachines.machine import compile_pipeline

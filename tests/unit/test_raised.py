@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 from datetime import UTC, datetime
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +16,7 @@ from engine.raised import KINDS_MAX, OTHERS, SELDOM_SECONDS, FailedAttempts, Sel
 from engine.routing import Loaded, make_routes
 from engine.steady import Steady
 from engine.steps.executors import Executors
+from engine.steps.going import Going
 from engine.steps.making import Making
 from engine.steps.outcomes import Outcomes
 from engine.steps.pulse import Pulse
@@ -283,7 +283,8 @@ def test_what_raised_once_its_state_was_left_is_told_and_what_was_stopped_is_not
     making = Making(EngineLimits(), lambda: datetime(2026, 3, 1, tzinfo=UTC), Executors())
     making.outcomes = engine.outcomes
     _, step = engine.outcomes.meant(BEGUN)
-    going: Any = SimpleNamespace(begun=BEGUN, step=step, pulse=Pulse(), unwanted=False, stopping=True)
+    attempt: Any = None
+    going = Going(BEGUN, step, attempt, Pulse(), takes_thread=False, stopping=True)
     making._tell(going, Ended(error=error, lost=lost))
     assert engine.said() == [("WARNING", "an attempt at the step raised; its state was left by then")] * lines
 

@@ -20,7 +20,8 @@ from engine.outlet import Outlet
 from engine.routing import Loaded, Route, make_routes
 from engine.session.committer import Committer
 from engine.session.timers import Due
-from engine.steps.executions import StepResult, open_executions
+from engine.steps.executions import open_executions
+from engine.steps.result import StepResult
 from engine.store.values import BegunExecution, Commit, FollowUp, SentEvent
 from statemachines import Call, Context, Event, Pipeline, Step
 from statemachines.events import Cancelled

@@ -7,8 +7,9 @@ positions, and knows nothing of groups. Positions come from the store, never fro
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 
 class SourceError(Exception):
@@ -173,8 +174,10 @@ class Reader(Protocol):
 
     def resume(self, partitions: Iterable[Partition]) -> None: ...
 
-    async def fetch(self, *, records_max: int, wait_seconds: float) -> Chunk:
-        """The next records, as soon as there are some, or an empty chunk after the wait.
+    async def fetch(
+        self, *, records_max: int, wait_seconds: float, until: asyncio.Future[Any] | None = None
+    ) -> Chunk:
+        """The next records, as soon as there are some, or an empty chunk after the wait, or once ``until`` is done.
 
         Where it is cancelled nothing is lost: the next one gives what it would have given.
         """

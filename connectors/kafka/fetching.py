@@ -88,6 +88,8 @@ class Fetching:
         """So many milliseconds brokers may wait for some lanes where others of theirs have plenty."""
         self._flowing: set[int] = set()
         """Brokers from which records come all the time, a few with each answer."""
+        self._leaves_some = False
+        """Whether the last look left out lanes of brokers that were not asked for anything."""
         self._why_away = ""
         """Why we are not let in; empty where we are, or that is not known."""
         self._asked_why_at = -math.inf
@@ -128,8 +130,9 @@ class Fetching:
             self._sure.pop(topic, None)
 
     def wake(self) -> None:
-        """Look again who wants something."""
-        self._wake.set()
+        """Look again who wants something, unless that comes by itself: behind the answers that are waited for."""
+        if self._leaves_some:
+            self._wake.set()
 
     async def _run(self) -> None:
         while True:
@@ -169,7 +172,11 @@ class Fetching:
     def _check(self, check: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.create_task(check, name=name)
         self._checks.add(task)
-        task.add_done_callback(self._checks.discard)
+        task.add_done_callback(self._checked)
+
+    def _checked(self, task: asyncio.Task[None]) -> None:
+        self._checks.discard(task)
+        self._wake.set()
 
     def _seconds_until_retry(self) -> float:
         """Not by a timer for each: one that fires a little early would find nothing to do, and be gone."""
@@ -181,8 +188,11 @@ class Fetching:
         now = time.monotonic()
         by_node: dict[int, list[Lane]] = defaultdict(list)
         doubtful: dict[str, Lane] = {}
+        left: list[Lane] = []
         for lane in self._lanes.values():
             if not lane.wants(now):
+                if not lane.in_flight:
+                    left.append(lane)
                 continue
             topic = lane.partition.topic
             is_sure = self._is_sure(lane, now)
@@ -199,6 +209,9 @@ class Fetching:
             elif node not in self._requests:
                 by_node[node].append(lane)
         self._identify(doubtful, now)
+        asked = self._requests.keys() | by_node.keys()
+        leader = self._client.cluster.leader_for_partition
+        self._leaves_some = any(leader(lane.topic_partition) not in asked for lane in left)
         return by_node
 
     def _is_sure(self, lane: Lane, now: float) -> bool:
@@ -234,7 +247,6 @@ class Fetching:
             self._fail_doubtful(topics, f"An answer about topics cannot be understood: {error!r}")
         finally:
             self._identifying -= topics
-            self._wake.set()
 
     async def _agreed_ids(self, leader: int | None, topics: list[str]) -> Mapping[str, str | SourceError]:
         """The ids as the leader knows them; before a lane is stopped for one, another broker is to say the same."""
@@ -319,9 +331,11 @@ class Fetching:
                 lane.in_flight = False
             self._requests.pop(node, None)
             self._asked.pop(node, None)
-            self._wake.set()
         # At once, since a busy loop comes to whom it has woken only turns later.
         self._ask()
+        if any(lane.retry_at > began for lane in lanes):
+            # Whoever waits is to know when they are asked for again.
+            self._wake.set()
 
     def _ask_why(self, error: KafkaError) -> None:
         """Find out beside all else what is in the way; whoever fails next says so."""

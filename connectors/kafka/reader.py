@@ -91,16 +91,29 @@ class KafkaReader:
                 self._on_arrival(lane)
         self._fetching.wake()
 
-    async def fetch(self, *, records_max: int, wait_seconds: float) -> Chunk:
+    async def fetch(
+        self, *, records_max: int, wait_seconds: float, until: asyncio.Future[Any] | None = None
+    ) -> Chunk:
         self._fetching.check()
         if not self._ready and wait_seconds > 0:
-            self._arrived.clear()
-            try:
-                async with asyncio.timeout(wait_seconds):
-                    await self._arrived.wait()
-            except TimeoutError:
-                return Chunk({}, {})
-        return self._take(records_max)
+            await self._wait(wait_seconds, until)
+        return self._take(records_max) if self._ready else Chunk({}, {})
+
+    async def _wait(self, seconds: float, until: asyncio.Future[Any] | None) -> None:
+        """Wait so long for something to arrive; no longer than ``until`` is done."""
+        self._arrived.clear()
+        over = asyncio.get_running_loop().call_later(seconds, self._arrived.set)
+        if until is not None:
+            until.add_done_callback(self._stop_waiting)
+        try:
+            await self._arrived.wait()
+        finally:
+            over.cancel()
+            if until is not None:
+                until.remove_done_callback(self._stop_waiting)
+
+    def _stop_waiting(self, _until: asyncio.Future[Any]) -> None:
+        self._arrived.set()
 
     def out_of_range(self) -> list[OutOfRange]:
         found = list(self._fetching.out_of_range)

@@ -447,28 +447,18 @@ class Session:
     async def _read(self, records_max: int, wait_seconds: float) -> Chunk:
         """The next records; none after the wait, once the commit in flight is through, or a step's end was heard of."""
         fetch = self._parts.reader.fetch
-        chunk = await fetch(records_max=records_max, wait_seconds=0.0)
-        if chunk.positions or not wait_seconds:
-            return chunk
-        if self._pending is None and (self._paused or not self._steps.are_there):
+        if not wait_seconds:
+            return await fetch(records_max=records_max, wait_seconds=0.0)
+        if self._pending is not None:
+            return await fetch(records_max=records_max, wait_seconds=wait_seconds, until=self._pending.task)
+        if self._paused or not self._steps.are_there:
             # While what has become of steps is not taken, it would be heard of again and again.
             return await fetch(records_max=records_max, wait_seconds=wait_seconds)
-        reading = asyncio.ensure_future(fetch(records_max=records_max, wait_seconds=wait_seconds))
-        hearing = asyncio.ensure_future(self._hear())
+        arrived = asyncio.ensure_future(self._steps.arrived.wait())
         try:
-            await asyncio.wait([reading, hearing], return_when=asyncio.FIRST_COMPLETED)
+            return await fetch(records_max=records_max, wait_seconds=wait_seconds, until=arrived)
         finally:
-            reading.cancel()
-            hearing.cancel()
-        await asyncio.wait([reading, hearing])
-        return chunk if reading.cancelled() else reading.result()
-
-    async def _hear(self) -> None:
-        """Wait for the commit in flight; where there is none, for what becomes of a step."""
-        if self._pending is not None:
-            await asyncio.wait([self._pending.task])
-        else:
-            await self._steps.arrived.wait()
+            arrived.cancel()
 
     def _pause_where_full(self) -> None:
         depth, limit = self._parts.outbox_depth(), self._parts.limits.outbox_rows_max

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable
 from datetime import datetime
 from functools import partial
+from typing import Any
 
 import asyncpg
 import pytest
@@ -50,8 +51,10 @@ class PausesTold(Silent):
 class BusyReader(FakeReader):
     """Of a topic to which another record comes whenever it is read."""
 
-    async def fetch(self, *, records_max: int, wait_seconds: float) -> Chunk:
-        chunk = await super().fetch(records_max=records_max, wait_seconds=wait_seconds)
+    async def fetch(
+        self, *, records_max: int, wait_seconds: float, until: asyncio.Future[Any] | None = None
+    ) -> Chunk:
+        chunk = await super().fetch(records_max=records_max, wait_seconds=wait_seconds, until=until)
         self._source.append(PARTITION, weighed("p"), headers=EVENT_HEADERS)
         return chunk
 

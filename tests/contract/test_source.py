@@ -136,6 +136,27 @@ async def test_a_fetch_that_is_cancelled_loses_nothing(world: World) -> None:
     assert seen.values(partition) == [b"0", b"1", b"2", b"3", b"4"]
 
 
+async def test_a_fetch_waits_no_longer_than_it_is_to(world: World) -> None:
+    partition = Partition(await world.topic(), 0)
+    reader = await world.reader()
+    reader.assign({partition: 0})
+    until: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    waiting = asyncio.create_task(
+        reader.fetch(records_max=10, wait_seconds=10 * DEADLINE_SECONDS, until=until)
+    )
+    await asyncio.wait({waiting}, timeout=QUIET_SECONDS)
+    assert not waiting.done()
+    until.set_result(None)
+    assert await asyncio.wait_for(waiting, DEADLINE_SECONDS) == Chunk({}, {})
+    # Where it is over already nothing is waited for, and what comes later is not lost.
+    assert await asyncio.wait_for(
+        reader.fetch(records_max=10, wait_seconds=10 * DEADLINE_SECONDS, until=until), DEADLINE_SECONDS
+    ) == Chunk({}, {})
+    await world.produce(partition, b"0")
+    seen = await read_on(reader, Seen({partition: 0}), at({partition: 1}))
+    assert seen.values(partition) == [b"0"]
+
+
 async def test_reading_starts_at_the_position_and_not_at_its_batch(world: World) -> None:
     partition = Partition(await world.topic(), 0)
     async with world.transaction(commit=True) as send:

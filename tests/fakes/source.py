@@ -14,6 +14,7 @@ from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from typing import Any
 
 from connectors.source import (
     Changed,
@@ -183,13 +184,25 @@ class FakeReader:
     def resume(self, partitions: Iterable[Partition]) -> None:
         self._held -= set(partitions)
 
-    async def fetch(self, *, records_max: int, wait_seconds: float) -> Chunk:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(wait_seconds):
-                while not (chunk := self._take(records_max)).positions:
-                    await self._source.changed.wait()
-                return chunk
+    async def fetch(
+        self, *, records_max: int, wait_seconds: float, until: asyncio.Future[Any] | None = None
+    ) -> Chunk:
+        is_over = until.done if until is not None else lambda: False
+        if until is not None:
+            until.add_done_callback(self._look_again)
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait_seconds):
+                    while not (chunk := self._take(records_max)).positions and not is_over():
+                        await self._source.changed.wait()
+                    return chunk
+        finally:
+            if until is not None:
+                until.remove_done_callback(self._look_again)
         return Chunk({}, {})
+
+    def _look_again(self, _until: asyncio.Future[Any]) -> None:
+        self._source._notify()
 
     def out_of_range(self) -> list[OutOfRange]:
         found, self._out_of_range = self._out_of_range, []

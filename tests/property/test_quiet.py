@@ -64,9 +64,12 @@ def test_how_an_attempt_ended_is_heard_at_once_also_where_it_began_meanwhile() -
 
 
 def test_what_is_not_taken_while_nothing_more_can_be_published_keeps_nobody_busy() -> None:
-    async def fetch(*, records_max: int, wait_seconds: float) -> Chunk:
+    async def fetch(
+        *, records_max: int, wait_seconds: float, until: asyncio.Future[Any] | None = None
+    ) -> Chunk:
         del records_max
-        await asyncio.sleep(min(wait_seconds, 0.05))
+        forever = asyncio.get_running_loop().create_future()
+        await asyncio.wait([until or forever], timeout=min(wait_seconds, 0.05))
         return Chunk({}, {})
 
     async def seconds_of_a_read(*, paused: bool) -> float:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from connectors.source import Chunk, Partition
 from engine.engine import Engine
@@ -40,9 +41,11 @@ class Reader(FakeReader):
         self.read: set[frozenset[Partition]] = set()
         """Which were read together."""
 
-    async def fetch(self, *, records_max: int, wait_seconds: float) -> Chunk:
+    async def fetch(
+        self, *, records_max: int, wait_seconds: float, until: asyncio.Future[Any] | None = None
+    ) -> Chunk:
         self.read.add(frozenset(self._positions))
-        return await super().fetch(records_max=records_max, wait_seconds=wait_seconds)
+        return await super().fetch(records_max=records_max, wait_seconds=wait_seconds, until=until)
 
     async def partitions_of(self, topic: str) -> set[Partition]:
         meanwhile, self.meanwhile = self.meanwhile, None

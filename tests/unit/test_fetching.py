@@ -11,11 +11,12 @@ from typing import Any
 from unittest import mock
 
 import pytest
+from aiokafka.errors import KafkaConnectionError
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
-from connectors.kafka import fetching
+from connectors.kafka import fetching, lane
 from connectors.kafka.fetching import Fetching
-from connectors.kafka.lane import Lane
+from connectors.kafka.lane import RETRY_SECONDS_MIN, Lane
 from connectors.kafka.reader import KafkaReader
 from connectors.kafka.settings import KafkaSettings
 from connectors.source import Partition, SourceError, SourceUnreachableError
@@ -310,7 +311,7 @@ def batches(number: int) -> bytes:
 @contextlib.asynccontextmanager
 async def in_the_loops_time(client: Any, *lanes: Lane) -> AsyncIterator[Fetching]:
     clock = SimpleNamespace(monotonic=asyncio.get_running_loop().time)
-    with mock.patch.object(fetching, "time", clock):
+    with mock.patch.object(fetching, "time", clock), mock.patch.object(lane, "time", clock):
         async with fetching_from(client, *lanes) as reading:
             yield reading
 
@@ -347,5 +348,103 @@ def test_what_a_broker_answers_at_once_says_nothing_of_how_long_the_rest_lasts()
         broker.has_news = True
         async with in_the_loops_time(broker, *lanes):
             assert await broker.next(5) == [10] * 5
+
+    in_virtual_time(live)
+
+
+class Asked(Quiet):
+    """It knows when it was asked for which topics, and how often who leads them was looked up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.began = asyncio.get_running_loop().time()
+        self.asked: list[tuple[float, list[str]]] = []
+        """When, since it began."""
+        self.looked = 0
+        self.fails: set[str] = set()
+        """Topics for which it fails, once each."""
+        self.leaders: dict[str, int | None] = {}
+        """Where it is not the one broker."""
+
+    def leader_for_partition(self, partition: Any) -> Any:
+        self.looked += 1
+        return self.leaders.get(partition.topic, SILENT)
+
+    async def send(self, node: int, request: Any) -> Any:
+        topics = sorted(topic for topic, _ in request._topics)
+        self.asked.append((asyncio.get_running_loop().time() - self.began, topics))
+        if self.fails & set(topics):
+            self.fails -= set(topics)
+            raise KafkaConnectionError
+        if topics != ["quiet"] and not self.records:
+            await asyncio.sleep(request._max_wait_ms / 1_000)
+        return await super().send(node, request)
+
+    async def why_not_let_in(self, _: object) -> str:
+        return ""
+
+    def times_of(self, topic: str) -> list[float]:
+        """When it was asked for this."""
+        return [round(at, 3) for at, topics in self.asked if topic in topics]
+
+
+def test_what_was_left_out_is_asked_for_as_soon_as_what_is_at_hand_of_it_was_taken() -> None:
+    async def live() -> None:
+        broker, (busy, _) = Asked(), busy_and_quiet()
+        async with in_the_loops_time(broker, busy) as reading:
+            await asyncio.sleep(0.3)
+            begun = broker.times_of("busy")
+            assert len(begun) == 1, "it has plenty at hand"
+            busy.take(20)
+            reading.wake()
+            await asyncio.sleep(0.01)
+            assert broker.times_of("busy") == [*begun, 0.3]
+
+    in_virtual_time(live)
+
+
+def test_nothing_is_looked_at_for_what_is_taken_while_the_broker_is_waited_for() -> None:
+    async def live() -> None:
+        broker, (_, quiet) = Asked(), busy_and_quiet()
+        async with in_the_loops_time(broker, quiet) as reading:
+            await asyncio.sleep(0.05)
+            asked = len(broker.asked)
+            with mock.patch.object(reading, "_ask", side_effect=reading._ask) as looked:
+                for _ in range(100):
+                    reading.wake()
+                    await asyncio.sleep(0)
+                assert not looked.mock_calls
+                # Once the broker has answered it is asked again.
+                await asyncio.sleep(0.1)
+                assert len(broker.asked) == asked + 1
+
+    in_virtual_time(live)
+
+
+def test_what_was_asked_for_in_vain_is_asked_for_again_when_it_is_time() -> None:
+    async def live() -> None:
+        broker, (_, quiet) = Asked(), busy_and_quiet()
+        async with in_the_loops_time(broker, quiet):
+            await asyncio.sleep(0.05)
+            broker.fails = {"quiet"}
+            await asyncio.sleep(0.2)
+            [*_, failed, again] = broker.times_of("quiet")
+            assert RETRY_SECONDS_MIN <= again - failed < 2 * RETRY_SECONDS_MIN
+
+    in_virtual_time(live)
+
+
+def test_whose_leader_is_not_known_is_looked_up_again_when_it_is_time() -> None:
+    async def live() -> None:
+        broker, (_, quiet) = Asked(), busy_and_quiet()
+        async with in_the_loops_time(broker, quiet):
+            await asyncio.sleep(0.05)
+            before = len(broker.asked)
+            broker.leaders = {"quiet": None}
+            # The broker answers, and there is none to be asked next.
+            await asyncio.sleep(0.06)
+            broker.leaders = {}
+            await asyncio.sleep(2 * RETRY_SECONDS_MIN)
+            assert len(broker.asked) == before + 1
 
     in_virtual_time(live)

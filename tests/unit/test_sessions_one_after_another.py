@@ -57,14 +57,16 @@ class Reader(FakeReader):
         self.looks = 0
         self.waits = asyncio.Event()
 
-    async def fetch(self, *, records_max: int, wait_seconds: float) -> Chunk:
+    async def fetch(
+        self, *, records_max: int, wait_seconds: float, until: asyncio.Future[Any] | None = None
+    ) -> Chunk:
         if not wait_seconds:
             self.looks += 1
             assert self.looks < LOOKS_MAX, "the engine turns round, and nothing beside it has its turn"
             return self._take(records_max)
         self.looks = 0
         self.waits.set()
-        return await super().fetch(records_max=records_max, wait_seconds=wait_seconds)
+        return await super().fetch(records_max=records_max, wait_seconds=wait_seconds, until=until)
 
 
 class OneStore(FakeStore):

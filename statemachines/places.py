@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import sysconfig
 from pathlib import Path
+from types import FrameType
 from typing import NamedTuple
 
 import pydantic
@@ -68,12 +69,20 @@ def _passes_through(file: str) -> bool:
     return in_library or file.startswith((_HERE, _PYDANTIC, *_GENERATED))
 
 
+def _file_of(frame: FrameType) -> str:
+    """The file of the code that is executed; of what is compiled, which tells no more than a relative path, its own."""
+    file = frame.f_code.co_filename
+    if file.startswith(_GENERATED) or Path(file).is_absolute():
+        return file
+    return str(frame.f_globals.get("__file__") or file)
+
+
 def place_of(error: BaseException) -> Place:
     """Where user code raised: the innermost place of the traceback that is not in a library."""
     found = Place("", 0)
     trace = error.__traceback__
     while trace is not None:
-        file = trace.tb_frame.f_code.co_filename
+        file = _file_of(trace.tb_frame)
         if not _passes_through(file):
             found = Place(file, trace.tb_lineno)
         trace = trace.tb_next
@@ -85,8 +94,8 @@ def raised_by(error: BaseException) -> Raised:
     found: list[Frame] = []
     trace = error.__traceback__
     while trace is not None:
-        code = trace.tb_frame.f_code
-        if not (_passes_through(code.co_filename) or code.co_filename.startswith(_ENGINE)):
-            found.append(Frame(code.co_filename, trace.tb_lineno, code.co_name))
+        file = _file_of(trace.tb_frame)
+        if not (_passes_through(file) or file.startswith(_ENGINE)):
+            found.append(Frame(file, trace.tb_lineno, trace.tb_frame.f_code.co_name))
         trace = trace.tb_next
     return Raised(type(error).__name__, tuple(found[-FRAMES_MAX:]))

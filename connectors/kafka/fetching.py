@@ -49,6 +49,8 @@ LOOK_SECONDS = 1.0
 """So often lanes are looked at even if nothing happens."""
 SURE_SECONDS = 1.0
 """A partition that nothing was asked of for so long may be of another topic of that name by now."""
+SURE_MARGIN_SECONDS = IDLE_WAIT_MILLISECONDS / 1_000
+"""So long after a look it may be that nobody looks again."""
 IDENTIFY_SECONDS = 60.0
 """So often it is asked whether it is, beside all else."""
 LOOKS_UNTIL_AGREED = 10
@@ -88,8 +90,10 @@ class Fetching:
         """So many milliseconds brokers may wait for some lanes where others of theirs have plenty."""
         self._flowing: set[int] = set()
         """Brokers from which records come all the time, a few with each answer."""
+        self._looks_at = math.inf
+        """When it is looked next who wants something, if nothing happens before."""
         self._leaves_some = False
-        """Whether the last look left out lanes of brokers that were not asked for anything."""
+        """Whether the last look left out lanes that are to be looked at as soon as they want something."""
         self._why_away = ""
         """Why we are not let in; empty where we are, or that is not known."""
         self._asked_why_at = -math.inf
@@ -128,10 +132,16 @@ class Fetching:
         """Fetch nothing more of these before it is known that they are still the same."""
         for topic in topics:
             self._sure.pop(topic, None)
+        self._wake.set()
 
     def wake(self) -> None:
         """Look again who wants something, unless that comes by itself: behind the answers that are waited for."""
         if self._leaves_some:
+            self._wake.set()
+
+    def _look_in_time(self) -> None:
+        """Have it looked again no later than lanes are to be asked for again of which that was in vain."""
+        if time.monotonic() + self._seconds_until_retry() < self._looks_at:
             self._wake.set()
 
     async def _run(self) -> None:
@@ -139,8 +149,10 @@ class Fetching:
             self._wake.clear()
             self._doubt_who_is_silent()
             self._ask()
+            seconds = self._seconds_until_retry()
+            self._looks_at = time.monotonic() + seconds
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._seconds_until_retry()):
+                async with asyncio.timeout(seconds):
                     await self._wake.wait()
 
     def _ask(self) -> None:
@@ -191,7 +203,7 @@ class Fetching:
         left: list[Lane] = []
         for lane in self._lanes.values():
             if not lane.wants(now):
-                if not lane.in_flight:
+                if not (lane.in_flight or lane.paused or lane.stopped):
                     left.append(lane)
                 continue
             topic = lane.partition.topic
@@ -211,7 +223,11 @@ class Fetching:
         self._identify(doubtful, now)
         asked = self._requests.keys() | by_node.keys()
         leader = self._client.cluster.leader_for_partition
-        self._leaves_some = any(leader(lane.topic_partition) not in asked for lane in left)
+        # Which topic one is of is found out while its broker is waited for.
+        self._leaves_some = any(
+            leader(lane.topic_partition) not in asked or not self._is_sure(lane, now + SURE_MARGIN_SECONDS)
+            for lane in left
+        )
         return by_node
 
     def _is_sure(self, lane: Lane, now: float) -> bool:
@@ -319,6 +335,9 @@ class Fetching:
             self._why_away = ""
             self._receive(answer, asked)
             self._note_flow(node, answer)
+        except asyncio.CancelledError:
+            self._wake.set()
+            raise
         except KafkaError as error:
             self._ask_why(error)
             self.doubt(lane.partition.topic for lane in lanes)
@@ -333,9 +352,7 @@ class Fetching:
             self._asked.pop(node, None)
         # At once, since a busy loop comes to whom it has woken only turns later.
         self._ask()
-        if any(lane.retry_at > began for lane in lanes):
-            # Whoever waits is to know when they are asked for again.
-            self._wake.set()
+        self._look_in_time()
 
     def _ask_why(self, error: KafkaError) -> None:
         """Find out beside all else what is in the way; whoever fails next says so."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from aiokafka.client import ConnectionGroup
@@ -36,7 +37,8 @@ class KafkaReader:
         self._lanes: dict[Partition, Lane] = {}
         self._ready: dict[Lane, None] = {}
         """In the order in which they are served."""
-        self._arrived = asyncio.Event()
+        self._woken: asyncio.Future[None] | None = None
+        """What a fetch waits for."""
 
     async def start(self) -> None:
         """Raises SourceUnreachableError."""
@@ -101,19 +103,18 @@ class KafkaReader:
 
     async def _wait(self, seconds: float, until: asyncio.Future[Any] | None) -> None:
         """Wait so long for something to arrive; no longer than ``until`` is done."""
-        self._arrived.clear()
-        over = asyncio.get_running_loop().call_later(seconds, self._arrived.set)
+        loop = asyncio.get_running_loop()
+        woken = self._woken = loop.create_future()
+        wake = partial(_wake, woken)
+        over = loop.call_later(seconds, wake)
         if until is not None:
-            until.add_done_callback(self._stop_waiting)
+            until.add_done_callback(wake)
         try:
-            await self._arrived.wait()
+            await woken
         finally:
             over.cancel()
             if until is not None:
-                until.remove_done_callback(self._stop_waiting)
-
-    def _stop_waiting(self, _until: asyncio.Future[Any]) -> None:
-        self._arrived.set()
+                until.remove_done_callback(wake)
 
     def out_of_range(self) -> list[OutOfRange]:
         found = list(self._fetching.out_of_range)
@@ -170,7 +171,8 @@ class KafkaReader:
 
     def _on_arrival(self, lane: Lane) -> None:
         self._ready[lane] = None
-        self._arrived.set()
+        if self._woken is not None:
+            _wake(self._woken)
 
     def _take(self, records_max: int) -> Chunk:
         records: dict[Partition, list[RawRecord]] = {}
@@ -189,3 +191,8 @@ class KafkaReader:
                 self._ready[lane] = None
         self._fetching.wake()
         return Chunk(records, positions)
+
+
+def _wake(woken: asyncio.Future[None], _until: asyncio.Future[Any] | None = None) -> None:
+    if not woken.done():
+        woken.set_result(None)

@@ -454,6 +454,9 @@ class Session:
         if self._paused or not self._steps.are_there:
             # While what has become of steps is not taken, it would be heard of again and again.
             return await fetch(records_max=records_max, wait_seconds=wait_seconds)
+        chunk = await fetch(records_max=records_max, wait_seconds=0.0)
+        if chunk.positions:
+            return chunk
         arrived = asyncio.ensure_future(self._steps.arrived.wait())
         try:
             return await fetch(records_max=records_max, wait_seconds=wait_seconds, until=arrived)

@@ -183,7 +183,13 @@ class Results:
 
     def take(self, number: int, but: Collection[int]) -> list[StepResult]:
         """The next ones, so many at most, for a draft."""
-        found = [*itertools.islice((one for one in self._ready if one not in but), number)]
+        found: list[int] = []
+        # No generator: compiled, it would be a list of all.
+        for one in self._ready:
+            if len(found) >= number:
+                break
+            if one not in but:
+                found.append(one)
         for one in found:
             del self._ready[one]
         return [self._all[one] for one in found]

@@ -448,3 +448,59 @@ def test_whose_leader_is_not_known_is_looked_up_again_when_it_is_time() -> None:
             assert len(broker.asked) == before + 1
 
     in_virtual_time(live)
+
+
+@pytest.mark.parametrize("is_asked_meanwhile", [True, False])
+def test_what_cannot_be_decoded_is_asked_for_again_when_it_is_time(is_asked_meanwhile: bool) -> None:
+    async def live() -> None:
+        broker, (busy, quiet) = Asked(), busy_and_quiet()
+        # The checksum of the second one is not that of its bytes, which shows once it is handed out.
+        broker.records = {"busy": batches(2)[:-1] + b"+"}
+        async with in_the_loops_time(broker, busy, quiet) as reading:
+            await asyncio.sleep(0.003)
+
+            def take() -> None:
+                busy.take(2)
+                reading.wake()
+
+            # Behind the next answer there is nothing to be asked for.
+            broker.records = {"quiet": batches(20)}
+            if is_asked_meanwhile:
+                broker.meanwhile = take
+            await asyncio.sleep(0.047)
+            if not is_asked_meanwhile:
+                take()
+            begun = len(broker.times_of("busy"))
+            await asyncio.sleep(2 * RETRY_SECONDS_MIN)
+            assert len(broker.times_of("busy")) > begun
+
+    in_virtual_time(live)
+
+
+def test_which_topic_it_is_is_found_out_while_its_broker_is_waited_for() -> None:
+    async def live() -> None:
+        broker, (busy, quiet) = Asked(), busy_and_quiet()
+        async with in_the_loops_time(broker, busy, quiet) as reading:
+            # Long enough for it not to be sure any more.
+            await asyncio.sleep(5.003)
+            identified = mock.Mock(side_effect=broker.topic_ids)
+            with mock.patch.object(broker, "topic_ids", identified):
+                busy.take(20)
+                reading.wake()
+                await asyncio.sleep(0.001)
+            assert identified.mock_calls
+
+    in_virtual_time(live)
+
+
+def test_who_is_paused_and_resumed_is_looked_at_at_once() -> None:
+    async def live() -> None:
+        broker, (_, quiet) = Asked(), busy_and_quiet()
+        async with in_the_loops_time(broker, quiet) as reading:
+            await asyncio.sleep(0.05)
+            with mock.patch.object(reading, "_ask", side_effect=reading._ask) as looked:
+                reading.doubt({"quiet"})
+                await asyncio.sleep(0.001)
+            assert looked.mock_calls
+
+    in_virtual_time(live)

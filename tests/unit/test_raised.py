@@ -266,6 +266,25 @@ def test_very_many_kinds_of_failures_make_no_flood(engine: Engine, caplog: pytes
     ]
 
 
+def test_what_a_step_returned_that_cannot_be_kept_has_no_calls_of_the_engine(
+    engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine.outcomes.success(BEGUN, object())
+    [said] = caplog.records
+    assert said.trace.text(with_messages=False) == ""  # type: ignore[attr-defined]  # it is of the record's own
+    assert "which does not survive being stored" in said.trace.text(with_messages=True)  # type: ignore[attr-defined]
+
+
+async def test_what_a_context_says_to_its_reader_has_no_calls_of_the_engine(
+    engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    making = Making(EngineLimits(), lambda: datetime(2026, 3, 1, tzinfo=UTC), Executors())
+    making.outcomes = engine.outcomes
+    making.begin(BEGUN._replace(input=b"no context"))
+    [said] = caplog.records
+    assert said.trace.text(with_messages=False) == ""  # type: ignore[attr-defined]  # it is of the record's own
+
+
 async def test_steps_that_end_tell_at_once_how_many_attempts_have_failed_like_others(engine: Engine) -> None:
     steps = Steps(EngineLimits(), Steady(lambda: datetime(2026, 3, 1, tzinfo=UTC)))
     steps._making.failed = engine.failed

@@ -504,3 +504,28 @@ def test_who_is_paused_and_resumed_is_looked_at_at_once() -> None:
             assert looked.mock_calls
 
     in_virtual_time(live)
+
+
+class Hanging(Asked):
+    """The first broker never answers, and who gives up waiting for it needs a few turns; the others say who leads."""
+
+    async def send(self, node: int, request: Any) -> Any:
+        self.asked.append((asyncio.get_running_loop().time() - self.began, [str(node)]))
+        await asyncio.wait_for(asyncio.Event().wait(), 1_000)
+
+    async def learn_leaders(self, topics: Iterable[str]) -> None:
+        await asyncio.sleep(0.4)
+        self.leaders = dict.fromkeys(topics, NEXT)
+
+
+def test_the_next_leader_is_asked_as_soon_as_the_request_to_the_silent_one_has_ended() -> None:
+    async def live() -> None:
+        broker, (_, quiet) = Hanging(), busy_and_quiet()
+        async with in_the_loops_time(broker, quiet):
+            await asyncio.sleep(fetching.SILENCE_SECONDS + 2.0)
+            [silent_at] = broker.times_of(str(SILENT))
+            next_at = broker.times_of(str(NEXT))[0]
+        # It is looked a little later whether it is silent, and then asked once who leads.
+        assert 0 < next_at - (silent_at + fetching.SILENCE_SECONDS + 0.4) < 0.1
+
+    in_virtual_time(live)

@@ -129,7 +129,7 @@ class Fetching:
             self._loop.result()
 
     def doubt(self, topics: Iterable[str]) -> None:
-        """Fetch nothing more of these before it is known that they are still the same."""
+        """Fetch nothing more of these before it is known that they are still the same, which is found out at once."""
         for topic in topics:
             self._sure.pop(topic, None)
         self._wake.set()

@@ -91,7 +91,6 @@ class KafkaReader:
             lane.paused = False
             if lane.is_ready():
                 self._on_arrival(lane)
-        self._fetching.wake()
 
     async def fetch(
         self, *, records_max: int, wait_seconds: float, until: asyncio.Future[Any] | None = None

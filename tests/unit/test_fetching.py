@@ -353,21 +353,19 @@ def test_what_a_broker_answers_at_once_says_nothing_of_how_long_the_rest_lasts()
 
 
 class Asked(Quiet):
-    """It knows when it was asked for which topics, and how often who leads them was looked up."""
+    """It knows when it was asked for which topics."""
 
     def __init__(self) -> None:
         super().__init__()
         self.began = asyncio.get_running_loop().time()
         self.asked: list[tuple[float, list[str]]] = []
         """When, since it began."""
-        self.looked = 0
         self.fails: set[str] = set()
         """Topics for which it fails, once each."""
         self.leaders: dict[str, int | None] = {}
         """Where it is not the one broker."""
 
     def leader_for_partition(self, partition: Any) -> Any:
-        self.looked += 1
         return self.leaders.get(partition.topic, SILENT)
 
     async def send(self, node: int, request: Any) -> Any:
@@ -493,7 +491,7 @@ def test_which_topic_it_is_is_found_out_while_its_broker_is_waited_for() -> None
     in_virtual_time(live)
 
 
-def test_who_is_paused_and_resumed_is_looked_at_at_once() -> None:
+def test_what_is_doubted_as_where_it_was_paused_is_looked_at_at_once() -> None:
     async def live() -> None:
         broker, (_, quiet) = Asked(), busy_and_quiet()
         async with in_the_loops_time(broker, quiet) as reading:

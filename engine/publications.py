@@ -21,9 +21,9 @@ from engine.outbox import OutRecord
 from engine.store.values import SentCompletion
 from statemachines.compact import dumps_compact
 from statemachines.effects import COMPLETES, Asked, Publication
-from statemachines.events import Address, Envelope, kept_text
-from statemachines.ids import derived_id
-from statemachines.memory import DELAYED_IDS_FROM, time_of
+from statemachines.events import Address, Envelope, kept_id
+from statemachines.ids import ASKED_IDS_FROM, derived_id
+from statemachines.memory import time_of
 
 _FRAMES_MAX: Final = 1_000
 _dumps: Final = orjson.dumps
@@ -84,12 +84,12 @@ def _asked(one: Asked, address: Address) -> dict[str, Any]:
     if one.what == "cancel":
         return {"cancel": one.id}
     if one.what in ("stop", "settle"):
-        return {one.what: one.type, "type": one.type, "id": execution_id(one.id, address)}
+        return {one.what: one.type, "type": one.type, "id": address.id_of_execution(one.id)}
     if one.what in COMPLETES:
         return {one.what: one.type, "type": one.type, "data": orjson.Fragment(one.data), "name": one.id}
     form: dict[str, Any] = {one.what: one.topic or one.type, "type": one.type}
-    derive = kept_text if one.what == "step" else Address.derive_text
-    form["id"] = derive(address, DELAYED_IDS_FROM + one.number)
+    derive = kept_id if one.what == "step" else Address.id_of_asked
+    form["id"] = derive(address, one.number)
     if one.data:
         form["data"] = orjson.Fragment(one.data)
     if one.key is not None:
@@ -103,19 +103,10 @@ def _asked(one: Asked, address: Address) -> dict[str, Any]:
     return form
 
 
-def execution_id(execution: str, address: Address) -> str:
-    """The id of a step that a run has asked for: that of the effect that asked for it.
-
-    ``execution`` is ``sequence.number``, ``address`` that of any move of the run.
-    """
-    sequence, number = map(int, execution.split("."))
-    return address._replace(sequence=sequence).derive_text(DELAYED_IDS_FROM + number)
-
-
 def sent_value(one: Asked, address: Address, cause: Envelope, at: Instant) -> bytes:
     """An event from a run to another one, as it is put into the inbox: what is published in all but its number."""
-    number = DELAYED_IDS_FROM + one.number
-    [record] = publish([Publication("", one.type, address.key, one.data)], address, cause, at, number)[1]
+    asked = [Publication("", one.type, address.key, one.data)]
+    [record] = publish(asked, address, cause, at, ASKED_IDS_FROM + one.number)[1]
     assert record.value is not None, "it is an event"
     return record.value
 

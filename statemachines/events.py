@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, TypeGuard, Ty
 
 from pydantic import BaseModel, ConfigDict
 
-from statemachines.ids import derived_id
+from statemachines.ids import asked_id, derived_id
 from statemachines.places import Place, calling_place
 
 if TYPE_CHECKING:
@@ -86,9 +86,24 @@ class Address(NamedTuple):
         """The same as text; a UUID costs more than the hash."""
         return derived_id(*self, index)
 
+    def id_of_asked(self, number: int) -> str:
+        """The id of what this move has asked for beside publications: a timer, an event, or a step."""
+        return asked_id(*self, number)
 
-kept_text = lru_cache(maxsize=IDS_KEPT_MAX)(Address.derive_text)
-"""The same as text, for ids that are asked for several times within a moment, as those of steps are."""
+    def id_of_execution(self, execution: str) -> str:
+        """The id of a step that the run has asked for by this move or another one.
+
+        ``execution`` is ``sequence.number``.
+
+        Raises:
+            ValueError: it is not.
+        """
+        sequence, number = map(int, execution.split("."))
+        return self._replace(sequence=sequence).id_of_asked(number)
+
+
+kept_id = lru_cache(maxsize=IDS_KEPT_MAX)(Address.id_of_asked)
+"""The same for ids that are asked for several times within a moment, as those of steps are."""
 
 
 class Meta(NamedTuple):

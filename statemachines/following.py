@@ -14,16 +14,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from statemachines.departing import departed
 from statemachines.events import Envelope, Event
 from statemachines.handlers import validated
-from statemachines.ids import derived_id
+from statemachines.ids import asked_id
 from statemachines.interpreter import step
-from statemachines.memory import (
-    DELAYED_IDS_FROM,
-    Delayed,
-    microseconds_of,
-    read_memory,
-    time_of,
-    write_memory,
-)
+from statemachines.memory import Delayed, microseconds_of, read_memory, time_of, write_memory
 from statemachines.occurrence import Occurrence
 from statemachines.outcome import Deferred, Ignored, Moved, Outcome, Reason, Refused
 from statemachines.run import DeferredEvent, Run, Status, has_seen
@@ -147,8 +140,9 @@ def wakes_at(run: Run) -> int | None:
 
 def id_of(machine: Machine, run: Run, delayed: Delayed) -> str:
     """The id of what a run has asked for later: the same after any number of crashes."""
-    number = DELAYED_IDS_FROM + delayed.number
-    return derived_id(machine.namespace, machine.name, run.key, run.generation, delayed.sequence, number)
+    return asked_id(
+        machine.namespace, machine.name, run.key, run.generation, delayed.sequence, delayed.number
+    )
 
 
 def _may_take(machine: Machine, run: Run, one: DeferredEvent) -> bool:

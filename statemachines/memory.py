@@ -18,8 +18,6 @@ from statemachines.compact import dumps_compact
 from statemachines.limits import MEMORY_BYTES_MAX
 
 NOTHING_LEFT: Final = b"{}"
-DELAYED_IDS_FROM: Final = 1_000_000
-"""Numbers of effects below are those of publications, whose ids are derived in the same way."""
 REREAD_MAX: Final = 2_000
 """How many memories are kept as they were read or written; a run's is read several times for each of its moves."""
 REREAD_BYTES_MAX: Final = 2_000

@@ -21,11 +21,11 @@ from statemachines.events import (
     STEP_TRIED,
     STEP_WAITS,
     Address,
-    kept_text,
+    kept_id,
 )
 from statemachines.failing import check_exact, describe_invalid, on_one_line, printable
 from statemachines.later import Later, mistake_in
-from statemachines.memory import DELAYED_IDS_FROM, Execution, microseconds_of
+from statemachines.memory import Execution, microseconds_of
 from statemachines.step import TIMED_OUT, Step, error_name
 from statemachines.undoing import ENDED
 
@@ -209,7 +209,7 @@ def event_id(machine: Machine, run: Addressed, execution: Execution, attempt: in
 def idempotency_key(machine: Machine, key: str, generation: int, execution: Execution) -> str:
     """What all attempts at one execution are known by, and nothing else; the id of the effect that asked for it."""
     address = _new(Address, (machine.namespace, machine.name, key, generation, execution.sequence))
-    return kept_text(address, DELAYED_IDS_FROM + execution.number)
+    return kept_id(address, execution.number)
 
 
 def read_frozen(context_class: type[C], written: bytes) -> C:

@@ -9,7 +9,7 @@ from typing import Any
 
 from engine.reading.values import shown_time
 from statemachines.events import Address
-from statemachines.memory import DELAYED_IDS_FROM, Delayed, Memory, read_memory, time_of
+from statemachines.memory import Delayed, Memory, read_memory, time_of
 from statemachines.run import Run
 
 
@@ -100,7 +100,7 @@ def due_view(namespace: str, pipeline: str, run: Run, delayed: Delayed) -> DueVi
 def delayed_id(namespace: str, pipeline: str, run: Run, delayed: Delayed) -> str:
     """The id that something to come has: the same in the log, once it has come."""
     address = Address(namespace, pipeline, run.key, run.generation, delayed.sequence)
-    return address.derive_text(DELAYED_IDS_FROM + delayed.number)
+    return address.id_of_asked(delayed.number)
 
 
 def what_of(delayed: Delayed) -> str:

@@ -23,7 +23,7 @@ from statemachines.events import (
     Address,
     is_result,
 )
-from statemachines.memory import DELAYED_IDS_FROM, Execution, Memory, time_of
+from statemachines.memory import Execution, Memory, time_of
 from statemachines.step import TIMED_OUT
 from statemachines.undoing import ENDED, FAILED, NEVER, was_lost
 
@@ -216,9 +216,8 @@ def step_owed(run: Address, of: str, memory: Memory) -> Named | None:
 
 def key_of(run: Address, execution: str) -> str:
     """What all attempts at an execution are known by; ``run`` is the address of any move of the run."""
-    sequence, _, number = execution.partition(".")
     try:
-        return run._replace(sequence=int(sequence)).derive_text(DELAYED_IDS_FROM + int(number))
+        return run.id_of_execution(execution)
     except ValueError:  # a log that was tampered with is what verify finds
         return ""
 

@@ -18,7 +18,6 @@ from engine.reading.rows import kind_word
 from engine.reading.values import RecordView
 from statemachines.effects import Asked
 from statemachines.events import Address
-from statemachines.memory import DELAYED_IDS_FROM
 
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
 ADDRESS = Address("default", "shop", "o1", 0, 3)
@@ -105,13 +104,7 @@ def test_steps_that_a_run_asked_for_and_stopped_are_told_apart_and_known_by_one_
     assert len({frozenset(one) for one in (asked, stopped, other, settled)}) == 1
     assert [one["what"] for one in (asked, stopped, other, settled)] == ["step", "stop", "step", "settle"]
     assert [one["type"] for one in (asked, stopped, other)] == ["charge", "charge", "pack"]
-    assert (
-        asked["id"]
-        == stopped["id"]
-        == settled["id"]
-        == first.derive_text(DELAYED_IDS_FROM + 1)
-        != other["id"]
-    )
+    assert asked["id"] == stopped["id"] == settled["id"] == first.id_of_asked(1) != other["id"]
     said = [effect_words(one) for one in (asked, stopped, settled)]
     assert said == ["run charge", "stop charge", "settle charge"]
 

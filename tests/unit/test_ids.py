@@ -31,3 +31,11 @@ def test_numbers_of_ids_differ_as_the_ids_do() -> None:
 def test_the_number_of_an_id_is_what_its_digits_say() -> None:
     assert number_of_id("89abcdef-0000-8000-8000-000001234567") == 0x89ABCDEF1234567
     assert number_of_id("ffffffff-ffff-8fff-bfff-ffffffffffff") == NUMBER_MAX - 1
+
+
+def test_ids_stay_what_they_are() -> None:
+    # They are in logs and outboxes, and with those who heard of them: another way to derive them would double effects.
+    move = Address("n", "shop", "o-1", 2, 3)
+    assert move.derive_text(0) == "788fb0ab-ea0d-8f3e-b86c-252c1a16a63a"
+    assert move.id_of_asked(0) == "d94b93b6-cfc0-8983-bbe8-172dca218196"
+    assert move.id_of_execution("2.1") == "42e84c30-daec-8332-8015-4798aa50ae1c"

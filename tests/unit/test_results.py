@@ -16,7 +16,7 @@ from statemachines.events import Address, is_result
 from statemachines.handlers import validated
 from statemachines.limits import ERROR_CHARACTERS_MAX
 from statemachines.machine import compile_pipeline
-from statemachines.memory import DELAYED_IDS_FROM, Execution
+from statemachines.memory import Execution
 from statemachines.results import (
     ResultError,
     done_event,
@@ -176,7 +176,7 @@ def test_what_the_engine_says_of_a_failure_is_what_its_class_has() -> None:
 def test_all_attempts_at_one_execution_have_one_key_and_no_others_have_it() -> None:
     machine = compile_pipeline(shop().flow, namespace="n")
     key = idempotency_key(machine, "o-1", 2, EXECUTION)
-    assert key == Address("n", "shop", "o-1", 2, 3).derive_text(DELAYED_IDS_FROM + 1)
+    assert key == Address("n", "shop", "o-1", 2, 3).id_of_asked(1)
     assert idempotency_key(machine, "o-1", 2, EXECUTION._replace(attempt=9, error="x", again=5)) == key
     others = {
         idempotency_key(machine, "o-2", 2, EXECUTION),

@@ -18,7 +18,7 @@ from engine.reading.rows import Folded
 from engine.reading.working import StepView, Working
 from statemachines.effects import Asked
 from statemachines.events import Address
-from statemachines.memory import DELAYED_IDS_FROM, Execution, Memory, Owed, microseconds_of, write_memory
+from statemachines.memory import Execution, Memory, Owed, microseconds_of, write_memory
 from statemachines.run import Run
 
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -88,7 +88,7 @@ def test_a_step_waits_for_its_turn_goes_on_and_is_tried_again() -> None:
     assert (log.step().status, log.step().attempts, log.step().again) == ("waiting", 0, None)
     assert (log.step([(1, 0)]).status, log.step([(1, 0)]).attempts) == ("going", 1)
     assert log.step([(2, 0)]).status == "waiting"
-    assert log.step().of.idempotency_key == RUN._replace(sequence=1).derive_text(DELAYED_IDS_FROM)
+    assert log.step().of.idempotency_key == RUN._replace(sequence=1).id_of_asked(0)
     again = CHARGE._replace(attempt=2, again=LATER, error="OSError: away")
     said: dict[str, Any] = {"execution": "1.0", "attempt": 1, "error": "OSError", "message": "away"}
     said["again"] = LATER

@@ -89,7 +89,8 @@ def _metrics(ask: Callable[[], tuple[bytes, str]]) -> Handler:
 
 def _cannot_listen(host: str, port: int, error: OSError) -> str:
     where = f"port {port} of {host}"
-    if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+    # From Python 3.12 on asyncio itself says that of each address that it was given, and without a number.
+    if isinstance(error, socket.gaierror) or error.errno in (errno.EADDRNOTAVAIL, None):
         return f"Cannot listen on {where}: this machine has no such address. Give another one with --host."
     if error.errno == errno.EADDRINUSE:
         return (

@@ -61,7 +61,7 @@ class Limit:
     at_once: int | None = None
     """How many go on at once."""
     rate: float | None = None
-    """How many begin in a second, on an average; at once never more than those of a quarter of it, or one."""
+    """How many begin in a second, on an average; at once never more than those of a quarter of it, rounded up."""
 
     def key_of(self, context: bytes) -> str:
         """Which limit of the step counts for a run with this context."""
@@ -78,7 +78,7 @@ class Limit:
     @property
     def burst(self) -> int:
         """So many may begin at a time, where none has for long."""
-        return 1 if self.rate is None else max(1, math.floor(self.rate * BURST_SECONDS))
+        return 1 if self.rate is None else math.ceil(self.rate * BURST_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)

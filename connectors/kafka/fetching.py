@@ -171,15 +171,17 @@ class Fetching:
 
     async def _look_who_leads(self, silent: int, lanes: list[Lane], request: asyncio.Task[None]) -> None:
         """Ask the others, and wait no longer for a broker that leads something no more of what it was asked for."""
+        leader = self._client.cluster.leader_for_partition
         try:
-            await self._queries.learn_leaders(sorted({partition.topic for partition in self._lanes}))
-        except SourceError:
-            return
+            with contextlib.suppress(SourceError):
+                await self._queries.learn_leaders(sorted({partition.topic for partition in self._lanes}))
+                if any(leader(lane.topic_partition) != silent for lane in lanes):
+                    request.cancel()
+                    return
+            # Not as fast as they answer, who may be in trouble, too.
+            await asyncio.sleep(LOOK_SECONDS)
         finally:
             self._doubted.discard(silent)
-        leader = self._client.cluster.leader_for_partition
-        if any(leader(lane.topic_partition) != silent for lane in lanes):
-            request.cancel()
 
     def _check(self, check: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.create_task(check, name=name)

@@ -166,7 +166,9 @@ class Transactions:
             waiting.setdefault(batch.partition, deque()).append((batch, self._seal(batch)))
         while waiting:
             requests = _requests(waiting, leaders, self._limits.request_bytes_max)
-            answers = await asyncio.gather(*(self._send(node, content) for node, content in requests))
+            # All to their ends, also where one fails: what is written behind the abort nobody would abort any more.
+            sending = [self._send(node, content) for node, content in requests]
+            answers = _unless_failed(await asyncio.gather(*sending, return_exceptions=True))
             unwritten = _take_written(waiting, answers)
             if unwritten:
                 await asyncio.sleep(self._limits.backoff_seconds_max)
@@ -251,6 +253,16 @@ class Transactions:
                     raise
                 await asyncio.sleep(self._limits.backoff_seconds_max)
         return self._coordinator
+
+
+def _unless_failed(answers: Iterable[dict[Partition, int] | BaseException]) -> list[dict[Partition, int]]:
+    """The answers. Raises what the first of them is that is none."""
+    found = []
+    for answer in answers:
+        if isinstance(answer, BaseException):
+            raise answer
+        found.append(answer)
+    return found
 
 
 def _requests(

@@ -47,6 +47,7 @@ class Making:
         self.outcomes = Outcomes(clock, self.failed)
         self.breakers = Breakers(clock)
         self.last_words = LastWords(limits.step_progress_seconds)
+        self._kept_waiting: dict[int, BegunExecution] = {}
         self.untellable: set[tuple[int, int]] = set()
         """Attempts of which the store takes nothing; they are lost once this engine is."""
         self.is_stopping = False
@@ -67,11 +68,32 @@ class Making:
         """
         could = True
         for one in begun:
-            if self.is_stopping or self._waits(one) or self._is_being_done(one.undone):
+            if self.is_stopping:
                 could = False
+            elif self._must_wait(one):
+                could = False
+                self._kept_waiting[one.id] = one
             else:
                 self.begin(one)
         return could
+
+    def kept_waiting(self) -> list[int]:
+        """The store's numbers of those that could not begin here, and cannot yet.
+
+        Asked for again and again, they would take the places of those behind them.
+        """
+        self._kept_waiting = {
+            number: one for number, one in self._kept_waiting.items() if self._must_wait(one)
+        }
+        return [*self._kept_waiting]
+
+    def ask_anew(self, numbers: Iterable[int]) -> None:
+        """Of these there is something else to be said by now than when they could not begin."""
+        for number in numbers:
+            self._kept_waiting.pop(number, None)
+
+    def _must_wait(self, begun: BegunExecution) -> bool:
+        return self._waits(begun) or self._is_being_done(begun.undone)
 
     def _waits(self, begun: BegunExecution) -> bool:
         """Whether an attempt goes on at it that it has to wait for, or has ended, and its run is to hear that."""
@@ -279,4 +301,5 @@ class Making:
             failed = self.outcomes.stopped(begun, UNKNOWN)
         else:
             failed = self.outcomes.failure(begun, Ended(error=ResultError(said), final=True, lost=lost))
-        self._keep(failed._replace(is_refused=True))
+        # One that was late is waited for until this is durable, in its place.
+        self._keep(failed._replace(is_refused=True, is_late=result.is_late))

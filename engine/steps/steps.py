@@ -19,6 +19,7 @@ import time
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from datetime import UTC, datetime
 from typing import Any
 
 from engine import channels
@@ -39,10 +40,13 @@ from statemachines.step import Step
 
 log = logging.getLogger("pointsman.engine")
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LOST_AT_ONCE_MAX = 1_000
 """So many attempts that were lost are logged at a time."""
 SPEAK_SECONDS = 2.0
 """How often an engine with steps says that it is there, and looks for others that do not any more."""
+KEPT_SECONDS = SILENT_SECONDS / 2
+"""Where this engine could not say so for so long, others may have been kept from it for as long as counts as silent."""
 WITHHELD_SECONDS = 1.0
 """So long at most it is waited for the commit in flight, before it is said once more that this engine is there."""
 FOR_EVER_SECONDS = 1e9
@@ -106,7 +110,10 @@ class Steps:
         self._are_more_lost = False
         self._looked_after = -LOOK_AFTER_SECONDS
         self._spoke_at = -SPEAK_SECONDS
-        self._opened_at = 0.0
+        self._listens_since = 0.0
+        """Since when whoever said that he is there would have been heard."""
+        self._heard_at, self._heard = 0.0, EPOCH
+        """When the store heard this engine last, by the clocks of both."""
         self._wanted, self.arrived = self._making.wanted, self._making.arrived
         self.turned = asyncio.Event()
         """Set whenever it was looked what may begin."""
@@ -167,7 +174,7 @@ class Steps:
         await self._find_told(store)
         self._promises.forget()
         self._spoke_at = -SPEAK_SECONDS
-        self._opened_at = time.monotonic()
+        self._listens_since = time.monotonic()
         self._definitions = [number for route in routes for number in route.machines]
         self._are_limited = any(step.bounds.limit is not None for step in self._kinds.values())
         if self._works:
@@ -350,6 +357,25 @@ class Steps:
         asked = time.monotonic()
         said = await store.hold(self.holder, self._instance, self.breakers.as_json())
         self._clock.hear(said, asked)
+        self._listen(said)
+
+    def _listen(self, said: datetime) -> None:
+        """The store has heard this engine, when its clock said this.
+
+        Where it had not for a while, nor had it others; and where its clock was set, it does not tell for how long they
+        have been silent.
+        """
+        now = time.monotonic()
+        passed = now - self._heard_at
+        passed_there = (said - self._heard).total_seconds()
+        if max(passed, abs(passed_there - passed)) > KEPT_SECONDS:
+            self._listens_since = now
+        self._heard_at, self._heard = now, said
+
+    def _would_hear(self) -> bool:
+        """Whether an engine that is there would have been heard lately."""
+        now = time.monotonic()
+        return now - self._listens_since >= SILENT_SECONDS and now - self._heard_at <= KEPT_SECONDS
 
     def _hear_of_more(self) -> None:
         self._told = True
@@ -408,8 +434,8 @@ class Steps:
             await self._put_back(store)
 
     def _not_anew(self) -> list[int]:
-        """What is not worth asking for: it still goes on here, or what became of it is on its way."""
-        return [*self._going.lingering, *self._results.ids]
+        """What is not worth asking for: it still goes on here, waits for what does, or is told of on its way."""
+        return [*self._going.lingering, *self._results.ids, *self._making.kept_waiting()]
 
     async def _put_back(self, store: Store) -> bool:
         """Have rows be begun by whoever may that are given to this engine, and that it does not know of.
@@ -457,14 +483,13 @@ class Steps:
         """Take for lost what engines have begun of which nothing is heard any more.
 
         Those whose mark is gone at once; silent ones only once they could have been heard of again: where Postgres was
-        away, all were silent.
+        away, or stood still, all were silent.
         """
         async with self._looking_for_lost:
             await self._take_over_lost(store, definitions)
 
     async def _take_over_lost(self, store: Store, definitions: Sequence[int]) -> None:
-        has_listened = time.monotonic() - self._opened_at >= SILENT_SECONDS
-        silent = SILENT_SECONDS if has_listened else FOR_EVER_SECONDS
+        silent = SILENT_SECONDS if self._would_hear() else FOR_EVER_SECONDS
         working = [route.pipeline for route in self._routes.values() if route.works]
         pipelines = [one for one in working if one not in self.paused]
         found = await store.begun_by_others(
@@ -501,9 +526,10 @@ class Steps:
         if time.monotonic() - self._looked_after < LOOK_AFTER_SECONDS:
             return
         self._looked_after = time.monotonic()
-        going = [*self._going.in_turn(LOOK_AFTER_MAX)]
-        if going:
-            there = await store.executions_there([one.begun.id for one in going])
+        going, waiting = [*self._going.in_turn(LOOK_AFTER_MAX)], self._making.kept_waiting()
+        if going or waiting:
+            there = await store.executions_there([*(one.begun.id for one in going), *waiting])
+            self._making.ask_anew(number for number in waiting if there.get(number, True))
             for one in going:
                 if one.told:
                     continue

@@ -8,6 +8,9 @@ from typing import NamedTuple
 CLOCKS_APART = timedelta(minutes=1)
 """The clocks of steps are not further apart, unless that of Postgres was set."""
 
+LATE = timedelta(seconds=0.2)
+"""So much later than it may an attempt begins, since engines look only so often; that is made up for."""
+
 
 class LimitedRoom(NamedTuple):
     """How many attempts may begin of a step with a limit that is for all engines."""
@@ -30,7 +33,8 @@ class LimitedRoom(NamedTuple):
         """
         if known is None or self.interval is None or known > now + self.interval * self.burst + CLOCKS_APART:
             return now
-        return max(now, known)
+        # All but the first of those that may begin at a time make up for some of it already.
+        return max(now - max(timedelta(), LATE - (self.burst - 1) * self.interval), known)
 
     def leaves(self, going: int, due: datetime, now: datetime) -> int:
         """How many may begin of one value, of which so many go on."""

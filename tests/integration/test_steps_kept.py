@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -178,7 +178,7 @@ async def test_an_engine_that_was_away_itself_waits_to_hear_of_silent_ones(
         await feeding.begin_steps()
         await turn(feeding)
         assert not feeding.steps.has_results, "Postgres may have been away for all"
-        feeding.steps._opened_at -= SILENT_SECONDS
+        feeding.steps._listens_since -= SILENT_SECONDS
         feeding.steps._spoke_at -= SPEAK_SECONDS
         await asyncio.wait_for(feeding.steps.arrived.wait(), 60)
         [lost] = feeding.steps.take()
@@ -199,9 +199,10 @@ async def test_what_goes_on_here_is_not_lost_where_another_of_the_same_name_take
             await turn(feeding)
         hold = feeding.store.hold
 
-        async def taken_away(*said: Any) -> None:
-            await hold(*said)
+        async def taken_away(*said: Any) -> datetime:
+            heard = await hold(*said)
             await feeding.store.let_go(steps.holder)
+            return heard
 
         monkeypatch.setattr(feeding.store, "hold", taken_away)
         for _ in range(3):

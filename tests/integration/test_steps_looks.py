@@ -130,7 +130,7 @@ async def test_who_was_silent_while_nobody_could_listen_is_waited_for(
         await feeding.begin_steps()
         await turn(feeding)
         assert len(feeding.steps._results) == 0, "it could not have been heard of yet"
-        feeding.steps._opened_at -= SILENT_SECONDS
+        feeding.steps._listens_since -= SILENT_SECONDS
         await turn(feeding)
         assert len(feeding.steps._results) == 1
         await feeding.steps.close()

@@ -379,6 +379,11 @@ async def test_an_engine_is_heard_of_as_long_as_its_mark_is_not_older_than_is_as
         await execute(database.owner_dsn, older)
         assert [one.key for one in await feeding.store.begun_by_others(*asked, SILENT_SECONDS, 10)] == ["o1"]
         assert await feeding.store.begun_by_others(*asked, SILENT_SECONDS + 60, 10) == []
+        # The clock was set back since.
+        ahead = f"update pointsman.holders set seen = now() + interval '{SILENT_SECONDS + 5} seconds'"
+        await execute(database.owner_dsn, ahead)
+        [gone] = await feeding.store.begun_by_others(*asked, SILENT_SECONDS, 10)
+        assert await feeding.store.take_executions([gone.id], feeding.steps.holder + 1, SILENT_SECONDS)
 
 
 async def test_results_of_a_held_run_wait_behind_what_holds_it(

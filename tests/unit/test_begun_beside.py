@@ -141,6 +141,36 @@ def test_what_it_has_done_after_all_is_told_first(begun: BegunExecution, _told: 
     assert [one.event_type for one in made.results] == ["done.step.charge"]
 
 
+def test_who_is_late_is_waited_for_no_more_where_the_store_takes_nothing_of_it() -> None:
+    made = making()
+    made.results.keep(made.outcomes.success(FIRST, "made")._replace(is_late=True))
+    [late] = made.results.take(1, ())
+    made.results.give_back([late])
+    made.refuse(late)
+    [failed] = made.results.take(1, ())
+    assert (failed.event_type, failed.is_refused) == ("failed.step.charge", True)
+    assert not made.begin_all([SECOND]), "its run is to hear of the first"
+    made.results.settle([failed])
+    assert (len(made.results), made.results.late) == (0, set())
+
+
+async def test_what_cannot_begin_yet_is_not_asked_for_until_it_can() -> None:
+    made = making()
+    going = goes_on(made, told=False)
+    assert not made.begin_all([SECOND])
+    assert made.kept_waiting() == [SECOND.id]
+    made.going.release(going)
+    assert made.kept_waiting() == []
+
+
+async def test_what_cannot_begin_yet_is_asked_for_where_something_else_is_to_be_told_of_it() -> None:
+    made = making()
+    goes_on(made, told=False)
+    assert not made.begin_all([SECOND])
+    made.ask_anew([SECOND.id, SECOND.id + 1])
+    assert made.kept_waiting() == []
+
+
 class Losing:
     """A store in which another engine has lost an attempt, and whose answer takes its time."""
 

@@ -527,3 +527,27 @@ def test_the_next_leader_is_asked_as_soon_as_the_request_to_the_silent_one_has_e
         assert 0 < next_at - (silent_at + fetching.SILENCE_SECONDS + 0.4) < 0.1
 
     in_virtual_time(live)
+
+
+class Staying(Hanging):
+    """The first broker never answers, and the others say as often as they are asked that it still leads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.looks: list[float] = []
+
+    async def learn_leaders(self, topics: Iterable[str]) -> None:
+        del topics
+        self.looks.append(asyncio.get_running_loop().time() - self.began)
+        await asyncio.sleep(0.002)
+
+
+def test_who_leads_is_not_asked_as_fast_as_it_is_answered_where_a_broker_is_silent() -> None:
+    async def live() -> None:
+        broker, (_, quiet) = Staying(), busy_and_quiet()
+        async with in_the_loops_time(broker, quiet):
+            await asyncio.sleep(fetching.SILENCE_SECONDS + 5.5)
+        # Once it is silent, every second.
+        assert 4 <= len(broker.looks) <= 7
+
+    in_virtual_time(live)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from types import SimpleNamespace
 from typing import Any, NamedTuple
+from unittest import mock
 
 import pytest
 from aiokafka.client import AIOKafkaClient
@@ -17,6 +18,7 @@ from connectors.kafka.addresses import answering
 from connectors.kafka.group_offsets import GroupOffsets
 from connectors.kafka.queries import LATEST, Queries
 from connectors.kafka.settings import KafkaSettings
+from connectors.kafka.sink_batches import Batch
 from connectors.kafka.sink_codes import Code
 from connectors.kafka.sink_limits import SinkLimits
 from connectors.kafka.sink_place import ensure_topic
@@ -123,6 +125,27 @@ async def test_as_long_as_a_cluster_tells_of_no_broker_the_relay_waits(
     with pytest.raises(SinkUnavailableError, match="none of its brokers is in the cluster"):
         await transactions.start("pointsman.default.relay")
     await transactions.close()
+
+
+async def test_what_is_sent_beside_what_fails_has_ended_before_it_is_said_that_it_failed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    transactions, ended = Transactions(SETTINGS, "pointsman.default.0", SinkLimits()), list[int]()
+
+    async def send(node: int, content: dict[Partition, bytes]) -> dict[Partition, int]:
+        if not node:
+            raise SinkUnavailableError("gone")
+        for _ in range(5):
+            await asyncio.sleep(0)
+        ended.append(node)
+        return dict.fromkeys(content, 0)
+
+    monkeypatch.setattr(transactions, "_send", send)
+    monkeypatch.setattr(transactions, "_seal", lambda _: b"sealed")
+    batches = [Batch(Partition("orders", number), 1_000) for number in range(3)]
+    with pytest.raises(SinkUnavailableError, match="gone"):
+        await transactions.produce(batches, {"orders": [0, 1, 2]}, mock.AsyncMock())
+    assert sorted(ended) == [1, 2]
 
 
 GROUP_BITS = 1 << 3

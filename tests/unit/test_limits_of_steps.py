@@ -50,7 +50,14 @@ def test_long_values_are_told_apart_and_short() -> None:
 
 @pytest.mark.parametrize(
     ("rate", "interval", "burst"),
-    [(None, None, 1), (1, SECOND, 1), (0.5, 2 * SECOND, 1), (4, SECOND / 4, 1), (100, SECOND / 100, 25)],
+    [
+        (None, None, 1),
+        (1, SECOND, 1),
+        (0.5, 2 * SECOND, 1),
+        (4, SECOND / 4, 1),
+        (5, SECOND / 5, 2),
+        (100, SECOND / 100, 25),
+    ],
 )
 def test_a_rate_is_a_distance_and_a_burst(rate: float | None, interval: timedelta | None, burst: int) -> None:
     limit = Limit(rate=rate, at_once=1)
@@ -94,6 +101,29 @@ def test_a_stored_time_counts_unless_it_cannot_be() -> None:
     assert room.due(latest, AT) == latest
     assert room.due(latest + SECOND, AT) == AT
     assert LimitedRoom(1, "charge", 9, 1, None).due(latest, AT) == AT
+
+
+@pytest.mark.parametrize("look", [0.01, 0.2])
+@pytest.mark.parametrize("rate", [0.5, 1, 2, 3, 4, 4.5, 4.9, 5, 7, 7.9, 8, 20, 100])
+def test_a_rate_is_kept_however_often_it_is_looked(rate: float, look: float) -> None:
+    limit, seconds = Limit(rate=rate), 200
+    room = LimitedRoom(1, "charge", 1_000, None, limit.interval, limit.burst)
+    assert limit.interval is not None
+    known, begun = None, list[int]()
+    for at in range(round(seconds / look)):
+        now = AT + at * look * SECOND
+        due = room.due(known, now)
+        begun.append(room.leaves(0, due, now))
+        known = due + begun[-1] * limit.interval if begun[-1] else known
+    assert rate * seconds * 0.99 <= sum(begun) <= rate * seconds + limit.burst + 1
+    assert max(begun) <= limit.burst
+
+
+def test_what_comes_one_at_a_time_keeps_its_distance() -> None:
+    room = LimitedRoom(1, "charge", 9, None, SECOND)
+    known = room.due(AT - 9 * SECOND, AT) + SECOND
+    assert room.leaves(0, room.due(known, AT + SECOND * 0.79), AT + SECOND * 0.79) == 0
+    assert room.leaves(0, room.due(known, AT + SECOND * 0.81), AT + SECOND * 0.81) == 1
 
 
 def test_what_is_asked_for_knows_what_it_is_limited_by() -> None:

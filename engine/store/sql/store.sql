@@ -753,8 +753,8 @@ from (
 where e.id = ended.id
 
 -- name: begun_by_others
--- Attempts that engines have begun who are not heard of any more. Who has begun any is found by a step through the index for
--- each, so that it does not matter how many go on.
+-- Attempts that engines have begun who are not heard of any more; nor is who was heard in what is the future by now, since the
+-- clock was set. Who has begun any is found by a step through the index for each, so that it does not matter how many go on.
 with recursive begun as (
     (select e.holder from pointsman.executions e where e.holder is not null order by e.holder limit 1)
     union all
@@ -765,7 +765,7 @@ with recursive begun as (
     select begun.holder from begun
     where begun.holder is not null and not exists (
         select from pointsman.holders h
-        where h.id = begun.holder and h.seen >= clock_timestamp() - make_interval(secs => $5)
+        where h.id = begun.holder and abs(extract(epoch from clock_timestamp() - h.seen)) <= $5
     )
 )
 select e.id, e.pipeline, r.key, r.generation, e.run, r.definition, e.home, e.sequence, e.number, e.step, e.attempt,
@@ -790,7 +790,7 @@ with found as (
     where e.id = any ($1::bigint[]) and e.holder is not null and (
         e.holder = $2 or not exists (
             select from pointsman.holders h
-            where h.id = e.holder and h.seen >= clock_timestamp() - make_interval(secs => $3)
+            where h.id = e.holder and abs(extract(epoch from clock_timestamp() - h.seen)) <= $3
         )
     )
     order by e.id for update skip locked

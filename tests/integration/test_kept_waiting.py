@@ -1,0 +1,67 @@
+"""A step that cannot begin yet, since a thread of it still goes on: it keeps no other run from beginning it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from datetime import timedelta
+
+import pytest
+
+from engine.limits import EngineLimits
+from engine.store.connecting import Connection
+from statemachines.bounds import Limit
+from statemachines.definition import Pipeline
+from statemachines.step import Call, Retry
+from tests.feeding import feed
+from tests.integration.test_unsticking import PARCELS, Parcel, Sent, keys, note_weight, told
+from tests.operators import ask
+from tests.services import Database
+
+SECONDS = 30.0
+
+
+def hanging(heavy: threading.Event, at_once: int | None, limit: Limit | None) -> Pipeline[Parcel]:
+    """Weighed by a thread, which takes no end where it is the first parcel."""
+    flow = Pipeline("parcels", Parcel, topics=[PARCELS])
+
+    @flow.step(retry=Retry(attempts=1), timeout=timedelta(seconds=0.05), at_once=at_once, limit=limit)
+    def weigh(parcel: Parcel, call: Call) -> int:
+        del parcel
+        if call.key == "p1":
+            heavy.wait(SECONDS)
+        return 300
+
+    weighing = flow.state("weighing", run=weigh, initial=True)
+    weighed = flow.state("weighed", final=True)
+    flow.start(Sent, lambda event: Parcel(parcel=event.parcel))
+    weighing.on(weigh.done, to=weighed, do=note_weight)
+    return flow
+
+
+@pytest.mark.parametrize(("at_once", "limit"), [(2, None), (None, Limit(rate=4))], ids=["at_once", "rate"])
+async def test_what_waits_for_a_thread_keeps_nobody_else_waiting(
+    database: Database, reader: Connection, at_once: int | None, limit: Limit | None
+) -> None:
+    heavy = threading.Event()
+    limits = EngineLimits(step_poll_seconds=0.05)
+    try:
+        async with feed(database, hanging(heavy, at_once, limit), limits=limits) as feeding:
+            await feeding.begin_steps()
+            await feeding.records(told("sent"))
+            while not await keys(reader, "stuck"):
+                await asyncio.wait_for(feeding.steps.arrived.wait(), SECONDS)
+                await feeding.take_results()
+            # The thread goes on, and the next attempt waits for it.
+            assert (await ask(feeding, "retry", "parcels", "p1")).done
+            await feeding.commands()
+            await feeding.records(told("sent", "p2"), told("sent", "p3"))
+            while sorted(await keys(reader, "completed")) != ["p2", "p3"]:
+                await asyncio.wait_for(feeding.steps.arrived.wait(), SECONDS)
+                await feeding.take_results()
+            heavy.set()
+            while "p1" not in await keys(reader, "completed"):
+                await asyncio.wait_for(feeding.steps.arrived.wait(), SECONDS)
+                await feeding.take_results()
+    finally:
+        heavy.set()

@@ -5,8 +5,9 @@ changes of comments, docstrings and layout. Names of modules and files do not co
 be imported as a module or as a file. Helpers are those of the same package (see ``reach``); of others, only
 their names count.
 
-Values that a function carries with it count where they are plain (numbers, texts, lists of them ...): those
-in its closure, its defaults, the arguments of a ``functools.partial``, the attributes of a callable object.
+Values that a function carries with it count where they are data: numbers, texts, times and spans, patterns, lists of
+them, data classes and models. These are those in its closure, its defaults, the arguments of a ``functools.partial``,
+the attributes of a callable object. Of others (a client, a path, which is another one elsewhere) only the type counts.
 
 What steps do is not in it: they are not done again when a run is replayed, so a run may go on with another way of doing
 them. What they return is: the classes that are named there. So a function that names a step, as in
@@ -19,12 +20,19 @@ of it is no other code.
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import functools
 import hashlib
+import re
 import sys
 from collections.abc import Iterator
+from datetime import date, time, timedelta, timezone
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any, get_args
+from uuid import UUID
+from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel
 
@@ -94,7 +102,7 @@ class _Reading:
         self._trail: list[int] = []
 
     def text_of(self, value: Any) -> str:
-        """Code for functions and classes; itself for what is plain; its name for a step; for the rest no more than its
+        """Code for functions and classes; itself for what is data; its name for a step; for the rest no more than its
         type.
         """
         if id(value) in self._trail or len(self._trail) > _DEPTH_MAX:
@@ -121,7 +129,25 @@ class _Reading:
             case State():
                 return called(value)
             case _:
-                return type(value).__qualname__
+                return f"{type(value).__qualname__}{self._data(value)}"
+
+    def _data(self, value: Any) -> str:
+        """What an object is beside its type, where it is data."""
+        match value:
+            case timedelta() | Decimal() | Fraction() | UUID() | ZoneInfo() | timezone() | range():
+                return f"({value})"
+            case date() | time():
+                return f"({value.isoformat()})"
+            case re.Pattern():
+                return f"({self.text_of(value.pattern)} {value.flags})"
+            case _ if is_nobodys(type(value).__module__):
+                return ""
+            case BaseModel():
+                return self.text_of(value.__dict__)
+            case _ if dataclasses.is_dataclass(value):
+                return self.text_of(_fields_of(value))
+            case _:
+                return ""
 
     def _code(self, value: Any) -> str:
         text = self.text_of
@@ -163,6 +189,10 @@ class _Reading:
         found = definitions(module.tree, qualname, line)
         self.reach.follow(module, list(found))
         return ",".join(_sha(encode(node)).hex() for node in found)
+
+
+def _fields_of(value: Any) -> dict[str, Any]:
+    return {field.name: getattr(value, field.name, None) for field in dataclasses.fields(value)}
 
 
 def _closure(function: Any) -> dict[str, Any]:

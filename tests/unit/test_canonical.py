@@ -45,6 +45,9 @@ TRICKY = '''
 from __future__ import annotations
 import enum
 import math
+import re
+from datetime import datetime, timedelta, timezone
+from decimal import Decimal
 from functools import partial
 from statemachines import Context, Event, Pipeline, Publish
 import helpers as tools
@@ -86,6 +89,9 @@ for event in [Event.named(name) for name in ("one", "two")]:
     [only.on(event, when=lambda box, event, n=n: n > 1, do=partial(times, n)) for n in (1, 2, 3)]
 only.on(Begun, when=over(3), do=lambda box, event: Publish("out", event))
 only.on(Begun, when=over(4.5))
+for data in (Decimal("2.50"), timedelta(days=1, seconds=2), datetime(2026, 1, 1, tzinfo=timezone.utc), range(3)):
+    only.on(Event.named(str(data)[:3]), when=over(data))
+only.on(Event.named("found"), when=over(re.compile("a|ä", re.IGNORECASE)))
 '''
 
 HELPERS = """

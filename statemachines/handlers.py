@@ -7,7 +7,7 @@ key or a type function.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -51,15 +51,34 @@ class RaisesError(Exception):
 
 
 def ask(guard: Callable[[Any, Any], Any], name: str | None, context: Context, event: Event) -> bool:
-    """The answer of a guard."""
+    """The answer of a guard, which changes nothing.
+
+    Raises:
+        HandlerError: it raised, has another answer than True or False, or has assigned to the context. Where it changes
+            what is in there, such as a list, that is not seen.
+    """
+    fields = context.__dict__
+    before = fields.copy()
     try:
         answer = guard(context, event)
+        changed = _assigned(context, before) if fields != before else None
     except BaseException as error:  # noqa: BLE001 - whatever user code raises ends here
         raise HandlerError(Reason.GUARD_FAILED, describe(error, name), name or "", error) from None
+    if changed:
+        message = f"{name} changed {changed!r} of the context: a guard only answers, and an action changes it"
+        raise HandlerError(Reason.GUARD_FAILED, message, name or "")
     if answer is True or answer is False:
         return answer
     message = f"{name} returned {type(answer).__name__}; a guard answers True or False"
     raise HandlerError(Reason.GUARD_FAILED, message, name or "")
+
+
+def _assigned(context: Context, before: Mapping[str, Any]) -> str | None:
+    """The first field with another value than before; None: it is only something that the context keeps beside them."""
+    for name in type(context).__pydantic_fields__:
+        if context.__dict__.get(name) != before.get(name):
+            return name
+    return None
 
 
 def act(

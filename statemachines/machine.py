@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from statemachines.canonical import canonical_bytes
 from statemachines.chart.microsteps import Microsteps, Plan
@@ -18,6 +18,7 @@ from statemachines.events import After, Cancelled, is_internal
 from statemachines.kept import KeptContexts
 from statemachines.keys import How, how_keyed
 from statemachines.outcome import STARTS, Moved, Tried
+from statemachines.parsed import reader_of
 from statemachines.patterns import by_type, is_pattern, takes, takes_failures, widened
 from statemachines.plain import Plain, plain_of
 from statemachines.policies import Policies, policies_of
@@ -199,7 +200,10 @@ def compile_pipeline(pipeline: Pipeline[Any], *, namespace: str = "default") -> 
 
 
 def _validators(events: Mapping[str, type[Event]]) -> dict[str, Callable[[Any], Event]]:
-    return {name: event.__pydantic_validator__.validate_python for name, event in events.items()}
+    return {
+        name: reader_of(event.__pydantic_core_schema__, cast("Any", event.__pydantic_validator__))
+        for name, event in events.items()
+    }
 
 
 def _is_flat(pipeline: Pipeline[Any]) -> bool:

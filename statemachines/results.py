@@ -7,10 +7,12 @@ must be the same after any number of crashes, is here.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import is_dataclass
 from datetime import datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
+from pydantic import BaseModel
 from pydantic_core import from_json
 
 from statemachines.context import Context
@@ -100,8 +102,10 @@ def stored(step: Step[Any, Any], data: Any) -> Any:
         written = adapter.serializer.to_json(data, by_alias=True, warnings="error")
         check_exact(written, "what it returned")
         _check_size(step.name, len(written))
-        result = from_json(written)
-        adapter.validator.validate_python(result)
+        result = from_json(written, allow_inf_nan=False)
+        back = step.read_result(result)
+        if type(back) is not type(data):
+            _check_kind(step.name, data, back)
     except ResultError:
         raise
     except BaseException as error:  # noqa: BLE001 - serializers and annotations are user code
@@ -235,6 +239,21 @@ def _frozen(context_class: type[C]) -> type[C]:
     }
     meta: Any = type(context_class)
     return cast("type[C]", meta(context_class.__name__, (context_class,), body))
+
+
+def _check_kind(name: str, data: Any, back: Any) -> None:
+    """See to it that a model does not come back as one of another class."""
+    if not isinstance(back, BaseModel) and not is_dataclass(back):
+        return
+    returned, comes_back = type(data), type(back)
+    origin = getattr(returned, "__pydantic_generic_metadata__", {}).get("origin")
+    if not issubclass(comes_back, returned) and comes_back is not origin:
+        message = (
+            f"{name} returned {returned.__name__}, which comes back as {comes_back.__name__} once it was stored: "
+            "annotate it with the class that it returns, and give those of a union a field that tells them apart, "
+            "such as a Literal"
+        )
+        raise ResultError(printable(message))
 
 
 def _check_size(name: str, size: int) -> None:

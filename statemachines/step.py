@@ -36,6 +36,7 @@ from statemachines.done import Done, make_step_done, make_step_failed
 from statemachines.events import STEP_FAILED, Event, StepFailed
 from statemachines.failing import describe_invalid
 from statemachines.later import Later, without_later
+from statemachines.parsed import adapter_of, reader_of
 from statemachines.places import Place, calling_place
 
 __all__ = [
@@ -130,6 +131,7 @@ class Step(Generic[C, R]):
     compensations: list[Compensation[C, R]] = field(default_factory=list, init=False)
     """Those that were made of it; more than one is a mistake."""
     _adapter: TypeAdapter[R] | None = field(default=None, init=False)
+    _read: Callable[[Any], R] | None = field(default=None, init=False)
     _is_async: bool | None = field(default=None, init=False)
     _describes: tuple[type[Described[Any]] | None] | None = field(default=None, init=False)
     """What these return, once they were asked for."""
@@ -310,12 +312,19 @@ class Step(Generic[C, R]):
     def adapter(self) -> TypeAdapter[R]:
         """What reads and writes its result. Raises what ``result_type`` does, and what pydantic does."""
         if self._adapter is None:
-            self._adapter = TypeAdapter(self.result_type)
+            self._adapter = adapter_of(self.result_type)
         return self._adapter
+
+    @property
+    def read_result(self) -> Callable[[Any], R]:
+        """What makes a result of the data that was read from its JSON. Raises what ``adapter`` does, and validators."""
+        if self._read is None:
+            self._read = reader_of(self.adapter.core_schema, cast("Any", self.adapter.validator))
+        return self._read
 
     def _validated(self, data: Any) -> R:
         try:
-            return self.adapter.validate_python(data)
+            return self.read_result(data)
         except BaseException as error:  # noqa: BLE001 - validators and annotations are user code
             raise ValueError(describe_invalid(error)) from None
 

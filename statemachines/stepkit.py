@@ -247,7 +247,7 @@ class StepCase:
                 failing = partial(failed_event, step, error=OutsideError(said), attempts=execution.attempt)
                 self.followed.append(self._take_end(execution, "failed", failing))
             else:
-                made = step.adapter.validate_python(said)
+                made = step.read_result(said)
                 doing = partial(done_event, step, attempt=execution.attempt, data=made)
                 self.followed.append(self._take_end(execution, "done", doing))
 

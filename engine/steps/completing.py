@@ -228,7 +228,7 @@ def _begun(asked: Token, route: Route, run: Run) -> BegunExecution:
 def _as_returned(step: Step[Any, Any], data: Any) -> Any:
     """What the step's function would have returned, from JSON. Raises ResultError."""
     try:
-        return step.adapter.validate_python(data)
+        return step.read_result(data)
     except BaseException as error:  # noqa: BLE001 - validators and annotations are user code
         said = describe_invalid(error).replace("the event's own validation", "its own validation")
         raise ResultError(printable(f"that is no result of {step.name}: {said}")) from None

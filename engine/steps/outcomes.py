@@ -86,7 +86,7 @@ class Outcomes:
         undone_key = idempotency_key(machine, begun.key, begun.generation, undone)
         made = None
         if begun.made is not None:
-            made = step.of.adapter.validate_python(orjson.loads(begun.made)["data"]["data"])
+            made = step.of.read_result(orjson.loads(begun.made)["data"]["data"])
         return context, made, replace(call, undone=Call(undone_key, 0, begun.key, step.of.name))
 
     def success(self, begun: BegunExecution, result: Any, *, raises: bool = False) -> StepResult:

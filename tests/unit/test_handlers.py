@@ -6,6 +6,7 @@ import asyncio
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import pytest
@@ -32,6 +33,10 @@ class Box(Context):
     items: list[str] = Field(default_factory=list)
     raw: bytes = b""
 
+    @cached_property
+    def doubled(self) -> float:
+        return 2 * (self.number or 0.0)
+
 
 def after(moved: Moved) -> Box:
     """What the run goes on from."""
@@ -46,6 +51,11 @@ def acting(do: Callable[..., Any], *, when: Any = None, event: Event | None = No
     flow.start(Opened, lambda _event: Box())
     machine = compile_pipeline(flow)
     return step(machine, begun(machine, Opened(name="acme")), occurrence(event or Noted(text="hello")))
+
+
+def moved(outcome: Outcome) -> Moved:
+    assert isinstance(outcome, Moved), outcome
+    return outcome
 
 
 def refused(outcome: Outcome, reason: Reason = Reason.ACTION_FAILED) -> str:
@@ -128,6 +138,27 @@ def test_an_action_that_returns_nonsense_is_refused(nonsense: Any) -> None:
 def test_a_guard_that_answers_neither_true_nor_false_is_refused(nonsense: Any) -> None:
     message = refused(acting(raising(ValueError()), when=lambda _c, _e: nonsense), Reason.GUARD_FAILED)
     assert message.endswith("a guard answers True or False")
+
+
+@pytest.mark.parametrize("answer", [True, False])
+def test_a_guard_that_assigns_to_the_context_is_refused(answer: bool) -> None:
+    def counts(box: Box, _event: Any) -> bool:
+        box.number = 7
+        return answer
+
+    message = refused(acting(lambda _box, _event: None, when=counts), Reason.GUARD_FAILED)
+    assert message.endswith("changed 'number' of the context: a guard only answers, and an action changes it")
+
+
+def test_what_a_context_keeps_for_itself_while_a_guard_asks_is_no_change() -> None:
+    def asks(box: Box, _event: Any) -> bool:
+        box.number = 0.0
+        return bool(box.doubled == 0)
+
+    def puts(box: Box, _event: Any) -> None:
+        box.number = 1.0
+
+    assert after(moved(acting(puts, when=asks))).number == 1.0
 
 
 @pytest.mark.parametrize("nonsense", [None, 1, "text", {}, Inner()])

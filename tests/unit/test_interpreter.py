@@ -221,8 +221,8 @@ def test_stepping_twice_from_one_run_gives_the_same_and_leaves_the_run_as_it_was
     assert run == before
 
 
-def test_what_a_guard_does_to_the_context_counts_for_nothing() -> None:
-    """A guard might have changed the object in its hands; what counts is what is stored."""
+def test_what_a_guard_does_to_the_context_is_refused_and_counts_for_nothing() -> None:
+    """Else an action behind it would find it, and none would not."""
     flow = account_pipeline()
 
     def meddle(account: Any, _event: Any) -> bool:
@@ -233,9 +233,9 @@ def test_what_a_guard_does_to_the_context_counts_for_nothing() -> None:
     flow.states[0].on(Dropped, to="watched", when=meddle)
     machine = compile_pipeline(flow)
     run = begun(machine, OPENED)
-    moved = step(machine, run, occurrence(Dropped()))
-    assert isinstance(moved, Moved)
-    assert moved.context is None
+    refused = step(machine, run, occurrence(Dropped()))
+    assert isinstance(refused, Refused)
+    assert (refused.reason, refused.holds) == (Reason.GUARD_FAILED, True)
     assert b"99" not in run.context
 
 

@@ -22,6 +22,7 @@ from engine.steps.outcomes import Outcomes
 from engine.steps.pulse import Pulse
 from engine.steps.steps import Steps
 from engine.store.values import BegunExecution
+from statemachines.context import Context
 from statemachines.handlers import ask
 from statemachines.machine import compile_pipeline
 from statemachines.outcome import Refused
@@ -63,7 +64,7 @@ def test_what_is_not_the_user_s_is_left_out_of_the_calls() -> None:
         outer(SECRET)
         return True
 
-    failed: Any = error_of(ask, guard, "guard", None, None)
+    failed: Any = error_of(ask, guard, "guard", Context(), None)
     assert failed.raised.name == "ValueError"
     assert [frame.function for frame in failed.raised.frames] == ["guard", "outer", "inner"]
     assert {frame.file for frame in failed.raised.frames} == {__file__}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import re
 import time
@@ -158,6 +159,14 @@ async def test_an_async_function_that_keeps_the_loop_busy_is_named(caplog: pytes
     [said] = caplog.messages
     assert "the step computes kept the engine's loop busy" in said
     assert "belongs into a plain function" in said
+
+
+async def test_what_a_decorator_makes_of_an_async_function_is_awaited_whatever_it_is() -> None:
+    @functools.wraps(waits)
+    def as_future(order: Any, call: Call) -> asyncio.Future[int]:
+        return asyncio.ensure_future(waits(order, call))
+
+    assert await end_of(Executors().start(work_of(as_future))) == Ended(4)
 
 
 async def test_a_function_that_is_leaving_by_itself_is_cancelled_all_the_same() -> None:

@@ -113,7 +113,7 @@ async def _awaited(work: Work, stretches: Stretches, left: LeftBehind) -> Ended:
         made = step.function(*work.arguments)
         # A decorator of the user's may have made something else of it that is to be awaited.
         coroutine = made if isinstance(made, Coroutine) else _coroutine_of(made)
-        attempted = Attempted(coroutine, step.name, work.number, stretches)
+        attempted = Attempted(coroutine, step.name, work.run, work.number, stretches)
         return Ended(await attempted)
     except asyncio.CancelledError:
         return Ended(error=CancelledError("it has cancelled itself"))

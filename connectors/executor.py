@@ -14,7 +14,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from typing import Any, NamedTuple, Protocol
 
-from statemachines.call import Beat
+from statemachines.call import Beat, Call
 from statemachines.described import Described
 from statemachines.step import Step
 
@@ -65,6 +65,12 @@ class Work(NamedTuple):
     def name(self) -> str:
         """What the attempt is known by."""
         return f"{self.key}/{self.attempt}"
+
+    @property
+    def run(self) -> str:
+        """The key of the run that it is of, as the function is told it."""
+        call: Call = self.arguments[-1]
+        return call.key
 
 
 class Running(Protocol):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Coroutine
 from typing import Any
 
 from connectors.executor import CancelledError, Ended, Running, WithinEngine, Work
@@ -110,7 +110,10 @@ async def _awaited(work: Work, stretches: Stretches, left: LeftBehind) -> Ended:
     attempted: Attempted | None = None
     try:
         step = work.step
-        attempted = Attempted(step.function(*work.arguments), step.name, work.number, stretches)
+        made = step.function(*work.arguments)
+        # A decorator of the user's may have made something else of it that is to be awaited.
+        coroutine = made if isinstance(made, Coroutine) else _coroutine_of(made)
+        attempted = Attempted(coroutine, step.name, work.run, work.number, stretches)
         return Ended(await attempted)
     except asyncio.CancelledError:
         return Ended(error=CancelledError("it has cancelled itself"))
@@ -119,3 +122,7 @@ async def _awaited(work: Work, stretches: Stretches, left: LeftBehind) -> Ended:
     finally:
         if attempted is not None and attempted.left:
             left.tell(work.step.name, attempted.left)
+
+
+async def _coroutine_of(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable

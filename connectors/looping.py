@@ -68,14 +68,15 @@ class Stretches:
 class Measured:
     """Awaits a coroutine of a step's, and speaks of it where it keeps the loop busy for long at a stretch."""
 
-    __slots__ = ("_coroutine", "_name", "_number", "_stretches")
+    __slots__ = ("_coroutine", "_name", "_number", "_run", "_stretches")
 
     def __init__(
-        self, coroutine: Coroutine[Any, Any, Any], name: str, number: int, stretches: Stretches
+        self, coroutine: Coroutine[Any, Any, Any], name: str, run: str, number: int, stretches: Stretches
     ) -> None:
-        """Of the step of this name, at the execution with this number."""
+        """Of the step of this name of the run with this key, at the execution with this number."""
         self._coroutine = coroutine
         self._name = name
+        self._run = run
         self._number = number
         self._stretches = stretches
 
@@ -97,7 +98,7 @@ class Measured:
                 beat[SINCE] = 0
                 took = _now() - began
                 if took >= BLOCKS_NANOSECONDS:
-                    tell_busy(self._name, took / 1e9, IN_A_THREAD)
+                    tell_busy(self._name, self._run, took / 1e9, IN_A_THREAD)
             try:
                 value = yield waits_for
                 resume = self._coroutine.send
@@ -105,15 +106,16 @@ class Measured:
                 resume, value = self._coroutine.throw, error
 
 
-def tell_busy(step: str, seconds: float, instead: str) -> None:
-    """Speak of a step that kept the loop busy, where it was for too long; ``instead`` is what is to be done."""
-    if seconds >= BLOCKS_SECONDS:
-        log.warning(
-            "the step %s kept the engine's loop busy for %.1f seconds, and with it all that the engine does; %s",
-            step,
-            seconds,
-            instead,
-        )
+def tell_busy(step: str, run: str, seconds: float, instead: str) -> None:
+    """Speak of a step that kept the loop busy for too long; ``instead`` is what is to be done."""
+    log.warning(
+        "the step %s of the run %r kept the engine's loop busy for %.1f seconds, and with it all that the engine does; "
+        "%s",
+        step,
+        run,
+        seconds,
+        instead,
+    )
 
 
 def end_forked() -> NoReturn:

@@ -12,9 +12,11 @@ aiokafka's idempotent producer leaves three things to do [aio-libs/aiokafka#1017
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -28,6 +30,8 @@ from connectors.kafka.addresses import answering
 from connectors.kafka.settings import KafkaSettings
 from connectors.producer_close import close_producer
 from connectors.publish_errors import EventRefusedError, PublishError
+
+_CLUSTER_LOG = logging.getLogger("aiokafka.cluster")
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,15 +317,16 @@ class ConfirmingProducer:
         if producer.client.cluster.partitions_for_topic(topic):
             return
         errors.check_topic_name(topic)
-        try:
-            async with asyncio.timeout(self._limits.topic_seconds):
-                await producer.partitions_for(topic)
-        except TimeoutError:
-            if await self._answers(producer):
-                raise errors.no_topic(topic, self._settings.bootstrap) from None
-            raise errors.unreachable(self._settings.bootstrap, self._limits.topic_seconds, None) from None
-        except KafkaError as failure:
-            raise errors.translated(failure, topic, None, self._settings.bootstrap) from failure
+        with _missing_told_once(topic):
+            try:
+                async with asyncio.timeout(self._limits.topic_seconds):
+                    await producer.partitions_for(topic)
+            except TimeoutError:
+                if await self._answers(producer):
+                    raise errors.no_topic(topic, self._settings.bootstrap) from None
+                raise errors.unreachable(self._settings.bootstrap, self._limits.topic_seconds, None) from None
+            except KafkaError as failure:
+                raise errors.translated(failure, topic, None, self._settings.bootstrap) from failure
 
     async def _answers(self, producer: Any) -> bool:
         try:
@@ -329,6 +334,20 @@ class ConfirmingProducer:
                 return bool(await producer.client.force_metadata_update())
         except TimeoutError:
             return False
+
+
+@contextlib.contextmanager
+def _missing_told_once(topic: str) -> Iterator[None]:
+    """Have aiokafka not log at each look that a topic is not there, while it is looked for: an error says it then."""
+
+    def is_more(record: logging.LogRecord) -> bool:
+        return (record.msg, record.args) != ("Topic %s not found in cluster metadata", (topic,))
+
+    _CLUSTER_LOG.addFilter(is_more)
+    try:
+        yield
+    finally:
+        _CLUSTER_LOG.removeFilter(is_more)
 
 
 def _ends_all(outcome: Receipt | PublishError | None) -> bool:

@@ -31,10 +31,10 @@ class Attempted(Measured):
     __slots__ = ("left",)
 
     def __init__(
-        self, coroutine: Coroutine[Any, Any, Any], name: str, number: int, stretches: Stretches
+        self, coroutine: Coroutine[Any, Any, Any], name: str, run: str, number: int, stretches: Stretches
     ) -> None:
         """To be made in the task that awaits it; see ``Measured``."""
-        super().__init__(coroutine, name, number, stretches)
+        super().__init__(coroutine, name, run, number, stretches)
         self.left: set[asyncio.Task[Any]] | None = None
         """Tasks of it that go on; None: it has made none yet."""
         _ATTEMPT.set(self)
@@ -60,7 +60,7 @@ class Attempted(Measured):
 
     async def _part(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         try:
-            return await Measured(coroutine, self._name, self._number, self._stretches)
+            return await Measured(coroutine, self._name, self._run, self._number, self._stretches)
         except (SystemExit, KeyboardInterrupt) as error:
             said = f"a task of the step {self._name} raised {error!r}, which ends the task and nothing else"
             raise RuntimeError(said) from error

@@ -320,12 +320,16 @@ class Client:
         where: Where = (),
         limit: int = 100,
     ) -> list[RunView]:
-        """Runs by filters, those that started last first; ``limit`` 0 gives all of them. Raises UsageError.
+        """Runs by filters, those that started last first; ``limit`` 0 gives all of them.
 
         ``where`` has the values of search attributes by their names, or pairs of both.
+
+        Raises:
+            NotFoundError: there are none, and no such pipeline was ever run.
+            UsageError: there is no such status, state or attribute, or no such value of it; or no such limit.
         """
         async with self._connections.asking() as connection:
-            return await list_runs(
+            found = await list_runs(
                 connection,
                 self._namespace,
                 pipeline=pipeline,
@@ -336,6 +340,9 @@ class Client:
                 where=conditions(where),
                 limit=limit,
             )
+        if not found and pipeline is not None:
+            await self._number(pipeline)
+        return found
 
     async def count(
         self,
@@ -346,9 +353,9 @@ class Client:
         version: int | None = None,
         where: Where = (),
     ) -> int:
-        """How many runs these filters choose, exactly. Raises UsageError."""
+        """How many runs these filters choose, exactly. Raises NotFoundError and UsageError, as ``runs``."""
         async with self._connections.asking() as connection:
-            return await count_runs(
+            found = await count_runs(
                 connection,
                 self._namespace,
                 pipeline=pipeline,
@@ -357,6 +364,9 @@ class Client:
                 version=version,
                 where=conditions(where),
             )
+        if not found and pipeline is not None:
+            await self._number(pipeline)
+        return found
 
     async def show(
         self, pipeline: str, key: str, *, generation: int | None = None, at_sequence: int | None = None

@@ -6,7 +6,7 @@ and nothing has a side effect, so that a pipeline's file can be imported anywher
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Generic, Literal, TypeVar, overload
@@ -18,7 +18,7 @@ from statemachines.described import Described
 from statemachines.done import Done, make_done
 from statemachines.effects import Out
 from statemachines.events import After, Cancelled, Event, KeyBy, StepFailed, make_after
-from statemachines.later import Later
+from statemachines.later import Later, Soon
 from statemachines.lines import Delay, Handler, Initial, Keyed, Kind, Move, Start, name_of
 from statemachines.ordering import OrderBy
 from statemachines.places import Place, calling_place
@@ -45,6 +45,7 @@ __all__ = [
 C = TypeVar("C", bound=Context)
 E = TypeVar("E", bound=Event)
 R = TypeVar("R")
+S = TypeVar("S", bound=Soon | None)
 
 OnError = Literal["refuse", "ignore"]
 TimersFire = Literal["after_backlog", "on_time"]
@@ -339,7 +340,12 @@ class Pipeline(Generic[C]):
 
     @overload
     def step(  # type: ignore[overload-overlap]  # what is awaitable comes first
-        self, function: Callable[[C, Call], Coroutine[Any, Any, R | Later]], /
+        self, function: Callable[[C, Call], Awaitable[S]], /
+    ) -> AsyncStep[C, S]: ...
+
+    @overload
+    def step(  # type: ignore[overload-overlap]  # the same
+        self, function: Callable[[C, Call], Awaitable[R | Later]], /
     ) -> AsyncStep[C, R]: ...
 
     @overload
@@ -347,6 +353,9 @@ class Pipeline(Generic[C]):
 
     @overload
     def step(self, function: Callable[[C, Call], Described[R]], /) -> PlainStep[C, R, Described[R]]: ...
+
+    @overload
+    def step(self, function: Callable[[C, Call], S], /) -> PlainStep[C, S]: ...
 
     @overload
     def step(self, function: Callable[[C, Call], R | Later], /) -> PlainStep[C, R]: ...

@@ -15,7 +15,7 @@ import types
 import typing
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from statemachines.limits import DELAY_DAYS_MAX, TOKEN_CHARACTERS_MAX
 
@@ -32,6 +32,17 @@ class Later:
     """What it is completed by; no two that wait may have the same. ``call.idempotency_key`` is one that fits."""
     within: timedelta | None = None
     """How long it is waited for, until the attempt has taken too long; None: as long as its state is active."""
+    if TYPE_CHECKING:
+        # Of all classes this one alone is no Soon then.
+        __sizeof__: ClassVar[None]  # type: ignore[assignment]
+
+
+class Soon(Protocol):
+    """To a checker of types any object but None and a ``Later``: what a step returns that has ended by then."""
+
+    def __sizeof__(self) -> int:
+        """As any object."""
+        ...
 
 
 def mistake_in(later: Later) -> str:

@@ -18,7 +18,7 @@ import functools
 import inspect
 import types
 import typing
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Generic, Self, TypeVar, cast, overload
@@ -35,7 +35,7 @@ from statemachines.described import Described, described_by, result_of
 from statemachines.done import Done, make_step_done, make_step_failed
 from statemachines.events import STEP_FAILED, Event, StepFailed
 from statemachines.failing import describe_invalid
-from statemachines.later import Later, without_later
+from statemachines.later import Later, Soon, without_later
 from statemachines.parsed import adapter_of, reader_of
 from statemachines.places import Place, calling_place
 
@@ -61,6 +61,8 @@ __all__ = [
 
 C = TypeVar("C", bound=Context)
 R = TypeVar("R")
+S = TypeVar("S", bound=Soon | None)
+"""The same where it is no ``Later``; so a checker of types finds a union as it is written, and not what is common."""
 W = TypeVarWithDefault("W", default=R)
 """What a function returns when it is called: its result, or what is to be done to come to that."""
 N = TypeVarWithDefault("N", default=None)
@@ -143,7 +145,7 @@ class Step(Generic[C, R]):
 
     @overload
     def compensate(
-        self, function: Callable[[C, R | None, Call], Coroutine[Any, Any, Later | None]], /
+        self, function: Callable[[C, R | None, Call], Awaitable[Later | None]], /
     ) -> AsyncCompensation[C, R]: ...
 
     @overload
@@ -374,7 +376,12 @@ class StepMaker(Generic[C]):
 
     @overload
     def __call__(  # type: ignore[overload-overlap]  # what is awaitable comes first
-        self, function: Callable[[C, Call], Coroutine[Any, Any, R | Later]]
+        self, function: Callable[[C, Call], Awaitable[S]]
+    ) -> AsyncStep[C, S]: ...
+
+    @overload
+    def __call__(  # type: ignore[overload-overlap]  # the same
+        self, function: Callable[[C, Call], Awaitable[R | Later]]
     ) -> AsyncStep[C, R]: ...
 
     @overload
@@ -382,6 +389,9 @@ class StepMaker(Generic[C]):
 
     @overload
     def __call__(self, function: Callable[[C, Call], Described[R]]) -> PlainStep[C, R, Described[R]]: ...
+
+    @overload
+    def __call__(self, function: Callable[[C, Call], S]) -> PlainStep[C, S]: ...
 
     @overload
     def __call__(self, function: Callable[[C, Call], R | Later]) -> PlainStep[C, R]: ...
@@ -455,7 +465,7 @@ class CompensationMaker(Generic[C, R]):
 
     @overload
     def __call__(
-        self, function: Callable[[C, R | None, Call], Coroutine[Any, Any, Later | None]]
+        self, function: Callable[[C, R | None, Call], Awaitable[Later | None]]
     ) -> AsyncCompensation[C, R]: ...
 
     @overload

@@ -55,6 +55,7 @@ _FILTERS = {
     "compensating": _Filter(int(Status.RUNNING), held=False, state=COMPENSATING),
 }
 STATUSES = tuple(_FILTERS)
+_LIMIT_MAX = 2**63 - 1
 _RUN_COLUMNS = tuple(name for name in Run._fields if name != "deferred")
 _WORDS: dict[int, RunStatus] = {
     int(Status.EXPECTED): "expected",
@@ -143,8 +144,9 @@ async def list_runs(
     compensation, holds. ``where`` are search attributes with the values that a run must have, all of them.
 
     Raises:
-        UsageError: there is no such status, state or attribute, or no such value of it.
+        UsageError: there is no such status, state or attribute, or no such value of it; or no such limit.
     """
+    _check_limit(limit)
     filters = await asked_filters(
         connection,
         namespace,
@@ -159,6 +161,11 @@ async def list_runs(
     rows = await connection.fetch(SQL["list_runs"], namespace, *filters)
     loaded = await loaded_now(connection, namespace) if rows else {}
     return [_view(namespace, row, loaded) for row in rows]
+
+
+def _check_limit(limit: Any) -> None:
+    if not isinstance(limit, int) or not 0 <= limit <= _LIMIT_MAX:
+        raise UsageError(f"A limit is so many runs at most, or 0 for all of them, and not {limit!r:.100}.")
 
 
 async def count_runs(

@@ -16,7 +16,7 @@ from typing import Any
 from connectors.commands import CommandExecutor
 from connectors.executor import Ended, LostError, Over, Running, StepExecutor, Work
 from connectors.functions import FunctionExecutor
-from connectors.looping import Stretches, tell_busy
+from connectors.looping import BLOCKS_SECONDS, Stretches, tell_busy
 from engine.errors import UsageError
 from engine.steps.guarded import Guarded, NoAttemptError
 from statemachines.command import Command
@@ -225,7 +225,9 @@ def _complete(work: Work) -> Work:
     try:
         described = step.function(*work.arguments)
     finally:
-        tell_busy(step.name, time.perf_counter() - began, IN_THE_EXECUTOR)
+        took = time.perf_counter() - began
+        if took >= BLOCKS_SECONDS:
+            tell_busy(step.name, work.run, took, IN_THE_EXECUTOR)
     if not isinstance(described, wanted):
         message = f"{step.name} returned {described!r:.200}, and not what is to be done, as {wanted.__name__} says it"
         raise ResultError(printable(message))

@@ -514,6 +514,14 @@ async def test_runs_are_listed_and_counted(database: Database, client: Client, w
         assert await client.count(state="granted") == 0
         with pytest.raises(UsageError, match="There is no status 'complete'"):
             await client.count(status="complete")
+        for limit in (-1, 2**63, "5"):
+            number: Any = limit
+            with pytest.raises(UsageError, match=f"or 0 for all of them, and not {limit!r}"):
+                await client.runs(limit=number)
+        assert await client.runs(pipeline="lending", state="granted") == []
+        for asks in (client.runs(pipeline="landing"), client.count(pipeline="landing", status="held")):
+            with pytest.raises(NotFoundError, match=r"No pipeline 'landing' .* Did you mean 'lending'\?"):
+                await asks
         with pytest.raises(NotFoundError, match="has no run with the key 'l3'"):
             await client.run("lending", "l3")
         with pytest.raises(NotFoundError, match="has no generation 4"):

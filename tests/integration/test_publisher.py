@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import logging
 import socket
 import time
 from collections.abc import AsyncIterator
@@ -131,7 +132,7 @@ async def test_many_tasks_publish_at_once(kafka: Kafka, publisher: Publisher, to
     assert len(found) == 200
 
 
-async def test_a_topic_that_does_not_exist_is_said_so(kafka: Kafka) -> None:
+async def test_a_topic_that_does_not_exist_is_said_so(kafka: Kafka, caplog: pytest.LogCaptureFixture) -> None:
     async with Publisher(kafka.bootstrap, source="/shop", limits=HASTY) as publisher:
         with pytest.raises(PublishError, match="has no topic 'missing-topic', and does not create it"):
             await publisher.publish(order(1), topic="missing-topic")
@@ -139,6 +140,21 @@ async def test_a_topic_that_does_not_exist_is_said_so(kafka: Kafka) -> None:
             await publisher.publish(order(1), topic="no/topic")
         with pytest.raises(PublishManyError, match=r"0 of 3 events are published, then: .* has no topic"):
             await publisher.publish_many([Draft(order(n), topic="missing-topic") for n in range(3)])
+    assert caplog.messages == [], "the error says it, and nothing else does"
+
+
+def test_who_else_looks_for_topics_hears_of_them_as_ever(caplog: pytest.LogCaptureFixture) -> None:
+    missing, log = "Topic %s not found in cluster metadata", logging.getLogger("aiokafka.cluster")
+    with publishing._missing_told_once("ours"):
+        log.error(missing, "ours")
+        log.error(missing, "theirs")
+        log.error("Topic %s is not authorized for this client", "ours")
+    log.error(missing, "ours")
+    assert [(one.msg, one.args) for one in caplog.records] == [
+        (missing, ("theirs",)),
+        ("Topic %s is not authorized for this client", ("ours",)),
+        (missing, ("ours",)),
+    ]
 
 
 async def test_an_event_that_is_too_large_for_the_publisher_is_refused(

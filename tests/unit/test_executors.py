@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import re
 import time
@@ -140,7 +141,7 @@ async def test_a_function_that_takes_long_to_say_it_is_named(caplog: pytest.LogC
 
     Executors({Haul: YardExecutor(Yard())}).start(work_of(thinks))
     [said] = caplog.messages
-    assert re.match(r"the step thinks kept the engine's loop busy for \d+\.\d seconds", said)
+    assert re.match(r"the step thinks of the run 'o1' kept the engine's loop busy for \d+\.\d seconds", said)
     assert "such a function only says what is to be done" in said
     caplog.clear()
     # As on a machine that is never so busy that a moment takes as long.
@@ -156,8 +157,28 @@ async def test_an_async_function_that_keeps_the_loop_busy_is_named(caplog: pytes
 
     assert await end_of(Executors().start(work_of(computes))) == Ended(1)
     [said] = caplog.messages
-    assert "the step computes kept the engine's loop busy" in said
+    assert "the step computes of the run 'o1' kept the engine's loop busy" in said
     assert "belongs into a plain function" in said
+
+
+async def test_so_is_one_whose_task_does(caplog: pytest.LogCaptureFixture) -> None:
+    async def computes() -> None:
+        time.sleep(BLOCKS_SECONDS)  # noqa: ASYNC251 - on purpose
+
+    async def gathers(_order: Any, _call: Call) -> None:
+        await asyncio.gather(computes(), asyncio.sleep(0))
+
+    assert await end_of(Executors().start(work_of(gathers))) == Ended()
+    [said] = caplog.messages
+    assert said.startswith("the step gathers of the run 'o1' kept the engine's loop busy for ")
+
+
+async def test_what_a_decorator_makes_of_an_async_function_is_awaited_whatever_it_is() -> None:
+    @functools.wraps(waits)
+    def as_future(order: Any, call: Call) -> asyncio.Future[int]:
+        return asyncio.ensure_future(waits(order, call))
+
+    assert await end_of(Executors().start(work_of(as_future))) == Ended(4)
 
 
 async def test_a_function_that_is_leaving_by_itself_is_cancelled_all_the_same() -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Union, assert_type, cast
+from typing import Annotated, Any, Literal, ParamSpec, TypeVar, Union, assert_type, cast
 
 import pytest
+from pydantic import BaseModel
 
 from connectors.executor import LostError
 from engine.steps.executions import given_up
@@ -24,6 +25,8 @@ from tests.unit.working import Charge, ends
 
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
 WITHIN = timedelta(hours=1)
+P = ParamSpec("P")
+R = TypeVar("R")
 UNTIL = microseconds_of(AT + WITHIN)
 
 
@@ -35,6 +38,10 @@ class Told(Event, type="told"): ...
 
 
 class Nothing(Context): ...
+
+
+class Refusal(BaseModel):
+    why: str
 
 
 def handed_over(made: Trade, *, within: timedelta | None = WITHIN) -> Case[Any]:
@@ -87,6 +94,68 @@ def test_a_step_that_may_end_later_is_typed_by_its_result() -> None:
     assert plain.result_type is int
     assert refund.result_type is type(None)
     assert charge.done.model_validate({"data": {"id": "c"}}).result == Charge(id="c")
+
+
+def under(function: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
+    """A decorator of the user's, as they are often typed."""
+    return function
+
+
+async def test_a_step_under_a_decorator_is_typed_by_what_is_awaited() -> None:
+    flow = Pipeline("shop", Nothing, topics=["orders"])
+
+    @flow.step
+    @under
+    async def charge(order: Nothing, call: Call) -> Charge:
+        return Charge(id="c")
+
+    @charge.compensate
+    @under
+    async def refund(order: Nothing, made: Charge | None, call: Call) -> None: ...
+
+    @flow.step()
+    @under
+    async def review(order: Nothing, call: Call) -> Charge | Later:
+        return Later(call.idempotency_key)
+
+    @review.compensate()
+    @under
+    async def close(order: Nothing, made: Charge | None, call: Call) -> Later | None:
+        return Later(call.idempotency_key)
+
+    assert_type(charge, AsyncStep[Nothing, Charge])
+    assert_type(refund, AsyncCompensation[Nothing, Charge])
+    assert_type(review, AsyncStep[Nothing, Charge])
+    assert_type(close, AsyncCompensation[Nothing, Charge])
+    assert [one.is_async for one in flow.works] == [True] * 4
+
+
+async def test_a_step_that_returns_one_of_several_is_typed_by_all_of_them() -> None:
+    flow = Pipeline("shop", Nothing, topics=["orders"])
+
+    @flow.step
+    async def charge(order: Nothing, call: Call) -> Charge | Refusal:
+        return Refusal(why="stolen")
+
+    @flow.step()
+    async def price(order: Nothing, call: Call) -> int | str:
+        return 3
+
+    @flow.step
+    def decide(order: Nothing, call: Call) -> Literal["yes", "no"]:
+        return "yes"
+
+    @flow.step()
+    def look(order: Nothing, call: Call) -> list[int] | dict[str, int] | None:
+        return None
+
+    assert_type(charge, AsyncStep[Nothing, Charge | Refusal])
+    assert_type(charge.done, type[Done[Charge | Refusal]])
+    assert_type(price, AsyncStep[Nothing, int | str])
+    assert_type(decide, PlainStep[Nothing, Literal["yes", "no"]])
+    assert_type(look, PlainStep[Nothing, list[int] | dict[str, int] | None])
+    assert charge.result_type == Charge | Refusal
+    assert charge.done.model_validate({"data": {"why": "stolen"}}).result == Refusal(why="stolen")
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import os
 import shlex
+import subprocess
 import sys
 import types
 from datetime import UTC, datetime
@@ -37,7 +39,7 @@ TEXT = Path(connectors.__file__).with_name("README.md").read_text("utf-8")
 def example(number: int) -> dict[str, Any]:
     """The names that an example on the page defines."""
     names: dict[str, Any] = {"__name__": "followed"}
-    exec(compile(blocks(TEXT, "python")[number], "connectors/README.md", "exec"), names)
+    exec(compile(blocks(TEXT, "python")[number], "connectors/README.md", "exec", dont_inherit=True), names)
     return names
 
 
@@ -90,6 +92,17 @@ def test_the_example_follows_a_row_by_what_debezium_publishes_of_it_also_twice()
         IgnoredRange(1, 0, 0, 1, "unknown type"),
         IgnoredRange(1, 1, 1, 1, "no events"),
     ]
+
+
+def test_a_strict_checker_of_types_has_nothing_to_say_of_its_code(tmp_path: Path) -> None:
+    for name, code in zip(("objects", "customers", "test_objects"), blocks(TEXT, "python"), strict=True):
+        (tmp_path / f"{name}.py").write_text(code, "utf-8")
+    words = ["-m", "mypy", "--strict", "--config-file=", "--follow-imports=silent", "."]
+    here = {**os.environ, "MYPYPATH": str(Path(connectors.__file__).parents[1])}
+    done = subprocess.run(
+        [sys.executable, *words], cwd=tmp_path, env=here, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
 
 
 def configurations(runs: dict[str, Run]) -> dict[str, str]:

@@ -16,6 +16,7 @@ from engine.batch.batch import Batch
 from engine.routing import Loaded, make_routes
 from engine.steps.executors import Executors
 from engine.watchdog import Patience, find_handler, find_in_step
+from statemachines.call import Call
 from statemachines.context import Context
 from statemachines.definition import Pipeline, Topic
 from statemachines.effects import Publish
@@ -175,7 +176,7 @@ async def test_in_a_step_all_calls_are_told_the_innermost_first() -> None:
         deeper(1)
 
     step: Any = Pipeline("bells", Nothing).step()(works)
-    await Executors().start(Work(step, (None, None), "k", 1)).released
+    await Executors().start(Work(step, (Nothing(), Call("k", 1, "b1", "works")), "k", 1)).released
     assert re.fullmatch(
         r"note \(.*\), called by deeper \(.*\), called by deeper \(.*\), called by works \(.*\)",
         find_in_step(Where.text),

@@ -19,7 +19,7 @@ import time
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from engine import channels
@@ -40,13 +40,14 @@ from statemachines.step import Step
 
 log = logging.getLogger("pointsman.engine")
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LOST_AT_ONCE_MAX = 1_000
 """So many attempts that were lost are logged at a time."""
 SPEAK_SECONDS = 2.0
 """How often an engine with steps says that it is there, and looks for others that do not any more."""
 KEPT_SECONDS = SILENT_SECONDS / 2
 """Where this engine could not say so for so long, others may have been kept from it for as long as counts as silent."""
+COUNT_SECONDS = 2 * SPEAK_SECONDS
+"""So long behind that nothing begins within a limit: whoever has not spoken yet would not count."""
 WITHHELD_SECONDS = 1.0
 """So long at most it is waited for the commit in flight, before it is said once more that this engine is there."""
 FOR_EVER_SECONDS = 1e9
@@ -112,8 +113,11 @@ class Steps:
         self._spoke_at = -SPEAK_SECONDS
         self._listens_since = 0.0
         """Since when whoever said that he is there would have been heard."""
-        self._heard_at, self._heard = 0.0, EPOCH
+        self._heard_at = 0.0
+        self._heard: datetime | None = None
         """When the store heard this engine last, by the clocks of both."""
+        self._counts_at = 0.0
+        """When all that others have begun within a limit counts again, since they have spoken."""
         self._wanted, self.arrived = self._making.wanted, self._making.arrived
         self.turned = asyncio.Event()
         """Set whenever it was looked what may begin."""
@@ -174,7 +178,7 @@ class Steps:
         await self._find_told(store)
         self._promises.forget()
         self._spoke_at = -SPEAK_SECONDS
-        self._listens_since = time.monotonic()
+        self._listens_since, self._heard = time.monotonic(), None
         self._definitions = [number for route in routes for number in route.machines]
         self._are_limited = any(step.bounds.limit is not None for step in self._kinds.values())
         if self._works:
@@ -366,10 +370,10 @@ class Steps:
         have been silent.
         """
         now = time.monotonic()
-        passed = now - self._heard_at
-        passed_there = (said - self._heard).total_seconds()
-        if max(passed, abs(passed_there - passed)) > KEPT_SECONDS:
-            self._listens_since = now
+        if self._heard is not None:
+            passed, passed_there = now - self._heard_at, (said - self._heard).total_seconds()
+            if max(passed, abs(passed_there - passed)) > KEPT_SECONDS:
+                self._listens_since, self._counts_at = now, now + COUNT_SECONDS
         self._heard_at, self._heard = now, said
 
     def _would_hear(self) -> bool:
@@ -417,6 +421,8 @@ class Steps:
         }
         wanted = self._promises.wanted()
         rooms, limited = split(self._free(steps, self._results.ids, wanted), steps)
+        if time.monotonic() < self._counts_at:
+            limited = []
         asked = self._clock(), homes, definitions, self._not_anew(), self.holder
         self._promises.look(rooms | {(one.pipeline, one.step): one.room for one in limited})
         begun = await store.begin_executions(rooms, *asked) if rooms else []

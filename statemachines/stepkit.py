@@ -30,6 +30,7 @@ from statemachines.interpreter import step as take
 from statemachines.later import Later, OutsideError
 from statemachines.machine import Machine
 from statemachines.memory import Execution, read_memory
+from statemachines.misuse import raised
 from statemachines.occurrence import Occurrence
 from statemachines.outcome import Outcome
 from statemachines.results import (
@@ -81,13 +82,17 @@ class StepCase:
     def step_failed(
         self,
         step: Step[Any, Any],
-        error: BaseException,
+        error: BaseException | type[BaseException] | str,
         *,
         attempts: int = 1,
         state: State[Any] | str | None = None,
     ) -> Self:
-        """A step that the run has asked for raises this, and is not tried again."""
-        return self._end(step, state, "failed", partial(failed_event, step, error=error, attempts=attempts))
+        """A step that the run has asked for raises this, and is not tried again.
+
+        Of a class of exceptions one is made, as ``raise`` does; text says why it failed without any.
+        """
+        failing = partial(failed_event, step, error=raised(error), attempts=attempts)
+        return self._end(step, state, "failed", failing)
 
     def step_timed_out(
         self, step: Step[Any, Any], *, attempts: int = 1, state: State[Any] | str | None = None
@@ -150,10 +155,14 @@ class StepCase:
         return self._end(compensation, None, "done", ending)
 
     def undoing_failed(
-        self, compensation: Compensation[Any, Any], error: BaseException, *, attempts: int = 1
+        self,
+        compensation: Compensation[Any, Any],
+        error: BaseException | type[BaseException] | str,
+        *,
+        attempts: int = 1,
     ) -> Self:
         """A compensation that the run has asked for raises this, and is not tried again: the run is held."""
-        ending = partial(failed_event, compensation, error=error, attempts=attempts)
+        ending = partial(failed_event, compensation, error=raised(error), attempts=attempts)
         return self._end(compensation, None, "failed", ending)
 
     def call_of(

@@ -102,7 +102,7 @@ def _each(out: Any, name: str | None) -> Iterator[Any]:
     """What an action returned, one by one; what each of them is was not looked at."""
     if isinstance(out, Publish | Raise | Send | Cancel | Complete | Compensate | Settle):
         return iter((out,))
-    if isinstance(out, BaseModel | type):
+    if not isinstance(out, list) and isinstance(out, BaseModel | type):
         # Some of these can be gone through, and one without fields has nothing in it.
         raise _no_effect(out, name)
     try:

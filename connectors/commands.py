@@ -20,11 +20,13 @@ from typing import Any, TypeVar, cast
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
 
-from connectors.executor import CancelledError, Ended, Running, WithinEngine, Work
+from connectors.executor import CancelledError, Ended, Over, Running, WithinEngine, Work
 from connectors.functions import InTask
 from statemachines.call import Beat
 from statemachines.command import Command, CommandError, CommandOutputError
-from statemachines.failing import describe
+from statemachines.failing import describe, printable
+from statemachines.results import ResultError
+from statemachines.step import Step
 
 R = TypeVar("R")
 OUTPUT_BYTES_MAX = 1_000_000
@@ -45,9 +47,11 @@ class CommandExecutor(WithinEngine):
     """Runs the commands that steps say are to be run."""
 
     def begin(self, work: Work) -> Running:
-        """Start the command."""
+        """Start the command, unless it is known already that its step could not make anything of its end."""
         command = work.described
         assert isinstance(command, Command), f"{command!r} is no command"
+        if command.result is None and (missing := _missing_result(work.step)):
+            return Over(Ended(error=ResultError(missing), final=True))
         seconds = command.grace_seconds + PIPES_SECONDS
         return InTask(_ended(command, work.beat), f"command of {work.step.name}", seconds)
 
@@ -98,6 +102,21 @@ def _wrong_with(error: Exception) -> str:
     if not isinstance(error, ValidationError):
         return describe(error, "its validator")
     return "; ".join(f"{'.'.join(map(str, one['loc'])) or 'it'}: {one['msg']}" for one in error.errors()[:3])
+
+
+def _missing_result(step: Step[Any, Any]) -> str:
+    """Why a command of this step has to say what its output is; empty where nothing, which it comes to, will do."""
+    try:
+        step.adapter.validator.validate_python(None)
+    except Exception:  # noqa: BLE001 - validators of results are user code
+        wanted: Any = step.result_type
+        called = wanted.__name__ if isinstance(wanted, type) else str(wanted)
+        cure = called if isinstance(wanted, type) else f"TypeAdapter({called})"
+        return printable(
+            f"{step.name} returned a Command that does not say what its output is, which was not begun: its step comes "
+            f"to {called} by its annotation. Say what its output is with result={cure}"
+        )
+    return ""
 
 
 async def _ended(command: Command[Any], beat: Beat | None) -> Ended:

@@ -28,6 +28,7 @@ from statemachines.definition import Pipeline
 from statemachines.handlers import HandlerError
 from statemachines.keys import key_of, why_no_key
 from statemachines.machine import compile_pipeline
+from statemachines.misuse import called, taken
 from statemachines.outcome import Reason
 from statemachines.suggest import did_you_mean, listed
 from statemachines.testkit import BEGINNING, Case, ask_twice
@@ -70,13 +71,14 @@ class TopicCase(Generic[C]):
 
     def __init__(self, pipeline: Pipeline[C], topic: str | None, now: datetime) -> None:
         self._pipeline = pipeline
-        self._machine = compile_pipeline(pipeline, namespace="test")
+        self._machine = compile_pipeline(taken(pipeline, Pipeline, "what is tested"), namespace="test")
         topics = {one.name: one for one in pipeline.read_topics}
         name = next(iter(topics), "") if topic is None and len(topics) == 1 else topic
         assert name is not None, f"{pipeline.name} reads {listed(topics)}: say which of them"
+        taken(name, str, "a topic's name")
         assert name in topics, f"{pipeline.name} reads no topic {name!r}. {did_you_mean(name, topics)}"
         self.topic = topics[name]
-        self.now = now
+        self.now = taken(now, datetime, "now=")
         self.read: list[Read] = []
         """What the last record was: one, or each of the elements in it; one that is ignored where it has none."""
         self.runs: dict[str, Case[C]] = {}
@@ -97,9 +99,10 @@ class TopicCase(Generic[C]):
         written as JSON. ``time`` is Kafka's; None: now.
         """
         self._offset += 1
-        at = round((time or self.now).astimezone(UTC).timestamp() * 1_000)
-        pairs = tuple((name, written(one)) for name, one in (headers or {}).items())
-        record = RawRecord(self.topic.name, 0, self._offset, at, written(key), written(value), pairs)
+        taken(headers or {}, Mapping, "headers=", 'headers={"ce_type": "order.paid"}')
+        at = round(taken(time or self.now, datetime, "time=").astimezone(UTC).timestamp() * 1_000)
+        pairs = tuple((name, _written(one)) for name, one in (headers or {}).items())
+        record = RawRecord(self.topic.name, 0, self._offset, at, _written(key), _written(value), pairs)
         found = ask_twice(
             f"the type of a record of {self.topic.name}",
             lambda: [one for _, one in decode_each(record, self.topic, CLUSTER)],
@@ -110,6 +113,7 @@ class TopicCase(Generic[C]):
 
     def run(self, key: str) -> Case[C]:
         """The run with this key; AssertionError where no event was for it."""
+        taken(key, str, "the key of a run")
         assert key in self.runs, f"no event was for the run {key!r}. {did_you_mean(key, self.runs)}"
         return self.runs[key]
 
@@ -149,3 +153,11 @@ class TopicCase(Generic[C]):
             return None, why_no_key(how, self._machine.events[event_type].__name__)
         flaw = key_flaw(key)
         return (key, "") if flaw is None else (None, flaw)
+
+
+def _written(given: Any) -> bytes | None:
+    try:
+        return written(given)
+    except TypeError as error:
+        message = f"what is in a record is bytes, text, or as JSON has it, and not {called(given)}: {error}"
+        raise AssertionError(message) from None

@@ -106,7 +106,8 @@ class Command(Described[R]):
         Args:
             arguments: the command and its arguments.
             send: what it gets as JSON on standard input: a context, a model, or what JSON has; None: nothing.
-            result: the class of what it writes, or a ``TypeAdapter``; None: what it writes is not looked at.
+            result: the class of what it writes, or a ``TypeAdapter``; None: what it writes is not looked at, so that it
+                comes to None. Where its step is to come to anything else, it is not begun.
             exits: by exit code, the exception that it stands for, for ``failed_with`` and ``Retry(unless=)``.
             env: its environment; None: that of the engine.
             cwd: where it runs; None: where the engine does.

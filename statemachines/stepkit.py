@@ -30,6 +30,7 @@ from statemachines.interpreter import step as take
 from statemachines.later import Later, OutsideError
 from statemachines.machine import Machine
 from statemachines.memory import Execution, read_memory
+from statemachines.misuse import compensation_given, raised, step_given
 from statemachines.occurrence import Occurrence
 from statemachines.outcome import Outcome
 from statemachines.results import (
@@ -81,18 +82,23 @@ class StepCase:
     def step_failed(
         self,
         step: Step[Any, Any],
-        error: BaseException,
+        error: BaseException | type[BaseException] | str,
         *,
         attempts: int = 1,
         state: State[Any] | str | None = None,
     ) -> Self:
-        """A step that the run has asked for raises this, and is not tried again."""
-        return self._end(step, state, "failed", partial(failed_event, step, error=error, attempts=attempts))
+        """A step that the run has asked for raises this, and is not tried again.
+
+        Of a class of exceptions one is made, as ``raise`` does; text says why it failed without any.
+        """
+        failing = partial(failed_event, step, error=raised(error), attempts=attempts)
+        return self._end(step, state, "failed", failing)
 
     def step_timed_out(
         self, step: Step[Any, Any], *, attempts: int = 1, state: State[Any] | str | None = None
     ) -> Self:
         """A step that the run has asked for takes longer than it may, and is not tried again."""
+        step_given(step)
         error = f"it took longer than {step.timeout}" if step.timeout else "it took too long"
         ending = partial(failed_event, step, error=error, timed_out=True, attempts=attempts)
         return self._end(step, state, "failed", ending)
@@ -146,14 +152,19 @@ class StepCase:
 
         Where it undoes several at once, this is of the one that was asked for first.
         """
-        ending = partial(done_event, compensation, attempt=1, data=None)
+        ending = partial(done_event, compensation_given(compensation), attempt=1, data=None)
         return self._end(compensation, None, "done", ending)
 
     def undoing_failed(
-        self, compensation: Compensation[Any, Any], error: BaseException, *, attempts: int = 1
+        self,
+        compensation: Compensation[Any, Any],
+        error: BaseException | type[BaseException] | str,
+        *,
+        attempts: int = 1,
     ) -> Self:
         """A compensation that the run has asked for raises this, and is not tried again: the run is held."""
-        ending = partial(failed_event, compensation, error=error, attempts=attempts)
+        compensation_given(compensation)
+        ending = partial(failed_event, compensation, error=raised(error), attempts=attempts)
         return self._end(compensation, None, "failed", ending)
 
     def call_of(
@@ -194,13 +205,14 @@ class StepCase:
         """
         stated = self.machine.microsteps.chart.undone_as_stated.get("", {})
         owed = [] if self.run is None else as_stated(in_order(read_memory(self.run.memory).owed), stated)
-        found, wanted = [one.step for one in owed], [one.name for one in steps]
+        found, wanted = [one.step for one in owed], [step_given(one).name for one in steps]
         assert found == wanted, f"what the run has to undo is {_said(found)}, not {_said(wanted)}"
         return self
 
     def then_runs(self, *steps: Step[Any, Any]) -> Self:
         """These steps and compensations go on now, and no others; one that several states run, as often."""
-        found, wanted = sorted(one.step for one in self.executions), sorted(one.name for one in steps)
+        wanted = sorted(step_given(one).name for one in steps)
+        found = sorted(one.step for one in self.executions)
         assert found == wanted, f"the run does {_said(found)}, not {_said(wanted)}"
         return self
 
@@ -272,6 +284,7 @@ class StepCase:
     def _execution(
         self, step: Step[Any, Any], state: State[Any] | str | None, among: tuple[Execution, ...]
     ) -> Execution:
+        step_given(step)
         found = [one for one in among if one.step == step.name]
         assert found, f"the run does not do {step.name!r}, but {_said(one.step for one in among)}"
         named = [one for one in found if state is None or one.state == str(state)]

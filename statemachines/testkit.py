@@ -32,6 +32,16 @@ from statemachines.keys import how_keyed, key_of, why_no_key
 from statemachines.limits import DEFERRED_MAX, DELAYED_MAX
 from statemachines.machine import Machine, compile_pipeline
 from statemachines.memory import Delayed, lasting, microseconds_of, read_memory, time_of, write_memory
+from statemachines.misuse import (
+    called,
+    configuration_given,
+    event_given,
+    fields_given,
+    published_given,
+    reason_given,
+    states_given,
+    taken,
+)
 from statemachines.occurrence import Occurrence
 from statemachines.outcome import (
     Deferred,
@@ -98,8 +108,8 @@ def given(pipeline: Pipeline[C], *events: Event, key: str = "test", now: datetim
     case = Case(pipeline, key, now)
     for event in events:
         case.when(event)
-        taken = isinstance(case.outcome, Moved)
-        assert taken, f"the given {event.event_type()} was not taken: {_told(case.outcome)}"
+        moved = isinstance(case.outcome, Moved)
+        assert moved, f"the given {event.event_type()} was not taken: {_told(case.outcome)}"
     return case
 
 
@@ -117,9 +127,9 @@ class Case(StepCase, Generic[C]):
     """One run, and what became of the last event."""
 
     def __init__(self, pipeline: Pipeline[C], key: str, now: datetime) -> None:
-        self.machine = compile_pipeline(pipeline, namespace="test")
+        self.machine = compile_pipeline(taken(pipeline, Pipeline, "what is tested"), namespace="test")
         self.key = key
-        self.now = now
+        self.now = taken(now, datetime, "now=")
         self.run: Run | None = None
         self.outcome: Outcome | None = None
         self.published: list[Publication] = []
@@ -167,7 +177,7 @@ class Case(StepCase, Generic[C]):
 
         What is asked then is asked of the last of what fell due. While a run is held, nothing does.
         """
-        until = self.now + passed
+        until = self.now + taken(passed, timedelta, "what passes", "later(timedelta(days=1))")
         self._forget()
         for _ in range(TICKS_MAX):
             due = None if self.run is None or self.run.held else wakes_at(self.run)
@@ -199,8 +209,14 @@ class Case(StepCase, Generic[C]):
 
     def when_read(self, envelope: Envelope, data: Any) -> Case[C]:
         """An event comes as it was read from a topic, with data that need not be valid."""
+        taken(envelope, Envelope, "what comes beside the data")
+        try:
+            written = orjson.dumps(data)
+        except TypeError as error:
+            message = f"data is as JSON has it, such as a dict, and not {called(data)}: {error}"
+            raise AssertionError(message) from None
         self._forget()
-        self._take(envelope, orjson.dumps(data))
+        self._take(envelope, written)
         return self
 
     def when_again(self, event: Event | None = None) -> Case[C]:
@@ -212,6 +228,8 @@ class Case(StepCase, Generic[C]):
 
     def when_cancelled(self, *, who: str = "an operator", why: str = "a test") -> Case[C]:
         """An operator cancels the run, whatever holds it; it must be one that goes on."""
+        taken(who, str, "who=")
+        taken(why, str, "why=")
         assert self.run is not None, "there is no run yet that could be cancelled"
         assert self.run.status == Status.RUNNING, f"the run in {self.state!r} has ended, or was not begun yet"
         self._forget()
@@ -250,14 +268,16 @@ class Case(StepCase, Generic[C]):
         for event_type, outcome in self.followed:
             failed = isinstance(outcome, Refused) and outcome.holds
             assert not failed, f"the run is held by {event_type}, which it took by itself: {_told(outcome)}"
+        configuration_given(state)
         assert state in (None, self.state), f"the run is in {self.state!r}, not in {state!r}{self._before()}"
-        for one in [is_in] if isinstance(is_in, str | State) else is_in:
-            self._check_in(one if isinstance(one, str) else one.name)
-        for name, value in (context or {}).items():
+        for name in states_given(is_in):
+            self._check_in(name)
+        fields = {} if context is None else fields_given(context, self.context)
+        for name, value in fields.items():
             found = getattr(self.context, name)
             assert found == value, f"the context's {name} is {found!r}, not {value!r}{self._before()}"
         if publishes is not None:
-            self._compare(publishes)
+            self._compare(published_given(publishes))
         if ended is not None:
             assert self.run is not None
             assert self.run.has_ended == ended, (
@@ -267,7 +287,8 @@ class Case(StepCase, Generic[C]):
 
     def then_refused(self, reason: Reason, *, saying: str = "", holds: bool | None = None) -> Case[C]:
         """The last event became a dead letter for this reason; its error has ``saying`` in it."""
-        outcome = self.outcome
+        outcome, reason = self.outcome, reason_given(reason)
+        taken(saying, str, "saying=")
         assert isinstance(outcome, Refused), f"the event was not refused: {_told(outcome)}"
         assert outcome.reason == reason, f"the event was refused as {_told(outcome)}, not as {reason.value!r}"
         assert saying in outcome.error, f"the error says {outcome.error!r}, and not {saying!r}"
@@ -276,6 +297,7 @@ class Case(StepCase, Generic[C]):
 
     def then_ignored(self, reason: Reason) -> Case[C]:
         """The last event changed nothing, as the pipeline's policy says."""
+        reason = reason_given(reason)
         assert isinstance(self.outcome, Ignored), f"the event was not ignored: {_told(self.outcome)}"
         assert self.outcome.reason == reason, (
             f"it was ignored as {_told(self.outcome)}, not as {reason.value!r}"
@@ -284,6 +306,7 @@ class Case(StepCase, Generic[C]):
 
     def then_deferred(self, reason: Reason = Reason.UNEXPECTED) -> Case[C]:
         """The last event waits until the run takes it."""
+        reason = reason_given(reason)
         assert isinstance(self.outcome, Deferred), f"the event was not deferred: {_told(self.outcome)}"
         assert self.outcome.reason == reason, (
             f"it was deferred as {_told(self.outcome)}, not as {reason.value!r}"
@@ -318,6 +341,7 @@ class Case(StepCase, Generic[C]):
 
     def _sent(self, event: Event) -> tuple[Envelope, bytes]:
         """What an event is once it is written."""
+        event_given(event)
         assert not is_internal(type(event)), (
             f"{event.event_type()} comes from inside of a run only; have it raised by what raises it"
         )

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from pydantic import BaseModel
+
 from statemachines.checks.names import wrong_with_topic
 from statemachines.compact import dumps_compact
+from statemachines.context import Context
 from statemachines.definition import Pipeline, State
 from statemachines.effects import (
     Asked,
@@ -62,18 +66,11 @@ NOTHING = Performed()
 
 
 def several(out: Any, name: str | None, key: str) -> Performed:
-    if isinstance(out, Publish | Raise | Send | Cancel | Complete | Compensate | Settle):
-        out = (out,)
-    try:
-        several = iter(out)
-    except TypeError:
-        message = f"{name} returned {type(out).__name__}; {_RETURNS}"
-        raise HandlerError(Reason.ACTION_FAILED, message, name or "") from None
     asked: list[Publication] = []
     raised: list[Event] = []
     wishes: list[Wish] = []
     scopes: dict[type[Compensate | Settle], list[Scope]] = {Compensate: [], Settle: []}
-    for number, effect in enumerate(several):
+    for number, effect in enumerate(_each(out, name)):
         if number >= EFFECTS_MAX:
             message = f"{name} asked for more than {EFFECTS_MAX} effects in one move"
             raise HandlerError(Reason.ACTION_FAILED, message, name or "")
@@ -92,11 +89,26 @@ def several(out: Any, name: str | None, key: str) -> Performed:
                 scopes[type(effect)].append(_scope(effect))
             case Publish() if effect.after is not None:
                 wishes.append(_published_later(effect, key, name or ""))
-            case _:
+            case Publish():
                 asked.append(publication(effect, key))
+            case _:
+                raise _no_effect(out if isinstance(out, str | bytes | dict) else effect, name)
     return Performed(
         tuple(asked), tuple(raised), tuple(wishes), tuple(scopes[Compensate]), tuple(scopes[Settle])
     )
+
+
+def _each(out: Any, name: str | None) -> Iterator[Any]:
+    """What an action returned, one by one; what each of them is was not looked at."""
+    if isinstance(out, Publish | Raise | Send | Cancel | Complete | Compensate | Settle):
+        return iter((out,))
+    if not isinstance(out, list) and isinstance(out, BaseModel | type):
+        # Some of these can be gone through, and one without fields has nothing in it.
+        raise _no_effect(out, name)
+    try:
+        return iter(out)
+    except TypeError:
+        raise _no_effect(out, name) from None
 
 
 def _scope(effect: Compensate | Settle) -> Scope:
@@ -110,10 +122,20 @@ def _scope(effect: Compensate | Settle) -> Scope:
     return scope.name
 
 
-def publication(effect: Any, run_key: str) -> Publication:
-    if not isinstance(effect, Publish):
-        message = f"{_RETURNS}, not {type(effect).__name__}"
-        raise HandlerError(Reason.ACTION_FAILED, message)
+def _no_effect(returned: object, name: str | None) -> HandlerError:
+    """What is wrong with something that an action returned, alone or among others, and what to write instead."""
+    message = f"{name} returned {_called(returned)}"
+    if isinstance(returned, Event):
+        cure = "wrap it to say what is to become of it, as in Publish(topic, ...), Raise(...) or Send(...)"
+        message = f"{message}, an event: {cure}"
+    elif isinstance(returned, Context):
+        message = f"{message}, a context: the run's is changed in place, and is not returned"
+    else:
+        message = f"{message}; {_RETURNS}"
+    return HandlerError(Reason.ACTION_FAILED, message, name or "")
+
+
+def publication(effect: Publish, run_key: str) -> Publication:
     topic, event, key, _, _ = effect
     event_type = type_of(event) if isinstance(event, Event) else ""
     if not event_type:

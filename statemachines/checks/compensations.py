@@ -5,11 +5,12 @@ from __future__ import annotations
 import inspect
 import types
 from collections.abc import Iterator
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+from typing import Any
 
 from statemachines.chart.tree import COMPENSATING
 from statemachines.checks import undo
 from statemachines.checks.bounds import TIME
+from statemachines.checks.hints import may_be, named, parts_of
 from statemachines.checks.moves import of as of_move
 from statemachines.definition import Move, Pipeline, State
 from statemachines.mistakes import Mistake
@@ -71,7 +72,7 @@ def _result(one: Compensation[Any, Any]) -> Iterator[Mistake]:
         except Exception:  # noqa: BLE001 - annotations are user code; the check of steps says so
             return
         if result is not types.NoneType:
-            message = f"the compensation {one.name!r} returns {_named(result)}, of which nothing is made"
+            message = f"the compensation {one.name!r} returns {named(result)}, of which nothing is made"
             yield _mistake(one, message, "Let it return None, and write -> None behind its parameters")
 
 
@@ -81,36 +82,17 @@ def _made(one: Compensation[Any, Any]) -> Iterator[Mistake]:
         name = list(inspect.signature(one.function).parameters)[1]
         said, result = one.annotation_of(name), one.of.result_type
         fits = all(
-            any(_may_be(part, one) for one in _parts(said)) for part in (*_parts(result), types.NoneType)
+            any(may_be(part, one) for one in parts_of(said)) for part in (*parts_of(result), types.NoneType)
         )
     except Exception:  # noqa: BLE001 - it says nothing, or what it says is a mistake of its own
         return
-    wanted = _named(result) if types.NoneType in _parts(result) else f"{_named(result)} | None"
+    wanted = named(result) if types.NoneType in parts_of(result) else f"{named(result)} | None"
     if not fits:
         message = (
-            f"{name!r} of the compensation {one.name!r} is {_named(said)}, "
+            f"{name!r} of the compensation {one.name!r} is {named(said)}, "
             f"but is given what the step {one.of.name!r} returned, or None where that is not known"
         )
         yield _mistake(one, message, f"Write {name}: {wanted}")
-
-
-def _parts(annotation: Any) -> list[Any]:
-    """What a union is made of; of anything else itself."""
-    if get_origin(annotation) is Annotated:
-        return _parts(get_args(annotation)[0])
-    if get_origin(annotation) in (Union, types.UnionType):
-        return [part for one in get_args(annotation) for part in _parts(one)]
-    return [types.NoneType if annotation is None else annotation]
-
-
-def _may_be(part: Any, one: Any) -> bool:
-    """Whether a value of the first type may be one of the second; in doubt it may."""
-    if part in (one, Any) or one in (Any, object) or isinstance(one, TypeVar):
-        return True
-    narrow, wide = (get_origin(annotation) or annotation for annotation in (part, one))
-    if not (isinstance(narrow, type) and isinstance(wide, type)):
-        return types.NoneType not in (part, one)
-    return issubclass(narrow, wide) or (narrow, wide) == (int, float)
 
 
 def _move(move: Move, scopes: _Scopes, *, has_any: bool) -> Iterator[Mistake]:
@@ -233,7 +215,3 @@ def _may_compensate(move: Move) -> bool:
 
 def _mistake(one: Step[Any, Any], message: str, cure: str) -> Mistake:
     return Mistake(message, cure, one.place)
-
-
-def _named(annotation: Any) -> str:
-    return annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")

@@ -34,7 +34,7 @@ def find(pipeline: Pipeline[Any]) -> Iterator[Mistake]:
                 message = f"the {handler.role} is one function, not a list of them"
                 cure = f"Give one function of {handler.wanted} that calls them"
             yield _mistake(handler, message, cure)
-        elif _is_async(handler.function):
+        elif is_async(handler.function):
             message = f"the {handler.role} {name_of(handler.function)} is async, but nothing awaits it"
             cure = "Write it without async: it is pure, and work with side effects has no place in it"
             yield _mistake(handler, message, cure)
@@ -90,7 +90,7 @@ def _of_data(pipeline: Pipeline[Any]) -> Iterator[_Handler]:
 
 def _shape(handler: _Handler) -> Iterator[Mistake]:
     name = name_of(handler.function)
-    if not handler.role.endswith("action") and inspect.isgeneratorfunction(_bare(handler.function)):
+    if not handler.role.endswith("action") and inspect.isgeneratorfunction(bare(handler.function)):
         message = f"the {handler.role} {name} is a generator, which answers nothing by itself"
         yield _mistake(handler, message, "Let it return its answer, without yield")
     try:
@@ -104,12 +104,14 @@ def _shape(handler: _Handler) -> Iterator[Mistake]:
         yield _mistake(handler, message, f"Let it take {handler.wanted}")
 
 
-def _is_async(function: Any) -> bool:
-    bare = _bare(function)
-    return inspect.iscoroutinefunction(bare) or inspect.isasyncgenfunction(bare)
+def is_async(function: Any) -> bool:
+    """Whether what calling it comes to has to be awaited."""
+    written = bare(function)
+    return inspect.iscoroutinefunction(written) or inspect.isasyncgenfunction(written)
 
 
-def _bare(function: Any) -> Any:
+def bare(function: Any) -> Any:
+    """What is called in the end."""
     while isinstance(function, functools.partial):
         function = function.func
     if inspect.isroutine(function) or isinstance(function, type):

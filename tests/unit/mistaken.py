@@ -29,18 +29,19 @@ class Asked(Event, type="asked"):
     pass
 
 
-def build(_event: Event) -> Empty:
+def build(_event: Event) -> Any:
+    """Of pipelines with other contexts, too, of which none begins a run here."""
     return Empty()
 
 
 async def awaited(_context: Empty, _event: Event) -> None: ...
 
 
-def yes(_context: Empty, _event: Event) -> bool:
+def yes(_context: Context, _event: Event) -> bool:
     return True
 
 
-def no(_context: Empty, _event: Event) -> bool:
+def no(_context: Context, _event: Event) -> bool:
     return False
 
 

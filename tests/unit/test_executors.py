@@ -10,11 +10,13 @@ import time
 import weakref
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
 import pytest
+from pydantic import BaseModel
 
 from connectors.commands import CommandExecutor
 from connectors.executor import CancelledError, Ended, LostError, Over, Running, Work
@@ -132,6 +134,51 @@ async def test_a_function_that_says_something_else_has_failed_for_good(returned:
     assert (type(ended.error), ended.final) == (ResultError, True)
     assert f"says returned {returned!r}, and not what is to be done, as Haul says it" in str(ended.error)
     assert yard.jobs == {}
+
+
+class Size(BaseModel):
+    width: int
+
+
+def without_result(path: Path) -> Command[Any]:
+    return Command(["touch", str(path)])
+
+
+@pytest.mark.parametrize(
+    ("annotation", "said"),
+    [
+        (Command[Size], "comes to Size by its annotation. Say what its output is with result=Size"),
+        (Command[int], "comes to int by its annotation. Say what its output is with result=int"),
+        (
+            Command[list[int]],
+            "comes to list[int] by its annotation. Say what its output is with result=TypeAdapter(list[int])",
+        ),
+    ],
+)
+async def test_a_command_that_does_not_say_what_its_output_is_does_not_begin_in_vain(
+    tmp_path: Path, annotation: Any, said: str
+) -> None:
+    def measures(_order: Any, _call: Call) -> Any:
+        return without_result(tmp_path / "begun")
+
+    measures.__annotations__["return"] = annotation
+    ended = await end_of(Executors().start(work_of(measures)))
+    assert (type(ended.error), ended.final, ended.lost) == (ResultError, True, False)
+    assert said in str(ended.error)
+    assert "measures returned a Command that does not say what its output is" in str(ended.error)
+    assert not (tmp_path / "begun").exists()
+
+
+@pytest.mark.parametrize("annotation", [Command[None], Command[Size | None], Command[Any]])
+async def test_a_command_whose_step_may_come_to_nothing_need_not_say_what_its_output_is(
+    tmp_path: Path, annotation: Any
+) -> None:
+    def measures(_order: Any, _call: Call) -> Any:
+        return without_result(tmp_path / "begun")
+
+    measures.__annotations__["return"] = annotation
+    assert await end_of(Executors().start(work_of(measures))) == Ended(None)
+    assert (tmp_path / "begun").exists()
 
 
 async def test_a_function_that_takes_long_to_say_it_is_named(caplog: pytest.LogCaptureFixture) -> None:

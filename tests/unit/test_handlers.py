@@ -134,6 +134,51 @@ def test_an_action_that_returns_nonsense_is_refused(nonsense: Any) -> None:
     )
 
 
+class Nothing(Context):
+    """Gone through, it has nothing in it."""
+
+
+class Happened(Event, type="happened"):
+    """Neither has this."""
+
+
+AS_EVENTS = (
+    "an event: wrap it to say what is to become of it, as in Publish(topic, ...), Raise(...) or Send(...)"
+)
+AS_CONTEXTS = "a context: the run's is changed in place, and is not returned"
+
+
+def generated(*effects: Any) -> Iterator[Any]:
+    yield from effects
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        (lambda: Noted(text="hello"), f"Noted, {AS_EVENTS}"),
+        (Happened, f"Happened, {AS_EVENTS}"),
+        (lambda: [Publish("notes", Noted()), Noted()], f"Noted, {AS_EVENTS}"),
+        (lambda: generated(Happened()), f"Happened, {AS_EVENTS}"),
+        (Box, f"Box, {AS_CONTEXTS}"),
+        (Nothing, f"Nothing, {AS_CONTEXTS}"),
+        (lambda: (Box(),), f"Box, {AS_CONTEXTS}"),
+        (Inner, "Inner; an action returns None, an effect"),
+        (lambda: Happened, "the class Happened itself; an action returns None, an effect"),
+        (lambda: [Publish], "the class Publish itself; an action returns None, an effect"),
+        (lambda: {"a": 1}, "dict; an action returns None, an effect"),
+        (lambda: "text", "str; an action returns None, an effect"),
+        (lambda: [1], "int; an action returns None, an effect"),
+        (lambda: 1, "int; an action returns None, an effect"),
+    ],
+)
+def test_what_an_action_returned_is_called_what_it_is(made: Callable[[], Any], said: str) -> None:
+    def told(_context: Any, _event: Any) -> Any:
+        return made()
+
+    where = "test_what_an_action_returned_is_called_what_it_is.<locals>.told"
+    assert refused(acting(told)).startswith(f"{where} returned {said}")
+
+
 @pytest.mark.parametrize("nonsense", [None, 1, 0, "yes", object()])
 def test_a_guard_that_answers_neither_true_nor_false_is_refused(nonsense: Any) -> None:
     message = refused(acting(raising(ValueError()), when=lambda _c, _e: nonsense), Reason.GUARD_FAILED)

@@ -11,7 +11,7 @@ import pytest
 from statemachines import Call, DefinitionError, Pipeline
 from statemachines.outcome import WAITS, Reason
 from statemachines.results import idempotency_key
-from statemachines.testkit import ImpureHandlerError, given
+from statemachines.testkit import Case, ImpureHandlerError, given
 from tests.unit import undoing
 from tests.unit.undoing import Trade
 from tests.unit.working import (
@@ -66,6 +66,61 @@ def test_a_run_is_told_how_its_step_ended() -> None:
     assert case.context.said == [
         "TimeoutError: it took longer than 0:00:30 after 1 as failed.step.charge.timed_out"
     ]
+
+
+def being_undone() -> tuple[Case[undoing.Order], Trade]:
+    """A run that does ``unpack``, and then ``refund``."""
+    trade = Trade()
+    case = given(trade.flow, undoing.Placed()).step_done(trade.charge, undoing.OK).step_done(trade.pack, 2)
+    return case.when(undoing.Cancelled()).then_runs(trade.unpack), trade
+
+
+class Unmade(CardRefused):
+    def __init__(self, code: int) -> None:
+        super().__init__(f"refused by {code}")
+
+
+class Strange(CardRefused):
+    def __new__(cls) -> Any:
+        return "no exception"
+
+
+def test_of_a_class_of_exceptions_one_is_made_as_raise_does() -> None:
+    made = shop()
+    case = given(made.flow, Placed()).step_failed(made.charge, CardRefused).then(state="refused")
+    assert case.context.said == ["CardRefused:  after 1 as failed.step.charge.CardRefused"]
+    case_of_trade, trade = being_undone()
+    case_of_trade.undoing_failed(trade.unpack, CardRefused)
+    case_of_trade.then_refused(Reason.STEP_FAILED, saying="CardRefused", holds=True)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            Unmade,
+            "Unmade cannot be made without arguments, as raise does it .TypeError: .*: give one that is made",
+        ),
+        (Strange, r"Strange\(\) is str, which cannot be raised"),
+        (5, "a step fails with an exception, or with text that says why, and not with int"),
+        (None, "and not with NoneType"),
+        (int, "and not with the class int itself"),
+    ],
+)
+def test_what_a_step_cannot_fail_with_is_said(error: Any, said: str) -> None:
+    made = shop()
+    with pytest.raises(AssertionError, match=said):
+        given(made.flow, Placed()).step_failed(made.charge, error)
+    case, trade = being_undone()
+    with pytest.raises(AssertionError, match=said):
+        case.undoing_failed(trade.unpack, error)
+
+
+def test_a_step_fails_with_text_where_no_exception_is_known() -> None:
+    made = shop()
+    made.charging.on(made.charge.failed, to=made.refused, do=say_why)
+    case = given(made.flow, Placed()).step_failed(made.charge, "no card").then(state="refused")
+    assert case.context.said == ["Error: no card after 1 as failed.step.charge"]
 
 
 def test_a_step_without_a_limit_may_take_too_long_all_the_same() -> None:

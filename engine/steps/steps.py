@@ -99,6 +99,7 @@ class Steps:
         self._kinds: dict[Place, Step[Any, Any]] = {}
         """By pipeline and name; of versions, the newest counts."""
         self._serving: asyncio.Task[None] | None = None
+        self._speaking: asyncio.Task[None] | None = None
         self.breakers = self._making.breakers
         self._rooms = Rooms(self._limits, self.breakers)
         self._crowded = Crowded()
@@ -187,6 +188,7 @@ class Steps:
             await store.listen(channels.STEPS, self._hear_of_more)
             self._hear_of_more()
             self._serving = asyncio.create_task(self._serve(), name="steps")
+            self._speaking = asyncio.create_task(self._speak_on(store), name="steps, speaking")
 
     async def _find_told(self, store: Store) -> None:
         """Have what became of attempts be taken again, but for what is durable by a commit that was not heard of."""
@@ -202,6 +204,7 @@ class Steps:
             self._serving.cancel()
             await asyncio.wait({self._serving})
             self._serving = None
+        await self._speak_no_more()
         self._making.failed.tell_rest(at_once=True)
 
     async def let_go(self) -> None:
@@ -213,6 +216,7 @@ class Steps:
                 if await self._put_back(self._store):
                     break
                 await asyncio.sleep(PASSED_OVER_SECONDS)
+            await self._speak_no_more()
             await self._store.let_go(self.holder)
 
     async def stop(self) -> None:
@@ -235,8 +239,9 @@ class Steps:
 
     def check(self) -> None:
         """See to it that attempts are begun. Raises StoreError: the store broke away."""
-        if self._serving is not None and self._serving.done() and not self._serving.cancelled():
-            self._serving.result()
+        for task in (self._serving, self._speaking):
+            if task is not None and task.done() and not task.cancelled():
+                task.result()
 
     def take(self) -> list[StepResult]:
         """What became of attempts, and is in no draft yet."""
@@ -362,6 +367,19 @@ class Steps:
         said = await store.hold(self.holder, self._instance, self.breakers.as_json())
         self._clock.hear(said, asked)
         self._listen(said)
+
+    async def _speak_on(self, store: Store) -> None:
+        """Say that this engine is there also where a look takes long, or none goes on any more."""
+        while True:
+            await asyncio.sleep(SPEAK_SECONDS)
+            if time.monotonic() - self._heard_at >= SPEAK_SECONDS:
+                await self._speak(store)
+
+    async def _speak_no_more(self) -> None:
+        if self._speaking is not None:
+            self._speaking.cancel()
+            await asyncio.wait({self._speaking})
+            self._speaking = None
 
     def _listen(self, said: datetime) -> None:
         """The store has heard this engine, when its clock said this.

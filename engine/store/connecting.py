@@ -407,7 +407,7 @@ def _cannot_connect(dsn: str, error: BaseException) -> str:
             cure = "Check the user's name and the password in your passfile or PGPASSWORD."
         elif isinstance(error, postgres.TooManyConnectionsError):
             cure = (
-                "Raise max_connections there, or the limit of the role or the database: an engine keeps four."
+                "Raise max_connections there, or the limit of the role or the database: an engine keeps five."
             )
         elif isinstance(error, postgres.InvalidCatalogNameError):
             cure = "Create the database, or name another one."

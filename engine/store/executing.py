@@ -19,11 +19,15 @@ _LIMITS = load("limits")
 
 
 class Executions:
-    """On one connection; the contract is that of ``engine.store.contract.Store``."""
+    """On one connection, and another one to be heard on; the contract is that of ``engine.store.contract.Store``."""
 
-    def __init__(self, looker: Connection, looking: asyncio.Lock, namespace: str) -> None:
+    def __init__(
+        self, looker: Connection, looking: asyncio.Lock, speaker: Connection, namespace: str
+    ) -> None:
         self._looker = looker
         self._looking = looking
+        self._speaker = speaker
+        self._turn_to_speak = asyncio.Lock()
         self._namespace = namespace
         self._limiting = Limiting(looker)
         self._unfinished: set[asyncio.Task[Any]] = set()
@@ -123,15 +127,15 @@ class Executions:
         return await self._executions(_SQL["take_executions"], numbers, holder, silent_seconds)
 
     async def hold(self, holder: int, instance: str | None, breakers: bytes = b"") -> datetime:
-        async with self._looking, translated(self._looker):
-            seen: datetime = await self._looker.fetchval(
+        async with self._turn_to_speak, translated(self._speaker):
+            seen: datetime = await self._speaker.fetchval(
                 _SQL["hold"], holder, self._namespace, instance, breakers
             )
         return seen
 
     async def let_go(self, holder: int) -> None:
-        async with self._looking, translated(self._looker):
-            await self._looker.execute(_SQL["let_go"], holder)
+        async with self._turn_to_speak, translated(self._speaker):
+            await self._speaker.execute(_SQL["let_go"], holder)
 
     async def _executions(self, sql: str, *values: Any) -> list[BegunExecution]:
         async with self._looking, translated(self._looker):

@@ -54,9 +54,10 @@ _new = tuple.__new__
 
 
 class PostgresStore(Executions):
-    """Three connections for one engine; the contract is ``engine.store.contract.Store``.
+    """Four connections for one engine; the contract is ``engine.store.contract.Store``.
 
-    One writes, one reads what batches need, and one looks beside both for what has fallen due.
+    One writes, one reads what batches need, one looks beside both for what has fallen due, and one only says that the
+    engine is there, however long the others take.
 
     Any failure of a connection is final for the object: drop it, open another, and take the positions again, which
     finds out what became of a commit in flight.
@@ -64,16 +65,16 @@ class PostgresStore(Executions):
 
     def __init__(
         self,
-        connections: tuple[CopyingConnection, Connection, Connection],
+        connections: tuple[CopyingConnection, Connection, Connection, Connection],
         namespace: str,
         group: str,
         cluster: str,
         lane: int,
     ) -> None:
-        self._writer, self._reader, self._looker = connections
+        self._writer, self._reader, self._looker, self._speaker = connections
         # One at a time looks for what has fallen due, or begins steps.
         self._looking = asyncio.Lock()
-        Executions.__init__(self, self._looker, self._looking, namespace)
+        Executions.__init__(self, self._looker, self._looking, self._speaker, namespace)
         self._namespace = namespace
         self._scope = (namespace, group, cluster)
         self._lane = lane
@@ -92,10 +93,10 @@ class PostgresStore(Executions):
         """Connect. The schema must have been checked."""
         opened: list[CopyingConnection] = []
         try:
-            for what in ("writing", "reading", "looking"):
+            for what in ("writing", "reading", "looking", "speaking"):
                 # One by one, so that those before are closed where one fails.
                 opened.append(await connect(dsn, name=f"pointsman engine, {what}"))  # noqa: PERF401
-            writer, reader, looker = opened
+            writer, reader, looker, speaker = opened
             async with translated(writer):
                 lane = await outbox.lane_for(writer, namespace, 0)
                 await _ensure_partitions(writer)
@@ -104,7 +105,7 @@ class PostgresStore(Executions):
             for connection in opened:
                 connection.terminate()
             raise
-        store = cls((writer, reader, looker), namespace, group, cluster, lane)
+        store = cls((writer, reader, looker, speaker), namespace, group, cluster, lane)
         store._dsn = dsn
         return store
 
@@ -124,7 +125,7 @@ class PostgresStore(Executions):
 
     async def close(self) -> None:
         """Close the connections, politely if they still answer."""
-        for connection in (self._writer, self._reader, self._looker):
+        for connection in (self._writer, self._reader, self._looker, self._speaker):
             await hang_up(connection)
         await self._speaking.end()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -15,6 +15,7 @@ from engine import channels
 from engine.limits import SILENT_SECONDS, EngineLimits
 from engine.steps import steps
 from engine.store.connecting import Connection, connect
+from engine.store.contract import StoreUnavailableError
 from engine.store.values import BegunExecution, Commit
 from statemachines import Breaker, Limit
 from tests.charging import TOPIC, AwayError, World, charging_pipeline, clear
@@ -356,3 +357,50 @@ async def test_nothing_is_promised_past_a_breaker_that_tries_one(
         assert pending.batch.commit.begun == []
         feeding.steps.settle([], pending.batch.commit)
         await feeding.steps.close()
+
+
+async def test_an_engine_is_heard_of_however_long_a_look_takes(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steps, "SPEAK_SECONDS", 0.05)
+    async with feed(database, charging_pipeline(), limits=LIMITS) as feeding:
+        await feeding.begin_steps()
+        await turn(feeding)
+        hold, heard = feeding.store.hold, asyncio.Queue[datetime]()
+
+        async def note(*said: Any) -> datetime:
+            seen = await hold(*said)
+            heard.put_nowait(seen)
+            return seen
+
+        async with feeding.store._looking:
+            # Whatever is looked for takes as long as this.
+            monkeypatch.setattr(feeding.store, "hold", note)
+            first, second = [await asyncio.wait_for(heard.get(), 60) for _ in range(2)]
+        assert first < second
+        await feeding.steps.close()
+        await feeding.steps.let_go()
+    assert await marks(database) == []
+
+
+async def test_what_keeps_an_engine_from_saying_that_it_is_there_ends_its_session(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steps, "SPEAK_SECONDS", 0.05)
+    async with feed(database, charging_pipeline(), limits=LIMITS) as feeding:
+        await feeding.begin_steps()
+        await turn(feeding)
+        feeding.store._speaker.terminate()
+        speaking = feeding.steps._speaking
+        assert speaking is not None
+        await asyncio.wait({speaking}, timeout=60)
+        with pytest.raises(StoreUnavailableError):
+            feeding.steps.check()
+
+
+async def marks(database: Database) -> list[int]:
+    connection = await connect(database.reader_dsn, name="looking on")
+    try:
+        return [holder for (holder,) in await connection.fetch("select id from pointsman.holders")]
+    finally:
+        await connection.close()

@@ -18,6 +18,7 @@ from typing import Any
 
 from statemachines.definition import Pipeline
 from statemachines.places import Place, place_of
+from statemachines.printing import printing_beside
 from statemachines.source import NOBODYS
 from statemachines.suggest import did_you_mean, nearest
 
@@ -30,13 +31,14 @@ def find_pipelines(target: str) -> list[Pipeline[Any]]:
     """Import what ``target`` names and return its pipelines, in the order of the module, each once.
 
     A module is looked for in the current directory too, which is added to ``sys.path``; a file in a package
-    is imported as a module of that package. ``NAME`` may be a pipeline or a list of pipelines.
+    is imported as a module of that package. ``NAME`` may be a pipeline or a list of pipelines. What is printed
+    meanwhile goes to standard error.
 
     Raises:
         LoadError: there is no such module or file, importing it raised, or there is no such pipeline in it.
     """
     path, name = _split(target)
-    module = _import_file(path) if _is_file(path) else _import_module(path)
+    module = _import(path)
     if name is not None:
         return _named(module, path, name)
     found = [value for value in vars(module).values() if isinstance(value, Pipeline)]
@@ -46,7 +48,7 @@ def find_pipelines(target: str) -> list[Pipeline[Any]]:
 
 
 def find_value(target: str) -> Any:
-    """Import what ``target`` names, and return the value of its variable.
+    """Import what ``target`` names, and return the value of its variable; what is printed goes to standard error.
 
     Raises:
         LoadError: there is no such module, file or variable, or importing it raised.
@@ -54,7 +56,7 @@ def find_value(target: str) -> Any:
     path, name = _split(target)
     if name is None:
         raise LoadError(f"{target!r} names no variable: write MODULE:NAME or path/to/file.py:NAME.")
-    module = _import_file(path) if _is_file(path) else _import_module(path)
+    module = _import(path)
     if not hasattr(module, name):
         known = [key for key in vars(module) if not key.startswith("_")]
         raise LoadError(f"There is no {name!r} in {path}. {did_you_mean(name, known)}")
@@ -70,6 +72,11 @@ def _split(target: str) -> tuple[str, str | None]:
     if "/" in name or "\\" in name:  # the colon of a drive: C:\pipelines\orders.py
         return target, None
     raise LoadError(f"{target!r} names no pipeline: write MODULE:NAME or path/to/file.py:NAME.")
+
+
+def _import(path: str) -> ModuleType:
+    with printing_beside():
+        return _import_file(path) if _is_file(path) else _import_module(path)
 
 
 def _is_file(path: str) -> bool:

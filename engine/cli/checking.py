@@ -96,12 +96,13 @@ def replay(
 
     async def question(connection: Connection, namespace: str) -> ReplayReport:
         from engine.reading import replay  # noqa: PLC0415 - needs an extra to be installed
+        from statemachines.printing import printing_beside  # noqa: PLC0415 - loaded only when needed
 
         one = None
         if key is not None:
             words = [key] if pipeline is None else [pipeline, key]
             one = (*await find_address(connection, namespace, words), generation)
-        with _progress("replayed") as progress:
+        with _progress("replayed") as progress, printing_beside():
             return await replay(connection, namespace, machines, run=one, progress=progress)
 
     found = ask_store(options, question)

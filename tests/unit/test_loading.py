@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from statemachines.codehash import code_hash
-from statemachines.loading import LoadError, find_pipelines
+from statemachines.loading import LoadError, find_pipelines, find_value
 from statemachines.shipped.orders import flow as orders
 
 PIPELINE = """
@@ -154,6 +154,39 @@ def test_a_module_whose_import_raises_is_told_with_file_and_line(folder: Path, b
         assert message.startswith(f"Importing {'raising' if target == 'raising' else file} {said}")
         assert message.endswith(f"({file}:3).")
     assert "raising" not in sys.modules
+
+
+@pytest.mark.parametrize("target", ["chatty", "chatty.py", "chatty:flow"])
+def test_what_a_module_prints_goes_to_standard_error(
+    folder: Path, capsys: pytest.CaptureFixture[str], target: str
+) -> None:
+    says = "import sys\nprint('hé!')\nsys.stdout.buffer.write(b'bytes\\n')\n"
+    write(folder / "chatty.py", says + PIPELINE + "flow = make('chatty')\n")
+    assert names(target) == ["chatty"]
+    assert find_value("chatty:flow").name == "chatty"
+    assert capsys.readouterr() == ("", "hé!\nbytes\n")
+
+
+@pytest.mark.parametrize(
+    "says",
+    [
+        "sys.stdout = None",
+        "sys.stdout.close()",
+        "sys.stdout.detach()",
+        "import io; sys.stdout = io.TextIOWrapper(sys.stdout.buffer); del sys.stdout",
+        "sys.stderr = None; print('nowhere')",
+    ],
+)
+def test_whatever_a_module_does_to_standard_output_it_is_as_it_was_afterwards(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, says: str
+) -> None:
+    monkeypatch.setattr(sys, "stderr", sys.stderr)
+    write(folder / "rude.py", f"import sys\n{says}\n{PIPELINE}flow = make('rude')\n")
+    before = sys.stdout
+    assert names("rude.py") == ["rude"]
+    assert sys.stdout is before
+    print("the answer")
+    assert capsys.readouterr() == ("the answer\n", "")
 
 
 def test_a_module_without_pipelines_says_so(folder: Path) -> None:

@@ -24,6 +24,27 @@ def resume_command(pipeline: str) -> str:
     return f"pointsman resume --pipeline {quote(pipeline)} --reason TEXT"
 
 
+def until_taken(pipeline: str, *, is_paused: bool) -> str:
+    """Until when an event waits in the inbox, as the end of a sentence."""
+    if is_paused:
+        return f"until {pipeline} goes on, which is paused: {resume_command(pipeline)}"
+    return f"until an engine takes it that has {pipeline} loaded"
+
+
+def not_taken(what: str, pipeline: str | None, *, is_paused: bool) -> str:
+    """Why no engine has taken a command up, in sentences; one that is of no pipeline, any engine may take."""
+    if pipeline is not None and is_paused:
+        return (
+            f"{pipeline} is paused, and the {what} waits in the inbox until that goes on: {resume_command(pipeline)}. "
+            "Nothing need be done again."
+        )
+    having = "" if pipeline is None else f" that has {pipeline} loaded"
+    return (
+        f"No engine took the {what} up yet. It waits in the inbox until one runs{having}; nothing need be done "
+        "again."
+    )
+
+
 def map_command(
     pipeline: str, version: int | None = None, to: int | None = None, key: str | None = None
 ) -> str:

@@ -6,7 +6,14 @@ import shlex
 
 import pytest
 
-from engine.commands.words import letter_cure, map_command, resume_command, run_command
+from engine.commands.words import (
+    letter_cure,
+    map_command,
+    not_taken,
+    resume_command,
+    run_command,
+    until_taken,
+)
 from statemachines.outcome import Reason
 
 
@@ -37,3 +44,19 @@ def test_what_is_not_valid_may_be_given_other_data_but_what_became_of_a_step() -
     assert letter_cure(7, Reason.INVALID, "done.step.charge") == redrive
     assert letter_cure(7, Reason.ACTION_FAILED, "order.paid") == redrive
     assert letter_cure(7, Reason.UNREADABLE, None) == redrive
+
+
+def test_what_waits_in_the_inbox_is_said_to_wait_for_a_pause_to_end_or_for_an_engine() -> None:
+    goes_on = "pointsman resume --pipeline shop --reason TEXT"
+    assert until_taken("shop", is_paused=True) == f"until shop goes on, which is paused: {goes_on}"
+    assert until_taken("shop", is_paused=False) == "until an engine takes it that has shop loaded"
+    assert not_taken("drop", "shop", is_paused=True) == (
+        f"shop is paused, and the drop waits in the inbox until that goes on: {goes_on}. Nothing need be done again."
+    )
+    assert not_taken("drop", "shop", is_paused=False) == (
+        "No engine took the drop up yet. It waits in the inbox until one runs that has shop loaded; nothing need be "
+        "done again."
+    )
+    assert not_taken("redrive", None, is_paused=False) == (
+        "No engine took the redrive up yet. It waits in the inbox until one runs; nothing need be done again."
+    )

@@ -54,6 +54,13 @@ def map_command(
     return f"pointsman definitions map {quote(pipeline)}{one} {said} --reason TEXT"
 
 
+def position_command(topic: str, partition: int, *, group: str, cluster: str) -> str:
+    """What has a partition go on from where a person says; others of its name may be in other groups and clusters."""
+    named = {"group": group, "cluster": cluster}
+    which = "".join(f" {quote(f'--{name}={value}')}" for name, value in named.items() if value)
+    return f"pointsman positions set {quote(topic)} {partition} POSITION{which} --reason TEXT"
+
+
 def goes_on_by(version: object) -> str:
     """Why a run of a version that an engine has loaded is not mapped, as a sentence without its end."""
     return (

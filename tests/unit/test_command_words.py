@@ -10,6 +10,7 @@ from engine.commands.words import (
     letter_cure,
     map_command,
     not_taken,
+    position_command,
     resume_command,
     run_command,
     until_taken,
@@ -31,6 +32,17 @@ def test_any_key_comes_through_a_shell_as_one_word(key: str) -> None:
     assert ("--" in words) is key.startswith("-")
     assert (
         words.index("--reason") < words.index("--") if "--" in words else words[-2:] == ["--reason", "TEXT"]
+    )
+
+
+def test_a_position_is_named_with_its_group_and_its_cluster_as_words_of_a_shell() -> None:
+    command = position_command("orders", 0, group="my group", cluster="$c")
+    assert shlex.split(command) == [
+        "pointsman", "positions", "set", "orders", "0", "POSITION", "--group=my group", "--cluster=$c", "--reason",
+        "TEXT",
+    ]  # fmt: skip
+    assert position_command("orders", 0, group="", cluster="") == (
+        "pointsman positions set orders 0 POSITION --reason TEXT"
     )
 
 

@@ -62,7 +62,7 @@ def runs(
             "--status",
             metavar="expected|running|compensating|completed|cancelled|held|stuck|paused|waiting",
             help="Only of this status; stuck: the failure of a step or a compensation holds them; waiting: events wait "
-            "for them; compensating: they are being undone.",
+            "for them; compensating: they are being undone, and nothing holds them.",
         ),
     ] = None,
     state: Annotated[

@@ -65,7 +65,7 @@ def goes_on_by(version: object) -> str:
     """Why a run of a version that an engine has loaded is not mapped, as a sentence without its end."""
     return (
         f"version {version}, which it follows, is loaded in an engine, and it goes on by that; from there only a run "
-        "that is held is mapped, with nothing renamed"
+        "that is held or paused is mapped, with nothing renamed"
     )
 
 

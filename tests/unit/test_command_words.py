@@ -6,7 +6,9 @@ import shlex
 
 import pytest
 
+from engine.cli.app import app
 from engine.commands.words import (
+    goes_on_by,
     letter_cure,
     map_command,
     not_taken,
@@ -44,6 +46,15 @@ def test_a_position_is_named_with_its_group_and_its_cluster_as_words_of_a_shell(
     assert position_command("orders", 0, group="", cluster="") == (
         "pointsman positions set orders 0 POSITION --reason TEXT"
     )
+
+
+def test_what_is_mapped_from_a_version_that_is_loaded_is_said_in_the_same_words_by_all(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert "only a run that is held or paused is mapped" in goes_on_by(1)
+    with pytest.raises(SystemExit):
+        app(["definitions", "map", "--help"])
+    assert "else those that are held or paused" in " ".join(capsys.readouterr().out.split())
 
 
 def test_what_is_not_valid_may_be_given_other_data_but_what_became_of_a_step() -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from shlex import quote
 from typing import Any
 
 from engine import channels
+from engine.commands.words import shell_word
 from engine.errors import UsageError
 from engine.reading.catalog import SQL
 from engine.reading.errors import NotFoundError
@@ -206,4 +206,4 @@ async def _nothing_there(
 
 
 def _named(group: str, cluster: str) -> str:
-    return f"{quote(f'--group={group}')} {quote(f'--cluster={cluster}')}"
+    return f"{shell_word(f'--group={group}')} {shell_word(f'--cluster={cluster}')}"

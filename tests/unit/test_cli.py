@@ -21,7 +21,7 @@ from engine.cli.app import app
 from engine.cli.failures import explain
 from engine.errors import ServiceUnreachableError
 from engine.limits import EngineLimits
-from engine.reading import PausedPipeline
+from engine.reading import Mismatch, PausedPipeline, ReplayReport
 from tests.cli import apart, entry, environment
 from tests.documented import Page
 
@@ -127,6 +127,16 @@ def test_a_dry_run_of_a_whole_pipeline_says_what_would_be_done_to_it(
     assert (done.exit_code, done.stdout, done.stderr) == (0, f"{said.format(by=by)}\n", "")
     as_json = json.loads(runner.invoke(app, [*words, "--json"]).stdout)
     assert as_json == {"command": what, "dry_run": True, "runs": 0, "done": 0, "became": []}
+
+
+def test_a_run_is_named_on_one_line_whatever_its_key_is(
+    runner: CliRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    differs = Mismatch("order", "a\nb\x1b", 0, 2, "e1", "order.paid", "It came out otherwise.", ())
+    found = ReplayReport("default", ("order",), 1, 0, 2, 1, (differs,), 0, ())
+    monkeypatch.setattr("engine.cli.checking.ask_store", lambda *_: found)
+    replayed = runner.invoke(app, ["replay", DEFINED])
+    assert replayed.stdout.splitlines()[0] == "order a\\nb\\x1b: row 2: It came out otherwise."
 
 
 def test_bad_usage_ends_with_2_and_a_hint(runner: CliRunner) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+import shutil
+import subprocess
 
 import pytest
 
@@ -26,7 +28,7 @@ def test_a_plain_key_is_as_it_is() -> None:
     assert map_command("order", 1) == "pointsman definitions map order --from 1 --to VERSION --reason TEXT"
 
 
-@pytest.mark.parametrize("key", ["a b", "a'b", 'a"b', "a/b", "a\nb", "$HOME", "a;b", "", "-a"])
+@pytest.mark.parametrize("key", ["a b", "a'b", 'a"b', "a/b", "a\\b", "$HOME", "a;b", "", "-a"])
 def test_any_key_comes_through_a_shell_as_one_word(key: str) -> None:
     words = shlex.split(run_command("retry", "or der", key))
     assert words[-2:] == ["or der", key] if key.startswith("-") else words[2:4] == ["or der", key]
@@ -35,6 +37,18 @@ def test_any_key_comes_through_a_shell_as_one_word(key: str) -> None:
     assert (
         words.index("--reason") < words.index("--") if "--" in words else words[-2:] == ["--reason", "TEXT"]
     )
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash to ask")
+@pytest.mark.parametrize(
+    "key", ["a\nb", "a\x01b", "\ta\r", "\x1b[31m'a\\\n", "a\x7f9", "\x85é\u200b9", "\n$HOME", "-\n"]
+)
+def test_a_key_that_would_move_the_cursor_is_shown_by_escapes_that_a_shell_reads(key: str) -> None:
+    command = run_command("retry", "order", key)
+    assert command.isprintable()
+    shell = ["bash", "-c", f"pointsman() {{ printf '%s\\0' \"$@\"; }}; {command}"]
+    words = subprocess.run(shell, capture_output=True, check=True).stdout.split(b"\0")
+    assert key.encode() in words
 
 
 def test_a_position_is_named_with_its_group_and_its_cluster_as_words_of_a_shell() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import re
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -29,6 +30,8 @@ CLOCK_SECONDS_MAX = 2.0
 log = logging.getLogger("pointsman.engine")
 
 _SQL = load("admission")
+_ONE_OF_SET = re.compile(r"(\S+ version \d+) \((\w+)(?:, code (\w+))?\)")
+"""A version in the words for a set: names have no blanks."""
 
 
 async def check_role(connection: asyncpg.Connection[Any]) -> None:
@@ -241,16 +244,36 @@ async def _refuse_others(
     if other is not None:
         raise RefusedError(
             f"Another engine of the group {group!r} has loaded other pipelines: {other}. This one would load "
-            f"{words}. Engines of one group load the same: stop the others first. (In a --group of its own "
-            "this one would read all topics anew, beside the others.)"
+            f"{words}.{_difference(other, words)} Engines of one group load the same: stop the others first. (In a "
+            "--group of its own this one would read all topics anew, beside the others.)"
         )
 
 
 def _set_of(namespace: str, group: str, machines: Sequence[Machine]) -> tuple[int, int, str]:
     """What stands for the group, what for these definitions in it, and these in words: a lock has two numbers."""
     identity = sorted((m.name, m.version, m.hash.hex(), m.code.hex()) for m in machines)
-    words = ", ".join(f"{name} version {version} ({hash_[:8]})" for name, version, hash_, _ in identity)
+    words = ", ".join(
+        f"{name} version {version} ({hash_[:8]}, code {code[:8]})" for name, version, hash_, code in identity
+    )
     return _number(f"{namespace}\0{group}"), _number(repr(identity)), words
+
+
+def _difference(theirs: str, ours: str) -> str:
+    """Which versions are others there than here, as a sentence; empty where only one has such, or nobody knows.
+
+    An engine of an earlier release may have said nothing of its code.
+    """
+    there, here = (
+        {one[1]: (one[2], one[3]) for one in _ONE_OF_SET.finditer(set_)} for set_ in (theirs, ours)
+    )
+    told = []
+    for name in sorted(here.keys() & there.keys()):
+        (structure, code), (structure_there, code_there) = here[name], there[name]
+        if structure != structure_there:
+            told.append(f"the structure of {name}")
+        elif code_there is not None and code != code_there:
+            told.append(f"the code of {name}")
+    return f" What differs is {', '.join(told)}." if told else ""
 
 
 def _number(text: str) -> int:

@@ -119,6 +119,7 @@ async def assemble(
         limits=settings.limits,
         instance=settings.instance,
         executors=known,
+        group=settings.group_name,
         homes=homes_topic(settings.namespace),
     )
     return Engine(parts)

@@ -39,6 +39,8 @@ class Parts:
     """The engine's name, which it keeps when it is restarted."""
     executors: Executors = field(default_factory=Executors)
     """What does the work of steps."""
+    group: str = ""
+    """The consumer group; empty where it is not told which one a position is of."""
     homes: str = ""
     """The topic whose partitions say which runs' timers are served here; empty: all are."""
 

@@ -19,6 +19,7 @@ from connectors.kafka.reader import KafkaReader
 from connectors.source import Partition
 from engine import outbox
 from engine.assembly import EngineSettings, assemble
+from engine.commands.words import position_command
 from engine.engine import Engine
 from engine.errors import RefusedError
 from engine.homes import homes_topic
@@ -160,8 +161,9 @@ async def run(
 class Goal:
     """Everything read that there was at the start."""
 
-    def __init__(self, engine: Engine, reader: KafkaReader, ends: dict[Partition, int]) -> None:
+    def __init__(self, engine: Engine, reader: KafkaReader, ends: dict[Partition, int], group: str) -> None:
         self._engine = engine
+        self._group = group
         self._reader = reader
         self._ends = ends
         self._beyond: dict[Partition, str] = {}
@@ -174,7 +176,7 @@ class Goal:
         try:
             topics = source_topics(machines)
             partitions = {one for topic in topics for one in await reader.partitions_of(topic)}
-            return cls(engine, reader, await reader.ends(partitions))
+            return cls(engine, reader, await reader.ends(partitions), settings.group_name)
         except BaseException:
             await reader.stop()
             raise
@@ -199,13 +201,15 @@ class Goal:
 
     async def _find_beyond(self, ahead: dict[Partition, int]) -> None:
         """Positions beyond what Kafka has: the topic was made anew, or lost its end."""
-        for partition, end in (await self._reader.ends(ahead)).items():
-            if ahead[partition] > end:
-                self._beyond[partition] = (
-                    f"position {ahead[partition]} of {partition} is beyond what Kafka has ({end}): "
-                    "the topic was made anew, or lost its end. Decide where to go on: "
-                    f"pointsman positions set {partition.topic} {partition.number} POSITION --reason TEXT"
-                )
+        ends = await self._reader.ends(ahead)
+        beyond = {partition: end for partition, end in ends.items() if ahead[partition] > end}
+        cluster = await self._reader.cluster_id() if beyond else ""
+        for partition, end in beyond.items():
+            command = position_command(partition.topic, partition.number, group=self._group, cluster=cluster)
+            self._beyond[partition] = (
+                f"position {ahead[partition]} of {partition} is beyond what Kafka has ({end}): the topic was made "
+                f"anew, or lost its end. Decide where to go on: {command}"
+            )
 
 
 @contextlib.asynccontextmanager

@@ -9,7 +9,7 @@ import importlib
 import importlib.util
 import pkgutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 
 from statemachines.definition import Pipeline
 from statemachines.places import Place, place_of
+from statemachines.printing import printing_beside
 from statemachines.source import NOBODYS
 from statemachines.suggest import did_you_mean, nearest
 
@@ -30,13 +31,14 @@ def find_pipelines(target: str) -> list[Pipeline[Any]]:
     """Import what ``target`` names and return its pipelines, in the order of the module, each once.
 
     A module is looked for in the current directory too, which is added to ``sys.path``; a file in a package
-    is imported as a module of that package. ``NAME`` may be a pipeline or a list of pipelines.
+    is imported as a module of that package. ``NAME`` may be a pipeline or a list of pipelines. What is printed
+    meanwhile goes to standard error.
 
     Raises:
         LoadError: there is no such module or file, importing it raised, or there is no such pipeline in it.
     """
     path, name = _split(target)
-    module = _import_file(path) if _is_file(path) else _import_module(path)
+    module = _import(path)
     if name is not None:
         return _named(module, path, name)
     found = [value for value in vars(module).values() if isinstance(value, Pipeline)]
@@ -46,7 +48,7 @@ def find_pipelines(target: str) -> list[Pipeline[Any]]:
 
 
 def find_value(target: str) -> Any:
-    """Import what ``target`` names, and return the value of its variable.
+    """Import what ``target`` names, and return the value of its variable; what is printed goes to standard error.
 
     Raises:
         LoadError: there is no such module, file or variable, or importing it raised.
@@ -54,7 +56,7 @@ def find_value(target: str) -> Any:
     path, name = _split(target)
     if name is None:
         raise LoadError(f"{target!r} names no variable: write MODULE:NAME or path/to/file.py:NAME.")
-    module = _import_file(path) if _is_file(path) else _import_module(path)
+    module = _import(path)
     if not hasattr(module, name):
         known = [key for key in vars(module) if not key.startswith("_")]
         raise LoadError(f"There is no {name!r} in {path}. {did_you_mean(name, known)}")
@@ -72,12 +74,18 @@ def _split(target: str) -> tuple[str, str | None]:
     raise LoadError(f"{target!r} names no pipeline: write MODULE:NAME or path/to/file.py:NAME.")
 
 
+def _import(path: str) -> ModuleType:
+    with printing_beside():
+        return _import_file(path) if _is_file(path) else _import_module(path)
+
+
 def _is_file(path: str) -> bool:
     return path.endswith(".py") or "/" in path or "\\" in path
 
 
 def _import_module(name: str) -> ModuleType:
     if not all(part.isidentifier() for part in name.split(".")):
+        _refuse_other_file(name)
         raise LoadError(f"{name!r} is neither a module like package.module nor a file like path/to/file.py.")
     _look_in(Path.cwd())
     _OWN.add(name.partition(".")[0])
@@ -87,6 +95,7 @@ def _import_module(name: str) -> ModuleType:
         missing = error.name or ""
         if name != missing and not name.startswith(f"{missing}."):
             raise _raised(name, error) from None
+        _refuse_other_file(name)
         raise LoadError(f"There is no module {name!r}. {_modules_like(name, missing)}") from None
     except KeyboardInterrupt:
         raise
@@ -102,16 +111,35 @@ def _modules_like(name: str, missing: str) -> str:
     except (ImportError, AttributeError):
         return f"{package!r} is a module and no package, so nothing is in it."
     near = nearest(last, [module.name for module in pkgutil.iter_modules(where)])
-    if near is None:
+    inside = name[len(missing) :]
+    if near is None or not _is_there([near, *inside.split(".")[1:]], where):
         return "Give a module that Python can import from here, or the path of a file."
-    meant = (f"{package}." if package else "") + near + name[len(missing) :]
+    meant = (f"{package}." if package else "") + near + inside
     return f"Did you mean {meant!r}?"
+
+
+def _is_there(names: Iterable[str], where: Iterable[str]) -> bool:
+    """Whether there are modules of these names, each in the one before; none of them is imported."""
+    for name in names:
+        spec = PathFinder.find_spec(name, [*where])
+        if spec is None:
+            return False
+        where = spec.submodule_search_locations or []
+    return True
+
+
+def _refuse_other_file(path: str) -> None:
+    """Say so where what is no module is a file. Raises LoadError."""
+    if Path(path).is_file():
+        raise LoadError(f"{path!r} is no Python file: the name of one ends in .py.")
 
 
 def _import_file(path: str) -> ModuleType:
     file = Path(path)
+    if file.is_dir():
+        raise LoadError(f"{path!r} is a folder. Give a file in it, or a module like package.module.")
     if not file.is_file():
-        known = [str(one) for one in sorted(file.parent.glob("*.py"))] if file.parent.is_dir() else []
+        known = [str(one) for one in sorted(file.parent.glob("*.py")) if one.is_file()]
         raise LoadError(f"There is no file {path!r}. {did_you_mean(path, known) if known else ''}".rstrip())
     file = file.resolve()
     parts, folder = [file.stem], file.parent
@@ -201,7 +229,7 @@ def _run_file(file: Path) -> ModuleType:
     loader = _AsWritten(name, str(file))
     spec = importlib.util.spec_from_file_location(name, file, loader=loader)
     if spec is None or file.suffix != ".py":
-        raise LoadError(f"{str(file)!r} is no Python file.")
+        raise LoadError(f"{str(file)!r} is no Python file: the name of one ends in .py.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # pydantic looks classes' modules up there
     try:

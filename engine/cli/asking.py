@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import getpass
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from shlex import quote
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from engine.cli.arguments import INT_MAX, check_run, up_to
 from engine.cli.options import resolve
+from engine.commands.words import shell_word
 from engine.errors import UsageError
 from statemachines.suggest import listed
 
@@ -89,7 +89,7 @@ async def find_address(connection: Connection, namespace: str, words: Sequence[s
         )
     if len(names) > 1:
         raise UsageError(
-            f"{listed(names)} have a run with the key {key!r}. Say which: PIPELINE {quote(key)}."
+            f"{listed(names)} have a run with the key {key!r}. Say which: PIPELINE {shell_word(key)}."
         )
     return names[0], key
 

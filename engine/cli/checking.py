@@ -13,6 +13,7 @@ from engine.cli.arguments import check_generation, check_one_of, check_run
 from engine.cli.asking import Generation, Key, Pipeline, ask_store, find_address
 from engine.cli.definitions import compile_all
 from engine.cli.failures import FAILED
+from engine.cli.looking import on_one_line
 from engine.cli.options import Json, Modules, Namespace, Postgres, resolve
 from engine.cli.output import console, counted, print_json, say
 
@@ -96,12 +97,13 @@ def replay(
 
     async def question(connection: Connection, namespace: str) -> ReplayReport:
         from engine.reading import replay  # noqa: PLC0415 - needs an extra to be installed
+        from statemachines.printing import printing_beside  # noqa: PLC0415 - loaded only when needed
 
         one = None
         if key is not None:
             words = [key] if pipeline is None else [pipeline, key]
             one = (*await find_address(connection, namespace, words), generation)
-        with _progress("replayed") as progress:
+        with _progress("replayed") as progress, printing_beside():
             return await replay(connection, namespace, machines, run=one, progress=progress)
 
     found = ask_store(options, question)
@@ -131,7 +133,7 @@ def _print_replay(found: ReplayReport) -> None:
 def _run_name(pipeline: str | None, key: str | None, generation: int | None) -> str:
     if pipeline is None or key is None:
         return ""
-    return f"{pipeline} {key}{f' ({generation})' if generation else ''}: "
+    return f"{pipeline} {on_one_line(key)}{f' ({generation})' if generation else ''}: "
 
 
 def _short(value: Any) -> str:

@@ -62,7 +62,7 @@ def runs(
             "--status",
             metavar="expected|running|compensating|completed|cancelled|held|stuck|paused|waiting",
             help="Only of this status; stuck: the failure of a step or a compensation holds them; waiting: events wait "
-            "for them; compensating: they are being undone.",
+            "for them; compensating: they are being undone, and nothing holds them.",
         ),
     ] = None,
     state: Annotated[
@@ -242,7 +242,7 @@ def show(
         return
     print_facts(
         {
-            "run": f"{found.pipeline} {found.key}, generation {found.generation}",
+            "run": f"{found.pipeline} {on_one_line(found.key)}, generation {found.generation}",
             "row": f"{found.sequence} of {found.latest}",
             "at": found.at,
             "status": found.status + (f", {waiting_words(found.waiting)}" if found.waiting else ""),
@@ -262,6 +262,11 @@ def show(
     print_memory(found)
     if found.record:
         print_record(found.record)
+
+
+def on_one_line(text: str) -> str:
+    """As a table has it; what else would move the cursor is escaped where it is said."""
+    return text.replace("\n", "\\n").replace("\t", "\\t")
 
 
 def waiting_words(number: int) -> str:
@@ -443,7 +448,7 @@ def due_words(due: DueView) -> str:
         case "timer":
             what = f"{due.type}, a timer" + (f" of {due.state}" if due.state else "")
         case _:
-            to = "itself" if due.key is None else f"{due.pipeline or 'the run'} {due.key}"
+            to = "itself" if due.key is None else f"{due.pipeline or 'the run'} {on_one_line(due.key)}"
             what = f"{due.type} is sent to {to}"
     return f"{what} ({due.id}, asked for in row {due.sequence})"
 
@@ -456,7 +461,7 @@ def print_record(record: RecordView) -> None:
         {
             "  place": place(record),
             "  time": shown["time"] and datetime.fromisoformat(shown["time"]),
-            "  key": _text(shown, "key"),
+            "  key": on_one_line(_text(shown, "key")),
             **{f"  {one['name']}": _text(one, "value") for one in shown["headers"]},
             "  value": _text(shown, "value"),
         }

@@ -107,10 +107,11 @@ def _tell_left(left: list[Done], runs: int) -> None:
 
 def _tell_many(what: str, became: list[Done]) -> None:
     """Of how many it is done, and why not of others."""
-    done, waiting = sum(one.done for one in became), sum(not one.taken for one in became)
+    done = sum(one.done for one in became)
     say(f"{what}: done of {done:,} of {counted(len(became), 'run')}.")
-    if waiting:
-        say(f"{waiting:,} wait in the inbox until an engine takes them up; nothing need be done again.")
+    # It is the same for all of a pipeline.
+    for sentence, waiting in Counter(one.sentence for one in became if not one.taken).items():
+        say(f"{waiting:,} of them: {sentence}")
     for one in became:
         if one.failed:
             say(one.sentence)

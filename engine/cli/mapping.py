@@ -138,8 +138,8 @@ def map_runs(
 ) -> int:
     """Have open runs of a version follow another one that is loaded, and go on by it.
 
-    All of them, where their version is not loaded any more; else those that are held, such as by a bug that the other
-    version does not have, and then nothing may have another name.
+    All of them, where their version is not loaded any more; else those that are held or paused, such as by a bug that
+    the other version does not have, and then nothing may have another name.
 
     Of each run the engine looks first whether all that it is in, waits for and may have to undo is there, under the
     same name or the one that is given; whether its timers are, and lead to the same; and whether its context is valid.

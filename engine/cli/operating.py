@@ -14,11 +14,11 @@ from engine.cli.asking import Pipeline, ask_store, find_address, whoever
 from engine.cli.failures import FAILED
 from engine.cli.many import Asks, do_to_many, ends_with, print_many
 from engine.cli.options import Json, Namespace, Postgres, Who
-from engine.cli.output import print_json, say
+from engine.cli.output import print_json, say, short_time
 from engine.errors import UsageError
 
 if TYPE_CHECKING:
-    from engine.reading import Chosen, Done
+    from engine.reading import Chosen, Done, PausedPipeline
     from engine.reading.choosing import WhatOfMany
     from engine.reading.operating import What, WhatOfPipeline
     from engine.store.connecting import Connection
@@ -292,9 +292,8 @@ class Filters:
 
     @property
     def is_whole_pipeline(self) -> bool:
-        """Whether nothing else is asked of its runs, and something is to be done."""
-        others = (self.status, self.state)
-        return not (self.where or self.dry_run) and all(one is None for one in others)
+        """Whether nothing else is asked of its runs."""
+        return not self.where and self.status is None and self.state is None
 
 
 def ask_runs(
@@ -318,6 +317,8 @@ def ask_runs(
         raise UsageError("Give a run or filters, not both.")
     of_pipeline = _OF_PIPELINES.get(what)
     if of_pipeline is not None and filters.pipeline is not None and filters.is_whole_pipeline:
+        if filters.dry_run:
+            return _look_at_pipeline(of_pipeline, filters.pipeline, options, json)
         return _ask_of_pipeline(of_pipeline, filters.pipeline, reason, who, wait, options, json)
     if filters.are_given:
         return _ask_of_many(what, filters, reason, who, wait, options, json, result)
@@ -364,6 +365,42 @@ def _ask_of_pipeline(
     else:
         say(became[0].sentence)
     return 0 if became[0].done else FAILED
+
+
+def _look_at_pipeline(what: WhatOfPipeline, pipeline: str, options: dict[str, str | None], json: bool) -> int:
+    """Say what would be done to a pipeline."""
+
+    async def question(connection: Connection, namespace: str) -> list[PausedPipeline]:
+        from engine.reading import list_pauses  # noqa: PLC0415 - needs an extra to be installed
+        from engine.reading.operating import number_of  # noqa: PLC0415 - needs an extra to be installed
+
+        await number_of(connection, namespace, pipeline)
+        return await list_pauses(connection, namespace, pipeline=pipeline)
+
+    pauses = ask_store(options, question)
+    if json:
+        print_many(what, 0, [], dry_run=True)
+    elif what == "resume":
+        say(_would_resume(pipeline, pauses))
+    else:
+        say(_would_pause(pipeline, pauses))
+    return 0
+
+
+def _would_resume(pipeline: str, pauses: list[PausedPipeline]) -> str:
+    if not pauses:
+        return f"{pipeline} is not paused: nothing would be done."
+    return f"{pipeline} would go on, {_paused(pauses[0])}. Runs that are paused for themselves would stay so."
+
+
+def _would_pause(pipeline: str, pauses: list[PausedPipeline]) -> str:
+    if pauses:
+        return f"{pipeline} is paused already, {_paused(pauses[0])}: nothing would be done."
+    return f"{pipeline} would be paused, with all of its runs, and those to come."
+
+
+def _paused(pause: PausedPipeline) -> str:
+    return f"which {pause.who} has paused at {short_time(pause.at)} ({pause.why})"
 
 
 def _ask_of_many(

@@ -3,8 +3,8 @@
 Where a state or a step is called otherwise there, the command says so. A run that does not fit stays as it is, and is
 told of with all that does not fit. One that waited for its definition goes on at once.
 
-From a version that is loaded only runs that are held are mapped: nothing of theirs goes on, but an attempt that has
-begun before. What that tells comes under the names that it began with, so nothing may be called otherwise.
+From a version that is loaded only runs that are held or paused are mapped: nothing of theirs goes on, but an attempt
+that has begun before. What that tells comes under the names that it began with, so nothing may be called otherwise.
 """
 
 from __future__ import annotations

@@ -123,7 +123,7 @@ class Operating:
             case "resume":
                 return await self._resume(asked, hold)
             case "cancel":
-                return await self._cancel(asked)
+                return await self._cancel(asked, hold)
         return await self._unsticking.do(asked, hold)
 
     async def _find(self, commands: Sequence[Command]) -> list[_Found]:
@@ -283,7 +283,7 @@ class Operating:
         waited = f"; {run.behind} events had waited" if run.behind else ""
         return Answer(True, f"{name} goes on (row {run.sequence + 1}){waited}.", offered)
 
-    async def _cancel(self, asked: Asked) -> Answer:
+    async def _cancel(self, asked: Asked, hold: Hold | None) -> Answer:
         name, run, route, batch = asked.name, asked.run, asked.route, asked.batch
         if run.has_ended:
             row = await self._store.cancellation_of(run.id)
@@ -295,7 +295,10 @@ class Operating:
         if run.definition not in route.machines:
             return Answer(done=False, sentence=f"{name} is not cancelled: {NOT_LOADED}")
         if "" in places(read_memory(run.memory)):
-            return Answer(done=True, sentence=f"{name} is being undone already, and nothing cuts that short.")
+            stays = "" if hold is None else f" But {held_by(asked, hold)}"
+            return Answer(
+                done=True, sentence=f"{name} is being undone already, and nothing cuts that short.{stays}"
+            )
         batch.cancel(operators_arrival(route, run.key, cancellation(asked.command, route), asked.command.at))
         batch.rest()
         offered = await self._draining.go_on(asked.command, route, run.key, batch, asked.events_max)

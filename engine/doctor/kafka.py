@@ -13,6 +13,7 @@ from connectors.kafka.reader import KafkaReader
 from connectors.kafka.settings import KafkaSettings
 from connectors.kafka.sink_progress import progress_topic
 from connectors.source import NoSuchTopicError, Partition, SourceError, SourceUnreachableError
+from engine.commands.words import position_command
 from engine.doctor.check import Report
 from engine.doctor.rights import READ, WRITE, examine_group_rights, examine_topic_rights
 from engine.homes import HOMES, homes_topic
@@ -315,7 +316,7 @@ async def _positions(
         report.fail(
             str(one),
             f"Its position is {here[one]}, and Kafka has {earliest[one]} to {ends[one]}.",
-            f"pointsman positions set {one.topic} {one.number} POSITION --reason TEXT",
+            _set_command(one, wanted),
         )
     anew = [
         one
@@ -324,12 +325,18 @@ async def _positions(
     ]
     for one in anew:
         was, now = wanted.topic_ids[one], ids[one.topic]
-        report.fail(str(one), f"{other_topic(one, here[one], was, now)}.")
+        report.fail(str(one), f"{other_topic(one, here[one], was, now, _set_command(one, wanted))}.")
     for sentence in unread:
         report.warn("positions", sentence, CURE)
     if here and not lost and not anew:
         behind = sum(ends[one] - at for one, at in here.items())
         report.ok("positions", f"{_partitions(here)}, {behind:,} records behind.")
+
+
+def _set_command(partition: Partition, wanted: Wanted) -> str:
+    return position_command(
+        partition.topic, partition.number, group=wanted.group, cluster=wanted.cluster or ""
+    )
 
 
 def _is_another(now: str | None, was: str | None) -> bool:

@@ -26,14 +26,13 @@ from engine.reading.mapping import ask_to_map, choose_to_map, would_not_map
 from engine.reading.operating import (
     AskedOfRun,
     Done,
-    PausedPipeline,
     ask_of_pipeline,
     ask_of_run,
     ask_send,
     end_told,
-    list_pauses,
     wait_until_done,
 )
+from engine.reading.pauses import PausedPipeline, list_pauses
 from engine.reading.positions import PositionSet, PositionView, list_positions, set_position, set_positions
 from engine.reading.replay import Mismatch, ReplayReport, RunReplayed, replay
 from engine.reading.runs import RunView, count_runs, find_view, list_runs

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from engine import channels
 from engine.commands.stuck import staying_words, would_stay
-from engine.commands.words import letter_cure
+from engine.commands.words import letter_cure, not_taken
 from engine.dispositions import Disposition
 from engine.errors import UsageError
 from engine.reading.catalog import SQL
 from engine.reading.due import memory_of
 from engine.reading.explain import Answer, explain
+from engine.reading.pauses import paused_names
 from engine.store.connecting import Connection
 from statemachines.outcome import Reason
 from statemachines.undoing import is_stuck
@@ -144,8 +145,9 @@ async def wait_until_taken(
     found = {row["id"]: row for row in await connection.fetch(SQL["records_of_letters"], letters)}
     explained = len(letters) <= EXPLAINED_MAX
     names = {one["id"]: one["name"] for one in await connection.fetch(SQL["pipelines"], namespace)}
+    paused = await paused_names(connection, namespace)
     return [
-        _not_taken(asked.command, letter, found[letter])
+        _not_taken(asked.command, letter, found[letter], names, paused)
         if command in left
         else _not_done(asked.command, letter, found[letter])
         or (
@@ -177,11 +179,12 @@ async def _left(connection: Connection, commands: Sequence[int]) -> set[int]:
     return {row["id"] for row in await connection.fetch(SQL["commands_left"], commands)}
 
 
-def _not_taken(command: str, letter: int, row: Any) -> Became:
-    sentence = (
-        f"No engine took the {command} up yet. It waits in the inbox until one runs that has the "
-        "pipeline loaded; nothing need be done again."
-    )
+def _not_taken(
+    command: str, letter: int, row: Any, names: Mapping[int, str], paused: Collection[str]
+) -> Became:
+    # As it was asked.
+    pipeline = None if row["reason"] == Reason.REFUSED_BY_BROKER else names.get(row["pipeline"])
+    sentence = not_taken(command, pipeline, is_paused=pipeline in paused)
     return Became(letter, taken=False, status=str(row["status"]), disposition=None, sentence=sentence)
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date, datetime
-from shlex import quote
 from typing import NamedTuple
 
+from engine.commands.words import shell_word
 from engine.reading.catalog import SQL
 from engine.reading.errors import NotFoundError
 from engine.store.connecting import Connection
@@ -78,5 +78,5 @@ async def check_not_dropped(connection: Connection, pipeline: str, run: Run) -> 
         raise NotFoundError(
             f"The history of the run {run.key!r} of {pipeline!r} is gone: the log of {month.month:%Y-%m}, when it "
             f"began, was emptied by {month.who} at {told_time(month.at)} ({month.why}). How it ended is still known: "
-            f"pointsman runs --pipeline {quote(pipeline)} --key {quote(run.key)}"
+            f"pointsman runs --pipeline {shell_word(pipeline)} --key {shell_word(run.key)}"
         )

@@ -13,12 +13,13 @@ import orjson
 from connectors.decode import Unreadable, decode
 from engine import channels
 from engine.commands.operators import operators_event, operators_record, operators_source
-from engine.commands.words import resume_command
+from engine.commands.words import not_taken
 from engine.errors import UsageError
 from engine.reading.asking import check_said, wait_for
 from engine.reading.catalog import SQL
 from engine.reading.errors import NotFoundError
 from engine.reading.explain import Change, Sent, explain
+from engine.reading.pauses import paused_names
 from engine.reading.runs import find_run
 from engine.reading.values import askable, json_of
 from engine.store.connecting import Connection
@@ -120,16 +121,6 @@ class Done:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class PausedPipeline:
-    """A pipeline that is paused."""
-
-    pipeline: str
-    who: str
-    why: str
-    at: datetime
-
-
 async def ask_send(
     connection: Connection,
     namespace: str,
@@ -228,14 +219,6 @@ async def ask_of_pipeline(
     return await put(connection, namespace, asked, {"key": ""}, who, why)
 
 
-async def list_pauses(
-    connection: Connection, namespace: str, *, pipeline: str | None = None
-) -> list[PausedPipeline]:
-    """The pipelines that are paused, as far as this one is asked for."""
-    rows = await connection.fetch(SQL["pauses"], namespace, askable(pipeline))
-    return [PausedPipeline(*row) for row in rows]
-
-
 def said_with(what: What, result: bytes | None) -> dict[str, Any]:
     """What else a command says. Raises UsageError: the result is no JSON, too much, or for what has none."""
     if what != "resolve":
@@ -277,7 +260,7 @@ async def wait_until_done(
     if len(commands) <= EXPLAINED_MAX:
         became = [await _done(connection, namespace, one, rows.get(one.id)) for one in commands]
     else:
-        paused = {one.pipeline for one in await list_pauses(connection, namespace)}
+        paused = await paused_names(connection, namespace)
         became = [_briefly(one, rows.get(one.id), paused) for one in commands]
     dropped = {*taken} - rows.keys()
     heard = [_dropped(one.asked) if one.asked.id in dropped else one for one in became]
@@ -336,17 +319,12 @@ def _briefly(asked: AskedOfRun, row: Any, paused: Collection[str]) -> Done:
 
 
 def _not_taken(asked: AskedOfRun, paused: Collection[str]) -> Done:
-    what, pipeline = asked.command.removesuffix("_pipeline"), asked.pipeline
-    if pipeline in paused and asked.key:
-        sentence = (
-            f"{pipeline} is paused, and the {what} waits in the inbox until that goes on: {resume_command(pipeline)}. "
-            "Nothing need be done again."
-        )
-    else:
-        sentence = (
-            f"No engine took the {what} up yet. It waits in the inbox until one runs that has {pipeline} loaded; "
-            "nothing need be done again."
-        )
+    # A pause, and what lifts it, is taken up from a pipeline that is paused, too.
+    sentence = not_taken(
+        asked.command.removesuffix("_pipeline"),
+        asked.pipeline,
+        is_paused=bool(asked.key) and asked.pipeline in paused,
+    )
     return Done(asked, taken=False, done=False, disposition=None, dead_letter=None, sentence=sentence)
 
 
@@ -360,7 +338,7 @@ def _dropped(asked: AskedOfRun) -> Done:
 
 
 async def _done(connection: Connection, namespace: str, asked: AskedOfRun, row: Any) -> Done:
-    paused = {one.pipeline for one in await list_pauses(connection, namespace)}
+    paused = await paused_names(connection, namespace)
     if row is None:
         return _not_taken(asked, paused)
     changes = [] if row["event_id"] is None else await _changes(connection, namespace, asked, row)

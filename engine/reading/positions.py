@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from engine import channels
+from engine.commands.words import shell_word
 from engine.errors import UsageError
 from engine.reading.catalog import SQL
 from engine.reading.errors import NotFoundError
@@ -152,11 +153,11 @@ async def set_positions(
     async with connection.transaction():
         rows = await connection.fetch(SQL["lock_positions"], namespace, topic, partition, group, cluster)
         if not rows:
-            raise NotFoundError(await _nothing_there(connection, namespace, topic, partition))
+            raise NotFoundError(await _nothing_there(connection, namespace, topic, partition, group, cluster))
         places = dict.fromkeys((row["consumer_group"], row["cluster"]) for row in rows)
         if len(places) > 1:
             what = topic if partition is None else f"{topic}/{partition}"
-            listed = "; ".join(f"--group {group} --cluster {cluster}" for group, cluster in places)
+            listed = "; ".join(_named(*place) for place in places)
             raise UsageError(f"{what} has several positions. Say which: {listed}.")
         done = []
         for number, found_group, found_cluster, part, old in rows:
@@ -167,15 +168,42 @@ async def set_positions(
     return sorted(done, key=lambda one: one.partition)
 
 
-async def _nothing_there(connection: Connection, namespace: str, topic: str, partition: int | None) -> str:
+async def _nothing_there(
+    connection: Connection,
+    namespace: str,
+    topic: str,
+    partition: int | None,
+    group: str | None,
+    cluster: str | None,
+) -> str:
     known = await list_positions(connection, namespace)
-    partitions = [str(one.partition) for one in known if one.topic == topic]
-    if partitions:
+    of_topic = [one for one in known if one.topic == topic]
+    if not of_topic:
+        topics = dict.fromkeys(one.topic for one in known)
+        return f"The namespace {namespace!r} has no position in the topic {topic!r}. {did_you_mean(topic, topics)}"
+    there = [one for one in of_topic if partition in (None, one.partition)]
+    if not there:
+        numbers = dict.fromkeys(str(one.partition) for one in of_topic)
         return (
             f"{topic} has no position of a partition {partition} in the namespace {namespace!r}; "
-            f"it has those of {', '.join(partitions)}."
+            f"it has those of {', '.join(numbers)}."
         )
-    topics = dict.fromkeys(one.topic for one in known)
+    what = topic if partition is None else f"{topic}/{partition}"
+    for name, wanted, having in (
+        ("group", group, {one.group for one in there}),
+        ("cluster", cluster, {one.cluster for one in there}),
+    ):
+        if wanted is not None and wanted not in having:
+            return (
+                f"{what} has no position of the {name} {wanted!r} in the namespace {namespace!r}. "
+                f"{did_you_mean(wanted, sorted(having))}"
+            )
+    pairs = sorted({(one.group, one.cluster) for one in there})
+    listed = "; ".join(_named(*pair) for pair in pairs)
     return (
-        f"The namespace {namespace!r} has no position in the topic {topic!r}. {did_you_mean(topic, topics)}"
+        f"{what} has no position of the group {group!r} in the cluster {cluster!r}; it has those of {listed}."
     )
+
+
+def _named(group: str, cluster: str) -> str:
+    return f"{shell_word(f'--group={group}')} {shell_word(f'--cluster={cluster}')}"

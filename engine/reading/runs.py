@@ -140,8 +140,9 @@ async def list_runs(
     """Runs, those that started last first; ``limit`` 0 gives all of them.
 
     The status ``waiting`` asks for those that events wait for, behind a hold or deferred, whatever else they are;
-    ``compensating`` for running ones that are being undone; ``stuck`` for held ones that the failure of a step, or of a
-    compensation, holds. ``where`` are search attributes with the values that a run must have, all of them.
+    ``compensating`` for running ones that are being undone, and that nothing holds; ``stuck`` for held ones that the
+    failure of a step, or of a compensation, holds. ``where`` are search attributes with the values that a run must
+    have, all of them.
 
     Raises:
         UsageError: there is no such status, state or attribute, or no such value of it; or no such limit.

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from shlex import quote
 from typing import Any
 
 from engine.commands.stuck import failure_in, would_stay
+from engine.commands.words import shell_word
 from engine.log import HOLDS
 from statemachines.run import Run
 
@@ -80,7 +80,8 @@ def _command(namespace: str, pipeline: str, key: str, what: str, is_compensation
     more, why = WAYS[what]
     if is_compensation:
         more = ""
-    elsewhere = "" if namespace == "default" else f" --namespace {quote(namespace)}"
+    elsewhere = "" if namespace == "default" else f" --namespace {shell_word(namespace)}"
     # A key that begins with a dash would be taken for an option.
     dashes = " --" if key.startswith("-") else ""
-    return f"pointsman {what}{more} --reason {quote(why)}{elsewhere}{dashes} {quote(pipeline)} {quote(key)}"
+    run = f"{shell_word(pipeline)} {shell_word(key)}"
+    return f"pointsman {what}{more} --reason {shell_word(why)}{elsewhere}{dashes} {run}"

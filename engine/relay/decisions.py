@@ -128,7 +128,7 @@ async def relay_accept(
             await sink.publish([], Progress(books.store, resume, digest(row) if row else b""))
         except SinkError as error:
             raise ServiceUnreachableError(
-                f"Kafka did not take the decision: {error}. Decide again."
+                f"Kafka did not take the decision: {str(error).rstrip('.')}. Decide again."
             ) from error
         finally:
             await sink.close()
@@ -177,10 +177,16 @@ async def _examine(
                 break
             progress = newer
     except SinkError as error:
-        raise ServiceUnreachableError(
-            f"{error}. Is it running there, and are the address and the security settings right?"
-        ) from error
+        raise ServiceUnreachableError(_with_cure(error)) from error
     return books, progress, doubt
+
+
+def _with_cure(error: SinkError) -> str:
+    said = str(error)
+    # Whole sentences say what to do themselves.
+    if said.endswith("."):
+        return said
+    return f"{said}. Is it running there, and are the address and the security settings right?"
 
 
 async def _existing_lane(connection: Connection, namespace: str, shard: int) -> int:

@@ -24,7 +24,7 @@ class Claim:
     lost: bool = False
     """Nothing of it may be committed any more."""
     stopped: str | None = None
-    """Why it is not to be taken again before a person has decided: a sentence."""
+    """Why it is not to be taken again before a person has decided where to go on: a sentence without its end."""
 
 
 class Slice(NamedTuple):

@@ -226,6 +226,5 @@ def _cannot_pass(one: Slice, kind: str) -> str:
     partition, offset = one.claim.partition, one.records[0].offset if one.records else one.start
     return (
         f"{partition} cannot be read on at offset {offset}: Postgres refuses what the record there does, and the dead "
-        f"letter that it then becomes ({kind}). Decide where to go on, there once that is mended, or behind it: "
-        f"pointsman positions set {partition.topic} {partition.number} POSITION --reason TEXT"
+        f"letter that it then becomes ({kind}). Decide where to go on, there once that is mended, or behind it"
     )

@@ -14,6 +14,7 @@ from engine import channels
 from engine.backoff import Backoff
 from engine.batch.batch import Batch
 from engine.commands.commands import Commands
+from engine.commands.words import position_command
 from engine.homes import HOMES, homes_in
 from engine.parts import Parts, kafka_troubles
 from engine.routing import Route, Routes
@@ -306,7 +307,7 @@ class Session:
             return
         for claim in lost:
             if claim.stopped is not None:
-                self._stop(claim.partition, claim.stopped)
+                self._stop(claim.partition, f"{claim.stopped}: {self._set_command(claim.partition)}")
         self._read_from_claims()
         # Whoever took it may have been a zombie, and the group need not tell us a second time that it is ours.
         later = asyncio.get_running_loop().call_later
@@ -334,8 +335,7 @@ class Session:
                 lost.partition,
                 f"position {lost.position} of {lost.partition} is outside of what Kafka has "
                 f"({lost.earliest} to {lost.end}): events were deleted before they were read, or the topic was made "
-                f"anew. Decide where to go on: pointsman positions set {lost.partition.topic} "
-                f"{lost.partition.number} POSITION --reason TEXT",
+                f"anew. Decide where to go on: {self._set_command(lost.partition)}",
             )
         for partition, topic_id in self._parts.reader.topic_ids().items():
             self.claims[partition].topic_id = topic_id
@@ -351,9 +351,14 @@ class Session:
                 claim.read_to = end
         for partition, topic_id in self._parts.reader.made_anew().items():
             held = self.claims[partition]
-            self._stop(partition, other_topic(partition, held.read_to, held.topic_id, topic_id))
+            command = self._set_command(partition)
+            self._stop(partition, other_topic(partition, held.read_to, held.topic_id, topic_id, command))
         slices.sort(key=lambda one: one.claim.id)
         return slices
+
+    def _set_command(self, partition: Partition) -> str:
+        parts = self._parts
+        return position_command(partition.topic, partition.number, group=parts.group, cluster=parts.cluster)
 
     async def _note_topics(self) -> None:
         """Keep which topics positions are of, where nothing is in flight; so before any of them has moved."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -72,6 +73,28 @@ async def test_an_engine_with_other_pipelines_than_its_group_is_refused_before_i
     finally:
         await another.close()
     assert "has loaded other pipelines: cases version 1" in said
+    assert "What differs" not in said
+
+
+@pytest.mark.parametrize(
+    ("other", "what"),
+    [
+        (replace(machine(), code=bytes(32)), "the code of cases version 1"),
+        (machine(state="ajar"), "the structure of cases version 1"),
+    ],
+)
+async def test_what_differs_of_the_same_version_in_two_engines_of_a_group_is_named(
+    database: Database, other: Machine, what: str
+) -> None:
+    another = await connect(database.engine_dsn)
+    try:
+        await join_set(another, "default", "pointsman.default", [other])
+        said = await refused(database, machine())
+    finally:
+        await another.close()
+    assert f"cases version 1 ({other.hash.hex()[:8]}, code {other.code.hex()[:8]})" in said
+    assert f"This one would load cases version 1 ({machine().hash.hex()[:8]}, code " in said
+    assert f"What differs is {what}. Engines" in said
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,12 @@ async def test_what_the_store_knows_is_told_as_documents(shop: Shop) -> None:
     assert shop.ask("verify", "--json").json["clean"] is True
     assert shop.ask("verify", "o-2", "--json").json["runs"] == 1
     assert shop.ask("replay", shop.file, "--json").json["equal"] is True
+    chatty = shop.file.with_name("chatty.py")
+    text = shop.file.read_text().replace("    return Order(", "    print('built')\n    return Order(", 1)
+    chatty.write_text(f"{text}\nprint('imported')\n")
+    replayed = shop.ask("replay", chatty, "--json")
+    assert replayed.json["equal"] is True
+    assert replayed.err.split() == ["imported", "built", "built"]
 
 
 async def test_people_get_tables_and_sentences(shop: Shop) -> None:

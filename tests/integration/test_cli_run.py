@@ -255,7 +255,8 @@ async def test_a_partition_that_is_stopped_is_named_and_the_others_are_read(
     done = run(file, database, kafka)
     assert done.code == 1
     assert f"{name}/0" in done.err
-    assert "pointsman positions set" in done.err
+    on = engine_on(database, kafka)
+    assert f"positions set {name} 0 POSITION --group=pointsman.{on['NAMESPACE']} --cluster=" in done.err
     positions = pointsman("positions", "list", "--json", on=reader_on(database)).json
     ends = {one["partition"]: one["position"] for one in positions}
     assert ends[0] == 9_999

@@ -237,7 +237,7 @@ async def test_an_engine_is_not_ready_while_a_partition_waits_for_a_person(
     await connection.close()
     caplog.clear()
     async with seen(caplog, kafka, database.engine_dsn, name) as engine:
-        await engine.until_ready(503, f"pointsman positions set {name} 1 POSITION --reason TEXT")
+        await engine.until_ready(503, f"pointsman positions set {name} 1 POSITION --group=")
         await engine.until_metrics(pointsman_partitions_paused=1, pointsman_partitions_assigned=2)
 
 

@@ -186,7 +186,7 @@ async def test_a_run_that_goes_on_by_its_version_is_left_and_so_is_what_would_ha
     assert not done
     assert said == (
         "The run 'o1' of orders is not mapped: version 1, which it follows, is loaded in an engine, and it goes on by "
-        "that; from there only a run that is held is mapped, with nothing renamed."
+        "that; from there only a run that is held or paused is mapped, with nothing renamed."
     )
 
 

@@ -12,7 +12,17 @@ import pytest
 from connectors.source import RawRecord
 from engine.batch.batch import Batch
 from engine.homes import HOMES
-from engine.reading import explain, history, list_pauses, list_runs, replay, show, verify
+from engine.reading import (
+    explain,
+    history,
+    list_dead_letters,
+    list_pauses,
+    list_runs,
+    replay,
+    show,
+    verify,
+    wait_until_taken,
+)
 from engine.session.timers import Due
 from engine.store import writing
 from engine.store.connecting import Connection
@@ -332,7 +342,7 @@ async def test_commands_and_events_of_other_runs_wait_in_the_inbox_and_stop_nobo
     database: Database, reader: Connection
 ) -> None:
     async with feed(database, shop(), counts()) as feeding:
-        await feeding.records(placed())
+        await feeding.records(placed(), noted("lost", "o9"))
         await ask_pipeline(feeding, "pause", "shop")
         await feeding.records(noted("tell"))
         sent = await send(feeding, "shop", "o1", "order.noted", {"order_id": "o1", "text": "sent"})
@@ -342,8 +352,20 @@ async def test_commands_and_events_of_other_runs_wait_in_the_inbox_and_stop_nobo
             "--reason TEXT. Nothing need be done again."
         )
         assert not (await ask(feeding, "cancel", "shop", "o1")).taken
+        (told,) = (await history(reader, "default", "counts", "o1"))[-1].effects
+        for event_id in (sent.asked.event_id, told["id"]):
+            (note,) = (await explain(reader, "default", event_id=event_id)).notes
+            assert note.endswith(
+                "until shop goes on, which is paused: pointsman resume --pipeline shop --reason TEXT."
+            )
         assert (await ask(feeding, "pause", "counts", "o1")).done
-        assert await reader.fetchval("select count(*) from pointsman.inbox") == 3
+        (lost,) = await list_dead_letters(reader, "default", pipeline="shop")
+        dropped = await feeding.drop(lost.id)
+        (became,) = await wait_until_taken(reader, "default", dropped, seconds=0)
+        assert became.sentence.startswith(
+            "shop is paused, and the drop waits in the inbox until that goes on: "
+        )
+        assert await reader.fetchval("select count(*) from pointsman.inbox") == 4
         assert (await ask_pipeline(feeding, "resume", "shop")).done
         await drain(feeding, reader)
     (run,) = await list_runs(reader, "default", pipeline="shop")

@@ -56,6 +56,7 @@ async def running(database: Database, source: FakeSource) -> AsyncIterator[Engin
             prepare_store=prepare_store,
             topics=frozenset({"orders"}),
             cluster=source.cluster,
+            group="pointsman.default",
             first="earliest",
             observer=Silent(),
             beat=[0, 0, 0, 0],
@@ -104,7 +105,10 @@ async def test_a_stopped_partition_goes_on_where_a_person_sets_it_without_a_rest
         source.delete_before(ORDERS, 2)
         async with running(database, source) as engine:
             await until(lambda: is_stopped(engine))
-            assert "pointsman positions set orders 0 POSITION" in engine.stopped_partitions[ORDERS]
+            assert engine.stopped_partitions[ORDERS].endswith(
+                "pointsman positions set orders 0 POSITION --group=pointsman.default "
+                f"--cluster={source.cluster} --reason TEXT"
+            )
             await set_position(connection, "default", "orders", 0, 2, who="ana", why="they were deleted")
             await until(lambda: has_come_to(connection, 4))
             assert engine.stopped_partitions == {}

@@ -8,7 +8,7 @@ import pytest
 
 from connectors.source import Partition
 from engine.errors import UsageError
-from engine.reading import NotFoundError, list_positions, set_position
+from engine.reading import NotFoundError, list_positions, set_position, set_positions
 from engine.store.connecting import Connection, connect
 from engine.store.contract import LostPositionsError
 from engine.store.values import PositionMove
@@ -70,12 +70,21 @@ async def test_what_cannot_be_set_is_refused_with_what_there_is(
     async with feed(database, shop(), group="another") as feeding:
         await feeding.records(event("order.noted", {"order_id": "o1"}, partition=0))
     with pytest.raises(
-        UsageError, match=r"--group pointsman.default --cluster test-cluster; --group another"
+        UsageError, match=r"--group=pointsman.default --cluster=test-cluster; --group=another"
     ):
         await set_position(engine, "default", "orders", 0, 3, who="ana", why="x")
     await set_position(engine, "default", "orders", 0, 3, who="ana", why="x", group="another")
     with pytest.raises(NotFoundError, match="no position of a partition 7"):
         await set_position(engine, "default", "orders", 7, 3, who="ana", why="x")
+    with pytest.raises(NotFoundError, match=r"it has those of 0\.$"):
+        await set_position(engine, "default", "orders", 7, 3, who="ana", why="x", cluster="nope")
+    nowhere = "no position of the cluster 'nope' in the namespace 'default'. Known is 'test-cluster'."
+    with pytest.raises(NotFoundError, match=f"^orders has {nowhere}$"):
+        await set_positions(engine, "default", "orders", None, 3, who="ana", why="x", cluster="nope")
+    with pytest.raises(NotFoundError, match=f"^orders/0 has {nowhere}$"):
+        await set_position(engine, "default", "orders", 0, 3, who="ana", why="x", cluster="nope")
+    with pytest.raises(NotFoundError, match=r"of the group 'anothr' .* Did you mean 'another'"):
+        await set_position(engine, "default", "orders", 0, 3, who="ana", why="x", group="anothr")
     with pytest.raises(NotFoundError, match=r"topic 'order'. Did you mean 'orders'"):
         await set_position(engine, "default", "order", 0, 3, who="ana", why="x")
     with pytest.raises(UsageError, match="0 or more, not -1"):

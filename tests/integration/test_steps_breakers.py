@@ -240,6 +240,8 @@ async def test_what_is_told_by_tokens_opens_and_closes_it(
     async with feed(database, lending_pipeline(**options), limits=LIMITS) as feeding:
         await waits(feeding, "l1", "l2")
         assert await state() == "closed"
+        # They have been handed over, and wait for no attempt.
+        assert [one.waiting for one in await list_breakers(reader, "default")] == [0]
         assert (await complete(feeding, "case l1/1", error="the desk burns")).done
         # In vain: it is an attempt of before.
         assert (await complete(feeding, "case l1/1", error="the desk burns")).failed

@@ -391,7 +391,14 @@ async def get_stuck_undoing(feeding: Feeding, world: World) -> None:
 async def test_a_compensation_begins_anew(database: Database, reader: Connection, world: World) -> None:
     async with feed(database, saga_pipeline()) as feeding:
         await get_stuck_undoing(feeding, world)
-        assert await keys(reader, "stuck") == ["o1"]
+        assert (await keys(reader, "stuck"), await keys(reader, "compensating")) == (["o1"], [])
+        cancelled = await ask(feeding, "cancel", "saga", "o1")
+        assert cancelled.done
+        assert cancelled.sentence == (
+            "The run 'o1' of saga is being undone already, and nothing cuts that short. But it is held by dead letter "
+            "1 (step failed) since row 7, for a step of it has failed. Have that begin anew: pointsman retry saga o1 "
+            "--reason TEXT (or skip, or resolve)."
+        )
         world.script["release"] = [RuntimeError("still away")] * 2
         done = await ask(feeding, "retry", "saga", "o1")
         assert done.sentence == (

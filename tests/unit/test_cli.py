@@ -8,6 +8,7 @@ import json
 import re
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from engine.cli.app import app
 from engine.cli.failures import explain
 from engine.errors import ServiceUnreachableError
 from engine.limits import EngineLimits
+from engine.reading import Mismatch, PausedPipeline, ReplayReport
 from tests.cli import apart, entry, environment
 from tests.documented import Page
 
@@ -103,6 +105,38 @@ def test_a_diagram_is_mermaid_alone_on_standard_output(runner: CliRunner) -> Non
     (only,) = json.loads(runner.invoke(app, ["diagram", "statemachines.shipped.orders", "--json"]).stdout)
     assert only["pipeline"] == "order"
     assert only["mermaid"].strip() == done.stdout.strip()
+
+
+@pytest.mark.parametrize(
+    ("what", "is_paused", "said"),
+    [
+        ("pause", False, "order would be paused, with all of its runs, and those to come."),
+        ("pause", True, "order is paused already, {by}: nothing would be done."),
+        ("resume", False, "order is not paused: nothing would be done."),
+        ("resume", True, "order would go on, {by}. Runs that are paused for themselves would stay so."),
+    ],
+)
+def test_a_dry_run_of_a_whole_pipeline_says_what_would_be_done_to_it(
+    runner: CliRunner, monkeypatch: pytest.MonkeyPatch, what: str, is_paused: bool, said: str
+) -> None:
+    pause = PausedPipeline("order", "ana", "its prices are wrong", datetime(2026, 3, 1, 12, tzinfo=UTC))
+    monkeypatch.setattr("engine.cli.operating.ask_store", lambda *_: [pause] if is_paused else [])
+    words = [what, "--pipeline", "order", "--dry-run", "--reason", "to see"]
+    by = "which ana has paused at 2026-03-01 12:00:00Z (its prices are wrong)"
+    done = runner.invoke(app, words)
+    assert (done.exit_code, done.stdout, done.stderr) == (0, f"{said.format(by=by)}\n", "")
+    as_json = json.loads(runner.invoke(app, [*words, "--json"]).stdout)
+    assert as_json == {"command": what, "dry_run": True, "runs": 0, "done": 0, "became": []}
+
+
+def test_a_run_is_named_on_one_line_whatever_its_key_is(
+    runner: CliRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    differs = Mismatch("order", "a\nb\x1b", 0, 2, "e1", "order.paid", "It came out otherwise.", ())
+    found = ReplayReport("default", ("order",), 1, 0, 2, 1, (differs,), 0, ())
+    monkeypatch.setattr("engine.cli.checking.ask_store", lambda *_: found)
+    replayed = runner.invoke(app, ["replay", DEFINED])
+    assert replayed.stdout.splitlines()[0] == "order a\\nb\\x1b: row 2: It came out otherwise."
 
 
 def test_bad_usage_ends_with_2_and_a_hint(runner: CliRunner) -> None:

@@ -51,6 +51,7 @@ def test_what_falls_due_is_told_by_whom_it_is_for() -> None:
         "order.late is sent to ledger all ("
     )
     assert due_words(replace(sent, key="o2")).startswith("order.late is sent to the run o2 (")
+    assert due_words(replace(sent, key="o\n2\t")).startswith("order.late is sent to the run o\\n2\\t (")
     published = replace(sent, what="publish", topic="letters", key="o1")
     assert due_words(published).startswith("order.late is published to letters (")
 

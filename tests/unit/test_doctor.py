@@ -279,6 +279,9 @@ async def test_a_position_of_another_topic_of_that_name_fails(monkeypatch: pytes
     (failed,) = (one for one in found if one.verdict is FAIL)
     assert failed.name == str(at)
     assert "read up to 150 (the first then, the second now)" in failed.sentence
+    assert (
+        f"positions set {TOPIC} 0 POSITION --group=group --cluster=cluster --reason TEXT," in failed.sentence
+    )
     assert not any("behind" in one.sentence for one in found)
 
 
@@ -476,4 +479,6 @@ async def test_a_position_that_kafka_does_not_have_fails_with_the_command_to_dec
     ]
     assert [(one.name, one.verdict) for one in wrong] == [(f"{TOPIC}/0", FAIL)]
     assert wrong[0].sentence == f"Its position is {position}, and Kafka has 100 to 200."
-    assert wrong[0].cure == f"pointsman positions set {TOPIC} 0 POSITION --reason TEXT"
+    assert wrong[0].cure == (
+        f"pointsman positions set {TOPIC} 0 POSITION --group=group --cluster=cluster --reason TEXT"
+    )

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from statemachines.codehash import code_hash
-from statemachines.loading import LoadError, find_pipelines
+from statemachines.loading import LoadError, find_pipelines, find_value
 from statemachines.shipped.orders import flow as orders
 
 PIPELINE = """
@@ -130,6 +130,23 @@ def test_a_file_that_does_not_exist_is_named_with_what_was_meant(folder: Path) -
     assert refusal("nowhere/at_all.py") == "There is no file 'nowhere/at_all.py'."
 
 
+def test_only_what_is_there_is_said_to_be_meant(folder: Path) -> None:
+    write(folder / "nout" / "__init__.py", "raise ValueError('imported')\n")
+    write(folder / "nout" / "mod.py", PIPELINE)
+    write(folder / "tk3.py", PIPELINE)
+    write(folder / "tk.txt", PIPELINE)
+    (folder / "dd.py").mkdir()
+    anything = "Give a module that Python can import from here, or the path of a file."
+    assert refusal("no.such.mod") == f"There is no module 'no.such.mod'. {anything}"
+    assert refusal("nou.mod") == "There is no module 'nou.mod'. Did you mean 'nout.mod'?"
+    assert refusal("tk.txt") == "'tk.txt' is no Python file: the name of one ends in .py."
+    assert refusal("tk.txt:flow") == "'tk.txt' is no Python file: the name of one ends in .py."
+    assert refusal("tk2.txt") == f"There is no module 'tk2.txt'. {anything}"
+    assert refusal("dd.py") == "'dd.py' is a folder. Give a file in it, or a module like package.module."
+    assert refusal("./nout/") == "'./nout/' is a folder. Give a file in it, or a module like package.module."
+    assert refusal("dd2.py") == "There is no file 'dd2.py'. Known is 'tk3.py'."
+
+
 @pytest.mark.parametrize("target", ["", "two words", "a..b", "orders:", "orders:a b", ":flow"])
 def test_what_is_neither_module_nor_file_is_refused(target: str) -> None:
     assert refusal(target)
@@ -156,6 +173,39 @@ def test_a_module_whose_import_raises_is_told_with_file_and_line(folder: Path, b
     assert "raising" not in sys.modules
 
 
+@pytest.mark.parametrize("target", ["chatty", "chatty.py", "chatty:flow"])
+def test_what_a_module_prints_goes_to_standard_error(
+    folder: Path, capsys: pytest.CaptureFixture[str], target: str
+) -> None:
+    says = "import sys\nprint('hé!')\nsys.stdout.buffer.write(b'bytes\\n')\n"
+    write(folder / "chatty.py", says + PIPELINE + "flow = make('chatty')\n")
+    assert names(target) == ["chatty"]
+    assert find_value("chatty:flow").name == "chatty"
+    assert capsys.readouterr() == ("", "hé!\nbytes\n")
+
+
+@pytest.mark.parametrize(
+    "says",
+    [
+        "sys.stdout = None",
+        "sys.stdout.close()",
+        "sys.stdout.detach()",
+        "import io; sys.stdout = io.TextIOWrapper(sys.stdout.buffer); del sys.stdout",
+        "sys.stderr = None; print('nowhere')",
+    ],
+)
+def test_whatever_a_module_does_to_standard_output_it_is_as_it_was_afterwards(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, says: str
+) -> None:
+    monkeypatch.setattr(sys, "stderr", sys.stderr)
+    write(folder / "rude.py", f"import sys\n{says}\n{PIPELINE}flow = make('rude')\n")
+    before = sys.stdout
+    assert names("rude.py") == ["rude"]
+    assert sys.stdout is before
+    print("the answer")
+    assert capsys.readouterr() == ("the answer\n", "")
+
+
 def test_a_module_without_pipelines_says_so(folder: Path) -> None:
     write(folder / "bare.py", "flow = 'none'\n")
     assert refusal("bare") == "There is no pipeline in bare: no variable of the module holds a Pipeline."
@@ -170,7 +220,7 @@ def test_a_name_that_is_no_pipeline_is_told_with_what_was_meant(folder: Path) ->
 
 def test_a_file_that_is_no_python_is_refused(folder: Path) -> None:
     file = write(folder / "orders.txt", PIPELINE)
-    assert refusal("./orders.txt") == f"'{file}' is no Python file."
+    assert refusal("./orders.txt") == f"'{file}' is no Python file: the name of one ends in .py."
 
 
 LINES = {

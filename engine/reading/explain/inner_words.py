@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from engine.commands.words import resume_command
+from engine.commands.words import resume_command, until_taken
 from engine.reading.asked import Deferral
 from engine.reading.due import DueView
 from engine.reading.explain.answers import Origin, Sender, Tried
@@ -125,18 +125,20 @@ def called_off(found: Origin) -> str:
     )
 
 
-def in_inbox(pipeline: str, key: str, envelope: Envelope, found: Origin | None, at: datetime) -> str:
+def in_inbox(
+    pipeline: str, key: str, envelope: Envelope, found: Origin | None, at: datetime, *, is_paused: bool
+) -> str:
     """Of an event that a run has sent to another one, which has not taken it."""
     who = f"It was sent by {envelope.source} for {envelope.subject!r}." if found is None else origin(found)
     return (
-        f"{who} It waits in the inbox since {shown(at)} for {run_name(pipeline, key, None)}, until an engine takes it "
-        f"that has {pipeline} loaded."
+        f"{who} It waits in the inbox since {shown(at)} for {run_name(pipeline, key, None)}, "
+        f"{until_taken(pipeline, is_paused=is_paused)}."
     )
 
 
-def sent_and_waits(who: str, why: str, at: datetime, pipeline: str, key: str) -> str:
+def sent_and_waits(who: str, why: str, at: datetime, pipeline: str, key: str, *, is_paused: bool) -> str:
     """Of an event that an operator has sent, and no engine has taken up."""
     return (
-        f"{Sender(who, why, at).sentence} It waits in the inbox for {run_name(pipeline, key, None)}, until an engine "
-        f"takes it that has {pipeline} loaded."
+        f"{Sender(who, why, at).sentence} It waits in the inbox for {run_name(pipeline, key, None)}, "
+        f"{until_taken(pipeline, is_paused=is_paused)}."
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 from urllib.parse import unquote
@@ -19,6 +19,7 @@ from engine.reading.due import memory_of, memory_view
 from engine.reading.explain import inner_words
 from engine.reading.explain.answers import Origin
 from engine.reading.heard import key_of, named, undone_by
+from engine.reading.pauses import paused_names
 from engine.reading.values import askable
 from engine.store.connecting import Connection
 from statemachines.events import Address, Envelope, is_result
@@ -99,14 +100,17 @@ def _of_step(found: Origin, address: Address, key: str, memory: Memory) -> Origi
 async def pending(connection: Connection, namespace: str, event_id: str) -> list[str]:
     """What is known of an id under which nothing has come yet: a timer, or an event that was sent."""
     by_operators = await connection.fetch(SQL["asked_and_not_taken"], namespace, askable(event_id))
+    paused = await paused_names(connection, namespace)
     said = [
-        inner_words.sent_and_waits(who, why, at, pipeline, orjson.loads(body)["key"])
+        inner_words.sent_and_waits(
+            who, why, at, pipeline, orjson.loads(body)["key"], is_paused=pipeline in paused
+        )
         for who, why, at, pipeline, body in by_operators
     ]
     if not is_derived(event_id):
         return said
     said += [
-        await _in_inbox(connection, namespace, row, event_id)
+        await _in_inbox(connection, namespace, row, event_id, paused)
         for row in await connection.fetch(SQL["sent_and_not_taken"], namespace, event_id)
     ]
     row = await connection.fetchrow(SQL["asked_of_waking_run"], namespace, event_id)
@@ -127,13 +131,17 @@ def _to_come(namespace: str, origin: Origin, run: Run, event_id: str) -> str:
     return inner_words.called_off(origin) if due is None else inner_words.to_come(origin, due, run.held)
 
 
-async def _in_inbox(connection: Connection, namespace: str, row: Mapping[str, Any], event_id: str) -> str:
+async def _in_inbox(
+    connection: Connection, namespace: str, row: Mapping[str, Any], event_id: str, paused: Collection[str]
+) -> str:
     key, _, value = bytes(row["body"]).partition(b"\0")
     decoded = decode(RawRecord("", 0, 0, -1, key, value, STRUCTURED_HEADERS), NO_TOPIC, "")
     if not isinstance(decoded, Decoded) or decoded.envelope.id != event_id:
         return ""
     origin = await origin_of(connection, namespace, decoded.envelope)
-    return inner_words.in_inbox(row["name"], key.decode(), decoded.envelope, origin, row["at"])
+    return inner_words.in_inbox(
+        row["name"], key.decode(), decoded.envelope, origin, row["at"], is_paused=row["name"] in paused
+    )
 
 
 def is_derived(event_id: str) -> bool:

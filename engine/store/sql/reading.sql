@@ -190,11 +190,12 @@ where namespace = $1 and breakers <> '' and seen >= clock_timestamp() - make_int
 order by instance nulls last, id
 
 -- name: attempts_that_wait
--- How many of a step wait for an attempt.
+-- How many of a step wait for an attempt. One that goes on outside waits for none.
 select p.name, e.step, count(*)
 from unnest($2::text[], $3::text[]) as wanted (pipeline, step)
 join pointsman.pipelines p on p.namespace = $1 and p.name = wanted.pipeline
 join pointsman.executions e on e.pipeline = p.id and e.step = wanted.step and e.holder is null
+    and e.token = ''
 group by p.name, e.step
 
 -- name: waiting_of_runs

@@ -41,6 +41,13 @@ def test_a_failed_publication_ends_with_2_only_where_nothing_was_sent(
         (["-"], "stdin:5f", False, "Published again with --source stdin:5f, events", False),
         (["-"], "stdin:5f", True, "Published again with --source stdin:5f, events", True),
         (["-"], None, True, "Published again, events", False),
+        (
+            ["/dev/null", "--format", "jsonl"],
+            "stdin:5f",
+            False,
+            "Published again with --source stdin:5f, events",
+            False,
+        ),
         (["-", "--source", "/shop"], "/shop", False, "Published again, events", False),
         (["{file}"], "file:log.csv", False, "Published again, events", False),
     ],

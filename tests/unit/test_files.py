@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import AsyncGenerator, AsyncIterable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -452,6 +453,21 @@ async def test_only_events_that_had_none_are_given_a_source() -> None:
     assert (both.has_cloudevents, (both.source or "").startswith("stdin:")) == (True, True)
     named = (await publish('{"type":"t"}\n', "a.jsonl")).report
     assert (named.source, named.has_cloudevents) == ("file:a.jsonl", False)
+
+
+async def test_what_is_no_file_has_a_source_of_its_own_each_time(tmp_path: Path) -> None:
+    pipe, file = tmp_path / "pipe.jsonl", tmp_path / "a b.jsonl"
+    os.mkfifo(pipe)
+    file.touch()
+
+    async def sources(name: object) -> set[str]:
+        return {(await publish('{"type":"t"}\n', str(name))).report.source or "" for _ in range(2)}
+
+    for name in ("-", "/dev/stdin", "/dev/fd/63", "/dev/../dev/fd/0", "/proc/self/fd/0", pipe):
+        found = await sources(name)
+        assert len(found) == 2, name
+        assert all(source.startswith("stdin:") for source in found)
+    assert await sources(file) == {"file:a%20b.jsonl"}
 
 
 class Breaking(io.BytesIO):

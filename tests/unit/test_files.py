@@ -356,8 +356,16 @@ async def test_the_form_is_told_by_the_name_or_the_beginning(name: str, content:
     assert (await publish(content, name)).data == [{"type": "t"}]
 
 
-async def test_an_empty_file_of_json_lines_is_nothing() -> None:
-    assert (await publish("", "a.jsonl")).counts == (0, 0, 0)
+@pytest.mark.parametrize("name", ["a.jsonl", "-", "/dev/stdin", "log"])
+@pytest.mark.parametrize("content", [b"", b"\xef\xbb\xbf"])
+async def test_what_is_empty_and_not_said_to_be_csv_has_no_rows(name: str, content: bytes) -> None:
+    assert (await publish(content, name)).counts == (0, 0, 0)
+
+
+@pytest.mark.parametrize("options", [FileOptions(form="csv"), FileOptions(delimiter=";")])
+async def test_what_is_empty_and_said_to_be_csv_lacks_its_header(options: FileOptions) -> None:
+    with pytest.raises(FileError, match="- is empty: CSV begins with a line of column names"):
+        await publish("", "-", options)
 
 
 @pytest.mark.parametrize(

@@ -270,7 +270,9 @@ def edit(
     """
     check_text("--reason", reason)
     check_text("--who", who)
-    if (data is None) == (not changes):
+    if data is not None and changes:
+        raise UsageError("Give --data or --set, not both: all of the data, or fields of it.")
+    if data is None and not changes:
         raise UsageError("Say what the data is to be: all of it with --data, or fields of it with --set.")
     if add and not changes:
         raise UsageError("--add is for --set.")

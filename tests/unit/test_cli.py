@@ -450,6 +450,13 @@ def test_what_is_wrong_with_arguments_is_a_sentence_before_the_hint(runner: CliR
         (["publish", "orders", "-", "--kafka", "localhost:x"], "--kafka is 'localhost:x'; it is HOST:PORT"),
         (["runs", "--postgres", "postgresql://u@127.0.0.1:99999/x"], "the port is '99999'"),
         (["doctor", "--postgres", "postgresql://u@127.0.0.1:-5/x"], "the port is '-5'"),
+        (["complete", "token", "--result", "3", "--error", "x"], "Give --result or --error, not both"),
+        (["complete", "token"], "Say how the step ended"),
+        (
+            ["dead-letters", "edit", "1", "--data", "{}", "--set", "a=1", "--reason", "x"],
+            "Give --data or --set, not both",
+        ),
+        (["dead-letters", "edit", "1", "--reason", "x"], "Say what the data is to be"),
         (["run", DEFINED, "--group", ""], "--group is ''; it cannot be empty"),
         (["run", DEFINED, "--instance", " "], "--instance is ' '; it cannot be empty"),
     ],

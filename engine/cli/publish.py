@@ -10,7 +10,6 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
@@ -295,14 +294,18 @@ def _choice(option: str, text: str | None) -> Choice | None:
 
 @contextlib.contextmanager
 def _opened(file: str) -> Iterator[BinaryIO]:
+    from connectors.row_events import has_name  # noqa: PLC0415 - needs an extra to be installed
+
     if file == STANDARD_INPUT:
         yield _standard_input()
         return
+    # The thread that reads a pipe may wait for ever, and to close that would be to wait for it.
+    closes = has_name(file)
     try:
-        stream = Path(file).open("rb")  # noqa: SIM115 - closed by the `with` below
+        stream = open(os.open(file, os.O_RDONLY), "rb", closefd=closes)  # noqa: SIM115 - closed by the `with` below
     except OSError as error:
         raise UsageError(f"{file} cannot be read: {error.strerror or error}.") from None
-    with stream:
+    with stream if closes else contextlib.nullcontext():
         yield stream
 
 

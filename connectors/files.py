@@ -11,8 +11,8 @@ in JSON), ``=order.placed`` gives the value itself. The whole row is the data of
   second such row of the file on its number among them. The source is the file's name. So a file that is
   published once more, as it is or with rows mended, taken out or added, gives the same events the same ids, and
   an engine takes each once. Equal rows of two files of one name are the same event, too: tell such files apart by
-  ``source``, or by ids of their own. Standard input has no name: without a ``source`` every publication of it is
-  a new one.
+  ``source``, or by ids of their own. Standard input has no name, nor has a pipe: without a ``source`` every
+  publication of it is a new one.
 
 A JSON line that is a CloudEvent already (it has ``specversion``) is published as it is, except for what is chosen;
 its Kafka key is the chosen one, else its ``partitionkey``, else its ``subject``.

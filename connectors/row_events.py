@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import uuid
 from dataclasses import dataclass
 from datetime import datetime
@@ -30,6 +31,8 @@ from statemachines.topic import Topic
 ROWS_REMEMBERED_MAX: Final = 1_000_000
 """How many different rows are told apart by how often they came; later ones by their line."""
 STANDARD_INPUT: Final = "-"
+_OPEN_ALREADY: Final = re.compile(r"/dev/(stdin|fd/\d+)|/proc/(self|thread-self|\d+)/fd/\d+")
+"""Names of what somebody else has opened, whatever it is: they are the same each time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,7 @@ class FileOptions:
     id: Choice | None = None
     time: Choice | None = None
     source: str | None = None
-    """CloudEvents ``source``; None: ``file:<name>``."""
+    """CloudEvents ``source``; None: ``file:<name>``, or a new one each time for what has no name."""
     form: Form | None = None
     """None: by the name of the file, else by how it begins."""
     delimiter: str | None = None
@@ -83,15 +86,22 @@ class FileOptions:
 TYPE_BY_DEFAULT: Final = Choice(field="type")
 
 
+def has_name(path: str) -> bool:
+    """Whether rows are known by the name that they are read under: not those of standard input, and of pipes."""
+    if path == STANDARD_INPUT or _OPEN_ALREADY.fullmatch(os.path.abspath(path)):  # noqa: PTH100 - no link is followed
+        return False
+    file = Path(path)
+    return file.is_file() or not file.exists()
+
+
 class RowEvents:
     """Makes the records of one file; rows are to be given in their order."""
 
     def __init__(self, topic: str, name: str, options: FileOptions) -> None:
         self._topic = topic
         self._options = options
-        unnamed = name == STANDARD_INPUT
         self._source = options.source or (
-            f"stdin:{uuid.uuid4()}" if unnamed else f"file:{quote(os.fsencode(Path(name).name))}"
+            f"file:{quote(os.fsencode(Path(name).name))}" if has_name(name) else f"stdin:{uuid.uuid4()}"
         )
         flaw = text_flaw("source", self._source, identity.SOURCE_BYTES_MAX)
         if flaw is not None:

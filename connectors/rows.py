@@ -68,7 +68,7 @@ def read_rows(
     Args:
         stream: the file's bytes.
         name: its name, for sentences and for its form.
-        form: None: by the end of the name, else JSON lines if the first line begins with ``{``.
+        form: None: by the end of the name, else JSON lines if the first line begins with ``{``, or there is none.
         delimiter: of CSV; None: the one of ``DELIMITERS`` that makes most columns of the first line.
         columns: those that CSV must have.
 
@@ -82,7 +82,9 @@ def read_rows(
         raise FileError(f"{name} is in UTF-16, not UTF-8. Convert it: iconv -f UTF-16 -t UTF-8")
     if form is None:
         form = _FORMS.get(name[name.rfind(".") :].lower()) if "." in name else None
-        form = form or ("jsonl" if first.lstrip().startswith((b"{", b"[")) else "csv")
+        # What has no beginning has no rows, and lacks no header, unless it is known to be CSV.
+        is_jsonl = first.lstrip().startswith((b"{", b"[")) or (not first and delimiter is None)
+        form = form or ("jsonl" if is_jsonl else "csv")
     if form == "csv":
         return _csv_rows(lines, first, name, delimiter, columns)
     if first.lstrip().startswith(b"["):

@@ -30,8 +30,10 @@ async def first_positions(
     rest = sorted(one for one in siblings.union(partitions) if one.topic not in read_already)
     if not rest:
         return found
-    if first == "earliest":
-        return found | await reader.earliest(rest)
     if first == "latest":
         return found | await reader.ends(rest)
-    return found | await reader.at_time(rest, int(first.timestamp() * 1000))
+    milliseconds = 0 if first == "earliest" else int(first.timestamp() * 1000)
+    if milliseconds <= 0:
+        # Every record is later than that; and brokers take a number below 0 for no time.
+        return found | await reader.earliest(rest)
+    return found | await reader.at_time(rest, milliseconds)

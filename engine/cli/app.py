@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import io
 import logging
-import os
-import select
 import sys
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -36,6 +33,7 @@ from engine.cli import (
     upkeep,
 )
 from engine.cli.failures import INTERRUPTED, UNREAD, report
+from engine.cli.streams import UnwritableError, give_up_output, have_streams, is_unread
 from engine.compiled import how_compiled
 
 
@@ -53,7 +51,7 @@ class Commands(TyperGroup):
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run a command; always raises SystemExit."""
         kwargs["standalone_mode"] = False
-        _have_streams()
+        have_streams()
         try:
             with _broken_pipes():
                 returned = super().main(*args, **kwargs)
@@ -65,7 +63,10 @@ class Commands(TyperGroup):
         except _UnreadError:
             sys.exit(UNREAD)
         except _BrokenPipeError as broken:
-            sys.exit(UNREAD if _is_unread() else _tell(ConnectionError(str(broken))))
+            sys.exit(UNREAD if is_unread() else _tell(ConnectionError(str(broken))))
+        except UnwritableError as error:
+            give_up_output()
+            sys.exit(_tell(error))
         except Exception as error:  # noqa: BLE001 - this is where all of them end
             sys.exit(_tell(error))
         sys.exit(returned if isinstance(returned, int) else 0)
@@ -94,33 +95,12 @@ def _broken_pipes() -> Iterator[None]:
         raise
 
 
-def _have_streams() -> None:
-    """Read nothing and write nowhere where a stream is closed; in their order, so that each has its number again."""
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123 - for good
-
-
-def _is_unread() -> bool:
-    """Whether nobody reads what is said any more; the rest of it goes nowhere then."""
-    unread = False
-    for stream in (sys.stdout, sys.stderr):
-        # Not a stream in memory, as tests have it.
-        with contextlib.suppress(io.UnsupportedOperation):
-            pipe = select.poll()
-            pipe.register(stream.fileno(), 0)
-            if pipe.poll(0):
-                unread = True
-                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-    return unread
-
-
 def _tell(error: Exception) -> int:
     """Say what went wrong; returns the exit code."""
     try:
         return _usage(error) or report(error)
     except BrokenPipeError:
-        _is_unread()
+        is_unread()
         return UNREAD
 
 

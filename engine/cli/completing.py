@@ -58,7 +58,9 @@ def complete(
     """
     check_text("--reason", reason)
     check_text("--who", who)
-    if (result is None) == (error is None):
+    if result is not None and error is not None:
+        raise UsageError("Give --result or --error, not both: the step ended in one way.")
+    if result is None and error is None:
         raise UsageError("Say how the step ended: --result JSON, or --error TEXT.")
     given = None if result is None else read_data(result)
 

@@ -198,8 +198,8 @@ def redrive(
     is published behind what the run has published since. If the broker refuses it again, it is a dead letter again.
 
     By their numbers, or all open ones that the filters let through. An engine does it; doing it twice changes
-    nothing the second time. Ends with 1 where a number is not known, where an event failed again, and where no engine
-    has done it in time.
+    nothing the second time. Ends with 1 where a number is not known, where something else was decided of it before,
+    where an event failed again, and where no engine has done it in time.
     """
     filters = {"reason": with_reason, "pipeline": pipeline, "key": key, "topic": topic, "event_id": event_id}
     return _ask(
@@ -223,7 +223,11 @@ def drop(
     namespace: Namespace = None,
     json: Json = False,
 ) -> int:
-    """Give events up: what waits behind them goes on without them. Chosen as for redrive."""
+    """Give events up: what waits behind them goes on without them. Chosen as for redrive.
+
+    Ends with 1 where a number is not known, where something else was decided of it before, where its run could not go
+    on without it, and where no engine has done it in time.
+    """
     filters = {"reason": with_reason, "pipeline": pipeline, "key": key, "topic": topic, "event_id": event_id}
     return _ask("drop", ids or [], filters, all_open, reason, whoever(who), wait, postgres, namespace, json)
 
@@ -266,7 +270,9 @@ def edit(
     """
     check_text("--reason", reason)
     check_text("--who", who)
-    if (data is None) == (not changes):
+    if data is not None and changes:
+        raise UsageError("Give --data or --set, not both: all of the data, or fields of it.")
+    if data is None and not changes:
         raise UsageError("Say what the data is to be: all of it with --data, or fields of it with --set.")
     if add and not changes:
         raise UsageError("--add is for --set.")
@@ -319,8 +325,7 @@ def _ask(
 
     asked, became = ask_store({"postgres": postgres, "namespace": namespace}, question)
     print_outcomes(asked, became, json=json)
-    unknown = any(why_not == "there is no such dead letter" for _, why_not in asked.skipped)
-    return FAILED if unknown or _is_left(became) else 0
+    return FAILED if asked.is_refused or _is_left(became) else 0
 
 
 def _is_left(became: list[Became]) -> bool:

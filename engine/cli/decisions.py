@@ -12,7 +12,7 @@ from engine.cli.arguments import BIGINT_MAX, INT_MAX, check_text, up_to
 from engine.cli.asking import ask_store, whoever
 from engine.cli.failures import FAILED
 from engine.cli.looking import tell_limit
-from engine.cli.options import Group, Json, Kafka, Limit, Namespace, Postgres, Who, resolve
+from engine.cli.options import Json, Kafka, Limit, Namespace, Postgres, Who, resolve
 from engine.cli.output import print_facts, print_json, print_rows, say
 from engine.settings import Settings
 
@@ -159,7 +159,12 @@ def set_position(
         ),
     ],
     reason: Reason,
-    group: Group = None,
+    group: Annotated[
+        str | None,
+        typer.Option(
+            "--group", metavar="NAME", help="Of several consumer groups, this one's. Or POINTSMAN_GROUP."
+        ),
+    ] = None,
     cluster: Annotated[
         str | None, typer.Option("--cluster", metavar="ID", help="Of several clusters, this one's.")
     ] = None,
@@ -171,6 +176,8 @@ def set_position(
     """Let partitions go on from another offset. What is skipped is never applied; what was applied is a duplicate."""
     check_text("--reason", reason)
     check_text("--who", who)
+    options = {"postgres": postgres, "namespace": namespace, "group": group}
+    of_group = resolve(options).value("group")
 
     async def question(connection: Connection, namespace: str) -> list[PositionSet]:
         from engine.reading import set_positions  # noqa: PLC0415 - needs an extra to be installed
@@ -183,11 +190,11 @@ def set_position(
             position,
             who=whoever(who),
             why=reason,
-            group=group,
+            group=of_group,
             cluster=cluster,
         )
 
-    done = ask_store({"postgres": postgres, "namespace": namespace}, question)
+    done = ask_store(options, question)
     if json:
         print_json(done if partition == ALL else done[0])
         return

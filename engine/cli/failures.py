@@ -4,7 +4,8 @@
 0     done; an empty list is done, too
 1     a check failed, the one thing that was asked for was not found, or not all of it was done
 2     bad usage or bad input; nothing was done
-3     a service cannot be reached; it is named, with its address without the password
+3     a service cannot be reached; it is named, with its address without the password. Or the answer
+      cannot be written, as on a full disk
 70    a mistake of this program; ``POINTSMAN_DEBUG=1`` shows where
 130   interrupted
 141   nobody read the answer to its end, as in ``| head``

@@ -10,7 +10,6 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
@@ -81,7 +80,7 @@ def publish(
             "--source",
             metavar="TEXT",
             help="Who says so; together with the id it is what an event is known by. \\[default: file:NAME, whatever "
-            "folder the file is in; of standard input a new one each time]",
+            "folder the file is in; of standard input, or of a pipe, a new one each time]",
         ),
     ] = None,
     format: Annotated[
@@ -107,15 +106,16 @@ def publish(
 ) -> int:
     """Publish each row of a file as an event, confirmed by all replicas in sync.
 
-    The whole row is the event's data. --type, --key, --id and --time name a field of the row, or give one value for
-    all rows: --type activity, --type =order.placed. A file that is published again gives the same ids, so that an
-    engine takes each event once. Under another name its events are others, and so is what comes by standard input each
-    time: there give the --source that it had, which is said where not all was confirmed. Ends with 1 where a row was
-    refused; others are published all the same. Ctrl-C and SIGTERM have no further row be read; what became of the
-    others is said, and it ends with 130. Where POINTSMAN_POSTGRES is set, it says if no pipeline reads the topic.
+    The whole row is the event's data. --type, --key, --id and --time name a field of the row, or give one value for all
+    rows: --type activity, --type =order.placed. A file that is published again gives the same ids, so that an engine
+    takes each event once. Under another name its events are others, and so is what comes by standard input, or by a
+    pipe, each time: there give the --source that it had, which is said where not all was confirmed. Ends with 1 where a
+    row was refused; others are published all the same. Ctrl-C and SIGTERM have no further row be read; what became of
+    the others is said, and it ends with 130. Where POINTSMAN_POSTGRES is set, it says if no pipeline reads the topic.
     """
     require("publish", "aiokafka")
     from connectors.files import FileOptions  # noqa: PLC0415 - needs an extra to be installed
+    from connectors.row_events import has_name  # noqa: PLC0415 - as above
 
     if format not in (None, "jsonl", "csv"):
         raise UsageError(f"--format is {format!r}; it can be jsonl or csv.")
@@ -141,7 +141,7 @@ def publish(
     )
     settings = Settings.resolve({"kafka": kafka}, os.environ)
     broker = settings.kafka
-    told = _Told()
+    told, is_same_again = _Told(), source is not None or has_name(file)
     with _opened(file) as stream, _progress() as on_progress:
         _rehearse(topic, stream, file, options)
         report = asyncio.run(_publish(broker, topic, stream, file, options, told, on_progress))
@@ -150,7 +150,7 @@ def publish(
     if json:
         print_json({"topic": topic, "file": file, **_report_json(report)})
     else:
-        _say(report, topic, again_by=None if file != STANDARD_INPUT or source else report.source, raw=raw)
+        _say(report, topic, again_by=None if is_same_again else report.source, raw=raw)
     return _exit_code(report)
 
 
@@ -294,14 +294,18 @@ def _choice(option: str, text: str | None) -> Choice | None:
 
 @contextlib.contextmanager
 def _opened(file: str) -> Iterator[BinaryIO]:
+    from connectors.row_events import has_name  # noqa: PLC0415 - needs an extra to be installed
+
     if file == STANDARD_INPUT:
         yield _standard_input()
         return
+    # The thread that reads a pipe may wait for ever, and to close that would be to wait for it.
+    closes = has_name(file)
     try:
-        stream = Path(file).open("rb")  # noqa: SIM115 - closed by the `with` below
+        stream = open(os.open(file, os.O_RDONLY), "rb", closefd=closes)  # noqa: SIM115 - closed by the `with` below
     except OSError as error:
         raise UsageError(f"{file} cannot be read: {error.strerror or error}.") from None
-    with stream:
+    with stream if closes else contextlib.nullcontext():
         yield stream
 
 

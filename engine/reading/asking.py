@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from engine import channels
@@ -26,6 +26,8 @@ _LOOK_SECONDS_MAX = 0.5
 _WHO_CHARACTERS_MAX = 1_000
 EXPLAINED_MAX = 20
 """Of so many dead letters it is looked up what became of the event of each, for which its log is read."""
+_DONE = {"redrive": "redriven", "edit": "redriven", "drop": "dropped"}
+"""The status of a dead letter of which that was done."""
 _DEAD = (Disposition.DEAD_LETTERED.word, Disposition.LATE.word)
 _PUT_BACK = (
     "It is in the outbox again, as it was, and behind all that was committed before: it is published after what its "
@@ -43,6 +45,12 @@ class Asked:
     """(dead letter, row of the inbox), in the order in which they will be taken up."""
     skipped: tuple[tuple[int, str], ...]
     """(dead letter, why nothing was asked of it)."""
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether one was left alone that is not as it was asked to be, or that nobody knows."""
+        done = f"it is {_DONE[self.command]} already"
+        return any(not why_not.startswith(done) for _, why_not in self.skipped)
 
     def as_json(self) -> dict[str, Any]:
         """The documented fields."""
@@ -65,7 +73,9 @@ class Became:
     """What its event is now."""
     sentence: str
     failed: bool = False
-    """Whether an engine took it up, and could not carry it out, or the event is a dead letter again."""
+    """Whether an engine took it up, and could not carry it out, as where something else was decided of it before; or
+    the event is a dead letter again.
+    """
 
     def as_json(self) -> dict[str, Any]:
         """The documented fields."""
@@ -150,10 +160,12 @@ async def wait_until_taken(
         _not_taken(asked.command, letter, found[letter], names, paused)
         if command in left
         else _not_done(asked.command, letter, found[letter])
-        or (
+        or _overtaken(
+            asked.command,
+            found[letter],
             await _became(connection, namespace, names, letter, found[letter])
             if explained
-            else _became_of_many(letter, found[letter])
+            else _became_of_many(letter, found[letter]),
         )
         for letter, command in asked.commands
     ]
@@ -197,6 +209,14 @@ def _not_done(command: str, letter: int, row: Any) -> Became | None:
         "is still open."
     )
     return Became(letter, taken=True, status=status, disposition=None, sentence=sentence, failed=True)
+
+
+def _overtaken(command: str, row: Any, became: Became) -> Became:
+    """What became of it, with what somebody else has decided of it before, where that is another thing."""
+    if became.status == _DONE[command] and (command != "edit" or row["is_edited"]):
+        return became
+    said = f"It was {became.status} before an engine took the {command} up, which changed nothing."
+    return replace(became, failed=True, sentence=f"{said} {became.sentence}")
 
 
 def _became_of_many(letter: int, row: Any) -> Became:

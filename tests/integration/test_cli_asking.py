@@ -226,9 +226,10 @@ async def test_dead_letters_are_redriven_and_dropped_by_an_engine_once(shop: Sho
             "dead-letters", "drop", "--key", "o-2", "--reason", "not worth it", "--wait", "30"
         )
         assert dropped.code == 0, dropped.err
-        again = shop.decide("dead-letters", "drop", letters["broken"], "--json")
-        assert again.code == 0
-        assert again.json["skipped"] == [{"id": letters["broken"], "reason": "it is redriven already"}]
+        for command, code in (("redrive", 0), ("drop", 1)):
+            again = shop.decide("dead-letters", command, letters["broken"], "--json")
+            assert again.code == code
+            assert again.json["skipped"] == [{"id": letters["broken"], "reason": "it is redriven already"}]
         unknown = shop.decide("dead-letters", "redrive", "77")
         assert unknown.code == 1
         engine.process.send_signal(signal.SIGTERM)

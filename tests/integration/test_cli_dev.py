@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from engine.cli import publish as publishing
-from engine.cli.dev import alone_in
+from engine.cli.dev import alone_in, own
 from statemachines.shipped.outside import LEDGER_DEFAULT, SLOW_CARD, entries
 from tests.cli import COMMAND, READY_SECONDS, apart, environment, pointsman, started
 from tests.documented import Page
@@ -179,11 +179,16 @@ def test_dev_refuses_what_cannot_be_before_it_starts_anything(tmp_path: Path) ->
         done = apart("dev", *words, cwd=tmp_path)
         assert done.code == 2
     assert not (tmp_path / ".pointsman").exists()
+    for folder, said in (("", "--folder is ''; it cannot be empty"), (".", "is not empty, and no folder of")):
+        (tmp_path / "env").write_text("mine")
+        done = apart("dev", "statemachines.shipped.orders", "--folder", folder, cwd=tmp_path)
+        assert (done.code, done.out) == (2, "")
+        assert said in done.err
+        assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("env", "mine")]
 
 
 def test_a_second_dev_in_one_folder_says_where_the_first_one_runs(tmp_path: Path) -> None:
-    folder = tmp_path / ".pointsman"
-    folder.mkdir()
+    folder = own(tmp_path / ".pointsman")
     with alone_in(folder):
         done = apart("dev", "statemachines.shipped.orders", cwd=tmp_path)
         assert (done.code, done.out) == (2, ""), done.err

@@ -39,14 +39,16 @@ def source_said(done: Done) -> str:
     return found[1]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("number", "file"), [(signal.SIGINT, "-"), (signal.SIGTERM, "-"), (signal.SIGINT, "/dev/stdin")]
+)
 async def test_publishing_that_is_interrupted_says_how_many_were_confirmed_and_goes_on_where_it_was(
-    kafka: Kafka, topic: TopicFactory, number: signal.Signals
+    kafka: Kafka, topic: TopicFactory, number: signal.Signals, file: str
 ) -> None:
     name, on = await topic("orders"), {"KAFKA": kafka.bootstrap}
     reading, writing = os.pipe()
     try:
-        with started("publish", name, "-", on=on, stdin=reading) as publishing:
+        with started("publish", name, file, on=on, stdin=reading) as publishing:
             os.write(writing, lines(3).encode())
             await arrived(kafka, name, 3)
             publishing.process.send_signal(number)

@@ -14,6 +14,7 @@ from engine.reading import (
     NotFoundError,
     ask_drop,
     ask_edit,
+    ask_redrive,
     ask_send,
     explain,
     history,
@@ -91,6 +92,17 @@ async def test_an_event_is_offered_with_other_data_in_its_place_and_under_its_id
     assert "they meant five." in told
     assert (answer.current.disposition, again.current.disposition) == ("applied", "duplicate")
     await check_books(reader)
+
+
+async def test_what_was_redriven_before_with_its_own_data_was_not_edited(
+    database: Database, engine: Connection
+) -> None:
+    async with feed(database, shop()) as feeding:
+        await feeding.records(event("order.placed", MUCH, id="p1"))
+        await ask_redrive(engine, "default", [1], who="bob", why="once more")
+        became = await edited(feeding, engine, 1, changes={"amount": 5})
+    assert (became.status, became.failed) == ("redriven", True)
+    assert became.sentence.startswith("It was redriven before an engine took the edit up")
 
 
 async def test_what_fails_again_is_another_dead_letter_that_can_be_edited_too(

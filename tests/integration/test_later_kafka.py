@@ -138,8 +138,11 @@ async def test_it_is_completed_on_the_command_line(
         assert (code, "attempt 1 has failed (row 3), and the step is to be tried again" in said) == (0, True)
         code, said = await asyncio.to_thread(ask, "nobody's", "--result", "7")
         assert (code, said.startswith("No step in the namespace")) == (1, True), said
-        for words in ([], ["--result", "7", "--error", "no"]):
+        for words, sentence in (
+            ([], "Say how the step ended: --result JSON, or --error TEXT."),
+            (["--result", "7", "--error", "no"], "Give --result or --error, not both"),
+        ):
             code, said = await asyncio.to_thread(ask, token_of("b"), *words)
-            assert (code, "Say how the step ended: --result JSON, or --error TEXT." in said) == (2, True)
+            assert (code, sentence in said) == (2, True)
     finally:
         await kill(engine)

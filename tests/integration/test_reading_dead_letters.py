@@ -196,9 +196,34 @@ async def test_asking_twice_before_it_is_taken_up_changes_nothing_the_second_tim
             *await wait_until_taken(reader, "default", first, seconds=5),
             *await wait_until_taken(reader, "default", second, seconds=5),
         ]
-    assert [one.status for one in became] == ["redriven", "redriven"]
+    assert [(one.status, one.failed) for one in became] == [("redriven", False), ("redriven", True)]
+    assert became[1].sentence == (
+        "It was redriven before an engine took the drop up, which changed nothing. " + became[0].sentence
+    )
     [run] = await list_runs(reader, "default")
     assert run.sequence == 4
+
+
+async def test_asking_the_same_twice_before_it_is_taken_up_is_done_both_times(
+    database: Database, engine: Connection, reader: Connection
+) -> None:
+    async with feed(database, shop()) as feeding:
+        await feeding.records(PLACED, BROKEN_1)
+        both = [await ask_drop(engine, "default", [1], who="ana", why="not wanted") for _ in range(2)]
+        late = await ask_redrive(engine, "default", [1], who="bob", why="mended")
+        await feeding.commands()
+        dropped = [
+            one for asked in both for one in await wait_until_taken(reader, "default", asked, seconds=5)
+        ]
+        [became] = await wait_until_taken(reader, "default", late, seconds=5)
+    assert [(one.status, one.failed) for one in dropped] == [("dropped", False)] * 2
+    assert (became.taken, became.status, became.failed) == (True, "dropped", True)
+    assert became.sentence.startswith("It was dropped before an engine took the redrive up")
+    same, other, none = [
+        await ask(engine, "default", [number], who="ana", why="once more")
+        for ask, number in ((ask_drop, 1), (ask_redrive, 1), (ask_drop, 77))
+    ]
+    assert [one.is_refused for one in (same, other, none)] == [False, True, True]
 
 
 async def test_several_are_taken_up_in_the_order_of_their_numbers(

@@ -347,75 +347,6 @@ def test_bad_arguments_are_refused_before_anybody_is_asked(
     assert said in " ".join(done.stderr.split())
 
 
-@pytest.mark.parametrize(("confirmed", "unconfirmed", "code"), [(0, 0, 2), (0, 3, 1), (3, 0, 1), (3, 3, 1)])
-def test_a_failed_publication_ends_with_2_only_where_nothing_was_sent(
-    runner: CliRunner,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    confirmed: int,
-    unconfirmed: int,
-    code: int,
-) -> None:
-    from connectors.files import PublishedReport  # noqa: PLC0415 - others here need no extra
-    from connectors.publish_errors import PublishError  # noqa: PLC0415 - as above
-
-    async def fail(*_: object) -> PublishedReport:
-        failure = PublishError("Kafka answers, but has not confirmed.")
-        return PublishedReport(
-            confirmed, 0, unconfirmed, failure, "log.csv:2", "file:log.csv", has_cloudevents=False
-        )
-
-    monkeypatch.setattr("engine.cli.publish._publish", fail)
-    file = tmp_path / "log.csv"
-    file.write_text("type\nopened\n")
-    done = runner.invoke(
-        app, ["publish", "orders", str(file), "--json"], env={"POINTSMAN_KAFKA": "127.0.0.1:1"}
-    )
-    assert done.exit_code == code
-    assert json.loads(done.stdout)["unconfirmed"] == unconfirmed
-
-
-@pytest.mark.parametrize(
-    ("words", "source", "has_cloudevents", "said", "apart"),
-    [
-        (["-"], "stdin:5f", False, "Published again with --source stdin:5f, events", False),
-        (["-"], "stdin:5f", True, "Published again with --source stdin:5f, events", True),
-        (["-"], None, True, "Published again, events", False),
-        (["-", "--source", "/shop"], "/shop", False, "Published again, events", False),
-        (["{file}"], "file:log.csv", False, "Published again, events", False),
-    ],
-)
-def test_a_publication_that_failed_is_told_by_which_source_it_would_be_the_same(
-    runner: CliRunner,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    words: list[str],
-    source: str | None,
-    has_cloudevents: bool,
-    said: str,
-    apart: bool,
-) -> None:
-    from connectors.files import PublishedReport  # noqa: PLC0415 - others here need no extra
-    from connectors.publish_errors import unreachable  # noqa: PLC0415 - as above
-
-    async def fail(*_: object) -> PublishedReport:
-        failure = unreachable("127.0.0.1:1", 30, "e-1")
-        return PublishedReport(2, 0, 1, failure, "-:3", source, has_cloudevents)
-
-    monkeypatch.setattr("engine.cli.publish._publish", fail)
-    file = tmp_path / "log.csv"
-    file.write_text("type\nopened\n")
-    given = ["publish", "orders", *(word.format(file=file) for word in words)]
-    on = {"POINTSMAN_KAFKA": "127.0.0.1:1"}
-    done = runner.invoke(app, given, env=on, input="type\nopened\n")
-    assert done.exit_code == 3
-    assert said in done.stderr
-    assert ("CloudEvents apart" in done.stderr) == apart
-    assert "with the same source and id" in done.stderr
-    as_json = runner.invoke(app, [*given, "--json"], env=on, input="type\nopened\n")
-    assert json.loads(as_json.stdout)["source"] == source
-
-
 def test_config_shows_what_is_in_force_and_hides_secrets(runner: CliRunner) -> None:
     settings = {
         "POINTSMAN_POSTGRES": "postgresql://me:hunter2@db/x",
@@ -553,6 +484,13 @@ def test_what_is_wrong_with_arguments_is_a_sentence_before_the_hint(runner: CliR
         (["publish", "orders", "-", "--kafka", "localhost:x"], "--kafka is 'localhost:x'; it is HOST:PORT"),
         (["runs", "--postgres", "postgresql://u@127.0.0.1:99999/x"], "the port is '99999'"),
         (["doctor", "--postgres", "postgresql://u@127.0.0.1:-5/x"], "the port is '-5'"),
+        (["complete", "token", "--result", "3", "--error", "x"], "Give --result or --error, not both"),
+        (["complete", "token"], "Say how the step ended"),
+        (
+            ["dead-letters", "edit", "1", "--data", "{}", "--set", "a=1", "--reason", "x"],
+            "Give --data or --set, not both",
+        ),
+        (["dead-letters", "edit", "1", "--reason", "x"], "Say what the data is to be"),
         (["run", DEFINED, "--group", ""], "--group is ''; it cannot be empty"),
         (["run", DEFINED, "--instance", " "], "--instance is ' '; it cannot be empty"),
     ],

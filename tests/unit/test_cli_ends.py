@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
+import threading
+from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -14,9 +17,9 @@ from tests.cli import COMMAND, environment
 DEFINED = "statemachines.shipped.orders"
 
 
-def ended(*words: str, closed: str = "", **streams: int) -> tuple[int, str]:
-    """Exit code, and what was said on standard error; the shell has closed some streams before."""
-    command = ["sh", "-c", f'exec "$@" {closed}', "sh", *COMMAND, *words]
+def ended(*words: str, closed: str = "", first: str = "", **streams: int) -> tuple[int, str]:
+    """Exit code, and what was said on standard error; the shell has done ``first`` and closed some streams before."""
+    command = ["sh", "-c", f'{first} exec "$@" {closed}', "sh", *COMMAND, *words]
     given = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE} | streams
     done = subprocess.run(command, text=True, check=False, env=environment({}), **given)  # type: ignore[call-overload]
     return done.returncode, done.stderr or ""
@@ -53,6 +56,48 @@ def test_streams_that_are_closed_are_done_without() -> None:
         "complete", "token", "--result", "-", "--postgres", "postgresql://x@127.0.0.1:1/x", closed="<&-"
     )
     assert (code, "cannot be reached" in said) == (3, True)
+
+
+LONG = ("config", "--limits", "--json")
+"""More than 10,000 bytes are its answer."""
+BUFFERING = ["unset PYTHONUNBUFFERED;", "PYTHONUNBUFFERED=1; export PYTHONUNBUFFERED;"]
+
+
+@pytest.mark.parametrize("first", BUFFERING)
+def test_an_answer_of_which_only_the_beginning_is_read_ends_with_141(first: str) -> None:
+    reads, writes = os.pipe()
+    fcntl.fcntl(writes, fcntl.F_SETPIPE_SZ, 4096)
+
+    def read_the_beginning() -> None:
+        os.read(reads, 1)
+        os.close(reads)
+
+    reader = threading.Thread(target=read_the_beginning)
+    reader.start()
+    try:
+        assert ended(*LONG, first=first, stdout=writes) == (141, "")
+    finally:
+        reader.join()
+        os.close(writes)
+
+
+@pytest.mark.parametrize("first", BUFFERING)
+@pytest.mark.parametrize("words", [LONG, ("config",), ("validate", DEFINED), ("--help",), ("--version",)])
+def test_an_answer_that_has_no_room_is_a_failure_of_standard_output(
+    words: tuple[str, ...], first: str
+) -> None:
+    code, said = ended(*words, first=first, closed=">/dev/full")
+    assert code == 3
+    assert said.startswith("The answer cannot be written to standard output: No space left on device.")
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("first", BUFFERING)
+def test_an_answer_that_has_room_for_its_beginning_is_such_a_failure_too(first: str, tmp_path: Path) -> None:
+    file = tmp_path / "answer"
+    code, said = ended(*LONG, first=f"{first} ulimit -f 9;", closed=f">{file}")
+    assert (code, file.stat().st_size % 512) == (3, 0)
+    assert said.startswith("The answer cannot be written to standard output: File too large.")
 
 
 def script(text: str) -> tuple[int, str, str]:

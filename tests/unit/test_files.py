@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import AsyncGenerator, AsyncIterable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -355,8 +356,16 @@ async def test_the_form_is_told_by_the_name_or_the_beginning(name: str, content:
     assert (await publish(content, name)).data == [{"type": "t"}]
 
 
-async def test_an_empty_file_of_json_lines_is_nothing() -> None:
-    assert (await publish("", "a.jsonl")).counts == (0, 0, 0)
+@pytest.mark.parametrize("name", ["a.jsonl", "-", "/dev/stdin", "log"])
+@pytest.mark.parametrize("content", [b"", b"\xef\xbb\xbf"])
+async def test_what_is_empty_and_not_said_to_be_csv_has_no_rows(name: str, content: bytes) -> None:
+    assert (await publish(content, name)).counts == (0, 0, 0)
+
+
+@pytest.mark.parametrize("options", [FileOptions(form="csv"), FileOptions(delimiter=";")])
+async def test_what_is_empty_and_said_to_be_csv_lacks_its_header(options: FileOptions) -> None:
+    with pytest.raises(FileError, match="- is empty: CSV begins with a line of column names"):
+        await publish("", "-", options)
 
 
 @pytest.mark.parametrize(
@@ -452,6 +461,21 @@ async def test_only_events_that_had_none_are_given_a_source() -> None:
     assert (both.has_cloudevents, (both.source or "").startswith("stdin:")) == (True, True)
     named = (await publish('{"type":"t"}\n', "a.jsonl")).report
     assert (named.source, named.has_cloudevents) == ("file:a.jsonl", False)
+
+
+async def test_what_is_no_file_has_a_source_of_its_own_each_time(tmp_path: Path) -> None:
+    pipe, file = tmp_path / "pipe.jsonl", tmp_path / "a b.jsonl"
+    os.mkfifo(pipe)
+    file.touch()
+
+    async def sources(name: object) -> set[str]:
+        return {(await publish('{"type":"t"}\n', str(name))).report.source or "" for _ in range(2)}
+
+    for name in ("-", "/dev/stdin", "/dev/fd/63", "/dev/../dev/fd/0", "/proc/self/fd/0", pipe):
+        found = await sources(name)
+        assert len(found) == 2, name
+        assert all(source.startswith("stdin:") for source in found)
+    assert await sources(file) == {"file:a%20b.jsonl"}
 
 
 class Breaking(io.BytesIO):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any, cast
 
 import pytest
@@ -52,6 +52,19 @@ async def begin(ours: list[Partition], first: FirstPosition, known: Any = ()) ->
 @pytest.mark.parametrize(("first", "at"), [("earliest", EARLIEST), ("latest", LATEST), (AT, BETWEEN)])
 async def test_who_is_first_decides_for_all_partitions_of_a_topic(first: FirstPosition, at: int) -> None:
     assert await begin(ORDERS[:2], first) == dict.fromkeys(ORDERS, at)
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        datetime(1969, 12, 31, 23, 59, 59, 999_000, tzinfo=UTC),
+        datetime(1900, 1, 1, tzinfo=UTC),
+        datetime.min.replace(tzinfo=timezone(timedelta(hours=14))),
+        datetime(1970, 1, 1, tzinfo=UTC),
+    ],
+)
+async def test_every_record_is_later_than_a_time_before_1970(first: datetime) -> None:
+    assert await begin(ORDERS[:2], first) == dict.fromkeys(ORDERS, EARLIEST)
 
 
 @pytest.mark.parametrize("first", ["latest", AT])

@@ -551,7 +551,7 @@ select id from pointsman.inbox where id = any ($1::bigint[]) order by id
 
 -- name: records_of_letters
 -- With the dead letter that holds the run of each since then; and the one that its event is now.
-select d.id, d.status, d.reason, d.pipeline, d.position, d."offset", d.event_id, (
+select d.id, d.status, d.reason, d.pipeline, d.position, d."offset", d.event_id, d.edited is not null as is_edited, (
         select max(n.id) from pointsman.dead_letters n
         where n.event_id = d.event_id and n.namespace = d.namespace and n.status = 'open' and n.id > d.id
             and (n.pipeline, n.position, n."offset", n.key)

@@ -163,6 +163,8 @@ class CopyingConnection(Connection):
             await asyncio.gather(*tasks, return_exceptions=True)
 
 
+CONNECT_SECONDS = 20.0
+"""So long a server that takes connections may say nothing, before it counts as one that cannot be reached."""
 CLOSE_SECONDS = 2.0
 """For taking leave of Postgres, which may not answer any more."""
 
@@ -287,6 +289,7 @@ async def connect(dsn: str, *, name: str = "pointsman", for_engine: bool = True)
     try:
         connection = await asyncpg.connect(
             dsn,
+            timeout=CONNECT_SECONDS,
             server_settings=settings,
             command_timeout=COMMAND_TIMEOUT_SECONDS if for_engine else None,
             connection_class=CopyingConnection,
@@ -400,6 +403,8 @@ def _password_place(dsn: str) -> slice | None:
 
 def _cannot_connect(dsn: str, error: BaseException) -> str:
     reason = str(error) or type(error).__name__
+    if isinstance(error, TimeoutError) and not str(error):
+        reason = f"it has said nothing for {CONNECT_SECONDS:g} seconds"
     cure = encryption.cure_of(encryption.asked_for(dsn), error)
     if cure is None:
         cure = "Is it running there, and does it let you in?"

@@ -20,6 +20,16 @@ from tests.services import Database
 NOBODY_LISTENS = "127.0.0.1:1"
 
 
+async def test_a_server_that_says_nothing_is_not_waited_for_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.store.connecting.CONNECT_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"postgresql://pointsman@127.0.0.1:{silent.getsockname()[1]}/pointsman"
+        with pytest.raises(
+            ServiceUnreachableError, match=r"cannot be reached: it has said nothing for 0\.2 seconds"
+        ):
+            await connect(address)
+
+
 async def test_an_engine_that_hangs_loses_its_locks_before_its_partitions(database: Database) -> None:
     connection = await connect(database.engine_dsn)
     try:

@@ -92,7 +92,9 @@ def several(out: Any, name: str | None, key: str) -> Performed:
             case Publish():
                 asked.append(publication(effect, key))
             case _:
-                raise _no_effect(out if isinstance(out, str | bytes | dict) else effect, name)
+                if isinstance(out, str | bytes | dict):
+                    raise _no_effect(out, name)
+                raise _no_effect(effect, name, among="several with ")
     return Performed(
         tuple(asked), tuple(raised), tuple(wishes), tuple(scopes[Compensate]), tuple(scopes[Settle])
     )
@@ -122,9 +124,9 @@ def _scope(effect: Compensate | Settle) -> Scope:
     return scope.name
 
 
-def _no_effect(returned: object, name: str | None) -> HandlerError:
+def _no_effect(returned: object, name: str | None, among: str = "") -> HandlerError:
     """What is wrong with something that an action returned, alone or among others, and what to write instead."""
-    message = f"{name} returned {_called(returned)}"
+    message = f"{name} returned {among}{_called(returned)}"
     if isinstance(returned, Event):
         cure = "wrap it to say what is to become of it, as in Publish(topic, ...), Raise(...) or Send(...)"
         message = f"{message}, an event: {cure}"

@@ -163,7 +163,7 @@ BAD = (
     misbehaved("interrupts", "KeyboardInterrupt"),
     misbehaved("is cancelled", "CancelledError"),
     misbehaved("returns a number", "returned int"),
-    misbehaved("returns a list with nothing", "not NoneType"),
+    misbehaved("returns a list with nothing", "returned several with NoneType"),
     misbehaved("leaves an object", "does not survive being stored"),
     misbehaved("leaves NaN", "does not survive being stored"),
     misbehaved("leaves a ring", "does not survive being stored"),

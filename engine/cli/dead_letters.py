@@ -289,7 +289,7 @@ def edit(
 
     asked, became = ask_store({"postgres": postgres, "namespace": namespace}, question)
     print_outcomes(asked, became, json=json)
-    return FAILED if asked.skipped or _is_left(became) else 0
+    return FAILED if asked.is_refused or _is_left(became) else 0
 
 
 def _ask(

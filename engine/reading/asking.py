@@ -45,12 +45,8 @@ class Asked:
     """(dead letter, row of the inbox), in the order in which they will be taken up."""
     skipped: tuple[tuple[int, str], ...]
     """(dead letter, why nothing was asked of it)."""
-
-    @property
-    def is_refused(self) -> bool:
-        """Whether one was left alone that is not as it was asked to be, or that nobody knows."""
-        done = f"it is {_DONE[self.command]} already"
-        return any(not why_not.startswith(done) for _, why_not in self.skipped)
+    is_refused: bool = False
+    """Whether one was left alone that is not as it was asked to be, or that nobody knows."""
 
     def as_json(self) -> dict[str, Any]:
         """The documented fields."""
@@ -141,7 +137,13 @@ async def _ask(
         command,
         tuple(zip(chosen, commands, strict=True)),
         tuple((number, reason) for number, reason in skipped if reason),
+        any(reason and not _is_done(command, found.get(number)) for number, reason in skipped),
     )
+
+
+def _is_done(command: str, row: Any) -> bool:
+    """Whether a dead letter, of which this was found, is as it is asked to be."""
+    return row is not None and row["status"] == _DONE[command]
 
 
 async def wait_until_taken(

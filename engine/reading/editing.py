@@ -52,7 +52,7 @@ async def ask_edit(
     letter = await show_dead_letter(connection, namespace, number)
     (row,) = await connection.fetch(SQL["letters_to_ask_of"], namespace, [number])
     if letter.letter.status != "open":
-        return Asked("edit", (), ((number, why_not("edit", row)),))
+        return Asked("edit", (), ((number, why_not("edit", row)),), is_refused=True)
     if letter.letter.reason == Reason.REFUSED_BY_BROKER:
         raise UsageError(
             f"Dead letter {number} is what a run published, and no event of one: redrive or drop it."

@@ -19,7 +19,6 @@ import time
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from datetime import datetime
 from typing import Any
 
 from engine import channels
@@ -29,6 +28,7 @@ from engine.steady import Steady
 from engine.steps.breakers import Told
 from engine.steps.crowded import Crowded
 from engine.steps.executors import Executors
+from engine.steps.hearing import SPEAK_SECONDS, Hearing
 from engine.steps.late import LateSuccesses
 from engine.steps.making import Making
 from engine.steps.promises import Promises
@@ -42,12 +42,6 @@ log = logging.getLogger("pointsman.engine")
 
 LOST_AT_ONCE_MAX = 1_000
 """So many attempts that were lost are logged at a time."""
-SPEAK_SECONDS = 2.0
-"""How often an engine with steps says that it is there, and looks for others that do not any more."""
-KEPT_SECONDS = SILENT_SECONDS / 2
-"""Where this engine could not say so for so long, others may have been kept from it for as long as counts as silent."""
-COUNT_SECONDS = 2 * SPEAK_SECONDS
-"""So long behind that nothing begins within a limit: whoever has not spoken yet would not count."""
 WITHHELD_SECONDS = 1.0
 """So long at most it is waited for the commit in flight, before it is said once more that this engine is there."""
 FOR_EVER_SECONDS = 1e9
@@ -112,13 +106,7 @@ class Steps:
         self._are_more_lost = False
         self._looked_after = -LOOK_AFTER_SECONDS
         self._spoke_at = -SPEAK_SECONDS
-        self._listens_since = 0.0
-        """Since when whoever said that he is there would have been heard."""
-        self._heard_at = 0.0
-        self._heard: datetime | None = None
-        """When the store heard this engine last, by the clocks of both."""
-        self._counts_at = 0.0
-        """When all that others have begun within a limit counts again, since they have spoken."""
+        self._hearing = Hearing()
         self._wanted, self.arrived = self._making.wanted, self._making.arrived
         self.turned = asyncio.Event()
         """Set whenever it was looked what may begin."""
@@ -179,7 +167,7 @@ class Steps:
         await self._find_told(store)
         self._promises.forget()
         self._spoke_at = -SPEAK_SECONDS
-        self._listens_since, self._heard = time.monotonic(), None
+        self._hearing.begin()
         self._definitions = [number for route in routes for number in route.machines]
         self._are_limited = any(step.bounds.limit is not None for step in self._kinds.values())
         if self._works:
@@ -366,13 +354,13 @@ class Steps:
         asked = time.monotonic()
         said = await store.hold(self.holder, self._instance, self.breakers.as_json())
         self._clock.hear(said, asked)
-        self._listen(said)
+        self._hearing.note(said)
 
     async def _speak_on(self, store: Store) -> None:
         """Say that this engine is there also where a look takes long, or none goes on any more."""
         while True:
             await asyncio.sleep(SPEAK_SECONDS)
-            if time.monotonic() - self._heard_at >= SPEAK_SECONDS:
+            if self._hearing.unheard_seconds >= SPEAK_SECONDS:
                 await self._speak(store)
 
     async def _speak_no_more(self) -> None:
@@ -380,24 +368,6 @@ class Steps:
             self._speaking.cancel()
             await asyncio.wait({self._speaking})
             self._speaking = None
-
-    def _listen(self, said: datetime) -> None:
-        """The store has heard this engine, when its clock said this.
-
-        Where it had not for a while, nor had it others; and where its clock was set, it does not tell for how long they
-        have been silent.
-        """
-        now = time.monotonic()
-        if self._heard is not None:
-            passed, passed_there = now - self._heard_at, (said - self._heard).total_seconds()
-            if max(passed, abs(passed_there - passed)) > KEPT_SECONDS:
-                self._listens_since, self._counts_at = now, now + COUNT_SECONDS
-        self._heard_at, self._heard = now, said
-
-    def _would_hear(self) -> bool:
-        """Whether an engine that is there would have been heard lately."""
-        now = time.monotonic()
-        return now - self._listens_since >= SILENT_SECONDS and now - self._heard_at <= KEPT_SECONDS
 
     def _hear_of_more(self) -> None:
         self._told = True
@@ -439,7 +409,7 @@ class Steps:
         }
         wanted = self._promises.wanted()
         rooms, limited = split(self._free(steps, self._results.ids, wanted), steps)
-        if time.monotonic() < self._counts_at:
+        if not self._hearing.knows_all:
             limited = []
         asked = self._clock(), homes, definitions, self._not_anew(), self.holder
         self._promises.look(rooms | {(one.pipeline, one.step): one.room for one in limited})
@@ -513,7 +483,7 @@ class Steps:
             await self._take_over_lost(store, definitions)
 
     async def _take_over_lost(self, store: Store, definitions: Sequence[int]) -> None:
-        silent = SILENT_SECONDS if self._would_hear() else FOR_EVER_SECONDS
+        silent = SILENT_SECONDS if self._hearing.would_hear else FOR_EVER_SECONDS
         working = [route.pipeline for route in self._routes.values() if route.works]
         pipelines = [one for one in working if one not in self.paused]
         found = await store.begun_by_others(

@@ -18,8 +18,8 @@ from engine.limits import SILENT_SECONDS, EngineLimits
 from engine.reading import ask_edit, history, list_runs, replay, verify
 from engine.session.claims import Slice
 from engine.steps import steps as steps_module
+from engine.steps.hearing import SPEAK_SECONDS
 from engine.steps.result import StepResult
-from engine.steps.steps import SPEAK_SECONDS
 from engine.store.connecting import Connection, connect
 from statemachines.machine import compile_pipeline
 from tests.charging import TOPIC, AwayError, Charge, World, charging_pipeline, clear
@@ -178,7 +178,7 @@ async def test_an_engine_that_was_away_itself_waits_to_hear_of_silent_ones(
         await feeding.begin_steps()
         await turn(feeding)
         assert not feeding.steps.has_results, "Postgres may have been away for all"
-        feeding.steps._listens_since -= SILENT_SECONDS
+        feeding.steps._hearing.listens_since -= SILENT_SECONDS
         feeding.steps._spoke_at -= SPEAK_SECONDS
         await asyncio.wait_for(feeding.steps.arrived.wait(), 60)
         [lost] = feeding.steps.take()

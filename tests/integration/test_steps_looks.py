@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -131,7 +131,7 @@ async def test_who_was_silent_while_nobody_could_listen_is_waited_for(
         await feeding.begin_steps()
         await turn(feeding)
         assert len(feeding.steps._results) == 0, "it could not have been heard of yet"
-        feeding.steps._listens_since -= SILENT_SECONDS
+        feeding.steps._hearing.listens_since -= SILENT_SECONDS
         await turn(feeding)
         assert len(feeding.steps._results) == 1
         await feeding.steps.close()
@@ -359,43 +359,43 @@ async def test_nothing_is_promised_past_a_breaker_that_tries_one(
         await feeding.steps.close()
 
 
-async def test_an_engine_is_heard_of_however_long_a_look_takes(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+async def spoken(database: Database, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Feeding]:
+    """An engine that says often that it is there, and has looked once."""
     monkeypatch.setattr(steps, "SPEAK_SECONDS", 0.05)
     async with feed(database, charging_pipeline(), limits=LIMITS) as feeding:
         await feeding.begin_steps()
         await turn(feeding)
-        hold, heard = feeding.store.hold, asyncio.Queue[datetime]()
+        yield feeding
 
-        async def note(*said: Any) -> datetime:
-            seen = await hold(*said)
-            heard.put_nowait(seen)
-            return seen
 
-        async with feeding.store._looking:
-            # Whatever is looked for takes as long as this.
-            monkeypatch.setattr(feeding.store, "hold", note)
-            first, second = [await asyncio.wait_for(heard.get(), 60) for _ in range(2)]
-        assert first < second
-        await feeding.steps.close()
-        await feeding.steps.let_go()
+async def test_an_engine_is_heard_of_however_long_a_look_takes(
+    spoken: Feeding, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hold, heard = spoken.store.hold, asyncio.Queue[datetime]()
+
+    async def note(*said: Any) -> datetime:
+        seen = await hold(*said)
+        heard.put_nowait(seen)
+        return seen
+
+    async with spoken.store._looking:
+        # Whatever is looked for takes as long as this.
+        monkeypatch.setattr(spoken.store, "hold", note)
+        first, second = [await asyncio.wait_for(heard.get(), 60) for _ in range(2)]
+    assert first < second
+    await spoken.steps.close()
+    await spoken.steps.let_go()
     assert await marks(database) == []
 
 
-async def test_what_keeps_an_engine_from_saying_that_it_is_there_ends_its_session(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(steps, "SPEAK_SECONDS", 0.05)
-    async with feed(database, charging_pipeline(), limits=LIMITS) as feeding:
-        await feeding.begin_steps()
-        await turn(feeding)
-        feeding.store._speaker.terminate()
-        speaking = feeding.steps._speaking
-        assert speaking is not None
-        await asyncio.wait({speaking}, timeout=60)
-        with pytest.raises(StoreUnavailableError):
-            feeding.steps.check()
+async def test_what_keeps_an_engine_from_saying_that_it_is_there_ends_its_session(spoken: Feeding) -> None:
+    spoken.store._speaker.terminate()
+    speaking = spoken.steps._speaking
+    assert speaking is not None
+    await asyncio.wait({speaking}, timeout=60)
+    with pytest.raises(StoreUnavailableError):
+        spoken.steps.check()
 
 
 async def marks(database: Database) -> list[int]:

@@ -10,8 +10,9 @@ import pytest
 
 from engine.limits import SILENT_SECONDS, EngineLimits
 from engine.steady import Steady
-from engine.steps import steps as module
-from engine.steps.steps import FOR_EVER_SECONDS, KEPT_SECONDS, SPEAK_SECONDS, Steps
+from engine.steps import hearing, steps
+from engine.steps.hearing import KEPT_SECONDS, SPEAK_SECONDS
+from engine.steps.steps import FOR_EVER_SECONDS, Steps
 from engine.store.limited import LimitedRoom
 from engine.store.values import BegunExecution
 from statemachines import Limit
@@ -53,7 +54,8 @@ class Store:
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> Store:
     made = Store()
-    monkeypatch.setattr(module, "time", made)
+    for module in (hearing, steps):
+        monkeypatch.setattr(module, "time", made)
     return made
 
 
@@ -69,8 +71,7 @@ async def looks(steps: Steps, world: Store, seconds: float = SPEAK_SECONDS) -> f
 async def listening(world: Store) -> Steps:
     """An engine that has been there for long."""
     steps = Steps(EngineLimits(), Steady(lambda: NOW))
-    # As it is opened.
-    steps._listens_since = world.now
+    steps._hearing.begin()
     found = [await looks(steps, world) for _ in range(round(SILENT_SECONDS / SPEAK_SECONDS) + 2)]
     assert (found[0], found[-1]) == (FOR_EVER_SECONDS, SILENT_SECONDS)
     return steps

@@ -1,9 +1,8 @@
 """Data that was read from JSON, and how it becomes what a class or an annotation says.
 
 To validate what was read takes less time than to read JSON once more, and mostly it is the same. It is not where JSON
-is taken for more than its text says: where a type is strict, which takes a time as text from JSON alone; where text is
-one of several types that are written as text; or where bytes are written in letters. There it is validated as the JSON
-that it was.
+is taken for more than its text says: where a type is strict, which takes a time as text from JSON alone, and where text
+is one of several types that are written as text. There it is validated as the JSON that it was.
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ def _needs_json(schema: Any) -> bool:
     while found:
         one = found.pop()
         if isinstance(one, dict):
-            if one.get("type") == "union" or one.get("strict") is True or "val_json_bytes" in one:
+            if one.get("type") == "union" or one.get("strict") is True:
                 return True
             found.extend(one.values())
         elif isinstance(one, list | tuple):

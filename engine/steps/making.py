@@ -80,17 +80,13 @@ class Making:
     def kept_waiting(self) -> list[int]:
         """The store's numbers of those that could not begin here, and cannot yet.
 
-        Asked for again and again, they would take the places of those behind them.
+        Asked for again and again, they would take the places of those behind them. Of whose state was left, that is
+        asked for all the same (``Store.begin_untried``).
         """
         self._kept_waiting = {
             number: one for number, one in self._kept_waiting.items() if self._must_wait(one)
         }
         return [*self._kept_waiting]
-
-    def ask_anew(self, numbers: Iterable[int]) -> None:
-        """Of these there is something else to be said by now than when they could not begin."""
-        for number in numbers:
-            self._kept_waiting.pop(number, None)
 
     def _must_wait(self, begun: BegunExecution) -> bool:
         return self._waits(begun) or self._is_being_done(begun.undone)

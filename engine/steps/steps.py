@@ -520,10 +520,9 @@ class Steps:
         if time.monotonic() - self._looked_after < LOOK_AFTER_SECONDS:
             return
         self._looked_after = time.monotonic()
-        going, waiting = [*self._going.in_turn(LOOK_AFTER_MAX)], self._making.kept_waiting()
-        if going or waiting:
-            there = await store.executions_there([*(one.begun.id for one in going), *waiting])
-            self._making.ask_anew(number for number in waiting if there.get(number, True))
+        going = [*self._going.in_turn(LOOK_AFTER_MAX)]
+        if going:
+            there = await store.executions_there([one.begun.id for one in going])
             for one in going:
                 if one.told:
                     continue

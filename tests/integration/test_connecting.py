@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import socket
 from pathlib import Path
@@ -27,7 +28,7 @@ async def test_a_server_that_says_nothing_is_not_waited_for_for_long(monkeypatch
         with pytest.raises(
             ServiceUnreachableError, match=r"cannot be reached: it has said nothing for 0\.2 seconds"
         ):
-            await connect(address)
+            await asyncio.wait_for(connect(address), 10)
 
 
 async def test_an_engine_that_hangs_loses_its_locks_before_its_partitions(database: Database) -> None:

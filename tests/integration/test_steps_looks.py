@@ -389,6 +389,13 @@ async def test_an_engine_is_heard_of_however_long_a_look_takes(
     assert await marks(database) == []
 
 
+async def test_who_has_let_go_says_no_more_that_he_is_there(spoken: Feeding, database: Database) -> None:
+    speaking = spoken.steps._speaking
+    assert speaking is not None
+    await spoken.steps.let_go()
+    assert (speaking.done(), await marks(database)) == (True, [])
+
+
 async def test_what_keeps_an_engine_from_saying_that_it_is_there_ends_its_session(spoken: Feeding) -> None:
     spoken.store._speaker.terminate()
     speaking = spoken.steps._speaking

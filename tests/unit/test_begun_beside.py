@@ -163,14 +163,6 @@ async def test_what_cannot_begin_yet_is_not_asked_for_until_it_can() -> None:
     assert made.kept_waiting() == []
 
 
-async def test_what_cannot_begin_yet_is_asked_for_where_something_else_is_to_be_told_of_it() -> None:
-    made = making()
-    goes_on(made, told=False)
-    assert not made.begin_all([SECOND])
-    made.ask_anew([SECOND.id, SECOND.id + 1])
-    assert made.kept_waiting() == []
-
-
 class Losing:
     """A store in which another engine has lost an attempt, and whose answer takes its time."""
 

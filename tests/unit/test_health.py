@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from connectors.source import Partition
 from engine.engine import Engine
@@ -147,6 +148,18 @@ async def test_a_port_in_use_is_a_sentence() -> None:
         with pytest.raises(UsageError, match=f"port {port} of {LOOPBACK}: another program uses it") as raised:
             await HealthServer.start(LOOPBACK, port, Answers(list, list, lambda: (b"", "")))
     assert raised.value.exit_code == 2
+
+
+async def test_an_address_that_asyncio_says_without_a_number_is_not_there_is_the_same_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def start(_site: web.TCPSite) -> None:
+        # As from Python 3.12 on.
+        raise OSError("could not bind on any address out of [('192.0.2.1', 0)]")
+
+    monkeypatch.setattr(web.TCPSite, "start", start)
+    with pytest.raises(UsageError, match=r"192\.0\.2\.1: this machine has no such address"):
+        await HealthServer.start("192.0.2.1", 0, Answers(list, list, lambda: (b"", "")))
 
 
 async def test_an_address_that_this_machine_does_not_have_is_a_sentence() -> None:
